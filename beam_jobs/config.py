@@ -1,0 +1,213 @@
+"""Configs of the Beam jobs: one frozen dataclass a concern, units in the names, defaults only here.
+
+`pipeline/config.py` assembles them into a run; each job's manifest holds the resolved config and its hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, check_band_names
+from beam_jobs.contracts.labels import get_schema
+
+ProcessingLevel = Literal["L1C", "L2A"]
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be within 0-1, got {value}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateConfig:
+    """What the simulator writes.
+
+    Attributes:
+        num_places: places on Earth, spread over real UTM zones.
+        num_dates: dates per place; each gives one Sentinel-1 and one Sentinel-2 scene, hours apart.
+        size_px: height and width of a scene in 10 m pixels.
+        nuisance: what hides the classes in radar; see beam_jobs/simulate.py.
+        shared_edges: give both sensors the same no-data margin (a shortcut that destroys contrastive pretraining unseen).
+        seed: same seed, same bytes.
+    """
+
+    num_places: int = 8
+    num_dates: int = 3
+    size_px: int = 512
+    nuisance: Literal["private", "augmentable"] = "private"
+    shared_edges: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive("num_places", self.num_places)
+        _check_positive("num_dates", self.num_dates)
+        if self.size_px < 64:
+            raise ValueError(f"size_px must be at least 64, got {self.size_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogConfig:
+    """One source of scenes.
+
+    Attributes:
+        layout: "stac" (a catalog file), "terramesh" or "bigearthnet" (a folder in that data set's layout), or
+            "simulated" (the simulator writes it first, as `simulate` says).
+        path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
+        simulate: options of the simulator, for "simulated" only.
+    """
+
+    layout: Literal["stac", "terramesh", "bigearthnet", "simulated"]
+    path: str = ""
+    simulate: SimulateConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.layout == "simulated") != (self.simulate is not None):
+            raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
+        if self.layout != "simulated" and not self.path:
+            raise ValueError(f"path is needed with layout {self.layout!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairingConfig:
+    """Which Sentinel-2 scene goes with which Sentinel-1 scene.
+
+    Attributes:
+        max_time_gap_hours: largest |S2 - S1|. Default 72: floods move within days.
+        min_overlap_fraction: share of the smaller footprint that the two must share.
+    """
+
+    max_time_gap_hours: float = 72.0
+    min_overlap_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_positive("max_time_gap_hours", self.max_time_gap_hours)
+        _check_fraction("min_overlap_fraction", self.min_overlap_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig:
+    """What a patch is.
+
+    Attributes:
+        size_px: height and width.
+        pixel_size_m: ground size of a pixel of the common grid.
+        s1_bands: channels of `s1`, in order.
+        s2_bands: channels of `s2`, in order.
+        s2_processing_level: top of atmosphere (L1C) or surface (L2A) reflectance; the two are never mixed.
+    """
+
+    size_px: int = 64
+    pixel_size_m: float = 10.0
+    s1_bands: tuple[str, ...] = S1_DEFAULT_BANDS
+    s2_bands: tuple[str, ...] = S2_L2A_BANDS
+    s2_processing_level: ProcessingLevel = "L2A"
+
+    def __post_init__(self) -> None:
+        if self.size_px < 16:
+            raise ValueError(f"size_px must be at least 16, got {self.size_px}")
+        _check_positive("pixel_size_m", self.pixel_size_m)
+        check_band_names("s1", self.s1_bands)
+        check_band_names("s2", self.s2_bands)
+        if self.s2_processing_level == "L2A" and "B10" in self.s2_bands:
+            raise ValueError("s2_bands holds B10, which L2A products do not have")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityConfig:
+    """Which patches are kept.
+
+    Attributes:
+        min_valid_fraction: least share of valid pixels, in each sensor.
+        max_cloud_fraction: most share of cloud; patches whose source does not tell are kept.
+        max_rejected_fraction: the job fails when a larger share of scenes is unreadable or breaks a rule.
+    """
+
+    min_valid_fraction: float = 0.7
+    max_cloud_fraction: float = 0.3
+    max_rejected_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_fraction("min_valid_fraction", self.min_valid_fraction)
+        _check_fraction("max_cloud_fraction", self.max_cloud_fraction)
+        _check_fraction("max_rejected_fraction", self.max_rejected_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Spatial blocks -> train, eval, test. The same config gives the same split of a place in every job and span.
+
+    Attributes:
+        block_size_km: side of a block.
+        eval_fraction: expected share of blocks in eval.
+        test_fraction: expected share of blocks in test.
+        seed: of the hash that assigns blocks.
+    """
+
+    block_size_km: float = 2.56
+    eval_fraction: float = 0.15
+    test_fraction: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive("block_size_km", self.block_size_km)
+        _check_fraction("eval_fraction", self.eval_fraction)
+        _check_fraction("test_fraction", self.test_fraction)
+        if self.eval_fraction + self.test_fraction >= 1.0:
+            raise ValueError(
+                f"eval_fraction + test_fraction must be below 1, got {self.eval_fraction + self.test_fraction}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Which label a patch gets.
+
+    Attributes:
+        schema: label schema of the shards; source labels are remapped to it.
+        label_from: sensor whose scene the label belongs to (a flood label is the water of the radar's date).
+        min_labeled_fraction: least share of pixels that have a label other than 255.
+    """
+
+    schema: str
+    label_from: Sensor = "s2"
+    min_labeled_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not get_schema(self.schema).is_dense:
+            raise ValueError(f"schema {self.schema!r} has gaps in its ids; choose one a model can output")
+        _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How records lie in shards.
+
+    Attributes:
+        num_examples_per_shard: most examples a shard holds.
+        num_workers: worker processes of the local runner.
+    """
+
+    num_examples_per_shard: int = 1024
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("num_examples_per_shard", self.num_examples_per_shard)
+        _check_positive("num_workers", self.num_workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Config of `build-pairs` (no `label`) and `build-labels` (with `label`)."""
+
+    pairing: PairingConfig = field(default_factory=PairingConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    label: LabelConfig | None = None

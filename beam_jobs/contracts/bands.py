@@ -1,0 +1,129 @@
+"""Bands of Sentinel-1 and Sentinel-2: name, unit, stored scale, valid range, no-data and source.
+
+Everything that reads, writes, normalizes or checks pixels takes units and no-data from here. In memory pixels are physical
+float32 (dB, reflectance) with NaN as no data; in shards they are the integers below (`records.py` converts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Sensor = Literal["s1", "s2"]
+SENSORS: tuple[Sensor, ...] = ("s1", "s2")
+
+S1_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S1_GRD"
+S2_L1C_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_HARMONIZED"
+S2_L2A_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_SR_HARMONIZED"
+
+S1_NODATA = -32768
+"""Stored int16 that means no data in `s1`."""
+S2_NODATA = 0
+"""Stored uint16 that means no data in `s2`."""
+S1_DB_PER_DN = 0.01
+"""Stored int16 x this = backscatter in dB."""
+S2_REFLECTANCE_PER_DN = 1e-4
+"""Stored uint16 x this = reflectance. Source: Sentinel-2 QUANTIFICATION_VALUE 10000."""
+S2_BASELINE_0400_DN_OFFSET = 1000
+"""What processing baseline 04.00 (from 2022-01-25) adds to every digital number; shards never carry it.
+
+Source: https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming
+"""
+S1_VALID_RANGE_DB = (-70.0, 40.0)
+"""Outside of it a backscatter is no measurement. Extremes seen in Sen1Floods11: -65 and +30 dB."""
+S2_VALID_RANGE = (0.0, 6.5535)
+"""Reflectance that fits uint16; clouds and glint exceed 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """One band as stored in a shard.
+
+    Attributes:
+        name: Earth Engine's spelling: VV, VH, B1 ... B8A ... B12.
+        unit: of the physical value.
+        scale: stored integer x scale = physical value.
+        valid_range: physical values outside are no data.
+        nodata: stored integer that means no data.
+        native_pixel_size_m: ground size the sensor's product has, in metres.
+        wavelength_nm: centre wavelength of Sentinel-2A; None for radar.
+        source: page that defines band and unit.
+    """
+
+    name: str
+    unit: Literal["dB", "reflectance"]
+    scale: float
+    valid_range: tuple[float, float]
+    nodata: int
+    native_pixel_size_m: int
+    wavelength_nm: float | None
+    source: str
+
+
+def _s1(name: str) -> Band:
+    return Band(
+        name=name,
+        unit="dB",
+        scale=S1_DB_PER_DN,
+        valid_range=S1_VALID_RANGE_DB,
+        nodata=S1_NODATA,
+        native_pixel_size_m=10,
+        wavelength_nm=None,
+        source=S1_SOURCE,
+    )
+
+
+def _s2(name: str, native_pixel_size_m: int, wavelength_nm: float) -> Band:
+    return Band(
+        name=name,
+        unit="reflectance",
+        scale=S2_REFLECTANCE_PER_DN,
+        valid_range=S2_VALID_RANGE,
+        nodata=S2_NODATA,
+        native_pixel_size_m=native_pixel_size_m,
+        wavelength_nm=wavelength_nm,
+        source=S2_L1C_SOURCE,
+    )
+
+
+S1_BANDS: dict[str, Band] = {name: _s1(name) for name in ("VV", "VH", "HH", "HV")}
+S2_BANDS: dict[str, Band] = {
+    band.name: band
+    for band in (
+        _s2("B1", 60, 443.9),
+        _s2("B2", 10, 496.6),
+        _s2("B3", 10, 560.0),
+        _s2("B4", 10, 664.5),
+        _s2("B5", 20, 703.9),
+        _s2("B6", 20, 740.2),
+        _s2("B7", 20, 782.5),
+        _s2("B8", 10, 835.1),
+        _s2("B8A", 20, 864.8),
+        _s2("B9", 60, 945.0),
+        _s2("B10", 60, 1373.5),
+        _s2("B11", 20, 1613.7),
+        _s2("B12", 20, 2202.4),
+    )
+}
+BANDS: dict[Sensor, dict[str, Band]] = {"s1": S1_BANDS, "s2": S2_BANDS}
+
+S1_DEFAULT_BANDS = ("VV", "VH")
+S2_L1C_BANDS = tuple(S2_BANDS)
+"""All 13 bands, in the order of level-1C products (top-of-atmosphere reflectance)."""
+S2_L2A_BANDS = tuple(name for name in S2_BANDS if name != "B10")
+"""The 12 bands of level-2A products (surface reflectance): no cirrus band."""
+
+
+def check_band_names(sensor: Sensor, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns `names` when each is a band of `sensor` and none comes twice.
+
+    Raises:
+        ValueError: an unknown or repeated band, or no band at all.
+    """
+    known = BANDS[sensor]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{sensor} has no band {name!r}; known: {', '.join(known)}")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"{sensor} bands must be distinct and at least one, got {names}")
+    return names

@@ -1,0 +1,201 @@
+"""Label schemas (what a label id means) and the remaps between them.
+
+A label raster is uint8 with 255 = ignore. Every label artifact names its schema; a remap exists only where it is written
+down here, so ids of one schema are never read as ids of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IGNORE = 255
+"""Label id of pixels that neither loss nor metric counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSchema:
+    """Names and colours of label ids.
+
+    Attributes:
+        name: what `terrapair:label_schema` of a STAC asset says.
+        classes: id -> class name; ids of model outputs are 0..K-1 (`is_dense`), source schemas may have gaps.
+        colors: id -> #rrggbb for maps.
+        source: page that defines the schema.
+    """
+
+    name: str
+    classes: Mapping[int, str]
+    colors: Mapping[int, str]
+    source: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether ids are 0..K-1, as a model's output needs."""
+        return sorted(self.classes) == list(range(len(self.classes)))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by ascending id."""
+        return tuple(self.classes[i] for i in sorted(self.classes))
+
+
+def _schema(name: str, source: str, classes: dict[int, tuple[str, str]]) -> LabelSchema:
+    return LabelSchema(
+        name=name,
+        source=source,
+        classes={i: title for i, (title, _) in classes.items()},
+        colors={i: color for i, (_, color) in classes.items()},
+    )
+
+
+WATER = _schema(
+    "water",
+    "https://github.com/cloudtostreet/Sen1Floods11",
+    {0: ("dry", "#d9c9a3"), 1: ("water", "#1f5fbf")},
+)
+DYNAMIC_WORLD = _schema(
+    "dynamic_world",
+    "https://developers.google.com/earth-engine/datasets/catalog/GOOGLE_DYNAMICWORLD_V1",
+    {
+        0: ("water", "#419bdf"),
+        1: ("trees", "#397d49"),
+        2: ("grass", "#88b053"),
+        3: ("flooded_vegetation", "#7a87c6"),
+        4: ("crops", "#e49635"),
+        5: ("shrub_and_scrub", "#dfc35a"),
+        6: ("built", "#c4281b"),
+        7: ("bare", "#a59b8f"),
+        8: ("snow_and_ice", "#b39fe1"),
+    },
+)
+WORLDCOVER = _schema(
+    "worldcover",
+    "https://developers.google.com/earth-engine/datasets/catalog/ESA_WorldCover_v200",
+    {
+        10: ("tree_cover", "#006400"),
+        20: ("shrubland", "#ffbb22"),
+        30: ("grassland", "#ffff4c"),
+        40: ("cropland", "#f096ff"),
+        50: ("built_up", "#fa0000"),
+        60: ("bare_sparse_vegetation", "#b4b4b4"),
+        70: ("snow_and_ice", "#f0f0f0"),
+        80: ("permanent_water", "#0064c8"),
+        90: ("herbaceous_wetland", "#0096a0"),
+        95: ("mangroves", "#00cf75"),
+        100: ("moss_and_lichen", "#fae6a0"),
+    },
+)
+TERRAMESH_LULC = _schema(
+    "terramesh_lulc",
+    "https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh",
+    {
+        1: ("water", "#419bdf"),
+        2: ("trees", "#397d49"),
+        3: ("flooded_vegetation", "#7a87c6"),
+        4: ("crops", "#e49635"),
+        5: ("built", "#c4281b"),
+        6: ("bare", "#a59b8f"),
+        7: ("snow_and_ice", "#b39fe1"),
+        8: ("clouds", "#616161"),
+        9: ("rangeland", "#dfc35a"),
+    },
+)
+IGBP10 = _schema(
+    "igbp10",
+    "https://github.com/lukasliebel/dfc2020_baseline",
+    {
+        1: ("forest", "#009900"),
+        2: ("shrubland", "#c6b044"),
+        3: ("savanna", "#fbff13"),
+        4: ("grassland", "#b6ff05"),
+        5: ("wetlands", "#27ff87"),
+        6: ("croplands", "#c24f44"),
+        7: ("urban", "#a5a5a5"),
+        8: ("snow_and_ice", "#69fff8"),
+        9: ("barren", "#f9ffa4"),
+        10: ("water", "#1c0dff"),
+    },
+)
+IGBP8 = _schema(
+    "igbp8",
+    "https://github.com/lukasliebel/dfc2020_baseline",
+    {
+        0: ("forest", "#009900"),
+        1: ("shrubland", "#c6b044"),
+        2: ("grassland", "#b6ff05"),
+        3: ("wetlands", "#27ff87"),
+        4: ("croplands", "#c24f44"),
+        5: ("urban", "#a5a5a5"),
+        6: ("barren", "#f9ffa4"),
+        7: ("water", "#1c0dff"),
+    },
+)
+SCHEMAS: dict[str, LabelSchema] = {
+    schema.name: schema for schema in (WATER, DYNAMIC_WORLD, WORLDCOVER, TERRAMESH_LULC, IGBP10, IGBP8)
+}
+
+# (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes 255, a decision, not an oversight:
+# flooded vegetation and wetlands are neither clearly water nor clearly dry; IGBP-8 drops savanna and snow as DFC2020 does.
+_REMAPS: dict[tuple[str, str], dict[int, int]] = {
+    ("dynamic_world", "water"): {0: 1, 1: 0, 2: 0, 4: 0, 5: 0, 6: 0, 7: 0},
+    # Google's own correspondence: wetland and mangrove -> flooded vegetation, moss -> bare.
+    # Source: GoogleCloudPlatform/python-docs-samples, people-and-planet-ai/land-cover-classification.
+    ("worldcover", "dynamic_world"): {10: 1, 20: 5, 30: 2, 40: 4, 50: 6, 60: 7, 70: 8, 80: 0, 90: 3, 95: 3, 100: 7},
+    ("worldcover", "water"): {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 80: 1, 100: 0},
+    # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses") is nearer to grass.
+    ("terramesh_lulc", "dynamic_world"): {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 9: 2},
+    ("terramesh_lulc", "water"): {1: 1, 2: 0, 4: 0, 5: 0, 6: 0, 9: 0},
+    ("igbp10", "igbp8"): {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7},
+}
+
+
+def get_schema(name: str) -> LabelSchema:
+    """The schema of that name.
+
+    Raises:
+        ValueError: no such schema.
+    """
+    if name not in SCHEMAS:
+        raise ValueError(f"unknown label schema {name!r}; known: {', '.join(SCHEMAS)}")
+    return SCHEMAS[name]
+
+
+def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
+    """Lookup table uint8 [256] from ids of `source` to ids of `target`; what has no counterpart is 255.
+
+    Raises:
+        ValueError: no remap between the two is written down.
+    """
+    table = np.full(256, IGNORE, np.uint8)
+    if source.name == target.name:
+        pairs = {i: i for i in source.classes}
+    elif (source.name, target.name) in _REMAPS:
+        pairs = _REMAPS[source.name, target.name]
+    else:
+        raise ValueError(f"no remap from label schema {source.name!r} to {target.name!r} is defined")
+    for from_id, to_id in pairs.items():
+        table[from_id] = to_id
+    return table
+
+
+def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
+    """`label` uint8 [H, W] in ids of `target`; 255 stays 255.
+
+    Raises:
+        ValueError: an id outside `source`, or no remap between the two.
+    """
+    unknown = sorted(set(np.unique(label).tolist()) - set(source.classes) - {IGNORE})
+    if unknown:
+        raise ValueError(
+            f"label ids {unknown} are not in schema {source.name!r} (ids {sorted(source.classes)} and 255)"
+        )
+    return remap_table(source, target)[label]

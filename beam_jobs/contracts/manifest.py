@@ -1,0 +1,122 @@
+"""The manifest beside the shards of a version: what was built, from what, how much, and the statistics of `train`.
+
+Beam jobs write it last; trainers take normalization and provenance from it; the report and the model card quote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.contracts import layout, settings
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandStatistics:
+    """Statistics of one band over the valid pixels of the train split, in physical units (dB or reflectance)."""
+
+    band: str
+    unit: str
+    num_pixels: int
+    mean: float
+    std: float
+    p02: float
+    p50: float
+    p98: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard: number of examples, size in bytes, SHA-256 of the file."""
+
+    num_examples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a reader of a version needs to know.
+
+    Attributes:
+        kind: "pairs" (unlabeled) or "labels".
+        span: number of the data span.
+        version: number of the version within the span.
+        patch_size_px: height and width of every patch.
+        pixel_size_m: ground size of a pixel.
+        s1_bands: order of the channels of `s1`.
+        s2_bands: order of the channels of `s2`.
+        s2_processing_level: "L1C" (top of atmosphere) or "L2A" (surface reflectance).
+        label_schema: name of the schema of `label`; None for pairs.
+        num_examples: per split.
+        num_pixels_per_class: per split and label id (as text), labels only.
+        num_rejected: per reason.
+        shards: path below the version directory -> entry.
+        s1_statistics: of the train split, in the order of `s1_bands`.
+        s2_statistics: of the train split, in the order of `s2_bands`.
+        config: the resolved config of the job.
+        config_sha256: its hash.
+        source_sha256: hash over the catalogs' items: what was read.
+        code_version: version of the code that built it.
+        format_version: of this file.
+    """
+
+    kind: str
+    span: int
+    version: int
+    patch_size_px: int
+    pixel_size_m: float
+    s1_bands: tuple[str, ...]
+    s2_bands: tuple[str, ...]
+    s2_processing_level: str
+    label_schema: str | None
+    num_examples: dict[str, int]
+    num_pixels_per_class: dict[str, dict[str, int]]
+    num_rejected: dict[str, int]
+    shards: dict[str, ShardEntry]
+    s1_statistics: tuple[BandStatistics, ...]
+    s2_statistics: tuple[BandStatistics, ...]
+    config: dict[str, Any] = field(repr=False)
+    config_sha256: str
+    source_sha256: str
+    code_version: str
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"manifest format {self.format_version} is not the supported {FORMAT_VERSION}")
+
+    def to_json(self) -> str:
+        """Indented JSON, keys sorted."""
+        return json.dumps(settings.to_dict(self), indent=2, sort_keys=True) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the manifest itself: the data hash that model cards carry."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def from_json(text: str) -> Manifest:
+    """The manifest of `Manifest.to_json`.
+
+    Raises:
+        settings.SettingsError: an unknown or missing key, or a wrong type.
+    """
+    return settings.from_dict(Manifest, json.loads(text), "manifest")
+
+
+def read(version_path: str | Path) -> Manifest:
+    """The manifest of a version directory.
+
+    Raises:
+        FileNotFoundError: there is none: the directory is no finished version.
+    """
+    path = Path(version_path) / layout.MANIFEST_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
+    return from_json(path.read_text())

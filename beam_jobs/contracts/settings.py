@@ -1,0 +1,187 @@
+"""Settings: frozen dataclass trees from YAML and back, with errors that name the full path of the bad key.
+
+Input: YAML or plain dicts. Output: checked dataclass instances, canonical JSON and its SHA-256. Called by every `__main__`
+and by the TFX adapters, since configs cross the TFX boundary as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown, missing, of the wrong type or out of its range; one line."""
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+    """Builds the frozen dataclass `cls` from plain values.
+
+    Args:
+        cls: a dataclass; its fields may be nested dataclasses, `tuple[X, ...]`, `dict[str, X]`, `Literal` and unions.
+        values: plain dicts, lists and scalars, as YAML or JSON gives them.
+        path: dotted path of `values` in the whole tree, for messages.
+
+    Raises:
+        SettingsError: an unknown key, a missing key, a wrong type, or what the class's own `__post_init__` refuses.
+    """
+    where = path or cls.__name__
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where}: expected a mapping, got {type(values).__name__} {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise SettingsError(f"{_join(path, key)}: unknown key; known here: {', '.join(sorted(fields))}")
+    arguments = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], _join(path, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise SettingsError(f"{_join(path, name)}: required, but not given")
+    try:
+        return cls(**arguments)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
+def to_dict(config: Any) -> Any:
+    """The plain dicts, lists and scalars of a dataclass tree; `from_dict` of it gives an equal tree."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, (tuple, list)):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Reads one YAML file into `cls`, after applying `a.b=c` overrides.
+
+    Raises:
+        SettingsError: the file is missing or no YAML mapping, or its content does not fit `cls`.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return from_dict(cls, apply_overrides(values or {}, overrides))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `values` with each `a.b=c` set; `c` is read as YAML, a number names a position in a list."""
+    result = json.loads(json.dumps(values))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise SettingsError(f"--set {override}: expected a.b=value")
+        *parents, last = key.split(".")
+        node: Any = result
+        for name in parents:
+            node = node[_index(node, name, key)] if isinstance(node, list) else node.setdefault(name, {})
+            if not isinstance(node, (dict, list)):
+                raise SettingsError(f"--set {key}: {name!r} is a value, not a group of settings")
+        node[_index(node, last, key) if isinstance(node, list) else last] = yaml.safe_load(text)
+    return result
+
+
+def canonical_json(config: Any) -> str:
+    """The one JSON text of a dataclass tree: sorted keys, no spaces."""
+    return json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+
+
+def sha256(config: Any) -> str:
+    """Hex SHA-256 of `canonical_json`: the hash that manifests and model cards carry."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _index(node: list[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise SettingsError(f"--set {key}: {name!r} is no position in a list of {len(node)}")
+    return int(name)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """One value as the type `hint` asks for, or a SettingsError with `path`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, path)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise SettingsError(f"{path}: expected one of {', '.join(map(repr, arguments))}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise SettingsError(f"{path}: expected a list, got {type(value).__name__} {value!r}")
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_convert(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+        if len(value) != len(arguments):
+            raise SettingsError(f"{path}: expected {len(arguments)} values, got {len(value)}: {value!r}")
+        return tuple(
+            _convert(kind, item, f"{path}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+        )
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{path}: expected a mapping, got {type(value).__name__} {value!r}")
+        return {str(key): _convert(arguments[1], item, _join(path, key)) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, path)  # type: ignore[arg-type]
+    return _convert_scalar(hint, value, path)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    choices = [argument for argument in arguments if argument is not type(None)]
+    if len(choices) == 1:
+        return _convert(choices[0], value, path)
+    for choice in choices:
+        if (
+            isinstance(choice, type)
+            and isinstance(value, choice)
+            and not (choice is not bool and isinstance(value, bool))
+        ):
+            return value
+    raise SettingsError(
+        f"{path}: expected {' or '.join(str(c) for c in choices)}, got {type(value).__name__} {value!r}"
+    )
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    # bool is a subclass of int in Python, so `seed: true` would pass as 1.
+    if isinstance(value, bool) and hint is not bool:
+        raise SettingsError(f"{path}: expected {hint.__name__}, got bool {value!r}")
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, hint):
+        hint_for_exponent = (
+            " (write 1.0e-3: YAML reads 1e-3 as text)" if hint is float and isinstance(value, str) else ""
+        )
+        raise SettingsError(
+            f"{path}: expected {hint.__name__}, got {type(value).__name__} {value!r}{hint_for_exponent}"
+        )
+    return value

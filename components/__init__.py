@@ -1,0 +1,1 @@
+"""Thin TFX adapters around `models` and the shard contracts."""

@@ -1,0 +1,1 @@
+"""Keras 3 encoders, losses, input pipeline, training and export; runs without TFX or Beam."""

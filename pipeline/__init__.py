@@ -1,0 +1,1 @@
+"""What runs, where and when: run configs, the TFX pipeline, its runners and the report."""
