@@ -1,0 +1,137 @@
+"""Catalogs: files of STAC items, one item per line, that say which scenes there are; read, written and found.
+
+Input: a catalog file, a public data set's folder or the simulator's config. Output: the path of a catalog that
+`build-pairs` and `build-labels` read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from beam_jobs import public_datasets
+from beam_jobs.config import CatalogConfig
+from beam_jobs.errors import DataError
+from beam_jobs.simulate import simulate
+
+CATALOG_NAME = "items.ndjson"
+
+
+def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The items of a catalog: newline-delimited STAC items, or one STAC ItemCollection.
+
+    Raises:
+        DataError: the file is missing, empty or not JSON.
+    """
+    path = Path(path)
+    try:
+        with path.open() as lines:
+            first = lines.readline()
+            if not first.strip():
+                raise DataError(f"{path}: the catalog is empty", "empty_catalog")
+            if _is_whole_json(first):
+                collection = json.loads(first)
+            else:
+                collection = json.loads(first + lines.read())
+            if collection.get("type") == "FeatureCollection":
+                yield from collection["features"]
+                return
+            yield collection
+            for number, line in enumerate(lines, start=2):
+                if line.strip():
+                    yield _parse_line(line, path, number)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the catalog: {error.strerror}", "missing_file") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: the catalog is not JSON: {error}", "bad_item") from error
+
+
+def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
+    """Writes a catalog, one item per line; it appears under its name only once it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as lines:
+        for item in items:
+            lines.write(json.dumps(item.to_dict(include_self_link=False), sort_keys=True) + "\n")
+    os.replace(partial, path)
+    return path
+
+
+def content_sha256(catalogs: Sequence[str | Path]) -> str:
+    """Hash over the catalogs' bytes, whatever their order: names what a build has read."""
+    digests = []
+    for catalog in catalogs:
+        try:
+            digests.append(hashlib.sha256(Path(catalog).read_bytes()).hexdigest())
+        except OSError as error:
+            raise DataError(f"{catalog}: cannot read the catalog: {error.strerror}", "missing_file") from error
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def resolve_catalog(
+    config: CatalogConfig, work_dir: str | Path, on_scene: Callable[[int, int], None] | None = None
+) -> Path:
+    """The catalog file of one source; simulates or scans a folder first where the config says so.
+
+    Args:
+        config: the source.
+        work_dir: where simulated scenes and catalogs of folders are written.
+        on_scene: called with (done, total) while scenes are simulated.
+    """
+    work_dir = Path(work_dir)
+    if config.layout == "stac":
+        return Path(config.path)
+    if config.layout == "simulated":
+        if config.simulate is None:
+            raise ValueError("layout 'simulated' needs the simulate settings")
+        return simulate(config.simulate, Path(config.path) if config.path else work_dir / "simulated", on_scene)
+    items = public_datasets.READERS[config.layout](Path(config.path).resolve())
+    return write_items(items, work_dir / config.layout / CATALOG_NAME)
+
+
+def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
+    """The sources in a folder of real data: sub-folders in a public data set's layout, and catalog files.
+
+    Raises:
+        DataError: nothing that terrapair can read lies there.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: no such folder", "missing_file")
+    found = []
+    for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
+        if (folder / CATALOG_NAME).exists():
+            found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
+            continue
+        layout = public_datasets.detect(folder)
+        if layout is not None:
+            found.append(CatalogConfig(layout=layout, path=str(folder)))
+    if not found:
+        raise DataError(
+            f"{data_dir}: neither {CATALOG_NAME} nor a folder in a known layout "
+            f"({', '.join(public_datasets.READERS)}) lies there",
+            "missing_file",
+        )
+    return tuple(found)
+
+
+def _is_whole_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _parse_line(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (json.JSONDecodeError, ValueError) as error:
+        raise DataError(f"{path}: line {number} is not JSON: {error}", "bad_item") from error

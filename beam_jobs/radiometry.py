@@ -1,0 +1,94 @@
+"""Radiometry: stored pixels -> physical values with NaN as no data; dB <-> power; the 2022 Sentinel-2 offset.
+
+Pure NumPy. `readers.py` calls it between reading and resampling, because resampling must see power, not dB, and must never
+mix no-data into its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.contracts.bands import (
+    S1_VALID_RANGE_DB,
+    S2_BASELINE_0400_DN_OFFSET,
+    S2_REFLECTANCE_PER_DN,
+)
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def db_to_power(backscatter_db: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Backscatter in dB -> linear power, 10^(dB/10); NaN stays NaN."""
+    return np.power(10.0, backscatter_db / 10.0)
+
+
+def power_to_db(backscatter_power: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Linear power -> dB; power that is not above 0 has no dB value and becomes NaN."""
+    positive = np.where(backscatter_power > 0, backscatter_power, np.nan)
+    return 10.0 * np.log10(positive)
+
+
+def clean_backscatter_db(pixels: npt.NDArray[Any], nodata: float | None) -> FloatArray:
+    """Backscatter as stored, [C, H, W] dB -> float32 [C, H, W] with NaN where there is no measurement.
+
+    No data is: NaN and infinity, the file's own no-data value, values outside S1_VALID_RANGE_DB, and 0.0 dB in every
+    polarization at once: several downloaders fill missing pixels with 0, which would read as very bright ground.
+    """
+    values = pixels.astype(np.float32)
+    low, high = S1_VALID_RANGE_DB
+    with np.errstate(invalid="ignore"):
+        valid = np.isfinite(values) & (values >= low) & (values <= high)
+    if nodata is not None and np.isfinite(nodata):
+        valid &= values != np.float32(nodata)
+    valid &= ~(values == 0.0).all(axis=0, keepdims=True)
+    return np.where(valid, values, np.float32(np.nan)).astype(np.float32)
+
+
+def looks_like_power(backscatter: FloatArray) -> bool:
+    """Whether float32 [C, H, W], said to be dB, is linear power: no valid value is below 0.
+
+    Land and water lie at about -30 to 0 dB, so a scene in dB always has negative values, while power never has.
+    """
+    valid = backscatter[np.isfinite(backscatter)]
+    return valid.size > 0 and bool((valid >= 0).all())
+
+
+def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int) -> FloatArray:
+    """Sentinel-2 digital numbers [C, H, W] -> reflectance float32 [C, H, W], NaN = no data.
+
+    Args:
+        dn: as stored; 0 and negative fill values are no data.
+        nodata: the file's own no-data value, if it declares one.
+        dn_offset: what the file adds to every digital number: 0, or 1000 from processing baseline 04.00 on.
+
+    A measured pixel that falls to 0 or below once the offset is taken away stays a measurement: the darkest one.
+    """
+    values = dn.astype(np.float32)
+    valid = np.isfinite(values) & (values > 0)
+    if nodata is not None and np.isfinite(nodata):
+        valid &= values != np.float32(nodata)
+    shifted = np.maximum(np.where(valid, values, 1.0) - dn_offset, 1.0)
+    return np.where(valid, shifted * np.float32(S2_REFLECTANCE_PER_DN), np.float32(np.nan)).astype(np.float32)
+
+
+def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int | None:
+    """The offset that Sentinel-2 digital numbers [C, H, W] carry: 0 or 1000; None when the pixels cannot tell.
+
+    With B10 (cirrus, level 1C): water vapour absorbs nearly all light there, so without the offset its median is some
+    tens, with it a little above 1000, in summer, winter, desert and over snow. Dates and names are not asked: archives
+    hold reprocessed old scenes with the offset and harmonized new ones without. Without B10: any valid number below 1000
+    (in at least 1 of 10,000 pixels, so that single bad pixels do not decide) proves that there is none; the reverse does
+    not hold, since haze and cloud lift whole level-2A scenes above 1000.
+    """
+    valid = dn[dn > 0]
+    if valid.size == 0:
+        return None
+    if "B10" in band_names:
+        cirrus = dn[band_names.index("B10")]
+        cirrus = cirrus[cirrus > 0]
+        if cirrus.size:
+            return S2_BASELINE_0400_DN_OFFSET if np.median(cirrus) >= S2_BASELINE_0400_DN_OFFSET else 0
+    return 0 if (valid < S2_BASELINE_0400_DN_OFFSET).mean() >= 1e-4 else None

@@ -1,0 +1,265 @@
+"""Readers: check a scene against its rasters, and read any part of it on any grid as physical values.
+
+Input: Scene and Grid. Output: float32 [H, W, C] with NaN as no data (dB, reflectance), uint8 labels with 255 as ignore,
+boolean cloud masks. The only module that opens rasters; `transforms.py` calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window, from_bounds
+from shapely.geometry import box, shape
+
+from beam_jobs import radiometry, resampling
+from beam_jobs.contracts import labels
+from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.records import FloatArray
+from beam_jobs.errors import DataError
+from beam_jobs.grids import LONLAT, Grid
+from beam_jobs.scenes import BandSource, LabelSource, Scene
+
+SAMPLE_PX = 256
+"""Side of the thinned-out sample that unit and offset checks look at."""
+MARGIN_PX = 4
+"""Source pixels read beyond a window before resampling, so that interpolation at its edge is that of the whole scene."""
+
+
+def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
+    """`scene` with its grid and, for Sentinel-2, its offset filled in, after all checks against the rasters.
+
+    Raises:
+        DataError: with the file, the rule and the value: a band or file is missing, a raster cannot be read to its end,
+            has no CRS or another one than declared, lies elsewhere than its footprint, names its bands differently, or
+            holds other units than dB or digital numbers.
+    """
+    missing = [name for name in band_names if name not in scene.bands]
+    if missing:
+        raise DataError(f"{_file(scene)}: bands {missing} are missing; it has {list(scene.bands)}", "missing_bands")
+    grids = []
+    for path, sources in _by_file(scene.bands, band_names).items():
+        with _open(path) as dataset:
+            _check_band_order(dataset, sources, scene.sensor)
+            grids.append(_grid_of(dataset, scene))
+    # Bands at 10, 20 and 60 m: the finest pixels are the scene's grid.
+    grid = min(grids, key=lambda candidate: abs(candidate.transform[0]))
+    checked = replace(scene, grid=grid)
+    sample = _sample(checked, band_names)
+    if scene.sensor == "s1":
+        _check_backscatter(scene, sample)
+        return checked
+    return replace(checked, dn_offset=_checked_dn_offset(scene, sample, band_names))
+
+
+def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
+    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data or outside the scene.
+
+    Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
+    pixel is, so no-data neither grows nor bleeds into values.
+    """
+    result = np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
+    for path, sources in _by_file(scene.bands, band_names).items():
+        names = list(sources)
+        with _open(path) as dataset:
+            indexes = [sources[name].index for name in names]
+            pixels, source_grid = _read_window(dataset, indexes, grid)
+            nodata = dataset.nodata
+        if pixels.size == 0:
+            continue
+        physical = (
+            radiometry.clean_backscatter_db(pixels, nodata)
+            if scene.sensor == "s1"
+            else radiometry.dn_to_reflectance(pixels, nodata, scene.dn_offset or 0)
+        )
+        to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
+        on_grid = to_grid(physical, source_grid, grid)
+        for plane, name in zip(on_grid, names, strict=True):
+            result[..., band_names.index(name)] = plane
+    if scene.sensor == "s1" and len(band_names) > 1:
+        # One file per polarization: the fill value 0 shows itself only once all are side by side.
+        result[(result == 0.0).all(axis=-1)] = np.nan
+    return result
+
+
+def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
+    """Label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore or outside; nearest neighbour.
+
+    Raises:
+        DataError: an id outside the source's schema, an unknown schema, or no remap between the two.
+    """
+    with _open(source.path) as dataset:
+        pixels, source_grid = _read_window(dataset, [1], grid)
+        nodata = dataset.nodata if source.nodata is None else source.nodata
+    stored = pixels[0] if pixels.size else np.zeros((0, 0))
+    unlabeled = ~np.isfinite(stored.astype(np.float64)) | (stored == labels.IGNORE)
+    if nodata is not None:
+        unlabeled |= stored == nodata
+    try:
+        schema = labels.get_schema(source.schema)
+        values = np.where(unlabeled, labels.IGNORE, stored)
+        if values.size and (values.min() < 0 or values.max() > labels.IGNORE):
+            raise ValueError(f"label ids must lie in 0-255, got {values.min()} to {values.max()}")
+        remapped = labels.remap(values.astype(np.uint8), schema, labels.get_schema(target_schema))
+    except ValueError as error:
+        raise DataError(f"{source.path}: {error}", "label_id_outside_schema") from error
+    return resampling.ids_to_grid(remapped, source_grid, grid, fill=labels.IGNORE)
+
+
+def read_cloud_mask(path: str, grid: Grid) -> npt.NDArray[np.bool_]:
+    """Cloud mask on `grid`, bool [H, W], True = cloud; outside the raster and its no-data: False."""
+    with _open(path) as dataset:
+        pixels, source_grid = _read_window(dataset, [1], grid)
+    mask = (pixels[0] == 1).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
+    return resampling.ids_to_grid(mask, source_grid, grid, fill=0) == 1
+
+
+@contextmanager
+def _open(path: str) -> Iterator[rasterio.DatasetReader]:
+    """The open raster; whatever goes wrong inside becomes a DataError that names the file."""
+    try:
+        with rasterio.open(path) as dataset:
+            yield dataset
+    except RasterioError as error:
+        reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
+        # GDAL's reason is in the cause; rasterio's own text only says that reading failed.
+        detail = str(error.__cause__ or error).split("\n")[0]
+        raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
+
+
+def _file(scene: Scene) -> str:
+    return next(iter(scene.bands.values())).path
+
+
+def _by_file(bands: Mapping[str, BandSource], names: tuple[str, ...]) -> dict[str, dict[str, BandSource]]:
+    """The wanted bands grouped by the file that holds them, so that each file is opened once."""
+    files: dict[str, dict[str, BandSource]] = {}
+    for name in names:
+        files.setdefault(bands[name].path, {})[name] = bands[name]
+    return files
+
+
+def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, BandSource], sensor: Sensor) -> None:
+    """The file must have every band index, and its own band descriptions, if they name bands, must agree."""
+    for name, source in sources.items():
+        if source.index > dataset.count:
+            raise DataError(
+                f"{dataset.name}: the catalog puts band {name} at {source.index}, the file has {dataset.count} bands",
+                "missing_bands",
+            )
+        written = dataset.descriptions[source.index - 1]
+        if written in BANDS[sensor] and written != name:
+            raise DataError(
+                f"{dataset.name}: the catalog puts band {name} at {source.index}, the file calls that one {written}",
+                "unknown_band_order",
+            )
+
+
+def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
+    if dataset.crs is None:
+        raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
+    if scene.declared_crs is not None and CRS.from_string(scene.declared_crs) != dataset.crs:
+        raise DataError(
+            f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, the raster has {dataset.crs.to_string()}",
+            "wrong_crs",
+        )
+    footprint, extent = shape(scene.footprint), box(*transform_bounds(dataset.crs, LONLAT, *dataset.bounds))
+    if not footprint.intersects(extent):
+        raise DataError(
+            f"{dataset.name}: lies at {_degrees(extent.bounds)}, its catalog footprint at {_degrees(footprint.bounds)}",
+            "wrong_crs",
+        )
+    return Grid(
+        crs=dataset.crs.to_string(),
+        transform=tuple(dataset.transform)[:6],
+        height=dataset.height,
+        width=dataset.width,
+    )
+
+
+def _degrees(bounds: tuple[float, ...]) -> str:
+    return "lon {0:.3f} to {2:.3f}, lat {1:.3f} to {3:.3f}".format(*bounds)
+
+
+def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
+    """Stored values [C, h, w] of the whole scene, thinned out to at most SAMPLE_PX a side; no data as NaN.
+
+    Every block of the file is decoded on the way, so a truncated file shows itself here, before any patch is cut.
+    """
+    planes = []
+    shape_px = None
+    for path, sources in _by_file(scene.bands, band_names).items():
+        with _open(path) as dataset:
+            shape_px = shape_px or (min(dataset.height, SAMPLE_PX), min(dataset.width, SAMPLE_PX))
+            for name, source in sources.items():
+                values = dataset.read(source.index, out_shape=shape_px).astype(np.float64)
+                if dataset.nodata is not None:
+                    values[values == dataset.nodata] = np.nan
+                planes.append((band_names.index(name), values))
+    return np.stack([values for _, values in sorted(planes, key=lambda plane: plane[0])])
+
+
+def _check_backscatter(scene: Scene, sample: npt.NDArray[Any]) -> None:
+    cleaned = radiometry.clean_backscatter_db(sample, None)
+    if not np.isfinite(cleaned).any():
+        raise DataError(f"{_file(scene)}: no pixel holds a measurement", "no_valid_pixel")
+    if radiometry.looks_like_power(cleaned):
+        low, high = float(np.nanmin(cleaned)), float(np.nanmax(cleaned))
+        raise DataError(
+            f"{_file(scene)}: backscatter must be in dB, but all values are >= 0 ({low:.3g} to {high:.3g}): "
+            "this is linear power",
+            "s1_not_db",
+        )
+
+
+def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple[str, ...]) -> int:
+    """The declared offset, or what the pixels tell."""
+    valid = sample[sample > 0]
+    if not valid.size:
+        raise DataError(f"{_file(scene)}: no pixel holds a measurement", "no_valid_pixel")
+    if valid.max() < 16:
+        raise DataError(
+            f"{_file(scene)}: Sentinel-2 must be digital numbers (reflectance x 10000), but the largest is "
+            f"{valid.max():.3g}",
+            "s2_not_dn",
+        )
+    if scene.dn_offset is not None:
+        return scene.dn_offset
+    names, pixels = band_names, sample
+    # B10 tells best, and may be in the file though the patches do not want it.
+    if scene.processing_level == "L1C" and "B10" in scene.bands and "B10" not in band_names:
+        names = ("B10",)
+        pixels = _sample(scene, names)
+    offset = radiometry.detect_dn_offset(np.nan_to_num(pixels), names)
+    if offset is None:
+        raise DataError(
+            f"{_file(scene)}: cannot tell whether the 2022 offset of 1000 is in it (smallest value {valid.min():.0f}); "
+            "declare terrapair:dn_offset (0 or 1000) in its STAC item",
+            "unknown_dn_offset",
+        )
+    return offset
+
+
+def _read_window(
+    dataset: rasterio.DatasetReader, indexes: list[int], grid: Grid
+) -> tuple[npt.NDArray[Any], resampling.Source]:
+    """Stored pixels [C, h, w] of the part of the file that `grid` needs, with (CRS, affine) of that part."""
+    crs = dataset.crs.to_string()
+    bounds = grid.bounds if crs == grid.crs else transform_bounds(grid.crs, dataset.crs, *grid.bounds, densify_pts=21)
+    wanted = from_bounds(*bounds, transform=dataset.transform)
+    col0 = max(int(np.floor(wanted.col_off + 1e-6)) - MARGIN_PX, 0)
+    row0 = max(int(np.floor(wanted.row_off + 1e-6)) - MARGIN_PX, 0)
+    col1 = min(int(np.ceil(wanted.col_off + wanted.width - 1e-6)) + MARGIN_PX, dataset.width)
+    row1 = min(int(np.ceil(wanted.row_off + wanted.height - 1e-6)) + MARGIN_PX, dataset.height)
+    if col1 <= col0 or row1 <= row0:
+        return np.zeros((len(indexes), 0, 0)), (crs, dataset.transform)
+    window = Window(col0, row0, col1 - col0, row1 - row0)
+    return dataset.read(indexes, window=window), (crs, dataset.window_transform(window))

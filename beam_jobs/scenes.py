@@ -1,0 +1,166 @@
+"""Scene: one acquisition of one sensor, as a STAC item describes it; the element of the first half of every build.
+
+Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its rasters (`readers.inspect` does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pystac
+
+from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.records import OrbitState
+from beam_jobs.errors import DataError
+from beam_jobs.grids import Grid
+
+SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandSource:
+    """Where a band's pixels are: raster file and 1-based band index."""
+
+    path: str
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSource:
+    """A label raster: file, name of its schema, and the value that means no label (besides 255)."""
+
+    path: str
+    schema: str
+    nodata: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One acquisition.
+
+    Attributes:
+        scene_id: id of the STAC item.
+        sensor: "s1" or "s2".
+        acquired_at: seconds since 1970, UTC.
+        orbit_state: of the pass, "unknown" when the item does not tell.
+        processing_level: "L1C" or "L2A" for Sentinel-2, "" for Sentinel-1.
+        footprint: GeoJSON polygon, lon/lat.
+        declared_crs: `proj:code` of the item, if any.
+        dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
+        cloud_fraction: of the whole scene, 0-1, NaN = not declared.
+        bands: band name -> where it is.
+        label: label raster, if any.
+        cloud_mask: path of a uint8 raster, 1 = cloud, if any.
+        grid: grid of the band with the finest pixels; None until inspected.
+    """
+
+    scene_id: str
+    sensor: Sensor
+    acquired_at: int
+    orbit_state: OrbitState = "unknown"
+    processing_level: Literal["", "L1C", "L2A"] = ""
+    footprint: Mapping[str, Any] = field(repr=False)
+    declared_crs: str | None = None
+    dn_offset: int | None = None
+    cloud_fraction: float = float("nan")
+    bands: Mapping[str, BandSource] = field(repr=False)
+    label: LabelSource | None = None
+    cloud_mask: str | None = None
+    grid: Grid | None = None
+
+
+def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
+    """The scene of a STAC item.
+
+    Args:
+        values: the item as JSON.
+        catalog: its file; relative hrefs are resolved against the folder.
+
+    Raises:
+        DataError: not a STAC item, no time, no footprint, an unknown constellation, or assets without known bands.
+    """
+    try:
+        item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
+    except (pystac.STACError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
+    where = f"{catalog}: item {item.id}"
+    constellation = str(item.properties.get("constellation", "")).lower()
+    if constellation not in SENSOR_OF_CONSTELLATION:
+        raise DataError(f"{where}: constellation must be sentinel-1 or sentinel-2, got {constellation!r}", "bad_item")
+    if item.datetime is None or item.datetime.tzinfo is None or item.geometry is None:
+        raise DataError(f"{where}: needs a datetime with a time zone and a geometry", "bad_item")
+    sensor = SENSOR_OF_CONSTELLATION[constellation]
+    properties = item.properties
+    orbit_state = str(properties.get("sat:orbit_state", "unknown")).lower()
+    cloud_cover = properties.get("eo:cloud_cover")
+    return Scene(
+        scene_id=item.id,
+        sensor=sensor,
+        acquired_at=int(item.datetime.timestamp()),
+        orbit_state=orbit_state if orbit_state in ("ascending", "descending") else "unknown",  # type: ignore[arg-type]
+        processing_level=_processing_level(properties, where) if sensor == "s2" else "",
+        footprint=item.geometry,
+        declared_crs=_declared_crs(properties),
+        dn_offset=properties.get("terrapair:dn_offset"),
+        cloud_fraction=float("nan") if cloud_cover is None else float(cloud_cover) / 100.0,
+        bands=_band_sources(item, sensor, catalog.parent, where),
+        label=_label_source(item, catalog.parent, where),
+        cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent) if "cloud_mask" in item.assets else None,
+    )
+
+
+def _declared_crs(properties: Mapping[str, Any]) -> str | None:
+    """`proj:code` of STAC projection 2.0, or its forerunner `proj:epsg`."""
+    if properties.get("proj:code"):
+        return str(properties["proj:code"])
+    return f"EPSG:{properties['proj:epsg']}" if properties.get("proj:epsg") else None
+
+
+def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C", "L2A"]:
+    level = str(properties.get("processing:level", "")).upper()
+    if level not in ("L1C", "L2A"):
+        raise DataError(f"{where}: processing:level must be L1C or L2A, got {level!r}", "bad_item")
+    return "L1C" if level == "L1C" else "L2A"
+
+
+def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -> dict[str, BandSource]:
+    """Bands of the `data` asset in the order it names them, or one asset per band."""
+    if "data" not in item.assets:
+        sources = {
+            name: BandSource(path=_resolve(asset.href, folder), index=1)
+            for name, asset in item.assets.items()
+            if name in BANDS[sensor]
+        }
+        if not sources:
+            raise DataError(f"{where}: has neither an asset 'data' nor one per band of {sensor}", "missing_bands")
+        return sources
+    asset = item.assets["data"]
+    names = [band.get("name") for band in asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []]
+    if not names:
+        raise DataError(f"{where}: asset 'data' does not name its bands in order", "unknown_band_order")
+    unknown = [name for name in names if name not in BANDS[sensor]]
+    if unknown or len(set(names)) != len(names):
+        raise DataError(
+            f"{where}: asset 'data' names bands {names}; known and distinct ones are needed", "unknown_band_order"
+        )
+    path = _resolve(asset.href, folder)
+    return {name: BandSource(path=path, index=i) for i, name in enumerate(names, start=1)}
+
+
+def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | None:
+    if "label" not in item.assets:
+        return None
+    asset = item.assets["label"]
+    schema = asset.extra_fields.get("terrapair:label_schema")
+    if not schema:
+        raise DataError(f"{where}: asset 'label' lacks terrapair:label_schema", "bad_item")
+    return LabelSource(
+        path=_resolve(asset.href, folder), schema=str(schema), nodata=asset.extra_fields.get("terrapair:label_nodata")
+    )
+
+
+def _resolve(href: str, folder: Path) -> str:
+    return str(folder / href)
