@@ -34,7 +34,8 @@ class SimulateConfig:
         size_px: height and width of a scene in 10 m pixels.
         nuisance: what hides the classes in radar; see beam_jobs/simulate.py.
         shared_edges: give both sensors the same no-data margin (a shortcut that destroys contrastive pretraining unseen).
-        seed: same seed, same bytes.
+        s2_processing_level: L2A writes the 12 surface bands, L1C all 13 bands with the path reflectance of the air.
+        seed: same seed, same bytes; 0 or above.
     """
 
     num_places: int = 8
@@ -42,11 +43,14 @@ class SimulateConfig:
     size_px: int = 512
     nuisance: Literal["private", "augmentable"] = "private"
     shared_edges: bool = False
+    s2_processing_level: ProcessingLevel = "L2A"
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check_positive("num_places", self.num_places)
         _check_positive("num_dates", self.num_dates)
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or above, got {self.seed}")
         if self.size_px < 64:
             raise ValueError(f"size_px must be at least 64, got {self.size_px}")
 

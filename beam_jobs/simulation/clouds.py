@@ -1,0 +1,73 @@
+"""Clouds and their shadows over a place on one date.
+
+Input: random stream, size, hemisphere. Output: `Clouds`. Called by simulate.py; optics.py paints them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.simulation.fields import FloatArray, fractal_field
+
+CLEAR_PROBABILITY = 0.4
+MAX_COVER_FRACTION = 0.35
+MASK_OPACITY = 0.2
+"""Opacity from which a pixel counts as cloud."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clouds:
+    """Clouds of one scene.
+
+    Attributes:
+        opacity: float32 [H, W], 0 clear to 1 opaque.
+        shadow: float32 [H, W], 0 sunlit to 1 fully shaded.
+        brightness: factor on the cloud's spectrum.
+    """
+
+    opacity: FloatArray
+    shadow: FloatArray
+    brightness: float
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """True where there is cloud, bool [H, W]; shadows are not cloud."""
+        return self.opacity >= MASK_OPACITY
+
+
+def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float) -> Clouds:
+    """Draws no cloud, or ragged clouds over up to 35 % of the scene, with shadows on the side away from the sun.
+
+    Args:
+        rng: stream of this scene's clouds.
+        size_px: height and width.
+        latitude_degrees: at 10:30 the sun is in the south-east of northern places, in the north-east of southern ones.
+    """
+    is_clear = rng.random() < CLEAR_PROBABILITY
+    cover = rng.uniform(0.01, MAX_COVER_FRACTION)
+    distance_px = rng.uniform(0.03, 0.09) * min(size_px, 512)
+    brightness = float(rng.uniform(0.8, 1.15))
+    if is_clear:
+        empty = np.zeros((size_px, size_px), np.float32)
+        return Clouds(opacity=empty, shadow=empty, brightness=brightness)
+    field = fractal_field(rng, size_px, min(110.0, size_px / 2.5), num_octaves=6, persistence=0.5)
+    edge = np.float32(np.quantile(field[::2, ::2], 1 - cover))
+    opacity = np.clip((field - edge) / np.float32(0.5) + np.float32(MASK_OPACITY), 0.0, 1.0)
+    # Away from the sun is north-west in the north: up and to the left; south-west in the south.
+    down = -distance_px if latitude_degrees >= 0 else distance_px
+    shadow = _shift(opacity, round(down), round(-distance_px)) * (1 - opacity)
+    return Clouds(opacity=opacity, shadow=shadow, brightness=brightness)
+
+
+def _shift(field: FloatArray, down_px: int, right_px: int) -> FloatArray:
+    """`field` moved by whole pixels, 0 where nothing comes in."""
+    height, width = field.shape
+    result = np.zeros_like(field)
+    rows, columns = slice(max(0, down_px), height + min(0, down_px)), slice(max(0, right_px), width + min(0, right_px))
+    from_rows = slice(max(0, -down_px), height - max(0, down_px))
+    from_columns = slice(max(0, -right_px), width - max(0, right_px))
+    result[rows, columns] = field[from_rows, from_columns]
+    return result

@@ -1,0 +1,88 @@
+"""Random streams by name, and smooth random fields that are cheap at any size.
+
+Input: a seed and keys, sizes in pixels. Output: generators and float32 rasters. Called by every other module here.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+_SPLINE_GAIN = 0.479
+"""Mean over a cell of the sum of squared cubic B-spline weights: the variance that one axis of interpolation leaves."""
+
+
+def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
+    """Generator of one purpose, for example the speckle of place 3, date 1.
+
+    Each purpose has its own stream, so that one more draw for the nuisance never moves a cloud or a speckle.
+
+    Args:
+        seed: the run's seed, 0 or above.
+        purpose: name of what is drawn.
+        keys: indices such as place and date, 0 or above.
+    """
+    # crc32, because Python's own hash of a text differs from process to process.
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *keys]))
+
+
+def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
+    """Gaussian random field float32 [size_px, size_px], mean 0, standard deviation about 1, no missing values.
+
+    White noise on a grid of `scale_px`, interpolated by cubic B-splines. A Gaussian filter of that width at full
+    resolution gives the same look at many times the cost; and plain sums, unlike BLAS, do not depend on thread counts.
+
+    Args:
+        rng: where the noise comes from.
+        size_px: height and width.
+        scale_px: distance over which values are alike, in pixels; at least 1.
+    """
+    num_nodes = int(np.ceil(size_px / scale_px)) + 4
+    nodes = rng.standard_normal((num_nodes, num_nodes), dtype=np.float32)
+    position = np.arange(size_px, dtype=np.float32) / np.float32(scale_px)
+    first = position.astype(np.int64)
+    weights = _spline_weights(position - first)
+    rows = sum(weights[k][:, None] * nodes[first + k] for k in range(4))
+    columns = np.ascontiguousarray(rows.T)  # type: ignore[union-attr]
+    field = sum(weights[k][:, None] * columns[first + k] for k in range(4))
+    return np.ascontiguousarray(field.T) / np.float32(_SPLINE_GAIN)  # type: ignore[union-attr]
+
+
+def fractal_field(
+    rng: np.random.Generator, size_px: int, scale_px: float, num_octaves: int, persistence: float = 0.5
+) -> FloatArray:
+    """Sum of smooth fields, each of half the scale and `persistence` times the height of the one before.
+
+    Args:
+        rng: where the noise comes from.
+        size_px: height and width.
+        scale_px: scale of the coarsest field, in pixels.
+        num_octaves: fields summed; those finer than 1 px are left out.
+        persistence: 0-1; low is smooth, high is rough.
+
+    Returns:
+        float32 [size_px, size_px], mean 0, standard deviation about 1, no missing values.
+    """
+    total = np.zeros((size_px, size_px), np.float32)
+    power = 0.0
+    for octave in range(num_octaves):
+        scale, height = scale_px / 2**octave, persistence**octave
+        if scale < 1.0:
+            break
+        total += np.float32(height) * smooth_field(rng, size_px, scale)
+        power += height**2
+    return total / np.float32(np.sqrt(power))
+
+
+def _spline_weights(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """The four weights of the uniform cubic B-spline at `t` in 0-1; they sum to 1."""
+    return (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+        t**3 / 6,
+    )
