@@ -1,0 +1,108 @@
+"""Evaluation: TFMA's Evaluator over the test split, with IoU metrics, slices by orbit and the thresholds of the gate.
+
+Task settings -> EvalConfig -> Evaluator component. The blessing it gives decides whether the Pusher publishes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import tensorflow_model_analysis as tfma
+from google.protobuf.wrappers_pb2 import DoubleValue
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from beam_jobs.contracts import layout
+from beam_jobs.contracts.labels import LabelSchema
+from components.fingerprint import source_fingerprint
+
+SIGNATURE = "serve_examples"
+"""Signature of a published segmenter that takes serialized tf.Examples."""
+METRICS_MODULE = "components.iou_metrics"
+SLICE_FEATURES = ("orbit_state",)
+EVALUATION_SOURCES = ("components/evaluation.py", "components/iou_metrics.py", "models/metrics.py")
+
+
+def create_eval_config(schema: LabelSchema, min_mean_iou: float, min_iou: Mapping[str, float]) -> tfma.EvalConfig:
+    """EvalConfig of one task.
+
+    Args:
+        schema: classes of the task; one `iou/<class>` metric each.
+        min_mean_iou: lower bound of `mean_iou` over the whole split, 0-1.
+        min_iou: class name -> lower bound of its IoU, 0-1.
+
+    Raises:
+        ValueError: `min_iou` names a class that the schema does not have.
+    """
+    unknown = sorted(set(min_iou) - set(schema.class_names))
+    if unknown:
+        raise ValueError(f"min_iou: {unknown} are no classes of {schema.name!r}: {', '.join(schema.class_names)}")
+    metrics = [_metric("MeanIoU", {"num_classes": schema.num_classes, "name": "mean_iou"}, min_mean_iou)]
+    for class_id, class_name in enumerate(schema.class_names):
+        config = {"num_classes": schema.num_classes, "class_id": class_id, "name": f"iou/{class_name}"}
+        metrics.append(_metric("IoU", config, min_iou.get(class_name)))
+    return tfma.EvalConfig(
+        # No label_key: the truth is a raw bytes feature that only our metric can read. To TFMA a Keras 3 export is no
+        # Keras model, so it is loaded as a plain SavedModel.
+        model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, model_type=tfma.TF_GENERIC)],
+        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICE_FEATURES)],
+        metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
+    )
+
+
+def create_evaluator(
+    name: str,
+    examples: BaseComponent,
+    model: BaseComponent,
+    eval_config: tfma.EvalConfig,
+    splits: Sequence[str] = ("test",),
+) -> BaseComponent:
+    """Evaluator of one task's model.
+
+    Args:
+        name: the task's name, suffix of the component id.
+        examples: ImportExampleGen of the task.
+        model: segment Trainer of the task.
+        eval_config: from `create_eval_config`.
+        splits: splits that are evaluated; never those that training saw.
+
+    Raises:
+        ValueError: an unknown split, or one that training uses.
+    """
+    allowed = set(layout.SPLITS) - {"train"}
+    if not splits or not set(splits) <= allowed:
+        raise ValueError(f"splits to evaluate must be among {sorted(allowed)}, got {tuple(splits)}")
+    return tfx.components.Evaluator(
+        examples=examples.outputs["examples"],
+        model=model.outputs["model"],
+        eval_config=with_code_fingerprint(eval_config),
+        example_splits=list(splits),
+    ).with_id(f"Evaluator.{name}")
+
+
+def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:
+    """A copy whose metrics carry the hash of the metric code, so that changed code is not answered from the cache.
+
+    The Evaluator has no custom_config; the metrics' own config is the place that reaches the cache key.
+    """
+    result = tfma.EvalConfig()
+    result.CopyFrom(eval_config)
+    fingerprint = source_fingerprint(EVALUATION_SOURCES)
+    for spec in result.metrics_specs:
+        for metric in spec.metrics:
+            metric.config = json.dumps({**json.loads(metric.config), "code": fingerprint}, sort_keys=True)
+    return result
+
+
+def _metric(class_name: str, config: dict[str, object], lower_bound: float | None) -> tfma.MetricConfig:
+    metric = tfma.MetricConfig(class_name=class_name, module=METRICS_MODULE, config=json.dumps(config, sort_keys=True))
+    if lower_bound is not None:
+        bound = tfma.GenericValueThreshold(lower_bound=DoubleValue(value=lower_bound))
+        # On the overall slice only: a plain `threshold` would hold each orbit slice to it as well.
+        metric.per_slice_thresholds.append(
+            tfma.PerSliceMetricThreshold(
+                slicing_specs=[tfma.SlicingSpec()], threshold=tfma.MetricThreshold(value_threshold=bound)
+            )
+        )
+    return metric

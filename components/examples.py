@@ -1,0 +1,64 @@
+"""Data components: shards -> Examples, statistics, schema, anomalies and manifest.
+
+`create_examples` is called once for the pairs and once per task; everything downstream hangs on what it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from beam_jobs.contracts import layout
+from components.data_manifest import DataManifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleComponents:
+    """The data components of one data set, in topological order.
+
+    Attributes:
+        examples: ImportExampleGen over the newest span and version.
+        statistics: TFDV statistics of every split.
+        schema: schema inferred from the train split.
+        validator: anomalies of the other splits against that schema.
+        manifest: the manifest of the version that `examples` took.
+    """
+
+    examples: BaseComponent
+    statistics: BaseComponent
+    schema: BaseComponent
+    validator: BaseComponent
+    manifest: BaseComponent
+
+    def as_list(self) -> list[BaseComponent]:
+        """All of them, for `tfx.dsl.Pipeline`."""
+        return [self.examples, self.statistics, self.schema, self.validator, self.manifest]
+
+
+def create_examples(data_root: str, name: str) -> ExampleComponents:
+    """Builds the data components.
+
+    Args:
+        data_root: folder that holds `span-N/version-M`; may be an object store.
+        name: suffix of the component ids, "pairs" or the task's name; ids must be unique in a pipeline.
+    """
+    input_config = tfx.proto.Input(
+        splits=[tfx.proto.Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
+    )
+    examples = tfx.components.ImportExampleGen(input_base=data_root, input_config=input_config).with_id(
+        f"ImportExampleGen.{name}"
+    )
+    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"]).with_id(f"StatisticsGen.{name}")
+    # The schema comes from train alone: then a value that only eval or test holds shows up as an anomaly.
+    schema = tfx.components.SchemaGen(
+        statistics=statistics.outputs["statistics"], infer_feature_shape=True, exclude_splits=["eval", "test"]
+    ).with_id(f"SchemaGen.{name}")
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    ).with_id(f"ExampleValidator.{name}")
+    manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(f"DataManifest.{name}")
+    return ExampleComponents(
+        examples=examples, statistics=statistics, schema=schema, validator=validator, manifest=manifest
+    )

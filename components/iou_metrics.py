@@ -1,0 +1,147 @@
+"""TFMA metrics of dense label maps: IoU of one class and mean IoU, sliced by any feature.
+
+Features `label`, `height`, `width` and the model's output `label` -> one shared confusion matrix per slice -> `mean_iou`
+and `iou/<class>`. TFMA finds the classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.metrics import metric_types, metric_util
+
+from beam_jobs.contracts.labels import IGNORE
+from models import metrics
+
+PREDICTION_KEY = "label"
+"""Output of a segmenter that holds class ids [H, W]."""
+MATRIX_NAME = "_confusion_matrix"
+"""TFMA drops metrics whose name starts with an underscore from its results: the matrix is only a step on the way."""
+
+
+class ConfusionMatrixPreprocessor(metric_types.Preprocessor):
+    """Extracts of one patch -> int64 [K, K] counts. Slicing then moves K*K numbers, not pixels."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(name=f"confusion_matrix_{num_classes}")
+        self._num_classes = num_classes
+
+    def process(self, extracts: dict[str, Any]) -> Iterator[np.ndarray]:
+        """Yields the counts of one patch.
+
+        Raises:
+            ValueError: truth and prediction differ in size, or an id is out of range.
+        """
+        features = extracts[tfma.FEATURES_KEY]
+        height, width = (int(np.asarray(features[name]).ravel()[0]) for name in ("height", "width"))
+        # As objects: NumPy's own bytes type drops trailing zero bytes, which here are pixels of class 0.
+        stored = np.asarray(features["label"], dtype=object).ravel()[0]
+        truth = np.frombuffer(stored, np.uint8)
+        if truth.size != height * width:
+            raise ValueError(f"label holds {truth.size} values, not height x width = {height} x {width}")
+        prediction = np.asarray(extracts[tfma.PREDICTIONS_KEY][PREDICTION_KEY])
+        # Same pixels, whatever leading axis of 1 the batching left.
+        yield metrics.confusion_matrix(
+            truth.reshape(height, width), prediction.reshape(height, width), self._num_classes
+        )
+
+
+class ConfusionMatrixCombiner(beam.CombineFn):
+    """Adds up the [K, K] counts of a slice."""
+
+    def __init__(self, key: metric_types.MetricKey, num_classes: int) -> None:
+        self._key = key
+        self._num_classes = num_classes
+
+    def create_accumulator(self) -> np.ndarray:
+        """Zero counts."""
+        return np.zeros((self._num_classes, self._num_classes), np.int64)
+
+    def add_input(self, accumulator: np.ndarray, element: np.ndarray) -> np.ndarray:
+        """Adds one patch."""
+        return accumulator + element
+
+    def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
+        """Adds up partial counts."""
+        return np.sum(list(accumulators), axis=0)
+
+    def extract_output(self, accumulator: np.ndarray) -> dict[metric_types.MetricKey, np.ndarray]:
+        """The counts under the key that the metrics look up."""
+        return {self._key: accumulator}
+
+
+def _matrix(num_classes: int, model_name: str, output_name: str) -> metric_types.MetricComputation:
+    # Equal for every metric of a model, so TFMA computes it once.
+    key = metric_types.MetricKey(
+        name=f"{MATRIX_NAME}_{num_classes}_ignore_{IGNORE}", model_name=model_name, output_name=output_name
+    )
+    return metric_types.MetricComputation(
+        keys=[key],
+        preprocessors=[ConfusionMatrixPreprocessor(num_classes)],
+        combiner=ConfusionMatrixCombiner(key, num_classes),
+    )
+
+
+class MeanIoU(tfma.metrics.Metric):
+    """Mean IoU over the classes that occur in truth or prediction, 0-1; NaN when nothing was counted."""
+
+    def __init__(self, num_classes: int, name: str = "mean_iou", code: str = "") -> None:
+        """Describes the metric.
+
+        Args:
+            num_classes: K.
+            name: key of the value in the results.
+            code: hash of the code; only there to enter the Evaluator's cache key.
+        """
+        super().__init__(
+            metric_util.merge_per_key_computations(self._computations), num_classes=num_classes, name=name, code=code
+        )
+
+    def _computations(
+        self, num_classes: int, name: str, code: str, model_name: str = "", output_name: str = ""
+    ) -> metric_types.MetricComputations:
+        matrix = _matrix(num_classes, model_name, output_name)
+        key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+
+        def result(values: dict[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, float]:
+            return {key: metrics.mean_iou(values[matrix.keys[0]])}
+
+        return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
+
+
+class IoU(tfma.metrics.Metric):
+    """IoU of one class over the pooled pixels, 0-1; NaN for a class that neither truth nor prediction holds."""
+
+    def __init__(self, num_classes: int, class_id: int, name: str, code: str = "") -> None:
+        """Describes the metric.
+
+        Args:
+            num_classes: K.
+            class_id: the class, 0..K-1.
+            name: key of the value in the results, `iou/<class>`.
+            code: hash of the code; only there to enter the Evaluator's cache key.
+        """
+        if not 0 <= class_id < num_classes:
+            raise ValueError(f"class_id must be 0..{num_classes - 1}, got {class_id}")
+        super().__init__(
+            metric_util.merge_per_key_computations(self._computations),
+            num_classes=num_classes,
+            class_id=class_id,
+            name=name,
+            code=code,
+        )
+
+    def _computations(
+        self, num_classes: int, class_id: int, name: str, code: str, model_name: str = "", output_name: str = ""
+    ) -> metric_types.MetricComputations:
+        matrix = _matrix(num_classes, model_name, output_name)
+        key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+
+        def result(values: dict[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, float]:
+            return {key: float(metrics.iou_per_class(values[matrix.keys[0]])[class_id])}
+
+        return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]

@@ -1,0 +1,82 @@
+"""Pretrain Trainer: pairs -> the encoder's SavedModel, TensorBoard logs beside it.
+
+`create_pretrain_trainer` wires the component; TFX calls `run_fn` in the Trainer. All training is in `models`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import tensorflow as tf
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from beam_jobs.contracts import settings
+from components.data_manifest import manifest_from_hyperparameters
+from components.examples import ExampleComponents
+from components.fingerprint import source_fingerprint
+from components.training_log import log_steps
+from models.config import PretrainConfig
+from models.pretrain import run_pretraining
+
+RUN_FN = "components.pretrain_trainer.run_fn"
+SOURCES = ("models", "beam_jobs/contracts", "components/pretrain_trainer.py")
+METRICS_FILE = "metrics.json"
+"""Final metrics of a training, in its model_run folder: what the report reads."""
+
+
+def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents) -> BaseComponent:
+    """Trainer "Trainer.pretrain" of the encoder.
+
+    Args:
+        config: crosses the TFX boundary as JSON in custom_config.
+        data: data components of the pairs.
+    """
+    return tfx.components.Trainer(
+        run_fn=RUN_FN,
+        examples=data.examples.outputs["examples"],
+        hyperparameters=data.manifest.outputs["manifest"],
+        # The step counts live in the config; TFX wants these two arguments all the same.
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config={"config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
+    ).with_id("Trainer.pretrain")
+
+
+def run_fn(fn_args: tfx.components.FnArgs) -> None:
+    """Trains and exports the encoder into `fn_args.serving_model_dir`.
+
+    Raises:
+        ValueError: no manifest, or a split without shards.
+    """
+    config = settings.from_dict(PretrainConfig, json.loads(fn_args.custom_config["config"]), "pretrain")
+    metrics = run_pretraining(
+        config,
+        manifest_from_hyperparameters(fn_args.hyperparameters),
+        list_files(fn_args.train_files),
+        list_files(fn_args.eval_files),
+        fn_args.serving_model_dir,
+        fn_args.model_run_dir,
+        on_step=log_steps("pretrain", config.num_steps),
+    )
+    write_metrics(metrics, fn_args.model_run_dir)
+
+
+def list_files(patterns: list[str]) -> list[str]:
+    """The files behind TFX's patterns, sorted.
+
+    Raises:
+        ValueError: no file matches: the split is empty.
+    """
+    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+    if not files:
+        raise ValueError(f"no file matches {patterns}: the split is empty")
+    return files
+
+
+def write_metrics(metrics: dict[str, float], model_run_dir: str) -> None:
+    """Writes the final metrics beside the TensorBoard logs."""
+    tf.io.gfile.makedirs(model_run_dir)
+    with tf.io.gfile.GFile(str(Path(model_run_dir) / METRICS_FILE), "w") as file:
+        file.write(json.dumps(metrics, indent=2, sort_keys=True) + "\n")

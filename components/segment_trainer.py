@@ -1,0 +1,68 @@
+"""Segment Trainer: labelled patches + pretrained encoder -> one task's segmenter, TensorBoard logs beside it.
+
+`create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. All training is in `models/segment.py`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from beam_jobs.contracts import settings
+from components.data_manifest import manifest_from_hyperparameters
+from components.examples import ExampleComponents
+from components.fingerprint import source_fingerprint
+from components.pretrain_trainer import list_files, write_metrics
+from components.training_log import log_steps
+from models.config import SegmentConfig
+from models.segment import run_segmentation
+
+RUN_FN = "components.segment_trainer.run_fn"
+SOURCES = ("models", "beam_jobs/contracts", "components/segment_trainer.py")
+
+
+def create_segment_trainer(
+    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent
+) -> BaseComponent:
+    """Trainer "Trainer.<task>" of one task.
+
+    Args:
+        name: the task's name.
+        config: crosses the TFX boundary as JSON in custom_config.
+        data: data components of the task's labelled patches.
+        encoder: the pretrain Trainer, whose model is the start.
+    """
+    return tfx.components.Trainer(
+        run_fn=RUN_FN,
+        examples=data.examples.outputs["examples"],
+        hyperparameters=data.manifest.outputs["manifest"],
+        base_model=encoder.outputs["model"],
+        train_args=tfx.proto.TrainArgs(splits=["train"]),
+        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        custom_config={"name": name, "config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
+    ).with_id(f"Trainer.{name}")
+
+
+def run_fn(fn_args: tfx.components.FnArgs) -> None:
+    """Trains and exports the segmenter into `fn_args.serving_model_dir`, starting from `fn_args.base_model`.
+
+    Raises:
+        ValueError: no manifest, no encoder, or a split without shards.
+    """
+    name = fn_args.custom_config["name"]
+    config = settings.from_dict(SegmentConfig, json.loads(fn_args.custom_config["config"]), name)
+    if not fn_args.base_model:
+        raise ValueError(f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer")
+    metrics = run_segmentation(
+        config,
+        manifest_from_hyperparameters(fn_args.hyperparameters),
+        list_files(fn_args.train_files),
+        list_files(fn_args.eval_files),
+        fn_args.serving_model_dir,
+        fn_args.model_run_dir,
+        fn_args.base_model,
+        on_step=log_steps(name, config.num_steps),
+    )
+    write_metrics(metrics, fn_args.model_run_dir)

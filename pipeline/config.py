@@ -1,0 +1,196 @@
+"""RunConfig: everything of one run, assembled from the packages' own configs, with the checks that span packages.
+
+One YAML file -> one RunConfig; `pipeline/__main__.py` loads it, the create_* functions and runners read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
+from beam_jobs.contracts import settings
+from beam_jobs.contracts.labels import get_schema
+from models.config import PretrainConfig, SegmentConfig
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*$")
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_RESERVED = ("encoder", "pairs", "pretrain")
+"""Ids of components and folders that tasks must not take."""
+MODEL_STRIDE = {"small": 16, "resnet18": 32, "resnet50": 32}
+"""By which factor an encoder shrinks its input; patch sides must be multiples. Source: `models/encoders.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """One downstream task. Pairing, patches, split and shards are those of the pairs: only what differs is said here.
+
+    Attributes:
+        name: of the published model and of the component ids.
+        label: label of the patches.
+        segment: how the segmenter is trained.
+        quality: which labelled patches are kept; None takes that of the pairs.
+        min_mean_iou: the model is published only when its mean IoU on the test split is at least this.
+        min_iou: class name -> the same for one class.
+    """
+
+    name: str
+    label: LabelConfig
+    segment: SegmentConfig
+    quality: QualityConfig | None = None
+    min_mean_iou: float = 0.0
+    min_iou: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name) or self.name in _RESERVED:
+            raise ValueError(f"name must be lower case letters, digits and _, none of {_RESERVED}, got {self.name!r}")
+        if self.segment.label_schema != self.label.schema:
+            raise ValueError(
+                f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"
+            )
+        classes = get_schema(self.label.schema).class_names
+        for key, value in {
+            "min_mean_iou": self.min_mean_iou,
+            **{f"min_iou.{k}": v for k, v in self.min_iou.items()},
+        }.items():
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{key} must be within 0-1, got {value}")
+        for name in self.min_iou:
+            if name not in classes:
+                raise ValueError(f"min_iou.{name}: no class of {self.label.schema!r}; known: {', '.join(classes)}")
+
+    def build_config(self, pairs: BuildConfig) -> BuildConfig:
+        """Config of this task's `build-labels`: that of the pairs with the task's label and quality.
+
+        The split is the pairs' own: with another one, a block that pretraining saw could be tested on.
+        """
+        return dataclasses.replace(pairs, label=self.label, quality=self.quality or pairs.quality)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        name: of the pipeline.
+        root: folder of the run: data, metadata, published models, report. May be an object store for Kubeflow.
+        catalogs: sources of scenes.
+        pretrain: contrastive pretraining.
+        tasks: downstream tasks, in the order in which they run.
+        pairs: how pairs are built.
+        container_image: image of the Kubeflow components; needed by `compile` only.
+        num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the runner's process.
+    """
+
+    name: str
+    root: str
+    catalogs: tuple[CatalogConfig, ...]
+    pretrain: PretrainConfig
+    tasks: tuple[TaskConfig, ...]
+    pairs: BuildConfig = field(default_factory=BuildConfig)
+    container_image: str = ""
+    num_beam_workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.root:
+            raise ValueError(f"name and root must not be empty, got {self.name!r} and {self.root!r}")
+        if self.num_beam_workers < 1:
+            raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
+        if self.pairs.label is not None:
+            raise ValueError("pairs.label must be absent: labels belong to tasks")
+        if len({task.name for task in self.tasks}) != len(self.tasks):
+            raise ValueError(f"tasks must have distinct names, got {[task.name for task in self.tasks]}")
+        stride = MODEL_STRIDE[self.pretrain.encoder.backbone]
+        if self.pairs.patch.size_px % stride:
+            raise ValueError(
+                f"pairs.patch.size_px must be a multiple of the stride {stride} of "
+                f"{self.pretrain.encoder.backbone!r}, got {self.pairs.patch.size_px}"
+            )
+        for i, task in enumerate(self.tasks):
+            if task.segment.encoder != self.pretrain.encoder:
+                raise ValueError(
+                    f"tasks[{i}].segment.encoder must be pretrain.encoder {self.pretrain.encoder}, "
+                    f"got {task.segment.encoder}"
+                )
+
+    @property
+    def pairs_dir(self) -> str:
+        """Where `build-pairs` writes span-N/version-M and ExampleGen reads."""
+        return f"{self._base}/data/pairs"
+
+    def task_dir(self, task: TaskConfig) -> str:
+        """Where `build-labels` writes the versions of a task."""
+        return f"{self._base}/data/{task.name}"
+
+    @property
+    def catalogs_dir(self) -> str:
+        """Where the simulator writes, and where catalogs of data set folders are kept."""
+        return f"{self._base}/catalogs"
+
+    @property
+    def artifacts_dir(self) -> str:
+        """Where TFX puts the artifacts of every execution."""
+        return f"{self._base}/tfx"
+
+    @property
+    def metadata_path(self) -> str:
+        """SQLite file of ML Metadata (local runs)."""
+        return f"{self._base}/metadata.sqlite"
+
+    @property
+    def serving_dir(self) -> str:
+        """Base folder of the published models."""
+        return f"{self._base}/serving"
+
+    @property
+    def report_dir(self) -> str:
+        """Where the pictures and the summary go."""
+        return f"{self._base}/report"
+
+    @property
+    def _base(self) -> str:
+        return self.root.rstrip("/")
+
+
+def load_run_config(path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]) -> RunConfig:
+    """Reads a run's YAML file.
+
+    Args:
+        path: the file; `${NAME}` in a text value stands for that environment variable.
+        overrides: `a.b=c` each.
+        environment: the variables; given by the caller, so that only `__main__` reads the process's own.
+
+    Raises:
+        settings.SettingsError: the file is missing, not YAML, names an unset variable, or its content does not fit.
+    """
+    # Any mapping passes here; the check of keys and types follows once the variables are filled in.
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise settings.SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise settings.SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        resolved = _fill(settings.apply_overrides(values or {}, overrides), environment, "")
+        return settings.from_dict(RunConfig, resolved)
+    except settings.SettingsError as error:
+        raise settings.SettingsError(f"{path}: {error}") from error
+
+
+def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, environment, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, environment, f"{path}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in environment:
+            raise settings.SettingsError(f"{path}: the environment variable {name} is not set")
+    return _VARIABLE.sub(lambda match: environment[match.group(1)], value)

@@ -1,0 +1,44 @@
+"""The whole TFX pipeline of a run: pretraining, then one segmentation per task.
+
+RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx import v1 as tfx
+
+from pipeline.config import RunConfig
+from pipeline.pretraining import create_pretraining
+from pipeline.segmentation import create_segmentation
+
+
+def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.dsl.Pipeline:
+    """Joins the parts.
+
+    Args:
+        config: the run.
+        metadata: connection config of ML Metadata for local runs; Kubeflow brings its own.
+    """
+    pretraining = create_pretraining(config)
+    components = pretraining.as_list()
+    for task in config.tasks:
+        components += create_segmentation(config, task, pretraining.trainer)
+    return tfx.dsl.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.artifacts_dir,
+        components=components,
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=beam_args(config.num_beam_workers),
+    )
+
+
+def beam_args(num_workers: int) -> list[Any]:
+    """Arguments of the Beam jobs that TFX starts.
+
+    The runner is named because Beam's default local runner, Prism, downloads a binary at run time.
+    """
+    mode = "in_memory" if num_workers == 1 else "multi_processing"
+    return ["--runner=DirectRunner", f"--direct_running_mode={mode}", f"--direct_num_workers={num_workers}"]

@@ -1,0 +1,35 @@
+"""Compiles the pipeline to a Kubeflow Pipelines v2 specification; needs neither cluster nor network.
+
+RunConfig -> JSON file, the same components as a local run. Called by `python -m pipeline compile`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfx import v1 as tfx
+
+from beam_jobs.contracts.settings import SettingsError
+from pipeline.config import RunConfig
+from pipeline.full import create_pipeline
+
+
+def compile_pipeline(config: RunConfig, output: Path) -> None:
+    """Writes the specification of `config` to `output`.
+
+    Raises:
+        SettingsError: no container image, or the root is a path of this machine, which pods do not share.
+    """
+    if not config.container_image:
+        raise SettingsError(
+            "container_image: needed to compile for Kubeflow; it must hold this package and its requirements"
+        )
+    if "://" not in config.root:
+        raise SettingsError(f"root: must be an object store (s3://, gs://) for Kubeflow, got {config.root!r}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
+        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(default_image=config.container_image),
+        output_dir=str(output.parent),
+        output_filename=output.name,
+    )
+    runner.run(create_pipeline(config), write_out=True)

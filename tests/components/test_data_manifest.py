@@ -1,0 +1,62 @@
+import json
+
+import make_shards
+import pytest
+from tfx import v1 as tfx
+
+from beam_jobs.contracts import manifest
+from components import data_manifest, fingerprint
+from components.pretrain_trainer import list_files
+
+
+def examples_of(span, version):
+    artifact = tfx.types.standard_artifacts.Examples()
+    artifact.uri = "examples-uri"
+    artifact.set_string_custom_property("span", str(span))
+    artifact.set_int_custom_property("version", version)
+    return artifact
+
+
+def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path):
+    for version in (1, 2):
+        make_shards.make_version(tmp_path / "data", num_patches=4, size_px=16, span=3, version=version, seed=version)
+    output = tfx.types.standard_artifacts.HyperParameters()
+    output.uri = str(tmp_path / "out")
+    data_manifest.DataManifest.test_call(examples=examples_of(3, 2), manifest=output, data_root=str(tmp_path / "data"))
+    (file,) = (tmp_path / "out").iterdir()
+    received = data_manifest.manifest_from_hyperparameters(json.loads(file.read_text()))
+    assert received == manifest.read(tmp_path / "data/span-3/version-2")
+    assert received != manifest.read(tmp_path / "data/span-3/version-1")
+
+
+def test_version_without_manifest_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"span-1/version-7/manifest\.json: no manifest"):
+        data_manifest.load_manifest(str(tmp_path), 1, 7)
+
+
+def test_examples_without_a_span_are_refused():
+    with pytest.raises(ValueError, match="carries no span"):
+        data_manifest.resolve_version(tfx.types.standard_artifacts.Examples())
+
+
+def test_run_fn_without_manifest_is_refused():
+    with pytest.raises(ValueError, match="wire the Trainer's hyperparameters to DataManifest"):
+        data_manifest.manifest_from_hyperparameters(None)
+
+
+def test_fingerprint_changes_with_code_and_with_file_names_only(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("x = 1\n")
+    first = fingerprint.source_fingerprint(["package"], tmp_path)
+    (package / "notes.txt").write_text("not code")
+    assert fingerprint.source_fingerprint(["package"], tmp_path) == first
+    (package / "a.py").rename(package / "b.py")
+    moved = fingerprint.source_fingerprint(["package"], tmp_path)
+    (package / "b.py").write_text("x = 2\n")
+    assert len({first, moved, fingerprint.source_fingerprint(["package"], tmp_path)}) == 3
+
+
+def test_empty_split_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the split is empty"):
+        list_files([str(tmp_path / "*")])
