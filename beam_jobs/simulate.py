@@ -10,7 +10,7 @@ radar's nuisance. So the two presets are the same world but for what hides the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +58,12 @@ def simulate(
         return catalog_path
     output_dir.mkdir(parents=True, exist_ok=True)
     write_text_atomically(output_dir / CONFIG_NAME, canonical_json(config))
-    report = on_scene or (lambda done, total: None)
-    scenes_per_place = 2 * config.num_dates
-    num_scenes = config.num_places * scenes_per_place
+    num_scenes = 2 * config.num_dates * config.num_places
     for index in range(config.num_places):
-        _simulate_place(
-            config, index, output_dir, lambda done, i=index: report(i * scenes_per_place + done, num_scenes)
-        )
+        done_before = 2 * config.num_dates * index
+        for done in _simulate_place(config, index, output_dir):
+            if on_scene is not None:
+                on_scene(done_before + done, num_scenes)
     parts = [_place_items_path(config, index, output_dir) for index in range(config.num_places)]
     write_text_atomically(catalog_path, "".join(part.read_text(encoding="utf-8") for part in parts))
     for part in parts:
@@ -142,11 +141,11 @@ def render_s2(config: SimulateConfig, acquisition: Acquisition, landscape: Lands
     )
 
 
-def _simulate_place(config: SimulateConfig, index: int, output_dir: Path, on_scene: Callable[[int], None]) -> None:
-    """Writes the scenes of one place, and last the items that say it is finished."""
+def _simulate_place(config: SimulateConfig, index: int, output_dir: Path) -> Iterator[int]:
+    """Writes the scenes of one place and yields how many are done; its items come last and say that it is finished."""
     part_path = _place_items_path(config, index, output_dir)
     if part_path.exists():
-        on_scene(2 * config.num_dates)
+        yield 2 * config.num_dates
         return
     place = make_place(index, config.seed, config.size_px)
     part_path.parent.mkdir(exist_ok=True)
@@ -156,10 +155,12 @@ def _simulate_place(config: SimulateConfig, index: int, output_dir: Path, on_sce
         nuisance_rng = stream(config.seed, "nuisance", index, s1.date_index)
         nuisance = radar.draw_nuisance(config.nuisance, nuisance_rng, config.size_px)
         lines.append(item_line(write_scene(render_s1(config, s1, landscape, nuisance), output_dir)))
-        on_scene(len(lines))
+        yield len(lines)
         lines.append(item_line(write_scene(render_s2(config, s2, landscape), output_dir)))
-        on_scene(len(lines))
-    write_text_atomically(part_path, "".join(f"{line}\n" for line in lines))
+        # Before the last yield, so that a caller that stops there leaves a finished place.
+        if len(lines) == 2 * config.num_dates:
+            write_text_atomically(part_path, "".join(f"{line}\n" for line in lines))
+        yield len(lines)
 
 
 def _place_items_path(config: SimulateConfig, index: int, output_dir: Path) -> Path:

@@ -53,7 +53,7 @@ def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float)
     if is_clear:
         empty = np.zeros((size_px, size_px), np.float32)
         return Clouds(opacity=empty, shadow=empty, brightness=brightness)
-    field = fractal_field(rng, size_px, min(110.0, size_px / 2.5), num_octaves=6, persistence=0.5)
+    field = fractal_field(rng, size_px, min(110.0, size_px / 2.5), num_octaves=6, persistence=0.62)
     edge = np.float32(np.quantile(field[::2, ::2], 1 - cover))
     opacity = np.clip((field - edge) / np.float32(0.5) + np.float32(MASK_OPACITY), 0.0, 1.0)
     # Away from the sun is north-west in the north: up and to the left; south-west in the south.

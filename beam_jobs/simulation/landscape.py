@@ -124,7 +124,7 @@ def _natural_cover(rng: np.random.Generator, terrain: Terrain) -> LabelArray:
     dry = fractal_field(rng, size_px, scale_px, num_octaves=6, persistence=0.55)
     cover = np.full((size_px, size_px), GRASS, np.uint8)
     cover[dry > np.quantile(dry[::4, ::4], 1 - rng.uniform(0.05, 0.2))] = BARE
-    cover[wood > np.quantile(wood[::4, ::4], 1 - rng.uniform(0.2, 0.45))] = TREES
+    cover[wood > np.quantile(wood[::4, ::4], 1 - rng.uniform(0.25, 0.5))] = TREES
     return cover
 
 
@@ -136,7 +136,7 @@ def _add_farmland(rng: np.random.Generator, cover: LabelArray, parcels: _Parcels
     counts = np.maximum(np.bincount(number, minlength=parcels.num_parcels), 1)
     # One decision a parcel, taken from its mean, keeps fields whole where the suitability falls off.
     mean_suited = (np.bincount(number, suited.ravel(), parcels.num_parcels) / counts)[parcels.number]
-    is_farm = mean_suited > np.quantile(mean_suited[::4, ::4], 1 - rng.uniform(0.35, 0.65))
+    is_farm = mean_suited > np.quantile(mean_suited[::4, ::4], 1 - rng.uniform(0.3, 0.6))
     use = np.array([CROPS, GRASS, BARE], np.uint8)[np.searchsorted([0.72, 0.88], rng.random(parcels.num_parcels))]
     cover[is_farm] = use[parcels.number][is_farm]
     border = np.where(rng.random(parcels.num_parcels) < 0.25, TREES, GRASS).astype(np.uint8)
@@ -152,7 +152,7 @@ def _add_towns(rng: np.random.Generator, cover: LabelArray, terrain: Terrain) ->
     centres = _town_centres(rng, terrain, num_towns)
     density = np.full((size_px, size_px), -1e3, np.float32)
     for row, column in centres:
-        radius_px = np.float32(rng.uniform(0.05, 0.12) * size_px)
+        radius_px = np.float32(rng.uniform(0.07, 0.16) * size_px)
         density = np.maximum(density, 1 - np.hypot(rows - row, columns - column) / radius_px)
     density += np.float32(0.45) * fractal_field(rng, size_px, min(24.0, size_px / 6), num_octaves=4)
     blocks = rng.random((size_px // 5 + 1, size_px // 5 + 1), dtype=np.float32)

@@ -12,7 +12,7 @@ from beam_jobs.simulation.fields import FloatArray
 _PEAK_DAY_NORTH = 180.0
 _DAYS_PER_YEAR = 365.25
 _CROP_SPREAD_DAYS = 100.0
-_CROP_DURATION_DAYS = 45.0
+_CROP_DURATION_DAYS = 55.0
 
 
 def season_greenness(day_of_year: int, latitude_degrees: float) -> float:
