@@ -35,10 +35,8 @@ def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
             first = lines.readline()
             if not first.strip():
                 raise DataError(f"{path}: the catalog is empty", "empty_catalog")
-            if _is_whole_json(first):
-                collection = json.loads(first)
-            else:
-                collection = json.loads(first + lines.read())
+            # An ItemCollection that a person can read spans many lines.
+            collection = json.loads(first if _is_whole_json(first) else first + lines.read())
             if collection.get("type") == "FeatureCollection":
                 yield from collection["features"]
                 return

@@ -26,9 +26,7 @@ def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, sce
     return float(cloud_mask[valid_mask].mean()) if valid_mask.any() else 0.0
 
 
-def refusal(
-    s1: FloatArray, s2: FloatArray, clouds: float, config: QualityConfig
-) -> tuple[str, str] | None:
+def refusal(s1: FloatArray, s2: FloatArray, clouds: float, config: QualityConfig) -> tuple[str, str] | None:
     """(reason, detail) why a patch is not kept, or None when it is."""
     for sensor, pixels in (("s1", s1), ("s2", s2)):
         valid = valid_fraction(pixels)

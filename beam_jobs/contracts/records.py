@@ -16,7 +16,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts import bands as bands_lib
-from beam_jobs.contracts.labels import IGNORE
 
 FloatArray = npt.NDArray[np.float32]
 OrbitState = Literal["ascending", "descending", "unknown"]
@@ -92,9 +91,9 @@ class LabeledPatch(PairedPatch):
             raise ValueError(f"{self.patch_id}: label {self.label.shape} is not on the grid of s1 {self.s1.shape[:2]}")
 
 
-def make_patch_id(s1_scene_id: str, s2_scene_id: str, epsg: int, xmin: float, ymax: float, size_px: int) -> str:
+def make_patch_id(s1_scene_id: str, s2_scene_id: str, crs: str, xmin: float, ymax: float, size_px: int) -> str:
     """Stable id: 20 hex digits of SHA-256 over the scene ids and the window (CRS, upper left corner in metres, pixels)."""
-    text = f"{s1_scene_id}|{s2_scene_id}|{epsg}|{xmin:.2f}|{ymax:.2f}|{size_px}"
+    text = f"{s1_scene_id}|{s2_scene_id}|{crs}|{xmin:.2f}|{ymax:.2f}|{size_px}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -219,11 +218,6 @@ def band_moments(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
     mean = filled.sum(axis=(0, 1)) / count
     variance = (np.where(valid, filled - mean, 0.0) ** 2).sum(axis=(0, 1)) / count
     return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
-
-
-def mask_label(label: npt.NDArray[np.uint8], valid_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """`label` uint8 [H, W] with 255 where `valid_mask` bool [H, W] is False."""
-    return np.where(valid_mask, label, np.uint8(IGNORE)).astype(np.uint8)
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

@@ -1,0 +1,184 @@
+"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels.
+
+Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before TensorFlow is imported: its start-up messages are noise to a person.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from beam_jobs.config import BuildConfig, CatalogConfig, SimulateConfig
+from beam_jobs.contracts import settings
+
+_CONSOLE = Console(stderr=True)
+_SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error and all log messages.")
+def main(debug: bool) -> None:
+    """Turn Earth Engine exports, public data sets or simulated scenes into shards of Sentinel-1/2 pairs."""
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+
+
+@main.command("simulate")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for scenes and catalog.")
+@click.option("--config", "config_path", type=click.Path(), help="YAML file with simulator settings.")
+@click.option("--set", "overrides", multiple=True, help="Override one setting, as in --set num_places=2. Repeatable.")
+def simulate_command(output: Path, config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Write simulated scenes with a STAC catalog, like an export of the real collections.
+
+    Results on simulated scenes prove nothing about the real world.
+
+    \b
+    Example:
+      python -m beam_jobs simulate --output runs/sim --set num_places=2 --set nuisance=augmentable
+    """
+    from beam_jobs.simulate import simulate
+
+    config = _config(SimulateConfig, config_path, overrides)
+    with _progress("scenes") as update:
+        catalog = simulate(config, output, update)
+    click.echo(catalog)
+
+
+@main.command("catalog")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--layout", type=click.Choice(["terramesh", "bigearthnet"]), required=True, help="Layout of the folder.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
+def catalog_command(folder: Path, layout: Any, output: Path) -> None:
+    """Write a STAC catalog of a folder in a public data set's layout.
+
+    \b
+    Example:
+      python -m beam_jobs catalog data/terramind --layout terramesh --output runs/terramesh/items.ndjson
+    """
+    from beam_jobs import public_datasets
+    from beam_jobs.catalogs import write_items
+
+    config = CatalogConfig(layout=layout, path=str(folder))
+    click.echo(write_items(public_datasets.READERS[layout](Path(config.path).resolve()), output))
+
+
+def _build_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that both builds share."""
+    for option in (
+        click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
+        click.option("--span", type=int, default=1, show_default=True, help="Number of the data span."),
+        click.option("--set", "overrides", multiple=True, help=_SET_HELP),
+        click.option("--config", "config_path", type=click.Path(), help="YAML file with build settings."),
+        click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder that holds the spans."),
+        click.option(
+            "--catalog", "catalogs", required=True, multiple=True, type=click.Path(path_type=Path), help="Repeatable."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("build-pairs")
+@_build_options
+def build_pairs_command(**options: Any) -> None:
+    """Build shards of unlabeled pairs from STAC catalogs.
+
+    \b
+    Example:
+      python -m beam_jobs build-pairs --catalog runs/sim/items.ndjson --output runs/data/pairs
+    """
+    from beam_jobs.build_pairs import build_pairs
+
+    _build(build_pairs, **options)
+
+
+@main.command("build-labels")
+@_build_options
+def build_labels_command(**options: Any) -> None:
+    """Build shards of labelled pairs from STAC catalogs with label assets.
+
+    \b
+    Example:
+      python -m beam_jobs build-labels --catalog runs/sim/items.ndjson --output runs/data/flood \\
+        --set label.schema=water --set label.label_from=s1 --set quality.max_cloud_fraction=1.0
+    """
+    from beam_jobs.build_labels import build_labels
+
+    _build(build_labels, **options)
+
+
+def _build(
+    job: Callable[..., Path],
+    catalogs: tuple[Path, ...],
+    output: Path,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    span: int,
+    version: int | None,
+) -> None:
+    from beam_jobs.contracts import manifest
+
+    config = _config(BuildConfig, config_path, overrides)
+    with _progress("scene pairs") as update:
+        version_dir = job(config, catalogs, output, span, version, update)
+    found = manifest.read(version_dir)
+    table = Table(title=f"{found.kind}: {version_dir}")
+    table.add_column("patches kept")
+    table.add_column("number", justify="right")
+    for split, count in found.num_examples.items():
+        table.add_row(split, str(count))
+    table.add_section()
+    for reason, count in found.num_rejected.items():
+        table.add_row(f"not used: {reason}", str(count))
+    _CONSOLE.print(table)
+    click.echo(version_dir)
+
+
+def _config(cls: type[Any], path: str | None, overrides: tuple[str, ...]) -> Any:
+    if path is not None:
+        return settings.load_yaml(cls, path, overrides)
+    return settings.from_dict(cls, settings.apply_overrides({}, overrides))
+
+
+class _progress:  # noqa: N801 - reads as a verb where it is used
+    """A progress bar whose `update(done, total)` a job calls."""
+
+    def __init__(self, unit: str) -> None:
+        columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=_CONSOLE)
+        self._task = self._progress.add_task(unit, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._progress.start()
+        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+if __name__ == "__main__":
+    try:
+        main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        # DataError, SettingsError and what configs refuse: said in one line unless a traceback is asked for.
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

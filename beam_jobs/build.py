@@ -1,0 +1,246 @@
+"""One build: catalogs -> a version directory with shards, manifest and rejected records.
+
+`build_pairs.py` and `build_labels.py` call it. The Beam pipeline writes into a hidden building directory; the driver checks
+what came of it, writes the manifest and renames the directory last, so a version that is visible is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import catalogs, spool, statistics, writers
+from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.errors import DataError
+from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
+
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""The direct runner by its own name: the alias DirectRunner first tries to download another runner."""
+CODE_VERSION = "0.1.0"
+
+OnProgress = Callable[[int, int], None]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def build(
+    config: BuildConfig,
+    catalog_paths: Sequence[Path],
+    output_root: Path,
+    span: int = 1,
+    version: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Builds one version and returns its directory.
+
+    Args:
+        config: of the build.
+        catalog_paths: STAC catalogs to read.
+        output_root: folder that holds the spans.
+        span: number of the data span.
+        version: number to build; None takes the newest version of the span when it was built from the same config and
+            catalogs, and the next free number otherwise.
+        on_progress: called with (strips done, scenes of Sentinel-1 in the catalogs) while patches are cut.
+
+    Raises:
+        DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
+    """
+    output_root = Path(output_root)
+    source_sha256 = catalogs.content_sha256(catalog_paths)
+    config_sha256 = settings.sha256(_what_decides_content(config))
+    existing = [v for s, v in layout.list_versions(output_root) if s == span]
+    if version is None:
+        if existing:
+            newest = layout.version_dir(output_root, span, existing[-1])
+            found = manifest.read(newest)
+            if (found.config_sha256, found.source_sha256) == (config_sha256, source_sha256):
+                _LOGGER.info("%s was built from the same config and catalogs; nothing to do", newest)
+                return newest
+        version = existing[-1] + 1 if existing else 1
+    target = layout.version_dir(output_root, span, version)
+    if target.exists():
+        raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
+    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256}")
+    total = _num_s1_items(catalog_paths)
+    with _reported(building / "spool", total, on_progress):
+        _run(config, catalog_paths, building)
+    summary = writers.read_summary(building)
+    _check(summary, config, catalog_paths)
+    found = _manifest(summary, config, (span, version), config_sha256, source_sha256)
+    (building / writers.SUMMARY_NAME).unlink()
+    (building / _MARKER).unlink()
+    shutil.rmtree(building / "spool", ignore_errors=True)
+    (building / layout.MANIFEST_NAME).write_text(found.to_json())
+    try:
+        os.rename(building, target)
+    except OSError as error:
+        raise DataError(f"{target}: another job wrote it meanwhile", "version_exists") from error
+    return target
+
+
+_MARKER = "building-from.txt"
+
+
+def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
+    """The config without what changes no byte of the output: the number of workers."""
+    values: dict[str, Any] = settings.to_dict(config)
+    del values["shards"]["num_workers"]
+    return values
+
+
+def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
+    """The building directory: what a killed job of the same input left is kept, anything else is cleared."""
+    building = layout.building_dir(output_root, span, version)
+    marker_path = building / _MARKER
+    if building.exists() and not (marker_path.exists() and marker_path.read_text() == marker):
+        shutil.rmtree(building)
+    building.mkdir(parents=True, exist_ok=True)
+    marker_path.write_text(marker)
+    # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
+    for name in (*layout.SPLITS, layout.REJECTED_DIR):
+        shutil.rmtree(building / name, ignore_errors=True)
+    return building
+
+
+def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
+    mode = "in_memory" if config.shards.num_workers == 1 else "multi_processing"
+    options = PipelineOptions(
+        [
+            f"--runner={LOCAL_RUNNER}",
+            f"--direct_running_mode={mode}",
+            f"--direct_num_workers={config.shards.num_workers}",
+        ]
+    )
+    with beam.Pipeline(options=options) as pipeline:
+        inspected = (
+            pipeline
+            | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
+            | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
+            | "InspectScenes" >> InspectScenes(config)
+        )
+        paired = inspected.scenes | "MakePairs" >> MakePairs(config)
+        cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
+        shards = (
+            cut
+            | "Refs" >> beam.FlatMap(lambda result: result.refs)
+            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+        )
+        rejected = (
+            inspected[REJECTED],
+            paired[REJECTED],
+            cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
+        ) | "Rejections" >> beam.Flatten()
+        counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+        sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
+        (
+            (sums, counted, shards)
+            | "FlattenSummaries" >> beam.Flatten()
+            | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
+            | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
+        )
+
+
+def _num_s1_items(catalog_paths: Sequence[Path]) -> int:
+    return sum(
+        item.get("properties", {}).get("constellation") == "sentinel-1"
+        for path in catalog_paths
+        for item in catalogs.read_items(path)
+    )
+
+
+def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[Path]) -> None:
+    """Refuses a build that lost too much or has nothing to train or measure on.
+
+    Raises:
+        DataError: with the first error when scenes were bad, or with the reasons of what was not used.
+    """
+    num_scenes = sum(1 for path in catalog_paths for _ in catalogs.read_items(path))
+    if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_scenes:
+        raise DataError(
+            f"{summary.first_error} ({summary.num_bad_scenes} of {num_scenes} scenes are bad; "
+            f"max_rejected_fraction is {config.quality.max_rejected_fraction:g})",
+            "too_many_bad_scenes",
+        )
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.num_rejected.items())) or "none"
+    where = ", ".join(str(path) for path in catalog_paths)
+    counts = _num_examples(summary)
+    if not summary.shards:
+        raise DataError(f"{where}: no pair of scenes gave a patch (not used: {reasons})", "no_pair")
+    for split in layout.SPLITS:
+        if not counts[split]:
+            raise DataError(
+                f"{where}: no patch falls into split {split!r} ({dict(counts)}; not used: {reasons}); "
+                "use a smaller split.block_size_km, another split.seed or more data",
+                "empty_split",
+            )
+
+
+def _num_examples(summary: writers.Summary) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for name, entry in summary.shards.items():
+        counts[name.split("/")[0]] += entry.num_examples
+    return counts
+
+
+def _manifest(
+    summary: writers.Summary, config: BuildConfig, numbers: tuple[int, int], config_sha256: str, source_sha256: str
+) -> manifest.Manifest:
+    if summary.s1_sums is None or summary.s2_sums is None:
+        raise ValueError("a build with train patches must have sums")
+    per_class: dict[str, dict[str, int]] = {}
+    for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
+        per_class.setdefault(split, {})[str(label_id)] = count
+    return manifest.Manifest(
+        kind="pairs" if config.label is None else "labels",
+        span=numbers[0],
+        version=numbers[1],
+        patch_size_px=config.patch.size_px,
+        pixel_size_m=config.patch.pixel_size_m,
+        s1_bands=config.patch.s1_bands,
+        s2_bands=config.patch.s2_bands,
+        s2_processing_level=config.patch.s2_processing_level,
+        label_schema=config.label.schema if config.label else None,
+        num_examples=dict(sorted(_num_examples(summary).items())),
+        num_pixels_per_class=per_class,
+        num_rejected=dict(sorted(summary.num_rejected.items())),
+        shards=dict(sorted(summary.shards.items())),
+        s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
+        s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),
+        config=_what_decides_content(config),
+        config_sha256=config_sha256,
+        source_sha256=source_sha256,
+        code_version=CODE_VERSION,
+    )
+
+
+@contextmanager
+def _reported(spool_dir: Path, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Calls `on_progress` every half second from what lies in the spool: workers may be other processes."""
+    if on_progress is None:
+        yield
+        return
+    done = threading.Event()
+
+    def report() -> None:
+        while not done.wait(0.5):
+            on_progress(spool.count_finished(spool_dir), total)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    on_progress(total, total)
