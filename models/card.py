@@ -1,0 +1,88 @@
+"""The model card: what a published model is, what it was trained on and how good it was.
+
+Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json, written last, so that a card means a whole
+model. Written by `export.py`; read by the publishing components, the report and the serving checks.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from beam_jobs.contracts import settings
+from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.manifest import Manifest
+
+CARD_NAME = "model_card.json"
+FORMAT_VERSION = 1
+
+
+def code_version() -> str:
+    """Version of the installed package; "uninstalled" when the code runs from a plain folder."""
+    try:
+        return importlib.metadata.version("terrapair")
+    except importlib.metadata.PackageNotFoundError:
+        return "uninstalled"
+
+
+def make_card(
+    *,
+    name: str,
+    task: str,
+    sensors: Sequence[Sensor],
+    stride: int,
+    signatures: Sequence[str],
+    config: Any,
+    manifest: Manifest,
+    metrics: Mapping[str, float],
+    label_schema: str | None,
+) -> dict[str, Any]:
+    """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null."""
+    bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "task": task,
+        "data_manifest_sha256": manifest.sha256,
+        "data_span": manifest.span,
+        "data_version": manifest.version,
+        "config_sha256": settings.sha256(config),
+        "config": settings.to_dict(config),
+        "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
+        "label_schema": label_schema,
+        "class_names": list(get_schema(label_schema).class_names) if label_schema else None,
+        "inputs": {
+            sensor: {"bands": list(bands[sensor]), "unit": BANDS[sensor][bands[sensor][0]].unit, "nodata": "NaN"}
+            for sensor in sensors
+        },
+        "s2_processing_level": manifest.s2_processing_level if "s2" in sensors else None,
+        "pixel_size_m": manifest.pixel_size_m,
+        "stride": stride,
+        "signatures": list(signatures),
+        "code_version": code_version(),
+    }
+
+
+def write_card(assets_dir: str, card: Mapping[str, Any]) -> None:
+    """Writes the card below `assets_dir`."""
+    with tf.io.gfile.GFile(f"{assets_dir}/{CARD_NAME}", "w") as file:
+        file.write(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def read_card(saved_model_dir: str) -> dict[str, Any]:
+    """The card of a SavedModel of `export.py`.
+
+    Raises:
+        FileNotFoundError: there is none: the model was not written to the end.
+    """
+    path = f"{saved_model_dir}/assets.extra/{CARD_NAME}"
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
+    with tf.io.gfile.GFile(path) as file:
+        return json.loads(file.read())

@@ -1,0 +1,97 @@
+"""The model of contrastive pretraining: two encoders, two projection heads, two unit-norm embeddings.
+
+Input: `s1` dB and `s2` reflectance of the same patches. Output: one embedding per sensor and patch. Built by `pretrain.py`,
+split into its parts by `export.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from beam_jobs.contracts.bands import SENSORS, Sensor
+from models.encoders import SensorEncoder
+
+
+@keras.saving.register_keras_serializable(package="terrapair")
+class ProjectionHead(keras.Model):
+    """MLP from pooled features to the unit sphere, all in float32.
+
+    Call: float32 [B, D] -> float32 [B, E], each row of length 1 (a zero row stays 0).
+    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, section 4.2: one hidden layer as wide as the features.
+
+    Attributes:
+        features_dim: D.
+        embedding_dim: E.
+    """
+
+    def __init__(self, *, features_dim: int, embedding_dim: int, **kwargs: Any) -> None:
+        pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
+        hidden = keras.layers.Dense(features_dim, activation="relu", dtype="float32", name="hidden")(pooled)
+        projected = keras.layers.Dense(embedding_dim, dtype="float32", name="projection")(hidden)
+        embedding = keras.layers.UnitNormalization(dtype="float32", name="unit_norm")(projected)
+        super().__init__(inputs=pooled, outputs=embedding, **kwargs)
+        self.features_dim, self.embedding_dim = features_dim, embedding_dim
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "features_dim": self.features_dim,
+            "embedding_dim": self.embedding_dim,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+
+@keras.saving.register_keras_serializable(package="terrapair")
+class DualEncoder(keras.Model):
+    """Both sensors' encoders with their heads.
+
+    Call: {"s1": float32 [B, H, W, C1] dB, "s2": float32 [B, H, W, C2] reflectance} -> {"s1": float32 [B, E], "s2": float32
+    [B, E]}, unit norm. Row i of both is the same patch: the positive pair.
+
+    Attributes:
+        encoders: by sensor.
+        heads: by sensor.
+    """
+
+    def __init__(
+        self, *, encoders: dict[Sensor, SensorEncoder], heads: dict[Sensor, ProjectionHead], **kwargs: Any
+    ) -> None:
+        inputs = {
+            sensor: keras.Input((None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32")
+            for sensor in SENSORS
+        }
+        outputs = {sensor: heads[sensor](encoders[sensor](inputs[sensor])["pooled"]) for sensor in SENSORS}
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.encoders, self.heads = dict(encoders), dict(heads)
+
+    def get_config(self) -> dict[str, Any]:
+        """The parts, serialized."""
+        return {
+            "encoders": {s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()},
+            "heads": {s: keras.saving.serialize_keras_object(m) for s, m in self.heads.items()},
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualEncoder:
+        """Inverse of `get_config`."""
+        parts = {
+            part: {s: keras.saving.deserialize_keras_object(m, custom_objects) for s, m in config[part].items()}
+            for part in ("encoders", "heads")
+        }
+        return cls(**{**config, **parts})
+
+
+def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int) -> DualEncoder:
+    """A DualEncoder with new heads."""
+    heads = {
+        sensor: ProjectionHead(
+            features_dim=encoder.output["features"].shape[-1], embedding_dim=embedding_dim, name=f"{sensor}_head"
+        )
+        for sensor, encoder in encoders.items()
+    }
+    return DualEncoder(encoders=encoders, heads=heads, name="dual_encoder")

@@ -1,0 +1,176 @@
+"""One sensor's encoder: physical pixels -> feature pyramid and pooled features, on a keras-cv ResNet.
+
+Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisible by the stride. Output: a dict of tensors
+(see `SensorEncoder`). Used by `dual_encoder.py` for pretraining and by `segmenter.py` with a decoder on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras_cv.models import ResNetBackbone
+
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.manifest import Manifest
+from models.config import EncoderConfig, Precision
+from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
+
+BATCH_NORM_MOMENTUM = 0.9
+"""Keras' 0.99 has not forgotten the start after the few hundred steps of a fine-tuning. Source: torchvision's ResNets
+(PyTorch's default 0.1 is 1 - 0.9)."""
+
+# Filters, blocks and strides of the stages behind the stem (64 filters, stride 4).
+# Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in each of three thin stages.
+_STAGES: dict[str, dict[str, Any]] = {
+    "small": {"filters": (64, 96, 128), "blocks": (1, 1, 1), "strides": (1, 2, 2), "block_type": "basic_block"},
+    "resnet18": {
+        "filters": (64, 128, 256, 512),
+        "blocks": (2, 2, 2, 2),
+        "strides": (1, 2, 2, 2),
+        "block_type": "basic_block",
+    },
+    "resnet50": {
+        "filters": (64, 128, 256, 512),
+        "blocks": (3, 4, 6, 3),
+        "strides": (1, 2, 2, 2),
+        "block_type": "block",
+    },
+}
+
+
+def encoder_stride(backbone: str) -> int:
+    """Pixels of the input per cell of the deepest features: 16 (small) or 32."""
+    return 2 ** (len(_STAGES[backbone]["filters"]) + 1)
+
+
+@keras.saving.register_keras_serializable(package="terrapair")
+class SensorEncoder(keras.Model):
+    """Normalization, ResNet and masked pooling of one sensor.
+
+    Call: float32 [B, H, W, C] -> dict of
+    `normalized` float32 [B, H, W, C] z-scores; `valid_mask` float32 [B, H, W, 1]; `P1` ... `Pn` [B, H/2**i, W/2**i, D_i]
+    (compute dtype); `features` float32 [B, h, w, D] = the deepest level; `pooled` float32 [B, D], the mean of `features`
+    weighted by the share of valid pixels under each cell.
+
+    Attributes:
+        sensor: "s1" or "s2".
+        bands: channels, in order.
+        backbone: name of the architecture.
+        precision: dtype policy of the ResNet.
+        stride: pixels per cell of `features`.
+        levels: names of the pyramid's levels, finest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        sensor: Sensor,
+        bands: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        backbone: str,
+        precision: Precision = "float32",
+        **kwargs: Any,
+    ) -> None:
+        """Builds the graph; `mean` and `std` are per band in physical units.
+
+        Raises:
+            ValueError: statistics and bands differ in length, or an std is not above 0.
+        """
+        if not len(bands) == len(mean) == len(std):
+            raise ValueError(f"{sensor}: {len(bands)} bands but {len(mean)} means and {len(std)} stds")
+        stride = encoder_stride(backbone)
+        pixels = keras.Input((None, None, len(bands)), name=sensor, dtype="float32")
+        normalized, valid_mask = PixelNormalization(mean, std, name="normalization")(pixels)
+        with dtype_policy(precision):
+            pyramid = _build_pyramid(backbone, len(bands))
+            levels: dict[str, Any] = pyramid(normalized)
+        deepest = list(levels)[-1]
+        features = keras.layers.Activation("linear", dtype="float32", name="features")(levels[deepest])
+        weights = keras.layers.AveragePooling2D(stride, dtype="float32", name="valid_fraction")(valid_mask)
+        pooled = MaskedGlobalAveragePooling2D(name="pooled")(features, weights)
+        outputs = {
+            "normalized": normalized,
+            "valid_mask": valid_mask,
+            **levels,
+            "features": features,
+            "pooled": pooled,
+        }
+        kwargs.setdefault("name", f"{sensor}_encoder")
+        super().__init__(inputs=pixels, outputs=outputs, **kwargs)
+        self.sensor, self.bands, self.backbone, self.precision = sensor, tuple(bands), backbone, precision
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.stride, self.levels = stride, tuple(levels)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "sensor": self.sensor,
+            "bands": self.bands,
+            "mean": self.mean,
+            "std": self.std,
+            "backbone": self.backbone,
+            "precision": self.precision,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+
+def build_encoder(
+    config: EncoderConfig, sensor: Sensor, manifest: Manifest, precision: Precision = "float32"
+) -> SensorEncoder:
+    """A new encoder of `sensor` with the bands and train statistics of `manifest`.
+
+    Raises:
+        ValueError: a band without valid pixels or without spread in the train split.
+    """
+    statistics = manifest.s1_statistics if sensor == "s1" else manifest.s2_statistics
+    for entry in statistics:
+        if not entry.num_pixels or not entry.std > 0:
+            raise ValueError(
+                f"{sensor} band {entry.band} needs valid pixels that differ to be normalized, got "
+                f"{entry.num_pixels} pixels with std {entry.std}"
+            )
+    return SensorEncoder(
+        sensor=sensor,
+        bands=manifest.s1_bands if sensor == "s1" else manifest.s2_bands,
+        mean=[entry.mean for entry in statistics],
+        std=[entry.std for entry in statistics],
+        backbone=config.backbone,
+        precision=precision,
+    )
+
+
+def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncoder:
+    """A copy of `encoder` with the same weights and another dtype policy."""
+    copy = SensorEncoder.from_config({**encoder.get_config(), "precision": precision})
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def synchronize_batch_norm(model: keras.Model) -> None:
+    """Makes the model's own batch normalizations use the global batch on any number of replicas, with our momentum."""
+    for child in model.layers:
+        if isinstance(child, keras.layers.BatchNormalization):
+            child.synchronized = True
+            child.momentum = BATCH_NORM_MOMENTUM
+
+
+def _build_pyramid(backbone: str, num_bands: int) -> keras.Model:
+    """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
+    stages = _STAGES[backbone]
+    resnet = ResNetBackbone(
+        stackwise_filters=list(stages["filters"]),
+        stackwise_blocks=list(stages["blocks"]),
+        stackwise_strides=list(stages["strides"]),
+        block_type=stages["block_type"],
+        include_rescaling=False,
+        input_shape=(None, None, num_bands),
+    )
+    synchronize_batch_norm(resnet)
+    outputs = {"P1": resnet.get_layer("conv1_relu").output}
+    for index in range(len(stages["filters"])):
+        outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
+    return keras.Model(resnet.input, outputs, name="resnet")

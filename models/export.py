@@ -1,0 +1,243 @@
+"""Writes and reads published models: SavedModel with signatures, and assets.extra with the Keras models, warm-up and card.
+
+Input: trained Keras models. Output: the published model contract: `serving_default` and `serve_examples` of a segmenter,
+`embed_s1` and `embed_s2` of an encoder, all taking physical values with NaN as no data. Called by `pretrain.py`,
+`segment.py`, the serving checks and the components.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.manifest import Manifest
+from models import card as card_lib
+from models import signatures, warmup
+from models.config import PretrainConfig, SegmentConfig
+from models.dual_encoder import DualEncoder, ProjectionHead
+from models.encoders import SensorEncoder
+from models.input_pipeline import parse_examples
+from models.segmenter import Segmenter
+
+ASSETS_DIR = "assets.extra"
+SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
+ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
+COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
+"""Height and width of the two compared inputs, in strides: one square, one not, so that both are shown to be dynamic."""
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def export_segmenter(
+    segmenter: Segmenter, output_dir: str, *, config: SegmentConfig, manifest: Manifest, metrics: Mapping[str, float]
+) -> None:
+    """Writes a segmenter as a SavedModel below `output_dir`; the card comes last."""
+    assets = _make_assets_dir(output_dir)
+    name = f"{config.label_schema}_{'_'.join(config.sensors)}"
+    segmenter.save(f"{assets}/model.keras")
+    # The reloaded copy is free of the training strategy's mirrored variables, and is what a reader will compare with.
+    model = load_segmenter(output_dir)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", signatures.pixels_endpoint(model), signatures.pixel_specs(model))
+    archive.add_endpoint(
+        "serve_examples", signatures.examples_endpoint(model), [tf.TensorSpec([None], tf.string, "examples")]
+    )
+    archive.write_out(output_dir, verbose=False)
+    num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
+    warmup.write_segmenter_requests(assets, name, num_bands, model.stride)
+    card = card_lib.make_card(
+        name=name,
+        task="segmentation",
+        sensors=model.sensors,
+        stride=model.stride,
+        signatures=SEGMENTER_SIGNATURES,
+        config=config,
+        manifest=manifest,
+        metrics=metrics,
+        label_schema=config.label_schema,
+    )
+    card_lib.write_card(assets, card)
+
+
+def export_encoder(
+    dual_encoder: DualEncoder,
+    output_dir: str,
+    *,
+    config: PretrainConfig,
+    manifest: Manifest,
+    metrics: Mapping[str, float],
+) -> None:
+    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last."""
+    assets = _make_assets_dir(output_dir)
+    for sensor in SENSORS:
+        dual_encoder.encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
+        dual_encoder.heads[sensor].save(f"{assets}/{sensor}_head.keras")
+    encoders, heads = load_encoders(output_dir), load_heads(output_dir)
+    archive = keras.export.ExportArchive()
+    for sensor in SENSORS:
+        archive.track(encoders[sensor])
+        archive.track(heads[sensor])
+        spec = tf.TensorSpec([None, None, None, len(encoders[sensor].bands)], tf.float32, sensor)
+        archive.add_endpoint(f"embed_{sensor}", signatures.embed_endpoint(encoders[sensor], heads[sensor]), [spec])
+    archive.write_out(output_dir, verbose=False)
+    warmup.write_encoder_requests(
+        assets, "encoder", {sensor: len(encoders[sensor].bands) for sensor in SENSORS}, encoders["s1"].stride
+    )
+    card = card_lib.make_card(
+        name="encoder",
+        task="pretraining",
+        sensors=SENSORS,
+        stride=encoders["s1"].stride,
+        signatures=ENCODER_SIGNATURES,
+        config=config,
+        manifest=manifest,
+        metrics=metrics,
+        label_schema=None,
+    )
+    card_lib.write_card(assets, card)
+
+
+def load_segmenter(saved_model_dir: str) -> Segmenter:
+    """The Keras segmenter inside a published model.
+
+    Raises:
+        FileNotFoundError: the directory holds none.
+    """
+    return _load(saved_model_dir, "model.keras")
+
+
+def load_encoders(saved_model_dir: str) -> dict[Sensor, SensorEncoder]:
+    """The Keras encoders inside a published encoder, by sensor, each with its own normalization.
+
+    Raises:
+        FileNotFoundError: the directory holds none.
+    """
+    return {sensor: _load(saved_model_dir, f"{sensor}_encoder.keras") for sensor in SENSORS}
+
+
+def load_heads(saved_model_dir: str) -> dict[Sensor, ProjectionHead]:
+    """The projection heads inside a published encoder, by sensor.
+
+    Raises:
+        FileNotFoundError: the directory holds none.
+    """
+    return {sensor: _load(saved_model_dir, f"{sensor}_head.keras") for sensor in SENSORS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignatureComparison:
+    """One signature called with one input size.
+
+    Attributes:
+        signature: its name.
+        input_shapes: by input name.
+        output_shapes: by output name.
+        max_abs_difference: SavedModel against Keras, the largest over all outputs; infinite when a value is not finite.
+    """
+
+    signature: str
+    input_shapes: dict[str, tuple[int, ...]]
+    output_shapes: dict[str, tuple[int, ...]]
+    max_abs_difference: float
+
+
+def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
+    """Calls every signature with two input sizes and with no-data pixels, and the Keras models with the same.
+
+    Raises:
+        FileNotFoundError: the directory holds no finished model.
+        ValueError: the card names a task this function does not know.
+    """
+    card = card_lib.read_card(saved_model_dir)
+    loaded = tf.saved_model.load(saved_model_dir).signatures
+    compare = {"segmentation": _compare_segmenter, "pretraining": _compare_encoders}.get(card["task"])
+    if compare is None:
+        raise ValueError(
+            f"{saved_model_dir}: the card's task must be segmentation or pretraining, got {card['task']!r}"
+        )
+    rng = np.random.default_rng(0)
+    sizes = [(rows * card["stride"], columns * card["stride"]) for rows, columns in COMPARED_SIZES_IN_STRIDES]
+    num_bands: dict[Sensor, int] = {sensor: len(entry["bands"]) for sensor, entry in card["inputs"].items()}
+    comparisons = []
+    for height, width in sizes:
+        pixels = {sensor: _random_pixels(rng, sensor, height, width, num) for sensor, num in num_bands.items()}
+        comparisons += compare(saved_model_dir, loaded, pixels)
+    return comparisons
+
+
+def _compare_segmenter(
+    saved_model_dir: str, loaded: Mapping[str, Any], pixels: Mapping[Sensor, FloatArray]
+) -> list[SignatureComparison]:
+    model = load_segmenter(saved_model_dir)
+    tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
+    examples = tf.constant(warmup.encode_examples(pixels))
+    # What was stored is rounded, so the Keras model must see what the codec gives back, not the original values.
+    stored = parse_examples(examples, {sensor: values.shape[-1] for sensor, values in pixels.items()})
+    return [
+        _compare("serving_default", loaded, tensors, signatures.segment(model, tensors)),
+        _compare("serve_examples", loaded, {"examples": examples}, signatures.segment(model, stored)),
+    ]
+
+
+def _compare_encoders(
+    saved_model_dir: str, loaded: Mapping[str, Any], pixels: Mapping[Sensor, FloatArray]
+) -> list[SignatureComparison]:
+    encoders, heads = load_encoders(saved_model_dir), load_heads(saved_model_dir)
+    return [
+        _compare(
+            f"embed_{sensor}",
+            loaded,
+            {sensor: tf.constant(values)},
+            signatures.embed(encoders[sensor], heads[sensor], tf.constant(values)),
+        )
+        for sensor, values in pixels.items()
+    ]
+
+
+def _compare(
+    signature: str, loaded: Mapping[str, Any], inputs: Mapping[Any, tf.Tensor], expected: Mapping[str, Any]
+) -> SignatureComparison:
+    outputs = loaded[signature](**inputs)
+    differences = [
+        np.abs(np.asarray(outputs[name], np.float64) - np.asarray(expected[name], np.float64)).max()
+        for name in expected
+    ]
+    largest = float(np.max(differences))
+    return SignatureComparison(
+        signature=signature,
+        input_shapes={name: tuple(tensor.shape) for name, tensor in inputs.items()},
+        output_shapes={name: tuple(tensor.shape) for name, tensor in outputs.items()},
+        max_abs_difference=largest if np.isfinite(largest) else float("inf"),
+    )
+
+
+def _random_pixels(rng: np.random.Generator, sensor: Sensor, height: int, width: int, num_bands: int) -> FloatArray:
+    """Two patches of plausible values with a no-data corner each; float32 [2, H, W, C]."""
+    shape = (2, height, width, num_bands)
+    pixels = rng.normal(-14.0, 5.0, shape) if sensor == "s1" else rng.uniform(0.01, 0.6, shape)
+    pixels[:, : height // 4, : width // 3] = np.nan
+    return pixels.astype(np.float32)
+
+
+def _make_assets_dir(output_dir: str) -> str:
+    assets = os.path.join(output_dir, ASSETS_DIR)
+    tf.io.gfile.makedirs(assets)
+    return assets
+
+
+def _load(saved_model_dir: str, name: str) -> Any:
+    path = os.path.join(saved_model_dir, ASSETS_DIR, name)
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(
+            f"{path}: no such Keras model, so {saved_model_dir} is not the published model expected"
+        )
+    return keras.saving.load_model(path, compile=False)

@@ -1,0 +1,106 @@
+"""Losses: contrastive over the global batch, and cross-entropy over the pixels that have a label.
+
+Input: tensors of one replica. Output: per-example losses whose Keras reduction (mean, divided by the number of replicas,
+summed over replicas) is the loss of the global batch, on any number of replicas. Called by `pretrain.py` and `segment.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from beam_jobs.contracts.labels import IGNORE
+
+
+@keras.saving.register_keras_serializable(package="terrapair")
+class NTXentLoss(keras.losses.Loss):
+    """Symmetric cross-modal InfoNCE with the negatives of all replicas.
+
+    Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both float32 [B, E], unit norm, row i
+    the same patch. Loss of row i: mean of the two cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all
+    N patches of the global batch.
+    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives (Radford et al. 2021, arXiv
+    2103.00020, figure 3).
+
+    Attributes:
+        temperature: divides the cosines.
+    """
+
+    def __init__(
+        self, temperature: float = 0.1, name: str = "nt_xent", reduction: str = "sum_over_batch_size", **kwargs: Any
+    ) -> None:
+        """Keeps the temperature.
+
+        Raises:
+            ValueError: temperature not above 0.
+        """
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """float32 [B], the loss of each patch of this replica."""
+        s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
+        all_s1, all_s2, offset = _gather(s1, s2)  # [N, E], this replica's first row in them
+        partner = offset + tf.range(tf.shape(s1)[0])  # [B]
+        s1_to_s2 = tf.matmul(s1, all_s2, transpose_b=True) / self.temperature  # [B, N]
+        s2_to_s1 = tf.matmul(s2, all_s1, transpose_b=True) / self.temperature
+        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
+        return 0.5 * (cross_entropy(partner, s1_to_s2) + cross_entropy(partner, s2_to_s1))
+
+    def get_config(self) -> dict[str, Any]:
+        """Temperature, name and reduction."""
+        return {"temperature": self.temperature, "name": self.name, "reduction": self.reduction}
+
+
+@keras.saving.register_keras_serializable(package="terrapair")
+class MaskedCrossentropy(keras.losses.Loss):
+    """Mean cross-entropy over the labelled pixels of the global batch.
+
+    Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32 [B, H, W, K]. The sum over pixels is
+    divided by the number of labelled pixels of all replicas, so that a patch with few labels weighs little wherever it
+    lands. 0 when no pixel is labelled.
+    """
+
+    def __init__(
+        self, name: str = "masked_crossentropy", reduction: str = "sum_over_batch_size", **kwargs: Any
+    ) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """float32 [B]; its mean over the replica, divided by the replicas and summed over them, is the masked mean."""
+        label = tf.cast(y_true, tf.int32)
+        counted = label != IGNORE
+        # 255 is no class: an out-of-range id makes the loss NaN even where its weight is 0.
+        pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counted, label, 0), y_pred)
+        weight = tf.cast(counted, tf.float32)
+        num_pixels, num_replicas = _sum_over_replicas(tf.reduce_sum(weight))
+        batch_size = tf.cast(tf.shape(label)[0], tf.float32)
+        scale = batch_size * num_replicas / tf.maximum(num_pixels, 1.0)
+        return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
+
+    def get_config(self) -> dict[str, Any]:
+        """Name and reduction."""
+        return {"name": self.name, "reduction": self.reduction}
+
+
+def _gather(s1: tf.Tensor, s2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Embeddings of all replicas, [N, E] each, and this replica's first row in them; gradients flow to every replica."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return s1, s2, tf.constant(0)
+    offset = tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(s1)[0]
+    return context.all_gather(s1, axis=0), context.all_gather(s2, axis=0), offset
+
+
+def _sum_over_replicas(value: tf.Tensor) -> tuple[tf.Tensor, float]:
+    """The sum of a scalar over replicas, and how many there are."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value, 1.0
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value), float(context.num_replicas_in_sync)

@@ -1,0 +1,181 @@
+"""Segmentation: labelled patches and, if there is one, a pretrained encoder -> a published segmenter.
+
+Input: labelled shards, their manifest, a SavedModel of `pretrain.py` or nothing. Output: a SavedModel with `serving_default`
+and `serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of `components`; runs without TFX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.labels import IGNORE, get_schema
+from beam_jobs.contracts.manifest import Manifest
+from models import export, input_pipeline, metrics, training
+from models.config import SegmentConfig
+from models.encoders import SensorEncoder, build_encoder, with_precision
+from models.losses import MaskedCrossentropy
+from models.segmenter import Segmenter
+
+
+def run_segmentation(
+    config: SegmentConfig,
+    manifest: Manifest,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
+    output_dir: str,
+    log_dir: str,
+    encoder_dir: str | None,
+    on_step: training.ProgressCallback | None = None,
+) -> dict[str, float]:
+    """Trains encoder and decoder together, evaluates and publishes the segmenter.
+
+    Args:
+        config: what to train and how.
+        manifest: of the labelled shards.
+        train_files: gzip TFRecords of the train split.
+        eval_files: gzip TFRecords of the eval split.
+        output_dir: where the SavedModel is written.
+        log_dir: where TensorBoard events are written.
+        encoder_dir: SavedModel of `run_pretraining`, whose encoders bring their own normalization; None = from scratch,
+            with the statistics of `manifest`.
+        on_step: told of every step.
+
+    Returns:
+        `train_loss` (mean of the last steps) and the metrics of `evaluate`.
+
+    Raises:
+        ValueError: shards of another label schema, an encoder of other bands or architecture, fewer train examples than a
+            global batch, an empty eval split, or a patch size that the stride does not divide.
+        FileNotFoundError: `encoder_dir` holds no encoder.
+        training.NonFiniteLossError: the loss became NaN or infinite.
+    """
+    if manifest.label_schema != config.label_schema:
+        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
+    strategy = training.make_strategy()
+    training.check_divisible(config.global_batch_size, strategy)
+    num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
+    train_set = input_pipeline.train_dataset(
+        train_files,
+        num_bands=num_bands,
+        with_label=True,
+        batch_size=config.global_batch_size,
+        shuffle_buffer=config.shuffle_buffer,
+        augment=config.augment,
+        seed=config.seed,
+    )
+    eval_set = input_pipeline.eval_dataset(
+        eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
+    )
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_segmenter(config, manifest, encoder_dir)
+        optimizer = training.make_optimizer(config.optimizer, config.num_steps)
+    loss = MaskedCrossentropy()
+
+    def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
+        return loss(mask_label(batch["label"], outputs["valid_mask"]), outputs["logits"])
+
+    train_loss = training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=compute_loss,
+        optimizer=optimizer,
+        dataset=train_set,
+        num_steps=config.num_steps,
+        log_dir=log_dir,
+        on_step=on_step,
+    )
+    scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
+    training.write_metrics(log_dir, config.num_steps, scores)
+    export.export_segmenter(model, output_dir, config=config, manifest=manifest, metrics=scores)
+    return scores
+
+
+def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
+    """A segmenter with pretrained encoders, or with new ones when `encoder_dir` is None.
+
+    Raises:
+        ValueError: the pretrained encoder has other bands or another architecture, or the stride does not divide the
+            patch size of `manifest`.
+        FileNotFoundError: `encoder_dir` holds no encoder.
+    """
+    if encoder_dir is None:
+        encoders = {
+            sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in config.sensors
+        }
+    else:
+        pretrained = export.load_encoders(encoder_dir)
+        encoders = {sensor: with_precision(pretrained[sensor], config.precision) for sensor in config.sensors}
+    for sensor, encoder in encoders.items():
+        _check_encoder(encoder, sensor, config, manifest)
+    return Segmenter(
+        encoders=encoders,
+        num_classes=get_schema(config.label_schema).num_classes,
+        decoder_channels=config.decoder_channels,
+        precision=config.precision,
+    )
+
+
+def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
+    """`label` uint8 [B, H, W] as int32, with 255 where `valid_mask` [B, H, W, 1] says that no input sensor has data."""
+    return tf.where(valid_mask[..., 0] > 0, tf.cast(label, tf.int32), IGNORE)
+
+
+def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[str]) -> dict[str, float]:
+    """Scores over the pooled pixels that have a label and data in at least one input sensor.
+
+    Returns:
+        `loss` (mean cross-entropy per pixel), `mean_iou`, `pixel_accuracy`, and `iou/<class>`, `f1/<class>`; NaN where a
+        class occurs neither in truth nor prediction, and everywhere when no pixel counts.
+    """
+    num_classes = len(class_names)
+
+    @tf.function(reduce_retracing=True)
+    def score(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = model({sensor: batch[sensor] for sensor in model.sensors}, training=False)
+        label = mask_label(batch["label"], outputs["valid_mask"])
+        counted = tf.reshape(label, [-1]) != IGNORE
+        pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            tf.boolean_mask(tf.reshape(label, [-1]), counted),
+            tf.boolean_mask(tf.reshape(outputs["logits"], [-1, num_classes]), counted),
+        )
+        return tf.reduce_sum(pixel_loss), metrics.tf_confusion_matrix(label, outputs["label"], num_classes)
+
+    total_loss, cm = 0.0, np.zeros((num_classes, num_classes), np.int64)
+    for batch in dataset:
+        batch_loss, batch_cm = score(batch)
+        total_loss += float(batch_loss)
+        cm += batch_cm.numpy()
+    num_pixels = int(cm.sum())
+    iou, f1 = metrics.iou_per_class(cm), metrics.f1_per_class(cm)
+    return {
+        "loss": total_loss / num_pixels if num_pixels else float("nan"),
+        "mean_iou": metrics.mean_iou(cm),
+        "pixel_accuracy": metrics.pixel_accuracy(cm),
+        **{f"iou/{name}": float(value) for name, value in zip(class_names, iou, strict=True)},
+        **{f"f1/{name}": float(value) for name, value in zip(class_names, f1, strict=True)},
+    }
+
+
+def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:
+    return manifest.s1_bands if sensor == "s1" else manifest.s2_bands
+
+
+def _check_encoder(encoder: SensorEncoder, sensor: Sensor, config: SegmentConfig, manifest: Manifest) -> None:
+    """An encoder fed with other bands than its own would run and be wrong."""
+    if encoder.bands != _bands(manifest, sensor):
+        raise ValueError(
+            f"{sensor}: the encoder knows bands {encoder.bands}, the shards hold {_bands(manifest, sensor)}"
+        )
+    if encoder.backbone != config.encoder.backbone:
+        raise ValueError(
+            f"{sensor}: encoder.backbone is {config.encoder.backbone!r}, the encoder's {encoder.backbone!r}"
+        )
+    if manifest.patch_size_px % encoder.stride:
+        raise ValueError(f"patch size must be a multiple of the stride {encoder.stride}, got {manifest.patch_size_px}")
