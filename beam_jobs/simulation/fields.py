@@ -27,7 +27,8 @@ def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
         keys: indices such as place and date, 0 or above.
     """
     # crc32, because Python's own hash of a text differs from process to process.
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *keys]))
+    # As spawn key, because a plain entropy list is padded with zeros: place 0 would share the stream of no place.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys)))
 
 
 def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
