@@ -77,7 +77,7 @@ def train_dataset(
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = parse_examples(serialized, num_bands, with_label)
-        return augment_lib.random_symmetry(batch, tf.stack([tf.int64.max & seed, step])) if augment else batch
+        return augment_lib.random_symmetry(batch, tf.stack([tf.constant(seed, tf.int64), step])) if augment else batch
 
     return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 

@@ -49,7 +49,9 @@ def run_pretraining(
             global batch that the replicas cannot share evenly.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
-    strategy = training.make_strategy()
+    # Before the datasets, too: their seeds are combined with TensorFlow's global one.
+    keras.utils.set_random_seed(config.seed)
+    strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
     num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
     train_set = input_pipeline.train_dataset(
@@ -64,7 +66,6 @@ def run_pretraining(
     eval_set = input_pipeline.eval_dataset(
         eval_files, num_bands=num_bands, with_label=False, batch_size=config.global_batch_size
     )
-    keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
         model = build_dual_encoder(encoders, config.encoder.embedding_dim)

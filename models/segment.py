@@ -56,7 +56,9 @@ def run_segmentation(
     """
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
-    strategy = training.make_strategy()
+    # Before the datasets, too: their seeds are combined with TensorFlow's global one.
+    keras.utils.set_random_seed(config.seed)
+    strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = input_pipeline.train_dataset(
@@ -71,7 +73,6 @@ def run_segmentation(
     eval_set = input_pipeline.eval_dataset(
         eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
     )
-    keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)

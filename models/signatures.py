@@ -27,6 +27,8 @@ def pixel_specs(model: Segmenter) -> list[tf.TensorSpec]:
 
 def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
     """`probabilities` float32 [B, H, W, K] and `label` int32 [B, H, W] (255 = no data) of physical pixels by sensor."""
+    for pixels in inputs.values():
+        check_size(pixels, model.stride)
     outputs = model(dict(inputs), training=False)
     return {"probabilities": outputs["probabilities"], "label": outputs["label"]}
 
@@ -62,5 +64,16 @@ def embed_endpoint(encoder: SensorEncoder, head: ProjectionHead) -> Callable[[An
 
 def embed(encoder: SensorEncoder, head: ProjectionHead, pixels: Any) -> dict[str, Any]:
     """`features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm, of physical pixels [B, H, W, C]."""
+    check_size(pixels, encoder.stride)
     outputs = encoder(pixels, training=False)
     return {"features": outputs["features"], "embedding": head(outputs["pooled"], training=False)}
+
+
+def check_size(pixels: Any, stride: int) -> None:
+    """Refuses pixels [B, H, W, C] whose H or W is no multiple of `stride`, inside the graph too.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run; without it the skips of the decoder fail with a message about shapes only.
+    """
+    size = tf.shape(pixels)[1:3]
+    tf.debugging.assert_equal(size % stride, [0, 0], f"height and width must be multiples of {stride}", [size])

@@ -6,6 +6,7 @@ calls. Called by `pretrain.py` and `segment.py`, which decide what is trained.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +27,13 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; weights from then on are worthless."""
 
 
-def make_strategy() -> tf.distribute.Strategy:
-    """MirroredStrategy over all visible GPUs, else over all logical CPUs; no strategy at all for a single CPU."""
+@functools.cache
+def get_strategy() -> tf.distribute.Strategy:
+    """MirroredStrategy over all visible GPUs, else over all logical CPUs; the default strategy for a single CPU.
+
+    One per process: a second MirroredStrategy numbers its collectives from the start again, and trainers that run one after
+    the other in one process would meet each other's ("Collective ops is aborted").
+    """
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1 and devices[0].device_type == "CPU":
         return tf.distribute.get_strategy()
