@@ -58,7 +58,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         list_files(fn_args.eval_files),
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
-        on_step=log_steps("pretrain", config.num_steps),
+        on_step=log_steps("pretrain"),
     )
     write_metrics(metrics, fn_args.model_run_dir)
 

@@ -13,16 +13,15 @@ from typing import Any
 LOGGER_NAME = "terrapair.training"
 
 
-def log_steps(component: str, num_steps: int) -> Callable[[int, Mapping[str, Any]], None]:
-    """An `on_step(step, values)` callback that logs each step.
+def log_steps(component: str) -> Callable[[int, int, Mapping[str, Any]], None]:
+    """An `on_step(step, num_steps, values)` callback that logs each step.
 
     Args:
         component: what trains, "pretrain" or the task's name.
-        num_steps: steps of the whole training, so that a watcher can show a share.
     """
     logger = logging.getLogger(LOGGER_NAME)
 
-    def on_step(step: int, values: Mapping[str, Any]) -> None:
+    def on_step(step: int, num_steps: int, values: Mapping[str, Any]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
         text = " ".join(f"{name}={value:.4f}" for name, value in numbers.items())
         extra = {"component": component, "step": step, "num_steps": num_steps, "values": numbers}

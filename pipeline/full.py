@@ -38,7 +38,11 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
 def beam_args(num_workers: int) -> list[Any]:
     """Arguments of the Beam jobs that TFX starts.
 
-    The runner is named because Beam's default local runner, Prism, downloads a binary at run time.
+    The direct runner goes by its own name: the alias DirectRunner first tries one that downloads a binary at run time.
     """
     mode = "in_memory" if num_workers == 1 else "multi_processing"
-    return ["--runner=DirectRunner", f"--direct_running_mode={mode}", f"--direct_num_workers={num_workers}"]
+    return [
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+        f"--direct_running_mode={mode}",
+        f"--direct_num_workers={num_workers}",
+    ]

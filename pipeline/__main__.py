@@ -1,0 +1,171 @@
+"""`python -m pipeline <verb>`: run, compile, report, serve-check.
+
+Command line -> the functions of this package. The only module here that reads the environment and prints. TensorFlow and
+TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from beam_jobs.contracts import settings
+from pipeline.config import RunConfig, load_run_config
+from pipeline.console import RunProgress, silence_absl, silence_libraries
+
+console = Console()
+
+
+def _config_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--config", "config_path", required=True, help="YAML file of the run, e.g. pipeline/configs/demo.yaml."
+        ),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting; may be repeated."
+        ),
+        click.option("--verbose", is_flag=True, help="Show the log of TensorFlow, Beam and TFX."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    ):
+        function = option(function)
+    return function
+
+
+def _guarded(debug: bool, work: Callable[[], int]) -> None:
+    """Runs `work`, ends the process with its code; an error is one line, unless `debug`."""
+    try:
+        code = work()
+    # ValueError holds SettingsError and DataError; RuntimeError what Beam and TensorFlow raise for the user's input.
+    except (ValueError, OSError, RuntimeError) as error:
+        if debug:
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        click.echo(f"error: {lines[0]}" + ("" if len(lines) == 1 else "  (--debug shows all)"), err=True)
+        code = 1
+    sys.exit(code)
+
+
+def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None) -> RunConfig:
+    config = load_run_config(config_path, overrides, os.environ)
+    if data is None:
+        return config
+    from beam_jobs.catalogs import discover
+
+    return dataclasses.replace(config, catalogs=discover(data))
+
+
+def _quiet(verbose: bool) -> None:
+    if not verbose:
+        silence_libraries(os.environ)
+
+
+@click.group()
+def main() -> None:
+    """Pretrain on Sentinel-1/2 pairs, train the tasks, check and publish the models."""
+
+
+@main.command()
+@_config_options
+@click.option("--data", type=click.Path(), help="Folder of real data: replaces the catalogs by what lies in it.")
+def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None) -> None:
+    """Run everything locally: data, pretraining, tasks, evaluation, publishing, report."""
+    _quiet(verbose)
+
+    def work() -> int:
+        config = _load(config_path, overrides, data)
+        _write_resolved(config)
+        from pipeline.data_build import build_data
+        from pipeline.local_runner import run_local
+
+        if not verbose:
+            silence_absl()
+        with RunProgress(console) as progress:
+            build_data(config, progress.stage, progress.update)
+            run_local(config, progress.start, lambda _, step, total, values: progress.update(step, total, values))
+        return _report(config)
+
+    _guarded(debug, work)
+
+
+@main.command()
+@_config_options
+def report(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool) -> None:
+    """Show the report of the last run again."""
+    _quiet(verbose)
+
+    def work() -> int:
+        config = _load(config_path, overrides)
+        return _report(config)
+
+    _guarded(debug, work)
+
+
+@main.command("compile")
+@_config_options
+@click.option("--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write.")
+def compile_(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, output: str) -> None:
+    """Write the pipeline's specification for Kubeflow Pipelines v2; needs no cluster."""
+    _quiet(verbose)
+
+    def work() -> int:
+        config = _load(config_path, overrides)
+        from pipeline.kubeflow_runner import compile_pipeline
+
+        if not verbose:
+            silence_absl()
+        compile_pipeline(config, Path(output))
+        console.print(f"Pipeline specification: {output}", highlight=False, soft_wrap=True)
+        return 0
+
+    _guarded(debug, work)
+
+
+@main.command("serve-check")
+@_config_options
+def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool) -> None:
+    """Load every published model in a fresh process and compare it with its Keras model."""
+    _quiet(verbose)
+
+    def work() -> int:
+        config = _load(config_path, overrides)
+        from pipeline.serving.check import check_published, render
+
+        results = check_published(Path(config.serving_dir), os.environ)
+        console.print(render(results))
+        return 0 if all(result.is_ok for result in results) else 1
+
+    _guarded(debug, work)
+
+
+def _write_resolved(config: RunConfig) -> None:
+    if "://" in config.root:
+        raise settings.SettingsError(f"root: a local run needs a local folder, got {config.root!r}")
+    import yaml
+
+    digest = settings.sha256(config)
+    root = Path(config.root)
+    root.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    (root / "config.yaml").write_text(f"# sha256 {digest}\n{text}")
+    console.print(f"[bold]{config.name}[/bold]: config {root / 'config.yaml'}, sha256 {digest[:12]}", highlight=False)
+
+
+def _report(config: RunConfig) -> int:
+    from pipeline.report import render_report
+    from pipeline.results import collect_results
+
+    results = collect_results(config)
+    for part in render_report(config, results):
+        console.print(part, soft_wrap=True)
+    return 0 if results.is_published else 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The closing report: tables for the terminal, and one picture per task.
+
+RunConfig and RunResults -> rich renderables. Called at the end of `run` and by `report`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from beam_jobs.contracts import layout
+from pipeline.config import RunConfig
+from pipeline.pictures import draw_task
+from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
+
+
+def render_report(config: RunConfig, results: RunResults) -> Iterator[RenderableType]:
+    """Yields the parts of the report, in order; draws the pictures on the way."""
+    yield _data_table(results.data)
+    yield from _anomaly_lines(results.data)
+    yield _training_table(results)
+    for task in results.tasks:
+        yield _task_table(task)
+        yield from _failure_lines(task)
+    yield _place_table(config, results)
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for what could not be measured."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _data_table(data: tuple[DataResult, ...]) -> Table:
+    table = Table(title="Data", title_justify="left")
+    for column in ("data set", "span/version", *layout.SPLITS, "rejected, by reason"):
+        table.add_column(column, justify="right" if column in layout.SPLITS else "left")
+    for item in data:
+        counts = item.manifest.num_examples
+        rejected = ", ".join(
+            f"{reason} {count}" for reason, count in sorted(item.manifest.num_rejected.items()) if count
+        )
+        table.add_row(
+            item.name,
+            f"{item.manifest.span}/{item.manifest.version}",
+            *(str(counts.get(split, 0)) for split in layout.SPLITS),
+            rejected or "none",
+        )
+    return table
+
+
+def _anomaly_lines(data: tuple[DataResult, ...]) -> Iterator[RenderableType]:
+    lines = [
+        f"  {item.name}, {split}: {escape(line)}"
+        for item in data
+        for split, split_lines in item.anomalies.items()
+        for line in split_lines
+    ]
+    yield "[bold]Anomalies[/bold] (ExampleValidator): " + (f"{len(lines)}" if lines else "none")
+    yield from lines
+
+
+def _training_table(results: RunResults) -> Table:
+    table = Table(title="Training (scores on the eval split)", title_justify="left")
+    for column in ("model", "train loss", "eval loss", "scores"):
+        table.add_column(column, justify="left" if column in ("model", "scores") else "right")
+    for model in (results.encoder, *results.tasks):
+        values = model.training
+        # Per-class values are in the tables of the tasks; here one line a model is enough.
+        scores = {
+            key: value for key, value in values.items() if key not in ("train_loss", "eval_loss") and "/" not in key
+        }
+        text = ", ".join(f"{key} {_short(value)}" for key, value in sorted(scores.items()))
+        table.add_row(model.name, number(values.get("train_loss")), number(values.get("eval_loss")), text)
+    return table
+
+
+def _short(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
+
+
+def _task_table(task: TaskResult) -> Table:
+    table = Table(title=f"{task.name}: IoU on the test split", title_justify="left")
+    table.add_column("class")
+    for name in task.test:
+        table.add_column("all" if name == OVERALL else name, justify="right")
+    metrics = sorted(task.test[OVERALL], key=lambda key: (key == "mean_iou", key))
+    for metric in metrics:
+        values = [number(values.get(metric)) for values in task.test.values()]
+        is_mean = metric == "mean_iou"
+        table.add_row(metric.removeprefix("iou/"), *values, style="bold" if is_mean else None)
+    return table
+
+
+def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
+    for failure in task.failures:
+        measured = "could not be measured (no test pixel)" if math.isnan(failure.value) else f"is {failure.value:.3f}"
+        yield (
+            f"[red]{task.name}: not published: {failure.metric} {measured}, "
+            f"the config asks for at least {failure.lower_bound:.3f}[/red]"
+        )
+
+
+def _place_table(config: RunConfig, results: RunResults) -> Table:
+    table = Table(title="Where", title_justify="left", show_header=False)
+    table.add_column("what")
+    # Paths must stay whole to be copied.
+    table.add_column("where", overflow="fold")
+    for model in (results.encoder, *results.tasks):
+        table.add_row(f"model {model.name}", str(model.published or "[red]not published[/red]"))
+    for name, path in draw_pictures(config, results).items():
+        table.add_row(f"picture {name}", str(path))
+    for model in (results.encoder, *results.tasks):
+        table.add_row(f"TensorBoard {model.name}", str(model.log_dir))
+    table.add_row("metadata", config.metadata_path)
+    table.add_row("config", f"{config.root.rstrip('/')}/config.yaml")
+    cached, total = results.record.num_cached, len(results.record.components)
+    table.add_row("components", f"{total - cached} ran, {cached} cached")
+    return table
+
+
+def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Path]:
+    """Picture of each task in the report folder; one of the same model is kept."""
+    versions = {item.name: item for item in results.data}
+    pictures = {}
+    for task in results.tasks:
+        pictures[task.name] = Path(config.report_dir) / f"{task.name}.png"
+        draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])
+    return pictures

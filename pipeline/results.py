@@ -1,0 +1,171 @@
+"""Results of a run, gathered from ML Metadata and the artifacts: what the report shows and what decides the exit code.
+
+RunConfig -> RunResults. Everything comes from the artifacts that the run used, not from what lies newest on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_model_analysis as tfma
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.utils import path_utils
+
+from beam_jobs.contracts import manifest
+from components.data_manifest import MANIFEST_FILE
+from components.pretrain_trainer import METRICS_FILE
+from pipeline.config import RunConfig
+from pipeline.pretraining import ENCODER_NAME
+from pipeline.run_record import RunRecord, read_last_run
+
+OVERALL = "all"
+"""Name of the slice that holds every patch."""
+_ANOMALIES_FILE = "SchemaDiff.pb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdFailure:
+    """A metric below its bound: what keeps a model from being published. NaN = no test pixel to measure it on."""
+
+    metric: str
+    value: float
+    lower_bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """One trained model.
+
+    Attributes:
+        name: "encoder" or the task's name.
+        saved_model: SavedModel of the Trainer.
+        log_dir: TensorBoard events.
+        training: final metrics of the training, eval split.
+        published: folder of the published version; None when it was not pushed or the folder is gone.
+    """
+
+    name: str
+    saved_model: Path
+    log_dir: Path
+    training: Mapping[str, float]
+    published: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult(ModelResult):
+    """One segmenter: `test` holds slice -> metric -> value on the test split."""
+
+    test: Mapping[str, Mapping[str, float]]
+    failures: tuple[ThresholdFailure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataResult:
+    """One data set that the run used: its manifest, and anomalies as split -> "feature: what"."""
+
+    name: str
+    version_dir: Path
+    manifest: manifest.Manifest
+    anomalies: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """Everything that the report shows."""
+
+    record: RunRecord
+    data: tuple[DataResult, ...]
+    encoder: ModelResult
+    tasks: tuple[TaskResult, ...]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether every model lies in the serving folder: what `run` ends with 0 for."""
+        return all(model.published is not None for model in (self.encoder, *self.tasks))
+
+
+def collect_results(config: RunConfig) -> RunResults:
+    """Results of the last run of `config`.
+
+    Raises:
+        DataError: nothing has run, or a component of the last run did not end well.
+    """
+    record = read_last_run(config.metadata_path, config.name)
+    data = [_data(record, "pairs", config.pairs_dir)]
+    data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
+    tasks = []
+    for task in config.tasks:
+        evaluation = record.output(f"Evaluator.{task.name}", "evaluation").uri
+        model = _model(record, f"Trainer.{task.name}", task.name)
+        tasks.append(TaskResult(**vars(model), test=read_slices(evaluation), failures=read_failures(evaluation)))
+    return RunResults(
+        record=record,
+        data=tuple(data),
+        encoder=_model(record, "Trainer.pretrain", ENCODER_NAME),
+        tasks=tuple(tasks),
+    )
+
+
+def read_slices(evaluation: str) -> dict[str, dict[str, float]]:
+    """Slice -> metric -> value of a TFMA evaluation; the overall slice first, NaN where TFMA has it."""
+    slices = {}
+    for key, outputs in tfma.load_eval_result(evaluation).slicing_metrics:
+        name = ", ".join(f"{feature}={value}" for feature, value in key) or OVERALL
+        slices[name] = {metric: _double(value) for metric, value in outputs[""][""].items() if "doubleValue" in value}
+    return dict(sorted(slices.items(), key=lambda item: (item[0] != OVERALL, item[0])))
+
+
+def read_failures(evaluation: str) -> tuple[ThresholdFailure, ...]:
+    """The thresholds of a TFMA evaluation that were missed."""
+    failures = []
+    for checked in tfma.load_validation_result(evaluation).metric_validations_per_slice:
+        for failure in checked.failures:
+            value = failure.metric_value.double_value.value if failure.HasField("metric_value") else math.nan
+            bound = failure.metric_threshold.value_threshold.lower_bound.value
+            failures.append(ThresholdFailure(metric=failure.metric_key.name, value=value, lower_bound=bound))
+    return tuple(failures)
+
+
+def read_anomalies(folder: str | Path) -> dict[str, tuple[str, ...]]:
+    """Split -> "feature: description" of an ExampleValidator's output; splits without anomalies are left out."""
+    found = {}
+    for path in sorted(Path(folder).glob(f"Split-*/{_ANOMALIES_FILE}")):
+        anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
+        lines = tuple(f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items()))
+        if lines:
+            found[path.parent.name.removeprefix("Split-")] = lines
+    return found
+
+
+def _double(value: Mapping[str, float]) -> float:
+    # TFMA's JSON writes NaN as text.
+    return float(value["doubleValue"])
+
+
+def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
+    path = Path(record.output(f"DataManifest.{name}", "manifest").uri) / MANIFEST_FILE
+    found = manifest.from_json(path.read_text())
+    return DataResult(
+        name=name,
+        version_dir=Path(data_dir) / f"span-{found.span}" / f"version-{found.version}",
+        manifest=found,
+        anomalies=read_anomalies(record.output(f"ExampleValidator.{name}", "anomalies").uri),
+    )
+
+
+def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
+    log_dir = Path(record.output(trainer, "model_run").uri)
+    pushed = record.output(f"Pusher.{name}", "pushed_model").properties
+    published = Path(pushed["pushed_destination"]) if pushed.get("pushed") else None
+    return ModelResult(
+        name=name,
+        saved_model=Path(path_utils.serving_model_path(record.output(trainer, "model").uri)),
+        log_dir=log_dir,
+        training=json.loads((log_dir / METRICS_FILE).read_text()),
+        # The cache may remember a push whose folder somebody has removed since.
+        published=published if published is not None and (published / "saved_model.pb").exists() else None,
+    )

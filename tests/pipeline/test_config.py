@@ -1,0 +1,87 @@
+import dataclasses
+
+import pytest
+
+from beam_jobs.contracts import settings
+from models.encoders import encoder_stride
+from pipeline.config import MODEL_STRIDE, RunConfig, load_run_config
+
+KUBEFLOW_ENVIRONMENT = {
+    "TERRAPAIR_ROOT": "s3://bucket/terrapair",
+    "TERRAPAIR_IMAGE": "registry.example/terrapair:1",
+    "TERRAPAIR_CATALOG": "s3://bucket/items.ndjson",
+}
+
+
+def load(values):
+    return settings.from_dict(RunConfig, values)
+
+
+def test_config_survives_the_round_trip_through_plain_values(values):
+    config = load(values)
+    assert load(settings.to_dict(config)) == config
+    assert config.tasks[0].min_iou == {"water": 0.125}
+
+
+@pytest.mark.parametrize("name", ["demo", "smoke", "local", "kubeflow"])
+def test_every_shipped_config_loads(configs_dir, name):
+    config = load_run_config(configs_dir / f"{name}.yaml", [], KUBEFLOW_ENVIRONMENT)
+    assert all(task.segment.label_schema == task.label.schema for task in config.tasks)
+    assert config.tasks
+
+
+def test_unset_environment_variable_is_named_with_its_key(configs_dir):
+    with pytest.raises(settings.SettingsError, match=r"kubeflow.yaml: root: .* TERRAPAIR_ROOT is not set"):
+        load_run_config(configs_dir / "kubeflow.yaml", [], {})
+
+
+def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
+    values["pairs"] |= {"split": {"seed": 7, "block_size_km": 5.12}, "pairing": {"max_time_gap_hours": 6.0}}
+    config = load(values)
+    built = config.tasks[0].build_config(config.pairs)
+    assert (built.split, built.pairing, built.patch) == (config.pairs.split, config.pairs.pairing, config.pairs.patch)
+    assert built.split.seed == 7
+    assert built.quality.max_cloud_fraction == 1.0 != config.pairs.quality.max_cloud_fraction
+    assert built.label is not None
+    without = dataclasses.replace(config.tasks[0], quality=None)
+    assert without.build_config(config.pairs).quality == config.pairs.quality
+
+
+def test_stride_table_is_that_of_the_encoders():
+    assert {name: encoder_stride(name) for name in MODEL_STRIDE} == MODEL_STRIDE
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"tasks.0.segment.label_schema": "dynamic_world"},
+            r"^tasks\[0\]: segment.label_schema must be label.schema 'w",
+        ),
+        ({"tasks.0.segment.encoder.backbone": "resnet18"}, r"tasks\[0\].segment.encoder must be pretrain.encoder"),
+        ({"tasks.0.name": "encoder"}, r"^tasks\[0\]: name must be lower case .* got 'encoder'"),
+        ({"tasks.0.min_iou.snow": 0.1}, r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water"),
+        ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
+        ({"tasks.0.label.schema": "worldcover"}, r"^tasks\[0\].label: schema 'worldcover' has gaps"),
+        ({"pairs.patch.size_px": 40}, r"pairs.patch.size_px must be a multiple of the stride 16 of 'small', got 40"),
+        ({"pairs.label": {"schema": "water"}}, r"pairs.label must be absent"),
+        ({"pairs.patch.s2_bands": ["B10"]}, r"^pairs.patch: s2_bands holds B10"),
+        ({"pretrain.num_step": 3}, r"^pretrain.num_step: unknown key"),
+        ({"num_beam_workers": 0}, r"num_beam_workers must be at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_refused_with_their_path(values, change, message):
+    ((key, value),) = change.items()
+    node = values
+    *parents, last = key.split(".")
+    for name in parents:
+        node = node[int(name)] if isinstance(node, list) else node[name]
+    node[last] = value
+    with pytest.raises(settings.SettingsError, match=message):
+        load(values)
+
+
+def test_two_tasks_of_one_name_are_refused(values):
+    values["tasks"] *= 2
+    with pytest.raises(settings.SettingsError, match="distinct names"):
+        load(values)
