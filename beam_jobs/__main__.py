@@ -168,17 +168,23 @@ class _progress:  # noqa: N801 - reads as a verb where it is used
         self._progress.stop()
 
 
-if __name__ == "__main__":
+def run(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code; what is wrong with the input is said in one line."""
     try:
-        main(standalone_mode=False)
+        main(arguments, prog_name="python -m beam_jobs", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        # DataError, SettingsError and what configs refuse: said in one line unless a traceback is asked for.
-        if "--debug" in sys.argv:
+        return 130
+    # DataError, SettingsError and what configs refuse are ValueErrors; Beam wraps what a worker raised in a RuntimeError.
+    except (ValueError, OSError, RuntimeError) as error:
+        if "--debug" in arguments:
             raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -39,15 +39,16 @@ class Grid:
     @property
     def bounds(self) -> Bounds:
         """Outer bounds in the units of the CRS."""
-        corners = [self.affine * (x, y) for x in (0, self.width) for y in (0, self.height)]
-        xs, ys = zip(*corners, strict=True)
+        a, b, c, d, e, f = self.transform
+        corners = [(col, row) for col in (0, self.width) for row in (0, self.height)]
+        xs, ys = [a * col + b * row + c for col, row in corners], [d * col + e * row + f for col, row in corners]
         return min(xs), min(ys), max(xs), max(ys)
 
     def window(self, row: int, col: int, height: int, width: int) -> Grid:
         """The part of the grid that begins at pixel (row, col)."""
-        x, y = self.affine * (col, row)
-        a, b, _, d, e, _ = self.transform
-        return replace(self, transform=(a, b, x, d, e, y), height=height, width=width)
+        a, b, c, d, e, f = self.transform
+        corner = (a, b, a * col + b * row + c, d, e, d * col + e * row + f)
+        return replace(self, transform=corner, height=height, width=width)
 
 
 @lru_cache(maxsize=64)

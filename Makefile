@@ -1,0 +1,51 @@
+# `make help` lists the commands. `make demo` and `make test` each work as the first command on a fresh clone.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+DATA ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help setup demo real test unit e2e check format bench lock clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup:  ## make .venv with the locked packages (the other commands call it; does nothing when it is up to date)
+	@.ci/make-venv
+
+demo: setup  ## the whole job on simulated exports: shards, pretraining, two segmenters, evaluation, push
+	@$(PYTHON) -m pipeline run --config pipeline/configs/demo.yaml
+	@$(PYTHON) -m pipeline serve-check --config pipeline/configs/demo.yaml
+
+real: setup  ## the same job on real exports: make real DATA=<dir>
+	@test -n "$(DATA)" || { echo "usage: make real DATA=<folder with catalogs or public data set folders>" >&2; exit 2; }
+	@$(PYTHON) -m pipeline run --config pipeline/configs/local.yaml --data "$(DATA)"
+	@$(PYTHON) -m pipeline serve-check --config pipeline/configs/local.yaml
+
+test: setup check  ## format, lint, types, imports, then all tests
+	@$(PYTHON) -m pytest
+
+unit: setup  ## the quick tests only
+	@$(PYTHON) -m pytest -m "not e2e"
+
+e2e: setup  ## the tests that run whole jobs
+	@$(PYTHON) -m pytest -m e2e
+
+check: setup  ## format, lint, types, imports
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+format: setup  ## format the code and mend what lint can mend
+	@.venv/bin/ruff format --quiet .
+	@.venv/bin/ruff check --fix --quiet .
+
+bench: setup  ## measure speed and memory
+	@$(PYTHON) -m tests.benchmarks
+
+lock: setup  ## resolve pyproject.toml into requirements.txt
+	@$(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.10 --extra dev --quiet \
+	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
+
+clean:  ## remove runs and caches (not .venv)
+	@rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

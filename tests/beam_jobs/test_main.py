@@ -1,0 +1,50 @@
+"""The command line: exit codes and one-line errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from beam_jobs.__main__ import run
+from beam_jobs.contracts import manifest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_build_pairs_prints_the_version_it_built(simulated, tmp_path, capsys):
+    overrides = ["patch.size_px=32", "quality.min_valid_fraction=0.05", "quality.max_cloud_fraction=1.0"]
+    overrides += ["split.block_size_km=0.8", "split.eval_fraction=0.3", "split.test_fraction=0.3"]
+    arguments = ["build-pairs", "--catalog", str(simulated), "--output", str(tmp_path)]
+    code = run(arguments + [part for override in overrides for part in ("--set", override)])
+    assert code == 0
+    version = Path(capsys.readouterr().out.strip())
+    assert manifest.read(version).patch_size_px == 32
+
+
+def test_unknown_setting_is_one_line_with_its_path(tmp_path, capsys):
+    arguments = ["build-pairs", "--catalog", "x", "--output", str(tmp_path), "--set", "patch.size=3"]
+    assert run(arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: patch.size: unknown key; known here: ")
+    assert "\n" not in error
+
+
+def test_build_labels_without_a_label_setting_says_so(simulated, tmp_path, capsys):
+    assert run(["build-labels", "--catalog", str(simulated), "--output", str(tmp_path)]) == 1
+    assert "build-labels needs the setting label" in capsys.readouterr().err
+
+
+def test_missing_option_is_a_usage_error(capsys):
+    assert run(["build-pairs"]) == 2
+    assert "--catalog" in capsys.readouterr().err
+
+
+def test_process_exit_code_and_error_of_a_missing_catalog(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "build-pairs"]
+    command += ["--catalog", "nowhere.ndjson", "--output", str(tmp_path)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.strip().splitlines()[-1] == (
+        "error: nowhere.ndjson: cannot read the catalog: No such file or directory"
+    )
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,94 @@
+"""PTransforms alone: their good and their rejected output."""
+
+import dataclasses
+
+import apache_beam as beam
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+
+from beam_jobs import catalogs
+from beam_jobs.build import LOCAL_RUNNER
+from beam_jobs.config import BuildConfig, PairingConfig
+from beam_jobs.scenes import Scene
+from beam_jobs.transforms import REJECTED, InspectScenes, MakePairs
+
+HOUR = 3600
+
+
+def scene(scene_id: str, hours: float, lon: float = 10.0, lat: float = 50.0) -> Scene:
+    corners = [(lon, lat), (lon + 0.1, lat), (lon + 0.1, lat + 0.1), (lon, lat + 0.1), (lon, lat)]
+    return Scene(
+        scene_id=scene_id,
+        sensor="s1" if scene_id.startswith("S1") else "s2",
+        acquired_at=int(hours * HOUR),
+        footprint={"type": "Polygon", "coordinates": [corners]},
+        bands={},
+    )
+
+
+def run_pairing(scenes: list[Scene], pairs: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> None:
+    config = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
+    with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
+        outputs = pipeline | beam.Create(scenes) | MakePairs(config)
+        found = outputs["pairs"] | "Ids" >> beam.Map(lambda pair: (pair[0].scene_id, pair[1].scene_id))
+        reasons = outputs[REJECTED] | "Reasons" >> beam.Map(lambda rejection: (rejection.id, rejection.reason))
+        assert_that(found, equal_to(pairs), "pairs")
+        assert_that(reasons, equal_to(rejected), "rejected")
+
+
+def test_nearest_in_time_wins_and_the_others_are_reported():
+    scenes = [scene("S1_a", 100), scene("S2_before", 98), scene("S2_after", 101), scene("S2_late", 150)]
+    run_pairing(scenes, [("S1_a", "S2_after")], [("S2_before", "no_s1_partner"), ("S2_late", "no_s1_partner")])
+
+
+def test_scenes_too_far_in_time_or_space_do_not_pair():
+    scenes = [scene("S1_a", 0), scene("S2_late", 25), scene("S1_b", 0, lon=30.0), scene("S2_there", 0, lon=-30.0)]
+    run_pairing(
+        scenes,
+        [],
+        [
+            ("S1_a", "no_s2_partner"),
+            ("S1_b", "no_s2_partner"),
+            ("S2_late", "no_s1_partner"),
+            ("S2_there", "no_s1_partner"),
+        ],
+    )
+
+
+def test_footprints_that_cross_a_cell_border_pair_once():
+    # Both cross lon 11 and lat 51, so the two meet in four cells.
+    scenes = [scene("S1_a", 0, lon=10.95, lat=50.95), scene("S2_a", 1, lon=10.96, lat=50.96)]
+    run_pairing(scenes, [("S1_a", "S2_a")], [])
+
+
+def test_partner_in_another_cell_is_found_and_the_reason_names_the_nearest():
+    # The Sentinel-1 scene touches two cells; in one of them there is no Sentinel-2 scene at all.
+    scenes = [scene("S1_a", 0, lon=10.95), scene("S2_a", 30, lon=10.88)]
+    config = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
+    with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
+        outputs = pipeline | beam.Create(scenes) | MakePairs(config)
+        s1_details = (
+            outputs[REJECTED]
+            | beam.Filter(lambda rejection: rejection.id == "S1_a")
+            | beam.Map(lambda rejection: rejection.detail)
+        )
+        assert_that(
+            s1_details, equal_to(["the nearest Sentinel-2 scene, S2_a, is +30.0 h away; max_time_gap_hours is 24"])
+        )
+
+
+def test_inspection_keeps_wanted_scenes_and_gives_reasons_for_the_rest(simulated):
+    items = list(catalogs.read_items(simulated))
+    s1 = next(item for item in items if item["properties"]["constellation"] == "sentinel-1")
+    s2 = next(item for item in items if item["properties"]["constellation"] == "sentinel-2")
+    other_level = {**s2, "id": "other", "properties": {**s2["properties"], "processing:level": "L1C"}}
+    broken = {**s1, "id": "broken", "assets": {"data": {**s1["assets"]["data"], "href": "nowhere.tif"}}}
+    config = dataclasses.replace(BuildConfig())
+    with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
+        rows = [(str(simulated), item) for item in (s1, s2, other_level, broken)]
+        outputs = pipeline | beam.Create(rows) | InspectScenes(config)
+        found = outputs.scenes | beam.Map(lambda one: (one.scene_id, one.grid.height))
+        reasons = outputs[REJECTED] | "Reasons" >> beam.Map(lambda one: (one.id, one.reason, one.is_error))
+        assert_that(found, equal_to([(s1["id"], 160), (s2["id"], 160)]), "scenes")
+        wanted = [("other", "other_processing_level", False), ("broken", "missing_file", True)]
+        assert_that(reasons, equal_to(wanted), "rejected")

@@ -1,0 +1,78 @@
+"""The rules of the layout, checked on the files themselves."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGES = ("beam_jobs", "models", "components", "pipeline")
+MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def test_imports_go_one_way():
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_modules_stay_small_and_documented(path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 400
+    assert ast.get_docstring(_tree(path)), "a module says what it is for"
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_package_inits_hold_a_docstring_only():
+    for path in MODULES:
+        if path.name == "__init__.py":
+            assert [type(node) for node in _tree(path).body] == [ast.Expr], path
+
+
+def test_no_module_is_a_drawer():
+    drawers = {"util", "utils", "common", "helpers", "misc"}
+    assert not [path for path in MODULES if path.stem in drawers]
+
+
+def test_no_assert_outside_tests():
+    found = [
+        f"{path}:{node.lineno}" for path in MODULES for node in ast.walk(_tree(path)) if isinstance(node, ast.Assert)
+    ]
+    assert not found
+
+
+def test_only_readers_and_writers_of_rasters_import_rasterio():
+    allowed = {"grids", "readers", "resampling", "public_datasets", "export"}
+    found = {path.stem for path in MODULES if re.search(r"^(import|from) rasterio", path.read_text(), re.MULTILINE)}
+    assert found <= allowed
+
+
+def test_every_direct_dependency_is_pinned_and_has_a_reason():
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    section = text[text.index("dependencies = [") : text.index("[tool.setuptools]")]
+    lines = [line.strip() for line in section.splitlines() if line.strip().startswith('"')]
+    assert len(lines) > 15
+    for line in lines:
+        assert re.fullmatch(r'"[\w\-\[\]]+==[\w.]+",\s+# \S.*', line), line
+
+
+def test_lock_holds_every_direct_dependency_at_its_pin():
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    section = text[text.index("dependencies = [") : text.index("[tool.setuptools]")]
+    locked = dict(re.findall(r"^([\w\-]+)==([\w.]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
+    for name, version in re.findall(r'"([\w\-]+)(?:\[\w+\])?==([\w.]+)"', section):
+        assert locked[name.lower()] == version, name
+
+
+def test_tests_have_no_package_files():
+    assert not list((REPOSITORY / "tests").rglob("__init__.py"))
