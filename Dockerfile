@@ -1,0 +1,12 @@
+# Image of the Kubeflow components and of remote Beam workers: the locked packages and this repository.
+FROM python:3.10-slim-bookworm
+WORKDIR /terrapair
+RUN pip install --no-cache-dir uv==0.8.17
+COPY requirements.txt .
+RUN uv pip install --system --no-cache --require-hashes --requirement requirements.txt
+COPY beam_jobs beam_jobs
+COPY models models
+COPY components components
+COPY pipeline pipeline
+ENV PYTHONPATH=/terrapair TF_CPP_MIN_LOG_LEVEL=3
+ENTRYPOINT ["python"]
