@@ -78,7 +78,7 @@ def create_evaluator(
         model=model.outputs["model"],
         eval_config=with_code_fingerprint(eval_config),
         example_splits=list(splits),
-    ).with_id(f"Evaluator.{name}")
+    ).with_id(f"Evaluator-{name}")
 
 
 def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:

@@ -42,23 +42,24 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
 
     Args:
         data_root: folder that holds `span-N/version-M`; may be an object store.
-        name: suffix of the component ids, "pairs" or the task's name; ids must be unique in a pipeline.
+        name: suffix of the component ids, "pairs" or the task's name. Ids must be unique in a pipeline, and free of dots:
+            Kubeflow makes workflow names of them.
     """
     input_config = tfx.proto.Input(
         splits=[tfx.proto.Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
     )
     examples = tfx.components.ImportExampleGen(input_base=data_root, input_config=input_config).with_id(
-        f"ImportExampleGen.{name}"
+        f"ImportExampleGen-{name}"
     )
-    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"]).with_id(f"StatisticsGen.{name}")
+    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"]).with_id(f"StatisticsGen-{name}")
     # The schema comes from train alone: then a value that only eval or test holds shows up as an anomaly.
     schema = tfx.components.SchemaGen(
         statistics=statistics.outputs["statistics"], infer_feature_shape=True, exclude_splits=["eval", "test"]
-    ).with_id(f"SchemaGen.{name}")
+    ).with_id(f"SchemaGen-{name}")
     validator = tfx.components.ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    ).with_id(f"ExampleValidator.{name}")
-    manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(f"DataManifest.{name}")
+    ).with_id(f"ExampleValidator-{name}")
+    manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(f"DataManifest-{name}")
     return ExampleComponents(
         examples=examples, statistics=statistics, schema=schema, validator=validator, manifest=manifest
     )

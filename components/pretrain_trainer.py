@@ -27,7 +27,7 @@ METRICS_FILE = "metrics.json"
 
 
 def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents) -> BaseComponent:
-    """Trainer "Trainer.pretrain" of the encoder.
+    """Trainer "Trainer-pretrain" of the encoder.
 
     Args:
         config: crosses the TFX boundary as JSON in custom_config.
@@ -41,7 +41,7 @@ def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents) -> 
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
         custom_config={"config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
-    ).with_id("Trainer.pretrain")
+    ).with_id("Trainer-pretrain")
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:

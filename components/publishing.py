@@ -27,4 +27,4 @@ def create_pusher(
         model=model.outputs["model"],
         model_blessing=evaluator.outputs["blessing"] if evaluator else None,
         push_destination=destination,
-    ).with_id(f"Pusher.{name}")
+    ).with_id(f"Pusher-{name}")

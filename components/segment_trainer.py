@@ -26,7 +26,7 @@ SOURCES = ("models", "beam_jobs/contracts", "components/segment_trainer.py")
 def create_segment_trainer(
     name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent
 ) -> BaseComponent:
-    """Trainer "Trainer.<task>" of one task.
+    """Trainer "Trainer-<task>" of one task.
 
     Args:
         name: the task's name.
@@ -42,7 +42,7 @@ def create_segment_trainer(
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
         custom_config={"name": name, "config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
-    ).with_id(f"Trainer.{name}")
+    ).with_id(f"Trainer-{name}")
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:

@@ -19,7 +19,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig, SegmentConfig
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*$")
+_NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _RESERVED = ("encoder", "pairs", "pretrain")
 """Ids of components and folders that tasks must not take."""
@@ -49,7 +49,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name) or self.name in _RESERVED:
-            raise ValueError(f"name must be lower case letters, digits and _, none of {_RESERVED}, got {self.name!r}")
+            raise ValueError(f"name must be lower case letters, digits and -, none of {_RESERVED}, got {self.name!r}")
         if self.segment.label_schema != self.label.schema:
             raise ValueError(
                 f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"

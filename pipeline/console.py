@@ -34,7 +34,8 @@ def silence_absl() -> None:
     from absl import logging as absl_logging
 
     absl_logging.use_absl_handler()
-    absl_logging.get_absl_handler().setLevel(logging.ERROR)
+    # TFX logs a failed execution as ERROR and then raises; the one-line error is enough.
+    absl_logging.get_absl_handler().setLevel(logging.CRITICAL)
     # Records of absl also travel to the root logger; its handlers decide there.
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)

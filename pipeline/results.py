@@ -99,13 +99,13 @@ def collect_results(config: RunConfig) -> RunResults:
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
     tasks = []
     for task in config.tasks:
-        evaluation = record.output(f"Evaluator.{task.name}", "evaluation").uri
-        model = _model(record, f"Trainer.{task.name}", task.name)
+        evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
+        model = _model(record, f"Trainer-{task.name}", task.name)
         tasks.append(TaskResult(**vars(model), test=read_slices(evaluation), failures=read_failures(evaluation)))
     return RunResults(
         record=record,
         data=tuple(data),
-        encoder=_model(record, "Trainer.pretrain", ENCODER_NAME),
+        encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
         tasks=tuple(tasks),
     )
 
@@ -147,19 +147,19 @@ def _double(value: Mapping[str, float]) -> float:
 
 
 def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
-    path = Path(record.output(f"DataManifest.{name}", "manifest").uri) / MANIFEST_FILE
+    path = Path(record.output(f"DataManifest-{name}", "manifest").uri) / MANIFEST_FILE
     found = manifest.from_json(path.read_text())
     return DataResult(
         name=name,
         version_dir=Path(data_dir) / f"span-{found.span}" / f"version-{found.version}",
         manifest=found,
-        anomalies=read_anomalies(record.output(f"ExampleValidator.{name}", "anomalies").uri),
+        anomalies=read_anomalies(record.output(f"ExampleValidator-{name}", "anomalies").uri),
     )
 
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = Path(record.output(trainer, "model_run").uri)
-    pushed = record.output(f"Pusher.{name}", "pushed_model").properties
+    pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = Path(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,

@@ -1,0 +1,51 @@
+import json
+
+import pytest
+from tfx import v1 as tfx
+
+from beam_jobs.contracts import manifest, settings
+from components import pretrain_trainer, segment_trainer
+from models import export
+from models.config import EncoderConfig, PretrainConfig, SegmentConfig
+
+ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
+
+
+def make_fn_args(version, root, config, **custom):
+    return tfx.components.FnArgs(
+        train_files=[str(version / "train" / "*")],
+        eval_files=[str(version / "eval" / "*")],
+        serving_model_dir=str(root / "Format-Serving"),
+        model_run_dir=str(root / "model_run"),
+        hyperparameters=json.loads((version / "manifest.json").read_text()),
+        custom_config={"config": settings.canonical_json(config), **custom},
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained(pairs_version, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pretrain")
+    config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1)
+    pretrain_trainer.run_fn(make_fn_args(pairs_version, root, config))
+    return root
+
+
+def test_pretrain_run_fn_writes_model_metrics_and_logs(pretrained, pairs_version):
+    assert set(export.load_encoders(str(pretrained / "Format-Serving"))) == {"s1", "s2"}
+    metrics = json.loads((pretrained / "model_run" / pretrain_trainer.METRICS_FILE).read_text())
+    assert metrics["num_eval_pairs"] == min(4, manifest.read(pairs_version).num_examples["eval"])
+    assert metrics["train_loss"] > 0
+    assert list((pretrained / "model_run" / "train").glob("events*"))
+
+
+def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_path, caplog):
+    config = SegmentConfig(sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4)
+    fn_args = make_fn_args(water_version, tmp_path, config, name="flood")
+    with pytest.raises(ValueError, match=r"fn_args\.base_model is empty"):
+        segment_trainer.run_fn(fn_args)
+    fn_args.base_model = str(pretrained / "Format-Serving")
+    with caplog.at_level("INFO", logger="terrapair.training"):
+        segment_trainer.run_fn(fn_args)
+    assert export.load_segmenter(fn_args.serving_model_dir).sensors == ("s1",)
+    steps = [(item.component, item.step, item.num_steps) for item in caplog.records if hasattr(item, "step")]
+    assert steps == [("flood", 1, 2), ("flood", 2, 2)]

@@ -1,0 +1,136 @@
+import io
+import math
+
+import make_shards
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from rich.console import Console
+
+from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts.labels import WATER
+from pipeline import pictures, report, results
+from pipeline.config import RunConfig
+from pipeline.console import RunProgress
+from pipeline.run_record import ComponentRecord, RunRecord
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    version = make_shards.make_version(tmp_path_factory.mktemp("data"), kind="labels", label_schema="water")
+    return results.DataResult(
+        name="flood",
+        version_dir=version,
+        manifest=manifest.read(version),
+        anomalies={"eval": ("orbit_state: Unexpected string values [sideways]",)},
+    )
+
+
+def make_results(data, tmp_path, published):
+    model = {
+        "saved_model": tmp_path / "model",
+        "log_dir": tmp_path / "logs",
+        "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
+        "published": tmp_path / "serving/1" if published else None,
+    }
+    task = results.TaskResult(
+        name="flood",
+        **model,
+        test={"all": {"mean_iou": 0.4375, "iou/dry": 0.875, "iou/water": math.nan}, "orbit_state=ascending": {}},
+        failures=()
+        if published
+        else (
+            results.ThresholdFailure(metric="mean_iou", value=0.4375, lower_bound=0.6),
+            results.ThresholdFailure(metric="iou/water", value=math.nan, lower_bound=0.125),
+        ),
+    )
+    parts = [("Trainer-flood", True), ("Pusher-flood", False)]
+    record = RunRecord(
+        components=tuple(
+            ComponentRecord(component_id=name, is_cached=cached, is_complete=True, num_seconds=1.0, outputs={})
+            for name, cached in parts
+        )
+    )
+    encoder = results.ModelResult(name="encoder", **(model | {"published": tmp_path / "serving/encoder/1"}))
+    return results.RunResults(record=record, data=(data,), encoder=encoder, tasks=(task,))
+
+
+def text_of(values, data, tmp_path, monkeypatch, published):
+    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path)})
+    monkeypatch.setattr(report, "draw_task", lambda *_: None)
+    console = Console(file=io.StringIO(), width=200)
+    for part in report.render_report(config, make_results(data, tmp_path, published)):
+        console.print(part)
+    return console.file.getvalue()
+
+
+def test_unblessed_task_is_told_with_metric_value_and_threshold(values, data, tmp_path, monkeypatch):
+    text = text_of(values, data, tmp_path, monkeypatch, published=False)
+    assert "flood: not published: mean_iou is 0.438, the config asks for at least 0.600" in text
+    assert "flood: not published: iou/water could not be measured (no test pixel)" in text
+    assert not make_results(data, tmp_path, published=False).is_published
+
+
+def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
+    text = text_of(values, data, tmp_path, monkeypatch, published=True)
+    for expected in ("24", "0.500", "0.625", "0.875", "sideways", "1 ran, 1 cached", str(tmp_path / "serving/1")):
+        assert expected in text
+    assert "not published" not in text
+    assert make_results(data, tmp_path, published=True).is_published
+
+
+def test_chosen_patches_are_mixed_and_from_different_scenes(data):
+    chosen = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)]
+    entropies = [pictures.label_entropy(patch.label) for patch in chosen]
+    num_eval = data.manifest.num_examples["eval"]
+    num_scenes = -(-num_eval // 4)
+    assert len(chosen) == pictures.NUM_PATCHES
+    assert len({patch.s1_scene_id for patch in chosen[:num_scenes]}) == num_scenes
+    assert entropies[0] == max(entropies)
+
+
+def test_entropy_of_known_label():
+    label = np.array([[0, 0], [1, 255]], np.uint8)
+    assert pictures.label_entropy(label) == pytest.approx(-(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3))
+    assert pictures.label_entropy(np.full((2, 2), 255, np.uint8)) == 0.0
+
+
+def test_images_show_no_data_in_its_own_colour_and_classes_in_theirs(data):
+    s1 = np.full((2, 2, 2), data.manifest.s1_statistics[0].p98, np.float32)
+    s1[0, 0] = np.nan
+    image = pictures.radar_image(s1, data.manifest)
+    assert image[0, 0].tolist() == list(to_rgb(pictures.NODATA_COLOR))
+    assert image[1, 1].tolist() == [1.0, 1.0, 1.0]
+    label = pictures.label_image(np.array([[0, 1, 255]]), WATER, pictures.IGNORE_COLOR)
+    assert label[0].tolist() == [list(to_rgb(color)) for color in (*WATER.colors.values(), pictures.IGNORE_COLOR)]
+
+
+def test_optical_image_takes_the_visible_bands(data):
+    bands = data.manifest.s2_bands
+    s2 = np.zeros((1, 1, len(bands)), np.float32)
+    s2[0, 0, bands.index("B4")] = max(item.p98 for item in data.manifest.s2_statistics)
+    assert pictures.optical_image(s2, data.manifest)[0, 0].argmax() == 0
+
+
+def test_figure_has_one_column_a_patch(data):
+    patches = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)][:3]
+    figure = pictures.draw("flood", patches, np.stack([patch.label for patch in patches]), data.manifest)
+    assert len(figure.axes) == 12
+    assert figure.axes[9].get_xlabel() == "100% of pixels right"
+
+
+def test_progress_without_a_terminal_names_finished_and_failed_stages():
+    console = Console(file=io.StringIO(), width=80)
+
+    def fail():
+        with RunProgress(console) as progress:
+            with progress.stage("build-pairs"):
+                progress.update(1, 2)
+            progress.start("Trainer")
+            raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        fail()
+    lines = console.file.getvalue().splitlines()
+    assert any("✓ build-pairs" in line for line in lines)
+    assert any("✗ Trainer" in line for line in lines)
