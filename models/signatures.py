@@ -76,4 +76,4 @@ def check_size(pixels: Any, stride: int) -> None:
         tf.errors.InvalidArgumentError: when run; without it the skips of the decoder fail with a message about shapes only.
     """
     size = tf.shape(pixels)[1:3]
-    tf.debugging.assert_equal(size % stride, [0, 0], f"height and width must be multiples of {stride}", [size])
+    tf.debugging.assert_equal(size % stride, [0, 0], f"height and width must be multiples of {stride}")

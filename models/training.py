@@ -93,7 +93,7 @@ def train(
     writer = tf.summary.create_file_writer(f"{log_dir}/train")
     last_losses: list[float] = []
     for step in range(1, num_steps + 1):
-        learning_rate = float(optimizer.learning_rate)
+        learning_rate = float(tf.convert_to_tensor(optimizer.learning_rate))
         loss = float(step_function(next(batches)))
         # Before anything is logged or saved: a NaN never heals, every further step is wasted.
         if not math.isfinite(loss):

@@ -1,0 +1,77 @@
+"""Shards and one trained encoder and segmenter, made once for all tests of `models`."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import make_shards
+import pytest
+
+from beam_jobs.contracts import layout, manifest
+from models import pretrain, segment
+from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
+
+
+def _version(path: Path) -> SimpleNamespace:
+    files = {split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS}
+    return SimpleNamespace(path=path, manifest=manifest.read(path), files=files)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> SimpleNamespace:
+    return _version(make_shards.make_version(tmp_path_factory.mktemp("pairs"), num_patches=24, seed=1))
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("labels")
+    return _version(make_shards.make_version(root, kind="labels", label_schema="water", num_patches=24, seed=2))
+
+
+@pytest.fixture(scope="session")
+def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
+    """An encoder of 20 steps on the pairs, with the losses it reported on the way."""
+    root = tmp_path_factory.mktemp("pretrained")
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone="small", embedding_dim=32),
+        num_steps=20,
+        global_batch_size=8,
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+    )
+    steps: list[tuple[int, int, float]] = []
+    metrics = pretrain.run_pretraining(
+        config,
+        pairs.manifest,
+        pairs.files["train"],
+        pairs.files["eval"],
+        str(root / "model"),
+        str(root / "logs"),
+        on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
+    )
+    return SimpleNamespace(config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps)
+
+
+@pytest.fixture(scope="session")
+def segmented(labels, pretrained, tmp_path_factory) -> SimpleNamespace:
+    """A water segmenter of both sensors, 20 steps, started from `pretrained`."""
+    root = tmp_path_factory.mktemp("segmented")
+    config = SegmentConfig(
+        sensors=("s1", "s2"),
+        label_schema="water",
+        encoder=EncoderConfig(backbone="small", embedding_dim=32),
+        num_steps=20,
+        decoder_channels=(32, 16, 16, 8),
+        global_batch_size=8,
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+    )
+    steps: list[tuple[int, int, float]] = []
+    metrics = segment.run_segmentation(
+        config,
+        labels.manifest,
+        labels.files["train"],
+        labels.files["eval"],
+        str(root / "model"),
+        str(root / "logs"),
+        pretrained.dir,
+        on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
+    )
+    return SimpleNamespace(config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps)

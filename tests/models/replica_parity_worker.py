@@ -1,0 +1,112 @@
+"""Trains the same models on one replica and on two logical CPUs; writes losses and weights of both to an .npz.
+
+A program of its own, since logical devices must be set before TensorFlow starts. Usage: replica_parity_worker.py OUT.npz
+"""
+
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models import training
+from models.dual_encoder import build_dual_encoder
+from models.encoders import SensorEncoder
+from models.losses import MaskedCrossentropy, NTXentLoss
+
+GLOBAL_BATCH_SIZE = 8
+
+
+def contrastive_without_batch_norm(rng):
+    batch = {sensor: rng.normal(size=(GLOBAL_BATCH_SIZE, 6)).astype(np.float32) for sensor in ("s1", "s2")}
+
+    def build():
+        inputs = {sensor: keras.Input((6,), name=sensor) for sensor in ("s1", "s2")}
+        outputs = {
+            sensor: keras.layers.UnitNormalization()(keras.layers.Dense(5, activation="tanh")(inputs[sensor]))
+            for sensor in ("s1", "s2")
+        }
+        return keras.Model(inputs, outputs)
+
+    return batch, build, contrastive_loss
+
+
+def contrastive_small(rng):
+    size = 32
+    batch = {
+        "s1": rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, size, size, 2)).astype(np.float32),
+        "s2": rng.uniform(0.0, 0.5, (GLOBAL_BATCH_SIZE, size, size, 3)).astype(np.float32),
+    }
+    # No data on the first replica only: its batch statistics must still be the global ones.
+    batch["s1"][: GLOBAL_BATCH_SIZE // 2, : size // 2] = np.nan
+
+    def build():
+        encoders = {
+            "s1": SensorEncoder(sensor="s1", bands=("VV", "VH"), mean=(-12, -12), std=(4, 4), backbone="small"),
+            "s2": SensorEncoder(
+                sensor="s2", bands=("B2", "B3", "B4"), mean=(0.2,) * 3, std=(0.1,) * 3, backbone="small"
+            ),
+        }
+        return build_dual_encoder(encoders, 8)
+
+    return batch, build, contrastive_loss
+
+
+def contrastive_loss(model, batch):
+    embeddings = model(batch, training=True)
+    return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"])
+
+
+def masked_crossentropy(rng):
+    label = rng.integers(0, 3, (GLOBAL_BATCH_SIZE, 4, 4)).astype(np.uint8)
+    # The two replicas get very different numbers of labelled pixels.
+    label[: GLOBAL_BATCH_SIZE // 2, 1:] = 255
+    batch = {"pixels": rng.normal(size=(GLOBAL_BATCH_SIZE, 4, 4, 2)).astype(np.float32), "label": label}
+
+    def build():
+        pixels = keras.Input((4, 4, 2), name="pixels")
+        return keras.Model(pixels, keras.layers.Conv2D(3, 3, padding="same")(pixels))
+
+    return batch, build, lambda model, b: MaskedCrossentropy()(b["label"], model(b["pixels"], training=True))
+
+
+def train(strategy, batch, build, compute_loss):
+    """Loss of the first step, gradients (SGD with rate 1: old minus new weights) and the weights after it."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = build()
+        optimizer = keras.optimizers.SGD(1.0)
+    before = [weight.numpy() for weight in model.trainable_variables]
+    loss = training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=lambda b: compute_loss(model, b),
+        optimizer=optimizer,
+        dataset=tf.data.Dataset.from_tensor_slices(batch).batch(GLOBAL_BATCH_SIZE).repeat(),
+        num_steps=1,
+        log_dir=tempfile.mkdtemp(),
+    )
+    after = [weight.numpy() for weight in model.trainable_variables]
+    others = [weight.numpy() for weight in model.non_trainable_variables]
+    flat = [
+        np.concatenate([w.ravel() for w in weights]) if weights else np.zeros(0) for weights in (before, after, others)
+    ]
+    return {"loss": loss, "gradient": flat[0] - flat[1], "weights": flat[1], "moving_statistics": flat[2]}
+
+
+def main(path):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    mirrored = training.get_strategy()
+    results = {"num_replicas": mirrored.num_replicas_in_sync}
+    for case in (contrastive_without_batch_norm, masked_crossentropy, contrastive_small):
+        for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
+            arguments = case(np.random.default_rng(0))
+            for key, value in train(strategy, *arguments).items():
+                results[f"{case.__name__}/{name}/{key}"] = value
+    np.savez(path, **results)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+
+from models.config import EncoderConfig
+from models.dual_encoder import build_dual_encoder
+from models.encoders import SensorEncoder, build_encoder, encoder_stride, with_precision
+
+
+def small(sensor="s1", precision="float32"):
+    bands = ("VV", "VH") if sensor == "s1" else ("B2", "B3", "B4")
+    mean, std = ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    return SensorEncoder(sensor=sensor, bands=bands, mean=mean, std=std, backbone="small", precision=precision)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    keras.utils.set_random_seed(0)
+    return small()
+
+
+def backscatter(height=32, width=48):
+    return np.random.default_rng(0).normal(-14.0, 4.0, (2, height, width, 2)).astype(np.float32)
+
+
+def test_pyramid_halves_the_size_level_by_level(encoder):
+    outputs = encoder(backscatter())
+    sizes = {level: tuple(outputs[level].shape[1:3]) for level in encoder.levels}
+    assert sizes == {"P1": (16, 24), "P2": (8, 12), "P3": (4, 6), "P4": (2, 3)}
+    assert encoder.stride == encoder_stride("small") == 16
+    np.testing.assert_array_equal(outputs["features"], outputs["P4"])
+
+
+def test_pooled_features_weigh_cells_by_their_valid_share(encoder):
+    pixels = backscatter()
+    pixels[0, :16] = np.nan
+    pixels[0, 16:, :4] = np.nan
+    outputs = encoder(pixels)
+    weights = np.array([[0, 0, 0], [0.75, 1, 1]])[..., None]
+    expected = (outputs["features"].numpy()[0] * weights).sum((0, 1)) / weights.sum()
+    np.testing.assert_allclose(outputs["pooled"][0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_lies_under_no_data_changes_nothing(encoder):
+    spoilt = []
+    for garbage in (np.nan, np.inf):
+        pixels = backscatter()
+        pixels[:, 3:9, 5:20, 0] = garbage
+        pixels[:, 3:9, 5:20, 1] = -14.0 if garbage is np.inf else 25.0
+        spoilt.append(encoder(pixels))
+    for name in spoilt[0]:
+        np.testing.assert_array_equal(spoilt[0][name], spoilt[1][name])
+
+
+def test_patch_without_any_data_has_zero_pooled_features(encoder):
+    np.testing.assert_array_equal(encoder(np.full((1, 32, 32, 2), np.nan, np.float32))["pooled"], np.zeros((1, 128)))
+
+
+def test_encoder_survives_saving_exactly(encoder, tmp_path):
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    assert loaded.get_config() == encoder.get_config()
+    pixels = backscatter()
+    for name, expected in encoder(pixels).items():
+        np.testing.assert_array_equal(loaded(pixels)[name], expected)
+
+
+def test_mixed_precision_gives_float32_outputs_near_those_of_float32(encoder, tmp_path):
+    mixed = with_precision(encoder, "mixed_bfloat16")
+    mixed.save(tmp_path / "mixed.keras")
+    loaded = keras.saving.load_model(tmp_path / "mixed.keras")
+    pixels = backscatter()
+    expected, got = encoder(pixels), loaded(pixels)
+    assert got["P3"].dtype == "bfloat16"
+    for name in ("features", "pooled", "normalized", "valid_mask"):
+        assert got[name].dtype == "float32"
+    difference = np.abs(got["features"].numpy() - expected["features"].numpy()).max()
+    assert 0 < difference < 0.05 * np.abs(expected["features"].numpy()).max()
+    np.testing.assert_array_equal(got["features"], mixed(pixels)["features"])
+
+
+def test_batch_normalization_is_synchronized_also_after_reloading(encoder):
+    copy = SensorEncoder.from_config(encoder.get_config())
+    layers = [layer for layer in copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(layers) >= 7
+    assert all(layer.synchronized and layer.momentum == 0.9 for layer in layers)
+
+
+def test_statistics_and_bands_come_from_the_manifest(pairs):
+    encoder = build_encoder(EncoderConfig(backbone="small"), "s2", pairs.manifest)
+    assert encoder.bands == pairs.manifest.s2_bands
+    assert encoder.mean == tuple(entry.mean for entry in pairs.manifest.s2_statistics)
+
+
+def test_band_count_and_statistics_must_agree():
+    with pytest.raises(ValueError, match="s1: 2 bands but 1 means"):
+        SensorEncoder(sensor="s1", bands=("VV", "VH"), mean=(0.0,), std=(1.0,), backbone="small")
+
+
+def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder, tmp_path):
+    keras.utils.set_random_seed(1)
+    model = build_dual_encoder({"s1": encoder, "s2": small("s2")}, embedding_dim=16)
+    rng = np.random.default_rng(3)
+    batch = {"s1": backscatter(32, 32), "s2": rng.uniform(0.01, 0.5, (2, 32, 32, 3)).astype(np.float32)}
+    embeddings = model(batch)
+    model.save(tmp_path / "dual.keras")
+    loaded = keras.saving.load_model(tmp_path / "dual.keras")
+    for sensor in ("s1", "s2"):
+        np.testing.assert_allclose(np.linalg.norm(embeddings[sensor], axis=-1), 1.0, rtol=1e-5)
+        np.testing.assert_array_equal(loaded(batch)[sensor], embeddings[sensor])

@@ -1,0 +1,65 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contracts import records
+from models import input_pipeline
+
+NUM_BANDS = {"s1": 2, "s2": 12}
+
+
+def decoded(files):
+    serialized = itertools.chain.from_iterable(
+        tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator() for path in files
+    )
+    return [records.decode(record) for record in serialized]
+
+
+def make(labels, **changes):
+    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 5, "shuffle_buffer": 8, "seed": 3} | changes
+    return input_pipeline.train_dataset(labels.files["train"], **({"augment": False} | options))
+
+
+def take(dataset, num_batches):
+    return list(dataset.take(num_batches).as_numpy_iterator())
+
+
+def test_eval_batches_are_the_records_of_the_codec_in_order(labels):
+    dataset = input_pipeline.eval_dataset(labels.files["eval"], num_bands=NUM_BANDS, with_label=True, batch_size=3)
+    batches = list(dataset.as_numpy_iterator())
+    assert [len(batch["label"]) for batch in batches] == [3, 3, 2]
+    patches = decoded(labels.files["eval"])
+    for name in ("s1", "s2", "label"):
+        got = np.concatenate([batch[name] for batch in batches])
+        np.testing.assert_array_equal(got, np.stack([getattr(patch, name) for patch in patches]))
+    assert np.isnan(batches[0]["s1"]).any()
+
+
+def test_sensor_that_is_not_asked_for_is_not_parsed(labels):
+    dataset = input_pipeline.eval_dataset(labels.files["eval"], num_bands={"s2": 12}, with_label=False, batch_size=3)
+    assert set(dataset.element_spec) == {"s2"}
+
+
+def test_training_batches_are_full_endless_and_each_round_sees_a_patch_once(labels):
+    batches = take(make(labels, batch_size=12), 6)
+    assert all(batch["s1"].shape == (12, 32, 32, 2) for batch in batches)
+    means = [np.nanmean(batch["s2"], axis=(1, 2, 3)) for batch in batches]
+    for first, second in zip(means[::2], means[1::2], strict=True):
+        assert len(np.unique(np.concatenate([first, second]))) == 24
+    assert not np.array_equal(means[0], means[2])
+
+
+def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
+    one, two, other = (take(make(labels, augment=True, seed=seed), 3) for seed in (3, 3, 4))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a["s2"], b["s2"])
+    assert not np.array_equal(one[0]["label"], other[0]["label"])
+
+
+def test_fewer_examples_than_a_batch_is_an_error_not_an_endless_wait(labels):
+    with pytest.raises(ValueError, match="at least one batch of 25 examples, got 24 in 2 files"):
+        make(labels, batch_size=25)
+    with pytest.raises(ValueError, match="at least one file, got none"):
+        input_pipeline.eval_dataset([], num_bands=NUM_BANDS, with_label=False, batch_size=2)

@@ -1,0 +1,45 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).with_name("replica_parity_worker.py")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("parity") / "results.npz"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, str(WORKER), str(path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.load(path)
+
+
+def relative_difference(one, two):
+    return float(np.abs(one - two).max() / np.abs(one).max())
+
+
+# The ResNet with synchronized batch normalization sums over thousands of pixels in another order: hence its 1e-4.
+@pytest.mark.parametrize(
+    ("case", "tolerance"),
+    [("contrastive_without_batch_norm", 1e-5), ("masked_crossentropy", 1e-5), ("contrastive_small", 1e-4)],
+)
+def test_two_replicas_take_the_step_of_one(results, case, tolerance):
+    assert results["num_replicas"] == 2
+    one, two = (
+        {key: results[f"{case}/{name}/{key}"] for key in ("loss", "gradient", "weights")} for name in ("one", "two")
+    )
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert np.abs(one["gradient"]).max() > 1e-3
+    assert relative_difference(one["gradient"], two["gradient"]) < tolerance
+    assert relative_difference(one["weights"], two["weights"]) < tolerance
+
+
+def test_batch_statistics_are_those_of_the_global_batch(results):
+    one, two = (results[f"contrastive_small/{name}/moving_statistics"] for name in ("one", "two"))
+    assert one.size > 100
+    assert relative_difference(one, two) < 1e-5

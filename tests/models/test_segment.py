@@ -1,0 +1,76 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from models import export, metrics, segment
+from models.config import EncoderConfig, SegmentConfig
+from models.input_pipeline import eval_dataset
+
+SMALL = EncoderConfig(backbone="small", embedding_dim=32)
+
+
+def water(**changes):
+    return SegmentConfig(**({"sensors": ("s1",), "label_schema": "water", "encoder": SMALL, "num_steps": 1} | changes))
+
+
+def test_loss_falls_clearly(segmented):
+    losses = [loss for _, _, loss in segmented.steps]
+    assert len(losses) == 20
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
+
+
+def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented, labels):
+    model = export.load_segmenter(segmented.dir)
+    cm = np.zeros((2, 2), np.int64)
+    for batch in eval_dataset(labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3):
+        predicted = model({"s1": batch["s1"], "s2": batch["s2"]})["label"].numpy()
+        cm += metrics.confusion_matrix(batch["label"].numpy(), predicted, 2)
+    assert segmented.metrics["mean_iou"] == pytest.approx(metrics.mean_iou(cm), abs=1e-3)
+    assert segmented.metrics["iou/water"] == pytest.approx(metrics.iou_per_class(cm)[1], abs=1e-3)
+    assert segmented.metrics["f1/dry"] == pytest.approx(metrics.f1_per_class(cm)[0], abs=1e-3)
+    assert np.isfinite(segmented.metrics["loss"])
+
+
+def test_pretrained_encoder_keeps_its_weights_and_its_normalization(pretrained, labels):
+    config = water()
+    model = segment.build_segmenter(config, labels.manifest, pretrained.dir)
+    encoder = export.load_encoders(pretrained.dir)["s1"]
+    assert model.encoders["s1"].mean == encoder.mean
+    assert encoder.mean != tuple(entry.mean for entry in labels.manifest.s1_statistics)
+    for got, expected in zip(model.encoders["s1"].get_weights(), encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_encoder_from_scratch_takes_the_statistics_of_the_labelled_shards(labels):
+    model = segment.build_segmenter(water(), labels.manifest, None)
+    assert model.encoders["s1"].mean == tuple(entry.mean for entry in labels.manifest.s1_statistics)
+
+
+def test_encoder_of_other_bands_or_architecture_is_refused(pretrained, labels):
+    swapped = dataclasses.replace(labels.manifest, s1_bands=("VH", "VV"))
+    with pytest.raises(ValueError, match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)"):
+        segment.build_segmenter(water(), swapped, pretrained.dir)
+    with pytest.raises(ValueError, match=r"encoder\.backbone is 'resnet18', the encoder's 'small'"):
+        segment.build_segmenter(water(encoder=EncoderConfig(backbone="resnet18")), labels.manifest, pretrained.dir)
+    with pytest.raises(ValueError, match="multiple of the stride 16, got 40"):
+        segment.build_segmenter(water(), dataclasses.replace(labels.manifest, patch_size_px=40), pretrained.dir)
+
+
+def test_directory_without_an_encoder_is_refused(labels, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"s1_encoder\.keras"):
+        segment.build_segmenter(water(), labels.manifest, str(tmp_path))
+
+
+def test_shards_of_another_schema_are_refused(labels, tmp_path):
+    config = water(label_schema="dynamic_world")
+    with pytest.raises(ValueError, match="label_schema is 'dynamic_world', but the shards hold 'water'"):
+        segment.run_segmentation(
+            config, labels.manifest, labels.files["train"], labels.files["eval"], str(tmp_path), str(tmp_path), None
+        )
+
+
+def test_label_is_ignored_where_no_input_sensor_has_data():
+    label = np.array([[[0, 1], [255, 1]]], np.uint8)
+    valid_mask = np.array([[[[1.0], [0.0]], [[1.0], [1.0]]]], np.float32)
+    np.testing.assert_array_equal(segment.mask_label(label, valid_mask), [[[0, 255], [255, 1]]])

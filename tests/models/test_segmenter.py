@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+
+from models.encoders import SensorEncoder
+from models.segmenter import Segmenter
+
+CHANNELS = (16, 16, 8, 8)
+
+
+def encoder(sensor):
+    bands = ("VV", "VH") if sensor == "s1" else ("B2", "B3", "B4")
+    mean, std = ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    return SensorEncoder(sensor=sensor, bands=bands, mean=mean, std=std, backbone="small")
+
+
+def pixels(height=32, width=48):
+    rng = np.random.default_rng(0)
+    return {
+        "s1": rng.normal(-14.0, 4.0, (1, height, width, 2)).astype(np.float32),
+        "s2": rng.uniform(0.01, 0.5, (1, height, width, 3)).astype(np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def both():
+    keras.utils.set_random_seed(0)
+    encoders = {sensor: encoder(sensor) for sensor in ("s1", "s2")}
+    return Segmenter(encoders=encoders, num_classes=4, decoder_channels=CHANNELS)
+
+
+def test_label_is_the_most_probable_class_and_255_where_no_sensor_has_data(both):
+    batch = pixels()
+    batch["s1"][0, :10] = np.nan
+    batch["s2"][0, :, :20] = np.nan
+    outputs = {name: tensor.numpy() for name, tensor in both(batch).items()}
+    expected = outputs["probabilities"].argmax(-1)
+    expected[0, :10, :20] = 255
+    np.testing.assert_array_equal(outputs["label"], expected)
+    assert outputs["label"].dtype == np.int32
+    assert outputs["valid_mask"].sum() == 32 * 48 - 10 * 20
+    np.testing.assert_allclose(outputs["probabilities"].sum(-1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+def test_one_sensor_alone_works_and_survives_saving_exactly(sensor, tmp_path):
+    keras.utils.set_random_seed(1)
+    model = Segmenter(encoders={sensor: encoder(sensor)}, num_classes=2, decoder_channels=(64, *CHANNELS))
+    model.save(tmp_path / "segmenter.keras")
+    loaded = keras.saving.load_model(tmp_path / "segmenter.keras")
+    assert loaded.sensors == (sensor,)
+    batch = {sensor: pixels()[sensor]}
+    outputs, reloaded = model(batch), loaded(batch)
+    assert outputs["logits"].shape == (1, 32, 48, 2)
+    for name, expected in outputs.items():
+        np.testing.assert_array_equal(reloaded[name], expected)
+
+
+def test_single_pixel_reaches_its_own_logits_through_the_full_resolution_skip(both):
+    batch = pixels()
+    changed = {sensor: tensor.copy() for sensor, tensor in batch.items()}
+    changed["s2"][0, 17, 21] = 0.9
+    difference = np.abs(both(batch)["logits"].numpy() - both(changed)["logits"].numpy()).max(-1)[0]
+    # Far away only the blurred path through the encoder is left; at the pixel the direct one is added.
+    assert difference[17, 21] > 3 * np.median(difference)
+
+
+def test_too_few_decoder_channels_are_refused():
+    with pytest.raises(ValueError, match="at least 4 values"):
+        Segmenter(encoders={"s1": encoder("s1")}, num_classes=2, decoder_channels=(8, 8, 8))
