@@ -6,6 +6,7 @@ and by the TFX adapters, since configs cross the TFX boundary as JSON.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -81,14 +82,20 @@ def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> 
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
-        return from_dict(cls, apply_overrides(values or {}, overrides))
+        return from_dict(cls, apply_overrides({} if values is None else values, overrides))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `values` with each `a.b=c` set; `c` is read as YAML, a number names a position in a list."""
-    result = json.loads(json.dumps(values))
+    """A copy of `values` with each `a.b=c` set; `c` is read as YAML, a number names a position in a list.
+
+    Raises:
+        SettingsError: `values` is no mapping, or an override has no value, is not YAML or leads nowhere.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"expected a mapping, got {type(values).__name__} {values!r}")
+    result = copy.deepcopy(dict(values))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -99,7 +106,11 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             node = node[_index(node, name, key)] if isinstance(node, list) else node.setdefault(name, {})
             if not isinstance(node, (dict, list)):
                 raise SettingsError(f"--set {key}: {name!r} is a value, not a group of settings")
-        node[_index(node, last, key) if isinstance(node, list) else last] = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"--set {key}: not valid YAML: {' '.join(str(error).split())}") from error
+        node[_index(node, last, key) if isinstance(node, list) else last] = value
     return result
 
 
