@@ -164,7 +164,8 @@ def decode(serialized: bytes) -> PairedPatch:
     """
     feature = tf.train.Example.FromString(serialized).features.feature
     names = {field.name for field in dataclasses.fields(PairedPatch)} - {"s1", "s2"}
-    missing = [name for name in sorted(names | {"s1", "s2", "label", "height", "width"}) if name not in feature]
+    # Also what this function does not need: a reader of the contract (TFDV, a trainer) would miss it later.
+    missing = [name for name in sorted(feature_spec(1, 1)) if name not in feature]
     if missing:
         raise ValueError(f"tf.Example lacks the features {missing}")
     values: dict[str, Any] = {name: _scalar(feature[name]) for name in names}
