@@ -1,0 +1,88 @@
+"""The manifest: what is written is what is read, and what is no manifest says so."""
+
+import dataclasses
+import json
+
+import pytest
+
+from beam_jobs.contracts import manifest
+from beam_jobs.contracts.settings import SettingsError
+
+
+def statistics(band: str, unit: str, mean: float) -> manifest.BandStatistics:
+    return manifest.BandStatistics(
+        band=band, unit=unit, num_pixels=4711, mean=mean, std=3.25, p02=mean - 5, p50=mean + 0.5, p98=mean + 6
+    )
+
+
+@pytest.fixture
+def document() -> manifest.Manifest:
+    return manifest.Manifest(
+        kind="labels",
+        span=3,
+        version=14,
+        patch_size_px=96,
+        pixel_size_m=20.0,
+        s1_bands=("VH", "VV"),
+        s2_bands=("B4", "B8A"),
+        s2_processing_level="L1C",
+        label_schema="water",
+        num_examples={"train": 5, "eval": 2, "test": 1},
+        num_pixels_per_class={"train": {"0": 10, "255": 3}},
+        num_rejected={"cloudy": 7},
+        shards={"train/part-00000-of-00001.tfrecord.gz": manifest.ShardEntry(num_examples=5, num_bytes=9, sha256="ab")},
+        s1_statistics=(statistics("VH", "dB", -19.5), statistics("VV", "dB", -11.25)),
+        s2_statistics=(statistics("B4", "reflectance", 0.12), statistics("B8A", "reflectance", 0.31)),
+        config={"patch": {"size_px": 96}, "list": [1, 2.5, None, "x"]},
+        config_sha256="c" * 64,
+        source_sha256="d" * 64,
+        code_version="0.1.0",
+    )
+
+
+def test_json_round_trip_gives_an_equal_manifest(document):
+    assert manifest.from_json(document.to_json()) == document
+
+
+def test_a_manifest_of_pairs_has_no_label_schema(document):
+    pairs = dataclasses.replace(document, kind="pairs", label_schema=None, num_pixels_per_class={})
+    assert manifest.from_json(pairs.to_json()) == pairs
+
+
+def test_the_hash_depends_on_every_field(document):
+    changed = {"span": 4, "code_version": "0.1.1", "num_rejected": {"cloudy": 8}, "s1_bands": ("VV", "VH")}
+    hashes = {dataclasses.replace(document, **{name: value}).sha256 for name, value in changed.items()}
+    assert len(hashes | {document.sha256}) == len(changed) + 1
+    assert manifest.from_json(document.to_json()).sha256 == document.sha256
+
+
+def test_reading_finds_the_manifest_of_a_version(document, tmp_path):
+    (tmp_path / "manifest.json").write_text(document.to_json())
+    assert manifest.read(tmp_path) == document
+
+
+def test_a_directory_without_manifest_is_no_finished_version(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished version"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "manifest: manifest format 2 is not the supported 1"),
+        ({"colour": "red"}, "manifest.colour: unknown key"),
+        ({"span": "3"}, "manifest.span: expected int, got str '3'"),
+        ({"num_examples": {"train": "many"}}, "manifest.num_examples.train: expected int"),
+    ],
+)
+def test_a_manifest_that_breaks_the_format_is_refused_with_the_key(document, change, message):
+    values = {**json.loads(document.to_json()), **change}
+    with pytest.raises(SettingsError, match=message):
+        manifest.from_json(json.dumps(values))
+
+
+def test_a_missing_key_is_named(document):
+    values = json.loads(document.to_json())
+    del values["s2_statistics"][1]["std"]
+    with pytest.raises(SettingsError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"):
+        manifest.from_json(json.dumps(values))
