@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from models.encoders import SensorEncoder
+from models.config import Precision
+from models.encoders import SensorEncoder, with_precision
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -95,3 +96,9 @@ def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int
         for sensor, encoder in encoders.items()
     }
     return DualEncoder(encoders=encoders, heads=heads, name="dual_encoder")
+
+
+def with_dual_precision(model: DualEncoder, precision: Precision) -> DualEncoder:
+    """`model` with that dtype policy in its encoders, with the same weights; heads are float32 always."""
+    encoders = {sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()}
+    return DualEncoder(encoders=encoders, heads=model.heads, name=model.name)

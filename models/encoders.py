@@ -144,7 +144,9 @@ def build_encoder(
 
 
 def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncoder:
-    """A copy of `encoder` with the same weights and another dtype policy."""
+    """The encoder itself when it has that dtype policy, else a copy with the same (float32) weights that has."""
+    if encoder.precision == precision:
+        return encoder
     copy = SensorEncoder.from_config({**encoder.get_config(), "precision": precision})
     copy.set_weights(encoder.get_weights())
     return copy

@@ -8,7 +8,7 @@ Input: trained Keras models. Output: the published model contract: `serving_defa
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,49 +158,49 @@ def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
         ValueError: the card names a task this function does not know.
     """
     card = card_lib.read_card(saved_model_dir)
-    loaded = tf.saved_model.load(saved_model_dir).signatures
     compare = {"segmentation": _compare_segmenter, "pretraining": _compare_encoders}.get(card["task"])
     if compare is None:
         raise ValueError(
             f"{saved_model_dir}: the card's task must be segmentation or pretraining, got {card['task']!r}"
         )
     rng = np.random.default_rng(0)
-    sizes = [(rows * card["stride"], columns * card["stride"]) for rows, columns in COMPARED_SIZES_IN_STRIDES]
-    num_bands: dict[Sensor, int] = {sensor: len(entry["bands"]) for sensor, entry in card["inputs"].items()}
-    comparisons = []
-    for height, width in sizes:
-        pixels = {sensor: _random_pixels(rng, sensor, height, width, num) for sensor, num in num_bands.items()}
-        comparisons += compare(saved_model_dir, loaded, pixels)
-    return comparisons
+    batches = [
+        {
+            sensor: _random_pixels(rng, sensor, rows * card["stride"], columns * card["stride"], len(entry["bands"]))
+            for sensor, entry in card["inputs"].items()
+        }
+        for rows, columns in COMPARED_SIZES_IN_STRIDES
+    ]
+    return compare(saved_model_dir, tf.saved_model.load(saved_model_dir).signatures, batches)
 
 
 def _compare_segmenter(
-    saved_model_dir: str, loaded: Mapping[str, Any], pixels: Mapping[Sensor, FloatArray]
+    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
 ) -> list[SignatureComparison]:
     model = load_segmenter(saved_model_dir)
-    tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
-    examples = tf.constant(warmup.encode_examples(pixels))
-    # What was stored is rounded, so the Keras model must see what the codec gives back, not the original values.
-    stored = parse_examples(examples, {sensor: values.shape[-1] for sensor, values in pixels.items()})
-    return [
-        _compare("serving_default", loaded, tensors, signatures.segment(model, tensors)),
-        _compare("serve_examples", loaded, {"examples": examples}, signatures.segment(model, stored)),
-    ]
+    comparisons = []
+    for pixels in batches:
+        tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
+        examples = tf.constant(warmup.encode_examples(pixels))
+        # What was stored is rounded, so the Keras model must see what the codec gives back, not the original values.
+        stored = parse_examples(examples, {sensor: values.shape[-1] for sensor, values in pixels.items()})
+        expected = signatures.segment(model, tensors)
+        comparisons.append(_compare("serving_default", loaded, tensors, expected))
+        expected = signatures.segment(model, stored)
+        comparisons.append(_compare("serve_examples", loaded, {"examples": examples}, expected))
+    return comparisons
 
 
 def _compare_encoders(
-    saved_model_dir: str, loaded: Mapping[str, Any], pixels: Mapping[Sensor, FloatArray]
+    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
 ) -> list[SignatureComparison]:
     encoders, heads = load_encoders(saved_model_dir), load_heads(saved_model_dir)
-    return [
-        _compare(
-            f"embed_{sensor}",
-            loaded,
-            {sensor: tf.constant(values)},
-            signatures.embed(encoders[sensor], heads[sensor], tf.constant(values)),
-        )
-        for sensor, values in pixels.items()
-    ]
+    comparisons = []
+    for pixels in batches:
+        for sensor, values in pixels.items():
+            expected = signatures.embed(encoders[sensor], heads[sensor], tf.constant(values))
+            comparisons.append(_compare(f"embed_{sensor}", loaded, {sensor: tf.constant(values)}, expected))
+    return comparisons
 
 
 def _compare(

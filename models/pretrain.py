@@ -16,7 +16,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
 from models import export, input_pipeline, training
 from models.config import PretrainConfig
-from models.dual_encoder import DualEncoder, build_dual_encoder
+from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
 from models.losses import NTXentLoss
 
@@ -86,6 +86,9 @@ def run_pretraining(
         log_dir=log_dir,
         on_step=on_step,
     )
+    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
+    # after the change, so that the metrics are those of the published model.
+    model = with_dual_precision(model, "float32")
     metrics = {"train_loss": train_loss, **evaluate(model, eval_set.take(config.num_eval_batches), loss)}
     training.write_metrics(log_dir, config.num_steps, metrics)
     export.export_encoder(model, output_dir, config=config, manifest=manifest, metrics=metrics)

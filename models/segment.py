@@ -19,7 +19,7 @@ from models import export, input_pipeline, metrics, training
 from models.config import SegmentConfig
 from models.encoders import SensorEncoder, build_encoder, with_precision
 from models.losses import MaskedCrossentropy
-from models.segmenter import Segmenter
+from models.segmenter import Segmenter, with_segmenter_precision
 
 
 def run_segmentation(
@@ -92,6 +92,8 @@ def run_segmentation(
         log_dir=log_dir,
         on_step=on_step,
     )
+    # Published in float32 whatever it was trained in, and evaluated after the change; see `run_pretraining`.
+    model = with_segmenter_precision(model, "float32")
     scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
     training.write_metrics(log_dir, config.num_steps, scores)
     export.export_segmenter(model, output_dir, config=config, manifest=manifest, metrics=scores)

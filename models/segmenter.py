@@ -13,7 +13,7 @@ import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.config import Precision
-from models.encoders import SensorEncoder, synchronize_batch_norm
+from models.encoders import SensorEncoder, synchronize_batch_norm, with_precision
 from models.layers import LabelOutput, dtype_policy
 
 
@@ -101,6 +101,21 @@ class Segmenter(keras.Model):
         """Inverse of `get_config`."""
         encoders = {s: keras.saving.deserialize_keras_object(m, custom_objects) for s, m in config["encoders"].items()}
         return cls(**{**config, "encoders": encoders})
+
+
+def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmenter:
+    """The segmenter itself when it has that dtype policy, else a copy with the same (float32) weights that has."""
+    if model.precision == precision:
+        return model
+    copy = Segmenter(
+        encoders={sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()},
+        num_classes=model.num_classes,
+        decoder_channels=model.decoder_channels,
+        precision=precision,
+        name=model.name,
+    )
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _concatenate(tensors: list[Any], name: str) -> Any:

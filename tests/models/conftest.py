@@ -36,6 +36,7 @@ def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
         num_steps=20,
         global_batch_size=8,
         optimizer=OptimizerConfig(learning_rate=1e-3),
+        precision="mixed_bfloat16",
     )
     steps: list[tuple[int, int, float]] = []
     metrics = pretrain.run_pretraining(

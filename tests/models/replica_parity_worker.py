@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from models import training
-from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder
 from models.losses import MaskedCrossentropy, NTXentLoss
 
@@ -32,25 +31,22 @@ def contrastive_without_batch_norm(rng):
     return batch, build, contrastive_loss
 
 
-def contrastive_small(rng):
-    size = 32
-    batch = {
-        "s1": rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, size, size, 2)).astype(np.float32),
-        "s2": rng.uniform(0.0, 0.5, (GLOBAL_BATCH_SIZE, size, size, 3)).astype(np.float32),
-    }
+def contrastive_resnet(rng):
+    """A real encoder, with synchronized batch normalization, against fixed embeddings of the other sensor."""
+    pixels = rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32)
     # No data on the first replica only: its batch statistics must still be the global ones.
-    batch["s1"][: GLOBAL_BATCH_SIZE // 2, : size // 2] = np.nan
+    pixels[: GLOBAL_BATCH_SIZE // 2, :16] = np.nan
+    other = rng.normal(size=(GLOBAL_BATCH_SIZE, 128)).astype(np.float32)
+    batch = {"pixels": pixels, "s2": other / np.linalg.norm(other, axis=-1, keepdims=True)}
 
     def build():
-        encoders = {
-            "s1": SensorEncoder(sensor="s1", bands=("VV", "VH"), mean=(-12, -12), std=(4, 4), backbone="small"),
-            "s2": SensorEncoder(
-                sensor="s2", bands=("B2", "B3", "B4"), mean=(0.2,) * 3, std=(0.1,) * 3, backbone="small"
-            ),
-        }
-        return build_dual_encoder(encoders, 8)
+        encoder = SensorEncoder(sensor="s1", bands=("VV", "VH"), mean=(-12, -12), std=(4, 4), backbone="small")
+        return keras.Model(encoder.input, keras.layers.UnitNormalization()(encoder.output["pooled"]))
 
-    return batch, build, contrastive_loss
+    def compute_loss(model, b):
+        return NTXentLoss(0.2)(model(b["pixels"], training=True), b["s2"])
+
+    return batch, build, compute_loss
 
 
 def contrastive_loss(model, batch):
@@ -100,7 +96,7 @@ def main(path):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = training.get_strategy()
     results = {"num_replicas": mirrored.num_replicas_in_sync}
-    for case in (contrastive_without_batch_norm, masked_crossentropy, contrastive_small):
+    for case in (contrastive_without_batch_norm, masked_crossentropy, contrastive_resnet):
         for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
             arguments = case(np.random.default_rng(0))
             for key, value in train(strategy, *arguments).items():

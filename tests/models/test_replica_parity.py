@@ -26,7 +26,7 @@ def relative_difference(one, two):
 # The ResNet with synchronized batch normalization sums over thousands of pixels in another order: hence its 1e-4.
 @pytest.mark.parametrize(
     ("case", "tolerance"),
-    [("contrastive_without_batch_norm", 1e-5), ("masked_crossentropy", 1e-5), ("contrastive_small", 1e-4)],
+    [("contrastive_without_batch_norm", 1e-5), ("masked_crossentropy", 1e-5), ("contrastive_resnet", 1e-4)],
 )
 def test_two_replicas_take_the_step_of_one(results, case, tolerance):
     assert results["num_replicas"] == 2
@@ -40,6 +40,6 @@ def test_two_replicas_take_the_step_of_one(results, case, tolerance):
 
 
 def test_batch_statistics_are_those_of_the_global_batch(results):
-    one, two = (results[f"contrastive_small/{name}/moving_statistics"] for name in ("one", "two"))
+    one, two = (results[f"contrastive_resnet/{name}/moving_statistics"] for name in ("one", "two"))
     assert one.size > 100
     assert relative_difference(one, two) < 1e-5

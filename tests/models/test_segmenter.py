@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from models.encoders import SensorEncoder
-from models.segmenter import Segmenter
+from models.segmenter import Segmenter, with_segmenter_precision
 
 CHANNELS = (16, 16, 8, 8)
 
@@ -68,3 +68,14 @@ def test_single_pixel_reaches_its_own_logits_through_the_full_resolution_skip(bo
 def test_too_few_decoder_channels_are_refused():
     with pytest.raises(ValueError, match="at least 4 values"):
         Segmenter(encoders={"s1": encoder("s1")}, num_classes=2, decoder_channels=(8, 8, 8))
+
+
+def test_precision_can_be_changed_under_the_same_weights(both):
+    mixed = with_segmenter_precision(both, "mixed_bfloat16")
+    assert mixed.encoders["s1"].precision == mixed.precision == "mixed_bfloat16"
+    batch = pixels()
+    expected, rough = both(batch)["logits"].numpy(), mixed(batch)["logits"].numpy()
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - expected).max() < 0.1 * np.abs(expected).max()
+    again = with_segmenter_precision(mixed, "float32")
+    np.testing.assert_array_equal(again(batch)["logits"], expected)
