@@ -20,7 +20,8 @@ from beam_jobs.contracts import settings
 from pipeline.config import RunConfig, load_run_config
 from pipeline.console import RunProgress, silence_absl, silence_libraries
 
-console = Console()
+# Without a terminal rich assumes 80 columns, which folds the tables.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def _config_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,6 +30,8 @@ IGNORE_COLOR = "#d0d0d0"
 TRUE_COLOR = ("B4", "B3", "B2")
 GAMMA = 0.8
 """Lifts the dark end a little, where land is."""
+MAX_OVER_MEDIAN = 4.0
+"""White of the optical image is at most this many times the brightest band's median reflectance."""
 _MODEL_KEY = "Source"
 """PNG text field that names the model drawn, so that an unchanged model is not drawn again."""
 
@@ -155,7 +157,11 @@ def optical_image(s2: records.FloatArray, manifest: Manifest) -> RGB:
     """True colour of `s2` reflectance [H, W, C], one stretch for all three bands so that colours keep their hue."""
     channels = _color_channels(manifest)
     low = min(manifest.s2_statistics[i].p02 for i in channels)
-    high = max(manifest.s2_statistics[i].p98 for i in channels)
+    # Clouds lift the 98th percentile far above land, which would leave land black: they may saturate instead.
+    high = min(
+        max(manifest.s2_statistics[i].p98 for i in channels),
+        MAX_OVER_MEDIAN * max(manifest.s2_statistics[i].p50 for i in channels),
+    )
     picked = s2[..., channels]
     return _with_nodata(_stretch(picked, low, high) ** GAMMA, np.isfinite(picked).all(axis=-1))
 

@@ -6,17 +6,22 @@ RunConfig and RunResults -> rich renderables. Called at the end of `run` and by 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.labels import get_schema
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
 from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
+
+MAX_ANOMALIES = 8
+MAX_ANOMALY_CHARS = 200
 
 
 def render_report(config: RunConfig, results: RunResults) -> Iterator[RenderableType]:
@@ -24,8 +29,8 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield _data_table(results.data)
     yield from _anomaly_lines(results.data)
     yield _training_table(results)
-    for task in results.tasks:
-        yield _task_table(task)
+    for settings, task in zip(config.tasks, results.tasks, strict=True):
+        yield _task_table(task, get_schema(settings.label.schema).class_names)
         yield from _failure_lines(task)
     yield _place_table(config, results)
 
@@ -55,13 +60,15 @@ def _data_table(data: tuple[DataResult, ...]) -> Table:
 
 def _anomaly_lines(data: tuple[DataResult, ...]) -> Iterator[RenderableType]:
     lines = [
-        f"  {item.name}, {split}: {escape(line)}"
+        f"  {item.name}, {split}: {escape(shorten(line, MAX_ANOMALY_CHARS, placeholder=' ...'))}"
         for item in data
         for split, split_lines in item.anomalies.items()
         for line in split_lines
     ]
     yield "[bold]Anomalies[/bold] (ExampleValidator): " + (f"{len(lines)}" if lines else "none")
-    yield from lines
+    yield from lines[:MAX_ANOMALIES]
+    if len(lines) > MAX_ANOMALIES:
+        yield f"  and {len(lines) - MAX_ANOMALIES} more"
 
 
 def _training_table(results: RunResults) -> Table:
@@ -72,10 +79,13 @@ def _training_table(results: RunResults) -> Table:
         values = model.training
         # Per-class values are in the tables of the tasks; here one line a model is enough.
         scores = {
-            key: value for key, value in values.items() if key not in ("train_loss", "eval_loss") and "/" not in key
+            key: value
+            for key, value in values.items()
+            if key not in ("train_loss", "eval_loss", "loss") and "/" not in key
         }
         text = ", ".join(f"{key} {_short(value)}" for key, value in sorted(scores.items()))
-        table.add_row(model.name, number(values.get("train_loss")), number(values.get("eval_loss")), text)
+        eval_loss = values.get("eval_loss", values.get("loss"))
+        table.add_row(model.name, number(values.get("train_loss")), number(eval_loss), text)
     return table
 
 
@@ -83,13 +93,12 @@ def _short(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
 
 
-def _task_table(task: TaskResult) -> Table:
+def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
     table = Table(title=f"{task.name}: IoU on the test split", title_justify="left")
     table.add_column("class")
     for name in task.test:
         table.add_column("all" if name == OVERALL else name, justify="right")
-    metrics = sorted(task.test[OVERALL], key=lambda key: (key == "mean_iou", key))
-    for metric in metrics:
+    for metric in [*(f"iou/{name}" for name in class_names), "mean_iou"]:
         values = [number(values.get(metric)) for values in task.test.values()]
         is_mean = metric == "mean_iou"
         table.add_row(metric.removeprefix("iou/"), *values, style="bold" if is_mean else None)

@@ -107,9 +107,12 @@ def test_images_show_no_data_in_its_own_colour_and_classes_in_theirs(data):
 
 def test_optical_image_takes_the_visible_bands(data):
     bands = data.manifest.s2_bands
-    s2 = np.zeros((1, 1, len(bands)), np.float32)
-    s2[0, 0, bands.index("B4")] = max(item.p98 for item in data.manifest.s2_statistics)
-    assert pictures.optical_image(s2, data.manifest)[0, 0].argmax() == 0
+    s2 = np.full((1, 2, len(bands)), 0.01, np.float32)
+    s2[0, 0, bands.index("B4")] = s2[0, 1, bands.index("B2")] = 1.0
+    image = pictures.optical_image(s2, data.manifest)
+    assert image[0, 0].argmax() == 0
+    assert image[0, 1].argmax() == 2
+    assert image.max() == 1.0
 
 
 def test_figure_has_one_column_a_patch(data):
