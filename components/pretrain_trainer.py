@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 
 import tensorflow as tf
 from tfx import v1 as tfx
@@ -78,5 +78,5 @@ def list_files(patterns: list[str]) -> list[str]:
 def write_metrics(metrics: dict[str, float], model_run_dir: str) -> None:
     """Writes the final metrics beside the TensorBoard logs."""
     tf.io.gfile.makedirs(model_run_dir)
-    with tf.io.gfile.GFile(str(Path(model_run_dir) / METRICS_FILE), "w") as file:
+    with tf.io.gfile.GFile(os.path.join(model_run_dir, METRICS_FILE), "w") as file:
         file.write(json.dumps(metrics, indent=2, sort_keys=True) + "\n")

@@ -7,6 +7,7 @@ TFX are imported inside the verbs: so `--help` and bad settings answer at once, 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -103,6 +104,8 @@ def report(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: b
 
     def work() -> int:
         config = _load(config_path, overrides)
+        if not verbose:
+            silence_absl()
         return _report(config)
 
     _guarded(debug, work)
@@ -153,6 +156,7 @@ def _write_resolved(config: RunConfig) -> None:
     digest = settings.sha256(config)
     root = Path(config.root)
     root.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
     text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
     (root / "config.yaml").write_text(f"# sha256 {digest}\n{text}")
     console.print(f"[bold]{config.name}[/bold]: config {root / 'config.yaml'}, sha256 {digest[:12]}", highlight=False)

@@ -86,10 +86,8 @@ def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
     runs = store.get_contexts_by_type("pipeline_run")
     # One metadata file may hold several pipelines: a run is ours when its executions are also in our context.
     for run in sorted(runs, key=lambda context: context.id, reverse=True):
-        parents = store.get_parent_contexts_by_context(run.id)
-        executions = store.get_executions_by_context(run.id)
-        if pipeline.id in {parent.id for parent in parents} or not parents:
-            ordered = sorted(executions, key=lambda execution: execution.id)
+        ordered = sorted(store.get_executions_by_context(run.id), key=lambda execution: execution.id)
+        if ordered and pipeline.id in {context.id for context in store.get_contexts_by_execution(ordered[0].id)}:
             return RunRecord(components=tuple(_component(store, execution, pipeline_name) for execution in ordered))
     raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
 

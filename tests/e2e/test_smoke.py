@@ -1,0 +1,99 @@
+"""The whole job in fresh processes, twice: what a newcomer types, small."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.config import load_run_config
+from pipeline.run_record import read_last_run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = "pipeline/configs/smoke.yaml"
+MODELS = ("encoder", "flood", "landcover")
+
+
+def pipeline_command(*arguments, timeout=600):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.fixture(scope="module")
+def first_run(root):
+    return pipeline_command("run", "--config", CONFIG, "--set", f"root={root}")
+
+
+@pytest.fixture(scope="module")
+def second_run(first_run, root):
+    assert first_run.returncode == 0, first_run.stderr
+    return pipeline_command("run", "--config", CONFIG, "--set", f"root={root}")
+
+
+def published(root):
+    return {model: list((root / "serving" / model).glob("*/saved_model.pb")) for model in MODELS}
+
+
+@pytest.mark.e2e
+def test_first_run_publishes_three_whole_models_and_shows_them(first_run, root):
+    assert first_run.returncode == 0, first_run.stderr
+    for model, files in published(root).items():
+        (file,) = files
+        assets = file.parent / "assets.extra"
+        card = json.loads((assets / "model_card.json").read_text())
+        assert card["data_manifest_sha256"]
+        assert (assets / "tf_serving_warmup_requests").stat().st_size > 0
+        assert str(file.parent) in first_run.stdout, model
+    for task in ("flood", "landcover"):
+        with Image.open(root / "report" / f"{task}.png") as picture:
+            assert picture.width > 600
+            assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 50
+    assert "Traceback" not in first_run.stderr
+    assert "WARNING" not in first_run.stderr
+
+
+@pytest.mark.e2e
+def test_second_run_is_answered_by_the_cache_alone(second_run, root):
+    before = published(root)
+    assert second_run.returncode == 0, second_run.stderr
+    config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
+    record = read_last_run(config.metadata_path, config.name)
+    assert [item.component_id for item in record.components if not item.is_cached] == []
+    assert len(record.components) == 5 * 3 + 2 + 3 * 2
+    assert published(root) == before
+    assert all(len(files) == 1 for files in before.values())
+    for files in before.values():
+        assert str(files[0].parent) in second_run.stdout
+
+
+@pytest.mark.e2e
+def test_published_models_answer_as_their_keras_models(second_run, root):
+    checked = pipeline_command("serve-check", "--config", CONFIG, "--set", f"root={root}")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count(" ok ") == 12
+    assert "failed" not in checked.stdout
+
+
+@pytest.mark.e2e
+def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
+    raised = pipeline_command("run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999")
+    assert raised.returncode == 1
+    assert "landcover: not published: mean_iou is 0." in raised.stdout
+    assert "the config asks for at least 0.999" in raised.stdout
+    # What was published before stays in service.
+    assert all(len(files) == 1 for files in published(root).values())

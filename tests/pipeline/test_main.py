@@ -1,0 +1,59 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=REPOSITORY,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pretrain.num_step=3"], "pipeline/configs/smoke.yaml: pretrain.num_step: unknown key"),
+        (["tasks.0.label.schema=worldcover"], "tasks[0].label: schema 'worldcover' has gaps in its ids"),
+        (["root=s3://bucket/x"], "root: a local run needs a local folder, got 's3://bucket/x'"),
+    ],
+)
+def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
+    options = [item for override in overrides for item in ("--set", override)]
+    ended = command("run", "--config", "pipeline/configs/smoke.yaml", *options)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
+    catalog = tmp_path / "nowhere.ndjson"
+    ended = command(
+        "run",
+        "--config",
+        "pipeline/configs/smoke.yaml",
+        *("--set", f"root={tmp_path / 'root'}"),
+        *("--set", f"catalogs=[{{layout: stac, path: {catalog}}}]"),
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert str(catalog) in line
+    assert list(tmp_path.glob("root/**/manifest.json")) == []
+
+
+def test_debug_shows_the_traceback():
+    ended = command("run", "--config", "nowhere.yaml", "--debug")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "nowhere.yaml: cannot read the config: No such file or directory" in ended.stderr
