@@ -67,26 +67,15 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     pixel is, so no-data neither grows nor bleeds into values.
     """
     result = np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
-    for path, sources in _by_file(scene.bands, band_names).items():
-        names = list(sources)
-        with _open(path) as dataset:
-            indexes = [sources[name].index for name in names]
-            pixels, source_grid = _read_window(dataset, indexes, grid)
-            nodata = dataset.nodata
-        if pixels.size == 0:
-            continue
+    to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
+    for names, pixels, source_grid in _stored_planes(scene, band_names, grid):
         physical = (
-            radiometry.clean_backscatter_db(pixels, nodata)
+            radiometry.clean_backscatter_db(pixels, None)
             if scene.sensor == "s1"
-            else radiometry.dn_to_reflectance(pixels, nodata, scene.dn_offset or 0)
+            else radiometry.dn_to_reflectance(pixels, None, scene.dn_offset or 0)
         )
-        to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
-        on_grid = to_grid(physical, source_grid, grid)
-        for plane, name in zip(on_grid, names, strict=True):
+        for plane, name in zip(to_grid(physical, source_grid, grid), names, strict=True):
             result[..., band_names.index(name)] = plane
-    if scene.sensor == "s1" and len(band_names) > 1:
-        # One file per polarization: the fill value 0 shows itself only once all are side by side.
-        result[(result == 0.0).all(axis=-1)] = np.nan
     return result
 
 
@@ -147,6 +136,28 @@ def _by_file(bands: Mapping[str, BandSource], names: tuple[str, ...]) -> dict[st
     return files
 
 
+def _stored_planes(
+    scene: Scene, band_names: tuple[str, ...], grid: Grid
+) -> Iterator[tuple[list[str], FloatArray, resampling.Source]]:
+    """(band names, stored values float32 [C, h, w] with the files' own no-data as NaN, where they lie) per source grid.
+
+    Files on one grid come as one array: with a file per polarization, fill value 0 is told from a measured 0 dB only by
+    looking at all polarizations at once.
+    """
+    parts: dict[tuple[Any, ...], list[tuple[list[str], FloatArray]]] = {}
+    for path, sources in _by_file(scene.bands, band_names).items():
+        with _open(path) as dataset:
+            pixels, source_grid = _read_window(dataset, [source.index for source in sources.values()], grid)
+            values = pixels.astype(np.float32)
+            if dataset.nodata is not None:
+                values[values == np.float32(dataset.nodata)] = np.nan
+        if values.size:
+            parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
+    for (crs, transform, _), found in parts.items():
+        names = [name for part, _ in found for name in part]
+        yield names, np.concatenate([values for _, values in found]), (crs, transform)
+
+
 def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, BandSource], sensor: Sensor) -> None:
     """The file must have every band index, and its own band descriptions, if they name bands, must agree."""
     for name, source in sources.items():
@@ -166,7 +177,7 @@ def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, Ban
 def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
     if dataset.crs is None:
         raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
-    if scene.declared_crs is not None and CRS.from_string(scene.declared_crs) != dataset.crs:
+    if scene.declared_crs is not None and _parse_crs(scene.declared_crs, dataset.name) != dataset.crs:
         raise DataError(
             f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, the raster has {dataset.crs.to_string()}",
             "wrong_crs",
@@ -185,6 +196,13 @@ def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
     )
 
 
+def _parse_crs(text: str, file: str) -> CRS:
+    try:
+        return CRS.from_string(text)
+    except ValueError as error:
+        raise DataError(f"{file}: the CRS in its catalog, {text!r}, is none: {error}", "wrong_crs") from error
+
+
 def _degrees(bounds: tuple[float, ...]) -> str:
     return "lon {0:.3f} to {2:.3f}, lat {1:.3f} to {3:.3f}".format(*bounds)
 
@@ -192,13 +210,16 @@ def _degrees(bounds: tuple[float, ...]) -> str:
 def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
     """Stored values [C, h, w] of the whole scene, thinned out to at most SAMPLE_PX a side; no data as NaN.
 
-    Every block of the file is decoded on the way, so a truncated file shows itself here, before any patch is cut.
+    The last row is decoded at full size besides, so a truncated file shows itself here, before any patch is cut.
     """
     planes = []
     shape_px = None
     for path, sources in _by_file(scene.bands, band_names).items():
         with _open(path) as dataset:
             shape_px = shape_px or (min(dataset.height, SAMPLE_PX), min(dataset.width, SAMPLE_PX))
+            # The thinned-out read may skip rows, or take them from overviews, which can lie before the pixels.
+            last_row = Window(0, dataset.height - 1, dataset.width, 1)
+            dataset.read([source.index for source in sources.values()], window=last_row)
             for name, source in sources.items():
                 values = dataset.read(source.index, out_shape=shape_px).astype(np.float64)
                 if dataset.nodata is not None:

@@ -1,0 +1,117 @@
+"""Writes small, true rasters and the scenes that name them: content never constant, so that a wrong pixel shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.warp import transform_bounds
+from shapely.geometry import box, mapping
+
+from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.scenes import BandSource, Scene
+
+UTM = "EPSG:32633"
+XMIN, YMAX = 500_000.0, 5_000_000.0
+"""Upper left corner of the scenes: lon 15, lat 45.15, inside UTM zone 33."""
+
+
+def north_up(pixel_size: float = 10.0, x: float = XMIN, y: float = YMAX) -> Affine:
+    """Transform of a north-up raster with square pixels."""
+    return Affine(pixel_size, 0.0, x, 0.0, -pixel_size, y)
+
+
+def write_geotiff(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    transform: Affine | None = None,
+    crs: str | None = UTM,
+    nodata: float | None = None,
+    descriptions: Sequence[str] = (),
+    tags: dict[str, str] | None = None,
+) -> Path:
+    """A GeoTIFF of [C, H, W], uncompressed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=pixels.shape[0],
+        height=pixels.shape[1],
+        width=pixels.shape[2],
+        dtype=pixels.dtype,
+        crs=crs,
+        transform=transform or north_up(),
+        nodata=nodata,
+    ) as dataset:
+        dataset.write(pixels)
+        for index, text in enumerate(descriptions, start=1):
+            dataset.set_band_description(index, text)
+        dataset.update_tags(**(tags or {}))
+    return path
+
+
+def footprint(path: Path, crs: str = UTM) -> dict[str, Any]:
+    """Lon/lat polygon of a raster, as an item's geometry."""
+    with rasterio.open(path) as dataset:
+        return mapping(box(*transform_bounds(crs, "EPSG:4326", *dataset.bounds)))
+
+
+def backscatter(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """VV and VH in dB, float32 [2, H, W], about -25 to -5."""
+    rng = np.random.default_rng(seed)
+    return (rng.uniform(-18.0, -5.0, (2, height, width)) - np.array([0.0, 7.0])[:, None, None]).astype(np.float32)
+
+
+def digital_numbers(bands: int, height: int, width: int, seed: int = 0, offset: int = 0) -> np.ndarray:
+    """Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000; B10 of 13 bands is dark, as the air makes it."""
+    rng = np.random.default_rng(seed)
+    dn = rng.integers(200, 4000, (bands, height, width))
+    if bands == len(S2_L1C_BANDS):
+        dn[S2_L1C_BANDS.index("B10")] = rng.integers(5, 40, (height, width))
+    return (dn + offset).astype(np.uint16)
+
+
+def s1_scene(path: Path, pixels: np.ndarray, *, acquired_at: int = 1_600_000_000, **writing: Any) -> Scene:
+    """A Sentinel-1 scene over one file of VV, VH that is written first."""
+    crs = writing.get("crs", UTM)
+    write_geotiff(path, pixels, **writing)
+    return Scene(
+        scene_id=path.stem,
+        sensor="s1",
+        acquired_at=acquired_at,
+        orbit_state="descending",
+        footprint=footprint(path, crs or UTM),
+        bands={name: BandSource(path=str(path), index=i) for i, name in enumerate(("VV", "VH")[: len(pixels)], 1)},
+    )
+
+
+def s2_scene(
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    acquired_at: int = 1_600_007_200,
+    dn_offset: int | None = None,
+    cloud_fraction: float = math.nan,
+    **writing: Any,
+) -> Scene:
+    """A Sentinel-2 scene over one file: 13 bands are L1C, 12 are L2A."""
+    crs = writing.get("crs", UTM)
+    write_geotiff(path, pixels, **writing)
+    names = S2_L1C_BANDS if len(pixels) == len(S2_L1C_BANDS) else S2_L2A_BANDS
+    return Scene(
+        scene_id=path.stem,
+        sensor="s2",
+        acquired_at=acquired_at,
+        processing_level="L1C" if names == S2_L1C_BANDS else "L2A",
+        dn_offset=dn_offset,
+        cloud_fraction=cloud_fraction,
+        footprint=footprint(path, crs or UTM),
+        bands={name: BandSource(path=str(path), index=i) for i, name in enumerate(names[: len(pixels)], 1)},
+    )
