@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pystac
+import shapely
+from shapely.geometry import shape
 
-from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.bands import BANDS, S2_BASELINE_0400_DN_OFFSET, Sensor
 from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
@@ -84,7 +86,7 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     """
     try:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
-    except (pystac.STACError, KeyError, TypeError, ValueError) as error:
+    except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
     where = f"{catalog}: item {item.id}"
     constellation = str(item.properties.get("constellation", "")).lower()
@@ -95,21 +97,48 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     sensor = SENSOR_OF_CONSTELLATION[constellation]
     properties = item.properties
     orbit_state = str(properties.get("sat:orbit_state", "unknown")).lower()
-    cloud_cover = properties.get("eo:cloud_cover")
     return Scene(
         scene_id=item.id,
         sensor=sensor,
         acquired_at=int(item.datetime.timestamp()),
         orbit_state=orbit_state if orbit_state in ("ascending", "descending") else "unknown",  # type: ignore[arg-type]
         processing_level=_processing_level(properties, where) if sensor == "s2" else "",
-        footprint=item.geometry,
+        footprint=_footprint(item.geometry, where),
         declared_crs=_declared_crs(properties),
-        dn_offset=properties.get("terrapair:dn_offset"),
-        cloud_fraction=float("nan") if cloud_cover is None else float(cloud_cover) / 100.0,
+        dn_offset=_dn_offset(properties, where),
+        cloud_fraction=_cloud_fraction(properties, where),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
         cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent) if "cloud_mask" in item.assets else None,
     )
+
+
+def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The geometry, once it has an extent: pairing asks every scene for it."""
+    try:
+        empty = shape(geometry).is_empty
+    except (shapely.errors.ShapelyError, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: its geometry is not GeoJSON: {error}", "bad_item") from error
+    if empty:
+        raise DataError(f"{where}: its geometry is empty", "bad_item")
+    return geometry
+
+
+def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
+    offset = properties.get("terrapair:dn_offset")
+    # Products write it as -1000 (BOA_ADD_OFFSET); taken as that, it would be added instead of removed.
+    if offset not in (None, 0, S2_BASELINE_0400_DN_OFFSET):
+        raise DataError(f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item")
+    return None if offset is None else int(offset)
+
+
+def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
+    cover = properties.get("eo:cloud_cover")
+    if cover is None:
+        return float("nan")
+    if not isinstance(cover, (int, float)) or not 0 <= cover <= 100:
+        raise DataError(f"{where}: eo:cloud_cover must be 0-100, got {cover!r}", "bad_item")
+    return cover / 100.0
 
 
 def _declared_crs(properties: Mapping[str, Any]) -> str | None:
@@ -138,7 +167,10 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
             raise DataError(f"{where}: has neither an asset 'data' nor one per band of {sensor}", "missing_bands")
         return sources
     asset = item.assets["data"]
-    names = [band.get("name") for band in asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []]
+    listed = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    if not isinstance(listed, list) or not all(isinstance(band, Mapping) for band in listed):
+        raise DataError(f"{where}: asset 'data' must list its bands as objects, got {listed!r}", "unknown_band_order")
+    names = [str(band.get("name")) for band in listed]
     if not names:
         raise DataError(f"{where}: asset 'data' does not name its bands in order", "unknown_band_order")
     unknown = [name for name in names if name not in BANDS[sensor]]

@@ -1,0 +1,166 @@
+"""Scenes from STAC items: every field by hand, every broken item named in one line."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import BandSource, LabelSource, from_item
+
+CATALOG = Path("/data/exports/items.ndjson")
+POLYGON = {"type": "Polygon", "coordinates": [[[10.0, 45.0], [11.0, 45.0], [11.0, 46.0], [10.0, 46.0], [10.0, 45.0]]]}
+
+
+def item(**changes):
+    """A whole Sentinel-2 item; `changes` replace properties, or take them away when None."""
+    properties = {
+        "datetime": "2021-03-04T10:20:30Z",
+        "constellation": "Sentinel-2",
+        "processing:level": "L2A",
+        "eo:cloud_cover": 12.5,
+        "proj:code": "EPSG:32633",
+        "terrapair:dn_offset": 1000,
+    }
+    properties.update(changes)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "S2_x",
+        "geometry": copy.deepcopy(POLYGON),
+        "bbox": [10.0, 45.0, 11.0, 46.0],
+        "properties": {key: value for key, value in properties.items() if value is not None},
+        "links": [],
+        "assets": {
+            "data": {"href": "s2/x.tif", "bands": [{"name": "B4"}, {"name": "B2"}]},
+            "label": {"href": "/labels/x.tif", "terrapair:label_schema": "water", "terrapair:label_nodata": 9},
+            "cloud_mask": {"href": "s2/mask.tif"},
+        },
+    }
+
+
+def s1_item(**changes):
+    values = item(
+        **{"constellation": "sentinel-1", "processing:level": None, "sat:orbit_state": "Ascending", **changes}
+    )
+    values["assets"] = {"data": {"href": "s1.tif", "eo:bands": [{"name": "VV"}, {"name": "VH"}]}}
+    return values
+
+
+def test_a_sentinel_2_item_gives_its_scene():
+    scene = from_item(item(), CATALOG)
+    assert (scene.scene_id, scene.sensor, scene.processing_level) == ("S2_x", "s2", "L2A")
+    assert scene.acquired_at == 1614853230
+    assert (scene.cloud_fraction, scene.declared_crs, scene.dn_offset) == (0.125, "EPSG:32633", 1000)
+    assert scene.orbit_state == "unknown"
+    assert scene.bands == {
+        "B4": BandSource(path="/data/exports/s2/x.tif", index=1),
+        "B2": BandSource(path="/data/exports/s2/x.tif", index=2),
+    }
+    assert scene.label == LabelSource(path="/labels/x.tif", schema="water", nodata=9)
+    assert scene.cloud_mask == "/data/exports/s2/mask.tif"
+    assert scene.grid is None
+
+
+def test_a_sentinel_1_item_gives_its_scene():
+    scene = from_item(s1_item(), CATALOG)
+    assert (scene.sensor, scene.processing_level, scene.orbit_state) == ("s1", "", "ascending")
+    assert list(scene.bands) == ["VV", "VH"]
+    assert scene.label is None
+    assert scene.cloud_mask is None
+
+
+def test_what_is_not_declared_is_unknown():
+    without = {"eo:cloud_cover": None, "proj:code": None, "terrapair:dn_offset": None}
+    scene = from_item(item(**without), CATALOG)
+    assert math.isnan(scene.cloud_fraction)
+    assert (scene.declared_crs, scene.dn_offset) == (None, None)
+
+
+def test_the_older_proj_epsg_is_read_too():
+    assert from_item(item(**{"proj:code": None, "proj:epsg": 32719}), CATALOG).declared_crs == "EPSG:32719"
+
+
+def test_other_time_zones_become_utc():
+    assert from_item(item(datetime="2021-03-04T12:20:30+02:00"), CATALOG).acquired_at == 1614853230
+
+
+def test_one_asset_per_band_leaves_other_assets_aside():
+    values = item()
+    values["assets"] = {name: {"href": f"{name}.tif"} for name in ("B8A", "thumbnail", "B11", "VV")}
+    assert from_item(values, CATALOG).bands == {
+        "B8A": BandSource(path="/data/exports/B8A.tif", index=1),
+        "B11": BandSource(path="/data/exports/B11.tif", index=1),
+    }
+
+
+def test_the_item_is_left_as_it_was():
+    values = item()
+    before = copy.deepcopy(values)
+    from_item(values, CATALOG)
+    assert values["properties"] == before["properties"]
+    assert values["assets"] == before["assets"]
+
+
+def changed(path, value):
+    values = item()
+    node = values
+    for key in path[:-1]:
+        node = node[key]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "message"),
+    [
+        ({"type": "Feature", "id": "x"}, "bad_item", "not a STAC item"),
+        (changed(["type"], "Collection"), "bad_item", "not a STAC item"),
+        (changed(["assets"], ["a"]), "bad_item", "not a STAC item"),
+        (changed(["properties", "datetime"], "yesterday"), "bad_item", "not a STAC item"),
+        (changed(["properties", "constellation"], "landsat-8"), "bad_item", "got 'landsat-8'"),
+        (changed(["properties", "constellation"], None), "bad_item", "constellation must be"),
+        (
+            changed(["properties", "processing:level"], "L3"),
+            "bad_item",
+            "processing:level must be L1C or L2A, got 'L3'",
+        ),
+        (changed(["properties", "eo:cloud_cover"], "few"), "bad_item", "eo:cloud_cover must be 0-100, got 'few'"),
+        (changed(["properties", "eo:cloud_cover"], 101), "bad_item", "eo:cloud_cover must be 0-100, got 101"),
+        (changed(["properties", "terrapair:dn_offset"], -1000), "bad_item", "dn_offset must be 0 or 1000, got -1000"),
+        (changed(["properties", "terrapair:dn_offset"], "1000"), "bad_item", "dn_offset must be 0 or 1000, got '1000'"),
+        (changed(["geometry"], {"type": "Polygon"}), "bad_item", "geometry"),
+        (changed(["geometry"], {"type": "Polygon", "coordinates": []}), "bad_item", "geometry"),
+        (changed(["geometry", "coordinates"], [[["a", 1], [2, 3], [4, 5], ["a", 1]]]), "bad_item", "geometry"),
+        (changed(["assets", "data", "bands"], None), "unknown_band_order", "does not name its bands in order"),
+        (changed(["assets", "data", "bands"], [{"name": "B2"}, {"name": "B02"}]), "unknown_band_order", "B02"),
+        (changed(["assets", "data", "bands"], [{"name": "B2"}, {"name": "B2"}]), "unknown_band_order", "distinct"),
+        (changed(["assets", "data", "bands"], [{"name": "VV"}]), "unknown_band_order", "VV"),
+        (changed(["assets", "data", "bands"], ["B4", "B2"]), "unknown_band_order", "bands"),
+        (changed(["assets", "data"], None), "missing_bands", "neither an asset 'data' nor one per band of s2"),
+        (changed(["assets", "label", "terrapair:label_schema"], None), "bad_item", "lacks terrapair:label_schema"),
+    ],
+)
+def test_a_broken_item_is_named_with_catalog_and_rule(values, reason, message):
+    with pytest.raises(DataError) as error:
+        from_item(values, CATALOG)
+    assert str(error.value).startswith(f"{CATALOG}: ")
+    assert message in str(error.value)
+    assert error.value.reason == reason
+    assert "\n" not in str(error.value)
+
+
+def test_an_item_without_time_is_refused():
+    values = item(datetime=None, start_datetime="2021-01-01T00:00:00Z", end_datetime="2021-01-02T00:00:00Z")
+    values["properties"]["datetime"] = None
+    with pytest.raises(DataError, match="needs a datetime"):
+        from_item(values, CATALOG)
+
+
+def test_an_item_without_geometry_is_refused():
+    with pytest.raises(DataError, match="geometry"):
+        from_item(item() | {"geometry": None, "bbox": None}, CATALOG)
