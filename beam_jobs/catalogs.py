@@ -27,26 +27,26 @@ def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
     """The items of a catalog: newline-delimited STAC items, or one STAC ItemCollection.
 
     Raises:
-        DataError: the file is missing, empty or not JSON.
+        DataError: the file is missing, empty, not JSON, or holds something that is no item.
     """
     path = Path(path)
     try:
         with path.open() as lines:
-            first = lines.readline()
-            if not first.strip():
+            number, first = next(((n, line) for n, line in enumerate(lines, start=1) if line.strip()), (0, ""))
+            if not first:
                 raise DataError(f"{path}: the catalog is empty", "empty_catalog")
             # An ItemCollection that a person can read spans many lines.
-            collection = json.loads(first if _is_whole_json(first) else first + lines.read())
-            if collection.get("type") == "FeatureCollection":
-                yield from collection["features"]
+            head = json.loads(first if _is_whole_json(first) else first + lines.read())
+            if isinstance(head, dict) and head.get("type") == "FeatureCollection":
+                yield from _features(head, path)
                 return
-            yield collection
-            for number, line in enumerate(lines, start=2):
+            yield _as_item(head, path, number)
+            for line_number, line in enumerate(lines, start=number + 1):
                 if line.strip():
-                    yield _parse_line(line, path, number)
+                    yield _parse_line(line, path, line_number)
     except OSError as error:
         raise DataError(f"{path}: cannot read the catalog: {error.strerror}", "missing_file") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the catalog is not JSON: {error}", "bad_item") from error
 
 
@@ -128,8 +128,21 @@ def _is_whole_json(line: str) -> bool:
     return True
 
 
+def _features(collection: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    features = collection.get("features")
+    if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
+        raise DataError(f"{path}: an ItemCollection needs a list of items as its features", "bad_item")
+    return features
+
+
 def _parse_line(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
-        return dict(json.loads(line))
-    except (json.JSONDecodeError, ValueError) as error:
+        return _as_item(json.loads(line), path, number)
+    except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {number} is not JSON: {error}", "bad_item") from error
+
+
+def _as_item(value: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: line {number} is not a STAC item but a {type(value).__name__}", "bad_item")
+    return value
