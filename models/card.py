@@ -44,6 +44,7 @@ def make_card(
     label_schema: str | None,
 ) -> dict[str, Any]:
     """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null."""
+    # Units and bands travel with the model: a caller that sends power instead of dB gets no error, only wrong maps.
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
     return {
         "format_version": FORMAT_VERSION,
@@ -54,6 +55,7 @@ def make_card(
         "data_version": manifest.version,
         "config_sha256": settings.sha256(config),
         "config": settings.to_dict(config),
+        # JSON has no NaN; Python's own writer would emit one that other readers refuse.
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
         "label_schema": label_schema,
         "class_names": list(get_schema(label_schema).class_names) if label_schema else None,

@@ -146,6 +146,7 @@ class SegmentConfig:
             raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
         if not get_schema(self.label_schema).is_dense:
             raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
+        # One stage per halving of the encoder: stride 16 or 32.
         num_stages = 4 if self.encoder.backbone == "small" else 5
         if len(self.decoder_channels) < num_stages:
             raise ValueError(f"decoder_channels must hold at least {num_stages} values, got {self.decoder_channels}")

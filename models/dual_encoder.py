@@ -28,6 +28,7 @@ class ProjectionHead(keras.Model):
     """
 
     def __init__(self, *, features_dim: int, embedding_dim: int, **kwargs: Any) -> None:
+        # float32 by name: under mixed precision a unit vector would have only two to three good digits.
         pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
         hidden = keras.layers.Dense(features_dim, activation="relu", dtype="float32", name="hidden")(pooled)
         projected = keras.layers.Dense(embedding_dim, dtype="float32", name="projection")(hidden)
@@ -66,6 +67,7 @@ class DualEncoder(keras.Model):
         }
         outputs = {sensor: heads[sensor](encoders[sensor](inputs[sensor])["pooled"]) for sensor in SENSORS}
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        # Kept by sensor, since export publishes encoders and heads apart.
         self.encoders, self.heads = dict(encoders), dict(heads)
 
     def get_config(self) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class SensorEncoder(keras.Model):
             levels: dict[str, Any] = pyramid(normalized)
         deepest = list(levels)[-1]
         features = keras.layers.Activation("linear", dtype="float32", name="features")(levels[deepest])
+        # A cell half outside the swath counts half; one without data not at all.
         weights = keras.layers.AveragePooling2D(stride, dtype="float32", name="valid_fraction")(valid_mask)
         pooled = MaskedGlobalAveragePooling2D(name="pooled")(features, weights)
         outputs = {
@@ -99,6 +100,7 @@ class SensorEncoder(keras.Model):
             "pooled": pooled,
         }
         kwargs.setdefault("name", f"{sensor}_encoder")
+        # Outside of the policy: the model itself must take float32 pixels, and its ResNet casts them on entry.
         super().__init__(inputs=pixels, outputs=outputs, **kwargs)
         self.sensor, self.bands, self.backbone, self.precision = sensor, tuple(bands), backbone, precision
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
@@ -106,6 +108,7 @@ class SensorEncoder(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
+        # Not Keras' list of layers: the graph is rebuilt from these few values, whatever built it then.
         return {
             "sensor": self.sensor,
             "bands": self.bands,
@@ -171,6 +174,7 @@ def _build_pyramid(backbone: str, num_bands: int) -> keras.Model:
         include_rescaling=False,
         input_shape=(None, None, num_bands),
     )
+    # Here, not after loading: keras-cv does not keep the switch in its config.
     synchronize_batch_norm(resnet)
     outputs = {"P1": resnet.get_layer("conv1_relu").output}
     for index in range(len(stages["filters"])):

@@ -65,6 +65,7 @@ def export_segmenter(
         metrics=metrics,
         label_schema=config.label_schema,
     )
+    # Last: readers take a directory without a card for unfinished.
     card_lib.write_card(assets, card)
 
 
@@ -83,6 +84,7 @@ def export_encoder(
         dual_encoder.heads[sensor].save(f"{assets}/{sensor}_head.keras")
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
     archive = keras.export.ExportArchive()
+    # Heads are published too: `embedding` is what pairs are compared by, and what the encoder's probe measures.
     for sensor in SENSORS:
         archive.track(encoders[sensor])
         archive.track(heads[sensor])
@@ -211,6 +213,7 @@ def _compare(
         np.abs(np.asarray(outputs[name], np.float64) - np.asarray(expected[name], np.float64)).max()
         for name in expected
     ]
+    # np.max keeps NaN, which Python's max would drop depending on the order.
     largest = float(np.max(differences))
     return SignatureComparison(
         signature=signature,
@@ -224,6 +227,7 @@ def _random_pixels(rng: np.random.Generator, sensor: Sensor, height: int, width:
     """Two patches of plausible values with a no-data corner each; float32 [2, H, W, C]."""
     shape = (2, height, width, num_bands)
     pixels = rng.normal(-14.0, 5.0, shape) if sensor == "s1" else rng.uniform(0.01, 0.6, shape)
+    # NaN in the compared inputs: a graph that lost its mask would differ here, or be NaN all over.
     pixels[:, : height // 4, : width // 3] = np.nan
     return pixels.astype(np.float32)
 

@@ -36,6 +36,7 @@ def parse_examples(
     names = ["height", "width", *num_bands, *(["label"] if with_label else [])]
     contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
     parsed = tf.io.parse_example(serialized, {name: contract[name] for name in names})
+    # One size per batch, read at run time: the published graph must take patches of any size.
     height, width = tf.cast(parsed["height"][0], tf.int32), tf.cast(parsed["width"][0], tf.int32)
     decoded: dict[str, tf.Tensor] = {}
     for sensor, channels in num_bands.items():
@@ -44,6 +45,7 @@ def parse_examples(
             if sensor == "s1"
             else (tf.uint16, bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
         )
+        # Every int16 and uint16 is exact in float32, so the no-data mark is still found after the cast.
         stored = tf.cast(tf.io.decode_raw(parsed[sensor], dtype), tf.float32)
         pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
         decoded[sensor] = tf.reshape(pixels, [-1, height, width, channels])
@@ -73,6 +75,7 @@ def train_dataset(
     dataset = _read(paths, len(files))
     # Batch before repeat: across the seam of two rounds a pair could meet its own copy as a negative.
     dataset = dataset.shuffle(shuffle_buffer, seed=seed).batch(batch_size, drop_remainder=True).repeat()
+    # The batch's number seeds its augmentation, so that parallel decoding cannot change the result.
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -81,6 +81,7 @@ class MaskedCrossentropy(keras.losses.Loss):
         weight = tf.cast(counted, tf.float32)
         num_pixels, num_replicas = _sum_over_replicas(tf.reduce_sum(weight))
         batch_size = tf.cast(tf.shape(label)[0], tf.float32)
+        # Undoes Keras' mean over the replica's batch and its division by the replicas.
         scale = batch_size * num_replicas / tf.maximum(num_pixels, 1.0)
         return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
 
@@ -94,6 +95,7 @@ def _gather(s1: tf.Tensor, s2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return s1, s2, tf.constant(0)
+    # Without gathering, negatives shrink to the per-replica batch and the loss looks better the more devices there are.
     offset = tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(s1)[0]
     return context.all_gather(s1, axis=0), context.all_gather(s2, axis=0), offset
 

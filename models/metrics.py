@@ -68,6 +68,7 @@ def mean_iou(cm: npt.NDArray[Any]) -> float:
     A class that is predicted but never true counts with IoU 0: leaving it out would hide false alarms.
     """
     iou = iou_per_class(cm)
+    # Over what occurs: a slice without snow must not be punished, or praised, for snow.
     present = ~np.isnan(iou)
     return float(iou[present].mean()) if present.any() else float("nan")
 

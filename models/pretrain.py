@@ -53,19 +53,7 @@ def run_pretraining(
     keras.utils.set_random_seed(config.seed)
     strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
-    num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
-    train_set = input_pipeline.train_dataset(
-        train_files,
-        num_bands=num_bands,
-        with_label=False,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
-        seed=config.seed,
-    )
-    eval_set = input_pipeline.eval_dataset(
-        eval_files, num_bands=num_bands, with_label=False, batch_size=config.global_batch_size
-    )
+    train_set, eval_set = _make_datasets(config, manifest, train_files, eval_files)
     with strategy.scope():
         encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
         model = build_dual_encoder(encoders, config.encoder.embedding_dim)
@@ -89,7 +77,7 @@ def run_pretraining(
     # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
     # after the change, so that the metrics are those of the published model.
     model = with_dual_precision(model, "float32")
-    metrics = {"train_loss": train_loss, **evaluate(model, eval_set.take(config.num_eval_batches), loss)}
+    metrics = {"train_loss": train_loss, **evaluate(model, eval_set, loss)}
     training.write_metrics(log_dir, config.num_steps, metrics)
     export.export_encoder(model, output_dir, config=config, manifest=manifest, metrics=metrics)
     return metrics
@@ -108,6 +96,7 @@ def evaluate(model: DualEncoder, dataset: tf.data.Dataset, loss: NTXentLoss) -> 
     predict = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
     for batch in dataset:
         batch_embeddings = predict(batch)
+        # `call`, not the object: the reduction of the object divides by the replicas, and evaluation runs on one.
         total_loss += float(tf.reduce_sum(loss.call(batch_embeddings["s1"], batch_embeddings["s2"])))
         for sensor in SENSORS:
             embeddings[sensor].append(batch_embeddings[sensor].numpy())
@@ -126,3 +115,23 @@ def recall_at_1(queries: np.ndarray, keys: np.ndarray) -> float:
     A tie counts as found only for the lowest row, so a collapsed encoder scores 1 / N, not 1.
     """
     return float(np.mean(np.argmax(queries @ keys.T, axis=1) == np.arange(len(queries))))
+
+
+def _make_datasets(
+    config: PretrainConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    train_set = input_pipeline.train_dataset(
+        train_files,
+        num_bands=num_bands,
+        with_label=False,
+        batch_size=config.global_batch_size,
+        shuffle_buffer=config.shuffle_buffer,
+        augment=config.augment,
+        seed=config.seed,
+    )
+    # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives.
+    eval_set = input_pipeline.eval_dataset(
+        eval_files, num_bands=num_bands, with_label=False, batch_size=config.global_batch_size
+    )
+    return train_set, eval_set.take(config.num_eval_batches)

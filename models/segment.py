@@ -35,23 +35,20 @@ def run_segmentation(
     """Trains encoder and decoder together, evaluates and publishes the segmenter.
 
     Args:
-        config: what to train and how.
+        config: what to train.
         manifest: of the labelled shards.
-        train_files: gzip TFRecords of the train split.
-        eval_files: gzip TFRecords of the eval split.
+        train_files: gzip TFRecords of the train split, at least one global batch.
+        eval_files: gzip TFRecords of the eval split, at least one example.
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
-        encoder_dir: SavedModel of `run_pretraining`, whose encoders bring their own normalization; None = from scratch,
-            with the statistics of `manifest`.
+        encoder_dir: SavedModel of `run_pretraining`; None = from scratch. See `build_segmenter`.
         on_step: told of every step.
 
     Returns:
-        `train_loss` (mean of the last steps) and the metrics of `evaluate`.
+        `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: shards of another label schema, an encoder of other bands or architecture, fewer train examples than a
-            global batch, an empty eval split, or a patch size that the stride does not divide.
-        FileNotFoundError: `encoder_dir` holds no encoder.
+        ValueError: shards of another label schema, too few examples, or what `build_segmenter` refuses.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
     if manifest.label_schema != config.label_schema:
@@ -60,19 +57,7 @@ def run_segmentation(
     keras.utils.set_random_seed(config.seed)
     strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
-    num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
-    train_set = input_pipeline.train_dataset(
-        train_files,
-        num_bands=num_bands,
-        with_label=True,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
-        seed=config.seed,
-    )
-    eval_set = input_pipeline.eval_dataset(
-        eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
-    )
+    train_set, eval_set = _make_datasets(config, manifest, train_files, eval_files)
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)
@@ -92,7 +77,7 @@ def run_segmentation(
         log_dir=log_dir,
         on_step=on_step,
     )
-    # Published in float32 whatever it was trained in, and evaluated after the change; see `run_pretraining`.
+    # Published in float32, and evaluated after the change; see `run_pretraining`.
     model = with_segmenter_precision(model, "float32")
     scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
     training.write_metrics(log_dir, config.num_steps, scores)
@@ -101,7 +86,9 @@ def run_segmentation(
 
 
 def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
-    """A segmenter with pretrained encoders, or with new ones when `encoder_dir` is None.
+    """A segmenter with the encoders of `encoder_dir` and their normalization, or with new ones.
+
+    New encoders, when `encoder_dir` is None, take the statistics of `manifest`.
 
     Raises:
         ValueError: the pretrained encoder has other bands or another architecture, or the stride does not divide the
@@ -113,6 +100,7 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
             sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in config.sensors
         }
     else:
+        # Its own normalization comes along: the weights were learned on those z-scores, not on this manifest's.
         pretrained = export.load_encoders(encoder_dir)
         encoders = {sensor: with_precision(pretrained[sensor], config.precision) for sensor in config.sensors}
     for sensor, encoder in encoders.items():
@@ -150,6 +138,7 @@ def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[s
         )
         return tf.reduce_sum(pixel_loss), metrics.tf_confusion_matrix(label, outputs["label"], num_classes)
 
+    # Sums over all batches, divided once at the end: batches with few labels must not weigh as much as full ones.
     total_loss, cm = 0.0, np.zeros((num_classes, num_classes), np.int64)
     for batch in dataset:
         batch_loss, batch_cm = score(batch)
@@ -164,6 +153,26 @@ def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[s
         **{f"iou/{name}": float(value) for name, value in zip(class_names, iou, strict=True)},
         **{f"f1/{name}": float(value) for name, value in zip(class_names, f1, strict=True)},
     }
+
+
+def _make_datasets(
+    config: SegmentConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
+) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
+    num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
+    train_set = input_pipeline.train_dataset(
+        train_files,
+        num_bands=num_bands,
+        with_label=True,
+        batch_size=config.global_batch_size,
+        shuffle_buffer=config.shuffle_buffer,
+        augment=config.augment,
+        seed=config.seed,
+    )
+    eval_set = input_pipeline.eval_dataset(
+        eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
+    )
+    return train_set, eval_set
 
 
 def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ class Segmenter(keras.Model):
             x = _concatenate([output[encoders[sensors[0]].levels[-1]] for output in outputs], "deepest")
             for index, (channels, skip) in enumerate(zip(decoder_channels[-num_stages:], skips, strict=True)):
                 x = _decoder_stage(x, skip, channels, f"decoder{index}")
+        # float32 by name: probabilities near 0 and 1 and the loss need the digits.
         logits = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
         masks = [output["valid_mask"] for output in outputs]
@@ -127,6 +128,7 @@ def _decoder_stage(x: Any, skip: list[Any], channels: int, name: str) -> Any:
     x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
     x = _concatenate([x, *skip], name)
     for index in range(2):
+        # No bias: the normalization behind it would take it out again.
         x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv{index}")(x)
         x = keras.layers.BatchNormalization(name=f"{name}_bn{index}")(x)
         x = keras.layers.Activation("relu", name=f"{name}_relu{index}")(x)

@@ -45,6 +45,7 @@ def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
 
 def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
     """`serve_examples`: tf.string [B] tf.Examples of the shard contract, all of one size."""
+    # Only what the model looks at is parsed, so that a Sentinel-1 model also serves examples without Sentinel-2.
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
 
     def serve_examples(examples: Any) -> dict[str, Any]:

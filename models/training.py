@@ -89,6 +89,7 @@ def train(
         NonFiniteLossError: at the first loss that is NaN or infinite.
     """
     step_function = _make_step_function(strategy, model, compute_loss, optimizer)
+    # An endless dataset and a fixed number of steps: the schedule, not the data's size, decides how long training is.
     batches = iter(strategy.experimental_distribute_dataset(dataset))
     writer = tf.summary.create_file_writer(f"{log_dir}/train")
     last_losses: list[float] = []
@@ -139,6 +140,7 @@ def _make_step_function(
     compute_loss: Callable[[dict[str, tf.Tensor]], tf.Tensor],
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[Any], tf.Tensor]:
+    # Variables cannot be created inside the compiled step's replicas.
     with strategy.scope():
         optimizer.build(model.trainable_variables)
 

@@ -85,5 +85,6 @@ def _write(assets_dir: str, model_name: str, requests: Mapping[str, Mapping[Any,
 
 def _pixels(sensor: Sensor, size: int, channels: int) -> npt.NDArray[np.float32]:
     pixels = np.full((size, size, channels), _WARMUP_VALUE[sensor], np.float32)
+    # One missing pixel, as real requests have.
     pixels[0, 0] = np.nan
     return pixels
