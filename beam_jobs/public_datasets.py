@@ -65,7 +65,6 @@ def bigearthnet(folder: Path) -> Iterator[pystac.Item]:
     Source: https://bigearth.net, BigEarthNet-MM v1.0 guide.
     """
     for patch in sorted(path for path in (folder / "s1").iterdir() if path.is_dir()):
-        metadata = _metadata(patch)
         assets = {name: _asset(patch / f"{patch.name}_{name}.tif") for name in S1_DEFAULT_BANDS}
         properties: dict[str, Any] = {
             "constellation": "sentinel-1",
@@ -74,9 +73,8 @@ def bigearthnet(folder: Path) -> Iterator[pystac.Item]:
             "sar:instrument_mode": "IW",
         }
         reference = patch / f"{patch.name}_VV.tif"
-        yield _item(patch.name, reference, _time(metadata["acquisition_time"]), properties, assets)
+        yield _item(patch.name, reference, _metadata_time(patch, "acquisition_time"), properties, assets)
     for patch in sorted(path for path in (folder / "s2").iterdir() if path.is_dir()):
-        metadata = _metadata(patch)
         # File names write B01 where Earth Engine writes B1.
         files = {name: patch / f"{patch.name}_{_two_digits(name)}.tif" for name in S2_L2A_BANDS}
         properties = {
@@ -87,7 +85,7 @@ def bigearthnet(folder: Path) -> Iterator[pystac.Item]:
             "terrapair:dn_offset": 0,
         }
         assets = {name: _asset(path) for name, path in files.items()}
-        yield _item(patch.name, files["B2"], _time(metadata["acquisition_date"]), properties, assets)
+        yield _item(patch.name, files["B2"], _metadata_time(patch, "acquisition_date"), properties, assets)
 
 
 READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
@@ -109,8 +107,12 @@ def _two_digits(band: str) -> str:
     return band if band == "B8A" else f"B{int(band[1:]):02d}"
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+def _time(text: object, what: str, path: Path) -> datetime:
+    """UTC time of ISO text without a zone, which both data sets leave out."""
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=timezone.utc)
+    except ValueError as error:
+        raise DataError(f"{path}: {what} must be an ISO time, got {text!r}", "bad_item") from error
 
 
 def _tag_time(path: Path) -> datetime:
@@ -119,17 +121,18 @@ def _tag_time(path: Path) -> datetime:
     if not text:
         raise DataError(f"{path}: lacks the tag 'datetime' of the TerraMesh layout", "bad_item")
     # The tags have nanoseconds, which Python's datetime does not read.
-    return _time(text.split(".")[0])
+    return _time(text.split(".")[0], "the tag 'datetime'", path)
 
 
-def _metadata(patch: Path) -> dict[str, Any]:
+def _metadata_time(patch: Path, key: str) -> datetime:
     path = patch / f"{patch.name}_labels_metadata.json"
     try:
-        return dict(json.loads(path.read_text()))
+        metadata = dict(json.loads(path.read_text()))
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror}", "missing_file") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON: {error}", "bad_item") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a JSON object: {error}", "bad_item") from error
+    return _time(metadata.get(key), key, path)
 
 
 def _open(path: Path) -> rasterio.DatasetReader:
