@@ -1,0 +1,182 @@
+"""Patches: what is kept equals the rasters, what is not kept says why, and the label is that of the right sensor."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from make_rasters import backscatter, digital_numbers, north_up, s1_scene, s2_scene, write_geotiff
+
+from beam_jobs import patches, readers, splits
+from beam_jobs.config import BuildConfig, LabelConfig, PatchConfig, QualityConfig, SplitConfig
+from beam_jobs.contracts.bands import S2_L2A_BANDS
+from beam_jobs.contracts.records import LabeledPatch, PairedPatch
+from beam_jobs.patches import Rejection
+from beam_jobs.scenes import LabelSource
+
+SIZE = 16
+# One block of 500 km, so that no patch straddles unless a test wants it to.
+CONFIG = BuildConfig(patch=PatchConfig(size_px=SIZE), split=SplitConfig(block_size_km=500.0))
+S1_BANDS = ("VV", "VH")
+
+
+def label_of(folder, name, seed):
+    ids = np.random.default_rng(seed).integers(0, 2, (1, 48, 64)).astype(np.uint8)
+    path = write_geotiff(folder / f"{name}.tif", ids)
+    return LabelSource(path=str(path), schema="water", nodata=None), ids[0]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two scenes of 48 x 64 px; Sentinel-2 lies 8 px east of Sentinel-1, so that they share 48 x 56 px."""
+    s1 = s1_scene(tmp_path / "S1_a.tif", backscatter(48, 64))
+    dn = digital_numbers(12, 48, 64)
+    s2 = s2_scene(tmp_path / "S2_b.tif", dn, transform=north_up(x=500_080.0), dn_offset=0)
+    return readers.inspect(s1, S1_BANDS), readers.inspect(s2, S2_L2A_BANDS)
+
+
+def cut_all(pair, config=CONFIG):
+    return [result for task in patches.tasks(*pair, config) for result in patches.cut(task, config)]
+
+
+def test_kept_patches_hold_the_pixels_of_both_files_at_the_same_place(pair):
+    found = cut_all(pair)
+    assert len(found) == 3 * 3
+    s1, dn = backscatter(48, 64).transpose(1, 2, 0), digital_numbers(12, 48, 64).transpose(1, 2, 0)
+    for index, (_, patch) in enumerate(found):
+        row, col = index // 3 * SIZE, index % 3 * SIZE
+        assert type(patch) is PairedPatch
+        assert np.array_equal(patch.s1, s1[row : row + SIZE, col + 8 : col + 8 + SIZE])
+        assert patch.s2 == pytest.approx(dn[row : row + SIZE, col : col + SIZE] / 10_000, abs=1e-6)
+
+
+def test_kept_patches_say_where_and_when_they_are(pair):
+    split, patch = cut_all(pair)[4]
+    assert (patch.s1_scene_id, patch.s2_scene_id) == ("S1_a", "S2_b")
+    assert patch.time_gap_hours == 2.0
+    assert patch.orbit_state == "descending"
+    # 320 m east of the central meridian of zone 33.
+    assert patch.lon == pytest.approx(15 + 320 / (111_195 * math.cos(math.radians(45.15))), abs=2e-5)
+    assert patch.lat == pytest.approx(45.151, abs=0.003)
+    assert patch.block == splits.block_id(patch.lon, patch.lat, 500.0)
+    assert split == splits.split_of(patch.block, CONFIG.split)
+    assert math.isnan(patch.offset_px)
+    assert math.isnan(patch.cloud_fraction)
+    assert patch.quality == pytest.approx(1 - 0.5 * 2 / 72)
+
+
+def test_ids_are_stable_distinct_and_depend_on_the_window(pair):
+    ids = [patch.patch_id for _, patch in cut_all(pair)]
+    assert len(set(ids)) == 9
+    assert ids == [patch.patch_id for _, patch in cut_all(pair)]
+    larger = BuildConfig(patch=PatchConfig(size_px=24), split=CONFIG.split)
+    assert not set(ids) & {patch.patch_id for _, patch in cut_all(pair, larger)}
+
+
+def test_no_data_travels_as_nan(pair, tmp_path):
+    pixels = backscatter(48, 64)
+    pixels[:, :3] = np.nan
+    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    _, patch = cut_all((s1, pair[1]))[0]
+    assert np.isnan(patch.s1[:3]).all()
+    assert np.isfinite(patch.s1[3:]).all()
+    assert np.isfinite(patch.s2).all()
+
+
+@pytest.mark.parametrize("label_from", ["s1", "s2"])
+def test_the_label_is_that_of_the_configured_sensor(pair, tmp_path, label_from):
+    of_s1, ids_s1 = label_of(tmp_path, "l1", 1)
+    of_s2, ids_s2 = label_of(tmp_path, "l2", 2)
+    labeled = tuple(dataclasses.replace(scene, label=label) for scene, label in zip(pair, (of_s1, of_s2), strict=True))
+    config = dataclasses.replace(CONFIG, label=LabelConfig(schema="water", label_from=label_from))
+    found = cut_all(labeled, config)
+    # Both label files lie on the grid of Sentinel-1, 8 px west of the common grid.
+    expected = (ids_s1 if label_from == "s1" else ids_s2)[:, 8:]
+    for index, (_, patch) in enumerate(found):
+        row, col = index // 3 * SIZE, index % 3 * SIZE
+        assert isinstance(patch, LabeledPatch)
+        assert np.array_equal(patch.label, expected[row : row + SIZE, col : col + SIZE])
+
+
+def test_labels_of_the_same_window_do_not_change_the_id(pair, tmp_path):
+    label, _ = label_of(tmp_path, "l", 1)
+    labeled = (pair[0], dataclasses.replace(pair[1], label=label))
+    config = dataclasses.replace(CONFIG, label=LabelConfig(schema="water"))
+    assert [p.patch_id for _, p in cut_all(labeled, config)] == [p.patch_id for _, p in cut_all(pair)]
+
+
+def test_windows_without_radar_are_refused(pair, tmp_path):
+    first_id = cut_all(pair)[0][1].patch_id
+    pixels = backscatter(48, 64)
+    pixels[:, :SIZE, 8 : 8 + 6] = np.nan
+    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    first, *others = cut_all((s1, pair[1]))
+    assert isinstance(first, Rejection)
+    assert (first.kind, first.reason, first.is_error) == ("patches", "s1_no_data", False)
+    assert first.detail == "S1_a: valid fraction 0.625 is below 0.7"
+    assert not any(isinstance(other, Rejection) for other in others)
+    assert first.id == first_id
+
+
+def test_cloudy_windows_are_refused_by_the_mask(pair, tmp_path):
+    mask = np.zeros((1, 48, 64), np.uint8)
+    mask[0, :8, :SIZE] = 1
+    mask[0, :4, SIZE : 2 * SIZE] = 1
+    path = write_geotiff(tmp_path / "mask.tif", mask, transform=north_up(x=500_080.0))
+    s2 = dataclasses.replace(pair[1], cloud_mask=str(path), cloud_fraction=0.9)
+    first, second, *others = cut_all((pair[0], s2))
+    assert (first.reason, first.detail) == ("cloudy", "S1_a: cloud fraction 0.500 is above 0.3")
+    assert second[1].cloud_fraction == 0.25
+    assert {patch.cloud_fraction for _, patch in others} == {0.0}
+
+
+def test_without_mask_the_scenes_cloud_share_decides(pair):
+    s2 = dataclasses.replace(pair[1], cloud_fraction=0.31)
+    assert {result.reason for result in cut_all((pair[0], s2))} == {"cloudy"}
+    config = dataclasses.replace(CONFIG, quality=QualityConfig(max_cloud_fraction=0.31))
+    assert not any(isinstance(result, Rejection) for result in cut_all((pair[0], s2), config))
+
+
+def test_windows_with_too_few_labels_are_refused(pair, tmp_path):
+    label, ids = label_of(tmp_path, "l", 1)
+    ids[:10, 8 : 8 + SIZE] = 255
+    write_geotiff(tmp_path / "l.tif", ids[None])
+    labeled = (pair[0], dataclasses.replace(pair[1], label=label))
+    config = dataclasses.replace(CONFIG, label=LabelConfig(schema="water", min_labeled_fraction=0.5))
+    first, *others = cut_all(labeled, config)
+    assert (first.reason, first.detail) == ("unlabeled", "S1_a: labelled fraction 0.375 is below 0.5")
+    assert not any(isinstance(other, Rejection) for other in others)
+
+
+def test_windows_that_reach_into_another_split_are_refused(pair):
+    config = BuildConfig(
+        patch=PatchConfig(size_px=SIZE),
+        split=SplitConfig(block_size_km=0.25, eval_fraction=0.33, test_fraction=0.33),
+    )
+    found = cut_all(pair, config)
+    refused = [result for result in found if isinstance(result, Rejection)]
+    kept = [result for result in found if not isinstance(result, Rejection)]
+    assert refused
+    assert kept
+    assert {result.reason for result in refused} == {"straddles_splits"}
+    for split, patch in kept:
+        assert split == splits.split_of(patch.block, config.split)
+
+
+def test_scenes_that_share_less_than_a_patch_give_no_task(pair, tmp_path):
+    for name, (x, y) in {"right": (500_500.0, 5_000_000.0), "below": (500_000.0, 4_999_670.0)}.items():
+        s2 = s2_scene(tmp_path / f"{name}.tif", digital_numbers(12, 48, 64), transform=north_up(x=x, y=y), dn_offset=0)
+        assert patches.tasks(pair[0], readers.inspect(s2, S2_L2A_BANDS), CONFIG) == []
+
+
+def test_scenes_must_be_inspected_first(pair):
+    with pytest.raises(ValueError, match="must be inspected before they are cut: S1_a, S2_b"):
+        patches.tasks(dataclasses.replace(pair[0], grid=None), pair[1], CONFIG)
+
+
+def test_tasks_of_one_pair_have_names_of_their_own(pair):
+    grid = pair[1].grid
+    assert grid is not None
+    strips = [grid.window(row, 0, SIZE, 56) for row in (0, 16, 32)]
+    tasks = [patches.PairTask(s1=pair[0], s2=pair[1], strip=strip) for strip in strips]
+    assert len({task.task_id for task in tasks}) == 3
