@@ -53,7 +53,6 @@ def run_segmentation(
     """
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
-    # Before the datasets, too: their seeds are combined with TensorFlow's global one.
     keras.utils.set_random_seed(config.seed)
     strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
