@@ -72,11 +72,11 @@ def build(
     if target.exists():
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
     building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256}")
-    total = _num_s1_items(catalog_paths)
-    with _reported(building / "spool", total, on_progress):
+    num_scenes = _count_scenes(catalog_paths)
+    with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
         _run(config, catalog_paths, building)
     summary = writers.read_summary(building)
-    _check(summary, config, catalog_paths)
+    _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), config_sha256, source_sha256)
     (building / writers.SUMMARY_NAME).unlink()
     (building / _MARKER).unlink()
@@ -151,21 +151,21 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
         )
 
 
-def _num_s1_items(catalog_paths: Sequence[Path]) -> int:
-    return sum(
-        item.get("properties", {}).get("constellation") == "sentinel-1"
+def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
+    """Number of items per constellation."""
+    return Counter(
+        str(item.get("properties", {}).get("constellation"))
         for path in catalog_paths
         for item in catalogs.read_items(path)
     )
 
 
-def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[Path]) -> None:
+def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[Path], num_scenes: int) -> None:
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
-    num_scenes = sum(1 for path in catalog_paths for _ in catalogs.read_items(path))
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_scenes:
         raise DataError(
             f"{summary.first_error} ({summary.num_bad_scenes} of {num_scenes} scenes are bad; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,7 @@ def _patch(
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
     gap = time_gap_hours(task.s1, task.s2)
-    values = {
+    values: dict[str, Any] = {
         "patch_id": patch_id,
         "s1": s1,
         "s2": s2,

@@ -30,7 +30,7 @@ def test_modules_stay_small_and_documented(path):
     assert ast.get_docstring(_tree(path)), "a module says what it is for"
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
+            assert node.end_lineno - node.lineno <= 60, node.name
 
 
 def test_package_inits_hold_a_docstring_only():
@@ -59,7 +59,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
 
 def test_every_direct_dependency_is_pinned_and_has_a_reason():
     text = (REPOSITORY / "pyproject.toml").read_text()
-    section = text[text.index("dependencies = [") : text.index("[tool.setuptools]")]
+    section = text[text.index("dependencies = [") : text.index("[tool.uv]")]
     lines = [line.strip() for line in section.splitlines() if line.strip().startswith('"')]
     assert len(lines) > 15
     for line in lines:
@@ -68,7 +68,7 @@ def test_every_direct_dependency_is_pinned_and_has_a_reason():
 
 def test_lock_holds_every_direct_dependency_at_its_pin():
     text = (REPOSITORY / "pyproject.toml").read_text()
-    section = text[text.index("dependencies = [") : text.index("[tool.setuptools]")]
+    section = text[text.index("dependencies = [") : text.index("[tool.uv]")]
     locked = dict(re.findall(r"^([\w\-]+)==([\w.]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
     for name, version in re.findall(r'"([\w\-]+)(?:\[\w+\])?==([\w.]+)"', section):
         assert locked[name.lower()] == version, name
