@@ -84,12 +84,14 @@ def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool
         config = _load(config_path, overrides, data)
         _write_resolved(config)
         from pipeline.data_build import build_data
-        from pipeline.local_runner import run_local
 
-        if not verbose:
-            silence_absl()
         with RunProgress(console) as progress:
             build_data(config, progress.stage, progress.update)
+            # Only now, since importing TFX takes seconds that bad data should not cost.
+            with progress.stage("import TFX"):
+                from pipeline.local_runner import run_local
+            if not verbose:
+                silence_absl()
             run_local(config, progress.start, lambda _, step, total, values: progress.update(step, total, values))
         return _report(config)
 

@@ -1,65 +1,91 @@
 """Runs the pipeline in this process on ML Metadata in SQLite, and tells a watcher how far it is.
 
-RunConfig -> executed components. `pipeline/__main__.py` calls `run_local`; progress arrives through log records, since
-TFX's runner and its Trainer offer no callback.
+RunConfig -> executed components. Called by `python -m pipeline run`.
 """
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tfx import v1 as tfx
+from tfx.dsl.compiler import constants
+from tfx.orchestration import metadata
+from tfx.orchestration.local import runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_runner
 
 from components.training_log import LOGGER_NAME
 from pipeline.config import RunConfig
 from pipeline.full import create_pipeline
 
-ComponentCallback = Callable[[str], None]
-StepCallback = Callable[[str, int, int, Mapping[str, float]], None]
-
-_COMPONENT_STARTS = "Component %s is running."
-"""What TFX's LocalDagRunner logs before each component."""
+OnComponent = Callable[[str], None]
+OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 
 
-class _Watcher(logging.Handler):
-    """Passes TFX's and the Trainers' log records on as callbacks."""
+class _WatchedRunner(tfx_runner.IrBasedRunner):
+    """TFX's LocalDagRunner, which offers no callback, as a loop that has one.
 
-    def __init__(self, on_component: ComponentCallback, on_step: StepCallback) -> None:
-        super().__init__(logging.INFO)
+    Source: tfx/orchestration/local/local_dag_runner.py, without partial runs.
+    """
+
+    def __init__(self, on_component: OnComponent) -> None:
         self._on_component = on_component
+
+    def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:
+        """Launches the nodes in the compiled order, which is topological."""
+        run_id = datetime.datetime.now(datetime.timezone.utc).isoformat()
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
+        )
+        deployment = runner_utils.extract_local_deployment_config(pipeline)
+        connection = deployment.metadata_connection_config
+        connection = getattr(connection, connection.WhichOneof("connection_config"))
+        for node in pipeline.nodes:
+            component_id = node.pipeline_node.node_info.id
+            self._on_component(component_id)
+            launcher.Launcher(
+                pipeline_node=node.pipeline_node,
+                mlmd_connection=metadata.Metadata(connection),
+                pipeline_info=pipeline.pipeline_info,
+                pipeline_runtime_spec=pipeline.runtime_spec,
+                executor_spec=runner_utils.extract_executor_spec(deployment, component_id),
+                custom_driver_spec=runner_utils.extract_custom_driver_spec(deployment, component_id),
+            ).launch()
+
+
+class _StepHandler(logging.Handler):
+    """Passes the Trainers' log records on as callbacks: `run_fn` runs behind TFX, so nothing can be handed to it."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        super().__init__(logging.INFO)
         self._on_step = on_step
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == LOGGER_NAME and hasattr(record, "step"):
-            values = record.__dict__
+        values = record.__dict__
+        if "num_steps" in values:
             self._on_step(values["component"], values["step"], values["num_steps"], values["values"])
-        elif record.msg == _COMPONENT_STARTS and isinstance(record.args, tuple):
-            self._on_component(str(record.args[0]))
 
 
-def run_local(config: RunConfig, on_component: ComponentCallback, on_step: StepCallback) -> None:
+def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep) -> None:
     """Runs every component of `config` that the cache cannot answer.
 
     Args:
         config: the run; its root must be a local folder.
-        on_component: called with a component's id when it starts.
+        on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata_path)
-    pipeline = create_pipeline(config, connection)
-    watcher = _Watcher(on_component, on_step)
-    loggers = [logging.getLogger("absl"), logging.getLogger(LOGGER_NAME)]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        # Both loggers must let INFO through; what reaches the terminal is the other handlers' business.
-        logger.setLevel(logging.INFO)
-        logger.addHandler(watcher)
+    logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step)
+    level = logger.level
+    # What reaches the terminal is the business of the root's handlers; this logger only has to let INFO through.
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
-        tfx.orchestration.LocalDagRunner().run(pipeline)
+        _WatchedRunner(on_component).run(create_pipeline(config, connection))
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(watcher)
-            logger.setLevel(level)
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -41,23 +41,29 @@ def exported(tmp_path_factory):
     return folders
 
 
-def test_tampered_and_unfinished_models_fail(exported, tmp_path):
+def test_tampered_model_fails(exported, tmp_path):
     first, second = exported
     serving = tmp_path / "serving"
-    tampered, unfinished = serving / "flood" / "1", serving / "flood" / "2"
+    tampered = serving / "flood" / "1"
     shutil.copytree(first, tampered)
     shutil.copy(second / "assets.extra" / "model.keras", tampered / "assets.extra" / "model.keras")
-    shutil.copytree(first, unfinished)
-    (unfinished / "assets.extra" / "model_card.json").unlink()
     results = check.check_published(serving, os.environ)
-    assert {result.version for result in results} == {"1", "2"}
+    assert {(result.model, result.version) for result in results} == {("flood", "1")}
     assert not any(result.is_ok for result in results)
-    assert all(result.difference > check.TOLERANCE["float32"] for result in results if result.version == "1")
-    (broken,) = [result for result in results if result.version == "2"]
-    assert "no model card" in broken.error
+    assert all(result.difference > check.TOLERANCE["float32"] for result in results)
     console = Console(file=io.StringIO(), width=160)
     console.print(check.render(results))
     assert console.file.getvalue().count("failed") == len(results)
+
+
+def test_model_whose_process_dies_fails_with_its_last_words(exported, tmp_path, monkeypatch):
+    shutil.copytree(exported[0], tmp_path / "flood" / "1")
+    dying = tmp_path / "dying"
+    dying.write_text("#!/bin/sh\necho first >&2\necho out of memory >&2\nexit 3\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(check.sys, "executable", str(dying))
+    (result,) = check.check_published(tmp_path, os.environ)
+    assert (result.error, result.is_ok) == ("out of memory", False)
 
 
 def test_untouched_model_passes_on_every_signature_and_size(exported):
