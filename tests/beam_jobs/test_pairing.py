@@ -27,8 +27,9 @@ def test_the_gap_is_sentinel_2_minus_sentinel_1():
     assert pairing.time_gap_hours(scene("S1", 2), scene("S2", -1)) == -3.0
 
 
-def test_the_nearest_in_time_wins_before_or_after():
-    candidates = [scene("S2_a", 30), scene("S2_b", -20), scene("S2_c", 25)]
+@pytest.mark.parametrize("gap", [20, -20])
+def test_the_nearest_in_time_wins_before_or_after(gap):
+    candidates = [scene("S2_a", 30), scene("S2_b", gap), scene("S2_c", -40)]
     for order in itertools.permutations(candidates):
         best, why = pairing.nearest(scene("S1"), order, PairingConfig())
         assert best is not None

@@ -91,6 +91,14 @@ def test_no_data_neither_grows_nor_bleeds(dx, dy):
         assert valid.max() <= high[channel] + 1e-3
 
 
+def test_no_data_of_a_coarse_band_covers_exactly_its_pixels():
+    values = np.random.default_rng(5).uniform(0.1, 0.9, (1, 20, 20)).astype(np.float32)
+    values[0, 6:9, 4:7] = np.nan
+    values[0, 15, 15] = np.nan
+    got = resampling.reflectance_to_grid(values, (UTM, north_up(20.0)), grid(40, 40))
+    assert np.array_equal(np.isnan(got[0]), np.isnan(values[0]).repeat(2, axis=0).repeat(2, axis=1))
+
+
 def test_pixels_far_from_no_data_do_not_notice_it():
     values = backscatter(30, 30)
     with_hole = values.copy()
