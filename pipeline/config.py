@@ -23,8 +23,6 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _RESERVED = ("encoder", "pairs", "pretrain")
 """Ids of components and folders that tasks must not take."""
-MODEL_STRIDE = {"small": 16, "resnet18": 32, "resnet50": 32}
-"""By which factor an encoder shrinks its input; patch sides must be multiples. Source: `models/encoders.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ class RunConfig:
             raise ValueError("pairs.label must be absent: labels belong to tasks")
         if len({task.name for task in self.tasks}) != len(self.tasks):
             raise ValueError(f"tasks must have distinct names, got {[task.name for task in self.tasks]}")
-        stride = MODEL_STRIDE[self.pretrain.encoder.backbone]
+        stride = self.pretrain.encoder.stride
         if self.pairs.patch.size_px % stride:
             raise ValueError(
                 f"pairs.patch.size_px must be a multiple of the stride {stride} of "

@@ -5,10 +5,9 @@ RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipel
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfx import v1 as tfx
 
+from beam_jobs.runner import local_arguments
 from pipeline.config import RunConfig
 from pipeline.pretraining import create_pretraining
 from pipeline.segmentation import create_segmentation
@@ -31,18 +30,5 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
-        beam_pipeline_args=beam_args(config.num_beam_workers),
+        beam_pipeline_args=[*local_arguments(config.num_beam_workers)],
     )
-
-
-def beam_args(num_workers: int) -> list[Any]:
-    """Arguments of the Beam jobs that TFX starts.
-
-    The direct runner goes by its own name: the alias DirectRunner first tries one that downloads a binary at run time.
-    """
-    mode = "in_memory" if num_workers == 1 else "multi_processing"
-    return [
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        f"--direct_running_mode={mode}",
-        f"--direct_num_workers={num_workers}",
-    ]
