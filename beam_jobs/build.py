@@ -19,15 +19,11 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, spool, statistics, writers
+from beam_jobs import catalogs, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.errors import DataError
 from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
-
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-"""The direct runner by its own name: the alias DirectRunner first tries to download another runner."""
-CODE_VERSION = "0.1.0"
 
 OnProgress = Callable[[int, int], None]
 
@@ -114,14 +110,7 @@ def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
 
 
 def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
-    mode = "in_memory" if config.shards.num_workers == 1 else "multi_processing"
-    options = PipelineOptions(
-        [
-            f"--runner={LOCAL_RUNNER}",
-            f"--direct_running_mode={mode}",
-            f"--direct_num_workers={config.shards.num_workers}",
-        ]
-    )
+    options = PipelineOptions(runner.local_arguments(config.shards.num_workers))
     with beam.Pipeline(options=options) as pipeline:
         inspected = (
             pipeline
@@ -154,7 +143,7 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
 def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
     """Number of items per constellation."""
     return Counter(
-        str(item.get("properties", {}).get("constellation"))
+        str((item.get("properties") or {}).get("constellation"))
         for path in catalog_paths
         for item in catalogs.read_items(path)
     )
@@ -220,7 +209,7 @@ def _manifest(
         config=_what_decides_content(config),
         config_sha256=config_sha256,
         source_sha256=source_sha256,
-        code_version=CODE_VERSION,
+        code_version=manifest.CODE_VERSION,
     )
 
 

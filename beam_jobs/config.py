@@ -215,3 +215,11 @@ class BuildConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
     label: LabelConfig | None = None
+
+    def __post_init__(self) -> None:
+        patch_km = self.patch.size_px * self.patch.pixel_size_m / 1000.0
+        # The split looks at a patch's corners: smaller blocks could lie between them, and their pixels in two splits.
+        if self.split.block_size_km < patch_km:
+            raise ValueError(
+                f"split.block_size_km must be at least a patch's side, {patch_km:g} km, got {self.split.block_size_km:g}"
+            )

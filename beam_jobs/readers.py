@@ -42,6 +42,9 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
             has no CRS or another one than declared, lies elsewhere than its footprint, names its bands differently, or
             holds other units than dB or digital numbers.
     """
+    # B10 tells best whether the 2022 offset is there, though the patches may not want it.
+    if "B10" in scene.bands and scene.dn_offset is None:
+        band_names = tuple(dict.fromkeys((*band_names, "B10")))
     missing = [name for name in band_names if name not in scene.bands]
     if missing:
         raise DataError(f"{_file(scene)}: bands {missing} are missing; it has {list(scene.bands)}", "missing_bands")
@@ -254,12 +257,7 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
         )
     if scene.dn_offset is not None:
         return scene.dn_offset
-    names, pixels = band_names, sample
-    # B10 tells best, and may be in the file though the patches do not want it.
-    if scene.processing_level == "L1C" and "B10" in scene.bands and "B10" not in band_names:
-        names = ("B10",)
-        pixels = _sample(scene, names)
-    offset = radiometry.detect_dn_offset(np.nan_to_num(pixels), names)
+    offset = radiometry.detect_dn_offset(np.nan_to_num(sample), band_names)
     if offset is None:
         raise DataError(
             f"{_file(scene)}: cannot tell whether the 2022 offset of 1000 is in it (smallest value {valid.min():.0f}); "

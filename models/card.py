@@ -6,7 +6,6 @@ model. Written by `export.py`; read by the publishing components, the report and
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,18 +16,10 @@ import tensorflow as tf
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.labels import get_schema
-from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
 CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
-
-
-def code_version() -> str:
-    """Version of the installed package; "uninstalled" when the code runs from a plain folder."""
-    try:
-        return importlib.metadata.version("terrapair")
-    except importlib.metadata.PackageNotFoundError:
-        return "uninstalled"
 
 
 def make_card(
@@ -67,7 +58,7 @@ def make_card(
         "pixel_size_m": manifest.pixel_size_m,
         "stride": stride,
         "signatures": list(signatures),
-        "code_version": code_version(),
+        "code_version": CODE_VERSION,
     }
 
 

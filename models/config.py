@@ -17,6 +17,9 @@ Backbone = Literal["small", "resnet18", "resnet50"]
 Precision = Literal["float32", "mixed_bfloat16"]
 
 
+_STRIDES: dict[Backbone, int] = {"small": 16, "resnet18": 32, "resnet50": 32}
+
+
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value}")
@@ -39,6 +42,11 @@ class EncoderConfig:
         if self.backbone not in ("small", "resnet18", "resnet50"):
             raise ValueError(f"backbone must be small, resnet18 or resnet50, got {self.backbone!r}")
         _check_positive("embedding_dim", self.embedding_dim)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the input per cell of the deepest features; heights and widths must be multiples of it."""
+        return _STRIDES[self.backbone]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +155,7 @@ class SegmentConfig:
         if not get_schema(self.label_schema).is_dense:
             raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
         # One stage per halving of the encoder: stride 16 or 32.
-        num_stages = 4 if self.encoder.backbone == "small" else 5
+        num_stages = self.encoder.stride.bit_length() - 1
         if len(self.decoder_channels) < num_stages:
             raise ValueError(f"decoder_channels must hold at least {num_stages} values, got {self.decoder_channels}")
         for channels in self.decoder_channels:

@@ -14,7 +14,7 @@ from keras_cv.models import ResNetBackbone
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models.config import EncoderConfig, Precision
+from models.config import Backbone, EncoderConfig, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -38,11 +38,6 @@ _STAGES: dict[str, dict[str, Any]] = {
         "block_type": "block",
     },
 }
-
-
-def encoder_stride(backbone: str) -> int:
-    """Pixels of the input per cell of the deepest features: 16 (small) or 32."""
-    return 2 ** (len(_STAGES[backbone]["filters"]) + 1)
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -70,7 +65,7 @@ class SensorEncoder(keras.Model):
         bands: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
-        backbone: str,
+        backbone: Backbone,
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
@@ -81,7 +76,7 @@ class SensorEncoder(keras.Model):
         """
         if not len(bands) == len(mean) == len(std):
             raise ValueError(f"{sensor}: {len(bands)} bands but {len(mean)} means and {len(std)} stds")
-        stride = encoder_stride(backbone)
+        stride = EncoderConfig(backbone=backbone).stride
         pixels = keras.Input((None, None, len(bands)), name=sensor, dtype="float32")
         normalized, valid_mask = PixelNormalization(mean, std, name="normalization")(pixels)
         with dtype_policy(precision):

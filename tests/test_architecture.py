@@ -74,5 +74,11 @@ def test_lock_holds_every_direct_dependency_at_its_pin():
         assert locked[name.lower()] == version, name
 
 
+def test_code_version_is_that_of_the_project():
+    from beam_jobs.contracts.manifest import CODE_VERSION
+
+    assert f'version = "{CODE_VERSION}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
 def test_tests_have_no_package_files():
     assert not list((REPOSITORY / "tests").rglob("__init__.py"))

@@ -14,6 +14,8 @@ from typing import Any
 from beam_jobs.contracts import layout, settings
 
 FORMAT_VERSION = 1
+CODE_VERSION = "0.1.0"
+"""Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
 
 
 @dataclass(frozen=True, kw_only=True)

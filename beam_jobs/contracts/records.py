@@ -87,8 +87,11 @@ class LabeledPatch(PairedPatch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label.shape != self.s1.shape[:2]:
-            raise ValueError(f"{self.patch_id}: label {self.label.shape} is not on the grid of s1 {self.s1.shape[:2]}")
+        if self.label.shape != self.s1.shape[:2] or self.label.dtype != np.uint8:
+            raise ValueError(
+                f"{self.patch_id}: label must be uint8 on the grid of s1 {self.s1.shape[:2]}, "
+                f"got {self.label.dtype} {self.label.shape}"
+            )
 
 
 def make_patch_id(s1_scene_id: str, s2_scene_id: str, crs: str, xmin: float, ymax: float, size_px: int) -> str:

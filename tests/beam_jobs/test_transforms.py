@@ -7,8 +7,8 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import catalogs
-from beam_jobs.build import LOCAL_RUNNER
 from beam_jobs.config import BuildConfig, PairingConfig
+from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import Scene
 from beam_jobs.transforms import REJECTED, InspectScenes, MakePairs
 

@@ -4,7 +4,7 @@ import pytest
 
 from models.config import EncoderConfig
 from models.dual_encoder import build_dual_encoder
-from models.encoders import SensorEncoder, build_encoder, encoder_stride, with_precision
+from models.encoders import SensorEncoder, build_encoder, with_precision
 
 
 def small(sensor="s1", precision="float32"):
@@ -27,7 +27,8 @@ def test_pyramid_halves_the_size_level_by_level(encoder):
     outputs = encoder(backscatter())
     sizes = {level: tuple(outputs[level].shape[1:3]) for level in encoder.levels}
     assert sizes == {"P1": (16, 24), "P2": (8, 12), "P3": (4, 6), "P4": (2, 3)}
-    assert encoder.stride == encoder_stride("small") == 16
+    assert encoder.stride == 16
+    assert encoder.output["features"].shape[-1] == 128
     np.testing.assert_array_equal(outputs["features"], outputs["P4"])
 
 

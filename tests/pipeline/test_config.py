@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 
 from beam_jobs.contracts import settings
-from models.encoders import encoder_stride
-from pipeline.config import MODEL_STRIDE, RunConfig, load_run_config
+from pipeline.config import RunConfig, load_run_config
 
 KUBEFLOW_ENVIRONMENT = {
     "TERRAPAIR_ROOT": "s3://bucket/terrapair",
@@ -45,10 +44,6 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
     assert built.label is not None
     without = dataclasses.replace(config.tasks[0], quality=None)
     assert without.build_config(config.pairs).quality == config.pairs.quality
-
-
-def test_stride_table_is_that_of_the_encoders():
-    assert {name: encoder_stride(name) for name in MODEL_STRIDE} == MODEL_STRIDE
 
 
 @pytest.mark.parametrize(

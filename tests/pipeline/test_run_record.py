@@ -5,9 +5,9 @@ import pytest
 from tfx import v1 as tfx
 
 from beam_jobs.errors import DataError
+from beam_jobs.runner import local_arguments
 from components.data_manifest import MANIFEST_FILE
 from components.examples import create_examples
-from pipeline.full import beam_args
 from pipeline.run_record import read_last_run
 
 
@@ -22,7 +22,7 @@ def run_data_part(root):
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(root / "metadata.sqlite")
         ),
-        beam_pipeline_args=beam_args(1),
+        beam_pipeline_args=local_arguments(1),
     )
     tfx.orchestration.LocalDagRunner().run(pipeline)
     return read_last_run(root / "metadata.sqlite", "data-part")

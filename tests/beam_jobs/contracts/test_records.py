@@ -206,8 +206,10 @@ def test_sensors_must_share_one_grid(s1_shape, s2_shape):
 
 
 def test_a_label_must_lie_on_the_grid_of_the_pixels():
-    with pytest.raises(ValueError, match=r"label \(4, 3\) is not on the grid"):
+    with pytest.raises(ValueError, match=r"on the grid of s1 \(3, 4\), got uint8 \(4, 3\)"):
         records.LabeledPatch(**make_values(), label=make_label().T)
+    with pytest.raises(ValueError, match=r"must be uint8 .* got int64 \(3, 4\)"):
+        records.LabeledPatch(**make_values(), label=make_label().astype(np.int64))
 
 
 def test_patch_ids_depend_on_scenes_and_window_only():

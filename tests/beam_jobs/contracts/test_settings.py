@@ -211,13 +211,19 @@ BUILD_CONFIGS = st.builds(
     patch=st.builds(
         config.PatchConfig,
         size_px=st.integers(16, 512),
-        pixel_size_m=POSITIVE,
+        pixel_size_m=st.floats(0.01, 100.0),
         s1_bands=st.sampled_from([("VV",), ("VH", "VV"), ("HH", "HV")]),
         s2_bands=st.permutations(["B2", "B3", "B4", "B8A"]).map(tuple),
         s2_processing_level=st.sampled_from(["L1C", "L2A"]),
     ),
     quality=st.builds(config.QualityConfig, min_valid_fraction=FRACTION, max_cloud_fraction=FRACTION),
-    split=st.builds(config.SplitConfig, eval_fraction=FRACTION, test_fraction=FRACTION, seed=st.integers(0, 2**40)),
+    split=st.builds(
+        config.SplitConfig,
+        block_size_km=st.floats(60.0, 1e4),
+        eval_fraction=FRACTION,
+        test_fraction=FRACTION,
+        seed=st.integers(0, 2**40),
+    ),
     shards=st.builds(config.ShardConfig, num_examples_per_shard=st.integers(1, 9999)),
     label=st.none()
     | st.builds(
@@ -233,6 +239,12 @@ BUILD_CONFIGS = st.builds(
 @given(BUILD_CONFIGS)
 def test_every_build_config_survives_its_dict(build):
     assert settings.from_dict(config.BuildConfig, settings.to_dict(build)) == build
+
+
+def test_blocks_smaller_than_a_patch_are_refused():
+    message = r"split.block_size_km must be at least a patch's side, 0.64 km, got 0.63"
+    with pytest.raises(settings.SettingsError, match=message):
+        settings.from_dict(config.BuildConfig, {"split": {"block_size_km": 0.63}})
 
 
 @hypothesis_settings(max_examples=15, deadline=None)
