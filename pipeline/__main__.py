@@ -56,6 +56,9 @@ def _guarded(debug: bool, work: Callable[[], int]) -> None:
 
 def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None) -> RunConfig:
     config = load_run_config(config_path, overrides, os.environ)
+    if "://" not in config.root:
+        # ML Metadata remembers paths: relative ones would point elsewhere when the next run starts from another folder.
+        config = dataclasses.replace(config, root=str(Path(config.root).resolve()))
     if data is None:
         return config
     from beam_jobs.catalogs import discover
