@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyproj
-from affine import Affine
+from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 

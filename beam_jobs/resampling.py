@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
+from rasterio import Affine
 from rasterio.warp import Resampling, reproject
 
 from beam_jobs import radiometry

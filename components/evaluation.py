@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 import tensorflow_model_analysis as tfma
-from google.protobuf.wrappers_pb2 import DoubleValue
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
@@ -98,7 +97,7 @@ def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:
 def _metric(class_name: str, config: dict[str, object], lower_bound: float | None) -> tfma.MetricConfig:
     metric = tfma.MetricConfig(class_name=class_name, module=METRICS_MODULE, config=json.dumps(config, sort_keys=True))
     if lower_bound is not None:
-        bound = tfma.GenericValueThreshold(lower_bound=DoubleValue(value=lower_bound))
+        bound = tfma.GenericValueThreshold(lower_bound={"value": lower_bound})
         # On the overall slice only: a plain `threshold` would hold each orbit slice to it as well.
         metric.per_slice_thresholds.append(
             tfma.PerSliceMetricThreshold(

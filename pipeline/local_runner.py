@@ -15,7 +15,7 @@ from tfx import v1 as tfx
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_runner
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.training_log import LOGGER_NAME
 from pipeline.config import RunConfig
@@ -25,13 +25,14 @@ OnComponent = Callable[[str], None]
 OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 
 
-class _WatchedRunner(tfx_runner.IrBasedRunner):
-    """TFX's LocalDagRunner, which offers no callback, as a loop that has one.
+class _WatchedRunner(tfx.orchestration.LocalDagRunner):
+    """LocalDagRunner, which offers no callback, with one before each component.
 
     Source: tfx/orchestration/local/local_dag_runner.py, without partial runs.
     """
 
     def __init__(self, on_component: OnComponent) -> None:
+        super().__init__()
         self._on_component = on_component
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:

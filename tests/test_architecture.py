@@ -66,6 +66,23 @@ def test_every_direct_dependency_is_pinned_and_has_a_reason():
         assert re.fullmatch(r'"[\w\-\[\]]+==[\w.]+",\s+# \S.*', line), line
 
 
+def test_every_third_party_import_is_a_direct_dependency():
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    declared = {
+        name.lower().replace("-", "_") for name in re.findall(r'^\s*"([\w\-]+)(?:\[\w+\])?==', text, re.MULTILINE)
+    }
+    # Distributions whose import name differs.
+    declared |= {"yaml", "PIL", "absl", "tensorflow_serving"}
+    imported = set()
+    for path in MODULES:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    assert imported - sys.stdlib_module_names - set(PACKAGES) <= declared
+
+
 def test_lock_holds_every_direct_dependency_at_its_pin():
     text = (REPOSITORY / "pyproject.toml").read_text()
     section = text[text.index("dependencies = [") : text.index("[tool.uv]")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
+from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
