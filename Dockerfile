@@ -8,5 +8,6 @@ COPY beam_jobs beam_jobs
 COPY models models
 COPY components components
 COPY pipeline pipeline
-ENV PYTHONPATH=/terrapair TF_CPP_MIN_LOG_LEVEL=3
+# TF_USE_LEGACY_KERAS: tensorflow-transform would choose Keras 2 for everybody.
+ENV PYTHONPATH=/terrapair TF_CPP_MIN_LOG_LEVEL=3 TF_USE_LEGACY_KERAS=0
 ENTRYPOINT ["python"]

@@ -11,11 +11,16 @@ from typing import Any
 
 import keras
 from keras_cv.models import ResNetBackbone
+from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
 from models.config import Backbone, EncoderConfig, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
+
+if not keras_3():
+    # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
+    raise ImportError("keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported")
 
 BATCH_NORM_MOMENTUM = 0.9
 """Keras' 0.99 has not forgotten the start after the few hundred steps of a fine-tuning. Source: torchvision's ResNets

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from beam_jobs.contracts import settings
 from pipeline.config import RunConfig, load_run_config
-from pipeline.console import RunProgress, silence_absl, silence_libraries
+from pipeline.console import RunProgress, choose_keras_3, silence_absl, silence_libraries
 
 # Without a terminal rich assumes 80 columns, which folds the tables.
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -66,7 +66,8 @@ def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None)
     return dataclasses.replace(config, catalogs=discover(data))
 
 
-def _quiet(verbose: bool) -> None:
+def _prepare_libraries(verbose: bool) -> None:
+    choose_keras_3(os.environ)
     if not verbose:
         silence_libraries(os.environ)
 
@@ -81,7 +82,7 @@ def main() -> None:
 @click.option("--data", type=click.Path(), help="Folder of real data: replaces the catalogs by what lies in it.")
 def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None) -> None:
     """Run everything locally: data, pretraining, tasks, evaluation, publishing, report."""
-    _quiet(verbose)
+    _prepare_libraries(verbose)
 
     def work() -> int:
         config = _load(config_path, overrides, data)
@@ -105,7 +106,7 @@ def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool
 @_config_options
 def report(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool) -> None:
     """Show the report of the last run again."""
-    _quiet(verbose)
+    _prepare_libraries(verbose)
 
     def work() -> int:
         config = _load(config_path, overrides)
@@ -121,7 +122,7 @@ def report(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: b
 @click.option("--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write.")
 def compile_(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, output: str) -> None:
     """Write the pipeline's specification for Kubeflow Pipelines v2; needs no cluster."""
-    _quiet(verbose)
+    _prepare_libraries(verbose)
 
     def work() -> int:
         config = _load(config_path, overrides)
@@ -140,7 +141,7 @@ def compile_(config_path: str, overrides: tuple[str, ...], verbose: bool, debug:
 @_config_options
 def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool) -> None:
     """Load every published model in a fresh process and compare it with its Keras model."""
-    _quiet(verbose)
+    _prepare_libraries(verbose)
 
     def work() -> int:
         config = _load(config_path, overrides)

@@ -18,6 +18,14 @@ _LOG_LINE_EVERY_SECONDS = 10.0
 """Without a terminal, a stage says at most this often how far it is: logs must stay readable."""
 
 
+def choose_keras_3(environment: MutableMapping[str, str]) -> None:
+    """Keeps TensorFlow on Keras 3, also in child processes; to be called before TensorFlow and TFX are imported.
+
+    tensorflow-transform, which TFX imports, chooses Keras 2 for everybody unless the variable is set.
+    """
+    environment.setdefault("TF_USE_LEGACY_KERAS", "0")
+
+
 def silence_libraries(environment: MutableMapping[str, str]) -> None:
     """Turns off start-up messages of TensorFlow and warnings of libraries; to be called before they are imported."""
     # TensorFlow's C++ side reads these when it is loaded; setting them later has no effect.

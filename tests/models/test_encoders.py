@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -109,3 +114,14 @@ def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder,
     for sensor in ("s1", "s2"):
         np.testing.assert_allclose(np.linalg.norm(embeddings[sensor], axis=-1), 1.0, rtol=1e-5)
         np.testing.assert_array_equal(loaded(batch)[sensor], embeddings[sensor])
+
+
+def test_two_kinds_of_keras_in_one_process_are_refused():
+    """What tensorflow-transform leaves in the environment of child processes must not build half a model."""
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-W", "ignore", "-c", "import models.encoders"]
+    result = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert "set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported" in result.stderr.splitlines()[-1]
