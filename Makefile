@@ -1,6 +1,8 @@
 # `make help` lists the commands. `make demo` and `make test` each work as the first command on a fresh clone.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
+# Two files at a time; tests of one file share what it set up.
+PYTEST := $(PYTHON) -m pytest --numprocesses 2 --dist loadfile
 DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -22,13 +24,13 @@ real: setup  ## the same job on real exports: make real DATA=<dir>
 	@$(PYTHON) -m pipeline serve-check --config pipeline/configs/local.yaml
 
 test: setup check  ## format, lint, types, imports, then all tests
-	@$(PYTHON) -m pytest
+	@$(PYTEST)
 
 unit: setup  ## the quick tests only
-	@$(PYTHON) -m pytest -m "not e2e"
+	@$(PYTEST) -m "not e2e"
 
 e2e: setup  ## the tests that run whole jobs
-	@$(PYTHON) -m pytest -m e2e
+	@$(PYTEST) -m e2e
 
 check: setup  ## format, lint, types, imports
 	@.venv/bin/ruff format --check --quiet .
