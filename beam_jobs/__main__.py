@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from beam_jobs.config import BuildConfig, CatalogConfig, SimulateConfig
+from beam_jobs.config import BuildConfig, SimulateConfig
 from beam_jobs.contracts import settings
 
 _CONSOLE = Console(stderr=True)
@@ -70,8 +70,7 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
     from beam_jobs import public_datasets
     from beam_jobs.catalogs import write_items
 
-    config = CatalogConfig(layout=layout, path=str(folder))
-    click.echo(write_items(public_datasets.READERS[layout](Path(config.path).resolve()), output))
+    click.echo(write_items(public_datasets.READERS[layout](folder.resolve()), output))
 
 
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -170,6 +169,9 @@ class _progress:  # noqa: N801 - reads as a verb where it is used
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code; what is wrong with the input is said in one line."""
+    # --debug may stand anywhere, before or after the command.
+    debug = "--debug" in arguments
+    arguments = ["--debug"] * debug + [argument for argument in arguments if argument != "--debug"]
     try:
         main(arguments, prog_name="python -m beam_jobs", standalone_mode=False)
     except click.ClickException as error:
@@ -179,7 +181,7 @@ def run(arguments: list[str]) -> int:
         return 130
     # DataError, SettingsError and what configs refuse are ValueErrors; Beam wraps what a worker raised in a RuntimeError.
     except (ValueError, OSError, RuntimeError) as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 1

@@ -22,7 +22,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_jobs import catalogs, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
+from beam_jobs.scenes import constellation_of
 from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 
 OnProgress = Callable[[int, int], None]
@@ -45,9 +47,9 @@ def build(
         catalog_paths: STAC catalogs to read.
         output_root: folder that holds the spans.
         span: number of the data span.
-        version: number to build; None takes the newest version of the span when it was built from the same config and
-            catalogs, and the next free number otherwise.
-        on_progress: called with (strips done, scenes of Sentinel-1 in the catalogs) while patches are cut.
+        version: number to build; None takes the newest version of the span when it was built from the same config,
+            catalogs and code, and the next free number otherwise.
+        on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
@@ -55,25 +57,30 @@ def build(
     output_root = Path(output_root)
     source_sha256 = catalogs.content_sha256(catalog_paths)
     config_sha256 = settings.sha256(_what_decides_content(config))
+    code_sha256 = source_fingerprint(("beam_jobs",))
     existing = [v for s, v in layout.list_versions(output_root) if s == span]
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
             found = manifest.read(newest)
-            if (found.config_sha256, found.source_sha256) == (config_sha256, source_sha256):
-                _LOGGER.info("%s was built from the same config and catalogs; nothing to do", newest)
+            if (found.config_sha256, found.source_sha256, found.code_sha256) == (
+                config_sha256,
+                source_sha256,
+                code_sha256,
+            ):
+                _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
     if target.exists():
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256}")
+    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
     num_scenes = _count_scenes(catalog_paths)
     with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
         _run(config, catalog_paths, building)
     summary = writers.read_summary(building)
     _check(summary, config, catalog_paths, num_scenes.total())
-    found = _manifest(summary, config, (span, version), config_sha256, source_sha256)
+    found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
     (building / writers.SUMMARY_NAME).unlink()
     (building / _MARKER).unlink()
     shutil.rmtree(building / "spool", ignore_errors=True)
@@ -143,9 +150,7 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
 def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
     """Number of items per constellation."""
     return Counter(
-        str((item.get("properties") or {}).get("constellation"))
-        for path in catalog_paths
-        for item in catalogs.read_items(path)
+        constellation_of(item.get("properties") or {}) for path in catalog_paths for item in catalogs.read_items(path)
     )
 
 
@@ -155,9 +160,11 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
     Raises:
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
-    if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_scenes:
+    # Scenes this build never wanted must not thin out the bad ones.
+    num_wanted = num_scenes - summary.num_rejected["other_processing_level"] - summary.num_rejected["no_label"]
+    if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(
-            f"{summary.first_error} ({summary.num_bad_scenes} of {num_scenes} scenes are bad; "
+            f"{summary.first_error} ({summary.num_bad_scenes} of {num_wanted} scenes are bad; "
             f"max_rejected_fraction is {config.quality.max_rejected_fraction:g})",
             "too_many_bad_scenes",
         )
@@ -183,7 +190,7 @@ def _num_examples(summary: writers.Summary) -> Counter[str]:
 
 
 def _manifest(
-    summary: writers.Summary, config: BuildConfig, numbers: tuple[int, int], config_sha256: str, source_sha256: str
+    summary: writers.Summary, config: BuildConfig, numbers: tuple[int, int], hashes: tuple[str, str, str]
 ) -> manifest.Manifest:
     if summary.s1_sums is None or summary.s2_sums is None:
         raise ValueError("a build with train patches must have sums")
@@ -207,8 +214,9 @@ def _manifest(
         s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
         s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),
         config=_what_decides_content(config),
-        config_sha256=config_sha256,
-        source_sha256=source_sha256,
+        config_sha256=hashes[0],
+        source_sha256=hashes[1],
+        code_sha256=hashes[2],
         code_version=manifest.CODE_VERSION,
     )
 
@@ -223,7 +231,8 @@ def _reported(spool_dir: Path, total: int, on_progress: OnProgress | None) -> It
 
     def report() -> None:
         while not done.wait(0.5):
-            on_progress(spool.count_finished(spool_dir), total)
+            # A large scene has several strips, so their number may pass that of the scenes.
+            on_progress(min(spool.count_finished(spool_dir), total), total)
 
     thread = threading.Thread(target=report, daemon=True)
     thread.start()

@@ -58,18 +58,27 @@ def write_items(items: Iterable[pystac.Item], path: str | Path) -> Path:
     with partial.open("w") as lines:
         for item in items:
             lines.write(json.dumps(item.to_dict(include_self_link=False), sort_keys=True) + "\n")
+    if not partial.stat().st_size:
+        partial.unlink()
+        raise DataError(f"{path}: not written, since no scene was found", "empty_catalog")
     os.replace(partial, path)
     return path
 
 
 def content_sha256(catalogs: Sequence[str | Path]) -> str:
-    """Hash over the catalogs' bytes, whatever their order: names what a build has read."""
+    """Hash over the catalogs' items and the sizes of the files they name, whatever the catalogs' order.
+
+    Names what a build reads: a scene that was exported again under the same name has another size, as it is compressed.
+    """
     digests = []
     for catalog in catalogs:
-        try:
-            digests.append(hashlib.sha256(Path(catalog).read_bytes()).hexdigest())
-        except OSError as error:
-            raise DataError(f"{catalog}: cannot read the catalog: {error.strerror}", "missing_file") from error
+        digest = hashlib.sha256()
+        for item in read_items(catalog):
+            digest.update(json.dumps(item, sort_keys=True).encode())
+            for asset in (item.get("assets") or {}).values():
+                path = Path(catalog).parent / str(asset.get("href", "") if isinstance(asset, dict) else "")
+                digest.update(f"{path.stat().st_size if path.is_file() else None};".encode())
+        digests.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 

@@ -47,8 +47,10 @@ class SimulateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive("num_places", self.num_places)
-        _check_positive("num_dates", self.num_dates)
+        if not 1 <= self.num_places <= 10_000:
+            raise ValueError(f"num_places must be within 1-10000, got {self.num_places}")
+        if not 1 <= self.num_dates <= 48:
+            raise ValueError(f"num_dates must be within 1-48 (two years, 12 days apart at least), got {self.num_dates}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or above, got {self.seed}")
         if self.size_px < 64:

@@ -79,9 +79,10 @@ def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int |
 
     With B10 (cirrus, level 1C): water vapour absorbs nearly all light there, so without the offset its median is some
     tens, with it a little above 1000, in summer, winter, desert and over snow. Dates and names are not asked: archives
-    hold reprocessed old scenes with the offset and harmonized new ones without. Without B10: any valid number below 1000
-    (in at least 1 of 10,000 pixels, so that single bad pixels do not decide) proves that there is none; the reverse does
-    not hold, since haze and cloud lift whole level-2A scenes above 1000.
+    hold reprocessed old scenes with the offset and harmonized new ones without. Without B10: numbers below half the offset
+    (in at least 1 of 1,000 pixels) tell that there is none, since with it they would be reflectances below -0.05, which
+    even dark water in overcorrected level-2A scenes hardly reaches. The reverse does not hold: haze and cloud lift whole
+    scenes above 1000, so nothing is guessed from a lack of dark pixels.
     """
     valid = dn[dn > 0]
     if valid.size == 0:
@@ -91,4 +92,4 @@ def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int |
         cirrus = cirrus[cirrus > 0]
         if cirrus.size:
             return S2_BASELINE_0400_DN_OFFSET if np.median(cirrus) >= S2_BASELINE_0400_DN_OFFSET else 0
-    return 0 if (valid < S2_BASELINE_0400_DN_OFFSET).mean() >= 1e-4 else None
+    return 0 if (valid < S2_BASELINE_0400_DN_OFFSET / 2).mean() >= 1e-3 else None

@@ -107,11 +107,11 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
 
 
 def read_cloud_mask(path: str, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Cloud mask on `grid`, bool [H, W], True = cloud; outside the raster and its no-data: False."""
+    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover."""
     with _open(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
-    mask = (pixels[0] == 1).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
-    return resampling.ids_to_grid(mask, source_grid, grid, fill=0) == 1
+    mask = (pixels[0] != 0).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
+    return resampling.ids_to_grid(mask, source_grid, grid, fill=1) == 1
 
 
 @contextmanager
@@ -271,6 +271,8 @@ def _read_window(
     dataset: rasterio.DatasetReader, indexes: list[int], grid: Grid
 ) -> tuple[npt.NDArray[Any], resampling.Source]:
     """Stored pixels [C, h, w] of the part of the file that `grid` needs, with (CRS, affine) of that part."""
+    if dataset.crs is None:
+        raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
     crs = dataset.crs.to_string()
     bounds = grid.bounds if crs == grid.crs else transform_bounds(grid.crs, dataset.crs, *grid.bounds, densify_pts=21)
     wanted = from_bounds(*bounds, transform=dataset.transform)

@@ -73,6 +73,12 @@ class Scene:
     cloud_mask: str | None = None
     grid: Grid | None = None
 
+    @property
+    def paths(self) -> set[str]:
+        """All rasters of the scene."""
+        side = [self.label.path if self.label else None, self.cloud_mask]
+        return {source.path for source in self.bands.values()} | {path for path in side if path}
+
 
 def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     """The scene of a STAC item.
@@ -89,7 +95,7 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
     where = f"{catalog}: item {item.id}"
-    constellation = str(item.properties.get("constellation", "")).lower()
+    constellation = constellation_of(item.properties)
     if constellation not in SENSOR_OF_CONSTELLATION:
         raise DataError(f"{where}: constellation must be sentinel-1 or sentinel-2, got {constellation!r}", "bad_item")
     if item.datetime is None or item.datetime.tzinfo is None or item.geometry is None:
@@ -109,7 +115,9 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         cloud_fraction=_cloud_fraction(properties, where),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
-        cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent) if "cloud_mask" in item.assets else None,
+        cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent, where)
+        if "cloud_mask" in item.assets
+        else None,
     )
 
 
@@ -141,6 +149,12 @@ def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
     return cover / 100.0
 
 
+def constellation_of(properties: Mapping[str, Any]) -> str:
+    """`constellation` of an item's properties, or what its `platform` belongs to: sentinel-1a -> sentinel-1."""
+    named = properties.get("constellation") or str(properties.get("platform", ""))[: len("sentinel-1")]
+    return str(named).lower()
+
+
 def _declared_crs(properties: Mapping[str, Any]) -> str | None:
     """`proj:code` of STAC projection 2.0, or its forerunner `proj:epsg`."""
     if properties.get("proj:code"):
@@ -159,7 +173,7 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
     """Bands of the `data` asset in the order it names them, or one asset per band."""
     if "data" not in item.assets:
         sources = {
-            name: BandSource(path=_resolve(asset.href, folder), index=1)
+            name: BandSource(path=_resolve(asset.href, folder, where), index=1)
             for name, asset in item.assets.items()
             if name in BANDS[sensor]
         }
@@ -178,7 +192,7 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
         raise DataError(
             f"{where}: asset 'data' names bands {names}; known and distinct ones are needed", "unknown_band_order"
         )
-    path = _resolve(asset.href, folder)
+    path = _resolve(asset.href, folder, where)
     return {name: BandSource(path=path, index=i) for i, name in enumerate(names, start=1)}
 
 
@@ -190,9 +204,17 @@ def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | 
     if not schema:
         raise DataError(f"{where}: asset 'label' lacks terrapair:label_schema", "bad_item")
     return LabelSource(
-        path=_resolve(asset.href, folder), schema=str(schema), nodata=asset.extra_fields.get("terrapair:label_nodata")
+        path=_resolve(asset.href, folder, where),
+        schema=str(schema),
+        nodata=asset.extra_fields.get("terrapair:label_nodata"),
     )
 
 
-def _resolve(href: str, folder: Path) -> str:
-    return str(folder / href)
+def _resolve(href: str, folder: Path, where: str) -> str:
+    """Path of an asset; relative ones are relative to the catalog."""
+    scheme, separator, rest = href.partition("://")
+    if not separator:
+        return str(folder / href)
+    if scheme != "file":
+        raise DataError(f"{where}: assets must be local files, got {href}", "bad_item")
+    return rest

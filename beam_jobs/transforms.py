@@ -130,6 +130,9 @@ def _unused(joined: tuple[str, dict[str, Iterable[int]]]) -> Iterator[Rejection]
 class CutPatches(beam.PTransform):
     """(s1, s2) pairs -> one CutResult per strip, whose patches lie encoded in `spool_dir`.
 
+    A pair of which one strip cannot be read is rejected whole: its other strips are not used either. Only names of strips
+    cross the stages; the results are read from the spool at the end, since their histograms are large.
+
     Attributes:
         config: of the build.
         spool_dir: where finished strips are kept until the shards are written; a strip found there is not cut again.
@@ -139,12 +142,14 @@ class CutPatches(beam.PTransform):
     spool_dir: str = field(default="")
 
     def expand(self, pairs: beam.PCollection) -> beam.PCollection:
-        """Reshuffles so that workers share strips evenly."""
+        """Reshuffles so that workers share strips evenly, then groups by pair."""
         return (
             pairs
             | "ToStrips" >> beam.FlatMap(_strips, self.config)
             | "Spread" >> beam.Reshuffle()
             | "Cut" >> beam.Map(_cut, self.config, self.spool_dir)
+            | "GroupByPair" >> beam.GroupByKey()
+            | "WholePairs" >> beam.FlatMap(_whole_pair, self.spool_dir)
         )
 
 
@@ -156,19 +161,37 @@ def _strips(pair: tuple[Scene, Scene], config: BuildConfig) -> list[PairTask | R
     return [Rejection(kind="scenes", id=pair[0].scene_id, reason="too_small", detail=detail)]
 
 
-def _cut(task: PairTask | Rejection, config: BuildConfig, spool_dir: str) -> spool.CutResult:
+def _cut(task: PairTask | Rejection, config: BuildConfig, spool_dir: str) -> tuple[str, str | Rejection]:
+    """(id of the Sentinel-1 scene, which names the pair; id of the strip that is in the spool, or why it is not)."""
     if isinstance(task, Rejection):
-        return spool.CutResult(rejections=[task])
-    found = spool.load(spool_dir, task.task_id)
-    if found is not None:
-        return found
-    writer = spool.Writer(spool_dir, task.task_id, config)
-    try:
-        for outcome in patches.cut(task, config):
-            writer.add(outcome)
-    except DataError as error:
-        writer.abandon()
-        # What the raster broke off at is the scene's fault, not the patch's: nothing of the strip is used.
-        rejection = Rejection(kind="scenes", id=task.s1.scene_id, reason=error.reason, detail=str(error), is_error=True)
-        return spool.CutResult(rejections=[rejection])
-    return writer.finish()
+        return task.id, task
+    if spool.load(spool_dir, task.task_id) is None:
+        writer = spool.Writer(spool_dir, task.task_id, config)
+        try:
+            for outcome in patches.cut(task, config):
+                writer.add(outcome)
+        except DataError as error:
+            writer.abandon()
+            return task.s1.scene_id, _blame(error, task)
+        writer.finish()
+    return task.s1.scene_id, task.task_id
+
+
+def _blame(error: DataError, task: PairTask) -> Rejection:
+    """The Rejection of the scene whose file the error names."""
+    owner = next((s for s in (task.s1, task.s2) if any(path in str(error) for path in s.paths)), task.s1)
+    return Rejection(kind="scenes", id=owner.scene_id, reason=error.reason, detail=str(error), is_error=True)
+
+
+def _whole_pair(strips: tuple[str, Iterable[str | Rejection]], spool_dir: str) -> Iterator[spool.CutResult]:
+    outcomes = list(strips[1])
+    # Strips of one scene often break off at the same spot of the same file.
+    rejections = sorted({one for one in outcomes if isinstance(one, Rejection)}, key=lambda one: one.detail)
+    if rejections:
+        yield spool.CutResult(rejections=rejections)
+        return
+    for task_id in outcomes:
+        result = spool.load(spool_dir, str(task_id))
+        if result is None:
+            raise ValueError(f"{spool_dir}: the strip {task_id} is gone from the spool")
+        yield result

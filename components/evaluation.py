@@ -13,8 +13,8 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.labels import LabelSchema
-from components.fingerprint import source_fingerprint
 
 SIGNATURE = "serve_examples"
 """Signature of a published segmenter that takes serialized tf.Examples."""

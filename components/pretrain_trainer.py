@@ -13,15 +13,15 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.fingerprint import source_fingerprint
 from components.training_log import log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
 
 RUN_FN = "components.pretrain_trainer.run_fn"
-SOURCES = ("models", "beam_jobs/contracts", "components/pretrain_trainer.py")
+SOURCES = ("models", "beam_jobs/contracts", "components")
 METRICS_FILE = "metrics.json"
 """Final metrics of a training, in its model_run folder: what the report reads."""
 

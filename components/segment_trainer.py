@@ -11,16 +11,15 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.fingerprint import source_fingerprint
-from components.pretrain_trainer import list_files, write_metrics
+from components.pretrain_trainer import SOURCES, list_files, write_metrics
 from components.training_log import log_steps
 from models.config import SegmentConfig
 from models.segment import run_segmentation
 
 RUN_FN = "components.segment_trainer.run_fn"
-SOURCES = ("models", "beam_jobs/contracts", "components/segment_trainer.py")
 
 
 def create_segment_trainer(

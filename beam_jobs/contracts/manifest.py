@@ -63,7 +63,8 @@ class Manifest:
         s2_statistics: of the train split, in the order of `s2_bands`.
         config: the resolved config of the job.
         config_sha256: its hash.
-        source_sha256: hash over the catalogs' items: what was read.
+        source_sha256: hash over the catalogs and the sizes of the files they name: what was read.
+        code_sha256: hash over the code that built it.
         code_version: version of the code that built it.
         format_version: of this file.
     """
@@ -86,6 +87,7 @@ class Manifest:
     config: dict[str, Any] = field(repr=False)
     config_sha256: str
     source_sha256: str
+    code_sha256: str
     code_version: str
     format_version: int = FORMAT_VERSION
 

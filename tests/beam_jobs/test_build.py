@@ -1,9 +1,10 @@
 """Whole builds: what appears, what is refused, and that nothing half-written is ever visible."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-import os
+import pickle
 import subprocess
 import sys
 import time
@@ -14,8 +15,8 @@ import pytest
 import rasterio
 import tensorflow as tf
 
+from beam_jobs import build, grids, patches, spool
 from beam_jobs import config as c
-from beam_jobs import spool
 from beam_jobs.build_labels import build_labels
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.contracts import layout, manifest, records
@@ -126,28 +127,60 @@ def test_labels_belong_to_the_date_of_the_sensor_that_the_config_names(simulated
 
 
 @pytest.mark.e2e
-def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(simulated, build_config, tmp_path, pairs):
-    """Kills a build after its first finished strip, then finishes it."""
+def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
+    simulated, build_config, tmp_path, pairs, monkeypatch
+):
     script = (
         "import sys, pickle; from pathlib import Path; from beam_jobs.build_pairs import build_pairs\n"
         "build_pairs(pickle.loads(bytes.fromhex(sys.argv[1])), [Path(sys.argv[2])], Path(sys.argv[3]))"
     )
-    import pickle
-
     arguments = [pickle.dumps(build_config).hex(), str(simulated), str(tmp_path)]
     process = subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[2])
-    building = layout.building_dir(tmp_path, 1, 1)
-    while spool.count_finished(building / "spool") < 1 and process.poll() is None:
+    spool_dir = layout.building_dir(tmp_path, 1, 1) / "spool"
+    while spool.count_finished(spool_dir) < 1 and process.poll() is None:
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert layout.list_versions(tmp_path) == []
-    left = {path: path.stat().st_mtime_ns for path in (building / "spool").glob("*.index")}
-    assert left
-    # Unreadable data under a finished index would show if the strip were taken from it; equal bytes show that it works.
-    os.sync()
+    num_finished = spool.count_finished(spool_dir)
+    assert 1 <= num_finished < 6
+    cut_again = []
+    cut = patches.cut
+    monkeypatch.setattr(patches, "cut", lambda task, config: cut_again.append(task.task_id) or cut(task, config))
     version = build_pairs(build_config, [simulated], tmp_path)
+    assert len(cut_again) == 6 - num_finished
     assert digests(version) == digests(pairs)
+
+
+def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monkeypatch):
+    """The label of one scene breaks off in its lower half; the strips above it must not be used either."""
+    monkeypatch.setattr(grids, "strips", functools.partial(grids.strips, max_pixels=32 * 160))
+    broken = sorted(copied.parent.rglob("S2*_label.tif"))[0]
+    with rasterio.open(broken) as dataset:
+        profile, pixels = dataset.profile, dataset.read()
+    pixels[0, 140:] = 77
+    broken.unlink()
+    with rasterio.open(broken, "w", **profile) as dataset:
+        dataset.write(pixels)
+    label = c.LabelConfig(schema="dynamic_world", min_labeled_fraction=0.0)
+    config = dataclasses.replace(
+        build_config,
+        label=label,
+        quality=c.QualityConfig(min_valid_fraction=0.05, max_cloud_fraction=1.0, max_rejected_fraction=0.2),
+    )
+    version = build_labels(config, [copied], tmp_path / "out")
+    rows = [json.loads(line) for line in (version / "rejected" / "scenes.ndjson").read_text().splitlines()]
+    scene_id = broken.name.removesuffix("_label.tif")
+    assert [(row["id"], row["reason"]) for row in rows if row["is_error"]] == [(scene_id, "label_id_outside_schema")]
+    used = {patch.s2_scene_id for split in layout.SPLITS for patch in read_split(version, split)}
+    assert scene_id not in used
+    assert len(used) == 5
+
+
+def test_changed_code_builds_a_new_version(simulated, build_config, tmp_path, monkeypatch):
+    build_pairs(build_config, [simulated], tmp_path)
+    monkeypatch.setattr(build, "source_fingerprint", lambda sources: "f" * 64)
+    assert build_pairs(build_config, [simulated], tmp_path) == layout.version_dir(tmp_path, 1, 2)
 
 
 def test_spool_gives_back_a_finished_strip_and_nothing_of_an_abandoned_one(tmp_path, build_config):

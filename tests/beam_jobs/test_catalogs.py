@@ -1,6 +1,5 @@
 """Catalogs: all three ways of writing items read the same, and what is no catalog says so in one line."""
 
-import hashlib
 import json
 from datetime import datetime, timezone
 
@@ -106,16 +105,25 @@ def test_an_absent_catalog_is_named(tmp_path):
         catalogs.content_sha256([tmp_path / "none.ndjson"])
 
 
-def test_the_hash_of_what_was_read_ignores_order_and_names_but_no_byte(tmp_path):
+def test_the_hash_of_what_was_read_ignores_order_but_no_item_and_no_size(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    one.write_text("a\n")
-    two.write_text("b\n")
-    first = catalogs.content_sha256([one, two])
-    assert catalogs.content_sha256([two, one]) == first
-    digests = sorted(hashlib.sha256(text).hexdigest() for text in (b"a\n", b"b\n"))
-    assert first == hashlib.sha256("".join(digests).encode()).hexdigest()
-    two.write_text("b\n\n")
-    assert catalogs.content_sha256([one, two]) != first
+    one.write_text('{"id": "a", "assets": {"data": {"href": "a.tif"}}}\n')
+    two.write_text('{"id": "b"}\n')
+    hashes = [catalogs.content_sha256([one, two])]
+    assert catalogs.content_sha256([two, one]) == hashes[0]
+    (tmp_path / "a.tif").write_bytes(b"pixels")
+    hashes.append(catalogs.content_sha256([one, two]))
+    (tmp_path / "a.tif").write_bytes(b"other pixels")
+    hashes.append(catalogs.content_sha256([one, two]))
+    two.write_text('{"id": "c"}\n')
+    hashes.append(catalogs.content_sha256([one, two]))
+    assert len(set(hashes)) == 4
+
+
+def test_a_catalog_without_scenes_is_not_written(tmp_path):
+    with pytest.raises(DataError, match=r"items.ndjson: not written, since no scene was found"):
+        catalogs.write_items([], tmp_path / "items.ndjson")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_discover_finds_layouts_and_catalogs_one_level_down(tmp_path):

@@ -134,8 +134,14 @@ def test_hazy_level_2a_is_never_called_offset():
 
 def test_a_hazy_scene_with_some_dark_pixels_has_no_offset():
     dn = np.random.default_rng(6).integers(1300, 6000, (12, 40, 40))
-    dn[1, :2, :5] = 700
+    dn[1, :10, :5] = 300
     assert radiometry.detect_dn_offset(dn, S2_L2A_BANDS) == 0
+
+
+def test_dark_water_of_an_offset_scene_is_no_proof_against_the_offset():
+    dn = np.random.default_rng(8).integers(1100, 4000, (12, 40, 40))
+    dn[11, :10] = np.random.default_rng(9).integers(850, 1000, (10, 40))
+    assert radiometry.detect_dn_offset(dn, S2_L2A_BANDS) is None
 
 
 def test_single_bad_pixels_do_not_decide():

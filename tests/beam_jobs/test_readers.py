@@ -131,7 +131,7 @@ def test_bands_at_10_20_and_60_m_meet_at_10_m(tmp_path):
         plane = (500 + centres[None, :] * 2 + centres[:, None]).astype(np.uint16)
         path = write_geotiff(tmp_path / f"{name}.tif", plane[None], transform=north_up(size))
         sources[name] = BandSource(path=str(path), index=1)
-    scene = readers.inspect(dataclasses.replace(scene, bands=sources), names)
+    scene = readers.inspect(dataclasses.replace(scene, bands=sources, dn_offset=0), names)
     assert scene.grid == grid(60, 60)
     got = readers.read_bands(scene, names, scene.grid)
     fine = (np.arange(60) + 0.5) * 10
@@ -183,14 +183,20 @@ def test_a_bad_label_names_file_and_id(tmp_path, values, schema, target, message
     assert error.value.reason == "label_id_outside_schema"
 
 
-def test_only_1_is_cloud_and_outside_is_clear(tmp_path):
+def test_what_the_mask_does_not_call_clear_is_cloud(tmp_path):
     mask = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (20, 20))
     path = str(write_geotiff(tmp_path / "mask.tif", mask[None], nodata=255))
     got = readers.read_cloud_mask(path, grid(10, 25, dx=100))
     assert got.dtype == np.bool_
-    assert np.array_equal(got[:, :10], mask[:10, 10:] == 1)
-    assert not got[:, 10:].any()
-    assert not readers.read_cloud_mask(path, grid(3, 3, dx=5000)).any()
+    assert np.array_equal(got[:, :10], mask[:10, 10:] != 0)
+    assert got[:, 10:].all()
+    assert readers.read_cloud_mask(path, grid(3, 3, dx=5000)).all()
+
+
+def test_label_without_crs_is_a_data_error(tmp_path):
+    source = label_file(tmp_path, np.array([[1, 2], [3, 4]], np.uint8), crs=None)
+    with pytest.raises(DataError, match=r"label\.tif: the raster has no CRS"):
+        readers.read_label(source, "dynamic_world", grid(2, 2))
 
 
 def refused(scene, names) -> DataError:

@@ -5,7 +5,7 @@ import pytest
 from tfx import v1 as tfx
 
 from beam_jobs.contracts import manifest
-from components import data_manifest, fingerprint
+from components import data_manifest
 from components.pretrain_trainer import list_files
 
 
@@ -42,19 +42,6 @@ def test_examples_without_a_span_are_refused():
 def test_run_fn_without_manifest_is_refused():
     with pytest.raises(ValueError, match="wire the Trainer's hyperparameters to DataManifest"):
         data_manifest.manifest_from_hyperparameters(None)
-
-
-def test_fingerprint_changes_with_code_and_with_file_names_only(tmp_path):
-    package = tmp_path / "package"
-    package.mkdir()
-    (package / "a.py").write_text("x = 1\n")
-    first = fingerprint.source_fingerprint(["package"], tmp_path)
-    (package / "notes.txt").write_text("not code")
-    assert fingerprint.source_fingerprint(["package"], tmp_path) == first
-    (package / "a.py").rename(package / "b.py")
-    moved = fingerprint.source_fingerprint(["package"], tmp_path)
-    (package / "b.py").write_text("x = 2\n")
-    assert len({first, moved, fingerprint.source_fingerprint(["package"], tmp_path)}) == 3
 
 
 def test_empty_split_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import tensorflow_model_analysis as tfma
 from tfx_bsl.tfxio import tf_example_record
 
 from beam_jobs.contracts import labels, layout, records
+from beam_jobs.runner import LOCAL_RUNNER
 from components import evaluation, iou_metrics
 
 
@@ -40,7 +41,7 @@ def evaluated(water_version, rolling_model, tmp_path_factory):
         raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
         telemetry_descriptors=["test"],
     )
-    with beam.Pipeline("DirectRunner") as pipeline:
+    with beam.Pipeline(LOCAL_RUNNER) as pipeline:
         _ = (
             pipeline
             | source.BeamSource()

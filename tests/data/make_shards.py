@@ -77,6 +77,7 @@ def make_version(
         config={"seed": seed},
         config_sha256=settings.sha256({"seed": seed}),
         source_sha256=hashlib.sha256(f"make_shards {seed}".encode()).hexdigest(),
+        code_sha256="0" * 64,
         code_version="test",
     )
     (path / layout.MANIFEST_NAME).write_text(document.to_json())

@@ -36,6 +36,7 @@ def document() -> manifest.Manifest:
         config={"patch": {"size_px": 96}, "list": [1, 2.5, None, "x"]},
         config_sha256="c" * 64,
         source_sha256="d" * 64,
+        code_sha256="0" * 64,
         code_version="0.1.0",
     )
 

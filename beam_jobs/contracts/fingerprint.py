@@ -1,7 +1,7 @@
-"""Fingerprint of the source code behind a component.
+"""Fingerprint of source code: what makes a result stale besides its input and config.
 
-TFX caches a component by its inputs and parameters and does not see the code that `run_fn` names. Every component here
-that runs our own code therefore carries this hash as a parameter: changed code gives a new hash and so a new execution.
+TFX caches a component by its inputs and parameters and does not see the code that `run_fn` names; a build reuses a version
+of the same catalogs and config. Both carry this hash, so changed code gives a new execution and a new version.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def source_fingerprint(sources: Sequence[str], root: Path = REPOSITORY) -> str:
