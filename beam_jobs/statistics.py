@@ -5,7 +5,6 @@ Input: patches of the train split. Output: BandStatistics. Each worker sums its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +64,6 @@ class BandSums:
             total_squares=self.total_squares + other.total_squares,
             histogram=self.histogram + other.histogram,
         )
-
-
-def merge_all(sums: Iterable[BandSums], channels: int) -> BandSums:
-    """The sums over all of them."""
-    result = BandSums.zeros(channels)
-    for one in sums:
-        result = result.merge(one)
-    return result
 
 
 def band_statistics(sums: BandSums, sensor: Sensor, names: tuple[str, ...]) -> tuple[BandStatistics, ...]:

@@ -63,5 +63,6 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.model_run_dir,
         fn_args.base_model,
         on_step=log_steps(name),
+        name=name,
     )
     write_metrics(metrics, fn_args.model_run_dir)

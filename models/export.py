@@ -18,6 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.manifest import Manifest
 from models import card as card_lib
 from models import signatures, warmup
@@ -33,15 +34,23 @@ ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
 """Height and width of the two compared inputs, in strides: one square, one not, so that both are shown to be dynamic."""
 
+CLEAR_MARGIN = 1e-3
+"""Probabilities further apart than this cannot change places within the tolerance of the comparison."""
+
 FloatArray = npt.NDArray[np.float32]
 
 
 def export_segmenter(
-    segmenter: Segmenter, output_dir: str, *, config: SegmentConfig, manifest: Manifest, metrics: Mapping[str, float]
+    segmenter: Segmenter,
+    output_dir: str,
+    *,
+    name: str,
+    config: SegmentConfig,
+    manifest: Manifest,
+    metrics: Mapping[str, float],
 ) -> None:
-    """Writes a segmenter as a SavedModel below `output_dir`; the card comes last."""
+    """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last."""
     assets = _make_assets_dir(output_dir)
-    name = f"{config.label_schema}_{'_'.join(config.sensors)}"
     segmenter.save(f"{assets}/model.keras")
     # The reloaded copy is free of the training strategy's mirrored variables, and is what a reader will compare with.
     model = load_segmenter(output_dir)
@@ -209,10 +218,14 @@ def _compare(
     signature: str, loaded: Mapping[str, Any], inputs: Mapping[Any, tf.Tensor], expected: Mapping[str, Any]
 ) -> SignatureComparison:
     outputs = loaded[signature](**inputs)
+    # Ids are no measure: where two classes are equally likely, the last bit decides which one it is.
     differences = [
         np.abs(np.asarray(outputs[name], np.float64) - np.asarray(expected[name], np.float64)).max()
         for name in expected
+        if name != "label"
     ]
+    if "label" in expected:
+        differences.append(_label_difference(outputs, expected))
     # np.max keeps NaN, which Python's max would drop depending on the order.
     largest = float(np.max(differences))
     return SignatureComparison(
@@ -221,6 +234,16 @@ def _compare(
         output_shapes={name: tuple(tensor.shape) for name, tensor in outputs.items()},
         max_abs_difference=largest if np.isfinite(largest) else float("inf"),
     )
+
+
+def _label_difference(outputs: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
+    """1.0 when a label differs where the two likeliest classes are clearly apart, else 0.0."""
+    top_two = np.sort(np.asarray(expected["probabilities"]), axis=-1)[..., -2:]
+    is_clear = top_two[..., 1] - top_two[..., 0] > CLEAR_MARGIN
+    # No data is no matter of probabilities: it must be the same everywhere.
+    is_empty = np.asarray(expected["label"]) == IGNORE
+    differs = np.asarray(outputs["label"]) != np.asarray(expected["label"])
+    return float((differs & (is_clear | is_empty)).any())
 
 
 def _random_pixels(rng: np.random.Generator, sensor: Sensor, height: int, width: int, num_bands: int) -> FloatArray:

@@ -31,6 +31,7 @@ def run_segmentation(
     log_dir: str,
     encoder_dir: str | None,
     on_step: training.ProgressCallback | None = None,
+    name: str = "segmenter",
 ) -> dict[str, float]:
     """Trains encoder and decoder together, evaluates and publishes the segmenter.
 
@@ -43,6 +44,7 @@ def run_segmentation(
         log_dir: where TensorBoard events are written.
         encoder_dir: SavedModel of `run_pretraining`; None = from scratch. See `build_segmenter`.
         on_step: told of every step.
+        name: under which the model is served.
 
     Returns:
         `train_loss` (mean of the last steps) and what `evaluate` returns.
@@ -51,8 +53,6 @@ def run_segmentation(
         ValueError: shards of another label schema, too few examples, or what `build_segmenter` refuses.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
-    if manifest.label_schema != config.label_schema:
-        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     keras.utils.set_random_seed(config.seed)
     strategy = training.get_strategy()
     training.check_divisible(config.global_batch_size, strategy)
@@ -80,7 +80,7 @@ def run_segmentation(
     model = with_segmenter_precision(model, "float32")
     scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
     training.write_metrics(log_dir, config.num_steps, scores)
-    export.export_segmenter(model, output_dir, config=config, manifest=manifest, metrics=scores)
+    export.export_segmenter(model, output_dir, name=name, config=config, manifest=manifest, metrics=scores)
     return scores
 
 
@@ -180,6 +180,8 @@ def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:
 
 def _check_encoder(encoder: SensorEncoder, sensor: Sensor, config: SegmentConfig, manifest: Manifest) -> None:
     """An encoder fed with other bands than its own would run and be wrong."""
+    if manifest.label_schema != config.label_schema:
+        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     if encoder.bands != _bands(manifest, sensor):
         raise ValueError(
             f"{sensor}: the encoder knows bands {encoder.bands}, the shards hold {_bands(manifest, sensor)}"

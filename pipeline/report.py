@@ -106,6 +106,8 @@ def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
 
 
 def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
+    if not task.failures and task.published is None:
+        yield f"[red]{task.name}: its published folder is gone; remove the run's metadata to push it again[/red]"
     for failure in task.failures:
         measured = "could not be measured (no test pixel)" if math.isnan(failure.value) else f"is {failure.value:.3f}"
         yield (

@@ -47,7 +47,7 @@ class Band:
         nodata: stored integer that means no data.
         native_pixel_size_m: ground size the sensor's product has, in metres.
         wavelength_nm: centre wavelength of Sentinel-2A; None for radar.
-        source: page that defines band and unit.
+        source: pages that define band and unit.
     """
 
     name: str
@@ -82,7 +82,7 @@ def _s2(name: str, native_pixel_size_m: int, wavelength_nm: float) -> Band:
         nodata=S2_NODATA,
         native_pixel_size_m=native_pixel_size_m,
         wavelength_nm=wavelength_nm,
-        source=S2_L1C_SOURCE,
+        source=f"{S2_L1C_SOURCE} and {S2_L2A_SOURCE}",
     )
 
 

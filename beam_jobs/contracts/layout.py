@@ -55,12 +55,6 @@ def list_versions(root: str | Path) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def latest_version(root: str | Path) -> tuple[int, int] | None:
-    """The newest (span, version), or None when there is none yet."""
-    versions = list_versions(root)
-    return versions[-1] if versions else None
-
-
 def shard_paths(version_path: str | Path, split: str) -> list[Path]:
     """Sorted shards of one split of a version directory."""
     return sorted((Path(version_path) / split).glob(SHARD_GLOB))

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from beam_jobs.radiometry import db_to_power, power_to_db
 from beam_jobs.simulation.acquisitions import OrbitState
 from beam_jobs.simulation.fields import FloatArray, smooth_field
 from beam_jobs.simulation.landscape import BARE, BUILT, CLASS_IDS, CROPS, GRASS, TREES, WATER, LabelArray, Landscape
@@ -115,16 +116,6 @@ def draw_nuisance(preset: Literal["private", "augmentable"], rng: np.random.Gene
         ramp_db=ramp_db,
         offset_db=(float(offset), float(offset)),
     )
-
-
-def db_to_power(backscatter_db: FloatArray) -> FloatArray:
-    """Linear power from dB; NaN stays NaN."""
-    return np.power(np.float32(10.0), backscatter_db / np.float32(10.0))
-
-
-def power_to_db(backscatter_power: FloatArray) -> FloatArray:
-    """Backscatter in dB from linear power above 0; NaN stays NaN."""
-    return np.float32(10.0) * np.log10(backscatter_power)
 
 
 def mean_backscatter_db(

@@ -163,11 +163,8 @@ def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monk
     with rasterio.open(broken, "w", **profile) as dataset:
         dataset.write(pixels)
     label = c.LabelConfig(schema="dynamic_world", min_labeled_fraction=0.0)
-    config = dataclasses.replace(
-        build_config,
-        label=label,
-        quality=c.QualityConfig(min_valid_fraction=0.05, max_cloud_fraction=1.0, max_rejected_fraction=0.2),
-    )
+    quality = c.QualityConfig(min_valid_fraction=0.05, max_cloud_fraction=1.0, max_rejected_fraction=0.2)
+    config = dataclasses.replace(build_config, label=label, quality=quality)
     version = build_labels(config, [copied], tmp_path / "out")
     rows = [json.loads(line) for line in (version / "rejected" / "scenes.ndjson").read_text().splitlines()]
     scene_id = broken.name.removesuffix("_label.tif")

@@ -1,5 +1,6 @@
 """Statistics: the same numbers in any order and partition, equal to NumPy's, NaN left out."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_jobs.statistics import BandSums, band_statistics, merge_all
+from beam_jobs.statistics import BandSums, band_statistics
 
 BANDS = ("VV", "VH")
 
@@ -61,7 +62,7 @@ def test_any_order_and_partition_gives_the_result_of_one_pass(order, cuts):
     pixels = patches()
     edges = [0, *sorted(set(cuts)), 7]
     parts = [sums_of([pixels[i] for i in order[a:b]]) for a, b in itertools.pairwise(edges)]
-    merged, single = merge_all(parts, 2), sums_of(pixels)
+    merged, single = functools.reduce(BandSums.merge, parts), sums_of(pixels)
     assert np.array_equal(merged.count, single.count)
     assert np.array_equal(merged.histogram, single.histogram)
     assert merged.total == pytest.approx(single.total, rel=1e-12)
@@ -78,7 +79,7 @@ def test_merging_changes_neither_side():
 
 
 def test_nothing_merges_to_zeros():
-    assert merge_all([], 3).count.tolist() == [0, 0, 0]
+    assert BandSums.zeros(3).count.tolist() == [0, 0, 0]
 
 
 def test_a_band_without_valid_pixels_is_named():

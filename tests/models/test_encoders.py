@@ -116,6 +116,23 @@ def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder,
         np.testing.assert_array_equal(loaded(batch)[sensor], embeddings[sensor])
 
 
+@pytest.mark.parametrize(
+    ("backbone", "num_bands", "depth"), [("resnet18", 2, 512), ("resnet18", 13, 512), ("resnet50", 10, 2048)]
+)
+def test_large_backbones_take_any_number_of_bands(backbone, num_bands, depth, tmp_path):
+    bands = tuple(f"band{index}" for index in range(num_bands))
+    encoder = SensorEncoder(sensor="s2", bands=bands, mean=[0.1] * num_bands, std=[0.05] * num_bands, backbone=backbone)
+    pixels = np.random.default_rng(0).uniform(0.01, 0.4, (1, 64, 32, num_bands)).astype(np.float32)
+    outputs = encoder(pixels)
+    assert encoder.stride == EncoderConfig(backbone=backbone).stride == 32
+    sizes = {level: tuple(outputs[level].shape[1:3]) for level in encoder.levels}
+    assert sizes == {"P1": (32, 16), "P2": (16, 8), "P3": (8, 4), "P4": (4, 2), "P5": (2, 1)}
+    assert outputs["pooled"].shape == (1, depth)
+    encoder.save(tmp_path / "encoder.keras")
+    again = keras.saving.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(again(pixels)["pooled"], outputs["pooled"])
+
+
 def test_two_kinds_of_keras_in_one_process_are_refused():
     """What tensorflow-transform leaves in the environment of child processes must not build half a model."""
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}

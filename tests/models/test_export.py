@@ -87,7 +87,7 @@ def test_warmup_requests_run_on_their_signatures(name, request):
 
 def test_card_says_where_the_model_comes_from(segmented, labels):
     content = card.read_card(segmented.dir)
-    assert content["name"] == "water_s1_s2"
+    assert content["name"] == "segmenter"
     assert content["data_manifest_sha256"] == labels.manifest.sha256
     assert content["config_sha256"] == settings.sha256(segmented.config)
     assert content["config"]["decoder_channels"] == [32, 16, 16, 8]
