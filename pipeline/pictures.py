@@ -33,13 +33,13 @@ GAMMA = 0.8
 MAX_OVER_MEDIAN = 4.0
 """White of the optical image is at most this many times the brightest band's median reflectance."""
 _MODEL_KEY = "Source"
-"""PNG text field that names the model drawn, so that an unchanged model is not drawn again."""
+"""PNG text field that names the model and the data drawn, so that what has not changed is not drawn again."""
 
 RGB = npt.NDArray[np.float64]
 
 
 def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> None:
-    """Writes the picture of one task, unless it already shows this model.
+    """Writes the picture of one task, unless it already shows this model on this data.
 
     Args:
         name: the task's name, for the title.
@@ -47,9 +47,10 @@ def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> N
         data: labelled data whose eval split is drawn.
         output: the PNG.
     """
+    shown = f"{saved_model} on {data.manifest.sha256}"
     if output.exists():
         with Image.open(output) as existing:
-            if existing.info.get(_MODEL_KEY) == str(saved_model):
+            if existing.info.get(_MODEL_KEY) == shown:
                 return
     serialized = choose_patches(data.version_dir)
     patches = [decode_labeled(item) for item in serialized]
@@ -57,7 +58,7 @@ def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> N
     prediction = signature(examples=tf.constant(serialized))["label"].numpy()
     figure = draw(f"{name}: {len(patches)} patches of the eval split", patches, prediction, data.manifest)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130, metadata={_MODEL_KEY: str(saved_model)})
+    figure.savefig(output, dpi=130, metadata={_MODEL_KEY: shown})
 
 
 def decode_labeled(serialized: bytes) -> records.LabeledPatch:
