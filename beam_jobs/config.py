@@ -12,7 +12,7 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, ch
 from beam_jobs.contracts.labels import get_schema
 
 ProcessingLevel = Literal["L1C", "L2A"]
-FolderLayout = Literal["terramesh", "bigearthnet", "sen1floods11", "sen12ms", "dfc2020", "ee_timeseries"]
+FolderLayout = Literal["terramesh", "bigearthnet", "sen1floods11", "sen12ms", "dfc2020", "ssl4eo", "ee_timeseries"]
 """Folders that `beam_jobs/public_datasets` can read."""
 
 

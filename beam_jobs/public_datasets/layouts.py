@@ -13,7 +13,7 @@ import pystac
 
 from beam_jobs.config import FolderLayout
 from beam_jobs.errors import DataError
-from beam_jobs.public_datasets import bigearthnet, ee_timeseries, sen1floods11, sen12ms, terramesh
+from beam_jobs.public_datasets import bigearthnet, ee_timeseries, sen1floods11, sen12ms, ssl4eo, terramesh
 
 READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
     "terramesh": terramesh.read,
@@ -21,6 +21,7 @@ READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
     "sen1floods11": sen1floods11.read,
     "sen12ms": sen12ms.read_sen12ms,
     "dfc2020": sen12ms.read_dfc2020,
+    "ssl4eo": ssl4eo.read,
     "ee_timeseries": ee_timeseries.read,
 }
 
@@ -31,6 +32,8 @@ def detect(folder: Path) -> FolderLayout | None:
         return "terramesh"
     if (folder / "s1").is_dir() and (folder / "s2").is_dir():
         return "bigearthnet"
+    if (folder / "s1").is_dir() and ((folder / "s2c").is_dir() or (folder / "s2a").is_dir()):
+        return "ssl4eo"
     if (folder / "data" / "flood_events").is_dir():
         return "sen1floods11"
     if sen12ms.season_folders(folder):

@@ -219,3 +219,25 @@ def make_ee_timeseries(folder: Path, num_steps: int = 3, size: int = 80) -> Path
             folder / name, pixels, transform=transform, crs="EPSG:4326", descriptions=ee_band_names(num_steps)
         )
     return folder
+
+
+SSL4EO_S1 = "S1B_IW_GRDH_1SDV_20200607T{}_20200607T010833_021919_0299A1_1A2B"
+SSL4EO_S2 = "20200604T054639_20200604T{}_T43RCP"
+
+
+def make_ssl4eo(folder: Path, size: int = 64) -> Path:
+    """Three locations, two of them out of the same granules, each with one season of all three products."""
+    for location, (minute, x) in enumerate((("010808", 0.0), ("010808", 5_000.0), ("010908", 40_000.0))):
+        write = {"transform": north_up(10.0, 400_000.0 + x, 3_000_000.0), "crs": "EPSG:32643"}
+        s1 = ramp_db(size, location).astype(np.float32)
+        # The data set's downloader fills missing pixels with 0.
+        s1[:, :3] = 0.0
+        products = (
+            ("s1", SSL4EO_S1.format(minute), ("VV", "VH"), s1),
+            ("s2c", SSL4EO_S2.format(minute), S2_L1C_BANDS, ramp_l1c(size, location).astype(np.uint16)),
+            ("s2a", SSL4EO_S2.format(minute), S2_L2A_BANDS, ramp(12, size, location + 3).astype(np.uint16)),
+        )
+        for product, granule, names, pixels in products:
+            for name, plane in zip(names, pixels, strict=True):
+                write_geotiff(folder / product / f"{location:07d}" / granule / f"{name}.tif", plane[None], **write)
+    return folder

@@ -8,6 +8,7 @@ from make_datasets import (
     make_ee_timeseries,
     make_sen1floods11,
     make_sen12ms,
+    make_ssl4eo,
     make_terramesh,
 )
 from make_rasters import write_geotiff
@@ -21,6 +22,7 @@ MAKERS = {
     "sen1floods11": make_sen1floods11,
     "sen12ms": make_sen12ms,
     "dfc2020": make_dfc2020,
+    "ssl4eo": make_ssl4eo,
     "ee_timeseries": make_ee_timeseries,
 }
 
