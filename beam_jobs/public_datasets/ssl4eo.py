@@ -17,6 +17,9 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BAN
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import items
 
+OFFSET_FROM = datetime(2022, 1, 25, tzinfo=timezone.utc)
+"""First day of processing baseline 04.00. Source: `beam_jobs.contracts.bands.S2_BASELINE_0400_DN_OFFSET`."""
+
 _TIME = re.compile(r"\d{8}T\d{6}")
 _LEVELS: tuple[tuple[str, Literal["L1C", "L2A"], tuple[str, ...]], ...] = (
     ("s2c", "L1C", S2_L1C_BANDS),
@@ -40,8 +43,9 @@ def read(folder: Path) -> Iterator[pystac.Item]:
         yield _item(granule, S1_DEFAULT_BANDS, "VV", items.radar(platform))
     for name, level, bands in _LEVELS:
         for granule in _granules(folder / name):
-            # All images are from 2019-2021 and the collections were read before the 2022 offset.
-            yield _item(granule, bands, "B2", items.optical(level, 0))
+            # The archive it was read from kept earlier images as they were; later ones must show it by their pixels.
+            dn_offset = 0 if _acquired_at(granule) < OFFSET_FROM else None
+            yield _item(granule, bands, "B2", items.optical(level, dn_offset))
 
 
 def _granules(folder: Path) -> list[Path]:
@@ -49,16 +53,19 @@ def _granules(folder: Path) -> list[Path]:
 
 
 def _item(granule: Path, bands: tuple[str, ...], reference: str, properties: dict[str, Any]) -> pystac.Item:
-    """The granule's first time is when its acquisition began."""
-    match = _TIME.search(granule.name)
-    if match is None:
-        raise DataError(f"{granule}: its name needs a time, as in 20200604T054639", "bad_item")
-    try:
-        acquired_at = datetime.strptime(match[0], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
-    except ValueError as error:
-        raise DataError(f"{granule}: the time in its name, {match[0]}, is none: {error}", "bad_item") from error
     location, level = granule.parent.name, granule.parents[1].name
     assets = {name: items.asset(granule / f"{name}.tif") for name in bands}
     # One granule covers many locations, and a location has both levels of one.
     item_id = f"{level}_{location}_{granule.name}"
-    return items.item(item_id, granule / f"{reference}.tif", acquired_at, properties, assets)
+    return items.item(item_id, granule / f"{reference}.tif", _acquired_at(granule), properties, assets)
+
+
+def _acquired_at(granule: Path) -> datetime:
+    """The first time in the granule's name: when its acquisition began."""
+    match = _TIME.search(granule.name)
+    if match is None:
+        raise DataError(f"{granule}: its name needs a time, as in 20200604T054639", "bad_item")
+    try:
+        return datetime.strptime(match[0], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
+    except ValueError as error:
+        raise DataError(f"{granule}: the time in its name, {match[0]}, is none: {error}", "bad_item") from error

@@ -80,3 +80,12 @@ def test_a_granule_without_a_time_is_named(tmp_path, name, message):
     with pytest.raises(DataError, match=message) as error:
         list(ssl4eo.read(tmp_path))
     assert error.value.reason == "bad_item"
+
+
+def test_images_from_before_2022_carry_no_offset_and_later_ones_must_show_it(tmp_path):
+    make_ssl4eo(tmp_path)
+    old = tmp_path / "s2a" / "0000002" / SSL4EO_S2.format("010908")
+    old.rename(old.with_name(old.name.replace("20200604", "20220604")))
+    offsets = {name: scene.dn_offset for name, scene in scenes_of("ssl4eo", tmp_path).items() if "s2" in name}
+    assert offsets.pop(f"s2a_0000002_{old.name.replace('20200604', '20220604')}") is None
+    assert set(offsets.values()) == {0}
