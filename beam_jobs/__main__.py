@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 # Before TensorFlow is imported: its start-up messages are noise to a person.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from beam_jobs.config import BuildConfig, SimulateConfig
+from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
 from beam_jobs.contracts import settings
 
 _CONSOLE = Console(stderr=True)
@@ -58,19 +58,19 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 
 @main.command("catalog")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(["terramesh", "bigearthnet"]), required=True, help="Layout of the folder.")
+@click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
 def catalog_command(folder: Path, layout: Any, output: Path) -> None:
-    """Write a STAC catalog of a folder in a public data set's layout.
+    """Write a STAC catalog of a folder in a public data set's layout, or of Earth Engine exports.
 
     \b
     Example:
       python -m beam_jobs catalog data/terramind --layout terramesh --output runs/terramesh/items.ndjson
     """
-    from beam_jobs import public_datasets
     from beam_jobs.catalogs import write_items
+    from beam_jobs.public_datasets import layouts
 
-    click.echo(write_items(public_datasets.READERS[layout](folder.resolve()), output))
+    click.echo(write_items(layouts.READERS[layout](folder.resolve()), output))
 
 
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:

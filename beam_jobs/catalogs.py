@@ -15,9 +15,9 @@ from typing import Any
 
 import pystac
 
-from beam_jobs import public_datasets
 from beam_jobs.config import CatalogConfig
 from beam_jobs.errors import DataError
+from beam_jobs.public_datasets import layouts
 from beam_jobs.simulate import simulate
 
 CATALOG_NAME = "items.ndjson"
@@ -99,7 +99,7 @@ def resolve_catalog(
         if config.simulate is None:
             raise ValueError("layout 'simulated' needs the simulate settings")
         return simulate(config.simulate, Path(config.path) if config.path else work_dir / "simulated", on_scene)
-    items = public_datasets.READERS[config.layout](Path(config.path).resolve())
+    items = layouts.READERS[config.layout](Path(config.path).resolve())
     return write_items(items, work_dir / config.layout / CATALOG_NAME)
 
 
@@ -117,13 +117,13 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
         if (folder / CATALOG_NAME).exists():
             found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
             continue
-        layout = public_datasets.detect(folder)
+        layout = layouts.detect(folder)
         if layout is not None:
             found.append(CatalogConfig(layout=layout, path=str(folder)))
     if not found:
         raise DataError(
             f"{data_dir}: neither {CATALOG_NAME} nor a folder in a known layout "
-            f"({', '.join(public_datasets.READERS)}) lies there",
+            f"({', '.join(layouts.READERS)}) lies there",
             "missing_file",
         )
     return tuple(found)

@@ -12,6 +12,8 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, ch
 from beam_jobs.contracts.labels import get_schema
 
 ProcessingLevel = Literal["L1C", "L2A"]
+FolderLayout = Literal["terramesh", "bigearthnet", "sen1floods11", "sen12ms", "dfc2020", "ssl4eo", "ee_timeseries"]
+"""Folders that `beam_jobs/public_datasets` can read."""
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -62,13 +64,13 @@ class CatalogConfig:
     """One source of scenes.
 
     Attributes:
-        layout: "stac" (a catalog file), "terramesh" or "bigearthnet" (a folder in that data set's layout), or
-            "simulated" (the simulator writes it first, as `simulate` says).
+        layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
+            exports), or "simulated" (the simulator writes it first, as `simulate` says).
         path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
         simulate: options of the simulator, for "simulated" only.
     """
 
-    layout: Literal["stac", "terramesh", "bigearthnet", "simulated"]
+    layout: Literal["stac", FolderLayout, "simulated"]
     path: str = ""
     simulate: SimulateConfig | None = None
 

@@ -37,16 +37,24 @@ def overlap_fraction(s1: Scene, s2: Scene) -> float:
     return float(one.intersection(two).area / smaller) if smaller > 0 else 0.0
 
 
+def rank(s1: Scene, s2: Scene) -> tuple[float, float, str]:
+    """Sort key of a candidate, best first: nearest in time, then most overlap, then smaller scene id.
+
+    Overlap decides among the patches of a public data set that share one date: neighbours may overlap by half.
+    """
+    return abs(time_gap_hours(s1, s2)), -round(overlap_fraction(s1, s2), 6), s2.scene_id
+
+
 def nearest(s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig) -> tuple[Scene | None, str]:
     """The Sentinel-2 scene to pair with `s1`, or None and why there is none.
 
-    Among the scenes that overlap enough, the nearest in time; ties go to the smaller scene id, so that the choice does
-    not depend on the order in which workers see them.
+    Among the scenes that overlap enough, the first by `rank`, which is never a tie, so that the choice does not depend on
+    the order in which workers see them.
     """
     overlapping = [s2 for s2 in s2_scenes if overlap_fraction(s1, s2) >= config.min_overlap_fraction]
     if not overlapping:
         return None, f"no Sentinel-2 scene covers at least {config.min_overlap_fraction:g} of it"
-    best = min(overlapping, key=lambda s2: (abs(time_gap_hours(s1, s2)), s2.scene_id))
+    best = min(overlapping, key=lambda s2: rank(s1, s2))
     gap = time_gap_hours(s1, best)
     if abs(gap) > config.max_time_gap_hours:
         limit = f"max_time_gap_hours is {config.max_time_gap_hours:g}"

@@ -110,7 +110,8 @@ def _patch(
         task.s1.scene_id, task.s2.scene_id, grid.crs, grid.transform[2], grid.transform[5], grid.height
     )
     lon, lat = grids.centre_and_corners(grid)
-    block, split = splits.assign(lon.tolist(), lat.tolist(), config.split)
+    declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)
+    block, split = splits.assign(lon.tolist(), lat.tolist(), config.split, declared)
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
@@ -118,7 +119,12 @@ def _patch(
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None and split is None:
-        refusal = "straddles_splits", f"reaches from block {block} into one of another split"
+        why = (
+            f"its scenes declare {' and '.join(sorted(declared))}"
+            if declared
+            else f"reaches from block {block} into one"
+        )
+        refusal = "straddles_splits", why if declared else f"{why} of another split"
     if refusal is not None or split is None:
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")

@@ -15,6 +15,7 @@ import shapely
 from shapely.geometry import shape
 
 from beam_jobs.contracts.bands import BANDS, S2_BASELINE_0400_DN_OFFSET, Sensor
+from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
@@ -53,6 +54,7 @@ class Scene:
         declared_crs: `proj:code` of the item, if any.
         dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
+        split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
         bands: band name -> where it is.
         label: label raster, if any.
         cloud_mask: path of a uint8 raster, 1 = cloud, if any.
@@ -68,6 +70,7 @@ class Scene:
     declared_crs: str | None = None
     dn_offset: int | None = None
     cloud_fraction: float = float("nan")
+    split: str | None = None
     bands: Mapping[str, BandSource] = field(repr=False)
     label: LabelSource | None = None
     cloud_mask: str | None = None
@@ -113,6 +116,7 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         declared_crs=_declared_crs(properties),
         dn_offset=_dn_offset(properties, where),
         cloud_fraction=_cloud_fraction(properties, where),
+        split=_split(properties, where),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
         cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent, where)
@@ -155,6 +159,13 @@ def constellation_of(properties: Mapping[str, Any]) -> str:
     return str(named).lower()
 
 
+def _split(properties: Mapping[str, Any], where: str) -> str | None:
+    split = properties.get("terrapair:split")
+    if split not in (None, *SPLITS):
+        raise DataError(f"{where}: terrapair:split must be one of {', '.join(SPLITS)}, got {split!r}", "bad_item")
+    return split
+
+
 def _declared_crs(properties: Mapping[str, Any]) -> str | None:
     """`proj:code` of STAC projection 2.0, or its forerunner `proj:epsg`."""
     if properties.get("proj:code"):
@@ -170,7 +181,10 @@ def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C
 
 
 def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -> dict[str, BandSource]:
-    """Bands of the `data` asset in the order it names them, or one asset per band."""
+    """Bands of the `data` asset in the order it names them, or one asset per band.
+
+    A band may say where it is (`terrapair:index`, 1-based), as it must in a file that holds other bands between them.
+    """
     if "data" not in item.assets:
         sources = {
             name: BandSource(path=_resolve(asset.href, folder, where), index=1)
@@ -193,7 +207,13 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
             f"{where}: asset 'data' names bands {names}; known and distinct ones are needed", "unknown_band_order"
         )
     path = _resolve(asset.href, folder, where)
-    return {name: BandSource(path=path, index=i) for i, name in enumerate(names, start=1)}
+    indexes = [band.get("terrapair:index", position) for position, band in enumerate(listed, start=1)]
+    if not all(type(index) is int and index >= 1 for index in indexes) or len(set(indexes)) != len(indexes):
+        raise DataError(
+            f"{where}: the terrapair:index of bands must be distinct whole numbers from 1, got {indexes}",
+            "unknown_band_order",
+        )
+    return {name: BandSource(path=path, index=index) for name, index in zip(names, indexes, strict=True)}
 
 
 def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | None:

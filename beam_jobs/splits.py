@@ -1,7 +1,7 @@
 """Splits: place -> spatial block -> train, eval or test. Pure functions; never a split by row.
 
 A block's split is a hash of its id, so it stays the same in every job, span and worker, and labelled patches of a place
-fall into the same split as the unlabeled pairs there.
+fall into the same split as the unlabeled pairs there. Scenes that declare the split their data set published keep it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,21 @@ def split_of(block: str, config: SplitConfig) -> str:
     return "eval" if position < config.test_fraction + config.eval_fraction else "train"
 
 
-def assign(lon: Sequence[float], lat: Sequence[float], config: SplitConfig) -> tuple[str, str | None]:
+def assign(
+    lon: Sequence[float], lat: Sequence[float], config: SplitConfig, declared: frozenset[str] = frozenset()
+) -> tuple[str, str | None]:
     """(block of the centre, split) of a patch given by its centre and corners, degrees.
 
-    The split is None when the patch reaches into blocks of different splits: two such patches of different scenes could
-    share pixels across train and test.
+    Args:
+        lon: of centre and corners.
+        lat: likewise.
+        config: of the split.
+        declared: the splits that the patch's scenes declare, if any. They go before the blocks: scores on a public data
+            set compare with others only on its own split. The block is told all the same.
+
+    The split is None when the patch reaches into blocks of different splits, or its scenes declare different ones: two
+    such patches of different scenes could share pixels across train and test.
     """
     blocks = [block_id(x, y, config.block_size_km) for x, y in zip(lon, lat, strict=True)]
-    found = {split_of(block, config) for block in blocks}
+    found = set(declared) or {split_of(block, config) for block in blocks}
     return blocks[0], found.pop() if len(found) == 1 else None

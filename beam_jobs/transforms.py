@@ -113,7 +113,7 @@ def _choose(candidates: tuple[str, Iterable[tuple[Scene, Scene | None, str]]]) -
     listed = list(candidates[1])
     found = [(s1, s2) for s1, s2, _ in listed if s2 is not None]
     if found:
-        yield min(found, key=lambda pair: (abs(pairing.time_gap_hours(*pair)), pair[1].scene_id))
+        yield min(found, key=lambda pair: pairing.rank(*pair))
         return
     # The longest reason is the one that names the nearest scene; a cell without any Sentinel-2 scene says less.
     why = max((why for _, _, why in listed), key=lambda text: ("nearest" in text, text))

@@ -109,6 +109,29 @@ TERRAMESH_LULC = _schema(
         9: ("rangeland", "#dfc35a"),
     },
 )
+IGBP17 = _schema(
+    "igbp17",
+    "https://developers.google.com/earth-engine/datasets/catalog/MODIS_061_MCD12Q1",
+    {
+        1: ("evergreen_needleleaf_forest", "#05450a"),
+        2: ("evergreen_broadleaf_forest", "#086a10"),
+        3: ("deciduous_needleleaf_forest", "#54a708"),
+        4: ("deciduous_broadleaf_forest", "#78d203"),
+        5: ("mixed_forest", "#009900"),
+        6: ("closed_shrubland", "#c6b044"),
+        7: ("open_shrubland", "#dcd159"),
+        8: ("woody_savanna", "#dade48"),
+        9: ("savanna", "#fbff13"),
+        10: ("grassland", "#b6ff05"),
+        11: ("wetlands", "#27ff87"),
+        12: ("croplands", "#c24f44"),
+        13: ("urban", "#a5a5a5"),
+        14: ("cropland_and_natural_vegetation", "#ff6d4c"),
+        15: ("snow_and_ice", "#69fff8"),
+        16: ("barren", "#f9ffa4"),
+        17: ("water", "#1c0dff"),
+    },
+)
 IGBP10 = _schema(
     "igbp10",
     "https://github.com/lukasliebel/dfc2020_baseline",
@@ -140,8 +163,14 @@ IGBP8 = _schema(
     },
 )
 SCHEMAS: dict[str, LabelSchema] = {
-    schema.name: schema for schema in (WATER, DYNAMIC_WORLD, WORLDCOVER, TERRAMESH_LULC, IGBP10, IGBP8)
+    schema.name: schema for schema in (WATER, DYNAMIC_WORLD, WORLDCOVER, TERRAMESH_LULC, IGBP17, IGBP10, IGBP8)
 }
+
+_IGBP17_TO_IGBP10 = {
+    **dict.fromkeys(range(1, 6), 1),
+    **{6: 2, 7: 2, 8: 3, 9: 3, 10: 4, 11: 5, 12: 6, 13: 7, 14: 6, 15: 8, 16: 9, 17: 10},
+}
+_IGBP10_TO_IGBP8 = {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7}
 
 # (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes 255, a decision, not an oversight:
 # flooded vegetation and wetlands are neither clearly water nor clearly dry; IGBP-8 drops savanna and snow as DFC2020 does.
@@ -154,7 +183,12 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses") is nearer to grass.
     ("terramesh_lulc", "dynamic_world"): {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 9: 2},
     ("terramesh_lulc", "water"): {1: 1, 2: 0, 4: 0, 5: 0, 6: 0, 9: 0},
-    ("igbp10", "igbp8"): {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7},
+    # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural vegetation counts as cropland.
+    ("igbp17", "igbp10"): _IGBP17_TO_IGBP10,
+    ("igbp17", "igbp8"): {i: _IGBP10_TO_IGBP8[j] for i, j in _IGBP17_TO_IGBP10.items() if j in _IGBP10_TO_IGBP8},
+    ("igbp17", "water"): {i: int(i == 17) for i in range(1, 18) if i not in (11, 15)},
+    ("igbp10", "water"): {i: int(i == 10) for i in range(1, 11) if i not in (5, 8)},
+    ("igbp10", "igbp8"): _IGBP10_TO_IGBP8,
 }
 
 

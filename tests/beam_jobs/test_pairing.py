@@ -110,3 +110,23 @@ def test_scenes_that_overlap_share_a_cell():
         other = scene("S2", 0, (west, south, west + 0.4, south + 0.3))
         if pairing.overlap_fraction(fixed, other) > 0:
             assert set(pairing.cells(fixed)) & set(pairing.cells(other))
+
+
+def test_of_scenes_of_one_time_the_one_with_most_overlap_wins():
+    # Patches of a data set that overlap by half, all with its nominal time: each must find its own partner.
+    candidates = [
+        scene("S2_a", bounds=(9.5, 45.0, 10.5, 46.0)),
+        scene("S2_b"),
+        scene("S2_c", bounds=(10.5, 45.0, 11.5, 46.0)),
+    ]
+    for order in itertools.permutations(candidates):
+        best, _ = pairing.nearest(scene("S1"), order, PairingConfig())
+        assert best is not None
+        assert best.scene_id == "S2_b"
+
+
+def test_time_goes_before_overlap():
+    candidates = [scene("S2_a", 3), scene("S2_b", 2, bounds=(10.0, 45.0, 10.5, 46.0))]
+    best, _ = pairing.nearest(scene("S1", bounds=(10.0, 45.0, 11.0, 46.0)), candidates, PairingConfig())
+    assert best is not None
+    assert best.scene_id == "S2_b"

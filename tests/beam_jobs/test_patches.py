@@ -180,3 +180,24 @@ def test_tasks_of_one_pair_have_names_of_their_own(pair):
     strips = [grid.window(row, 0, SIZE, 56) for row in (0, 16, 32)]
     tasks = [patches.PairTask(s1=pair[0], s2=pair[1], strip=strip) for strip in strips]
     assert len({task.task_id for task in tasks}) == 3
+
+
+@pytest.mark.parametrize("declaring", ["s1", "s2"])
+def test_a_declared_split_of_either_scene_is_kept(pair, declaring):
+    (hashed,) = {split for split, _ in cut_all(pair)}
+    declared = "eval" if hashed == "test" else "test"
+    s1, s2 = (
+        dataclasses.replace(scene, split=declared) if scene.sensor == declaring else scene  # the other one says nothing
+        for scene in pair
+    )
+    found = cut_all((s1, s2))
+    assert {split for split, _ in found} == {declared}
+    assert [patch.block for _, patch in found] == [patch.block for _, patch in cut_all(pair)]
+
+
+def test_scenes_that_declare_different_splits_give_no_patch(pair):
+    s1, s2 = dataclasses.replace(pair[0], split="train"), dataclasses.replace(pair[1], split="test")
+    found = cut_all((s1, s2))
+    assert {type(result) for result in found} == {Rejection}
+    assert {result.reason for result in found} == {"straddles_splits"}
+    assert found[0].detail == "S1_a: its scenes declare test and train"

@@ -171,7 +171,7 @@ def test_the_files_own_nodata_counts_where_the_catalog_names_none(tmp_path):
         ([[1, 14], [2, 3]], "terramesh_lulc", "dynamic_world", r"label ids \[14\] are not in schema 'terramesh_lulc'"),
         ([[-1, 1], [0, 1]], "water", "water", "must lie in 0-255, got -1 to 1"),
         ([[300, 1], [0, 1]], "water", "water", "must lie in 0-255, got 0 to 300"),
-        ([[1, 1], [2, 3]], "igbp10", "water", "no remap from label schema 'igbp10' to 'water'"),
+        ([[1, 1], [2, 3]], "igbp10", "dynamic_world", "no remap from label schema 'igbp10' to 'dynamic_world'"),
         ([[1, 1], [2, 3]], "corine", "water", "unknown label schema 'corine'"),
     ],
 )

@@ -164,3 +164,29 @@ def test_an_item_without_time_is_refused():
 def test_an_item_without_geometry_is_refused():
     with pytest.raises(DataError, match="geometry"):
         from_item(item() | {"geometry": None, "bbox": None}, CATALOG)
+
+
+def test_bands_may_say_where_they_are_in_a_larger_file():
+    values = item()
+    values["assets"]["data"]["bands"] = [
+        {"name": "B4", "terrapair:index": 21},
+        {"name": "B2", "terrapair:index": 19},
+    ]
+    assert {name: band.index for name, band in from_item(values, CATALOG).bands.items()} == {"B4": 21, "B2": 19}
+
+
+@pytest.mark.parametrize("indexes", [(0, 1), (3, 3), ("2", 1), (1.5, 2), (None, 2), (True, 2)])
+def test_band_indexes_must_be_distinct_whole_numbers_from_1(indexes):
+    values = item()
+    for band, index in zip(values["assets"]["data"]["bands"], indexes, strict=True):
+        band["terrapair:index"] = index
+    with pytest.raises(DataError, match="terrapair:index of bands must be distinct whole numbers from 1") as error:
+        from_item(values, CATALOG)
+    assert error.value.reason == "unknown_band_order"
+
+
+def test_a_declared_split_is_read_and_another_word_refused():
+    assert from_item(item(), CATALOG).split is None
+    assert from_item(item(**{"terrapair:split": "eval"}), CATALOG).split == "eval"
+    with pytest.raises(DataError, match="terrapair:split must be one of train, eval, test, got 'valid'"):
+        from_item(item(**{"terrapair:split": "valid"}), CATALOG)

@@ -135,3 +135,17 @@ def test_two_kept_patches_that_overlap_are_never_in_different_splits():
         _, one = splits.assign(*square(lon, lat, 0.003), config)
         _, two = splits.assign(*square(lon + 0.002, lat - 0.004, 0.003), config)
         assert one is None or two is None or one == two
+
+
+def test_a_declared_split_goes_before_the_block_which_is_told_all_the_same():
+    config = SplitConfig()
+    lon, lat = [10.0], [45.0]
+    block, hashed = splits.assign(lon, lat, config)
+    for declared in ("train", "eval", "test"):
+        assert splits.assign(lon, lat, config, frozenset({declared})) == (block, declared)
+    assert splits.assign(lon, lat, config, frozenset()) == (block, hashed)
+
+
+def test_a_patch_whose_scenes_declare_different_splits_has_none():
+    found = splits.assign([10.0], [45.0], SplitConfig(), frozenset({"train", "test"}))
+    assert found == (splits.block_id(10.0, 45.0, SplitConfig().block_size_km), None)

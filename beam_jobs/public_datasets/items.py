@@ -1,0 +1,133 @@
+"""STAC items over rasters: what all layouts share. The layouts know names and dates, this module asks the files.
+
+Input: paths, times and properties that a layout found. Output: pystac Assets and Items with absolute hrefs. Called by the
+layout modules of this package; the only one of them that opens rasters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import pystac
+import rasterio
+from rasterio.warp import transform_bounds
+from shapely.geometry import box, mapping
+
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.grids import LONLAT
+
+NOMINAL_TIME = {"terrapair:time_is_nominal": True}
+"""Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""
+
+
+def radar(properties: Mapping[str, Any] | None = None, bands: Sequence[str] = S1_DEFAULT_BANDS) -> dict[str, Any]:
+    """Properties of a Sentinel-1 item in interferometric wide mode, with those of the layout."""
+    fixed = {"constellation": "sentinel-1", "sar:polarizations": list(bands), "sar:instrument_mode": "IW"}
+    return {**fixed, **(properties or {})}
+
+
+def optical(
+    level: Literal["L1C", "L2A"], dn_offset: int | None, properties: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Properties of a Sentinel-2 item; `dn_offset` None leaves it to the pixels whether the 2022 offset is in them."""
+    declared = {} if dn_offset is None else {"terrapair:dn_offset": dn_offset}
+    return {"constellation": "sentinel-2", "processing:level": level, **declared, **(properties or {})}
+
+
+def asset(path: Path, bands: Sequence[str] | Mapping[str, int] = ()) -> pystac.Asset:
+    """A raster of a scene.
+
+    Args:
+        path: of the GeoTIFF, which may be missing: the build names it then.
+        bands: names in the order of the file, or name -> 1-based index where the file holds other bands besides.
+    """
+    if isinstance(bands, Mapping):
+        listed: list[dict[str, Any]] = [{"name": name, "terrapair:index": index} for name, index in bands.items()]
+    else:
+        listed = [{"name": name} for name in bands]
+    extra: dict[str, Any] = {"bands": listed} if listed else {}
+    if path.exists():
+        # The size makes the catalog's hash change when a file is replaced.
+        extra["file:size"] = path.stat().st_size
+    return pystac.Asset(href=str(path), media_type=pystac.MediaType.GEOTIFF, extra_fields=extra)
+
+
+def label(path: Path, schema: str, nodata: int | None) -> pystac.Asset:
+    """A label raster in ids of `schema`; `nodata` is the id that means no label, which must not reach a remap."""
+    found = asset(path)
+    found.extra_fields["terrapair:label_schema"] = schema
+    if nodata is not None:
+        found.extra_fields["terrapair:label_nodata"] = nodata
+    return found
+
+
+def item(
+    item_id: str, reference: Path, acquired_at: datetime, properties: dict[str, Any], assets: dict[str, pystac.Asset]
+) -> pystac.Item:
+    """A STAC item whose geometry and projection come from the raster `reference`.
+
+    Raises:
+        DataError: the raster cannot be opened or has no CRS.
+    """
+    with open_raster(reference) as dataset:
+        if dataset.crs is None:
+            raise DataError(f"{reference}: the raster has no CRS", "missing_crs")
+        bounds = transform_bounds(dataset.crs, LONLAT, *dataset.bounds)
+        projection = {
+            "proj:code": dataset.crs.to_string(),
+            "proj:transform": list(dataset.transform)[:6],
+            "proj:shape": list(dataset.shape),
+        }
+    found = pystac.Item(
+        id=item_id,
+        geometry=mapping(box(*bounds)),
+        bbox=list(bounds),
+        datetime=acquired_at,
+        properties={**properties, **projection},
+    )
+    for name, value in assets.items():
+        found.add_asset(name, value)
+    return found
+
+
+def open_raster(path: Path) -> rasterio.DatasetReader:
+    """The open raster.
+
+    Raises:
+        DataError: it is missing or no raster.
+    """
+    try:
+        return rasterio.open(path)
+    except rasterio.errors.RasterioIOError as error:
+        raise DataError(f"{path}: cannot open the raster: {error}", "unreadable_raster") from error
+
+
+def utc_time(text: object, what: str, path: Path) -> datetime:
+    """UTC time of ISO text without a zone, which the data sets leave out.
+
+    Raises:
+        DataError: with the file and what of it was read.
+    """
+    try:
+        return datetime.fromisoformat(str(text)).replace(tzinfo=timezone.utc)
+    except ValueError as error:
+        raise DataError(f"{path}: {what} must be an ISO time, got {text!r}", "bad_item") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror}", "missing_file") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a JSON object: {error}", "bad_item") from error
