@@ -121,8 +121,8 @@ def test_the_length_is_that_of_the_vector():
     assert registration.Offset(row_shift_px=3.0, col_shift_px=-4.0, significance=9.0).length_px == 5.0
 
 
-def simulated_patches(simulated: Path, quality: QualityConfig) -> list:
-    config = BuildConfig(patch=PatchConfig(size_px=SIZE), quality=quality, split=SplitConfig(block_size_km=900.0))
+def simulated_patches(simulated: Path, quality: QualityConfig, size_px: int = SIZE) -> list:
+    config = BuildConfig(patch=PatchConfig(size_px=size_px), quality=quality, split=SplitConfig(block_size_km=900.0))
     found = [scenes.from_item(item, simulated) for item in catalogs.read_items(simulated)]
     s1 = [readers.inspect(scene, config.patch.s1_bands) for scene in found if scene.sensor == "s1"]
     s2 = [readers.inspect(scene, config.patch.s2_bands) for scene in found if scene.sensor == "s2"]
@@ -141,6 +141,20 @@ def test_simulated_scenes_lie_on_each_other(simulated):
     measured = offsets[np.isfinite(offsets)]
     assert measured.size >= 3
     assert np.median(measured) < 0.3
+
+
+def test_simulated_scenes_moved_on_purpose_are_found_moved(simulated):
+    found = simulated_patches(simulated, QualityConfig(measure_offset=False), SIZE + 16)
+    whole = [cut[1] for cut in found if isinstance(cut, tuple) and np.isfinite(cut[1].s2).all()]
+    crop, errors = np.s_[8 : 8 + SIZE, 8 : 8 + SIZE], []
+    for patch in whole:
+        for shift in (0.0, 0.5, 1.0, 2.0, 3.0):
+            moved = ndimage.shift(patch.s2, (0.0, shift, 0.0), order=3, mode="nearest")
+            offset = measure_offset(patch.s1[crop], moved[crop], S2_L2A_BANDS)
+            if offset is not None:
+                errors.append(np.hypot(offset.row_shift_px, offset.col_shift_px - shift))
+    assert len(errors) >= 15
+    assert np.median(errors) < 0.3
 
 
 @needs_samples
