@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels.
+"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
 from beam_jobs.contracts import settings
+from beam_jobs.errors import DataError
 
 _CONSOLE = Console(stderr=True)
 _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
@@ -116,6 +117,51 @@ def build_labels_command(**options: Any) -> None:
     from beam_jobs.build_labels import build_labels
 
     _build(build_labels, **options)
+
+
+_VERSIONS_HELP = "Version directory, or a folder of spans, of which the newest versions are taken. Repeatable."
+
+
+@main.command("audit")
+@click.option("--pairs", required=True, multiple=True, type=click.Path(path_type=Path), help=_VERSIONS_HELP)
+@click.option("--labels", required=True, multiple=True, type=click.Path(path_type=Path), help=_VERSIONS_HELP)
+@click.option("--output", type=click.Path(path_type=Path), help="JSON report to write.")
+@click.option("--buffer-m", type=float, default=0.0, show_default=True, help="Patches closer than this overlap.")
+@click.option("--max-hash-distance", type=int, help="Bits of 128 in which hashes of the same pixels may differ. [6]")
+def audit_command(
+    pairs: tuple[Path, ...],
+    labels: tuple[Path, ...],
+    output: Path | None,
+    buffer_m: float,
+    max_hash_distance: int | None,
+) -> None:
+    """Check that no unlabeled train patch shows the ground of a labelled eval or test patch; fail where one does.
+
+    Patches are compared by footprint and by a hash of their looks, which finds the same pixels under another place.
+    Patches of little texture, as open water, are compared by footprint only.
+
+    \b
+    Example:
+      python -m beam_jobs audit --pairs runs/data/pairs --labels runs/data/flood --output runs/audit.json
+    """
+    from beam_jobs import audit
+
+    limit = audit.MAX_HASH_DISTANCE if max_hash_distance is None else max_hash_distance
+    report = audit.audit(pairs, labels, buffer_m, limit)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(report.to_json())
+    if report.num_overlaps:
+        first = report.overlaps[0]
+        raise DataError(
+            f"{report.num_leaking_pair_patches} of {report.num_pair_patches} unlabeled train patches overlap labelled "
+            f"eval or test patches ({report.num_footprint_overlaps} times by footprint, {report.num_hash_overlaps} by "
+            f"looks); the first is {first.pair_patch_id} on {first.label_patch_id} of {first.label_split}",
+            "overlap",
+        )
+    click.echo(
+        f"{report.num_pair_patches} train patches, {report.num_label_patches} labelled eval and test: no overlap"
+    )
 
 
 def _build(

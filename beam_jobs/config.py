@@ -133,17 +133,34 @@ class QualityConfig:
     Attributes:
         min_valid_fraction: least share of valid pixels, in each sensor.
         max_cloud_fraction: most share of cloud; patches whose source does not tell are kept.
+        max_edge_noise_fraction: most share of radar pixels that are noise of the swath's edge. Default 0.01: a clean
+            patch has none, and one line of them across a patch of 64 px is 0.016.
+        max_saturated_fraction: most share of optical pixels at the top of their number range. Default 0.01: single
+            glints stay, burnt-out clouds and broken lines go.
+        measure_offset: look for a shift between the two sensors in every kept patch; about 1 ms for 64 px.
+        max_offset_px: longest measured shift that is kept; None keeps all and only records and scores it. A patch whose
+            shift cannot be told is kept.
         max_rejected_fraction: the job fails when a larger share of scenes is unreadable or breaks a rule.
     """
 
     min_valid_fraction: float = 0.7
     max_cloud_fraction: float = 0.3
+    max_edge_noise_fraction: float = 0.01
+    max_saturated_fraction: float = 0.01
+    measure_offset: bool = True
+    max_offset_px: float | None = None
     max_rejected_fraction: float = 0.1
 
     def __post_init__(self) -> None:
         _check_fraction("min_valid_fraction", self.min_valid_fraction)
         _check_fraction("max_cloud_fraction", self.max_cloud_fraction)
+        _check_fraction("max_edge_noise_fraction", self.max_edge_noise_fraction)
+        _check_fraction("max_saturated_fraction", self.max_saturated_fraction)
         _check_fraction("max_rejected_fraction", self.max_rejected_fraction)
+        if self.max_offset_px is not None:
+            _check_positive("max_offset_px", self.max_offset_px)
+            if not self.measure_offset:
+                raise ValueError(f"max_offset_px needs measure_offset, got {self.max_offset_px:g} without it")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs import grids, quality, readers, splits
+from beam_jobs import grids, quality, readers, registration, splits
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.grids import Grid
@@ -125,6 +125,12 @@ def _patch(
             else f"reaches from block {block} into one"
         )
         refusal = "straddles_splits", why if declared else f"{why} of another split"
+    offset_px = float("nan")
+    # Last, as it costs most: only what is otherwise kept is measured.
+    if refusal is None and config.quality.measure_offset:
+        offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
+        offset_px = offset.length_px if offset else offset_px
+        refusal = quality.offset_refusal(offset_px, config.quality.max_offset_px)
     if refusal is not None or split is None:
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
@@ -142,8 +148,8 @@ def _patch(
         "s2_acquired_at": task.s2.acquired_at,
         "orbit_state": task.s1.orbit_state,
         "cloud_fraction": clouds,
-        "offset_px": float("nan"),
-        "quality": quality.score(s1, s2, clouds, gap, config.pairing),
+        "offset_px": offset_px,
+        "quality": quality.score(s1, s2, clouds, gap, offset_px, config.pairing, config.quality),
     }
     if pixels.label is None:
         return split, PairedPatch(**values)

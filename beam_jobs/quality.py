@@ -6,10 +6,23 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from beam_jobs.config import PairingConfig, QualityConfig
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.records import FloatArray, valid_fraction
+from beam_jobs.registration import MAX_SHIFT_PX
+
+EDGE_NOISE_DB = -40.0
+"""Backscatter below it, beside no data, is noise of the swath's edge: the sensor's noise floor lies at about -22 dB.
+
+Source: Sentinel-1 IW noise-equivalent sigma zero of -22 dB (ESA, Sentinel-1 SAR Technical Guide); the border's artefacts:
+Ali et al. 2018, doi 10.1109/JSTARS.2017.2787650.
+"""
+EDGE_REACH_PX = 10
+"""How far from no data edge noise is looked for; further away such dark pixels are smooth water."""
+SATURATED_REFLECTANCE = 6.45
+"""From here on a pixel sits at the top of uint16: 65535 is 6.5535, and 6.4535 where the offset of 1000 was taken away."""
 
 
 def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, scene_cloud_fraction: float) -> float:
@@ -35,6 +48,40 @@ def refusal(s1: FloatArray, s2: FloatArray, clouds: float, config: QualityConfig
     # A NaN compares False: a patch whose source tells nothing of clouds is kept.
     if clouds > config.max_cloud_fraction:
         return "cloudy", f"cloud fraction {clouds:.3f} is above {config.max_cloud_fraction:g}"
+    noisy = edge_noise_fraction(s1)
+    if noisy > config.max_edge_noise_fraction:
+        return "edge_noise", f"edge noise fraction {noisy:.3f} is above {config.max_edge_noise_fraction:g}"
+    saturated = saturated_fraction(s2)
+    if saturated > config.max_saturated_fraction:
+        return "saturated", f"saturated fraction {saturated:.3f} is above {config.max_saturated_fraction:g}"
+    return None
+
+
+def edge_noise_fraction(s1: FloatArray) -> float:
+    """Share of the valid pixels of backscatter float32 [H, W, C] (dB, NaN = no data) that are noise of the swath's edge.
+
+    Such a pixel is below EDGE_NOISE_DB in any polarization and lies within EDGE_REACH_PX of no data.
+    """
+    valid_mask = np.isfinite(s1).all(axis=-1)
+    dark = valid_mask & (np.where(valid_mask[..., None], s1, 0.0) < EDGE_NOISE_DB).any(axis=-1)
+    # Nearly every patch ends here; only where an edge can be is it looked for.
+    if valid_mask.all() or not dark.any():
+        return 0.0
+    beside_edge = ndimage.binary_dilation(~valid_mask, np.ones((3, 3), bool), iterations=EDGE_REACH_PX)
+    return float((dark & beside_edge).sum() / valid_mask.sum())
+
+
+def saturated_fraction(s2: FloatArray) -> float:
+    """Share of the valid pixels of reflectance float32 [H, W, C] (NaN = no data) that are saturated in any band."""
+    valid_mask = np.isfinite(s2).all(axis=-1)
+    saturated = (s2[valid_mask] >= SATURATED_REFLECTANCE).any(axis=-1)
+    return float(saturated.mean()) if saturated.size else 0.0
+
+
+def offset_refusal(offset_px: float, max_offset_px: float | None) -> tuple[str, str] | None:
+    """(reason, detail) when the measured shift in pixels is too long; NaN = not measured, which is no reason."""
+    if max_offset_px is not None and offset_px > max_offset_px:
+        return "misregistered", f"Sentinel-2 lies {offset_px:.2f} px beside Sentinel-1, more than {max_offset_px:g}"
     return None
 
 
@@ -46,12 +93,24 @@ def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> 
     return None
 
 
-def score(s1: FloatArray, s2: FloatArray, clouds: float, time_gap_hours: float, config: PairingConfig) -> float:
-    """Quality of a pair, 0-1: valid share of the worse sensor x cloud-free share x closeness in time.
+def score(
+    s1: FloatArray,
+    s2: FloatArray,
+    clouds: float,
+    time_gap_hours: float,
+    offset_px: float,
+    pairing: PairingConfig,
+    config: QualityConfig,
+) -> float:
+    """Quality of a pair, 0-1: valid share of the worse sensor x cloud-free share x closeness in time x alignment.
 
-    Closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed; unknown cloud counts as none.
+    Closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed. Alignment falls linearly from 1 at no
+    shift to 0 at the longest that is kept, or that is looked for where all are kept. Unknown (NaN) cloud or shift counts
+    as none.
     """
     valid = min(valid_fraction(s1), valid_fraction(s2))
     clear = 1.0 if math.isnan(clouds) else 1.0 - clouds
-    closeness = 1.0 - 0.5 * min(abs(time_gap_hours) / config.max_time_gap_hours, 1.0)
-    return valid * clear * closeness
+    closeness = 1.0 - 0.5 * min(abs(time_gap_hours) / pairing.max_time_gap_hours, 1.0)
+    longest = MAX_SHIFT_PX if config.max_offset_px is None else config.max_offset_px
+    alignment = 1.0 if math.isnan(offset_px) else max(1.0 - offset_px / longest, 0.0)
+    return valid * clear * closeness * alignment

@@ -23,6 +23,10 @@ from beam_jobs.grids import Grid
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 
 
+REFUSED = "terrapair:refused"
+"""Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
     """Where a band's pixels are: raster file and 1-based band index."""
@@ -98,6 +102,9 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
     where = f"{catalog}: item {item.id}"
+    refused = item.properties.get(REFUSED)
+    if isinstance(refused, Mapping):
+        raise DataError(str(refused.get("detail", where)), str(refused.get("reason", "bad_item")))
     constellation = constellation_of(item.properties)
     if constellation not in SENSOR_OF_CONSTELLATION:
         raise DataError(f"{where}: constellation must be sentinel-1 or sentinel-2, got {constellation!r}", "bad_item")

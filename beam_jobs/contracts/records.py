@@ -38,7 +38,7 @@ class PairedPatch:
         s2_acquired_at: seconds since 1970, UTC.
         orbit_state: of the Sentinel-1 pass.
         cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1; NaN = the source does not tell.
-        offset_px: measured shift between the two images in pixels; NaN = not measured.
+        offset_px: measured shift between the two images in pixels; NaN = not measured, or no significant peak.
         quality: score of the pair, 0-1.
     """
 

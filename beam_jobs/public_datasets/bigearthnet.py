@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pystac
@@ -26,14 +27,16 @@ def read(folder: Path) -> Iterator[pystac.Item]:
         assets = {name: items.asset(patch / f"{patch.name}_{name}.tif") for name in S1_DEFAULT_BANDS}
         properties = items.radar({"platform": f"sentinel-{patch.name[1:3].lower()}"})
         reference = patch / f"{patch.name}_VV.tif"
-        yield items.item(patch.name, reference, _metadata_time(patch, "acquisition_time"), properties, assets)
+        yield items.item(patch.name, reference, partial(_metadata_time, patch, "acquisition_time"), properties, assets)
     for patch in sorted(path for path in (folder / "s2").iterdir() if path.is_dir()):
         # File names write B01 where Earth Engine writes B1.
         files = {name: patch / f"{patch.name}_{_two_digits(name)}.tif" for name in S2_L2A_BANDS}
         # All scenes are from 2017-2018, before the offset, and the archive was not reprocessed.
         properties = items.optical("L2A", 0, {"platform": f"sentinel-{patch.name[1:3].lower()}"})
         assets = {name: items.asset(path) for name, path in files.items()}
-        yield items.item(patch.name, files["B2"], _metadata_time(patch, "acquisition_date"), properties, assets)
+        yield items.item(
+            patch.name, files["B2"], partial(_metadata_time, patch, "acquisition_date"), properties, assets
+        )
 
 
 def _two_digits(band: str) -> str:

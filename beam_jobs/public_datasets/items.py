@@ -7,7 +7,7 @@ layout modules of this package; the only one of them that opens rasters.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from shapely.geometry import box, mapping
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT
+from beam_jobs.scenes import REFUSED
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}
 """Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""
@@ -67,22 +68,38 @@ def label(path: Path, schema: str, nodata: int | None) -> pystac.Asset:
 
 
 def item(
-    item_id: str, reference: Path, acquired_at: datetime, properties: dict[str, Any], assets: dict[str, pystac.Asset]
+    item_id: str,
+    reference: Path,
+    acquired_at: datetime | Callable[[], datetime],
+    properties: dict[str, Any],
+    assets: dict[str, pystac.Asset],
 ) -> pystac.Item:
     """A STAC item whose geometry and projection come from the raster `reference`.
 
-    Raises:
-        DataError: the raster cannot be opened or has no CRS.
+    One file that cannot be read must not end the catalog of a whole data set: its item says so in `terrapair:refused`
+    (reason, detail), and the build rejects it like any other bad scene.
+
+    Args:
+        item_id: id of the scene.
+        reference: raster that says where the scene is.
+        acquired_at: the time, or how to read it from the scene's own files.
+        properties: of the item.
+        assets: of the item.
     """
-    with open_raster(reference) as dataset:
-        if dataset.crs is None:
-            raise DataError(f"{reference}: the raster has no CRS", "missing_crs")
-        bounds = transform_bounds(dataset.crs, LONLAT, *dataset.bounds)
-        projection = {
-            "proj:code": dataset.crs.to_string(),
-            "proj:transform": list(dataset.transform)[:6],
-            "proj:shape": list(dataset.shape),
-        }
+    try:
+        acquired_at = acquired_at() if callable(acquired_at) else acquired_at
+        with open_raster(reference) as dataset:
+            if dataset.crs is None:
+                raise DataError(f"{reference}: the raster has no CRS", "missing_crs")
+            bounds = transform_bounds(dataset.crs, LONLAT, *dataset.bounds)
+            projection = {
+                "proj:code": dataset.crs.to_string(),
+                "proj:transform": list(dataset.transform)[:6],
+                "proj:shape": list(dataset.shape),
+            }
+    except DataError as error:
+        refused = {**properties, REFUSED: {"reason": error.reason, "detail": str(error)}}
+        return pystac.Item(item_id, None, None, datetime.fromtimestamp(0, timezone.utc), refused)
     found = pystac.Item(
         id=item_id,
         geometry=mapping(box(*bounds)),

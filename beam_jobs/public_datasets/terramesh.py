@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -33,19 +34,19 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     """
     for path in sorted((folder / "S1RTC").glob("*.tif")):
         assets = {"data": items.asset(path, S1_DEFAULT_BANDS)}
-        yield items.item(f"S1RTC_{path.stem}", path, _tag_time(path), items.radar(), assets)
+        yield items.item(f"S1RTC_{path.stem}", path, partial(_tag_time, path), items.radar(), assets)
     for level, bands, dn_offset in _LEVELS:
         for path in sorted((folder / f"S2{level}").glob("*.tif")):
             label = folder / "LULC" / path.name
-            if not label.exists():
-                raise DataError(f"{path}: its time is in LULC/{path.name}, which is missing", "missing_file")
             # Id 0 of the data set means no data.
             assets = {"data": items.asset(path, bands), "label": items.label(label, "terramesh_lulc", 0)}
             properties = items.optical(level, dn_offset)
-            yield items.item(f"S2{level}_{path.stem}", path, _tag_time(label), properties, assets)
+            yield items.item(f"S2{level}_{path.stem}", path, partial(_tag_time, label), properties, assets)
 
 
 def _tag_time(path: Path) -> datetime:
+    if not path.exists():
+        raise DataError(f"{path}: is missing, and the scene's time is in it", "missing_file")
     with items.open_raster(path) as dataset:
         text = dataset.tags().get("datetime")
     if not text:

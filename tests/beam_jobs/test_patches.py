@@ -201,3 +201,30 @@ def test_scenes_that_declare_different_splits_give_no_patch(pair):
     assert {type(result) for result in found} == {Rejection}
     assert {result.reason for result in found} == {"straddles_splits"}
     assert found[0].detail == "S1_a: its scenes declare test and train"
+
+
+def test_a_shift_between_the_sensors_is_recorded_scored_and_refused_beyond_the_limit(tmp_path):
+    rng = np.random.default_rng(4)
+    # Fields of 8 px with sharp borders, seen by the radar and, 3 px further east, by the optical sensor.
+    fields = np.kron(rng.uniform(0, 1, (10, 10)), np.ones((8, 8)))
+    dn = (500 + 3000 * np.roll(fields, 3, axis=1) + rng.uniform(0, 50, (12, 80, 80))).astype(np.uint16)
+    db = (-22 + 14 * fields + rng.normal(0, 0.5, (2, 80, 80))).astype(np.float32)
+    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", db), S1_BANDS)
+    s2 = readers.inspect(s2_scene(tmp_path / "S2_b.tif", dn, dn_offset=0), S2_L2A_BANDS)
+
+    def only(**limits):
+        config = dataclasses.replace(CONFIG, patch=PatchConfig(size_px=64), quality=QualityConfig(**limits))
+        (found,) = cut_all((s1, s2), config)
+        return found
+
+    in_time = 1 - 0.5 * 2 / 72
+    _, patch = only()
+    assert patch.offset_px == pytest.approx(3.0, abs=0.3)
+    assert patch.quality == pytest.approx(in_time * (1 - patch.offset_px / 8))
+    _, kept = only(max_offset_px=6.0)
+    assert kept.quality == pytest.approx(in_time * (1 - kept.offset_px / 6))
+    refused = only(max_offset_px=2.0)
+    assert (refused.reason, refused.kind) == ("misregistered", "patches")
+    _, unmeasured = only(measure_offset=False)
+    assert math.isnan(unmeasured.offset_px)
+    assert unmeasured.quality == pytest.approx(in_time)

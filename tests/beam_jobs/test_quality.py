@@ -55,18 +55,99 @@ def test_too_few_labels_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("bad_s1", "bad_s2", "clouds", "gap", "expected"),
+    ("bad_s1", "bad_s2", "clouds", "gap", "offset", "expected"),
     [
-        (0, 0, 0.0, 0.0, 1.0),
-        (20, 10, 0.0, 0.0, 0.8),
-        (0, 0, 0.25, 0.0, 0.75),
-        (0, 0, math.nan, 0.0, 1.0),
-        (0, 0, 0.0, 24.0, 0.75),
-        (0, 0, 0.0, -48.0, 0.5),
-        (0, 0, 0.0, 480.0, 0.5),
-        (20, 0, 0.5, -12.0, 0.8 * 0.5 * 0.875),
+        (0, 0, 0.0, 0.0, 0.0, 1.0),
+        (20, 10, 0.0, 0.0, 0.0, 0.8),
+        (0, 0, 0.25, 0.0, math.nan, 0.75),
+        (0, 0, math.nan, 0.0, math.nan, 1.0),
+        (0, 0, 0.0, 24.0, 0.0, 0.75),
+        (0, 0, 0.0, -48.0, 0.0, 0.5),
+        (0, 0, 0.0, 480.0, 0.0, 0.5),
+        (0, 0, 0.0, 0.0, 1.0, 0.75),
+        (0, 0, 0.0, 0.0, 4.0, 0.0),
+        (0, 0, 0.0, 0.0, 7.0, 0.0),
+        (20, 0, 0.5, -12.0, 3.0, 0.8 * 0.5 * 0.875 * 0.25),
     ],
 )
-def test_the_score_is_validity_times_clearness_times_closeness(bad_s1, bad_s2, clouds, gap, expected):
-    config = PairingConfig(max_time_gap_hours=48.0)
-    assert quality.score(pixels(bad_s1), pixels(bad_s2), clouds, gap, config) == pytest.approx(expected)
+def test_the_score_is_validity_times_clearness_times_closeness_times_alignment(
+    bad_s1, bad_s2, clouds, gap, offset, expected
+):
+    pairing = PairingConfig(max_time_gap_hours=48.0)
+    config = QualityConfig(max_offset_px=4.0)
+    found = quality.score(pixels(bad_s1), pixels(bad_s2), clouds, gap, offset, pairing, config)
+    assert found == pytest.approx(expected)
+
+
+def test_without_a_limit_the_score_falls_over_the_range_that_is_searched():
+    found = [quality.score(pixels(0), pixels(0), 0.0, 0.0, px, PairingConfig(), QualityConfig()) for px in (0, 2, 8)]
+    assert found == pytest.approx([1.0, 0.75, 0.0])
+
+
+def edge(num_columns: int, noise_db: float, gap: int = 0) -> np.ndarray:
+    """Radar, 64 x 64 px: 10 columns of no data, `gap` good ones, then columns of noise in VH."""
+    rng = np.random.default_rng(0)
+    s1 = rng.normal([-11.0, -17.0], 1.5, (64, 64, 2)).astype(np.float32)
+    s1[:, :10] = np.nan
+    s1[:, 10 + gap : 10 + gap + num_columns, 1] = noise_db
+    return s1
+
+
+def test_edge_noise_is_what_is_very_dark_beside_no_data():
+    assert quality.edge_noise_fraction(edge(3, -45.0)) == pytest.approx(3 / 54)
+    assert quality.edge_noise_fraction(edge(3, -39.0)) == 0.0
+    # Columns 8 and 9 beyond the edge are within reach, the third is not.
+    assert quality.edge_noise_fraction(edge(3, -45.0, gap=8)) == pytest.approx(2 / 54)
+    assert quality.edge_noise_fraction(edge(3, -45.0, gap=10)) == 0.0
+
+
+def test_dark_water_in_a_whole_patch_is_no_edge_noise():
+    s1 = edge(0, 0.0)[:, 10:]
+    s1[:, :30] = -48.0
+    assert quality.edge_noise_fraction(s1) == 0.0
+
+
+def test_a_patch_without_any_data_has_neither_edge_noise_nor_saturation():
+    nothing = np.full((8, 8, 2), np.nan, np.float32)
+    assert quality.edge_noise_fraction(nothing) == 0.0
+    assert quality.saturated_fraction(nothing) == 0.0
+
+
+@pytest.mark.parametrize("top", [6.5535, 6.4535])
+def test_a_pixel_is_saturated_at_the_top_of_its_numbers_with_and_without_the_offset(top):
+    s2 = np.abs(pixels(20, 3))
+    s2[8, :5, 1] = top
+    s2[9, 0, 2] = 6.4
+    assert quality.saturated_fraction(s2) == pytest.approx(5 / 80)
+
+
+def test_edge_noise_and_saturation_above_their_limits_are_refused():
+    s2 = np.full((64, 64, 3), 0.2, np.float32)
+    config = QualityConfig(max_edge_noise_fraction=0.05, max_saturated_fraction=0.02)
+    assert quality.refusal(edge(2, -45.0), s2, 0.0, config) is None
+    assert quality.refusal(edge(3, -45.0), s2, 0.0, config) == (
+        "edge_noise",
+        "edge noise fraction 0.056 is above 0.05",
+    )
+    s2[:2, :, 0] = 6.55
+    assert quality.refusal(edge(2, -45.0), s2, 0.0, config) == (
+        "saturated",
+        "saturated fraction 0.031 is above 0.02",
+    )
+
+
+def test_only_a_measured_shift_beyond_the_limit_is_refused():
+    assert quality.offset_refusal(2.5, 2.0) == (
+        "misregistered",
+        "Sentinel-2 lies 2.50 px beside Sentinel-1, more than 2",
+    )
+    assert quality.offset_refusal(2.0, 2.0) is None
+    assert quality.offset_refusal(math.nan, 2.0) is None
+    assert quality.offset_refusal(7.0, None) is None
+
+
+def test_a_limit_without_a_measurement_is_a_contradiction():
+    with pytest.raises(ValueError, match="max_offset_px needs measure_offset, got 2 without it"):
+        QualityConfig(max_offset_px=2.0, measure_offset=False)
+    with pytest.raises(ValueError, match="max_offset_px must be above 0, got 0"):
+        QualityConfig(max_offset_px=0.0)

@@ -6,7 +6,7 @@ import rasterio
 from make_datasets import S1_PATCH, S2_PATCH, SAMPLES, make_bigearthnet, scenes_of
 from make_rasters import digital_numbers
 
-from beam_jobs import pairing, readers
+from beam_jobs import pairing, readers, scenes
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
@@ -49,8 +49,10 @@ def test_bad_bigearthnet_metadata_is_named(tmp_path, text, reason):
     path.unlink()
     if text is not None:
         path.write_text(text)
+    items = {item.id: item.to_dict(include_self_link=False) for item in bigearthnet.read(tmp_path)}
     with pytest.raises(DataError) as error:
-        list(bigearthnet.read(tmp_path))
+        scenes.from_item(items[S1_PATCH], tmp_path / "items.ndjson")
+    assert scenes.from_item(items[S2_PATCH], tmp_path / "items.ndjson").sensor == "s2"
     assert str(error.value).startswith(f"{path}: ")
     assert error.value.reason == reason
 

@@ -7,7 +7,7 @@ import pytest
 from make_datasets import SAMPLES, make_terramesh, scenes_of
 from make_rasters import UTM, backscatter, digital_numbers, write_geotiff
 
-from beam_jobs import pairing, readers
+from beam_jobs import pairing, readers, scenes
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
@@ -54,11 +54,24 @@ def test_terramesh_label_0_means_no_label(tmp_path):
     assert np.array_equal(got == 0, stored == 1)
 
 
-def test_a_terramesh_scene_without_label_file_is_named(tmp_path):
+def refused(folder) -> dict[str, str]:
+    """Scene id -> why, of the items that a catalog step could not fill; the others are whole."""
+    found = {}
+    for item in terramesh.read(folder):
+        try:
+            scenes.from_item(item.to_dict(include_self_link=False), folder / "items.ndjson")
+        except DataError as error:
+            found[item.id] = str(error)
+    return found
+
+
+def test_a_terramesh_scene_without_label_file_is_two_bad_scenes_not_the_end_of_the_catalog(tmp_path):
     make_terramesh(tmp_path)
     (tmp_path / "LULC" / "7U_8R_2_2.tif").unlink()
-    with pytest.raises(DataError, match=r"S2L1C/7U_8R_2_2\.tif: its time is in LULC/7U_8R_2_2\.tif, which is missing"):
-        list(terramesh.read(tmp_path))
+    found = refused(tmp_path)
+    assert set(found) == {"S2L1C_7U_8R_2_2", "S2L2A_7U_8R_2_2"}
+    path = tmp_path / "LULC" / "7U_8R_2_2.tif"
+    assert set(found.values()) == {f"{path}: is missing, and the scene's time is in it"}
 
 
 @pytest.mark.parametrize("text", [None, "in July"])
@@ -67,9 +80,19 @@ def test_a_terramesh_file_without_a_time_is_named(tmp_path, text):
     path = tmp_path / "S1RTC" / "7U_8R_2_2.tif"
     path.unlink()
     write_geotiff(path, backscatter(40, 40).astype(np.float64), tags={"datetime": text} if text else {})
-    with pytest.raises(DataError, match="datetime") as error:
-        list(terramesh.read(tmp_path))
-    assert str(error.value).startswith(f"{path}: ")
+    found = refused(tmp_path)
+    assert set(found) == {"S1RTC_7U_8R_2_2"}
+    assert found["S1RTC_7U_8R_2_2"].startswith(f"{path}: ")
+    assert "datetime" in found["S1RTC_7U_8R_2_2"]
+
+
+def test_an_unreadable_raster_is_one_bad_scene(tmp_path):
+    make_terramesh(tmp_path)
+    path = tmp_path / "S2L2A" / "7U_8R_2_2.tif"
+    path.write_bytes(b"no raster")
+    found = refused(tmp_path)
+    assert set(found) == {"S2L2A_7U_8R_2_2"}
+    assert found["S2L2A_7U_8R_2_2"].startswith(f"{path}: cannot open the raster")
 
 
 def test_items_say_where_the_raster_is(tmp_path):
