@@ -223,11 +223,12 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
             # The thinned-out read may skip rows, or take them from overviews, which can lie before the pixels.
             last_row = Window(0, dataset.height - 1, dataset.width, 1)
             dataset.read([source.index for source in sources.values()], window=last_row)
-            for name, source in sources.items():
-                values = dataset.read(source.index, out_shape=shape_px).astype(np.float64)
-                if dataset.nodata is not None:
-                    values[values == dataset.nodata] = np.nan
-                planes.append((band_names.index(name), values))
+            indexes = [source.index for source in sources.values()]
+            # One call: files that interleave bands are decoded whole for each.
+            stored = dataset.read(indexes, out_shape=(len(indexes), *shape_px)).astype(np.float64)
+            if dataset.nodata is not None:
+                stored[stored == dataset.nodata] = np.nan
+            planes += [(band_names.index(name), values) for name, values in zip(sources, stored, strict=True)]
     return np.stack([values for _, values in sorted(planes, key=lambda plane: plane[0])])
 
 

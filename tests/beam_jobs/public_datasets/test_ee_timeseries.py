@@ -122,7 +122,8 @@ def test_the_real_files_give_the_numbers_that_rasterio_gives():
     # Steps of 30 days from 2019-02-06.
     first = found["98-togo_2019-02-06_2020-02-01_s1_00"]
     assert first.acquired_at == int(datetime(2019, 2, 21, tzinfo=timezone.utc).timestamp())
-    for scene in found.values():
+    # Every read decodes all bands of all steps, so a few scenes of either sensor must do.
+    for scene in list(found.values())[::13]:
         checked = readers.inspect(scene, tuple(scene.bands))
         pixels = readers.read_bands(checked, tuple(scene.bands), checked.grid)
         path = next(iter(scene.bands.values())).path
@@ -143,16 +144,17 @@ def test_the_real_files_give_a_patch_a_step():
     found = scenes_of("ee_timeseries", SAMPLES / "ee_geotiff")
     s2 = [scene for scene in found.values() if scene.sensor == "s2"]
     kept = []
-    for name, scene in found.items():
-        if scene.sensor == "s1":
-            partner, why = pairing.nearest(scene, s2, CONFIG.pairing)
-            assert partner is not None, why
-            assert partner.scene_id == name.replace("_s1_", "_s2_")
-            pair = readers.inspect(scene, ("VV", "VH")), readers.inspect(partner, S2_L1C_BANDS)
-            for task in patches.tasks(*pair, CONFIG):
-                for _, patch in patches.cut(task, CONFIG):
-                    assert type(patch) is PairedPatch
-                    assert -25 < np.nanmedian(patch.s1[..., 0]) < -3
-                    kept.append(patch.s1_scene_id)
+    first_steps = [name for name in found if name.endswith("_s1_00")]
+    for name in first_steps:
+        scene = found[name]
+        partner, why = pairing.nearest(scene, s2, CONFIG.pairing)
+        assert partner is not None, why
+        assert partner.scene_id == name.replace("_s1_", "_s2_")
+        pair = readers.inspect(scene, ("VV", "VH")), readers.inspect(partner, S2_L1C_BANDS)
+        for task in patches.tasks(*pair, CONFIG):
+            for _, patch in patches.cut(task, CONFIG):
+                assert type(patch) is PairedPatch
+                assert -25 < np.nanmedian(patch.s1[..., 0]) < -3
+                kept.append(patch.s1_scene_id)
     # 17 pixels of a degree grid are 16.4 of 10 m at 15 degrees north and, cut along the UTM grid, 15 whole ones in Togo.
-    assert sorted(kept) == sorted(name for name in found if name.startswith("min_lat=14.9517") and "_s1_" in name)
+    assert sorted(kept) == [name for name in first_steps if name.startswith("min_lat=14.9517")]
