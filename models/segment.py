@@ -157,6 +157,8 @@ def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[s
 def _make_datasets(
     config: SegmentConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    if manifest.label_schema != config.label_schema:
+        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = input_pipeline.train_dataset(
@@ -180,8 +182,6 @@ def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:
 
 def _check_encoder(encoder: SensorEncoder, sensor: Sensor, config: SegmentConfig, manifest: Manifest) -> None:
     """An encoder fed with other bands than its own would run and be wrong."""
-    if manifest.label_schema != config.label_schema:
-        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     if encoder.bands != _bands(manifest, sensor):
         raise ValueError(
             f"{sensor}: the encoder knows bands {encoder.bands}, the shards hold {_bands(manifest, sensor)}"
