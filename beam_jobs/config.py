@@ -88,14 +88,27 @@ class PairingConfig:
     Attributes:
         max_time_gap_hours: largest |S2 - S1|. Default 72: floods move within days.
         min_overlap_fraction: share of the smaller footprint that the two must share.
+        max_s2_per_s1: a Sentinel-1 scene goes with so many Sentinel-2 scenes at most, nearest in time first. Default 1:
+            exports by place; a whole Sentinel-1 frame covers up to a dozen Sentinel-2 tiles.
+        max_s1_per_s2: a Sentinel-2 scene goes with so many Sentinel-1 passes at most, nearest in time first; None takes
+            all that chose it. Frames of one pass count as one.
+        orbit_preference: which of two Sentinel-1 passes equally near in time goes first, with `max_s1_per_s2` only.
     """
 
     max_time_gap_hours: float = 72.0
     min_overlap_fraction: float = 0.2
+    max_s2_per_s1: int = 1
+    max_s1_per_s2: int | None = None
+    orbit_preference: Literal["any", "ascending", "descending"] = "any"
 
     def __post_init__(self) -> None:
         _check_positive("max_time_gap_hours", self.max_time_gap_hours)
         _check_fraction("min_overlap_fraction", self.min_overlap_fraction)
+        _check_positive("max_s2_per_s1", self.max_s2_per_s1)
+        if self.max_s1_per_s2 is not None:
+            _check_positive("max_s1_per_s2", self.max_s1_per_s2)
+        elif self.orbit_preference != "any":
+            raise ValueError(f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: else no pass goes first")
 
 
 @dataclass(frozen=True, kw_only=True)
