@@ -141,7 +141,7 @@ class PatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityConfig:
-    """Which patches are kept.
+    """Which patches are kept, and what they count: in full, less, or not at all.
 
     Attributes:
         min_valid_fraction: least share of valid pixels, in each sensor.
@@ -153,6 +153,10 @@ class QualityConfig:
         measure_offset: look for a shift between the two sensors in every kept patch; about 1 ms for 64 px.
         max_offset_px: longest measured shift that is kept; None keeps all and only records and scores it. A patch whose
             shift cannot be told is kept.
+        min_quality: a patch of a lower score (see `quality.score`) is refused. Default 0 refuses none: the limits above
+            speak of one part each.
+        full_weight_quality: a patch of a lower score counts in training in proportion, one from it on in full. Default
+            0.5, the score of a patch without any fault but the largest time gap.
         max_rejected_fraction: the job fails when a larger share of scenes is unreadable or breaks a rule.
     """
 
@@ -162,6 +166,8 @@ class QualityConfig:
     max_saturated_fraction: float = 0.01
     measure_offset: bool = True
     max_offset_px: float | None = None
+    min_quality: float = 0.0
+    full_weight_quality: float = 0.5
     max_rejected_fraction: float = 0.1
 
     def __post_init__(self) -> None:
@@ -170,6 +176,9 @@ class QualityConfig:
         _check_fraction("max_edge_noise_fraction", self.max_edge_noise_fraction)
         _check_fraction("max_saturated_fraction", self.max_saturated_fraction)
         _check_fraction("max_rejected_fraction", self.max_rejected_fraction)
+        _check_fraction("min_quality", self.min_quality)
+        _check_fraction("full_weight_quality", self.full_weight_quality)
+        _check_positive("full_weight_quality", self.full_weight_quality)
         if self.max_offset_px is not None:
             _check_positive("max_offset_px", self.max_offset_px)
             if not self.measure_offset:

@@ -2,7 +2,7 @@
 
 Input: outlines, the little that pairing needs of a scene. Output: ranked candidates. The join is by cell of 1 degree and
 bucket of time: `transforms.py` groups outlines by `keys` and hands each group to `join`. A group holds one cell's scenes of
-three buckets, so that no worker sees a region's whole history, and within it an R-tree finds who meets whom.
+one bucket, so that no worker sees a region's whole history, and within it an R-tree finds who meets whom.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from beam_jobs.scenes import Scene
 
 CELL_DEGREES = 1.0
 """Side of the cells scenes are grouped by. A Sentinel-2 tile is about 1 degree wide."""
+MIN_BUCKET_SECONDS = 30 * 86_400
+"""Least length of a time bucket. A month of one cell is some dozen scenes: shorter ones cost more to group than to join."""
 SAME_PASS_SECONDS = 300
 """Scenes of one sensor less apart belong to one pass: a frame or tile follows the next within half a minute, and the next
 pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-1 and Sentinel-2 mission guides."""
@@ -79,12 +81,15 @@ def cells(footprint: shapely.Geometry) -> Iterator[Cell]:
 
 
 def keys(scene: Outline, config: PairingConfig) -> Iterator[Key]:
-    """The groups an outline belongs to: a Sentinel-1 scene those of its own time, Sentinel-2 those beside it as well."""
-    bucket = scene.acquired_at // _bucket_seconds(config)
-    # A bucket is no shorter than the largest gap: who may pair lies in the same or in neighbouring buckets.
-    buckets = (bucket,) if scene.sensor == "s1" else (bucket - 1, bucket, bucket + 1)
-    for (column, row), number in itertools.product(cells(shapely.from_wkb(scene.wkb)), buckets):
-        yield column, row, number
+    """The groups an outline belongs to: a Sentinel-1 scene that of its time, Sentinel-2 also one that its reach touches."""
+    reach = math.ceil(config.max_time_gap_hours * 3600.0)
+    # Whole seconds, so that no rounding can put two scenes further apart than they are.
+    length = max(reach, MIN_BUCKET_SECONDS)
+    if scene.sensor == "s1":
+        reach = 0
+    buckets = range((scene.acquired_at - reach) // length, (scene.acquired_at + reach) // length + 1)
+    for (column, row), bucket in itertools.product(cells(shapely.from_wkb(scene.wkb)), buckets):
+        yield column, row, bucket
 
 
 def join(key: Key, scenes: Iterable[Outline], config: PairingConfig) -> Iterator[tuple[str, Candidate]]:
@@ -163,11 +168,6 @@ def _pass_rank(s1: Scene, s2: Scene, config: PairingConfig) -> tuple[int, bool, 
     is_other = config.orbit_preference not in ("any", s1.orbit_state)
     orbit = math.inf if s1.relative_orbit is None else s1.relative_orbit
     return abs(s2.acquired_at - s1.acquired_at), is_other, orbit, s1.scene_id
-
-
-def _bucket_seconds(config: PairingConfig) -> int:
-    """Whole seconds, so that no rounding can put two scenes a bucket further apart than they are."""
-    return math.ceil(config.max_time_gap_hours * 3600.0)
 
 
 def _times(scenes: list[Outline]) -> npt.NDArray[np.int64]:

@@ -18,7 +18,8 @@ from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import BandSource, Scene
 from beam_jobs.transforms import REJECTED, MakePairs
 
-NOON = 1_600_000_000
+NOON = 617 * pairing.MIN_BUCKET_SECONDS
+"""Where one bucket of time ends and the next begins: scenes some hours apart lie in two."""
 
 
 def scene(scene_id: str, hours: float = 0.0, bounds=(10.0, 45.0, 11.0, 46.0), **changes) -> Scene:
@@ -162,8 +163,8 @@ def test_without_a_partner_the_reason_names_the_limit_or_who_is_too_far_in_time(
     nowhere = "no Sentinel-2 scene near it in time (max_time_gap_hours is 72) covers at least 0.2 of it"
     assert why_not() == nowhere
     assert why_not(scene("S2_a", 0, (20, 20, 21, 21))) == nowhere
-    too_far = "the Sentinel-2 scene S2_a is -80.0 h away; max_time_gap_hours is 72"
-    assert why_not(scene("S2_a", -80), scene("S2_b", 100)) == too_far
+    too_far = "the Sentinel-2 scene S2_a is +80.0 h away; max_time_gap_hours is 72"
+    assert why_not(scene("S2_a", 80), scene("S2_b", 100)) == too_far
 
 
 def test_several_partners_are_the_nearest_ones():
