@@ -19,7 +19,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, runner, spool, statistics, writers
+from beam_jobs import catalogs, duplicates, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -131,20 +131,25 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
         )
         paired = inspected.scenes | "MakePairs" >> MakePairs(config)
         cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
-        shards = (
+        judged = (
             cut
             | "Refs" >> beam.FlatMap(lambda result: result.refs)
-            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+            | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
         )
+        shards = judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+        doubled = judged[duplicates.DUPLICATE]
         rejected = (
             inspected[REJECTED],
             paired[REJECTED],
             cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
+            doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
         ) | "Rejections" >> beam.Flatten()
         counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+        # Each on its own: a Flatten of the results would keep every histogram in memory.
         sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
+        taken_away = doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries())
         (
-            (sums, counted, shards)
+            (sums, taken_away, counted, shards)
             | "FlattenSummaries" >> beam.Flatten()
             | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
             | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
@@ -200,7 +205,8 @@ def _manifest(
         raise ValueError("a build with train patches must have sums")
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
-        per_class.setdefault(split, {})[str(label_id)] = count
+        if count:
+            per_class.setdefault(split, {})[str(label_id)] = count
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],
