@@ -96,7 +96,9 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=readers.read_cloud_mask(task.s2.cloud_mask, task.strip) if task.s2.cloud_mask else None,
+        cloud_mask=(
+            readers.read_cloud_mask(task.s2.cloud_mask, task.strip, task.s2.cloud_ids) if task.s2.cloud_mask else None
+        ),
         label=label,
     )
 
