@@ -19,7 +19,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, runner, spool, statistics, writers
+from beam_jobs import catalogs, duplicates, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -62,12 +62,7 @@ def build(
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
-            found = manifest.read(newest)
-            if (found.config_sha256, found.source_sha256, found.code_sha256) == (
-                config_sha256,
-                source_sha256,
-                code_sha256,
-            ):
+            if _built_from(newest) == (config_sha256, source_sha256, code_sha256):
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
@@ -93,6 +88,15 @@ def build(
 
 
 _MARKER = "building-from.txt"
+
+
+def _built_from(version_path: Path) -> tuple[str, str, str] | None:
+    """Hashes of the config, catalogs and code of a version; None when it is of a format that is no longer read."""
+    try:
+        found = manifest.read(version_path)
+    except manifest.FormatError:
+        return None
+    return found.config_sha256, found.source_sha256, found.code_sha256
 
 
 def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
@@ -127,20 +131,25 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
         )
         paired = inspected.scenes | "MakePairs" >> MakePairs(config)
         cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
-        shards = (
+        judged = (
             cut
             | "Refs" >> beam.FlatMap(lambda result: result.refs)
-            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+            | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
         )
+        shards = judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+        doubled = judged[duplicates.DUPLICATE]
         rejected = (
             inspected[REJECTED],
             paired[REJECTED],
             cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
+            doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
         ) | "Rejections" >> beam.Flatten()
         counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+        # Each on its own: a Flatten of the results would keep every histogram in memory.
         sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
+        taken_away = doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries())
         (
-            (sums, counted, shards)
+            (sums, taken_away, counted, shards)
             | "FlattenSummaries" >> beam.Flatten()
             | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
             | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
@@ -196,7 +205,8 @@ def _manifest(
         raise ValueError("a build with train patches must have sums")
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
-        per_class.setdefault(split, {})[str(label_id)] = count
+        if count:
+            per_class.setdefault(split, {})[str(label_id)] = count
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],

@@ -18,14 +18,13 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window, from_bounds
-from shapely.geometry import box, shape
 
-from beam_jobs import radiometry, resampling
+from beam_jobs import footprints, radiometry, resampling
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
-from beam_jobs.grids import LONLAT, Grid
+from beam_jobs.grids import Grid
 from beam_jobs.scenes import BandSource, LabelSource, Scene
 
 SAMPLE_PX = 256
@@ -106,12 +105,23 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
     return resampling.ids_to_grid(remapped, source_grid, grid, fill=labels.IGNORE)
 
 
-def read_cloud_mask(path: str, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover."""
+def read_cloud_mask(path: str, grid: Grid, cloud_ids: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
+    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover.
+
+    Args:
+        path: of a raster of one band, on any grid.
+        grid: of the result.
+        cloud_ids: values that mean cloud; None = all but 0. The raster's own no-data value is not known to be clear.
+    """
     with _open(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
-    mask = (pixels[0] != 0).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
-    return resampling.ids_to_grid(mask, source_grid, grid, fill=1) == 1
+        nodata = dataset.nodata
+    stored = pixels[0] if pixels.size else np.zeros((0, 0), np.uint8)
+    mask = stored != 0 if cloud_ids is None else np.isin(stored, cloud_ids)
+    # A mask of 0 and 1 may declare 0, its clear pixels, as no data.
+    if cloud_ids is not None and nodata is not None:
+        mask |= stored == nodata
+    return resampling.ids_to_grid(mask.astype(np.uint8), source_grid, grid, fill=1) == 1
 
 
 @contextmanager
@@ -185,7 +195,8 @@ def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
             f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, the raster has {dataset.crs.to_string()}",
             "wrong_crs",
         )
-    footprint, extent = shape(scene.footprint), box(*transform_bounds(dataset.crs, LONLAT, *dataset.bounds))
+    footprint = footprints.on_globe(scene.footprint)
+    extent = footprints.of_bounds(dataset.crs.to_string(), tuple(dataset.bounds))
     if not footprint.intersects(extent):
         raise DataError(
             f"{dataset.name}: lies at {_degrees(extent.bounds)}, its catalog footprint at {_degrees(footprint.bounds)}",

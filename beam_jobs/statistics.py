@@ -56,6 +56,12 @@ class BandSums:
             bins = np.clip((values - low) / (high - low) * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
             self.histogram[channel] += np.bincount(bins, minlength=NUM_BINS)
 
+    def negated(self) -> BandSums:
+        """What takes these sums away again when it is merged with sums that hold them."""
+        return BandSums(
+            count=-self.count, total=-self.total, total_squares=-self.total_squares, histogram=-self.histogram
+        )
+
     def merge(self, other: BandSums) -> BandSums:
         """The sums over both."""
         return BandSums(
