@@ -77,15 +77,8 @@ def build(
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
     building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
     num_scenes = _count_scenes(catalog_paths)
-    options = runner.pipeline_options(config.shards.num_workers, beam_options)
-    with (
-        _reported(building / "spool", num_scenes["sentinel-1"], on_progress),
-        beam.Pipeline(options=options) as pipeline,
-    ):
-        _expand(pipeline, config, catalog_paths, building)
-    if not (building / writers.SUMMARY_NAME).exists():
-        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
-    summary = writers.read_summary(building)
+    with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
+        summary = _run(config, catalog_paths, building, beam_options)
     _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
     (building / writers.SUMMARY_NAME).unlink()
@@ -117,10 +110,22 @@ def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
         shutil.rmtree(building)
     building.mkdir(parents=True, exist_ok=True)
     marker_path.write_text(marker)
+    # What an earlier run summed up is not what this one finds.
+    (building / writers.SUMMARY_NAME).unlink(missing_ok=True)
     # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
         shutil.rmtree(building / name, ignore_errors=True)
     return building
+
+
+def _run(
+    config: BuildConfig, catalog_paths: Sequence[Path], building: Path, beam_options: Sequence[str]
+) -> writers.Summary:
+    with beam.Pipeline(options=runner.pipeline_options(config.shards.num_workers, beam_options)) as pipeline:
+        _expand(pipeline, config, catalog_paths, building)
+    if not (building / writers.SUMMARY_NAME).exists():
+        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
+    return writers.read_summary(building)
 
 
 def _expand(pipeline: beam.Pipeline, config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
