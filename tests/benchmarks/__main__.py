@@ -3,9 +3,13 @@
 import json
 import sys
 
-from tests.benchmarks import build_memory
+from tests.benchmarks import build_memory, build_speed, shard_bytes
 
-BENCHMARKS = {"build_memory": build_memory.measure}
+BENCHMARKS = {
+    "build_speed": build_speed.measure,
+    "shard_bytes": shard_bytes.measure,
+    "build_memory": build_memory.measure,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
