@@ -77,6 +77,8 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both builds share."""
     for option in (
+        # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
+        click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
         click.option("--span", type=int, default=1, show_default=True, help="Number of the data span."),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
@@ -95,9 +97,13 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
 def build_pairs_command(**options: Any) -> None:
     """Build shards of unlabeled pairs from STAC catalogs.
 
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
+
     \b
     Example:
       python -m beam_jobs build-pairs --catalog runs/sim/items.ndjson --output runs/data/pairs
+      python -m beam_jobs build-pairs --catalog gs://b/items.ndjson --output gs://b/pairs -- \\
+        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
     from beam_jobs.build_pairs import build_pairs
 
@@ -108,6 +114,8 @@ def build_pairs_command(**options: Any) -> None:
 @_build_options
 def build_labels_command(**options: Any) -> None:
     """Build shards of labelled pairs from STAC catalogs with label assets.
+
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
 
     \b
     Example:
@@ -214,12 +222,13 @@ def _build(
     overrides: tuple[str, ...],
     span: int,
     version: int | None,
+    beam_options: tuple[str, ...],
 ) -> None:
     from beam_jobs.contracts import manifest
 
     config = _config(BuildConfig, config_path, overrides)
     with _progress("scene pairs") as update:
-        version_dir = job(config, catalogs, output, span, version, update)
+        version_dir = job(config, catalogs, output, span, version, update, beam_options)
     found = manifest.read(version_dir)
     table = Table(title=f"{found.kind}: {version_dir}")
     table.add_column("patches kept")

@@ -68,7 +68,8 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
     pixel is, so no-data neither grows nor bleeds into values.
     """
-    result = np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
+    # Bands apart in memory: scattering each over pixels of 12 bands costs more than all the arithmetic.
+    result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
     for names, pixels, source_grid in _stored_planes(scene, band_names, grid):
         physical = (
@@ -77,8 +78,8 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
             else radiometry.dn_to_reflectance(pixels, None, scene.dn_offset or 0)
         )
         for plane, name in zip(to_grid(physical, source_grid, grid), names, strict=True):
-            result[..., band_names.index(name)] = plane
-    return result
+            result[band_names.index(name)] = plane
+    return np.moveaxis(result, 0, -1)
 
 
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
@@ -168,7 +169,8 @@ def _stored_planes(
             parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
     for (crs, transform, _), found in parts.items():
         names = [name for part, _ in found for name in part]
-        yield names, np.concatenate([values for _, values in found]), (crs, transform)
+        planes = [values for _, values in found]
+        yield names, planes[0] if len(planes) == 1 else np.concatenate(planes), (crs, transform)
 
 
 def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, BandSource], sensor: Sensor) -> None:
