@@ -99,7 +99,7 @@ def test_a_file_without_dates_is_named(tmp_path, name, message):
 
 def test_a_file_that_does_not_name_its_bands_is_refused(tmp_path):
     write_geotiff(tmp_path / "togo_2020-03-01.tif", ramp_db(16))
-    with pytest.raises(DataError, match=r"no band is named like VV, B2, VV_1 or B2_1"):
+    with pytest.raises(DataError, match=r"togo_2020-03-01\.tif: no band is named like VV, B2, VV_1"):
         list(ee_timeseries.read(tmp_path))
 
 

@@ -92,7 +92,7 @@ def test_an_unreadable_raster_is_one_bad_scene(tmp_path):
     path.write_bytes(b"no raster")
     found = refused(tmp_path)
     assert set(found) == {"S2L2A_7U_8R_2_2"}
-    assert found["S2L2A_7U_8R_2_2"].startswith(f"{path}: cannot open the raster")
+    assert found["S2L2A_7U_8R_2_2"].startswith(f"{path}: cannot read the raster")
 
 
 def test_items_say_where_the_raster_is(tmp_path):

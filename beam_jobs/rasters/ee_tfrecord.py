@@ -1,0 +1,309 @@
+"""Earth Engine's TFRecord exports as rasters: patches in a grid that `...mixer.json` describes, or single patches.
+
+Members: `...mixer.json#<band>` is a raster of that band alone (a label, a cloud mask); `....tfrecord.gz#<n>` is record n,
+from 0, and `#<n>/<band>` one band of it. Called through `opening.py`.
+
+Source: https://developers.google.com/earth-engine/guides/tfrecord (patches in row order over files in name order, each band a
+list of floats by row; masked pixels are the export's `defaultValue`, 0 unless it was set, so the catalog's `nodata` must say
+what they are where 0 can be a measurement).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from rasterio import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from beam_jobs.errors import DataError
+from beam_jobs.rasters.raster import GridRaster, Pixels
+
+MIXER_SUFFIX = "mixer.json"
+RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+"""Length and its checksum before a record, checksum after it. Source: https://www.tensorflow.org/tutorials/load_data/tfrecord"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixer:
+    """What a mixer file says: where the patches lie. Patch sizes are those without the kernel's margin."""
+
+    crs: CRS
+    transform: Affine
+    patch_height: int
+    patch_width: int
+    patches_per_row: int
+    num_patches: int
+
+
+class ExportRaster(GridRaster):
+    """The patches of an export as one raster; the margin that `kernelSize` adds around each is cut off."""
+
+    def __init__(self, name: str, mixer: Mixer, records: Records, band: str) -> None:
+        example = records.example(0)
+        bands = (band,) if band else tuple(sorted(example))
+        self._mixer, self._records = mixer, records
+        self._margin = _margin(mixer, _values(example, bands[0], name).size, name)
+        rows = mixer.num_patches // mixer.patches_per_row
+        super().__init__(
+            name=name,
+            crs=mixer.crs,
+            transform=mixer.transform,
+            shape=(rows * mixer.patch_height, mixer.patches_per_row * mixer.patch_width),
+            descriptions=bands,
+            nodata=None,
+            block_shape=(mixer.patch_height, mixer.patch_width),
+        )
+
+    def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
+        mixer = self._mixer
+        result = np.zeros((len(indexes), height, width), np.float32)
+        for patch_row in range(row // mixer.patch_height, -(-(row + height) // mixer.patch_height)):
+            for patch_col in range(col // mixer.patch_width, -(-(col + width) // mixer.patch_width)):
+                patch = self._patch(indexes, patch_row * mixer.patches_per_row + patch_col)
+                top, left = patch_row * mixer.patch_height - row, patch_col * mixer.patch_width - col
+                part = patch[:, max(-top, 0) : height - top, max(-left, 0) : width - left]
+                top, left = max(top, 0), max(left, 0)
+                result[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+        return result
+
+    def _patch(self, indexes: list[int], number: int) -> Pixels:
+        """Patch `number` without its margin, float32 [C, patch_height, patch_width]."""
+        mixer, margin = self._mixer, self._margin
+        where = f"{self.name}: patch {number}"
+        example = self._records.example(number)
+        shape = mixer.patch_height + 2 * margin, mixer.patch_width + 2 * margin
+        planes = [_plane(example, str(self.descriptions[index - 1]), shape, where) for index in indexes]
+        return np.stack(planes)[:, margin : margin + mixer.patch_height, margin : margin + mixer.patch_width]
+
+
+class RecordRaster(GridRaster):
+    """One record that no mixer describes: square, and without a place on Earth."""
+
+    def __init__(self, name: str, example: dict[str, tf.train.Feature], band: str) -> None:
+        bands = (band,) if band else tuple(sorted(example))
+        num_values = _values(example, bands[0], name).size
+        size = math.isqrt(num_values)
+        if size == 0 or size * size != num_values:
+            raise DataError(
+                f"{name}: band {bands[0]} has {num_values} values, which are no square patch; without a mixer file its height "
+                "and width are unknown",
+                "wrong_patch_size",
+            )
+        self._planes = np.stack([_plane(example, band, (size, size), name) for band in bands])
+        super().__init__(
+            name=name,
+            crs=None,
+            transform=Affine.identity(),
+            shape=(size, size),
+            descriptions=bands,
+            nodata=None,
+            block_shape=(size, size),
+        )
+
+    def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
+        return self._planes[[index - 1 for index in indexes], row : row + height, col : col + width]
+
+
+class Records:
+    """Records of TFRecord files in their order, read one at a time: only their offsets are held."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self._paths = paths
+        self._offsets = [_offsets(path) for path in paths]
+        self._first = [0, *accumulate(len(offsets) for offsets in self._offsets)]
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def example(self, number: int) -> dict[str, tf.train.Feature]:
+        """The features of record `number`, from 0, by name."""
+        file = next(index for index, first in enumerate(self._first[1:]) if number < first)
+        offset, length = self._offsets[file][number - self._first[file]]
+        with _open_bytes(self._paths[file]) as stream:
+            stream.seek(offset)
+            content = stream.read(length)
+        return dict(tf.train.Example.FromString(content).features.feature)
+
+
+def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
+    """The raster of a mixer file and the TFRecord files beside it.
+
+    Raises:
+        DataError: the mixer or a file is missing, the patches are fewer or more than the mixer says, or have another size.
+    """
+    mixer = read_mixer(Path(mixer_path))
+    paths = record_paths(Path(mixer_path))
+    if not paths:
+        raise DataError(f"{mixer_path}: no {_stem(Path(mixer_path))}-00000.tfrecord.gz lies beside it", "missing_file")
+    records = _records(tuple(map(str, paths)))
+    if len(records) != mixer.num_patches:
+        raise DataError(
+            f"{mixer_path}: says {mixer.num_patches} patches, the {len(paths)} TFRecord files beside it hold {len(records)} "
+            "(an export with maskedThreshold leaves patches out and cannot be put together)",
+            "wrong_patch_count",
+        )
+    return ExportRaster(name, mixer, records, band)
+
+
+def open_record(name: str, path: str, member: str) -> RecordRaster:
+    """The raster of one record.
+
+    Raises:
+        DataError: there is no such record, or its patch is not square.
+    """
+    number, _, band = member.partition("/")
+    records = _records((path,))
+    if not number.isdecimal() or int(number) >= len(records):
+        raise DataError(f"{name}: needs a record from 0 to {len(records) - 1} after #, got {number!r}", "missing_bands")
+    return RecordRaster(name, records.example(int(number)), band)
+
+
+def num_records(path: Path) -> int:
+    """How many records a TFRecord file holds; all of them are read and checked."""
+    return len(_records((str(path),)))
+
+
+def read_mixer(path: Path) -> Mixer:
+    """The mixer in a file.
+
+    Raises:
+        DataError: it is missing, no JSON, or lacks what a mixer says.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        width, height = values["patchDimensions"]
+        mixer = Mixer(
+            crs=CRS.from_string(values["projection"]["crs"]),
+            transform=Affine(*values["projection"]["affine"]["doubleMatrix"]),
+            patch_height=int(height),
+            patch_width=int(width),
+            patches_per_row=int(values["patchesPerRow"]),
+            num_patches=int(values["totalPatches"]),
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: the mixer file is missing; without it the patches have no place", "missing_file"
+        ) from error
+    except (ValueError, KeyError, TypeError, CRSError) as error:
+        detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}: not a mixer file of Earth Engine: {detail}", "bad_mixer") from error
+    sizes = (mixer.patch_height, mixer.patch_width, mixer.patches_per_row, mixer.num_patches)
+    if min(sizes) < 1 or mixer.num_patches % mixer.patches_per_row:
+        raise DataError(
+            f"{path}: needs sizes above 0 and whole rows of patches, got {mixer.num_patches} patches, "
+            f"{mixer.patches_per_row} a row, of {mixer.patch_width} x {mixer.patch_height} px",
+            "bad_mixer",
+        )
+    return mixer
+
+
+def record_paths(mixer_path: Path) -> list[Path]:
+    """The TFRecord files of a mixer in order: `<name>-00000.tfrecord.gz`, ..., or `<name>.tfrecord.gz` alone.
+
+    Raises:
+        DataError: a number is missing between them or comes twice.
+    """
+    pattern = re.compile(re.escape(_stem(mixer_path)) + r"(?:-?(\d{5}))?\.tfrecord(?:\.gz)?")
+    matches = [(pattern.fullmatch(path.name), path) for path in mixer_path.parent.glob("*.tfrecord*")]
+    numbered = sorted((int(match[1] or 0), path) for match, path in matches if match)
+    numbers = [number for number, _ in numbered]
+    if numbers != list(range(len(numbers))):
+        raise DataError(
+            f"{mixer_path}: the TFRecord files beside it must be numbered from 0 without gaps, got {numbers}",
+            "missing_file",
+        )
+    return [path for _, path in numbered]
+
+
+def _stem(mixer_path: Path) -> str:
+    return mixer_path.name[: -len(MIXER_SUFFIX)].removesuffix("-")
+
+
+def _records(paths: tuple[str, ...]) -> Records:
+    stats = [Path(path).stat() for path in paths]
+    return _indexed(paths, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+@lru_cache(maxsize=8)
+def _indexed(paths: tuple[str, ...], _: tuple[tuple[int, int], ...]) -> Records:
+    # A build opens a scene for each of its strips; size and time of change let a file that was exported again be seen.
+    return Records(paths)
+
+
+def _offsets(path: str) -> list[tuple[int, int]]:
+    """(offset in the uncompressed file, length) of each record; TensorFlow reads the file and checks its checksums."""
+    offsets, offset = [], 0
+    try:
+        for content in tf.data.TFRecordDataset(path, "GZIP" if _is_gzip(path) else "").as_numpy_iterator():
+            # Fails on what is no tf.Example, whatever its features are called.
+            tf.io.parse_single_example(content, {"any": tf.io.VarLenFeature(tf.float32)})
+            offsets.append((offset + _HEADER_BYTES, len(content)))
+            offset += _HEADER_BYTES + len(content) + _FOOTER_BYTES
+    except tf.errors.OpError as error:
+        detail = str(error.message).split("\n")[0].split(" [Op:")[0]
+        raise DataError(
+            f"{path}: cut short or damaged after {len(offsets)} records: {detail}", "unreadable_raster"
+        ) from error
+    if not offsets:
+        raise DataError(f"{path}: holds no record", "unreadable_raster")
+    return offsets
+
+
+def _is_gzip(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open_bytes(path: str) -> Any:
+    return gzip.open(path) if _is_gzip(path) else open(path, "rb")
+
+
+def _margin(mixer: Mixer, num_values: int, where: str) -> int:
+    """Pixels that `kernelSize` added on each side: the m of (height + 2m)(width + 2m) = num_values; the mixer is silent."""
+    total, difference = mixer.patch_height + mixer.patch_width, mixer.patch_height - mixer.patch_width
+    root = math.isqrt(difference * difference + 4 * num_values)
+    margin, rest = divmod(root - total, 4)
+    if rest or margin < 0 or (mixer.patch_height + 2 * margin) * (mixer.patch_width + 2 * margin) != num_values:
+        raise DataError(
+            f"{where}: a band has {num_values} values a patch, which is neither {mixer.patch_width} x {mixer.patch_height} nor "
+            "that with the margin of a square, even kernelSize",
+            "wrong_patch_size",
+        )
+    return margin
+
+
+def _values(example: dict[str, tf.train.Feature], band: str, where: str) -> npt.NDArray[np.float32]:
+    """All values of a band as stored; byte bands come as one string of bytes."""
+    if band not in example:
+        raise DataError(f"{where}: has no band {band}; it has {', '.join(sorted(example))}", "missing_bands")
+    feature = example[band]
+    if feature.bytes_list.value:
+        return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8).astype(np.float32)
+    values = feature.float_list.value or feature.int64_list.value
+    # Not np.array, which takes twenty times as long on a repeated field.
+    return np.fromiter(values, np.float32, len(values))
+
+
+def _plane(
+    example: dict[str, tf.train.Feature], band: str, shape: tuple[int, int], where: str
+) -> npt.NDArray[np.float32]:
+    values = _values(example, band, where)
+    if values.size != shape[0] * shape[1]:
+        raise DataError(
+            f"{where}: band {band} has {values.size} values, needs {shape[0]} x {shape[1]} = {shape[0] * shape[1]}",
+            "wrong_patch_size",
+        )
+    return values.reshape(shape)
