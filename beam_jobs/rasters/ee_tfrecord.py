@@ -252,10 +252,11 @@ def _offsets(path: str) -> list[tuple[int, int]]:
             tf.io.parse_single_example(content, {"any": tf.io.VarLenFeature(tf.float32)})
             offsets.append((offset + _HEADER_BYTES, len(content)))
             offset += _HEADER_BYTES + len(content) + _FOOTER_BYTES
-    except tf.errors.OpError as error:
-        detail = str(error.message).split("\n")[0].split(" [Op:")[0]
+    # TensorFlow quotes the record in its message, which is no text where the record is no tf.Example.
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
+        detail = error.message if isinstance(error, tf.errors.OpError) else "the next record is no tf.Example"
         raise DataError(
-            f"{path}: cut short or damaged after {len(offsets)} records: {detail}", "unreadable_raster"
+            f"{path}: cut short or damaged after {len(offsets)} records: {detail.splitlines()[0]}", "unreadable_raster"
         ) from error
     if not offsets:
         raise DataError(f"{path}: holds no record", "unreadable_raster")
