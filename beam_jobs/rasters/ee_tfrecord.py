@@ -10,7 +10,6 @@ what they are where 0 can be a measurement).
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import re
@@ -28,6 +27,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters.gzip_index import GzipIndex
 from beam_jobs.rasters.raster import GridRaster, Pixels
 
 MIXER_SUFFIX = "mixer.json"
@@ -118,11 +118,12 @@ class RecordRaster(GridRaster):
 
 
 class Records:
-    """Records of TFRecord files in their order, read one at a time: only their offsets are held."""
+    """Records of TFRecord files in their order, read one at a time: only where they are is held."""
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self._paths = paths
         self._offsets = [_offsets(path) for path in paths]
+        self._compressed = {path: GzipIndex(path) for path in paths if _is_gzip(path)}
         self._first = [0, *accumulate(len(offsets) for offsets in self._offsets)]
 
     def __len__(self) -> int:
@@ -132,9 +133,13 @@ class Records:
         """The features of record `number`, from 0, by name."""
         file = next(index for index, first in enumerate(self._first[1:]) if number < first)
         offset, length = self._offsets[file][number - self._first[file]]
-        with _open_bytes(self._paths[file]) as stream:
-            stream.seek(offset)
-            content = stream.read(length)
+        path = self._paths[file]
+        if path in self._compressed:
+            content = self._compressed[path].read(offset, length)
+        else:
+            with open(path, "rb") as stream:
+                stream.seek(offset)
+                content = stream.read(length)
         return dict(tf.train.Example.FromString(content).features.feature)
 
 
@@ -266,10 +271,6 @@ def _offsets(path: str) -> list[tuple[int, int]]:
 def _is_gzip(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(2) == b"\x1f\x8b"
-
-
-def _open_bytes(path: str) -> Any:
-    return gzip.open(path) if _is_gzip(path) else open(path, "rb")
 
 
 def _margin(mixer: Mixer, num_values: int, where: str) -> int:
