@@ -140,7 +140,10 @@ class Records:
             with open(path, "rb") as stream:
                 stream.seek(offset)
                 content = stream.read(length)
-        return dict(tf.train.Example.FromString(content).features.feature)
+        features = dict(tf.train.Example.FromString(content).features.feature)
+        if not features:
+            raise DataError(f"{path}: record {number} has no bands (exported with sequenceData?)", "missing_bands")
+        return features
 
 
 def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:

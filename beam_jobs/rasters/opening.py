@@ -8,7 +8,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -59,7 +59,7 @@ def open_raster(path: str) -> Iterator[Raster]:
         raise DataError(f"{path}: cannot read the raster: {detail}", "unreadable_raster") from error
 
 
-def _opened(path: str, file: str, member: str):  # type: ignore[no-untyped-def]
+def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
     if file.endswith(ee_tfrecord.MIXER_SUFFIX):
         return nullcontext(ee_tfrecord.open_export(path, file, member))
     if file.endswith(ee_tfrecord.RECORD_SUFFIXES):

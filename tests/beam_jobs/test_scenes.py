@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,40 @@ def test_a_declared_split_is_read_and_another_word_refused():
     assert from_item(item(**{"terrapair:split": "eval"}), CATALOG).split == "eval"
     with pytest.raises(DataError, match="terrapair:split must be one of train, eval, test, got 'valid'"):
         from_item(item(**{"terrapair:split": "valid"}), CATALOG)
+
+
+def test_a_band_may_be_known_by_the_files_own_name_and_have_its_own_no_data():
+    values = item()
+    values["assets"]["data"]["bands"] = [{"name": "B4", "terrapair:key": "0_B4", "nodata": -9999}, {"name": "B2"}]
+    bands = from_item(values, CATALOG).bands
+    assert (bands["B4"].key, bands["B4"].nodata) == ("0_B4", -9999.0)
+    assert (bands["B2"].key, bands["B2"].index, bands["B2"].nodata) == ("", 2, None)
+
+
+def test_bands_of_a_tfrecord_export_are_known_by_name_and_share_the_assets_no_data():
+    values = item()
+    values["assets"]["data"].update(href="x-mixer.json", nodata=0)
+    bands = from_item(values, CATALOG).bands
+    assert {name: (band.key, band.nodata) for name, band in bands.items()} == {"B4": ("B4", 0.0), "B2": ("B2", 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("asset", "change", "message"),
+    [
+        ("data", {"nodata": "none"}, "nodata of a band must be a number, got 'none'"),
+        ("data", {"terrapair:key": "x"}, "a terrapair:key name one band, got ['x', 'x']"),
+        ("cloud_mask", {"terrapair:clear_values": 0}, "clear_values must be a list of whole numbers, got 0"),
+    ],
+)
+def test_places_that_do_not_tell_are_refused(asset, change, message):
+    values = item()
+    values["assets"][asset].update(change)
+    with pytest.raises(DataError, match=re.escape(message)):
+        from_item(values, CATALOG)
+
+
+def test_values_of_a_cloud_mask_that_mean_clear():
+    values = item()
+    assert from_item(values, CATALOG).clear_values == (0,)
+    values["assets"]["cloud_mask"]["terrapair:clear_values"] = [0, 1, 2]
+    assert from_item(values, CATALOG).clear_values == (0, 1, 2)

@@ -143,6 +143,8 @@ def test_records_that_cannot_be_patches_are_refused(tmp_path):
     with gzip.open(path, "wb") as file:
         file.write(b"no record")
     assert refusal(f"{path}#0").reason == "unreadable_raster"
+    write_records(path, [{}])
+    assert "record 0 has no bands (exported with sequenceData?)" in str(refusal(f"{path}#0"))
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(b"\xff no example")
     assert refusal(f"{path}#0").reason == "unreadable_raster"
