@@ -210,7 +210,7 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
     """
     if "data" not in item.assets:
         sources = {
-            name: _band_source(asset.extra_fields, _resolve(asset.href, folder, where), where, 1)
+            name: _band_source({"name": name, **asset.extra_fields}, _resolve(asset.href, folder, where), where, 1)
             for name, asset in item.assets.items()
             if name in BANDS[sensor]
         }

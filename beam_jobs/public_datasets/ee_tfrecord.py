@@ -15,6 +15,7 @@ from beam_jobs.contracts.bands import BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import ee_timeseries, items
 from beam_jobs.rasters import ee_tfrecord as rasters
+from beam_jobs.rasters.mixer import MIXER_SUFFIX, record_paths
 from beam_jobs.rasters.opening import open_raster
 
 LABEL_BAND = "landcover"
@@ -36,10 +37,10 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     Source: https://developers.google.com/earth-engine/guides/tfrecord
     """
     described: set[Path] = set()
-    for mixer in files(folder, (rasters.MIXER_SUFFIX,)):
-        stem = mixer.name.removesuffix(rasters.MIXER_SUFFIX).rstrip("-_")
+    for mixer in files(folder, (MIXER_SUFFIX,)):
+        stem = mixer.name.removesuffix(MIXER_SUFFIX).rstrip("-_")
         try:
-            described |= set(rasters.record_paths(mixer))
+            described |= set(record_paths(mixer))
             yield from _export(stem, mixer)
         except DataError as error:
             yield items.refused(stem, {}, error)

@@ -23,7 +23,8 @@ from beam_jobs.public_datasets import (
     terramesh,
     zarr_shards,
 )
-from beam_jobs.rasters.ee_tfrecord import MIXER_SUFFIX, RECORD_SUFFIXES
+from beam_jobs.rasters.ee_tfrecord import RECORD_SUFFIXES
+from beam_jobs.rasters.mixer import MIXER_SUFFIX
 
 READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
     "terramesh": terramesh.read,

@@ -10,42 +10,24 @@ what they are where 0 can be a measurement).
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from rasterio import Affine
-from rasterio.crs import CRS
-from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.gzip_index import GzipIndex
+from beam_jobs.rasters.mixer import Mixer, read_mixer, record_paths, stem
 from beam_jobs.rasters.raster import GridRaster, Pixels
 
-MIXER_SUFFIX = "mixer.json"
 RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 """Length and its checksum before a record, checksum after it. Source: https://www.tensorflow.org/tutorials/load_data/tfrecord"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mixer:
-    """What a mixer file says: where the patches lie. Patch sizes are those without the kernel's margin."""
-
-    crs: CRS
-    transform: Affine
-    patch_height: int
-    patch_width: int
-    patches_per_row: int
-    num_patches: int
 
 
 class ExportRaster(GridRaster):
@@ -155,7 +137,7 @@ def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
     mixer = read_mixer(Path(mixer_path))
     paths = record_paths(Path(mixer_path))
     if not paths:
-        raise DataError(f"{mixer_path}: no {_stem(Path(mixer_path))}-00000.tfrecord.gz lies beside it", "missing_file")
+        raise DataError(f"{mixer_path}: no {stem(Path(mixer_path))}-00000.tfrecord.gz lies beside it", "missing_file")
     records = _records(tuple(map(str, paths)))
     if len(records) != mixer.num_patches:
         raise DataError(
@@ -182,62 +164,6 @@ def open_record(name: str, path: str, member: str) -> RecordRaster:
 def num_records(path: Path) -> int:
     """How many records a TFRecord file holds; all of them are read and checked."""
     return len(_records((str(path),)))
-
-
-def read_mixer(path: Path) -> Mixer:
-    """The mixer in a file.
-
-    Raises:
-        DataError: it is missing, no JSON, or lacks what a mixer says.
-    """
-    try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        width, height = values["patchDimensions"]
-        mixer = Mixer(
-            crs=CRS.from_string(values["projection"]["crs"]),
-            transform=Affine(*values["projection"]["affine"]["doubleMatrix"]),
-            patch_height=int(height),
-            patch_width=int(width),
-            patches_per_row=int(values["patchesPerRow"]),
-            num_patches=int(values["totalPatches"]),
-        )
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: the mixer file is missing; without it the patches have no place", "missing_file"
-        ) from error
-    except (ValueError, KeyError, TypeError, CRSError) as error:
-        detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path}: not a mixer file of Earth Engine: {detail}", "bad_mixer") from error
-    sizes = (mixer.patch_height, mixer.patch_width, mixer.patches_per_row, mixer.num_patches)
-    if min(sizes) < 1 or mixer.num_patches % mixer.patches_per_row:
-        raise DataError(
-            f"{path}: needs sizes above 0 and whole rows of patches, got {mixer.num_patches} patches, "
-            f"{mixer.patches_per_row} a row, of {mixer.patch_width} x {mixer.patch_height} px",
-            "bad_mixer",
-        )
-    return mixer
-
-
-def record_paths(mixer_path: Path) -> list[Path]:
-    """The TFRecord files of a mixer in order: `<name>-00000.tfrecord.gz`, ..., or `<name>.tfrecord.gz` alone.
-
-    Raises:
-        DataError: a number is missing between them or comes twice.
-    """
-    pattern = re.compile(re.escape(_stem(mixer_path)) + r"(?:-?(\d{5}))?\.tfrecord(?:\.gz)?")
-    matches = [(pattern.fullmatch(path.name), path) for path in mixer_path.parent.glob("*.tfrecord*")]
-    numbered = sorted((int(match[1] or 0), path) for match, path in matches if match)
-    numbers = [number for number, _ in numbered]
-    if numbers != list(range(len(numbers))):
-        raise DataError(
-            f"{mixer_path}: the TFRecord files beside it must be numbered from 0 without gaps, got {numbers}",
-            "missing_file",
-        )
-    return [path for _, path in numbered]
-
-
-def _stem(mixer_path: Path) -> str:
-    return mixer_path.name[: -len(MIXER_SUFFIX)].removesuffix("-")
 
 
 def _records(paths: tuple[str, ...]) -> Records:

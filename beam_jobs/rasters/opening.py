@@ -15,10 +15,11 @@ from rasterio.errors import RasterioError
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import ee_tfrecord, zarr_store
+from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
 _MEMBER = "#"
-_HOLDERS = (ee_tfrecord.MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
+_HOLDERS = (MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
 """How files end that hold many rasters."""
 
 
@@ -60,7 +61,7 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
-    if file.endswith(ee_tfrecord.MIXER_SUFFIX):
+    if file.endswith(MIXER_SUFFIX):
         return nullcontext(ee_tfrecord.open_export(path, file, member))
     if file.endswith(ee_tfrecord.RECORD_SUFFIXES):
         return nullcontext(ee_tfrecord.open_record(path, file, member))

@@ -14,6 +14,8 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster, split_member
 
 SHAPE = (48, 72)
+WINDOWS = ((0, 0, 48, 72), (7, 11, 1, 1), (10, 20, 25, 30), (16, 24, 16, 24), (40, 60, 8, 12))
+"""Row, column, height, width: all, within a patch, over several, exactly one, the last corner."""
 
 
 def planes(names=("VV", "VH", "B2")) -> dict[str, np.ndarray]:
@@ -22,19 +24,18 @@ def planes(names=("VV", "VH", "B2")) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("margin", "compressed", "files"), [(0, True, 2), (8, True, 3), (4, False, 1)])
-@pytest.mark.parametrize("window", [(0, 0, 48, 72), (7, 11, 1, 1), (10, 20, 25, 30), (16, 24, 16, 24), (40, 60, 8, 12)])
-def test_a_window_over_patches_is_that_of_the_image(tmp_path, margin, compressed, files, window):
+def test_a_window_over_patches_is_that_of_the_image(tmp_path, margin, compressed, files):
     image = planes()
     mixer = write_export(tmp_path, "x", image, margin=margin, compressed=compressed, files=files)
-    row, col, height, width = window
     with open_raster(str(mixer)) as raster:
         assert raster.descriptions == ("B2", "VH", "VV")
         assert (raster.height, raster.width) == SHAPE
         assert raster.bounds == (XMIN, YMAX - 480, XMIN + 720, YMAX)
-        got = raster.read([3, 1], window=Window(col, row, width, height))
-        assert raster.window_transform(Window(col, row, width, height)) * (0, 0) == (XMIN + 10 * col, YMAX - 10 * row)
-    expected = np.stack([image["VV"], image["B2"]])[:, row : row + height, col : col + width]
-    assert np.array_equal(got, expected)
+        for row, col, height, width in WINDOWS:
+            window = Window(col, row, width, height)
+            expected = np.stack([image["VV"], image["B2"]])[:, row : row + height, col : col + width]
+            assert np.array_equal(raster.read([3, 1], window=window), expected)
+            assert raster.window_transform(window) * (0, 0) == (XMIN + 10 * col, YMAX - 10 * row)
 
 
 def test_a_thinned_out_read_is_every_nth_pixel(tmp_path):
