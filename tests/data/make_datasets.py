@@ -71,12 +71,14 @@ def read_split(version: Path, split: str) -> list[PairedPatch]:
     return [records.decode(raw.numpy()) for raw in tf.data.TFRecordDataset(files, compression_type="GZIP")]
 
 
-def small_config(level: ProcessingLevel = "L1C", block_size_km: float = 0.3, **further: Any) -> BuildConfig:
+def small_config(
+    level: ProcessingLevel = "L1C", block_size_km: float = 0.3, max_rejected_fraction: float = 0.1, **further: Any
+) -> BuildConfig:
     """Patches of 16 px whatever their cloud, and blocks so small that all splits get some."""
     bands = S2_L1C_BANDS if level == "L1C" else S2_L2A_BANDS
     return BuildConfig(
         patch=PatchConfig(size_px=16, s2_bands=bands, s2_processing_level=level),
-        quality=QualityConfig(max_cloud_fraction=1.0, max_rejected_fraction=0.5),
+        quality=QualityConfig(max_cloud_fraction=1.0, max_rejected_fraction=max_rejected_fraction),
         split=SplitConfig(block_size_km=block_size_km, eval_fraction=0.3, test_fraction=0.3),
         **further,
     )
