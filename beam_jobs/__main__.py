@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
+from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
 from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
 
@@ -61,8 +61,17 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
-def catalog_command(folder: Path, layout: Any, output: Path) -> None:
+@click.option(
+    "--split-list",
+    "split_lists",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Text file of held-out SEN12MS scenes or patches; those in the folder are found. Repeatable.",
+)
+def catalog_command(folder: Path, layout: Any, output: Path, split_lists: tuple[Path, ...]) -> None:
     """Write a STAC catalog of a folder in a public data set's layout, or of Earth Engine exports.
+
+    docs/data.md says what each layout expects.
 
     \b
     Example:
@@ -71,7 +80,9 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
     from beam_jobs.catalogs import write_items
     from beam_jobs.public_datasets import layouts
 
-    click.echo(write_items(layouts.READERS[layout](folder.resolve()), output))
+    # The config refuses lists that the layout does not have.
+    CatalogConfig(layout=layout, path=str(folder), split_lists=tuple(map(str, split_lists)))
+    click.echo(write_items(layouts.read(layout, folder.resolve(), split_lists), output))
 
 
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,18 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, ch
 from beam_jobs.contracts.labels import get_schema
 
 ProcessingLevel = Literal["L1C", "L2A"]
-FolderLayout = Literal["terramesh", "bigearthnet", "sen1floods11", "sen12ms", "dfc2020", "ssl4eo", "ee_timeseries"]
+FolderLayout = Literal[
+    "terramesh",
+    "terramesh_shards",
+    "bigearthnet",
+    "sen1floods11",
+    "sen12ms",
+    "dfc2020",
+    "ssl4eo",
+    "ssl4eo_v11",
+    "ee_timeseries",
+    "ee_tfrecord",
+]
 """Folders that `beam_jobs/public_datasets` can read."""
 
 
@@ -67,11 +78,13 @@ class CatalogConfig:
         layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
             exports), or "simulated" (the simulator writes it first, as `simulate` says).
         path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
+        split_lists: files that say which scenes or patches are held out, for "sen12ms" only; those in the folder are found.
         simulate: options of the simulator, for "simulated" only.
     """
 
     layout: Literal["stac", FolderLayout, "simulated"]
     path: str = ""
+    split_lists: tuple[str, ...] = ()
     simulate: SimulateConfig | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +92,8 @@ class CatalogConfig:
             raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
+        if self.split_lists and self.layout != "sen12ms":
+            raise ValueError(f"split_lists go with layout 'sen12ms' only, got layout {self.layout!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,12 +93,11 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
         label = readers.read_label(source, config.label.schema, task.strip)
+    mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=(
-            readers.read_cloud_mask(task.s2.cloud_mask, task.strip, task.s2.cloud_ids) if task.s2.cloud_mask else None
-        ),
+        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
         label=label,
     )
 
