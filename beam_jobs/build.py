@@ -13,13 +13,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, runner, spool, statistics, writers
+from beam_jobs import catalogs, data_card, holdouts, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -55,6 +56,7 @@ def build(
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
     """
     output_root = Path(output_root)
+    config = replace(config, split=holdouts.with_hashes(config.split))
     source_sha256 = catalogs.content_sha256(catalog_paths)
     config_sha256 = settings.sha256(_what_decides_content(config))
     code_sha256 = source_fingerprint(("beam_jobs",))
@@ -84,6 +86,7 @@ def build(
     (building / writers.SUMMARY_NAME).unlink()
     (building / _MARKER).unlink()
     shutil.rmtree(building / "spool", ignore_errors=True)
+    data_card.write(building, found, summary.contents)
     (building / layout.MANIFEST_NAME).write_text(found.to_json())
     try:
         os.rename(building, target)
@@ -130,7 +133,7 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
         shards = (
             cut
             | "Refs" >> beam.FlatMap(lambda result: result.refs)
-            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+            | "WriteShards" >> writers.WriteShards(str(building), config.shards)
         )
         rejected = (
             inspected[REJECTED],
@@ -138,9 +141,10 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
             cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
         ) | "Rejections" >> beam.Flatten()
         counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+        sources = paired["pairs"] | "Sources" >> beam.Map(writers.count_sources)
         sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
         (
-            (sums, counted, shards)
+            (sums, counted, shards, sources)
             | "FlattenSummaries" >> beam.Flatten()
             | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
             | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
@@ -197,6 +201,9 @@ def _manifest(
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
         per_class.setdefault(split, {})[str(label_id)] = count
+    held_out: dict[str, dict[str, int]] = {}
+    for (name, split), count in sorted(summary.contents.num_held_out.items()):
+        held_out.setdefault(name, {})[split] = count
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],
@@ -210,6 +217,11 @@ def _manifest(
         num_examples=dict(sorted(_num_examples(summary).items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),
+        num_held_out=held_out,
+        sources=tuple(
+            manifest.SourceEntry(sensor=sensor, source=source, license=terms, num_pairs=count)
+            for (sensor, source, terms), count in sorted(summary.num_pairs.items())
+        ),
         shards=dict(sorted(summary.shards.items())),
         s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
         s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),

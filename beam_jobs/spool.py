@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_jobs import shard_sizes
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE
@@ -27,13 +28,14 @@ from beam_jobs.statistics import BandSums
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRef:
-    """Where an encoded patch lies in the spool."""
+    """Where an encoded patch lies in the spool; `gzip_bytes` is its size when compressed, of a few patches only."""
 
     patch_id: str
     split: str
     path: str
     offset: int
     num_bytes: int
+    gzip_bytes: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -83,6 +85,7 @@ class Writer:
                 path=str(self._data),
                 offset=offset,
                 num_bytes=len(serialized),
+                gzip_bytes=shard_sizes.sampled_gzip_bytes(patch.patch_id, serialized),
             )
         )
         if split == "train":
