@@ -20,7 +20,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, data_card, holdouts, runner, spool, statistics, writers
+from beam_jobs import catalogs, data_card, holdouts, runner, spans, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -37,7 +37,7 @@ def build(
     config: BuildConfig,
     catalog_paths: Sequence[Path],
     output_root: Path,
-    span: int = 1,
+    span: int | None = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -47,7 +47,7 @@ def build(
         config: of the build.
         catalog_paths: STAC catalogs to read.
         output_root: folder that holds the spans.
-        span: number of the data span.
+        span: number of the data span; None begins the next one, which takes only scenes that no earlier span was cut from.
         version: number to build; None takes the newest version of the span when it was built from the same config,
             catalogs and code, and the next free number otherwise.
         on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
@@ -57,32 +57,29 @@ def build(
     """
     output_root = Path(output_root)
     config = replace(config, split=holdouts.with_hashes(config.split))
-    source_sha256 = catalogs.content_sha256(catalog_paths)
-    config_sha256 = settings.sha256(_what_decides_content(config))
-    code_sha256 = source_fingerprint(("beam_jobs",))
+    earlier: list[Path] = []
+    if span is None:
+        span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
+    hashes = _hashes(config, catalog_paths, earlier)
     existing = [v for s, v in layout.list_versions(output_root) if s == span]
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
             found = manifest.read(newest)
-            if (found.config_sha256, found.source_sha256, found.code_sha256) == (
-                config_sha256,
-                source_sha256,
-                code_sha256,
-            ):
+            if (found.config_sha256, found.source_sha256, found.code_sha256) == hashes:
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
     if target.exists():
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
+    building = _prepare(output_root, span, version, " ".join(hashes))
     num_scenes = _count_scenes(catalog_paths)
     with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
-        _run(config, catalog_paths, building)
+        _run(config, catalog_paths, building, earlier)
     summary = writers.read_summary(building)
     _check(summary, config, catalog_paths, num_scenes.total())
-    found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
+    found = _manifest(summary, config, (span, version), hashes)
     (building / writers.SUMMARY_NAME).unlink()
     (building / _MARKER).unlink()
     shutil.rmtree(building / "spool", ignore_errors=True)
@@ -96,6 +93,14 @@ def build(
 
 
 _MARKER = "building-from.txt"
+
+
+def _hashes(config: BuildConfig, catalog_paths: Sequence[Path], earlier: Sequence[Path]) -> tuple[str, str, str]:
+    """(config, source, code): what a version is made from."""
+    source_sha256 = catalogs.content_sha256(catalog_paths)
+    if earlier:
+        source_sha256 = settings.sha256([source_sha256, spans.scene_files_sha256(earlier)])
+    return settings.sha256(_what_decides_content(config)), source_sha256, source_fingerprint(("beam_jobs",))
 
 
 def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
@@ -119,15 +124,19 @@ def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
     return building
 
 
-def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
+def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path, earlier: Sequence[Path]) -> None:
     options = PipelineOptions(runner.local_arguments(config.shards.num_workers))
     with beam.Pipeline(options=options) as pipeline:
-        inspected = (
+        items = (
             pipeline
             | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
             | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
-            | "InspectScenes" >> InspectScenes(config)
         )
+        refused = []
+        if earlier:
+            parted = items | "LeaveOutKnown" >> spans.LeaveOutKnown(tuple(map(str, earlier)), REJECTED)
+            items, refused = parted.new, [parted[REJECTED]]
+        inspected = items | "InspectScenes" >> InspectScenes(config)
         paired = inspected.scenes | "MakePairs" >> MakePairs(config)
         cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
         shards = (
@@ -135,7 +144,9 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
             | "Refs" >> beam.FlatMap(lambda result: result.refs)
             | "WriteShards" >> writers.WriteShards(str(building), config.shards)
         )
+        paired["pairs"] | "WriteScenes" >> spans.WriteScenes(str(building))
         rejected = (
+            *refused,
             inspected[REJECTED],
             paired[REJECTED],
             cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
@@ -165,7 +176,8 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    num_wanted = num_scenes - summary.num_rejected["other_processing_level"] - summary.num_rejected["no_label"]
+    unwanted = ("other_processing_level", "no_label", spans.KNOWN_REASON)
+    num_wanted = num_scenes - sum(summary.num_rejected[reason] for reason in unwanted)
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(
             f"{summary.first_error} ({summary.num_bad_scenes} of {num_wanted} scenes are bad; "

@@ -162,8 +162,8 @@ class Index:
         self._buffer_m = buffer_m
         self._max_hash_distance = max_hash_distance
         self._half_m = max((max(s.height_m, s.width_m) / 2 for s in self.sights), default=0.0)
-        # A cell as large as a patch: a look-up visits few cells, and a cell holds few patches.
-        self._cell_degrees = max(2 * self._half_m, 100.0) / 111_195.0
+        # A cell as large as what a patch reaches: a look-up visits few cells, and a cell holds few patches.
+        self._cell_degrees = max(2 * self._half_m + buffer_m, 100.0) / 111_195.0
         self._by_cell: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._by_part: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, found in enumerate(self.sights):

@@ -15,7 +15,38 @@ from beam_jobs.config import FolderLayout
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import bigearthnet, ee_timeseries, sen1floods11, sen12ms, ssl4eo, terramesh
 
-READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
+Reader = Callable[[Path], Iterator[pystac.Item]]
+
+SOURCES: dict[FolderLayout, tuple[str, str]] = {
+    "terramesh": ("TerraMesh", "CC-BY-SA-4.0"),
+    "bigearthnet": ("BigEarthNet", "CDLA-Permissive-1.0"),
+    "sen1floods11": ("Sen1Floods11", "CC-BY-4.0"),
+    "sen12ms": ("SEN12MS", "unknown"),
+    "dfc2020": ("DFC2020", "unknown"),
+    "ssl4eo": ("SSL4EO-S12", "CC-BY-4.0"),
+    "ee_timeseries": ("Earth Engine export", "unknown"),
+}
+"""Name and licence of each data set: what the data card tells. "unknown" where its publisher's word was not at hand.
+
+Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh, https://bigearth.net,
+    https://github.com/cloudtostreet/Sen1Floods11, https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
+"""
+
+
+def _with_source(layout: FolderLayout, read: Reader) -> Reader:
+    """The reader, whose items also tell source and licence where they do not themselves."""
+
+    def read_with_source(folder: Path) -> Iterator[pystac.Item]:
+        source, terms = SOURCES[layout]
+        for item in read(folder):
+            item.properties.setdefault("terrapair:source", source)
+            item.properties.setdefault("license", terms)
+            yield item
+
+    return read_with_source
+
+
+_READERS: dict[FolderLayout, Reader] = {
     "terramesh": terramesh.read,
     "bigearthnet": bigearthnet.read,
     "sen1floods11": sen1floods11.read,
@@ -24,6 +55,7 @@ READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
     "ssl4eo": ssl4eo.read,
     "ee_timeseries": ee_timeseries.read,
 }
+READERS = {layout: _with_source(layout, reader) for layout, reader in _READERS.items()}
 
 
 def detect(folder: Path) -> FolderLayout | None:

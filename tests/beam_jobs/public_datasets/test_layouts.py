@@ -45,3 +45,11 @@ def test_folders_of_something_else_have_no_layout(tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "a.tif").write_text("not a raster")
     assert layouts.detect(tmp_path / "two") is None
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_items_tell_source_and_licence(tmp_path, name):
+    found = list(layouts.READERS[name](MAKERS[name](tmp_path)))
+    assert found
+    told = {(item.properties["terrapair:source"], item.properties["license"]) for item in found}
+    assert told == {layouts.SOURCES[name]}
