@@ -6,6 +6,7 @@ Input: version directories of pairs and of labels. Output: an AuditReport, as JS
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,9 @@ MAX_HASH_DISTANCE = 6
 another date of the same place 8 or more, and no two places of real and simulated patches differed in fewer than 39."""
 MAX_LISTED = 10_000
 """Most overlaps that a report lists, so that a wholly leaking set does not fill the memory; all are counted."""
+
+_BATCH = 512
+"""Unlabeled patches compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +131,16 @@ def compare(
     index = overlaps.Index(_sights(label_versions, ("eval", "test"), common), buffer_m, max_hash_distance)
     listed: list[Overlap] = []
     num_patches = num_without_hash = num_near = num_alike = num_overlaps = num_leaking = 0
-    for patch in _sights(pair_versions, ("train",), common):
-        num_patches += 1
-        num_without_hash += patch.hash is None
-        found = index.overlaps(patch)
-        num_overlaps += len(found)
-        num_near += sum(overlap.footprints_overlap for overlap in found)
-        num_alike += sum(overlap.hash_distance is not None for overlap in found)
-        num_leaking += bool(found)
-        listed.extend(found[: MAX_LISTED - len(listed)])
+    patches = _sights(pair_versions, ("train",), common)
+    while batch := list(itertools.islice(patches, _BATCH)):
+        num_patches += len(batch)
+        num_without_hash += sum(patch.hash is None for patch in batch)
+        for found in index.overlaps(batch):
+            num_overlaps += len(found)
+            num_near += sum(overlap.footprints_overlap for overlap in found)
+            num_alike += sum(overlap.hash_distance is not None for overlap in found)
+            num_leaking += bool(found)
+            listed.extend(found[: MAX_LISTED - len(listed)])
     # Nothing compared is no proof of no overlap.
     for number, where in ((num_patches, pair_versions), (len(index.sights), label_versions)):
         if number == 0:
