@@ -81,7 +81,7 @@ def _draw_bands(axes: Axes, bands: Mapping[str, Any], title: str) -> None:
             axes.plot(
                 entry["first_edge"] + entry["bin_width"] * (np.arange(counts.size) + 0.5), counts, label=name, lw=1
             )
-    shown = sum(np.array(entry["counts"], dtype=np.float64) for entry in bands.values())
+    shown = np.sum([np.array(entry["counts"], dtype=np.float64) for entry in bands.values()], axis=0)
     if np.any(shown):
         # A few bright pixels would stretch the axis to the end of the valid range.
         share = np.cumsum(shown) / shown.sum()

@@ -156,8 +156,8 @@ def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _table("Not used", ("reason", "scenes or patches"), card["num_rejected"].items())
     classes = [(split, k, n) for split, per in card["num_pixels_per_class"].items() for k, n in per.items()]
     yield from _table("Labels", ("split", "class id", "pixels"), classes)
-    rows = [(sensor, first, last) for sensor, (first, last) in card["acquired_at"].items()]
-    yield from _table("Dates (UTC)", ("sensor", "first", "last"), rows)
+    dates = [(sensor, first, last) for sensor, (first, last) in card["acquired_at"].items()]
+    yield from _table("Dates (UTC)", ("sensor", "first", "last"), dates)
     rows = [(name, e["unit"], f"{e['train_mean']:.4g}", f"{e['train_std']:.4g}") for name, e in card["bands"].items()]
     yield from _table("Bands (train)", ("band", "unit", "mean", "standard deviation"), rows)
     yield from (

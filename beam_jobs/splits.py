@@ -96,7 +96,7 @@ def assign(
     block = block_id(lon[0], lat[0], config.block_size_km)
     regions, is_inside = _regions(_bounds(lon, lat, 0.0), config)
     names = held_out | regions
-    found = {holdout.split for holdout in config.holdouts if holdout.name in names}
+    found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in names}
     # A scene that is held out takes its patches along wherever they lie; a region takes only what lies wholly inside.
     if not held_out and not is_inside:
         blocks = {block_id(x, y, config.block_size_km) for x, y in zip(lon, lat, strict=True)}
@@ -122,7 +122,7 @@ def _splits_within_reach(lon: Sequence[float], lat: Sequence[float], config: Spl
         return set()
     reach = _bounds(lon, lat, config.buffer_m)
     regions, is_inside = _regions(reach, config)
-    found = {holdout.split for holdout in config.holdouts if holdout.name in regions}
+    found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in regions}
     if blocks_too and not is_inside:
         found |= {_cached_split(block, config) for piece in _pieces(reach) for block in _blocks(piece, config)}
     return found

@@ -77,5 +77,5 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
     """
     span, version = resolve_version(examples)  # type: ignore[arg-type]
     # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a Trainer when it was not whole.
-    verify(os.path.join(data_root, f"span-{span}", f"version-{version}"), with_hashes=False)
+    verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
     write_manifest(load_manifest(data_root, span, version), manifest.uri)  # type: ignore[arg-type, attr-defined]

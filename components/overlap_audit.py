@@ -13,6 +13,7 @@ from tfx.dsl.io import fileio
 from tfx.types.experimental import simple_artifacts
 
 from beam_jobs import audit
+from beam_jobs.contracts import manifest
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
 from components.data_manifest import load_manifest, resolve_version
@@ -38,12 +39,13 @@ def audit_examples(
 
     The shards are read where they were built: ExampleGen's copies carry neither bands nor pixel size.
     """
-    versions = []
-    for examples, root in ((pairs, pairs_root), (labels, labels_root)):
-        span, version = resolve_version(examples)
-        path = os.path.join(root, f"span-{span}", f"version-{version}")
-        versions.append({path: load_manifest(root, span, version)})
-    return audit.compare(*versions, buffer_m=buffer_m)
+    pair_version, label_version = (_version(*taken) for taken in ((pairs, pairs_root), (labels, labels_root)))
+    return audit.compare(pair_version, label_version, buffer_m)
+
+
+def _version(examples: tfx.types.standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
+    span, version = resolve_version(examples)
+    return {os.path.join(root, f"span-{span}", f"version-{version}"): load_manifest(root, span, version)}
 
 
 def read_report(folder: str) -> audit.AuditReport:
