@@ -95,7 +95,8 @@ def OverlapGate(  # noqa: N802
     """
     found = read_report(report.uri)  # type: ignore[attr-defined]
     if found.num_overlaps:
-        raise DataError(f"{found.verdict}; all are in {os.path.join(report.uri, REPORT_FILE)}", "overlap")  # type: ignore[attr-defined]
+        where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
+        raise DataError(f"{found.verdict}; all are in {where}", "overlap")
 
 
 def create_overlap_audit(
