@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
-from beam_jobs import shard_sizes, spool, writers
 from beam_jobs import config as c
+from beam_jobs import shard_sizes, spool, writers
 from beam_jobs.contracts import records
 from beam_jobs.shard_sizes import SumVolumes, Volume
 from beam_jobs.spool import PatchRef
