@@ -78,6 +78,9 @@ class Scene:
         dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
         split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
+        holdouts: names of the hold-outs that the scene falls under by a property.
+        source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
+        license: likewise (STAC's `license`).
         bands: band name -> where it is.
         label: label raster, if any.
         cloud_mask: path of a uint8 raster, if any.
@@ -96,6 +99,9 @@ class Scene:
     dn_offset: int | None = None
     cloud_fraction: float = float("nan")
     split: str | None = None
+    holdouts: frozenset[str] = frozenset()
+    source: str = "unknown"
+    license: str = "unknown"
     bands: Mapping[str, BandSource] = field(repr=False)
     label: LabelSource | None = None
     cloud_mask: str | None = None
@@ -147,6 +153,8 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         dn_offset=_dn_offset(properties, where),
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
+        source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
+        license=str(properties.get("license") or "unknown"),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
         **_cloud_mask(item, catalog.parent, where),

@@ -26,7 +26,41 @@ from beam_jobs.public_datasets import (
 from beam_jobs.rasters.ee_tfrecord import RECORD_SUFFIXES
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 
-READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
+Reader = Callable[[Path], Iterator[pystac.Item]]
+
+SOURCES: dict[FolderLayout, tuple[str, str]] = {
+    "terramesh": ("TerraMesh", "CC-BY-SA-4.0"),
+    "bigearthnet": ("BigEarthNet", "CDLA-Permissive-1.0"),
+    "sen1floods11": ("Sen1Floods11", "CC-BY-4.0"),
+    "sen12ms": ("SEN12MS", "unknown"),
+    "dfc2020": ("DFC2020", "unknown"),
+    "ssl4eo": ("SSL4EO-S12", "CC-BY-4.0"),
+    "ssl4eo_v11": ("SSL4EO-S12 v1.1", "CC-BY-4.0"),
+    "terramesh_shards": ("TerraMesh", "CC-BY-SA-4.0"),
+    "ee_timeseries": ("Earth Engine export", "unknown"),
+    "ee_tfrecord": ("Earth Engine export", "unknown"),
+}
+"""Name and licence of each data set: what the data card tells. "unknown" where its publisher's word was not at hand.
+
+Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh, https://bigearth.net,
+    https://github.com/cloudtostreet/Sen1Floods11, https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
+"""
+
+
+def _with_source(layout: FolderLayout, read: Reader) -> Reader:
+    """The reader, whose items also tell source and licence where they do not themselves."""
+
+    def read_with_source(folder: Path) -> Iterator[pystac.Item]:
+        source, terms = SOURCES[layout]
+        for item in read(folder):
+            item.properties.setdefault("terrapair:source", source)
+            item.properties.setdefault("license", terms)
+            yield item
+
+    return read_with_source
+
+
+_READERS: dict[FolderLayout, Reader] = {
     "terramesh": terramesh.read,
     "bigearthnet": bigearthnet.read,
     "sen1floods11": sen1floods11.read,
@@ -38,6 +72,7 @@ READERS: dict[FolderLayout, Callable[[Path], Iterator[pystac.Item]]] = {
     "ee_timeseries": ee_timeseries.read,
     "ee_tfrecord": ee_tfrecord.read,
 }
+READERS = {layout: _with_source(layout, reader) for layout, reader in _READERS.items()}
 
 
 def read(layout: FolderLayout, folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
@@ -49,7 +84,7 @@ def read(layout: FolderLayout, folder: Path, split_lists: Sequence[Path] = ()) -
         split_lists: lists of hold-out scenes or patches, for "sen12ms" only.
     """
     if layout == "sen12ms":
-        return sen12ms.read_sen12ms(folder, split_lists)
+        return _with_source(layout, lambda root: sen12ms.read_sen12ms(root, split_lists))(folder)
     return READERS[layout](folder)
 
 

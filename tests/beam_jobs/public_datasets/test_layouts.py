@@ -54,3 +54,11 @@ def test_folders_of_something_else_have_no_layout(tmp_path):
 def test_only_the_layout_that_has_split_lists_takes_them():
     with pytest.raises(ValueError, match="split_lists go with layout 'sen12ms' only, got layout 'ssl4eo'"):
         CatalogConfig(layout="ssl4eo", path="x", split_lists=("a.txt",))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_items_tell_source_and_licence(tmp_path, name):
+    found = list(layouts.READERS[name](MAKERS[name](tmp_path)))
+    assert found
+    told = {(item.properties["terrapair:source"], item.properties["license"]) for item in found}
+    assert told == {layouts.SOURCES[name]}
