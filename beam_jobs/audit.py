@@ -7,15 +7,16 @@ Input: version directories of pairs and of labels. Output: an AuditReport, as JS
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import tensorflow as tf
 
 from beam_jobs import overlaps
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.errors import DataError
 from beam_jobs.overlaps import Overlap, Sight
 
@@ -68,7 +69,10 @@ class AuditReport:
 
 
 def audit(
-    pairs: Sequence[Path], labels: Sequence[Path], buffer_m: float = 0.0, max_hash_distance: int = MAX_HASH_DISTANCE
+    pairs: Sequence[str | os.PathLike[str]],
+    labels: Sequence[str | os.PathLike[str]],
+    buffer_m: float = 0.0,
+    max_hash_distance: int = MAX_HASH_DISTANCE,
 ) -> AuditReport:
     """Compares every unlabeled train patch with every labelled eval and test patch.
 
@@ -122,15 +126,15 @@ def audit(
     )
 
 
-def _versions(paths: Sequence[Path], kind: str) -> dict[Path, manifest.Manifest]:
+def _versions(paths: Sequence[str | os.PathLike[str]], kind: str) -> dict[Location, manifest.Manifest]:
     """The versions that `paths` name, with their manifests."""
-    found: dict[Path, manifest.Manifest] = {}
+    found: dict[Location, manifest.Manifest] = {}
     for path in paths:
         newest = dict(layout.list_versions(path))
         inside = [layout.version_dir(path, span, version) for span, version in newest.items()]
-        if not inside and not (Path(path) / layout.MANIFEST_NAME).exists():
+        if not inside and not (locate(path) / layout.MANIFEST_NAME).exists():
             raise DataError(f"{path}: neither a version directory nor a folder that holds one", "no_version")
-        for version_path in inside or [Path(path)]:
+        for version_path in inside or [locate(path)]:
             read = manifest.read(version_path)
             if read.kind != kind:
                 raise DataError(f"{version_path}: holds {read.kind!r}, needed are {kind!r}", "wrong_kind")
@@ -148,7 +152,7 @@ def _common_bands(manifests: Sequence[manifest.Manifest], sensor: Sensor) -> lis
 
 
 def _sights(
-    versions: dict[Path, manifest.Manifest], splits: Sequence[str], common: dict[Sensor, list[str]]
+    versions: dict[Location, manifest.Manifest], splits: Sequence[str], common: dict[Sensor, list[str]]
 ) -> Iterator[Sight]:
     """The Sight of every patch, one shard after the other."""
     for path, found in versions.items():
@@ -160,7 +164,7 @@ def _sights(
 
 
 def _read_shard(
-    shard: Path, split: str, pixel_size_m: float, s1_channels: list[int], s2_channels: list[int]
+    shard: Location, split: str, pixel_size_m: float, s1_channels: list[int], s2_channels: list[int]
 ) -> Iterator[Sight]:
     try:
         for raw in tf.data.TFRecordDataset(str(shard), compression_type="GZIP").as_numpy_iterator():

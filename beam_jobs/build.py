@@ -1,60 +1,70 @@
 """One build: catalogs -> a version directory with shards, manifest and rejected records.
 
 `build_pairs.py` and `build_labels.py` call it. The Beam pipeline writes into a hidden building directory; the driver checks
-what came of it, writes the manifest and renames the directory last, so a version that is visible is whole.
+what came of it, writes the manifest and renames the directory last, so a version that is visible is whole. An object store
+cannot rename a folder: there objects are moved, the manifest last, and what has no manifest is not a version.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, runner, spool, statistics, writers
+from beam_jobs import catalogs, runner, spool, statistics, storage, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import constellation_of
 from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 
 OnProgress = Callable[[int, int], None]
+StrPath = str | os.PathLike[str]
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def build(
     config: BuildConfig,
-    catalog_paths: Sequence[Path],
-    output_root: Path,
+    catalog_paths: Sequence[StrPath],
+    output_root: StrPath,
     span: int = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
-) -> Path:
+    spool_root: StrPath | None = None,
+) -> Location:
     """Builds one version and returns its directory.
 
     Args:
         config: of the build.
         catalog_paths: STAC catalogs to read.
-        output_root: folder that holds the spans.
+        output_root: folder that holds the spans; path or URI, as the catalogs.
         span: number of the data span.
         version: number to build; None takes the newest version of the span when it was built from the same config,
             catalogs and code, and the next free number otherwise.
         on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
+        spool_root: folder for encoded patches between cutting and sharding; None = beside the output. All workers must see
+            it, and a killed job resumes only with the same one.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
     """
-    output_root = Path(output_root)
+    output_root = locate(output_root)
+    options = PipelineOptions(runner.local_arguments(config.shards.num_workers))
+    # Beam does so too, but later: the driver looks at the output before there is a pipeline.
+    FileSystems.set_options(options)
     source_sha256 = catalogs.content_sha256(catalog_paths)
     config_sha256 = settings.sha256(_what_decides_content(config))
     code_sha256 = source_fingerprint(("beam_jobs",))
@@ -72,23 +82,21 @@ def build(
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
-    if target.exists():
+    if _is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
+    marker = f"{config_sha256} {source_sha256} {code_sha256}"
+    building = str(layout.building_dir(output_root, span, version))
+    _prepare(building, marker)
+    spool_dir = f"{building}/spool" if spool_root is None else f"{locate(spool_root)}/{_spool_name(target, marker)}"
     num_scenes = _count_scenes(catalog_paths)
-    with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
-        _run(config, catalog_paths, building)
+    with _reported(spool_dir, num_scenes["sentinel-1"], on_progress):
+        _run(config, options, catalog_paths, building, spool_dir)
     summary = writers.read_summary(building)
     _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
-    (building / writers.SUMMARY_NAME).unlink()
-    (building / _MARKER).unlink()
-    shutil.rmtree(building / "spool", ignore_errors=True)
-    (building / layout.MANIFEST_NAME).write_text(found.to_json())
-    try:
-        os.rename(building, target)
-    except OSError as error:
-        raise DataError(f"{target}: another job wrote it meanwhile", "version_exists") from error
+    storage.write_bytes(f"{building}/{layout.MANIFEST_NAME}", found.to_json().encode())
+    _publish(building, target)
+    storage.delete_tree(spool_dir)
     return target
 
 
@@ -102,22 +110,57 @@ def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
     return values
 
 
-def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
-    """The building directory: what a killed job of the same input left is kept, anything else is cleared."""
-    building = layout.building_dir(output_root, span, version)
-    marker_path = building / _MARKER
-    if building.exists() and not (marker_path.exists() and marker_path.read_text() == marker):
-        shutil.rmtree(building)
-    building.mkdir(parents=True, exist_ok=True)
-    marker_path.write_text(marker)
+def _spool_name(target: Location, marker: str) -> str:
+    """Folder of one build below a spool folder that the user names: another version or input gets another."""
+    where = str(target) if is_remote(target) else os.path.abspath(target)
+    return hashlib.sha256(f"{where} {marker}".encode()).hexdigest()[:24]
+
+
+def _is_taken(target: Location) -> bool:
+    """Whether the version is there. On a store, objects without a manifest are what a killed job left of a move."""
+    return (target / layout.MANIFEST_NAME).exists() if is_remote(target) else target.exists()
+
+
+def _prepare(building: str, marker: str) -> None:
+    """Makes the building directory: what a killed job of the same input left is kept, anything else is cleared."""
+    marker_path = f"{building}/{_MARKER}"
+    if not (storage.exists(marker_path) and storage.read_bytes(marker_path) == marker.encode()):
+        storage.delete_tree(building)
+    storage.write_bytes(marker_path, marker.encode())
     # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
-        shutil.rmtree(building / name, ignore_errors=True)
-    return building
+        storage.delete_tree(f"{building}/{name}")
 
 
-def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
-    options = PipelineOptions(runner.local_arguments(config.shards.num_workers))
+def _publish(building: str, target: Location) -> None:
+    """Turns the building directory into the version.
+
+    Raises:
+        DataError: the version has come to be meanwhile.
+    """
+    if is_remote(target):
+        if _is_taken(target):
+            raise DataError(f"{target}: another job wrote it meanwhile", "version_exists")
+        storage.delete_tree(str(target))
+        kept = tuple(f"{building}/{name}/" for name in (*layout.SPLITS, layout.REJECTED_DIR))
+        moved = [path[len(building) + 1 :] for path in storage.list_files(building) if path.startswith(kept)]
+        storage.move_files(building, str(target), moved)
+        storage.move_files(building, str(target), [layout.MANIFEST_NAME])
+        # Last: a job killed before this line finds its spool again.
+        storage.delete_tree(building)
+        return
+    for name in (writers.SUMMARY_NAME, _MARKER):
+        os.unlink(f"{building}/{name}")
+    storage.delete_tree(f"{building}/spool")
+    try:
+        os.rename(building, target)
+    except OSError as error:
+        raise DataError(f"{target}: another job wrote it meanwhile", "version_exists") from error
+
+
+def _run(
+    config: BuildConfig, options: PipelineOptions, catalog_paths: Sequence[StrPath], building: str, spool_dir: str
+) -> None:
     with beam.Pipeline(options=options) as pipeline:
         inspected = (
             pipeline
@@ -126,35 +169,35 @@ def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> 
             | "InspectScenes" >> InspectScenes(config)
         )
         paired = inspected.scenes | "MakePairs" >> MakePairs(config)
-        cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
+        cut = paired["pairs"] | "CutPatches" >> CutPatches(config, spool_dir)
         shards = (
             cut
             | "Refs" >> beam.FlatMap(lambda result: result.refs)
-            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+            | "WriteShards" >> writers.WriteShards(building, config.shards.num_examples_per_shard)
         )
         rejected = (
             inspected[REJECTED],
             paired[REJECTED],
             cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
         ) | "Rejections" >> beam.Flatten()
-        counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+        counted = rejected | "WriteRejected" >> writers.WriteRejected(building)
         sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
         (
             (sums, counted, shards)
             | "FlattenSummaries" >> beam.Flatten()
             | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
-            | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
+            | "WriteSummary" >> beam.Map(writers.write_summary, building)
         )
 
 
-def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
+def _count_scenes(catalog_paths: Sequence[StrPath]) -> Counter[str]:
     """Number of items per constellation."""
     return Counter(
         constellation_of(item.get("properties") or {}) for path in catalog_paths for item in catalogs.read_items(path)
     )
 
 
-def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[Path], num_scenes: int) -> None:
+def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[StrPath], num_scenes: int) -> None:
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
@@ -222,15 +265,17 @@ def _manifest(
 
 
 @contextmanager
-def _reported(spool_dir: Path, total: int, on_progress: OnProgress | None) -> Iterator[None]:
-    """Calls `on_progress` every half second from what lies in the spool: workers may be other processes."""
+def _reported(spool_dir: str, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Calls `on_progress` now and then from what lies in the spool: workers may be other processes."""
     if on_progress is None:
         yield
         return
     done = threading.Event()
+    # A store is asked less often: every look is a listing.
+    num_seconds = 10.0 if is_remote(spool_dir) else 0.5
 
     def report() -> None:
-        while not done.wait(0.5):
+        while not done.wait(num_seconds):
             # A large scene has several strips, so their number may pass that of the scenes.
             on_progress(min(spool.count_finished(spool_dir), total), total)
 

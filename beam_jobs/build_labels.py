@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from beam_jobs.build import OnProgress, build
+from beam_jobs.build import OnProgress, StrPath, build
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts.locations import Location
 
 
 def build_labels(
     config: BuildConfig,
-    catalogs: Sequence[Path],
-    output_root: Path,
+    catalogs: Sequence[StrPath],
+    output_root: StrPath,
     span: int = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
-) -> Path:
+    spool_root: StrPath | None = None,
+) -> Location:
     """Builds a version of labelled pairs; arguments, result and errors are those of `build.build`.
 
     Raises:
@@ -24,4 +25,4 @@ def build_labels(
     """
     if config.label is None:
         raise ValueError("build-labels needs the setting label: which schema, and from which sensor's scene")
-    return build(config, catalogs, output_root, span, version, on_progress)
+    return build(config, catalogs, output_root, span, version, on_progress, spool_root)

@@ -1,5 +1,6 @@
-"""The spool: encoded patches on disk between cutting and sharding, one file per strip, with an index beside it.
+"""The spool: encoded patches between cutting and sharding, one file per strip, with an index beside it.
 
+It lies beside the output, on an object store too, where all machines of a job see it; or in a folder that the user names.
 Only references travel through Beam, never pixels. A strip whose index exists is finished: a job that was killed reads it
 instead of cutting again. `transforms.py` writes, `writers.py` reads.
 """
@@ -8,15 +9,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from beam_jobs import storage
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE
@@ -60,10 +60,7 @@ class Writer:
 
     def __init__(self, spool_dir: str, task_id: str, config: BuildConfig) -> None:
         self._data, self._index = _paths(spool_dir, task_id)
-        self._data.parent.mkdir(parents=True, exist_ok=True)
-        # A retried or a second worker must not write into the same file.
-        self._partial = self._data.with_suffix(f".partial-{os.getpid()}")
-        self._file = self._partial.open("wb")
+        self._file = storage.StagedFile(self._data)
         self._config = config
         self._result = CutResult()
 
@@ -80,7 +77,7 @@ class Writer:
             PatchRef(
                 patch_id=patch.patch_id,
                 split=split,
-                path=str(self._data),
+                path=self._data,
                 offset=offset,
                 num_bytes=len(serialized),
             )
@@ -94,19 +91,15 @@ class Writer:
                     self._result.num_pixels_per_class[split, label_id] += count
 
     def finish(self) -> CutResult:
-        """Renames the data, then the index: the index's presence says that both are whole."""
-        self._file.close()
-        os.replace(self._partial, self._data)
-        partial = self._index.with_suffix(f".partial-{os.getpid()}")
+        """Shows the data, then the index: the index's presence says that both are whole."""
+        self._file.commit()
         # Histograms are mostly zeros; level 1 shrinks them a hundredfold.
-        partial.write_bytes(gzip.compress(pickle.dumps(self._result), compresslevel=1))
-        os.replace(partial, self._index)
+        storage.write_bytes(self._index, gzip.compress(pickle.dumps(self._result), compresslevel=1))
         return self._result
 
     def abandon(self) -> None:
         """Removes what was written."""
-        self._file.close()
-        self._partial.unlink()
+        self._file.abandon()
 
     def _count_pixels(self, patch: PairedPatch) -> None:
         if self._result.s1_sums is None or self._result.s2_sums is None:
@@ -119,27 +112,25 @@ class Writer:
 def load(spool_dir: str, task_id: str) -> CutResult | None:
     """The finished result of a strip, or None."""
     _, index = _paths(spool_dir, task_id)
-    if not index.exists():
+    if not storage.exists(index):
         return None
-    result = pickle.loads(gzip.decompress(index.read_bytes()))
+    result = pickle.loads(gzip.decompress(storage.read_bytes(index)))
     if not isinstance(result, CutResult):
         raise ValueError(f"{index}: expected a CutResult, got {type(result).__name__}")
     return result
 
 
-def count_finished(spool_dir: str | Path) -> int:
+def count_finished(spool_dir: str) -> int:
     """Number of strips that are finished; for progress bars."""
-    return sum(1 for _ in Path(spool_dir).glob("*.index"))
+    return storage.count_files(spool_dir, ".index")
 
 
 def read(refs: Iterable[PatchRef]) -> Iterable[bytes]:
     """The encoded patches of `refs`, in that order, one at a time."""
     for ref in refs:
-        with Path(ref.path).open("rb") as file:
-            file.seek(ref.offset)
-            yield file.read(ref.num_bytes)
+        yield storage.read_range(ref.path, ref.offset, ref.num_bytes)
 
 
-def _paths(spool_dir: str, task_id: str) -> tuple[Path, Path]:
+def _paths(spool_dir: str, task_id: str) -> tuple[str, str]:
     name = hashlib.sha256(task_id.encode()).hexdigest()[:24]
-    return Path(spool_dir) / f"{name}.data", Path(spool_dir) / f"{name}.index"
+    return f"{spool_dir}/{name}.data", f"{spool_dir}/{name}.index"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from beam_jobs import pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import locations
 from beam_jobs.errors import DataError
 from beam_jobs.patches import PairTask, Rejection
 from beam_jobs.scenes import Scene
@@ -49,7 +49,7 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
         yield _rejected(item_id, "duplicate_scene_id", f"{catalog}: item {item_id} is listed before", is_error=True)
     catalog, values = first
     try:
-        scene = scenes.from_item(values, Path(catalog))
+        scene = scenes.from_item(values, locations.parse(catalog))
         refusal = _unwanted(scene, config)
         if refusal is not None:
             yield _rejected(item_id, *refusal)

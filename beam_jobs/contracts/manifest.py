@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from beam_jobs.contracts import layout, settings
+from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 1
 CODE_VERSION = "0.1.0"
@@ -114,13 +115,13 @@ def from_json(text: str) -> Manifest:
     return settings.from_dict(Manifest, json.loads(text), "manifest")
 
 
-def read(version_path: str | Path) -> Manifest:
+def read(version_path: str | os.PathLike[str]) -> Manifest:
     """The manifest of a version directory.
 
     Raises:
         FileNotFoundError: there is none: the directory is no finished version.
     """
-    path = Path(version_path) / layout.MANIFEST_NAME
+    path = locate(version_path) / layout.MANIFEST_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
     return from_json(path.read_text())
