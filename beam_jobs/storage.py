@@ -10,24 +10,18 @@ import io
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+from typing import IO
 
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.stores import store_of
 
-NUM_PARALLEL_REQUESTS = 16
+NUM_PARALLEL_REQUESTS = 8
 """Requests at a time where many objects are moved: each waits some ten milliseconds for the store."""
 _BLOCK_BYTES = 1 << 20
-_RAW = CompressionTypes.UNCOMPRESSED
-"""Beam would unpack and pack by the name's ending."""
-_local = threading.local()
 
 
 class StagedFile:
@@ -51,7 +45,7 @@ class StagedFile:
     def write(self, data: bytes) -> None:
         """Appends `data`."""
         if self._file is None:
-            self._file = FileSystems.create(self._path, compression_type=_RAW)
+            self._file = store_of(self._path).create(self._path)
         self._file.write(data)
         self._num_bytes += len(data)
 
@@ -68,14 +62,14 @@ class StagedFile:
             return
         self._file.close()
         if is_remote(self._path):
-            FileSystems.delete([self._path])
+            store_of(self._path).delete([self._path])
         else:
             os.unlink(self._partial)
 
 
 def exists(path: str) -> bool:
     """Whether there is such a file."""
-    return FileSystems.exists(path) if is_remote(path) else os.path.exists(path)
+    return store_of(path).exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -84,7 +78,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: there is none.
     """
-    with FileSystems.open(path, compression_type=_RAW) as file:
+    with store_of(path).open(path) if is_remote(path) else open(path, "rb") as file:
         return file.read()
 
 
@@ -96,7 +90,7 @@ def open_text(path: str) -> IO[str]:
     """
     if not is_remote(path):
         return open(path)
-    return io.TextIOWrapper(FileSystems.open(path, compression_type=_RAW), encoding="utf-8")
+    return io.TextIOWrapper(store_of(path).open(path), encoding="utf-8")
 
 
 def read_range(path: str, offset: int, num_bytes: int) -> bytes:
@@ -105,26 +99,12 @@ def read_range(path: str, offset: int, num_bytes: int) -> bytes:
     Raises:
         OSError: there is no such file, or it ends before.
     """
-    with _open_for_ranges(path) as file:
+    with store_of(path).open_for_ranges(path) if is_remote(path) else open(path, "rb") as file:
         file.seek(offset)
         data = file.read(num_bytes)
     if data is None or len(data) != num_bytes:
         raise OSError(f"{path}: must hold {num_bytes} bytes at {offset}, got {len(data or b'')}")
     return data
-
-
-def _open_for_ranges(path: str) -> Any:
-    if not is_remote(path):
-        return open(path, "rb")
-    if not path.startswith("s3://"):
-        return FileSystems.open(path, compression_type=_RAW)
-    # Beam makes a boto3 client for every file it opens, 0.1 s each, and reads 16 MiB ahead: too much for one patch. The
-    # client keeps the state of a download, so threads cannot share it.
-    from apache_beam.io.aws import s3io
-
-    if not hasattr(_local, "s3"):
-        _local.s3 = s3io.S3IO(options=FileSystems.get_filesystem(path)._options)
-    return io.BufferedReader(_local.s3.open(path, "rb").raw, buffer_size=1)
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -162,8 +142,7 @@ def list_files(folder: str) -> list[str]:
     """All files at any depth below `folder`, sorted; none when there is no such folder."""
     if not is_remote(folder):
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
-    (matched,) = FileSystems.match([f"{folder.rstrip('/')}/**"])
-    return sorted(found.path for found in matched.metadata_list)
+    return sorted(store_of(folder).list(folder.rstrip("/")))
 
 
 def count_files(folder: str, ending: str) -> int:
@@ -181,15 +160,15 @@ def delete_tree(folder: str) -> None:
         return
     files = list_files(folder)
     if files:
-        FileSystems.delete(files)
+        store_of(folder).delete(files)
 
 
 def move_files(source: str, target: str, names: list[str]) -> None:
     """Moves the objects `names` from below `source` to below `target`, several at a time, in no order."""
 
     def move(name: str) -> None:
-        FileSystems.rename([f"{source}/{name}"], [f"{target}/{name}"])
+        store_of(source).move(f"{source}/{name}", f"{target}/{name}")
 
-    with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
+    with ThreadPoolExecutor(min(NUM_PARALLEL_REQUESTS, len(names) or 1)) as pool:
         # list() raises what a thread raised.
         list(pool.map(move, names))

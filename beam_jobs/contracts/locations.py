@@ -64,7 +64,6 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
         return
     with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
-        # The ending stays: writers of pictures choose their format by it.
         partial = Path(scratch) / target.name
         yield partial
         # An object appears when its upload is complete, never before.
