@@ -7,7 +7,7 @@ boolean cloud masks. The only module that opens rasters; `transforms.py` calls i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from shapely.geometry import box, shape
 from beam_jobs import radiometry, resampling
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT, Grid
@@ -118,7 +119,9 @@ def read_cloud_mask(path: str, grid: Grid) -> npt.NDArray[np.bool_]:
 def _open(path: str) -> Iterator[rasterio.DatasetReader]:
     """The open raster; whatever goes wrong inside becomes a DataError that names the file."""
     try:
-        with rasterio.open(path) as dataset:
+        # Of a store GDAL would list the whole folder to look for side files, which may be a million scenes.
+        options = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(path) else nullcontext()
+        with options, rasterio.open(path) as dataset:
             yield dataset
     except RasterioError as error:
         reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"

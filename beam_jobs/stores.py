@@ -54,7 +54,7 @@ def store_of(path: str) -> Store:
     """
     if not path.startswith("s3://"):
         return _BeamStore()
-    options = FileSystems.get_filesystem(path)._options
+    options = FileSystems.get_filesystem(path)._options  # type: ignore[attr-defined]
     if getattr(_local, "options", None) is not options:
         _local.options, _local.store = options, _S3Store(options)
     return _local.store

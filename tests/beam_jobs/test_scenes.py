@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.contracts import locations
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import BandSource, LabelSource, from_item
 
@@ -190,3 +191,13 @@ def test_a_declared_split_is_read_and_another_word_refused():
     assert from_item(item(**{"terrapair:split": "eval"}), CATALOG).split == "eval"
     with pytest.raises(DataError, match="terrapair:split must be one of train, eval, test, got 'valid'"):
         from_item(item(**{"terrapair:split": "valid"}), CATALOG)
+
+
+def test_assets_may_lie_on_an_object_store():
+    values = item()
+    values["assets"]["label"]["href"] = "gs://labels/x.tif"
+    scene = from_item(values, locations.parse("s3://bucket/exports/items.ndjson"))
+    assert scene.paths == {"s3://bucket/exports/s2/x.tif", "gs://labels/x.tif", "s3://bucket/exports/s2/mask.tif"}
+    values["assets"]["label"]["href"] = "https://example.org/x.tif"
+    with pytest.raises(DataError, match=r"assets must be local files or lie on s3, gs, got https://example.org/x.tif"):
+        from_item(values, CATALOG)
