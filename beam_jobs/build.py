@@ -69,22 +69,19 @@ def build(
     config_sha256 = settings.sha256(_what_decides_content(config))
     code_sha256 = source_fingerprint(("beam_jobs",))
     existing = [v for s, v in layout.list_versions(output_root) if s == span]
+    hashes = (config_sha256, source_sha256, code_sha256)
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
             found = manifest.read(newest)
-            if (found.config_sha256, found.source_sha256, found.code_sha256) == (
-                config_sha256,
-                source_sha256,
-                code_sha256,
-            ):
+            if (found.config_sha256, found.source_sha256, found.code_sha256) == hashes:
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
     if _is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    marker = f"{config_sha256} {source_sha256} {code_sha256}"
+    marker = " ".join(hashes)
     building = str(layout.building_dir(output_root, span, version))
     _prepare(building, marker)
     spool_dir = f"{building}/spool" if spool_root is None else f"{locate(spool_root)}/{_spool_name(target, marker)}"
@@ -93,7 +90,7 @@ def build(
         _run(config, options, catalog_paths, building, spool_dir)
     summary = writers.read_summary(building)
     _check(summary, config, catalog_paths, num_scenes.total())
-    found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
+    found = _manifest(summary, config, (span, version), hashes)
     storage.write_bytes(f"{building}/{layout.MANIFEST_NAME}", found.to_json().encode())
     _publish(building, target)
     storage.delete_tree(spool_dir)
