@@ -72,6 +72,8 @@ def build(
     hashes = (config_sha256, source_sha256, code_sha256)
     if version is None:
         if existing:
+            # What a job left on a store that was killed after its manifest was moved.
+            storage.delete_tree(str(layout.building_dir(output_root, span, existing[-1])))
             newest = layout.version_dir(output_root, span, existing[-1])
             found = manifest.read(newest)
             if (found.config_sha256, found.source_sha256, found.code_sha256) == hashes:

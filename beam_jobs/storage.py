@@ -1,4 +1,4 @@
-"""Storage: what the Beam jobs read and write, on this machine or on whatever store Beam knows (s3://, gs://, hdfs://).
+"""Storage: what the Beam jobs read and write, on this machine or on an object store, through Beam.
 
 Paths and URIs in, bytes out. `spool.py`, `writers.py` and `build.py` call it, in worker processes that need no TensorFlow
 file system. Local paths go straight to the operating system, so a local build costs what it did.

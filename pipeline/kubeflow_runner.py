@@ -39,6 +39,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     for executor in specification["pipelineSpec"]["deploymentSpec"]["executors"].values():
         container = executor.get("container", {})
         # TFX lets one choose the command of executors, but not that of ExampleGen's driver, which reads the store too.
-        if container.get("command", [])[:2] == ["python", "-m"]:
-            container["command"] = [*pod.COMMAND, *container["command"][2:]]
+        driver = container.get("lifecycle", {}).get("preCacheCheck", {})
+        for step in (container, driver):
+            if step.get("command", [])[:2] == ["python", "-m"]:
+                step["command"] = [*pod.COMMAND, *step["command"][2:]]
     output.write_text(json.dumps(specification, indent=2, sort_keys=True) + "\n")

@@ -60,12 +60,11 @@ def test_specification_carries_root_image_gate_and_patterns(compiled):
 
 
 def test_every_container_starts_through_the_entry_that_knows_object_stores(compiled):
-    commands = {
-        tuple(executor["container"]["command"])
-        for executor in compiled["pipelineSpec"]["deploymentSpec"]["executors"].values()
-        if "container" in executor
-    }
-    assert commands == {
+    executors = compiled["pipelineSpec"]["deploymentSpec"]["executors"].values()
+    containers = [executor["container"] for executor in executors if "container" in executor]
+    drivers = [found["lifecycle"]["preCacheCheck"] for found in containers if "lifecycle" in found]
+    assert len(drivers) == 2
+    assert {tuple(step["command"]) for step in (*containers, *drivers)} == {
         ("python", "-m", "pipeline.pod", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"),
         ("python", "-m", "pipeline.pod", "tfx.orchestration.kubeflow.v2.file_based_example_gen.driver"),
     }
