@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 # Before TensorFlow is imported: its start-up messages are noise to a person.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,10 +22,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import object_store, settings
 from beam_jobs.errors import DataError
 
+if TYPE_CHECKING:
+    from beam_jobs.contracts.locations import Location
+
 _CONSOLE = Console(stderr=True)
+_SPOOL_HELP = "Folder for what is cut before it is sharded; by default beside the output, where all workers see it."
 _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 
 
@@ -34,6 +38,7 @@ _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 def main(debug: bool) -> None:
     """Turn Earth Engine exports, public data sets or simulated scenes into shards of Sentinel-1/2 pairs."""
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    object_store.complete_environment(os.environ)
 
 
 @main.command("simulate")
@@ -60,7 +65,7 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 @main.command("catalog")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
+@click.option("--output", required=True, help="Catalog file to write; path or URI.")
 @click.option(
     "--split-list",
     "split_lists",
@@ -68,7 +73,7 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
     type=click.Path(path_type=Path),
     help="Text file of held-out SEN12MS scenes or patches; those in the folder are found. Repeatable.",
 )
-def catalog_command(folder: Path, layout: Any, output: Path, split_lists: tuple[Path, ...]) -> None:
+def catalog_command(folder: Path, layout: Any, output: str, split_lists: tuple[Path, ...]) -> None:
     """Write a STAC catalog of a folder in a public data set's layout, or of Earth Engine exports.
 
     docs/data.md says what each layout expects.
@@ -95,10 +100,9 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--span", type=int, help="Number of the data span. [1]"),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
         click.option("--config", "config_path", type=click.Path(), help="YAML file with build settings."),
-        click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder that holds the spans."),
-        click.option(
-            "--catalog", "catalogs", required=True, multiple=True, type=click.Path(path_type=Path), help="Repeatable."
-        ),
+        click.option("--spool", "spool_root", help=_SPOOL_HELP),
+        click.option("--output", required=True, help="Folder that holds the spans; path or URI (s3://, gs://)."),
+        click.option("--catalog", "catalogs", required=True, multiple=True, help="Path or URI. Repeatable."),
     ):
         command = option(command)
     return command
@@ -143,15 +147,15 @@ _VERSIONS_HELP = "Version directory, or a folder of spans, of which the newest v
 
 
 @main.command("audit")
-@click.option("--pairs", required=True, multiple=True, type=click.Path(path_type=Path), help=_VERSIONS_HELP)
-@click.option("--labels", required=True, multiple=True, type=click.Path(path_type=Path), help=_VERSIONS_HELP)
-@click.option("--output", type=click.Path(path_type=Path), help="JSON report to write.")
+@click.option("--pairs", required=True, multiple=True, help=_VERSIONS_HELP)
+@click.option("--labels", required=True, multiple=True, help=_VERSIONS_HELP)
+@click.option("--output", help="JSON report to write; path or URI.")
 @click.option("--buffer-m", type=float, default=0.0, show_default=True, help="Patches closer than this overlap.")
 @click.option("--max-hash-distance", type=int, help="Bits of 128 in which hashes of the same pixels may differ. [6]")
 def audit_command(
-    pairs: tuple[Path, ...],
-    labels: tuple[Path, ...],
-    output: Path | None,
+    pairs: tuple[str, ...],
+    labels: tuple[str, ...],
+    output: str | None,
     buffer_m: float,
     max_hash_distance: int | None,
 ) -> None:
@@ -165,12 +169,13 @@ def audit_command(
       python -m beam_jobs audit --pairs runs/data/pairs --labels runs/data/flood --output runs/audit.json
     """
     from beam_jobs import audit
+    from beam_jobs.contracts import locations
 
     limit = audit.MAX_HASH_DISTANCE if max_hash_distance is None else max_hash_distance
     report = audit.audit(pairs, labels, buffer_m, limit)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(report.to_json())
+        with locations.staged(output) as file:
+            file.write_text(report.to_json())
     if report.num_overlaps:
         raise DataError(report.verdict, "overlap")
     click.echo(report.verdict)
@@ -254,15 +259,16 @@ def emulate_ee_command(
 
 
 def _build(
-    job: Callable[..., Path],
-    catalogs: tuple[Path, ...],
-    output: Path,
+    job: Callable[..., Location],
+    catalogs: tuple[str, ...],
+    output: str,
     config_path: str | None,
     overrides: tuple[str, ...],
     span: int | None,
     new_span: bool,
     version: int | None,
     beam_options: tuple[str, ...],
+    spool_root: str | None,
 ) -> None:
     from beam_jobs.contracts import manifest
 
@@ -272,7 +278,16 @@ def _build(
         span = 1
     config = _config(BuildConfig, config_path, overrides)
     with _progress("scene pairs") as update:
-        version_dir = job(config, catalogs, output, span, version, update, beam_options)
+        version_dir = job(
+            config,
+            catalogs,
+            output,
+            span=span,
+            version=version,
+            on_progress=update,
+            spool_root=spool_root,
+            beam_options=beam_options,
+        )
     found = manifest.read(version_dir)
     table = Table(title=f"{found.kind}: {version_dir}")
     table.add_column("patches kept")
@@ -330,4 +345,4 @@ def run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    object_store.run_to_exit(lambda: run(sys.argv[1:]))

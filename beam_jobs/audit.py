@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import tensorflow as tf
 
 from beam_jobs import overlaps
 from beam_jobs.contracts import layout, manifest, records, settings
 from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
 from beam_jobs.overlaps import Overlap, Sight
 
@@ -91,7 +92,10 @@ def from_json(text: str) -> AuditReport:
 
 
 def audit(
-    pairs: Sequence[Path], labels: Sequence[Path], buffer_m: float = 0.0, max_hash_distance: int = MAX_HASH_DISTANCE
+    pairs: Sequence[str | os.PathLike[str]],
+    labels: Sequence[str | os.PathLike[str]],
+    buffer_m: float = 0.0,
+    max_hash_distance: int = MAX_HASH_DISTANCE,
 ) -> AuditReport:
     """Compares every unlabeled train patch with every labelled eval and test patch.
 
@@ -163,15 +167,15 @@ def compare(
     )
 
 
-def _versions(paths: Sequence[Path]) -> dict[str, manifest.Manifest]:
+def _versions(paths: Sequence[str | os.PathLike[str]]) -> dict[str, manifest.Manifest]:
     """The versions that `paths` name, with their manifests."""
     found: dict[str, manifest.Manifest] = {}
     for path in paths:
         newest = dict(layout.list_versions(path))
         inside = [layout.version_dir(path, span, version) for span, version in newest.items()]
-        if not inside and not (Path(path) / layout.MANIFEST_NAME).exists():
+        if not inside and not (locate(path) / layout.MANIFEST_NAME).exists():
             raise DataError(f"{path}: neither a version directory nor a folder that holds one", "no_version")
-        for version_path in inside or [Path(path)]:
+        for version_path in inside or [locate(path)]:
             found[str(version_path)] = manifest.read(version_path)
     return found
 

@@ -1,100 +1,118 @@
 """One build: catalogs -> a version directory with shards, manifest and rejected records.
 
-`build_pairs.py` and `build_labels.py` call it. The Beam pipeline writes into a hidden building directory; the driver checks
-what came of it, writes the manifest and renames the directory last, so a version that is visible is whole.
+`build_pairs.py` and `build_labels.py` call it. The Beam pipeline of `build_graph.py` writes into a hidden building directory;
+the driver checks what came of it, writes manifest and data card, and `building.py` turns the directory into the version.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import catalogs, data_card, duplicates, holdouts, runner, spans, spool, statistics, writers
+from beam_jobs import (
+    build_graph,
+    building,
+    catalogs,
+    data_card,
+    holdouts,
+    runner,
+    spans,
+    spool,
+    statistics,
+    storage,
+    writers,
+)
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import constellation_of
-from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 
 OnProgress = Callable[[int, int], None]
+StrPath = str | os.PathLike[str]
 
 _LOGGER = logging.getLogger(__name__)
 
 
 def build(
     config: BuildConfig,
-    catalog_paths: Sequence[Path],
-    output_root: Path,
+    catalog_paths: Sequence[StrPath],
+    output_root: StrPath,
+    *,
     span: int | None = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    spool_root: StrPath | None = None,
     beam_options: Sequence[str] = (),
-) -> Path:
+) -> Location:
     """Builds one version and returns its directory.
 
     Args:
         config: of the build.
         catalog_paths: STAC catalogs to read.
-        output_root: folder that holds the spans.
+        output_root: folder that holds the spans; path or URI, as the catalogs.
         span: number of the data span; None begins the next one, which takes only scenes that no earlier span was cut from.
         version: number to build; None takes the newest version of the span when it was built from the same config,
             catalogs and code, and the next free number otherwise.
         on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
+        spool_root: folder for encoded patches between cutting and sharding; None = beside the output. All workers must see
+            it, and a killed job resumes only with the same one.
         beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the local runner.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
     """
-    output_root = Path(output_root)
+    output_root = locate(output_root)
+    options = runner.pipeline_options(config.shards.num_workers, beam_options)
+    # Beam does so too, but later: the driver looks at the output before there is a pipeline.
+    FileSystems.set_options(options)
     config = replace(config, split=holdouts.with_hashes(config.split))
-    earlier: list[Path] = []
+    earlier: list[Location] = []
     if span is None:
         span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
     hashes = _hashes(config, catalog_paths, earlier)
     existing = [v for s, v in layout.list_versions(output_root) if s == span]
     if version is None:
         if existing:
+            # What a job left on a store that was killed after its manifest was moved.
+            storage.delete_tree(str(layout.building_dir(output_root, span, existing[-1])))
             newest = layout.version_dir(output_root, span, existing[-1])
             if _built_from(newest) == hashes:
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
-    if target.exists():
+    if building.is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    building = _prepare(output_root, span, version, " ".join(hashes))
+    marker = " ".join(hashes)
+    building_dir = str(layout.building_dir(output_root, span, version))
+    building.prepare(building_dir, marker)
+    spool_dir = building.spool_dir(building_dir, spool_root, target, marker)
     num_scenes = _count_scenes(catalog_paths)
-    with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
-        summary = _run(config, catalog_paths, building, earlier, beam_options)
+    with _reported(spool_dir, num_scenes["sentinel-1"], on_progress), beam.Pipeline(options=options) as pipeline:
+        build_graph.expand(pipeline, config, catalog_paths, building_dir, spool_dir, earlier)
+    summary = writers.read_summary(building_dir)
     _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), hashes)
-    (building / writers.SUMMARY_NAME).unlink()
-    (building / _MARKER).unlink()
-    shutil.rmtree(building / "spool", ignore_errors=True)
-    data_card.write(building, found, summary.contents)
-    (building / layout.MANIFEST_NAME).write_text(found.to_json())
-    try:
-        os.rename(building, target)
-    except OSError as error:
-        raise DataError(f"{target}: another job wrote it meanwhile", "version_exists") from error
+    data_card.write(building_dir, found, summary.contents)
+    storage.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
+    building.publish(building_dir, target)
+    storage.delete_tree(spool_dir)
     return target
 
 
-_MARKER = "building-from.txt"
-
-
-def _built_from(version_path: Path) -> tuple[str, str, str] | None:
+def _built_from(version_path: Location) -> tuple[str, str, str] | None:
     """Hashes of the config, catalogs and code of a version; None when it is of a format that is no longer read."""
     try:
         found = manifest.read(version_path)
@@ -103,7 +121,7 @@ def _built_from(version_path: Path) -> tuple[str, str, str] | None:
     return found.config_sha256, found.source_sha256, found.code_sha256
 
 
-def _hashes(config: BuildConfig, catalog_paths: Sequence[Path], earlier: Sequence[Path]) -> tuple[str, str, str]:
+def _hashes(config: BuildConfig, catalog_paths: Sequence[StrPath], earlier: Sequence[Location]) -> tuple[str, str, str]:
     """(config, source, code): what a version is made from."""
     source_sha256 = catalogs.content_sha256(catalog_paths)
     if earlier:
@@ -118,94 +136,14 @@ def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
     return values
 
 
-def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
-    """The building directory: what a killed job of the same input left is kept, anything else is cleared."""
-    building = layout.building_dir(output_root, span, version)
-    marker_path = building / _MARKER
-    if building.exists() and not (marker_path.exists() and marker_path.read_text() == marker):
-        shutil.rmtree(building)
-    building.mkdir(parents=True, exist_ok=True)
-    marker_path.write_text(marker)
-    # What an earlier run summed up is not what this one finds.
-    (building / writers.SUMMARY_NAME).unlink(missing_ok=True)
-    # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
-    for name in (*layout.SPLITS, layout.REJECTED_DIR):
-        shutil.rmtree(building / name, ignore_errors=True)
-    return building
-
-
-def _run(
-    config: BuildConfig,
-    catalog_paths: Sequence[Path],
-    building: Path,
-    earlier: Sequence[Path],
-    beam_options: Sequence[str],
-) -> writers.Summary:
-    with beam.Pipeline(options=runner.pipeline_options(config.shards.num_workers, beam_options)) as pipeline:
-        _expand(pipeline, config, catalog_paths, building, earlier)
-    if not (building / writers.SUMMARY_NAME).exists():
-        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
-    return writers.read_summary(building)
-
-
-def _expand(
-    pipeline: beam.Pipeline,
-    config: BuildConfig,
-    catalog_paths: Sequence[Path],
-    building: Path,
-    earlier: Sequence[Path],
-) -> None:
-    """The whole graph of a build, whatever the runner: catalogs -> files below `building` and one summary there."""
-    items = (
-        pipeline
-        | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
-        | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
-    )
-    refused = []
-    if earlier:
-        parted = items | "LeaveOutKnown" >> spans.LeaveOutKnown(tuple(map(str, earlier)), REJECTED)
-        items, refused = parted.new, [parted[REJECTED]]
-    inspected = items | "InspectScenes" >> InspectScenes(config)
-    paired = inspected.scenes | "MakePairs" >> MakePairs(config)
-    paired["pairs"] | "WriteScenes" >> spans.WriteScenes(str(building))
-    cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
-    judged = (
-        cut
-        | "Refs" >> beam.FlatMap(lambda result: result.refs)
-        | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
-    )
-    doubled = judged[duplicates.DUPLICATE]
-    rejected = (
-        *refused,
-        inspected[REJECTED],
-        paired[REJECTED],
-        cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
-        doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
-    ) | "Rejections" >> beam.Flatten()
-    summaries = (
-        # Each on its own: a Flatten of the results would keep every histogram in memory.
-        cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
-        doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),
-        rejected | "WriteRejected" >> writers.WriteRejected(str(building)),
-        judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards),
-        paired["pairs"] | "Sources" >> beam.Map(writers.count_sources),
-    )
-    (
-        summaries
-        | "FlattenSummaries" >> beam.Flatten()
-        | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
-        | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
-    )
-
-
-def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
+def _count_scenes(catalog_paths: Sequence[StrPath]) -> Counter[str]:
     """Number of items per constellation."""
     return Counter(
         constellation_of(item.get("properties") or {}) for path in catalog_paths for item in catalogs.read_items(path)
     )
 
 
-def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[Path], num_scenes: int) -> None:
+def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[StrPath], num_scenes: int) -> None:
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
@@ -283,15 +221,17 @@ def _manifest(
 
 
 @contextmanager
-def _reported(spool_dir: Path, total: int, on_progress: OnProgress | None) -> Iterator[None]:
-    """Calls `on_progress` every half second from what lies in the spool: workers may be other processes."""
+def _reported(spool_dir: str, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Calls `on_progress` now and then from what lies in the spool: workers may be other processes."""
     if on_progress is None:
         yield
         return
     done = threading.Event()
+    # A store is asked less often: every look is a listing.
+    num_seconds = 10.0 if is_remote(spool_dir) else 0.5
 
     def report() -> None:
-        while not done.wait(0.5):
+        while not done.wait(num_seconds):
             # A large scene has several strips, so their number may pass that of the scenes.
             on_progress(min(spool.count_finished(spool_dir), total), total)
 

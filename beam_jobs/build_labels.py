@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from beam_jobs.build import OnProgress, build
+from beam_jobs.build import StrPath, build
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts.locations import Location
 
 
-def build_labels(
-    config: BuildConfig,
-    catalogs: Sequence[Path],
-    output_root: Path,
-    span: int | None = 1,
-    version: int | None = None,
-    on_progress: OnProgress | None = None,
-    beam_options: Sequence[str] = (),
-) -> Path:
+def build_labels(config: BuildConfig, catalogs: Sequence[StrPath], output_root: StrPath, **options: Any) -> Location:
     """Builds a version of labelled pairs; arguments, result and errors are those of `build.build`.
 
     Raises:
@@ -25,4 +18,4 @@ def build_labels(
     """
     if config.label is None:
         raise ValueError("build-labels needs the setting label: which schema, and from which sensor's scene")
-    return build(config, catalogs, output_root, span, version, on_progress, beam_options)
+    return build(config, catalogs, output_root, **options)

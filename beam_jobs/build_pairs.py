@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
-from beam_jobs.build import OnProgress, build
+from beam_jobs.build import StrPath, build
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts.locations import Location
 
 
-def build_pairs(
-    config: BuildConfig,
-    catalogs: Sequence[Path],
-    output_root: Path,
-    span: int | None = 1,
-    version: int | None = None,
-    on_progress: OnProgress | None = None,
-    beam_options: Sequence[str] = (),
-) -> Path:
+def build_pairs(config: BuildConfig, catalogs: Sequence[StrPath], output_root: StrPath, **options: Any) -> Location:
     """Builds a version of unlabeled pairs; arguments, result and errors are those of `build.build`.
 
     Raises:
@@ -25,4 +18,4 @@ def build_pairs(
     """
     if config.label is not None:
         raise ValueError(f"build-pairs takes no label, got one of schema {config.label.schema!r}: use build-labels")
-    return build(config, catalogs, output_root, span, version, on_progress, beam_options)
+    return build(config, catalogs, output_root, **options)

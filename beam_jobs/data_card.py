@@ -19,6 +19,7 @@ from beam_jobs import card_pictures
 from beam_jobs.contents import CELL_DEGREES, NUM_SCORE_BINS, OFFSET_BIN_PX, SCORES, Contents, bin_edges
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import BANDS, SENSORS
+from beam_jobs.contracts.locations import Location, locate, staged
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.errors import DataError
 
@@ -26,7 +27,7 @@ JSON_NAME, MARKDOWN_NAME = "data_card.json", "data_card.md"
 MAP_NAME, HISTOGRAMS_NAME = "data_card_map.png", "data_card_histograms.png"
 
 
-def write(version_path: Path, found: Manifest, contents: Contents) -> None:
+def write(version_path: str | os.PathLike[str], found: Manifest, contents: Contents) -> None:
     """Writes the card into a version directory, or one that is being built; each file appears whole."""
     card = make_card(found, contents)
     files: dict[str, Callable[[Path], Any]] = {
@@ -36,12 +37,11 @@ def write(version_path: Path, found: Manifest, contents: Contents) -> None:
         MARKDOWN_NAME: lambda path: path.write_text("\n".join(_markdown(card)) + "\n"),
     }
     for name, make in files.items():
-        partial = version_path / f".partial-{name}"
-        make(partial)
-        os.replace(partial, version_path / name)
+        with staged(locate(version_path) / name) as path:
+            make(path)
 
 
-def remake(version_path: Path, on_progress: Callable[[int, int], None] | None = None) -> Path:
+def remake(version_path: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None) -> Location:
     """Reads all shards of a finished version and writes its card again; returns the card's path.
 
     Args:
@@ -52,6 +52,7 @@ def remake(version_path: Path, on_progress: Callable[[int, int], None] | None = 
         FileNotFoundError: no manifest.
         DataError: a shard is missing or not whole.
     """
+    version_path = locate(version_path)
     found = manifest_lib.read(version_path)
     contents = Contents()
     for number, name in enumerate(sorted(found.shards), start=1):

@@ -11,13 +11,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from beam_jobs import storage
 from beam_jobs.config import HoldoutConfig, SplitConfig
 from beam_jobs.errors import DataError
 
@@ -82,6 +82,6 @@ def _polygons(path: str, digest: str) -> BaseGeometry:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return storage.read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot read the polygons: {error.strerror}", "missing_file") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pystac
@@ -16,6 +15,8 @@ from shapely.geometry import shape
 
 from beam_jobs.contracts.bands import BANDS, S2_BASELINE_0400_DN_OFFSET, Sensor
 from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.object_store import SCHEMES
 from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
@@ -115,7 +116,7 @@ class Scene:
         return {source.path for source in self.bands.values()} | {path for path in side if path}
 
 
-def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
+def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
     """The scene of a STAC item.
 
     Args:
@@ -161,7 +162,7 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
     )
 
 
-def _cloud_mask(item: pystac.Item, folder: Path, where: str) -> dict[str, Any]:
+def _cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any]:
     """Where the scene's cloud mask is and which values of it mean clear.
 
     Asset `cloud_mask` is a mask of its own, by default with 0 as clear; `terrapair:clear_values` lists the values where it
@@ -239,7 +240,7 @@ def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C
     return "L1C" if level == "L1C" else "L2A"
 
 
-def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -> dict[str, BandSource]:
+def _band_sources(item: pystac.Item, sensor: Sensor, folder: Location, where: str) -> dict[str, BandSource]:
     """Bands of the `data` asset in the order it names them, or one asset per band.
 
     A band may say where it is, as it must in a file that holds other bands between them: by `terrapair:index` (1-based), or by
@@ -293,7 +294,7 @@ def _band_source(fields: Mapping[str, Any], path: str, where: str, position: int
         raise DataError(f"{where}: nodata of a band must be a number, got {nodata!r}", "bad_item") from error
 
 
-def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | None:
+def _label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource | None:
     if "label" not in item.assets:
         return None
     asset = item.assets["label"]
@@ -307,11 +308,13 @@ def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | 
     )
 
 
-def _resolve(href: str, folder: Path, where: str) -> str:
-    """Path of an asset; relative ones are relative to the catalog."""
+def _resolve(href: str, folder: Location, where: str) -> str:
+    """Path or URI of an asset; relative ones are relative to the catalog."""
     scheme, separator, rest = href.partition("://")
     if not separator:
         return str(folder / href)
+    if scheme in SCHEMES:
+        return href
     if scheme != "file":
-        raise DataError(f"{where}: assets must be local files, got {href}", "bad_item")
+        raise DataError(f"{where}: assets must be local files or lie on {', '.join(SCHEMES)}, got {href}", "bad_item")
     return rest

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
+from beam_jobs import storage
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.locations import Location
 from beam_jobs.errors import DataError
 from beam_jobs.patches import Rejection
 from beam_jobs.scenes import Scene
@@ -24,12 +25,12 @@ SCENES_NAME = "scenes.txt"
 KNOWN_REASON = "in_earlier_span"
 
 
-def next_span(output_root: Path) -> int:
+def next_span(output_root: Location) -> int:
     """One more than the newest span; 1 when there is none."""
     return max((span for span, _ in layout.list_versions(output_root)), default=0) + 1
 
 
-def earlier_scene_files(output_root: Path) -> list[Path]:
+def earlier_scene_files(output_root: Location) -> list[Location]:
     """`scenes.txt` of the newest version of each span.
 
     Raises:
@@ -44,12 +45,12 @@ def earlier_scene_files(output_root: Path) -> list[Path]:
     return files
 
 
-def newest_versions(output_root: Path) -> list[tuple[int, int]]:
+def newest_versions(output_root: Location) -> list[tuple[int, int]]:
     """(span, its newest version) of each span."""
     return sorted(dict(layout.list_versions(output_root)).items())
 
 
-def scene_files_sha256(files: Sequence[Path]) -> str:
+def scene_files_sha256(files: Sequence[Location]) -> str:
     """Hash over the files: part of what a build with earlier spans is made from."""
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
@@ -80,7 +81,7 @@ class LeaveOutKnown(beam.PTransform):
 
 
 def _lines(path: str) -> Iterator[tuple[str, int]]:
-    with Path(path).open() as lines:
+    with storage.open_text(path) as lines:
         for line in lines:
             yield line.rstrip("\n"), 0
 
@@ -117,4 +118,4 @@ class WriteScenes(beam.PTransform):
 
 def _write(group: tuple[None, Iterable[str]], building_dir: str) -> None:
     text = "".join(f"{scene_id}\n" for scene_id in sorted(group[1]))
-    (Path(building_dir) / SCENES_NAME).write_text(text)
+    storage.write_bytes(f"{building_dir}/{SCENES_NAME}", text.encode())

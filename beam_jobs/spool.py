@@ -1,5 +1,6 @@
-"""The spool: encoded patches on disk between cutting and sharding, one file per task, with an index beside it.
+"""The spool: encoded patches between cutting and sharding, one file per task, with an index beside it.
 
+It lies beside the output, on an object store too, where all machines of a job see it; or in a folder that the user names.
 Only references travel through Beam, never pixels. A task, a strip of a large pair or a bundle of small pairs, whose index
 exists is finished: a job that was killed reads it instead of cutting again. `transforms.py` writes, `writers.py` reads.
 """
@@ -8,22 +9,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from beam_jobs import shard_sizes
+from beam_jobs import shard_sizes, storage
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.patches import Rejection
 from beam_jobs.statistics import BandSums
+
+_INDEX_SUFFIX = ".index"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +87,7 @@ class Writer:
 
     def __init__(self, spool_dir: str, task_id: str, config: BuildConfig, num_pairs: int = 1) -> None:
         self._data, self._index = _paths(spool_dir, task_id, num_pairs)
-        self._data.parent.mkdir(parents=True, exist_ok=True)
-        # A retried or a second worker must not write into the same file.
-        self._partial = self._data.with_suffix(f".partial-{os.getpid()}")
-        self._file = self._partial.open("wb")
+        self._file = storage.StagedFile(self._data)
         self._config = config
         self._result, self._pending = CutResult(), CutResult()
 
@@ -106,7 +104,7 @@ class Writer:
             PatchRef(
                 patch_id=patch.patch_id,
                 split=split,
-                path=str(self._data),
+                path=self._data,
                 offset=offset,
                 num_bytes=len(serialized),
                 pair=hashlib.sha256(f"{patch.s1_scene_id}|{patch.s2_scene_id}".encode()).hexdigest()[:12],
@@ -135,20 +133,16 @@ class Writer:
         self._pending = CutResult()
 
     def finish(self) -> CutResult:
-        """Renames the data, then the index: the index's presence says that both are whole."""
+        """Shows the data, then the index: the index's presence says that both are whole."""
         self.commit()
-        self._file.close()
-        os.replace(self._partial, self._data)
-        partial = self._index.with_suffix(f".partial-{os.getpid()}")
+        self._file.commit()
         # Histograms are mostly zeros; level 1 shrinks them a hundredfold.
-        partial.write_bytes(gzip.compress(pickle.dumps(self._result), compresslevel=1))
-        os.replace(partial, self._index)
+        storage.write_bytes(self._index, gzip.compress(pickle.dumps(self._result), compresslevel=1))
         return self._result
 
     def abandon(self) -> None:
         """Removes what was written."""
-        self._file.close()
-        self._partial.unlink()
+        self._file.abandon()
 
 
 def merge_sums(one: BandSums | None, two: BandSums | None) -> BandSums | None:
@@ -187,28 +181,27 @@ def _count(result: CutResult, split: str, patch: PairedPatch, config: BuildConfi
 def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
     """The finished result of a task, or None."""
     _, index = _paths(spool_dir, task_id, num_pairs)
-    if not index.exists():
+    if not storage.exists(index):
         return None
-    result = pickle.loads(gzip.decompress(index.read_bytes()))
+    result = pickle.loads(gzip.decompress(storage.read_bytes(index)))
     if not isinstance(result, CutResult):
         raise ValueError(f"{index}: expected a CutResult, got {type(result).__name__}")
     return result
 
 
-def count_finished(spool_dir: str | Path) -> int:
+def count_finished(spool_dir: str) -> int:
     """Number of strips and bundled pairs that are finished; for progress bars."""
-    return sum(int(path.stem.rpartition("-")[2]) for path in Path(spool_dir).glob("*.index"))
+    names = storage.list_names(spool_dir, _INDEX_SUFFIX)
+    return sum(int(name.removesuffix(_INDEX_SUFFIX).rpartition("-")[2]) for name in names)
 
 
 def read(refs: Iterable[PatchRef]) -> Iterable[bytes]:
     """The encoded patches of `refs`, in that order, one at a time."""
     for ref in refs:
-        with Path(ref.path).open("rb") as file:
-            file.seek(ref.offset)
-            yield file.read(ref.num_bytes)
+        yield storage.read_range(ref.path, ref.offset, ref.num_bytes)
 
 
-def _paths(spool_dir: str, task_id: str, num_pairs: int) -> tuple[Path, Path]:
+def _paths(spool_dir: str, task_id: str, num_pairs: int) -> tuple[str, str]:
     # The number is in the name, so that progress can be told without opening a file.
     name = f"{hashlib.sha256(task_id.encode()).hexdigest()[:24]}-{num_pairs}"
-    return Path(spool_dir) / f"{name}.data", Path(spool_dir) / f"{name}.index"
+    return f"{spool_dir}/{name}.data", f"{spool_dir}/{name}{_INDEX_SUFFIX}"

@@ -10,13 +10,13 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from beam_jobs import holdouts, pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.errors import DataError
 from beam_jobs.patches import PairTask, Rejection
@@ -57,7 +57,7 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
         yield _rejected(item_id, "duplicate_scene_id", f"{catalog}: item {item_id} is listed before", is_error=True)
     catalog, values = first
     try:
-        scene = scenes.from_item(values, Path(catalog))
+        scene = scenes.from_item(values, locations.parse(catalog))
         scene = replace(scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split))
         refusal = _unwanted(scene, config)
         if refusal is not None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 
-from beam_jobs import shard_sizes, spool
+from beam_jobs import shard_sizes, spool, storage
 from beam_jobs.config import ShardConfig
 from beam_jobs.contents import Contents
 from beam_jobs.contracts import layout
@@ -87,18 +87,17 @@ def _write_shard(group: tuple[tuple[str, int, int], Iterable[PatchRef]], buildin
     (split, shard, num_shards), refs = group
     ordered = sorted(refs, key=lambda ref: ref.patch_id)
     name = layout.shard_name(split, shard, num_shards)
-    path = Path(building_dir) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     contents = Contents()
-    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
-        for serialized in spool.read(ordered):
-            writer.write(serialized)
-            contents.add(split, serialized)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    entry = ShardEntry(num_examples=len(ordered), num_bytes=path.stat().st_size, sha256=digest.hexdigest())
+    with storage.local_target(f"{building_dir}/{name}") as path:
+        with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+            for serialized in spool.read(ordered):
+                writer.write(serialized)
+                contents.add(split, serialized)
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        entry = ShardEntry(num_examples=len(ordered), num_bytes=os.path.getsize(path), sha256=digest.hexdigest())
     return Summary(shards={name: entry}, contents=contents)
 
 
@@ -121,9 +120,8 @@ class WriteRejected(beam.PTransform):
 def _write_rejected(group: tuple[str, Iterable[Rejection]], building_dir: str) -> Summary:
     kind, rejections = group
     ordered = sorted(rejections, key=lambda rejection: (rejection.id, rejection.reason, rejection.detail))
-    path = Path(building_dir) / layout.REJECTED_DIR / f"{kind}.ndjson"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lines:
+    path = f"{building_dir}/{layout.REJECTED_DIR}/{kind}.ndjson"
+    with storage.local_target(path) as local, open(local, "w") as lines:
         for rejection in ordered:
             row = {key: value for key, value in asdict(rejection).items() if key != "kind"}
             lines.write(json.dumps(row, sort_keys=True) + "\n")
@@ -189,13 +187,13 @@ def _merge(one: Summary, two: Summary) -> Summary:
 
 def write_summary(summary: Summary, building_dir: str) -> Any:
     """Leaves the summary where the job's driver finds it once the pipeline is done."""
-    (Path(building_dir) / SUMMARY_NAME).write_bytes(pickle.dumps(summary))
+    storage.write_bytes(f"{building_dir}/{SUMMARY_NAME}", pickle.dumps(summary))
     return summary
 
 
-def read_summary(building_dir: str | Path) -> Summary:
+def read_summary(building_dir: str) -> Summary:
     """The summary a pipeline left."""
-    summary = pickle.loads((Path(building_dir) / SUMMARY_NAME).read_bytes())
+    summary = pickle.loads(storage.read_bytes(f"{building_dir}/{SUMMARY_NAME}"))
     if not isinstance(summary, Summary):
         raise ValueError(f"{building_dir}: expected a Summary, got {type(summary).__name__}")
     return summary

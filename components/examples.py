@@ -13,6 +13,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import layout
 from components.data_manifest import DataManifest
+from components.shard_gen import ShardExampleGen
 
 WATCHED_FEATURES = (
     "height",
@@ -44,7 +45,7 @@ class ExampleComponents:
     """The data components of one data set, in topological order.
 
     Attributes:
-        examples: ImportExampleGen over the newest span and version.
+        examples: ImportExampleGen over the newest span and version, which must be whole.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
         validator: anomalies of the other splits against that schema.
@@ -73,9 +74,7 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
     input_config = tfx.proto.Input(
         splits=[tfx.proto.Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
     )
-    examples = tfx.components.ImportExampleGen(input_base=data_root, input_config=input_config).with_id(
-        f"ImportExampleGen-{name}"
-    )
+    examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(f"ImportExampleGen-{name}")
     statistics = tfx.components.StatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import object_store, settings
 from pipeline.config import RunConfig, load_run_config
 from pipeline.console import RunProgress, choose_keras_3, silence_absl, silence_libraries
 
@@ -56,9 +56,11 @@ def _guarded(debug: bool, work: Callable[[], int]) -> None:
 
 def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None) -> RunConfig:
     config = load_run_config(config_path, overrides, os.environ)
+    # ML Metadata remembers paths: relative ones would point elsewhere when the next run starts from another folder.
     if "://" not in config.root:
-        # ML Metadata remembers paths: relative ones would point elsewhere when the next run starts from another folder.
         config = dataclasses.replace(config, root=str(Path(config.root).resolve()))
+    if config.local_root:
+        config = dataclasses.replace(config, local_root=str(Path(config.local_root).resolve()))
     if data is None:
         return config
     from beam_jobs.catalogs import discover
@@ -68,6 +70,7 @@ def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None)
 
 def _prepare_libraries(verbose: bool) -> None:
     choose_keras_3(os.environ)
+    object_store.complete_environment(os.environ)
     if not verbose:
         silence_libraries(os.environ)
 
@@ -147,7 +150,7 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
         config = _load(config_path, overrides)
         from pipeline.serving.check import check_published, render
 
-        results = check_published(Path(config.serving_dir), os.environ)
+        results = check_published(config.serving_dir, os.environ)
         console.print(render(results))
         return 0 if all(result.is_ok for result in results) else 1
 
@@ -155,17 +158,22 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
 
 
 def _write_resolved(config: RunConfig) -> None:
-    if "://" in config.root:
-        raise settings.SettingsError(f"root: a local run needs a local folder, got {config.root!r}")
+    if "://" in config.root and not config.local_root:
+        raise settings.SettingsError(
+            f"local_root: needed when root is an object store, got root {config.root!r}: a folder of this machine for "
+            "ML Metadata and simulated scenes"
+        )
     import yaml
 
+    from beam_jobs.contracts import locations
+
     digest = settings.sha256(config)
-    root = Path(config.root)
-    root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
     text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
-    (root / "config.yaml").write_text(f"# sha256 {digest}\n{text}")
-    console.print(f"[bold]{config.name}[/bold]: config {root / 'config.yaml'}, sha256 {digest[:12]}", highlight=False)
+    path = locations.parse(config.root) / "config.yaml"
+    with locations.staged(path) as file:
+        file.write_text(f"# sha256 {digest}\n{text}")
+    console.print(f"[bold]{config.name}[/bold]: config {path}, sha256 {digest[:12]}", highlight=False)
 
 
 def _report(config: RunConfig) -> int:
@@ -179,4 +187,4 @@ def _report(config: RunConfig) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    object_store.run_to_exit(main)

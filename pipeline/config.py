@@ -77,7 +77,9 @@ class RunConfig:
 
     Attributes:
         name: of the pipeline.
-        root: folder of the run: data, metadata, published models, report. May be an object store for Kubeflow.
+        root: folder of the run: data, metadata, published models, report; path, or URI of an object store.
+        local_root: folder of this machine for what cannot lie on an object store: the SQLite file of ML Metadata, simulated
+            scenes and catalogs of folders. Empty = root, which must then be a path for everything but `compile`.
         catalogs: sources of scenes.
         pretrain: contrastive pretraining.
         tasks: downstream tasks, in the order in which they run.
@@ -96,10 +98,13 @@ class RunConfig:
     container_image: str = ""
     num_beam_workers: int = 1
     verify_hashes: bool = False
+    local_root: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or not self.root:
             raise ValueError(f"name and root must not be empty, got {self.name!r} and {self.root!r}")
+        if "://" in self.local_root:
+            raise ValueError(f"local_root must be a folder of this machine, got {self.local_root!r}")
         if self.num_beam_workers < 1:
             raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
         if self.pairs.label is not None:
@@ -131,7 +136,7 @@ class RunConfig:
     @property
     def catalogs_dir(self) -> str:
         """Where the simulator writes, and where catalogs of data set folders are kept."""
-        return f"{self._base}/catalogs"
+        return f"{self._local_base}/catalogs"
 
     @property
     def artifacts_dir(self) -> str:
@@ -141,7 +146,7 @@ class RunConfig:
     @property
     def metadata_path(self) -> str:
         """SQLite file of ML Metadata (local runs)."""
-        return f"{self._base}/metadata.sqlite"
+        return f"{self._local_base}/metadata.sqlite"
 
     @property
     def serving_dir(self) -> str:
@@ -156,6 +161,10 @@ class RunConfig:
     @property
     def _base(self) -> str:
         return self.root.rstrip("/")
+
+    @property
+    def _local_base(self) -> str:
+        return (self.local_root or self.root).rstrip("/")
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]) -> RunConfig:

@@ -14,6 +14,7 @@ from pathlib import Path
 from beam_jobs.build_labels import build_labels
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.catalogs import resolve_catalog
+from beam_jobs.contracts.locations import Location
 from beam_jobs.verify import verify
 from pipeline.config import RunConfig
 
@@ -25,15 +26,15 @@ OnProgress = Callable[[int, int], None]
 class BuiltData:
     """Version directories: of the pairs, and of each task by name."""
 
-    pairs: Path
-    tasks: dict[str, Path]
+    pairs: Location
+    tasks: dict[str, Location]
 
 
 def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> BuiltData:
     """Builds what is missing, then checks that all shards are whole: a version may lie there for months.
 
     Args:
-        config: the run; its root must be a local folder.
+        config: the run; `local_root` names a local folder when its root is on an object store.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
 
@@ -46,12 +47,12 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
             # A folder each: two sources of one layout must not overwrite each other's catalog.
             catalogs.append(resolve_catalog(catalog, Path(config.catalogs_dir) / str(i), on_progress))
     with stage("build-pairs"):
-        pairs = build_pairs(config.pairs, catalogs, Path(config.pairs_dir), on_progress=on_progress)
+        pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, on_progress=on_progress)
     tasks = {}
     for task in config.tasks:
         with stage(f"build-labels ({task.name})"):
             tasks[task.name] = build_labels(
-                task.build_config(config.pairs), catalogs, Path(config.task_dir(task)), on_progress=on_progress
+                task.build_config(config.pairs), catalogs, config.task_dir(task), on_progress=on_progress
             )
     for version in (pairs, *tasks.values()):
         with stage(f"verify {version}"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tfx import v1 as tfx
 
+from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
 from pipeline.config import RunConfig
 from pipeline.pretraining import create_pretraining
@@ -33,5 +34,5 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
-        beam_pipeline_args=[*local_arguments(config.num_beam_workers)],
+        beam_pipeline_args=[*local_arguments(config.num_beam_workers), *beam_plugins(config.root)],
     )

@@ -5,11 +5,13 @@ RunConfig -> JSON file, the same components as a local run. Called by `python -m
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tfx import v1 as tfx
 
 from beam_jobs.contracts.settings import SettingsError
+from pipeline import pod
 from pipeline.config import RunConfig
 from pipeline.full import create_pipeline
 
@@ -33,3 +35,12 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
         output_filename=output.name,
     )
     runner.run(create_pipeline(config), write_out=True)
+    specification = json.loads(output.read_text())
+    for executor in specification["pipelineSpec"]["deploymentSpec"]["executors"].values():
+        container = executor.get("container", {})
+        # TFX lets one choose the command of executors, but not that of ExampleGen's driver, which reads the store too.
+        driver = container.get("lifecycle", {}).get("preCacheCheck", {})
+        for step in (container, driver):
+            if step.get("command", [])[:2] == ["python", "-m"]:
+                step["command"] = [*pod.COMMAND, *step["command"][2:]]
+    output.write_text(json.dumps(specification, indent=2, sort_keys=True) + "\n")

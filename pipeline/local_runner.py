@@ -74,7 +74,7 @@ def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep) -> 
     """Runs every component of `config` that the cache cannot answer.
 
     Args:
-        config: the run; its root must be a local folder.
+        config: the run; `local_root` names a local folder when its root is on an object store.
         on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
     """

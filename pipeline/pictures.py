@@ -7,7 +7,6 @@ picture shows what a server would answer.
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from beam_jobs.contracts import layout, records
+from beam_jobs.contracts import layout, locations, records
 from beam_jobs.contracts.labels import IGNORE, LabelSchema, get_schema
+from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.manifest import Manifest
 from pipeline.results import DataResult
 
@@ -38,7 +38,7 @@ _MODEL_KEY = "Source"
 RGB = npt.NDArray[np.float64]
 
 
-def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> None:
+def draw_task(name: str, saved_model: Location, data: DataResult, output: Location) -> None:
     """Writes the picture of one task, unless it already shows this model on this data.
 
     Args:
@@ -49,7 +49,7 @@ def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> N
     """
     shown = f"{saved_model} on {data.manifest.sha256}"
     if output.exists():
-        with Image.open(output) as existing:
+        with output.open("rb") as file, Image.open(file) as existing:
             if existing.info.get(_MODEL_KEY) == shown:
                 return
     serialized = choose_patches(data.version_dir)
@@ -57,8 +57,8 @@ def draw_task(name: str, saved_model: Path, data: DataResult, output: Path) -> N
     signature = tf.saved_model.load(str(saved_model)).signatures["serve_examples"]
     prediction = signature(examples=tf.constant(serialized))["label"].numpy()
     figure = draw(f"{name}: {len(patches)} patches of the eval split", patches, prediction, data.manifest)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130, metadata={_MODEL_KEY: shown})
+    with locations.staged(output) as partial:
+        figure.savefig(partial, format="png", dpi=130, metadata={_MODEL_KEY: shown})
 
 
 def decode_labeled(serialized: bytes) -> records.LabeledPatch:
@@ -73,7 +73,7 @@ def decode_labeled(serialized: bytes) -> records.LabeledPatch:
     return patch
 
 
-def choose_patches(version_dir: Path) -> list[bytes]:
+def choose_patches(version_dir: Location) -> list[bytes]:
     """Serialized eval patches to draw: the most mixed labels first, from different scenes while there are enough."""
     paths = [str(path) for path in layout.shard_paths(version_dir, "eval")]
     ranked = []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from textwrap import shorten
 
 from rich.console import RenderableType
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
@@ -141,11 +141,11 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
     return table
 
 
-def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Path]:
+def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
     """Picture of each task in the report folder; one of the same model is kept."""
     versions = {item.name: item for item in results.data}
     pictures = {}
     for task in results.tasks:
-        pictures[task.name] = Path(config.report_dir) / f"{task.name}.png"
+        pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])
     return pictures

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.utils import path_utils
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.locations import Location, locate
 from components.data_manifest import MANIFEST_FILE
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
@@ -50,10 +51,10 @@ class ModelResult:
     """
 
     name: str
-    saved_model: Path
-    log_dir: Path
+    saved_model: Location
+    log_dir: Location
     training: Mapping[str, float]
-    published: Path | None
+    published: Location | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class DataResult:
     """One data set that the run used: its manifest, and anomalies as split -> "feature: what"."""
 
     name: str
-    version_dir: Path
+    version_dir: Location
     manifest: manifest.Manifest
     anomalies: Mapping[str, tuple[str, ...]]
 
@@ -136,10 +137,10 @@ def read_failures(evaluation: str) -> tuple[ThresholdFailure, ...]:
     return tuple(failures)
 
 
-def read_anomalies(folder: str | Path) -> dict[str, tuple[str, ...]]:
+def read_anomalies(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
     """Split -> "feature: description" of an ExampleValidator's output; splits without anomalies are left out."""
     found = {}
-    for path in sorted(Path(folder).glob(f"Split-*/{_ANOMALIES_FILE}")):
+    for path in sorted(locate(folder).glob(f"Split-*/{_ANOMALIES_FILE}")):
         anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
         lines = tuple(f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items()))
         if lines:
@@ -153,23 +154,23 @@ def _double(value: Mapping[str, float]) -> float:
 
 
 def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
-    path = Path(record.output(f"DataManifest-{name}", "manifest").uri) / MANIFEST_FILE
+    path = locate(record.output(f"DataManifest-{name}", "manifest").uri) / MANIFEST_FILE
     found = manifest.from_json(path.read_text())
     return DataResult(
         name=name,
-        version_dir=Path(data_dir) / f"span-{found.span}" / f"version-{found.version}",
+        version_dir=layout.version_dir(data_dir, found.span, found.version),
         manifest=found,
         anomalies=read_anomalies(record.output(f"ExampleValidator-{name}", "anomalies").uri),
     )
 
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
-    log_dir = Path(record.output(trainer, "model_run").uri)
+    log_dir = locate(record.output(trainer, "model_run").uri)
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
-    published = Path(pushed["pushed_destination"]) if pushed.get("pushed") else None
+    published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
-        saved_model=Path(path_utils.serving_model_path(record.output(trainer, "model").uri)),
+        saved_model=locate(path_utils.serving_model_path(record.output(trainer, "model").uri)),
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
         # The cache may remember a push whose folder somebody has removed since.

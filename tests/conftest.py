@@ -1,9 +1,50 @@
-"""Puts tests/data on the path, so that every test can `import make_shards`, and keeps all processes on Keras 3."""
+"""Puts tests/data on the path, keeps all processes on Keras 3, and offers a loopback S3 server."""
 
+import atexit
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 # Before any import of TFX, which would choose Keras 2 for this process and its children.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
+
+_exit_codes: list[int] = []
+
+
+@atexit.register
+def _leave() -> None:
+    """A test process that used tensorflow-io's S3 would abort here: see beam_jobs/contracts/object_store.py."""
+    if "tensorflow_io" in sys.modules and _exit_codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_codes[-1])
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    _exit_codes.append(int(exitstatus))
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """Environment variables of a loopback S3 server, set in this process too."""
+    import s3_server
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    with s3_server.running() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        FileSystems.set_options(PipelineOptions([]))
+        yield variables
+
+
+@pytest.fixture
+def s3_folder(s3_environment: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """URI of an empty folder."""
+    import s3_server
+
+    return s3_server.new_folder(request.function.__name__)

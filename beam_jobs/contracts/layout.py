@@ -1,12 +1,15 @@
 """Path grammar of shard directories: span-N/version-M/<split>/part-?????-of-?????.tfrecord.gz beside manifest.json.
 
-A version is visible only once its manifest is there: jobs write into `building_dir` and rename it last.
+A version is visible only once its manifest is there: jobs write into `building_dir` and rename it last, or on an object store
+move the manifest last. Roots may be paths or URIs.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
+
+from beam_jobs.contracts.locations import Location, locate, parse
 
 SPLITS = ("train", "eval", "test")
 MANIFEST_NAME = "manifest.json"
@@ -16,14 +19,14 @@ _VERSION_DIR = re.compile(r"version-(\d+)$")
 _SPAN_DIR = re.compile(r"span-(\d+)$")
 
 
-def version_dir(root: str | Path, span: int, version: int) -> Path:
+def version_dir(root: str | os.PathLike[str], span: int, version: int) -> Location:
     """Directory of one version."""
-    return Path(root) / f"span-{span}" / f"version-{version}"
+    return parse(root) / f"span-{span}" / f"version-{version}"
 
 
-def building_dir(root: str | Path, span: int, version: int) -> Path:
+def building_dir(root: str | os.PathLike[str], span: int, version: int) -> Location:
     """Where a version is built before it is renamed; the dot keeps it out of every `version-*` pattern."""
-    return Path(root) / f"span-{span}" / f".building-version-{version}"
+    return parse(root) / f"span-{span}" / f".building-version-{version}"
 
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
@@ -44,10 +47,10 @@ def split_pattern(split: str) -> str:
     return f"span-{{SPAN}}/version-{{VERSION}}/{split}/*"
 
 
-def list_versions(root: str | Path) -> list[tuple[int, int]]:
+def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
     """(span, version) of every version that has a manifest, ascending."""
     found = []
-    for manifest in Path(root).glob(f"span-*/version-*/{MANIFEST_NAME}"):
+    for manifest in locate(root).glob(f"span-*/version-*/{MANIFEST_NAME}"):
         version = _VERSION_DIR.search(str(manifest.parent))
         span = _SPAN_DIR.search(str(manifest.parent.parent))
         if span and version:
@@ -55,6 +58,6 @@ def list_versions(root: str | Path) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def shard_paths(version_path: str | Path, split: str) -> list[Path]:
+def shard_paths(version_path: str | os.PathLike[str], split: str) -> list[Location]:
     """Sorted shards of one split of a version directory."""
-    return sorted((Path(version_path) / split).glob(SHARD_GLOB))
+    return sorted((locate(version_path) / split).glob(SHARD_GLOB))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from beam_jobs.contracts import layout, settings
+from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 2
 """Of the manifest and of the records it stands for; 2: records hold every part of the score, and a weight."""
@@ -142,14 +143,14 @@ def from_json(text: str) -> Manifest:
     return settings.from_dict(Manifest, values, "manifest")
 
 
-def read(version_path: str | Path) -> Manifest:
+def read(version_path: str | os.PathLike[str]) -> Manifest:
     """The manifest of a version directory.
 
     Raises:
         FileNotFoundError: there is none: the directory is no finished version.
         FormatError: the version was built by an older or newer terrapair.
     """
-    path = Path(version_path) / layout.MANIFEST_NAME
+    path = locate(version_path) / layout.MANIFEST_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
     try:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import rasterio
 from rasterio.errors import RasterioError
 
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import ee_tfrecord, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
@@ -61,10 +62,20 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
+    if is_remote(file) and file.endswith(_HOLDERS):
+        raise DataError(f"{path}: of an object store only rasters that GDAL reads can be opened", "unreadable_raster")
     if file.endswith(MIXER_SUFFIX):
         return nullcontext(ee_tfrecord.open_export(path, file, member))
     if file.endswith(ee_tfrecord.RECORD_SUFFIXES):
         return nullcontext(ee_tfrecord.open_record(path, file, member))
     if file.endswith(zarr_store.SUFFIXES):
         return nullcontext(zarr_store.open_array(path, file, member))
-    return rasterio.open(path)
+    return _opened_by_gdal(path)
+
+
+@contextmanager
+def _opened_by_gdal(path: str) -> Iterator[Raster]:
+    # Of a store GDAL would list the whole folder to look for side files, which may be a million scenes.
+    options = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(path) else nullcontext()
+    with options, rasterio.open(path) as dataset:
+        yield dataset

@@ -6,15 +6,16 @@ Serving folder -> CheckResults and a table. Called by `python -m pipeline serve-
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
+from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.errors import DataError
 
 TOLERANCE = 1e-4
@@ -45,7 +46,7 @@ class CheckResult:
         return not self.error and self.difference <= self.tolerance
 
 
-def check_published(serving_dir: Path, environment: Mapping[str, str]) -> list[CheckResult]:
+def check_published(serving_dir: str | os.PathLike[str], environment: Mapping[str, str]) -> list[CheckResult]:
     """Checks every version of every model below `serving_dir`.
 
     Args:
@@ -55,7 +56,7 @@ def check_published(serving_dir: Path, environment: Mapping[str, str]) -> list[C
     Raises:
         DataError: no model lies there.
     """
-    versions = sorted(path.parent for path in serving_dir.glob("*/*/saved_model.pb"))
+    versions = sorted(path.parent for path in locate(serving_dir).glob("*/*/saved_model.pb"))
     if not versions:
         raise DataError(
             f"{serving_dir}: no published model (<model>/<version>/saved_model.pb) lies there", "missing_file"
@@ -63,7 +64,7 @@ def check_published(serving_dir: Path, environment: Mapping[str, str]) -> list[C
     return [result for path in versions for result in _check_one(path, environment)]
 
 
-def _check_one(path: Path, environment: Mapping[str, str]) -> Sequence[CheckResult]:
+def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[CheckResult]:
     model, version = path.parent.name, path.name
     process = subprocess.run(
         [sys.executable, "-m", "pipeline.serving.probe", str(path)],

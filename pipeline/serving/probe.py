@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 
+from beam_jobs.contracts import object_store
 from models.export import compare_with_keras
 
 
@@ -18,5 +20,13 @@ def probe(saved_model_dir: str) -> str:
     return json.dumps([dataclasses.asdict(item) for item in compare_with_keras(saved_model_dir)])
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Prints the answer for the directory that the command line names."""
+    object_store.complete_environment(os.environ)
+    object_store.load_filesystem(sys.argv[1])
     sys.stdout.write(probe(sys.argv[1]) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    object_store.run_to_exit(main)

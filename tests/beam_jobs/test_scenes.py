@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.contracts import locations
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import BandSource, LabelSource, from_item
 
@@ -259,3 +260,13 @@ def test_values_of_a_cloud_mask_that_mean_clear():
     assert from_item(values, CATALOG).clear_values == (0,)
     values["assets"]["cloud_mask"]["terrapair:clear_values"] = [0, 1, 2]
     assert from_item(values, CATALOG).clear_values == (0, 1, 2)
+
+
+def test_assets_may_lie_on_an_object_store():
+    values = item()
+    values["assets"]["label"]["href"] = "gs://labels/x.tif"
+    scene = from_item(values, locations.parse("s3://bucket/exports/items.ndjson"))
+    assert scene.paths == {"s3://bucket/exports/s2/x.tif", "gs://labels/x.tif", "s3://bucket/exports/s2/mask.tif"}
+    values["assets"]["label"]["href"] = "https://example.org/x.tif"
+    with pytest.raises(DataError, match=r"assets must be local files or lie on s3, gs, got https://example.org/x.tif"):
+        from_item(values, CATALOG)

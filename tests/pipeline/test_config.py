@@ -62,6 +62,7 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ({"pairs.label": {"schema": "water"}}, r"pairs.label must be absent"),
         ({"pairs.patch.s2_bands": ["B10"]}, r"^pairs.patch: s2_bands holds B10"),
         ({"pretrain.num_step": 3}, r"^pretrain.num_step: unknown key"),
+        ({"local_root": "s3://bucket/x"}, r"local_root must be a folder of this machine, got 's3://bucket/x'"),
         ({"num_beam_workers": 0}, r"num_beam_workers must be at least 1, got 0"),
     ],
 )
@@ -74,6 +75,14 @@ def test_wrong_settings_are_refused_with_their_path(values, change, message):
     node[last] = value
     with pytest.raises(settings.SettingsError, match=message):
         load(values)
+
+
+def test_on_an_object_store_only_metadata_and_catalogs_stay_here(values):
+    config = load({**values, "root": "s3://bucket/run/", "local_root": "/tmp/here"})
+    assert (config.metadata_path, config.catalogs_dir) == ("/tmp/here/metadata.sqlite", "/tmp/here/catalogs")
+    assert (config.pairs_dir, config.artifacts_dir) == ("s3://bucket/run/data/pairs", "s3://bucket/run/tfx")
+    assert (config.serving_dir, config.report_dir) == ("s3://bucket/run/serving", "s3://bucket/run/report")
+    assert load({**values, "root": "/tmp/run"}).metadata_path == "/tmp/run/metadata.sqlite"
 
 
 def test_two_tasks_of_one_name_are_refused(values):

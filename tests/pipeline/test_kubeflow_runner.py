@@ -1,11 +1,16 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import locations, settings
 from pipeline.config import RunConfig
 from pipeline.kubeflow_runner import compile_pipeline
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 DATA_EDGES = {
     "ImportExampleGen-{}": set(),
     "DataManifest-{}": {"ImportExampleGen-{}"},
@@ -54,6 +59,34 @@ def test_specification_carries_root_image_gate_and_patterns(compiled):
     assert "s3://bucket/terrapair/serving/flood" in text
     assert "span-{SPAN}/version-{VERSION}/test/*" in text
     assert "serve_examples" in text
+
+
+def test_every_container_starts_through_the_entry_that_knows_object_stores(compiled):
+    executors = compiled["pipelineSpec"]["deploymentSpec"]["executors"].values()
+    containers = [executor["container"] for executor in executors if "container" in executor]
+    drivers = [found["lifecycle"]["preCacheCheck"] for found in containers if "lifecycle" in found]
+    assert len(drivers) == 2
+    assert {tuple(step["command"]) for step in (*containers, *drivers)} == {
+        ("python", "-m", "pipeline.pod", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"),
+        ("python", "-m", "pipeline.pod", "tfx.orchestration.kubeflow.v2.file_based_example_gen.driver"),
+    }
+
+
+@pytest.mark.e2e
+def test_the_entry_opens_s3_for_the_module_it_runs_and_keeps_its_exit_code(s3_environment, s3_folder, tmp_path):
+    (tmp_path / "worker.py").write_text(
+        "import sys, tensorflow as tf\n"
+        "assert __name__ == '__main__'\n"
+        "with tf.io.gfile.GFile(sys.argv[1] + '/file', 'w') as file: file.write(sys.argv[2])\n"
+        "sys.exit(int(sys.argv[2]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    for code in ("0", "5"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline.pod", "worker", s3_folder, code], env=environment, check=False
+        )
+        assert ended.returncode == int(code)
+        assert (locations.locate(s3_folder) / "file").read_text() == code
 
 
 def test_root_on_this_machine_is_refused(values, tmp_path):

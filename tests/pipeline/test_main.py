@@ -25,7 +25,7 @@ def command(*arguments):
     [
         (["pretrain.num_step=3"], "pipeline/configs/smoke.yaml: pretrain.num_step: unknown key"),
         (["tasks.0.label.schema=worldcover"], "tasks[0].label: schema 'worldcover' has gaps in its ids"),
-        (["root=s3://bucket/x"], "root: a local run needs a local folder, got 's3://bucket/x'"),
+        (["root=s3://bucket/x"], "local_root: needed when root is an object store, got root 's3://bucket/x'"),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import layout, locations, manifest
 from beam_jobs.contracts.settings import SettingsError
 
 
@@ -43,6 +43,14 @@ def document() -> manifest.Manifest:
 
 def test_json_round_trip_gives_an_equal_manifest(document):
     assert manifest.from_json(document.to_json()) == document
+
+
+def test_a_manifest_on_an_object_store_is_read_as_it_was_written(document, s3_folder):
+    version = layout.version_dir(s3_folder, document.span, document.version)
+    with locations.staged(version / layout.MANIFEST_NAME) as file:
+        file.write_text(document.to_json())
+    assert manifest.read(version) == document
+    assert manifest.read(str(version)).sha256 == document.sha256
 
 
 def test_a_manifest_of_pairs_has_no_label_schema(document):

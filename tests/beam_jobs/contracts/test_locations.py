@@ -1,0 +1,60 @@
+"""Locations: the same calls on a folder of this machine and on a loopback S3 server."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.contracts import layout, locations, manifest
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request, tmp_path) -> str:
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_folder")
+
+
+def test_a_path_is_a_pathlib_path_and_a_uri_stays_whole_through_joins_and_pickles():
+    assert type(locations.parse("a/b")) is type(Path("a/b"))
+    found = pickle.loads(pickle.dumps(locations.parse("s3://bucket/a") / "b" / "c.txt"))
+    assert str(found) == "s3://bucket/a/b/c.txt"
+    assert (str(found.parent), found.name, found.parent.name) == ("s3://bucket/a/b", "c.txt", "b")
+    with pytest.raises(ValueError, match=r"https://x/y: must be a path, or a URI of one of s3, gs"):
+        locations.parse("https://x/y")
+
+
+def test_a_staged_file_appears_whole_or_not_at_all(folder):
+    path = locations.locate(folder) / "deep" / "file.bin"
+    with pytest.raises(IsADirectoryError), locations.staged(path) as partial:
+        partial.write_bytes(b"half") and partial.parent.read_bytes()
+    assert not path.exists()
+    for data in (b"first", b"second, longer"):
+        with locations.staged(path) as partial:
+            partial.write_bytes(data)
+        assert path.read_bytes() == data
+    assert [found.name for found in path.parent.glob("*")] == ["file.bin"]
+    assert locations.size(path) == len(b"second, longer")
+    assert locations.size(path.parent / "absent") is None
+
+
+def test_what_has_no_manifest_is_not_a_version(folder):
+    root = locations.locate(folder)
+    assert layout.list_versions(folder) == []
+    files = {
+        "span-1/version-2/train/part-00000-of-00002.tfrecord.gz": b"b",
+        "span-1/version-2/train/part-00001-of-00002.tfrecord.gz": b"a",
+        "span-1/version-2/manifest.json": b"{}",
+        # What a job leaves that was killed while it moved objects, and one that is still building.
+        "span-1/version-3/train/part-00000-of-00001.tfrecord.gz": b"x",
+        "span-1/.building-version-4/manifest.json": b"{}",
+        "span-10/version-1/manifest.json": b"{}",
+    }
+    for name, data in files.items():
+        with locations.staged(root / name) as partial:
+            partial.write_bytes(data)
+    assert layout.list_versions(folder) == [(1, 2), (10, 1)]
+    shards = layout.shard_paths(layout.version_dir(folder, 1, 2), "train")
+    assert [path.read_bytes() for path in shards] == [b"b", b"a"]
+    with pytest.raises(
+        FileNotFoundError, match=r"version-3/manifest.json: no manifest, so this is no finished version"
+    ):
+        manifest.read(layout.version_dir(folder, 1, 3))

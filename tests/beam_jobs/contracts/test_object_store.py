@@ -1,0 +1,113 @@
+"""Settings of object stores, and how a process that touched one ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.contracts import object_store
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def completed(**given: str) -> dict[str, str]:
+    object_store.complete_environment(given)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "host", "https"),
+    [
+        ({"S3_ENDPOINT": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000", "127.0.0.1:9000", False),
+        ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, "http://minio:9000", "minio:9000", False),
+        ({"S3_ENDPOINT": "minio:9000"}, "https://minio:9000", "minio:9000", True),
+        ({"AWS_ENDPOINT_URL": "https://store.example/"}, "https://store.example", "store.example", True),
+    ],
+)
+def test_one_endpoint_reaches_tensorflow_boto3_and_gdal(given, url, host, https):
+    found = completed(**given)
+    assert found["S3_ENDPOINT"] == given.get("S3_ENDPOINT", url)
+    assert found["S3_USE_HTTPS"] == ("1" if https else "0")
+    assert found["AWS_ENDPOINT_URL_S3"] == url
+    assert (found["AWS_S3_ENDPOINT"], found["AWS_HTTPS"]) == (host, "YES" if https else "NO")
+    assert found["AWS_VIRTUAL_HOSTING"] == "FALSE"
+
+
+def test_without_an_endpoint_only_the_region_travels_and_what_is_set_stays():
+    assert completed(AWS_REGION="eu-west-1") == {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
+    assert completed(AWS_REGION="a", AWS_DEFAULT_REGION="b") == {"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}
+    assert completed(S3_ENDPOINT="http://a:1", AWS_S3_ENDPOINT="b:2")["AWS_S3_ENDPOINT"] == "b:2"
+    assert completed() == {}
+
+
+def test_a_windows_drive_or_a_web_address_is_no_object_store():
+    assert [
+        object_store.is_remote(path) for path in ("s3://b/k", "gs://b", "s3", "/s3://x", "https://x/y", "file:///x")
+    ] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+_SCRIPT = """
+import sys
+from beam_jobs.contracts import object_store
+from beam_jobs.contracts.locations import locate
+
+def work():
+    folder, way = locate(sys.argv[1]), sys.argv[2]
+    (folder / "file.txt").write_text("written")
+    sys.stdout.write((folder / "file.txt").read_text())
+    if way == "raise":
+        raise ValueError("went wrong")
+    return int(way)
+
+object_store.run_to_exit(work)
+"""
+
+
+@pytest.mark.parametrize(("way", "code"), [("0", 0), ("raise", 1)])
+def test_a_process_that_used_s3_ends_with_its_own_code(s3_folder, way, code):
+    ended = subprocess.run(
+        [sys.executable, "-c", _SCRIPT, s3_folder, way],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.stdout == "written"
+    assert ended.returncode == code, ended.stderr
+    assert "pure virtual" not in ended.stderr
+    assert ("ValueError: went wrong" in ended.stderr) == (way == "raise")
+
+
+@pytest.mark.parametrize(("way", "code"), [("return", 3), ("exit", 7), ("raise", 1)])
+def test_a_process_without_s3_ends_as_python_does(way, code):
+    script = (
+        "import sys; from beam_jobs.contracts import object_store\n"
+        "def work():\n  if sys.argv[1] == 'raise': raise ValueError('went wrong')\n"
+        "  if sys.argv[1] == 'exit': sys.exit(7)\n  return 3\n"
+        "import atexit; atexit.register(lambda: sys.stdout.write('hook'))\n"
+        "object_store.run_to_exit(work)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, way], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (code, "hook")
+
+
+def test_local_paths_do_not_import_tensorflow_io():
+    script = (
+        "import sys, pathlib; from beam_jobs.contracts import locations\n"
+        "locations.locate('/tmp').exists(); locations.parse('s3://bucket/key')\n"
+        "sys.exit('tensorflow_io' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False).returncode == 0

@@ -1,0 +1,47 @@
+"""ExampleGen takes whole versions only, also where objects are moved one by one."""
+
+import pytest
+from make_shards import make_version
+from tfx import v1 as tfx
+from tfx.types import standard_component_specs
+from tfx.utils import proto_utils
+
+from beam_jobs.contracts import layout
+from beam_jobs.errors import DataError
+from components import shard_gen
+from components.examples import create_examples
+
+
+@pytest.fixture
+def version(tmp_path):
+    return make_version(tmp_path)
+
+
+def test_the_pipeline_imports_through_the_check(tmp_path):
+    examples = create_examples(str(tmp_path), "pairs").examples
+    assert examples.executor_spec.executor_class is shard_gen.Executor
+    assert examples.id == "ImportExampleGen-pairs"
+
+
+def test_a_whole_version_passes(version):
+    shard_gen.check_whole(str(version))
+
+
+def test_a_version_whose_manifest_has_not_arrived_is_refused_before_anything_is_read(version, tmp_path):
+    (version / layout.MANIFEST_NAME).unlink()
+    splits = [tfx.proto.Input.Split(name=s, pattern=f"span-1/{version.name}/{s}/*") for s in layout.SPLITS]
+    properties = {
+        standard_component_specs.INPUT_CONFIG_KEY: proto_utils.proto_to_json(tfx.proto.Input(splits=splits)),
+        standard_component_specs.INPUT_BASE_KEY: str(tmp_path),
+    }
+    with pytest.raises(DataError, match=rf"{version.name}/manifest.json: no manifest.*run that build again"):
+        shard_gen.Executor().Do({}, {}, properties)
+
+
+def test_a_version_with_a_shard_too_few_or_too_many_is_refused(version):
+    shard = layout.shard_paths(version, "train")[0]
+    shard.rename(shard.with_name("part-00000-of-00077.tfrecord.gz"))
+    with pytest.raises(
+        DataError, match=rf"missing are \['train/{shard.name}'\], not named are \['train/part-00000-of-00077"
+    ):
+        shard_gen.check_whole(str(version))
