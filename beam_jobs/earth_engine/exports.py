@@ -5,14 +5,21 @@ Input: `PixelRequest`. Output: task ids and their states. Called by `export` aft
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
+from beam_jobs.earth_engine.client import ee
+from beam_jobs.earth_engine.connection import translated
+from beam_jobs.earth_engine.images import request_image
 from beam_jobs.earth_engine.requests import PixelRequest
 
 FileFormat = Literal["GEO_TIFF", "TFRECORD"]
 State = Literal["PENDING", "RUNNING", "CANCELLING", "SUCCEEDED", "CANCELLED", "FAILED"]
 FINAL_STATES: frozenset[State] = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
+_FORMAT_NAMES: dict[FileFormat, str] = {"GEO_TIFF": "GeoTIFF", "TFRECORD": "TFRecord"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +27,10 @@ class TaskState:
     """Where an export stands.
 
     Attributes:
-        task_id: as `start_export` returned it.
+        task_id: as `start_export` returned it: projects/<project>/operations/<id>.
         state: of Earth Engine's operation.
         error: what went wrong; empty unless FAILED.
-        destination_uris: where the files lie, once SUCCEEDED.
+        destination_uris: folders in the bucket that hold the files, once SUCCEEDED; pages of the console, not gs://.
         eecu_seconds: compute used so far; NaN when not reported.
     """
 
@@ -44,19 +51,37 @@ def start_export(
 ) -> str:
     """Starts Export.image.toCloudStorage and returns the task's id. Not bound by the limits of a pixel request.
 
-    The same request to the same prefix within one process run may be started twice by two calls: the ledger keeps ids.
-
     Args:
-        request: what to export; `prefix` + `.tif`, or `.tfrecord.gz` and `mixer.json`, is where it lies.
+        request: what to export; `prefix` + `.tif`, or `.tfrecord.gz` and `mixer.json`, is where it lies. Earth Engine
+            splits large GeoTIFFs and then adds -<row>-<column> of the first pixel to each name.
         bucket: name without gs://.
         prefix: path in the bucket, without extension.
-        file_format: TFRECORD holds float32 only.
+        file_format: TFRECORD holds float32 only, whatever the request's dtype.
         patch_size_px: side of the patches of a TFRECORD; None = the whole grid is one patch.
 
     Raises:
         EarthEngineError: see `errors.Reason`.
     """
-    raise NotImplementedError
+    if file_format == "TFRECORD":
+        width, height = (patch_size_px or request.width), (patch_size_px or request.height)
+        options: dict[str, Any] = {"patchDimensions": [width, height], "compressed": True}
+    else:
+        options = {"noData": S1_NODATA if request.sensor == "s1" else S2_NODATA}
+    with translated(f"export of {request.image_id}"):
+        task = ee.batch.Export.image.toCloudStorage(
+            image=request_image(request),
+            description=re.sub(r"[^\w.,:;-]", "_", prefix)[-100:],
+            bucket=bucket,
+            fileNamePrefix=prefix,
+            crs=request.crs,
+            crsTransform=list(request.transform),
+            dimensions=f"{request.width}x{request.height}",
+            maxPixels=request.width * request.height,
+            fileFormat=_FORMAT_NAMES[file_format],
+            formatOptions=options,
+        )
+        task.start()
+    return str(task.operation_name)
 
 
 def get_task(task_id: str) -> TaskState:
@@ -65,7 +90,16 @@ def get_task(task_id: str) -> TaskState:
     Raises:
         EarthEngineError: not_found when there is no such task; others as in `errors.Reason`.
     """
-    raise NotImplementedError
+    with translated(f"task {task_id}"):
+        operation = ee.data.getOperation(task_id)
+    metadata = operation.get("metadata", {})
+    return TaskState(
+        task_id=task_id,
+        state=metadata.get("state", "PENDING"),
+        error=" ".join(operation.get("error", {}).get("message", "").split()),
+        destination_uris=tuple(metadata.get("destinationUris", ())),
+        eecu_seconds=float(metadata.get("batchEecuUsageSeconds", math.nan)),
+    )
 
 
 def cancel_task(task_id: str) -> None:
@@ -74,4 +108,5 @@ def cancel_task(task_id: str) -> None:
     Raises:
         EarthEngineError: as `get_task`.
     """
-    raise NotImplementedError
+    with translated(f"task {task_id}"):
+        ee.data.cancelOperation(task_id)

@@ -6,10 +6,13 @@ Input: an acquisition and the grid of a place. Output: `PixelRequest`, which alo
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.settings import canonical_json
+from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.grids import Grid
 
 LabelSource = Literal["none", "dynamic_world", "worldcover"]
@@ -21,6 +24,7 @@ CLOUD_SCORE_NODATA = 65_535
 LABEL_BAND = "label"
 """Band of the answer: ids of the schema named as the label source, 255 = ignore."""
 
+# Source: https://developers.google.com/earth-engine/guides/usage#request_payload_size and the answers to larger requests.
 MAX_REQUEST_BYTES = 50_331_648
 MAX_REQUEST_SIDE_PX = 32_768
 MAX_REQUEST_BANDS = 1_024
@@ -73,12 +77,13 @@ class PixelRequest:
     @property
     def key(self) -> str:
         """Stable hex name of the request, 32 digits: the same pixels have the same key in every process and run."""
-        raise NotImplementedError
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:32]
 
 
 def request_bytes(request: PixelRequest) -> int:
     """Bytes of the answer before compression, which is what Earth Engine's limit counts."""
-    raise NotImplementedError
+    bytes_per_pixel = 4 if request.dtype == "float32" else 2
+    return bytes_per_pixel * len(request.answer_bands) * request.height * request.width
 
 
 def check_limits(request: PixelRequest) -> None:
@@ -87,4 +92,16 @@ def check_limits(request: PixelRequest) -> None:
     Raises:
         EarthEngineError: reason too_large; more than 48 MB, 32,768 pixels a side or 1,024 bands.
     """
-    raise NotImplementedError
+    side, num_bytes = max(request.height, request.width), request_bytes(request)
+    if side > MAX_REQUEST_SIDE_PX:
+        broken = f"at most {MAX_REQUEST_SIDE_PX} pixels a side, got {request.width} x {request.height}"
+    elif len(request.answer_bands) > MAX_REQUEST_BANDS:
+        broken = f"at most {MAX_REQUEST_BANDS} bands, got {len(request.answer_bands)}"
+    elif num_bytes > MAX_REQUEST_BYTES:
+        broken = (
+            f"at most {MAX_REQUEST_BYTES} bytes, got {num_bytes} "
+            f"({len(request.answer_bands)} bands of {request.width} x {request.height} {request.dtype})"
+        )
+    else:
+        return
+    raise EarthEngineError(f"{request.image_id}: one pixel request holds {broken}", "too_large")
