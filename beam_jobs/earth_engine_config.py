@@ -1,6 +1,6 @@
 """Configs of `plan`, `fetch` and `export`: what is asked for at each place, how fast, and where it goes.
 
-`config.py` holds which collections are read (`EarthEngineConfig`) and what pairs (`PairingConfig`).
+`config.py` holds which collections are read (`EarthEngineConfig`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from beam_jobs.config import EarthEngineConfig, PairingConfig
+from beam_jobs.config import EarthEngineConfig
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS, check_band_names
 
 Tier = Literal["community", "contributor", "partner", "commercial"]
@@ -58,7 +58,7 @@ class CollectConfig:
         s1_bands: of Sentinel-1.
         s2_bands: of Sentinel-2; () = all of the processing level.
         earth_engine: collections, clouds and labels.
-        pairing: how far apart in time the two may be.
+        max_time_gap_hours: largest |S2 - S1| of a pair. Default 72, as when pairs are built.
         orbit_preference: of Sentinel-1; the other orbit is taken only where the preferred one has no pair.
         max_cloud_fraction: a square with more cloud by Cloud Score+ is rejected.
         min_valid_fraction: least share of pixels with a measurement, in each sensor.
@@ -69,7 +69,7 @@ class CollectConfig:
     s1_bands: tuple[str, ...] = S1_DEFAULT_BANDS
     s2_bands: tuple[str, ...] = ()
     earth_engine: EarthEngineConfig = field(default_factory=EarthEngineConfig)
-    pairing: PairingConfig = field(default_factory=PairingConfig)
+    max_time_gap_hours: float = 72.0
     orbit_preference: OrbitPreference = "any"
     max_cloud_fraction: float = 0.5
     min_valid_fraction: float = 0.7
@@ -79,6 +79,8 @@ class CollectConfig:
             raise ValueError(f"size_px must be at least 16, got {self.size_px}")
         if not self.pixel_size_m > 0:
             raise ValueError(f"pixel_size_m must be above 0, got {self.pixel_size_m}")
+        if not self.max_time_gap_hours > 0:
+            raise ValueError(f"max_time_gap_hours must be above 0, got {self.max_time_gap_hours}")
         for name in ("max_cloud_fraction", "min_valid_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be within 0-1, got {getattr(self, name)}")

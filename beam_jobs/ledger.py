@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Event = Literal["chosen", "started", "failed", "done", "rejected"]
-"""chosen: the images of a unit are known. started: an export task runs. failed: a request failed for now. done: its files
-are whole. rejected: it will not come, and why."""
+Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
+"""chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
+failed: a request failed for now. done: its files are whole. rejected: it will not come, and why."""
 
 LEDGER_DIR = "ledger"
 REJECTED_NAME = "rejected.ndjson"
@@ -66,10 +66,11 @@ class LedgerState:
         num_failures: reason -> requests that failed and were or will be asked again.
         num_rejected: reason -> units, as they stand.
         num_done: units.
-        num_requests: requests of finished and failed units.
+        num_requests: requests that were answered or failed.
         num_bytes: bytes that came.
-        eecu_seconds: compute that Earth Engine told; units that told none are not counted.
-        num_with_eecu: units that told.
+        num_answers: step (list, s1, s2) -> requests that were answered.
+        eecu_seconds: compute that Earth Engine told.
+        num_with_eecu: pixel requests for which it told.
         request_seconds: sum over requests of the time each took.
     """
 
@@ -80,6 +81,7 @@ class LedgerState:
     num_done: int = 0
     num_requests: int = 0
     num_bytes: int = 0
+    num_answers: Counter[str] = field(default_factory=Counter)
     eecu_seconds: float = 0.0
     num_with_eecu: int = 0
     request_seconds: float = 0.0
@@ -91,8 +93,15 @@ class LedgerState:
         self.num_requests += int(entry.get("num_requests", 0))
         self.request_seconds += float(entry.get("request_seconds", 0.0))
         if event == "failed":
-            self.num_failures[str(entry.get("reason"))] += 1
+            self.num_failures[sys.intern(str(entry.get("reason")))] += 1
+        elif event == "answered":
+            self.num_answers[str(entry.get("step"))] += 1
+            self.num_bytes += int(entry.get("num_bytes", 0))
+            if entry.get("eecu_seconds") is not None:
+                self.eecu_seconds += float(entry["eecu_seconds"])
+                self.num_with_eecu += 1
         elif event in ("chosen", "started"):
+            self.num_answers["list" if event == "chosen" else event] += 1
             if unit not in self.finished:
                 self.pending.setdefault(unit, {}).update(entry)
         else:
@@ -112,10 +121,6 @@ class LedgerState:
             self.num_rejected[reason] += 1
             return
         self.num_done += 1
-        self.num_bytes += int(entry.get("num_bytes", 0))
-        if entry.get("eecu_seconds") is not None:
-            self.eecu_seconds += float(entry["eecu_seconds"])
-            self.num_with_eecu += 1
 
     def _forget_rejection(self, unit: str) -> None:
         reason = self._rejected_for.pop(unit)
@@ -154,6 +159,26 @@ def read_state(folder: Path, belongs: Callable[[str], bool] = lambda _: True) ->
         if belongs(str(entry["unit"])):
             state.take(entry)
     return state
+
+
+class LedgerTail:
+    """Counts finished units while workers write, reading each byte once. A unit that is retried counts again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._offsets: Counter[Path] = Counter()
+        self._num_finished = 0
+
+    def num_finished(self) -> int:
+        """Entries `done` and `rejected` so far."""
+        for path in self._folder.glob("*.ndjson"):
+            with path.open("rb") as file:
+                file.seek(self._offsets[path])
+                added = file.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            self._offsets[path] += len(whole)
+            self._num_finished += sum(whole.count(b'"event":"%s",' % event.encode()) for event in _STATES)
+        return self._num_finished
 
 
 def repair(folder: Path) -> int:

@@ -7,6 +7,7 @@ draws places; this module only knows what a place is and how it is written down.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -72,6 +73,10 @@ class Place:
             raise ValueError(f"lon must be within -180 to 180, got {self.lon:g}")
         if not UTM_LATITUDES[0] <= self.lat <= UTM_LATITUDES[1]:
             raise ValueError(f"lat must be within {UTM_LATITUDES[0]:g} to {UTM_LATITUDES[1]:g}, got {self.lat:g}")
+        # Else one image could be the best of two windows, and its patch come twice.
+        for earlier, later in itertools.pairwise(sorted(self.windows, key=lambda window: window.start)):
+            if later.start < earlier.end:
+                raise ValueError(f"windows must not overlap, got {earlier} and {later}")
 
 
 def place_id(lon: float, lat: float) -> str:
@@ -180,7 +185,9 @@ def _features(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _from_feature(feature: Any, where: str) -> Place:
     geometry = feature.get("geometry") if isinstance(feature, dict) else None
     if not isinstance(geometry, dict) or geometry.get("type") != "Point":
-        raise DataError(f"{where}: must be a Point, got {(geometry or {}).get('type', type(feature).__name__)}", "bad_place")
+        raise DataError(
+            f"{where}: must be a Point, got {(geometry or {}).get('type', type(feature).__name__)}", "bad_place"
+        )
     coordinates = geometry.get("coordinates")
     if not isinstance(coordinates, list) or len(coordinates) < 2:
         raise DataError(f"{where}: needs coordinates [lon, lat], got {coordinates!r}", "bad_place")
@@ -202,8 +209,7 @@ def _csv_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _from_values(values: Mapping[str, Any], where: str) -> Place:
-    """The place of a CSV row or of a feature's properties: lon, lat, and optionally id, source, stratum, windows or
-    start and end."""
+    """The place of a CSV row or a feature: lon, lat; optional are id, source, stratum, and windows or start and end."""
     try:
         lon, lat = (_number(name, values.get(name)) for name in ("lon", "lat"))
         windows = values.get("windows")

@@ -179,7 +179,9 @@ def _listed(config: SampleConfig) -> Iterator[Place]:
     for place in read_places(Path(config.path)):
         if not config.min_lat <= place.lat <= config.max_lat:
             limits = f"min_lat {config.min_lat:g} and max_lat {config.max_lat:g}"
-            raise DataError(f"{config.path}: {place.place_id} at lat {place.lat:g} is not between {limits}", "bad_place")
+            raise DataError(
+                f"{config.path}: {place.place_id} at lat {place.lat:g} is not between {limits}", "bad_place"
+            )
         points = unit_vectors([place.lon], [place.lat])
         (cube,) = spacing.cubes(points)
         conflict = spacing.nearest_conflict(points[0], cube)
