@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit.
+"""`python -m beam_jobs <job>`: simulate, catalog, sample, plan, fetch, export, build-pairs, build-labels, audit.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -17,15 +17,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
-from beam_jobs.contracts import settings
+from beam_jobs.earth_engine_commands import COMMANDS
 from beam_jobs.errors import DataError
+from beam_jobs.terminal import CONSOLE, load_config, progress
 
-_CONSOLE = Console(stderr=True)
 _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 
 
@@ -51,8 +49,8 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
     """
     from beam_jobs.simulate import simulate
 
-    config = _config(SimulateConfig, config_path, overrides)
-    with _progress("scenes") as update:
+    config = load_config(SimulateConfig, config_path, overrides)
+    with progress("scenes") as update:
         catalog = simulate(config, output, update)
     click.echo(catalog)
 
@@ -175,8 +173,8 @@ def _build(
 ) -> None:
     from beam_jobs.contracts import manifest
 
-    config = _config(BuildConfig, config_path, overrides)
-    with _progress("scene pairs") as update:
+    config = load_config(BuildConfig, config_path, overrides)
+    with progress("scene pairs") as update:
         version_dir = job(config, catalogs, output, span, version, update)
     found = manifest.read(version_dir)
     table = Table(title=f"{found.kind}: {version_dir}")
@@ -187,30 +185,12 @@ def _build(
     table.add_section()
     for reason, count in found.num_rejected.items():
         table.add_row(f"not used: {reason}", str(count))
-    _CONSOLE.print(table)
+    CONSOLE.print(table)
     click.echo(version_dir)
 
 
-def _config(cls: type[Any], path: str | None, overrides: tuple[str, ...]) -> Any:
-    if path is not None:
-        return settings.load_yaml(cls, path, overrides)
-    return settings.from_dict(cls, settings.apply_overrides({}, overrides))
-
-
-class _progress:  # noqa: N801 - reads as a verb where it is used
-    """A progress bar whose `update(done, total)` a job calls."""
-
-    def __init__(self, unit: str) -> None:
-        columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=_CONSOLE)
-        self._task = self._progress.add_task(unit, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def run(arguments: list[str]) -> int:

@@ -105,7 +105,8 @@ class ExportConfig:
         file_format: GEO_TIFF, or TFRECORD with a mixer.
         max_tasks: tasks in Earth Engine's queue at once. Default below the 3,000 that a queue takes.
             Source: https://developers.google.com/earth-engine/guides/usage.
-        poll_s: seconds between two looks at all running tasks.
+        max_attempts: times that a task is started before its place is rejected.
+        poll_s: seconds between two looks at the running tasks.
         local_dir: where the bucket is mounted or copied to; "" = the catalog names gs:// files.
     """
 
@@ -113,14 +114,17 @@ class ExportConfig:
     prefix: str = "terrapair"
     file_format: Literal["GEO_TIFF", "TFRECORD"] = "GEO_TIFF"
     max_tasks: int = 2500
+    max_attempts: int = 3
     poll_s: float = 30.0
     local_dir: str = ""
 
     def __post_init__(self) -> None:
         if self.bucket.startswith("gs://") or "/" in self.bucket:
             raise ValueError(f"bucket must be a name without gs://, got {self.bucket!r}")
-        if not 1 <= self.max_tasks <= 3000:
-            raise ValueError(f"max_tasks must be within 1-3000, got {self.max_tasks}")
+        if not 2 <= self.max_tasks <= 3000:
+            raise ValueError(f"max_tasks must be within 2-3000 (a pair takes two), got {self.max_tasks}")
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, got {self.max_attempts}")
         if not self.poll_s > 0:
             raise ValueError(f"poll_s must be above 0, got {self.poll_s}")
 

@@ -9,6 +9,7 @@ quota that nobody else may use (`quota.py`); what it did is in the ledger, so a 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ from beam_jobs.collecting import Pair
 from beam_jobs.contracts import settings
 from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine.connection import Connection
-from beam_jobs.earth_engine.requests import check_limits
+from beam_jobs.earth_engine.listing import Acquisition
+from beam_jobs.earth_engine.requests import PixelRequest, check_limits
 from beam_jobs.earth_engine_config import CollectConfig, FetchConfig
 from beam_jobs.errors import DataError
 from beam_jobs.fetch_slice import SliceTask, run_slice
@@ -106,7 +108,7 @@ def fetch_units(
         profiled: also ask what each pixel request cost.
     """
     num_units = sum(1 for _ in islice(collecting.units(read_places(places)), max_units))
-    _check_requests(config.collect, places)
+    example_requests(config.collect, places)
     # Here too, so that missing credentials are said before workers start.
     ee_connection.connect(connection)
     before = ledger.read_state(folder.ledger_dir)
@@ -141,6 +143,27 @@ def fetch_units(
     )
 
 
+def example_requests(config: CollectConfig, places: Path) -> dict[str, PixelRequest]:
+    """The pixel requests of the first unit; those of all others are as large.
+
+    Raises:
+        EarthEngineError: reason too_large; Earth Engine would refuse them.
+    """
+    unit = next(collecting.units(read_places(places)))
+    unknown = Acquisition(
+        image_id="each pixel request",
+        sensor="s1",
+        acquired_at=0,
+        orbit_state="unknown",
+        relative_orbit=-1,
+        cloud_fraction=math.nan,
+    )
+    requests = collecting.pixel_requests(Pair(s1=unknown, s2=unknown), collecting.grid_of(unit, config), config)
+    for request in requests.values():
+        check_limits(request)
+    return requests
+
+
 def _run(tasks: list[SliceTask]) -> None:
     options = PipelineOptions(runner.local_arguments(len(tasks)))
     with beam.Pipeline(options=options) as pipeline:
@@ -152,27 +175,11 @@ def _run(tasks: list[SliceTask]) -> None:
         )
 
 
-def _check_requests(config: CollectConfig, places: Path) -> None:
-    """Refuses requests that Earth Engine would refuse, before any is sent; all places ask for as much."""
-    unit = next(collecting.units(read_places(places)))
-    nowhere = collecting.Acquisition(
-        image_id="", sensor="s1", acquired_at=0, orbit_state="unknown", relative_orbit=-1, cloud_fraction=0.0
-    )
-    pair = Pair(s1=nowhere, s2=nowhere)
-    for request in collecting.pixel_requests(pair, collecting.grid_of(unit, config), config).values():
-        check_limits(request)
-
-
 def _items(folder: JobFolder, config: CollectConfig) -> Iterator[pystac.Item]:
     """Items of all pairs, by unit, whatever the order in which they came."""
     for entry in ledger.done_entries(folder.ledger_dir):
         unit, pair = collecting.unit_of(entry), Pair.from_dict(entry)
-        assets = {name: patch_files.path_of(folder.path / unit.stem, name) for name in ("s1", "s2", "cloud", "label")}
-        hrefs = {name: f"./{path.relative_to(folder.path)}" for name, path in assets.items() if path.exists()}
-        yield collecting.stac_item(pair.s1, unit, config, {"data": hrefs["s1"]})
-        names = {"data": "s2", "cloud_mask": "cloud", "label": "label"}
-        of_s2 = {asset: hrefs[name] for asset, name in names.items() if name in hrefs}
-        yield collecting.stac_item(pair.s2, unit, config, of_s2, entry.get("cloud_fraction"))
+        yield from patch_files.stac_items(unit, pair, folder.path, config, entry.get("cloud_fraction"))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from beam_jobs.collecting import Pair, Unit
 from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine import listing, pixels
 from beam_jobs.earth_engine.connection import Connection
-from beam_jobs.earth_engine.errors import EarthEngineError, Reason
+from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import PixelRequest
 from beam_jobs.earth_engine_config import FetchConfig
 from beam_jobs.errors import DataError
@@ -29,8 +29,6 @@ from beam_jobs.ledger import LedgerState, LedgerWriter, read_state
 from beam_jobs.places import read_places
 
 T = TypeVar("T")
-STOPPING: frozenset[Reason] = frozenset({"quota_exhausted", "no_credentials"})
-"""Reasons that hold for every further request: the job stops, and nothing is rejected for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ class _Fetcher:
         except _StoppedError:
             return
         except EarthEngineError as error:
-            if error.reason in STOPPING:
+            if error.reason in quota.STOPPING:
                 self._task.folder.stop(str(error))
                 return
             self._reject(unit, error)

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,8 +36,9 @@ class LedgerWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # A fresh name each: after a crash nobody goes on behind a line that was cut short.
-        self._path = folder / f"{uuid.uuid4().hex}.ndjson"
+        # A fresh name each: after a crash nobody goes on behind a line that was cut short. The time makes files sort as
+        # runs followed each other, since a later task replaces an earlier one of the same unit.
+        self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def add(self, unit: str, event: Event, **details: Any) -> None:

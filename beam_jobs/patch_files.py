@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pystac
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
+from beam_jobs import collecting
+from beam_jobs.collecting import Pair, Unit
 from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.earth_engine.errors import EarthEngineError
@@ -126,6 +129,20 @@ def cloud_fraction_on_disk(stem: Path) -> float | None:
 def path_of(stem: Path, name: str) -> Path:
     """File of a unit: name is s1, s2, cloud or label."""
     return stem.with_name(f"{stem.name}_{name}.tif")
+
+
+def stac_items(
+    unit: Unit, pair: Pair, folder: Path, config: CollectConfig, cloud_fraction: float | None
+) -> list[pystac.Item]:
+    """The two items of a unit whose files lie in the folder; hrefs are relative to it."""
+    found = {name: path_of(folder / unit.stem, name) for name in ("s1", "s2", "cloud", "label")}
+    hrefs = {name: f"./{path.relative_to(folder)}" for name, path in found.items() if path.exists()}
+    names = {"data": "s2", "cloud_mask": "cloud", "label": "label"}
+    of_s2 = {asset: hrefs[name] for asset, name in names.items() if name in hrefs}
+    return [
+        collecting.stac_item(pair.s1, unit, config, {"data": hrefs["s1"]}),
+        collecting.stac_item(pair.s2, unit, config, of_s2, cloud_fraction),
+    ]
 
 
 def _check_valid(fraction: float, sensor: str, reason: str, config: CollectConfig) -> None:

@@ -18,12 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from beam_jobs.earth_engine.errors import EarthEngineError
+from beam_jobs.earth_engine.errors import EarthEngineError, Reason
 from beam_jobs.earth_engine_config import QuotaConfig
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
+
+STOPPING: frozenset[Reason] = frozenset({"quota_exhausted", "no_credentials"})
+"""Reasons that hold for every further request: the job stops, and nothing is rejected for them."""
 
 
 class Limiter:

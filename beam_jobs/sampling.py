@@ -20,7 +20,7 @@ from beam_jobs.places import Place, Window, make_windows, place_id, read_places
 from beam_jobs.sample_config import SampleConfig
 from beam_jobs.spacing import EARTH_RADIUS_KM, Spacing, distance_km, unit_vectors
 
-_BATCH = 1 << 16
+_BATCH = 1 << 14
 """Points drawn at once; fixed, so that a larger sample begins with the smaller one."""
 _MAX_EMPTY_BATCHES = 4
 """Batches in a row of which nothing fits, after which the Earth counts as full."""
@@ -120,9 +120,10 @@ def _fill(
     while done < wanted:
         lon, lat, strata = draw()
         lon, lat = np.round(lon, 5), np.round(lat, 5)
-        points = unit_vectors(lon, lat)
+        vectors = unit_vectors(lon, lat)
+        points = vectors.tolist()
         done_before = done
-        for index, cube in enumerate(spacing.cubes(points)):
+        for index, cube in enumerate(spacing.cubes(vectors)):
             within = config.min_lat <= lat[index] <= config.max_lat
             if within and spacing.nearest_conflict(points[index], cube) is None:
                 spacing.add(points[index], cube)
@@ -182,9 +183,9 @@ def _listed(config: SampleConfig) -> Iterator[Place]:
             raise DataError(
                 f"{config.path}: {place.place_id} at lat {place.lat:g} is not between {limits}", "bad_place"
             )
-        points = unit_vectors([place.lon], [place.lat])
-        (cube,) = spacing.cubes(points)
-        conflict = spacing.nearest_conflict(points[0], cube)
+        vectors = unit_vectors([place.lon], [place.lat])
+        (point,), (cube,) = vectors.tolist(), spacing.cubes(vectors)
+        conflict = spacing.nearest_conflict(point, cube)
         if conflict is not None:
             other = earlier[conflict]
             gap = distance_km(place.lon, place.lat, other.lon, other.lat)
@@ -193,7 +194,7 @@ def _listed(config: SampleConfig) -> Iterator[Place]:
                 f"min_distance_km is {config.min_distance_km:g}",
                 "duplicate_place",
             )
-        spacing.add(points[0], cube)
+        spacing.add(point, cube)
         earlier.append(place)
         yield place if place.windows else replace(place, windows=windows)
 

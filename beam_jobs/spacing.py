@@ -6,6 +6,8 @@ Input: unit vectors, one after the other. Output: which earlier point is too nea
 from __future__ import annotations
 
 import math
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -43,35 +45,32 @@ class Spacing:
         steps = [(i * self._per_axis + j) * self._per_axis + k for i, j, k in _NEIGHBOURS]
         self._steps = sorted(steps, key=abs)
         self._cubes: dict[int, list[int] | int] = {}
-        self._points = np.empty((1024, 3))
-        self._num_points = 0
+        self._points = array("d")
 
     def cubes(self, points: npt.NDArray[np.float64]) -> list[int]:
         """The cube of each unit vector of [N, 3]."""
         i, j, k = (np.floor((points + 1.0) / self._cell).astype(np.int64) + 1).T
         return ((i * self._per_axis + j) * self._per_axis + k).tolist()
 
-    def nearest_conflict(self, point: npt.NDArray[np.float64], cube: int) -> int | None:
+    def nearest_conflict(self, point: Sequence[float], cube: int) -> int | None:
         """Number of a point (in the order they were added) nearer than the least distance; None when there is none."""
+        x, y, z = point
         for step in self._steps:
             found = self._cubes.get(cube + step)
             if found is None:
                 continue
             for number in (found,) if isinstance(found, int) else found:
-                gap = self._points[number] - point
-                squared = float(gap @ gap)
+                x0, y0, z0 = self._points[3 * number : 3 * number + 3]
+                squared = (x - x0) ** 2 + (y - y0) ** 2 + (z - z0) ** 2
                 # At distance 0 only the very same point is in the way.
                 if squared < self._chord * self._chord or squared == 0.0:
                     return number
         return None
 
-    def add(self, point: npt.NDArray[np.float64], cube: int) -> None:
+    def add(self, point: Sequence[float], cube: int) -> None:
         """Takes the point in."""
-        number = self._num_points
-        if number == len(self._points):
-            self._points = np.concatenate([self._points, np.empty_like(self._points)])
-        self._points[number] = point
-        self._num_points += 1
+        number = len(self._points) // 3
+        self._points.extend(point)
         held = self._cubes.get(cube)
         if held is None:
             # Nearly every cube holds one point: a bare number is much smaller than a list.
