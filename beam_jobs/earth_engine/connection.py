@@ -14,10 +14,9 @@ from typing import Literal
 
 import google.auth.exceptions
 from google.oauth2.credentials import Credentials
-from googleapiclient.errors import HttpError
 
 from beam_jobs.earth_engine import errors
-from beam_jobs.earth_engine.client import ee
+from beam_jobs.earth_engine.client import HttpError, ee
 
 HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
 STANDARD_URL = "https://earthengine.googleapis.com"

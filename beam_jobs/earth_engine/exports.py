@@ -14,12 +14,11 @@ from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
 from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.connection import translated
 from beam_jobs.earth_engine.images import request_image
-from beam_jobs.earth_engine.requests import PixelRequest
+from beam_jobs.earth_engine.requests import PixelRequest, pixel_grid
 
 FileFormat = Literal["GEO_TIFF", "TFRECORD"]
 State = Literal["PENDING", "RUNNING", "CANCELLING", "SUCCEEDED", "CANCELLED", "FAILED"]
 FINAL_STATES: frozenset[State] = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
-_FORMAT_NAMES: dict[FileFormat, str] = {"GEO_TIFF": "GeoTIFF", "TFRECORD": "TFRecord"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +48,10 @@ class TaskState:
 def start_export(
     request: PixelRequest, bucket: str, prefix: str, file_format: FileFormat, patch_size_px: int | None = None
 ) -> str:
-    """Starts Export.image.toCloudStorage and returns the task's id. Not bound by the limits of a pixel request.
+    """Starts an export of an image to Cloud Storage and returns the task's id. Not bound by the limits of a pixel request.
 
     Args:
-        request: what to export; `prefix` + `.tif`, or `.tfrecord.gz` and `mixer.json`, is where it lies. Earth Engine
+        request: what to export; it lies at `prefix` + `.tif`, or `-00000.tfrecord.gz` and `-mixer.json`. Earth Engine
             splits large GeoTIFFs and then adds -<row>-<column> of the first pixel to each name.
         bucket: name without gs://.
         prefix: path in the bucket, without extension.
@@ -62,26 +61,23 @@ def start_export(
     Raises:
         EarthEngineError: see `errors.Reason`.
     """
+    options: dict[str, Any]
     if file_format == "TFRECORD":
-        width, height = (patch_size_px or request.width), (patch_size_px or request.height)
-        options: dict[str, Any] = {"patchDimensions": [width, height], "compressed": True}
+        size = {"width": patch_size_px or request.width, "height": patch_size_px or request.height}
+        options = {"fileFormat": "TF_RECORD_IMAGE", "tfRecordOptions": {"tileDimensions": size, "compress": True}}
     else:
-        options = {"noData": S1_NODATA if request.sensor == "s1" else S2_NODATA}
+        nodata = S1_NODATA if request.sensor == "s1" else S2_NODATA
+        options = {"fileFormat": "GEO_TIFF", "geoTiffOptions": {"noData": {"floatValue": nodata}}}
+    body = {
+        "description": re.sub(r"[^\w.,:;-]", "_", prefix)[-100:],
+        "fileExportOptions": {**options, "cloudStorageDestination": {"bucket": bucket, "filenamePrefix": prefix}},
+        "maxPixels": {"value": str(request.height * request.width)},
+        # ee.batch.Export would reproject and clip instead, and so decide the pixels by what it makes of a region.
+        "grid": pixel_grid(request.grid),
+    }
     with translated(f"export of {request.image_id}"):
-        task = ee.batch.Export.image.toCloudStorage(
-            image=request_image(request),
-            description=re.sub(r"[^\w.,:;-]", "_", prefix)[-100:],
-            bucket=bucket,
-            fileNamePrefix=prefix,
-            crs=request.crs,
-            crsTransform=list(request.transform),
-            dimensions=f"{request.width}x{request.height}",
-            maxPixels=request.width * request.height,
-            fileFormat=_FORMAT_NAMES[file_format],
-            formatOptions=options,
-        )
-        task.start()
-    return str(task.operation_name)
+        operation = ee.data.exportImage(ee.data.newTaskId()[0], {"expression": request_image(request), **body})
+    return str(operation["name"])
 
 
 def get_task(task_id: str) -> TaskState:

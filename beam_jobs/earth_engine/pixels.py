@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
@@ -17,7 +16,7 @@ from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.connection import translated
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.images import overview_image, request_image
-from beam_jobs.earth_engine.requests import PixelRequest, check_limits
+from beam_jobs.earth_engine.requests import PixelRequest, check_limits, pixel_grid
 from beam_jobs.grids import LONLAT, Grid
 
 
@@ -87,17 +86,7 @@ def fetch_overview(pixel_size_degrees: float) -> bytes:
 
 
 def _compute(image: ee.Image, grid: Grid) -> bytes:
-    return ee.data.computePixels({"expression": image, "fileFormat": "GEO_TIFF", "grid": _pixel_grid(grid)})
-
-
-def _pixel_grid(grid: Grid) -> dict[str, Any]:
-    """The grid in Earth Engine's words: https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid."""
-    names = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
-    return {
-        "crsCode": grid.crs,
-        "affineTransform": dict(zip(names, grid.transform, strict=True)),
-        "dimensions": {"width": grid.width, "height": grid.height},
-    }
+    return ee.data.computePixels({"expression": image, "fileFormat": "GEO_TIFF", "grid": pixel_grid(grid)})
 
 
 def _check_whole(data: bytes, what: str, grid: Grid, num_bands: int, dtype: str) -> None:

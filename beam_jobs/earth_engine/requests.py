@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.settings import canonical_json
@@ -105,3 +105,13 @@ def check_limits(request: PixelRequest) -> None:
     else:
         return
     raise EarthEngineError(f"{request.image_id}: one pixel request holds {broken}", "too_large")
+
+
+def pixel_grid(grid: Grid) -> dict[str, Any]:
+    """The grid in Earth Engine's words: https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid."""
+    names = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
+    return {
+        "crsCode": grid.crs,
+        "affineTransform": dict(zip(names, grid.transform, strict=True)),
+        "dimensions": {"width": grid.width, "height": grid.height},
+    }
