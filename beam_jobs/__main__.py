@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, sample, plan, fetch, export, build-pairs, build-labels, audit.
+"""`python -m beam_jobs <job>`: simulate, catalog, sample, plan, fetch, export, build-pairs, build-labels, audit, emulate-ee.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -160,6 +160,47 @@ def audit_command(
     click.echo(
         f"{report.num_pair_patches} train patches, {report.num_label_patches} labelled eval and test: no overlap"
     )
+
+
+@main.command("emulate-ee")
+@click.option("--scenes", type=click.Path(path_type=Path), help="Folder of simulated scenes; without it they are made.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for scenes, buckets and log.")
+@click.option("--port", type=int, default=0, show_default=True, help="Port on 127.0.0.1; 0 takes any free one.")
+@click.option("--log", type=click.Path(path_type=Path), help="NDJSON of all requests. [OUTPUT/requests.ndjson]")
+@click.option(
+    "--config", "config_path", type=click.Path(), help="YAML file with settings of world, faults and exports."
+)
+@click.option("--set", "overrides", multiple=True, help="Override one setting, as in --set faults.server_error=0.2.")
+def emulate_ee_command(
+    scenes: Path | None,
+    output: Path,
+    port: int,
+    log: Path | None,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Serve simulated scenes as Earth Engine would, on this machine, until Ctrl-C.
+
+    Export the printed variables in another shell, and every job there talks to this server instead of Google's.
+
+    \b
+    Example:
+      python -m beam_jobs emulate-ee --output runs/ee --set simulate.num_places=4 --set faults.too_many_requests=0.2
+    """
+    from beam_jobs.emulator import server
+    from beam_jobs.emulator.config import EmulatorConfig
+    from beam_jobs.simulate import simulate
+
+    config = _config(EmulatorConfig, config_path, overrides)
+    if scenes is None:
+        scenes = output / "scenes"
+        with _progress("scenes") as update:
+            simulate(config.simulate, scenes, update)
+    with server.running(scenes, output, config, port, log) as running:
+        for name, value in running.environment.items():
+            click.echo(f"export {name}={value}")
+        _CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
+        server.wait_for_interrupt()
 
 
 def _build(

@@ -16,7 +16,7 @@ import google.auth.exceptions
 from google.oauth2.credentials import Credentials
 
 from beam_jobs.earth_engine import errors
-from beam_jobs.earth_engine.client import HttpError, ee
+from beam_jobs.earth_engine.client import ee
 
 HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
 STANDARD_URL = "https://earthengine.googleapis.com"
@@ -108,14 +108,12 @@ def translated(what: str) -> Iterator[None]:
         yield
     except ee.EEException as error:
         # The client raises its own exception while it handles the HTTP one, which alone knows the status.
-        cause = error.__context__
-        if isinstance(cause, HttpError):
-            raise errors.from_status(what, int(cause.resp.status), _one_line(error)) from error
+        response = getattr(error.__context__, "resp", None)
+        if response is not None:
+            raise errors.from_status(what, int(response.status), _one_line(error)) from error
         if "authenticate" in str(error) or "no project found" in str(error):
             raise errors.no_credentials("Earth Engine has no credentials on this machine") from error
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
-    except HttpError as error:
-        raise errors.from_status(what, int(error.resp.status), _one_line(error)) from error
     except google.auth.exceptions.TransportError as error:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
     except google.auth.exceptions.GoogleAuthError as error:

@@ -127,7 +127,7 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
 def _add(collection: dict[str, Image], image: Image) -> str:
     index = image.properties["system:index"]
     if index in collection:
-        raise RequestError(500, f"Two simulated scenes have the index {index}.")
+        raise DataError(f"two simulated scenes have the Earth Engine index {index}; choose another seed", "duplicate")
     collection[index] = image
     return index
 

@@ -7,6 +7,7 @@ Input: a folder of simulated scenes. Output: a URL that the real Earth Engine cl
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.emulator.archive import open_archive
+from beam_jobs.emulator.config import EmulatorConfig
 from beam_jobs.emulator.errors import RequestError
-from beam_jobs.emulator.faults import FaultsConfig
-from beam_jobs.emulator.service import EmulatorConfig, Request, Response, Service
+from beam_jobs.emulator.service import Request, Response, Service
 
 HOST = "127.0.0.1"
 PROJECT = "terrapair-emulator"
@@ -59,7 +60,6 @@ class Running:
 def running(
     scenes_dir: str | Path,
     work_dir: str | Path,
-    faults: FaultsConfig | None = None,
     config: EmulatorConfig | None = None,
     port: int = 0,
     log_path: str | Path | None = None,
@@ -69,8 +69,7 @@ def running(
     Args:
         scenes_dir: the simulator's output.
         work_dir: for the buckets, and for the request log unless `log_path` says otherwise.
-        faults: what goes wrong; nothing by default.
-        config: times and sizes of exports.
+        config: faults, and times and sizes of exports.
         port: 0 = any free one.
         log_path: file that the request log is appended to.
 
@@ -81,7 +80,7 @@ def running(
     log_path = Path(log_path) if log_path else Path(work_dir) / LOG_NAME
     buckets_dir = Path(work_dir) / BUCKETS_DIR_NAME
     archive = open_archive(scenes_dir)
-    service = Service(archive, faults or FaultsConfig(), config or EmulatorConfig(), buckets_dir, log_path)
+    service = Service(archive, config or EmulatorConfig(), buckets_dir, log_path)
     server = ThreadingHTTPServer((HOST, port), _handler(service))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -93,6 +92,15 @@ def running(
         server.shutdown()
         server.server_close()
         thread.join()
+        service.close()
+
+
+def wait_for_interrupt() -> None:
+    """Returns at Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
 
 
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:

@@ -18,6 +18,7 @@ from typing import Any
 from beam_jobs.contracts import settings
 from beam_jobs.emulator import algorithms, costs, discovery, rasters
 from beam_jobs.emulator.archive import Archive, MaskedArchive
+from beam_jobs.emulator.config import EmulatorConfig
 from beam_jobs.emulator.elements import to_json
 from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.expressions import evaluate, loaded_images
@@ -30,21 +31,6 @@ FAULTS_PATH = "/emulator/faults"
 MAX_BYTES, MAX_SIDE_PX, MAX_BANDS = 50_331_648, 32_768, 1_024
 _PROFILING_HEADER = "X-Earth-Engine-Computation-Profiling"
 _PROFILE_HEADER = "X-Earth-Engine-Computation-Profile"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmulatorConfig:
-    """How the server behaves apart from faults.
-
-    Attributes:
-        pending_s: seconds that an export waits.
-        running_s: seconds that an export runs.
-        max_file_side_px: longest side of an exported GeoTIFF; larger exports are split.
-    """
-
-    pending_s: float = 0.5
-    running_s: float = 1.0
-    max_file_side_px: int = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +62,7 @@ def _json(value: Any, status: int = 200) -> Response:
 class Service:
     """The emulator without its socket."""
 
-    def __init__(
-        self, archive: Archive, faults: FaultsConfig, config: EmulatorConfig, buckets_dir: Path, log_path: Path
-    ) -> None:
+    def __init__(self, archive: Archive, config: EmulatorConfig, buckets_dir: Path, log_path: Path) -> None:
         self._archive = archive
         self._masked = MaskedArchive(images=archive.images, collections=archive.collections)
         self._config = config
@@ -86,7 +70,7 @@ class Service:
         self._buckets_dir = buckets_dir
         self._log_path = log_path
         self._lock = Lock()
-        self.set_faults(faults)
+        self.set_faults(config.faults)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         # (method, pattern of the path, name in the log, handler); the groups of the pattern go to the handler.
         self._routes: tuple[tuple[str, str, str, Callable[..., Response]], ...] = (
@@ -108,6 +92,10 @@ class Service:
         """Faults from now on; counts of requests begin anew."""
         with self._lock:
             self._faults, self._traffic = faults, Traffic()
+
+    def close(self) -> None:
+        """Ends the exports that still wait."""
+        self._tasks.close()
 
     def handle(self, request: Request) -> Response:
         """The answer to a request, whatever it is."""

@@ -11,7 +11,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Lock
@@ -41,21 +42,26 @@ class _Task:
     eecu_seconds: float = 0.0
     error: str = ""
 
+    def move_to(self, state: str) -> bool:
+        """Changes the state unless it is final; whether it did."""
+        if self.state in FINAL_STATES:
+            return False
+        self.state, self.updated_at = state, time.time()
+        return True
 
-@dataclass
+
 class Tasks:
-    """All exports of a server. A task moves on when someone looks at it, by the time that has passed.
+    """All exports of a server, of which two run at a time, as Earth Engine usually runs them.
 
-    Attributes:
-        pending_s: seconds until a task runs.
-        running_s: seconds that it runs; then its files are there.
+    A task waits `pending_s` seconds, then runs `running_s` seconds at least.
     """
 
-    pending_s: float
-    running_s: float
-    _tasks: dict[str, _Task] = field(default_factory=dict)
-    _names: dict[str, str] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    def __init__(self, pending_s: float, running_s: float) -> None:
+        self._pending_s, self._running_s = pending_s, running_s
+        self._tasks: dict[str, _Task] = {}
+        self._names: dict[str, str] = {}
+        self._lock = Lock()
+        self._workers = ThreadPoolExecutor(max_workers=2)
 
     def start(self, project: str, body: Mapping[str, Any], export: Callable[[], tuple[str, float]]) -> dict[str, Any]:
         """Adds a task and returns its operation; a requestId that came before returns the task of then.
@@ -69,11 +75,10 @@ class Tasks:
             request_id = body.get("requestId") or uuid.uuid4().hex
             if request_id not in self._names:
                 name = f"{project}/operations/{uuid.uuid4().hex[:24].upper()}"
-                self._names[request_id] = name
-                self._tasks[name] = _Task(
-                    name=name, description=body.get("description", ""), export=export, created_at=time.time()
-                )
-            return self._operation(self._tasks[self._names[request_id]])
+                task = _Task(name=name, description=body.get("description", ""), export=export, created_at=time.time())
+                self._names[request_id], self._tasks[name] = name, task
+                self._workers.submit(self._run, task)
+            return _operation(self._tasks[self._names[request_id]])
 
     def get(self, name: str) -> dict[str, Any]:
         """The operation of that name.
@@ -82,63 +87,71 @@ class Tasks:
             RequestError: 404, there is none.
         """
         with self._lock:
-            return self._operation(self._task(name))
+            return _operation(self._task(name))
 
     def list(self, project: str) -> dict[str, Any]:
         """All operations of a project, the newest first."""
         with self._lock:
             found = [task for name, task in self._tasks.items() if name.startswith(f"{project}/")]
-            return {"operations": [self._operation(task) for task in reversed(found)]}
+            return {"operations": [_operation(task) for task in reversed(found)]}
 
     def cancel(self, name: str) -> dict[str, Any]:
         """Cancels a task that is not final."""
         with self._lock:
-            task = self._task(name)
-            self._move_on(task)
-            if task.state not in FINAL_STATES:
-                task.state, task.updated_at = "CANCELLED", time.time()
+            self._task(name).move_to("CANCELLED")
             return {}
+
+    def close(self) -> None:
+        """Ends the workers; what still waits never runs."""
+        self._workers.shutdown(cancel_futures=True)
 
     def _task(self, name: str) -> _Task:
         if name not in self._tasks:
             raise RequestError(404, f"Operation '{name}' not found.")
         return self._tasks[name]
 
-    def _move_on(self, task: _Task) -> None:
-        age = time.time() - task.created_at
-        if task.state in FINAL_STATES or age < self.pending_s:
-            return
-        task.updated_at = time.time()
-        if age < self.pending_s + self.running_s:
-            task.state = "RUNNING"
-            return
+    def _run(self, task: _Task) -> None:
+        time.sleep(self._pending_s)
+        with self._lock:
+            if not task.move_to("RUNNING"):
+                return
+        started_at = time.monotonic()
+        task.error = "Internal error of the emulator; its log tells more."
         try:
             task.destination, task.eecu_seconds = task.export()
-            task.state = "SUCCEEDED"
+            task.error = ""
         except RequestError as error:
-            task.state, task.error = "FAILED", str(error)
+            task.error = str(error)
+        finally:
+            time.sleep(max(0.0, self._running_s - (time.monotonic() - started_at)))
+            with self._lock:
+                task.move_to("FAILED" if task.error else "SUCCEEDED")
 
-    def _operation(self, task: _Task) -> dict[str, Any]:
-        self._move_on(task)
-        metadata: dict[str, Any] = {
-            "@type": "type.googleapis.com/google.earthengine.v1.OperationMetadata",
-            "state": task.state,
-            "description": task.description,
-            "type": "EXPORT_IMAGE",
-            "attempt": 1,
-            "progress": 1 if task.state == "SUCCEEDED" else 0,
-            "createTime": _timestamp(task.created_at),
-            "updateTime": _timestamp(task.updated_at or task.created_at),
-        }
-        operation: dict[str, Any] = {"name": task.name, "metadata": metadata}
-        if task.state in FINAL_STATES:
-            operation["done"] = True
-        if task.state == "SUCCEEDED":
-            metadata |= {"destinationUris": [task.destination], "batchEecuUsageSeconds": task.eecu_seconds}
-            operation["response"] = {"@type": "type.googleapis.com/google.earthengine.v1.ExportImageResponse"}
-        if task.state == "FAILED":
-            operation["error"] = {"code": 3, "message": task.error}
-        return operation
+
+def _operation(task: _Task) -> dict[str, Any]:
+    """The task in JSON.
+
+    Source: https://developers.google.com/earth-engine/reference/rest/v1/projects.operations#Operation
+    """
+    metadata: dict[str, Any] = {
+        "@type": "type.googleapis.com/google.earthengine.v1.OperationMetadata",
+        "state": task.state,
+        "description": task.description,
+        "type": "EXPORT_IMAGE",
+        "attempt": 1,
+        "progress": 1 if task.state == "SUCCEEDED" else 0,
+        "createTime": _timestamp(task.created_at),
+        "updateTime": _timestamp(task.updated_at or task.created_at),
+    }
+    operation: dict[str, Any] = {"name": task.name, "metadata": metadata}
+    if task.state in FINAL_STATES:
+        operation["done"] = True
+    if task.state == "SUCCEEDED":
+        metadata |= {"destinationUris": [task.destination], "batchEecuUsageSeconds": task.eecu_seconds}
+        operation["response"] = {"@type": "type.googleapis.com/google.earthengine.v1.ExportImageResponse"}
+    if task.state == "FAILED":
+        operation["error"] = {"code": 3, "message": task.error}
+    return operation
 
 
 def write_export(
