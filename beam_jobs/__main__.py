@@ -191,15 +191,15 @@ def emulate_ee_command(
     from beam_jobs.emulator.config import EmulatorConfig
     from beam_jobs.simulate import simulate
 
-    config = _config(EmulatorConfig, config_path, overrides)
+    config = load_config(EmulatorConfig, config_path, overrides)
     if scenes is None:
         scenes = output / "scenes"
-        with _progress("scenes") as update:
+        with progress("scenes") as update:
             simulate(config.simulate, scenes, update)
     with server.running(scenes, output, config, port, log) as running:
         for name, value in running.environment.items():
             click.echo(f"export {name}={value}")
-        _CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
+        CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
         server.wait_for_interrupt()
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from beam_jobs import catalogs, collecting, exported_files, job_folder, ledger, quota
+from beam_jobs import collecting, exported_files, job_folder, ledger, quota
 from beam_jobs.collecting import Pair, Unit
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
@@ -27,7 +27,7 @@ from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.exports import TaskState
 from beam_jobs.earth_engine_config import FetchConfig
 from beam_jobs.errors import DataError
-from beam_jobs.fetch import FetchSummary, OnProgress
+from beam_jobs.fetch import CATALOG_NAME, FetchSummary, OnProgress
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.ledger import LedgerState, LedgerWriter
 from beam_jobs.places import read_places
@@ -76,6 +76,8 @@ def export(
         DataError: no bucket, the places break a rule, the folder is another job's, Earth Engine stopped answering, no pair
             came, or exported files are not in `export.local_dir` yet.
     """
+    from beam_jobs import catalogs
+
     if not config.export.bucket:
         raise DataError("export needs a bucket: --set export.bucket=<name>", "no_bucket")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
@@ -92,7 +94,7 @@ def export(
         finally:
             ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
         state = ledger.read_state(folder.ledger_dir)
-        catalog = folder.path / catalogs.CATALOG_NAME
+        catalog = folder.path / CATALOG_NAME
         catalogs.write_items(exported_files.items(folder, config, state.num_rejected), catalog)
         return FetchSummary(
             num_units=num_units,

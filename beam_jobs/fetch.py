@@ -22,7 +22,7 @@ import apache_beam as beam
 import pystac
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, collecting, job_folder, ledger, patch_files, quota, runner
+from beam_jobs import collecting, job_folder, ledger, patch_files, quota, runner
 from beam_jobs.collecting import Pair
 from beam_jobs.contracts import settings
 from beam_jobs.earth_engine import connection as ee_connection
@@ -36,6 +36,7 @@ from beam_jobs.job_folder import JobFolder
 from beam_jobs.places import read_places
 
 OnProgress = Callable[[int, int], None]
+CATALOG_NAME = "items.ndjson"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,9 @@ def fetch(
         DataError: the places break a rule, the folder is another job's, Earth Engine stopped answering (reason
             quota_exhausted, no_credentials or stopped), or no pair came.
     """
+    # Brings TensorFlow with it, which no worker needs.
+    from beam_jobs import catalogs
+
     with job_folder.hold(output_dir, settings.canonical_json(config.collect)) as folder:
         summary = fetch_units(config, connection, places, folder, retry_rejected, on_progress)
         catalogs.write_items(_items(folder, config.collect), summary.catalog)
@@ -139,7 +143,7 @@ def fetch_units(
         state=state,
         num_requests=state.num_requests - before.num_requests,
         seconds=time.monotonic() - begun,
-        catalog=folder.path / catalogs.CATALOG_NAME,
+        catalog=folder.path / CATALOG_NAME,
     )
 
 
