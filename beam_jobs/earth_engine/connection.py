@@ -5,6 +5,7 @@ Input: project, URL and token. Output: an initialized `ee` client in this proces
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from beam_jobs.earth_engine.client import ee
 
 HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
 STANDARD_URL = "https://earthengine.googleapis.com"
-_CONNECT_RETRIES = 2
+_CONNECT_RETRIES = 1
 _LOCK = threading.Lock()
 
 
@@ -80,7 +81,14 @@ def connect(connection: Connection) -> None:
             when the server does not answer.
     """
     with _LOCK, translated(f"connecting to {connection.server}"):
-        _initialize(connection)
+        is_connected = False
+        try:
+            _initialize(connection)
+            is_connected = True
+        finally:
+            if not is_connected:
+                # The attempt has already undone the connection before it, which must not pass for the current one.
+                _initialize.cache_clear()
 
 
 # The client is one a process, so one connection is remembered; a failed attempt is not.
@@ -114,6 +122,9 @@ def translated(what: str) -> Iterator[None]:
         if "authenticate" in str(error) or "no project found" in str(error):
             raise errors.no_credentials("Earth Engine has no credentials on this machine") from error
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        # The client does not notice when a body ends early; its parser does.
+        raise errors.EarthEngineError(f"{what}: the answer is not whole: {_one_line(error)}", "truncated") from error
     except google.auth.exceptions.TransportError as error:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
     except google.auth.exceptions.GoogleAuthError as error:

@@ -83,6 +83,10 @@ class MaskedArchive(Archive):
         """The image with half of its pixels."""
         return images.half_masked(super().image(image_id))
 
+    def collection(self, collection_id: str) -> tuple[Image, ...]:
+        """The images, each with half of its pixels."""
+        return tuple(images.half_masked(image) for image in super().collection(collection_id))
+
 
 def open_archive(scenes_dir: str | Path) -> Archive:
     """The scenes of a simulator's folder as Earth Engine assets.

@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -129,9 +129,10 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: dict[str, Any]) -> None:
             path, _, _ = self.path.partition("?")
             host = self.headers.get("Host", HOST)
-            self._send(
-                service.handle(Request(method=self.command, path=path, headers=self.headers, body=body, host=host))
-            )
+            request = Request(method=self.command, path=path, headers=self.headers, body=body, host=host)
+            response = service.handle(request)
+            with suppress(ConnectionError):
+                self._send(response)
 
         def _send(self, response: Response) -> None:
             half = response.data[: len(response.data) // 2]
@@ -143,7 +144,11 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(half if response.fault == "dropped" else data)
-            if response.fault == "dropped":
-                self.close_connection = True
+            self.close_connection |= response.fault == "dropped"
+
+        def finish(self) -> None:
+            # A client that did not wait for a slow answer has closed the connection.
+            with suppress(ConnectionError):
+                super().finish()
 
     return Handler

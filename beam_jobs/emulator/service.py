@@ -88,6 +88,11 @@ class Service:
             ),
         )
 
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """All images that are served, by id."""
+        return self._archive.images
+
     def set_faults(self, faults: FaultsConfig) -> None:
         """Faults from now on; counts of requests begin anew."""
         with self._lock:
@@ -149,9 +154,9 @@ class Service:
                 headers=response.headers,
                 fault=fault,
             )
+        self._write_log(request, name, key, attempt, response.status, fault)
         if fault == "slow":
             time.sleep(faults.slow_s)
-        self._write_log(request, name, key, attempt, response.status, fault)
         return response
 
     def _write_log(self, request: Request, name: str, key: str, attempt: int, status: int, fault: Fault | None) -> None:
