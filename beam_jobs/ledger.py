@@ -179,7 +179,7 @@ class LedgerTail:
                 added = file.read()
             whole = added[: added.rfind(b"\n") + 1]
             self._offsets[path] += len(whole)
-            self._num_finished += sum(whole.count(b'"event":"%s",' % event.encode()) for event in _STATES)
+            self._num_finished += sum(whole.count(b'"event":"%s"' % event.encode()) for event in _STATES)
         return self._num_finished
 
 

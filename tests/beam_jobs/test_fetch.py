@@ -1,15 +1,10 @@
 """fetch against the emulator through the real client over loopback HTTP: resume, quota, rejections, bad input."""
 
-import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
+import killed_fetch
 import make_places
 import numpy as np
 import pytest
@@ -28,10 +23,10 @@ from beam_jobs.emulator.server import running
 from beam_jobs.errors import DataError
 from beam_jobs.places import Place, Window, read_places, write_places
 from beam_jobs.simulate import simulate
+from killed_fetch import answered, content, num_done, overrides
 
 pytestmark = pytest.mark.e2e
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONCURRENCY = 6
 
 
@@ -69,18 +64,6 @@ def fetch(server, places, output, config=None, **options):
     return fetching.fetch(config or fetch_config(), connection, places, output, **options)
 
 
-def content(folder: Path) -> dict[str, str]:
-    """Hash of every file that a fetch leaves for builds."""
-    files = [*folder.rglob("*.tif"), folder / "items.ndjson"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def answered(server) -> Counter[str]:
-    """Request key -> whole answers that the server sent."""
-    lines = server.requests()
-    return Counter(line["key"] for line in lines if line["status"] == 200 and line["fault"] in (None, "slow"))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(scenes, tmp_path_factory):
     """(places, folder) of a fetch that nothing went wrong with."""
@@ -89,7 +72,7 @@ def undisturbed(scenes, tmp_path_factory):
     with running(scenes.parent, folder / "emulator") as server:
         summary = fetch(server, places, folder / "out")
         assert (summary.state.num_done, summary.num_requests) == (60, 180)
-        assert set(answered(server).values()) == {1}
+        assert set(answered(server.requests()).values()) == {1}
     return places, folder / "out"
 
 
@@ -129,63 +112,18 @@ def test_labels_are_built_from_the_catalog_unchanged(undisturbed, tmp_path):
     assert set(found.num_rejected) <= {"straddles_splits"}
 
 
-def overrides(config: FetchConfig) -> list[str]:
-    collect, quota = config.collect, config.quota
-    values = {
-        "collect.size_px": collect.size_px,
-        "collect.max_cloud_fraction": collect.max_cloud_fraction,
-        "collect.min_valid_fraction": collect.min_valid_fraction,
-        "collect.earth_engine.max_scene_cloud_fraction": collect.earth_engine.max_scene_cloud_fraction,
-        "collect.earth_engine.label": collect.earth_engine.label,
-        **{f"quota.{name}": getattr(quota, name) for name in ("max_requests_per_second", "max_concurrency")},
-        **{f"quota.{name}": getattr(quota, name) for name in ("first_backoff_s", "max_backoff_s", "num_workers")},
-    }
-    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
-
-
-def num_done(folder: Path) -> int:
-    return sum(path.read_text().count('"event":"done"') for path in (folder / "ledger").glob("*.ndjson"))
-
-
-def kill_in_the_middle(server, places: Path, folder: Path, config: FetchConfig, after: int) -> float:
-    """Runs the command, kills it and its workers with -9 when `after` pairs are done; returns when."""
-    command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "fetch", "--places", str(places)]
-    command += ["--output", str(folder), *overrides(config)]
-    process = subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, **server.environment},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while num_done(folder) < after:
-        assert process.poll() is None, "the job ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return time.time()
-
-
 def test_killed_fetch_ends_as_an_undisturbed_one_and_asks_for_nothing_twice(undisturbed, scenes, tmp_path):
     places, expected = undisturbed
     faults = FaultsConfig(too_many_requests=0.1, server_error=0.1)
     with running(scenes.parent, tmp_path / "emulator", EmulatorConfig(faults=faults)) as server:
-        killed_at = kill_in_the_middle(server, places, tmp_path / "out", fetch_config(), after=20)
+        killed_at = killed_fetch.kill_in_the_middle(server, places, tmp_path / "out", fetch_config(), after=20)
         assert not (tmp_path / "out" / "items.ndjson").exists()
         summary = fetch(server, places, tmp_path / "out")
         log = server.requests()
     assert content(tmp_path / "out") == content(expected)
     assert summary.state.num_done == 60
     assert {line["status"] for line in log} == {200, 429, 503}
-    # What was answered before the kill but had not reached the disk may come a second time; nothing else may.
-    twice = {key for key, number in answered(server).items() if number > 1}
-    assert len(twice) <= CONCURRENCY
-    first_answers = {line["key"]: line["time"] for line in reversed(log) if line["status"] == 200}
-    assert all(killed_at - 2.0 <= first_answers[key] <= killed_at for key in twice)
-    assert max(answered(server).values()) <= 2
+    assert killed_fetch.num_asked_twice(log, killed_at, CONCURRENCY) <= CONCURRENCY
 
 
 def test_two_workers_share_the_job_and_leave_the_same_bytes(undisturbed, server, tmp_path):
@@ -198,7 +136,7 @@ def test_two_workers_share_the_job_and_leave_the_same_bytes(undisturbed, server,
     del found["items.ndjson"]
     assert len(found) == 32
     assert found.items() <= whole.items()
-    assert set(answered(server).values()) == {1}
+    assert set(answered(server.requests()).values()) == {1}
 
 
 def test_second_run_of_a_finished_job_asks_nothing(undisturbed, scenes, tmp_path):
@@ -231,7 +169,7 @@ def test_exhausted_quota_stops_in_one_line_and_goes_on(few, server, tmp_path, ca
     assert run(arguments) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "items.ndjson")
     assert num_done(tmp_path / "out") == 10
-    assert set(answered(server).values()) == {1}
+    assert set(answered(server.requests()).values()) == {1}
 
 
 def test_truncated_dropped_and_slow_answers_are_asked_again(few, server, tmp_path):
@@ -239,7 +177,7 @@ def test_truncated_dropped_and_slow_answers_are_asked_again(few, server, tmp_pat
     summary = fetch(server, few, tmp_path / "out")
     assert summary.state.num_done == 10
     assert summary.state.num_failures["truncated"] > 0
-    assert set(answered(server).values()) == {1}
+    assert set(answered(server.requests()).values()) == {1}
 
 
 def test_expired_credentials_say_what_to_run_before_any_worker_starts(few, server, tmp_path):
