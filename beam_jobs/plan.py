@@ -225,11 +225,11 @@ def estimate(config: FetchConfig, num_places: int, num_units: int, sizes: list[i
 def _eecu_hours(pilot: Pilot, num_pixel_requests: float) -> tuple[float | None, str]:
     if pilot.eecu_seconds_per_request is not None:
         hours = num_pixel_requests * pilot.eecu_seconds_per_request / 3600.0
-        return round(hours, 3), f"Earth Engine's profiles of the pixel requests of {pilot.num_units} units"
+        return hours, f"Earth Engine's profiles of the pixel requests of {pilot.num_units} units"
     if pilot.request_seconds is not None:
         hours = num_pixel_requests * pilot.request_seconds * ASSUMED_EECU_PER_REQUEST_SECOND / 3600.0
         assumed = f"{ASSUMED_EECU_PER_REQUEST_SECOND:g} EECU-second for each second of a request"
-        return round(hours, 3), f"assumed, {assumed}; the server sent no profile"
+        return hours, f"assumed, {assumed}; the server sent no profile"
     return None, "unknown; run --pilot"
 
 

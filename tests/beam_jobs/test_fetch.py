@@ -1,6 +1,7 @@
 """fetch against the emulator through the real client over loopback HTTP: resume, quota, rejections, bad input."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import make_places
 import numpy as np
 import pytest
 import rasterio
+from killed_fetch import answered, content, num_done, overrides
 
 from beam_jobs import config as c
 from beam_jobs import fetch as fetching
@@ -23,7 +25,6 @@ from beam_jobs.emulator.server import running
 from beam_jobs.errors import DataError
 from beam_jobs.places import Place, Window, read_places, write_places
 from beam_jobs.simulate import simulate
-from killed_fetch import answered, content, num_done, overrides
 
 pytestmark = pytest.mark.e2e
 
@@ -249,14 +250,12 @@ def test_cloudy_and_half_empty_patches_leave_no_file(few, server, tmp_path):
 
 
 def test_one_polarization_is_no_radar_pair(scenes, tmp_path, few):
-    import shutil
-
     shutil.copytree(scenes.parent, tmp_path / "scenes")
     catalog = tmp_path / "scenes" / scenes.name
     catalog.write_text(catalog.read_text().replace('["VV","VH"]', '["VV"]'))
-    with running(tmp_path / "scenes", tmp_path / "emulator") as server:
-        with pytest.raises(DataError, match="no scene was found"):
-            fetch(server, few, tmp_path / "out")
+    no_scene = pytest.raises(DataError, match="no scene was found")
+    with running(tmp_path / "scenes", tmp_path / "emulator") as server, no_scene:
+        fetch(server, few, tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.ndjson").read_text().splitlines()]
     assert Counter(line["reason"] for line in lines) == {"no_s1": 10}
     assert "VV and VH" in lines[0]["detail"]

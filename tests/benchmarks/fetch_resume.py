@@ -8,11 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
-import killed_fetch  # noqa: E402
-import make_places  # noqa: E402
+import killed_fetch
+import make_places
 
-from beam_jobs import config as c  # noqa: E402
-from beam_jobs.earth_engine_config import CollectConfig, FetchConfig, QuotaConfig  # noqa: E402
+from beam_jobs import config as c
+from beam_jobs.earth_engine_config import CollectConfig, FetchConfig, QuotaConfig
 
 NUM_PAIRS = 2000
 CONCURRENCY = 8
