@@ -196,11 +196,12 @@ def emulate_ee_command(
         scenes = output / "scenes"
         with progress("scenes") as update:
             simulate(config.simulate, scenes, update)
+    stopped = server.stop_signal()
     with server.running(scenes, output, config, port, log) as running:
         for name, value in running.environment.items():
             click.echo(f"export {name}={value}")
         CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
-        server.wait_for_interrupt()
+        stopped.wait()
 
 
 def _build(

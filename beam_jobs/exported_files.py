@@ -70,7 +70,7 @@ def _as_exported(unit: Unit, pair: Pair, config: FetchConfig) -> Iterator[pystac
     root = options.local_dir or f"gs://{options.bucket}"
     is_tiff = options.file_format == "GEO_TIFF"
     for acquisition in (pair.s1, pair.s2):
-        href = f"{root}/{prefix_of(unit, acquisition.sensor, options)}{'.tif' if is_tiff else 'mixer.json'}"
+        href = f"{root}/{prefix_of(unit, acquisition.sensor, options)}{'.tif' if is_tiff else '-mixer.json'}"
         hrefs = {"data": href}
         if acquisition.sensor == "s2" and config.collect.earth_engine.label != "none" and not is_tiff:
             hrefs["label"] = f"{href}#label"

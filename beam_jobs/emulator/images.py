@@ -131,8 +131,8 @@ def cast(image: Image, dtype: str) -> Image:
     def convert(plane: Plane, grid: Grid) -> Plane:
         if np.issubdtype(np.dtype(dtype), np.integer):
             limits = np.iinfo(dtype)
-            return np.clip(plane, limits.min, limits.max).astype(dtype)
-        return plane.astype(dtype)
+            return np.ma.asarray(np.clip(plane, limits.min, limits.max).astype(dtype))
+        return np.ma.asarray(plane.astype(dtype))
 
     return image.mapped(convert)
 

@@ -95,12 +95,12 @@ def running(
         service.close()
 
 
-def wait_for_interrupt() -> None:
-    """Returns at Ctrl-C or SIGTERM."""
+def stop_signal() -> threading.Event:
+    """An event that Ctrl-C or SIGTERM sets from now on, instead of ending the process at once."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+    return stopped
 
 
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:

@@ -10,7 +10,9 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.message import Message
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -39,7 +41,7 @@ class Request:
 
     method: str
     path: str
-    headers: Mapping[str, str]
+    headers: Message
     body: Mapping[str, Any]
     host: str
 
@@ -116,7 +118,7 @@ class Service:
             for method, pattern, name, handler in self._routes:
                 match = re.fullmatch(pattern, path)
                 if match and method == request.method:
-                    return self._logged(request, name, lambda: handler(request, *match.groups()))  # noqa: B023
+                    return self._logged(request, name, partial(handler, request, *match.groups()))
             raise RequestError(404, f"The emulator has no {request.method} {request.path}.")
         except RequestError as error:
             return _json(error.body, error.status)
@@ -146,14 +148,12 @@ class Service:
             response = answer()
         except RequestError as error:
             response = _json(error.body, error.status)
-        if response.status == 200 and fault in ("slow", "truncated", "dropped"):
-            response = Response(
-                status=200,
-                data=response.data,
-                content_type=response.content_type,
-                headers=response.headers,
-                fault=fault,
-            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            # A client's mistake, such as a missing field or an unknown CRS, must not end the connection without a word.
+            refused = RequestError(400, f"Invalid request: {type(error).__name__}: {error}")
+            response = _json(refused.body, refused.status)
+        if response.status == 200:
+            response = replace(response, fault=fault)
         self._write_log(request, name, key, attempt, response.status, fault)
         if fault == "slow":
             time.sleep(faults.slow_s)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class Tasks:
         self._names: dict[str, str] = {}
         self._lock = Lock()
         self._workers = ThreadPoolExecutor(max_workers=2)
+        self._closed = Event()
 
     def start(self, project: str, body: Mapping[str, Any], export: Callable[[], tuple[str, float]]) -> dict[str, Any]:
         """Adds a task and returns its operation; a requestId that came before returns the task of then.
@@ -103,6 +104,7 @@ class Tasks:
 
     def close(self) -> None:
         """Ends the workers; what still waits never runs."""
+        self._closed.set()
         self._workers.shutdown(cancel_futures=True)
 
     def _task(self, name: str) -> _Task:
@@ -111,7 +113,8 @@ class Tasks:
         return self._tasks[name]
 
     def _run(self, task: _Task) -> None:
-        time.sleep(self._pending_s)
+        if self._closed.wait(self._pending_s):
+            return
         with self._lock:
             if not task.move_to("RUNNING"):
                 return
@@ -123,7 +126,7 @@ class Tasks:
         except RequestError as error:
             task.error = str(error)
         finally:
-            time.sleep(max(0.0, self._running_s - (time.monotonic() - started_at)))
+            self._closed.wait(max(0.0, self._running_s - (time.monotonic() - started_at)))
             with self._lock:
                 task.move_to("FAILED" if task.error else "SUCCEEDED")
 

@@ -176,17 +176,17 @@ def test_tfrecords_hold_the_pixels_of_the_geotiffs(server, places, tmp_path):
     )
     export(server, places, tmp_path / "records", record)
     item = json.loads((tmp_path / "records" / "items.ndjson").read_text().splitlines()[0])
-    assert item["assets"]["data"]["href"].endswith("_s1mixer.json")
+    assert item["assets"]["data"]["href"].endswith("_s1-mixer.json")
     mixer = json.loads(Path(item["assets"]["data"]["href"]).read_text())
     assert mixer["totalPatches"] == 1
 
     import tensorflow as tf
 
-    path = item["assets"]["data"]["href"].replace("mixer.json", ".tfrecord.gz")
+    path = item["assets"]["data"]["href"].replace("-mixer.json", "-00000.tfrecord.gz")
     (raw,) = tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator()
     example = tf.train.Example.FromString(raw)
     values = np.array(example.features.feature["VV"].float_list.value, np.float32).reshape(32, 32)
-    with rasterio.open(next((tmp_path / "tiff").rglob(Path(path).name.replace(".tfrecord.gz", ".tif")))) as dataset:
+    with rasterio.open(next((tmp_path / "tiff").rglob(Path(path).name.replace("-00000.tfrecord.gz", ".tif")))) as dataset:
         expected = dataset.read(1)
     np.testing.assert_array_equal(values[np.isfinite(expected)], expected[np.isfinite(expected)])
 

@@ -63,8 +63,10 @@ def test_a_server_that_is_not_there_is_a_failed_connection():
 
 def test_a_second_connect_asks_nothing_and_another_connection_replaces_the_first(emulator, world, request_of):
     request = request_of(world.of_sensor("s1")[0])
+    emulator.service.set_faults(FaultsConfig(expired_token=True))
     with pytest.raises(EarthEngineError):
-        connect(Connection(project="terrapair-emulator", url="http://127.0.0.1:9", token="t"))
+        connect(Connection(project="terrapair-emulator", url=emulator.url, token="old"))
+    emulator.service.set_faults(FaultsConfig())
     connection = from_environment(emulator.environment, "fetch")
     connect(connection)
     assert fetch_pixels(request)
