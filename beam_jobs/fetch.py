@@ -134,10 +134,11 @@ def fetch_units(
         _run(tasks)
     state = ledger.read_state(folder.ledger_dir)
     ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
-    why = folder.why_stopped()
-    if why is not None:
-        reason = "quota_exhausted" if "quota" in why.lower() else "stopped"
-        raise DataError(f"{why}; {state.num_done} pairs are there, run the same command again to go on", reason)
+    stopped = folder.why_stopped()
+    if stopped is not None:
+        raise DataError(
+            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
+        )
     return FetchSummary(
         num_units=num_units,
         state=state,

@@ -119,14 +119,15 @@ class _Fetcher:
             return
         except EarthEngineError as error:
             if error.reason in quota.STOPPING:
-                self._task.folder.stop(str(error))
+                self._task.folder.stop(error.reason, str(error))
                 return
             self._reject(unit, error)
             with self._lock:
                 self._num_given_up += 1
                 given_up = self._num_given_up
             if given_up >= self._task.config.quota.max_failures_in_a_row:
-                self._task.folder.stop(f"{given_up} places in a row were given up, the last one since: {error}")
+                why = f"{given_up} places in a row were given up, the last one since: {error}"
+                self._task.folder.stop("stopped", why)
         except DataError as error:
             self._reject(unit, error)
 

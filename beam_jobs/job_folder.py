@@ -41,23 +41,25 @@ class JobFolder:
         """Where the ledger's files are."""
         return self.path / ledger.LEDGER_DIR
 
-    def stop(self, why: str) -> None:
+    def stop(self, reason: str, why: str) -> None:
         """Tells all workers of the job to begin nothing more."""
-        (self.path / _STOP_NAME).write_text(f"{self.run_id}\n{why}")
+        partial = self.path / f"{_STOP_NAME}.{uuid.uuid4().hex}"
+        partial.write_text(f"{self.run_id}\n{reason}\n{why}")
+        os.replace(partial, self.path / _STOP_NAME)
 
-    def why_stopped(self) -> str | None:
+    def why_stopped(self) -> DataError | None:
         """Why the workers of this job must begin nothing more; None = they may go on.
 
         A worker outlives a driver that is killed, and would go on asking beside the job that is started next.
         """
         stop = self.path / _STOP_NAME
         if stop.exists():
-            run_id, _, why = stop.read_text().partition("\n")
+            run_id, reason, why = stop.read_text().split("\n", maxsplit=2)
             if run_id == self.run_id:
-                return why
+                return DataError(why, reason)
         lock = self.path / _LOCK_NAME
         if lock.read_text() != self.run_id or not _is_locked(lock):
-            return "the job that started this worker is gone"
+            return DataError(f"{self.path}: the job that started this worker is gone", "orphaned")
         return None
 
 

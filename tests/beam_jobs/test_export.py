@@ -186,7 +186,9 @@ def test_tfrecords_hold_the_pixels_of_the_geotiffs(server, places, tmp_path):
     (raw,) = tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator()
     example = tf.train.Example.FromString(raw)
     values = np.array(example.features.feature["VV"].float_list.value, np.float32).reshape(32, 32)
-    with rasterio.open(next((tmp_path / "tiff").rglob(Path(path).name.replace("-00000.tfrecord.gz", ".tif")))) as dataset:
+    with rasterio.open(
+        next((tmp_path / "tiff").rglob(Path(path).name.replace("-00000.tfrecord.gz", ".tif")))
+    ) as dataset:
         expected = dataset.read(1)
     np.testing.assert_array_equal(values[np.isfinite(expected)], expected[np.isfinite(expected)])
 
