@@ -164,7 +164,7 @@ def _s2_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
         "MGRS_TILE": tile,
         "SENSING_ORBIT_NUMBER": properties["sat:relative_orbit"],
         "SENSING_ORBIT_DIRECTION": properties["sat:orbit_state"].upper(),
-        "SPACECRAFT_NAME": properties["platform"].replace("sentinel-2", "Sentinel-2").replace("2a", "2A").replace("2b", "2B"),
+        "SPACECRAFT_NAME": f"Sentinel-2{properties['platform'][-1].upper()}",
     })  # fmt: skip
 
 
