@@ -43,7 +43,8 @@ class Unit:
     def stem(self) -> str:
         """Path of its files without ending: 4,096 folders by hash, so that none holds millions."""
         folder = hashlib.sha256(self.place.place_id.encode()).hexdigest()[:3]
-        return f"scenes/{folder}/{self.place.place_id}_{self.window.start.replace('-', '')}"
+        days = f"{self.window.start}_{self.window.end}".replace("-", "")
+        return f"scenes/{folder}/{self.place.place_id}_{days}"
 
 
 @dataclass(frozen=True, kw_only=True)

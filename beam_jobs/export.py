@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -76,8 +77,6 @@ def export(
         DataError: no bucket, the places break a rule, the folder is another job's, Earth Engine stopped answering, no pair
             came, or exported files are not in `export.local_dir` yet.
     """
-    from beam_jobs import catalogs
-
     if not config.export.bucket:
         raise DataError("export needs a bucket: --set export.bucket=<name>", "no_bucket")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
@@ -95,6 +94,9 @@ def export(
             ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
         state = ledger.read_state(folder.ledger_dir)
         catalog = folder.path / CATALOG_NAME
+        # Brings TensorFlow with it, for which nothing before should wait.
+        from beam_jobs import catalogs
+
         catalogs.write_items(exported_files.items(folder, config, state.num_rejected), catalog)
         return FetchSummary(
             num_units=num_units,
@@ -162,6 +164,7 @@ class _Exporter:
                 else:
                     entry.tasks[sensor] = task_id
                     entry.num_starts[sensor] = int((known or {})[f"num_starts_{sensor}"])
+            self._num_given_up = 0
             return entry
         except DataError as error:
             self._reject(unit, error)
@@ -170,11 +173,8 @@ class _Exporter:
     def _choose(self, unit: Unit) -> Pair:
         bounds = collecting.listing_bounds(collecting.grid_of(unit, self._config.collect))
         start, end = unit.window.times
-        found = self._ask(
-            unit,
-            "list",
-            lambda: listing.list_acquisitions(bounds, start, end, self._config.collect.earth_engine),
-        )
+        ask = partial(listing.list_acquisitions, bounds, start, end, self._config.collect.earth_engine)
+        found = self._ask(unit, "list", ask)
         pair = collecting.choose(found, self._config.collect)
         self._writer.add(unit.unit_id, "chosen", num_requests=1, **pair.to_dict())
         return pair
@@ -184,9 +184,8 @@ class _Exporter:
         grid = collecting.grid_of(unit, self._config.collect)
         request = collecting.pixel_requests(entry.pair, grid, self._config.collect)[sensor]
         prefix = exported_files.prefix_of(unit, sensor, options)
-        task_id = self._ask(
-            unit, sensor, lambda: exports.start_export(request, options.bucket, prefix, options.file_format)
-        )
+        ask = partial(exports.start_export, request, options.bucket, prefix, options.file_format)
+        task_id = self._ask(unit, sensor, ask)
         found = {f"task_{sensor}": task_id, f"num_starts_{sensor}": num_starts, **entry.pair.to_dict()}
         self._writer.add(unit.unit_id, "started", num_requests=1, **found)
         entry.tasks[sensor], entry.num_starts[sensor] = task_id, num_starts
@@ -212,7 +211,7 @@ class _Exporter:
         found: dict[Sensor, TaskState] = {}
         for sensor, task_id in entry.tasks.items():
             try:
-                found[sensor] = self._ask(entry.unit, "task", lambda name=task_id: exports.get_task(name))  # type: ignore[misc]
+                found[sensor] = self._ask(entry.unit, "task", partial(exports.get_task, task_id))
             except EarthEngineError as error:
                 # Earth Engine forgets tasks after days: such a one counts as failed, and is started again.
                 if error.reason != "not_found":
@@ -254,9 +253,7 @@ class _Exporter:
             details = {"step": step, "reason": error.reason, "status": error.status}
             self._writer.add(unit.unit_id, "failed", num_requests=1, **details)
 
-        answer = quota.call(request, self._limiter, self._config.quota, on_failure)
-        self._num_given_up = 0
-        return answer
+        return quota.call(request, self._limiter, self._config.quota, on_failure)
 
     def _reject(self, unit: Unit, error: DataError) -> None:
         """Writes the unit off, unless the error holds for all that would follow.

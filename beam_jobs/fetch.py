@@ -80,11 +80,11 @@ def fetch(
         DataError: the places break a rule, the folder is another job's, Earth Engine stopped answering (reason
             quota_exhausted, no_credentials or stopped), or no pair came.
     """
-    # Brings TensorFlow with it, which no worker needs.
-    from beam_jobs import catalogs
-
     with job_folder.hold(output_dir, settings.canonical_json(config.collect)) as folder:
         summary = fetch_units(config, connection, places, folder, retry_rejected, on_progress)
+        # Brings TensorFlow with it, for which nothing before should wait.
+        from beam_jobs import catalogs
+
         catalogs.write_items(_items(folder, config.collect), summary.catalog)
         return summary
 

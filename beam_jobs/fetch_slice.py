@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -115,6 +116,8 @@ class _Fetcher:
     def _run_unit(self, unit: Unit) -> None:
         try:
             self._collect(unit)
+            with self._lock:
+                self._num_given_up = 0
         except _StoppedError:
             return
         except EarthEngineError as error:
@@ -158,7 +161,7 @@ class _Fetcher:
             return Pair.from_dict(known)
         bounds = collecting.listing_bounds(collecting.grid_of(unit, self._config))
         start, end = unit.window.times
-        ask = lambda: listing.list_acquisitions(bounds, start, end, self._config.earth_engine)  # noqa: E731
+        ask = partial(listing.list_acquisitions, bounds, start, end, self._config.earth_engine)
         found, seconds = self._timed(unit, "list", ask)
         answered = {"num_requests": 1, "request_seconds": seconds}
         try:
@@ -166,6 +169,8 @@ class _Fetcher:
         except DataError:
             self._writer.add(unit.unit_id, "answered", step="list", **answered)
             raise
+        # Files of a choice that the ledger has lost may be those of other scenes.
+        self._discard(unit)
         self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
         return pair
 
@@ -208,11 +213,12 @@ class _Fetcher:
         if self._task.folder.why_stopped() is not None:
             raise _StoppedError
         answer = quota.call(timed, self._limiter, self._task.config.quota, on_failure)
-        with self._lock:
-            self._num_given_up = 0
         return answer, round(time.monotonic() - begun, 3)
 
-    def _reject(self, unit: Unit, error: DataError) -> None:
-        for name in ("s1", "s2", "cloud", "label"):
+    def _discard(self, unit: Unit) -> None:
+        for name in patch_files.NAMES:
             patch_files.path_of(self._task.folder.path / unit.stem, name).unlink(missing_ok=True)
+
+    def _reject(self, unit: Unit, error: DataError) -> None:
+        self._discard(unit)
         self._writer.add(unit.unit_id, "rejected", reason=error.reason, detail=" ".join(str(error).split()))

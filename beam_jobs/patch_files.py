@@ -34,6 +34,7 @@ from beam_jobs.earth_engine_config import CollectConfig
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
 
+NAMES = ("s1", "s2", "cloud", "label")
 CLOUD_UNKNOWN = 255
 """In a cloud mask: neither known to be cloud nor clear."""
 
@@ -127,7 +128,7 @@ def cloud_fraction_on_disk(stem: Path) -> float | None:
 
 
 def path_of(stem: Path, name: str) -> Path:
-    """File of a unit: name is s1, s2, cloud or label."""
+    """File of a unit: name is one of NAMES."""
     return stem.with_name(f"{stem.name}_{name}.tif")
 
 
@@ -135,7 +136,7 @@ def stac_items(
     unit: Unit, pair: Pair, folder: Path, config: CollectConfig, cloud_fraction: float | None
 ) -> list[pystac.Item]:
     """The two items of a unit whose files lie in the folder; hrefs are relative to it."""
-    found = {name: path_of(folder / unit.stem, name) for name in ("s1", "s2", "cloud", "label")}
+    found = {name: path_of(folder / unit.stem, name) for name in NAMES}
     hrefs = {name: f"./{path.relative_to(folder)}" for name, path in found.items() if path.exists()}
     names = {"data": "s2", "cloud_mask": "cloud", "label": "label"}
     of_s2 = {asset: hrefs[name] for asset, name in names.items() if name in hrefs}
