@@ -88,11 +88,11 @@ def make_windows(config: WindowsConfig) -> tuple[Window, ...]:
     """The windows of the config, in order of time."""
     half = timedelta(days=config.window_days) / 2
     if config.start:
-        start = datetime.fromisoformat(config.start)
-        part = (datetime.fromisoformat(config.end) - start) / config.num_windows
+        start = datetime.fromisoformat(str(config.start))
+        part = (datetime.fromisoformat(str(config.end)) - start) / config.num_windows
         middles = [start + (index + 0.5) * part for index in range(config.num_windows)]
     else:
-        middles = [datetime.fromisoformat(day) for day in sorted(config.dates)]
+        middles = [datetime.fromisoformat(day) for day in sorted(map(str, config.dates))]
     firsts = [(middle - half).date() for middle in middles]
     days = timedelta(days=config.window_days)
     return tuple(Window(start=first.isoformat(), end=(first + days).isoformat()) for first in firsts)

@@ -11,6 +11,8 @@ from typing import Literal
 
 from beam_jobs.contracts.labels import get_schema
 
+Day = str | date
+"""ISO text; YAML reads an unquoted 2021-03-20 as a date, which becomes text when the config is made."""
 Strategy = Literal["land", "land_cover", "cities", "file"]
 
 
@@ -28,25 +30,28 @@ class WindowsConfig:
             to both sides. Source: https://github.com/zhu-xlab/SSL4EO-S12.
     """
 
-    dates: tuple[str, ...] = ("2020-12-21", "2021-03-20", "2021-06-21", "2021-09-22")
-    start: str = ""
-    end: str = ""
+    dates: tuple[Day, ...] = ("2020-12-21", "2021-03-20", "2021-06-21", "2021-09-22")
+    start: Day = ""
+    end: Day = ""
     num_windows: int = 4
     window_days: int = 30
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dates", tuple(str(day) for day in self.dates))
+        object.__setattr__(self, "start", str(self.start))
+        object.__setattr__(self, "end", str(self.end))
         if self.window_days < 1:
             raise ValueError(f"window_days must be at least 1, got {self.window_days}")
         if bool(self.start) != bool(self.end):
             raise ValueError(f"start and end go together, got start {self.start!r} and end {self.end!r}")
         for name, text in (*(("dates", text) for text in self.dates), ("start", self.start), ("end", self.end)):
             if text:
-                _check_day(name, text)
+                _check_day(name, str(text))
         if not self.start:
             if not self.dates or len(set(self.dates)) != len(self.dates):
                 raise ValueError(f"dates must be distinct and at least one, got {self.dates}")
             return
-        num_days = (date.fromisoformat(self.end) - date.fromisoformat(self.start)).days
+        num_days = (date.fromisoformat(str(self.end)) - date.fromisoformat(str(self.start))).days
         if self.num_windows < 1:
             raise ValueError(f"num_windows must be at least 1, got {self.num_windows}")
         if num_days < self.num_windows * self.window_days:

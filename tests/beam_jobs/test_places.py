@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
 from beam_jobs.places import Place, Window, make_windows, patch_grid, place_id, read_places, write_places
-from beam_jobs.sample_config import WindowsConfig
+from beam_jobs.sample_config import SampleConfig, WindowsConfig
 
 
 def test_windows_around_dates_and_in_equal_parts():
@@ -33,6 +34,16 @@ def test_windows_around_dates_and_in_equal_parts():
 def test_windows_that_cannot_be_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         WindowsConfig(**values)
+
+
+def test_days_need_no_quotes_in_yaml(tmp_path):
+    (tmp_path / "sample.yaml").write_text("windows:\n  start: 2021-01-01\n  end: 2022-01-01\n  dates: [2021-03-20]\n")
+    config = settings.load_yaml(SampleConfig, tmp_path / "sample.yaml", ("windows.end=2021-12-31",))
+    assert (config.windows.start, config.windows.end, config.windows.dates) == (
+        "2021-01-01",
+        "2021-12-31",
+        ("2021-03-20",),
+    )
 
 
 @given(st.floats(-180, 180), st.floats(-80, 84), st.sampled_from([64, 255, 256]))

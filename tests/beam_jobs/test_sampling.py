@@ -1,4 +1,7 @@
-"""Samples: uniform on the sphere, equal per class, around cities; spacing, seeds and prefixes."""
+"""Samples: uniform on the sphere, equal per class, around cities; spacing, seeds and prefixes.
+
+Marked e2e is what loads the land mask of 930 MB.
+"""
 
 import dataclasses
 import math
@@ -54,6 +57,7 @@ def test_offset_towards_east_and_north():
     assert lat == pytest.approx([0.0, 21.0], abs=1e-3)
 
 
+@pytest.mark.e2e
 def test_land_sample_is_seeded_spaced_on_land_and_grows_from_its_beginning():
     from global_land_mask import globe
 
@@ -68,11 +72,13 @@ def test_land_sample_is_seeded_spaced_on_land_and_grows_from_its_beginning():
     assert drawn(num_places=5, min_distance_km=300.0, seed=5) != places[:5]
 
 
+@pytest.mark.e2e
 def test_full_earth_is_said():
     with pytest.raises(DataError, match=r"land: only \d+ of 5000 places fit with min_distance_km 1000"):
         drawn(num_places=5000, min_distance_km=1000.0, max_lat=10.0)
 
 
+@pytest.mark.e2e
 def test_city_sample_has_the_spread_of_a_gaussian():
     places = drawn(strategy="cities", num_places=3000, num_cities=1, city_sd_km=30.0, min_distance_km=0.0)
     # The largest city of GeoNames; its sea is left out, so only the side that is land keeps the Gaussian.
