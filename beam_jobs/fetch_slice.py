@@ -97,14 +97,19 @@ class _Fetcher:
         """Keeps every thread busy, and only as many units in hand as that needs."""
         running: set[Future[None]] = set()
         with ThreadPoolExecutor(self._share.concurrency) as pool:
-            for unit in self._open_units():
-                running.add(pool.submit(self._run_unit, unit))
-                if len(running) >= 2 * self._share.concurrency:
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        future.result()
-                if self._task.folder.why_stopped() is not None:
-                    break
+            try:
+                for unit in self._open_units():
+                    running.add(pool.submit(self._run_unit, unit))
+                    if len(running) >= 2 * self._share.concurrency:
+                        finished, running = wait(running, return_when=FIRST_COMPLETED)
+                        for future in finished:
+                            future.result()
+                    if self._task.folder.why_stopped() is not None:
+                        break
+                wait(running)
+            except KeyboardInterrupt:
+                # With one worker, Ctrl-C arrives here: threads end what they are at, and the driver says the rest.
+                self._task.folder.stop("interrupted", "interrupted")
         for future in running:
             future.result()
 

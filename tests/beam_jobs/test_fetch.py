@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -148,6 +150,20 @@ def test_second_run_of_a_finished_job_asks_nothing(undisturbed, scenes, tmp_path
         assert server.requests() == []
     assert (summary.num_requests, summary.state.num_done) == (0, 60)
     assert content(folder) == before
+
+
+def test_interrupted_fetch_ends_in_one_line_and_goes_on(undisturbed, server, tmp_path):
+    places, expected = undisturbed
+    process = killed_fetch.start(server.environment, places, tmp_path / "out", fetch_config(), stderr=subprocess.PIPE)
+    killed_fetch.wait_until_done(process, tmp_path / "out", 5)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert "error: interrupted; " in error
+    fetch(server, places, tmp_path / "out")
+    assert content(tmp_path / "out") == content(expected)
+    assert set(answered(server.requests()).values()) == {1}
 
 
 @pytest.fixture

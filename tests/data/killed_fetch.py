@@ -68,27 +68,38 @@ def num_done(folder: Path) -> int:
     return sum(path.read_bytes().count(b'"event":"done"') for path in (folder / "ledger").glob("*.ndjson"))
 
 
-def start(environment: dict[str, str], places: Path, folder: Path, config: FetchConfig) -> subprocess.Popen:
+def start(
+    environment: dict[str, str], places: Path, folder: Path, config: FetchConfig, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen:
     """The command, in a process group of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "fetch", "--places", str(places)]
     return subprocess.Popen(
         [*command, "--output", str(folder), *overrides(config)],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
 
 
+def wait_until_done(process: subprocess.Popen, folder: Path, number: int) -> None:
+    """Until the ledger has so many pairs.
+
+    Raises:
+        RuntimeError: the job ended before.
+    """
+    deadline = time.monotonic() + 600
+    while num_done(folder) < number:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("the job ended too early")
+        time.sleep(0.02)
+
+
 def kill_in_the_middle(server: Any, places: Path, folder: Path, config: FetchConfig, after: int) -> float:
     """Runs the command, kills it and its workers with -9 when `after` pairs are done; returns when."""
     process = start(server.environment, places, folder, config)
-    deadline = time.monotonic() + 600
-    while num_done(folder) < after:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the job ended before it could be killed")
-        time.sleep(0.02)
+    wait_until_done(process, folder, after)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return time.time()
