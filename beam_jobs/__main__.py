@@ -19,7 +19,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import click
 from rich.table import Table
 
-from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
+from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
 from beam_jobs.earth_engine_commands import COMMANDS
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import CONSOLE, load_config, progress
@@ -59,8 +59,17 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
-def catalog_command(folder: Path, layout: Any, output: Path) -> None:
+@click.option(
+    "--split-list",
+    "split_lists",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Text file of held-out SEN12MS scenes or patches; those in the folder are found. Repeatable.",
+)
+def catalog_command(folder: Path, layout: Any, output: Path, split_lists: tuple[Path, ...]) -> None:
     """Write a STAC catalog of a folder in a public data set's layout, or of Earth Engine exports.
+
+    docs/data.md says what each layout expects.
 
     \b
     Example:
@@ -69,12 +78,16 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
     from beam_jobs.catalogs import write_items
     from beam_jobs.public_datasets import layouts
 
-    click.echo(write_items(layouts.READERS[layout](folder.resolve()), output))
+    # The config refuses lists that the layout does not have.
+    CatalogConfig(layout=layout, path=str(folder), split_lists=tuple(map(str, split_lists)))
+    click.echo(write_items(layouts.read(layout, folder.resolve(), split_lists), output))
 
 
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both builds share."""
     for option in (
+        # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
+        click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
         click.option("--span", type=int, default=1, show_default=True, help="Number of the data span."),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
@@ -93,9 +106,13 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
 def build_pairs_command(**options: Any) -> None:
     """Build shards of unlabeled pairs from STAC catalogs.
 
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
+
     \b
     Example:
       python -m beam_jobs build-pairs --catalog runs/sim/items.ndjson --output runs/data/pairs
+      python -m beam_jobs build-pairs --catalog gs://b/items.ndjson --output gs://b/pairs -- \\
+        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
     from beam_jobs.build_pairs import build_pairs
 
@@ -106,6 +123,8 @@ def build_pairs_command(**options: Any) -> None:
 @_build_options
 def build_labels_command(**options: Any) -> None:
     """Build shards of labelled pairs from STAC catalogs with label assets.
+
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
 
     \b
     Example:
@@ -212,12 +231,13 @@ def _build(
     overrides: tuple[str, ...],
     span: int,
     version: int | None,
+    beam_options: tuple[str, ...],
 ) -> None:
     from beam_jobs.contracts import manifest
 
     config = load_config(BuildConfig, config_path, overrides)
     with progress("scene pairs") as update:
-        version_dir = job(config, catalogs, output, span, version, update)
+        version_dir = job(config, catalogs, output, span, version, update, beam_options)
     found = manifest.read(version_dir)
     table = Table(title=f"{found.kind}: {version_dir}")
     table.add_column("patches kept")

@@ -6,8 +6,9 @@ Rejection. Pure apart from reading rasters; `transforms.py` runs it on workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,10 +93,11 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
         label = readers.read_label(source, config.label.schema, task.strip)
+    mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=readers.read_cloud_mask(task.s2.cloud_mask, task.strip) if task.s2.cloud_mask else None,
+        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
         label=label,
     )
 
@@ -105,7 +107,8 @@ def _patch(
 ) -> tuple[str, PairedPatch] | Rejection:
     """One patch of a strip, or why it is refused."""
     window = np.s_[corner[0] : corner[0] + grid.height, corner[1] : corner[1] + grid.width]
-    s1, s2 = pixels.s1[window], pixels.s2[window]
+    # The strip's bands lie apart; what follows looks at a patch many times, pixel by pixel.
+    s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])
     patch_id = make_patch_id(
         task.s1.scene_id, task.s2.scene_id, grid.crs, grid.transform[2], grid.transform[5], grid.height
     )
@@ -115,7 +118,8 @@ def _patch(
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
-    refusal = quality.refusal(s1, s2, clouds, config.quality)
+    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None and split is None:
@@ -125,16 +129,16 @@ def _patch(
             else f"reaches from block {block} into one"
         )
         refusal = "straddles_splits", why if declared else f"{why} of another split"
-    offset_px = float("nan")
     # Last, as it costs most: only what is otherwise kept is measured.
     if refusal is None and config.quality.measure_offset:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
-        offset_px = offset.length_px if offset else offset_px
-        refusal = quality.offset_refusal(offset_px, config.quality.max_offset_px)
+        parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
+        refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
+    score = quality.score(parts, config.pairing, config.quality)
+    refusal = refusal or quality.score_refusal(score, config.quality)
     if refusal is not None or split is None:
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
-    gap = time_gap_hours(task.s1, task.s2)
     values: dict[str, Any] = {
         "patch_id": patch_id,
         "s1": s1,
@@ -148,8 +152,11 @@ def _patch(
         "s2_acquired_at": task.s2.acquired_at,
         "orbit_state": task.s1.orbit_state,
         "cloud_fraction": clouds,
-        "offset_px": offset_px,
-        "quality": quality.score(s1, s2, clouds, gap, offset_px, config.pairing, config.quality),
+        "offset_px": parts.offset_px,
+        "edge_noise_fraction": parts.edge_noise_fraction,
+        "saturated_fraction": parts.saturated_fraction,
+        "quality": score,
+        "weight": quality.weight(score, config.quality),
     }
     if pixels.label is None:
         return split, PairedPatch(**values)

@@ -1,8 +1,8 @@
 """tf.data from shards: gzip TFRecords -> batches of physical float32 pixels with NaN as no data.
 
 Input: files of one split. Output: `tf.data.Dataset` of {"s1": [B, H, W, C1] dB, "s2": [B, H, W, C2] reflectance, "label":
-uint8 [B, H, W]}. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives in the published graph. No Python
-runs per record.
+uint8 [B, H, W], "weight": float32 [B]}, as asked for. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives
+in the published graph. No Python runs per record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUM_PARALLEL_FILES = 8
 
 
 def parse_examples(
-    serialized: tf.Tensor, num_bands: Mapping[Sensor, int], with_label: bool = False
+    serialized: tf.Tensor, num_bands: Mapping[Sensor, int], with_label: bool = False, with_weight: bool = False
 ) -> dict[str, tf.Tensor]:
     """Decodes a batch of tf.Examples of the shard contract; all patches of a batch must have one size.
 
@@ -29,11 +29,14 @@ def parse_examples(
         serialized: tf.string [B], B at least 1.
         num_bands: channels per sensor to decode; other sensors are not even parsed.
         with_label: whether to decode `label` too.
+        with_weight: whether to decode `weight` too.
 
     Returns:
-        float32 [B, H, W, C] per sensor, physical units, NaN = no data; and `label` uint8 [B, H, W], 255 = ignore.
+        float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `weight`
+        float32 [B], 0-1.
     """
-    names = ["height", "width", *num_bands, *(["label"] if with_label else [])]
+    scalars = ["weight"] if with_weight else []
+    names = ["height", "width", *num_bands, *(["label"] if with_label else []), *scalars]
     contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
     parsed = tf.io.parse_example(serialized, {name: contract[name] for name in names})
     # One size per batch, read at run time: the published graph must take patches of any size.
@@ -51,7 +54,7 @@ def parse_examples(
         decoded[sensor] = tf.reshape(pixels, [-1, height, width, channels])
     if with_label:
         decoded["label"] = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [-1, height, width])
-    return decoded
+    return decoded | {name: parsed[name] for name in scalars}
 
 
 def train_dataset(
@@ -63,6 +66,7 @@ def train_dataset(
     shuffle_buffer: int,
     augment: bool,
     seed: int,
+    with_weight: bool = False,
 ) -> tf.data.Dataset:
     """Endless shuffled batches of exactly `batch_size`; the same seed gives the same batches.
 
@@ -79,7 +83,7 @@ def train_dataset(
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(serialized, num_bands, with_label)
+        batch = parse_examples(serialized, num_bands, with_label, with_weight)
         return augment_lib.random_symmetry(batch, tf.stack([tf.constant(seed, tf.int64), step])) if augment else batch
 
     return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -18,7 +18,7 @@ from models import export, input_pipeline, training
 from models.config import PretrainConfig
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
-from models.losses import NTXentLoss
+from models.losses import NTXentLoss, global_weight
 
 
 def run_pretraining(
@@ -61,8 +61,9 @@ def run_pretraining(
     loss = NTXentLoss(config.temperature)
 
     def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        embeddings = model(batch, training=True)
-        return loss(embeddings["s1"], embeddings["s2"])
+        embeddings = model({sensor: batch[sensor] for sensor in SENSORS}, training=True)
+        weight = global_weight(batch["weight"], tf.ones_like(batch["weight"])) if config.use_weights else None
+        return loss(embeddings["s1"], embeddings["s2"], sample_weight=weight)
 
     train_loss = training.train(
         strategy=strategy,
@@ -129,6 +130,7 @@ def _make_datasets(
         shuffle_buffer=config.shuffle_buffer,
         augment=config.augment,
         seed=config.seed,
+        with_weight=config.use_weights,
     )
     # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives.
     eval_set = input_pipeline.eval_dataset(
