@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit, verify, card, emulate-ee.
+"""`python -m beam_jobs <job>`: the jobs on data, from a list of places to shards, their audit and their data card.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -17,18 +17,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
-from beam_jobs.contracts import object_store, settings
+from beam_jobs.contracts import object_store
+from beam_jobs.earth_engine_commands import COMMANDS
 from beam_jobs.errors import DataError
+from beam_jobs.terminal import CONSOLE, load_config, progress
 
 if TYPE_CHECKING:
     from beam_jobs.contracts.locations import Location
 
-_CONSOLE = Console(stderr=True)
 _SPOOL_HELP = "Folder for what is cut before it is sharded; by default beside the output, where all workers see it."
 _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 
@@ -56,8 +55,8 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
     """
     from beam_jobs.simulate import simulate
 
-    config = _config(SimulateConfig, config_path, overrides)
-    with _progress("scenes") as update:
+    config = load_config(SimulateConfig, config_path, overrides)
+    with progress("scenes") as update:
         catalog = simulate(config, output, update)
     click.echo(catalog)
 
@@ -194,7 +193,7 @@ def verify_command(versions: tuple[str, ...], sizes_only: bool) -> None:
     from beam_jobs.verify import verify
 
     for version in versions:
-        with _progress("shards") as update:
+        with progress("shards") as update:
             found = verify(version, not sizes_only, update)
         compared = "sizes" if sizes_only else "sizes and SHA-256"
         click.echo(f"{version}: {len(found.shards)} shards are as the manifest says ({compared})")
@@ -211,7 +210,7 @@ def card_command(version: Path) -> None:
     """
     from beam_jobs import data_card
 
-    with _progress("shards") as update:
+    with progress("shards") as update:
         card = data_card.remake(version, update)
     click.echo(card)
 
@@ -245,16 +244,16 @@ def emulate_ee_command(
     from beam_jobs.emulator.config import EmulatorConfig
     from beam_jobs.simulate import simulate
 
-    config = _config(EmulatorConfig, config_path, overrides)
+    config = load_config(EmulatorConfig, config_path, overrides)
     if scenes is None:
         scenes = output / "scenes"
-        with _progress("scenes") as update:
+        with progress("scenes") as update:
             simulate(config.simulate, scenes, update)
     stopped = server.stop_signal()
     with server.running(scenes, output, config, port, log) as running:
         for name, value in running.environment.items():
             click.echo(f"export {name}={value}")
-        _CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
+        CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
         stopped.wait()
 
 
@@ -276,8 +275,8 @@ def _build(
         raise click.UsageError("--span and --new-span exclude each other")
     if span is None and not new_span:
         span = 1
-    config = _config(BuildConfig, config_path, overrides)
-    with _progress("scene pairs") as update:
+    config = load_config(BuildConfig, config_path, overrides)
+    with progress("scene pairs") as update:
         version_dir = job(
             config,
             catalogs,
@@ -297,30 +296,12 @@ def _build(
     table.add_section()
     for reason, count in found.num_rejected.items():
         table.add_row(f"not used: {reason}", str(count))
-    _CONSOLE.print(table)
+    CONSOLE.print(table)
     click.echo(version_dir)
 
 
-def _config(cls: type[Any], path: str | None, overrides: tuple[str, ...]) -> Any:
-    if path is not None:
-        return settings.load_yaml(cls, path, overrides)
-    return settings.from_dict(cls, settings.apply_overrides({}, overrides))
-
-
-class _progress:  # noqa: N801 - reads as a verb where it is used
-    """A progress bar whose `update(done, total)` a job calls."""
-
-    def __init__(self, unit: str) -> None:
-        columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=_CONSOLE)
-        self._task = self._progress.add_task(unit, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._progress.start()
-        return lambda done, total: self._progress.update(self._task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def run(arguments: list[str]) -> int:

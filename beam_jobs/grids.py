@@ -62,6 +62,17 @@ def to_lonlat(crs: str, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[npt.NDArray
     return np.asarray(lon), np.asarray(lat)
 
 
+@lru_cache(maxsize=128)
+def _from_lonlat_transformer(crs: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True)
+
+
+def from_lonlat(crs: str, lon: float, lat: float) -> tuple[float, float]:
+    """A place in degrees -> its (x, y) in `crs`."""
+    x, y = _from_lonlat_transformer(crs).transform(lon, lat)
+    return float(x), float(y)
+
+
 def lonlat_bounds(crs: str, bounds: Bounds) -> Bounds:
     """Bounds in `crs` as bounds in degrees; over the antimeridian the eastern one is above 180."""
     xmin, ymin, xmax, ymax = transform_bounds(crs, LONLAT, *bounds)

@@ -76,6 +76,8 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "export",
         "pixels",
         "rasters",
+        "land_cover",
+        "patch_files",
         "raster",
         "opening",
         "ee_tfrecord",

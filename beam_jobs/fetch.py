@@ -1,0 +1,210 @@
+"""fetch: places -> GeoTIFFs of Sentinel-1/2 pairs with a catalog, patch by patch from Earth Engine, inside Beam.
+
+Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the ledger in one folder. A job that was
+killed or stopped goes on where it was: run it again. Called by `python -m beam_jobs fetch` and, for its pilot, by `plan`.
+
+The job is cut into as many slices as there are workers. A slice is one Beam element, because its threads share a part of the
+quota that nobody else may use (`quota.py`); what it did is in the ledger, so a runner may start it again at any time.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import apache_beam as beam
+import pystac
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_jobs import collecting, job_folder, ledger, patch_files, quota, runner
+from beam_jobs.collecting import Pair
+from beam_jobs.contracts import settings
+from beam_jobs.earth_engine import connection as ee_connection
+from beam_jobs.earth_engine.connection import Connection
+from beam_jobs.earth_engine.listing import Acquisition
+from beam_jobs.earth_engine.requests import PixelRequest, check_limits
+from beam_jobs.earth_engine_config import CollectConfig, FetchConfig
+from beam_jobs.errors import DataError
+from beam_jobs.fetch_slice import SliceTask, run_slice
+from beam_jobs.job_folder import JobFolder
+from beam_jobs.places import read_places
+
+OnProgress = Callable[[int, int], None]
+CATALOG_NAME = "items.ndjson"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSummary:
+    """What the folder holds now, and what this run did.
+
+    Attributes:
+        num_units: places x windows that were wanted.
+        state: what the ledger's entries come to.
+        num_requests: of this run.
+        seconds: of this run.
+        catalog: its path.
+    """
+
+    num_units: int
+    state: ledger.LedgerState
+    num_requests: int
+    seconds: float
+    catalog: Path
+
+
+def fetch(
+    config: FetchConfig,
+    connection: Connection,
+    places: Path,
+    output_dir: Path,
+    retry_rejected: bool = False,
+    on_progress: OnProgress | None = None,
+) -> FetchSummary:
+    """Fetches every pair that is still missing, then writes the catalog of all.
+
+    Args:
+        config: what, and how fast.
+        connection: to Earth Engine.
+        places: file of places.
+        output_dir: folder of the job; made if needed.
+        retry_rejected: ask again for what was rejected.
+        on_progress: called with (units done or rejected, units in all).
+
+    Raises:
+        DataError: the places break a rule, the folder is another job's, Earth Engine stopped answering (reason
+            quota_exhausted, no_credentials or stopped), or no pair came.
+    """
+    with job_folder.hold(output_dir, settings.canonical_json(config.collect)) as folder:
+        summary = fetch_units(config, connection, places, folder, retry_rejected, on_progress)
+        # Brings TensorFlow with it, for which nothing before should wait.
+        from beam_jobs import catalogs
+
+        catalogs.write_items(_items(folder, config.collect), summary.catalog)
+        return summary
+
+
+def fetch_units(
+    config: FetchConfig,
+    connection: Connection,
+    places: Path,
+    folder: JobFolder,
+    retry_rejected: bool = False,
+    on_progress: OnProgress | None = None,
+    max_units: int | None = None,
+    profiled: bool = False,
+) -> FetchSummary:
+    """As `fetch`, into a folder that is held already and without the catalog.
+
+    Args:
+        config: what, and how fast.
+        connection: to Earth Engine.
+        places: file of places.
+        folder: of the job.
+        retry_rejected: ask again for what was rejected.
+        on_progress: called with (units done or rejected, units in all).
+        max_units: only the first so many units; None = all.
+        profiled: also ask what each pixel request cost.
+    """
+    num_units = sum(1 for _ in islice(collecting.units(read_places(places)), max_units))
+    example_requests(config.collect, places)
+    # Here too, so that missing credentials are said before workers start.
+    ee_connection.connect(connection)
+    before = ledger.read_state(folder.ledger_dir)
+    tasks = [
+        SliceTask(
+            folder=folder,
+            places=places.absolute(),
+            config=config,
+            connection=connection,
+            number=number,
+            retry_rejected=retry_rejected,
+            max_units=max_units,
+            profiled=profiled,
+        )
+        for number in range(quota.num_slices(config.quota))
+    ]
+    begun = time.monotonic()
+    with _reported(folder, num_units, on_progress):
+        _run(tasks)
+    state = ledger.read_state(folder.ledger_dir)
+    ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
+    stopped = folder.why_stopped()
+    if stopped is not None:
+        raise DataError(
+            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
+        )
+    return FetchSummary(
+        num_units=num_units,
+        state=state,
+        num_requests=state.num_requests - before.num_requests,
+        seconds=time.monotonic() - begun,
+        catalog=folder.path / CATALOG_NAME,
+    )
+
+
+def example_requests(config: CollectConfig, places: Path) -> dict[str, PixelRequest]:
+    """The pixel requests of the first unit; those of all others are as large.
+
+    Raises:
+        EarthEngineError: reason too_large; Earth Engine would refuse them.
+    """
+    unit = next(collecting.units(read_places(places)))
+    unknown = Acquisition(
+        image_id="each pixel request",
+        sensor="s1",
+        acquired_at=0,
+        orbit_state="unknown",
+        relative_orbit=-1,
+        cloud_fraction=math.nan,
+    )
+    requests = collecting.pixel_requests(Pair(s1=unknown, s2=unknown), collecting.grid_of(unit, config), config)
+    for request in requests.values():
+        check_limits(request)
+    return requests
+
+
+def _run(tasks: list[SliceTask]) -> None:
+    options = PipelineOptions(runner.local_arguments(len(tasks)))
+    with beam.Pipeline(options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Slices" >> beam.Create(tasks)
+            | "OneWorkerEach" >> beam.Reshuffle()
+            | "FetchSlice" >> beam.Map(run_slice)
+        )
+
+
+def _items(folder: JobFolder, config: CollectConfig) -> Iterator[pystac.Item]:
+    """Items of all pairs, by unit, whatever the order in which they came."""
+    for entry in ledger.done_entries(folder.ledger_dir):
+        unit, pair = collecting.unit_of(entry), Pair.from_dict(entry)
+        yield from patch_files.stac_items(unit, pair, folder.path, config, entry.get("cloud_fraction"))
+
+
+@contextmanager
+def _reported(folder: JobFolder, num_units: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Calls `on_progress` every half second from what workers, which may be other processes, add to the ledger."""
+    if on_progress is None:
+        yield
+        return
+    finished = threading.Event()
+    tail = ledger.LedgerTail(folder.ledger_dir)
+
+    def report() -> None:
+        while not finished.wait(0.5):
+            on_progress(min(tail.num_finished(), num_units), num_units)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        on_progress(min(tail.num_finished(), num_units), num_units)

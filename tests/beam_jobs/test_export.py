@@ -1,0 +1,200 @@
+"""export against the emulator: watched tasks, a bounded queue, failures, resume, both formats."""
+
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import make_places
+import numpy as np
+import pytest
+import rasterio
+from killed_fetch import content
+
+from beam_jobs import config as c
+from beam_jobs import export as exporting
+from beam_jobs import fetch as fetching
+from beam_jobs.__main__ import run
+from beam_jobs.earth_engine.connection import from_environment
+from beam_jobs.earth_engine_config import CollectConfig, ExportConfig, FetchConfig, QuotaConfig
+from beam_jobs.emulator.config import EmulatorConfig
+from beam_jobs.emulator.faults import FaultsConfig
+from beam_jobs.emulator.server import running
+from beam_jobs.errors import DataError
+from beam_jobs.simulate import simulate
+
+pytestmark = pytest.mark.e2e
+
+BUCKET = "my-bucket"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return simulate(c.SimulateConfig(num_places=1, num_dates=1, size_px=128), tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture
+def server(scenes, tmp_path):
+    with running(scenes.parent, tmp_path / "emulator", EmulatorConfig(pending_s=0.05, running_s=0.1)) as found:
+        yield found
+
+
+@pytest.fixture
+def places(scenes, tmp_path) -> Path:
+    return make_places.make_places(scenes, tmp_path / "places.geojson", 6)
+
+
+def export_config(server, **options) -> FetchConfig:
+    earth_engine = c.EarthEngineConfig(max_scene_cloud_fraction=1.0, label="dynamic_world")
+    collect = CollectConfig(size_px=32, max_cloud_fraction=1.0, min_valid_fraction=0.0, earth_engine=earth_engine)
+    quota = QuotaConfig(max_concurrency=4, first_backoff_s=0.01, max_backoff_s=0.05)
+    local_dir = str(server.buckets_dir / BUCKET)
+    export = ExportConfig(**{"bucket": BUCKET, "poll_s": 0.05, "local_dir": local_dir, **options})
+    return FetchConfig(collect=collect, quota=quota, export=export)
+
+
+def export(server, places, output, config=None, **options):
+    connection = from_environment(server.environment, "export")
+    return exporting.export(config or export_config(server), connection, places, output, **options)
+
+
+def methods(server) -> Counter[str]:
+    return Counter(line["method"] for line in server.requests() if line["status"] == 200)
+
+
+def test_exported_pairs_are_the_files_and_the_catalog_of_a_fetch(server, places, tmp_path):
+    calls = []
+    config = export_config(server)
+    summary = export(server, places, tmp_path / "export", on_progress=lambda *counts: calls.append(counts))
+    assert (summary.state.num_done, calls[-1]) == (6, (6, 6))
+    assert methods(server)["export"] == 12
+    fetching.fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+    assert content(tmp_path / "export") == content(tmp_path / "fetch")
+    # Nothing is left to do, and nothing is asked.
+    before = len(server.requests())
+    export(server, places, tmp_path / "export")
+    assert len(server.requests()) == before
+
+
+def test_queue_never_holds_more_tasks_than_allowed(server, places, tmp_path):
+    summary = export(server, places, tmp_path / "out", export_config(server, max_tasks=4))
+    assert summary.state.num_done == 6
+    queued = most = 0
+    for path in sorted((tmp_path / "out" / "ledger").glob("*.ndjson")):
+        for entry in map(json.loads, path.read_text().splitlines()):
+            queued += (entry["event"] == "started") - (
+                entry["event"] == "answered" and entry.get("step") in ("s1", "s2")
+            )
+            most = max(most, queued)
+    assert (queued, most) == (0, 4)
+
+
+def test_running_tasks_of_a_killed_job_are_found_again_not_started_twice(server, places, tmp_path, scenes):
+    class KilledError(RuntimeError):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        if methods(server)["export"] >= 4:
+            raise KilledError
+
+    config = export_config(server, max_tasks=4)
+    with pytest.raises(KilledError):
+        export(server, places, tmp_path / "out", config, on_progress=kill)
+    assert methods(server)["export"] == 4
+    assert not (tmp_path / "out" / "items.ndjson").exists()
+    summary = export(server, places, tmp_path / "out", config)
+    assert summary.state.num_done == 6
+    assert methods(server)["export"] == 12
+    assert methods(server)["compute"] == 6
+
+
+def test_failed_task_is_started_again_then_rejected_with_the_message_of_earth_engine(server, places, tmp_path):
+    server.service.set_faults(FaultsConfig(failing_exports=0.25, seed=2))
+    summary = export(server, places, tmp_path / "out", export_config(server, max_attempts=2))
+    num_rejected = summary.state.num_rejected["task_failed"]
+    assert 0 < num_rejected < 6
+    assert summary.state.num_done == 6 - num_rejected
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.ndjson").read_text().splitlines()]
+    assert len(lines) == num_rejected
+    assert all(line["detail"].startswith("the export of s") and ": " in line["detail"] for line in lines)
+    # Each failing task was started twice.
+    failed = [line for line in summary.state.num_failures.items() if line[0] == "task_failed"]
+    assert failed[0][1] >= 2 * num_rejected
+    server.service.set_faults(FaultsConfig())
+    summary = export(server, places, tmp_path / "out", export_config(server, max_attempts=2), retry_rejected=True)
+    assert (summary.state.num_done, summary.state.num_rejected) == (6, Counter())
+
+
+def test_requests_refused_for_now_are_asked_again(server, places, tmp_path):
+    server.service.set_faults(FaultsConfig(too_many_requests=0.2, server_error=0.2))
+    summary = export(server, places, tmp_path / "out")
+    assert summary.state.num_done == 6
+    assert summary.state.num_failures.total() > 0
+    assert methods(server)["export"] == 12
+
+
+def test_exhausted_quota_stops_and_goes_on(server, places, tmp_path):
+    server.service.set_faults(FaultsConfig(quota_exhausted_after=7))
+    with pytest.raises(DataError, match="run the same command again") as error:
+        export(server, places, tmp_path / "out")
+    assert error.value.reason == "quota_exhausted"
+    server.service.set_faults(FaultsConfig())
+    assert export(server, places, tmp_path / "out").state.num_done == 6
+    assert methods(server)["export"] == 12
+
+
+def test_files_that_are_not_copied_yet_are_named_with_what_to_run(server, places, tmp_path):
+    with pytest.raises(
+        DataError, match=r"exported, but not there yet; copy it \(gcloud storage rsync -r gs://my-bucket"
+    ):
+        export(server, places, tmp_path / "out", export_config(server, local_dir=str(tmp_path / "copy")))
+    shutil.copytree(server.buckets_dir / BUCKET, tmp_path / "copy")
+    export(server, places, tmp_path / "out", export_config(server, local_dir=str(tmp_path / "copy")))
+    assert len((tmp_path / "out" / "items.ndjson").read_text().splitlines()) == 12
+
+
+def test_without_a_local_copy_the_catalog_names_the_bucket(server, places, tmp_path):
+    export(server, places, tmp_path / "out", export_config(server, local_dir=""))
+    items = [json.loads(line) for line in (tmp_path / "out" / "items.ndjson").read_text().splitlines()]
+    for item in items:
+        data = item["assets"]["data"]
+        assert data["href"].startswith("gs://my-bucket/terrapair/scenes/")
+        path = server.buckets_dir / data["href"].removeprefix("gs://")
+        with rasterio.open(path) as dataset:
+            for band in data["bands"]:
+                if "terrapair:index" in band:
+                    assert dataset.descriptions[band["terrapair:index"] - 1] == band["name"]
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_tfrecords_hold_the_pixels_of_the_geotiffs(server, places, tmp_path):
+    tiff = export_config(server)
+    export(server, places, tmp_path / "tiff", tiff)
+    record = dataclasses.replace(
+        tiff, export=dataclasses.replace(tiff.export, file_format="TFRECORD", prefix="records")
+    )
+    export(server, places, tmp_path / "records", record)
+    item = json.loads((tmp_path / "records" / "items.ndjson").read_text().splitlines()[0])
+    assert item["assets"]["data"]["href"].endswith("_s1-mixer.json")
+    mixer = json.loads(Path(item["assets"]["data"]["href"]).read_text())
+    assert mixer["totalPatches"] == 1
+
+    import tensorflow as tf
+
+    path = item["assets"]["data"]["href"].replace("-mixer.json", "-00000.tfrecord.gz")
+    (raw,) = tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator()
+    example = tf.train.Example.FromString(raw)
+    values = np.array(example.features.feature["VV"].float_list.value, np.float32).reshape(32, 32)
+    with rasterio.open(
+        next((tmp_path / "tiff").rglob(Path(path).name.replace("-00000.tfrecord.gz", ".tif")))
+    ) as dataset:
+        expected = dataset.read(1)
+    np.testing.assert_array_equal(values[np.isfinite(expected)], expected[np.isfinite(expected)])
+
+
+def test_no_bucket_is_said(server, places, tmp_path, capsys, monkeypatch):
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    assert run(["export", "--places", str(places), "--output", str(tmp_path / "out")]) == 1
+    assert "error: export needs a bucket: --set export.bucket=<name>" in capsys.readouterr().err
