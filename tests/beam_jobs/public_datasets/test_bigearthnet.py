@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import S1_PATCH, S2_PATCH, SAMPLES, make_bigearthnet, scenes_of
+from make_datasets import S1_PATCH, S2_PATCH, SAMPLES, make_bigearthnet, partner_of, scenes_of
 from make_rasters import digital_numbers
 
-from beam_jobs import pairing, readers, scenes
+from beam_jobs import readers, scenes
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
@@ -63,8 +63,8 @@ def test_the_real_bigearthnet_pairs_read_at_10_m():
     s1 = [scene for scene in found.values() if scene.sensor == "s1"]
     s2 = [scene for scene in found.values() if scene.sensor == "s2"]
     assert (len(s1), len(s2)) == (6, 3)
-    partners = [pairing.nearest(scene, s2, PairingConfig())[0] for scene in s1]
-    assert sorted(partner.scene_id for partner in partners if partner) == sorted(scene.scene_id for scene in s2)
+    partners = [partner_of(scene, s2, PairingConfig())[0] for scene in s1]
+    assert sorted(partner for partner in partners if partner) == sorted(scene.scene_id for scene in s2)
     for scene in s2:
         checked = readers.inspect(scene, S2_L2A_BANDS)
         assert checked.dn_offset == 0
