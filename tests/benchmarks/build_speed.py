@@ -62,10 +62,13 @@ def _simulate(folder: Path) -> dict[str, float]:
         with (folder / f"catalog-{repeats}.ndjson").open("w") as lines:
             for repeat in range(repeats):
                 for item in items:
-                    # The same files under other ids: more work without more simulating.
+                    # The same files under other ids and years: more work without more simulating, and no duplicates.
                     again = {**item, "id": f"{item['id']}-{repeat}"}
+                    month = int(item["properties"]["datetime"][5:7])
+                    later = f"20{10 + repeat:02d}-{month:02d}"
                     properties = {
                         **item["properties"],
+                        "datetime": later + item["properties"]["datetime"][7:],
                         "terrapair:place": f"{item['properties']['terrapair:place']}-{repeat}",
                     }
                     lines.write(json.dumps({**again, "properties": properties}) + "\n")

@@ -8,6 +8,7 @@ with build-pairs is only what decides a value: ids, splits, the rules of refusal
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
     size = config.patch.size_px
     x, y, step = transform.c, transform.f, transform.a * size
     lon, lat = to_lonlat(crs, [x + step / 2, x, x + step, x + step, x], [y - step / 2, y - step, y - step, y, y])
-    block, split = splits.assign(
+    place = splits.assign(
         lon.tolist(), lat.tolist(), config.split, frozenset({s1_item["properties"]["terrapair:split"]})
     )
     s1_valid, s2_valid = np.isfinite(s1), s2 > 0
@@ -77,11 +78,13 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
     clouds = float(mask[s2_all].mean()) if s2_all.any() else 0.0
     db = np.moveaxis(s1, 0, -1)
     reflectance = np.moveaxis(np.where(s2_valid, s2 * np.float32(1e-4), np.float32(np.nan)), 0, -1)
-    if split is None or quality.refusal(db, reflectance, clouds, config.quality) is not None:
+    gap = (_seconds(s2_item) - _seconds(s1_item)) / 3600
+    parts = quality.measure(db, reflectance, clouds, gap)
+    if place.split is None or quality.refusal(parts, config.quality) is not None:
         return None
     offset = registration.measure_offset(db, reflectance, config.patch.s2_bands)
-    offset_px = offset.length_px if offset else float("nan")
-    gap = (_seconds(s2_item) - _seconds(s1_item)) / 3600
+    parts = replace(parts, offset_px=offset.length_px if offset else float("nan"))
+    score = quality.score(parts, config.pairing, config.quality)
     feature = {
         "patch_id": _bytes(make_patch_id(s1_item["id"], s2_item["id"], crs, x, y, size)),
         "height": _ints(size),
@@ -91,7 +94,7 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
         "label": _bytes(b""),
         "lon": _floats(lon[0]),
         "lat": _floats(lat[0]),
-        "block": _bytes(block),
+        "block": _bytes(place.block),
         "s1_scene_id": _bytes(s1_item["id"]),
         "s2_scene_id": _bytes(s2_item["id"]),
         "s1_acquired_at": _ints(_seconds(s1_item)),
@@ -99,8 +102,11 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
         "time_gap_hours": _floats(gap),
         "orbit_state": _bytes(s1_item["properties"]["sat:orbit_state"]),
         "cloud_fraction": _floats(clouds),
-        "offset_px": _floats(offset_px),
-        "quality": _floats(quality.score(db, reflectance, clouds, gap, offset_px, config.pairing, config.quality)),
+        "offset_px": _floats(parts.offset_px),
+        "edge_noise_fraction": _floats(parts.edge_noise_fraction),
+        "saturated_fraction": _floats(parts.saturated_fraction),
+        "quality": _floats(score),
+        "weight": _floats(quality.weight(score, config.quality)),
         "s1_valid_fraction": _floats(s1_all.mean()),
         "s2_valid_fraction": _floats(s2_all.mean()),
     }
