@@ -33,7 +33,7 @@ def make_cached_step(
     Several small graphs, called one after the other, and not a loop within one: collectives (synchronized batch
     normalization) are not allowed in TensorFlow's loops, and an unrolled loop would let parts run side by side in memory.
     """
-    variables = model.trainable_variables
+    variables, has_state = model.trainable_variables, bool(model.non_trainable_variables)
     num_parts = compute_loss.num_micro_batches
     parts = [tf.constant(index) for index in range(num_parts)]
 
@@ -43,26 +43,27 @@ def make_cached_step(
     def loss_stage(outputs: list[Batch]) -> tuple[Scalars, Batch, list[tf.Tensor]]:
         whole = {name: tf.concat([output[name] for output in outputs], axis=0) for name in outputs[0]}
         with tf.GradientTape() as tape:
-            tape.watch(whole)
+            tape.watch(list(whole.values()))
             scalars = compute_loss.loss(whole)
-        gradients = tape.gradient(
-            scalars["loss"], [whole, variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        return scalars, *gradients
+        sources = [*whole.values(), *_values(variables)]
+        gradients = tape.gradient(scalars["loss"], sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        # The variables of the objective itself (temperature) are reached here only.
+        return scalars, dict(zip(whole, gradients, strict=False)), gradients[len(whole) :]
 
     def backward(batch: Batch, part: tf.Tensor, output_gradients: Batch, sums: list[tf.Tensor]) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             outputs = encode(batch, part)
+        upstream = _rows_of_part(output_gradients, part, num_parts)
         gradients = tape.gradient(
-            outputs,
-            variables,
-            output_gradients=_rows_of_part(output_gradients, part, num_parts),
+            list(outputs.values()),
+            _values(variables),
+            output_gradients=[upstream[name] for name in outputs],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         return [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
 
     def read_state() -> list[tf.Tensor]:
-        return [tf.identity(variable.value) for variable in model.non_trainable_variables]
+        return [tf.identity(value) for value in _values(model.non_trainable_variables)]
 
     def write_state(values: list[tf.Tensor]) -> None:
         for variable, value in zip(model.non_trainable_variables, values, strict=True):
@@ -76,10 +77,11 @@ def make_cached_step(
     run_loss_stage = _compiled(strategy, loss_stage)
 
     def step(batch: Any) -> Scalars:
-        state = run[read_state]()
+        state = run[read_state]() if has_state else None
         outputs = [run[encode](batch, part) for part in parts]
-        # The second pass must start from where the first one did.
-        run[write_state](state)
+        if has_state:
+            # The second pass must start from where the first one did.
+            run[write_state](state)
         scalars, output_gradients, sums = run_loss_stage(outputs)
         for part in parts:
             sums = run[backward](batch, part, output_gradients, sums)
@@ -89,10 +91,15 @@ def make_cached_step(
     return step
 
 
+def _values(variables: list[Any]) -> list[Any]:
+    """TensorFlow's variables behind Keras' ones: a tape cannot make zeros from a Keras dtype."""
+    return [variable.value for variable in variables]
+
+
 def _compiled(strategy: tf.distribute.Strategy, function: Any) -> Any:
     """`function` of each replica's tensors as a graph."""
 
-    @tf.function(jit_compile=False)
+    @tf.function(jit_compile=False, autograph=False)
     def run(*args: Any) -> Any:
         return strategy.run(function, args=args)
 

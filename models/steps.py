@@ -59,7 +59,7 @@ def make_step(
         return dict(scalars)
 
     # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not left to "auto".
-    @tf.function(jit_compile=False)
+    @tf.function(jit_compile=False, autograph=False)
     def step(batch: Any) -> Scalars:
         return sum_scalars(strategy, strategy.run(replica_step, args=(batch,)))
 
