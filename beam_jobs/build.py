@@ -62,12 +62,7 @@ def build(
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
-            found = manifest.read(newest)
-            if (found.config_sha256, found.source_sha256, found.code_sha256) == (
-                config_sha256,
-                source_sha256,
-                code_sha256,
-            ):
+            if _built_from(newest) == (config_sha256, source_sha256, code_sha256):
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
@@ -93,6 +88,15 @@ def build(
 
 
 _MARKER = "building-from.txt"
+
+
+def _built_from(version_path: Path) -> tuple[str, str, str] | None:
+    """Hashes of the config, catalogs and code of a version; None when it is of a format that is no longer read."""
+    try:
+        found = manifest.read(version_path)
+    except manifest.FormatError:
+        return None
+    return found.config_sha256, found.source_sha256, found.code_sha256
 
 
 def _what_decides_content(config: BuildConfig) -> dict[str, Any]:

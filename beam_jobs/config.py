@@ -88,14 +88,27 @@ class PairingConfig:
     Attributes:
         max_time_gap_hours: largest |S2 - S1|. Default 72: floods move within days.
         min_overlap_fraction: share of the smaller footprint that the two must share.
+        max_s2_per_s1: a Sentinel-1 scene goes with so many Sentinel-2 scenes at most, nearest in time first. Default 1:
+            exports by place; a whole Sentinel-1 frame covers up to a dozen Sentinel-2 tiles.
+        max_s1_per_s2: a Sentinel-2 scene goes with so many Sentinel-1 passes at most, nearest in time first; None takes
+            all that chose it. Frames of one pass count as one.
+        orbit_preference: which of two Sentinel-1 passes equally near in time goes first, with `max_s1_per_s2` only.
     """
 
     max_time_gap_hours: float = 72.0
     min_overlap_fraction: float = 0.2
+    max_s2_per_s1: int = 1
+    max_s1_per_s2: int | None = None
+    orbit_preference: Literal["any", "ascending", "descending"] = "any"
 
     def __post_init__(self) -> None:
         _check_positive("max_time_gap_hours", self.max_time_gap_hours)
         _check_fraction("min_overlap_fraction", self.min_overlap_fraction)
+        _check_positive("max_s2_per_s1", self.max_s2_per_s1)
+        if self.max_s1_per_s2 is not None:
+            _check_positive("max_s1_per_s2", self.max_s1_per_s2)
+        elif self.orbit_preference != "any":
+            raise ValueError(f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: else no pass goes first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +141,7 @@ class PatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityConfig:
-    """Which patches are kept.
+    """Which patches are kept, and what they count: in full, less, or not at all.
 
     Attributes:
         min_valid_fraction: least share of valid pixels, in each sensor.
@@ -140,6 +153,10 @@ class QualityConfig:
         measure_offset: look for a shift between the two sensors in every kept patch; about 1 ms for 64 px.
         max_offset_px: longest measured shift that is kept; None keeps all and only records and scores it. A patch whose
             shift cannot be told is kept.
+        min_quality: a patch of a lower score (see `quality.score`) is refused. Default 0 refuses none: the limits above
+            speak of one part each.
+        full_weight_quality: a patch of a lower score counts in training in proportion, one from it on in full. Default
+            0.5, the score of a patch without any fault but the largest time gap.
         max_rejected_fraction: the job fails when a larger share of scenes is unreadable or breaks a rule.
     """
 
@@ -149,6 +166,8 @@ class QualityConfig:
     max_saturated_fraction: float = 0.01
     measure_offset: bool = True
     max_offset_px: float | None = None
+    min_quality: float = 0.0
+    full_weight_quality: float = 0.5
     max_rejected_fraction: float = 0.1
 
     def __post_init__(self) -> None:
@@ -157,6 +176,9 @@ class QualityConfig:
         _check_fraction("max_edge_noise_fraction", self.max_edge_noise_fraction)
         _check_fraction("max_saturated_fraction", self.max_saturated_fraction)
         _check_fraction("max_rejected_fraction", self.max_rejected_fraction)
+        _check_fraction("min_quality", self.min_quality)
+        _check_fraction("full_weight_quality", self.full_weight_quality)
+        _check_positive("full_weight_quality", self.full_weight_quality)
         if self.max_offset_px is not None:
             _check_positive("max_offset_px", self.max_offset_px)
             if not self.measure_offset:

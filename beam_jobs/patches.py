@@ -6,8 +6,9 @@ Rejection. Pure apart from reading rasters; `transforms.py` runs it on workers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,8 @@ def _patch(
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
-    refusal = quality.refusal(s1, s2, clouds, config.quality)
+    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None and split is None:
@@ -125,16 +127,16 @@ def _patch(
             else f"reaches from block {block} into one"
         )
         refusal = "straddles_splits", why if declared else f"{why} of another split"
-    offset_px = float("nan")
     # Last, as it costs most: only what is otherwise kept is measured.
     if refusal is None and config.quality.measure_offset:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
-        offset_px = offset.length_px if offset else offset_px
-        refusal = quality.offset_refusal(offset_px, config.quality.max_offset_px)
+        parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
+        refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
+    score = quality.score(parts, config.pairing, config.quality)
+    refusal = refusal or quality.score_refusal(score, config.quality)
     if refusal is not None or split is None:
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
-    gap = time_gap_hours(task.s1, task.s2)
     values: dict[str, Any] = {
         "patch_id": patch_id,
         "s1": s1,
@@ -148,8 +150,11 @@ def _patch(
         "s2_acquired_at": task.s2.acquired_at,
         "orbit_state": task.s1.orbit_state,
         "cloud_fraction": clouds,
-        "offset_px": offset_px,
-        "quality": quality.score(s1, s2, clouds, gap, offset_px, config.pairing, config.quality),
+        "offset_px": parts.offset_px,
+        "edge_noise_fraction": parts.edge_noise_fraction,
+        "saturated_fraction": parts.saturated_fraction,
+        "quality": score,
+        "weight": quality.weight(score, config.quality),
     }
     if pixels.label is None:
         return split, PairedPatch(**values)

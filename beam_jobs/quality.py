@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,48 @@ SATURATED_REFLECTANCE = 6.45
 """From here on a pixel sits at the top of uint16: 65535 is 6.5535, and 6.4535 where the offset of 1000 was taken away."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What is measured of a patch; the score and every decision come from it alone.
+
+    Attributes:
+        s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1.
+        s2_valid_fraction: likewise of Sentinel-2.
+        cloud_fraction: share of cloud among the valid Sentinel-2 pixels, 0-1; NaN = unknown.
+        edge_noise_fraction: share of the valid Sentinel-1 pixels that are noise of the swath's edge, 0-1.
+        saturated_fraction: share of the valid Sentinel-2 pixels that are saturated, 0-1.
+        time_gap_hours: Sentinel-2 minus Sentinel-1.
+        offset_px: measured shift between the two, pixels; NaN = unknown.
+    """
+
+    s1_valid_fraction: float
+    s2_valid_fraction: float
+    cloud_fraction: float
+    edge_noise_fraction: float
+    saturated_fraction: float
+    time_gap_hours: float
+    offset_px: float = math.nan
+
+
+def measure(s1: FloatArray, s2: FloatArray, clouds: float, time_gap_hours: float) -> Parts:
+    """The parts of a patch but for its shift, which costs most and is measured last.
+
+    Args:
+        s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
+        s2: reflectance, float32 [H, W, C2], NaN = no data.
+        clouds: what `cloud_fraction` says.
+        time_gap_hours: Sentinel-2 minus Sentinel-1.
+    """
+    return Parts(
+        s1_valid_fraction=valid_fraction(s1),
+        s2_valid_fraction=valid_fraction(s2),
+        cloud_fraction=clouds,
+        edge_noise_fraction=edge_noise_fraction(s1),
+        saturated_fraction=saturated_fraction(s2),
+        time_gap_hours=time_gap_hours,
+    )
+
+
 def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, scene_cloud_fraction: float) -> float:
     """Share of cloud among the valid Sentinel-2 pixels of a patch, 0-1.
 
@@ -39,21 +82,19 @@ def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, sce
     return float(cloud_mask[valid_mask].mean()) if valid_mask.any() else 0.0
 
 
-def refusal(s1: FloatArray, s2: FloatArray, clouds: float, config: QualityConfig) -> tuple[str, str] | None:
-    """(reason, detail) why a patch is not kept, or None when it is."""
-    for sensor, pixels in (("s1", s1), ("s2", s2)):
-        valid = valid_fraction(pixels)
+def refusal(parts: Parts, config: QualityConfig) -> tuple[str, str] | None:
+    """(reason, detail) why a patch is not kept, or None when it is; its shift and score are judged later."""
+    for sensor, valid in (("s1", parts.s1_valid_fraction), ("s2", parts.s2_valid_fraction)):
         if valid < config.min_valid_fraction:
             return f"{sensor}_no_data", f"valid fraction {valid:.3f} is below {config.min_valid_fraction:g}"
     # A NaN compares False: a patch whose source tells nothing of clouds is kept.
-    if clouds > config.max_cloud_fraction:
-        return "cloudy", f"cloud fraction {clouds:.3f} is above {config.max_cloud_fraction:g}"
-    noisy = edge_noise_fraction(s1)
-    if noisy > config.max_edge_noise_fraction:
-        return "edge_noise", f"edge noise fraction {noisy:.3f} is above {config.max_edge_noise_fraction:g}"
-    saturated = saturated_fraction(s2)
-    if saturated > config.max_saturated_fraction:
-        return "saturated", f"saturated fraction {saturated:.3f} is above {config.max_saturated_fraction:g}"
+    for reason, what, value, most in (
+        ("cloudy", "cloud", parts.cloud_fraction, config.max_cloud_fraction),
+        ("edge_noise", "edge noise", parts.edge_noise_fraction, config.max_edge_noise_fraction),
+        ("saturated", "saturated", parts.saturated_fraction, config.max_saturated_fraction),
+    ):
+        if value > most:
+            return reason, f"{what} fraction {value:.3f} is above {most:g}"
     return None
 
 
@@ -93,24 +134,31 @@ def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> 
     return None
 
 
-def score(
-    s1: FloatArray,
-    s2: FloatArray,
-    clouds: float,
-    time_gap_hours: float,
-    offset_px: float,
-    pairing: PairingConfig,
-    config: QualityConfig,
-) -> float:
-    """Quality of a pair, 0-1: valid share of the worse sensor x cloud-free share x closeness in time x alignment.
+def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
+    """Quality of a pair, 0-1: the product of what each part leaves of it, so it never rises when a part gets worse.
 
-    Closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed. Alignment falls linearly from 1 at no
-    shift to 0 at the longest that is kept, or that is looked for where all are kept. Unknown (NaN) cloud or shift counts
-    as none.
+    score = valid x clear x clean x unsaturated x closeness x alignment, where
+    valid = the smaller valid fraction of the two sensors,
+    clear = 1 - cloud_fraction, clean = 1 - edge_noise_fraction, unsaturated = 1 - saturated_fraction,
+    closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed,
+    alignment falls linearly from 1 at no shift to 0 at the longest that is kept, or that is looked for where all are kept.
+    An unknown (NaN) cloud fraction or shift counts as none: what cannot be told is no fault of the patch.
     """
-    valid = min(valid_fraction(s1), valid_fraction(s2))
-    clear = 1.0 if math.isnan(clouds) else 1.0 - clouds
-    closeness = 1.0 - 0.5 * min(abs(time_gap_hours) / pairing.max_time_gap_hours, 1.0)
+    clear = 1.0 if math.isnan(parts.cloud_fraction) else 1.0 - parts.cloud_fraction
+    closeness = 1.0 - 0.5 * min(abs(parts.time_gap_hours) / pairing.max_time_gap_hours, 1.0)
     longest = MAX_SHIFT_PX if config.max_offset_px is None else config.max_offset_px
-    alignment = 1.0 if math.isnan(offset_px) else max(1.0 - offset_px / longest, 0.0)
-    return valid * clear * closeness * alignment
+    alignment = 1.0 if math.isnan(parts.offset_px) else max(1.0 - parts.offset_px / longest, 0.0)
+    unspoilt = (1.0 - parts.edge_noise_fraction) * (1.0 - parts.saturated_fraction)
+    return min(parts.s1_valid_fraction, parts.s2_valid_fraction) * clear * unspoilt * closeness * alignment
+
+
+def weight(quality: float, config: QualityConfig) -> float:
+    """What a pair of a score counts in training, 0-1: in full from `full_weight_quality` on, in proportion below it."""
+    return min(quality / config.full_weight_quality, 1.0)
+
+
+def score_refusal(quality: float, config: QualityConfig) -> tuple[str, str] | None:
+    """(reason, detail) when the score is too low to be kept at any weight."""
+    if quality < config.min_quality:
+        return "low_quality", f"score {quality:.3f} is below {config.min_quality:g}"
+    return None

@@ -18,14 +18,13 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window, from_bounds
-from shapely.geometry import box, shape
 
-from beam_jobs import radiometry, resampling
+from beam_jobs import footprints, radiometry, resampling
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
-from beam_jobs.grids import LONLAT, Grid
+from beam_jobs.grids import Grid
 from beam_jobs.scenes import BandSource, LabelSource, Scene
 
 SAMPLE_PX = 256
@@ -185,7 +184,8 @@ def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
             f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, the raster has {dataset.crs.to_string()}",
             "wrong_crs",
         )
-    footprint, extent = shape(scene.footprint), box(*transform_bounds(dataset.crs, LONLAT, *dataset.bounds))
+    footprint = footprints.on_globe(scene.footprint)
+    extent = footprints.of_bounds(dataset.crs.to_string(), tuple(dataset.bounds))
     if not footprint.intersects(extent):
         raise DataError(
             f"{dataset.name}: lies at {_degrees(extent.bounds)}, its catalog footprint at {_degrees(footprint.bounds)}",

@@ -53,6 +53,7 @@ class Scene:
         sensor: "s1" or "s2".
         acquired_at: seconds since 1970, UTC.
         orbit_state: of the pass, "unknown" when the item does not tell.
+        relative_orbit: number of the track, which repeats; None = not declared.
         processing_level: "L1C" or "L2A" for Sentinel-2, "" for Sentinel-1.
         footprint: GeoJSON polygon, lon/lat.
         declared_crs: `proj:code` of the item, if any.
@@ -69,6 +70,7 @@ class Scene:
     sensor: Sensor
     acquired_at: int
     orbit_state: OrbitState = "unknown"
+    relative_orbit: int | None = None
     processing_level: Literal["", "L1C", "L2A"] = ""
     footprint: Mapping[str, Any] = field(repr=False)
     declared_crs: str | None = None
@@ -118,6 +120,7 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         sensor=sensor,
         acquired_at=int(item.datetime.timestamp()),
         orbit_state=orbit_state if orbit_state in ("ascending", "descending") else "unknown",  # type: ignore[arg-type]
+        relative_orbit=_relative_orbit(properties, where),
         processing_level=_processing_level(properties, where) if sensor == "s2" else "",
         footprint=_footprint(item.geometry, where),
         declared_crs=_declared_crs(properties),
@@ -164,6 +167,13 @@ def constellation_of(properties: Mapping[str, Any]) -> str:
     """`constellation` of an item's properties, or what its `platform` belongs to: sentinel-1a -> sentinel-1."""
     named = properties.get("constellation") or str(properties.get("platform", ""))[: len("sentinel-1")]
     return str(named).lower()
+
+
+def _relative_orbit(properties: Mapping[str, Any], where: str) -> int | None:
+    number = properties.get("sat:relative_orbit")
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise DataError(f"{where}: sat:relative_orbit must be a whole number from 1, got {number!r}", "bad_item")
+    return number
 
 
 def _split(properties: Mapping[str, Any], where: str) -> str | None:

@@ -6,6 +6,7 @@ from one stage to the next, so memory does not grow with the number of pairs. `b
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import apache_beam as beam
 
 from beam_jobs import pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.errors import DataError
 from beam_jobs.patches import PairTask, Rejection
 from beam_jobs.scenes import Scene
@@ -81,49 +83,56 @@ class MakePairs(beam.PTransform):
     config: BuildConfig
 
     def expand(self, found: beam.PCollection) -> dict[str, beam.PCollection]:
-        """Joins by 1-degree cell, then keeps the best candidate of each Sentinel-1 scene over its cells."""
-        choices = (
+        """Joins outlines by cell and time bucket, then ids with scenes: a scene itself is shuffled twice, not per cell."""
+        pairing_config = self.config.pairing
+        chosen = (
             found
-            | "KeyByCell" >> beam.FlatMap(lambda scene: [(cell, scene) for cell in pairing.cells(scene)])
-            | "GroupByCell" >> beam.GroupByKey()
-            | "Candidates" >> beam.FlatMap(_candidates, self.config)
-            | "GroupByS1" >> beam.GroupByKey()
-            | "Choose" >> beam.FlatMap(_choose).with_outputs(REJECTED, main="pairs")
+            | "Outline" >> beam.Map(pairing.outline)
+            | "KeyByCellAndTime" >> beam.FlatMap(lambda one: [(key, one) for key in pairing.keys(one, pairing_config)])
+            | "GroupByCellAndTime" >> beam.GroupByKey()
+            | "Join" >> beam.FlatMap(lambda group: pairing.join(*group, pairing_config))
+            | "Best" >> beam.combiners.Top.PerKey(pairing_config.max_s2_per_s1, reverse=True)
         )
-        s2_ids = found | "S2" >> beam.Filter(lambda scene: scene.sensor == "s2") | beam.Map(lambda s2: (s2.scene_id, 0))
-        used = choices.pairs | "UsedS2" >> beam.Map(lambda pair: (pair[1].scene_id, 0))
-        unused = {"all": s2_ids, "used": used} | "JoinS2" >> beam.CoGroupByKey() | beam.FlatMap(_unused)
-        rejected = (choices[REJECTED], unused) | "FlattenRejected" >> beam.Flatten()
-        return {"pairs": choices.pairs, REJECTED: rejected}
+        by_s1 = {"scenes": _keyed(found, "s1"), "chosen": chosen} | "JoinS1" >> beam.CoGroupByKey()
+        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config).with_outputs(REJECTED, main="s1_by_s2_id")
+        by_s2 = {"scenes": _keyed(found, "s2"), "s1": asked.s1_by_s2_id} | "JoinS2" >> beam.CoGroupByKey()
+        made = by_s2 | "Pair" >> beam.FlatMap(_pair, self.config).with_outputs(REJECTED, main="pairs")
+        return {
+            "pairs": made.pairs,
+            REJECTED: (asked[REJECTED], made[REJECTED]) | "FlattenRejected" >> beam.Flatten(),
+        }
 
 
-def _candidates(
-    cell: tuple[tuple[int, int], Iterable[Scene]], config: BuildConfig
-) -> Iterator[tuple[str, tuple[Scene, Scene | None, str]]]:
-    """For each Sentinel-1 scene of a cell the best Sentinel-2 scene of that cell."""
-    in_cell = sorted(cell[1], key=lambda scene: scene.scene_id)
-    s2_scenes = [scene for scene in in_cell if scene.sensor == "s2"]
-    for s1 in in_cell:
-        if s1.sensor == "s1":
-            yield s1.scene_id, (s1, *pairing.nearest(s1, s2_scenes, config.pairing))
+def _keyed(found: beam.PCollection, sensor: Sensor) -> beam.PCollection:
+    return (
+        found
+        | f"Only {sensor}" >> beam.Filter(lambda scene: scene.sensor == sensor)
+        | f"KeyById {sensor}" >> beam.Map(lambda scene: (scene.scene_id, scene))
+    )
 
 
-def _choose(candidates: tuple[str, Iterable[tuple[Scene, Scene | None, str]]]) -> Iterator[Any]:
-    """The nearest candidate over all cells, or the Rejection of the Sentinel-1 scene."""
-    listed = list(candidates[1])
-    found = [(s1, s2) for s1, s2, _ in listed if s2 is not None]
-    if found:
-        yield min(found, key=lambda pair: pairing.rank(*pair))
-        return
-    # The longest reason is the one that names the nearest scene; a cell without any Sentinel-2 scene says less.
-    why = max((why for _, _, why in listed), key=lambda text: ("nearest" in text, text))
-    yield _rejected(candidates[0], "no_s2_partner", why)
+def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -> Iterator[Any]:
+    """(id of a chosen Sentinel-2 scene, the Sentinel-1 scene), or the Rejection of the Sentinel-1 scene."""
+    scene_id, values = joined
+    chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
+    if not chosen:
+        yield _rejected(scene_id, "no_s2_partner", why)
+    for s1, candidate in itertools.product(values["scenes"], chosen):
+        yield candidate.s2_id, s1
 
 
-def _unused(joined: tuple[str, dict[str, Iterable[int]]]) -> Iterator[Rejection]:
-    if not list(joined[1]["used"]):
-        detail = "no Sentinel-1 scene chose it"
-        yield Rejection(kind="scenes", id=joined[0], reason="no_s1_partner", detail=detail)
+def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -> Iterator[Any]:
+    """The pairs of a Sentinel-2 scene, or its Rejection when no Sentinel-1 scene chose it."""
+    scene_id, values = joined
+    (s2,) = values["scenes"]
+    kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
+    if not kept:
+        yield _rejected(scene_id, "no_s1_partner", "no Sentinel-1 scene chose it")
+    for s1 in kept:
+        yield s1, s2
+    for s1 in left_out:
+        detail = f"{scene_id} goes with nearer passes; max_s1_per_s2 is {config.pairing.max_s1_per_s2}"
+        yield _rejected(s1.scene_id, "s2_taken", detail)
 
 
 @dataclass

@@ -14,17 +14,18 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
 
     Args:
         batch: tensors [B, H, W, C] (`s1`, `s2`) or [B, H, W] (`label`), any dtype; no-data marks move with their pixels.
-            Tensors [B] (`lon`, `lat`) stay as they are.
+            What has one value per patch stays as it is.
         seed: int64 [2]; the same seed gives the same symmetries.
 
     Returns:
         The batch with one symmetry per patch. Patches that are not square are flipped only.
     """
-    images = {name: tensor for name, tensor in batch.items() if tensor.shape.rank > 1}
-    first = next(iter(images.values()))
+    first = next(iter(batch.values()))
     flags = tf.random.stateless_uniform([3, tf.shape(first)[0]], seed) < 0.5
     is_square = tf.equal(tf.shape(first)[1], tf.shape(first)[2])
-    return batch | {name: _apply(tensor, flags, is_square) for name, tensor in images.items()}
+    return {
+        name: tensor if tensor.shape.rank == 1 else _apply(tensor, flags, is_square) for name, tensor in batch.items()
+    }
 
 
 def _apply(tensor: tf.Tensor, flags: tf.Tensor, is_square: tf.Tensor) -> tf.Tensor:

@@ -141,6 +141,8 @@ class PretrainConfig:
         optimizer: rate, decay, warm-up.
         augment: flip and turn both images of a pair alike. Default True; origin: this project (Scheibenreif et al.
             2022 use none).
+        use_weights: let each pair count what its record's `weight`, the outcome of the quality gate, says; else all
+            count alike. Metrics of the eval split never weigh.
         num_eval_batches: most global batches of the eval split that loss and recall are computed on.
         shuffle_buffer: records held for shuffling.
         seed: of weights, shuffling and augmentation.
@@ -162,6 +164,7 @@ class PretrainConfig:
     logits_chunk_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: bool = True
+    use_weights: bool = True
     num_eval_batches: int = 16
     shuffle_buffer: int = 2048
     seed: int = 0
@@ -229,6 +232,7 @@ class SegmentConfig:
         global_batch_size: patches per step over all replicas.
         optimizer: rate, decay, warm-up.
         augment: flip and turn images and label alike.
+        use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
         shuffle_buffer: records held for shuffling.
         seed: of weights, shuffling and augmentation.
         precision: "float32", or "mixed_bfloat16" (float32 weights, loss and outputs).
@@ -242,6 +246,7 @@ class SegmentConfig:
     global_batch_size: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: bool = True
+    use_weights: bool = True
     shuffle_buffer: int = 2048
     seed: int = 0
     precision: Precision = "float32"

@@ -41,18 +41,19 @@ class ContrastiveModel(keras.Model):
             training: whether batch normalization uses the batch.
 
         Returns:
-            What `Objective.losses_and_figures` wants. The weight of a pair is 0 when a view has no valid pixel at all: all
-            such patches look alike, whatever is on the ground.
+            What `Objective.losses_and_figures` wants. A pair is not valid when a view has no valid pixel at all: all such
+            patches look alike, whatever is on the ground.
         """
-        outputs = {name: batch[name] for name in ("lon", "lat") if name in batch}
-        weights = [tf.cast(batch["weight"], tf.float32)] if "weight" in batch else []
+        outputs = {name: batch[name] for name in ("lon", "lat", "weight") if name in batch}
+        valid = []
         for view in self.objective.views:
             sensor = sensor_of(view)
             encoded = self.encoders[sensor](batch[view], training=training)
             outputs[view] = self.heads[sensor](encoded["pooled"], training=training)
             outputs |= self.objective.describe_view(view, encoded)
-            weights.append(tf.cast(tf.reduce_any(encoded["valid_mask"] > 0.0, axis=[1, 2, 3]), tf.float32))
-        return outputs | {"weight": tf.reduce_prod(tf.stack(weights), axis=0)}
+            valid.append(tf.reduce_max(encoded["valid_mask"], axis=[1, 2, 3]))
+        outputs["valid"] = tf.reduce_min(tf.stack(valid), axis=0)
+        return {"weight": tf.ones_like(outputs["valid"])} | outputs
 
     def losses(self, outputs: Batch) -> tf.Tensor:
         """float32 [B], the loss of each pair of this replica."""

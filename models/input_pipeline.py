@@ -1,8 +1,8 @@
 """tf.data from shards: gzip TFRecords -> batches of physical float32 pixels with NaN as no data.
 
 Input: files of one split. Output: `tf.data.Dataset` of {"s1": [B, H, W, C1] dB, "s2": [B, H, W, C2] reflectance, "label":
-uint8 [B, H, W]}. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives in the published graph. No Python
-runs per record.
+uint8 [B, H, W], "weight": float32 [B]}, as asked for. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives
+in the published graph. No Python runs per record.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ BatchTransform = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor
 
 
 def parse_examples(
-    serialized: tf.Tensor, num_bands: Mapping[Sensor, int], with_label: bool = False, with_location: bool = False
+    serialized: tf.Tensor,
+    num_bands: Mapping[Sensor, int],
+    with_label: bool = False,
+    with_weight: bool = False,
+    with_location: bool = False,
 ) -> dict[str, tf.Tensor]:
     """Decodes a batch of tf.Examples of the shard contract; all patches of a batch must have one size.
 
@@ -32,19 +36,20 @@ def parse_examples(
         serialized: tf.string [B], B at least 1.
         num_bands: channels per sensor to decode; other sensors are not even parsed.
         with_label: whether to decode `label` too.
+        with_weight: whether to decode `weight` too.
         with_location: whether to decode `lon` and `lat` too.
 
     Returns:
-        float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `lon` and `lat`
-        of the patch centres float32 [B], degrees.
+        float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `weight`
+        float32 [B], 0-1; `lon` and `lat` of the patch centres float32 [B], degrees.
     """
-    location = ["lon", "lat"] if with_location else []
-    names = ["height", "width", *num_bands, *(["label"] if with_label else []), *location]
+    scalars = [*(["weight"] if with_weight else []), *(["lon", "lat"] if with_location else [])]
+    names = ["height", "width", *num_bands, *(["label"] if with_label else []), *scalars]
     contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
     parsed = tf.io.parse_example(serialized, {name: contract[name] for name in names})
     # One size per batch, read at run time: the published graph must take patches of any size.
     height, width = tf.cast(parsed["height"][0], tf.int32), tf.cast(parsed["width"][0], tf.int32)
-    decoded: dict[str, tf.Tensor] = {name: parsed[name] for name in location}
+    decoded: dict[str, tf.Tensor] = {}
     for sensor, channels in num_bands.items():
         dtype, nodata, scale = (
             (tf.int16, bands_lib.S1_NODATA, bands_lib.S1_DB_PER_DN)
@@ -57,7 +62,7 @@ def parse_examples(
         decoded[sensor] = tf.reshape(pixels, [-1, height, width, channels])
     if with_label:
         decoded["label"] = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [-1, height, width])
-    return decoded
+    return decoded | {name: parsed[name] for name in scalars}
 
 
 def train_dataset(
@@ -69,6 +74,7 @@ def train_dataset(
     shuffle_buffer: int,
     augment: bool,
     seed: int,
+    with_weight: bool = False,
     with_location: bool = False,
     transform: BatchTransform | None = None,
 ) -> tf.data.Dataset:
@@ -89,7 +95,7 @@ def train_dataset(
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(serialized, num_bands, with_label, with_location)
+        batch = parse_examples(serialized, num_bands, with_label, with_weight, with_location)
         batch_seed = tf.stack([tf.constant(seed, tf.int64), step])
         batch = augment_lib.random_symmetry(batch, batch_seed) if augment else batch
         return batch if transform is None else transform(batch, batch_seed)
@@ -117,7 +123,7 @@ def eval_dataset(
     dataset = _read(tf.data.Dataset.from_tensor_slices(sorted(files)), len(files)).batch(batch_size)
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(serialized, num_bands, with_label, with_location)
+        batch = parse_examples(serialized, num_bands, with_label, with_location=with_location)
         return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
 
     return dataset.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

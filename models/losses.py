@@ -24,6 +24,8 @@ class NTXentLoss(keras.losses.Loss):
     Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both float32 [B, E], unit norm, row i
     the same patch. Loss of row i: mean of the two cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all
     N patches of the global batch.
+    With `sample_weight` from `global_weight` a doubtful pair counts less as a positive; as a negative it counts in full,
+    since its images are sound each on its own.
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives (Radford et al. 2021, arXiv
     2103.00020, figure 3).
 
@@ -48,7 +50,8 @@ class NTXentLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """float32 [B], the loss of each patch of this replica."""
         s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
-        batch = GlobalBatch(tf.ones_like(s1[:, 0]))
+        ones = tf.ones_like(s1[:, 0])
+        batch = GlobalBatch(ones, ones)
         return cross_modal(s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None)
 
     def get_config(self) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class MaskedCrossentropy(keras.losses.Loss):
 
     Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32 [B, H, W, K]. The sum over pixels is
     divided by the number of labelled pixels of all replicas, so that a patch with few labels weighs little wherever it
-    lands. 0 when no pixel is labelled.
+    lands. 0 when no pixel is labelled. With `sample_weight` from `global_weight` every pixel counts what its patch does.
     """
 
     def __init__(
@@ -87,3 +90,25 @@ class MaskedCrossentropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Name and reduction."""
         return {"name": self.name, "reduction": self.reduction}
+
+
+def global_weight(weight: Any, size: Any) -> tf.Tensor:
+    """The `sample_weight` that makes a loss of this module a weighted mean over the global batch.
+
+    Args:
+        weight: float32 [B], 0 or above, what each example of this replica counts.
+        size: float32 [B], how many terms each example has in the unweighted mean: 1 per pair, or its labelled pixels.
+
+    Returns:
+        float32 [B]: weight x (sum of size) / (sum of weight x size), both sums over all replicas; exactly 1 when all weights
+        are 1, so that the loss is then the unweighted one to the last bit, and 0 when nothing counts.
+    """
+    weight, size = tf.cast(weight, tf.float32), tf.cast(size, tf.float32)
+    total = gathering.sum_over_replicas(tf.reduce_sum(size))
+    weighted = gathering.sum_over_replicas(tf.reduce_sum(weight * size))
+    return weight * tf.math.divide_no_nan(total, weighted)
+
+
+def num_labelled_pixels(label: Any) -> tf.Tensor:
+    """float32 [B]: how many pixels of label ids [B, H, W] are not 255."""
+    return tf.reduce_sum(tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32), axis=[1, 2])

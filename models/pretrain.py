@@ -161,6 +161,7 @@ def _make_datasets(
         shuffle_buffer=config.shuffle_buffer,
         augment=config.augment,
         seed=config.seed,
+        with_weight=config.use_weights,
         with_location=with_location,
         transform=train_views,
     )

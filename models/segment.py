@@ -18,7 +18,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models import export, input_pipeline, metrics, training
 from models.config import SegmentConfig
 from models.encoders import SensorEncoder, build_encoder, with_precision
-from models.losses import MaskedCrossentropy
+from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
 from models.segmenter import Segmenter, with_segmenter_precision
 
 
@@ -64,7 +64,9 @@ def run_segmentation(
 
     def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
-        return loss(mask_label(batch["label"], outputs["valid_mask"]), outputs["logits"])
+        label = mask_label(batch["label"], outputs["valid_mask"])
+        weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
+        return loss(label, outputs["logits"], sample_weight=weight)
 
     train_loss = training.train(
         strategy=strategy,
@@ -169,6 +171,7 @@ def _make_datasets(
         shuffle_buffer=config.shuffle_buffer,
         augment=config.augment,
         seed=config.seed,
+        with_weight=config.use_weights,
     )
     eval_set = input_pipeline.eval_dataset(
         eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size

@@ -13,9 +13,14 @@ from typing import Any
 
 from beam_jobs.contracts import layout, settings
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the manifest and of the records it stands for; 2: records hold every part of the score, and a weight."""
 CODE_VERSION = "0.1.0"
 """Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
+
+
+class FormatError(ValueError):
+    """Data that was built by an older or newer terrapair, which names its features otherwise; one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class Manifest:
         source_sha256: hash over the catalogs and the sizes of the files they name: what was read.
         code_sha256: hash over the code that built it.
         code_version: version of the code that built it.
-        format_version: of this file.
+        format_version: of this file and of the records in the shards.
     """
 
     kind: str
@@ -91,10 +96,6 @@ class Manifest:
     code_version: str
     format_version: int = FORMAT_VERSION
 
-    def __post_init__(self) -> None:
-        if self.format_version != FORMAT_VERSION:
-            raise ValueError(f"manifest format {self.format_version} is not the supported {FORMAT_VERSION}")
-
     def to_json(self) -> str:
         """Indented JSON, keys sorted."""
         return json.dumps(settings.to_dict(self), indent=2, sort_keys=True) + "\n"
@@ -110,8 +111,14 @@ def from_json(text: str) -> Manifest:
 
     Raises:
         settings.SettingsError: an unknown or missing key, or a wrong type.
+        FormatError: of another format version.
     """
-    return settings.from_dict(Manifest, json.loads(text), "manifest")
+    values = json.loads(text)
+    # First, so that the message is not about a key that the other format has or lacks.
+    if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
+        found = values.get("format_version")
+        raise FormatError(f"data of format {found} cannot be read, only {FORMAT_VERSION}: build the shards again")
+    return settings.from_dict(Manifest, values, "manifest")
 
 
 def read(version_path: str | Path) -> Manifest:
@@ -119,8 +126,12 @@ def read(version_path: str | Path) -> Manifest:
 
     Raises:
         FileNotFoundError: there is none: the directory is no finished version.
+        FormatError: the version was built by an older or newer terrapair.
     """
     path = Path(version_path) / layout.MANIFEST_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
-    return from_json(path.read_text())
+    try:
+        return from_json(path.read_text())
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error

@@ -39,7 +39,10 @@ class PairedPatch:
         orbit_state: of the Sentinel-1 pass.
         cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1; NaN = the source does not tell.
         offset_px: measured shift between the two images in pixels; NaN = not measured, or no significant peak.
-        quality: score of the pair, 0-1.
+        quality: score of the pair, 0-1; its parts are the fields around it.
+        edge_noise_fraction: share of Sentinel-1 pixels that are noise of the swath's edge, 0-1.
+        saturated_fraction: share of Sentinel-2 pixels that are saturated, 0-1.
+        weight: what the pair counts in training, 0-1; 1 = in full.
     """
 
     patch_id: str
@@ -56,8 +59,13 @@ class PairedPatch:
     cloud_fraction: float
     offset_px: float
     quality: float
+    edge_noise_fraction: float = 0.0
+    saturated_fraction: float = 0.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.weight <= 1.0:
+            raise ValueError(f"{self.patch_id}: weight must be within 0-1, got {self.weight}")
         if self.s1.ndim != 3 or self.s2.ndim != 3 or self.s1.shape[:2] != self.s2.shape[:2]:
             raise ValueError(
                 f"{self.patch_id}: s1 and s2 must be [H, W, C] on one grid, got {self.s1.shape} and {self.s2.shape}"
@@ -147,6 +155,9 @@ def encode(patch: PairedPatch) -> bytes:
         "cloud_fraction": _floats(patch.cloud_fraction),
         "offset_px": _floats(patch.offset_px),
         "quality": _floats(patch.quality),
+        "edge_noise_fraction": _floats(patch.edge_noise_fraction),
+        "saturated_fraction": _floats(patch.saturated_fraction),
+        "weight": _floats(patch.weight),
     }
     for sensor in bands_lib.SENSORS:
         pixels = getattr(patch, sensor)
@@ -200,6 +211,9 @@ def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLen
             "cloud_fraction",
             "offset_px",
             "quality",
+            "edge_noise_fraction",
+            "saturated_fraction",
+            "weight",
         ),
     }
     spec = {name: tf.io.FixedLenFeature([], dtype) for dtype, names in scalars.items() for name in names}

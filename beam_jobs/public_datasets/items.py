@@ -15,8 +15,9 @@ from typing import Any, Literal
 import pystac
 import rasterio
 from rasterio.warp import transform_bounds
-from shapely.geometry import box, mapping
+from shapely.geometry import mapping
 
+from beam_jobs import footprints
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT
@@ -92,6 +93,7 @@ def item(
             if dataset.crs is None:
                 raise DataError(f"{reference}: the raster has no CRS", "missing_crs")
             bounds = transform_bounds(dataset.crs, LONLAT, *dataset.bounds)
+            footprint = footprints.of_bounds(dataset.crs.to_string(), tuple(dataset.bounds))
             projection = {
                 "proj:code": dataset.crs.to_string(),
                 "proj:transform": list(dataset.transform)[:6],
@@ -102,7 +104,7 @@ def item(
         return pystac.Item(item_id, None, None, datetime.fromtimestamp(0, timezone.utc), refused)
     found = pystac.Item(
         id=item_id,
-        geometry=mapping(box(*bounds)),
+        geometry=mapping(footprint),
         bbox=list(bounds),
         datetime=acquired_at,
         properties={**properties, **projection},

@@ -34,7 +34,7 @@ class DeCUR(Objective):
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`; the loss is of the batch as a whole, so all pairs have the same."""
-        share = batch.all_weight / tf.maximum(tf.reduce_sum(batch.all_weight), 1e-12)  # [N], sums to 1
+        share = batch.all_weight / batch.num_pairs  # [N], sums to 1
         dims = {view: _standardize(gathering.gather(outputs[view]), share) for view in self.views}  # [N, E]
         weighted = {view: dims[view] * share[:, tf.newaxis] for view in ("s1", "s2")}
         between = tf.matmul(weighted["s1"], dims["s2"], transpose_a=True)  # [E, E]

@@ -65,7 +65,7 @@ class Dense(Multimodal):
         # A pair may have valid pixels and yet no cell that both sensors see; the others then weigh more.
         local_weight = batch.weight * tf.cast(tf.reduce_any(valid, axis=1), tf.float32)
         total = gathering.sum_over_replicas(tf.reduce_sum(local_weight))
-        local_weight *= batch.num_pairs / tf.maximum(total, 1e-12)
+        local_weight *= tf.math.divide_no_nan(batch.num_pairs, total)
         local = self._cell_losses(outputs, tf.cast(valid, tf.float32), batch)
         share = self.config.dense_weight
         return (1.0 - share) * super().pair_losses(outputs, batch) + share * local * local_weight

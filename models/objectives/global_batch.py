@@ -20,21 +20,24 @@ EARTH_RADIUS_KM = 6371.0088
 class GlobalBatch:
     """Weights of pairs and of negatives.
 
-    A pair of weight 0 (a sensor without a valid pixel) is as good as not in the batch: it has no loss, and it is nobody's
-    negative. Negatives nearer than `min_negative_km` count `false_negative_weight`: neighbours often look the same, and
-    pushing them apart teaches the encoder to tell apart what is alike.
+    A weight says how much a pair counts as a positive; as a negative a doubtful pair counts in full, since its images are
+    sound each on its own. A pair that is not valid (a sensor without a valid pixel) is as good as not in the batch: it has no
+    loss, and it is nobody's negative. Negatives nearer than `min_negative_km` count `false_negative_weight`: neighbours often
+    look the same, and pushing them apart teaches the encoder to tell apart what is alike.
     Source: Huynh et al. 2020, arXiv 2011.11765 (cancelling false negatives); by distance on the ground: this project.
 
     Attributes:
         first_row: of this replica's pairs among all.
         num_pairs: N, float32.
-        weight: float32 [B], this replica's weights, scaled so that they average 1 over the global batch.
+        weight: float32 [B], this replica's weights, 0 where not valid, scaled to average 1 over the global batch.
         all_weight: float32 [N], the same of all replicas.
+        all_valid: float32 [N], 1 = valid, 0 = not.
     """
 
     def __init__(
         self,
         weight: Any,
+        valid: Any,
         location: tuple[Any, Any] | None = None,
         min_negative_km: float = 0.0,
         false_negative_weight: float = 0.0,
@@ -43,6 +46,7 @@ class GlobalBatch:
 
         Args:
             weight: float32 [B], at least 0; only ratios count.
+            valid: float32 [B], 1 = valid, 0 = not.
             location: longitude and latitude in degrees, float32 [B] each; a NaN is far from everything. Not needed when
                 `min_negative_km` is 0.
             min_negative_km: great-circle distance below which negatives are false; 0 = none are.
@@ -53,14 +57,13 @@ class GlobalBatch:
         """
         if min_negative_km > 0 and location is None:
             raise ValueError(f"min_negative_km {min_negative_km} needs lon and lat in the batch, got none")
-        weight = tf.cast(weight, tf.float32)
-        num_rows = tf.shape(weight)[0]
-        self.num_rows, self.first_row = num_rows, gathering.first_row(num_rows)
-        raw = gathering.gather(weight)
-        self.num_pairs = tf.cast(tf.shape(raw)[0], tf.float32)
+        self.num_rows = tf.shape(weight)[0]
+        self.first_row = gathering.first_row(self.num_rows)
+        self.all_valid, raw_weight = gathering.gather(valid), gathering.gather(weight * valid)
+        self.num_pairs = tf.cast(tf.shape(raw_weight)[0], tf.float32)
         # All ones stay exactly ones. Without any weight all losses are 0, not NaN.
-        scale = self.num_pairs / tf.maximum(tf.reduce_sum(raw), 1e-12)
-        self.weight, self.all_weight = weight * scale, raw * scale
+        scale = tf.math.divide_no_nan(self.num_pairs, tf.reduce_sum(raw_weight))
+        self.weight, self.all_weight = weight * valid * scale, raw_weight * scale
         self._min_negative_km, self._false_negative_weight = min_negative_km, false_negative_weight
         self._xyz = self._all_xyz = None
         if location is not None and min_negative_km > 0:
@@ -76,15 +79,15 @@ class GlobalBatch:
 
         0 in the pair's own column: that is its positive, or itself.
         """
-        present = tf.where(self.all_weight > 0.0, 0.0, -math.inf)[tf.newaxis]
+        weights = tf.where(self.all_valid > 0.0, 0.0, -math.inf)[tf.newaxis]
         if self._xyz is not None:
             near = math.log(self._false_negative_weight) if self._false_negative_weight > 0 else -math.inf
-            present = present + tf.where(self._is_near(positions), near, 0.0)
-        return tf.where(self.is_own(positions), 0.0, present)
+            weights += tf.where(self._is_near(positions), near, 0.0)
+        return tf.where(self.is_own(positions), 0.0, weights)
 
     def is_own(self, positions: Any) -> Any:
         """Bool [b, N], true in each pair's own column."""
-        return self.own(positions)[:, tf.newaxis] == tf.range(tf.shape(self.all_weight)[0])
+        return self.own(positions)[:, tf.newaxis] == tf.range(tf.shape(self.all_valid)[0])
 
     def near_fraction(self, chunk_size: int | None) -> Any:
         """This replica's part of the share of negatives that are nearer than the minimum, 0-1; the parts add up."""

@@ -19,8 +19,8 @@ from models.objectives.global_batch import GlobalBatch
 from models.objectives.temperature import Temperature
 
 Outputs = Mapping[str, Any]
-"""By name: embeddings float32 [B, E] of each view, unit norm; `weight` float32 [B]; `lon`, `lat` float32 [B] if there are any;
-and what `describe_view` adds. Row i of all of them is the same pair."""
+"""By name: embeddings float32 [B, E] of each view, unit norm; `weight` and `valid` float32 [B], see `GlobalBatch`; `lon`, `lat`
+float32 [B] if there are any; and what `describe_view` adds. Row i of all of them is the same pair."""
 
 
 def sensor_of(view: str) -> Sensor:
@@ -65,7 +65,9 @@ class Objective(keras.layers.Layer):
         floats = {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
         location = (floats["lon"], floats["lat"]) if "lon" in floats else None
         config = self.config
-        batch = GlobalBatch(floats["weight"], location, config.min_negative_km, config.false_negative_weight)
+        batch = GlobalBatch(
+            floats["weight"], floats["valid"], location, config.min_negative_km, config.false_negative_weight
+        )
         figures = {"temperature": self.temperature.value() / gathering.num_replicas()}
         if config.min_negative_km > 0:
             figures["near_negative_fraction"] = batch.near_fraction(config.logits_chunk_size)

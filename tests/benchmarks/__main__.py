@@ -3,9 +3,9 @@
 import json
 import sys
 
-from tests.benchmarks import build_memory
+from tests.benchmarks import build_memory, pairing_scale
 
-BENCHMARKS = {"build_memory": build_memory.measure}
+BENCHMARKS = {"build_memory": build_memory.measure, "pairing_scale": pairing_scale.measure}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

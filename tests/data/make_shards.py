@@ -131,6 +131,9 @@ def _make_patch(
         "cloud_fraction": 0.05 * (index % 3),
         "offset_px": 0.1 * (index % 4),
         "quality": 1.0 - 0.02 * (index % 7),
+        "edge_noise_fraction": 0.001 * (index % 5),
+        "saturated_fraction": 0.002 * (index % 3),
+        "weight": 1.0 - 0.25 * (index % 4),
     }
     if not labeled:
         return records.PairedPatch(**values)

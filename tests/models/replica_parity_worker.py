@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from models import training
 from models.encoders import SensorEncoder
-from models.losses import MaskedCrossentropy, NTXentLoss
+from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
 
 GLOBAL_BATCH_SIZE = 8
 
@@ -67,6 +67,30 @@ def masked_crossentropy(rng):
     return batch, build, lambda model, b: MaskedCrossentropy()(b["label"], model(b["pixels"], training=True))
 
 
+def weighted_contrastive(rng):
+    """Very different sums of weights on the two replicas."""
+    batch, build, _ = contrastive_without_batch_norm(rng)
+    weights = np.linspace(0.0, 1.0, GLOBAL_BATCH_SIZE, dtype=np.float32)
+
+    def compute_loss(model, b):
+        embeddings = model({sensor: b[sensor] for sensor in ("s1", "s2")}, training=True)
+        weight = global_weight(b["weight"], tf.ones_like(b["weight"]))
+        return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"], sample_weight=weight)
+
+    return {**batch, "weight": weights}, build, compute_loss
+
+
+def weighted_crossentropy(rng):
+    batch, build, _ = masked_crossentropy(rng)
+    weights = np.linspace(0.1, 1.0, GLOBAL_BATCH_SIZE, dtype=np.float32)
+
+    def compute_loss(model, b):
+        weight = global_weight(b["weight"], num_labelled_pixels(b["label"]))
+        return MaskedCrossentropy()(b["label"], model(b["pixels"], training=True), sample_weight=weight)
+
+    return {**batch, "weight": weights}, build, compute_loss
+
+
 def train(strategy, batch, build, compute_loss):
     """Loss of the first step, gradients (SGD with rate 1: old minus new weights) and the weights after it."""
     keras.utils.set_random_seed(0)
@@ -96,7 +120,8 @@ def main(path):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = training.get_strategy()
     results = {"num_replicas": mirrored.num_replicas_in_sync}
-    for case in (contrastive_without_batch_norm, masked_crossentropy, contrastive_resnet):
+    cases = (contrastive_without_batch_norm, masked_crossentropy, contrastive_resnet)
+    for case in (*cases, weighted_contrastive, weighted_crossentropy):
         for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
             arguments = case(np.random.default_rng(0))
             for key, value in train(strategy, *arguments).items():

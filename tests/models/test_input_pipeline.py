@@ -63,3 +63,11 @@ def test_fewer_examples_than_a_batch_is_an_error_not_an_endless_wait(labels):
         make(labels, batch_size=25)
     with pytest.raises(ValueError, match="at least one file, got none"):
         input_pipeline.eval_dataset([], num_bands=NUM_BANDS, with_label=False, batch_size=2)
+
+
+def test_weights_stay_with_their_patches_through_shuffling_and_augmentation(labels):
+    weight_of = {round(float(np.nanmean(patch.s2)), 5): patch.weight for patch in decoded(labels.files["train"])}
+    assert set(weight_of.values()) == {1.0, 0.75, 0.5, 0.25}
+    for batch in take(make(labels, augment=True, with_weight=True), 3):
+        means = [round(float(np.nanmean(pixels)), 5) for pixels in batch["s2"]]
+        assert [weight_of[mean] for mean in means] == batch["weight"].tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.losses import MaskedCrossentropy, NTXentLoss
+from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
 
 
 def unit_rows(rng, shape):
@@ -12,14 +12,15 @@ def unit_rows(rng, shape):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def nt_xent_by_loops(s1, s2, temperature):
+def nt_xent_by_loops(s1, s2, temperature, weights=None):
     num = len(s1)
+    weights = np.ones(num) if weights is None else weights
     total = 0.0
     for i in range(num):
         for queries, keys in ((s1, s2), (s2, s1)):
             scores = [float(np.dot(queries[i], keys[j])) / temperature for j in range(num)]
-            total += 0.5 * (math.log(sum(math.exp(score) for score in scores)) - scores[i])
-    return total / num
+            total += 0.5 * weights[i] * (math.log(sum(math.exp(score) for score in scores)) - scores[i])
+    return total / sum(weights)
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
@@ -52,13 +53,14 @@ def test_losses_survive_their_config():
     assert MaskedCrossentropy.from_config(MaskedCrossentropy(name="other").get_config()).name == "other"
 
 
-def crossentropy_by_loops(label, logits):
-    losses = []
+def crossentropy_by_loops(label, logits, weights=None):
+    losses, counts = [], []
     for index in np.ndindex(label.shape):
         if label[index] != 255:
             row = logits[index].astype(np.float64)
             losses.append(np.log(np.exp(row).sum()) - row[label[index]])
-    return float(np.mean(losses)) if losses else 0.0
+            counts.append(1.0 if weights is None else weights[index[0]])
+    return float(np.average(losses, weights=counts)) if losses else 0.0
 
 
 def test_masked_crossentropy_equals_loops_over_labelled_pixels():
@@ -87,3 +89,46 @@ def test_masked_crossentropy_does_not_see_ignored_pixels():
     other = logits.copy()
     other[0, :2] = 1e4
     assert float(MaskedCrossentropy()(label, logits)) == float(MaskedCrossentropy()(label, other))
+
+
+WEIGHTS = np.array([1.0, 0.25, 0.0, 0.5, 1.0], np.float32)
+
+
+def uneven_labels(rng):
+    label = rng.choice([0, 1, 2, 255], (5, 4, 3)).astype(np.uint8)
+    label[1] = 255
+    label[3, 1:] = 255
+    return label
+
+
+def test_weighted_nt_xent_equals_loops_in_which_each_pair_counts_its_weight():
+    rng = np.random.default_rng(6)
+    s1, s2 = unit_rows(rng, (5, 4)), unit_rows(rng, (5, 4))
+    loss = NTXentLoss(0.2)(s1, s2, sample_weight=global_weight(WEIGHTS, np.ones(5)))
+    assert float(loss) == pytest.approx(nt_xent_by_loops(s1, s2, 0.2, WEIGHTS), rel=1e-5)
+
+
+def test_weighted_crossentropy_equals_loops_in_which_each_pixel_counts_the_weight_of_its_patch():
+    rng = np.random.default_rng(7)
+    label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
+    weight = global_weight(WEIGHTS, num_labelled_pixels(label))
+    loss = MaskedCrossentropy()(label, logits, sample_weight=weight)
+    assert float(loss) == pytest.approx(crossentropy_by_loops(label, logits, WEIGHTS), rel=1e-5)
+
+
+def test_weights_of_1_change_no_bit_of_either_loss():
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        s1, s2 = unit_rows(rng, (5, 4)), unit_rows(rng, (5, 4))
+        ones = np.ones(5, np.float32)
+        weight = global_weight(ones, ones)
+        assert NTXentLoss()(s1, s2).numpy() == NTXentLoss()(s1, s2, sample_weight=weight).numpy()
+        label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
+        weight = global_weight(ones, num_labelled_pixels(label))
+        loss = MaskedCrossentropy()
+        assert loss(label, logits).numpy() == loss(label, logits, sample_weight=weight).numpy()
+
+
+def test_a_batch_in_which_nothing_counts_has_no_loss():
+    s1 = unit_rows(np.random.default_rng(9), (3, 4))
+    assert float(NTXentLoss()(s1, -s1, sample_weight=global_weight(np.zeros(3), np.ones(3)))) == 0.0

@@ -26,7 +26,13 @@ def relative_difference(one, two):
 # The ResNet with synchronized batch normalization sums over thousands of pixels in another order: hence its 1e-4.
 @pytest.mark.parametrize(
     ("case", "tolerance"),
-    [("contrastive_without_batch_norm", 1e-5), ("masked_crossentropy", 1e-5), ("contrastive_resnet", 1e-4)],
+    [
+        ("contrastive_without_batch_norm", 1e-5),
+        ("masked_crossentropy", 1e-5),
+        ("contrastive_resnet", 1e-4),
+        ("weighted_contrastive", 1e-5),
+        ("weighted_crossentropy", 1e-5),
+    ],
 )
 def test_two_replicas_take_the_step_of_one(results, case, tolerance):
     assert results["num_replicas"] == 2

@@ -70,7 +70,6 @@ def test_a_directory_without_manifest_is_no_finished_version(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "manifest: manifest format 2 is not the supported 1"),
         ({"colour": "red"}, "manifest.colour: unknown key"),
         ({"span": "3"}, "manifest.span: expected int, got str '3'"),
         ({"num_examples": {"train": "many"}}, "manifest.num_examples.train: expected int"),
@@ -87,3 +86,12 @@ def test_a_missing_key_is_named(document):
     del values["s2_statistics"][1]["std"]
     with pytest.raises(SettingsError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"):
         manifest.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("other", [1, 3, None])
+def test_data_of_another_format_is_refused_in_one_line_before_any_key_is_looked_at(document, other, tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({**json.loads(document.to_json()), "format_version": other, "colour": "red"}))
+    with pytest.raises(manifest.FormatError) as caught:
+        manifest.read(tmp_path)
+    assert str(caught.value) == f"{path}: data of format {other} cannot be read, only 2: build the shards again"

@@ -17,7 +17,8 @@ FEATURES = {
     **dict.fromkeys(("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state"), "bytes"),
     **dict.fromkeys(("height", "width", "s1_acquired_at", "s2_acquired_at"), "int64"),
     **dict.fromkeys(("lon", "lat", "time_gap_hours", "offset_px", "quality", "cloud_fraction"), "float"),
-    **dict.fromkeys(("s1_valid_fraction", "s2_valid_fraction"), "float"),
+    **dict.fromkeys(("s1_valid_fraction", "s2_valid_fraction", "edge_noise_fraction"), "float"),
+    **dict.fromkeys(("saturated_fraction", "weight"), "float"),
     **dict.fromkeys(("s1_mean", "s1_std", "s2_mean", "s2_std"), "float"),
 }
 DB = st.one_of(st.floats(-70.0, 40.0, width=32), st.just(math.nan))
@@ -43,6 +44,9 @@ def make_values(s1=None, s2=None, **changes):
         "cloud_fraction": 0.25,
         "offset_px": 0.5,
         "quality": 0.75,
+        "edge_noise_fraction": 0.125,
+        "saturated_fraction": 0.0625,
+        "weight": 0.5,
     }
     return values | changes
 
@@ -222,3 +226,9 @@ def test_patch_ids_depend_on_scenes_and_window_only():
         records.make_patch_id(*given_values[:i], other, *given_values[i + 1 :]) for i, other in enumerate(others)
     }
     assert len(changed | {first}) == 7
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, math.nan])
+def test_a_weight_outside_0_to_1_is_refused(weight):
+    with pytest.raises(ValueError, match="0123456789abcdef0123: weight must be within 0-1, got"):
+        records.PairedPatch(**make_values(weight=weight))

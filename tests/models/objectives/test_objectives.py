@@ -16,7 +16,10 @@ VIEWS = ("s1", "s2", "s1_a", "s1_b", "s2_a", "s2_b")
 # Pairs 1 and 4 are 5.6 km apart over the antimeridian, all others are far from each other.
 LON = np.array([0.0, 179.98, 60, 90, -179.97, 150])
 LAT = np.array([10.0, 0.0, 30, -40, 0.0, 60])
-WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 1.5, 1.0])
+# Pair 3 is not valid; pair 0 counts nothing as a positive, but in full as a negative.
+VALID = np.array([1.0, 1, 1, 0, 1, 1])
+RAW_WEIGHTS = np.array([0.0, 0.5, 2.0, 0.7, 1.5, 1.0])
+WEIGHTS = RAW_WEIGHTS * VALID
 NEAR_WEIGHT = 0.3
 
 
@@ -24,7 +27,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def make_outputs(seed=0, weights=WEIGHTS):
+def make_outputs(seed=0, valid=VALID):
     rng = np.random.default_rng(seed)
     outputs = {view: unit(rng.normal(size=(NUM_PAIRS, DIM))) for view in VIEWS}
     outputs |= {f"{sensor}_cells": unit(rng.normal(size=(NUM_PAIRS, NUM_CELLS, DIM))) for sensor in ("s1", "s2")}
@@ -32,7 +35,7 @@ def make_outputs(seed=0, weights=WEIGHTS):
     # One cell that one sensor does not see, one patch whose cells are never seen by both.
     outputs["s1_valid"][0, 1] = 0.4
     outputs["s1_valid"][5, :2], outputs["s2_valid"][5, 2] = 0.0, 0.1
-    return outputs | {"lon": LON, "lat": LAT, "weight": weights}
+    return outputs | {"lon": LON, "lat": LAT, "weight": RAW_WEIGHTS, "valid": valid}
 
 
 def make(name, **changes):
@@ -62,7 +65,7 @@ def distance_km(i, j):
 
 def counts(i, j):
     """What j counts as a negative of i."""
-    if WEIGHTS[j] == 0.0 and i != j:
+    if VALID[j] == 0.0 and i != j:
         return 0.0
     return NEAR_WEIGHT if i != j and distance_km(i, j) < 10.0 else 1.0
 
@@ -119,8 +122,8 @@ def test_sigmoid_equals_loops_over_all_combinations(chunk_size):
         for j in range(NUM_PAIRS):
             logit = outputs["s1"][i] @ outputs["s2"][j] / 0.3 - 10.0
             loss = math.log1p(math.exp(-logit if i == j else logit))
-            alive = WEIGHTS[i] > 0
-            total += 0.5 * (WEIGHTS[i] + WEIGHTS[j]) * counts(i, j) * loss * alive / WEIGHTS.mean()
+            weight = WEIGHTS[i] / WEIGHTS.mean() if i == j else VALID[i] * counts(i, j) / VALID.mean()
+            total += weight * loss
     got = losses_of(make("sigmoid", logits_chunk_size=chunk_size), outputs)
     assert got.sum() == pytest.approx(total, rel=1e-5)
     assert got[3] == 0.0
@@ -184,20 +187,20 @@ def test_dense_equals_loops_over_cells(chunk_size):
 
 
 @pytest.mark.parametrize("name", [*ROW_WISE, "sigmoid", "decur", "dense"])
-def test_pair_without_weight_is_as_good_as_absent(name):
+def test_pair_that_is_not_valid_is_as_good_as_absent(name):
     outputs = make_outputs()
     spoilt = {
         key: np.where(np.arange(NUM_PAIRS).reshape(-1, *[1] * (value.ndim - 1)) == 3, np.roll(value, 1, 0), value)
         for key, value in outputs.items()
-        if key != "weight"
+        if key != "valid"
     }
     objective = make(name)
-    np.testing.assert_array_equal(losses_of(objective, spoilt | {"weight": WEIGHTS}), losses_of(objective, outputs))
+    np.testing.assert_array_equal(losses_of(objective, spoilt | {"valid": VALID}), losses_of(objective, outputs))
 
 
 @pytest.mark.parametrize("name", ["multimodal_2n", "sigmoid", "decur", "dense"])
-def test_batch_without_any_weight_has_no_loss_and_no_gradient(name):
-    outputs = tensors(make_outputs(weights=np.zeros(NUM_PAIRS)))
+def test_batch_without_any_valid_pair_has_no_loss_and_no_gradient(name):
+    outputs = tensors(make_outputs(valid=np.zeros(NUM_PAIRS)))
     with tf.GradientTape() as tape:
         tape.watch(outputs["s1"])
         losses = make(name).losses_and_figures(outputs)[0]
@@ -216,8 +219,10 @@ def test_chunks_change_no_gradient(name):
             # Unequal upstream gradients.
             total = tf.reduce_sum(objective.losses_and_figures(outputs)[0] * tf.range(1.0, NUM_PAIRS + 1.0))
         names = ["s1", "s2", *(["s1_cells", "s2_cells"] if name == "dense" else [])]
-        weights = [weight.value for weight in objective.trainable_weights if "head" not in weight.path]
-        gradients.append(tape.gradient(total, [*(outputs[key] for key in names), *weights]))
+        weights = [*objective.temperature.trainable_weights, *([objective.bias] if name == "sigmoid" else [])]
+        gradients.append(
+            tape.gradient(total, [*(outputs[key] for key in names), *(weight.value for weight in weights)])
+        )
     assert len(gradients[0]) >= 3
     for whole, chunked in zip(*gradients, strict=True):
         assert np.abs(whole).max() > 1e-3
