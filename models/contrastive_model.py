@@ -55,7 +55,7 @@ class ContrastiveModel(keras.Model):
         outputs["valid"] = tf.reduce_min(tf.stack(valid), axis=0)
         return {"weight": tf.ones_like(outputs["valid"])} | outputs
 
-    def losses(self, outputs: Batch) -> tf.Tensor:
+    def pair_losses(self, outputs: Batch) -> tf.Tensor:
         """float32 [B], the loss of each pair of this replica."""
         return self.objective.losses_and_figures(outputs)[0]
 

@@ -188,11 +188,19 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     for index in range(len(stages["filters"])):
         outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
-    return pyramid if norm == "batch" else keras.models.clone_model(pyramid, clone_function=_with_group_norm)
+    if norm == "batch":
+        return pyramid
+    # keras-cv has no switch for it.
+    return keras.models.clone_model(pyramid, clone_function=_with_group_norm, call_function=_call_layer)
 
 
 def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer like `layer`, a group normalization for a batch normalization: keras-cv has no switch for it."""
+    """A new layer like `layer`, a group normalization for a batch normalization."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return keras.layers.GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
     return layer.__class__.from_config(layer.get_config())
+
+
+def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    """Calls a cloned layer as the one it stands for was called; group normalization knows neither masks nor training."""
+    return layer(*args) if isinstance(layer, keras.layers.GroupNormalization) else layer(*args, **kwargs)

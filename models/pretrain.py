@@ -112,9 +112,14 @@ def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.D
     model = ContrastiveModel(dual_encoder, objective)
 
     @tf.function(reduce_retracing=True)
-    def predict(batch: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        images = {sensor: batch[sensor] for sensor in SENSORS}
-        return dual_encoder(images, training=False), model.losses(model.encode(batch, training=False))
+    def predict(batch: Batch) -> tuple[Batch, tf.Tensor]:
+        outputs = model.encode(batch, training=False)
+        # Retrieval is between the images as they are, whichever views the objective looks at.
+        images = {
+            sensor: outputs[sensor] if sensor in outputs else dual_encoder.embed(sensor, batch[sensor])
+            for sensor in SENSORS
+        }
+        return images, model.pair_losses(outputs)
 
     for batch in dataset:
         batch_embeddings, losses = predict(batch)

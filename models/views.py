@@ -14,6 +14,9 @@ import tensorflow as tf
 from models.objectives.objective import sensor_of
 from models.steps import Batch
 
+_BREAK_PAIRS = 1_000
+"""Sets the seed of `break_pairs` apart from those of views, which count from 0."""
+
 AugmentFunction = Callable[[Batch, tf.Tensor], Batch]
 """(images [B, H, W, C] by sensor, seed int64 [2]) -> the same, changed; equal seeds give equal changes."""
 
@@ -40,10 +43,13 @@ def make_views(batch: Batch, views: Sequence[str], augment: AugmentFunction, see
 def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
     """Gives every Sentinel-1 patch the Sentinel-2 patch of another place: no pair of the global batch stays whole.
 
-    The order is one random cycle through all patches, so no patch can meet itself (batches of 1 cannot be broken).
+    The order is one random cycle through all patches, so no patch can meet itself (batches of 1 cannot be broken). What the
+    record says of a pair, such as its place, stays with the Sentinel-1 patch.
     """
     num_pairs = tf.shape(batch["s2"])[0]
-    order = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))
+    # Not the bare seed: flips drawn from it would fall alike on patches that become partners.
+    own_seed = tf.random.experimental.stateless_fold_in(seed, _BREAK_PAIRS)
+    order = tf.argsort(tf.random.stateless_uniform([num_pairs], own_seed))
     # Where `order` has i, its partner is what comes next.
     partner = tf.scatter_nd(order[:, tf.newaxis], tf.roll(order, shift=-1, axis=0), [num_pairs])
     return batch | {"s2": tf.gather(batch["s2"], partner)}
