@@ -66,18 +66,17 @@ def run_pretraining(
         model = ContrastiveModel(dual_encoder, objective)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    loss = TwoStageLoss(
-        encode=functools.partial(model.encode, training=True),
-        loss=model.replica_scalars,
-        num_micro_batches=num_micro_batches,
-    )
     train_loss = math.nan
     # The control without training still reads the shards as any other run does, and fails as any other would.
     if config.objective != "none":
         train_loss = training.train(
             strategy=strategy,
             model=model,
-            compute_loss=loss,
+            compute_loss=TwoStageLoss(
+                encode=functools.partial(model.encode, training=True),
+                loss=model.replica_scalars,
+                num_micro_batches=num_micro_batches,
+            ),
             optimizer=optimizer,
             dataset=train_set,
             num_steps=config.num_steps,
