@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit.
+"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit, emulate-ee.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -77,6 +77,8 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both builds share."""
     for option in (
+        # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
+        click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
         click.option("--span", type=int, default=1, show_default=True, help="Number of the data span."),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
@@ -95,9 +97,13 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
 def build_pairs_command(**options: Any) -> None:
     """Build shards of unlabeled pairs from STAC catalogs.
 
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
+
     \b
     Example:
       python -m beam_jobs build-pairs --catalog runs/sim/items.ndjson --output runs/data/pairs
+      python -m beam_jobs build-pairs --catalog gs://b/items.ndjson --output gs://b/pairs -- \\
+        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
     from beam_jobs.build_pairs import build_pairs
 
@@ -108,6 +114,8 @@ def build_pairs_command(**options: Any) -> None:
 @_build_options
 def build_labels_command(**options: Any) -> None:
     """Build shards of labelled pairs from STAC catalogs with label assets.
+
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
 
     \b
     Example:
@@ -164,6 +172,48 @@ def audit_command(
     )
 
 
+@main.command("emulate-ee")
+@click.option("--scenes", type=click.Path(path_type=Path), help="Folder of simulated scenes; without it they are made.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for scenes, buckets and log.")
+@click.option("--port", type=int, default=0, show_default=True, help="Port on 127.0.0.1; 0 takes any free one.")
+@click.option("--log", type=click.Path(path_type=Path), help="NDJSON of all requests. [OUTPUT/requests.ndjson]")
+@click.option(
+    "--config", "config_path", type=click.Path(), help="YAML file with settings of world, faults and exports."
+)
+@click.option("--set", "overrides", multiple=True, help="Override one setting, as in --set faults.server_error=0.2.")
+def emulate_ee_command(
+    scenes: Path | None,
+    output: Path,
+    port: int,
+    log: Path | None,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Serve simulated scenes as Earth Engine would, on this machine, until Ctrl-C.
+
+    Export the printed variables in another shell, and every job there talks to this server instead of Google's.
+
+    \b
+    Example:
+      python -m beam_jobs emulate-ee --output runs/ee --set simulate.num_places=4 --set faults.too_many_requests=0.2
+    """
+    from beam_jobs.emulator import server
+    from beam_jobs.emulator.config import EmulatorConfig
+    from beam_jobs.simulate import simulate
+
+    config = _config(EmulatorConfig, config_path, overrides)
+    if scenes is None:
+        scenes = output / "scenes"
+        with _progress("scenes") as update:
+            simulate(config.simulate, scenes, update)
+    stopped = server.stop_signal()
+    with server.running(scenes, output, config, port, log) as running:
+        for name, value in running.environment.items():
+            click.echo(f"export {name}={value}")
+        _CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
+        stopped.wait()
+
+
 def _build(
     job: Callable[..., Path],
     catalogs: tuple[Path, ...],
@@ -172,12 +222,13 @@ def _build(
     overrides: tuple[str, ...],
     span: int,
     version: int | None,
+    beam_options: tuple[str, ...],
 ) -> None:
     from beam_jobs.contracts import manifest
 
     config = _config(BuildConfig, config_path, overrides)
     with _progress("scene pairs") as update:
-        version_dir = job(config, catalogs, output, span, version, update)
+        version_dir = job(config, catalogs, output, span, version, update, beam_options)
     found = manifest.read(version_dir)
     table = Table(title=f"{found.kind}: {version_dir}")
     table.add_column("patches kept")

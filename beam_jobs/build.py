@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs import catalogs, runner, spool, statistics, writers
+from beam_jobs import catalogs, duplicates, runner, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -39,6 +38,7 @@ def build(
     span: int = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Path:
     """Builds one version and returns its directory.
 
@@ -50,6 +50,7 @@ def build(
         version: number to build; None takes the newest version of the span when it was built from the same config,
             catalogs and code, and the next free number otherwise.
         on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
+        beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the local runner.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
@@ -72,8 +73,7 @@ def build(
     building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
     num_scenes = _count_scenes(catalog_paths)
     with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
-        _run(config, catalog_paths, building)
-    summary = writers.read_summary(building)
+        summary = _run(config, catalog_paths, building, beam_options)
     _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
     (building / writers.SUMMARY_NAME).unlink()
@@ -114,41 +114,57 @@ def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
         shutil.rmtree(building)
     building.mkdir(parents=True, exist_ok=True)
     marker_path.write_text(marker)
+    # What an earlier run summed up is not what this one finds.
+    (building / writers.SUMMARY_NAME).unlink(missing_ok=True)
     # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
         shutil.rmtree(building / name, ignore_errors=True)
     return building
 
 
-def _run(config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
-    options = PipelineOptions(runner.local_arguments(config.shards.num_workers))
-    with beam.Pipeline(options=options) as pipeline:
-        inspected = (
-            pipeline
-            | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
-            | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
-            | "InspectScenes" >> InspectScenes(config)
-        )
-        paired = inspected.scenes | "MakePairs" >> MakePairs(config)
-        cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
-        shards = (
-            cut
-            | "Refs" >> beam.FlatMap(lambda result: result.refs)
-            | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
-        )
-        rejected = (
-            inspected[REJECTED],
-            paired[REJECTED],
-            cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
-        ) | "Rejections" >> beam.Flatten()
-        counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
-        sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
-        (
-            (sums, counted, shards)
-            | "FlattenSummaries" >> beam.Flatten()
-            | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
-            | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
-        )
+def _run(
+    config: BuildConfig, catalog_paths: Sequence[Path], building: Path, beam_options: Sequence[str]
+) -> writers.Summary:
+    with beam.Pipeline(options=runner.pipeline_options(config.shards.num_workers, beam_options)) as pipeline:
+        _expand(pipeline, config, catalog_paths, building)
+    if not (building / writers.SUMMARY_NAME).exists():
+        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
+    return writers.read_summary(building)
+
+
+def _expand(pipeline: beam.Pipeline, config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
+    """The whole graph of a build, whatever the runner: catalogs -> files below `building` and one summary there."""
+    inspected = (
+        pipeline
+        | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
+        | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
+        | "InspectScenes" >> InspectScenes(config)
+    )
+    paired = inspected.scenes | "MakePairs" >> MakePairs(config)
+    cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
+    judged = (
+        cut
+        | "Refs" >> beam.FlatMap(lambda result: result.refs)
+        | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
+    )
+    shards = judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
+    doubled = judged[duplicates.DUPLICATE]
+    rejected = (
+        inspected[REJECTED],
+        paired[REJECTED],
+        cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
+        doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
+    ) | "Rejections" >> beam.Flatten()
+    counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
+    # Each on its own: a Flatten of the results would keep every histogram in memory.
+    sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
+    taken_away = doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries())
+    (
+        (sums, taken_away, counted, shards)
+        | "FlattenSummaries" >> beam.Flatten()
+        | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
+        | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
+    )
 
 
 def _count_scenes(catalog_paths: Sequence[Path]) -> Counter[str]:
@@ -200,7 +216,8 @@ def _manifest(
         raise ValueError("a build with train patches must have sums")
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
-        per_class.setdefault(split, {})[str(label_id)] = count
+        if count:
+            per_class.setdefault(split, {})[str(label_id)] = count
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],

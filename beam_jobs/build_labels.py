@@ -16,6 +16,7 @@ def build_labels(
     span: int = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Path:
     """Builds a version of labelled pairs; arguments, result and errors are those of `build.build`.
 
@@ -24,4 +25,4 @@ def build_labels(
     """
     if config.label is None:
         raise ValueError("build-labels needs the setting label: which schema, and from which sensor's scene")
-    return build(config, catalogs, output_root, span, version, on_progress)
+    return build(config, catalogs, output_root, span, version, on_progress, beam_options)

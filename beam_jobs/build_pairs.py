@@ -16,6 +16,7 @@ def build_pairs(
     span: int = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Path:
     """Builds a version of unlabeled pairs; arguments, result and errors are those of `build.build`.
 
@@ -24,4 +25,4 @@ def build_pairs(
     """
     if config.label is not None:
         raise ValueError(f"build-pairs takes no label, got one of schema {config.label.schema!r}: use build-labels")
-    return build(config, catalogs, output_root, span, version, on_progress)
+    return build(config, catalogs, output_root, span, version, on_progress, beam_options)

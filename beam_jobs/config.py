@@ -249,6 +249,29 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarthEngineConfig:
+    """Which collections of Earth Engine are read, and which scenes of them.
+
+    Attributes:
+        s2_processing_level: L2A reads COPERNICUS/S2_SR_HARMONIZED, L1C COPERNICUS/S2_HARMONIZED.
+        max_scene_cloud_fraction: most cloud over the whole Sentinel-2 scene, by its own metadata.
+        cloud_score: fetch Cloud Score+ (GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED, band cs_cdf) with every Sentinel-2 patch.
+        min_clear_score: a pixel whose Cloud Score+ is below is cloud. Default 0.6, within the 0.50-0.65 that Google advises.
+        label: what the label band holds: Dynamic World of the same scene, WorldCover 2021, or none.
+    """
+
+    s2_processing_level: ProcessingLevel = "L2A"
+    max_scene_cloud_fraction: float = 0.6
+    cloud_score: bool = True
+    min_clear_score: float = 0.6
+    label: Literal["none", "dynamic_world", "worldcover"] = "none"
+
+    def __post_init__(self) -> None:
+        _check_fraction("max_scene_cloud_fraction", self.max_scene_cloud_fraction)
+        _check_fraction("min_clear_score", self.min_clear_score)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildConfig:
     """Config of `build-pairs` (no `label`) and `build-labels` (with `label`)."""
 

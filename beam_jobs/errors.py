@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DataError(ValueError):
     """Input that breaks a rule: a catalog, a raster, a label, an output that exists.
@@ -14,6 +16,6 @@ class DataError(ValueError):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[DataError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
         # Beam workers send exceptions as pickles, which would otherwise lose the reason.
         return DataError, (str(self), self.reason)

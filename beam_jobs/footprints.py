@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import shapely
-from rasterio.warp import transform_bounds
 from shapely.geometry import Polygon, box, shape
 
-from beam_jobs.grids import LONLAT, Bounds
+from beam_jobs.grids import Bounds, lonlat_bounds
 
 
 def on_globe(geometry: Mapping[str, Any] | shapely.Geometry) -> shapely.Geometry:
@@ -34,9 +33,7 @@ def on_globe(geometry: Mapping[str, Any] | shapely.Geometry) -> shapely.Geometry
 
 def of_bounds(crs: str, bounds: Bounds) -> shapely.Geometry:
     """The lon/lat box around bounds in `crs`; two boxes when they reach over the antimeridian."""
-    xmin, ymin, xmax, ymax = transform_bounds(crs, LONLAT, *bounds)
-    # GDAL says so of bounds that reach over the antimeridian: their west lies east of their east.
-    return on_globe(box(xmin, ymin, xmax if xmin <= xmax else xmax + 360.0, ymax))
+    return on_globe(box(*lonlat_bounds(crs, bounds)))
 
 
 def overlap_fractions(ones: Any, others: Any) -> Any:

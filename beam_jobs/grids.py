@@ -62,6 +62,13 @@ def to_lonlat(crs: str, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[npt.NDArray
     return np.asarray(lon), np.asarray(lat)
 
 
+def lonlat_bounds(crs: str, bounds: Bounds) -> Bounds:
+    """Bounds in `crs` as bounds in degrees; over the antimeridian the eastern one is above 180."""
+    xmin, ymin, xmax, ymax = transform_bounds(crs, LONLAT, *bounds)
+    # GDAL gives such bounds a west that lies east of their east.
+    return xmin, ymin, xmax if xmin <= xmax else xmax + 360.0, ymax
+
+
 def utm_crs(lon: float, lat: float) -> str:
     """EPSG code of the UTM zone of a place, as text. Source: zone = floor((lon + 180) / 6) + 1; 326xx north, 327xx south."""
     zone = min(int((lon + 180.0) // 6.0) + 1, 60)

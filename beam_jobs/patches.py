@@ -96,7 +96,9 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=readers.read_cloud_mask(task.s2.cloud_mask, task.strip) if task.s2.cloud_mask else None,
+        cloud_mask=(
+            readers.read_cloud_mask(task.s2.cloud_mask, task.strip, task.s2.cloud_ids) if task.s2.cloud_mask else None
+        ),
         label=label,
     )
 
@@ -106,7 +108,8 @@ def _patch(
 ) -> tuple[str, PairedPatch] | Rejection:
     """One patch of a strip, or why it is refused."""
     window = np.s_[corner[0] : corner[0] + grid.height, corner[1] : corner[1] + grid.width]
-    s1, s2 = pixels.s1[window], pixels.s2[window]
+    # The strip's bands lie apart; what follows looks at a patch many times, pixel by pixel.
+    s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])
     patch_id = make_patch_id(
         task.s1.scene_id, task.s2.scene_id, grid.crs, grid.transform[2], grid.transform[5], grid.height
     )

@@ -78,7 +78,10 @@ def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, sce
     """
     if cloud_mask is None:
         return scene_cloud_fraction
-    valid_mask = np.isfinite(s2).all(axis=-1)
+    finite = np.isfinite(s2)
+    if finite.all():
+        return float(cloud_mask.mean())
+    valid_mask = finite.all(axis=-1)
     return float(cloud_mask[valid_mask].mean()) if valid_mask.any() else 0.0
 
 
@@ -103,10 +106,12 @@ def edge_noise_fraction(s1: FloatArray) -> float:
 
     Such a pixel is below EDGE_NOISE_DB in any polarization and lies within EDGE_REACH_PX of no data.
     """
+    if np.isfinite(s1).all():
+        return 0.0
     valid_mask = np.isfinite(s1).all(axis=-1)
     dark = valid_mask & (np.where(valid_mask[..., None], s1, 0.0) < EDGE_NOISE_DB).any(axis=-1)
-    # Nearly every patch ends here; only where an edge can be is it looked for.
-    if valid_mask.all() or not dark.any():
+    # Only where an edge can be is it looked for.
+    if not dark.any():
         return 0.0
     beside_edge = ndimage.binary_dilation(~valid_mask, np.ones((3, 3), bool), iterations=EDGE_REACH_PX)
     return float((dark & beside_edge).sum() / valid_mask.sum())
@@ -114,6 +119,9 @@ def edge_noise_fraction(s1: FloatArray) -> float:
 
 def saturated_fraction(s2: FloatArray) -> float:
     """Share of the valid pixels of reflectance float32 [H, W, C] (NaN = no data) that are saturated in any band."""
+    # NaN is above nothing, so nearly every patch ends here.
+    if not (s2 >= SATURATED_REFLECTANCE).any():
+        return 0.0
     valid_mask = np.isfinite(s2).all(axis=-1)
     saturated = (s2[valid_mask] >= SATURATED_REFLECTANCE).any(axis=-1)
     return float(saturated.mean()) if saturated.size else 0.0

@@ -39,12 +39,13 @@ def clean_backscatter_db(pixels: npt.NDArray[Any], nodata: float | None) -> Floa
     """
     values = pixels.astype(np.float32)
     low, high = S1_VALID_RANGE_DB
-    with np.errstate(invalid="ignore"):
-        valid = np.isfinite(values) & (values >= low) & (values <= high)
+    # NaN and infinity lie in no range.
+    valid = (values >= low) & (values <= high)
     if nodata is not None and np.isfinite(nodata):
         valid &= values != np.float32(nodata)
     valid &= ~(values == 0.0).all(axis=0, keepdims=True)
-    return np.where(valid, values, np.float32(np.nan)).astype(np.float32)
+    values[~valid] = np.nan
+    return values
 
 
 def looks_like_power(backscatter: FloatArray) -> bool:
@@ -66,12 +67,17 @@ def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int
 
     A measured pixel that falls to 0 or below once the offset is taken away stays a measurement: the darkest one.
     """
-    values = dn.astype(np.float32)
-    valid = np.isfinite(values) & (values > 0)
-    if nodata is not None and np.isfinite(nodata):
-        valid &= values != np.float32(nodata)
-    shifted = np.maximum(np.where(valid, values, 1.0) - dn_offset, 1.0)
-    return np.where(valid, shifted * np.float32(S2_REFLECTANCE_PER_DN), np.float32(np.nan)).astype(np.float32)
+    reflectance = dn.astype(np.float32)
+    # In place and plane by plane, which stays in the processor's cache: this runs over every pixel of every scene.
+    for values in reflectance:
+        valid = np.isfinite(values) & (values > 0)
+        if nodata is not None and np.isfinite(nodata):
+            valid &= values != np.float32(nodata)
+        values -= dn_offset
+        np.maximum(values, 1.0, out=values)
+        values *= np.float32(S2_REFLECTANCE_PER_DN)
+        values[~valid] = np.nan
+    return reflectance
 
 
 def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int | None:

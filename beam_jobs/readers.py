@@ -68,7 +68,8 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
     pixel is, so no-data neither grows nor bleeds into values.
     """
-    result = np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
+    # Bands apart in memory: scattering each over pixels of 12 bands costs more than all the arithmetic.
+    result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
     for names, pixels, source_grid in _stored_planes(scene, band_names, grid):
         physical = (
@@ -77,8 +78,8 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
             else radiometry.dn_to_reflectance(pixels, None, scene.dn_offset or 0)
         )
         for plane, name in zip(to_grid(physical, source_grid, grid), names, strict=True):
-            result[..., band_names.index(name)] = plane
-    return result
+            result[band_names.index(name)] = plane
+    return np.moveaxis(result, 0, -1)
 
 
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
@@ -105,12 +106,23 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
     return resampling.ids_to_grid(remapped, source_grid, grid, fill=labels.IGNORE)
 
 
-def read_cloud_mask(path: str, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover."""
+def read_cloud_mask(path: str, grid: Grid, cloud_ids: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
+    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover.
+
+    Args:
+        path: of a raster of one band, on any grid.
+        grid: of the result.
+        cloud_ids: values that mean cloud; None = all but 0. The raster's own no-data value is not known to be clear.
+    """
     with _open(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
-    mask = (pixels[0] != 0).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
-    return resampling.ids_to_grid(mask, source_grid, grid, fill=1) == 1
+        nodata = dataset.nodata
+    stored = pixels[0] if pixels.size else np.zeros((0, 0), np.uint8)
+    mask = stored != 0 if cloud_ids is None else np.isin(stored, cloud_ids)
+    # A mask of 0 and 1 may declare 0, its clear pixels, as no data.
+    if cloud_ids is not None and nodata is not None:
+        mask |= stored == nodata
+    return resampling.ids_to_grid(mask.astype(np.uint8), source_grid, grid, fill=1) == 1
 
 
 @contextmanager
@@ -157,7 +169,8 @@ def _stored_planes(
             parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
     for (crs, transform, _), found in parts.items():
         names = [name for part, _ in found for name in part]
-        yield names, np.concatenate([values for _, values in found]), (crs, transform)
+        planes = [values for _, values in found]
+        yield names, planes[0] if len(planes) == 1 else np.concatenate(planes), (crs, transform)
 
 
 def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, BandSource], sensor: Sensor) -> None:

@@ -35,7 +35,7 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
     """
     offset = _aligned_offset(source, grid)
     if offset is not None:
-        return np.stack([_cut(plane, *offset, grid, np.nan) for plane in values])
+        return _cut(values, *offset, grid, np.nan)
     planes = []
     for plane in values:
         smooth = _reproject(plane, source, grid, Resampling.bilinear)
@@ -67,13 +67,16 @@ def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
     return round(row), round(col)
 
 
-def _cut(plane: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) -> npt.NDArray[Any]:
-    """The grid's part of an aligned plane; what lies outside of it becomes `fill`."""
-    result = np.full((grid.height, grid.width), fill, plane.dtype)
+def _cut(planes: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) -> npt.NDArray[Any]:
+    """The grid's part of aligned planes [..., h, w], no copy where they cover it; what lies outside becomes `fill`."""
     row0, col0 = max(row, 0), max(col, 0)
-    row1, col1 = min(row + grid.height, plane.shape[0]), min(col + grid.width, plane.shape[1])
+    row1, col1 = min(row + grid.height, planes.shape[-2]), min(col + grid.width, planes.shape[-1])
+    covered = planes[..., row0:row1, col0:col1]
+    if covered.shape[-2:] == (grid.height, grid.width):
+        return covered
+    result = np.full((*planes.shape[:-2], grid.height, grid.width), fill, planes.dtype)
     if row1 > row0 and col1 > col0:
-        result[row0 - row : row1 - row, col0 - col : col1 - col] = plane[row0:row1, col0:col1]
+        result[..., row0 - row : row1 - row, col0 - col : col1 - col] = covered
     return result
 
 

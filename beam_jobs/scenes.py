@@ -23,6 +23,9 @@ from beam_jobs.grids import Grid
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 
 
+SCL_CLOUD_IDS = (3, 8, 9, 10)
+"""Classes of Sentinel-2's scene classification that hide the ground: cloud shadow, cloud of medium and of high probability,
+thin cirrus. Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene classification."""
 REFUSED = "terrapair:refused"
 """Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
 
@@ -62,7 +65,8 @@ class Scene:
         split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
         bands: band name -> where it is.
         label: label raster, if any.
-        cloud_mask: path of a uint8 raster, 1 = cloud, if any.
+        cloud_mask: path of a uint8 raster that tells where cloud is, if any.
+        cloud_ids: values of it that mean cloud; None = all but 0.
         grid: grid of the band with the finest pixels; None until inspected.
     """
 
@@ -80,6 +84,7 @@ class Scene:
     bands: Mapping[str, BandSource] = field(repr=False)
     label: LabelSource | None = None
     cloud_mask: str | None = None
+    cloud_ids: tuple[int, ...] | None = None
     grid: Grid | None = None
 
     @property
@@ -129,10 +134,27 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         split=_split(properties, where),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
-        cloud_mask=_resolve(item.assets["cloud_mask"].href, catalog.parent, where)
-        if "cloud_mask" in item.assets
-        else None,
+        **_cloud_mask(item, catalog.parent, where),
     )
+
+
+def _cloud_mask(item: pystac.Item, folder: Path, where: str) -> dict[str, Any]:
+    """Where the scene's cloud mask is and which values of it mean cloud.
+
+    Asset `cloud_mask` is a mask of its own, by default with 0 as clear; `terrapair:cloud_ids` lists the values that mean
+    cloud where it holds classes. Asset `scl` is the scene classification of a Level-2A product, used where the other lacks.
+    """
+    name = next((name for name in ("cloud_mask", "scl") if name in item.assets), None)
+    if name is None:
+        return {}
+    listed = item.assets[name].extra_fields.get("terrapair:cloud_ids")
+    if listed is not None and not (
+        isinstance(listed, list) and listed and all(type(value) is int and 0 <= value <= 255 for value in listed)
+    ):
+        raise DataError(f"{where}: terrapair:cloud_ids must be whole numbers of 0-255, got {listed!r}", "bad_item")
+    default = SCL_CLOUD_IDS if name == "scl" else None
+    path = _resolve(item.assets[name].href, folder, where)
+    return {"cloud_mask": path, "cloud_ids": default if listed is None else tuple(listed)}
 
 
 def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:

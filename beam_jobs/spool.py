@@ -1,7 +1,7 @@
-"""The spool: encoded patches on disk between cutting and sharding, one file per strip, with an index beside it.
+"""The spool: encoded patches on disk between cutting and sharding, one file per task, with an index beside it.
 
-Only references travel through Beam, never pixels. A strip whose index exists is finished: a job that was killed reads it
-instead of cutting again. `transforms.py` writes, `writers.py` reads.
+Only references travel through Beam, never pixels. A task, a strip of a large pair or a bundle of small pairs, whose index
+exists is finished: a job that was killed reads it instead of cutting again. `transforms.py` writes, `writers.py` reads.
 """
 
 from __future__ import annotations
@@ -27,18 +27,38 @@ from beam_jobs.statistics import BandSums
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRef:
-    """Where an encoded patch lies in the spool."""
+    """Where an encoded patch lies in the spool, and what tells whether it is a duplicate.
+
+    Attributes:
+        patch_id: of the patch.
+        split: it goes to.
+        path: of the file.
+        offset: of its first byte.
+        num_bytes: of the serialized tf.Example.
+        pair: hash of the ids of its scenes.
+        lon: of its centre, degrees.
+        lat: of its centre, degrees.
+        s1_acquired_at: seconds since 1970, UTC.
+        s2_acquired_at: seconds since 1970, UTC.
+        quality: score of the patch.
+    """
 
     patch_id: str
     split: str
     path: str
     offset: int
     num_bytes: int
+    pair: str
+    lon: float
+    lat: float
+    s1_acquired_at: int
+    s2_acquired_at: int
+    quality: float
 
 
 @dataclass(kw_only=True)
 class CutResult:
-    """What came of one strip.
+    """What came of one task, or what a duplicate takes away again.
 
     Attributes:
         refs: patches that are kept.
@@ -56,45 +76,63 @@ class CutResult:
 
 
 class Writer:
-    """Writes the patches of one strip; `finish` makes them visible, `abandon` leaves nothing."""
+    """Writes the patches of one task; `finish` makes them visible, `abandon` leaves nothing.
 
-    def __init__(self, spool_dir: str, task_id: str, config: BuildConfig) -> None:
-        self._data, self._index = _paths(spool_dir, task_id)
+    In a bundle each pair ends with `commit` or, when a file of it cannot be read, with `drop`.
+    """
+
+    def __init__(self, spool_dir: str, task_id: str, config: BuildConfig, num_pairs: int = 1) -> None:
+        self._data, self._index = _paths(spool_dir, task_id, num_pairs)
         self._data.parent.mkdir(parents=True, exist_ok=True)
         # A retried or a second worker must not write into the same file.
         self._partial = self._data.with_suffix(f".partial-{os.getpid()}")
         self._file = self._partial.open("wb")
         self._config = config
-        self._result = CutResult()
+        self._result, self._pending = CutResult(), CutResult()
 
     def add(self, outcome: tuple[str, PairedPatch] | Rejection) -> None:
         """Takes what `patches.cut` yields."""
         if isinstance(outcome, Rejection):
-            self._result.rejections.append(outcome)
+            self._pending.rejections.append(outcome)
             return
         split, patch = outcome
         serialized = records.encode(patch)
         offset = self._file.tell()
         self._file.write(serialized)
-        self._result.refs.append(
+        self._pending.refs.append(
             PatchRef(
                 patch_id=patch.patch_id,
                 split=split,
                 path=str(self._data),
                 offset=offset,
                 num_bytes=len(serialized),
+                pair=hashlib.sha256(f"{patch.s1_scene_id}|{patch.s2_scene_id}".encode()).hexdigest()[:12],
+                lon=patch.lon,
+                lat=patch.lat,
+                s1_acquired_at=patch.s1_acquired_at,
+                s2_acquired_at=patch.s2_acquired_at,
+                quality=patch.quality,
             )
         )
-        if split == "train":
-            self._count_pixels(patch)
-        if isinstance(patch, LabeledPatch):
-            ids, counts = np.unique(patch.label, return_counts=True)
-            for label_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
-                if label_id != IGNORE:
-                    self._result.num_pixels_per_class[split, label_id] += count
+        # Of what the shards hold, after rounding: a duplicate can then be taken out again exactly.
+        _count(self._pending, split, records.decode(serialized), self._config)
+
+    def commit(self) -> None:
+        """Takes over what was added since the last call."""
+        self._result.refs += self._pending.refs
+        self._result.rejections += self._pending.rejections
+        self._result.s1_sums = merge_sums(self._result.s1_sums, self._pending.s1_sums)
+        self._result.s2_sums = merge_sums(self._result.s2_sums, self._pending.s2_sums)
+        self._result.num_pixels_per_class.update(self._pending.num_pixels_per_class)
+        self._pending = CutResult()
+
+    def drop(self) -> None:
+        """Forgets what was added since the last `commit`; its bytes stay in the file, and nothing refers to them."""
+        self._pending = CutResult()
 
     def finish(self) -> CutResult:
         """Renames the data, then the index: the index's presence says that both are whole."""
+        self.commit()
         self._file.close()
         os.replace(self._partial, self._data)
         partial = self._index.with_suffix(f".partial-{os.getpid()}")
@@ -108,17 +146,43 @@ class Writer:
         self._file.close()
         self._partial.unlink()
 
-    def _count_pixels(self, patch: PairedPatch) -> None:
-        if self._result.s1_sums is None or self._result.s2_sums is None:
-            self._result.s1_sums = BandSums.zeros(len(self._config.patch.s1_bands))
-            self._result.s2_sums = BandSums.zeros(len(self._config.patch.s2_bands))
-        self._result.s1_sums.add(patch.s1, "s1")
-        self._result.s2_sums.add(patch.s2, "s2")
+
+def merge_sums(one: BandSums | None, two: BandSums | None) -> BandSums | None:
+    """The sums over both, where None is over nothing."""
+    if one is None or two is None:
+        return two if one is None else one
+    return one.merge(two)
 
 
-def load(spool_dir: str, task_id: str) -> CutResult | None:
-    """The finished result of a strip, or None."""
-    _, index = _paths(spool_dir, task_id)
+def uncounted(ref: PatchRef, config: BuildConfig) -> CutResult:
+    """A CutResult that takes a patch out of the sums again when it is merged with the one that counted it."""
+    (serialized,) = read([ref])
+    counted = CutResult()
+    _count(counted, ref.split, records.decode(serialized), config)
+    return CutResult(
+        s1_sums=counted.s1_sums.negated() if counted.s1_sums else None,
+        s2_sums=counted.s2_sums.negated() if counted.s2_sums else None,
+        num_pixels_per_class=Counter({key: -count for key, count in counted.num_pixels_per_class.items()}),
+    )
+
+
+def _count(result: CutResult, split: str, patch: PairedPatch, config: BuildConfig) -> None:
+    if split == "train":
+        if result.s1_sums is None or result.s2_sums is None:
+            result.s1_sums = BandSums.zeros(len(config.patch.s1_bands))
+            result.s2_sums = BandSums.zeros(len(config.patch.s2_bands))
+        result.s1_sums.add(patch.s1, "s1")
+        result.s2_sums.add(patch.s2, "s2")
+    if isinstance(patch, LabeledPatch):
+        ids, counts = np.unique(patch.label, return_counts=True)
+        for label_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            if label_id != IGNORE:
+                result.num_pixels_per_class[split, label_id] += count
+
+
+def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
+    """The finished result of a task, or None."""
+    _, index = _paths(spool_dir, task_id, num_pairs)
     if not index.exists():
         return None
     result = pickle.loads(gzip.decompress(index.read_bytes()))
@@ -128,8 +192,8 @@ def load(spool_dir: str, task_id: str) -> CutResult | None:
 
 
 def count_finished(spool_dir: str | Path) -> int:
-    """Number of strips that are finished; for progress bars."""
-    return sum(1 for _ in Path(spool_dir).glob("*.index"))
+    """Number of strips and bundled pairs that are finished; for progress bars."""
+    return sum(int(path.stem.rpartition("-")[2]) for path in Path(spool_dir).glob("*.index"))
 
 
 def read(refs: Iterable[PatchRef]) -> Iterable[bytes]:
@@ -140,6 +204,7 @@ def read(refs: Iterable[PatchRef]) -> Iterable[bytes]:
             yield file.read(ref.num_bytes)
 
 
-def _paths(spool_dir: str, task_id: str) -> tuple[Path, Path]:
-    name = hashlib.sha256(task_id.encode()).hexdigest()[:24]
+def _paths(spool_dir: str, task_id: str, num_pairs: int) -> tuple[Path, Path]:
+    # The number is in the name, so that progress can be told without opening a file.
+    name = f"{hashlib.sha256(task_id.encode()).hexdigest()[:24]}-{num_pairs}"
     return Path(spool_dir) / f"{name}.data", Path(spool_dir) / f"{name}.index"

@@ -48,13 +48,24 @@ class BandSums:
         """Adds the valid pixels of float32 [H, W, C]."""
         low, high = _range(sensor)
         for channel in range(pixels.shape[-1]):
-            values = pixels[..., channel]
-            values = values[np.isfinite(values)].astype(np.float64)
+            values = pixels[..., channel].ravel()
+            finite = np.isfinite(values)
+            values = (values if finite.all() else values[finite]).astype(np.float64)
             self.count[channel] += values.size
             self.total[channel] += values.sum()
-            self.total_squares[channel] += (values**2).sum()
-            bins = np.clip((values - low) / (high - low) * NUM_BINS, 0, NUM_BINS - 1).astype(np.int64)
+            self.total_squares[channel] += np.dot(values, values)
+            # In place: as many temporary arrays would cost more than the arithmetic.
+            values -= low
+            values /= high - low
+            values *= NUM_BINS
+            bins = np.clip(values, 0, NUM_BINS - 1, out=values).astype(np.int64)
             self.histogram[channel] += np.bincount(bins, minlength=NUM_BINS)
+
+    def negated(self) -> BandSums:
+        """What takes these sums away again when it is merged with sums that hold them."""
+        return BandSums(
+            count=-self.count, total=-self.total, total_squares=-self.total_squares, histogram=-self.histogram
+        )
 
     def merge(self, other: BandSums) -> BandSums:
         """The sums over both."""

@@ -6,8 +6,8 @@ from one stage to the next, so memory does not grow with the number of pairs. `b
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,13 @@ from beam_jobs.scenes import Scene
 REJECTED = "rejected"
 """Tag of the output that holds Rejections."""
 
-_LOGGER = logging.getLogger(__name__)
+SPOOL_FILE_BYTES = 64 << 20
+"""What a bundle of small pairs holds: large enough for object stores and file systems, and seconds of work lost by a kill."""
+MAX_PAIRS_PER_FILE = 1024
+"""Bounds what a worker holds of scenes, and what a kill loses, where patches are tiny."""
+MIN_FILES = 64
+"""So many bundles at least, so that 64 workers have something to do. Not the number of workers: a job that goes on with
+another number must find the bundles it left."""
 
 
 @dataclass
@@ -90,7 +96,7 @@ class MakePairs(beam.PTransform):
             | "Outline" >> beam.Map(pairing.outline)
             | "KeyByCellAndTime" >> beam.FlatMap(lambda one: [(key, one) for key in pairing.keys(one, pairing_config)])
             | "GroupByCellAndTime" >> beam.GroupByKey()
-            | "Join" >> beam.FlatMap(lambda group: pairing.join(*group, pairing_config))
+            | "Join" >> beam.FlatMap(lambda group: pairing.join(group[0], group[1], pairing_config))
             | "Best" >> beam.combiners.Top.PerKey(pairing_config.max_s2_per_s1, reverse=True)
         )
         by_s1 = {"scenes": _keyed(found, "s1"), "chosen": chosen} | "JoinS1" >> beam.CoGroupByKey()
@@ -137,25 +143,40 @@ def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -
 
 @dataclass
 class CutPatches(beam.PTransform):
-    """(s1, s2) pairs -> one CutResult per strip, whose patches lie encoded in `spool_dir`.
+    """(s1, s2) pairs -> one CutResult per task, whose patches lie encoded in `spool_dir`.
 
-    A pair of which one strip cannot be read is rejected whole: its other strips are not used either. Only names of strips
-    cross the stages; the results are read from the spool at the end, since their histograms are large.
+    A large pair is cut strip by strip, each a task with a spool file of its own; small pairs are bundled, so that a million
+    tiny scenes do not become a million files. A pair of which one strip cannot be read is rejected whole: its other strips
+    are not used either. Only names of tasks cross the stages; the results are read from the spool at the end, since their
+    histograms are large.
 
     Attributes:
         config: of the build.
-        spool_dir: where finished strips are kept until the shards are written; a strip found there is not cut again.
+        spool_dir: where finished tasks are kept until the shards are written; a task found there is not cut again.
+        min_files: fewer small pairs are not bundled; see MIN_FILES.
     """
 
     config: BuildConfig
     spool_dir: str = field(default="")
+    min_files: int = MIN_FILES
 
     def expand(self, pairs: beam.PCollection) -> beam.PCollection:
-        """Reshuffles so that workers share strips evenly, then groups by pair."""
+        """Groups by task, which also shares tasks among workers evenly, cuts, then groups by pair."""
+        strips = pairs | "ToStrips" >> beam.Map(_strips, self.config)
+        sizes = strips | "Sizes" >> beam.Map(_num_bytes, self.config) | "Small" >> beam.Filter(_is_small)
+        num_small = sizes | beam.combiners.Count.Globally()
+        small_bytes = sizes | "SmallBytes" >> beam.CombineGlobally(sum)
         return (
-            pairs
-            | "ToStrips" >> beam.FlatMap(_strips, self.config)
-            | "Spread" >> beam.Reshuffle()
+            strips
+            | "KeyByTask"
+            >> beam.FlatMap(
+                _keyed_by_task,
+                self.config,
+                beam.pvalue.AsSingleton(num_small),
+                beam.pvalue.AsSingleton(small_bytes),
+                self.min_files,
+            )
+            | "GroupByTask" >> beam.GroupByKey()
             | "Cut" >> beam.Map(_cut, self.config, self.spool_dir)
             | "GroupByPair" >> beam.GroupByKey()
             | "WholePairs" >> beam.FlatMap(_whole_pair, self.spool_dir)
@@ -170,20 +191,74 @@ def _strips(pair: tuple[Scene, Scene], config: BuildConfig) -> list[PairTask | R
     return [Rejection(kind="scenes", id=pair[0].scene_id, reason="too_small", detail=detail)]
 
 
-def _cut(task: PairTask | Rejection, config: BuildConfig, spool_dir: str) -> tuple[str, str | Rejection]:
-    """(id of the Sentinel-1 scene, which names the pair; id of the strip that is in the spool, or why it is not)."""
-    if isinstance(task, Rejection):
-        return task.id, task
-    if spool.load(spool_dir, task.task_id) is None:
-        writer = spool.Writer(spool_dir, task.task_id, config)
+def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:
+    """About what a pair takes in the spool: two bytes a pixel and band, one for the label."""
+    pixels = sum(task.strip.height * task.strip.width for task in strips if isinstance(task, PairTask))
+    return pixels * (2 * len(config.patch.s1_bands) + 2 * len(config.patch.s2_bands) + (config.label is not None))
+
+
+def _is_small(num_bytes: int) -> bool:
+    # A bundle is cut by one worker from start to end; a pair that fills a fourth of it gains nothing from company.
+    return num_bytes <= SPOOL_FILE_BYTES // 4
+
+
+def _keyed_by_task(
+    strips: list[PairTask | Rejection], config: BuildConfig, num_small: int, small_bytes: int, min_files: int
+) -> Iterator[tuple[tuple[str, bool], list[PairTask | Rejection]]]:
+    """((name of the task, whether it is a bundle), strips); the same for the same pairs, so that a killed job goes on."""
+    num_files = max(min_files, -(-small_bytes // SPOOL_FILE_BYTES), -(-num_small // MAX_PAIRS_PER_FILE))
+    if not _is_small(_num_bytes(strips, config)) or num_small <= num_files:
+        yield from (((_name(strip), False), [strip]) for strip in strips)
+        return
+    digest = hashlib.sha256(_name(strips[0]).encode()).digest()
+    yield (f"bundle {int.from_bytes(digest[:8], 'big') % num_files} of {num_files}", True), strips
+
+
+def _name(strip: PairTask | Rejection) -> str:
+    return strip.task_id if isinstance(strip, PairTask) else f"{strip.id}|{strip.detail}"
+
+
+def _cut(
+    keyed: tuple[tuple[str, bool], Iterable[list[PairTask | Rejection]]], config: BuildConfig, spool_dir: str
+) -> tuple[str, tuple[str, int] | Rejection]:
+    """(what must be used whole: a pair or a bundle; name and number of pairs of the task in the spool, or a Rejection)."""
+    (name, is_bundle), units = keyed
+    pairs = sorted(units, key=lambda strips: _name(strips[0]))
+    first = pairs[0][0]
+    if not is_bundle and isinstance(first, Rejection):
+        return first.id, first
+    found = spool.load(spool_dir, name, len(pairs))
+    # What could not be read when a job died may be readable now.
+    if found is None or any(rejection.is_error for rejection in found.rejections):
+        writer = spool.Writer(spool_dir, name, config, len(pairs))
+        for strips in pairs:
+            rejection = _cut_pair(strips, writer, config)
+            if rejection is not None and not is_bundle:
+                writer.abandon()
+                return _pair_id(first), rejection
+            if rejection is not None:
+                writer.drop()
+                writer.add(rejection)
+            writer.commit()
+        writer.finish()
+    return name if is_bundle else _pair_id(first), (name, len(pairs))
+
+
+def _cut_pair(strips: list[PairTask | Rejection], writer: spool.Writer, config: BuildConfig) -> Rejection | None:
+    """Adds the patches of the strips; the Rejection of the scene when a file of it cannot be read."""
+    for strip in strips:
+        if isinstance(strip, Rejection):
+            return strip
         try:
-            for outcome in patches.cut(task, config):
+            for outcome in patches.cut(strip, config):
                 writer.add(outcome)
         except DataError as error:
-            writer.abandon()
-            return task.s1.scene_id, _blame(error, task)
-        writer.finish()
-    return task.s1.scene_id, task.task_id
+            return _blame(error, strip)
+    return None
+
+
+def _pair_id(strip: PairTask | Rejection) -> str:
+    return f"{strip.s1.scene_id}|{strip.s2.scene_id}" if isinstance(strip, PairTask) else strip.id
 
 
 def _blame(error: DataError, task: PairTask) -> Rejection:
@@ -192,15 +267,17 @@ def _blame(error: DataError, task: PairTask) -> Rejection:
     return Rejection(kind="scenes", id=owner.scene_id, reason=error.reason, detail=str(error), is_error=True)
 
 
-def _whole_pair(strips: tuple[str, Iterable[str | Rejection]], spool_dir: str) -> Iterator[spool.CutResult]:
-    outcomes = list(strips[1])
+def _whole_pair(tasks: tuple[str, Iterable[tuple[str, int] | Rejection]], spool_dir: str) -> Iterator[spool.CutResult]:
+    outcomes = list(tasks[1])
     # Strips of one scene often break off at the same spot of the same file.
     rejections = sorted({one for one in outcomes if isinstance(one, Rejection)}, key=lambda one: one.detail)
     if rejections:
         yield spool.CutResult(rejections=rejections)
         return
-    for task_id in outcomes:
-        result = spool.load(spool_dir, str(task_id))
+    for outcome in outcomes:
+        if isinstance(outcome, Rejection):
+            continue
+        result = spool.load(spool_dir, *outcome)
         if result is None:
-            raise ValueError(f"{spool_dir}: the strip {task_id} is gone from the spool")
+            raise ValueError(f"{spool_dir}: the task {outcome[0]} is gone from the spool")
         yield result

@@ -136,8 +136,8 @@ class MergeSummaries(beam.CombineFn):
         if isinstance(element, Summary):
             return _merge(summary, element)
         if isinstance(element, CutResult):
-            summary.s1_sums = _merge_sums(summary.s1_sums, element.s1_sums)
-            summary.s2_sums = _merge_sums(summary.s2_sums, element.s2_sums)
+            summary.s1_sums = spool.merge_sums(summary.s1_sums, element.s1_sums)
+            summary.s2_sums = spool.merge_sums(summary.s2_sums, element.s2_sums)
             summary.num_pixels_per_class.update(element.num_pixels_per_class)
             return summary
         summary.shards[element[0]] = element[1]
@@ -156,21 +156,18 @@ class MergeSummaries(beam.CombineFn):
 
 
 def _merge(one: Summary, two: Summary) -> Summary:
+    # Not `+`, which drops what is below 0, as duplicates are until they meet what they take from.
+    num_pixels_per_class = Counter(one.num_pixels_per_class)
+    num_pixels_per_class.update(two.num_pixels_per_class)
     return Summary(
-        s1_sums=_merge_sums(one.s1_sums, two.s1_sums),
-        s2_sums=_merge_sums(one.s2_sums, two.s2_sums),
-        num_pixels_per_class=one.num_pixels_per_class + two.num_pixels_per_class,
+        s1_sums=spool.merge_sums(one.s1_sums, two.s1_sums),
+        s2_sums=spool.merge_sums(one.s2_sums, two.s2_sums),
+        num_pixels_per_class=num_pixels_per_class,
         num_rejected=one.num_rejected + two.num_rejected,
         num_bad_scenes=one.num_bad_scenes + two.num_bad_scenes,
         first_error=one.first_error or two.first_error,
         shards={**one.shards, **two.shards},
     )
-
-
-def _merge_sums(one: BandSums | None, two: BandSums | None) -> BandSums | None:
-    if one is None or two is None:
-        return two if one is None else one
-    return one.merge(two)
 
 
 def write_summary(summary: Summary, building_dir: str) -> Any:

@@ -60,13 +60,12 @@ def run_segmentation(
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)
-    loss = MaskedCrossentropy()
 
     def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
         label = mask_label(batch["label"], outputs["valid_mask"])
         weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
-        return loss(label, outputs["logits"], sample_weight=weight)
+        return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
 
     train_loss = training.train(
         strategy=strategy,

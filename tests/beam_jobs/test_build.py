@@ -212,6 +212,54 @@ def test_spool_gives_back_a_finished_strip_and_nothing_of_an_abandoned_one(tmp_p
     assert spool.load(str(tmp_path), "other task") is None
 
 
+def test_a_dropped_pair_of_a_bundle_leaves_neither_references_nor_sums(tmp_path, build_config):
+    def patch(patch_id, seed):
+        rng = np.random.default_rng(seed)
+        return records.PairedPatch(
+            patch_id=patch_id,
+            s1=rng.normal(-12, 3, (8, 8, 2)).astype(np.float32),
+            s2=rng.uniform(0.01, 0.5, (8, 8, 12)).astype(np.float32),
+            lon=1.0,
+            lat=2.0,
+            block="b",
+            s1_scene_id=patch_id,
+            s2_scene_id="two",
+            s1_acquired_at=0,
+            s2_acquired_at=3600,
+            orbit_state="ascending",
+            cloud_fraction=0.0,
+            offset_px=0.0,
+            quality=1.0,
+        )
+
+    first, dropped, last = (patch(letter * 20, seed) for seed, letter in enumerate("abc"))
+    results = []
+    for kept, also in (((first, last), dropped), ((first, last), None)):
+        folder = tmp_path / str(also is None)
+        writer = spool.Writer(str(folder), "bundle", build_config, num_pairs=3)
+        writer.add(("train", kept[0]))
+        writer.commit()
+        if also is not None:
+            writer.add(("train", also))
+            writer.drop()
+        writer.add(("train", kept[1]))
+        writer.finish()
+        assert spool.count_finished(folder) == 3
+        results.append(spool.load(str(folder), "bundle", 3))
+    for found in results:
+        assert list(spool.read(found.refs)) == [records.encode(first), records.encode(last)]
+    assert [
+        np.array_equal(a, b) for a, b in zip(*(vars(found.s2_sums).values() for found in results), strict=True)
+    ] == [True] * 4
+    # Taking a patch out again leaves the sums of the other.
+    rest = spool.merge_sums(results[0].s1_sums, spool.uncounted(results[0].refs[0], build_config).s1_sums)
+    alone = spool.Writer(str(tmp_path / "alone"), "task", build_config)
+    alone.add(("train", last))
+    expected = alone.finish().s1_sums
+    assert np.array_equal(rest.histogram, expected.histogram)
+    assert rest.total == pytest.approx(expected.total)
+
+
 # --- bad input: one line with file, rule and value, and no version directory ---------------------------------------
 
 
@@ -327,3 +375,23 @@ def test_a_scene_listed_twice_is_used_once(copied, build_config, tmp_path):
     assert manifest.read(version).num_rejected["duplicate_scene_id"] == 1
     ids = [patch.patch_id for split in layout.SPLITS for patch in read_split(version, split)]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.e2e
+def test_patches_of_two_tiles_that_show_one_ground_are_used_once(copied, build_config, tmp_path):
+    """Every Sentinel-2 scene lies there a second time under another name, as overlapping tiles hold the same pixels."""
+    once = manifest.read(build_pairs(build_config, [copied], tmp_path / "once"))
+    items = [json.loads(line) for line in copied.read_text().splitlines()]
+    twins = [{**item, "id": f"{item['id']}_T2"} for item in items if item["id"].startswith("S2")]
+    copied.write_text("".join(json.dumps(item) + "\n" for item in items + twins))
+    config = dataclasses.replace(build_config, pairing=c.PairingConfig(max_s2_per_s1=2))
+    version = build_pairs(config, [copied], tmp_path / "twice")
+    found = manifest.read(version)
+    assert found.num_examples == once.num_examples
+    assert found.num_rejected["duplicate_patch"] == sum(once.num_examples.values())
+    # What was counted before it turned out to be a duplicate is taken out again.
+    assert (found.s1_statistics, found.s2_statistics) == (once.s1_statistics, once.s2_statistics)
+    places = [(p.lon, p.lat, p.s1_acquired_at) for split in layout.SPLITS for p in read_split(version, split)]
+    assert len(places) == len(set(places))
+    rows = [json.loads(line) for line in (version / "rejected" / "patches.ndjson").read_text().splitlines()]
+    assert all("by the same passes; scores 0." in row["detail"] for row in rows if row["reason"] == "duplicate_patch")

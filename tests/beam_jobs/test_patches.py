@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from make_rasters import backscatter, digital_numbers, north_up, s1_scene, s2_scene, write_geotiff
+from pyproj import Transformer
 
 from beam_jobs import patches, readers, splits
 from beam_jobs.config import BuildConfig, LabelConfig, PatchConfig, QualityConfig, SplitConfig
@@ -228,3 +229,53 @@ def test_a_shift_between_the_sensors_is_recorded_scored_and_refused_beyond_the_l
     _, unmeasured = only(measure_offset=False)
     assert math.isnan(unmeasured.offset_px)
     assert unmeasured.quality == pytest.approx(in_time)
+
+
+def over_a_zone_border(folder, s1_zone: int, s2_zone: int, lon: float, lat: float):
+    """A pair around a place at the border of two zones, each scene in its own: both show smooth functions of the ground."""
+
+    def ground(crs, transform, size):
+        cols, rows = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+        x, y = transform * (cols, rows)
+        to_plane = Transformer.from_crs(crs, f"+proj=aeqd +lat_0={lat} +lon_0={lon} +units=m", always_xy=True)
+        return to_plane.transform(x, y)
+
+    scenes = []
+    for sensor, zone, size in (("s1", s1_zone, 96), ("s2", s2_zone, 80)):
+        crs = f"EPSG:{zone}"
+        x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
+        transform = north_up(10.0, round(x, -1) - 5 * size, round(y, -1) + 5 * size)
+        east, north = ground(crs, transform, size)
+        writing = {"crs": crs, "transform": transform}
+        if sensor == "s1":
+            # 1 dB per 100 m: the largest second difference of power over a pixel is far below 0.01 dB.
+            pixels = np.stack([-12 + east / 100, -16 + north / 100]).astype(np.float32)
+            scenes.append(readers.inspect(s1_scene(folder / "S1_z.tif", pixels, **writing), S1_BANDS))
+        else:
+            dn = np.stack([2000 + east + 0 * north, 2000 + north, *(2000 + 0 * north for _ in range(10))])
+            made = s2_scene(folder / "S2_z.tif", np.rint(dn).astype(np.uint16), dn_offset=0, **writing)
+            scenes.append(readers.inspect(made, S2_L2A_BANDS))
+    return scenes
+
+
+@pytest.mark.parametrize(
+    ("s1_zone", "s2_zone", "lon", "lat"),
+    [
+        (32632, 32633, 12.0, 55.0),
+        (32633, 32632, 12.0, -5.0),
+        (32701, 32760, 180.0, -17.0),
+        (32760, 32701, -180.0, -17.0),
+    ],
+)
+def test_scenes_of_two_utm_zones_show_one_ground_on_the_grid_of_sentinel_2(tmp_path, s1_zone, s2_zone, lon, lat):
+    pair = over_a_zone_border(tmp_path, s1_zone, s2_zone, lon, lat)
+    tasks = patches.tasks(*pair, CONFIG)
+    assert {task.strip.crs for task in tasks} == {f"EPSG:{s2_zone}"}
+    kept = [found[1] for found in cut_all(pair) if isinstance(found, tuple)]
+    assert len(kept) >= 12
+    for patch in kept:
+        east, north = (patch.s2[..., :2].transpose(2, 0, 1) * 10_000) - 2000
+        assert np.nanmax(np.abs(patch.s1[..., 0] - (-12 + east / 100))) < 0.02
+        assert np.nanmax(np.abs(patch.s1[..., 1] - (-16 + north / 100))) < 0.02
+        assert abs((patch.lon - lon + 180) % 360 - 180) < 0.01
+        assert patch.lat == pytest.approx(lat, abs=0.01)

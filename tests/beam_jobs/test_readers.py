@@ -25,7 +25,7 @@ from beam_jobs import readers
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
-from beam_jobs.scenes import BandSource, LabelSource
+from beam_jobs.scenes import SCL_CLOUD_IDS, BandSource, LabelSource
 
 S1_BANDS = ("VV", "VH")
 
@@ -191,6 +191,15 @@ def test_what_the_mask_does_not_call_clear_is_cloud(tmp_path):
     assert np.array_equal(got[:, :10], mask[:10, 10:] != 0)
     assert got[:, 10:].all()
     assert readers.read_cloud_mask(path, grid(3, 3, dx=5000)).all()
+
+
+def test_a_mask_of_classes_hides_those_that_mean_cloud_and_what_has_no_class(tmp_path):
+    # Scene classification at 20 m, each class in a pixel of its own; 0 is no data.
+    classes = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    path = str(write_geotiff(tmp_path / "scl.tif", classes, transform=north_up(20.0), nodata=0))
+    got = readers.read_cloud_mask(path, grid(6, 8), SCL_CLOUD_IDS)
+    expected = np.isin(classes[0], [0, 3, 8, 9, 10])
+    assert np.array_equal(got, expected.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_label_without_crs_is_a_data_error(tmp_path):

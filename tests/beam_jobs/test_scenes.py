@@ -190,3 +190,34 @@ def test_a_declared_split_is_read_and_another_word_refused():
     assert from_item(item(**{"terrapair:split": "eval"}), CATALOG).split == "eval"
     with pytest.raises(DataError, match="terrapair:split must be one of train, eval, test, got 'valid'"):
         from_item(item(**{"terrapair:split": "valid"}), CATALOG)
+
+
+def with_assets(**assets):
+    values = item()
+    del values["assets"]["cloud_mask"]
+    values["assets"] |= assets
+    return from_item(values, CATALOG)
+
+
+def test_the_scene_classification_is_the_cloud_mask_where_there_is_no_other():
+    scl, mask = {"href": "scl.tif"}, {"href": "mask.tif"}
+    found = with_assets(scl=scl)
+    assert (found.cloud_mask, found.cloud_ids) == ("/data/exports/scl.tif", (3, 8, 9, 10))
+    found = with_assets(scl=scl, cloud_mask=mask)
+    assert (found.cloud_mask, found.cloud_ids) == ("/data/exports/mask.tif", None)
+    found = with_assets(scl={**scl, "terrapair:cloud_ids": [8, 9]})
+    assert found.cloud_ids == (8, 9)
+    assert with_assets().cloud_mask is None
+
+
+@pytest.mark.parametrize("listed", [[], "8", [8, 300], [True]])
+def test_cloud_ids_that_are_no_pixel_values_are_refused(listed):
+    with pytest.raises(DataError, match="terrapair:cloud_ids must be whole numbers of 0-255, got"):
+        with_assets(scl={"href": "scl.tif", "terrapair:cloud_ids": listed})
+
+
+def test_the_relative_orbit_is_read_and_must_be_a_number():
+    assert from_item(s1_item(**{"sat:relative_orbit": 15}), CATALOG).relative_orbit == 15
+    assert from_item(s1_item(), CATALOG).relative_orbit is None
+    with pytest.raises(DataError, match="sat:relative_orbit must be a whole number from 1, got '15'"):
+        from_item(s1_item(**{"sat:relative_orbit": "15"}), CATALOG)

@@ -1,16 +1,19 @@
 """PTransforms alone: their good and their rejected output."""
 
 import dataclasses
+import hashlib
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_jobs import catalogs
+from beam_jobs import catalogs, readers, spool
+from beam_jobs import scenes as scenes_lib
 from beam_jobs.config import BuildConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import Scene
-from beam_jobs.transforms import REJECTED, InspectScenes, MakePairs
+from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 
 HOUR = 3600
 
@@ -90,3 +93,45 @@ def test_inspection_keeps_wanted_scenes_and_gives_reasons_for_the_rest(simulated
         assert_that(found, equal_to([(s1["id"], 160), (s2["id"], 160)]), "scenes")
         wanted = [("other", "other_processing_level", False), ("broken", "missing_file", True)]
         assert_that(reasons, equal_to(wanted), "rejected")
+
+
+def cut(pairs, config: BuildConfig, spool_dir: Path, min_files: int) -> None:
+    with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
+        results = pipeline | beam.Create(pairs) | CutPatches(config, str(spool_dir), min_files)
+        rows = results | beam.FlatMap(lambda result: [*result.refs, *result.rejections]) | beam.Map(row_of)
+        _ = (
+            rows
+            | beam.combiners.ToList()
+            | beam.Map(lambda found: (spool_dir / "rows").write_text("\n".join(sorted(found))))
+        )
+
+
+def row_of(outcome: spool.PatchRef | spool.Rejection) -> str:
+    if isinstance(outcome, spool.Rejection):
+        return f"{outcome.id} {outcome.reason}"
+    (serialized,) = spool.read([outcome])
+    return f"{outcome.patch_id} {outcome.split} {hashlib.sha256(serialized).hexdigest()}"
+
+
+def test_bundled_pairs_give_the_same_patches_in_fewer_files_and_a_bad_one_spoils_no_other(
+    copied, build_config, tmp_path
+):
+    found = [scenes_lib.from_item(item, copied) for item in catalogs.read_items(copied)]
+    s1, s2 = (
+        sorted((one for one in found if one.sensor == sensor), key=lambda one: (one.scene_id[-10:], one.acquired_at))
+        for sensor in ("s1", "s2")
+    )
+    bands = {"s1": build_config.patch.s1_bands, "s2": build_config.patch.s2_bands}
+    pairs = [tuple(readers.inspect(one, bands[one.sensor]) for one in pair) for pair in zip(s1, s2, strict=True)]
+    # Found sound, then broken, as by a disk that fails.
+    broken = Path(pairs[2][1].cloud_mask)
+    broken.write_bytes(b"no raster")
+    cut(pairs, build_config, tmp_path / "alone", min_files=64)
+    cut(pairs, build_config, tmp_path / "bundled", min_files=2)
+    rows = (tmp_path / "alone" / "rows").read_text().splitlines()
+    assert (tmp_path / "bundled" / "rows").read_text().splitlines() == rows
+    assert f"{pairs[2][1].scene_id} unreadable_raster" in rows
+    assert len(rows) == 1 + 5 * 25
+    assert len(list((tmp_path / "alone").glob("*.index"))) == 5
+    assert len(list((tmp_path / "bundled").glob("*.index"))) == 2
+    assert spool.count_finished(tmp_path / "bundled") == 6

@@ -3,9 +3,14 @@
 import json
 import sys
 
-from tests.benchmarks import build_memory, pairing_scale
+from tests.benchmarks import build_memory, build_speed, pairing_scale, shard_bytes
 
-BENCHMARKS = {"build_memory": build_memory.measure, "pairing_scale": pairing_scale.measure}
+BENCHMARKS = {
+    "build_speed": build_speed.measure,
+    "shard_bytes": shard_bytes.measure,
+    "build_memory": build_memory.measure,
+    "pairing_scale": pairing_scale.measure,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

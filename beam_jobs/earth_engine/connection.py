@@ -1,0 +1,141 @@
+"""Connection to Earth Engine: which project, which server, whose credentials. Made in `__main__` from the environment.
+
+Input: project, URL and token. Output: an initialized `ee` client in this process, and Earth Engine's errors as ours.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import google.auth.exceptions
+from google.oauth2.credentials import Credentials
+
+from beam_jobs.earth_engine import errors
+from beam_jobs.earth_engine.client import ee
+
+HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
+STANDARD_URL = "https://earthengine.googleapis.com"
+_CONNECT_RETRIES = 1
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where requests go and who pays. Pickles, so that Beam workers connect by themselves.
+
+    Attributes:
+        project: Google Cloud project that is registered for Earth Engine.
+        url: server; None = Google's, the high-volume endpoint for `purpose` fetch and the standard one for export.
+        token: access token; None = the credentials that `earthengine authenticate` saved.
+        purpose: what the connection is for.
+        deadline_s: seconds after which a request without an answer is a timeout.
+    """
+
+    project: str
+    url: str | None = None
+    token: str | None = None
+    purpose: Literal["fetch", "export"] = "fetch"
+    deadline_s: float = 120.0
+
+    @property
+    def server(self) -> str:
+        """URL that requests go to."""
+        if self.url is not None:
+            return self.url
+        return HIGH_VOLUME_URL if self.purpose == "fetch" else STANDARD_URL
+
+
+def from_environment(environment: Mapping[str, str], purpose: Literal["fetch", "export"]) -> Connection:
+    """The connection that the environment describes; only `__main__` calls this.
+
+    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and TERRAPAIR_EE_TOKEN, both optional,
+    another server (the emulator) and a token for it.
+
+    Raises:
+        EarthEngineError: reason no_credentials; no project is named.
+    """
+    project = environment.get("EARTHENGINE_PROJECT") or environment.get("GOOGLE_CLOUD_PROJECT")
+    if not project:
+        raise errors.no_credentials("neither EARTHENGINE_PROJECT nor GOOGLE_CLOUD_PROJECT names a project")
+    return Connection(
+        project=project,
+        url=environment.get("TERRAPAIR_EE_URL") or None,
+        token=environment.get("TERRAPAIR_EE_TOKEN") or None,
+        purpose=purpose,
+    )
+
+
+def connect(connection: Connection) -> None:
+    """Initializes `ee` in this process; the same connection again does nothing, another one replaces the first.
+
+    The client's own retries are off afterwards: jobs retry, so that the ledger sees every failure.
+
+    Raises:
+        EarthEngineError: reason no_credentials, with the command to run, when credentials are missing or expired; others
+            when the server does not answer.
+    """
+    with _LOCK, translated(f"connecting to {connection.server}"):
+        is_connected = False
+        try:
+            _initialize(connection)
+            is_connected = True
+        finally:
+            if not is_connected:
+                # The attempt has already undone the connection before it, which must not pass for the current one.
+                _initialize.cache_clear()
+
+
+# The client is one a process, so one connection is remembered; a failed attempt is not.
+@lru_cache(maxsize=1)
+def _initialize(connection: Connection) -> None:
+    credentials = "persistent" if connection.token is None else Credentials(token=connection.token)
+    ee.Reset()
+    ee.data.setMaxRetries(_CONNECT_RETRIES)
+    ee.Initialize(credentials, url=connection.server, project=connection.project)
+    ee.data.setDeadline(1000 * connection.deadline_s)
+    ee.data.setMaxRetries(0)
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turns whatever `ee` raises in the block into an EarthEngineError.
+
+    Args:
+        what: what is asked for, to begin the line with.
+
+    Raises:
+        EarthEngineError: see `errors.Reason`.
+    """
+    try:
+        yield
+    except ee.EEException as error:
+        # The client raises its own exception while it handles the HTTP one, which alone knows the status.
+        response = getattr(error.__context__, "resp", None)
+        if response is not None:
+            raise errors.from_status(what, int(response.status), _one_line(error)) from error
+        if "authenticate" in str(error) or "no project found" in str(error):
+            raise errors.no_credentials("Earth Engine has no credentials on this machine") from error
+        raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        # The client does not notice when a body ends early; its parser does.
+        raise errors.EarthEngineError(f"{what}: the answer is not whole: {_one_line(error)}", "truncated") from error
+    except google.auth.exceptions.TransportError as error:
+        raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise errors.no_credentials(f"the credentials are missing or expired ({_one_line(error)})") from error
+    except OSError as error:
+        # ConnectionError and TimeoutError, and what requests raises; a body that stops coming is "timed out" in both.
+        is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
+        raise errors.EarthEngineError(
+            f"{what}: {_one_line(error)}", "timeout" if is_timeout else "connection"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,115 @@
+"""Which scenes there are of a place and a time: both sensors in one request.
+
+Input: bounds and dates. Output: `Acquisition`s. Called by the planning of a fetch after `connection.connect`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from beam_jobs.config import EarthEngineConfig
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.earth_engine.client import ee
+from beam_jobs.earth_engine.connection import translated
+from beam_jobs.grids import Bounds
+
+S1_COLLECTION = "COPERNICUS/S1_GRD"
+S2_COLLECTIONS = {"L1C": "COPERNICUS/S2_HARMONIZED", "L2A": "COPERNICUS/S2_SR_HARMONIZED"}
+"""Processing level -> collection. Harmonized: digital numbers carry no offset, whatever the processing baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acquisition:
+    """One scene of a place.
+
+    Attributes:
+        image_id: full asset id, as COPERNICUS/S2_SR_HARMONIZED/20230105T103421_20230105T103417_T31UFS.
+        sensor: s1 or s2.
+        acquired_at: seconds since 1970, UTC.
+        orbit_state: ascending, descending or unknown.
+        relative_orbit: track number; -1 unknown.
+        cloud_fraction: 0-1 of the whole scene; NaN for radar and where unknown.
+    """
+
+    image_id: str
+    sensor: Sensor
+    acquired_at: int
+    orbit_state: str
+    relative_orbit: int
+    cloud_fraction: float
+
+
+def list_acquisitions(bounds: Bounds, start: datetime, end: datetime, config: EarthEngineConfig) -> list[Acquisition]:
+    """All scenes whose footprint holds `bounds`, by sensor and time; Sentinel-1 only in IW mode with VV and VH.
+
+    Args:
+        bounds: xmin, ymin, xmax, ymax in degrees of longitude and latitude; xmax may exceed 180 across the antimeridian.
+        start: UTC, included.
+        end: UTC, excluded.
+        config: collections and the cloudiest scene wanted.
+
+    Raises:
+        EarthEngineError: see `errors.Reason`.
+    """
+    with translated(f"listing scenes of {', '.join(f'{value:g}' for value in bounds)}"):
+        region = ee.Geometry.BBox(*bounds)
+        scenes = _s1_scenes(region, start, end).merge(_s2_scenes(region, start, end, config))
+        answer = ee.data.computeValue(scenes)
+    found = [_acquisition(feature["properties"]) for feature in answer["features"]]
+    return sorted(found, key=lambda scene: (scene.sensor, scene.acquired_at, scene.image_id))
+
+
+# Columns fetched by aggregate_array drop what is missing and so slip against each other; a feature per scene cannot.
+def _s1_scenes(region: ee.Geometry, start: datetime, end: datetime) -> ee.FeatureCollection:
+    scenes = (
+        _covering(S1_COLLECTION, region, start, end)
+        .filter(ee.Filter.eq("instrumentMode", "IW"))
+        .filter(ee.Filter.listContains("transmitterReceiverPolarisation", "VV"))
+        .filter(ee.Filter.listContains("transmitterReceiverPolarisation", "VH"))
+    )
+    names = {"orbit_state": "orbitProperties_pass", "relative_orbit": "relativeOrbitNumber_start"}
+    return _features(scenes, S1_COLLECTION, names)
+
+
+def _s2_scenes(region: ee.Geometry, start: datetime, end: datetime, config: EarthEngineConfig) -> ee.FeatureCollection:
+    collection = S2_COLLECTIONS[config.s2_processing_level]
+    most_cloud = 100.0 * config.max_scene_cloud_fraction
+    scenes = _covering(collection, region, start, end).filter(ee.Filter.lte("CLOUDY_PIXEL_PERCENTAGE", most_cloud))
+    names = {
+        "orbit_state": "SENSING_ORBIT_DIRECTION",
+        "relative_orbit": "SENSING_ORBIT_NUMBER",
+        "cloud_percent": "CLOUDY_PIXEL_PERCENTAGE",
+    }
+    return _features(scenes, collection, names)
+
+
+def _covering(collection: str, region: ee.Geometry, start: datetime, end: datetime) -> ee.ImageCollection:
+    # filterBounds goes through the server's spatial index; only what it leaves is tested for holding the whole region.
+    within = ee.ImageCollection(collection).filterDate(start, end).filterBounds(region)
+    return within.filter(ee.Filter.contains(leftField=".geo", rightValue=region))
+
+
+def _features(scenes: ee.ImageCollection, collection: str, names: Mapping[str, str]) -> ee.FeatureCollection:
+    def feature(image: ee.Image) -> ee.Feature:
+        values = {name: image.get(property_name) for name, property_name in names.items()}
+        values |= {"index": image.get("system:index"), "time_start": image.get("system:time_start")}
+        return ee.Feature(None, {"collection": collection, **values})
+
+    return ee.FeatureCollection(scenes.map(feature))
+
+
+def _acquisition(properties: Mapping[str, Any]) -> Acquisition:
+    collection = properties["collection"]
+    cloud_percent = properties.get("cloud_percent")
+    return Acquisition(
+        image_id=f"{collection}/{properties['index']}",
+        sensor="s1" if collection == S1_COLLECTION else "s2",
+        acquired_at=int(properties["time_start"]) // 1000,
+        orbit_state=str(properties.get("orbit_state") or "unknown").lower(),
+        relative_orbit=int(properties.get("relative_orbit") or -1),
+        cloud_fraction=math.nan if cloud_percent is None else float(cloud_percent) / 100.0,
+    )

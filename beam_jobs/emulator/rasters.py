@@ -1,0 +1,105 @@
+"""Planes of pixels on a requested grid: read from the simulator's GeoTIFFs by nearest neighbour, written in EE's formats.
+
+Input: a file and a Grid. Output: masked arrays; bytes of a GeoTIFF or an NPY. Called by archive.py, server.py, tasks.py.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import rasterio
+from rasterio.io import MemoryFile
+from rasterio.windows import Window
+
+from beam_jobs.emulator.errors import RequestError
+from beam_jobs.grids import Grid
+
+Plane = np.ma.MaskedArray
+"""[H, W] of one band; masked = no data, as an image's mask in Earth Engine."""
+
+
+def band_names(path: str) -> tuple[str, ...]:
+    """Descriptions of a GeoTIFF's bands."""
+    with rasterio.open(path) as dataset:
+        return tuple(dataset.descriptions)
+
+
+# The bands of one request read the same pixels one after the other.
+@lru_cache(maxsize=32)
+def sample(path: str, grid: Grid) -> Plane:
+    """All bands of a file on `grid`, [C, H, W] of the file's dtype: the pixel that each grid pixel's centre lies in.
+
+    Nearest neighbour, Earth Engine's default. Masked: outside of the file, its no-data value, NaN.
+    """
+    with rasterio.open(path) as dataset:
+        rows, cols, inside = _pixels_at_centres(grid, dataset.crs.to_string(), dataset.transform, dataset.shape)
+        result = np.ma.masked_all((dataset.count, grid.height, grid.width), dataset.dtypes[0])
+        if inside.any():
+            first_row, first_col = int(rows[inside].min()), int(cols[inside].min())
+            height, width = int(rows[inside].max()) + 1 - first_row, int(cols[inside].max()) + 1 - first_col
+            pixels = dataset.read(window=Window(first_col, first_row, width, height))
+            result[:, inside] = pixels[:, rows[inside] - first_row, cols[inside] - first_col]
+        nodata = dataset.nodata
+    values = result.data
+    missing = np.isnan(values) if nodata is not None and np.isnan(nodata) else values == nodata
+    result.mask |= missing
+    result.mask.setflags(write=False)
+    return result
+
+
+def _pixels_at_centres(
+    grid: Grid, crs: str, transform: rasterio.Affine, shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Row and column, each [H, W], of the file's pixel under each centre of the grid, and whether it is in the file."""
+    col, row = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
+    x, y = grid.affine * (col, row)
+    if grid.crs != crs:
+        x, y = pyproj.Transformer.from_crs(grid.crs, crs, always_xy=True).transform(x, y)
+    file_col, file_row = ~transform * (np.asarray(x), np.asarray(y))
+    with np.errstate(invalid="ignore"):
+        rows, cols = np.floor(file_row), np.floor(file_col)
+        inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+    return np.where(inside, rows, 0).astype(np.int64), np.where(inside, cols, 0).astype(np.int64), inside
+
+
+def geotiff(planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: float | None = None) -> bytes:
+    """A GeoTIFF of the planes; masked pixels become `nodata`, or 0 without one, as Earth Engine writes them.
+
+    Raises:
+        RequestError: the planes differ in dtype, which one GeoTIFF cannot hold.
+    """
+    dtypes = [plane.dtype.name for plane in planes]
+    if len(set(dtypes)) > 1:
+        raise RequestError(
+            400, f"Exported bands must have compatible data types; found inconsistent types: {', '.join(dtypes)}."
+        )
+    with MemoryFile() as file:
+        with file.open(
+            driver="GTiff",
+            count=len(planes),
+            height=grid.height,
+            width=grid.width,
+            dtype=dtypes[0],
+            crs=grid.crs,
+            transform=grid.affine,
+            nodata=nodata,
+            compress="lzw",
+        ) as dataset:
+            dataset.write(np.stack([plane.filled(0 if nodata is None else nodata) for plane in planes]))
+            dataset.descriptions = tuple(names)
+        return bytes(file.read())
+
+
+def npy(planes: Sequence[Plane], names: Sequence[str]) -> bytes:
+    """An NPY file of a structured array [H, W] with one field a band; masked pixels are 0."""
+    array = np.zeros(planes[0].shape, [(name, plane.dtype) for name, plane in zip(names, planes, strict=True)])
+    for name, plane in zip(names, planes, strict=True):
+        array[name] = plane.filled(0)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

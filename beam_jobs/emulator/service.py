@@ -1,0 +1,280 @@
+"""What the emulator answers to a request: routes, faults, limits and the request log; knows nothing of sockets.
+
+Input: `Request`. Output: `Response`. Called by server.py, from many threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from email.message import Message
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from beam_jobs.contracts import settings
+from beam_jobs.emulator import algorithms, costs, discovery, rasters
+from beam_jobs.emulator.archive import Archive, MaskedArchive
+from beam_jobs.emulator.config import EmulatorConfig
+from beam_jobs.emulator.elements import to_json
+from beam_jobs.emulator.errors import RequestError
+from beam_jobs.emulator.expressions import evaluate, loaded_images
+from beam_jobs.emulator.faults import Fault, FaultsConfig, Traffic
+from beam_jobs.emulator.images import Image, select
+from beam_jobs.emulator.tasks import Tasks, write_export
+from beam_jobs.grids import Grid
+
+FAULTS_PATH = "/emulator/faults"
+MAX_BYTES, MAX_SIDE_PX, MAX_BANDS = 50_331_648, 32_768, 1_024
+_PROFILING_HEADER = "X-Earth-Engine-Computation-Profiling"
+_PROFILE_HEADER = "X-Earth-Engine-Computation-Profile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One HTTP request: `path` without the query; `body` is the JSON, empty for GET; `host` as the client named it."""
+
+    method: str
+    path: str
+    headers: Message
+    body: Mapping[str, Any]
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One answer; `fault` says what the server is to do to it while sending."""
+
+    status: int
+    data: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(status=status, data=json.dumps(value).encode())
+
+
+class Service:
+    """The emulator without its socket."""
+
+    def __init__(self, archive: Archive, config: EmulatorConfig, buckets_dir: Path, log_path: Path) -> None:
+        self._archive = archive
+        self._masked = MaskedArchive(images=archive.images, collections=archive.collections)
+        self._config = config
+        self._tasks = Tasks(pending_s=config.pending_s, running_s=config.running_s)
+        self._buckets_dir = buckets_dir
+        self._log_path = log_path
+        self._lock = Lock()
+        self.set_faults(config.faults)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        # (method, pattern of the path, name in the log, handler); the groups of the pattern go to the handler.
+        self._routes: tuple[tuple[str, str, str, Callable[..., Response]], ...] = (
+            ("POST", r"(projects/[^/]+)/value:compute", "compute", self._compute_value),
+            ("POST", r"(projects/[^/]+)/image:computePixels", "computePixels", self._compute_pixels),
+            ("POST", r"projects/[^/]+/assets/(.+):getPixels", "getPixels", self._get_pixels),
+            ("POST", r"(projects/[^/]+)/image:export", "export", self._export),
+            ("GET", r"(projects/[^/]+)/operations", "listOperations", lambda _, name: _json(self._tasks.list(name))),
+            ("GET", r"(projects/[^/]+/operations/[^:]+)", "getOperation", lambda _, name: _json(self._tasks.get(name))),
+            (
+                "POST",
+                r"(projects/[^/]+/operations/[^:]+):cancel",
+                "cancelOperation",
+                lambda _, name: _json(self._tasks.cancel(name)),
+            ),
+        )
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """All images that are served, by id."""
+        return self._archive.images
+
+    def set_faults(self, faults: FaultsConfig) -> None:
+        """Faults from now on; counts of requests begin anew."""
+        with self._lock:
+            self._faults, self._traffic = faults, Traffic()
+
+    def close(self) -> None:
+        """Ends the exports that still wait."""
+        self._tasks.close()
+
+    def handle(self, request: Request) -> Response:
+        """The answer to a request, whatever it is."""
+        try:
+            if request.path == FAULTS_PATH:
+                return self._control(request)
+            self._check_credentials(request)
+            if request.path == "/$discovery/rest":
+                return _json(discovery.discovery_document(f"http://{request.host}/"))
+            path = re.sub(r"^/v1(alpha|beta)?/", "", request.path)
+            if request.method == "GET" and re.fullmatch(r"projects/[^/]+/algorithms", path):
+                return _json(algorithms.algorithms_answer())
+            for method, pattern, name, handler in self._routes:
+                match = re.fullmatch(pattern, path)
+                if match and method == request.method:
+                    return self._logged(request, name, partial(handler, request, *match.groups()))
+            raise RequestError(404, f"The emulator has no {request.method} {request.path}.")
+        except RequestError as error:
+            return _json(error.body, error.status)
+
+    def _control(self, request: Request) -> Response:
+        if request.method == "POST":
+            try:
+                self.set_faults(settings.from_dict(FaultsConfig, dict(request.body)))
+            except ValueError as error:
+                raise RequestError(400, str(error)) from error
+        return _json(settings.to_dict(self._faults))
+
+    def _check_credentials(self, request: Request) -> None:
+        if self._faults.expired_token or not request.headers.get("Authorization", "").startswith("Bearer "):
+            raise RequestError(
+                401, "Request had invalid authentication credentials. Expected OAuth 2 access token or login cookie."
+            )
+
+    def _logged(self, request: Request, name: str, answer: Callable[[], Response]) -> Response:
+        """Counts the request, meets its faults, answers and writes its line in the log."""
+        faults, traffic = self._faults, self._traffic
+        key = _key(request)
+        number, attempt, recent = traffic.count(key)
+        fault = faults.passing_fault(key, attempt)
+        try:
+            _refuse(faults, fault, key, number, recent)
+            response = answer()
+        except RequestError as error:
+            response = _json(error.body, error.status)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            # A client's mistake, such as a missing field or an unknown CRS, must not end the connection without a word.
+            refused = RequestError(400, f"Invalid request: {type(error).__name__}: {error}")
+            response = _json(refused.body, refused.status)
+        if response.status == 200:
+            response = replace(response, fault=fault)
+        self._write_log(request, name, key, attempt, response.status, fault)
+        if fault == "slow":
+            time.sleep(faults.slow_s)
+        return response
+
+    def _write_log(self, request: Request, name: str, key: str, attempt: int, status: int, fault: Fault | None) -> None:
+        grid = request.body.get("grid")
+        line = {
+            "time": time.time(),
+            "method": name,
+            "what": loaded_images(request.body.get("expression", {})) or [request.path],
+            "grid": hashlib.sha256(json.dumps(grid, sort_keys=True).encode()).hexdigest()[:16] if grid else None,
+            "key": key,
+            "attempt": attempt,
+            "status": status,
+            "fault": fault,
+        }
+        with self._lock, self._log_path.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _compute_value(self, request: Request, project: str) -> Response:
+        return _json({"result": to_json(evaluate(request.body["expression"], self._archive))})
+
+    def _compute_pixels(self, request: Request, project: str) -> Response:
+        archive = self._masked if self._faults.is_masked(_key(request)) else self._archive
+        return self._pixels(request, _image(evaluate(request.body["expression"], archive)))
+
+    def _get_pixels(self, request: Request, image_id: str) -> Response:
+        if image_id not in self._archive.images:
+            raise RequestError(
+                404, f"Image asset '{image_id}' not found (does not exist or caller does not have access)."
+            )
+        return self._pixels(request, self._archive.image(image_id))
+
+    def _pixels(self, request: Request, image: Image) -> Response:
+        if request.body.get("bandIds"):
+            image = select(image, request.body["bandIds"], None)
+        grid = _grid(request.body)
+        if max(grid.height, grid.width) > MAX_SIDE_PX:
+            raise RequestError(
+                400, f"Pixel grid dimensions ({grid.width}x{grid.height}) must be less than or equal to {MAX_SIDE_PX}."
+            )
+        if len(image.bands) > MAX_BANDS:
+            raise RequestError(400, f"Number of bands ({len(image.bands)}) must be less than or equal to {MAX_BANDS}.")
+        # A pixel has a byte at least: what is refused anyway is not computed first.
+        _check_size(grid.height * grid.width * len(image.bands))
+        planes = image.planes(grid)
+        _check_size(sum(plane.data.nbytes for plane in planes))
+        headers = {}
+        if _PROFILING_HEADER in request.headers:
+            num_values = sum(plane.size for plane in planes)
+            headers[_PROFILE_HEADER] = costs.profile_id(num_values, self._traffic.num_requests)
+        if request.body.get("fileFormat") == "NPY":
+            return Response(
+                status=200,
+                data=rasters.npy(planes, image.names),
+                content_type="application/octet-stream",
+                headers=headers,
+            )
+        if request.body.get("fileFormat") == "GEO_TIFF":
+            data = rasters.geotiff(planes, image.names, grid)
+            return Response(status=200, data=data, content_type="image/tiff", headers=headers)
+        raise RequestError(400, f"The emulator writes GEO_TIFF and NPY, not {request.body.get('fileFormat')!r}.")
+
+    def _export(self, request: Request, project: str) -> Response:
+        body = request.body
+        image, grid = _image(evaluate(body["expression"], self._archive)), _grid(body)
+        fails = self._faults.export_fails(_key(request))
+
+        def export() -> tuple[str, float]:
+            if fails:
+                raise RequestError(400, "Export failed: internal error of the emulator, as ordered.")
+            options = body["fileExportOptions"]
+            return write_export(image, grid, options, self._buckets_dir, self._config.max_file_side_px)
+
+        return _json(self._tasks.start(project, body, export))
+
+
+def _refuse(faults: FaultsConfig, fault: Fault | None, key: str, number: int, recent: int) -> None:
+    """Raises RequestError when the faults say that this request is refused."""
+    if 0 <= faults.quota_exhausted_after <= number:
+        raise RequestError(
+            429, "Your project has exceeded the compute quota of its noncommercial tier for this month (EECU-hours)."
+        )
+    is_burst = faults.burst_every > 0 and number % (faults.burst_every + faults.burst_length) >= faults.burst_every
+    if fault == "too_many_requests" or is_burst or 0 < faults.max_requests_per_second < recent:
+        raise RequestError(
+            429, "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded."
+        )
+    if fault == "server_error":
+        raise RequestError(503, "The service is currently unavailable.")
+    if faults.is_too_large(key):
+        raise RequestError(400, f"Total request size (99999999 bytes) must be less than or equal to {MAX_BYTES} bytes.")
+
+
+def _key(request: Request) -> str:
+    """Names what is asked, whoever asks and however often: path and body without the ids that change."""
+    body = {name: value for name, value in request.body.items() if name not in ("requestId", "workloadTag")}
+    return hashlib.sha256(f"{request.path}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()[:32]
+
+
+def _image(value: Any) -> Image:
+    if not isinstance(value, Image):
+        raise RequestError(400, f"The expression must be an Image, got {type(value).__name__}.")
+    return value
+
+
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        raise RequestError(
+            400, f"Total request size ({num_bytes} bytes) must be less than or equal to {MAX_BYTES} bytes."
+        )
+
+
+def _grid(body: Mapping[str, Any]) -> Grid:
+    """The Grid of a PixelGrid; https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid."""
+    try:
+        grid, affine = body["grid"], body["grid"]["affineTransform"]
+        names = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
+        a, b, c, d, e, f = (float(affine.get(name, 0.0)) for name in names)
+        height, width = int(grid["dimensions"]["height"]), int(grid["dimensions"]["width"])
+        return Grid(crs=grid["crsCode"], transform=(a, b, c, d, e, f), height=height, width=width)
+    except KeyError as error:
+        raise RequestError(400, f"The emulator needs a whole pixel grid; {error} is missing.") from error

@@ -1,0 +1,132 @@
+"""CPU time of build-pairs per pair for 64, 128 and 256 px beside a plain loop, and what a second process brings.
+
+Scenes are the simulator's: GeoTIFF in tiles of 256 px with DEFLATE, 10 m, 2 + 12 bands. The ratios are of one run on one
+machine; CPU time is of all processes, after imports.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZES_PX = (64, 128, 256)
+SCENE_PX = 1024
+# Declared splits: all patches are kept, and three fifths feed the statistics of the train split.
+SPLITS = ("train", "train", "train", "eval", "test")
+
+
+def measure() -> dict[str, object]:
+    """Each measurement in a process of its own, so that none profits from what another left in memory."""
+    result: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _in_process("simulate", folder)
+        for size_px in SIZES_PX:
+            ours = _in_process("build", folder, size_px, 1, 1)
+            plain = _in_process("plain", folder, size_px)
+            ratio = round(ours["cpu_ms_per_pair"] / plain["cpu_ms_per_pair"], 2)
+            result[f"{size_px}px"] = {"build_pairs": ours, "plain_loop": plain, "cpu_ratio": ratio}
+        result["two_processes"] = _two_processes(folder)
+    return result
+
+
+def _two_processes(folder: Path) -> dict[str, float]:
+    """Wall time of one process over that of two for the work itself: large less small build, so starting up cancels out."""
+    seconds = {}
+    for num_workers in (1, 2):
+        small = _in_process("build", folder, 64, num_workers, 1)["wall_s"]
+        large = _in_process("build", folder, 64, num_workers, 4)["wall_s"]
+        seconds[num_workers] = large - small
+    return {"one_s": round(seconds[1], 1), "two_s": round(seconds[2], 1), "speedup": round(seconds[1] / seconds[2], 2)}
+
+
+def _in_process(*arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.build_speed", *(str(one) for one in arguments)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def _simulate(folder: Path) -> dict[str, float]:
+    from beam_jobs import config as c
+    from beam_jobs.simulate import simulate
+
+    catalog = simulate(c.SimulateConfig(num_places=len(SPLITS), num_dates=1, size_px=SCENE_PX), folder)
+    items = [json.loads(line) for line in catalog.read_text().splitlines()]
+    for item in items:
+        place = int(item["properties"]["terrapair:place"].rpartition("-")[2])
+        item["properties"]["terrapair:split"] = SPLITS[place]
+    for repeats in (1, 4):
+        with (folder / f"catalog-{repeats}.ndjson").open("w") as lines:
+            for repeat in range(repeats):
+                for item in items:
+                    # The same files under other ids: more work without more simulating.
+                    again = {**item, "id": f"{item['id']}-{repeat}"}
+                    properties = {
+                        **item["properties"],
+                        "terrapair:place": f"{item['properties']['terrapair:place']}-{repeat}",
+                    }
+                    lines.write(json.dumps({**again, "properties": properties}) + "\n")
+    return {}
+
+
+def _config(size_px: int, num_workers: int):
+    from beam_jobs import config as c
+
+    return c.BuildConfig(
+        patch=c.PatchConfig(size_px=size_px),
+        quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0),
+        split=c.SplitConfig(block_size_km=10.24),
+        shards=c.ShardConfig(num_workers=num_workers),
+    )
+
+
+def _build(folder: Path, size_px: int, num_workers: int, repeats: int) -> dict[str, float]:
+    import apache_beam  # noqa: F401 - imported before the clock starts
+    import tensorflow  # noqa: F401
+
+    from beam_jobs.build_pairs import build_pairs
+    from beam_jobs.contracts import manifest
+
+    config = _config(size_px, num_workers)
+    with tempfile.TemporaryDirectory() as output:
+        clock = _Clock()
+        version = build_pairs(config, [folder / f"catalog-{repeats}.ndjson"], Path(output))
+        found = manifest.read(version)
+        num_bytes = sum(shard.num_bytes for shard in found.shards.values())
+        return clock.figures(sum(found.num_examples.values()), num_bytes)
+
+
+def _plain(folder: Path, size_px: int) -> dict[str, float]:
+    from tests.benchmarks import plain_loop
+
+    config = _config(size_px, 1)
+    with tempfile.TemporaryDirectory() as output:
+        path = Path(output) / "pairs.tfrecord.gz"
+        clock = _Clock()
+        num_pairs = plain_loop.run(folder / "catalog-1.ndjson", config, path)
+        return clock.figures(num_pairs, path.stat().st_size)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._start = os.times(), time.perf_counter()
+
+    def figures(self, num_pairs: int, num_bytes: int) -> dict[str, float]:
+        # user, system, and those of processes that have ended; the last of the five is wall time.
+        cpu_s = sum(after - before for before, after in list(zip(self._start[0], os.times(), strict=True))[:4])
+        return {
+            "num_pairs": num_pairs,
+            "cpu_ms_per_pair": round(1000 * cpu_s / num_pairs, 2),
+            "pairs_per_second_per_core": round(num_pairs / cpu_s, 1),
+            "bytes_per_pair": round(num_bytes / num_pairs),
+            "wall_s": round(time.perf_counter() - self._start[1], 2),
+        }
+
+
+if __name__ == "__main__":
+    job, where, *numbers = sys.argv[1:]
+    work = {"simulate": _simulate, "build": _build, "plain": _plain}[job]
+    print(json.dumps(work(Path(where), *(int(number) for number in numbers))))
