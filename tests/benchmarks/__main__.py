@@ -3,13 +3,14 @@
 import json
 import sys
 
-from tests.benchmarks import build_memory, build_speed, pairing_scale, shard_bytes
+from tests.benchmarks import build_memory, build_speed, loss_memory, pairing_scale, shard_bytes
 
 BENCHMARKS = {
     "build_speed": build_speed.measure,
     "shard_bytes": shard_bytes.measure,
     "build_memory": build_memory.measure,
     "pairing_scale": pairing_scale.measure,
+    "loss_memory": loss_memory.measure,
 }
 
 if __name__ == "__main__":
