@@ -51,8 +51,7 @@ def run_pretraining(
         `train_loss` (mean of the last steps) and the metrics of `evaluate`.
 
     Raises:
-        ValueError: fewer train examples than a global batch, an empty eval split, a band that cannot be normalized, or a
-            global batch that the replicas cannot share evenly.
+        ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
     # Before the datasets, too: their seeds are combined with TensorFlow's global one.
@@ -66,8 +65,7 @@ def run_pretraining(
         model = ContrastiveModel(dual_encoder, objective)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    train_loss = math.nan
-    # The control without training still reads the shards as any other run does, and fails as any other would.
+    train_loss = math.nan  # The control without training reads and checks the shards all the same.
     if config.objective != "none":
         train_loss = training.train(
             strategy=strategy,
@@ -114,7 +112,7 @@ def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.D
     def predict(batch: Batch) -> tuple[Batch, tf.Tensor]:
         outputs = model.encode(batch, training=False)
         # Retrieval is between the images as they are, whichever views the objective looks at.
-        images = {
+        images: Batch = {
             sensor: outputs[sensor] if sensor in outputs else dual_encoder.embed(sensor, batch[sensor])
             for sensor in SENSORS
         }

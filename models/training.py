@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from models.config import OptimizerConfig
-from models.gradient_cache import make_cached_step
+from models.gradient_cache import CachedStep
 from models.steps import LossFunction, StepFunction, TwoStageLoss, make_step
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
@@ -147,5 +147,5 @@ def _make_step_function(
     with strategy.scope():
         optimizer.build(model.trainable_variables)
     if isinstance(compute_loss, TwoStageLoss) and compute_loss.num_micro_batches > 1:
-        return make_cached_step(strategy, model, compute_loss, optimizer)
+        return CachedStep(strategy, model, compute_loss, optimizer)
     return make_step(strategy, model, compute_loss, optimizer)

@@ -33,7 +33,7 @@ def make_views(batch: Batch, views: Sequence[str], augment: AugmentFunction, see
     made = {name: tensor for name, tensor in batch.items() if tensor.shape.rank == 1}
     for index, view in enumerate(views):
         sensor = sensor_of(view)
-        image = {sensor: batch[sensor]}
+        image: Batch = {sensor: batch[sensor]}
         if view != sensor:
             image = augment(image, tf.random.experimental.stateless_fold_in(seed, index))
         made[view] = image[sensor]

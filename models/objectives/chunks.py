@@ -33,59 +33,69 @@ def by_row_chunks(function: RowFunction, rows: Sequence[Any], shared: Sequence[A
     num_rows = tf.shape(rows[0])[0]
     if chunk_size is None:
         return function(tf.range(num_rows), rows, shared)
-    num_chunks = (num_rows + chunk_size - 1) // chunk_size
-
-    def positions(chunk: Any) -> Any:
-        return tf.range(chunk * chunk_size, tf.minimum((chunk + 1) * chunk_size, num_rows))
-
-    def take(tensors: Sequence[Any], chunk: Any) -> list[Any]:
-        return [tensor[chunk * chunk_size : (chunk + 1) * chunk_size] for tensor in tensors]
+    chunked = _Chunks(function, num_rows, chunk_size)
 
     @tf.custom_gradient
-    def losses_of(*inputs: Any) -> tuple[Any, Callable[..., list[Any]]]:
+    def losses_of(*inputs: Any) -> tuple[Any, Callable[[Any], list[Any]]]:
         own, others = inputs[: len(rows)], inputs[len(rows) :]
-
-        def add_losses(chunk: Any, losses: Any) -> tuple[Any, Any]:
-            return chunk + 1, losses.write(chunk, function(positions(chunk), take(own, chunk), others))
-
-        _, losses = _loop(num_chunks, add_losses, _pieces(num_chunks))
-
-        def backward(upstream: Any) -> list[Any]:
-            def add_gradients(chunk: Any, own_pieces: Any, sums: Any) -> tuple[Any, Any, Any]:
-                own_rows = take(own, chunk)
-                with tf.GradientTape() as tape:
-                    tape.watch([*own_rows, *others])
-                    chunk_losses = function(positions(chunk), own_rows, others)
-                gradients = tape.gradient(
-                    chunk_losses,
-                    [*own_rows, *others],
-                    output_gradients=take([upstream], chunk)[0],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                own_pieces = [
-                    pieces.write(chunk, gradient)
-                    for pieces, gradient in zip(own_pieces, gradients[: len(own)], strict=True)
-                ]
-                sums = [total + gradient for total, gradient in zip(sums, gradients[len(own) :], strict=True)]
-                return chunk + 1, own_pieces, sums
-
-            zeros = [tf.zeros_like(tensor) for tensor in others]
-            _, own_pieces, sums = _loop(num_chunks, add_gradients, [_pieces(num_chunks) for _ in own], zeros)
-            own_gradients = [
-                tf.reshape(pieces.concat(), tf.shape(tensor)) for pieces, tensor in zip(own_pieces, own, strict=True)
-            ]
-            return [*own_gradients, *sums]
-
-        return tf.reshape(losses.concat(), [num_rows]), backward
+        return chunked.losses(own, others), lambda upstream: chunked.gradients(own, others, upstream)
 
     return losses_of(*rows, *shared)
 
 
-def _loop(num_chunks: Any, body: Callable[..., Any], *state: Any) -> Any:
-    # One after the other: chunks side by side would need their memory at the same time.
-    return tf.while_loop(lambda chunk, *_: chunk < num_chunks, body, (tf.constant(0), *state), parallel_iterations=1)
+class _Chunks:
+    """The rows of one call of `by_row_chunks`, cut into chunks."""
 
+    def __init__(self, function: RowFunction, num_rows: Any, chunk_size: int) -> None:
+        self._function, self._num_rows, self._size = function, num_rows, chunk_size
+        self._num_chunks = (num_rows + chunk_size - 1) // chunk_size
 
-def _pieces(num_chunks: Any) -> Any:
-    # The last chunk may be shorter than the others.
-    return tf.TensorArray(tf.float32, size=num_chunks, infer_shape=False)
+    def losses(self, rows: Sequence[Any], shared: Sequence[Any]) -> Any:
+        """float32 [B]."""
+
+        def add_chunk(chunk: Any, losses: Any) -> tuple[Any, Any]:
+            return chunk + 1, losses.write(
+                chunk, self._function(self._positions(chunk), self._take(rows, chunk), shared)
+            )
+
+        _, losses = self._loop(add_chunk, self._pieces())
+        return tf.reshape(losses.concat(), [self._num_rows])
+
+    def gradients(self, rows: Sequence[Any], shared: Sequence[Any], upstream: Any) -> list[Any]:
+        """Of all rows, then of all shared tensors, given the gradient [B] of the losses."""
+
+        def add_chunk(chunk: Any, pieces: Any, sums: Any) -> tuple[Any, Any, Any]:
+            own = self._take(rows, chunk)
+            with tf.GradientTape() as tape:
+                tape.watch([*own, *shared])
+                losses = self._function(self._positions(chunk), own, shared)
+            gradients = tape.gradient(
+                losses,
+                [*own, *shared],
+                output_gradients=self._take([upstream], chunk)[0],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            of_rows, of_shared = gradients[: len(own)], gradients[len(own) :]
+            pieces = [piece.write(chunk, gradient) for piece, gradient in zip(pieces, of_rows, strict=True)]
+            return chunk + 1, pieces, [total + gradient for total, gradient in zip(sums, of_shared, strict=True)]
+
+        zeros = [tf.zeros_like(tensor) for tensor in shared]
+        _, pieces, sums = self._loop(add_chunk, [self._pieces() for _ in rows], zeros)
+        of_rows = [tf.reshape(piece.concat(), tf.shape(row)) for piece, row in zip(pieces, rows, strict=True)]
+        return [*of_rows, *sums]
+
+    def _positions(self, chunk: Any) -> Any:
+        return tf.range(chunk * self._size, tf.minimum((chunk + 1) * self._size, self._num_rows))
+
+    def _take(self, tensors: Sequence[Any], chunk: Any) -> list[Any]:
+        return [tensor[chunk * self._size : (chunk + 1) * self._size] for tensor in tensors]
+
+    def _loop(self, body: Callable[..., Any], *state: Any) -> Any:
+        # One after the other: chunks side by side would need their memory at the same time.
+        return tf.while_loop(
+            lambda chunk, *_: chunk < self._num_chunks, body, (tf.constant(0), *state), parallel_iterations=1
+        )
+
+    def _pieces(self) -> Any:
+        # The last chunk may be shorter than the others.
+        return tf.TensorArray(tf.float32, size=self._num_chunks, infer_shape=False)

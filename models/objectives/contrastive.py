@@ -7,7 +7,7 @@ and the dense objective compute.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -23,7 +23,7 @@ class Multimodal(Objective):
     negatives of the own sensor is Radford et al. 2021, arXiv 2103.00020, figure 3.
     """
 
-    views = ("s1", "s2")
+    views: ClassVar[tuple[str, ...]] = ("s1", "s2")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""
@@ -40,7 +40,7 @@ class Multimodal2N(Objective):
     (SSLTransformerRS).
     """
 
-    views = ("s1", "s2")
+    views: ClassVar[tuple[str, ...]] = ("s1", "s2")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""
@@ -58,13 +58,13 @@ class SimCLRS1(Multimodal2N):
     Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1: the baseline of Jain et al. 2022, arXiv 2209.02329.
     """
 
-    views = ("s1_a", "s1_b")
+    views: ClassVar[tuple[str, ...]] = ("s1_a", "s1_b")
 
 
 class SimCLRS2(Multimodal2N):
     """Two augmented views of each Sentinel-2 patch; see `SimCLRS1`."""
 
-    views = ("s2_a", "s2_b")
+    views: ClassVar[tuple[str, ...]] = ("s2_a", "s2_b")
 
 
 class MultimodalIntra(Multimodal2N):
@@ -73,7 +73,7 @@ class MultimodalIntra(Multimodal2N):
     Source: Prexl and Schmitt 2023 (IaI-SimCLR: intra- and inter-modality terms of equal weight).
     """
 
-    views = ("s1", "s2", "s1_b", "s2_b")
+    views: ClassVar[tuple[str, ...]] = ("s1", "s2", "s1_b", "s2_b")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""

@@ -65,7 +65,7 @@ class GlobalBatch:
         scale = tf.math.divide_no_nan(self.num_pairs, tf.reduce_sum(raw_weight))
         self.weight, self.all_weight = weight * valid * scale, raw_weight * scale
         self._min_negative_km, self._false_negative_weight = min_negative_km, false_negative_weight
-        self._xyz = self._all_xyz = None
+        self._xyz: Any = None
         if location is not None and min_negative_km > 0:
             self._xyz = _unit_vectors(*location)
             self._all_xyz = gathering.gather(self._xyz)

@@ -39,7 +39,7 @@ class Objective(keras.layers.Layer):
         temperature: divides the cosines.
     """
 
-    views: ClassVar[tuple[str, ...]]
+    views: ClassVar[tuple[str, ...]] = ()
     learns_temperature: ClassVar[bool] = False
     """Whether its source learns the temperature; `PretrainConfig.learn_temperature` overrules it."""
 
