@@ -1,4 +1,4 @@
-"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit, emulate-ee.
+"""`python -m beam_jobs <job>`: simulate, catalog, build-pairs, build-labels, audit, verify, card, emulate-ee.
 
 Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
 """
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from beam_jobs.config import BuildConfig, FolderLayout, SimulateConfig
+from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
 from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
 
@@ -61,8 +61,17 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Catalog file to write.")
-def catalog_command(folder: Path, layout: Any, output: Path) -> None:
+@click.option(
+    "--split-list",
+    "split_lists",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Text file of held-out SEN12MS scenes or patches; those in the folder are found. Repeatable.",
+)
+def catalog_command(folder: Path, layout: Any, output: Path, split_lists: tuple[Path, ...]) -> None:
     """Write a STAC catalog of a folder in a public data set's layout, or of Earth Engine exports.
+
+    docs/data.md says what each layout expects.
 
     \b
     Example:
@@ -71,7 +80,9 @@ def catalog_command(folder: Path, layout: Any, output: Path) -> None:
     from beam_jobs.catalogs import write_items
     from beam_jobs.public_datasets import layouts
 
-    click.echo(write_items(layouts.READERS[layout](folder.resolve()), output))
+    # The config refuses lists that the layout does not have.
+    CatalogConfig(layout=layout, path=str(folder), split_lists=tuple(map(str, split_lists)))
+    click.echo(write_items(layouts.read(layout, folder.resolve(), split_lists), output))
 
 
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,7 +91,8 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
         # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
         click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
-        click.option("--span", type=int, default=1, show_default=True, help="Number of the data span."),
+        click.option("--new-span", is_flag=True, help="Begin the next span; it takes no scene of an earlier one."),
+        click.option("--span", type=int, help="Number of the data span. [1]"),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
         click.option("--config", "config_path", type=click.Path(), help="YAML file with build settings."),
         click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder that holds the spans."),
@@ -160,16 +172,43 @@ def audit_command(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(report.to_json())
     if report.num_overlaps:
-        first = report.overlaps[0]
-        raise DataError(
-            f"{report.num_leaking_pair_patches} of {report.num_pair_patches} unlabeled train patches overlap labelled "
-            f"eval or test patches ({report.num_footprint_overlaps} times by footprint, {report.num_hash_overlaps} by "
-            f"looks); the first is {first.pair_patch_id} on {first.label_patch_id} of {first.label_split}",
-            "overlap",
-        )
-    click.echo(
-        f"{report.num_pair_patches} train patches, {report.num_label_patches} labelled eval and test: no overlap"
-    )
+        raise DataError(report.verdict, "overlap")
+    click.echo(report.verdict)
+
+
+@main.command("verify")
+@click.argument("versions", nargs=-1, required=True)
+@click.option("--sizes-only", is_flag=True, help="Do not read the shards, compare their sizes only.")
+def verify_command(versions: tuple[str, ...], sizes_only: bool) -> None:
+    """Check that the shards of a version are all there and whole, as its manifest names them.
+
+    \b
+    Example:
+      python -m beam_jobs verify runs/data/pairs/span-1/version-1
+    """
+    from beam_jobs.verify import verify
+
+    for version in versions:
+        with _progress("shards") as update:
+            found = verify(version, not sizes_only, update)
+        compared = "sizes" if sizes_only else "sizes and SHA-256"
+        click.echo(f"{version}: {len(found.shards)} shards are as the manifest says ({compared})")
+
+
+@main.command("card")
+@click.argument("version", type=click.Path(path_type=Path))
+def card_command(version: Path) -> None:
+    """Make the data card of a version again from its shards: data_card.md, data_card.json and two pictures.
+
+    \b
+    Example:
+      python -m beam_jobs card runs/data/pairs/span-1/version-1
+    """
+    from beam_jobs import data_card
+
+    with _progress("shards") as update:
+        card = data_card.remake(version, update)
+    click.echo(card)
 
 
 @main.command("emulate-ee")
@@ -220,12 +259,17 @@ def _build(
     output: Path,
     config_path: str | None,
     overrides: tuple[str, ...],
-    span: int,
+    span: int | None,
+    new_span: bool,
     version: int | None,
     beam_options: tuple[str, ...],
 ) -> None:
     from beam_jobs.contracts import manifest
 
+    if new_span and span is not None:
+        raise click.UsageError("--span and --new-span exclude each other")
+    if span is None and not new_span:
+        span = 1
     config = _config(BuildConfig, config_path, overrides)
     with _progress("scene pairs") as update:
         version_dir = job(config, catalogs, output, span, version, update, beam_options)

@@ -13,12 +13,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
-from beam_jobs import catalogs, duplicates, runner, spool, statistics, writers
+from beam_jobs import catalogs, data_card, duplicates, holdouts, runner, spans, spool, statistics, writers
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -35,7 +36,7 @@ def build(
     config: BuildConfig,
     catalog_paths: Sequence[Path],
     output_root: Path,
-    span: int = 1,
+    span: int | None = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
     beam_options: Sequence[str] = (),
@@ -46,7 +47,7 @@ def build(
         config: of the build.
         catalog_paths: STAC catalogs to read.
         output_root: folder that holds the spans.
-        span: number of the data span.
+        span: number of the data span; None begins the next one, which takes only scenes that no earlier span was cut from.
         version: number to build; None takes the newest version of the span when it was built from the same config,
             catalogs and code, and the next free number otherwise.
         on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
@@ -56,29 +57,32 @@ def build(
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
     """
     output_root = Path(output_root)
-    source_sha256 = catalogs.content_sha256(catalog_paths)
-    config_sha256 = settings.sha256(_what_decides_content(config))
-    code_sha256 = source_fingerprint(("beam_jobs",))
+    config = replace(config, split=holdouts.with_hashes(config.split))
+    earlier: list[Path] = []
+    if span is None:
+        span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
+    hashes = _hashes(config, catalog_paths, earlier)
     existing = [v for s, v in layout.list_versions(output_root) if s == span]
     if version is None:
         if existing:
             newest = layout.version_dir(output_root, span, existing[-1])
-            if _built_from(newest) == (config_sha256, source_sha256, code_sha256):
+            if _built_from(newest) == hashes:
                 _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
                 return newest
         version = existing[-1] + 1 if existing else 1
     target = layout.version_dir(output_root, span, version)
     if target.exists():
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
-    building = _prepare(output_root, span, version, f"{config_sha256} {source_sha256} {code_sha256}")
+    building = _prepare(output_root, span, version, " ".join(hashes))
     num_scenes = _count_scenes(catalog_paths)
     with _reported(building / "spool", num_scenes["sentinel-1"], on_progress):
-        summary = _run(config, catalog_paths, building, beam_options)
+        summary = _run(config, catalog_paths, building, earlier, beam_options)
     _check(summary, config, catalog_paths, num_scenes.total())
-    found = _manifest(summary, config, (span, version), (config_sha256, source_sha256, code_sha256))
+    found = _manifest(summary, config, (span, version), hashes)
     (building / writers.SUMMARY_NAME).unlink()
     (building / _MARKER).unlink()
     shutil.rmtree(building / "spool", ignore_errors=True)
+    data_card.write(building, found, summary.contents)
     (building / layout.MANIFEST_NAME).write_text(found.to_json())
     try:
         os.rename(building, target)
@@ -97,6 +101,14 @@ def _built_from(version_path: Path) -> tuple[str, str, str] | None:
     except manifest.FormatError:
         return None
     return found.config_sha256, found.source_sha256, found.code_sha256
+
+
+def _hashes(config: BuildConfig, catalog_paths: Sequence[Path], earlier: Sequence[Path]) -> tuple[str, str, str]:
+    """(config, source, code): what a version is made from."""
+    source_sha256 = catalogs.content_sha256(catalog_paths)
+    if earlier:
+        source_sha256 = settings.sha256([source_sha256, spans.scene_files_sha256(earlier)])
+    return settings.sha256(_what_decides_content(config)), source_sha256, source_fingerprint(("beam_jobs",))
 
 
 def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
@@ -123,44 +135,63 @@ def _prepare(output_root: Path, span: int, version: int, marker: str) -> Path:
 
 
 def _run(
-    config: BuildConfig, catalog_paths: Sequence[Path], building: Path, beam_options: Sequence[str]
+    config: BuildConfig,
+    catalog_paths: Sequence[Path],
+    building: Path,
+    earlier: Sequence[Path],
+    beam_options: Sequence[str],
 ) -> writers.Summary:
     with beam.Pipeline(options=runner.pipeline_options(config.shards.num_workers, beam_options)) as pipeline:
-        _expand(pipeline, config, catalog_paths, building)
+        _expand(pipeline, config, catalog_paths, building, earlier)
     if not (building / writers.SUMMARY_NAME).exists():
         raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
     return writers.read_summary(building)
 
 
-def _expand(pipeline: beam.Pipeline, config: BuildConfig, catalog_paths: Sequence[Path], building: Path) -> None:
+def _expand(
+    pipeline: beam.Pipeline,
+    config: BuildConfig,
+    catalog_paths: Sequence[Path],
+    building: Path,
+    earlier: Sequence[Path],
+) -> None:
     """The whole graph of a build, whatever the runner: catalogs -> files below `building` and one summary there."""
-    inspected = (
+    items = (
         pipeline
         | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
         | "ReadItems" >> beam.FlatMap(lambda path: [(path, item) for item in catalogs.read_items(path)])
-        | "InspectScenes" >> InspectScenes(config)
     )
+    refused = []
+    if earlier:
+        parted = items | "LeaveOutKnown" >> spans.LeaveOutKnown(tuple(map(str, earlier)), REJECTED)
+        items, refused = parted.new, [parted[REJECTED]]
+    inspected = items | "InspectScenes" >> InspectScenes(config)
     paired = inspected.scenes | "MakePairs" >> MakePairs(config)
+    paired["pairs"] | "WriteScenes" >> spans.WriteScenes(str(building))
     cut = paired["pairs"] | "CutPatches" >> CutPatches(config, str(building / "spool"))
     judged = (
         cut
         | "Refs" >> beam.FlatMap(lambda result: result.refs)
         | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
     )
-    shards = judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards.num_examples_per_shard)
     doubled = judged[duplicates.DUPLICATE]
     rejected = (
+        *refused,
         inspected[REJECTED],
         paired[REJECTED],
         cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
         doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
     ) | "Rejections" >> beam.Flatten()
-    counted = rejected | "WriteRejected" >> writers.WriteRejected(str(building))
-    # Each on its own: a Flatten of the results would keep every histogram in memory.
-    sums = cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries())
-    taken_away = doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries())
+    summaries = (
+        # Each on its own: a Flatten of the results would keep every histogram in memory.
+        cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
+        doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),
+        rejected | "WriteRejected" >> writers.WriteRejected(str(building)),
+        judged.refs | "WriteShards" >> writers.WriteShards(str(building), config.shards),
+        paired["pairs"] | "Sources" >> beam.Map(writers.count_sources),
+    )
     (
-        (sums, taken_away, counted, shards)
+        summaries
         | "FlattenSummaries" >> beam.Flatten()
         | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
         | "WriteSummary" >> beam.Map(writers.write_summary, str(building))
@@ -181,7 +212,8 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    num_wanted = num_scenes - summary.num_rejected["other_processing_level"] - summary.num_rejected["no_label"]
+    unwanted = ("other_processing_level", "no_label", spans.KNOWN_REASON)
+    num_wanted = num_scenes - sum(summary.num_rejected[reason] for reason in unwanted)
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(
             f"{summary.first_error} ({summary.num_bad_scenes} of {num_wanted} scenes are bad; "
@@ -218,6 +250,9 @@ def _manifest(
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
         if count:
             per_class.setdefault(split, {})[str(label_id)] = count
+    held_out: dict[str, dict[str, int]] = {}
+    for (name, split), count in sorted(summary.contents.num_held_out.items()):
+        held_out.setdefault(name, {})[split] = count
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],
@@ -231,6 +266,11 @@ def _manifest(
         num_examples=dict(sorted(_num_examples(summary).items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),
+        num_held_out=held_out,
+        sources=tuple(
+            manifest.SourceEntry(sensor=sensor, source=source, license=terms, num_pairs=count)
+            for (sensor, source, terms), count in sorted(summary.num_pairs.items())
+        ),
         shards=dict(sorted(summary.shards.items())),
         s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
         s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),

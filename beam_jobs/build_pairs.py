@@ -13,7 +13,7 @@ def build_pairs(
     config: BuildConfig,
     catalogs: Sequence[Path],
     output_root: Path,
-    span: int = 1,
+    span: int | None = 1,
     version: int | None = None,
     on_progress: OnProgress | None = None,
     beam_options: Sequence[str] = (),

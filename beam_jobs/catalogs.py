@@ -18,6 +18,7 @@ import pystac
 from beam_jobs.config import CatalogConfig
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import layouts
+from beam_jobs.rasters.opening import split_member
 from beam_jobs.simulate import simulate
 
 CATALOG_NAME = "items.ndjson"
@@ -76,7 +77,8 @@ def content_sha256(catalogs: Sequence[str | Path]) -> str:
         for item in read_items(catalog):
             digest.update(json.dumps(item, sort_keys=True).encode())
             for asset in (item.get("assets") or {}).values():
-                path = Path(catalog).parent / str(asset.get("href", "") if isinstance(asset, dict) else "")
+                href, _ = split_member(str(asset.get("href", "") if isinstance(asset, dict) else ""))
+                path = Path(catalog).parent / href
                 digest.update(f"{path.stat().st_size if path.is_file() else None};".encode())
         digests.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
@@ -99,7 +101,7 @@ def resolve_catalog(
         if config.simulate is None:
             raise ValueError("layout 'simulated' needs the simulate settings")
         return simulate(config.simulate, Path(config.path) if config.path else work_dir / "simulated", on_scene)
-    items = layouts.READERS[config.layout](Path(config.path).resolve())
+    items = layouts.read(config.layout, Path(config.path).resolve(), tuple(map(Path, config.split_lists)))
     return write_items(items, work_dir / config.layout / CATALOG_NAME)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +13,18 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, ch
 from beam_jobs.contracts.labels import get_schema
 
 ProcessingLevel = Literal["L1C", "L2A"]
-FolderLayout = Literal["terramesh", "bigearthnet", "sen1floods11", "sen12ms", "dfc2020", "ssl4eo", "ee_timeseries"]
+FolderLayout = Literal[
+    "terramesh",
+    "terramesh_shards",
+    "bigearthnet",
+    "sen1floods11",
+    "sen12ms",
+    "dfc2020",
+    "ssl4eo",
+    "ssl4eo_v11",
+    "ee_timeseries",
+    "ee_tfrecord",
+]
 """Folders that `beam_jobs/public_datasets` can read."""
 
 
@@ -67,11 +79,13 @@ class CatalogConfig:
         layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
             exports), or "simulated" (the simulator writes it first, as `simulate` says).
         path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
+        split_lists: files that say which scenes or patches are held out, for "sen12ms" only; those in the folder are found.
         simulate: options of the simulator, for "simulated" only.
     """
 
     layout: Literal["stac", FolderLayout, "simulated"]
     path: str = ""
+    split_lists: tuple[str, ...] = ()
     simulate: SimulateConfig | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +93,8 @@ class CatalogConfig:
             raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
+        if self.split_lists and self.layout != "sen12ms":
+            raise ValueError(f"split_lists go with layout 'sen12ms' only, got layout {self.layout!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +201,36 @@ class QualityConfig:
                 raise ValueError(f"max_offset_px needs measure_offset, got {self.max_offset_px:g} without it")
 
 
+_HOLDOUT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldoutConfig:
+    """What goes to one split whatever its blocks say: an event, a country, a region. Give `values` or `geojson`.
+
+    Attributes:
+        name: lower case letters, digits and -; told in the blocks of its patches and in the manifest's counts.
+        split: "eval" or "test". What is held out never trains.
+        property: property of the STAC items that `values` are of.
+        values: items whose property is one of these are held out, with every pair that one of their scenes is in.
+        geojson: file with polygons in degrees; patches inside are held out, patches across the edge left out.
+        geojson_sha256: of the file; the build fills it in, so that a changed file is a changed config.
+    """
+
+    name: str
+    split: Literal["eval", "test"]
+    property: str = "terrapair:event"
+    values: tuple[str, ...] = ()
+    geojson: str = ""
+    geojson_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not _HOLDOUT_NAME.match(self.name):
+            raise ValueError(f"name must be lower case letters, digits and -, got {self.name!r}")
+        if bool(self.values) == bool(self.geojson):
+            raise ValueError(f"hold-out {self.name!r} needs either values or geojson")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
     """Spatial blocks -> train, eval, test. The same config gives the same split of a place in every job and span.
@@ -194,15 +240,25 @@ class SplitConfig:
         eval_fraction: expected share of blocks in eval.
         test_fraction: expected share of blocks in test.
         seed: of the hash that assigns blocks.
+        buffer_m: train patches closer than this to a block of eval or test are left out, and so are eval patches this close
+            to one of test. 0 leaves out only what reaches into another split.
+        holdouts: go before declared splits and blocks.
     """
 
     block_size_km: float = 2.56
     eval_fraction: float = 0.15
     test_fraction: float = 0.15
     seed: int = 0
+    buffer_m: float = 0.0
+    holdouts: tuple[HoldoutConfig, ...] = ()
 
     def __post_init__(self) -> None:
         _check_positive("block_size_km", self.block_size_km)
+        # More would leave out nearly all of train, and many blocks would have to be looked at for each patch.
+        if not 0 <= self.buffer_m <= self.block_size_km * 1000:
+            raise ValueError(f"buffer_m must be within 0 and block_size_km, got {self.buffer_m:g}")
+        if len({holdout.name for holdout in self.holdouts}) != len(self.holdouts):
+            raise ValueError(f"holdouts must have distinct names, got {[holdout.name for holdout in self.holdouts]}")
         _check_fraction("eval_fraction", self.eval_fraction)
         _check_fraction("test_fraction", self.test_fraction)
         if self.eval_fraction + self.test_fraction >= 1.0:
@@ -236,15 +292,19 @@ class ShardConfig:
     """How records lie in shards.
 
     Attributes:
-        num_examples_per_shard: most examples a shard holds.
+        target_shard_mb: about how large a shard is, in 10^6 bytes as it lies on disk.
+        num_examples_per_shard: about how many examples a shard holds at most; None = as many as make its size.
         num_workers: worker processes of the local runner.
     """
 
-    num_examples_per_shard: int = 1024
+    target_shard_mb: float = 128.0
+    num_examples_per_shard: int | None = None
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        _check_positive("num_examples_per_shard", self.num_examples_per_shard)
+        _check_positive("target_shard_mb", self.target_shard_mb)
+        if self.num_examples_per_shard is not None:
+            _check_positive("num_examples_per_shard", self.num_examples_per_shard)
         _check_positive("num_workers", self.num_workers)
 
 

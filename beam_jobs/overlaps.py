@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from beam_jobs.contracts.records import FloatArray, PairedPatch
 
@@ -160,28 +161,26 @@ class Index:
         """
         self.sights = list(sights)
         self._buffer_m = buffer_m
-        self._max_hash_distance = max_hash_distance
         self._half_m = max((max(s.height_m, s.width_m) / 2 for s in self.sights), default=0.0)
-        # A cell as large as a patch: a look-up visits few cells, and a cell holds few patches.
-        self._cell_degrees = max(2 * self._half_m, 100.0) / 111_195.0
+        # A cell as large as what a patch reaches: a look-up visits few cells, and a cell holds few patches.
+        self._cell_degrees = max(2 * self._half_m + buffer_m, 100.0) / 111_195.0
         self._by_cell: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self._by_part: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, found in enumerate(self.sights):
             row = math.floor(found.lat / self._cell_degrees)
             columns = self._num_columns(row)
             self._by_cell[row, math.floor((found.lon + 180.0) / 360.0 * columns) % columns].append(number)
-            for part in self._parts(found.hash):
-                self._by_part[part].append(number)
+        self._hashes = HashIndex([found.hash for found in self.sights], max_hash_distance)
 
-    def overlaps(self, pair: Sight) -> list[Overlap]:
-        """Every labelled patch of the ground that `pair` shows, by id."""
+    def overlaps(self, pairs: Sequence[Sight]) -> list[list[Overlap]]:
+        """For each of `pairs` every labelled patch of the ground that it shows, by id. Some hundreds at a time are best."""
+        alike: dict[int, dict[int, int]] = defaultdict(dict)
+        for query, number, distance in self._hashes.alike([pair.hash for pair in pairs]):
+            alike[query][number] = distance
+        return [self._overlaps(pair, alike.get(query, {})) for query, pair in enumerate(pairs)]
+
+    def _overlaps(self, pair: Sight, alike: Mapping[int, int]) -> list[Overlap]:
         numbers = {n for cell in self._cells(pair) for n in self._by_cell.get(cell, ())}
         near = {n for n in numbers if footprints_overlap(pair, self.sights[n], self._buffer_m)}
-        alike = {}
-        for number in {n for part in self._parts(pair.hash) for n in self._by_part.get(part, ())}:
-            distance = bin((pair.hash or 0) ^ (self.sights[number].hash or 0)).count("1")
-            if distance <= self._max_hash_distance:
-                alike[number] = distance
         found = [
             Overlap(
                 pair_patch_id=pair.patch_id,
@@ -214,12 +213,62 @@ class Index:
             for column in range(first, min(last, first + columns - 1) + 1):
                 yield row, column % columns
 
-    def _parts(self, value: int | None) -> list[tuple[int, int]]:
-        """A hash in one part more than bits may differ: two hashes that are alike share at least one part."""
-        if value is None:
-            return []
-        num_parts = self._max_hash_distance + 1
-        edges = [HASH_BITS * part // num_parts for part in range(num_parts + 1)]
-        return [
-            (part, value >> low & (1 << high - low) - 1) for part, (low, high) in enumerate(itertools.pairwise(edges))
-        ]
+
+class HashIndex:
+    """Hashes, found by another one that differs in few bits.
+
+    A hash is cut into one part more than bits may differ: two hashes that are alike share at least one part. Smooth images
+    have like parts often, so candidates are compared in bulk.
+    """
+
+    def __init__(self, hashes: Sequence[int | None], max_distance: int) -> None:
+        """Holds `hashes`; None is never found."""
+        self._max_distance = max_distance
+        # Keys are sums of random weights: a part may have more bits than a number, and a chance hit is compared anyway.
+        self._weights = np.random.default_rng(0).integers(1, 2**63, HASH_BITS, dtype=np.uint64)
+        self._edges = [HASH_BITS * part // (max_distance + 1) for part in range(max_distance + 2)]
+        self._numbers = np.array([n for n, value in enumerate(hashes) if value is not None], np.int64)
+        self._words = _words([value for value in hashes if value is not None])
+        self._tables = []
+        for keys in self._keys(self._words):
+            order = np.argsort(keys, kind="stable")
+            self._tables.append((keys[order], order))
+
+    def alike(self, hashes: Sequence[int | None]) -> set[tuple[int, int, int]]:
+        """(number of the given hash, number of the held one, bits in which they differ) of all that are alike."""
+        queries = np.array([n for n, value in enumerate(hashes) if value is not None], np.int64)
+        words = _words([value for value in hashes if value is not None])
+        found: set[tuple[int, int, int]] = set()
+        for (table, order), keys in zip(self._tables, self._keys(words), strict=True):
+            first = np.searchsorted(table, keys, "left")
+            counts = np.searchsorted(table, keys, "right") - first
+            # Groups of queries of a bounded number of candidates: many hashes may share a part.
+            groups = np.cumsum(counts) // _MAX_CANDIDATES
+            for group in np.unique(groups):
+                chosen = np.flatnonzero(groups == group)
+                query = np.repeat(chosen, counts[chosen])
+                starts = np.repeat(np.cumsum(counts[chosen]) - counts[chosen], counts[chosen])
+                held = order[np.repeat(first[chosen], counts[chosen]) + np.arange(query.size) - starts]
+                distance = _NUM_BITS[words[query] ^ self._words[held]].sum(axis=1)
+                close = distance <= self._max_distance
+                rows = (queries[query[close]], self._numbers[held[close]], distance[close])
+                found.update(zip(*(row.tolist() for row in rows), strict=True))
+        return found
+
+    def _keys(self, words: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint64]]:
+        """One key per hash, part by part."""
+        bits = np.unpackbits(words.view(np.uint8), axis=1).astype(np.uint64)
+        for low, high in itertools.pairwise(self._edges):
+            yield (bits[:, low:high] * self._weights[low:high]).sum(axis=1)
+
+
+_NUM_BITS = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
+"""Bits that are set, for every 16-bit number."""
+_MAX_CANDIDATES = 1_000_000
+"""Candidates compared at once: about 50 MB."""
+
+
+def _words(hashes: Sequence[int]) -> npt.NDArray[np.uint16]:
+    """uint16 [N, 8] of hashes."""
+    raw = b"".join(value.to_bytes(HASH_BITS // 8, "big") for value in hashes)
+    return np.frombuffer(raw, np.uint16).reshape(-1, HASH_BITS // 16)

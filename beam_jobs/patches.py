@@ -93,12 +93,11 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
         label = readers.read_label(source, config.label.schema, task.strip)
+    mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=(
-            readers.read_cloud_mask(task.s2.cloud_mask, task.strip, task.s2.cloud_ids) if task.s2.cloud_mask else None
-        ),
+        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
         label=label,
     )
 
@@ -115,7 +114,8 @@ def _patch(
     )
     lon, lat = grids.centre_and_corners(grid)
     declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)
-    block, split = splits.assign(lon.tolist(), lat.tolist(), config.split, declared)
+    held_out = task.s1.holdouts | task.s2.holdouts
+    place = splits.assign(lon.tolist(), lat.tolist(), config.split, declared, held_out)
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
@@ -123,13 +123,8 @@ def _patch(
     refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
-    if refusal is None and split is None:
-        why = (
-            f"its scenes declare {' and '.join(sorted(declared))}"
-            if declared
-            else f"reaches from block {block} into one"
-        )
-        refusal = "straddles_splits", why if declared else f"{why} of another split"
+    if refusal is None and place.split is None:
+        refusal = place.reason, place.detail
     # Last, as it costs most: only what is otherwise kept is measured.
     if refusal is None and config.quality.measure_offset:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
@@ -137,7 +132,7 @@ def _patch(
         refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
     score = quality.score(parts, config.pairing, config.quality)
     refusal = refusal or quality.score_refusal(score, config.quality)
-    if refusal is not None or split is None:
+    if refusal is not None or place.split is None:
         reason, detail = refusal or ("", "")
         return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
     values: dict[str, Any] = {
@@ -146,7 +141,7 @@ def _patch(
         "s2": s2,
         "lon": float(lon[0]),
         "lat": float(lat[0]),
-        "block": block,
+        "block": place.block,
         "s1_scene_id": task.s1.scene_id,
         "s2_scene_id": task.s2.scene_id,
         "s1_acquired_at": task.s1.acquired_at,
@@ -160,5 +155,5 @@ def _patch(
         "weight": quality.weight(score, config.quality),
     }
     if pixels.label is None:
-        return split, PairedPatch(**values)
-    return split, LabeledPatch(**values, label=pixels.label[window])
+        return place.split, PairedPatch(**values)
+    return place.split, LabeledPatch(**values, label=pixels.label[window])

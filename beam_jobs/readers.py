@@ -1,30 +1,29 @@
 """Readers: check a scene against its rasters, and read any part of it on any grid as physical values.
 
 Input: Scene and Grid. Output: float32 [H, W, C] with NaN as no data (dB, reflectance), uint8 labels with 255 as ignore,
-boolean cloud masks. The only module that opens rasters; `transforms.py` calls it.
+boolean cloud masks. Pixels come through `beam_jobs/rasters`, whatever the file's format; `transforms.py` calls this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window, from_bounds
 
 from beam_jobs import footprints, radiometry, resampling
 from beam_jobs.contracts import labels
-from beam_jobs.contracts.bands import BANDS, Sensor
+from beam_jobs.contracts.bands import BANDS
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
+from beam_jobs.rasters.opening import open_raster
+from beam_jobs.rasters.raster import Pixels, Raster
 from beam_jobs.scenes import BandSource, LabelSource, Scene
 
 SAMPLE_PX = 256
@@ -48,9 +47,8 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
     if missing:
         raise DataError(f"{_file(scene)}: bands {missing} are missing; it has {list(scene.bands)}", "missing_bands")
     grids = []
-    for path, sources in _by_file(scene.bands, band_names).items():
-        with _open(path) as dataset:
-            _check_band_order(dataset, sources, scene.sensor)
+    for path in _by_file(scene.bands, band_names):
+        with open_raster(path) as dataset:
             grids.append(_grid_of(dataset, scene))
     # Bands at 10, 20 and 60 m: the finest pixels are the scene's grid.
     grid = min(grids, key=lambda candidate: abs(candidate.transform[0]))
@@ -88,7 +86,7 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
     Raises:
         DataError: an id outside the source's schema, an unknown schema, or no remap between the two.
     """
-    with _open(source.path) as dataset:
+    with open_raster(source.path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
         nodata = dataset.nodata if source.nodata is None else source.nodata
     stored = pixels[0] if pixels.size else np.zeros((0, 0))
@@ -106,36 +104,18 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
     return resampling.ids_to_grid(remapped, source_grid, grid, fill=labels.IGNORE)
 
 
-def read_cloud_mask(path: str, grid: Grid, cloud_ids: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
+def read_cloud_mask(path: str, grid: Grid, clear_values: tuple[int, ...] = (0,)) -> npt.NDArray[np.bool_]:
     """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover.
 
     Args:
-        path: of a raster of one band, on any grid.
-        grid: of the result.
-        cloud_ids: values that mean cloud; None = all but 0. The raster's own no-data value is not known to be clear.
+        path: of the mask.
+        grid: wanted grid.
+        clear_values: stored values that mean clear; 0 for masks of cloud alone, more for masks that tell land from water.
     """
-    with _open(path) as dataset:
+    with open_raster(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
-        nodata = dataset.nodata
-    stored = pixels[0] if pixels.size else np.zeros((0, 0), np.uint8)
-    mask = stored != 0 if cloud_ids is None else np.isin(stored, cloud_ids)
-    # A mask of 0 and 1 may declare 0, its clear pixels, as no data.
-    if cloud_ids is not None and nodata is not None:
-        mask |= stored == nodata
-    return resampling.ids_to_grid(mask.astype(np.uint8), source_grid, grid, fill=1) == 1
-
-
-@contextmanager
-def _open(path: str) -> Iterator[rasterio.DatasetReader]:
-    """The open raster; whatever goes wrong inside becomes a DataError that names the file."""
-    try:
-        with rasterio.open(path) as dataset:
-            yield dataset
-    except RasterioError as error:
-        reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
-        # GDAL's reason is in the cause; rasterio's own text only says that reading failed.
-        detail = str(error.__cause__ or error).split("\n")[0]
-        raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
+    mask = (~np.isin(pixels[0], clear_values)).astype(np.uint8) if pixels.size else np.zeros((0, 0), np.uint8)
+    return resampling.ids_to_grid(mask, source_grid, grid, fill=1) == 1
 
 
 def _file(scene: Scene) -> str:
@@ -160,11 +140,9 @@ def _stored_planes(
     """
     parts: dict[tuple[Any, ...], list[tuple[list[str], FloatArray]]] = {}
     for path, sources in _by_file(scene.bands, band_names).items():
-        with _open(path) as dataset:
-            pixels, source_grid = _read_window(dataset, [source.index for source in sources.values()], grid)
-            values = pixels.astype(np.float32)
-            if dataset.nodata is not None:
-                values[values == np.float32(dataset.nodata)] = np.nan
+        with open_raster(path) as dataset:
+            pixels, source_grid = _read_window(dataset, _indexes(dataset, sources), grid)
+        values = _without_nodata(pixels.astype(np.float32), dataset.nodata, sources)
         if values.size:
             parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
     for (crs, transform, _), found in parts.items():
@@ -173,23 +151,43 @@ def _stored_planes(
         yield names, planes[0] if len(planes) == 1 else np.concatenate(planes), (crs, transform)
 
 
-def _check_band_order(dataset: rasterio.DatasetReader, sources: Mapping[str, BandSource], sensor: Sensor) -> None:
-    """The file must have every band index, and its own band descriptions, if they name bands, must agree."""
+def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
+    """1-based indexes of the bands: those of the catalog, or where the file has the names that it gives.
+
+    Raises:
+        DataError: the file has no such band, or its own band descriptions, if they name bands, disagree.
+    """
+    indexes = []
     for name, source in sources.items():
-        if source.index > dataset.count:
+        if source.key and source.key not in dataset.descriptions:
+            known = ", ".join(str(description) for description in dataset.descriptions)
+            raise DataError(f"{dataset.name}: has no band {source.key}; it has {known}", "missing_bands")
+        index = dataset.descriptions.index(source.key) + 1 if source.key else source.index
+        if index > len(dataset.descriptions):
             raise DataError(
-                f"{dataset.name}: the catalog puts band {name} at {source.index}, the file has {dataset.count} bands",
+                f"{dataset.name}: the catalog puts band {name} at {index}, the file has {len(dataset.descriptions)} bands",
                 "missing_bands",
             )
-        written = dataset.descriptions[source.index - 1]
-        if written in BANDS[sensor] and written != name:
+        written = dataset.descriptions[index - 1]
+        if written in BANDS["s1"] | BANDS["s2"] and written != name:
             raise DataError(
-                f"{dataset.name}: the catalog puts band {name} at {source.index}, the file calls that one {written}",
+                f"{dataset.name}: the catalog puts band {name} at {index}, the file calls that one {written}",
                 "unknown_band_order",
             )
+        indexes.append(index)
+    return indexes
 
 
-def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
+def _without_nodata(pixels: Pixels, nodata: float | None, sources: Mapping[str, BandSource]) -> Pixels:
+    """Floating point pixels [C, h, w] with NaN where a plane has the file's no-data value or its own from the catalog."""
+    for plane, source in zip(pixels, sources.values(), strict=True):
+        for value in (nodata, source.nodata):
+            if value is not None:
+                plane[plane == plane.dtype.type(value)] = np.nan
+    return pixels
+
+
+def _grid_of(dataset: Raster, scene: Scene) -> Grid:
     if dataset.crs is None:
         raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
     if scene.declared_crs is not None and _parse_crs(scene.declared_crs, dataset.name) != dataset.crs:
@@ -198,7 +196,7 @@ def _grid_of(dataset: rasterio.DatasetReader, scene: Scene) -> Grid:
             "wrong_crs",
         )
     footprint = footprints.on_globe(scene.footprint)
-    extent = footprints.of_bounds(dataset.crs.to_string(), tuple(dataset.bounds))
+    extent = footprints.of_bounds(dataset.crs.to_string(), dataset.bounds)
     if not footprint.intersects(extent):
         raise DataError(
             f"{dataset.name}: lies at {_degrees(extent.bounds)}, its catalog footprint at {_degrees(footprint.bounds)}",
@@ -231,16 +229,15 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
     planes = []
     shape_px = None
     for path, sources in _by_file(scene.bands, band_names).items():
-        with _open(path) as dataset:
+        with open_raster(path) as dataset:
             shape_px = shape_px or (min(dataset.height, SAMPLE_PX), min(dataset.width, SAMPLE_PX))
             # The thinned-out read may skip rows, or take them from overviews, which can lie before the pixels.
             last_row = Window(0, dataset.height - 1, dataset.width, 1)
-            dataset.read([source.index for source in sources.values()], window=last_row)
-            indexes = [source.index for source in sources.values()]
+            indexes = _indexes(dataset, sources)
+            dataset.read(indexes, window=last_row)
             # One call: files that interleave bands are decoded whole for each.
             stored = dataset.read(indexes, out_shape=(len(indexes), *shape_px)).astype(np.float64)
-            if dataset.nodata is not None:
-                stored[stored == dataset.nodata] = np.nan
+            stored = _without_nodata(stored, dataset.nodata, sources)
             planes += [(band_names.index(name), values) for name, values in zip(sources, stored, strict=True)]
     return np.stack([values for _, values in sorted(planes, key=lambda plane: plane[0])])
 
@@ -281,9 +278,7 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
     return offset
 
 
-def _read_window(
-    dataset: rasterio.DatasetReader, indexes: list[int], grid: Grid
-) -> tuple[npt.NDArray[Any], resampling.Source]:
+def _read_window(dataset: Raster, indexes: list[int], grid: Grid) -> tuple[npt.NDArray[Any], resampling.Source]:
     """Stored pixels [C, h, w] of the part of the file that `grid` needs, with (CRS, affine) of that part."""
     if dataset.crs is None:
         raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")

@@ -20,22 +20,37 @@ from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
 
+NAMED_BANDS_SUFFIX = "mixer.json"
+"""End of the files whose bands have names but no order: Earth Engine's TFRecord exports."""
+_DISTINCT = "the terrapair:index of bands must be distinct whole numbers from 1, and a terrapair:key name one band"
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 
 
-SCL_CLOUD_IDS = (3, 8, 9, 10)
-"""Classes of Sentinel-2's scene classification that hide the ground: cloud shadow, cloud of medium and of high probability,
-thin cirrus. Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene classification."""
+SCL_CLEAR_VALUES = (1, 2, 4, 5, 6, 7, 11)
+"""Classes of Sentinel-2's scene classification that show the ground: all but no data (0), cloud shadow (3), cloud of medium
+and of high probability (8, 9) and thin cirrus (10).
+
+Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene classification.
+"""
 REFUSED = "terrapair:refused"
 """Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
-    """Where a band's pixels are: raster file and 1-based band index."""
+    """Where a band's pixels are.
+
+    Attributes:
+        path: raster file, with `#<member>` where it holds many (`beam_jobs/rasters`).
+        index: 1-based band index, where `key` is empty.
+        key: the file's own name of the band: of formats whose bands have no order.
+        nodata: stored value that means no data, besides what the file declares and what no measurement can be.
+    """
 
     path: str
-    index: int
+    index: int = 1
+    key: str = ""
+    nodata: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +78,13 @@ class Scene:
         dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
         split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
+        holdouts: names of the hold-outs that the scene falls under by a property.
+        source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
+        license: likewise (STAC's `license`).
         bands: band name -> where it is.
         label: label raster, if any.
-        cloud_mask: path of a uint8 raster that tells where cloud is, if any.
-        cloud_ids: values of it that mean cloud; None = all but 0.
+        cloud_mask: path of a uint8 raster, if any.
+        clear_values: values of the cloud mask that mean clear; any other is cloud, shadow or unknown.
         grid: grid of the band with the finest pixels; None until inspected.
     """
 
@@ -81,10 +99,13 @@ class Scene:
     dn_offset: int | None = None
     cloud_fraction: float = float("nan")
     split: str | None = None
+    holdouts: frozenset[str] = frozenset()
+    source: str = "unknown"
+    license: str = "unknown"
     bands: Mapping[str, BandSource] = field(repr=False)
     label: LabelSource | None = None
     cloud_mask: str | None = None
-    cloud_ids: tuple[int, ...] | None = None
+    clear_values: tuple[int, ...] = (0,)
     grid: Grid | None = None
 
     @property
@@ -132,6 +153,8 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
         dn_offset=_dn_offset(properties, where),
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
+        source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
+        license=str(properties.get("license") or "unknown"),
         bands=_band_sources(item, sensor, catalog.parent, where),
         label=_label_source(item, catalog.parent, where),
         **_cloud_mask(item, catalog.parent, where),
@@ -139,22 +162,19 @@ def from_item(values: Mapping[str, Any], catalog: Path) -> Scene:
 
 
 def _cloud_mask(item: pystac.Item, folder: Path, where: str) -> dict[str, Any]:
-    """Where the scene's cloud mask is and which values of it mean cloud.
+    """Where the scene's cloud mask is and which values of it mean clear.
 
-    Asset `cloud_mask` is a mask of its own, by default with 0 as clear; `terrapair:cloud_ids` lists the values that mean
-    cloud where it holds classes. Asset `scl` is the scene classification of a Level-2A product, used where the other lacks.
+    Asset `cloud_mask` is a mask of its own, by default with 0 as clear; `terrapair:clear_values` lists the values where it
+    holds classes. Asset `scl` is the scene classification of a Level-2A product, used where the other lacks.
     """
     name = next((name for name in ("cloud_mask", "scl") if name in item.assets), None)
     if name is None:
         return {}
-    listed = item.assets[name].extra_fields.get("terrapair:cloud_ids")
-    if listed is not None and not (
-        isinstance(listed, list) and listed and all(type(value) is int and 0 <= value <= 255 for value in listed)
-    ):
-        raise DataError(f"{where}: terrapair:cloud_ids must be whole numbers of 0-255, got {listed!r}", "bad_item")
-    default = SCL_CLOUD_IDS if name == "scl" else None
-    path = _resolve(item.assets[name].href, folder, where)
-    return {"cloud_mask": path, "cloud_ids": default if listed is None else tuple(listed)}
+    default = list(SCL_CLEAR_VALUES) if name == "scl" else [0]
+    values = item.assets[name].extra_fields.get("terrapair:clear_values", default)
+    if not isinstance(values, list) or not values or not all(type(value) is int for value in values):
+        raise DataError(f"{where}: terrapair:clear_values must be a list of whole numbers, got {values!r}", "bad_item")
+    return {"cloud_mask": _resolve(item.assets[name].href, folder, where), "clear_values": tuple(values)}
 
 
 def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -222,11 +242,12 @@ def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C
 def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -> dict[str, BandSource]:
     """Bands of the `data` asset in the order it names them, or one asset per band.
 
-    A band may say where it is (`terrapair:index`, 1-based), as it must in a file that holds other bands between them.
+    A band may say where it is, as it must in a file that holds other bands between them: by `terrapair:index` (1-based), or by
+    `terrapair:key`, the file's own name for it. TFRecords know names only, so there the band's name is the key.
     """
     if "data" not in item.assets:
         sources = {
-            name: BandSource(path=_resolve(asset.href, folder, where), index=1)
+            name: _band_source({"name": name, **asset.extra_fields}, _resolve(asset.href, folder, where), where, 1)
             for name, asset in item.assets.items()
             if name in BANDS[sensor]
         }
@@ -246,13 +267,30 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Path, where: str) -
             f"{where}: asset 'data' names bands {names}; known and distinct ones are needed", "unknown_band_order"
         )
     path = _resolve(asset.href, folder, where)
-    indexes = [band.get("terrapair:index", position) for position, band in enumerate(listed, start=1)]
-    if not all(type(index) is int and index >= 1 for index in indexes) or len(set(indexes)) != len(indexes):
-        raise DataError(
-            f"{where}: the terrapair:index of bands must be distinct whole numbers from 1, got {indexes}",
-            "unknown_band_order",
+    sources = {
+        name: _band_source({**asset.extra_fields, **band}, path, where, position)
+        for position, (name, band) in enumerate(zip(names, listed, strict=True), start=1)
+    }
+    places = [source.key or source.index for source in sources.values()]
+    if len(set(places)) != len(places):
+        raise DataError(f"{where}: {_DISTINCT}, got {places}", "unknown_band_order")
+    return sources
+
+
+def _band_source(fields: Mapping[str, Any], path: str, where: str, position: int) -> BandSource:
+    """Where a band is, by the fields of its entry or asset; `nodata` is that of STAC's common metadata."""
+    index, nodata = fields.get("terrapair:index", position), fields.get("nodata")
+    if type(index) is not int or index < 1:
+        raise DataError(f"{where}: {_DISTINCT}, got {index!r}", "unknown_band_order")
+    try:
+        return BandSource(
+            path=path,
+            index=index,
+            key=str(fields.get("terrapair:key", fields.get("name", "") if path.endswith(NAMED_BANDS_SUFFIX) else "")),
+            nodata=None if nodata is None else float(nodata),
         )
-    return {name: BandSource(path=path, index=index) for name, index in zip(names, indexes, strict=True)}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: nodata of a band must be a number, got {nodata!r}", "bad_item") from error
 
 
 def _label_source(item: pystac.Item, folder: Path, where: str) -> LabelSource | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_jobs import shard_sizes
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE
@@ -41,6 +42,7 @@ class PatchRef:
         s1_acquired_at: seconds since 1970, UTC.
         s2_acquired_at: seconds since 1970, UTC.
         quality: score of the patch.
+        gzip_bytes: size when compressed, of a few patches only.
     """
 
     patch_id: str
@@ -54,6 +56,7 @@ class PatchRef:
     s1_acquired_at: int
     s2_acquired_at: int
     quality: float
+    gzip_bytes: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -112,6 +115,7 @@ class Writer:
                 s1_acquired_at=patch.s1_acquired_at,
                 s2_acquired_at=patch.s2_acquired_at,
                 quality=patch.quality,
+                gzip_bytes=shard_sizes.sampled_gzip_bytes(patch.patch_id, serialized),
             )
         )
         # Of what the shards hold, after rounding: a duplicate can then be taken out again exactly.

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
-from beam_jobs import pairing, patches, readers, scenes, spool
+from beam_jobs import holdouts, pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.errors import DataError
@@ -58,6 +58,7 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
     catalog, values = first
     try:
         scene = scenes.from_item(values, Path(catalog))
+        scene = replace(scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split))
         refusal = _unwanted(scene, config)
         if refusal is not None:
             yield _rejected(item_id, *refusal)

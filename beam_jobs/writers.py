@@ -18,10 +18,14 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 
-from beam_jobs import spool
+from beam_jobs import shard_sizes, spool
+from beam_jobs.config import ShardConfig
+from beam_jobs.contents import Contents
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.manifest import ShardEntry
 from beam_jobs.patches import Rejection
+from beam_jobs.scenes import Scene
+from beam_jobs.shard_sizes import Volume
 from beam_jobs.spool import CutResult, PatchRef
 from beam_jobs.statistics import BandSums
 
@@ -40,6 +44,8 @@ class Summary:
         num_bad_scenes: scenes that broke a rule.
         first_error: detail of the first of them by id.
         shards: path below the version directory -> entry.
+        contents: of the shards.
+        num_pairs: (sensor, source, license) -> pairs of scenes with a scene of it.
     """
 
     s1_sums: BandSums | None = None
@@ -49,46 +55,51 @@ class Summary:
     num_bad_scenes: int = 0
     first_error: str = ""
     shards: dict[str, ShardEntry] = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
+    num_pairs: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
 @dataclass
 class WriteShards(beam.PTransform):
-    """PatchRefs -> gzipped TFRecord shards; yields (path below the version directory, ShardEntry)."""
+    """PatchRefs -> gzipped TFRecord shards; yields a Summary of each."""
 
     building_dir: str
-    num_examples_per_shard: int = 1024
+    config: ShardConfig
 
     def expand(self, refs: beam.PCollection) -> beam.PCollection:
-        """Counts first: the number of shards of a split must be known before a patch can go to one."""
-        counts = refs | "Splits" >> beam.Map(lambda ref: ref.split) | beam.combiners.Count.PerElement()
+        """Sums first: the number of shards of a split must be known before a patch can go to one."""
+        volumes = refs | beam.Map(lambda ref: (ref.split, ref)) | beam.CombinePerKey(shard_sizes.SumVolumes())
         return (
             refs
-            | "KeyByShard" >> beam.Map(_shard_key, beam.pvalue.AsDict(counts), self.num_examples_per_shard)
+            | "KeyByShard" >> beam.Map(_shard_key, beam.pvalue.AsDict(volumes), self.config)
             | "GroupByShard" >> beam.GroupByKey()
             | "WriteShard" >> beam.Map(_write_shard, self.building_dir)
         )
 
 
-def _shard_key(ref: PatchRef, counts: dict[str, int], per_shard: int) -> tuple[tuple[str, int, int], PatchRef]:
-    num_shards = -(-counts[ref.split] // per_shard)
+def _shard_key(ref: PatchRef, volumes: dict[str, Volume], config: ShardConfig) -> tuple[tuple[str, int, int], PatchRef]:
+    num_shards = volumes[ref.split].num_shards(config.target_shard_mb, config.num_examples_per_shard)
     # patch_id is a hash already; its first digits spread patches of one place over all shards.
     return (ref.split, int(ref.patch_id[:12], 16) % num_shards, num_shards), ref
 
 
-def _write_shard(group: tuple[tuple[str, int, int], Iterable[PatchRef]], building_dir: str) -> tuple[str, ShardEntry]:
+def _write_shard(group: tuple[tuple[str, int, int], Iterable[PatchRef]], building_dir: str) -> Summary:
     (split, shard, num_shards), refs = group
     ordered = sorted(refs, key=lambda ref: ref.patch_id)
     name = layout.shard_name(split, shard, num_shards)
     path = Path(building_dir) / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    contents = Contents()
     with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
         for serialized in spool.read(ordered):
             writer.write(serialized)
+            contents.add(split, serialized)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return name, ShardEntry(num_examples=len(ordered), num_bytes=path.stat().st_size, sha256=digest.hexdigest())
+    entry = ShardEntry(num_examples=len(ordered), num_bytes=path.stat().st_size, sha256=digest.hexdigest())
+    return Summary(shards={name: entry}, contents=contents)
 
 
 @dataclass
@@ -124,23 +135,25 @@ def _write_rejected(group: tuple[str, Iterable[Rejection]], building_dir: str) -
     )
 
 
+def count_sources(pair: tuple[Scene, Scene]) -> Summary:
+    """Where the two scenes of a pair come from."""
+    return Summary(num_pairs=Counter((scene.sensor, scene.source, scene.license) for scene in pair))
+
+
 class MergeSummaries(beam.CombineFn):
-    """CutResults, Summaries and written shards -> one Summary."""
+    """CutResults and Summaries -> one Summary."""
 
     def create_accumulator(self) -> Summary:
         """Nothing yet."""
         return Summary()
 
-    def add_input(self, summary: Summary, element: CutResult | Summary | tuple[str, ShardEntry]) -> Summary:
-        """Takes any of the three."""
+    def add_input(self, summary: Summary, element: CutResult | Summary) -> Summary:
+        """Takes either."""
         if isinstance(element, Summary):
             return _merge(summary, element)
-        if isinstance(element, CutResult):
-            summary.s1_sums = spool.merge_sums(summary.s1_sums, element.s1_sums)
-            summary.s2_sums = spool.merge_sums(summary.s2_sums, element.s2_sums)
-            summary.num_pixels_per_class.update(element.num_pixels_per_class)
-            return summary
-        summary.shards[element[0]] = element[1]
+        summary.s1_sums = spool.merge_sums(summary.s1_sums, element.s1_sums)
+        summary.s2_sums = spool.merge_sums(summary.s2_sums, element.s2_sums)
+        summary.num_pixels_per_class.update(element.num_pixels_per_class)
         return summary
 
     def merge_accumulators(self, summaries: Iterable[Summary]) -> Summary:
@@ -159,6 +172,8 @@ def _merge(one: Summary, two: Summary) -> Summary:
     # Not `+`, which drops what is below 0, as duplicates are until they meet what they take from.
     num_pixels_per_class = Counter(one.num_pixels_per_class)
     num_pixels_per_class.update(two.num_pixels_per_class)
+    # In place: a Summary is merged once a shard, and a new one each time would copy all that is there already.
+    one.contents.merge(two.contents)
     return Summary(
         s1_sums=spool.merge_sums(one.s1_sums, two.s1_sums),
         s2_sums=spool.merge_sums(one.s2_sums, two.s2_sums),
@@ -167,6 +182,8 @@ def _merge(one: Summary, two: Summary) -> Summary:
         num_bad_scenes=one.num_bad_scenes + two.num_bad_scenes,
         first_error=one.first_error or two.first_error,
         shards={**one.shards, **two.shards},
+        contents=one.contents,
+        num_pairs=one.num_pairs + two.num_pairs,
     )
 
 

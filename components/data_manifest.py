@@ -13,6 +13,7 @@ from tfx import v1 as tfx
 from tfx.dsl.io import fileio
 
 from beam_jobs.contracts import layout, manifest
+from beam_jobs.verify import verify
 
 MANIFEST_FILE = "manifest.json"
 
@@ -75,4 +76,6 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
         data_root: the folder that ExampleGen reads from.
     """
     span, version = resolve_version(examples)  # type: ignore[arg-type]
+    # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a Trainer when it was not whole.
+    verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
     write_manifest(load_manifest(data_root, span, version), manifest.uri)  # type: ignore[arg-type, attr-defined]

@@ -84,6 +84,7 @@ class RunConfig:
         pairs: how pairs are built.
         container_image: image of the Kubeflow components; needed by `compile` only.
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the runner's process.
+        verify_hashes: read all shards before a run and compare their SHA-256; otherwise only their sizes are compared.
     """
 
     name: str
@@ -94,6 +95,7 @@ class RunConfig:
     pairs: BuildConfig = field(default_factory=BuildConfig)
     container_image: str = ""
     num_beam_workers: int = 1
+    verify_hashes: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.root:

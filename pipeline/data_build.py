@@ -14,6 +14,7 @@ from pathlib import Path
 from beam_jobs.build_labels import build_labels
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.catalogs import resolve_catalog
+from beam_jobs.verify import verify
 from pipeline.config import RunConfig
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -29,7 +30,7 @@ class BuiltData:
 
 
 def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> BuiltData:
-    """Builds what is missing.
+    """Builds what is missing, then checks that all shards are whole: a version may lie there for months.
 
     Args:
         config: the run; its root must be a local folder.
@@ -37,7 +38,7 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        beam_jobs.errors.DataError: bad input, or a split that would be empty.
+        beam_jobs.errors.DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
     catalogs = []
     for i, catalog in enumerate(config.catalogs):
@@ -52,4 +53,7 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
             tasks[task.name] = build_labels(
                 task.build_config(config.pairs), catalogs, Path(config.task_dir(task)), on_progress=on_progress
             )
+    for version in (pairs, *tasks.values()):
+        with stage(f"verify {version}"):
+            verify(version, config.verify_hashes, on_progress)
     return BuiltData(pairs=pairs, tasks=tasks)

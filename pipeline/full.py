@@ -23,7 +23,10 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
     pretraining = create_pretraining(config)
     components = pretraining.as_list()
     for task in config.tasks:
-        components += create_segmentation(config, task, pretraining.trainer)
+        segmentation = create_segmentation(config, task, pretraining)
+        # Before pretraining already: an overlap found after it would have cost its hours.
+        pretraining.trainer.add_upstream_node(segmentation.gate)
+        components += segmentation.as_list()
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.artifacts_dir,

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
 from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
@@ -28,6 +29,8 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     """Yields the parts of the report, in order; draws the pictures on the way."""
     yield _data_table(results.data)
     yield from _anomaly_lines(results.data)
+    yield "[bold]Overlap audit[/bold] (what pretraining saw against what is judged):"
+    yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
     for settings, task in zip(config.tasks, results.tasks, strict=True):
         yield _task_table(task, get_schema(settings.label.schema).class_names)
@@ -125,6 +128,10 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
         table.add_row(f"model {model.name}", str(model.published or "[red]not published[/red]"))
     for name, path in draw_pictures(config, results).items():
         table.add_row(f"picture {name}", str(path))
+    for item in results.data:
+        card = item.version_dir / CARD_NAME
+        # Versions of before there were cards are still read.
+        table.add_row(f"data card {item.name}", str(card) if card.exists() else "none: python -m beam_jobs card")
     for model in (results.encoder, *results.tasks):
         table.add_row(f"TensorBoard {model.name}", str(model.log_dir))
     table.add_row("metadata", config.metadata_path)

@@ -17,6 +17,7 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import manifest
 from components.data_manifest import MANIFEST_FILE
+from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
 from pipeline.config import RunConfig
 from pipeline.pretraining import ENCODER_NAME
@@ -75,12 +76,13 @@ class DataResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """Everything that the report shows."""
+    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit."""
 
     record: RunRecord
     data: tuple[DataResult, ...]
     encoder: ModelResult
     tasks: tuple[TaskResult, ...]
+    audits: Mapping[str, str]
 
     @property
     def is_published(self) -> bool:
@@ -107,6 +109,10 @@ def collect_results(config: RunConfig) -> RunResults:
         data=tuple(data),
         encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
         tasks=tuple(tasks),
+        audits={
+            task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
+            for task in config.tasks
+        },
     )
 
 

@@ -47,6 +47,23 @@ class ShardEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceEntry:
+    """Where scenes come from and on which terms, as their catalogs say; "unknown" where they do not.
+
+    Attributes:
+        sensor: "s1" or "s2".
+        source: data set or collection.
+        license: SPDX name or text.
+        num_pairs: pairs of scenes with a scene of it.
+    """
+
+    sensor: str
+    source: str
+    license: str
+    num_pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything a reader of a version needs to know.
 
@@ -71,6 +88,8 @@ class Manifest:
         source_sha256: hash over the catalogs and the sizes of the files they name: what was read.
         code_sha256: hash over the code that built it.
         code_version: version of the code that built it.
+        num_held_out: patches per hold-out and split.
+        sources: where the scenes come from.
         format_version: of this file and of the records in the shards.
     """
 
@@ -94,6 +113,8 @@ class Manifest:
     source_sha256: str
     code_sha256: str
     code_version: str
+    num_held_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    sources: tuple[SourceEntry, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

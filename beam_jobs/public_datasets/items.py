@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pystac
-import rasterio
 from rasterio.warp import transform_bounds
 from shapely.geometry import mapping
 
@@ -21,10 +20,21 @@ from beam_jobs import footprints
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT
+from beam_jobs.rasters.opening import open_raster, split_member
 from beam_jobs.scenes import REFUSED
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}
 """Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""
+
+
+_MEDIA_TYPES = {
+    "mixer.json": "application/vnd.tfrecord; profile=earth-engine",
+    ".tfrecord": "application/vnd.tfrecord",
+    ".tfrecord.gz": "application/vnd.tfrecord+gzip",
+    ".zarr.zip": "application/vnd+zarr",
+    ".tar": "application/x-tar",
+}
+"""End of a file's name -> media type; anything else is a GeoTIFF."""
 
 
 def radar(properties: Mapping[str, Any] | None = None, bands: Sequence[str] = S1_DEFAULT_BANDS) -> dict[str, Any]:
@@ -41,25 +51,32 @@ def optical(
     return {"constellation": "sentinel-2", "processing:level": level, **declared, **(properties or {})}
 
 
-def asset(path: Path, bands: Sequence[str] | Mapping[str, int] = ()) -> pystac.Asset:
+def asset(path: Path | str, bands: Sequence[str] | Mapping[str, int | str] = ()) -> pystac.Asset:
     """A raster of a scene.
 
     Args:
-        path: of the GeoTIFF, which may be missing: the build names it then.
-        bands: names in the order of the file, or name -> 1-based index where the file holds other bands besides.
+        path: of the file, which may be missing: the build names it then; with `#<member>` where it holds many rasters.
+        bands: names in the order of the file, or name -> 1-based index, or the file's own name, where it holds other bands
+            besides or spells them otherwise.
     """
     if isinstance(bands, Mapping):
-        listed: list[dict[str, Any]] = [{"name": name, "terrapair:index": index} for name, index in bands.items()]
+        place = {int: "terrapair:index", str: "terrapair:key"}
+        listed: list[dict[str, Any]] = [{"name": name, place[type(where)]: where} for name, where in bands.items()]
     else:
         listed = [{"name": name} for name in bands]
     extra: dict[str, Any] = {"bands": listed} if listed else {}
-    if path.exists():
+    file = Path(split_member(str(path))[0])
+    if file.exists():
         # The size makes the catalog's hash change when a file is replaced.
-        extra["file:size"] = path.stat().st_size
-    return pystac.Asset(href=str(path), media_type=pystac.MediaType.GEOTIFF, extra_fields=extra)
+        extra["file:size"] = file.stat().st_size
+    return pystac.Asset(href=str(path), media_type=_media_type(file.name), extra_fields=extra)
 
 
-def label(path: Path, schema: str, nodata: int | None) -> pystac.Asset:
+def _media_type(name: str) -> str:
+    return next((kind for end, kind in _MEDIA_TYPES.items() if name.endswith(end)), pystac.MediaType.GEOTIFF)
+
+
+def label(path: Path | str, schema: str, nodata: int | None) -> pystac.Asset:
     """A label raster in ids of `schema`; `nodata` is the id that means no label, which must not reach a remap."""
     found = asset(path)
     found.extra_fields["terrapair:label_schema"] = schema
@@ -70,7 +87,7 @@ def label(path: Path, schema: str, nodata: int | None) -> pystac.Asset:
 
 def item(
     item_id: str,
-    reference: Path,
+    reference: Path | str,
     acquired_at: datetime | Callable[[], datetime],
     properties: dict[str, Any],
     assets: dict[str, pystac.Asset],
@@ -89,19 +106,18 @@ def item(
     """
     try:
         acquired_at = acquired_at() if callable(acquired_at) else acquired_at
-        with open_raster(reference) as dataset:
+        with open_raster(str(reference)) as dataset:
             if dataset.crs is None:
                 raise DataError(f"{reference}: the raster has no CRS", "missing_crs")
             bounds = transform_bounds(dataset.crs, LONLAT, *dataset.bounds)
-            footprint = footprints.of_bounds(dataset.crs.to_string(), tuple(dataset.bounds))
+            footprint = footprints.of_bounds(dataset.crs.to_string(), dataset.bounds)
             projection = {
                 "proj:code": dataset.crs.to_string(),
                 "proj:transform": list(dataset.transform)[:6],
-                "proj:shape": list(dataset.shape),
+                "proj:shape": [dataset.height, dataset.width],
             }
     except DataError as error:
-        refused = {**properties, REFUSED: {"reason": error.reason, "detail": str(error)}}
-        return pystac.Item(item_id, None, None, datetime.fromtimestamp(0, timezone.utc), refused)
+        return refused(item_id, properties, error)
     found = pystac.Item(
         id=item_id,
         geometry=mapping(footprint),
@@ -114,16 +130,16 @@ def item(
     return found
 
 
-def open_raster(path: Path) -> rasterio.DatasetReader:
-    """The open raster.
-
-    Raises:
-        DataError: it is missing or no raster.
-    """
-    try:
-        return rasterio.open(path)
-    except rasterio.errors.RasterioIOError as error:
-        raise DataError(f"{path}: cannot open the raster: {error}", "unreadable_raster") from error
+def refused(
+    item_id: str, properties: dict[str, Any], error: DataError, assets: Mapping[str, pystac.Asset] | None = None
+) -> pystac.Item:
+    """The item of a scene that a build must reject, with why, and with its assets where they can be looked at all the same."""
+    why = {REFUSED: {"reason": error.reason, "detail": str(error)}}
+    # STAC wants a time; this one is never read.
+    found = pystac.Item(item_id, None, None, datetime.fromtimestamp(0, timezone.utc), {**properties, **why})
+    for name, value in (assets or {}).items():
+        found.add_asset(name, value)
+    return found
 
 
 def utc_time(text: object, what: str, path: Path) -> datetime:

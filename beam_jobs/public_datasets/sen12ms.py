@@ -6,14 +6,14 @@ Input: the folder that holds the ROIs folders. Output: STAC items. Called throug
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pystac
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS
-from beam_jobs.public_datasets import items
+from beam_jobs.public_datasets import items, sen12ms_splits
 
 MIDDLE_OF_SEASON = {
     "winter": datetime(2017, 1, 15, 12, tzinfo=timezone.utc),
@@ -29,17 +29,25 @@ _SEASON_FOLDER = re.compile(rf"ROIs\d+_({'|'.join(MIDDLE_OF_SEASON)})")
 _DFC2020_FOLDERS = ("ROIs0000_validation", "ROIs0000_test")
 
 
-def read_sen12ms(folder: Path) -> Iterator[pystac.Item]:
+def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
     """Items of a SEN12MS folder, labels in the 17 IGBP classes, band 1 of `lc`.
 
     The files have no dates: both sensors get the middle of the season their folder is named after, one same nominal time,
-    so that a patch pairs with its own partner and never with another season's.
+    so that a patch pairs with its own partner and never with another season's. With the data set's split lists, given or
+    found in `folder` or `folder/splits`, items declare the official split; without them it stays with the place.
+
+    Raises:
+        DataError: a split list cannot be read, or lists a patch for two splits.
 
     Source: https://github.com/schmitt-muc/SEN12MS; arXiv 1906.07789.
     """
+    splits = sen12ms_splits.read(folder, split_lists)
     for season_folder in season_folders(folder):
         season = season_folder.name.split("_")[1]
-        yield from _patches(season_folder, MIDDLE_OF_SEASON[season], "lc", "igbp17")
+        for item in _patches(season_folder, MIDDLE_OF_SEASON[season], "lc", "igbp17"):
+            if splits:
+                item.properties["terrapair:split"] = sen12ms_splits.split_of(item.id, splits)
+            yield item
 
 
 def read_dfc2020(folder: Path) -> Iterator[pystac.Item]:

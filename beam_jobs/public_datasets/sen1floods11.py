@@ -79,14 +79,15 @@ def _weak(weak: Path, events: dict[str, _Event]) -> Iterator[pystac.Item]:
         if chip.startswith(f"{HOLD_OUT_EVENT}_"):
             continue
         assets = {"data": items.asset(path, S1_DEFAULT_BANDS), **_label(weak / "S1OtsuLabelWeak", chip)}
-        properties = items.radar({**event.orbit, **items.NOMINAL_TIME, "terrapair:split": "train"})
+        declared = {"terrapair:split": "train", "terrapair:event": _event_name(chip)}
+        properties = items.radar({**event.orbit, **items.NOMINAL_TIME, **declared})
         yield items.item(path.stem, path, event.s1_acquired_at, properties, assets)
 
 
 def _chip_and_event(path: Path, events: dict[str, _Event]) -> tuple[str, _Event]:
     """("Sri-Lanka_12", its event) of .../Sri-Lanka_12_S1Hand.tif."""
     chip = path.stem.rsplit("_", 1)[0]
-    name = chip.rsplit("_", 1)[0]
+    name = _event_name(chip)
     event = events.get(_LOCATION_OF_EVENT.get(name, name))
     if event is None:
         raise DataError(
@@ -98,7 +99,12 @@ def _chip_and_event(path: Path, events: dict[str, _Event]) -> tuple[str, _Event]
 def _declared(chip: str, split_of_chip: dict[str, str], path: Path) -> dict[str, Any]:
     if chip not in split_of_chip:
         raise DataError(f"{path}: is in none of the lists {', '.join(SPLIT_OF_LIST)}", "bad_item")
-    return {"terrapair:split": split_of_chip[chip], **items.NOMINAL_TIME}
+    return {"terrapair:split": split_of_chip[chip], "terrapair:event": _event_name(chip), **items.NOMINAL_TIME}
+
+
+def _event_name(chip: str) -> str:
+    """Sri-Lanka of Sri-Lanka_12: what hold-outs by event name."""
+    return chip.rsplit("_", 1)[0]
 
 
 def _label(labels: Path, chip: str) -> dict[str, pystac.Asset]:

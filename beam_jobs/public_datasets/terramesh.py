@@ -16,6 +16,7 @@ import pystac
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import items
+from beam_jobs.rasters.opening import open_raster
 
 _LEVELS: tuple[tuple[Literal["L1C", "L2A"], tuple[str, ...], int | None], ...] = (
     ("L1C", S2_L1C_BANDS, None),
@@ -47,7 +48,7 @@ def read(folder: Path) -> Iterator[pystac.Item]:
 def _tag_time(path: Path) -> datetime:
     if not path.exists():
         raise DataError(f"{path}: is missing, and the scene's time is in it", "missing_file")
-    with items.open_raster(path) as dataset:
+    with open_raster(str(path)) as dataset:
         text = dataset.tags().get("datetime")
     if not text:
         raise DataError(f"{path}: lacks the tag 'datetime' of the TerraMesh layout", "bad_item")

@@ -121,6 +121,8 @@ def _stac_item(scene: Scene, stem: str) -> dict[str, Any]:
             "proj:transform": list(place.transform),
             "proj:shape": [place.size_px, place.size_px],
             "terrapair:place": place.place_id,
+            "terrapair:source": "terrapair simulator",
+            "license": "none: simulated",
             **scene.properties,
         },
         stac_extensions=list(_EXTENSIONS),

@@ -1,8 +1,11 @@
 """The command line: exit codes and one-line errors."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+from make_datasets import make_sen12ms
 
 from beam_jobs.__main__ import run
 from beam_jobs.contracts import manifest
@@ -48,3 +51,16 @@ def test_process_exit_code_and_error_of_a_missing_catalog(tmp_path):
         "error: nowhere.ndjson: cannot read the catalog: No such file or directory"
     )
     assert "Traceback" not in result.stderr
+
+
+def test_catalog_takes_split_lists_where_the_data_set_has_them(tmp_path, capsys):
+    make_sen12ms(tmp_path / "data")
+    (tmp_path / "test.txt").write_text("ROIs1158_spring/s1_106\n")
+    arguments = ["catalog", str(tmp_path / "data"), "--output", str(tmp_path / "items.ndjson")]
+    arguments += ["--split-list", str(tmp_path / "test.txt"), "--layout"]
+    assert run([*arguments, "ssl4eo_v11"]) == 1
+    assert capsys.readouterr().err == "error: split_lists go with layout 'sen12ms' only, got layout 'ssl4eo_v11'\n"
+    assert run([*arguments, "sen12ms"]) == 0
+    items = [json.loads(line) for line in (tmp_path / "items.ndjson").read_text().splitlines()]
+    held_out = {item["id"] for item in items if item["properties"]["terrapair:split"] == "test"}
+    assert held_out == {f"ROIs1158_spring_{sensor}_106_p{patch}" for sensor in ("s1", "s2") for patch in (30, 31)}

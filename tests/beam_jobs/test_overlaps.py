@@ -67,7 +67,7 @@ def test_the_index_finds_what_all_pairs_would(lon, lat, buffer_m):
     index, total = Index(labeled, buffer_m, 6), 0
     for pair in pairs:
         expected = [other.patch_id for other in labeled if footprints_overlap(pair, other, buffer_m)]
-        assert [found.label_patch_id for found in index.overlaps(pair)] == expected
+        assert [found.label_patch_id for found in index.overlaps([pair])[0]] == expected
         total += len(expected)
     assert 20 < total < 12_000
 
@@ -81,10 +81,10 @@ def test_the_index_finds_hashes_up_to_the_distance_wherever_the_bits_differ():
         code = other.hash
         for flipped, bit in enumerate(bits, start=1):
             code ^= 1 << int(bit)
-            found = index.overlaps(sight(-90.0, 45.0, code=code))
+            found = index.overlaps([sight(-90.0, 45.0, code=code)])[0]
             expected = [(f"{number:03d}", flipped, False)] if flipped <= 6 else []
             assert [(o.label_patch_id, o.hash_distance, o.footprints_overlap) for o in found] == expected
-    assert index.overlaps(sight(-90.0, 45.0)) == []
+    assert index.overlaps([sight(-90.0, 45.0)]) == [[]]
 
 
 def scene(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -132,3 +132,28 @@ def test_open_water_and_missing_blocks_have_no_hash():
     assert difference_hash(s1, deep) is None
     s1[:10, :10] = np.nan
     assert difference_hash(s1, s2) is None
+
+
+@pytest.mark.parametrize("max_distance", [0, 1, 6, 20])
+def test_hashes_found_in_bulk_are_those_of_comparing_each_with_each(max_distance, monkeypatch):
+    # Skewed on purpose: many hashes share whole parts, and groups of candidates are split.
+    monkeypatch.setattr(overlaps, "_MAX_CANDIDATES", 500)
+    rng = np.random.default_rng(max_distance)
+    patterns = [int.from_bytes(rng.bytes(16), "big") for _ in range(4)]
+
+    def noisy(number: int) -> list[int | None]:
+        flips = [rng.choice(128, rng.integers(0, 2 * max_distance + 3), replace=False) for _ in range(number)]
+        values = [patterns[i % 4] ^ sum(1 << int(bit) for bit in bits) for i, bits in enumerate(flips)]
+        return [None if i % 11 == 5 else value for i, value in enumerate(values)]
+
+    held, given = noisy(120), noisy(90)
+    expected = {
+        (i, j, bin(one ^ two).count("1"))
+        for i, one in enumerate(given)
+        for j, two in enumerate(held)
+        if one is not None and two is not None and bin(one ^ two).count("1") <= max_distance
+    }
+    assert overlaps.HashIndex(held, max_distance).alike(given) == expected
+    assert 5 < len(expected) < 5000
+    assert overlaps.HashIndex([None], max_distance).alike(given) == set()
+    assert overlaps.HashIndex(held, max_distance).alike([None, None]) == set()

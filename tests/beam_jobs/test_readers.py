@@ -25,7 +25,7 @@ from beam_jobs import readers
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
-from beam_jobs.scenes import SCL_CLOUD_IDS, BandSource, LabelSource
+from beam_jobs.scenes import SCL_CLEAR_VALUES, BandSource, LabelSource
 
 S1_BANDS = ("VV", "VH")
 
@@ -140,6 +140,22 @@ def test_bands_at_10_20_and_60_m_meet_at_10_m(tmp_path):
         assert got[6:-6, 6:-6, channel] == pytest.approx(expected[6:-6, 6:-6], abs=2e-4)
 
 
+def test_a_band_is_found_by_its_name_in_the_file_and_its_own_no_data_counts(tmp_path):
+    pixels = backscatter(20, 20)
+    pixels[0, :3] = -25.5
+    pixels[1, 5:] = -25.5
+    scene = s1_scene(tmp_path / "s1.tif", pixels, descriptions=("0_VV", "0_VH"))
+    path = str(tmp_path / "s1.tif")
+    bands = {"VH": BandSource(path=path, key="0_VH"), "VV": BandSource(path=path, key="0_VV", nodata=-25.5)}
+    scene = readers.inspect(dataclasses.replace(scene, bands=bands), S1_BANDS)
+    got = readers.read_bands(scene, S1_BANDS, grid(20, 20))
+    assert np.isnan(got[:3, :, 0]).all()
+    assert np.array_equal(got[3:, :, 0], pixels[0, 3:])
+    assert np.array_equal(got[..., 1], pixels[1])
+    gone = dataclasses.replace(scene, bands={**bands, "VH": BandSource(path=path, key="1_VH")})
+    assert "has no band 1_VH; it has 0_VV, 0_VH" in str(refused(gone, S1_BANDS))
+
+
 def label_file(tmp_path, values, schema="terramesh_lulc", nodata=0, **writing):
     path = write_geotiff(tmp_path / "label.tif", values[None], **writing)
     return LabelSource(path=str(path), schema=schema, nodata=nodata)
@@ -191,13 +207,15 @@ def test_what_the_mask_does_not_call_clear_is_cloud(tmp_path):
     assert np.array_equal(got[:, :10], mask[:10, 10:] != 0)
     assert got[:, 10:].all()
     assert readers.read_cloud_mask(path, grid(3, 3, dx=5000)).all()
+    got = readers.read_cloud_mask(path, grid(20, 20), clear_values=(0, 2))
+    assert np.array_equal(got, (mask == 1) | (mask == 255))
 
 
 def test_a_mask_of_classes_hides_those_that_mean_cloud_and_what_has_no_class(tmp_path):
     # Scene classification at 20 m, each class in a pixel of its own; 0 is no data.
     classes = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
     path = str(write_geotiff(tmp_path / "scl.tif", classes, transform=north_up(20.0), nodata=0))
-    got = readers.read_cloud_mask(path, grid(6, 8), SCL_CLOUD_IDS)
+    got = readers.read_cloud_mask(path, grid(6, 8), SCL_CLEAR_VALUES)
     expected = np.isin(classes[0], [0, 3, 8, 9, 10])
     assert np.array_equal(got, expected.repeat(2, axis=0).repeat(2, axis=1))
 

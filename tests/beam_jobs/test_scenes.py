@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -202,18 +203,18 @@ def with_assets(**assets):
 def test_the_scene_classification_is_the_cloud_mask_where_there_is_no_other():
     scl, mask = {"href": "scl.tif"}, {"href": "mask.tif"}
     found = with_assets(scl=scl)
-    assert (found.cloud_mask, found.cloud_ids) == ("/data/exports/scl.tif", (3, 8, 9, 10))
+    assert (found.cloud_mask, found.clear_values) == ("/data/exports/scl.tif", (1, 2, 4, 5, 6, 7, 11))
     found = with_assets(scl=scl, cloud_mask=mask)
-    assert (found.cloud_mask, found.cloud_ids) == ("/data/exports/mask.tif", None)
-    found = with_assets(scl={**scl, "terrapair:cloud_ids": [8, 9]})
-    assert found.cloud_ids == (8, 9)
+    assert (found.cloud_mask, found.clear_values) == ("/data/exports/mask.tif", (0,))
+    found = with_assets(scl={**scl, "terrapair:clear_values": [4, 5]})
+    assert found.clear_values == (4, 5)
     assert with_assets().cloud_mask is None
 
 
-@pytest.mark.parametrize("listed", [[], "8", [8, 300], [True]])
-def test_cloud_ids_that_are_no_pixel_values_are_refused(listed):
-    with pytest.raises(DataError, match="terrapair:cloud_ids must be whole numbers of 0-255, got"):
-        with_assets(scl={"href": "scl.tif", "terrapair:cloud_ids": listed})
+@pytest.mark.parametrize("listed", [[], "8", [True]])
+def test_clear_values_that_are_no_pixel_values_are_refused(listed):
+    with pytest.raises(DataError, match="terrapair:clear_values must be a list of whole numbers, got"):
+        with_assets(scl={"href": "scl.tif", "terrapair:clear_values": listed})
 
 
 def test_the_relative_orbit_is_read_and_must_be_a_number():
@@ -221,3 +222,40 @@ def test_the_relative_orbit_is_read_and_must_be_a_number():
     assert from_item(s1_item(), CATALOG).relative_orbit is None
     with pytest.raises(DataError, match="sat:relative_orbit must be a whole number from 1, got '15'"):
         from_item(s1_item(**{"sat:relative_orbit": "15"}), CATALOG)
+
+
+def test_a_band_may_be_known_by_the_files_own_name_and_have_its_own_no_data():
+    values = item()
+    values["assets"]["data"]["bands"] = [{"name": "B4", "terrapair:key": "0_B4", "nodata": -9999}, {"name": "B2"}]
+    bands = from_item(values, CATALOG).bands
+    assert (bands["B4"].key, bands["B4"].nodata) == ("0_B4", -9999.0)
+    assert (bands["B2"].key, bands["B2"].index, bands["B2"].nodata) == ("", 2, None)
+
+
+def test_bands_of_a_tfrecord_export_are_known_by_name_and_share_the_assets_no_data():
+    values = item()
+    values["assets"]["data"].update(href="x-mixer.json", nodata=0)
+    bands = from_item(values, CATALOG).bands
+    assert {name: (band.key, band.nodata) for name, band in bands.items()} == {"B4": ("B4", 0.0), "B2": ("B2", 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("asset", "change", "message"),
+    [
+        ("data", {"nodata": "none"}, "nodata of a band must be a number, got 'none'"),
+        ("data", {"terrapair:key": "x"}, "a terrapair:key name one band, got ['x', 'x']"),
+        ("cloud_mask", {"terrapair:clear_values": 0}, "clear_values must be a list of whole numbers, got 0"),
+    ],
+)
+def test_places_that_do_not_tell_are_refused(asset, change, message):
+    values = item()
+    values["assets"][asset].update(change)
+    with pytest.raises(DataError, match=re.escape(message)):
+        from_item(values, CATALOG)
+
+
+def test_values_of_a_cloud_mask_that_mean_clear():
+    values = item()
+    assert from_item(values, CATALOG).clear_values == (0,)
+    values["assets"]["cloud_mask"]["terrapair:clear_values"] = [0, 1, 2]
+    assert from_item(values, CATALOG).clear_values == (0, 1, 2)

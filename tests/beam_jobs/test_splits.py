@@ -1,10 +1,12 @@
 """Splits: blocks have their size in km on the ground, splits their share, and no patch reaches into two splits."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pyproj
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,11 +119,13 @@ def test_a_patch_is_refused_exactly_when_it_reaches_into_another_split():
         lons, lats = square(lon, lat, 0.003)
         blocks = [splits.block_id(x, y, config.block_size_km) for x, y in zip(lons, lats, strict=True)]
         found = {splits.split_of(block, config) for block in blocks}
-        block, split = splits.assign(lons, lats, config)
-        assert block == blocks[0]
+        found_place = splits.assign(lons, lats, config)
+        split = found_place.split
+        assert found_place.block == blocks[0]
+        assert found_place.reason == ("" if split else "straddles_splits")
         assert (split is None) == (len(found) > 1)
         if split is not None:
-            assert split == splits.split_of(block, config)
+            assert split == splits.split_of(blocks[0], config)
         refused += split is None
         same_split_two_blocks += split is not None and len(set(blocks)) > 1
     assert refused > 50
@@ -132,20 +136,114 @@ def test_two_kept_patches_that_overlap_are_never_in_different_splits():
     config = SplitConfig(eval_fraction=0.3, test_fraction=0.3)
     rng = np.random.default_rng(3)
     for lon, lat in rng.uniform([10, 40], [12, 42], (400, 2)):
-        _, one = splits.assign(*square(lon, lat, 0.003), config)
-        _, two = splits.assign(*square(lon + 0.002, lat - 0.004, 0.003), config)
+        one = splits.assign(*square(lon, lat, 0.003), config).split
+        two = splits.assign(*square(lon + 0.002, lat - 0.004, 0.003), config).split
         assert one is None or two is None or one == two
 
 
 def test_a_declared_split_goes_before_the_block_which_is_told_all_the_same():
     config = SplitConfig()
     lon, lat = [10.0], [45.0]
-    block, hashed = splits.assign(lon, lat, config)
+    undeclared = splits.assign(lon, lat, config)
     for declared in ("train", "eval", "test"):
-        assert splits.assign(lon, lat, config, frozenset({declared})) == (block, declared)
-    assert splits.assign(lon, lat, config, frozenset()) == (block, hashed)
+        expected = splits.Assignment(block=undeclared.block, split=declared)
+        assert splits.assign(lon, lat, config, frozenset({declared})) == expected
 
 
 def test_a_patch_whose_scenes_declare_different_splits_has_none():
     found = splits.assign([10.0], [45.0], SplitConfig(), frozenset({"train", "test"}))
-    assert found == (splits.block_id(10.0, 45.0, SplitConfig().block_size_km), None)
+    assert (found.split, found.reason) == (None, "straddles_splits")
+    assert found.detail == "its scenes declare test and train"
+    assert found.block == splits.block_id(10.0, 45.0, SplitConfig().block_size_km)
+
+
+# --- buffer: patches of different splits keep their distance --------------------------------------------------------
+
+SIDE_M = 320.0
+
+
+def patch_at(crs: str, x: float, y: float) -> tuple[list[float], list[float]]:
+    """Centre and corners of a patch of SIDE_M whose centre is at (x, y) of a projection."""
+    half = SIDE_M / 2
+    lon, lat = grids.to_lonlat(
+        crs, [x, x - half, x + half, x + half, x - half], [y, y - half, y - half, y + half, y + half]
+    )
+    return lon.tolist(), lat.tolist()
+
+
+def random_patches(lon: float, lat: float, seed: int, number: int = 900) -> list[tuple[list[float], list[float]]]:
+    """Patches within 4 km of a place, half of them on the grid of the neighbouring UTM zone."""
+    rng = np.random.default_rng(seed)
+    zones = [grids.utm_crs(lon, lat), grids.utm_crs((lon + 6 + 180) % 360 - 180, lat)]
+    centres = [pyproj.Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(lon, lat) for zone in zones]
+    offsets = rng.uniform(-4000, 4000, (number, 2))
+    return [
+        patch_at(zones[i % 2], centres[i % 2][0] + dx, centres[i % 2][1] + dy) for i, (dx, dy) in enumerate(offsets)
+    ]
+
+
+def plane_around(lon: float, lat: float) -> pyproj.CRS:
+    return pyproj.CRS.from_proj4(f"+proj=aeqd +lon_0={lon} +lat_0={lat} +datum=WGS84")
+
+
+def on_a_plane(lon: float, lat: float, patches: list[tuple[list[float], list[float]]]) -> list[shapely.Polygon]:
+    """The patches in metres around a place."""
+    project = pyproj.Transformer.from_crs("EPSG:4326", plane_around(lon, lat), always_xy=True)
+    return [shapely.Polygon(list(zip(*project.transform(x[1:], y[1:]), strict=True))) for x, y in patches]
+
+
+def closest_of_different_splits(shapes: list[shapely.Polygon], found: list[str | None]) -> float:
+    kept = {split: [s for s, f in zip(shapes, found, strict=True) if f == split] for split in ("train", "eval", "test")}
+    assert min(len(kept["train"]), len(kept["eval"]) + len(kept["test"])) > 10
+    return min(
+        shapely.distance(np.array(kept[one])[:, None], np.array(kept[two])[None]).min(initial=np.inf)
+        for one, two in (("train", "eval"), ("train", "test"), ("eval", "test"))
+    )
+
+
+PLACES = [(14.9, 47.0), (-179.99, -17.0), (20.5, 69.5), (179.98, 0.001)]
+
+
+@pytest.mark.parametrize(("lon", "lat"), PLACES)
+@pytest.mark.parametrize(("buffer_m", "fraction"), [(200.0, 0.2), (700.0, 0.07)])
+def test_no_two_patches_of_different_splits_are_closer_than_the_buffer(lon, lat, buffer_m, fraction):
+    config = SplitConfig(block_size_km=1.0, eval_fraction=fraction, test_fraction=fraction, buffer_m=buffer_m, seed=1)
+    without = dataclasses.replace(config, buffer_m=0.0)
+    patches = random_patches(lon, lat, seed=4)
+    shapes = on_a_plane(lon, lat, patches)
+    found = [splits.assign(*patch, config).split for patch in patches]
+    unbuffered = [splits.assign(*patch, without).split for patch in patches]
+    assert closest_of_different_splits(shapes, unbuffered) < 50
+    assert closest_of_different_splits(shapes, found) >= buffer_m
+    for split, before in zip(found, unbuffered, strict=True):
+        # The buffer moves no patch to another split, and judged patches are too few to lose: test keeps all of its own.
+        assert split in (before, None)
+        assert split == before or before != "test"
+
+
+def test_patches_far_from_other_splits_stay_and_the_reason_names_what_is_near():
+    config = SplitConfig(block_size_km=1.0, eval_fraction=0.2, test_fraction=0.2, buffer_m=300.0)
+    lon, lat = PLACES[0]
+    patches = random_patches(lon, lat, seed=5)
+    shapes = on_a_plane(lon, lat, patches)
+    found = [splits.assign(*patch, config) for patch in patches]
+    dense = [(lon + x, lat + y) for x in np.linspace(-0.08, 0.08, 120) for y in np.linspace(-0.055, 0.055, 120)]
+    judged = [place for place in dense if splits.split_of(splits.block_id(*place, 1.0), config) != "train"]
+    project = pyproj.Transformer.from_crs("EPSG:4326", plane_around(lon, lat), always_xy=True)
+    judged = shapely.MultiPoint(np.transpose(project.transform(*np.transpose(judged))))
+    left_out = [one for one in found if one.reason == "in_buffer"]
+    assert len(left_out) > 30
+    for one in left_out:
+        assert "is within 300 m of " in one.detail
+        assert one.split is None
+    # The corners of what the buffer looks at are further than the buffer; the places of `dense` are 100 m apart.
+    clear = [f for s, f in zip(shapes, found, strict=True) if s.distance(judged) > 300 * 2**0.5 + 100]
+    assert len(clear) > 10
+    assert {one.split for one in clear} == {"train"}
+
+
+def test_a_buffer_larger_than_a_block_is_refused():
+    with pytest.raises(ValueError, match="buffer_m must be within 0 and block_size_km, got 2600"):
+        SplitConfig(buffer_m=2600.0)
+    with pytest.raises(ValueError, match="buffer_m must be within 0 and block_size_km, got -1"):
+        SplitConfig(buffer_m=-1.0)

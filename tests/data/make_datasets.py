@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from make_rasters import backscatter, digital_numbers, north_up, write_geotiff
 
 from beam_jobs import catalogs, scenes
-from beam_jobs.config import FolderLayout
+from beam_jobs.config import BuildConfig, FolderLayout, PatchConfig, ProcessingLevel, QualityConfig, SplitConfig
 from beam_jobs.contracts import layout, records
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.records import PairedPatch
@@ -67,6 +69,27 @@ def read_split(version: Path, split: str) -> list[PairedPatch]:
     """The patches of a split, decoded."""
     files = [str(path) for path in layout.shard_paths(version, split)]
     return [records.decode(raw.numpy()) for raw in tf.data.TFRecordDataset(files, compression_type="GZIP")]
+
+
+def small_config(
+    level: ProcessingLevel = "L1C", block_size_km: float = 0.3, max_rejected_fraction: float = 0.1, **further: Any
+) -> BuildConfig:
+    """Patches of 16 px whatever their cloud, and blocks so small that all splits get some."""
+    bands = S2_L1C_BANDS if level == "L1C" else S2_L2A_BANDS
+    return BuildConfig(
+        patch=PatchConfig(size_px=16, s2_bands=bands, s2_processing_level=level),
+        quality=QualityConfig(max_cloud_fraction=1.0, max_rejected_fraction=max_rejected_fraction),
+        split=SplitConfig(block_size_km=block_size_km, eval_fraction=0.3, test_fraction=0.3),
+        **further,
+    )
+
+
+def built_patches(
+    job: Callable[..., Path], config: BuildConfig, name: FolderLayout, folder: Path, out: Path
+) -> tuple[Path, list[PairedPatch]]:
+    """The version that a build makes of a folder, and all of its patches."""
+    version = job(config, [write_catalog(name, folder, out / "items.ndjson")], out)
+    return version, [patch for split in layout.SPLITS for patch in read_split(version, split)]
 
 
 DEGREES_PER_PX = 8.983152841195215e-05

@@ -6,6 +6,7 @@ constant. Some pixels are no data (per sensor and in both), some labels are 255,
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Literal
@@ -33,8 +34,12 @@ def make_version(
     seed: int = 0,
     span: int = 1,
     version: int = 1,
+    north: float = 0.0,
 ) -> Path:
-    """A new version directory: `num_patches` in train, a third of it (at least 2) in eval and in test."""
+    """A new version directory: `num_patches` in train, a third of it (at least 2) in eval and in test.
+
+    All splits lie on the same places; `north` moves them by so many degrees.
+    """
     if (kind == "labels") != (label_schema is not None):
         raise ValueError(f"label_schema goes with kind 'labels' and only with it, got {kind!r} and {label_schema!r}")
     rng = np.random.default_rng(seed)
@@ -46,6 +51,7 @@ def make_version(
     num_pixels: dict[str, dict[str, int]] = {}
     for split, count in counts.items():
         patches = [_make_patch(rng, looks, split, i, size_px, label_schema is not None) for i in range(count)]
+        patches = [dataclasses.replace(patch, lat=patch.lat + north) for patch in patches]
         encoded = [records.encode(patch) for patch in patches]
         if split == "train":
             # Statistics are of what the shards hold, after rounding.

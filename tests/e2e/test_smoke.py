@@ -74,7 +74,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 2 + 3 * 2
+    assert len(record.components) == 5 * 3 + 2 + 5 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():

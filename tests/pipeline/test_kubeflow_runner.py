@@ -14,9 +14,11 @@ DATA_EDGES = {
     "ExampleValidator-{}": {"StatisticsGen-{}", "SchemaGen-{}"},
 }
 EDGES = {
-    "Trainer-pretrain": {"ImportExampleGen-pairs", "DataManifest-pairs"},
+    "OverlapAudit-flood": {"ImportExampleGen-pairs", "ImportExampleGen-flood"},
+    "OverlapGate-flood": {"OverlapAudit-flood"},
+    "Trainer-pretrain": {"ImportExampleGen-pairs", "DataManifest-pairs", "OverlapGate-flood"},
     "Pusher-encoder": {"Trainer-pretrain"},
-    "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-pretrain"},
+    "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-pretrain", "OverlapGate-flood"},
     "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
     "Pusher-flood": {"Trainer-flood", "Evaluator-flood"},
     **{

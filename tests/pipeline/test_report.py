@@ -52,7 +52,9 @@ def make_results(data, tmp_path, published):
         )
     )
     encoder = results.ModelResult(name="encoder", **(model | {"published": tmp_path / "serving/encoder/1"}))
-    return results.RunResults(record=record, data=(data,), encoder=encoder, tasks=(task,))
+    return results.RunResults(
+        record=record, data=(data,), encoder=encoder, tasks=(task,), audits={"flood": "3 [of] 9 overlap"}
+    )
 
 
 def text_of(values, data, tmp_path, monkeypatch, published):
@@ -73,7 +75,17 @@ def test_unblessed_task_is_told_with_metric_value_and_threshold(values, data, tm
 
 def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
     text = text_of(values, data, tmp_path, monkeypatch, published=True)
-    for expected in ("24", "0.500", "0.625", "0.875", "sideways", "1 ran, 1 cached", str(tmp_path / "serving/1")):
+    for expected in (
+        "24",
+        "0.500",
+        "0.625",
+        "0.875",
+        "sideways",
+        "1 ran, 1 cached",
+        "flood: 3 [of] 9 overlap",
+        "none: python -m beam_jobs card",
+        str(tmp_path / "serving/1"),
+    ):
         assert expected in text
     assert "not published" not in text
     assert make_results(data, tmp_path, published=True).is_published

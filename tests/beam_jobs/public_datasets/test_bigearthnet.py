@@ -78,3 +78,20 @@ def test_the_real_bigearthnet_pairs_read_at_10_m():
             # Interpolated: far more values than the 400 of the file, and the mean of the file.
             assert np.unique(plane).size > 2000
             assert np.nanmean(plane) == pytest.approx(np.mean(coarse[coarse > 0]) / 10_000, rel=0.05)
+
+
+@needs_samples
+def test_the_real_bigearthnet_bands_give_the_numbers_that_rasterio_gives():
+    for scene in scenes_of("bigearthnet", SAMPLES / "bigearthnet").values():
+        names = tuple(scene.bands)
+        scene = readers.inspect(scene, names)
+        got = readers.read_bands(scene, names, scene.grid)
+        at_10_m = 0
+        for channel, name in enumerate(names):
+            with rasterio.open(scene.bands[name].path) as dataset:
+                by_hand = dataset.read(1)
+            if by_hand.shape == (120, 120):
+                at_10_m += 1
+                expected = by_hand if scene.sensor == "s1" else by_hand / 10_000
+                assert got[..., channel] == pytest.approx(expected, abs=1e-6)
+        assert at_10_m == (2 if scene.sensor == "s1" else 4)

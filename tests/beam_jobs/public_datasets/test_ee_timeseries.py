@@ -7,30 +7,25 @@ import pytest
 import rasterio
 from make_datasets import (
     SAMPLES,
+    built_patches,
     ee_band_names,
     make_ee_timeseries,
     ramp_db,
     ramp_l1c,
-    read_split,
     scenes_of,
-    write_catalog,
+    small_config,
 )
 from make_rasters import write_geotiff
 
-from beam_jobs import config as c
 from beam_jobs import pairing, patches, readers
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.contracts.records import PairedPatch
 from beam_jobs.errors import DataError
-from beam_jobs.public_datasets import ee_timeseries
+from beam_jobs.public_datasets import ee_timeseries, layouts
 
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
-CONFIG = c.BuildConfig(
-    patch=c.PatchConfig(size_px=16, s2_bands=S2_L1C_BANDS, s2_processing_level="L1C"),
-    quality=c.QualityConfig(max_cloud_fraction=1.0),
-    split=c.SplitConfig(block_size_km=0.4, eval_fraction=0.3, test_fraction=0.3),
-)
+CONFIG = small_config(block_size_km=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +64,7 @@ def test_pixels_are_those_of_the_step(folder):
 
 
 def test_a_build_pairs_the_sensors_of_each_step(folder, tmp_path):
-    version = build_pairs(CONFIG, [write_catalog("ee_timeseries", folder, tmp_path / "items.ndjson")], tmp_path)
-    found = [patch for split in ("train", "eval", "test") for patch in read_split(version, split)]
+    _, found = built_patches(build_pairs, CONFIG, "ee_timeseries", folder, tmp_path)
     assert {patch.s1_scene_id for patch in found} == {
         name for name in scenes_of("ee_timeseries", folder) if "_s1_" in name
     }
@@ -99,7 +93,7 @@ def test_a_file_without_dates_is_named(tmp_path, name, message):
 
 def test_a_file_that_does_not_name_its_bands_is_refused(tmp_path):
     write_geotiff(tmp_path / "togo_2020-03-01.tif", ramp_db(16))
-    with pytest.raises(DataError, match=r"no band is named like VV, B2, VV_1 or B2_1"):
+    with pytest.raises(DataError, match=r"togo_2020-03-01\.tif: no band is named like VV, B2, VV_1"):
         list(ee_timeseries.read(tmp_path))
 
 
@@ -113,6 +107,63 @@ def test_one_date_in_the_name_starts_months(tmp_path):
 def test_without_cirrus_band_a_series_is_surface_reflectance(tmp_path):
     path = write_geotiff(tmp_path / "x_2020-03-01.tif", ramp_db(16), descriptions=("B2", "B2_1"))
     assert [scene.processing_level for scene in scenes_of("ee_timeseries", path.parent).values()] == ["L2A", "L2A"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("VV", "VH_1"), {0: {"s1": {"VV": "VV"}}, 1: {"s1": {"VH": "VH_1"}}}),
+        (
+            ("0_VV", "1_VV", "12_B8A"),
+            {0: {"s1": {"VV": "0_VV"}}, 1: {"s1": {"VV": "1_VV"}}, 12: {"s2": {"B8A": "12_B8A"}}},
+        ),
+        (("20230105T101401_20230105T101356_T31UFS_B2",), "20230105T101401_20230105T101356_T31UFS"),
+        (("3_20230105T101401_20230105T101356_T31UFS_B12",), "3_20230105T101401_20230105T101356_T31UFS"),
+        (("20230105_B2",), "20230105"),
+        (("2023_01_05_B2",), "2023_01_05"),
+        (("angle", "mean_VV", "B99", "VV_1_2", "1_B2_3", "temperature_2m"), {}),
+    ],
+)
+def test_steps_are_told_by_suffix_number_or_image_name(names, expected):
+    steps = ee_timeseries.band_steps(names)
+    assert (next(iter(steps)) if isinstance(expected, str) else steps) == expected
+
+
+S1_IMAGE = "S1A_IW_GRDH_1SDV_20230103T171525_20230103T171550_046616_0596C5_2F48"
+S2_IMAGE = "20230105T101401_20230105T101356_T31UFS"
+
+
+def test_a_stack_of_images_has_the_images_own_times(tmp_path):
+    names = [f"{S1_IMAGE}_{name}" for name in ("VV", "VH")] + [f"{S2_IMAGE}_{name}" for name in S2_L1C_BANDS]
+    pixels = np.concatenate([ramp_db(32, 1), ramp_l1c(32, 1)])
+    write_geotiff(tmp_path / "stack.tif", pixels, descriptions=names)
+    assert layouts.detect(tmp_path) == "ee_timeseries"
+    found = scenes_of("ee_timeseries", tmp_path)
+    s1, s2 = found[f"stack_s1_{S1_IMAGE}"], found[f"stack_s2_{S2_IMAGE}"]
+    assert s1.acquired_at == int(datetime(2023, 1, 3, 17, 15, 25, tzinfo=timezone.utc).timestamp())
+    assert s2.acquired_at == int(datetime(2023, 1, 5, 10, 14, 1, tzinfo=timezone.utc).timestamp())
+    s2 = readers.inspect(s2, S2_L1C_BANDS)
+    got = readers.read_bands(s2, S2_L1C_BANDS, s2.grid)
+    assert got == pytest.approx(ramp_l1c(32, 1).transpose(1, 2, 0) / 10_000, abs=1e-6)
+    for item in ee_timeseries.read(tmp_path):
+        assert "terrapair:time_is_nominal" not in item.properties
+
+
+def test_files_of_one_band_each_are_one_image(tmp_path):
+    for names, planes in ((("VV", "VH"), ramp_db(32, 2)), (S2_L1C_BANDS, ramp_l1c(32, 2))):
+        for name, plane in zip(names, planes, strict=True):
+            write_geotiff(tmp_path / f"togo_2020-01-01.0_{name}.tif", plane[None])
+    found = scenes_of("ee_timeseries", tmp_path)
+    assert set(found) == {"togo_2020-01-01_s1_00", "togo_2020-01-01_s2_00"}
+    scene = readers.inspect(found["togo_2020-01-01_s1_00"], ("VH", "VV"))
+    got = readers.read_bands(scene, ("VH", "VV"), scene.grid)
+    assert got == pytest.approx(ramp_db(32, 2)[::-1].transpose(1, 2, 0), abs=1e-5)
+
+
+def test_a_prefix_that_is_no_day_is_named(tmp_path):
+    write_geotiff(tmp_path / "a.tif", ramp_db(16), descriptions=("20231399_VV", "20231399_VH"))
+    with pytest.raises(DataError, match=r"a\.tif: the band prefix '20231399' holds no time"):
+        list(ee_timeseries.read(tmp_path))
 
 
 @needs_samples

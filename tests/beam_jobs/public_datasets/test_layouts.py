@@ -11,6 +11,7 @@ from make_datasets import (
     make_ssl4eo,
     make_terramesh,
 )
+from make_exports import make_ee_tfrecord, make_ssl4eo_v11, make_terramesh_shards
 from make_rasters import write_geotiff
 
 from beam_jobs.config import CatalogConfig
@@ -23,7 +24,10 @@ MAKERS = {
     "sen12ms": make_sen12ms,
     "dfc2020": make_dfc2020,
     "ssl4eo": make_ssl4eo,
+    "ssl4eo_v11": make_ssl4eo_v11,
+    "terramesh_shards": make_terramesh_shards,
     "ee_timeseries": make_ee_timeseries,
+    "ee_tfrecord": make_ee_tfrecord,
 }
 
 
@@ -45,3 +49,16 @@ def test_folders_of_something_else_have_no_layout(tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "a.tif").write_text("not a raster")
     assert layouts.detect(tmp_path / "two") is None
+
+
+def test_only_the_layout_that_has_split_lists_takes_them():
+    with pytest.raises(ValueError, match="split_lists go with layout 'sen12ms' only, got layout 'ssl4eo'"):
+        CatalogConfig(layout="ssl4eo", path="x", split_lists=("a.txt",))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_items_tell_source_and_licence(tmp_path, name):
+    found = list(layouts.READERS[name](MAKERS[name](tmp_path)))
+    assert found
+    told = {(item.properties["terrapair:source"], item.properties["license"]) for item in found}
+    assert told == {layouts.SOURCES[name]}

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 from make_datasets import (
+    built_patches,
     land_cover,
     make_dfc2020,
     make_sen12ms,
     ramp_db,
     ramp_l1c,
-    read_split,
     scenes_of,
-    write_catalog,
+    small_config,
 )
 
-from beam_jobs import config as c
 from beam_jobs import readers
 from beam_jobs.build_labels import build_labels
+from beam_jobs.config import LabelConfig
 from beam_jobs.contracts import labels, manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.public_datasets import sen12ms
@@ -62,17 +62,7 @@ def test_pixels_and_the_first_label_band_are_those_of_the_files(folder):
     assert np.array_equal(got == 255, np.isin(ids, [0, 11, 15]))
 
 
-CONFIG = c.BuildConfig(
-    patch=c.PatchConfig(size_px=16, s2_bands=S2_L1C_BANDS, s2_processing_level="L1C"),
-    quality=c.QualityConfig(max_cloud_fraction=1.0),
-    split=c.SplitConfig(block_size_km=0.3, eval_fraction=0.3, test_fraction=0.3),
-    label=c.LabelConfig(schema="igbp8", min_labeled_fraction=0.1),
-)
-
-
-def built_patches(name, folder, out):
-    version = build_labels(CONFIG, [write_catalog(name, folder, out / "items.ndjson")], out)
-    return version, [patch for split in ("train", "eval", "test") for patch in read_split(version, split)]
+CONFIG = small_config(label=LabelConfig(schema="igbp8", min_labeled_fraction=0.1))
 
 
 def check_pixels(patch, seed, ids, schema):
@@ -92,7 +82,7 @@ def check_pixels(patch, seed, ids, schema):
 
 
 def test_a_build_pairs_each_patch_with_its_own_partner_though_neighbours_overlap(folder, tmp_path):
-    version, patches = built_patches("sen12ms", folder, tmp_path)
+    version, patches = built_patches(build_labels, CONFIG, "sen12ms", folder, tmp_path)
     assert {patch.s1_scene_id for patch in patches} == {name for name in scenes_of("sen12ms", folder) if "_s1_" in name}
     for patch in patches:
         assert patch.s2_scene_id == patch.s1_scene_id.replace("_s1_", "_s2_")
@@ -112,7 +102,7 @@ def test_dfc2020_has_the_labels_of_its_dfc_files(dfc2020, tmp_path):
     assert len(found) == 2 * 4
     assert {scene.split for scene in found.values()} == {None}
     assert {scene.label.schema for scene in found.values()} == {"igbp10"}
-    _, patches = built_patches("dfc2020", dfc2020, tmp_path)
+    _, patches = built_patches(build_labels, CONFIG, "dfc2020", dfc2020, tmp_path)
     assert {patch.s1_scene_id for patch in patches} == {name for name in found if "_s1_" in name}
     for patch in patches:
         number = int(patch.s1_scene_id.rsplit("_p", 1)[1])

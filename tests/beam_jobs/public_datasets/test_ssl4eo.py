@@ -5,16 +5,15 @@ import pytest
 from make_datasets import (
     SSL4EO_S1,
     SSL4EO_S2,
+    built_patches,
     make_ssl4eo,
     ramp,
     ramp_db,
     ramp_l1c,
-    read_split,
     scenes_of,
-    write_catalog,
+    small_config,
 )
 
-from beam_jobs import config as c
 from beam_jobs import readers
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
@@ -51,13 +50,7 @@ def test_pixels_are_those_of_the_band_files_and_fill_is_no_data(folder):
 
 @pytest.mark.parametrize(("level", "product"), [("L1C", "s2c"), ("L2A", "s2a")])
 def test_a_build_pairs_the_sensors_of_each_location(folder, tmp_path, level, product):
-    config = c.BuildConfig(
-        patch=c.PatchConfig(size_px=16, s2_processing_level=level),
-        quality=c.QualityConfig(max_cloud_fraction=1.0),
-        split=c.SplitConfig(block_size_km=0.3, eval_fraction=0.3, test_fraction=0.3),
-    )
-    version = build_pairs(config, [write_catalog("ssl4eo", folder, tmp_path / "items.ndjson")], tmp_path)
-    found = [patch for split in ("train", "eval", "test") for patch in read_split(version, split)]
+    _, found = built_patches(build_pairs, small_config(level), "ssl4eo", folder, tmp_path)
     locations = set()
     for patch in found:
         assert patch.s2_scene_id.startswith(product)

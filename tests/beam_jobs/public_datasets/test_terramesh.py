@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import rasterio
 from make_datasets import SAMPLES, make_terramesh, scenes_of
 from make_rasters import UTM, backscatter, digital_numbers, write_geotiff
 
@@ -92,7 +93,7 @@ def test_an_unreadable_raster_is_one_bad_scene(tmp_path):
     path.write_bytes(b"no raster")
     found = refused(tmp_path)
     assert set(found) == {"S2L2A_7U_8R_2_2"}
-    assert found["S2L2A_7U_8R_2_2"].startswith(f"{path}: cannot open the raster")
+    assert found["S2L2A_7U_8R_2_2"].startswith(f"{path}: cannot read the raster")
 
 
 def test_items_say_where_the_raster_is(tmp_path):
@@ -121,6 +122,21 @@ def test_the_real_terramind_files_carry_the_offset_in_three_of_five():
             assert np.median(pixels[..., S2_L1C_BANDS.index("B10")]) < 0.02, name
         if scene.sensor == "s1":
             assert -30 < np.median(pixels) < 0, name
+
+
+@needs_samples
+def test_the_real_terramind_files_give_the_numbers_that_rasterio_gives():
+    for scene in scenes_of("terramesh", SAMPLES / "terramind").values():
+        names = tuple(scene.bands)
+        scene = readers.inspect(scene, names)
+        with rasterio.open(scene.bands[names[0]].path) as dataset:
+            by_hand = dataset.read().transpose(1, 2, 0).astype(np.float64)
+        got = readers.read_bands(scene, names, scene.grid)
+        if scene.sensor == "s1":
+            assert np.array_equal(got, by_hand.astype(np.float32))
+        else:
+            # What is as dark as the offset, or darker, stays a measurement: the smallest one.
+            assert got == pytest.approx(np.maximum(by_hand - scene.dn_offset, 1) / 10_000, abs=1e-6)
 
 
 @needs_samples

@@ -1,0 +1,89 @@
+"""Mixer files: what Earth Engine writes beside the TFRecords of an image, to say where their patches lie.
+
+Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files it belongs to. `ee_tfrecord.py` reads the pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rasterio import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from beam_jobs.errors import DataError
+
+MIXER_SUFFIX = "mixer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixer:
+    """What a mixer file says: where the patches lie. Patch sizes are those without the kernel's margin."""
+
+    crs: CRS
+    transform: Affine
+    patch_height: int
+    patch_width: int
+    patches_per_row: int
+    num_patches: int
+
+
+def read_mixer(path: Path) -> Mixer:
+    """The mixer in a file.
+
+    Raises:
+        DataError: it is missing, no JSON, or lacks what a mixer says.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        width, height = values["patchDimensions"]
+        mixer = Mixer(
+            crs=CRS.from_string(values["projection"]["crs"]),
+            transform=Affine(*values["projection"]["affine"]["doubleMatrix"]),
+            patch_height=int(height),
+            patch_width=int(width),
+            patches_per_row=int(values["patchesPerRow"]),
+            num_patches=int(values["totalPatches"]),
+        )
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: the mixer file is missing; without it the patches have no place", "missing_file"
+        ) from error
+    except (ValueError, KeyError, TypeError, CRSError) as error:
+        detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}: not a mixer file of Earth Engine: {detail}", "bad_mixer") from error
+    sizes = (mixer.patch_height, mixer.patch_width, mixer.patches_per_row, mixer.num_patches)
+    if min(sizes) < 1 or mixer.num_patches % mixer.patches_per_row:
+        raise DataError(
+            f"{path}: needs sizes above 0 and whole rows of patches, got {mixer.num_patches} patches, "
+            f"{mixer.patches_per_row} a row, of {mixer.patch_width} x {mixer.patch_height} px",
+            "bad_mixer",
+        )
+    return mixer
+
+
+def record_paths(mixer_path: Path) -> list[Path]:
+    """The TFRecord files of a mixer in order: `<name>-00000.tfrecord.gz`, ..., or `<name>.tfrecord.gz` alone.
+
+    Raises:
+        DataError: a number is missing between them or comes twice.
+    """
+    pattern = re.compile(re.escape(stem(mixer_path)) + r"(?:-?(\d{5}))?\.tfrecord(?:\.gz)?")
+    matches = [(pattern.fullmatch(path.name), path) for path in mixer_path.parent.glob("*.tfrecord*")]
+    numbered = sorted((int(match[1] or 0), path) for match, path in matches if match)
+    numbers = [number for number, _ in numbered]
+    if numbers != list(range(len(numbers))):
+        raise DataError(
+            f"{mixer_path}: the TFRecord files beside it must be numbered from 0 without gaps, got {numbers}",
+            "missing_file",
+        )
+    return [path for _, path in numbered]
+
+
+def stem(mixer_path: Path) -> str:
+    """What the names of an export's files begin with."""
+    return mixer_path.name[: -len(MIXER_SUFFIX)].removesuffix("-")

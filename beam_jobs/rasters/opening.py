@@ -1,0 +1,70 @@
+"""Opening: a path as a catalog writes it -> the Raster behind it; what cannot be read becomes a one-line DataError.
+
+Called by `readers.py` and by the layouts of public data sets.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from beam_jobs.errors import DataError
+from beam_jobs.rasters import ee_tfrecord, zarr_store
+from beam_jobs.rasters.mixer import MIXER_SUFFIX
+from beam_jobs.rasters.raster import Raster
+
+_MEMBER = "#"
+_HOLDERS = (MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
+"""How files end that hold many rasters."""
+
+
+def split_member(path: str) -> tuple[str, str]:
+    """(file, which raster in it) of a path.
+
+    `<file>#<member>` names one raster of a file that holds many; each format says what its members are. In any other path
+    the sign is part of the file's name.
+    """
+    file, sign, member = path.rpartition(_MEMBER)
+    return (file, member) if sign and file.endswith(_HOLDERS) else (path, "")
+
+
+@contextmanager
+def open_raster(path: str) -> Iterator[Raster]:
+    """The open raster; whatever goes wrong inside becomes a DataError that names it.
+
+    Args:
+        path: of a GeoTIFF (or what else GDAL reads), of an Earth Engine `...mixer.json` or TFRecord, or of a zarr store, zipped
+            or in a tar; with `#<member>` where the file holds many rasters.
+
+    Raises:
+        DataError: missing, cut short, or not what its name says.
+    """
+    file, member = split_member(path)
+    try:
+        with _opened(path, file, member) as raster:
+            yield raster
+    except RasterioError as error:
+        reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
+        # GDAL's reason is in the cause; rasterio's own text only says that reading failed.
+        detail = str(error.__cause__ or error).split("\n")[0]
+        raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: cannot read the raster: no such file {error.filename}", "missing_file") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        detail = (str(error) or type(error).__name__).split("\n")[0]
+        raise DataError(f"{path}: cannot read the raster: {detail}", "unreadable_raster") from error
+
+
+def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
+    if file.endswith(MIXER_SUFFIX):
+        return nullcontext(ee_tfrecord.open_export(path, file, member))
+    if file.endswith(ee_tfrecord.RECORD_SUFFIXES):
+        return nullcontext(ee_tfrecord.open_record(path, file, member))
+    if file.endswith(zarr_store.SUFFIXES):
+        return nullcontext(zarr_store.open_array(path, file, member))
+    return rasterio.open(path)

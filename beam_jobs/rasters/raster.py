@@ -1,0 +1,127 @@
+"""Raster: what the readers ask of any file that holds pixels.
+
+A GeoTIFF that rasterio opened answers as it is; formats that GDAL does not read derive from GridRaster. `opening.py` chooses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rasterio import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+Pixels = npt.NDArray[Any]
+
+
+class Raster(Protocol):
+    """The part of `rasterio.DatasetReader` that is used.
+
+    Attributes:
+        name: what messages call it: the path it was opened by.
+        crs: None when the pixels have no place on Earth.
+        transform: affine, pixel corner (column, row) -> CRS.
+        height: rows.
+        width: columns.
+        descriptions: names of the bands in the file, in the order of their 1-based indexes; None where unnamed.
+        nodata: stored value that means no data, if the file declares one.
+        bounds: xmin, ymin, xmax, ymax in the CRS.
+    """
+
+    name: str
+    crs: CRS | None
+    transform: Affine
+    height: int
+    width: int
+    descriptions: tuple[str | None, ...]
+    nodata: float | None
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Outer bounds in the CRS."""
+
+    def read(
+        self, indexes: list[int], window: Window | None = None, out_shape: tuple[int, int, int] | None = None
+    ) -> Pixels:
+        """Stored pixels [C, h, w] of a window, or of the whole raster thinned out to `out_shape`."""
+
+    def window_transform(self, window: Window) -> Affine:
+        """The affine transform of a window."""
+
+    def tags(self) -> dict[str, str]:
+        """Texts that the file carries, by name."""
+
+
+class GridRaster(ABC):
+    """A Raster out of blocks of pixels; a format adds how a window is read.
+
+    Attributes:
+        name: as in Raster, like all that follow but
+        block_shape: height and width of what the format decodes at once: a thinned-out read holds one block at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        crs: CRS | None,
+        transform: Affine,
+        shape: tuple[int, int],
+        descriptions: tuple[str | None, ...],
+        nodata: float | None,
+        block_shape: tuple[int, int],
+    ) -> None:
+        self.name, self.crs, self.transform = name, crs, transform
+        self.height, self.width = shape
+        self.descriptions, self.nodata = descriptions, nodata
+        self.block_shape = block_shape
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Outer bounds in the CRS: xmin, ymin, xmax, ymax."""
+        corners = [self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def window_transform(self, window: Window) -> Affine:
+        """The affine transform of a window."""
+        return self.transform * Affine.translation(window.col_off, window.row_off)
+
+    def tags(self) -> dict[str, str]:
+        """No texts: no layout needs those of such a file."""
+        return {}
+
+    def read(
+        self, indexes: list[int], window: Window | None = None, out_shape: tuple[int, int, int] | None = None
+    ) -> Pixels:
+        """Stored pixels [C, h, w] of `window` (default: all), or of all thinned out to `out_shape` by nearest neighbour."""
+        if out_shape is not None:
+            return self._thinned(indexes, *out_shape[1:])
+        if window is None:
+            return self._read(indexes, 0, 0, self.height, self.width)
+        return self._read(indexes, int(window.row_off), int(window.col_off), int(window.height), int(window.width))
+
+    @abstractmethod
+    def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
+        """Stored pixels [C, height, width] from pixel (row, col) on; the window lies within the raster."""
+
+    def _thinned(self, indexes: list[int], height: int, width: int) -> Pixels:
+        rows = ((np.arange(height) + 0.5) * self.height / height).astype(int)
+        cols = ((np.arange(width) + 0.5) * self.width / width).astype(int)
+        block_height, block_width = self.block_shape
+        result: Pixels | None = None
+        for row in range(0, self.height, block_height):
+            in_rows = np.flatnonzero((rows >= row) & (rows < row + block_height))
+            for col in range(0, self.width, block_width):
+                in_cols = np.flatnonzero((cols >= col) & (cols < col + block_width))
+                if not in_rows.size or not in_cols.size:
+                    continue
+                size = min(block_height, self.height - row), min(block_width, self.width - col)
+                block = self._read(indexes, row, col, *size)
+                if result is None:
+                    result = np.zeros((len(indexes), height, width), block.dtype)
+                result[:, in_rows[:, None], in_cols] = block[:, rows[in_rows, None] - row, cols[in_cols] - col]
+        return np.zeros((len(indexes), height, width)) if result is None else result

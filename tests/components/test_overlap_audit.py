@@ -1,0 +1,78 @@
+"""The audit as components: over the versions that ExampleGen took, silent on disjoint places, loud in the gate."""
+
+import make_shards
+import pytest
+from tfx import v1 as tfx
+
+from beam_jobs.errors import DataError
+from components import overlap_audit
+
+
+def examples_of(span, version):
+    artifact = tfx.types.standard_artifacts.Examples()
+    artifact.uri = "examples-uri"
+    artifact.set_string_custom_property("span", str(span))
+    artifact.set_int_custom_property("version", version)
+    return artifact
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    """Roots of pairs and of labels: version 1 of the labels lies on the ground of the pairs, version 2 far from it."""
+    root = tmp_path_factory.mktemp("data")
+    make_shards.make_version(root / "pairs", num_patches=6, size_px=16, span=4)
+    for version, north in ((1, 0.0), (2, 3.0)):
+        make_shards.make_version(
+            root / "flood",
+            kind="labels",
+            label_schema="water",
+            num_patches=6,
+            size_px=16,
+            version=version,
+            seed=version,
+            north=north,
+        )
+    return root
+
+
+def run_audit(roots, version, folder, buffer_m=0.0):
+    report = overlap_audit.OverlapReport()
+    report.uri = str(folder)
+    overlap_audit.OverlapAudit.test_call(
+        pairs=examples_of(4, 1),
+        labels=examples_of(1, version),
+        report=report,
+        pairs_root=str(roots / "pairs"),
+        labels_root=str(roots / "flood"),
+        buffer_m=buffer_m,
+        code="x",
+    )
+    return report
+
+
+def test_disjoint_places_pass_and_the_report_tells_what_was_compared(roots, tmp_path):
+    report = run_audit(roots, 2, tmp_path)
+    found = overlap_audit.read_report(report.uri)
+    assert (found.num_pair_patches, found.num_label_patches, found.num_overlaps) == (6, 4, 0)
+    assert found.pairs == (f"{roots}/pairs/span-4/version-1",)
+    assert found.labels == (f"{roots}/flood/span-1/version-2",)
+    assert found.verdict == "6 unlabeled train patches, 4 labelled eval and test patches: no overlap"
+    overlap_audit.OverlapGate.test_call(report=report)
+
+
+def test_an_overlap_is_reported_whole_and_fails_in_the_gate(roots, tmp_path):
+    report = run_audit(roots, 1, tmp_path)
+    found = overlap_audit.read_report(report.uri)
+    # Patches of one index lie on one place in every split of `make_shards`: two of eval and test each.
+    assert found.num_leaking_pair_patches == 2
+    assert found.num_footprint_overlaps == len(found.overlaps) == 4
+    with pytest.raises(DataError, match=r"2 of 6 unlabeled train patches overlap labelled eval and test") as caught:
+        overlap_audit.OverlapGate.test_call(report=report)
+    assert str(tmp_path / "overlaps.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_buffer_reaches_the_audit(roots, tmp_path):
+    found = overlap_audit.read_report(run_audit(roots, 2, tmp_path, buffer_m=400_000.0).uri)
+    assert found.buffer_m == 400_000.0
+    assert found.num_footprint_overlaps == 6 * 4
