@@ -1,5 +1,4 @@
 import math
-from typing import get_args
 
 import keras
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models import export, pretrain
-from models.config import EncoderConfig, ObjectiveName, PretrainConfig
+from models.config import EncoderConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import build_dual_encoder
 from models.encoders import build_encoder
@@ -65,13 +64,15 @@ def run(pairs, tmp_path, **changes):
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("objective", [name for name in get_args(ObjectiveName) if name != "none"])
-def test_every_objective_trains_and_publishes(pairs, tmp_path, objective):
-    options = {} if objective == "decur" else {"min_negative_km": 1000.0, "false_negative_weight": 0.5}
-    metrics, told = run(pairs, tmp_path, objective=objective, micro_batch_size=4, logits_chunk_size=2, **options)
+# One with views of its own, one with heads of its own, one with changed pairs; the steps of all are in the parity test.
+@pytest.mark.parametrize("objective", ["simclr_s1", "dense", "shuffled"])
+def test_objective_trains_in_parts_and_publishes(pairs, tmp_path, objective):
+    metrics, told = run(
+        pairs, tmp_path, objective=objective, micro_batch_size=4, logits_chunk_size=2, min_negative_km=1000.0
+    )
     assert math.isfinite(told["loss"])
     assert math.isfinite(metrics["eval_loss"])
-    assert ("near_negative_fraction" in told) == (objective != "decur")
+    assert 0.0 <= told["near_negative_fraction"] <= 1.0
     assert export.load_encoders(str(tmp_path / "model"))["s1"].norm == "batch"
     # A sensor that is not looked at stays as it began.
     if objective == "simclr_s1":
