@@ -7,22 +7,53 @@ published recipe it was taken from; none of them is "as in the paper".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
 
 Backbone = Literal["small", "resnet18", "resnet50"]
+Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16"]
-
+ObjectiveName = Literal[
+    "multimodal",
+    "multimodal_2n",
+    "multimodal_intra",
+    "simclr_s1",
+    "simclr_s2",
+    "sigmoid",
+    "decur",
+    "dense",
+    "shuffled",
+    "none",
+]
 
 _STRIDES: dict[Backbone, int] = {"small": 16, "resnet18": 32, "resnet50": 32}
+
+LEARNED_TEMPERATURES = (0.01, 10.0)
+"""Bounds of a learned temperature. Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are scaled by
+no more than 100, for stability); the upper bound only keeps it finite."""
+
+MAX_NEGATIVE_KM = 20_000.0
+"""About half the way around the Earth: no two places are further apart."""
 
 
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be within 0 and 1, got {value}")
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    known = get_args(choices)
+    if value not in known:
+        raise ValueError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +64,19 @@ class EncoderConfig:
         backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin: IaI-SimCLR) or "small", a
             three-stage residual net for CPU runs (origin: this project's own trials).
         embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al. 2022 and IaI-SimCLR.
+        norm: "batch" (over the batch of all replicas) or "group" (32 groups within each patch; Wu and He 2018, arXiv
+            1803.08494). Batch normalization lets pairs leak into each other: a patch's features depend on what else is in
+            its batch, which a contrastive loss can exploit (He et al. 2020, MoCo, arXiv 1911.05722, section 3.3), and
+            cached gradients are then those of statistics per micro-batch. Default "batch"; origin: the published ResNets.
     """
 
     backbone: Backbone
     embedding_dim: int = 128
+    norm: Norm = "batch"
 
     def __post_init__(self) -> None:
-        if self.backbone not in ("small", "resnet18", "resnet50"):
-            raise ValueError(f"backbone must be small, resnet18 or resnet50, got {self.backbone!r}")
+        _check_choice("backbone", self.backbone, Backbone)
+        _check_choice("norm", self.norm, Norm)
         _check_positive("embedding_dim", self.embedding_dim)
 
     @property
@@ -82,10 +118,26 @@ class PretrainConfig:
     Attributes:
         encoder: architecture of both encoders.
         num_steps: updates of the weights.
-        temperature: of the contrastive loss. Default 0.1; origin: SimCLR's best for large batches, within the
-            0.07-0.5 of the sibling recipes.
+        objective: what is learned; each class of `models/objectives` names its source. "multimodal": the paper's;
+            "multimodal_2n", "multimodal_intra": with negatives, or SimCLR, within a sensor; "simclr_s1", "simclr_s2": the
+            paper's baseline; "sigmoid"; "decur"; "dense": also per location. Controls: "shuffled" breaks all pairs, "none"
+            publishes the encoders as they began.
+        temperature: of the contrastive loss, or its first value. Default 0.1; origin: SimCLR's best for large batches,
+            within the 0.07-0.5 of the sibling recipes.
+        learn_temperature: whether it moves. Default None: as the objective's source does (only "sigmoid" learns it).
+        min_negative_km: negatives nearer than this on the ground are false ones. 0 = none are.
+        false_negative_weight: what these count, 0 (masked) to 1.
+        intra_weight: of the SimCLR terms of "multimodal_intra". Default 1; origin: IaI-SimCLR.
+        dense_weight: share of the local term of "dense", 0-1. Default 0.5; origin: DenseCL.
+        decur_common_dim: dimensions of the embedding that both sensors share under "decur". Default None: 7/8 of them;
+            origin: DeCUR (448 of 512).
         global_batch_size: pairs per step over all replicas; each pair's negatives are all others. Default 256;
             origin: DeCUR.
+        micro_batch_size: pairs that go through the encoders of a replica at a time, by cached gradients (Gao et al. 2021,
+            arXiv 2101.06983), at the price of a second forward pass; the negatives stay those of the global batch. None =
+            all at once.
+        logits_chunk_size: pairs of a replica whose logits against the global batch are held at a time; same numbers,
+            less memory. None = all.
         optimizer: rate, decay, warm-up.
         augment: flip and turn both images of a pair alike. Default True; origin: this project (Scheibenreif et al.
             2022 use none).
@@ -99,8 +151,17 @@ class PretrainConfig:
 
     encoder: EncoderConfig
     num_steps: int
+    objective: ObjectiveName = "multimodal"
     temperature: float = 0.1
+    learn_temperature: bool | None = None
+    min_negative_km: float = 0.0
+    false_negative_weight: float = 0.0
+    intra_weight: float = 1.0
+    dense_weight: float = 0.5
+    decur_common_dim: int | None = None
     global_batch_size: int = 256
+    micro_batch_size: int | None = None
+    logits_chunk_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: bool = True
     use_weights: bool = True
@@ -110,15 +171,51 @@ class PretrainConfig:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        _check_choice("objective", self.objective, ObjectiveName)
         _check_positive("num_steps", self.num_steps)
         _check_positive("temperature", self.temperature)
         _check_positive("num_eval_batches", self.num_eval_batches)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+        _check_positive("intra_weight", self.intra_weight)
+        _check_share("false_negative_weight", self.false_negative_weight)
+        _check_share("dense_weight", self.dense_weight)
         # One pair alone has no negatives: its loss is 0 whatever the weights.
         if self.global_batch_size < 2:
             raise ValueError(
                 f"global_batch_size must be at least 2 for negatives to exist, got {self.global_batch_size}"
             )
+        self._check_negatives()
+        self._check_parts()
+
+    def _check_negatives(self) -> None:
+        if not 0.0 <= self.min_negative_km <= MAX_NEGATIVE_KM:
+            raise ValueError(f"min_negative_km must be within 0 and {MAX_NEGATIVE_KM:.0f}, got {self.min_negative_km}")
+        if self.min_negative_km and self.objective == "decur":
+            raise ValueError(
+                f"min_negative_km must be 0 under decur, which has no negatives, got {self.min_negative_km}"
+            )
+        low, high = LEARNED_TEMPERATURES
+        if (self.learn_temperature or self.objective == "sigmoid") and not low <= self.temperature <= high:
+            raise ValueError(f"temperature must be within {low} and {high} to be learned, got {self.temperature}")
+        if self.learn_temperature and self.objective == "decur":
+            raise ValueError("learn_temperature must be left out under decur, which has no temperature, got True")
+
+    def _check_parts(self) -> None:
+        """Sizes that must fit into others; what the replicas' number decides is checked when it is known."""
+        for name in ("micro_batch_size", "logits_chunk_size"):
+            value = getattr(self, name)
+            if value is not None and (value < 1 or self.global_batch_size % value):
+                raise ValueError(f"{name} must divide global_batch_size {self.global_batch_size}, got {value}")
+        if not 1 <= self.num_common_dims <= self.encoder.embedding_dim:
+            raise ValueError(
+                f"decur_common_dim must be within 1 and embedding_dim {self.encoder.embedding_dim}, "
+                f"got {self.decur_common_dim}"
+            )
+
+    @property
+    def num_common_dims(self) -> int:
+        """Dimensions that "decur" shares between the sensors."""
+        return math.ceil(0.875 * self.encoder.embedding_dim) if self.decur_common_dim is None else self.decur_common_dim
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models.config import Backbone, EncoderConfig, Precision
+from models.config import Backbone, EncoderConfig, Norm, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 
 if not keras_3():
@@ -25,6 +25,9 @@ if not keras_3():
 BATCH_NORM_MOMENTUM = 0.9
 """Keras' 0.99 has not forgotten the start after the few hundred steps of a fine-tuning. Source: torchvision's ResNets
 (PyTorch's default 0.1 is 1 - 0.9)."""
+
+NUM_NORM_GROUPS = 32
+"""Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""
 
 # Filters, blocks and strides of the stages behind the stem (64 filters, stride 4).
 # Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in each of three thin stages.
@@ -58,6 +61,7 @@ class SensorEncoder(keras.Model):
         sensor: "s1" or "s2".
         bands: channels, in order.
         backbone: name of the architecture.
+        norm: "batch" (synchronized over replicas) or "group".
         precision: dtype policy of the ResNet.
         stride: pixels per cell of `features`.
         levels: names of the pyramid's levels, finest first.
@@ -71,6 +75,7 @@ class SensorEncoder(keras.Model):
         mean: Sequence[float],
         std: Sequence[float],
         backbone: Backbone,
+        norm: Norm = "batch",
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
@@ -85,7 +90,7 @@ class SensorEncoder(keras.Model):
         pixels = keras.Input((None, None, len(bands)), name=sensor, dtype="float32")
         normalized, valid_mask = PixelNormalization(mean, std, name="normalization")(pixels)
         with dtype_policy(precision):
-            pyramid = _build_pyramid(backbone, len(bands))
+            pyramid = _build_pyramid(backbone, len(bands), norm)
             levels: dict[str, Any] = pyramid(normalized)
         deepest = list(levels)[-1]
         features = keras.layers.Activation("linear", dtype="float32", name="features")(levels[deepest])
@@ -102,7 +107,8 @@ class SensorEncoder(keras.Model):
         kwargs.setdefault("name", f"{sensor}_encoder")
         # Outside of the policy: the model itself must take float32 pixels, and its ResNet casts them on entry.
         super().__init__(inputs=pixels, outputs=outputs, **kwargs)
-        self.sensor, self.bands, self.backbone, self.precision = sensor, tuple(bands), backbone, precision
+        self.sensor, self.bands, self.backbone = sensor, tuple(bands), backbone
+        self.norm, self.precision = norm, precision
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.stride, self.levels = stride, tuple(levels)
 
@@ -115,6 +121,7 @@ class SensorEncoder(keras.Model):
             "mean": self.mean,
             "std": self.std,
             "backbone": self.backbone,
+            "norm": self.norm,
             "precision": self.precision,
             "name": self.name,
             "trainable": self.trainable,
@@ -142,6 +149,7 @@ def build_encoder(
         mean=[entry.mean for entry in statistics],
         std=[entry.std for entry in statistics],
         backbone=config.backbone,
+        norm=config.norm,
         precision=precision,
     )
 
@@ -163,7 +171,7 @@ def synchronize_batch_norm(model: keras.Model) -> None:
             child.momentum = BATCH_NORM_MOMENTUM
 
 
-def _build_pyramid(backbone: str, num_bands: int) -> keras.Model:
+def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
     stages = _STAGES[backbone]
     resnet = ResNetBackbone(
@@ -179,4 +187,20 @@ def _build_pyramid(backbone: str, num_bands: int) -> keras.Model:
     outputs = {"P1": resnet.get_layer("conv1_relu").output}
     for index in range(len(stages["filters"])):
         outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
-    return keras.Model(resnet.input, outputs, name="resnet")
+    pyramid = keras.Model(resnet.input, outputs, name="resnet")
+    if norm == "batch":
+        return pyramid
+    # keras-cv has no switch for it.
+    return keras.models.clone_model(pyramid, clone_function=_with_group_norm, call_function=_call_layer)
+
+
+def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A new layer like `layer`, a group normalization for a batch normalization."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return keras.layers.GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    """Calls a cloned layer as the one it stands for was called; group normalization knows neither masks nor training."""
+    return layer(*args) if isinstance(layer, keras.layers.GroupNormalization) else layer(*args, **kwargs)

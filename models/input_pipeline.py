@@ -7,7 +7,7 @@ in the published graph. No Python runs per record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -19,9 +19,16 @@ from models import augment as augment_lib
 NUM_PARALLEL_FILES = 8
 """Shards read at a time: enough to hide gzip behind training, few enough to keep buffers small."""
 
+BatchTransform = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]
+"""(batch, seed int64 [2]) -> batch; equal seeds give equal results."""
+
 
 def parse_examples(
-    serialized: tf.Tensor, num_bands: Mapping[Sensor, int], with_label: bool = False, with_weight: bool = False
+    serialized: tf.Tensor,
+    num_bands: Mapping[Sensor, int],
+    with_label: bool = False,
+    with_weight: bool = False,
+    with_location: bool = False,
 ) -> dict[str, tf.Tensor]:
     """Decodes a batch of tf.Examples of the shard contract; all patches of a batch must have one size.
 
@@ -30,12 +37,13 @@ def parse_examples(
         num_bands: channels per sensor to decode; other sensors are not even parsed.
         with_label: whether to decode `label` too.
         with_weight: whether to decode `weight` too.
+        with_location: whether to decode `lon` and `lat` too.
 
     Returns:
         float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `weight`
-        float32 [B], 0-1.
+        float32 [B], 0-1; `lon` and `lat` of the patch centres float32 [B], degrees.
     """
-    scalars = ["weight"] if with_weight else []
+    scalars = [*(["weight"] if with_weight else []), *(["lon", "lat"] if with_location else [])]
     names = ["height", "width", *num_bands, *(["label"] if with_label else []), *scalars]
     contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
     parsed = tf.io.parse_example(serialized, {name: contract[name] for name in names})
@@ -67,8 +75,12 @@ def train_dataset(
     augment: bool,
     seed: int,
     with_weight: bool = False,
+    with_location: bool = False,
+    transform: BatchTransform | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled batches of exactly `batch_size`; the same seed gives the same batches.
+
+    `transform` comes last, after augmentation.
 
     Raises:
         ValueError: no files, or fewer examples than one batch.
@@ -83,25 +95,38 @@ def train_dataset(
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(serialized, num_bands, with_label, with_weight)
-        return augment_lib.random_symmetry(batch, tf.stack([tf.constant(seed, tf.int64), step])) if augment else batch
+        batch = parse_examples(serialized, num_bands, with_label, with_weight, with_location)
+        batch_seed = tf.stack([tf.constant(seed, tf.int64), step])
+        batch = augment_lib.random_symmetry(batch, batch_seed) if augment else batch
+        return batch if transform is None else transform(batch, batch_seed)
 
     return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def eval_dataset(
-    files: Sequence[str], *, num_bands: Mapping[Sensor, int], with_label: bool, batch_size: int
+    files: Sequence[str],
+    *,
+    num_bands: Mapping[Sensor, int],
+    with_label: bool,
+    batch_size: int,
+    with_location: bool = False,
+    transform: BatchTransform | None = None,
 ) -> tf.data.Dataset:
     """One pass over all examples in file order, the last batch as small as it comes.
+
+    `transform` is seeded by the batch's number alone: every pass, of every run, sees the same.
 
     Raises:
         ValueError: no files, or no example in them.
     """
     _check_num_examples(files, 1)
     dataset = _read(tf.data.Dataset.from_tensor_slices(sorted(files)), len(files)).batch(batch_size)
-    return dataset.map(
-        lambda serialized: parse_examples(serialized, num_bands, with_label), num_parallel_calls=tf.data.AUTOTUNE
-    ).prefetch(tf.data.AUTOTUNE)
+
+    def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = parse_examples(serialized, num_bands, with_label, with_location=with_location)
+        return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
+
+    return dataset.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _read(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:

@@ -12,6 +12,9 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.labels import IGNORE
+from models.objectives import gathering
+from models.objectives.contrastive import cross_modal
+from models.objectives.global_batch import GlobalBatch
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -47,12 +50,9 @@ class NTXentLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """float32 [B], the loss of each patch of this replica."""
         s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
-        all_s1, all_s2, offset = _gather(s1, s2)  # [N, E], this replica's first row in them
-        partner = offset + tf.range(tf.shape(s1)[0])  # [B]
-        s1_to_s2 = tf.matmul(s1, all_s2, transpose_b=True) / self.temperature  # [B, N]
-        s2_to_s1 = tf.matmul(s2, all_s1, transpose_b=True) / self.temperature
-        cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
-        return 0.5 * (cross_entropy(partner, s1_to_s2) + cross_entropy(partner, s2_to_s1))
+        ones = tf.ones_like(s1[:, 0])
+        batch = GlobalBatch(ones, ones)
+        return cross_modal(s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None)
 
     def get_config(self) -> dict[str, Any]:
         """Temperature, name and reduction."""
@@ -81,10 +81,10 @@ class MaskedCrossentropy(keras.losses.Loss):
         # 255 is no class: an out-of-range id makes the loss NaN even where its weight is 0.
         pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counted, label, 0), y_pred)
         weight = tf.cast(counted, tf.float32)
-        num_pixels, num_replicas = _sum_over_replicas(tf.reduce_sum(weight))
+        num_pixels = gathering.sum_over_replicas(tf.reduce_sum(weight))
         batch_size = tf.cast(tf.shape(label)[0], tf.float32)
         # Undoes Keras' mean over the replica's batch and its division by the replicas.
-        scale = batch_size * num_replicas / tf.maximum(num_pixels, 1.0)
+        scale = batch_size * gathering.num_replicas() / tf.maximum(num_pixels, 1.0)
         return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
 
     def get_config(self) -> dict[str, Any]:
@@ -104,29 +104,11 @@ def global_weight(weight: Any, size: Any) -> tf.Tensor:
         are 1, so that the loss is then the unweighted one to the last bit, and 0 when nothing counts.
     """
     weight, size = tf.cast(weight, tf.float32), tf.cast(size, tf.float32)
-    total, _ = _sum_over_replicas(tf.reduce_sum(size))
-    weighted, _ = _sum_over_replicas(tf.reduce_sum(weight * size))
+    total = gathering.sum_over_replicas(tf.reduce_sum(size))
+    weighted = gathering.sum_over_replicas(tf.reduce_sum(weight * size))
     return weight * tf.math.divide_no_nan(total, weighted)
 
 
 def num_labelled_pixels(label: Any) -> tf.Tensor:
     """float32 [B]: how many pixels of label ids [B, H, W] are not 255."""
     return tf.reduce_sum(tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32), axis=[1, 2])
-
-
-def _gather(s1: tf.Tensor, s2: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Embeddings of all replicas, [N, E] each, and this replica's first row in them; gradients flow to every replica."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return s1, s2, tf.constant(0)
-    # Without gathering, negatives shrink to the per-replica batch and the loss looks better the more devices there are.
-    offset = tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(s1)[0]
-    return context.all_gather(s1, axis=0), context.all_gather(s2, axis=0), offset
-
-
-def _sum_over_replicas(value: tf.Tensor) -> tuple[tf.Tensor, float]:
-    """The sum of a scalar over replicas, and how many there are."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value, 1.0
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value), float(context.num_replicas_in_sync)

@@ -192,5 +192,7 @@ def _check_encoder(encoder: SensorEncoder, sensor: Sensor, config: SegmentConfig
         raise ValueError(
             f"{sensor}: encoder.backbone is {config.encoder.backbone!r}, the encoder's {encoder.backbone!r}"
         )
+    if encoder.norm != config.encoder.norm:
+        raise ValueError(f"{sensor}: encoder.norm is {config.encoder.norm!r}, the encoder's {encoder.norm!r}")
     if manifest.patch_size_px % encoder.stride:
         raise ValueError(f"patch size must be a multiple of the stride {encoder.stride}, got {manifest.patch_size_px}")

@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from models.config import OptimizerConfig
+from models.gradient_cache import CachedStep
+from models.steps import LossFunction, StepFunction, TwoStageLoss, make_step
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, all steps, {"loss": ...}) after each step."""
+"""Called with (steps done, all steps, {"loss": ..., and what else the loss reports}) after each step."""
 
 NUM_FINAL_STEPS = 10
 """The reported train loss is the mean over this many last steps: one step's loss says little."""
@@ -43,8 +44,8 @@ def get_strategy() -> tf.distribute.Strategy:
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> keras.optimizers.Optimizer:
     """AdamW on a cosine schedule that ends at 0, after a linear warm-up.
 
-    Biases and normalization scales do not decay. Source: Loshchilov and Hutter 2017, arXiv 1711.05101; Goyal et al. 2017,
-    arXiv 1706.02677, section 5.3 (no decay of normalization parameters).
+    Biases, normalization scales and temperatures do not decay. Source: Loshchilov and Hutter 2017, arXiv 1711.05101; Goyal
+    et al. 2017, arXiv 1706.02677, section 5.3 (no decay of normalization parameters).
     """
     num_warmup_steps = int(config.warmup_fraction * num_steps)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -55,7 +56,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> keras.optimizers.
         warmup_steps=num_warmup_steps,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_temperature"])
     return optimizer
 
 
@@ -63,7 +64,7 @@ def train(
     *,
     strategy: tf.distribute.Strategy,
     model: keras.Model,
-    compute_loss: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    compute_loss: LossFunction,
     optimizer: keras.optimizers.Optimizer,
     dataset: tf.data.Dataset,
     num_steps: int,
@@ -75,11 +76,12 @@ def train(
     Args:
         strategy: under whose scope model and optimizer were made.
         model: what is trained.
-        compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it: its sum over replicas is the loss.
+        compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it: its sum over replicas is the loss; or
+            `loss` among other such scalars, which are logged and told, too.
         optimizer: of the weights.
         dataset: endless batches of the global batch size.
         num_steps: number of updates.
-        log_dir: TensorBoard events (loss, learning rate) go to `log_dir`/train.
+        log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train.
         on_step: told of every step.
 
     Returns:
@@ -95,18 +97,19 @@ def train(
     last_losses: list[float] = []
     for step in range(1, num_steps + 1):
         learning_rate = float(tf.convert_to_tensor(optimizer.learning_rate))
-        loss = float(step_function(next(batches)))
+        scalars = {name: float(value) for name, value in step_function(next(batches)).items()}
+        loss = scalars["loss"]
         # Before anything is logged or saved: a NaN never heals, every further step is wasted.
         if not math.isfinite(loss):
             raise NonFiniteLossError(
                 f"loss must be finite, got {loss} at step {step} of {num_steps} (learning rate {learning_rate:.3g})"
             )
         with writer.as_default(step=step):
-            tf.summary.scalar("loss", loss)
-            tf.summary.scalar("learning_rate", learning_rate)
+            for name, value in {**scalars, "learning_rate": learning_rate}.items():
+                tf.summary.scalar(name, value)
         last_losses = [*last_losses[1 - NUM_FINAL_STEPS :], loss]
         if on_step is not None:
-            on_step(step, num_steps, {"loss": loss})
+            on_step(step, num_steps, scalars)
     writer.close()
     return sum(last_losses) / len(last_losses)
 
@@ -137,24 +140,12 @@ def check_divisible(global_batch_size: int, strategy: tf.distribute.Strategy) ->
 def _make_step_function(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
-    compute_loss: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    compute_loss: LossFunction,
     optimizer: keras.optimizers.Optimizer,
-) -> Callable[[Any], tf.Tensor]:
+) -> StepFunction:
     # Variables cannot be created inside the compiled step's replicas.
     with strategy.scope():
         optimizer.build(model.trainable_variables)
-
-    def replica_step(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = compute_loss(batch)
-        variables = model.trainable_variables
-        # Keras sums the gradients over replicas here; the loss is already divided by their number.
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not left to "auto".
-    @tf.function(jit_compile=False)
-    def step(batch: Any) -> tf.Tensor:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(replica_step, args=(batch,)), axis=None)
-
-    return step
+    if isinstance(compute_loss, TwoStageLoss) and compute_loss.num_micro_batches > 1:
+        return CachedStep(strategy, model, compute_loss, optimizer)
+    return make_step(strategy, model, compute_loss, optimizer)

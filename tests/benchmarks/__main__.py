@@ -3,7 +3,15 @@
 import json
 import sys
 
-from tests.benchmarks import build_memory, build_speed, fetch_resume, pairing_scale, shard_bytes
+from tests.benchmarks import (
+    build_memory,
+    build_speed,
+    fetch_resume,
+    gradient_cache_memory,
+    loss_memory,
+    pairing_scale,
+    shard_bytes,
+)
 
 BENCHMARKS = {
     "build_speed": build_speed.measure,
@@ -11,6 +19,8 @@ BENCHMARKS = {
     "build_memory": build_memory.measure,
     "pairing_scale": pairing_scale.measure,
     "fetch_resume": fetch_resume.measure,
+    "loss_memory": loss_memory.measure,
+    "gradient_cache_memory": gradient_cache_memory.measure,
 }
 
 if __name__ == "__main__":

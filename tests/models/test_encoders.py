@@ -12,10 +12,12 @@ from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder, build_encoder, with_precision
 
 
-def small(sensor="s1", precision="float32"):
+def small(sensor="s1", precision="float32", norm="batch"):
     bands = ("VV", "VH") if sensor == "s1" else ("B2", "B3", "B4")
     mean, std = ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
-    return SensorEncoder(sensor=sensor, bands=bands, mean=mean, std=std, backbone="small", precision=precision)
+    return SensorEncoder(
+        sensor=sensor, bands=bands, mean=mean, std=std, backbone="small", norm=norm, precision=precision
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,32 @@ def test_batch_normalization_is_synchronized_also_after_reloading(encoder):
     layers = [layer for layer in copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(layers) >= 7
     assert all(layer.synchronized and layer.momentum == 0.9 for layer in layers)
+
+
+def test_encoder_published_before_norms_could_be_chosen_still_loads(encoder):
+    config = encoder.get_config()
+    del config["norm"]
+    assert SensorEncoder.from_config(config).norm == "batch"
+
+
+def test_group_norm_sees_each_patch_alone_and_survives_saving_exactly(tmp_path):
+    keras.utils.set_random_seed(0)
+    grouped = small(norm="group", precision="mixed_bfloat16")
+    layers = grouped._flatten_layers()
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
+    assert grouped.count_params() == small().count_params() - 2 * sum(
+        layer.moving_mean.shape[0]
+        for layer in small()._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    pixels = backscatter()
+    together = grouped(pixels, training=True)["pooled"]
+    alone = np.concatenate([grouped(pixels[index : index + 1], training=True)["pooled"] for index in range(2)])
+    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
+    grouped.save(tmp_path / "grouped.keras")
+    loaded = keras.saving.load_model(tmp_path / "grouped.keras")
+    assert loaded.norm == "group"
+    np.testing.assert_array_equal(loaded(pixels)["pooled"], grouped(pixels)["pooled"])
 
 
 def test_statistics_and_bands_come_from_the_manifest(pairs):

@@ -71,3 +71,24 @@ def test_weights_stay_with_their_patches_through_shuffling_and_augmentation(labe
     for batch in take(make(labels, augment=True, with_weight=True), 3):
         means = [round(float(np.nanmean(pixels)), 5) for pixels in batch["s2"]]
         assert [weight_of[mean] for mean in means] == batch["weight"].tolist()
+
+
+def test_locations_are_those_of_the_records_and_transforms_come_last(labels):
+    def transform(batch, seed):
+        return {"seed": seed, "mean": tf.reduce_mean(batch["lon"]), **batch}
+
+    dataset = input_pipeline.eval_dataset(
+        labels.files["eval"],
+        num_bands=NUM_BANDS,
+        with_label=False,
+        batch_size=5,
+        with_location=True,
+        transform=transform,
+    )
+    batches = list(dataset.as_numpy_iterator())
+    patches = decoded(labels.files["eval"])
+    for name in ("lon", "lat"):
+        expected = np.array([getattr(patch, name) for patch in patches], np.float32)
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), expected)
+    assert [batch["seed"].tolist() for batch in batches] == [[0, 0], [0, 1]]
+    assert batches[1]["mean"] == pytest.approx(np.mean([patch.lon for patch in patches[5:]]), rel=1e-6)

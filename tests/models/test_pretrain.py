@@ -1,10 +1,16 @@
 import math
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from models import pretrain
+from models import export, pretrain
 from models.config import EncoderConfig, PretrainConfig
+from models.contrastive_model import ContrastiveModel
+from models.dual_encoder import build_dual_encoder
+from models.encoders import build_encoder
+from models.objectives.registry import make_objective
 
 
 def test_loss_falls_clearly_and_every_step_is_reported(pretrained):
@@ -38,6 +44,92 @@ def test_recall_counts_partners_that_are_nearest():
 def test_collapsed_embeddings_do_not_count_as_found():
     same = np.ones((4, 3))
     assert pretrain.recall_at_1(same, same) == pytest.approx(1 / 4)
+
+
+def run(pairs, tmp_path, **changes):
+    """Two steps; the metrics, and all that was told of the last step."""
+    options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
+    config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
+    told = {}
+    metrics = pretrain.run_pretraining(
+        config,
+        pairs.manifest,
+        pairs.files["train"],
+        pairs.files["eval"],
+        str(tmp_path / "model"),
+        str(tmp_path / "logs"),
+        on_step=lambda step, num_steps, scalars: told.update(scalars),
+    )
+    return metrics, told
+
+
+@pytest.mark.e2e
+# One with views of its own, one with heads of its own, one with changed pairs; the steps of all are in the parity test.
+@pytest.mark.parametrize("objective", ["simclr_s1", "dense", "shuffled"])
+def test_objective_trains_in_parts_and_publishes(pairs, tmp_path, objective):
+    metrics, told = run(
+        pairs, tmp_path, objective=objective, micro_batch_size=4, logits_chunk_size=2, min_negative_km=1000.0
+    )
+    assert math.isfinite(told["loss"])
+    assert math.isfinite(metrics["eval_loss"])
+    assert 0.0 <= told["near_negative_fraction"] <= 1.0
+    assert export.load_encoders(str(tmp_path / "model"))["s1"].norm == "batch"
+    # A sensor that is not looked at stays as it began.
+    if objective == "simclr_s1":
+        before = untrained(pairs)
+        after = export.load_encoders(str(tmp_path / "model"))
+        for old, new in zip(before["s2"].get_weights(), after["s2"].get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert not np.array_equal(before["s1"].get_weights()[0], after["s1"].get_weights()[0])
+
+
+def untrained(pairs):
+    keras.utils.set_random_seed(0)
+    config = EncoderConfig(backbone="small", embedding_dim=16)
+    return {sensor: build_encoder(config, sensor, pairs.manifest) for sensor in ("s1", "s2")}
+
+
+@pytest.mark.e2e
+def test_control_without_training_publishes_the_encoders_as_they_began(pairs, tmp_path):
+    metrics, told = run(pairs, tmp_path, objective="none")
+    assert told == {}
+    assert math.isnan(metrics["train_loss"])
+    assert metrics["eval_loss"] > 0
+    before, after = untrained(pairs), export.load_encoders(str(tmp_path / "model"))
+    for sensor in ("s1", "s2"):
+        for old, new in zip(before[sensor].get_weights(), after[sensor].get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_patch_without_any_data_in_one_sensor_leaves_loss_and_gradients_finite(pairs):
+    encoders = untrained(pairs)
+    config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), num_steps=1, objective="dense")
+    model = ContrastiveModel(build_dual_encoder(encoders, 16), make_objective(config, 128))
+    rng = np.random.default_rng(0)
+    batch = {
+        "s1": rng.normal(-12, 3, (3, 32, 32, 2)).astype(np.float32),
+        "s2": rng.uniform(0.1, 0.3, (3, 32, 32, 12)).astype(np.float32),
+    }
+    batch["s1"][1] = np.nan
+    with tf.GradientTape() as tape:
+        outputs = model.encode(batch, training=True)
+        loss = model.replica_scalars(outputs)["loss"]
+    np.testing.assert_array_equal(outputs["valid"], [1, 0, 1])
+    assert model.pair_losses(outputs)[1] == 0.0
+    assert np.isfinite(float(loss))
+    gradients = [gradient for gradient in tape.gradient(loss, model.trainable_variables) if gradient is not None]
+    assert len(gradients) > 20
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ["micro_batch_size", "logits_chunk_size"])
+def test_parts_that_do_not_fit_a_replica_are_refused(name):
+    class TwoReplicas:
+        num_replicas_in_sync = 2
+
+    config = PretrainConfig(encoder=EncoderConfig(backbone="small"), num_steps=1, global_batch_size=12, **{name: 4})
+    with pytest.raises(ValueError, match=f"{name} must divide the 6 pairs of each replica, got 4"):
+        pretrain._check_sizes(config, TwoReplicas())
 
 
 def test_batch_larger_than_the_train_split_is_refused(pairs, tmp_path):

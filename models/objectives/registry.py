@@ -1,0 +1,34 @@
+"""Objectives by the names of the config.
+
+Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py`.
+"""
+
+from __future__ import annotations
+
+from models.config import ObjectiveName, PretrainConfig
+from models.objectives.contrastive import Multimodal, Multimodal2N, MultimodalIntra, SimCLRS1, SimCLRS2
+from models.objectives.decur import DeCUR
+from models.objectives.dense import Dense
+from models.objectives.objective import Objective
+from models.objectives.sigmoid import Sigmoid
+
+_CLASSES: dict[ObjectiveName, type[Objective]] = {
+    "multimodal": Multimodal,
+    "multimodal_2n": Multimodal2N,
+    "multimodal_intra": MultimodalIntra,
+    "simclr_s1": SimCLRS1,
+    "simclr_s2": SimCLRS2,
+    "sigmoid": Sigmoid,
+    "decur": DeCUR,
+    "dense": Dense,
+    # The controls learn, or are measured by, the paper's loss; what differs is the pairs, or that nothing is learned.
+    "shuffled": Multimodal,
+    "none": Multimodal,
+}
+
+
+def make_objective(config: PretrainConfig, features_dim: int) -> Objective:
+    """The objective of `config`; `features_dim` is the depth D of the encoders' features."""
+    if config.objective == "dense":
+        return Dense(config, features_dim)
+    return _CLASSES[config.objective](config)
