@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,8 +35,8 @@ class StagedFile:
         self._file: IO[bytes] | None = None
         if not is_remote(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # A retried or a second worker must not write into the same file.
-            self._partial = f"{path}.partial-{os.getpid()}"
+            # A retried or a second worker, and another thread, must not write into the same file.
+            self._partial = f"{path}.partial-{os.getpid()}-{threading.get_ident()}"
             self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or abandon
 
     def tell(self) -> int:
@@ -143,6 +144,14 @@ def list_files(folder: str) -> list[str]:
     if not is_remote(folder):
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     return sorted(store_of(folder).list(folder.rstrip("/")))
+
+
+def num_bytes_below(folder: str, ending: str) -> int:
+    """Bytes of all files at any depth below `folder` whose names end like that."""
+    if not is_remote(folder):
+        return sum(path.stat().st_size for path in Path(folder).rglob(f"*{ending}"))
+    sizes = store_of(folder).list(folder.rstrip("/"))
+    return sum(size for path, size in sizes.items() if path.endswith(ending))
 
 
 def list_names(folder: str, ending: str) -> list[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import build, storage
+from beam_jobs import storage
+from beam_jobs.building import is_taken, publish
 from beam_jobs.contracts import layout
 from beam_jobs.errors import DataError
 
@@ -58,8 +59,8 @@ def test_files_are_listed_counted_moved_and_deleted(folder):
         f"{folder}/a/{n}" for n in ("1.index", "2.data", "2.index", "b/3.index")
     ]
     assert storage.list_files(f"{folder}/none") == []
-    assert storage.count_files(f"{folder}/c", ".index") == 1
-    assert storage.count_files(f"{folder}/none", ".index") == 0
+    assert storage.list_names(f"{folder}/c", ".index") == ["4.index"]
+    assert storage.list_names(f"{folder}/none", ".index") == []
     storage.delete_tree(f"{folder}/a")
     storage.delete_tree(f"{folder}/none")
     assert storage.list_files(folder) == [f"{folder}/c/4.index"]
@@ -88,11 +89,11 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
     # Moved by the job that was killed, under a number of shards that is no longer right.
     storage.write_bytes(str(target / "train" / "part-0-of-9"), b"stale")
     assert layout.list_versions(s3_folder) == []
-    assert not build._is_taken(target)
-    build._publish(building, target)
+    assert not is_taken(target)
+    publish(building, target)
     assert layout.list_versions(s3_folder) == [(1, 1)]
     assert storage.list_files(s3_folder) == sorted(f"{target}/{name}" for name in names[:4])
     storage.write_bytes(f"{building}/manifest.json", b"another job")
     with pytest.raises(DataError, match="another job wrote it meanwhile"):
-        build._publish(building, target)
+        publish(building, target)
     assert storage.read_bytes(f"{target}/manifest.json") == b"manifest.json"
