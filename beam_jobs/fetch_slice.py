@@ -143,11 +143,13 @@ class _Fetcher:
 
     def _collect(self, unit: Unit) -> None:
         """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
+        # Files of a pair that is only chosen now cannot be there, and each look at a store is a request.
+        was_begun = unit.unit_id in self._state.pending
         pair = self._pair(unit)
         grid = collecting.grid_of(unit, self._config)
         stem = self._stem(unit)
         requests = collecting.pixel_requests(pair, grid, self._config)
-        if storage.exists(patch_files.path_of(stem, "s2")):
+        if was_begun and storage.exists(patch_files.path_of(stem, "s2")):
             cloud_fraction = patch_files.stored_cloud_fraction(stem)
         else:
             patch = patch_files.decode_s2(self._fetch(unit, requests["s2"]), requests["s2"], self._config)
@@ -156,7 +158,7 @@ class _Fetcher:
             self._writer.sync()
             patch_files.write_s2(stem, patch, grid, self._config)
             cloud_fraction = patch.cloud_fraction
-        if not storage.exists(patch_files.path_of(stem, "s1")):
+        if not (was_begun and storage.exists(patch_files.path_of(stem, "s1"))):
             data = patch_files.decode_s1(self._fetch(unit, requests["s1"]))
             patch_files.check_s1(data, self._config)
             patch_files.write_s1(stem, data, grid, self._config)
@@ -228,8 +230,7 @@ class _Fetcher:
         return f"{self._task.folder.path}/{unit.stem}"
 
     def _discard(self, unit: Unit) -> None:
-        for name in patch_files.NAMES:
-            storage.delete_file(patch_files.path_of(self._stem(unit), name))
+        storage.delete_files([patch_files.path_of(self._stem(unit), name) for name in patch_files.NAMES])
 
     def _reject(self, unit: Unit, error: DataError) -> None:
         self._discard(unit)

@@ -22,26 +22,26 @@ from beam_jobs.errors import DataError
 
 LEASE_SECONDS = 20.0
 """A lock that has not changed for so long is nobody's."""
-RENEW_SECONDS = 4.0
-"""Five tries before the lease is lost: a store that is slow or down for a moment costs nothing."""
+_RENEWALS_PER_LEASE = 5
+"""Tries before the lease is lost: a store that is slow or down for a moment costs nothing."""
 _SETTLE_SECONDS = 0.5
 _LOGGER = logging.getLogger(__name__)
 
 
 class LockWatch:
-    """Tells a worker whether the holder still renews; asked more seldom than LEASE_SECONDS it looks twice before it says no."""
+    """Tells whether the holder still renews; the first look, or one after a change, never says that it does not."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._path, self._lease_seconds = path, lease_seconds
         self._content: bytes | None = None
         self._changed_at = time.monotonic()
 
     def is_stale(self) -> bool:
-        """Whether the lock has been the same for LEASE_SECONDS, as far as this watch has seen."""
+        """Whether the lock has been the same for a lease, as far as this watch has seen."""
         content, now = _content(self._path), time.monotonic()
         if content != self._content:
             self._content, self._changed_at = content, now
-        return now - self._changed_at >= LEASE_SECONDS
+        return now - self._changed_at >= self._lease_seconds
 
 
 def holder(path: str) -> str:
@@ -50,16 +50,16 @@ def holder(path: str) -> str:
 
 
 @contextmanager
-def hold(path: str, name: str) -> Iterator[None]:
+def hold(path: str, name: str, lease_seconds: float = LEASE_SECONDS) -> Iterator[None]:
     """Holds the lock at `path` under `name`, which no other job has.
 
-    Waits up to LEASE_SECONDS for a lock that a killed job has left.
+    Waits that long for a lock that a killed job has left.
 
     Raises:
         DataError: another job holds it.
     """
     in_use = DataError(f"{path}: another job is writing into this folder", "folder_in_use")
-    left, watch = _content(path), LockWatch(path)
+    left, watch = _content(path), LockWatch(path, lease_seconds)
     while left is not None and not watch.is_stale():
         time.sleep(_SETTLE_SECONDS)
         now = _content(path)
@@ -73,7 +73,7 @@ def hold(path: str, name: str) -> Iterator[None]:
     if holder(path) != name:
         raise in_use
     ended = threading.Event()
-    thread = threading.Thread(target=_renew, args=(path, name, ended), daemon=True)
+    thread = threading.Thread(target=_renew, args=(path, name, lease_seconds / _RENEWALS_PER_LEASE, ended), daemon=True)
     thread.start()
     try:
         yield
@@ -84,9 +84,9 @@ def hold(path: str, name: str) -> Iterator[None]:
             storage.delete_file(path)
 
 
-def _renew(path: str, name: str, ended: threading.Event) -> None:
+def _renew(path: str, name: str, every_s: float, ended: threading.Event) -> None:
     for number in itertools.count(1):
-        if ended.wait(RENEW_SECONDS):
+        if ended.wait(every_s):
             return
         try:
             if holder(path) != name:

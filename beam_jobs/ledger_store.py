@@ -119,7 +119,8 @@ class LocalCopy:
         """Brings what has come since; an object never changes, so each is read once. Returns `path`."""
         if is_remote(self._folder):
             new = [name for name in storage.list_names(self._folder, ".ndjson") if name not in self._names]
-            with ThreadPoolExecutor(storage.NUM_PARALLEL_REQUESTS) as pool:
+            # A client for each thread takes longer to make than a few objects to read.
+            with ThreadPoolExecutor(min(storage.NUM_PARALLEL_REQUESTS, 1 + len(new) // 32)) as pool:
                 # list() raises what a thread raised.
                 list(pool.map(self._bring, new))
             self._names.update(new)

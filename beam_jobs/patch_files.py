@@ -178,17 +178,21 @@ def _read(answer: bytes) -> npt.NDArray[Any]:
 def _write(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> int:
     """Writes a compressed GeoTIFF under its name only once it is whole; the same pixels give the same bytes."""
     if is_remote(path):
-        with storage.local_target(path) as scratch:
-            return _write_geotiff(scratch, data, grid, nodata, band_names)
+        with MemoryFile() as file:
+            _write_geotiff(file.name, data, grid, nodata, band_names)
+            content = file.read()
+        storage.write_bytes(path, content)
+        return len(content)
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{name}.{os.getpid()}.partial"
-    num_bytes = _write_geotiff(partial, data, grid, nodata, band_names)
+    _write_geotiff(partial, data, grid, nodata, band_names)
+    num_bytes = os.path.getsize(partial)
     os.replace(partial, path)
     return num_bytes
 
 
-def _write_geotiff(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> int:
+def _write_geotiff(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> None:
     with rasterio.open(
         path,
         "w",
@@ -211,4 +215,3 @@ def _write_geotiff(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float,
     ) as dataset:
         dataset.write(data)
         dataset.descriptions = band_names
-    return os.path.getsize(path)

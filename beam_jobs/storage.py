@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +110,9 @@ def read_range(path: str, offset: int, num_bytes: int) -> bytes:
 
 def write_bytes(path: str, data: bytes) -> None:
     """Writes a file that appears whole."""
+    if is_remote(path):
+        store_of(path).put(path, data)
+        return
     file = StagedFile(path)
     file.write(data)
     file.commit()
@@ -166,10 +169,15 @@ def list_names(folder: str, ending: str) -> list[str]:
 
 def delete_file(path: str) -> None:
     """Removes a file, if it is there."""
-    if is_remote(path):
-        if exists(path):
-            store_of(path).delete([path])
-    else:
+    delete_files([path])
+
+
+def delete_files(paths: Sequence[str]) -> None:
+    """Removes files of one folder, where they are there."""
+    if is_remote(paths[0]):
+        store_of(paths[0]).delete(paths)
+        return
+    for path in paths:
         Path(path).unlink(missing_ok=True)
 
 

@@ -26,7 +26,7 @@ from beam_jobs.simulate import simulate
 
 pytestmark = pytest.mark.e2e
 
-NUM_PLACES, CONCURRENCY = 24, 4
+NUM_PLACES, CONCURRENCY = 12, 4
 EARTH_ENGINE = c.EarthEngineConfig(max_scene_cloud_fraction=1.0, label="dynamic_world")
 COLLECT = CollectConfig(size_px=32, max_cloud_fraction=1.0, min_valid_fraction=0.0, earth_engine=EARTH_ENGINE)
 CONFIG = FetchConfig(
@@ -81,7 +81,7 @@ def test_a_store_gets_the_bytes_of_a_disk_and_builds_read_them(local, server, s3
     assert capsys.readouterr().out.strip() == f"{s3_folder}/ee/items.ndjson"
     assert content(f"{s3_folder}/ee") == killed_fetch.content(expected)
     others = {path.split("/")[5] for path in storage.list_files(f"{s3_folder}/ee")} - {"scenes"}
-    assert others == {"items.ndjson", "config.json", "ledger"}
+    assert others == {"items.ndjson", "rejected.ndjson", "config.json", "ledger"}
     # A second run asks nothing, and `plan` reads the ledger and the sizes of a store.
     num_asked = len(server.requests())
     assert run(["fetch", *options, *killed_fetch.overrides(CONFIG)]) == 0
@@ -131,20 +131,7 @@ def test_rejections_are_on_the_store_until_they_are_asked_again(local, server, s
     server.service.set_faults(FaultsConfig())
     summary = fetching.fetch(CONFIG, connection, places, s3_folder, retry_rejected=True)
     assert summary.state.num_done == NUM_PLACES
-    assert not storage.exists(f"{s3_folder}/rejected.ndjson")
-
-
-def test_exhausted_quota_stops_all_and_goes_on(local, server, s3_folder):
-    places, expected = local
-    connection = from_environment(server.environment, "fetch")
-    server.service.set_faults(FaultsConfig(quota_exhausted_after=20))
-    with pytest.raises(DataError, match="run the same command again to go on") as error:
-        fetching.fetch(CONFIG, connection, places, s3_folder)
-    assert error.value.reason == "quota_exhausted"
-    server.service.set_faults(FaultsConfig())
-    fetching.fetch(CONFIG, connection, places, s3_folder)
-    assert set(killed_fetch.answered(server.requests()).values()) == {1}
-    assert content(s3_folder) == killed_fetch.content(expected)
+    assert storage.read_bytes(f"{s3_folder}/rejected.ndjson") == b""
 
 
 def test_a_folder_that_a_job_holds_is_refused(local, server, s3_folder):
