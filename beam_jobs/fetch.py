@@ -147,7 +147,12 @@ def fetch_units(
             _run(tasks, beam_options)
         state = ledger.read_state(copy.refresh())
         ledger.write_rejected(copy.path, f"{folder.path}/{ledger.REJECTED_NAME}")
+    wanted = islice(collecting.units(read_places(places)), max_units)
+    num_left = sum(unit.unit_id not in state.finished for unit in wanted)
     stopped = folder.why_stopped()
+    if stopped is None and num_left:
+        # A runner that only takes a job in, or one that lost a slice.
+        stopped = DataError(f"the Beam runner ended with {num_left} of {num_units} places and windows open", "stopped")
     if stopped is not None:
         raise DataError(
             f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason

@@ -35,7 +35,7 @@ BUCKET = "my-bucket"
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
-    return simulate(c.SimulateConfig(num_places=1, num_dates=1, size_px=128), tmp_path_factory.mktemp("scenes"))
+    return simulate(c.SimulateConfig(num_places=1, num_dates=1, size_px=192), tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture
@@ -176,7 +176,9 @@ def with_options(config: FetchConfig, **options) -> FetchConfig:
     return dataclasses.replace(config, export=dataclasses.replace(config.export, **options))
 
 
-def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, places, tmp_path):
+def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, scenes, tmp_path):
+    # Enough for a patch in each split.
+    places = make_places.make_places(scenes, tmp_path / "places.geojson", 16)
     config = export_config(server)
     export(server, places, tmp_path / "tiff", config)
     export(server, places, tmp_path / "records", with_options(config, file_format="TFRECORD", prefix="records"))
@@ -186,13 +188,13 @@ def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, places, t
     build = c.BuildConfig(
         patch=c.PatchConfig(size_px=32),
         quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0),
-        split=c.SplitConfig(block_size_km=0.8, eval_fraction=0.3, test_fraction=0.3),
+        split=c.SplitConfig(block_size_km=0.64, eval_fraction=0.3, test_fraction=0.3),
     )
     tiff, records, fetched = (
         manifest.read(build_pairs(build, [tmp_path / way / "items.ndjson"], tmp_path / f"{way}-pairs"))
         for way in ("tiff", "records", "fetch")
     )
-    assert sum(fetched.num_examples.values()) == 6 - sum(fetched.num_rejected.values()) > 0
+    assert sum(fetched.num_examples.values()) == 16 - sum(fetched.num_rejected.values()) > 0
     # Shards are named by the hash of their bytes: pixels, cloud fractions and all else.
     assert tiff.shards == records.shards == fetched.shards
     assert content(tmp_path / "records") == content(tmp_path / "fetch")

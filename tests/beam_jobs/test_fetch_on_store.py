@@ -26,7 +26,7 @@ from beam_jobs.simulate import simulate
 
 pytestmark = pytest.mark.e2e
 
-NUM_PLACES, CONCURRENCY = 12, 4
+NUM_PLACES, CONCURRENCY = 16, 4
 EARTH_ENGINE = c.EarthEngineConfig(max_scene_cloud_fraction=1.0, label="dynamic_world")
 COLLECT = CollectConfig(size_px=32, max_cloud_fraction=1.0, min_valid_fraction=0.0, earth_engine=EARTH_ENGINE)
 CONFIG = FetchConfig(
