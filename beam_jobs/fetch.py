@@ -149,14 +149,7 @@ def fetch_units(
         ledger.write_rejected(copy.path, f"{folder.path}/{ledger.REJECTED_NAME}")
     wanted = islice(collecting.units(read_places(places)), max_units)
     num_left = sum(unit.unit_id not in state.finished for unit in wanted)
-    stopped = folder.why_stopped()
-    if stopped is None and num_left:
-        # A runner that only takes a job in, or one that lost a slice.
-        stopped = DataError(f"the Beam runner ended with {num_left} of {num_units} places and windows open", "stopped")
-    if stopped is not None:
-        raise DataError(
-            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
-        )
+    _check_ended(folder, state, num_left)
     return FetchSummary(
         num_units=num_units,
         state=state,
@@ -164,6 +157,21 @@ def fetch_units(
         seconds=time.monotonic() - begun,
         catalog=f"{folder.path}/{CATALOG_NAME}",
     )
+
+
+def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) -> None:
+    """Refuses to call a job done that was stopped, or that a runner only took in.
+
+    Raises:
+        DataError: as of `fetch`.
+    """
+    stopped = folder.why_stopped()
+    if stopped is None and num_left:
+        stopped = DataError(f"the Beam runner ended with {num_left} places and windows still open", "stopped")
+    if stopped is not None:
+        raise DataError(
+            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
+        )
 
 
 def example_requests(config: CollectConfig, places: StrPath) -> dict[str, PixelRequest]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_jobs import storage
+from beam_jobs.contracts.object_store import is_remote
 
 Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
 """chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
@@ -217,7 +218,10 @@ def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_rejected(folder: Path, path: str) -> int:
-    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number."""
+    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number.
+
+    An object store holds no file without a line: there it vanishes when nothing is rejected.
+    """
     where: dict[str, tuple[Path, int]] = {}
     done = set()
     for file, offset, entry in read_entries(folder):
@@ -230,7 +234,10 @@ def write_rejected(folder: Path, path: str) -> int:
     for entry in _read_at(standing):
         kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
         lines.append(json.dumps(kept, sort_keys=True) + "\n")
-    storage.write_bytes(path, "".join(lines).encode())
+    if not lines and is_remote(path):
+        storage.delete_file(path)
+    else:
+        storage.write_bytes(path, "".join(lines).encode())
     return len(standing)
 
 

@@ -109,10 +109,7 @@ def read_range(path: str, offset: int, num_bytes: int) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file that appears whole."""
-    if is_remote(path):
-        store_of(path).put(path, data)
-        return
+    """Writes a file that appears whole; on a store none for no bytes, see `StagedFile`."""
     file = StagedFile(path)
     file.write(data)
     file.commit()

@@ -16,7 +16,6 @@ from apache_beam.io.aws import s3io
 from apache_beam.io.aws.clients.s3 import messages
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from botocore.exceptions import BotoCoreError, ClientError
 
 _RAW = CompressionTypes.UNCOMPRESSED
 """Beam would unpack and pack by the name's ending."""
@@ -28,9 +27,6 @@ class Store(Protocol):
 
     def create(self, path: str) -> IO[bytes]:
         """An object to write; it appears when it is closed."""
-
-    def put(self, path: str, data: bytes) -> None:
-        """Writes a small object."""
 
     def open(self, path: str) -> IO[bytes]:
         """An object to read, with some read-ahead."""
@@ -68,10 +64,6 @@ class _BeamStore:
     def create(self, path: str) -> IO[bytes]:
         return FileSystems.create(path, compression_type=_RAW)
 
-    def put(self, path: str, data: bytes) -> None:
-        with self.create(path) as file:
-            file.write(data)
-
     def open(self, path: str) -> IO[bytes]:
         return FileSystems.open(path, compression_type=_RAW)
 
@@ -99,14 +91,6 @@ class _S3Store:
     def create(self, path: str) -> IO[bytes]:
         with _named(path):
             return self._s3.open(path, "wb")
-
-    def put(self, path: str, data: bytes) -> None:
-        # Beam's client only knows uploads in parts: three requests for an object of any size.
-        bucket, key = s3io.parse_s3_path(path)
-        try:
-            self._s3.client.client.put_object(Bucket=bucket, Key=key, Body=data)
-        except (BotoCoreError, ClientError) as error:
-            raise OSError(f"{path}: cannot be written: {error}") from error
 
     def open(self, path: str) -> IO[bytes]:
         with _named(path):

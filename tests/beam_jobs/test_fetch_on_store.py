@@ -81,7 +81,7 @@ def test_a_store_gets_the_bytes_of_a_disk_and_builds_read_them(local, server, s3
     assert capsys.readouterr().out.strip() == f"{s3_folder}/ee/items.ndjson"
     assert content(f"{s3_folder}/ee") == killed_fetch.content(expected)
     others = {path.split("/")[5] for path in storage.list_files(f"{s3_folder}/ee")} - {"scenes"}
-    assert others == {"items.ndjson", "rejected.ndjson", "config.json", "ledger"}
+    assert others == {"items.ndjson", "config.json", "ledger"}
     # A second run asks nothing, and `plan` reads the ledger and the sizes of a store.
     num_asked = len(server.requests())
     assert run(["fetch", *options, *killed_fetch.overrides(CONFIG)]) == 0
@@ -131,7 +131,7 @@ def test_rejections_are_on_the_store_until_they_are_asked_again(local, server, s
     server.service.set_faults(FaultsConfig())
     summary = fetching.fetch(CONFIG, connection, places, s3_folder, retry_rejected=True)
     assert summary.state.num_done == NUM_PLACES
-    assert storage.read_bytes(f"{s3_folder}/rejected.ndjson") == b""
+    assert not storage.exists(f"{s3_folder}/rejected.ndjson")
 
 
 def test_a_folder_that_a_job_holds_is_refused(local, server, s3_folder):
