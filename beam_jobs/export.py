@@ -194,8 +194,7 @@ class _Exporter:
         ask = partial(exports.start_export, request, options.bucket, prefix, options.file_format)
         task_id = self._ask(unit, sensor, ask)
         found = {f"task_{sensor}": task_id, f"num_starts_{sensor}": num_starts, **entry.pair.to_dict()}
-        self._writer.add(unit.unit_id, "started", num_requests=1, **found)
-        self._writer.sync()
+        self._writer.sync(self._writer.add(unit.unit_id, "started", num_requests=1, **found))
         entry.tasks[sensor], entry.num_starts[sensor] = task_id, num_starts
 
     def _watch(self, running: list[_Running], pool: ThreadPoolExecutor) -> list[_Running]:

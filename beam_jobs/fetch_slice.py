@@ -145,7 +145,7 @@ class _Fetcher:
         """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
         # Files of a pair that is only chosen now cannot be there, and each look at a store is a request.
         was_begun = unit.unit_id in self._state.pending
-        pair = self._pair(unit)
+        pair, entry = self._pair(unit)
         grid = collecting.grid_of(unit, self._config)
         stem = self._stem(unit)
         requests = collecting.pixel_requests(pair, grid, self._config)
@@ -155,7 +155,7 @@ class _Fetcher:
             patch = patch_files.decode_s2(self._fetch(unit, requests["s2"]), requests["s2"], self._config)
             patch_files.check_s2(patch, self._config)
             # The choice must outlive the process before the first file does, which else would be asked for again.
-            self._writer.sync()
+            self._writer.sync(entry)
             patch_files.write_s2(stem, patch, grid, self._config)
             cloud_fraction = patch.cloud_fraction
         if not (was_begun and storage.exists(patch_files.path_of(stem, "s1"))):
@@ -165,11 +165,11 @@ class _Fetcher:
         found = {**pair.to_dict(), **collecting.place_fields(unit)}
         self._writer.add(unit.unit_id, "done", cloud_fraction=cloud_fraction, **found)
 
-    def _pair(self, unit: Unit) -> Pair:
-        """The pair that was chosen, from the ledger if an earlier run asked for it."""
+    def _pair(self, unit: Unit) -> tuple[Pair, int]:
+        """The pair that was chosen, from the ledger if an earlier run asked for it, and the number of its entry."""
         known = self._state.pending.get(unit.unit_id)
         if known is not None:
-            return Pair.from_dict(known)
+            return Pair.from_dict(known), 0
         bounds = collecting.listing_bounds(collecting.grid_of(unit, self._config))
         start, end = unit.window.times
         ask = partial(listing.list_acquisitions, bounds, start, end, self._config.earth_engine)
@@ -182,8 +182,7 @@ class _Fetcher:
             raise
         # Files of a choice that the ledger has lost may be those of other scenes.
         self._discard(unit)
-        self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
-        return pair
+        return pair, self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
 
     def _fetch(self, unit: Unit, request: PixelRequest) -> bytes:
         def ask() -> pixels.ProfiledPixels:

@@ -46,8 +46,8 @@ class LedgerWriter:
         self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def add(self, unit: str, event: Event, **details: Any) -> None:
-        """Writes one entry.
+    def add(self, unit: str, event: Event, **details: Any) -> int:
+        """Writes one entry; returns a number to `sync`.
 
         Raises:
             OSError: the disk took less than the line.
@@ -55,8 +55,9 @@ class LedgerWriter:
         line = line_of(unit, event, details)
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self._path}: the disk is full")
+        return 0
 
-    def sync(self) -> None:
+    def sync(self, number: int) -> None:
         """Nothing to do: an entry that was added outlives the process."""
 
     def close(self) -> None:

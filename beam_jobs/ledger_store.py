@@ -31,11 +31,11 @@ _LOGGER = logging.getLogger(__name__)
 class Writer(Protocol):
     """What a job writes entries with; any number of threads may share it."""
 
-    def add(self, unit: str, event: Event, **details: Any) -> None:
-        """Writes one entry."""
+    def add(self, unit: str, event: Event, **details: Any) -> int:
+        """Writes one entry; returns its number, counted from 1."""
 
-    def sync(self) -> None:
-        """Returns once all entries added before are where a killed job finds them."""
+    def sync(self, number: int) -> None:
+        """Returns once the entry of that number, and all before it, are where a killed job finds them."""
 
     def close(self) -> None:
         """Ends it; all entries are written."""
@@ -59,22 +59,22 @@ class StoreLedgerWriter:
         self._flusher = threading.Thread(target=self._flush, daemon=True)
         self._flusher.start()
 
-    def add(self, unit: str, event: Event, **details: Any) -> None:
-        """Takes one entry."""
+    def add(self, unit: str, event: Event, **details: Any) -> int:
+        """Takes one entry; returns its number."""
         with self._lines_lock:
             self._lines.append(ledger.line_of(unit, event, details))
             self._num_added += 1
+            return self._num_added
 
-    def sync(self) -> None:
-        """Returns once all that was added before is stored.
+    def sync(self, number: int) -> None:
+        """Returns once the entry of that number, and all before it, are stored; most often they have been by then.
 
         Raises:
-            OSError: the store did not take it; it is kept for the next try.
+            OSError: the store did not take them; they are kept for the next try.
         """
-        wanted = self._num_added
         # Who waits here while another thread uploads, finds its own entries stored with those of all others.
         with self._upload_lock:
-            if self._num_stored >= wanted:
+            if self._num_stored >= number:
                 return
             with self._lines_lock:
                 lines = list(self._lines)
@@ -92,12 +92,12 @@ class StoreLedgerWriter:
         """
         self._closed.set()
         self._flusher.join()
-        self.sync()
+        self.sync(self._num_added)
 
     def _flush(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
             try:
-                self.sync()
+                self.sync(self._num_added)
             except OSError as error:
                 _LOGGER.warning("%s: cannot be written for now: %s", self._stem, error)
 

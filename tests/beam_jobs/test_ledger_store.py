@@ -16,8 +16,7 @@ def folder(request, tmp_path) -> str:
 def test_what_was_synced_outlives_the_writer(folder):
     writer = ledger_store.open_writer(folder)
     writer.add("a", "chosen", s1="x", num_requests=1)
-    writer.add("b", "done")
-    writer.sync()
+    writer.sync(writer.add("b", "done"))
     # The writer is not closed, as of a process that was killed.
     with ledger_store.local_copy(folder) as copy:
         state = read_state(copy.path)
@@ -28,9 +27,9 @@ def test_many_threads_share_one_writer_and_a_few_objects(s3_folder):
     writer = ledger_store.open_writer(s3_folder)
 
     def add(number: int) -> None:
-        writer.add(f"u{number}", "done", n=number)
+        entry = writer.add(f"u{number}", "done", n=number)
         if number % 5 == 0:
-            writer.sync()
+            writer.sync(entry)
             with ledger_store.local_copy(s3_folder) as copy:
                 assert f"u{number}" in read_state(copy.path).finished
 
@@ -43,6 +42,17 @@ def test_many_threads_share_one_writer_and_a_few_objects(s3_folder):
             int(unit[1:]) for unit in sorted(f"u{n}" for n in range(20))
         ]
     assert len(storage.list_files(s3_folder)) <= 5
+
+
+def test_what_is_stored_already_makes_no_object_of_what_came_since(s3_folder):
+    writer = ledger_store.open_writer(s3_folder)
+    chosen = writer.add("a", "chosen")
+    writer.sync(chosen)
+    writer.add("a", "answered")
+    writer.sync(chosen)
+    assert len(storage.list_files(s3_folder)) == 1
+    writer.close()
+    assert len(storage.list_files(s3_folder)) == 2
 
 
 def test_entries_wait_to_be_stored_and_each_object_is_counted_once(s3_folder):
@@ -62,8 +72,7 @@ def test_entries_wait_to_be_stored_and_each_object_is_counted_once(s3_folder):
 def test_a_later_run_s_objects_come_last_and_an_empty_run_leaves_none(folder):
     for number in range(3):
         writer = ledger_store.open_writer(folder)
-        writer.add("a", "started", task_s1=f"t{number}")
-        writer.sync()
+        writer.sync(writer.add("a", "started", task_s1=f"t{number}"))
         writer.add("a", "started", task_s2=f"u{number}")
         writer.close()
     ledger_store.open_writer(folder).close()
