@@ -82,16 +82,10 @@ def build(
     if span is None:
         span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
     hashes = _hashes(config, catalog_paths, earlier)
-    existing = [v for s, v in layout.list_versions(output_root) if s == span]
     if version is None:
-        if existing:
-            # What a job left on a store that was killed after its manifest was moved.
-            storage.delete_tree(str(layout.building_dir(output_root, span, existing[-1])))
-            newest = layout.version_dir(output_root, span, existing[-1])
-            if _built_from(newest) == hashes:
-                _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
-                return newest
-        version = existing[-1] + 1 if existing else 1
+        version, is_there = _next_version(output_root, span, hashes)
+        if is_there:
+            return layout.version_dir(output_root, span, version)
     target = layout.version_dir(output_root, span, version)
     if building.is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
@@ -102,6 +96,8 @@ def build(
     num_scenes = _count_scenes(catalog_paths)
     with _reported(spool_dir, num_scenes["sentinel-1"], on_progress), beam.Pipeline(options=options) as pipeline:
         build_graph.expand(pipeline, config, catalog_paths, building_dir, spool_dir, earlier)
+    if not storage.exists(f"{building_dir}/{writers.SUMMARY_NAME}"):
+        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
     summary = writers.read_summary(building_dir)
     _check(summary, config, catalog_paths, num_scenes.total())
     found = _manifest(summary, config, (span, version), hashes)
@@ -110,6 +106,20 @@ def build(
     building.publish(building_dir, target)
     storage.delete_tree(spool_dir)
     return target
+
+
+def _next_version(output_root: Location, span: int, hashes: tuple[str, str, str]) -> tuple[int, bool]:
+    """The version to build, or the newest one and True when it was built from the same."""
+    existing = [version for other, version in layout.list_versions(output_root) if other == span]
+    if not existing:
+        return 1, False
+    # What a job left on a store that was killed after its manifest was moved.
+    storage.delete_tree(str(layout.building_dir(output_root, span, existing[-1])))
+    newest = layout.version_dir(output_root, span, existing[-1])
+    if _built_from(newest) == hashes:
+        _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
+        return existing[-1], True
+    return existing[-1] + 1, False
 
 
 def _built_from(version_path: Location) -> tuple[str, str, str] | None:

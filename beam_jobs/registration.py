@@ -1,11 +1,20 @@
 """Registration: by how many pixels Sentinel-2 lies beside Sentinel-1 in a patch, found by phase correlation.
 
 Input: the pixels of a patch. Output: an Offset, or None when the two images do not tell. Pure; `patches.py` calls it and
-`quality.py` judges the result. Radar and optics share no brightness, only where things end: so images of gradient
-magnitude are compared, not the images.
+`quality.py` judges the result. Radar and optics share no brightness, only where things end and in which direction: so
+gradients are compared, not the images.
 
-Source: phase correlation, Kuglin and Hines 1975; on gradient images across sensors, Ye et al. 2019 (doi
-10.1109/TGRS.2019.2924684) and the sources there.
+Measured on pairs of 64 px: simulated ones (317 of 24 places, Sentinel-2 moved by a spline, 222-229 of them measured per
+shift) are found with a median error of 0.15-0.16 px for each of 0, 0.5, 1, 2 and 3 px, 3 or 4 of them by more than 1.5 px
+beside the truth. In the three TerraMind tiles that gave 17-23 of 36 overlapping patches a shift, half of the shifts lie
+within 0.13-0.32 px of the tile's median along each axis; the medians are 0.9-1.8 px long. Open water with waves of its
+own in each sensor stays below a significance of 5.4 in 500 trials; a ship that sailed 5 px between two images of such
+water passes in 4 of 50.
+
+Source: phase correlation, Kuglin and Hines 1975; with mean spectra as weights (the smoothed coherence transform), Knapp
+and Carter 1976, doi 10.1109/TASSP.1976.1162830; on oriented gradients across sensors, Ye et al. 2019, doi
+10.1109/TGRS.2019.2924684; gradient tensor over channels, Di Zenzo 1986, "A note on the gradient of a multi-image"; part
+of a pixel by matrix DFT, Guizar-Sicairos et al. 2008, doi 10.1364/OL.33.000156.
 """
 
 from __future__ import annotations
@@ -22,18 +31,20 @@ from beam_jobs.contracts.records import FloatArray
 
 MAX_SHIFT_PX = 8
 """Shifts are looked for below this, along each axis; the geolocation error of either sensor is about 1 px."""
-MIN_SIGNIFICANCE = 6.0
-"""Least height of the peak, in standard deviations of the surface around it, that counts; so that images of two different
-places (simulated fields with sharp borders, 64 px, with and without margins of no data) pass in less than 2 % of the trials.
+MIN_SIGNIFICANCE = 6.5
+"""Least height of the peak, in standard deviations of the surface around it, that counts. Images of two different places
+passed it in 0 of 720 trials (TerraMind tiles, 64 px), 5 of 1268 (simulated scenes), 1 of 600 (fields with sharp borders)
+and 5 of 600 (the same with margins of no data); at 32 px in 9 of 3380 (TerraMind) and 11 of 634 (simulated scenes).
 """
 MIN_SIZE_PX = 32
 """A smaller patch holds too few edges to tell a peak from chance."""
 MIN_COMMON_FRACTION = 0.5
 """Least share of pixels that both sensors must have measured."""
-_S1_SMOOTHING_PX = 1.5
-_S2_SMOOTHING_PX = 1.0
-_PEAK_WIDTH_PX = 1.0
-_CONTRAST = 0.75
+_SMOOTHING_PX = 0.8
+_PEAK_WIDTH_PX = 0.8
+_LIMIT_QUANTILE = 0.95
+_SPECTRUM_WINDOW = 5
+_STEPS_PX = np.linspace(-1.0, 1.0, 17)
 _SHARP_S2_BANDS = ("B2", "B3", "B4", "B8")
 
 Plane = npt.NDArray[np.floating]
@@ -79,38 +90,44 @@ def measure_offset(
     if common.mean() < MIN_COMMON_FRACTION:
         return None
     weights = _weights(common)
-    one = _spectrum(_edges(s1, common, _S1_SMOOTHING_PX), weights)
-    two = _spectrum(_edges(sharp, common, _S2_SMOOTHING_PX), weights)
-    cross = np.conj(one) * two
-    strength = np.abs(cross)
+    one = _spectrum(_edges(s1, common), weights)
+    two = _spectrum(_edges(sharp, common), weights)
+    cross = (np.conj(one) * two).sum(axis=0)
+    strength = np.sqrt(_mean_power(one) * _mean_power(two))
     if not strength.max() > 0:
         return None
-    phases = cross / np.maximum(strength, strength.max() * 1e-12)
-    return _peak(fft.irfft2(phases * _low_pass(height, width), s=(height, width)), min_significance)
+    coherence = cross / np.maximum(strength, strength.max() * 1e-9)
+    return _peak(coherence * _low_pass(height, width), (height, width), min_significance)
 
 
 def _sharp_channels(s2_bands: tuple[str, ...]) -> list[int]:
     return [i for i, name in enumerate(s2_bands) if name in _SHARP_S2_BANDS] or list(range(len(s2_bands)))
 
 
-def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_], smoothing_px: float) -> Plane:
-    """Gradient magnitude over all channels of [H, W, C] to the power of 0.75, [H, W]: where things end in any of them.
+def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
+    """Gradients over all channels of [H, W, C] whatever their sign, [3, H, W]: length, and length in two directions.
 
     Channels count alike whatever their contrast. A border of red and near infrared that change places, as where a field is
-    bare, shows in each and not in their mean.
+    bare, shows in each and not in their mean. The direction, at twice its angle, is the same for bright beside dark and dark
+    beside bright: it tells a border from another border of a like strength.
     """
     if not common.all():
         # The nearest valid value makes no edge of its own where data ends, as a constant would.
         nearest = ndimage.distance_transform_edt(~common, return_distances=False, return_indices=True)
         pixels = pixels[tuple(nearest)]
-    total = np.zeros(common.shape, np.float32)
-    for plane in np.moveaxis(pixels, -1, 0):
-        down = ndimage.gaussian_filter(plane, smoothing_px, order=(1, 0))
-        right = ndimage.gaussian_filter(plane, smoothing_px, order=(0, 1))
-        squared = down**2 + right**2
-        total += squared / max(float(squared.mean()), np.finfo(np.float32).tiny)
-    # The power keeps one bright target from outweighing all field borders.
-    return total ** (_CONTRAST / 2)
+    smooth = ndimage.gaussian_filter(np.moveaxis(pixels, -1, 0), (0, _SMOOTHING_PX, _SMOOTHING_PX), truncate=3.0)
+    down, right = np.gradient(smooth, axis=(1, 2))
+    # Sums over channels without a stack of products: with 256 px this is where the time goes.
+    tiny = np.finfo(np.float32).tiny
+    scale = 1.0 / np.maximum(np.einsum("chw,chw->c", down, down) + np.einsum("chw,chw->c", right, right), tiny)
+    steep = np.einsum("c,chw,chw->hw", scale, down, down)
+    level = np.einsum("c,chw,chw->hw", scale, right, right)
+    slanted = np.einsum("c,chw,chw->hw", scale, down, right)
+    squared = np.stack([steep + level, level - steep, 2.0 * slanted])
+    length = np.sqrt(squared[0])
+    # A limit, so that one bright target, a ship that sails, does not outweigh all field borders.
+    length = np.minimum(length, np.quantile(length[common], _LIMIT_QUANTILE))
+    return squared * (length / np.maximum(squared[0], tiny))
 
 
 def _weights(common: npt.NDArray[np.bool_]) -> Plane:
@@ -124,11 +141,21 @@ def _weights(common: npt.NDArray[np.bool_]) -> Plane:
 
 
 def _spectrum(edges: Plane, weights: Plane) -> npt.NDArray[np.complexfloating]:
-    """Spectrum of the weighted image; its weighted mean is 0, so that the weights themselves do not correlate."""
+    """Spectra of weighted planes; their weighted means are 0, so that the weights themselves do not correlate."""
     total = weights.sum()
     if not total > 0:
-        return np.zeros((edges.shape[0], edges.shape[1] // 2 + 1), np.complex64)
-    return fft.rfft2((edges - (edges * weights).sum() / total) * weights)
+        return np.zeros((*edges.shape[:2], edges.shape[2] // 2 + 1), np.complex64)
+    return fft.rfft2((edges - (edges * weights).sum(axis=(1, 2), keepdims=True) / total) * weights)
+
+
+def _mean_power(spectra: npt.NDArray[np.complexfloating]) -> Plane:
+    """Power of spectra [K, H, W] over neighbouring frequencies.
+
+    A mean makes the quotient a coherence: frequencies that only one sensor holds count little. A phase alone has length 1.
+    """
+    power = (spectra.real**2 + spectra.imag**2).sum(axis=0)
+    # Rows of a spectrum are periodic; columns of rfft2 are the half of a symmetric one.
+    return ndimage.uniform_filter(power, _SPECTRUM_WINDOW, mode=("wrap", "mirror"))
 
 
 @lru_cache(maxsize=8)
@@ -143,10 +170,10 @@ def _low_pass(height: int, width: int) -> Plane:
     return np.exp(-2.0 * (np.pi * _PEAK_WIDTH_PX) ** 2 * (rows**2 + cols**2)).astype(np.float32)
 
 
-def _peak(surface: Plane, min_significance: float) -> Offset | None:
-    """The highest point of the correlation surface [H, W] near no shift, to a part of a pixel."""
+def _peak(coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int], min_significance: float) -> Offset | None:
+    """The highest point near no shift of the surface [H, W] that has the spectrum `coherence`, to a part of a pixel."""
     side = 2 * MAX_SHIFT_PX + 1
-    near = np.roll(surface, (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 1))[:side, :side]
+    near = np.roll(fft.irfft2(coherence, s=shape), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 1))[:side, :side]
     row, col = divmod(int(near.argmax()), side)
     # On the rim the true peak may lie outside.
     if not (0 < row < side - 1 and 0 < col < side - 1):
@@ -157,15 +184,34 @@ def _peak(surface: Plane, min_significance: float) -> Offset | None:
     significance = float((near[row, col] - near[rest].mean()) / near[rest].std())
     if not significance >= min_significance:
         return None
-    return Offset(
-        row_shift_px=row - MAX_SHIFT_PX + _vertex(near[row - 1 : row + 2, col]),
-        col_shift_px=col - MAX_SHIFT_PX + _vertex(near[row, col - 1 : col + 2]),
-        significance=significance,
+    row_shift, col_shift = _refine(coherence, shape, row - MAX_SHIFT_PX, col - MAX_SHIFT_PX)
+    return Offset(row_shift_px=row_shift, col_shift_px=col_shift, significance=significance)
+
+
+def _refine(
+    coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int], row: int, col: int
+) -> tuple[float, float]:
+    """Top of the surface within 1 px of (row, col): its Fourier series on a grid of 1/8 px, then a parabola.
+
+    A parabola through whole pixels is pulled towards them: the peak is too narrow for it.
+    """
+    rows, cols = fft.fftfreq(shape[0]), fft.rfftfreq(shape[1])
+    # rfft2 leaves out the mirror image of every column but those of frequency 0 and one half.
+    twice = np.where((cols == 0.0) | (cols == 0.5), 1.0, 2.0)[:, None]
+    down = np.exp(2j * np.pi * np.outer(row + _STEPS_PX, rows))
+    across = twice * np.exp(2j * np.pi * np.outer(cols, col + _STEPS_PX))
+    fine = (down @ coherence @ across).real
+    last = len(_STEPS_PX) - 2
+    i, j = (min(max(int(k), 1), last) for k in np.unravel_index(fine.argmax(), fine.shape))
+    step = float(_STEPS_PX[1] - _STEPS_PX[0])
+    return (
+        row + float(_STEPS_PX[i]) + step * _vertex(fine[i - 1 : i + 2, j]),
+        col + float(_STEPS_PX[j]) + step * _vertex(fine[i, j - 1 : j + 2]),
     )
 
 
 def _vertex(values: Plane) -> float:
-    """Place of a parabola's top through three values at -1, 0, 1, the middle one the largest; -0.5 to 0.5."""
+    """Place of a parabola's top through three values at -1, 0, 1, no nearer to a neighbour than to the middle one."""
     before, at, after = (float(value) for value in values)
     curvature = before - 2.0 * at + after
-    return 0.5 * (before - after) / curvature if curvature < 0 else 0.0
+    return min(max(0.5 * (before - after) / curvature, -0.5), 0.5) if curvature < 0 else 0.0

@@ -48,7 +48,7 @@ def test_kept_patches_hold_the_pixels_of_both_files_at_the_same_place(pair):
         row, col = index // 3 * SIZE, index % 3 * SIZE
         assert type(patch) is PairedPatch
         assert np.array_equal(patch.s1, s1[row : row + SIZE, col + 8 : col + 8 + SIZE])
-        assert patch.s2 == pytest.approx(dn[row : row + SIZE, col : col + SIZE] / 10_000, abs=1e-6)
+        np.testing.assert_allclose(patch.s2, dn[row : row + SIZE, col : col + SIZE] / 10_000, rtol=0, atol=1e-6)
 
 
 def test_kept_patches_say_where_and_when_they_are(pair):

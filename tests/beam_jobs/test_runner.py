@@ -98,8 +98,7 @@ def test_dataflow_graph_holds_the_steps_of_the_build(dataflow_job):
     steps = {name.split("/")[0] for name in names}
     assert {"Catalogs", "ReadItems", "InspectScenes", "MakePairs", "CutPatches", "WriteShards"} <= steps
     assert {"Rejections", "WriteRejected", "MergeSums", "MergeAll", "WriteSummary"} <= steps
-    spread = "CutPatches/Spread/ReshufflePerKey/GroupByKey"
-    assert spread in names, "without it Dataflow fuses pairing and cutting, and one worker cuts all"
+    assert "CutPatches/GroupByTask" in names, "without it Dataflow fuses pairing and cutting, and one worker cuts all"
 
 
 def test_every_step_of_the_dataflow_graph_can_be_unpickled(dataflow_job):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import storage
-from beam_jobs.building import is_taken, publish
+from beam_jobs import building, storage
 from beam_jobs.contracts import layout
 from beam_jobs.errors import DataError
 
@@ -60,6 +59,7 @@ def test_files_are_listed_counted_moved_and_deleted(folder):
     ]
     assert storage.list_files(f"{folder}/none") == []
     assert storage.list_names(f"{folder}/c", ".index") == ["4.index"]
+    assert storage.list_names(f"{folder}/c", ".data") == []
     assert storage.list_names(f"{folder}/none", ".index") == []
     storage.delete_tree(f"{folder}/a")
     storage.delete_tree(f"{folder}/none")
@@ -74,7 +74,7 @@ def test_text_is_read_line_by_line(folder):
 
 
 def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_version(s3_folder):
-    building = str(layout.building_dir(s3_folder, 1, 1))
+    building_dir = str(layout.building_dir(s3_folder, 1, 1))
     target = layout.version_dir(s3_folder, 1, 1)
     names = [
         "train/part-0",
@@ -85,15 +85,15 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
         "summary.pickle",
     ]
     for name in names:
-        storage.write_bytes(f"{building}/{name}", name.encode())
+        storage.write_bytes(f"{building_dir}/{name}", name.encode())
     # Moved by the job that was killed, under a number of shards that is no longer right.
     storage.write_bytes(str(target / "train" / "part-0-of-9"), b"stale")
     assert layout.list_versions(s3_folder) == []
-    assert not is_taken(target)
-    publish(building, target)
+    assert not building.is_taken(target)
+    building.publish(building_dir, target)
     assert layout.list_versions(s3_folder) == [(1, 1)]
     assert storage.list_files(s3_folder) == sorted(f"{target}/{name}" for name in names[:4])
-    storage.write_bytes(f"{building}/manifest.json", b"another job")
+    storage.write_bytes(f"{building_dir}/manifest.json", b"another job")
     with pytest.raises(DataError, match="another job wrote it meanwhile"):
-        publish(building, target)
+        building.publish(building_dir, target)
     assert storage.read_bytes(f"{target}/manifest.json") == b"manifest.json"

@@ -1,13 +1,15 @@
 """The baseline of `build_speed`: what a careful person writes in an afternoon with rasterio and NumPy, and no Beam.
 
 One process, one pass: window by window from both files into one gzipped TFRecord, with the same features and integers. It
-takes for granted that both scenes lie on one grid and are sound, sums nothing up and keeps nothing to resume from. Shared
-with build-pairs is only what decides a value: ids, splits, the rules of refusal, the measured shift, the score.
+takes for granted that both scenes lie on one grid and are sound, and keeps nothing to resume from. For the normalization
+it counts the train split's stored integers. Shared with build-pairs is only what decides a value: ids, splits, the rules of
+refusal, the measured shift, the score.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -28,22 +30,30 @@ def run(catalog: Path, config: BuildConfig, output: Path) -> int:
     s1_items = [item for item in items if item["properties"]["constellation"] == "sentinel-1"]
     s2_items = [item for item in items if item["properties"]["constellation"] == "sentinel-2"]
     num_pairs = 0
+    histograms: dict[str, list[np.ndarray]] = {}
     with tf.io.TFRecordWriter(str(output), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
         for s1_item in s1_items:
             place = s1_item["properties"]["terrapair:place"]
             there = [item for item in s2_items if item["properties"]["terrapair:place"] == place]
             s2_item = min(there, key=lambda item: abs(_seconds(item) - _seconds(s1_item)))
-            for serialized in _pairs(catalog.parent, s1_item, s2_item, config):
+            for serialized in _pairs(catalog.parent, s1_item, s2_item, config, histograms):
                 writer.write(serialized)
                 num_pairs += 1
     return num_pairs
+
+
+def _count(histograms: dict, s1, s2) -> None:
+    stored = {"s1": np.nan_to_num(np.rint(s1 * 100), nan=-32768).astype(np.int64) + 32768, "s2": s2}
+    for sensor, planes in stored.items():
+        counts = np.stack([np.bincount(plane.ravel(), minlength=65536) for plane in planes])
+        histograms[sensor] = histograms.get(sensor, 0) + counts
 
 
 def _seconds(item: dict) -> int:
     return int(datetime.fromisoformat(item["properties"]["datetime"].replace("Z", "+00:00")).timestamp())
 
 
-def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig):
+def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, histograms: dict):
     size = config.patch.size_px
     clouds_path = folder / s2_item["assets"]["cloud_mask"]["href"]
     with (
@@ -62,6 +72,8 @@ def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig):
                     s1, s2, mask, s2_file.window_transform(window), str(s2_file.crs), s1_item, s2_item, config
                 )
                 if serialized is not None:
+                    if s1_item["properties"]["terrapair:split"] == "train":
+                        _count(histograms, s1, s2)
                     yield serialized
 
 
@@ -69,7 +81,7 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
     size = config.patch.size_px
     x, y, step = transform.c, transform.f, transform.a * size
     lon, lat = to_lonlat(crs, [x + step / 2, x, x + step, x + step, x], [y - step / 2, y - step, y - step, y, y])
-    block, split = splits.assign(
+    place = splits.assign(
         lon.tolist(), lat.tolist(), config.split, frozenset({s1_item["properties"]["terrapair:split"]})
     )
     s1_valid, s2_valid = np.isfinite(s1), s2 > 0
@@ -77,11 +89,13 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
     clouds = float(mask[s2_all].mean()) if s2_all.any() else 0.0
     db = np.moveaxis(s1, 0, -1)
     reflectance = np.moveaxis(np.where(s2_valid, s2 * np.float32(1e-4), np.float32(np.nan)), 0, -1)
-    if split is None or quality.refusal(db, reflectance, clouds, config.quality) is not None:
+    gap = (_seconds(s2_item) - _seconds(s1_item)) / 3600
+    parts = quality.measure(db, reflectance, clouds, gap)
+    if place.split is None or quality.refusal(parts, config.quality) is not None:
         return None
     offset = registration.measure_offset(db, reflectance, config.patch.s2_bands)
-    offset_px = offset.length_px if offset else float("nan")
-    gap = (_seconds(s2_item) - _seconds(s1_item)) / 3600
+    parts = replace(parts, offset_px=offset.length_px if offset else float("nan"))
+    score = quality.score(parts, config.pairing, config.quality)
     feature = {
         "patch_id": _bytes(make_patch_id(s1_item["id"], s2_item["id"], crs, x, y, size)),
         "height": _ints(size),
@@ -91,7 +105,7 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
         "label": _bytes(b""),
         "lon": _floats(lon[0]),
         "lat": _floats(lat[0]),
-        "block": _bytes(block),
+        "block": _bytes(place.block),
         "s1_scene_id": _bytes(s1_item["id"]),
         "s2_scene_id": _bytes(s2_item["id"]),
         "s1_acquired_at": _ints(_seconds(s1_item)),
@@ -99,8 +113,11 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
         "time_gap_hours": _floats(gap),
         "orbit_state": _bytes(s1_item["properties"]["sat:orbit_state"]),
         "cloud_fraction": _floats(clouds),
-        "offset_px": _floats(offset_px),
-        "quality": _floats(quality.score(db, reflectance, clouds, gap, offset_px, config.pairing, config.quality)),
+        "offset_px": _floats(parts.offset_px),
+        "edge_noise_fraction": _floats(parts.edge_noise_fraction),
+        "saturated_fraction": _floats(parts.saturated_fraction),
+        "quality": _floats(score),
+        "weight": _floats(quality.weight(score, config.quality)),
         "s1_valid_fraction": _floats(s1_all.mean()),
         "s2_valid_fraction": _floats(s2_all.mean()),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,16 @@ import numpy as np
 import tensorflow as tf
 from make_rasters import backscatter, digital_numbers, north_up, write_geotiff
 
-from beam_jobs import catalogs, scenes
-from beam_jobs.config import BuildConfig, FolderLayout, PatchConfig, ProcessingLevel, QualityConfig, SplitConfig
+from beam_jobs import catalogs, pairing, scenes
+from beam_jobs.config import (
+    BuildConfig,
+    FolderLayout,
+    PairingConfig,
+    PatchConfig,
+    ProcessingLevel,
+    QualityConfig,
+    SplitConfig,
+)
 from beam_jobs.contracts import layout, records
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.records import PairedPatch
@@ -58,6 +66,19 @@ def scenes_of(name: FolderLayout, folder: Path) -> dict[str, Scene]:
     items = [item.to_dict(include_self_link=False) for item in layouts.READERS[name](folder)]
     found = [scenes.from_item(item, folder / "items.ndjson") for item in items]
     return {scene.scene_id: scene for scene in found}
+
+
+def partner_of(s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig) -> tuple[str | None, str]:
+    """Id of the Sentinel-2 scene that a Sentinel-1 scene pairs with, or None and why there is none."""
+    one = pairing.outline(s1)
+    outlines = [one, *map(pairing.outline, s2_scenes)]
+    candidates = [
+        candidate
+        for key in pairing.keys(one, config)
+        for _, candidate in pairing.join(key, [o for o in outlines if key in pairing.keys(o, config)], config)
+    ]
+    chosen, why = pairing.choose(candidates, config)
+    return (chosen[0].s2_id if chosen else None), why
 
 
 def write_catalog(name: FolderLayout, folder: Path, path: Path) -> Path:

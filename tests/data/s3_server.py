@@ -1,18 +1,55 @@
 """A loopback S3 server (moto's) on a free port, and the environment under which everything here finds it."""
 
+import subprocess
+import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from beam_jobs.contracts import object_store
 
 BUCKET = "terrapair-tests"
 
 
 @contextmanager
 def running() -> Iterator[dict[str, str]]:
-    """Starts the server in a thread with an empty bucket; yields the environment variables that lead to it."""
+    """Starts the server with an empty bucket; yields the environment variables that lead to it.
+
+    In a process of its own: TensorFlow reads some files while it holds Python's lock, and a server in a thread of the same
+    process could then never answer.
+    """
+    command = [sys.executable, "-W", "ignore", __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _environment(process.stdout.readline().strip())
+        finally:
+            # It ends with its input, so also when this process is killed.
+            process.stdin.close()
+
+
+def _environment(address: str) -> dict[str, str]:
+    # Not above: the server runs this file without the project on its path.
+    from beam_jobs.contracts import object_store
+
+    variables = {
+        "AWS_ACCESS_KEY_ID": "test-key",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_REGION": "us-east-1",
+        "S3_ENDPOINT": f"http://{address}",
+        # No question to the metadata service of a cloud machine.
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    object_store.complete_environment(variables)
+    request = urllib.request.Request(f"http://{address}/{BUCKET}", method="PUT")
+    urllib.request.urlopen(request, timeout=10).close()
+    return variables
+
+
+def new_folder(name: str) -> str:
+    """URI of a folder that no other test uses."""
+    return f"s3://{BUCKET}/{name}-{uuid.uuid4().hex[:8]}"
+
+
+def _serve() -> None:
     import logging
 
     from moto.server import ThreadedMotoServer
@@ -20,24 +57,9 @@ def running() -> Iterator[dict[str, str]]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ACCESS_KEY_ID": "test-key",
-        "AWS_SECRET_ACCESS_KEY": "test-secret",
-        "AWS_REGION": "us-east-1",
-        "S3_ENDPOINT": f"http://{host}:{port}",
-        # No question to the metadata service of a cloud machine.
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    object_store.complete_environment(variables)
-    request = urllib.request.Request(f"http://{host}:{port}/{BUCKET}", method="PUT")
-    urllib.request.urlopen(request, timeout=10).close()
-    try:
-        yield variables
-    finally:
-        server.stop()
+    print(":".join(map(str, server.get_host_and_port())), flush=True)
+    sys.stdin.read()
 
 
-def new_folder(name: str) -> str:
-    """URI of a folder that no other test uses."""
-    return f"s3://{BUCKET}/{name}-{uuid.uuid4().hex[:8]}"
+if __name__ == "__main__":
+    _serve()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import SAMPLES, make_terramesh, scenes_of
+from make_datasets import SAMPLES, make_terramesh, partner_of, scenes_of
 from make_rasters import UTM, backscatter, digital_numbers, write_geotiff
 
 from beam_jobs import pairing, readers, scenes
@@ -40,7 +40,7 @@ def test_terramesh_scenes_read_in_physical_units_with_the_offset_removed(tmp_pat
     assert l1c.dn_offset == 1000
     assert l1c.grid is not None
     got = readers.read_bands(l1c, S2_L1C_BANDS, l1c.grid)
-    assert got == pytest.approx(digital_numbers(13, 40, 40, 1).transpose(1, 2, 0) / 10_000, abs=1e-6)
+    np.testing.assert_allclose(got, digital_numbers(13, 40, 40, 1).transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6)
     s1 = readers.inspect(found["S1RTC_7U_8R_2_2"], ("VV", "VH"))
     got = readers.read_bands(s1, ("VV", "VH"), l1c.grid)
     assert np.array_equal(got, backscatter(40, 40, 1).transpose(1, 2, 0))
@@ -136,7 +136,7 @@ def test_the_real_terramind_files_give_the_numbers_that_rasterio_gives():
             assert np.array_equal(got, by_hand.astype(np.float32))
         else:
             # What is as dark as the offset, or darker, stays a measurement: the smallest one.
-            assert got == pytest.approx(np.maximum(by_hand - scene.dn_offset, 1) / 10_000, abs=1e-6)
+            np.testing.assert_allclose(got, np.maximum(by_hand - scene.dn_offset, 1) / 10_000, rtol=0, atol=1e-6)
 
 
 @needs_samples
@@ -153,9 +153,9 @@ def test_the_real_terramind_pairs_are_hours_to_days_apart():
     s2 = [scene for scene in found.values() if scene.processing_level == "L2A"]
     for name, scene in found.items():
         if scene.sensor == "s1":
-            best, why = pairing.nearest(scene, s2, PairingConfig(max_time_gap_hours=90))
-            assert best is not None, why
-            assert best.scene_id == name.replace("S1RTC", "S2L2A")
+            partner, why = partner_of(scene, s2, PairingConfig(max_time_gap_hours=90))
+            assert partner == name.replace("S1RTC", "S2L2A"), why
+            best = found[partner]
             assert 4 < abs(pairing.time_gap_hours(scene, best)) < 84
             label = readers.read_label(best.label, "dynamic_world", readers.inspect(best, S2_L2A_BANDS).grid)
             assert set(np.unique(label)) <= {0, 1, 2, 3, 4, 6, 7, 8, 255}
