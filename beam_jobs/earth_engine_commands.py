@@ -56,9 +56,7 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
         click.option("--config", "config_path", type=click.Path(), help="YAML file with fetch settings."),
-        click.option(
-            "--places", required=True, type=click.Path(path_type=Path), help="File of places that `sample` wrote."
-        ),
+        click.option("--places", required=True, help="File of places that `sample` wrote; path or URI."),
     ):
         command = option(command)
     return command
@@ -66,13 +64,13 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("plan")
 @_job_options
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the fetch; a pilot is fetched into it.")
+@click.option("--output", help="Folder of the fetch, path or URI; a pilot is fetched into it.")
 @click.option(
     "--pilot", type=click.IntRange(min=0), default=0, help="Pairs to fetch first, to measure time and compute."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan_command(
-    places: Path, config_path: str | None, overrides: tuple[str, ...], output: Path | None, pilot: int, as_json: bool
+    places: str, config_path: str | None, overrides: tuple[str, ...], output: str | None, pilot: int, as_json: bool
 ) -> None:
     """Say what a fetch will ask for and cost; refuse (exit code 2) what Earth Engine would refuse.
 
@@ -107,32 +105,42 @@ def plan_command(
 
 @click.command("fetch")
 @_job_options
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the job.")
+@click.option("--output", required=True, help="Folder of the job; path or URI (s3://, gs://).")
 @click.option("--retry-rejected", is_flag=True, help="Ask again for what was rejected.")
+@click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]")
 def fetch_command(
-    places: Path, config_path: str | None, overrides: tuple[str, ...], output: Path, retry_rejected: bool
+    places: str,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    output: str,
+    retry_rejected: bool,
+    beam_options: tuple[str, ...],
 ) -> None:
     """Fetch Sentinel-1/2 pairs of places, patch by patch; run it again to go on after a stop.
+
+    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
 
     \b
     Example:
       python -m beam_jobs fetch --places places.geojson --output runs/ee --set quota.num_workers=4
+      python -m beam_jobs fetch --places gs://b/places.geojson --output gs://b/ee --set quota.num_workers=4 -- \\
+        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
     from beam_jobs import fetch as fetching
 
     config = load_config(FetchConfig, config_path, overrides)
     with progress("pairs") as update:
-        summary = fetching.fetch(config, _connection("fetch"), places, output, retry_rejected, update)
+        summary = fetching.fetch(config, _connection("fetch"), places, output, retry_rejected, update, beam_options)
     CONSOLE.print(_fetch_table(summary))
     click.echo(summary.catalog)
 
 
 @click.command("export")
 @_job_options
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the job: ledger and catalog.")
+@click.option("--output", required=True, help="Folder of the job, path or URI: ledger and catalog.")
 @click.option("--retry-rejected", is_flag=True, help="Export again what was rejected.")
 def export_command(
-    places: Path, config_path: str | None, overrides: tuple[str, ...], output: Path, retry_rejected: bool
+    places: str, config_path: str | None, overrides: tuple[str, ...], output: str, retry_rejected: bool
 ) -> None:
     """Export Sentinel-1/2 pairs of places to a bucket with batch tasks, and watch them to their end.
 
@@ -165,7 +173,7 @@ def _overview() -> bytes:
     return pixels.fetch_overview(OVERVIEW_PIXEL_DEGREES)
 
 
-def _plan_table(plan: Any, places: Path) -> Table:
+def _plan_table(plan: Any, places: str) -> Table:
     table = Table(title=f"plan: {places}")
     for name, justify in (("what", "left"), ("number", "right"), ("how it is known", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
@@ -189,7 +197,7 @@ def _plan_table(plan: Any, places: Path) -> Table:
 
 def _fetch_table(summary: Any) -> Table:
     state = summary.state
-    table = Table(title=f"{summary.catalog.parent}")
+    table = Table(title=summary.catalog.rpartition("/")[0])
     table.add_column("what")
     table.add_column("number", justify="right")
     table.add_row("pairs wanted", f"{summary.num_units:,}")

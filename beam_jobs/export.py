@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from beam_jobs import collecting, exported_files, job_folder, ledger, quota
+from apache_beam.io.filesystems import FileSystems
+
+from beam_jobs import collecting, exported_files, job_folder, ledger, ledger_store, quota, runner
 from beam_jobs.collecting import Pair, Unit
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
@@ -28,9 +29,9 @@ from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.exports import TaskState
 from beam_jobs.earth_engine_config import FetchConfig
 from beam_jobs.errors import DataError
-from beam_jobs.fetch import CATALOG_NAME, FetchSummary, OnProgress
-from beam_jobs.job_folder import JobFolder
-from beam_jobs.ledger import LedgerState, LedgerWriter
+from beam_jobs.fetch import CATALOG_NAME, FetchSummary, OnProgress, StrPath
+from beam_jobs.job_folder import JobFolder, Watch
+from beam_jobs.ledger import LedgerState
 from beam_jobs.places import read_places
 
 T = TypeVar("T")
@@ -58,8 +59,8 @@ class _Running:
 def export(
     config: FetchConfig,
     connection: Connection,
-    places: Path,
-    output_dir: Path,
+    places: StrPath,
+    output_dir: StrPath,
     retry_rejected: bool = False,
     on_progress: OnProgress | None = None,
 ) -> FetchSummary:
@@ -69,7 +70,7 @@ def export(
         config: what, how fast and where to.
         connection: to Earth Engine.
         places: file of places.
-        output_dir: folder of the job; made if needed.
+        output_dir: folder of the job, path or URI; made if needed.
         retry_rejected: export again what was rejected.
         on_progress: called with (units done or rejected, units in all).
 
@@ -80,24 +81,26 @@ def export(
     if not config.export.bucket:
         raise DataError("export needs a bucket: --set export.bucket=<name>", "no_bucket")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
+    FileSystems.set_options(runner.pipeline_options(1))
     with job_folder.hold(output_dir, f"{decides} {config.export.file_format}") as folder:
         num_units = sum(1 for _ in collecting.units(read_places(places)))
         ee_connection.connect(connection)
-        before = ledger.read_state(folder.ledger_dir)
-        num_before = before.num_requests
-        if retry_rejected:
-            before.forget_rejected()
-        begun = time.monotonic()
-        try:
-            _Exporter(config, folder, before, num_units, on_progress).run(places)
-        finally:
-            ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
-        state = ledger.read_state(folder.ledger_dir)
-        catalog = folder.path / CATALOG_NAME
-        # Brings TensorFlow with it, for which nothing before should wait.
-        from beam_jobs import catalogs
+        with ledger_store.local_copy(folder.ledger_dir) as copy:
+            before = ledger.read_state(copy.path)
+            num_before = before.num_requests
+            if retry_rejected:
+                before.forget_rejected()
+            begun = time.monotonic()
+            try:
+                _Exporter(config, folder, before, num_units, on_progress).run(places)
+            finally:
+                ledger.write_rejected(copy.refresh(), f"{folder.path}/{ledger.REJECTED_NAME}")
+            state = ledger.read_state(copy.path)
+            catalog = f"{folder.path}/{CATALOG_NAME}"
+            # Brings TensorFlow with it, for which nothing before should wait.
+            from beam_jobs import catalogs
 
-        catalogs.write_items(exported_files.items(folder, config, state.num_rejected), catalog)
+            catalogs.write_items(exported_files.items(copy.path, folder, config, state.num_rejected), catalog)
         return FetchSummary(
             num_units=num_units,
             state=state,
@@ -116,11 +119,12 @@ class _Exporter:
         self._config, self._folder, self._state = config, folder, state
         self._num_units, self._on_progress = num_units, on_progress
         self._limiter = quota.Limiter(config.quota.max_requests_per_second)
-        self._writer = LedgerWriter(folder.ledger_dir)
+        self._writer = ledger_store.open_writer(folder.ledger_dir)
+        self._holding = Watch(folder)
         self._num_finished = len(state.finished)
         self._num_given_up = 0
 
-    def run(self, places: Path) -> None:
+    def run(self, places: StrPath) -> None:
         """Until every unit is done or rejected.
 
         Raises:
@@ -131,6 +135,9 @@ class _Exporter:
                 units = self._open_units(places)
                 running: list[_Running] = []
                 while True:
+                    stopped = self._holding.why_stopped()
+                    if stopped is not None:
+                        raise stopped
                     # Listing takes seconds, so only a handful is started before the queue is looked at again.
                     room = (self._config.export.max_tasks - sum(len(entry.tasks) for entry in running)) // 2
                     batch = list(islice(units, max(0, min(room, 4 * self._config.quota.max_concurrency))))
@@ -147,7 +154,7 @@ class _Exporter:
         finally:
             self._writer.close()
 
-    def _open_units(self, places: Path) -> Iterator[Unit]:
+    def _open_units(self, places: StrPath) -> Iterator[Unit]:
         for unit in collecting.units(read_places(places)):
             if unit.unit_id not in self._state.finished:
                 yield unit
@@ -187,7 +194,7 @@ class _Exporter:
         ask = partial(exports.start_export, request, options.bucket, prefix, options.file_format)
         task_id = self._ask(unit, sensor, ask)
         found = {f"task_{sensor}": task_id, f"num_starts_{sensor}": num_starts, **entry.pair.to_dict()}
-        self._writer.add(unit.unit_id, "started", num_requests=1, **found)
+        self._writer.sync(self._writer.add(unit.unit_id, "started", num_requests=1, **found))
         entry.tasks[sensor], entry.num_starts[sensor] = task_id, num_starts
 
     def _watch(self, running: list[_Running], pool: ThreadPoolExecutor) -> list[_Running]:

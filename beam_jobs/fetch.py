@@ -1,7 +1,8 @@
 """fetch: places -> GeoTIFFs of Sentinel-1/2 pairs with a catalog, patch by patch from Earth Engine, inside Beam.
 
-Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the ledger in one folder. A job that was
-killed or stopped goes on where it was: run it again. Called by `python -m beam_jobs fetch` and, for its pilot, by `plan`.
+Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the ledger in one folder, on a disk or an
+object store. A job that was killed or stopped goes on where it was: run it again. Called by `python -m beam_jobs fetch` and,
+for its pilot, by `plan`.
 
 The job is cut into as many slices as there are workers. A slice is one Beam element, because its threads share a part of the
 quota that nobody else may use (`quota.py`); what it did is in the ledger, so a runner may start it again at any time.
@@ -10,21 +11,22 @@ quota that nobody else may use (`quota.py`); what it did is in the ledger, so a 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import apache_beam as beam
 import pystac
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.io.filesystems import FileSystems
 
-from beam_jobs import collecting, job_folder, ledger, patch_files, quota, runner
+from beam_jobs import collecting, job_folder, ledger, ledger_store, patch_files, quota, runner
 from beam_jobs.collecting import Pair
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine.connection import Connection
 from beam_jobs.earth_engine.listing import Acquisition
@@ -33,9 +35,11 @@ from beam_jobs.earth_engine_config import CollectConfig, FetchConfig
 from beam_jobs.errors import DataError
 from beam_jobs.fetch_slice import SliceTask, run_slice
 from beam_jobs.job_folder import JobFolder
+from beam_jobs.ledger_store import LocalCopy
 from beam_jobs.places import read_places
 
 OnProgress = Callable[[int, int], None]
+StrPath = str | os.PathLike[str]
 CATALOG_NAME = "items.ndjson"
 
 
@@ -48,23 +52,24 @@ class FetchSummary:
         state: what the ledger's entries come to.
         num_requests: of this run.
         seconds: of this run.
-        catalog: its path.
+        catalog: its path or URI.
     """
 
     num_units: int
     state: ledger.LedgerState
     num_requests: int
     seconds: float
-    catalog: Path
+    catalog: str
 
 
 def fetch(
     config: FetchConfig,
     connection: Connection,
-    places: Path,
-    output_dir: Path,
+    places: StrPath,
+    output_dir: StrPath,
     retry_rejected: bool = False,
     on_progress: OnProgress | None = None,
+    beam_options: Sequence[str] = (),
 ) -> FetchSummary:
     """Fetches every pair that is still missing, then writes the catalog of all.
 
@@ -72,16 +77,21 @@ def fetch(
         config: what, and how fast.
         connection: to Earth Engine.
         places: file of places.
-        output_dir: folder of the job; made if needed.
+        output_dir: folder of the job, path or URI; made if needed.
         retry_rejected: ask again for what was rejected.
         on_progress: called with (units done or rejected, units in all).
+        beam_options: as on a Beam command line; see `runner.pipeline_options`.
 
     Raises:
         DataError: the places break a rule, the folder is another job's, Earth Engine stopped answering (reason
             quota_exhausted, no_credentials or stopped), or no pair came.
     """
+    # Before the first look at a store: endpoint and keys may be among the options.
+    FileSystems.set_options(runner.pipeline_options(quota.num_slices(config.quota), beam_options))
     with job_folder.hold(output_dir, settings.canonical_json(config.collect)) as folder:
-        summary = fetch_units(config, connection, places, folder, retry_rejected, on_progress)
+        summary = fetch_units(
+            config, connection, places, folder, retry_rejected, on_progress, beam_options=beam_options
+        )
         # Brings TensorFlow with it, for which nothing before should wait.
         from beam_jobs import catalogs
 
@@ -92,12 +102,13 @@ def fetch(
 def fetch_units(
     config: FetchConfig,
     connection: Connection,
-    places: Path,
+    places: StrPath,
     folder: JobFolder,
     retry_rejected: bool = False,
     on_progress: OnProgress | None = None,
     max_units: int | None = None,
     profiled: bool = False,
+    beam_options: Sequence[str] = (),
 ) -> FetchSummary:
     """As `fetch`, into a folder that is held already and without the catalog.
 
@@ -110,16 +121,16 @@ def fetch_units(
         on_progress: called with (units done or rejected, units in all).
         max_units: only the first so many units; None = all.
         profiled: also ask what each pixel request cost.
+        beam_options: as on a Beam command line.
     """
     num_units = sum(1 for _ in islice(collecting.units(read_places(places)), max_units))
     example_requests(config.collect, places)
     # Here too, so that missing credentials are said before workers start.
     ee_connection.connect(connection)
-    before = ledger.read_state(folder.ledger_dir)
     tasks = [
         SliceTask(
             folder=folder,
-            places=places.absolute(),
+            places=os.fspath(places) if is_remote(places) else os.path.abspath(places),
             config=config,
             connection=connection,
             number=number,
@@ -130,25 +141,40 @@ def fetch_units(
         for number in range(quota.num_slices(config.quota))
     ]
     begun = time.monotonic()
-    with _reported(folder, num_units, on_progress):
-        _run(tasks)
-    state = ledger.read_state(folder.ledger_dir)
-    ledger.write_rejected(folder.ledger_dir, folder.path / ledger.REJECTED_NAME)
-    stopped = folder.why_stopped()
-    if stopped is not None:
-        raise DataError(
-            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
-        )
+    with ledger_store.local_copy(folder.ledger_dir) as copy:
+        before = ledger.read_state(copy.path)
+        with _reported(copy, num_units, on_progress):
+            _run(tasks, beam_options)
+        state = ledger.read_state(copy.refresh())
+        ledger.write_rejected(copy.path, f"{folder.path}/{ledger.REJECTED_NAME}")
+    wanted = islice(collecting.units(read_places(places)), max_units)
+    num_left = sum(unit.unit_id not in state.finished for unit in wanted)
+    _check_ended(folder, state, num_left)
     return FetchSummary(
         num_units=num_units,
         state=state,
         num_requests=state.num_requests - before.num_requests,
         seconds=time.monotonic() - begun,
-        catalog=folder.path / CATALOG_NAME,
+        catalog=f"{folder.path}/{CATALOG_NAME}",
     )
 
 
-def example_requests(config: CollectConfig, places: Path) -> dict[str, PixelRequest]:
+def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) -> None:
+    """Refuses to call a job done that was stopped, or that a runner only took in.
+
+    Raises:
+        DataError: as of `fetch`.
+    """
+    stopped = folder.why_stopped()
+    if stopped is None and num_left:
+        stopped = DataError(f"the Beam runner ended with {num_left} places and windows still open", "stopped")
+    if stopped is not None:
+        raise DataError(
+            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on", stopped.reason
+        )
+
+
+def example_requests(config: CollectConfig, places: StrPath) -> dict[str, PixelRequest]:
     """The pixel requests of the first unit; those of all others are as large.
 
     Raises:
@@ -169,8 +195,8 @@ def example_requests(config: CollectConfig, places: Path) -> dict[str, PixelRequ
     return requests
 
 
-def _run(tasks: list[SliceTask]) -> None:
-    options = PipelineOptions(runner.local_arguments(len(tasks)))
+def _run(tasks: list[SliceTask], beam_options: Sequence[str]) -> None:
+    options = runner.pipeline_options(len(tasks), beam_options)
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
@@ -182,29 +208,36 @@ def _run(tasks: list[SliceTask]) -> None:
 
 def _items(folder: JobFolder, config: CollectConfig) -> Iterator[pystac.Item]:
     """Items of all pairs, by unit, whatever the order in which they came."""
-    for entry in ledger.done_entries(folder.ledger_dir):
-        unit, pair = collecting.unit_of(entry), Pair.from_dict(entry)
-        yield from patch_files.stac_items(unit, pair, folder.path, config, entry.get("cloud_fraction"))
+    with ledger_store.local_copy(folder.ledger_dir) as copy:
+        for entry in ledger.done_entries(copy.path):
+            unit, pair = collecting.unit_of(entry), Pair.from_dict(entry)
+            yield from patch_files.stac_items(unit, pair, config, entry.get("cloud_fraction"))
 
 
 @contextmanager
-def _reported(folder: JobFolder, num_units: int, on_progress: OnProgress | None) -> Iterator[None]:
-    """Calls `on_progress` every half second from what workers, which may be other processes, add to the ledger."""
+def _reported(copy: LocalCopy, num_units: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Calls `on_progress` now and then from what workers, which may be other processes, add to the ledger."""
     if on_progress is None:
         yield
         return
     finished = threading.Event()
-    tail = ledger.LedgerTail(folder.ledger_dir)
+    tail = ledger.LedgerTail(copy.path)
 
     def report() -> None:
-        while not finished.wait(0.5):
-            on_progress(min(tail.num_finished(), num_units), num_units)
+        copy.refresh()
+        on_progress(min(tail.num_finished(), num_units), num_units)
 
-    thread = threading.Thread(target=report, daemon=True)
+    def report_until_finished() -> None:
+        while not finished.wait(copy.seconds_between_looks):
+            # A store that is down for a moment is no reason to lose the bar.
+            with suppress(OSError):
+                report()
+
+    thread = threading.Thread(target=report_until_finished, daemon=True)
     thread.start()
     try:
         yield
     finally:
         finished.set()
         thread.join()
-        on_progress(min(tail.num_finished(), num_units), num_units)
+        report()

@@ -13,10 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from beam_jobs import collecting, patch_files, quota
+from beam_jobs import collecting, ledger_store, patch_files, quota, storage
 from beam_jobs.collecting import Pair, Unit
 from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine import listing, pixels
@@ -25,8 +24,9 @@ from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import PixelRequest
 from beam_jobs.earth_engine_config import FetchConfig
 from beam_jobs.errors import DataError
-from beam_jobs.job_folder import JobFolder
-from beam_jobs.ledger import LedgerState, LedgerWriter, read_state
+from beam_jobs.job_folder import JobFolder, Watch
+from beam_jobs.ledger import LedgerState, read_state
+from beam_jobs.ledger_store import Writer
 from beam_jobs.places import read_places
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class SliceTask:
 
     Attributes:
         folder: of the job.
-        places: file of all places; each slice takes its own share of it.
+        places: path or URI of all places; each slice takes its own share of them.
         config: of the job.
         connection: to Earth Engine.
         number: of the slice.
@@ -48,7 +48,7 @@ class SliceTask:
     """
 
     folder: JobFolder
-    places: Path
+    places: str
     config: FetchConfig
     connection: Connection
     number: int
@@ -72,10 +72,11 @@ def run_slice(task: SliceTask) -> None:
         EarthEngineError: the connection cannot be made.
     """
     ee_connection.connect(task.connection)
-    state = read_state(task.folder.ledger_dir, task.belongs)
+    with ledger_store.local_copy(task.folder.ledger_dir) as copy:
+        state = read_state(copy.path, task.belongs)
     if task.retry_rejected:
         state.forget_rejected()
-    writer = LedgerWriter(task.folder.ledger_dir)
+    writer = ledger_store.open_writer(task.folder.ledger_dir)
     try:
         _Fetcher(task, state, writer).run()
     finally:
@@ -85,11 +86,12 @@ def run_slice(task: SliceTask) -> None:
 class _Fetcher:
     """Threads of one slice, what they share."""
 
-    def __init__(self, task: SliceTask, state: LedgerState, writer: LedgerWriter) -> None:
+    def __init__(self, task: SliceTask, state: LedgerState, writer: Writer) -> None:
         self._task, self._state, self._writer = task, state, writer
         self._config = task.config.collect
         self._share = quota.share(task.config.quota)
         self._limiter = quota.Limiter(self._share.rate)
+        self._watch = Watch(task.folder)
         self._num_given_up = 0
         self._lock = threading.Lock()
 
@@ -104,12 +106,12 @@ class _Fetcher:
                         finished, running = wait(running, return_when=FIRST_COMPLETED)
                         for future in finished:
                             future.result()
-                    if self._task.folder.why_stopped() is not None:
+                    if self._watch.why_stopped() is not None:
                         break
                 wait(running)
             except KeyboardInterrupt:
                 # With one worker, Ctrl-C arrives here: threads end what they are at, and the driver says the rest.
-                self._task.folder.stop("interrupted", "interrupted")
+                self._watch.stop("interrupted", "interrupted")
         for future in running:
             future.result()
 
@@ -127,7 +129,7 @@ class _Fetcher:
             return
         except EarthEngineError as error:
             if error.reason in quota.STOPPING:
-                self._task.folder.stop(error.reason, str(error))
+                self._watch.stop(error.reason, str(error))
                 return
             self._reject(unit, error)
             with self._lock:
@@ -135,35 +137,39 @@ class _Fetcher:
                 given_up = self._num_given_up
             if given_up >= self._task.config.quota.max_failures_in_a_row:
                 why = f"{given_up} places in a row were given up, the last one since: {error}"
-                self._task.folder.stop("stopped", why)
+                self._watch.stop("stopped", why)
         except DataError as error:
             self._reject(unit, error)
 
     def _collect(self, unit: Unit) -> None:
-        """Files of a unit, then its entry. What lies on disk is whole, and is not asked for again."""
-        pair = self._pair(unit)
+        """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
+        # Files of a pair that is only chosen now cannot be there, and each look at a store is a request.
+        was_begun = unit.unit_id in self._state.pending
+        pair, entry = self._pair(unit)
         grid = collecting.grid_of(unit, self._config)
-        stem = self._task.folder.path / unit.stem
+        stem = self._stem(unit)
         requests = collecting.pixel_requests(pair, grid, self._config)
-        if patch_files.path_of(stem, "s2").exists():
-            cloud_fraction = patch_files.cloud_fraction_on_disk(stem)
+        if was_begun and storage.exists(patch_files.path_of(stem, "s2")):
+            cloud_fraction = patch_files.stored_cloud_fraction(stem)
         else:
             patch = patch_files.decode_s2(self._fetch(unit, requests["s2"]), requests["s2"], self._config)
             patch_files.check_s2(patch, self._config)
+            # The choice must outlive the process before the first file does, which else would be asked for again.
+            self._writer.sync(entry)
             patch_files.write_s2(stem, patch, grid, self._config)
             cloud_fraction = patch.cloud_fraction
-        if not patch_files.path_of(stem, "s1").exists():
+        if not (was_begun and storage.exists(patch_files.path_of(stem, "s1"))):
             data = patch_files.decode_s1(self._fetch(unit, requests["s1"]))
             patch_files.check_s1(data, self._config)
             patch_files.write_s1(stem, data, grid, self._config)
         found = {**pair.to_dict(), **collecting.place_fields(unit)}
         self._writer.add(unit.unit_id, "done", cloud_fraction=cloud_fraction, **found)
 
-    def _pair(self, unit: Unit) -> Pair:
-        """The pair that was chosen, from the ledger if an earlier run asked for it."""
+    def _pair(self, unit: Unit) -> tuple[Pair, int]:
+        """The pair that was chosen, from the ledger if an earlier run asked for it, and the number of its entry."""
         known = self._state.pending.get(unit.unit_id)
         if known is not None:
-            return Pair.from_dict(known)
+            return Pair.from_dict(known), 0
         bounds = collecting.listing_bounds(collecting.grid_of(unit, self._config))
         start, end = unit.window.times
         ask = partial(listing.list_acquisitions, bounds, start, end, self._config.earth_engine)
@@ -176,8 +182,7 @@ class _Fetcher:
             raise
         # Files of a choice that the ledger has lost may be those of other scenes.
         self._discard(unit)
-        self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
-        return pair
+        return pair, self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
 
     def _fetch(self, unit: Unit, request: PixelRequest) -> bytes:
         def ask() -> pixels.ProfiledPixels:
@@ -212,17 +217,19 @@ class _Fetcher:
             seconds = round(time.monotonic() - begun, 3)
             details = {"step": step, "reason": error.reason, "status": error.status}
             self._writer.add(unit.unit_id, "failed", num_requests=1, request_seconds=seconds, **details)
-            if self._task.folder.why_stopped() is not None:
+            if self._watch.why_stopped() is not None:
                 raise _StoppedError from error
 
-        if self._task.folder.why_stopped() is not None:
+        if self._watch.why_stopped() is not None:
             raise _StoppedError
         answer = quota.call(timed, self._limiter, self._task.config.quota, on_failure)
         return answer, round(time.monotonic() - begun, 3)
 
+    def _stem(self, unit: Unit) -> str:
+        return f"{self._task.folder.path}/{unit.stem}"
+
     def _discard(self, unit: Unit) -> None:
-        for name in patch_files.NAMES:
-            patch_files.path_of(self._task.folder.path / unit.stem, name).unlink(missing_ok=True)
+        storage.delete_files([patch_files.path_of(self._stem(unit), name) for name in patch_files.NAMES])
 
     def _reject(self, unit: Unit, error: DataError) -> None:
         self._discard(unit)

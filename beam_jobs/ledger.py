@@ -3,6 +3,8 @@
 Input: one entry per event. Output: lines of JSON in one file per writer, and the state of every unit when they are read.
 `fetch.py` and `export.py` write it and ask it what is left to do; `plan.py` counts with it.
 
+All here is about a folder on a disk; `ledger_store.py` brings that of an object store to one.
+
 Nobody locks: each writer has a file of its own, which it alone appends to, one `write` per line. A line that a crash or a
 full disk cut short is no entry: what it would have said is asked again.
 """
@@ -20,6 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from beam_jobs import storage
+from beam_jobs.contracts.object_store import is_remote
 
 Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
 """chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
@@ -41,21 +46,30 @@ class LedgerWriter:
         self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def add(self, unit: str, event: Event, **details: Any) -> None:
-        """Writes one entry.
+    def add(self, unit: str, event: Event, **details: Any) -> int:
+        """Writes one entry; returns a number to `sync`.
 
         Raises:
             OSError: the disk took less than the line.
         """
-        line = (json.dumps({"unit": unit, "event": event, **details}, separators=(",", ":")) + "\n").encode()
+        line = line_of(unit, event, details)
         if os.write(self._file, line) != len(line):
             raise OSError(f"{self._path}: the disk is full")
+        return 0
+
+    def sync(self, number: int) -> None:
+        """Nothing to do: an entry that was added outlives the process."""
 
     def close(self) -> None:
         """Closes the file; without an entry it vanishes."""
         os.close(self._file)
         if not self._path.stat().st_size:
             self._path.unlink()
+
+
+def line_of(unit: str, event: Event, details: dict[str, Any]) -> bytes:
+    """One entry as it is written down."""
+    return (json.dumps({"unit": unit, "event": event, **details}, separators=(",", ":")) + "\n").encode()
 
 
 @dataclass(kw_only=True)
@@ -204,8 +218,11 @@ def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
     yield from _read_at(where)
 
 
-def write_rejected(folder: Path, path: Path) -> int:
-    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number."""
+def write_rejected(folder: Path, path: str) -> int:
+    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number.
+
+    An object store holds no file without a line: there it vanishes when nothing is rejected.
+    """
     where: dict[str, tuple[Path, int]] = {}
     done = set()
     for file, offset, entry in read_entries(folder):
@@ -214,12 +231,14 @@ def write_rejected(folder: Path, path: Path) -> int:
         elif entry["event"] == "rejected":
             where[str(entry["unit"])] = (file, offset)
     standing = {unit: at for unit, at in where.items() if unit not in done}
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as lines:
-        for entry in _read_at(standing):
-            kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
-            lines.write(json.dumps(kept, sort_keys=True) + "\n")
-    os.replace(partial, path)
+    lines = []
+    for entry in _read_at(standing):
+        kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
+        lines.append(json.dumps(kept, sort_keys=True) + "\n")
+    if not lines and is_remote(path):
+        storage.delete_file(path)
+    else:
+        storage.write_bytes(path, "".join(lines).encode())
     return len(standing)
 
 

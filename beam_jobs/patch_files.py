@@ -1,14 +1,15 @@
 """Patch files: the answer of Earth Engine -> GeoTIFFs of a unit, and what they say about its quality.
 
-Input: bytes of a whole GeoTIFF. Output: `<stem>_s1.tif`, `<stem>_s2.tif`, `<stem>_cloud.tif`, `<stem>_label.tif`. A data
-file that is visible is whole, and what goes with it was written before. Called by `fetch.py`.
+Input: a whole GeoTIFF, or its planes. Output: `<stem>_s1.tif`, `<stem>_s2.tif`, `<stem>_cloud.tif`, `<stem>_label.tif`. A data
+file that is visible is whole, and what goes with it was written before. Called by `fetch_slice.py` and `exported_files.py`.
+
+A stem is a path or a URI of an object store without the ending.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 
-from beam_jobs import collecting
+from beam_jobs import collecting, storage
 from beam_jobs.collecting import Pair, Unit
 from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
 from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import (
     CLOUD_SCORE_BAND,
@@ -63,15 +65,25 @@ class OpticalPatch:
 
 
 def decode_s1(answer: bytes) -> npt.NDArray[np.float32]:
-    """float32 [C, H, W] dB, NaN = no data."""
-    data = _read(answer).astype(np.float32)
+    """As `radar_of`, of the bytes of a GeoTIFF."""
+    return radar_of(_read(answer))
+
+
+def decode_s2(answer: bytes, request: PixelRequest, config: CollectConfig) -> OpticalPatch:
+    """As `optical_of`, of the bytes of a GeoTIFF."""
+    return optical_of(_read(answer), request, config)
+
+
+def radar_of(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """float32 [C, H, W] dB, NaN = no data, of planes as Earth Engine sends them."""
+    data = planes.astype(np.float32)
     data[data == S1_NODATA] = np.nan
     return data
 
 
-def decode_s2(answer: bytes, request: PixelRequest, config: CollectConfig) -> OpticalPatch:
-    """Bands, cloud mask and label of the answer to `request`."""
-    planes = dict(zip(request.answer_bands, _read(answer), strict=True))
+def optical_of(stored: npt.NDArray[Any], request: PixelRequest, config: CollectConfig) -> OpticalPatch:
+    """Bands, cloud mask and label of the planes [C, H, W] that came for `request`."""
+    planes = dict(zip(request.answer_bands, stored.astype(np.uint16, copy=False), strict=True))
     cloud = label = None
     if CLOUD_SCORE_BAND in planes:
         score = planes[CLOUD_SCORE_BAND]
@@ -104,12 +116,12 @@ def check_s2(patch: OpticalPatch, config: CollectConfig) -> None:
         raise DataError(f"Sentinel-2 is {100 * cloud:.0f} % cloud; {limit}", "too_cloudy")
 
 
-def write_s1(stem: Path, data: npt.NDArray[np.float32], grid: Grid, config: CollectConfig) -> int:
+def write_s1(stem: str, data: npt.NDArray[np.float32], grid: Grid, config: CollectConfig) -> int:
     """Writes the radar file; returns its bytes."""
     return _write(path_of(stem, "s1"), data, grid, float("nan"), config.s1_bands)
 
 
-def write_s2(stem: Path, patch: OpticalPatch, grid: Grid, config: CollectConfig) -> int:
+def write_s2(stem: str, patch: OpticalPatch, grid: Grid, config: CollectConfig) -> int:
     """Writes cloud mask, label and then the optical file; returns their bytes."""
     num_bytes = 0
     for name, plane in (("cloud", patch.cloud), ("label", patch.label)):
@@ -118,32 +130,35 @@ def write_s2(stem: Path, patch: OpticalPatch, grid: Grid, config: CollectConfig)
     return num_bytes + _write(path_of(stem, "s2"), patch.data, grid, S2_NODATA, config.bands_of_s2)
 
 
-def cloud_fraction_on_disk(stem: Path) -> float | None:
+def stored_cloud_fraction(stem: str) -> float | None:
     """What `OpticalPatch.cloud_fraction` was before the files were written; None without a cloud file."""
-    cloud = path_of(stem, "cloud")
-    if not cloud.exists():
+    if not storage.exists(path_of(stem, "cloud")):
         return None
-    with rasterio.open(cloud) as mask, rasterio.open(path_of(stem, "s2")) as data:
-        return OpticalPatch(data=data.read(), cloud=mask.read(1), label=None).cloud_fraction
+    cloud, data = (_read(storage.read_bytes(path_of(stem, name))) for name in ("cloud", "s2"))
+    return OpticalPatch(data=data, cloud=cloud[0], label=None).cloud_fraction
 
 
-def path_of(stem: Path, name: str) -> Path:
+def path_of(stem: str, name: str) -> str:
     """File of a unit: name is one of NAMES."""
-    return stem.with_name(f"{stem.name}_{name}.tif")
+    return f"{stem}_{name}.tif"
 
 
-def stac_items(
-    unit: Unit, pair: Pair, folder: Path, config: CollectConfig, cloud_fraction: float | None
-) -> list[pystac.Item]:
-    """The two items of a unit whose files lie in the folder; hrefs are relative to it."""
-    found = {name: path_of(folder / unit.stem, name) for name in NAMES}
-    hrefs = {name: f"./{path.relative_to(folder)}" for name, path in found.items() if path.exists()}
-    names = {"data": "s2", "cloud_mask": "cloud", "label": "label"}
-    of_s2 = {asset: hrefs[name] for asset, name in names.items() if name in hrefs}
+def stac_items(unit: Unit, pair: Pair, config: CollectConfig, cloud_fraction: float | None) -> list[pystac.Item]:
+    """The two items of a unit whose files lie below the catalog's folder; hrefs are relative to it."""
+    assets = {"data": "s2"}
+    if config.earth_engine.cloud_score:
+        assets["cloud_mask"] = "cloud"
+    if config.earth_engine.label != "none":
+        assets["label"] = "label"
+    of_s2 = {asset: _href(unit, name) for asset, name in assets.items()}
     return [
-        collecting.stac_item(pair.s1, unit, config, {"data": hrefs["s1"]}),
+        collecting.stac_item(pair.s1, unit, config, {"data": _href(unit, "s1")}),
         collecting.stac_item(pair.s2, unit, config, of_s2, cloud_fraction),
     ]
+
+
+def _href(unit: Unit, name: str) -> str:
+    return f"./{path_of(unit.stem, name)}"
 
 
 def _check_valid(fraction: float, sensor: str, reason: str, config: CollectConfig) -> None:
@@ -160,12 +175,26 @@ def _read(answer: bytes) -> npt.NDArray[Any]:
         raise EarthEngineError(f"the answer is no whole GeoTIFF: {error}", "truncated") from error
 
 
-def _write(path: Path, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> int:
+def _write(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> int:
     """Writes a compressed GeoTIFF under its name only once it is whole; the same pixels give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if is_remote(path):
+        with MemoryFile() as file:
+            _write_geotiff(file.name, data, grid, nodata, band_names)
+            content = file.read()
+        storage.write_bytes(path, content)
+        return len(content)
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    partial = f"{folder}/.{name}.{os.getpid()}.partial"
+    _write_geotiff(partial, data, grid, nodata, band_names)
+    num_bytes = os.path.getsize(partial)
+    os.replace(partial, path)
+    return num_bytes
+
+
+def _write_geotiff(path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]) -> None:
     with rasterio.open(
-        partial,
+        path,
         "w",
         driver="GTiff",
         count=len(data),
@@ -186,6 +215,3 @@ def _write(path: Path, data: npt.NDArray[Any], grid: Grid, nodata: float, band_n
     ) as dataset:
         dataset.write(data)
         dataset.descriptions = band_names
-    num_bytes = partial.stat().st_size
-    os.replace(partial, path)
-    return num_bytes

@@ -18,6 +18,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from beam_jobs import storage
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid, from_lonlat, utm_crs
 from beam_jobs.sample_config import WindowsConfig
@@ -131,13 +132,14 @@ def write_places(places: Iterable[Place], path: Path, sampling: Mapping[str, Any
     return number
 
 
-def read_places(path: Path) -> Iterator[Place]:
-    """The places of a GeoJSON or CSV file, one at a time; files that `sample` wrote are not held in memory.
+def read_places(path: str | os.PathLike[str]) -> Iterator[Place]:
+    """The places of a GeoJSON or CSV file, path or URI, one at a time; files that `sample` wrote are not held in memory.
 
     Raises:
         DataError: the file cannot be read, or a place breaks a rule; with its number.
     """
-    is_csv = path.suffix.lower() == ".csv"
+    path = os.fspath(path)
+    is_csv = path.lower().endswith(".csv")
     records = _csv_records(path) if is_csv else _features(path)
     seen: set[str] = set()
     try:
@@ -149,7 +151,7 @@ def read_places(path: Path) -> Iterator[Place]:
             seen.add(place.place_id)
             yield place
     except OSError as error:
-        raise DataError(f"{path}: cannot read the places: {error.strerror}", "missing_file") from error
+        raise DataError(f"{path}: cannot read the places: {error.strerror or error}", "missing_file") from error
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not {'CSV' if is_csv else 'GeoJSON'}: {error}", "bad_place") from error
     if not seen:
@@ -166,8 +168,8 @@ def _to_feature(place: Place) -> dict[str, Any]:
     return {"type": "Feature", "id": place.place_id, "geometry": geometry, "properties": properties}
 
 
-def _features(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open() as lines:
+def _features(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with storage.open_text(path) as lines:
         head = lines.readline()
         if head.rstrip().endswith('"features": ['):
             for number, line in enumerate(lines, start=1):
@@ -197,9 +199,11 @@ def _from_feature(feature: Any, where: str) -> Place:
     return _from_values(values, where)
 
 
-def _csv_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines, skipinitialspace=True)
+def _csv_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with storage.open_text(path) as lines:
+        # Spreadsheets begin a file with a byte order mark.
+        first = next(lines, "").removeprefix("\ufeff")
+        reader = csv.DictReader(itertools.chain([first], lines), skipinitialspace=True)
         columns = reader.fieldnames or []
         missing = [name for name in ("lon", "lat") if name not in columns]
         if missing:

@@ -7,17 +7,17 @@ the job's own folder, so that nothing of it is lost.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from beam_jobs import collecting, job_folder, ledger
+from beam_jobs import collecting, job_folder, ledger, ledger_store, storage
 from beam_jobs.contracts import settings
 from beam_jobs.earth_engine.connection import Connection
 from beam_jobs.earth_engine.requests import request_bytes
 from beam_jobs.earth_engine_config import FetchConfig, Tier
 from beam_jobs.errors import DataError
-from beam_jobs.fetch import OnProgress, example_requests, fetch_units
+from beam_jobs.fetch import OnProgress, StrPath, example_requests, fetch_units
 from beam_jobs.places import read_places
 
 EECU_HOURS_A_MONTH: dict[Tier, float | None] = {
@@ -114,8 +114,8 @@ class Pilot:
 
 def plan(
     config: FetchConfig,
-    places: Path,
-    folder: Path | None = None,
+    places: StrPath,
+    folder: StrPath | None = None,
     num_pilot: int = 0,
     connection: Connection | None = None,
     on_progress: OnProgress | None = None,
@@ -125,7 +125,7 @@ def plan(
     Args:
         config: of the fetch.
         places: file of places.
-        folder: of the fetch, whose ledger measures; needed by a pilot.
+        folder: of the fetch, path or URI, whose ledger measures; needed by a pilot.
         num_pilot: units to fetch first; 0 = none.
         connection: to Earth Engine, for the pilot.
         on_progress: of the pilot.
@@ -149,20 +149,21 @@ def plan(
     return estimate(config, num_places, num_units, sizes, pilot)
 
 
-def measure(folder: Path) -> Pilot:
+def measure(folder: StrPath) -> Pilot:
     """What the ledger and the files of a folder say; nothing measured when there are none.
 
     Raises:
         DataError: the folder holds requests of which none was answered.
     """
-    state = ledger.read_state(folder / ledger.LEDGER_DIR)
+    with ledger_store.local_copy(f"{os.fspath(folder)}/{ledger.LEDGER_DIR}") as copy:
+        state = ledger.read_state(copy.path)
     num_finished = len(state.finished)
     if not num_finished:
         return Pilot()
     num_answered = state.num_answers.total()
     if not num_answered:
         raise DataError(f"{folder}: no request of the pilot was answered", "no_answer")
-    disk_bytes = sum(path.stat().st_size for path in (folder / "scenes").rglob("*.tif"))
+    disk_bytes = storage.num_bytes_below(f"{os.fspath(folder)}/scenes", ".tif")
     num_pixel_answers = state.num_answers["s1"] + state.num_answers["s2"]
     return Pilot(
         num_units=num_finished,

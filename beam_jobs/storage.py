@@ -10,7 +10,8 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +35,8 @@ class StagedFile:
         self._file: IO[bytes] | None = None
         if not is_remote(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # A retried or a second worker must not write into the same file.
-            self._partial = f"{path}.partial-{os.getpid()}"
+            # A retried or a second worker, and another thread, must not write into the same file.
+            self._partial = f"{path}.partial-{os.getpid()}-{threading.get_ident()}"
             self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or abandon
 
     def tell(self) -> int:
@@ -108,7 +109,7 @@ def read_range(path: str, offset: int, num_bytes: int) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file that appears whole."""
+    """Writes a file that appears whole; on a store none for no bytes, see `StagedFile`."""
     file = StagedFile(path)
     file.write(data)
     file.commit()
@@ -145,6 +146,14 @@ def list_files(folder: str) -> list[str]:
     return sorted(store_of(folder).list(folder.rstrip("/")))
 
 
+def num_bytes_below(folder: str, ending: str) -> int:
+    """Bytes of all files at any depth below `folder` whose names end like that."""
+    if not is_remote(folder):
+        return sum(path.stat().st_size for path in Path(folder).rglob(f"*{ending}"))
+    sizes = store_of(folder).list(folder.rstrip("/"))
+    return sum(size for path, size in sizes.items() if path.endswith(ending))
+
+
 def list_names(folder: str, ending: str) -> list[str]:
     """Names of the files directly in `folder` that end like that; none when there is no such folder."""
     if is_remote(folder):
@@ -157,10 +166,15 @@ def list_names(folder: str, ending: str) -> list[str]:
 
 def delete_file(path: str) -> None:
     """Removes a file, if it is there."""
-    if is_remote(path):
-        if exists(path):
-            store_of(path).delete([path])
-    else:
+    delete_files([path])
+
+
+def delete_files(paths: Sequence[str]) -> None:
+    """Removes files of one folder, where they are there."""
+    if is_remote(paths[0]):
+        store_of(paths[0]).delete(paths)
+        return
+    for path in paths:
         Path(path).unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
@@ -37,14 +37,14 @@ class Store(Protocol):
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
 
-    def list(self, folder: str) -> Sequence[str]:
-        """All objects below a folder."""
+    def list(self, folder: str) -> Mapping[str, int]:
+        """All objects below a folder, and their bytes."""
 
     def move(self, source: str, target: str) -> None:
         """Copies one object and deletes the source."""
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Deletes objects."""
+        """Deletes objects; one that is not there counts as deleted."""
 
 
 def store_of(path: str) -> Store:
@@ -73,9 +73,9 @@ class _BeamStore:
     def exists(self, path: str) -> bool:
         return FileSystems.exists(path)
 
-    def list(self, folder: str) -> Sequence[str]:
+    def list(self, folder: str) -> Mapping[str, int]:
         (matched,) = FileSystems.match([f"{folder}/**"])
-        return [found.path for found in matched.metadata_list]
+        return {found.path: found.size_in_bytes for found in matched.metadata_list}
 
     def move(self, source: str, target: str) -> None:
         FileSystems.rename([source], [target])
@@ -105,9 +105,9 @@ class _S3Store:
         with _named(path):
             return self._s3.exists(path)
 
-    def list(self, folder: str) -> Sequence[str]:
+    def list(self, folder: str) -> Mapping[str, int]:
         with _named(folder):
-            return [path for path, _ in self._s3.list_files(f"{folder}/")]
+            return dict(self._s3.list_files(f"{folder}/"))
 
     def move(self, source: str, target: str) -> None:
         ((_, _, error),) = self._s3.rename_files([(source, target)])

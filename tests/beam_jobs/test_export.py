@@ -1,13 +1,13 @@
 """export against the emulator: watched tasks, a bounded queue, failures, resume, both formats."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import make_places
-import numpy as np
 import pytest
 import rasterio
 from killed_fetch import content
@@ -15,13 +15,17 @@ from killed_fetch import content
 from beam_jobs import config as c
 from beam_jobs import export as exporting
 from beam_jobs import fetch as fetching
+from beam_jobs import storage
 from beam_jobs.__main__ import run
+from beam_jobs.build_pairs import build_pairs
+from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
 from beam_jobs.earth_engine_config import CollectConfig, ExportConfig, FetchConfig, QuotaConfig
 from beam_jobs.emulator.config import EmulatorConfig
 from beam_jobs.emulator.faults import FaultsConfig
 from beam_jobs.emulator.server import running
 from beam_jobs.errors import DataError
+from beam_jobs.rasters.opening import open_raster
 from beam_jobs.simulate import simulate
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +35,7 @@ BUCKET = "my-bucket"
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
-    return simulate(c.SimulateConfig(num_places=1, num_dates=1, size_px=128), tmp_path_factory.mktemp("scenes"))
+    return simulate(c.SimulateConfig(num_places=1, num_dates=1, size_px=192), tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture
@@ -168,29 +172,77 @@ def test_without_a_local_copy_the_catalog_names_the_bucket(server, places, tmp_p
     assert not list((tmp_path / "out").rglob("*.tif"))
 
 
-def test_tfrecords_hold_the_pixels_of_the_geotiffs(server, places, tmp_path):
-    tiff = export_config(server)
-    export(server, places, tmp_path / "tiff", tiff)
-    record = dataclasses.replace(
-        tiff, export=dataclasses.replace(tiff.export, file_format="TFRECORD", prefix="records")
+def with_options(config: FetchConfig, **options) -> FetchConfig:
+    return dataclasses.replace(config, export=dataclasses.replace(config.export, **options))
+
+
+def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, scenes, tmp_path):
+    # Enough for a patch in each split.
+    places = make_places.make_places(scenes, tmp_path / "places.geojson", 16)
+    config = export_config(server)
+    export(server, places, tmp_path / "tiff", config)
+    export(server, places, tmp_path / "records", with_options(config, file_format="TFRECORD", prefix="records"))
+    fetching.fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+    exported = {path.name.rpartition("_")[2] for path in (server.buckets_dir / BUCKET / "records").rglob("*.*")}
+    assert exported == {f"{sensor}-{end}" for sensor in ("s1", "s2") for end in ("00000.tfrecord.gz", "mixer.json")}
+    build = c.BuildConfig(
+        patch=c.PatchConfig(size_px=32),
+        quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0),
+        split=c.SplitConfig(block_size_km=0.64, eval_fraction=0.3, test_fraction=0.3),
     )
-    export(server, places, tmp_path / "records", record)
-    item = json.loads((tmp_path / "records" / "items.ndjson").read_text().splitlines()[0])
-    assert item["assets"]["data"]["href"].endswith("_s1-mixer.json")
-    mixer = json.loads(Path(item["assets"]["data"]["href"]).read_text())
-    assert mixer["totalPatches"] == 1
+    tiff, records, fetched = (
+        manifest.read(build_pairs(build, [tmp_path / way / "items.ndjson"], tmp_path / f"{way}-pairs"))
+        for way in ("tiff", "records", "fetch")
+    )
+    assert sum(fetched.num_examples.values()) == 16 - sum(fetched.num_rejected.values()) > 0
+    # Shards are named by the hash of their bytes: pixels, cloud fractions and all else.
+    assert tiff.shards == records.shards == fetched.shards
+    assert content(tmp_path / "records") == content(tmp_path / "fetch")
 
-    import tensorflow as tf
 
-    path = item["assets"]["data"]["href"].replace("-mixer.json", "-00000.tfrecord.gz")
-    (raw,) = tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator()
-    example = tf.train.Example.FromString(raw)
-    values = np.array(example.features.feature["VV"].float_list.value, np.float32).reshape(32, 32)
-    with rasterio.open(
-        next((tmp_path / "tiff").rglob(Path(path).name.replace("-00000.tfrecord.gz", ".tif")))
-    ) as dataset:
-        expected = dataset.read(1)
-    np.testing.assert_array_equal(values[np.isfinite(expected)], expected[np.isfinite(expected)])
+def test_records_in_a_bucket_are_named_by_their_mixers(server, places, tmp_path):
+    export(server, places, tmp_path / "out", export_config(server, local_dir="", file_format="TFRECORD"))
+    items = [json.loads(line) for line in (tmp_path / "out" / "items.ndjson").read_text().splitlines()]
+    for item in items:
+        href = item["assets"]["data"]["href"]
+        assert href.startswith("gs://my-bucket/terrapair/scenes/")
+        with open_raster(str(server.buckets_dir / href.removeprefix("gs://"))) as raster:
+            assert {band["name"] for band in item["assets"]["data"]["bands"]} <= set(raster.descriptions)
+            assert [raster.height, raster.width] == item["properties"]["proj:shape"]
+        if item["properties"]["constellation"] == "sentinel-2":
+            assert item["assets"]["label"]["href"] == f"{href}#label"
+
+
+def test_geotiffs_that_were_split_are_put_together(scenes, places, tmp_path):
+    # 32 px in files of 20: each scene lies in four of three sizes.
+    emulator = EmulatorConfig(pending_s=0.05, running_s=0.1, max_file_side_px=20)
+    with running(scenes.parent, tmp_path / "emulator", emulator) as server:
+        config = export_config(server)
+        shutil.rmtree(server.buckets_dir / BUCKET, ignore_errors=True)
+        export(server, places, tmp_path / "out", with_options(config, local_dir=""))
+        parts = sorted((server.buckets_dir / BUCKET).rglob("*_s2-*.tif"))
+        assert len(parts) == 4 * 6
+        assert parts[1].name.endswith("_s2-0000000000-0000000020.tif")
+        kept = parts[1].read_bytes()
+        parts[1].unlink()
+        with pytest.raises(DataError, match="exported, but not there yet"):
+            export(server, places, tmp_path / "out", config)
+        parts[1].write_bytes(kept)
+        export(server, places, tmp_path / "out", config)
+        fetching.fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+    assert content(tmp_path / "out") == content(tmp_path / "fetch")
+
+
+def test_the_folder_of_an_export_may_lie_on_a_store(server, places, tmp_path, s3_folder):
+    config = export_config(server)
+    export(server, places, tmp_path / "here", config)
+    assert methods(server)["export"] == 12
+    assert export(server, places, s3_folder, config).state.num_done == 6
+    assert methods(server)["export"] == 24
+    export(server, places, s3_folder, config)
+    assert methods(server)["export"] == 24
+    for name, digest in content(tmp_path / "here").items():
+        assert hashlib.sha256(storage.read_bytes(f"{s3_folder}/{name}")).hexdigest() == digest
 
 
 def test_no_bucket_is_said(server, places, tmp_path, capsys, monkeypatch):

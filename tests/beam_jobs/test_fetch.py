@@ -12,6 +12,7 @@ import make_places
 import numpy as np
 import pytest
 import rasterio
+from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from killed_fetch import answered, content, num_done, overrides
 
 from beam_jobs import config as c
@@ -140,6 +141,36 @@ def test_two_workers_share_the_job_and_leave_the_same_bytes(undisturbed, server,
     assert len(found) == 32
     assert found.items() <= whole.items()
     assert set(answered(server.requests()).values()) == {1}
+
+
+def test_beam_options_reach_the_runner_which_leaves_the_same_bytes(undisturbed, server, tmp_path):
+    places, expected = undisturbed
+    few = tmp_path / "few.geojson"
+    write_places(list(read_places(places))[:6], few, {})
+    jobs = LocalJobServicer()
+    # LOOPBACK: this process is the worker, as a container is elsewhere.
+    options = [f"--job_endpoint=localhost:{jobs.start_grpc_server(0)}", "--environment_type=LOOPBACK"]
+    try:
+        summary = fetch(server, few, tmp_path / "out", beam_options=["--runner=PortableRunner", *options])
+    finally:
+        jobs.stop()
+    assert summary.state.num_done == 6
+    found = content(tmp_path / "out")
+    del found["items.ndjson"]
+    assert len(found) == 24
+    assert found.items() <= content(expected).items()
+
+
+def test_a_runner_that_only_takes_the_job_in_is_no_fetch(few, server, tmp_path, capsys, monkeypatch):
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = ["fetch", "--places", str(few), "--output", str(tmp_path / "out"), *overrides(fetch_config())]
+    arguments += ["--", "--runner=DataflowRunner", "--project=p", "--region=europe-west1", "--no_auth"]
+    arguments += [f"--temp_location={tmp_path}", f"--staging_location={tmp_path}", "--sdk_location=container"]
+    arguments += ["--sdk_container_image=i", "--dataflow_endpoint=http://localhost:1"]
+    assert run([*arguments, f"--template_location={tmp_path}/job.json"]) == 1
+    assert "the Beam runner ended with 10 places and windows still open" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out" / "items.ndjson").exists()
 
 
 def test_second_run_of_a_finished_job_asks_nothing(undisturbed, scenes, tmp_path):

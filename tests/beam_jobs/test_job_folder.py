@@ -68,11 +68,11 @@ def test_worker_of_a_killed_driver_stops_and_the_folder_is_free(tmp_path):
 
 def test_ledger_is_repaired_before_anyone_writes(tmp_path):
     with job_folder.hold(tmp_path, "{}") as folder:
-        writer = LedgerWriter(folder.ledger_dir)
+        writer = LedgerWriter(Path(folder.ledger_dir))
         writer.add("a", "done")
         writer.close()
-        (path,) = folder.ledger_dir.glob("*.ndjson")
+        (path,) = Path(folder.ledger_dir).glob("*.ndjson")
         path.write_bytes(path.read_bytes() + b'{"unit":"b","event":"do')
     with job_folder.hold(tmp_path, "{}") as folder:
         assert path.read_bytes().endswith(b"}\n")
-        assert read_state(folder.ledger_dir).finished == {"a": "done"}
+        assert read_state(Path(folder.ledger_dir)).finished == {"a": "done"}

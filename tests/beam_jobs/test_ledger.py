@@ -88,7 +88,7 @@ def test_done_wins_over_rejected_in_any_order(tmp_path):
     state = read_state(tmp_path)
     assert state.finished == {"a": "done", "b": "done"}
     assert (state.num_done, state.num_rejected) == (2, Counter())
-    assert ledger.write_rejected(tmp_path, tmp_path / "rejected.json") == 0
+    assert ledger.write_rejected(tmp_path, str(tmp_path / "rejected.json")) == 0
 
 
 def test_forgotten_rejections_are_open_again(tmp_path):
@@ -110,7 +110,7 @@ def test_rejected_file_says_why_once_a_unit(tmp_path):
         tmp_path, ("b", "rejected", {"reason": "x", "detail": "old"}), ("a", "rejected", {"reason": "y", "detail": "d"})
     )
     write(tmp_path, ("b", "rejected", {"reason": "z", "detail": "new"}))
-    assert ledger.write_rejected(tmp_path, tmp_path / "rejected.json") == 2
+    assert ledger.write_rejected(tmp_path, str(tmp_path / "rejected.json")) == 2
     lines = [json.loads(line) for line in (tmp_path / "rejected.json").read_text().splitlines()]
     assert [line["unit"] for line in lines] == ["a", "b"]
     assert (lines[0]["reason"], lines[0]["detail"]) == ("y", "d")

@@ -83,18 +83,19 @@ def test_patches_beyond_the_limits_are_refused(answer, request_s2):
 
 def test_files_come_back_as_they_were_and_their_fraction_with_them(answer, request_s2, tmp_path):
     patch = patch_files.decode_s2(geotiff(answer), request_s2, CONFIG)
-    stem = tmp_path / "scenes" / "abc" / "p"
+    folder = tmp_path / "scenes" / "abc"
+    stem = f"{folder}/p"
     num_bytes = patch_files.write_s2(stem, patch, GRID, CONFIG)
-    assert num_bytes == sum(path.stat().st_size for path in stem.parent.iterdir())
-    assert sorted(path.name for path in stem.parent.iterdir()) == ["p_cloud.tif", "p_label.tif", "p_s2.tif"]
+    assert num_bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert sorted(path.name for path in folder.iterdir()) == ["p_cloud.tif", "p_label.tif", "p_s2.tif"]
     with rasterio.open(patch_files.path_of(stem, "s2")) as dataset:
         np.testing.assert_array_equal(dataset.read(), answer[:2])
         assert (dataset.nodata, dataset.descriptions) == (0, ("B2", "B8"))
         assert (dataset.crs.to_string(), dataset.transform) == (GRID.crs, GRID.affine)
-    assert patch_files.cloud_fraction_on_disk(stem) == patch.cloud_fraction
-    before = patch_files.path_of(stem, "s2").read_bytes()
+    assert patch_files.stored_cloud_fraction(stem) == patch.cloud_fraction
+    before = (folder / "p_s2.tif").read_bytes()
     patch_files.write_s2(stem, patch, GRID, CONFIG)
-    assert patch_files.path_of(stem, "s2").read_bytes() == before
+    assert (folder / "p_s2.tif").read_bytes() == before
 
 
 def test_radar_without_a_measurement_is_nan(tmp_path):
@@ -108,7 +109,7 @@ def test_radar_without_a_measurement_is_nan(tmp_path):
         DataError, match=r"Sentinel-1 has measurements in 50 % of the pixels; min_valid_fraction is 0\.7"
     ):
         patch_files.check_s1(found, CollectConfig())
-    patch_files.write_s1(tmp_path / "p", found, GRID, CONFIG)
+    patch_files.write_s1(f"{tmp_path}/p", found, GRID, CONFIG)
     with rasterio.open(tmp_path / "p_s1.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), found)
         assert np.isnan(dataset.nodata)
