@@ -47,7 +47,8 @@ def test_shards_built_from_and_on_a_store_are_those_built_here(built_here, uploa
     assert len(rejected) + sum(found.num_examples.values()) == 6 * 25
     assert all(json.loads(row)["reason"] for row in rejected)
     tops = {path.removeprefix(f"{version}/").split("/")[0] for path in storage.list_files(f"{s3_folder}/pairs")}
-    assert tops == {*layout.SPLITS, "manifest.json", "rejected"}
+    card = {f"data_card{ending}" for ending in (".json", ".md", "_map.png", "_histograms.png")}
+    assert tops == {*layout.SPLITS, *card, "manifest.json", "rejected", "scenes.txt"}
     assert build_pairs(config(), [uploaded], f"{s3_folder}/pairs") == version
 
 
