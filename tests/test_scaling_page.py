@@ -16,10 +16,10 @@ def test_the_page_holds_the_computed_table():
 def test_a_column_by_hand():
     measured = sizing.Measured(size_px=100, shard_bytes_per_pair=150_000, cpu_ms_per_pair=36.0)
     assert sizing.rows(measured, 1_000_000) == {
-        "requests": "2,000,000",
-        # 2,000,000 requests x 2 s / 40 at a time = 100,000 s; 150,000 s at 3 s.
-        "fetch, hours": "27.8-41.7",
-        "fetch at 100 requests/s, hours": "5.56",
+        "requests": "3,000,000",
+        # 3,000,000 requests x 2 s / 40 at a time = 150,000 s; 225,000 s at 3 s.
+        "fetch, hours": "41.7-62.5",
+        "fetch at 100 requests/s, hours": "8.33",
         # 10,000 pixels x (8 + 26) bytes x 1,000,000.
         "fetched": "340 GB",
         "spool": "280 GB",

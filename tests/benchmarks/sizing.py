@@ -7,8 +7,8 @@ the page shows. A test holds the page at this table.
 from dataclasses import dataclass
 
 NUM_PAIRS = (10_000, 1_000_000, 10_000_000)
-REQUESTS_PER_PAIR = 2
-"""One per sensor: the cloud band comes with Sentinel-2, and no two places fit one request."""
+REQUESTS_PER_PAIR = 3
+"""A listing of the place's scenes and one per sensor: the cloud band comes with Sentinel-2, no two places fit one request."""
 S1_BYTES_PER_PIXEL = 2 * 4
 """VV and VH as float32."""
 S2_BYTES_PER_PIXEL = 13 * 2
