@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
+from beam_jobs.repeating import repeating
 from beam_jobs.scenes import constellation_of
 
 OnProgress = Callable[[int, int], None]
@@ -236,20 +236,12 @@ def _reported(spool_dir: str, total: int, on_progress: OnProgress | None) -> Ite
     if on_progress is None:
         yield
         return
-    done = threading.Event()
+
+    def look() -> None:
+        # A large scene has several strips, so their number may pass that of the scenes.
+        on_progress(min(spool.count_finished(spool_dir), total), total)
+
     # A store is asked less often: every look is a listing.
-    num_seconds = 10.0 if is_remote(spool_dir) else 0.5
-
-    def report() -> None:
-        while not done.wait(num_seconds):
-            # A large scene has several strips, so their number may pass that of the scenes.
-            on_progress(min(spool.count_finished(spool_dir), total), total)
-
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
+    with repeating(look, 10.0 if is_remote(spool_dir) else 0.5):
         yield
-    finally:
-        done.set()
-        thread.join()
     on_progress(total, total)

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -37,6 +36,7 @@ from beam_jobs.fetch_slice import SliceTask, run_slice
 from beam_jobs.job_folder import JobFolder
 from beam_jobs.ledger_store import LocalCopy
 from beam_jobs.places import read_places
+from beam_jobs.repeating import repeating
 
 OnProgress = Callable[[int, int], None]
 StrPath = str | os.PathLike[str]
@@ -220,24 +220,14 @@ def _reported(copy: LocalCopy, num_units: int, on_progress: OnProgress | None) -
     if on_progress is None:
         yield
         return
-    finished = threading.Event()
     tail = ledger.LedgerTail(copy.path)
 
-    def report() -> None:
+    def look() -> None:
         copy.refresh()
         on_progress(min(tail.num_finished(), num_units), num_units)
 
-    def report_until_finished() -> None:
-        while not finished.wait(copy.seconds_between_looks):
-            # A store that is down for a moment is no reason to lose the bar.
-            with suppress(OSError):
-                report()
-
-    thread = threading.Thread(target=report_until_finished, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(look, copy.seconds_between_looks):
+            yield
     finally:
-        finished.set()
-        thread.join()
-        report()
+        look()

@@ -78,6 +78,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "rasters",
         "land_cover",
         "patch_files",
+        "geotiff",
         "raster",
         "opening",
         "ee_tfrecord",

@@ -18,8 +18,8 @@ import pystac
 import rasterio
 
 from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.rasters.geotiff import write_geotiff
 from beam_jobs.simulation.acquisitions import Acquisition
-from beam_jobs.simulation.places import Place
 
 _EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -57,38 +57,12 @@ def write_scene(scene: Scene, output_dir: Path) -> dict[str, Any]:
     acquisition, place = scene.acquisition, scene.acquisition.place
     stem = f"{place.place_id}/{acquisition.scene_id}"
     nodata = float("nan") if scene.data.dtype == np.float32 else 0
-    write_geotiff(output_dir / f"{stem}.tif", scene.data, place, nodata, scene.band_names)
-    write_geotiff(output_dir / f"{stem}_label.tif", scene.label[None], place, IGNORE, ("label",))
+    crs, transform = f"EPSG:{place.epsg}", rasterio.Affine(*place.transform)
+    write_geotiff(output_dir / f"{stem}.tif", scene.data, crs, transform, nodata, scene.band_names)
+    write_geotiff(output_dir / f"{stem}_label.tif", scene.label[None], crs, transform, IGNORE, ("label",))
     if scene.cloud_mask is not None:
-        write_geotiff(output_dir / f"{stem}_cloud.tif", scene.cloud_mask[None], place, IGNORE, ("cloud",))
+        write_geotiff(output_dir / f"{stem}_cloud.tif", scene.cloud_mask[None], crs, transform, IGNORE, ("cloud",))
     return _stac_item(scene, stem)
-
-
-def write_geotiff(path: Path, data: npt.NDArray[Any], place: Place, nodata: float, band_names: tuple[str, ...]) -> None:
-    """Writes `data` [C, H, W] as a tiled, deflated GeoTIFF on the place's grid; the same data give the same bytes."""
-    num_bands, height, width = data.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=num_bands,
-        height=height,
-        width=width,
-        dtype=data.dtype.name,
-        crs=f"EPSG:{place.epsg}",
-        transform=rasterio.Affine(*place.transform),
-        nodata=nodata,
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        interleave="band",
-        compress="deflate",
-        # Level 1 and a predictor: a third of the time of the default level, and files only a few percent larger.
-        zlevel=1,
-        predictor=3 if data.dtype == np.float32 else 2,
-    ) as dataset:
-        dataset.write(data)
-        dataset.descriptions = band_names
 
 
 def write_text_atomically(path: Path, text: str) -> None:

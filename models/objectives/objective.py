@@ -6,6 +6,7 @@ log. Implemented by the other modules of this package, chosen by `registry.py`, 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ def sensor_of(view: str) -> Sensor:
     return "s1" if view.startswith("s1") else "s2"
 
 
-class Objective(keras.layers.Layer):
+class Objective(keras.layers.Layer, abc.ABC):
     """What is learned; holds the weights that belong to it alone.
 
     The mean of its losses over the global batch is the loss, on any number of replicas: negatives are those of all replicas.
@@ -53,9 +54,9 @@ class Objective(keras.layers.Layer):
         """What `pair_losses` wants of a view besides its embedding, from the outputs of its `SensorEncoder`."""
         return {}
 
+    @abc.abstractmethod
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """float32 [B], the weighted loss of each pair of this replica; its mean over the global batch is the loss."""
-        raise NotImplementedError
 
     def losses_and_figures(self, outputs: Outputs) -> tuple[Any, dict[str, Any]]:
         """The losses float32 [B], and scalars whose sum over the replicas is to be logged.
