@@ -156,6 +156,7 @@ def _make_datasets(
 
     train_set = input_pipeline.train_dataset(
         train_files,
+        num_examples=manifest.num_examples["train"],
         # A sensor that the objective does not look at is not even decoded.
         num_bands={sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)},
         with_label=False,

@@ -164,6 +164,7 @@ def _make_datasets(
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = input_pipeline.train_dataset(
         train_files,
+        num_examples=manifest.num_examples["train"],
         num_bands=num_bands,
         with_label=True,
         batch_size=config.global_batch_size,
