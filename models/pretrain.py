@@ -23,6 +23,7 @@ from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_preci
 from models.encoders import build_encoder
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
+from models.reading import shard_checks
 from models.steps import Batch, TwoStageLoss
 from models.views import break_pairs, make_views
 
@@ -51,13 +52,15 @@ def run_pretraining(
         `train_loss` (mean of the last steps) and the metrics of `evaluate`.
 
     Raises:
-        ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts.
+        ValueError: fewer train examples than a global batch, no eval example, shards that are not the manifest's, a band that
+            cannot be normalized, uneven parts.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
     # Before the datasets, too: their seeds are combined with TensorFlow's global one.
     keras.utils.set_random_seed(config.seed)
     strategy = training.get_strategy()
     num_micro_batches = _check_sizes(config, strategy)
+    _check_data(config, manifest, train_files, eval_files)
     with strategy.scope():
         encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
         dual_encoder = build_dual_encoder(encoders, config.encoder.embedding_dim)
@@ -162,6 +165,7 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
+        reading=config.input,
         augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
@@ -176,9 +180,18 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
+        reading=config.input,
         transform=lambda batch, seed: make_views(batch, (*SENSORS, *views), augment.random_symmetry, seed),
     )
     return train_set, eval_set.take(config.num_eval_batches)
+
+
+def _check_data(
+    config: PretrainConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
+) -> None:
+    shard_checks.check_patch_size(manifest, config.encoder)
+    shard_checks.check_split("train", train_files, manifest, sensors=SENSORS, num_needed=config.global_batch_size)
+    shard_checks.check_split("eval", eval_files, manifest, sensors=SENSORS)
 
 
 def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> int:

@@ -19,6 +19,7 @@ from models import export, input_pipeline, metrics, training
 from models.config import SegmentConfig
 from models.encoders import SensorEncoder, build_encoder, with_precision
 from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
+from models.reading import shard_checks
 from models.segmenter import Segmenter, with_segmenter_precision
 
 
@@ -50,7 +51,8 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: shards of another label schema, too few examples, or what `build_segmenter` refuses.
+        ValueError: shards of another label schema, without labels or not the manifest's, too few examples, or what
+            `build_segmenter` refuses.
         training.NonFiniteLossError: the loss became NaN or infinite.
     """
     keras.utils.set_random_seed(config.seed)
@@ -160,6 +162,8 @@ def _make_datasets(
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
+    for split, files, num_needed in (("train", train_files, config.global_batch_size), ("eval", eval_files, 1)):
+        shard_checks.check_split(split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed)
     # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = input_pipeline.train_dataset(
@@ -169,12 +173,17 @@ def _make_datasets(
         with_label=True,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
+        reading=config.input,
         augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
     )
     eval_set = input_pipeline.eval_dataset(
-        eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
+        eval_files,
+        num_bands=num_bands,
+        with_label=True,
+        batch_size=config.global_batch_size,
+        reading=config.input,
     )
     return train_set, eval_set
 

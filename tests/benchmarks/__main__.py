@@ -8,6 +8,7 @@ from tests.benchmarks import (
     build_speed,
     fetch_resume,
     gradient_cache_memory,
+    input_pipeline,
     loss_memory,
     pairing_scale,
     shard_bytes,
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "fetch_resume": fetch_resume.measure,
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
+    "input_pipeline": input_pipeline.measure,
 }
 
 if __name__ == "__main__":
