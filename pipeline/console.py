@@ -106,6 +106,10 @@ class RunProgress:
             self._last_line = time.monotonic()
             self._console.print(f"  … {self._name} {done}/{total} {text}", highlight=False)
 
+    def note(self, text: str) -> None:
+        """Says something about the current stage, in a line that stays."""
+        self._progress.console.print(f"  {self._name}: {text}", highlight=False)
+
     def finish(self, failed: bool = False) -> None:
         """Ends the current stage, if there is one."""
         if self._task is None:
