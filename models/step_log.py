@@ -65,6 +65,7 @@ class StepLog:
         on_step: ProgressCallback | None = None,
         start: Progress = Progress(),  # noqa: B008 - immutable
         is_writer: bool = True,
+        stop_dir: str | None = None,
     ) -> None:
         """Opens the events.
 
@@ -74,8 +75,10 @@ class StepLog:
             on_step: told of every step.
             start: where an earlier attempt ended.
             is_writer: whether this process writes the events.
+            stop_dir: where the patch ids of a batch that ends the run are written; None = `log_dir`.
         """
         self._log_dir, self._num_steps, self._on_step = log_dir, num_steps, on_step
+        self._stop_dir = stop_dir or log_dir
         self._writer = (
             tf.summary.create_file_writer(events_dir(log_dir)) if is_writer else tf.summary.create_noop_writer()
         )
@@ -144,8 +147,8 @@ class StepLog:
         ids = [bytes(row).rstrip(b"\0").decode() for rows in sent.patch_ids for row in rows.numpy()]
         if not ids:
             raise kind(text)
-        path = f"{self._log_dir}/stopped_at_step_{sent.step}.txt"
-        tf.io.gfile.makedirs(self._log_dir)
+        path = f"{self._stop_dir}/stopped_at_step_{sent.step}.txt"
+        tf.io.gfile.makedirs(self._stop_dir)
         with tf.io.gfile.GFile(path, "w") as file:
             file.write("\n".join(ids) + "\n")
         named = ", ".join(ids[:NUM_NAMED_IDS]) + (", ..." if len(ids) > NUM_NAMED_IDS else "")

@@ -24,8 +24,8 @@ from models.steps import PATCH_ID, Batch, LossFunction, StepFunction, TwoStageLo
 DatasetFunction = Callable[[int], tf.data.Dataset]
 """Steps done -> endless batches of the global batch size, beginning with that of the next step; they may carry `patch_id`."""
 
-CheckFunction = Callable[[int, float], None]
-"""Called with (steps done, mean loss of the last steps); raises to end the run."""
+CheckCallback = Callable[[int, float], None]
+"""Called with (steps done, mean loss of the last steps); what it raises ends the training."""
 
 _LOGGER = logging.getLogger("terrapair.training")
 """Whoever watches a run shows what is said here."""
@@ -44,7 +44,7 @@ def train(
     checkpoint_dir: str | None = None,
     checkpoint_every: int = 0,
     check_every: int = 0,
-    check: CheckFunction | None = None,
+    check: CheckCallback | None = None,
 ) -> float:
     """Updates the weights of `model` `num_steps` times, those of an earlier attempt included.
 
@@ -75,7 +75,7 @@ def train(
     step_function = _make_step_function(strategy, model, compute_loss, optimizer)
     checkpoints = Checkpoints(checkpoint_dir, model, optimizer) if checkpoint_dir else None
     start = _restore(checkpoints, num_steps, strategy)
-    log = _open_log(strategy, log_dir, num_steps, start, on_step)
+    log = _open_log(strategy, log_dir, checkpoint_dir, num_steps, start, on_step)
     # Endless: the number of steps, not the data's size, decides how long training is.
     batches = iter(_distribute(strategy, dataset(start.step)))
     for step in range(start.step + 1, num_steps + 1):
@@ -119,14 +119,27 @@ def _restore(checkpoints: Checkpoints | None, num_steps: int, strategy: tf.distr
 
 
 def _open_log(
-    strategy: tf.distribute.Strategy, log_dir: str, num_steps: int, start: Progress, on_step: ProgressCallback | None
+    strategy: tf.distribute.Strategy,
+    log_dir: str,
+    checkpoint_dir: str | None,
+    num_steps: int,
+    start: Progress,
+    on_step: ProgressCallback | None,
 ) -> StepLog:
     """The log of this attempt, whose curve goes on where that of the checkpoint ends."""
     is_writer = is_chief(strategy)
     if is_writer:
         # Without this, steps that are taken again would be in the curve twice.
         replace_files(start.events_dir, events_dir(log_dir))
-    return StepLog(log_dir, num_steps, on_step=on_step, start=start, is_writer=is_writer)
+    return StepLog(
+        log_dir,
+        num_steps,
+        on_step=on_step,
+        start=start,
+        is_writer=is_writer,
+        # TFX removes the log folder of an execution that fails.
+        stop_dir=checkpoint_dir or log_dir,
+    )
 
 
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:

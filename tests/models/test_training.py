@@ -75,11 +75,14 @@ def ids(*names):
     return {"x": np.ones((len(names), 1), np.float32), "patch_id": np.array(names)}
 
 
-def test_error_names_the_patches_of_the_batch_and_writes_them_all_to_a_file(tmp_path):
+@pytest.mark.parametrize("with_checkpoints", [False, True])
+def test_error_names_the_patches_of_the_batch_and_writes_them_all_to_a_file(tmp_path, with_checkpoints):
     model, names = line_model(), [f"{index:020x}" for index in range(7)]
+    folder = tmp_path / "kept" if with_checkpoints else tmp_path
+    options = {"checkpoint_dir": str(folder)} if with_checkpoints else {}
     with pytest.raises(step_log.NonFiniteLossError) as caught:
-        run(tmp_path, lambda b: tf.reduce_sum(model(b["x"])) * np.inf, model, batch=ids(*names))
-    path = tmp_path / "stopped_at_step_1.txt"
+        run(tmp_path, lambda b: tf.reduce_sum(model(b["x"])) * np.inf, model, batch=ids(*names), **options)
+    path = folder / "stopped_at_step_1.txt"
     assert str(caught.value) == (
         "loss must be finite, got inf at step 1 of 4 (learning rate 0.25); its 7 patches are in "
         f"{path}: {', '.join(names[:5])}, ..."
