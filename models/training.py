@@ -61,7 +61,7 @@ def train(
         checkpoint_dir: folder of this training alone, the same for each attempt, which goes on from the checkpoint in it. It
             stays when the training is done, with the last step. None = no checkpoints.
         checkpoint_every: steps between checkpoints; 0 = only after the last step.
-        check_every: steps between calls of `check`; 0 = none.
+        check_every: steps between calls of `check`; 0 = none. The end is the caller's to look at.
         check: may end the run by an exception; no checkpoint is made of a step that it refuses.
 
     Returns:
@@ -80,7 +80,7 @@ def train(
     batches = iter(_distribute(strategy, dataset(start.step)))
     for step in range(start.step + 1, num_steps + 1):
         log.add(sent := _send(strategy, step, step_function, optimizer, next(batches)))
-        if check is not None and _is_due(step, check_every):
+        if check is not None and _is_due(step, check_every) and step < num_steps:
             log.settle()
             check(step, log.mean_loss)
         if step == num_steps or _is_due(step, checkpoint_every):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 _LOG_LINE_EVERY_SECONDS = 10.0
@@ -108,7 +109,7 @@ class RunProgress:
 
     def note(self, text: str) -> None:
         """Says something about the current stage, in a line that stays."""
-        self._progress.console.print(f"  {self._name}: {text}", highlight=False)
+        self._console.print(f"  {self._name}: {escape(text)}", highlight=False)
 
     def finish(self, failed: bool = False) -> None:
         """Ends the current stage, if there is one."""
