@@ -170,6 +170,8 @@ def _shuffled(files: Sequence[str], buffer_size: int, seed: tf.Tensor) -> tf.dat
     # Files among each other, records within a buffer: together they mix records of far-apart places.
     paths = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
     buffer_seed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
+    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph only.
+    tf.compat.v1.set_random_seed(1)
     records_of_epoch = _read(tf.data.Dataset.from_tensor_slices(paths), len(files))
     return records_of_epoch.shuffle(buffer_size, seed=buffer_seed, reshuffle_each_iteration=False)
 

@@ -42,9 +42,7 @@ def run_pretraining(
     warm_start_dir: str | None = None,
     checkpoint_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains both encoders, evaluates and publishes them.
-
-    They start from the training's own checkpoint, else from the encoders of `warm_start_dir`, else from scratch.
+    """Trains both encoders from the own checkpoint, else from `warm_start_dir`, else from scratch; evaluates, publishes.
 
     Args:
         config: what to train and how.
@@ -75,29 +73,8 @@ def run_pretraining(
         dual_encoder = build_model(config, manifest, warm_start_dir)
         objective = make_objective(config, dual_encoder.encoders["s1"].output["features"].shape[-1])
         model = ContrastiveModel(dual_encoder, objective)
-        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    if config.objective == "none":
-        # The control without training checks the shards all the same.
-        train_set(0)
-        train_loss = math.nan
-    else:
-        train_loss = training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=TwoStageLoss(
-                encode=functools.partial(model.encode, training=True),
-                loss=model.replica_scalars,
-                num_micro_batches=num_micro_batches,
-            ),
-            optimizer=optimizer,
-            dataset=train_set,
-            num_steps=config.num_steps,
-            log_dir=log_dir,
-            on_step=on_step,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_every=config.checkpoint_every,
-        )
+    train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir)
     # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
     # after the change, so that the metrics are those of the published model.
     dual_encoder = with_dual_precision(dual_encoder, "float32")
@@ -123,6 +100,40 @@ def build_model(config: PretrainConfig, manifest: Manifest, warm_start_dir: str 
     encoders = warm_start.load_encoders(warm_start_dir, SENSORS, config.encoder, manifest, config.precision)
     heads = warm_start.load_heads(warm_start_dir, config.encoder)
     return DualEncoder(encoders=encoders, heads=heads)
+
+
+def _train(
+    config: PretrainConfig,
+    model: ContrastiveModel,
+    num_micro_batches: int,
+    dataset: training.DatasetFunction,
+    log_dir: str,
+    on_step: ProgressCallback | None,
+    checkpoint_dir: str | None,
+) -> float:
+    """The train loss; NaN of the control without training, which checks the shards all the same."""
+    if config.objective == "none":
+        dataset(0)
+        return math.nan
+    strategy = get_strategy()
+    with strategy.scope():
+        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
+    return training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=TwoStageLoss(
+            encode=functools.partial(model.encode, training=True),
+            loss=model.replica_scalars,
+            num_micro_batches=num_micro_batches,
+        ),
+        optimizer=optimizer,
+        dataset=dataset,
+        num_steps=config.num_steps,
+        log_dir=log_dir,
+        on_step=on_step,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=config.checkpoint_every,
+    )
 
 
 def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.Dataset) -> dict[str, float]:

@@ -25,6 +25,7 @@ from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
 from models.optimizers import make_optimizer
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.step_log import ProgressCallback
+from models.steps import Batch
 
 
 def run_segmentation(
@@ -39,9 +40,7 @@ def run_segmentation(
     name: str = "segmenter",
     checkpoint_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains encoder and decoder together, evaluates and publishes the segmenter.
-
-    They start from the training's own checkpoint, else from the encoders of `encoder_dir`, else from scratch.
+    """Trains from the own checkpoint, else from the encoders of `encoder_dir`, else from scratch; evaluates, publishes.
 
     Args:
         config: what to train.
@@ -59,29 +58,20 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: shards of another label schema, too few examples, what `build_segmenter` refuses, or a checkpoint of
-            another architecture.
+        ValueError: another label schema, too few examples, what `build_segmenter` refuses, a checkpoint that does not fit.
         NonFiniteLossError: see `training.train`.
     """
-    # Workers must know each other before TensorFlow starts.
-    strategy = get_strategy()
+    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
     keras.utils.set_random_seed(config.seed)
     check_divisible(config.global_batch_size, strategy)
     train_set, eval_set = _make_datasets(config, manifest, train_files, eval_files)
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
         optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
-
-    def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
-        label = mask_label(batch["label"], outputs["valid_mask"])
-        weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
-        return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
-
     train_loss = training.train(
         strategy=strategy,
         model=model,
-        compute_loss=compute_loss,
+        compute_loss=functools.partial(_replica_loss, config, model),
         optimizer=optimizer,
         dataset=train_set,
         num_steps=config.num_steps,
@@ -125,6 +115,14 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
         decoder_channels=config.decoder_channels,
         precision=config.precision,
     )
+
+
+def _replica_loss(config: SegmentConfig, model: Segmenter, batch: Batch) -> tf.Tensor:
+    """This replica's part of the loss over the labelled pixels of the global batch."""
+    outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
+    label = mask_label(batch["label"], outputs["valid_mask"])
+    weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
+    return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
 
 
 def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
