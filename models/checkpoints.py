@@ -86,9 +86,9 @@ class Checkpoints:
             file.write(json.dumps(record))
         # All or nothing: a kill within the write must not leave half a JSON under the name that counts.
         tf.io.gfile.rename(f"{path}/{PROGRESS_FILE}.part", f"{path}/{PROGRESS_FILE}", overwrite=True)
-        for name in tf.io.gfile.listdir(self._folder):
-            if (other := f"{self._folder}/{name.rstrip('/')}") != path:
-                _remove(other)
+        for other in tf.io.gfile.glob(f"{self._folder}/step-*"):
+            if other.rstrip("/") != path:
+                _remove(other.rstrip("/"))
 
     def _as_checkpoint(self) -> tf.train.Checkpoint:
         # By place, not by name: Keras numbers its names anew in each process.
