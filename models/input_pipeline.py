@@ -111,19 +111,7 @@ def train_dataset(
     _check_num_examples(files, batch_size)
     if num_examples < batch_size:
         raise ValueError(f"num_examples must be at least one batch of {batch_size}, got {num_examples}")
-    steps_per_epoch = num_examples // batch_size
-    first_epoch, num_skipped = divmod(first_step, steps_per_epoch)
-
-    # A dataset per epoch, not `repeat`: so each one's order follows from its number, and a resumed run can begin with any.
-    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = _shuffled(files, shuffle_buffer, tf.stack([tf.constant(seed, tf.int64), epoch]))
-        batches = batches.batch(batch_size, drop_remainder=True)
-        # Else a count that is not the files' own would send a resumed run to other batches, unseen.
-        batches = batches.apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
-        return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
-
-    # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
-    dataset = tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
+    dataset = _epochs(files, shuffle_buffer, batch_size, num_examples // batch_size, seed, first_step)
     # The batch's number seeds its augmentation, so that parallel decoding cannot change the result.
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), dataset))
 
@@ -163,6 +151,24 @@ def eval_dataset(
         return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
 
     return dataset.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _epochs(
+    files: Sequence[str], shuffle_buffer: int, batch_size: int, steps_per_epoch: int, seed: int, first_step: int
+) -> tf.data.Dataset:
+    """Endless batches of serialized records, beginning with that of the step after `first_step`."""
+    first_epoch, num_skipped = divmod(first_step, steps_per_epoch)
+
+    # A dataset per epoch, not `repeat`: so each one's order follows from its number, and a resumed run can begin with any.
+    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        batches = _shuffled(files, shuffle_buffer, tf.stack([tf.constant(seed, tf.int64), epoch]))
+        batches = batches.batch(batch_size, drop_remainder=True)
+        # Else a count that is not the files' own would send a resumed run to other batches, unseen.
+        batches = batches.apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
+        return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
+
+    # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
+    return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
 
 def _shuffled(files: Sequence[str], buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
