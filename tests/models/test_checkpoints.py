@@ -103,6 +103,7 @@ def test_removed_checkpoints_leave_nothing(tmp_path, events):
     remove_checkpoints(str(tmp_path / "kept"))
 
 
+@pytest.mark.e2e
 def test_checkpoint_survives_on_an_object_store(s3_environment, s3_folder, events):
     object_store.load_filesystem(s3_folder)
     save(s3_folder, 5, 5.0, events)
