@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
 ROOT = Path(__file__).parents[2]
 
