@@ -13,6 +13,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from models.adamw import FusedAdamW
 from models.config import OptimizerConfig
 from models.gradient_cache import CachedStep
 from models.steps import LossFunction, StepFunction, TwoStageLoss, make_step
@@ -55,7 +56,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> keras.optimizers.
         warmup_target=config.learning_rate,
         warmup_steps=num_warmup_steps,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+    optimizer = FusedAdamW(schedule, decay=config.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_temperature"])
     return optimizer
 

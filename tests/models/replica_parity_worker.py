@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import training
+from models.config import OptimizerConfig
 from models.encoders import SensorEncoder
 from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
 
@@ -115,6 +116,25 @@ def train(strategy, batch, build, compute_loss):
     return {"loss": loss, "gradient": flat[0] - flat[1], "weights": flat[1], "moving_statistics": flat[2]}
 
 
+def weights_after_training(strategy):
+    """Three steps with the optimizer of real runs, whose moments and decay live on every replica."""
+    keras.utils.set_random_seed(0)
+    batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
+    with strategy.scope():
+        model = build()
+        optimizer = training.make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3)
+    training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=lambda b: compute_loss(model, b),
+        optimizer=optimizer,
+        dataset=tf.data.Dataset.from_tensor_slices(batch).batch(GLOBAL_BATCH_SIZE).repeat(),
+        num_steps=3,
+        log_dir=tempfile.mkdtemp(),
+    )
+    return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
+
+
 def main(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -126,6 +146,8 @@ def main(path):
             arguments = case(np.random.default_rng(0))
             for key, value in train(strategy, *arguments).items():
                 results[f"{case.__name__}/{name}/{key}"] = value
+    for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
+        results[f"adamw/{name}/weights"] = weights_after_training(strategy)
     np.savez(path, **results)
 
 

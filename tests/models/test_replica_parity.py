@@ -49,3 +49,9 @@ def test_batch_statistics_are_those_of_the_global_batch(results):
     one, two = (results[f"contrastive_resnet/{name}/moving_statistics"] for name in ("one", "two"))
     assert one.size > 100
     assert relative_difference(one, two) < 1e-5
+
+
+def test_three_steps_of_adamw_are_the_same(results):
+    one, two = results["adamw/one/weights"], results["adamw/two/weights"]
+    assert one.size > 50
+    assert relative_difference(one, two) < 1e-5
