@@ -16,8 +16,8 @@ class FusedAdamW(keras.optimizers.Adam):
     """The numbers of `keras.optimizers.AdamW`, in a quarter of its memory traffic.
 
     Keras composes the update from about fifteen elementwise operations, each of which reads and writes arrays of the weight's
-    size; on CPU that took as long as half a forward pass, see docs/performance.md. Here the moments and the weight change in
-    one pass over memory, after one for the decay.
+    size; for ResNet-18 on CPU that took as long as the forward pass, see docs/performance.md. Here the moments and the weight
+    change in one pass over memory, after one for the decay.
     Source: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2.
 
     Attributes:

@@ -26,8 +26,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, synchronized over replicas, with its numbers, by TensorFlow's fused kernel wherever that gives them.
 
     Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are float32. Keras itself composes the
-    normalization from a dozen elementwise operations and, in half precision, on float32 copies: the largest part of a training
-    step on CPU, see docs/performance.md.
+    normalization from a dozen elementwise operations and, in half precision, on float32 copies: up to half of a training step
+    on CPU, see docs/performance.md.
 
     The class keeps Keras' name: files of weights address layers by the names of their classes.
     """
