@@ -16,8 +16,9 @@ from keras_cv.src.backend.config import keras_3
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
 from models.batch_norm import BatchNormalization
-from models.config import Backbone, EncoderConfig, Norm, Precision
+from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
+from models.torch_resnet import with_torch_semantics
 
 if not keras_3():
     # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
@@ -162,7 +163,7 @@ def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncode
 
 def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
-    stages = _STAGES[backbone]
+    stages = _STAGES[backbone.removeprefix(TORCH_PREFIX)]
     resnet = ResNetBackbone(
         stackwise_filters=list(stages["filters"]),
         stackwise_blocks=list(stages["blocks"]),
@@ -175,6 +176,8 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     for index in range(len(stages["filters"])):
         outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
+    if backbone.startswith(TORCH_PREFIX):
+        pyramid = with_torch_semantics(pyramid)
     # keras-cv has no switch for the normalization.
     clone = _with_batch_norm if norm == "batch" else _with_group_norm
     return keras.models.clone_model(pyramid, clone_function=clone, call_function=_call_layer)
