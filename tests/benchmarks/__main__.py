@@ -11,6 +11,7 @@ from tests.benchmarks import (
     loss_memory,
     pairing_scale,
     shard_bytes,
+    training_speed,
 )
 
 BENCHMARKS = {
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "fetch_resume": fetch_resume.measure,
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
+    "training_speed": training_speed.measure,
 }
 
 if __name__ == "__main__":

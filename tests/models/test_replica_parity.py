@@ -68,3 +68,9 @@ def test_error_names_the_patches_of_both_replicas(results):
 
 def test_checkpoint_of_two_replicas_goes_on_with_one(results):
     assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5
+
+
+def test_three_steps_of_adamw_are_the_same(results):
+    one, two = results["adamw/one/weights"], results["adamw/two/weights"]
+    assert one.size > 50
+    assert relative_difference(one, two) < 1e-5
