@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
 
-Backbone = Literal["small", "resnet18", "resnet50"]
+Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
-Precision = Literal["float32", "mixed_bfloat16"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+OptimizerName = Literal["adamw", "lars"]
 Cache = Literal["none", "memory", "disk"]
 ObjectiveName = Literal[
     "multimodal",
@@ -32,7 +33,16 @@ ObjectiveName = Literal[
     "none",
 ]
 
-_STRIDES: dict[Backbone, int] = {"small": 16, "resnet18": 32, "resnet50": 32}
+TORCH_PREFIX = "torch_"
+"""Of the backbones that compute as PyTorch's do, so that public weights fit them."""
+
+_STRIDES: dict[Backbone, int] = {
+    "small": 16,
+    "resnet18": 32,
+    "resnet50": 32,
+    "torch_resnet18": 32,
+    "torch_resnet50": 32,
+}
 
 LEARNED_TEMPERATURES = (0.01, 10.0)
 """Bounds of a learned temperature. Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are scaled by
@@ -64,7 +74,8 @@ class EncoderConfig:
 
     Attributes:
         backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin: IaI-SimCLR) or "small", a
-            three-stage residual net for CPU runs (origin: this project's own trials).
+            three-stage residual net for CPU runs (origin: this project's own trials). "torch_resnet18" and
+            "torch_resnet50" differ from these in padding, strides and epsilon (`torch_resnet.py`): public weights need them.
         embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al. 2022 and IaI-SimCLR.
         norm: "batch" (over the batch of all replicas) or "group" (32 groups within each patch; Wu and He 2018, arXiv
             1803.08494). Batch normalization lets pairs leak into each other: a patch's features depend on what else is in
@@ -89,21 +100,28 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW on a cosine schedule after a linear warm-up.
+    """The optimizer, on a cosine schedule after a linear warm-up.
 
     Attributes:
-        learning_rate: peak. Default 1e-3; origin: this project's own trials with batch 128 (big nets on big batches
-            were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et al. 2022).
-        weight_decay: decoupled. Default 1e-4; origin: IaI-SimCLR and Scheibenreif et al. 2022.
+        optimizer: "adamw", or "lars" (layer-wise rates; You et al. 2017, arXiv 1708.03888) for global batches of thousands.
+        learning_rate: peak; it is taken as it is, not scaled by the batch. Default 1e-3, for AdamW; origin: this project's own
+            trials with batch 128 (big nets on big batches were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et
+            al. 2022). LARS needs rates of another size: 0.3 x global_batch_size / 256, or 0.075 x sqrt(global_batch_size)
+            when training is short (SimCLR, arXiv 2002.05709, appendix B.1): 4.8 for 4,096 pairs. AdamW's is often scaled by
+            the square root of the batch (Malladi et al. 2022, arXiv 2205.10287).
+        weight_decay: decoupled under AdamW, part of the gradient under LARS (SimCLR: 1e-6). Default 1e-4; origin: IaI-SimCLR
+            and Scheibenreif et al. 2022.
         warmup_fraction: share of the steps over which the rate rises from 0. Default 0.1; origin: SimCLR (Chen et al.
             2020: 10 of 100 epochs).
     """
 
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, OptimizerName)
         _check_positive("learning_rate", self.learning_rate)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
@@ -187,7 +205,10 @@ class PretrainConfig:
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
         seed: of weights, shuffling and augmentation.
-        precision: "float32", or "mixed_bfloat16" (float32 weights and loss).
+        precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights and loss); float16 scales the loss and
+            leaves out steps whose gradients overflow: for GPUs without bfloat16.
+        checkpoint_every: steps between checkpoints, from which a killed training goes on. Default 500; origin: this project,
+            some minutes of a ResNet-50 on one GPU.
     """
 
     encoder: EncoderConfig
@@ -211,6 +232,7 @@ class PretrainConfig:
     input: InputConfig = field(default_factory=InputConfig)
     seed: int = 0
     precision: Precision = "float32"
+    checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
         _check_choice("objective", self.objective, ObjectiveName)
@@ -218,6 +240,8 @@ class PretrainConfig:
         _check_positive("temperature", self.temperature)
         _check_positive("num_eval_batches", self.num_eval_batches)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+        _check_positive("checkpoint_every", self.checkpoint_every)
+        _check_choice("precision", self.precision, Precision)
         _check_positive("intra_weight", self.intra_weight)
         _check_share("false_negative_weight", self.false_negative_weight)
         _check_share("dense_weight", self.dense_weight)
@@ -268,6 +292,8 @@ class SegmentConfig:
         sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
         label_schema: name of the label schema the model outputs; must be that of the shards.
         encoder: architecture; must be that of the pretrained encoder when one is given.
+        encoder_paths: sensor -> encoder to start from instead of the run's pretrained one: directory of a published encoder
+            (also of `import-weights`), or a `.keras` file.
         num_steps: updates of the weights.
         decoder_channels: of the decoder's stages, deepest first; an encoder of stride 2**n uses the last n. Default:
             the U-Net of segmentation_models (Iakubovskii 2019).
@@ -278,13 +304,15 @@ class SegmentConfig:
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
         seed: of weights, shuffling and augmentation.
-        precision: "float32", or "mixed_bfloat16" (float32 weights, loss and outputs).
+        precision: as of PretrainConfig; outputs are float32, too.
+        checkpoint_every: see PretrainConfig.
     """
 
     sensors: tuple[Sensor, ...]
     label_schema: str
     encoder: EncoderConfig
     num_steps: int
+    encoder_paths: dict[Sensor, str] = field(default_factory=dict)
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     global_batch_size: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -294,12 +322,18 @@ class SegmentConfig:
     input: InputConfig = field(default_factory=InputConfig)
     seed: int = 0
     precision: Precision = "float32"
+    checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
         if self.sensors not in (("s1",), ("s2",), SENSORS):
             raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
         if not get_schema(self.label_schema).is_dense:
             raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
+        for name, path in self.encoder_paths.items():
+            if name not in self.sensors or not path:
+                raise ValueError(
+                    f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, got {name!r}: {path!r}"
+                )
         # One stage per halving of the encoder: stride 16 or 32.
         num_stages = self.encoder.stride.bit_length() - 1
         if len(self.decoder_channels) < num_stages:
@@ -309,3 +343,10 @@ class SegmentConfig:
         _check_positive("num_steps", self.num_steps)
         _check_positive("global_batch_size", self.global_batch_size)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+        _check_positive("checkpoint_every", self.checkpoint_every)
+        _check_choice("precision", self.precision, Precision)
+
+    @property
+    def needs_pretraining(self) -> bool:
+        """Whether a sensor has no encoder of its own to start from."""
+        return set(self.encoder_paths) != set(self.sensors)

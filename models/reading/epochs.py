@@ -61,6 +61,9 @@ def ordered_batches(
         shards = tf.random.experimental.stateless_shuffle(tf.range(source.num_shards, dtype=tf.int64), epoch_seed)
         buffer_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         keys = read_shards(source, shards, is_deterministic)
+        # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph
+        # only.
+        tf.compat.v1.set_random_seed(1)
         keys = keys.shuffle(sizes.shuffle_buffer, seed=buffer_seed, reshuffle_each_iteration=False)
         # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
         batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)

@@ -43,7 +43,7 @@ def test_configs_survive_plain_dicts():
             lambda: InputConfig(data_service="grpc://h:1", deterministic=False, cache="memory"),
             "cache must be none or disk with data_service: .* got 'memory'",
         ),
-        (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, resnet18 or resnet50, got 'vgg'"),
+        (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, .* or torch_resnet50, got 'vgg'"),
         (lambda: PretrainConfig(encoder=SMALL, num_steps=5, global_batch_size=1), "at least 2 .* got 1"),
         (lambda: EncoderConfig(backbone="small", norm="layer"), "norm must be batch or group, got 'layer'"),
         (
