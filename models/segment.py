@@ -59,8 +59,7 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: another label schema, shards without labels or not the manifest's, too few examples, what
-            `build_segmenter` refuses, a checkpoint that does not fit.
+        ValueError: shards that do not fit, too few examples, what `build_segmenter` refuses, a checkpoint that does not fit.
         NonFiniteLossError: see `training.train`.
     """
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
