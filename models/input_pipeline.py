@@ -14,7 +14,6 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
-from models import augment as augment_lib
 
 NUM_PARALLEL_FILES = 8
 """Shards read at a time: enough to hide gzip behind training, few enough to keep buffers small."""
@@ -72,7 +71,6 @@ def train_dataset(
     with_label: bool,
     batch_size: int,
     shuffle_buffer: int,
-    augment: bool,
     seed: int,
     with_weight: bool = False,
     with_location: bool = False,
@@ -80,7 +78,7 @@ def train_dataset(
 ) -> tf.data.Dataset:
     """Endless shuffled batches of exactly `batch_size`; the same seed gives the same batches.
 
-    `transform` comes last, after augmentation.
+    `transform` augments.
 
     Raises:
         ValueError: no files, or fewer examples than one batch.
@@ -91,13 +89,12 @@ def train_dataset(
     dataset = _read(paths, len(files))
     # Batch before repeat: across the seam of two rounds a pair could meet its own copy as a negative.
     dataset = dataset.shuffle(shuffle_buffer, seed=seed).batch(batch_size, drop_remainder=True).repeat()
-    # The batch's number seeds its augmentation, so that parallel decoding cannot change the result.
+    # The batch's number seeds its transform, so that parallel decoding cannot change the result.
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = parse_examples(serialized, num_bands, with_label, with_weight, with_location)
         batch_seed = tf.stack([tf.constant(seed, tf.int64), step])
-        batch = augment_lib.random_symmetry(batch, batch_seed) if augment else batch
         return batch if transform is None else transform(batch, batch_seed)
 
     return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import augment, export, input_pipeline, training
+from models import export, input_pipeline, training
 from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
@@ -24,7 +24,7 @@ from models.encoders import build_encoder
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.steps import Batch, TwoStageLoss
-from models.views import break_pairs, make_views
+from models.views import eval_views, train_views
 
 
 def run_pretraining(
@@ -150,10 +150,6 @@ def _make_datasets(
     all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
     with_location = config.min_negative_km > 0
 
-    def train_views(batch: Batch, seed: tf.Tensor) -> Batch:
-        batch = break_pairs(batch, seed) if config.objective == "shuffled" else batch
-        return make_views(batch, views, augment.random_symmetry, seed)
-
     train_set = input_pipeline.train_dataset(
         train_files,
         # A sensor that the objective does not look at is not even decoded.
@@ -161,11 +157,10 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
         with_location=with_location,
-        transform=train_views,
+        transform=train_views(config, views, manifest),
     )
     # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives. Pairs are whole
     # whatever the objective: what was learned from broken ones must not be found in these.
@@ -175,7 +170,7 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
-        transform=lambda batch, seed: make_views(batch, (*SENSORS, *views), augment.random_symmetry, seed),
+        transform=eval_views(config, tuple(dict.fromkeys((*SENSORS, *views))), manifest),
     )
     return train_set, eval_set.take(config.num_eval_batches)
 

@@ -16,6 +16,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
 from models import export, input_pipeline, metrics, training
+from models.augmentation.augmenter import make_augmenter
 from models.config import SegmentConfig
 from models.encoders import SensorEncoder, build_encoder, with_precision
 from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
@@ -168,9 +169,9 @@ def _make_datasets(
         with_label=True,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
+        transform=make_augmenter(config.augment, manifest),
     )
     eval_set = input_pipeline.eval_dataset(
         eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
