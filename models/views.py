@@ -41,7 +41,7 @@ def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest)
 
     def transform(batch: Batch, seed: tf.Tensor) -> Batch:
         hiding, making, giving = tf.unstack(tf.random.split(seed, 3))
-        images = {sensor: batch[sensor] for sensor in SENSORS if sensor in batch}
+        images: Batch = {sensor: batch[sensor] for sensor in SENSORS if sensor in batch}
         gaps = {sensor: no_data.pixel_mask(image) for sensor, image in images.items()}
         if config.augment.no_data == "mask":
             batch = batch | no_data.mask_jointly(images)

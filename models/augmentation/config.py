@@ -165,7 +165,7 @@ class AugmentConfig:
         no_data: "hide" (default) fills what one sensor lacks, in both, with ground of the same patch, and gives each view the
             gaps of other patches: no-data tells nothing of the pair. "mask" takes from each sensor what the other lacks, so
             that both show one gap. "keep" leaves both as they are. With gaps common to both sensors, "mask" and "keep" let
-            the loss fall and the features go to ruin (docs/adr/0013).
+            the loss fall without a look at the ground (docs/adr/0013).
     """
 
     pair: GeometryConfig = field(default_factory=GeometryConfig)
