@@ -12,6 +12,7 @@ from tests.benchmarks import (
     loss_memory,
     pairing_scale,
     shard_bytes,
+    training_speed,
 )
 
 BENCHMARKS = {
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
     "augment_speed": augment_speed.measure,
+    "training_speed": training_speed.measure,
 }
 
 if __name__ == "__main__":
