@@ -60,9 +60,8 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: another label schema, shards without labels or not the manifest's, too few examples, what
-            `build_segmenter` refuses, a checkpoint that does not fit.
-        NonFiniteLossError: see `training.train`.
+        ValueError: shards without labels or not the manifest's, too few examples, what `build_segmenter` refuses, and see
+            `training.train`.
     """
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
     keras.utils.set_random_seed(config.seed)
