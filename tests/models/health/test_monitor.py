@@ -5,7 +5,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.summary.summary_iterator import summary_iterator
 
 from models import pretrain, training
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
@@ -15,6 +14,7 @@ from models.encoders import build_encoder
 from models.health import alarms
 from models.health.config import HealthConfig
 from models.health.monitor import CollapseError, HealthMonitor, UnhealthyTrainingError
+from models.input_pipeline import parse_examples
 from models.objectives.registry import make_objective
 from models.steps import TwoStageLoss
 
@@ -57,7 +57,7 @@ def scalars(log_dir):
     """name -> {step: value} of `log_dir`/eval; images by their size in bytes."""
     found = {}
     for path in sorted((log_dir / "eval").iterdir()):
-        for event in summary_iterator(str(path)):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 is_image = value.metadata.plugin_data.plugin_name == "images"
                 number = len(value.tensor.string_val[2]) if is_image else float(tf.make_ndarray(value.tensor))
@@ -81,9 +81,8 @@ def test_collapse_during_training_stops_it(make_watched, pairs, tmp_path):
         if step == 5:
             collapse(dual_encoder)
 
-    train_set, _ = pretrain._make_datasets(
-        config, model.objective.views, pairs.manifest, pairs.files["train"], pairs.files["eval"]
-    )
+    serialized = tf.data.TFRecordDataset(pairs.files["eval"], "GZIP").batch(8)
+    batch = parse_examples(next(iter(serialized)), {"s1": 2, "s2": 12})
     with pytest.raises(CollapseError, match=r"^pretraining collapsed at step 6: s1 spread is .*; see docs/health.md$"):
         training.train(
             strategy=tf.distribute.get_strategy(),
@@ -92,7 +91,7 @@ def test_collapse_during_training_stops_it(make_watched, pairs, tmp_path):
                 encode=lambda batch: model.encode(batch, training=True), loss=model.replica_scalars
             ),
             optimizer=keras.optimizers.SGD(1e-6),
-            dataset=train_set,
+            dataset=tf.data.Dataset.from_tensors(batch).repeat(),
             num_steps=20,
             log_dir=str(tmp_path / "logs"),
             on_step=on_step,
