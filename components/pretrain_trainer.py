@@ -14,9 +14,10 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from components.attempts import CHECKPOINTS_DIR, checkpoint_dir
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.training_log import log_alarms, log_steps
+from components.training_log import log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
 
@@ -26,12 +27,13 @@ METRICS_FILE = "metrics.json"
 """Final metrics of a training, in its model_run folder: what the report reads."""
 
 
-def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents) -> BaseComponent:
+def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents, checkpoints_dir: str) -> BaseComponent:
     """Trainer "Trainer-pretrain" of the encoder.
 
     Args:
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the pairs.
+        checkpoints_dir: of the run; empty = a killed training starts over.
     """
     return tfx.components.Trainer(
         run_fn=RUN_FN,
@@ -40,12 +42,16 @@ def create_pretrain_trainer(config: PretrainConfig, data: ExampleComponents) -> 
         # The step counts live in the config; TFX wants these two arguments all the same.
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config={"config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
+        custom_config={
+            "config": settings.canonical_json(config),
+            "code": source_fingerprint(SOURCES),
+            CHECKPOINTS_DIR: checkpoints_dir,
+        },
     ).with_id("Trainer-pretrain")
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
-    """Trains and exports the encoder into `fn_args.serving_model_dir`.
+    """Trains and exports the encoder into `fn_args.serving_model_dir`; starts warm from `fn_args.base_model` if it is wired.
 
     Raises:
         ValueError: no manifest, or a split without shards.
@@ -59,7 +65,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         on_step=log_steps("pretrain"),
-        on_alarm=log_alarms("pretrain"),
+        warm_start_dir=fn_args.base_model or None,
+        checkpoint_dir=checkpoint_dir(fn_args, "pretrain"),
     )
     write_metrics(metrics, fn_args.model_run_dir)
 

@@ -12,6 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from components.attempts import CHECKPOINTS_DIR, checkpoint_dir
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, list_files, write_metrics
@@ -23,7 +24,7 @@ RUN_FN = "components.segment_trainer.run_fn"
 
 
 def create_segment_trainer(
-    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent | None
+    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent | None, checkpoints_dir: str
 ) -> BaseComponent:
     """Trainer "Trainer-<task>" of one task.
 
@@ -32,6 +33,7 @@ def create_segment_trainer(
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the task's labelled patches.
         encoder: the pretrain Trainer, whose model is the start; None when `config.encoder_paths` names all encoders.
+        checkpoints_dir: of the run; empty = a killed training starts over.
     """
     return tfx.components.Trainer(
         run_fn=RUN_FN,
@@ -40,7 +42,12 @@ def create_segment_trainer(
         base_model=encoder.outputs["model"] if encoder else None,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
-        custom_config={"name": name, "config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
+        custom_config={
+            "name": name,
+            "config": settings.canonical_json(config),
+            "code": source_fingerprint(SOURCES),
+            CHECKPOINTS_DIR: checkpoints_dir,
+        },
     ).with_id(f"Trainer-{name}")
 
 
@@ -64,5 +71,6 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.base_model or None,
         on_step=log_steps(name),
         name=name,
+        checkpoint_dir=checkpoint_dir(fn_args, name),
     )
     write_metrics(metrics, fn_args.model_run_dir)

@@ -74,6 +74,7 @@ def make_imported_card(
         "data_span": None,
         "data_version": None,
         "metrics": {},
+        "health": None,
         "label_schema": None,
         "class_names": None,
         "s2_processing_level": s2_processing_level,

@@ -17,7 +17,8 @@ from models.health.config import HealthConfig
 
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
-Precision = Literal["float32", "mixed_bfloat16"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+OptimizerName = Literal["adamw", "lars"]
 ObjectiveName = Literal[
     "multimodal",
     "multimodal_2n",
@@ -98,21 +99,28 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW on a cosine schedule after a linear warm-up.
+    """The optimizer, on a cosine schedule after a linear warm-up.
 
     Attributes:
-        learning_rate: peak. Default 1e-3; origin: this project's own trials with batch 128 (big nets on big batches
-            were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et al. 2022).
-        weight_decay: decoupled. Default 1e-4; origin: IaI-SimCLR and Scheibenreif et al. 2022.
+        optimizer: "adamw", or "lars" (layer-wise rates; You et al. 2017, arXiv 1708.03888) for global batches of thousands.
+        learning_rate: peak; it is taken as it is, not scaled by the batch. Default 1e-3, for AdamW; origin: this project's own
+            trials with batch 128 (big nets on big batches were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et
+            al. 2022). LARS needs rates of another size: 0.3 x global_batch_size / 256, or 0.075 x sqrt(global_batch_size)
+            when training is short (SimCLR, arXiv 2002.05709, appendix B.1): 4.8 for 4,096 pairs. AdamW's is often scaled by
+            the square root of the batch (Malladi et al. 2022, arXiv 2205.10287).
+        weight_decay: decoupled under AdamW, part of the gradient under LARS (SimCLR: 1e-6). Default 1e-4; origin: IaI-SimCLR
+            and Scheibenreif et al. 2022.
         warmup_fraction: share of the steps over which the rate rises from 0. Default 0.1; origin: SimCLR (Chen et al.
             2020: 10 of 100 epochs).
     """
 
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, OptimizerName)
         _check_positive("learning_rate", self.learning_rate)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
@@ -158,7 +166,10 @@ class PretrainConfig:
         num_eval_batches: most global batches of the eval split that loss and recall are computed on.
         shuffle_buffer: records held for shuffling.
         seed: of weights, shuffling and augmentation.
-        precision: "float32", or "mixed_bfloat16" (float32 weights and loss).
+        precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights and loss); float16 scales the loss and
+            leaves out steps whose gradients overflow: for GPUs without bfloat16.
+        checkpoint_every: steps between checkpoints, from which a killed training goes on. Default 500; origin: this project,
+            some minutes of a ResNet-50 on one GPU.
     """
 
     encoder: EncoderConfig
@@ -182,6 +193,7 @@ class PretrainConfig:
     shuffle_buffer: int = 2048
     seed: int = 0
     precision: Precision = "float32"
+    checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
         _check_choice("objective", self.objective, ObjectiveName)
@@ -189,6 +201,8 @@ class PretrainConfig:
         _check_positive("temperature", self.temperature)
         _check_positive("num_eval_batches", self.num_eval_batches)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+        _check_positive("checkpoint_every", self.checkpoint_every)
+        _check_choice("precision", self.precision, Precision)
         _check_positive("intra_weight", self.intra_weight)
         _check_share("false_negative_weight", self.false_negative_weight)
         _check_share("dense_weight", self.dense_weight)
@@ -250,7 +264,8 @@ class SegmentConfig:
         use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
         shuffle_buffer: records held for shuffling.
         seed: of weights, shuffling and augmentation.
-        precision: "float32", or "mixed_bfloat16" (float32 weights, loss and outputs).
+        precision: as of PretrainConfig; outputs are float32, too.
+        checkpoint_every: see PretrainConfig.
     """
 
     sensors: tuple[Sensor, ...]
@@ -266,6 +281,7 @@ class SegmentConfig:
     shuffle_buffer: int = 2048
     seed: int = 0
     precision: Precision = "float32"
+    checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
         if self.sensors not in (("s1",), ("s2",), SENSORS):
@@ -286,6 +302,8 @@ class SegmentConfig:
         _check_positive("num_steps", self.num_steps)
         _check_positive("global_batch_size", self.global_batch_size)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+        _check_positive("checkpoint_every", self.checkpoint_every)
+        _check_choice("precision", self.precision, Precision)
 
     @property
     def needs_pretraining(self) -> bool:

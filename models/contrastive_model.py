@@ -13,7 +13,7 @@ from beam_jobs.contracts.bands import SENSORS
 from models.dual_encoder import DualEncoder
 from models.objectives import gathering
 from models.objectives.objective import Objective, sensor_of
-from models.steps import Batch
+from models.steps import VALID_FRACTION, Batch
 
 
 class ContrastiveModel(keras.Model):
@@ -60,6 +60,10 @@ class ContrastiveModel(keras.Model):
         return self.objective.losses_and_figures(outputs)[0]
 
     def replica_scalars(self, outputs: Batch) -> dict[str, tf.Tensor]:
-        """The second stage: `loss` and the objective's figures; their sums over the replicas are those of the global batch."""
+        """The second stage: `loss`, the share of pairs that are valid and the objective's figures.
+
+        Their sums over the replicas are those of the global batch.
+        """
         losses, figures = self.objective.losses_and_figures(outputs)
-        return {"loss": tf.reduce_mean(losses) / gathering.num_replicas(), **figures}
+        means = {"loss": tf.reduce_mean(losses), VALID_FRACTION: tf.reduce_mean(outputs["valid"])}
+        return {name: mean / gathering.num_replicas() for name, mean in means.items()} | figures

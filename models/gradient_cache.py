@@ -69,8 +69,9 @@ class CachedStep:
         with tf.GradientTape() as tape:
             tape.watch(list(whole.values()))
             scalars = self._loss.loss(whole)
+            scaled_loss = self._optimizer.scale_loss(scalars["loss"])
         sources = [*whole.values(), *_values(self._variables)]
-        gradients = tape.gradient(scalars["loss"], sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tape.gradient(scaled_loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         # The variables of the objective itself (temperature) are reached here only.
         return scalars, dict(zip(whole, gradients, strict=False)), gradients[len(whole) :]
 
@@ -90,8 +91,8 @@ class CachedStep:
         return [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
-        # Keras sums them over replicas.
-        self._optimizer.apply(gradients, self._variables)
+        # Keras sums them over replicas. What comes from outside of the graph has no device yet, which several workers need.
+        self._optimizer.apply([tf.identity(gradient) for gradient in gradients], self._variables)
 
     def _read_state(self) -> list[tf.Tensor]:
         return [tf.identity(value) for value in _values(self._state)]

@@ -15,14 +15,18 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import augment, export, input_pipeline, training
+from models import augment, export, input_pipeline, training, warm_start
+from models.checkpoints import remove_checkpoints
 from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
+from models.distribution import check_divisible, get_strategy, is_chief
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
-from models.health.monitor import AlarmCallback, HealthMonitor, log_alarm
+from models.health.monitor import HealthMonitor
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
+from models.optimizers import make_optimizer
+from models.step_log import ProgressCallback
 from models.steps import Batch, TwoStageLoss
 from models.views import break_pairs, make_views
 
@@ -34,10 +38,11 @@ def run_pretraining(
     eval_files: Sequence[str],
     output_dir: str,
     log_dir: str,
-    on_step: training.ProgressCallback | None = None,
-    on_alarm: AlarmCallback = log_alarm,
+    on_step: ProgressCallback | None = None,
+    warm_start_dir: str | None = None,
+    checkpoint_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains both encoders, evaluates and publishes them.
+    """Trains both encoders from the own checkpoint, else from `warm_start_dir`, else from scratch; evaluates, publishes.
 
     Args:
         config: what to train and how.
@@ -47,47 +52,99 @@ def run_pretraining(
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
         on_step: told of every step.
-        on_alarm: told of what the health checks find wrong.
+        warm_start_dir: SavedModel of an earlier pretraining, such as the last blessed encoder. Its normalization comes along.
+        checkpoint_dir: see `training.train`; empty again when the encoder is published.
 
     Returns:
         `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
 
     Raises:
-        ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts.
-        training.NonFiniteLossError: the loss became NaN or infinite.
+        ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts,
+            a warm start or a checkpoint of another architecture.
+        FileNotFoundError: `warm_start_dir` holds no encoder.
+        NonFiniteLossError, NoValidPairError: see `training.train`.
         UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
     """
+    # Workers must know each other before TensorFlow starts.
+    strategy = get_strategy()
     # Before the datasets, too: their seeds are combined with TensorFlow's global one.
     keras.utils.set_random_seed(config.seed)
-    strategy = training.get_strategy()
     num_micro_batches = _check_sizes(config, strategy)
     with strategy.scope():
-        encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
-        dual_encoder = build_dual_encoder(encoders, config.encoder.embedding_dim)
-        objective = make_objective(config, encoders["s1"].output["features"].shape[-1])
+        dual_encoder = build_model(config, manifest, warm_start_dir)
+        objective = make_objective(config, dual_encoder.encoders["s1"].output["features"].shape[-1])
         model = ContrastiveModel(dual_encoder, objective)
-        optimizer = training.make_optimizer(config.optimizer, config.num_steps)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    monitor = HealthMonitor(config, dual_encoder, tuple(model.encoders), manifest, eval_files, log_dir, on_alarm)
-    train_loss = math.nan  # The control without training reads and checks the shards all the same.
-    if config.objective != "none":
-        train_loss = training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=TwoStageLoss(
-                encode=functools.partial(model.encode, training=True),
-                loss=model.replica_scalars,
-                num_micro_batches=num_micro_batches,
-            ),
-            optimizer=optimizer,
-            dataset=train_set,
-            num_steps=config.num_steps,
-            log_dir=log_dir,
-            on_step=on_step,
-            check_every=config.health.check_every,
-            check=monitor.check,
-        )
-    return _publish(config, manifest, dual_encoder, objective, eval_set, monitor, train_loss, output_dir, log_dir)
+    monitor = HealthMonitor(
+        config,
+        dual_encoder,
+        tuple(model.encoders),
+        manifest,
+        eval_files,
+        log_dir,
+        is_new=warm_start_dir is None,
+        is_writer=is_chief(strategy),
+    )
+    train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
+    metrics = _publish(config, manifest, dual_encoder, objective, eval_set, monitor, train_loss, output_dir, log_dir)
+    if is_chief(strategy):
+        # Not before: a kill during the export must not cost the training.
+        remove_checkpoints(checkpoint_dir)
+    return metrics
+
+
+def build_model(config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None) -> DualEncoder:
+    """A new dual encoder, or that of `warm_start_dir`.
+
+    Raises:
+        ValueError: the warm start has other bands or another architecture, or a band cannot be normalized.
+        FileNotFoundError: `warm_start_dir` holds no encoder.
+    """
+    if warm_start_dir is None:
+        encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
+        return build_dual_encoder(encoders, config.encoder.embedding_dim)
+    encoders = warm_start.load_encoders(
+        dict.fromkeys(SENSORS, warm_start_dir), config.encoder, manifest, config.precision
+    )
+    heads = warm_start.load_heads(warm_start_dir, config.encoder)
+    return DualEncoder(encoders=encoders, heads=heads)
+
+
+def _train(
+    config: PretrainConfig,
+    model: ContrastiveModel,
+    num_micro_batches: int,
+    dataset: training.DatasetFunction,
+    log_dir: str,
+    on_step: ProgressCallback | None,
+    checkpoint_dir: str | None,
+    monitor: HealthMonitor,
+) -> float:
+    """The train loss; NaN of the control without training, which checks the shards all the same."""
+    if config.objective == "none":
+        dataset(0)
+        return math.nan
+    strategy = get_strategy()
+    with strategy.scope():
+        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
+    return training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=TwoStageLoss(
+            encode=functools.partial(model.encode, training=True),
+            loss=model.replica_scalars,
+            num_micro_batches=num_micro_batches,
+        ),
+        optimizer=optimizer,
+        dataset=dataset,
+        num_steps=config.num_steps,
+        log_dir=log_dir,
+        on_step=on_step,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=config.checkpoint_every,
+        check_every=config.health.check_every,
+        check=monitor.check,
+    )
 
 
 def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, float]:
@@ -132,16 +189,17 @@ def _publish(
     conclusion = monitor.conclude(dual_encoder, train_loss)
     scores = evaluate(ContrastiveModel(dual_encoder, objective), eval_set)
     metrics = {"train_loss": train_loss, **scores, **conclusion.metrics}
-    training.write_metrics(log_dir, config.num_steps, metrics)
-    export.export_encoder(
-        dual_encoder,
-        output_dir,
-        config=config,
-        manifest=manifest,
-        metrics=metrics,
-        health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
-        embedding_map=conclusion.picture,
-    )
+    if is_chief(get_strategy()):
+        training.write_metrics(log_dir, config.num_steps, metrics)
+        export.export_encoder(
+            dual_encoder,
+            output_dir,
+            config=config,
+            manifest=manifest,
+            metrics=metrics,
+            health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
+            embedding_map=conclusion.picture,
+        )
     return metrics
 
 
@@ -151,7 +209,7 @@ def _make_datasets(
     manifest: Manifest,
     train_files: Sequence[str],
     eval_files: Sequence[str],
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+) -> tuple[training.DatasetFunction, tf.data.Dataset]:
     all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
     # A sensor that the objective does not look at is not even decoded.
     num_bands = {sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)}
@@ -161,8 +219,10 @@ def _make_datasets(
         batch = break_pairs(batch, seed) if config.objective == "shuffled" else batch
         return make_views(batch, views, augment.random_symmetry, seed)
 
-    train_set = input_pipeline.train_dataset(
+    train_set = functools.partial(
+        input_pipeline.train_dataset,
         train_files,
+        num_examples=manifest.num_examples["train"],
         num_bands=num_bands,
         with_label=False,
         batch_size=config.global_batch_size,
@@ -171,6 +231,7 @@ def _make_datasets(
         seed=config.seed,
         with_weight=config.use_weights,
         with_location=with_location,
+        with_patch_id=True,
         transform=train_views,
     )
     # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives. Pairs are whole
@@ -183,7 +244,7 @@ def _make_datasets(
         with_location=with_location,
         transform=lambda batch, seed: make_views(batch, views, augment.random_symmetry, seed),
     )
-    return train_set, eval_set.take(config.num_eval_batches)
+    return lambda first_step: train_set(first_step=first_step), eval_set.take(config.num_eval_batches)
 
 
 def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> int:
@@ -192,7 +253,7 @@ def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> in
     Raises:
         ValueError: replicas, micro-batches or chunks of logits cannot share the batch evenly.
     """
-    training.check_divisible(config.global_batch_size, strategy)
+    check_divisible(config.global_batch_size, strategy)
     per_replica = config.global_batch_size // strategy.num_replicas_in_sync
     for name, size in (("micro_batch_size", config.micro_batch_size), ("logits_chunk_size", config.logits_chunk_size)):
         if size is not None and per_replica % size:

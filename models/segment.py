@@ -6,6 +6,7 @@ and `serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -15,11 +16,16 @@ import tensorflow as tf
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
-from models import export, input_pipeline, metrics, training
+from models import export, input_pipeline, metrics, training, warm_start
+from models.checkpoints import remove_checkpoints
 from models.config import SegmentConfig
-from models.encoders import SensorEncoder, build_encoder, with_precision
+from models.distribution import check_divisible, get_strategy, is_chief
+from models.encoders import build_encoder
 from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
+from models.optimizers import make_optimizer
 from models.segmenter import Segmenter, with_segmenter_precision
+from models.step_log import ProgressCallback
+from models.steps import Batch
 
 
 def run_segmentation(
@@ -30,10 +36,11 @@ def run_segmentation(
     output_dir: str,
     log_dir: str,
     encoder_dir: str | None,
-    on_step: training.ProgressCallback | None = None,
+    on_step: ProgressCallback | None = None,
     name: str = "segmenter",
+    checkpoint_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains encoder and decoder together, evaluates and publishes the segmenter.
+    """Trains from the own checkpoint, else from the encoders of `encoder_dir`, else from scratch; evaluates, publishes.
 
     Args:
         config: what to train.
@@ -45,43 +52,42 @@ def run_segmentation(
         encoder_dir: SavedModel of `run_pretraining`; None = from scratch. See `build_segmenter`.
         on_step: told of every step.
         name: under which the model is served.
+        checkpoint_dir: see `training.train`; empty again when the segmenter is published.
 
     Returns:
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: shards of another label schema, too few examples, or what `build_segmenter` refuses.
-        training.NonFiniteLossError: the loss became NaN or infinite.
+        ValueError: another label schema, too few examples, what `build_segmenter` refuses, a checkpoint that does not fit.
+        NonFiniteLossError: see `training.train`.
     """
+    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
     keras.utils.set_random_seed(config.seed)
-    strategy = training.get_strategy()
-    training.check_divisible(config.global_batch_size, strategy)
+    check_divisible(config.global_batch_size, strategy)
     train_set, eval_set = _make_datasets(config, manifest, train_files, eval_files)
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
-        optimizer = training.make_optimizer(config.optimizer, config.num_steps)
-
-    def compute_loss(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
-        label = mask_label(batch["label"], outputs["valid_mask"])
-        weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
-        return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
-
+        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
     train_loss = training.train(
         strategy=strategy,
         model=model,
-        compute_loss=compute_loss,
+        compute_loss=functools.partial(_replica_loss, config, model),
         optimizer=optimizer,
         dataset=train_set,
         num_steps=config.num_steps,
         log_dir=log_dir,
         on_step=on_step,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=config.checkpoint_every,
     )
     # Published in float32, and evaluated after the change; see `run_pretraining`.
     model = with_segmenter_precision(model, "float32")
     scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
-    training.write_metrics(log_dir, config.num_steps, scores)
-    export.export_segmenter(model, output_dir, name=name, config=config, manifest=manifest, metrics=scores)
+    if is_chief(strategy):
+        training.write_metrics(log_dir, config.num_steps, scores)
+        export.export_segmenter(model, output_dir, name=name, config=config, manifest=manifest, metrics=scores)
+        # Not before: a kill during the export must not cost the training.
+        remove_checkpoints(checkpoint_dir)
     return scores
 
 
@@ -96,25 +102,31 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
             not divide the patch size of `manifest`.
         FileNotFoundError: a path holds no encoder.
     """
-    encoders = {}
-    for sensor in config.sensors:
-        path = config.encoder_paths.get(sensor) or encoder_dir
-        if path is None:
-            encoders[sensor] = build_encoder(config.encoder, sensor, manifest, config.precision)
-            continue
-        # Its own normalization comes along: the weights were learned on those z-scores, not on this manifest's.
-        pretrained = export.load_encoders(path)
-        if sensor not in pretrained:
-            raise ValueError(f"{path}: must hold an encoder of {sensor}, got {', '.join(pretrained)}")
-        encoders[sensor] = with_precision(pretrained[sensor], config.precision)
-    for sensor, encoder in encoders.items():
-        _check_encoder(encoder, sensor, config, manifest)
+    stride = config.encoder.stride
+    if manifest.patch_size_px % stride:
+        raise ValueError(f"patch size must be a multiple of the stride {stride}, got {manifest.patch_size_px}")
+    paths = {sensor: config.encoder_paths.get(sensor) or encoder_dir for sensor in config.sensors}
+    pretrained = warm_start.load_encoders(
+        {sensor: path for sensor, path in paths.items() if path}, config.encoder, manifest, config.precision
+    )
+    encoders = {
+        sensor: pretrained.get(sensor) or build_encoder(config.encoder, sensor, manifest, config.precision)
+        for sensor in config.sensors
+    }
     return Segmenter(
         encoders=encoders,
         num_classes=get_schema(config.label_schema).num_classes,
         decoder_channels=config.decoder_channels,
         precision=config.precision,
     )
+
+
+def _replica_loss(config: SegmentConfig, model: Segmenter, batch: Batch) -> tf.Tensor:
+    """This replica's part of the loss over the labelled pixels of the global batch."""
+    outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
+    label = mask_label(batch["label"], outputs["valid_mask"])
+    weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
+    return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
 
 
 def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
@@ -161,13 +173,15 @@ def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[s
 
 def _make_datasets(
     config: SegmentConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+) -> tuple[training.DatasetFunction, tf.data.Dataset]:
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
-    train_set = input_pipeline.train_dataset(
+    train_set = functools.partial(
+        input_pipeline.train_dataset,
         train_files,
+        num_examples=manifest.num_examples["train"],
         num_bands=num_bands,
         with_label=True,
         batch_size=config.global_batch_size,
@@ -175,28 +189,13 @@ def _make_datasets(
         augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
+        with_patch_id=True,
     )
     eval_set = input_pipeline.eval_dataset(
         eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
     )
-    return train_set, eval_set
+    return lambda first_step: train_set(first_step=first_step), eval_set
 
 
 def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:
     return manifest.s1_bands if sensor == "s1" else manifest.s2_bands
-
-
-def _check_encoder(encoder: SensorEncoder, sensor: Sensor, config: SegmentConfig, manifest: Manifest) -> None:
-    """An encoder fed with other bands than its own would run and be wrong."""
-    if encoder.bands != _bands(manifest, sensor):
-        raise ValueError(
-            f"{sensor}: the encoder knows bands {encoder.bands}, the shards hold {_bands(manifest, sensor)}"
-        )
-    if encoder.backbone != config.encoder.backbone:
-        raise ValueError(
-            f"{sensor}: encoder.backbone is {config.encoder.backbone!r}, the encoder's {encoder.backbone!r}"
-        )
-    if encoder.norm != config.encoder.norm:
-        raise ValueError(f"{sensor}: encoder.norm is {config.encoder.norm!r}, the encoder's {encoder.norm!r}")
-    if manifest.patch_size_px % encoder.stride:
-        raise ValueError(f"patch size must be a multiple of the stride {encoder.stride}, got {manifest.patch_size_px}")

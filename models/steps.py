@@ -18,6 +18,12 @@ Scalars = dict[str, tf.Tensor]
 LossFunction = Callable[[Batch], "tf.Tensor | Scalars"]
 """A replica's batch -> its loss, or `loss` among other scalars to be logged; their sums over replicas are the figures."""
 
+PATCH_ID = "patch_id"
+"""Feature of a batch, string [B], by which the loop names patches in errors; losses do not get it."""
+
+VALID_FRACTION = "valid_pair_fraction"
+"""Scalar by which a loss may tell the share of its examples that count, 0-1; where it is 0 nothing can be learned."""
+
 StepFunction = Callable[[Any], Scalars]
 """Updates the weights with a distributed batch; returns `loss` and the other scalars, summed over replicas."""
 
@@ -53,9 +59,11 @@ def make_step(
         with tf.GradientTape() as tape:
             result = compute_loss(batch)
             scalars = result if isinstance(result, Mapping) else {"loss": result}
+            # As it is, unless half precision needs larger gradients; the optimizer divides them again.
+            scaled_loss = optimizer.scale_loss(scalars["loss"])
         variables = model.trainable_variables
         # Keras sums the gradients over replicas here; the loss is already divided by their number.
-        optimizer.apply(tape.gradient(scalars["loss"], variables), variables)
+        optimizer.apply(tape.gradient(scaled_loss, variables), variables)
         return dict(scalars)
 
     # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not left to "auto".

@@ -1,66 +1,34 @@
-"""The training loop: one distributed step after the other, under any number of replicas.
+"""The training loop: one distributed step after the other, under any number of replicas, going on where it was killed.
 
-Input: a step's loss as a function of a batch, the variables, a dataset. Output: the final loss, TensorBoard events, progress
-calls. Called by `pretrain.py` and `segment.py`, which decide what is trained.
+Input: a step's loss as a function of a batch, the variables, the batches from any step on. Output: the final loss, TensorBoard
+events, progress calls, checkpoints on the way. Called by `pretrain.py` and `segment.py`, which decide what is trained and
+what a training without a checkpoint starts from.
 """
 
 from __future__ import annotations
 
-import functools
+import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from models.config import OptimizerConfig
+from models.checkpoints import Checkpoints, Progress, replace_files
+from models.distribution import check_same_on_workers, is_chief
 from models.gradient_cache import CachedStep
-from models.steps import LossFunction, StepFunction, TwoStageLoss, make_step
+from models.step_log import ProgressCallback, Sent, StepLog, events_dir, ids_as_bytes
+from models.steps import PATCH_ID, Batch, LossFunction, StepFunction, TwoStageLoss, make_step
 
-ProgressCallback = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, all steps, {"loss": ..., and what else the loss reports}) after each step."""
+DatasetFunction = Callable[[int], tf.data.Dataset]
+"""Steps done -> endless batches of the global batch size, beginning with that of the next step; they may carry `patch_id`."""
 
 CheckCallback = Callable[[int, float], None]
 """Called with (steps done, mean loss of the last steps); what it raises ends the training."""
 
-NUM_FINAL_STEPS = 10
-"""The reported train loss is the mean over this many last steps: one step's loss says little."""
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; weights from then on are worthless."""
-
-
-@functools.cache
-def get_strategy() -> tf.distribute.Strategy:
-    """MirroredStrategy over all visible GPUs, else over all logical CPUs; the default strategy for a single CPU.
-
-    One per process: a second MirroredStrategy numbers its collectives from the start again, and trainers that run one after
-    the other in one process would meet each other's ("Collective ops is aborted").
-    """
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1 and devices[0].device_type == "CPU":
-        return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> keras.optimizers.Optimizer:
-    """AdamW on a cosine schedule that ends at 0, after a linear warm-up.
-
-    Biases, normalization scales and temperatures do not decay. Source: Loshchilov and Hutter 2017, arXiv 1711.05101; Goyal
-    et al. 2017, arXiv 1706.02677, section 5.3 (no decay of normalization parameters).
-    """
-    num_warmup_steps = int(config.warmup_fraction * num_steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        # The first step already moves: a rate of exactly 0 would waste it.
-        initial_learning_rate=config.learning_rate / (num_warmup_steps + 1),
-        decay_steps=max(1, num_steps - num_warmup_steps),
-        warmup_target=config.learning_rate,
-        warmup_steps=num_warmup_steps,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "log_temperature"])
-    return optimizer
+_LOGGER = logging.getLogger("terrapair.training")
+"""Whoever watches a run shows what is said here."""
 
 
 def train(
@@ -69,14 +37,16 @@ def train(
     model: keras.Model,
     compute_loss: LossFunction,
     optimizer: keras.optimizers.Optimizer,
-    dataset: tf.data.Dataset,
+    dataset: DatasetFunction,
     num_steps: int,
     log_dir: str,
     on_step: ProgressCallback | None = None,
+    checkpoint_dir: str | None = None,
+    checkpoint_every: int = 0,
     check_every: int = 0,
     check: CheckCallback | None = None,
 ) -> float:
-    """Updates the weights of `model` `num_steps` times.
+    """Updates the weights of `model` `num_steps` times, those of an earlier attempt included.
 
     Args:
         strategy: under whose scope model and optimizer were made.
@@ -84,43 +54,44 @@ def train(
         compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it: its sum over replicas is the loss; or
             `loss` among other such scalars, which are logged and told, too.
         optimizer: of the weights.
-        dataset: endless batches of the global batch size.
+        dataset: gives the batches from a step on.
         num_steps: number of updates.
-        log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train.
+        log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train, in place of what is there.
         on_step: told of every step.
-        check_every: steps between two calls of `check`; 0 = none.
-        check: looks at the model during training.
+        checkpoint_dir: folder of this training alone, the same for each attempt, which goes on from the checkpoint in it. It
+            stays when the training is done, with the last step. None = no checkpoints.
+        checkpoint_every: steps between checkpoints; 0 = only after the last step.
+        check_every: steps between calls of `check`; 0 = none. The end is the caller's to look at.
+        check: may end the run by an exception; no checkpoint is made of a step that it refuses.
 
     Returns:
         The mean loss over the last steps.
 
     Raises:
-        NonFiniteLossError: at the first loss that is NaN or infinite.
+        NonFiniteLossError: at the first loss that is NaN or infinite, or before such weights would be kept or returned.
+        NoValidPairError: at the first batch of which nothing counts.
+        CheckpointMismatchError: the checkpoint is of another architecture.
     """
     step_function = _make_step_function(strategy, model, compute_loss, optimizer)
-    # An endless dataset and a fixed number of steps: the schedule, not the data's size, decides how long training is.
-    batches = iter(strategy.experimental_distribute_dataset(dataset))
-    writer = tf.summary.create_file_writer(f"{log_dir}/train")
-    last_losses: list[float] = []
-    for step in range(1, num_steps + 1):
-        learning_rate = float(tf.convert_to_tensor(optimizer.learning_rate))
-        scalars = {name: float(value) for name, value in step_function(next(batches)).items()}
-        loss = scalars["loss"]
-        # Before anything is logged or saved: a NaN never heals, every further step is wasted.
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"loss must be finite, got {loss} at step {step} of {num_steps} (learning rate {learning_rate:.3g})"
-            )
-        with writer.as_default(step=step):
-            for name, value in {**scalars, "learning_rate": learning_rate}.items():
-                tf.summary.scalar(name, value)
-        last_losses = [*last_losses[1 - NUM_FINAL_STEPS :], loss]
-        if on_step is not None:
-            on_step(step, num_steps, scalars)
-        if check is not None and check_every and step % check_every == 0:
-            check(step, sum(last_losses) / len(last_losses))
-    writer.close()
-    return sum(last_losses) / len(last_losses)
+    checkpoints = Checkpoints(checkpoint_dir, model, optimizer) if checkpoint_dir else None
+    start = _restore(checkpoints, num_steps, strategy)
+    log = _open_log(strategy, log_dir, checkpoint_dir, num_steps, start, on_step)
+    # Endless: the number of steps, not the data's size, decides how long training is.
+    batches = iter(_distribute(strategy, dataset(start.step)))
+    for step in range(start.step + 1, num_steps + 1):
+        log.add(sent := _send(strategy, step, step_function, optimizer, next(batches)))
+        if check is not None and _is_due(step, check_every) and step < num_steps:
+            log.settle()
+            check(step, log.mean_loss)
+        if step == num_steps or _is_due(step, checkpoint_every):
+            log.settle()
+            # A finite loss does not say that the update after it was.
+            if not _is_finite(model):
+                log.refuse_weights(sent)
+            if checkpoints is not None and is_chief(strategy):
+                checkpoints.save(log.progress())
+    log.close()
+    return log.mean_loss
 
 
 def write_metrics(log_dir: str, step: int, metrics: dict[str, float]) -> None:
@@ -133,17 +104,73 @@ def write_metrics(log_dir: str, step: int, metrics: dict[str, float]) -> None:
     writer.close()
 
 
-def check_divisible(global_batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Refuses a global batch that cannot be split evenly.
+def _restore(checkpoints: Checkpoints | None, num_steps: int, strategy: tf.distribute.Strategy) -> Progress:
+    """What this training's own checkpoint says, to which whatever the variables hold gives way; else the start.
 
     Raises:
-        ValueError: replicas would get batches of unequal size, and the gathered negatives would not fit together.
+        RuntimeError: the workers found different checkpoints.
     """
-    num_replicas = strategy.num_replicas_in_sync
-    if global_batch_size % num_replicas:
-        raise ValueError(
-            f"global_batch_size must be a multiple of the {num_replicas} replicas, got {global_batch_size}"
-        )
+    progress = checkpoints.restore() if checkpoints is not None else None
+    progress = progress or Progress()
+    check_same_on_workers(strategy, "step of the checkpoint", progress.step)
+    if progress.step:
+        _LOGGER.info("resumed after step %d of %d", progress.step, num_steps)
+    return progress
+
+
+def _open_log(
+    strategy: tf.distribute.Strategy,
+    log_dir: str,
+    checkpoint_dir: str | None,
+    num_steps: int,
+    start: Progress,
+    on_step: ProgressCallback | None,
+) -> StepLog:
+    """The log of this attempt, whose curve goes on where that of the checkpoint ends."""
+    is_writer = is_chief(strategy)
+    if is_writer:
+        # Without this, steps that are taken again would be in the curve twice.
+        replace_files(start.events_dir, events_dir(log_dir))
+    return StepLog(
+        log_dir,
+        num_steps,
+        on_step=on_step,
+        start=start,
+        is_writer=is_writer,
+        # TFX removes the log folder of an execution that fails.
+        stop_dir=checkpoint_dir or log_dir,
+    )
+
+
+def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
+    """The replicas' shares of each global batch."""
+    options = tf.data.Options()
+    # Workers take their rows of the same batch; were files shared out instead, each would make batches of its own.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return strategy.experimental_distribute_dataset(dataset.map(ids_as_bytes).with_options(options))
+
+
+def _send(
+    strategy: tf.distribute.Strategy,
+    step: int,
+    step_function: StepFunction,
+    optimizer: keras.optimizers.Optimizer,
+    batch: Batch,
+) -> Sent:
+    """Starts one update; nothing here waits for its result."""
+    patch_ids = strategy.experimental_local_results(batch[PATCH_ID]) if PATCH_ID in batch else ()
+    learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
+    scalars = step_function({name: values for name, values in batch.items() if name != PATCH_ID})
+    return Sent(step=step, scalars=scalars, learning_rate=learning_rate, patch_ids=patch_ids)
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _is_finite(model: keras.Model) -> bool:
+    values = [variable.value for variable in model.variables]
+    return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in values if value.dtype.is_floating)
 
 
 def _make_step_function(

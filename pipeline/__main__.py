@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,11 @@ def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool
                 from pipeline.local_runner import run_local
             if not verbose:
                 silence_absl()
-            run_local(
-                config,
-                progress.start,
-                lambda _, step, total, values: progress.update(step, total, values),
-                progress.warn,
-            )
+
+            def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
+                progress.update(step, total, values)
+
+            run_local(config, progress.start, on_step, progress.note)
         return _report(config)
 
     _guarded(debug, work)

@@ -144,6 +144,11 @@ class RunConfig:
         return f"{self._base}/tfx"
 
     @property
+    def checkpoints_dir(self) -> str:
+        """Where trainings under way keep what their next attempt goes on from; empty when all are done."""
+        return f"{self._base}/checkpoints"
+
+    @property
     def metadata_path(self) -> str:
         """SQLite file of ML Metadata (local runs)."""
         return f"{self._local_base}/metadata.sqlite"

@@ -34,6 +34,6 @@ class PretrainingComponents:
 def create_pretraining(config: RunConfig) -> PretrainingComponents:
     """Components that turn the pairs of `config` into a published encoder."""
     data = create_examples(config.pairs_dir, "pairs")
-    trainer = create_pretrain_trainer(config.pretrain, data)
+    trainer = create_pretrain_trainer(config.pretrain, data, config.checkpoints_dir)
     pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir)
     return PretrainingComponents(data=data, trainer=trainer, pusher=pusher)

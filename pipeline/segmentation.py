@@ -50,7 +50,7 @@ def create_segmentation(
         task.name, pretraining.data, config.pairs_dir, data, config.task_dir(task), config.pairs.split.buffer_m
     )
     encoder = pretraining.trainer if task.segment.needs_pretraining else None
-    trainer = create_segment_trainer(task.name, task.segment, data, encoder)
+    trainer = create_segment_trainer(task.name, task.segment, data, encoder, config.checkpoints_dir)
     trainer.add_upstream_node(gate)
     eval_config = create_eval_config(get_schema(task.label.schema), task.min_mean_iou, task.min_iou)
     evaluator = create_evaluator(task.name, data.examples, trainer, eval_config)

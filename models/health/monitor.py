@@ -25,7 +25,8 @@ from models.health.embeddings import Embedder
 AlarmCallback = Callable[[str], None]
 """Told of each alarm when it begins, in one line."""
 
-log_alarm: AlarmCallback = logging.getLogger(__name__).warning
+log_alarm: AlarmCallback = logging.getLogger("terrapair.training").warning
+"""Whoever watches a run shows what is said here."""
 
 
 class UnhealthyTrainingError(RuntimeError):
@@ -71,17 +72,19 @@ class HealthMonitor:
         log_dir: str,
         on_alarm: AlarmCallback = log_alarm,
         is_new: bool = True,
+        is_writer: bool = True,
     ) -> None:
         """Looks at the encoders for the first time.
 
         `is_new` says that they are untrained: progress is measured by that, and not by what an earlier training reached.
+        Only an `is_writer` writes events and tells alarms; the other workers look, too, so that all end together.
 
         Raises:
             ValueError: the eval split has fewer than two patches with data in both sensors, or other bands.
         """
         self.config, self.sensors = config, tuple(sensors)
         self._manifest, self._eval_files = manifest, eval_files
-        self._log_dir, self._on_alarm = log_dir, on_alarm
+        self._log_dir, self._on_alarm, self._is_writer = log_dir, on_alarm, is_writer
         self._embedder = Embedder(dual_encoder)
         self._num_cells = (manifest.patch_size_px // config.encoder.stride) ** 2
         self._current: dict[str, str] = {}
@@ -131,6 +134,8 @@ class HealthMonitor:
         return draw_map(split, self._manifest.s2_bands, self._manifest.label_schema, title)
 
     def _write(self, step: int, metrics: dict[str, float], picture: bytes) -> None:
+        if not self._is_writer:
+            return
         # Opened anew each time: what is written must be on disk when the check ends the run.
         writer = tf.summary.create_file_writer(f"{self._log_dir}/eval")
         with writer.as_default(step=step):
@@ -146,7 +151,7 @@ class HealthMonitor:
         if reason:
             raise CollapseError(f"pretraining collapsed at step {step}: {reason}; see docs/health.md")
         found = alarms.find_alarms(self.config, mean_loss, checkup, self._start, self.sensors, self._num_cells)
-        for name in sorted(found.keys() - self._current.keys()):
+        for name in sorted(found.keys() - self._current.keys()) if self._is_writer else ():
             self._on_alarm(f"step {step}: {found[name]}")
         self._current = found
         if found and self.config.health.stop_on_alarm:

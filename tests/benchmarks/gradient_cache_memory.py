@@ -29,7 +29,7 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
 
     import tensorflow as tf
 
-    from models import training
+    from models import optimizers, training
     from models.config import EncoderConfig, PretrainConfig
     from models.contrastive_model import ContrastiveModel
     from models.dual_encoder import build_dual_encoder
@@ -57,8 +57,8 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
             loss=model.replica_scalars,
             num_micro_batches=num_pairs // micro_batch_size if micro_batch_size else 1,
         ),
-        optimizer=training.make_optimizer(config.optimizer, config.num_steps),
-        dataset=tf.data.Dataset.from_tensors(batch).repeat(),
+        optimizer=optimizers.make_optimizer(config.optimizer, config.num_steps),
+        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
         num_steps=config.num_steps,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: ends.append(time.perf_counter()),

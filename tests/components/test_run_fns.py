@@ -1,10 +1,12 @@
+import dataclasses
 import json
+import re
 
 import pytest
 from tfx import v1 as tfx
 
 from beam_jobs.contracts import manifest, settings
-from components import pretrain_trainer, segment_trainer
+from components import attempts, pretrain_trainer, segment_trainer
 from models import export
 from models.config import EncoderConfig, PretrainConfig, SegmentConfig
 
@@ -26,7 +28,8 @@ def make_fn_args(version, root, config, **custom):
 def pretrained(pairs_version, tmp_path_factory):
     root = tmp_path_factory.mktemp("pretrain")
     config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1)
-    pretrain_trainer.run_fn(make_fn_args(pairs_version, root, config))
+    custom = {"checkpoints_dir": str(root / "checkpoints"), "code": "abc"}
+    pretrain_trainer.run_fn(make_fn_args(pairs_version, root, config, **custom))
     return root
 
 
@@ -36,6 +39,26 @@ def test_pretrain_run_fn_writes_model_metrics_and_logs(pretrained, pairs_version
     assert metrics["num_eval_pairs"] == min(4, manifest.read(pairs_version).num_examples["eval"])
     assert metrics["train_loss"] > 0
     assert list((pretrained / "model_run" / "train").glob("events*"))
+    assert list((pretrained / "checkpoints").iterdir()) == []
+
+
+def test_checkpoints_of_one_training_lie_where_each_attempt_at_it_looks(pairs_version, tmp_path):
+    config = PretrainConfig(encoder=ENCODER, num_steps=2)
+    custom = {"checkpoints_dir": "s3://run/checkpoints", "code": "abc"}
+    first, second = (make_fn_args(pairs_version, tmp_path / name, config, **custom) for name in ("1", "2"))
+    folder = attempts.checkpoint_dir(first, "pretrain")
+    assert re.fullmatch("s3://run/checkpoints/pretrain-[0-9a-f]{16}", folder)
+    assert attempts.checkpoint_dir(second, "pretrain") == folder
+    others = [
+        make_fn_args(pairs_version, tmp_path, dataclasses.replace(config, seed=1), **custom),
+        make_fn_args(pairs_version, tmp_path, config, **custom | {"code": "abd"}),
+        make_fn_args(pairs_version, tmp_path, config, **custom),
+        make_fn_args(pairs_version, tmp_path, config, **custom),
+    ]
+    others[2].hyperparameters = others[2].hyperparameters | {"span": 99}
+    others[3].base_model = "encoder-2"
+    assert len({folder, *(attempts.checkpoint_dir(other, "pretrain") for other in others)}) == 5
+    assert attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain") is None
 
 
 def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_path, caplog):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import training
+from models import distribution, training
 from models.config import EncoderConfig, ObjectiveName, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import ProjectionHead
@@ -84,6 +84,7 @@ def take_step(strategy, objective, num_parts, chunk_size):
         optimizer = keras.optimizers.SGD(1.0)
     before = [weight.numpy() for weight in model.trainable_variables]
     told = {}
+    batches = tf.data.Dataset.from_tensor_slices(make_batch(model.objective.views)).batch(NUM_PAIRS).repeat()
     training.train(
         strategy=strategy,
         model=model,
@@ -93,7 +94,7 @@ def take_step(strategy, objective, num_parts, chunk_size):
             num_micro_batches=num_parts,
         ),
         optimizer=optimizer,
-        dataset=tf.data.Dataset.from_tensor_slices(make_batch(model.objective.views)).batch(NUM_PAIRS).repeat(),
+        dataset=lambda first_step: batches,
         num_steps=1,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: told.update(scalars),
@@ -109,7 +110,7 @@ def take_step(strategy, objective, num_parts, chunk_size):
 def main(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategies = {"one": tf.distribute.get_strategy(), "two": training.get_strategy()}
+    strategies = {"one": tf.distribute.get_strategy(), "two": distribution.get_strategy()}
     results = {"num_replicas": strategies["two"].num_replicas_in_sync}
     for objective in OBJECTIVES:
         for variant, (num_parts, chunk_size) in VARIANTS.items():

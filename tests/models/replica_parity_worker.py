@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import training
+from models import distribution, training
 from models.encoders import SensorEncoder
 from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
+from models.optimizers import Lars, LossScaled
+from models.step_log import NonFiniteLossError
 
 GLOBAL_BATCH_SIZE = 8
 
@@ -103,7 +105,7 @@ def train(strategy, batch, build, compute_loss):
         model=model,
         compute_loss=lambda b: compute_loss(model, b),
         optimizer=optimizer,
-        dataset=tf.data.Dataset.from_tensor_slices(batch).batch(GLOBAL_BATCH_SIZE).repeat(),
+        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(batch).batch(GLOBAL_BATCH_SIZE).repeat(),
         num_steps=1,
         log_dir=tempfile.mkdtemp(),
     )
@@ -115,10 +117,81 @@ def train(strategy, batch, build, compute_loss):
     return {"loss": loss, "gradient": flat[0] - flat[1], "weights": flat[1], "moving_statistics": flat[2]}
 
 
+def steps_of_scaled_lars(strategy):
+    """Weights after three steps, of which the second has a gradient too large for the scaled loss, on the last rows only."""
+    rows = np.random.default_rng(0).normal(size=(3, GLOBAL_BATCH_SIZE, 2)).astype(np.float32)
+    rows[1, -1] = 1e36
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs = keras.Input((2,))
+        model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+        optimizer = LossScaled(Lars(0.1, decay=0.1))
+    training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=lambda b: tf.reduce_mean(model(b["x"])) / strategy.num_replicas_in_sync,
+        optimizer=optimizer,
+        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).repeat(),
+        num_steps=3,
+        log_dir=tempfile.mkdtemp(),
+    )
+    return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
+
+
+def message_of_a_nan(strategy, log_dir):
+    """What a loss that is no number says, with ids on both replicas."""
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        optimizer = keras.optimizers.SGD()
+    names = [f"patch-{index}" for index in range(GLOBAL_BATCH_SIZE)]
+    batch = {"x": np.full((GLOBAL_BATCH_SIZE, 1), np.nan, np.float32), "patch_id": np.array(names)}
+    try:
+        training.train(
+            strategy=strategy,
+            model=model,
+            compute_loss=lambda b: tf.reduce_mean(model(b["x"])),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=3,
+            log_dir=log_dir,
+        )
+    except NonFiniteLossError as error:
+        return str(error)
+    return "no error"
+
+
+def resume(one, two):
+    """Weights after 4 steps on one replica, and after 2 on two of them, from whose checkpoint one replica goes on."""
+
+    def attempt(strategy, num_steps, folder):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+            model.layers[0].synchronized = True
+            optimizer = keras.optimizers.AdamW(0.1)
+        rows = tf.random.stateless_normal([4, GLOBAL_BATCH_SIZE, 3], [0, 0])
+        training.train(
+            strategy=strategy,
+            model=model,
+            compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - 1.0) ** 2)
+            / strategy.num_replicas_in_sync,
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).skip(first_step),
+            num_steps=num_steps,
+            log_dir=tempfile.mkdtemp(),
+            checkpoint_dir=folder,
+        )
+        return np.concatenate([variable.numpy().ravel() for variable in model.variables])
+
+    folder = tempfile.mkdtemp()
+    attempt(two, 2, folder)
+    return attempt(one, 4, None), attempt(one, 4, folder)
+
+
 def main(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    mirrored = training.get_strategy()
+    mirrored = distribution.get_strategy()
     results = {"num_replicas": mirrored.num_replicas_in_sync}
     cases = (contrastive_without_batch_norm, masked_crossentropy, contrastive_resnet)
     for case in (*cases, weighted_contrastive, weighted_crossentropy):
@@ -126,6 +199,11 @@ def main(path):
             arguments = case(np.random.default_rng(0))
             for key, value in train(strategy, *arguments).items():
                 results[f"{case.__name__}/{name}/{key}"] = value
+    for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
+        results[f"scaled_lars/{name}"] = steps_of_scaled_lars(strategy)
+    with tempfile.TemporaryDirectory() as log_dir:
+        results["message"] = message_of_a_nan(mirrored, log_dir)
+    results["undisturbed"], results["resumed"] = resume(tf.distribute.get_strategy(), mirrored)
     np.savez(path, **results)
 
 

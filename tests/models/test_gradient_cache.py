@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from models import training
 from models.objectives.chunks import by_row_chunks
+from models.optimizers import LossScaled
 from models.steps import TwoStageLoss
 
 NUM_ROWS = 8
@@ -25,7 +26,7 @@ def contrastive(rows):
     return {"loss": tf.reduce_mean(tf.reduce_logsumexp(logits, axis=1)), "largest": tf.reduce_max(logits)}
 
 
-def take_steps(tmp_path, model, num_micro_batches, num_steps=2, encode=None):
+def take_steps(tmp_path, model, num_micro_batches, num_steps=2, encode=None, optimizer=None):
     """Gradients of all steps together (SGD with rate 1), moving statistics and the last scalars."""
     before = [weight.numpy() for weight in model.trainable_variables]
     told = {}
@@ -37,8 +38,8 @@ def take_steps(tmp_path, model, num_micro_batches, num_steps=2, encode=None):
             loss=lambda outputs: contrastive(outputs["rows"]),
             num_micro_batches=num_micro_batches,
         ),
-        optimizer=keras.optimizers.SGD(0.1),
-        dataset=tf.data.Dataset.from_tensors(
+        optimizer=optimizer or keras.optimizers.SGD(0.1),
+        dataset=lambda first_step: tf.data.Dataset.from_tensors(
             {"x": np.random.default_rng(0).normal(size=(NUM_ROWS, 4)).astype(np.float32)}
         ).repeat(),
         num_steps=num_steps,
@@ -96,6 +97,14 @@ def test_second_pass_drops_out_what_the_first_one_did(tmp_path):
     )
     np.testing.assert_allclose(in_parts[0], quarters[0], rtol=1e-4, atol=1e-6)
     assert in_parts[2]["loss"] == pytest.approx(quarters[2]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 4])
+def test_scaled_loss_takes_the_same_steps(tmp_path, num_micro_batches):
+    plain = take_steps(tmp_path, model_with(), 1)
+    scaled = take_steps(tmp_path, model_with(), num_micro_batches, optimizer=LossScaled(keras.optimizers.SGD(0.1)))
+    np.testing.assert_allclose(scaled[0], plain[0], rtol=1e-5, atol=1e-7)
+    assert scaled[2] == pytest.approx(plain[2], rel=1e-6)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 20])

@@ -18,8 +18,9 @@ def decoded(files):
 
 
 def make(labels, **changes):
-    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 5, "shuffle_buffer": 8, "seed": 3} | changes
-    return input_pipeline.train_dataset(labels.files["train"], **({"augment": False} | options))
+    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 5, "shuffle_buffer": 8, "seed": 3}
+    options |= {"num_examples": 24, "augment": False} | changes
+    return input_pipeline.train_dataset(labels.files["train"], **options)
 
 
 def take(dataset, num_batches):
@@ -58,6 +59,28 @@ def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
     assert not np.array_equal(one[0]["label"], other[0]["label"])
 
 
+def test_resumed_batches_are_those_of_the_uninterrupted_run(labels):
+    # 24 examples in batches of 5: an epoch has 4 steps and leaves 4 examples out.
+    options = {"augment": True, "with_patch_id": True}
+    whole = take(make(labels, **options), 10)
+    for first_step in (1, 4, 7):
+        resumed = take(make(labels, first_step=first_step, **options), 3)
+        for got, expected in zip(resumed, whole[first_step:], strict=False):
+            for name in expected:
+                np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_epochs_leave_out_other_examples_each_and_know_their_length(labels):
+    batches = take(make(labels, with_patch_id=True), 8)
+    first, second = ({name for batch in part for name in batch["patch_id"]} for part in (batches[:4], batches[4:]))
+    assert len(first) == len(second) == 20
+    assert first != second
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 6 elements but contained only 4"):
+        take(make(labels, num_examples=30), 5)
+    with pytest.raises(ValueError, match="num_examples must be at least one batch of 5, got 4"):
+        make(labels, num_examples=4)
+
+
 def test_fewer_examples_than_a_batch_is_an_error_not_an_endless_wait(labels):
     with pytest.raises(ValueError, match="at least one batch of 25 examples, got 24 in 2 files"):
         make(labels, batch_size=25)
@@ -83,10 +106,12 @@ def test_locations_are_those_of_the_records_and_transforms_come_last(labels):
         with_label=False,
         batch_size=5,
         with_location=True,
+        with_patch_id=True,
         transform=transform,
     )
     batches = list(dataset.as_numpy_iterator())
     patches = decoded(labels.files["eval"])
+    assert [name.decode() for batch in batches for name in batch["patch_id"]] == [patch.patch_id for patch in patches]
     for name in ("lon", "lat"):
         expected = np.array([getattr(patch, name) for patch in patches], np.float32)
         np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), expected)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import keras
@@ -41,11 +42,21 @@ def test_metrics_are_of_the_eval_split(pretrained):
     assert {path.name for path in pretrained.logs.iterdir()} == {"train", "eval"}
 
 
-def run(pairs, tmp_path, **changes):
-    """Two steps; the metrics, and all that was told of the last step."""
+class KilledError(Exception):
+    pass
+
+
+def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None, **changes):
+    """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step."""
     options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
     config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
     told = {}
+
+    def on_step(step, num_steps, scalars):
+        told.update(scalars)
+        if step == kill_at:
+            raise KilledError
+
     metrics = pretrain.run_pretraining(
         config,
         pairs.manifest,
@@ -53,9 +64,64 @@ def run(pairs, tmp_path, **changes):
         pairs.files["eval"],
         str(tmp_path / "model"),
         str(tmp_path / "logs"),
-        on_step=lambda step, num_steps, scalars: told.update(scalars),
+        on_step=on_step,
+        warm_start_dir=warm_start_dir,
+        checkpoint_dir=checkpoint_dir,
     )
     return metrics, told
+
+
+@pytest.mark.e2e
+def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
+    """24 pairs in batches of 8 are 3 steps an epoch: the run is killed, and goes on, within the second."""
+    run(pairs, tmp_path / "earlier", seed=5)
+    options = {"warm_start_dir": str(tmp_path / "earlier" / "model"), "num_steps": 8, "checkpoint_every": 2}
+    cold, _ = run(pairs, tmp_path / "cold", num_steps=8)
+    expected, _ = run(pairs, tmp_path / "warm", **options)
+    assert expected["train_loss"] != pytest.approx(cold["train_loss"], rel=1e-2)
+    kept = str(tmp_path / "kept")
+    with pytest.raises(KilledError):
+        run(pairs, tmp_path / "killed", kill_at=5, checkpoint_dir=kept, **options)
+    assert not (tmp_path / "killed" / "model").exists()
+    got, _ = run(pairs, tmp_path / "resumed", checkpoint_dir=kept, **options)
+    assert got == pytest.approx(expected, rel=1e-4)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_warm_start_takes_weights_and_normalization_of_the_published_encoder(pretrained, pairs, labels):
+    config = dataclasses.replace(pretrained.config, precision="float32")
+    model = pretrain.build_model(config, labels.manifest, pretrained.dir)
+    encoders, heads = export.load_encoders(pretrained.dir), export.load_heads(pretrained.dir)
+    for sensor in ("s1", "s2"):
+        assert model.encoders[sensor].mean == encoders[sensor].mean
+        for parts, published in ((model.encoders, encoders), (model.heads, heads)):
+            for got, expected in zip(parts[sensor].get_weights(), published[sensor].get_weights(), strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
+def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, pairs):
+    for encoder, rule in (
+        (
+            EncoderConfig(backbone="small", embedding_dim=16),
+            r"s1: encoder\.embedding_dim is 16, the published head's 32",
+        ),
+        (EncoderConfig(backbone="small", embedding_dim=32, norm="group"), r"s1: encoder\.norm is 'group'"),
+    ):
+        config = dataclasses.replace(pretrained.config, encoder=encoder)
+        with pytest.raises(ValueError, match=f"^{pretrained.dir}: {rule}"):
+            pretrain.build_model(config, pairs.manifest, pretrained.dir)
+
+
+@pytest.mark.e2e
+def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path):
+    expected, _ = run(pairs, tmp_path / "float32", num_steps=6)
+    got, told = run(pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4)
+    whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
+    # In parts, batch normalization is that of the parts: another training, of which only sanity is asked.
+    assert math.isfinite(got["train_loss"])
+    assert told["valid_pair_fraction"] == 1.0
+    assert whole["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
+    assert export.load_encoders(str(tmp_path / "whole" / "model"))["s1"].precision == "float32"
 
 
 @pytest.mark.e2e
@@ -111,6 +177,7 @@ def test_patch_without_any_data_in_one_sensor_leaves_loss_and_gradients_finite(p
         loss = model.replica_scalars(outputs)["loss"]
     np.testing.assert_array_equal(outputs["valid"], [1, 0, 1])
     assert model.pair_losses(outputs)[1] == 0.0
+    assert float(model.replica_scalars(outputs)["valid_pair_fraction"]) == pytest.approx(2 / 3)
     assert np.isfinite(float(loss))
     gradients = [gradient for gradient in tape.gradient(loss, model.trainable_variables) if gradient is not None]
     assert len(gradients) > 20

@@ -49,3 +49,20 @@ def test_batch_statistics_are_those_of_the_global_batch(results):
     one, two = (results[f"contrastive_resnet/{name}/moving_statistics"] for name in ("one", "two"))
     assert one.size > 100
     assert relative_difference(one, two) < 1e-5
+
+
+def test_two_replicas_leave_out_the_step_that_overflows_on_one_of_them(results):
+    one, two = results["scaled_lars/one"], results["scaled_lars/two"]
+    assert np.abs(one).max() < 10.0
+    assert relative_difference(one, two) < 1e-5
+
+
+def test_error_names_the_patches_of_both_replicas(results):
+    message = str(results["message"])
+    assert message.startswith("loss must be finite, got nan at step 1 of 3")
+    assert "its 8 patches" in message
+    assert message.endswith("patch-0, patch-1, patch-2, patch-3, patch-4, ...")
+
+
+def test_checkpoint_of_two_replicas_goes_on_with_one(results):
+    assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5

@@ -162,10 +162,15 @@ def test_figure_has_one_column_a_patch(data):
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
 
 
-def test_warning_is_told_as_it_is():
+def test_notice_and_warning_are_told_as_they_are():
     console = Console(file=io.StringIO(), width=80)
-    RunProgress(console).warn("pretrain: nothing [is] learned")
-    assert console.file.getvalue() == "! pretrain: nothing [is] learned\n"
+    with RunProgress(console) as progress, progress.stage("Trainer"):
+        progress.note("resumed after [step] 3")
+        progress.note("nothing [is] learned", is_warning=True)
+    assert console.file.getvalue().splitlines()[:2] == [
+        "  Trainer: resumed after [step] 3",
+        "! Trainer: nothing [is] learned",
+    ]
 
 
 def test_progress_without_a_terminal_names_finished_and_failed_stages():

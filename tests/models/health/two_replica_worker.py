@@ -10,8 +10,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
-from models import pretrain, training
+from models import pretrain
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
+from models.distribution import get_strategy
 from models.health.config import HealthConfig
 
 CONFIG = PretrainConfig(
@@ -33,7 +34,7 @@ def run(version_dir, folder):
 def main(version_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    result = {"num_replicas": training.get_strategy().num_replicas_in_sync, "metrics": run(version_dir, folder)}
+    result = {"num_replicas": get_strategy().num_replicas_in_sync, "metrics": run(version_dir, folder)}
     Path(folder, "result.json").write_text(json.dumps(result))
 
 

@@ -1,0 +1,31 @@
+"""Where a Trainer keeps the checkpoints that its next attempt goes on from.
+
+TFX gives every execution folders of its own, so an attempt after a kill could not find anything there. The folder named here
+follows from all that decides the outcome of a training: the next attempt at the same training finds it, and no other does.
+Called by the `run_fn` of both Trainers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from tfx import v1 as tfx
+
+CHECKPOINTS_DIR = "checkpoints_dir"
+"""Key of the Trainers' custom_config: folder of the run's checkpoints; absent or empty = none are made."""
+
+
+def checkpoint_dir(fn_args: tfx.components.FnArgs, component: str) -> str | None:
+    """Folder of this training's checkpoints, None when there are to be none.
+
+    Args:
+        fn_args: config, code, manifest and base model name the training.
+        component: what trains, "pretrain" or the task's name.
+    """
+    custom = fn_args.custom_config
+    if not custom.get(CHECKPOINTS_DIR):
+        return None
+    training = [custom["config"], custom["code"], fn_args.hyperparameters, fn_args.base_model]
+    digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+    return f"{custom[CHECKPOINTS_DIR]}/{component}-{digest[:16]}"

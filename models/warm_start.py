@@ -1,0 +1,63 @@
+"""Warm starts: the encoders of a published pretraining as the beginning of another training.
+
+Input: SavedModels of `export.export_encoder` or `.keras` files, and what the new training expects. Output: encoders and heads
+with those weights, or one line that says why they do not fit. Called by `pretrain.py` and `segment.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.manifest import Manifest
+from models import export
+from models.config import EncoderConfig, Precision
+from models.dual_encoder import ProjectionHead
+from models.encoders import SensorEncoder, with_precision
+
+
+def load_encoders(
+    paths: Mapping[Sensor, str], config: EncoderConfig, manifest: Manifest, precision: Precision
+) -> dict[Sensor, SensorEncoder]:
+    """The published encoder of each sensor, with its own normalization: its weights were learned on those z-scores.
+
+    Raises:
+        ValueError: a path holds no encoder of its sensor, or one with other bands than the shards of `manifest` or of
+            another architecture than `config`.
+        FileNotFoundError: a path holds no encoder at all.
+    """
+    published = {path: export.load_encoders(path) for path in set(paths.values())}
+    for sensor, path in paths.items():
+        if sensor not in published[path]:
+            raise ValueError(f"{path}: must hold an encoder of {sensor}, got {', '.join(published[path])}")
+        _check_encoder(path, published[path][sensor], config, manifest)
+    return {sensor: with_precision(published[path][sensor], precision) for sensor, path in paths.items()}
+
+
+def load_heads(saved_model_dir: str, config: EncoderConfig) -> dict[Sensor, ProjectionHead]:
+    """The published projection heads.
+
+    Raises:
+        ValueError: their embeddings have another size than those of `config`.
+        FileNotFoundError: the directory holds none.
+    """
+    heads = export.load_heads(saved_model_dir)
+    for sensor, head in heads.items():
+        if head.embedding_dim != config.embedding_dim:
+            raise ValueError(
+                f"{saved_model_dir}: {sensor}: encoder.embedding_dim is {config.embedding_dim}, "
+                f"the published head's {head.embedding_dim}"
+            )
+    return heads
+
+
+def _check_encoder(saved_model_dir: str, encoder: SensorEncoder, config: EncoderConfig, manifest: Manifest) -> None:
+    """An encoder fed with other bands than its own would run and be wrong."""
+    where = f"{saved_model_dir}: {encoder.sensor}"
+    bands = manifest.s1_bands if encoder.sensor == "s1" else manifest.s2_bands
+    if encoder.bands != bands:
+        raise ValueError(f"{where}: the encoder knows bands {encoder.bands}, the shards hold {bands}")
+    if encoder.backbone != config.backbone:
+        raise ValueError(f"{where}: encoder.backbone is {config.backbone!r}, the encoder's {encoder.backbone!r}")
+    if encoder.norm != config.norm:
+        raise ValueError(f"{where}: encoder.norm is {config.norm!r}, the encoder's {encoder.norm!r}")

@@ -1,0 +1,101 @@
+"""A pipeline that is killed with -9 while it trains, and is run again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import yaml
+
+from beam_jobs.contracts import layout, manifest
+from components.pretrain_trainer import METRICS_FILE
+from pipeline.config import load_run_config
+from pipeline.run_record import read_last_run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUM_STEPS = 200
+CHECKPOINT_EVERY = 7
+
+TOLERANCE = 1e-3
+"""Relative: the threads of a CPU add up in another order each time, and 200 steps make more of it."""
+
+
+def start(config):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "run", "--config", str(config)],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_to_end(config):
+    stdout, stderr = (process := start(config)).communicate(timeout=900)
+    assert process.returncode == 0, stdout + stderr
+    return stdout
+
+
+def config_of(root):
+    """The smoke run of the encoder alone, long enough to be killed within."""
+    values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
+    changes = {"num_steps": NUM_STEPS, "checkpoint_every": CHECKPOINT_EVERY}
+    values |= {"root": str(root), "tasks": [], "pretrain": values["pretrain"] | changes}
+    path = root.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def kill_at(process, root, step):
+    """Kills the whole group once a checkpoint of `step` or later is there, and some random time has passed."""
+    deadline = time.monotonic() + 600
+    while not any(int(path.parent.name[5:]) >= step for path in root.glob("checkpoints/*/step-*/progress.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(random.uniform(0.0, 0.5))
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def trained(config_path):
+    """Metrics, and the logged steps in order."""
+    config = load_run_config(config_path, [], {})
+    model_run = Path(read_last_run(config.metadata_path, config.name).output("Trainer-pretrain", "model_run").uri)
+    metrics = yaml.safe_load((model_run / METRICS_FILE).read_text())
+    events = [
+        event
+        for path in sorted((model_run / "train").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+    ]
+    return metrics, [event.step for event in events for value in event.summary.value if value.tag == "loss"]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_run_that_was_killed_twice_while_training_ends_as_if_it_had_not(tmp_path):
+    undisturbed, killed = config_of(tmp_path / "undisturbed"), config_of(tmp_path / "killed")
+    run_to_end(undisturbed)
+
+    first = random.randrange(NUM_STEPS // 4, NUM_STEPS // 2)
+    kill_at(start(killed), tmp_path / "killed", first)
+    kill_at(start(killed), tmp_path / "killed", random.randrange(first, NUM_STEPS * 3 // 4))
+    step = max(
+        int(path.parent.name[5:]) for path in tmp_path.glob("killed/checkpoints/pretrain-*/step-*/progress.json")
+    )
+    version = manifest.read(layout.version_dir(f"{tmp_path}/killed/data/pairs", 1, 1))
+    assert step > version.num_examples["train"] // 8, "killed in the first epoch already: nothing to skip"
+
+    assert f"Trainer-pretrain: resumed after step {step} of {NUM_STEPS}" in run_to_end(killed)
+    expected, got = trained(undisturbed), trained(killed)
+    assert got[0] == pytest.approx(expected[0], rel=TOLERANCE)
+    assert got[1] == expected[1] == list(range(1, NUM_STEPS + 1))
+    assert list((tmp_path / "killed" / "checkpoints").iterdir()) == []
