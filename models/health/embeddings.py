@@ -107,7 +107,7 @@ def _read_batches(
         return pixels | tf.io.parse_example(serialized, {name: contract[name] for name in _TOLD})
 
     # Record by record from each file in turn: the first patches of one file are often those of one place.
-    dataset = tf.data.Dataset.from_tensor_slices(sorted(files)).interleave(
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sorted(files), tf.string)).interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
         cycle_length=min(max(len(files), 1), _MAX_OPEN_FILES),
     )

@@ -30,8 +30,9 @@ def test_rows_are_what_the_published_signatures_and_the_records_say(embedder, pr
         np.testing.assert_allclose(
             split.valid_fraction[sensor], [records.valid_fraction(getattr(patch, sensor)) for patch in patches]
         )
+        # Not closer: the record's means are of the pixels before they were rounded to be stored.
         np.testing.assert_allclose(
-            split.band_means[sensor], [records.band_moments(getattr(patch, sensor))[0] for patch in patches], rtol=1e-5
+            split.band_means[sensor], [records.band_moments(getattr(patch, sensor))[0] for patch in patches], rtol=1e-4
         )
     assert split.orbit_state.tolist() == [patch.orbit_state for patch in patches]
     assert split.block.tolist() == [patch.block for patch in patches]

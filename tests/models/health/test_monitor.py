@@ -34,7 +34,7 @@ def make_config(num_steps=6, objective="multimodal", **health):
 def make_watched(pairs, tmp_path):
     """A contrastive model, its dual encoder and a monitor of both."""
 
-    def make(config, told):
+    def make(config, told, **options):
         keras.utils.set_random_seed(0)
         encoders = {sensor: build_encoder(config.encoder, sensor, pairs.manifest) for sensor in ("s1", "s2")}
         dual_encoder = build_dual_encoder(encoders, 16)
@@ -47,6 +47,7 @@ def make_watched(pairs, tmp_path):
             pairs.files["eval"],
             str(tmp_path / "logs"),
             told.append,
+            **options,
         )
         return model, dual_encoder, monitor
 
@@ -143,6 +144,17 @@ def test_nothing_is_judged_early_and_an_alarm_can_be_made_to_stop(make_watched):
     monitor.check(2, 3.0)
 
 
+def test_worker_that_is_not_the_chief_writes_nothing_but_stops(make_watched, tmp_path):
+    told = []
+    _, dual_encoder, monitor = make_watched(make_config(), told, is_writer=False)
+    monitor.check(2, 3.0)
+    collapse(dual_encoder)
+    with pytest.raises(CollapseError):
+        monitor.check(4, 3.0)
+    assert told == []
+    assert not (tmp_path / "logs").exists()
+
+
 def run(pairs, folder, config):
     return pretrain.run_pretraining(
         config,
@@ -154,6 +166,7 @@ def run(pairs, folder, config):
     )
 
 
+@pytest.mark.e2e
 def test_card_holds_metrics_alarms_and_map_and_tensorboard_goes_on(pairs, tmp_path, caplog):
     metrics = run(pairs, tmp_path, make_config(num_steps=4, stuck_margin_nats=50.0))
     assets = tmp_path / "model" / "assets.extra"
@@ -170,6 +183,7 @@ def test_card_holds_metrics_alarms_and_map_and_tensorboard_goes_on(pairs, tmp_pa
     assert values["spread/s1"][2] != values["spread/s1"][4]
 
 
+@pytest.mark.e2e
 def test_collapsed_encoder_is_not_published(pairs, tmp_path):
     with pytest.raises(CollapseError, match=r"at step 2: s1 spread is .* at least 1 is healthy"):
         run(pairs, tmp_path, make_config(num_steps=2, min_spread=1.0))
