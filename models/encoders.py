@@ -15,6 +15,7 @@ from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
+from models.batch_norm import BatchNormalization
 from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 from models.torch_resnet import with_torch_semantics
@@ -22,10 +23,6 @@ from models.torch_resnet import with_torch_semantics
 if not keras_3():
     # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
     raise ImportError("keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported")
-
-BATCH_NORM_MOMENTUM = 0.9
-"""Keras' 0.99 has not forgotten the start after the few hundred steps of a fine-tuning. Source: torchvision's ResNets
-(PyTorch's default 0.1 is 1 - 0.9)."""
 
 NUM_NORM_GROUPS = 32
 """Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""
@@ -164,14 +161,6 @@ def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncode
     return copy
 
 
-def synchronize_batch_norm(model: keras.Model) -> None:
-    """Makes the model's own batch normalizations use the global batch on any number of replicas, with our momentum."""
-    for child in model.layers:
-        if isinstance(child, keras.layers.BatchNormalization):
-            child.synchronized = True
-            child.momentum = BATCH_NORM_MOMENTUM
-
-
 def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
     stages = _STAGES[backbone.removeprefix(TORCH_PREFIX)]
@@ -183,18 +172,22 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
         include_rescaling=False,
         input_shape=(None, None, num_bands),
     )
-    # Here, not after loading: keras-cv does not keep the switch in its config.
-    synchronize_batch_norm(resnet)
     outputs = {"P1": resnet.get_layer("conv1_relu").output}
     for index in range(len(stages["filters"])):
         outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
     if backbone.startswith(TORCH_PREFIX):
         pyramid = with_torch_semantics(pyramid)
-    if norm == "batch":
-        return pyramid
-    # keras-cv has no switch for it.
-    return keras.models.clone_model(pyramid, clone_function=_with_group_norm, call_function=_call_layer)
+    # keras-cv has no switch for the normalization.
+    clone = _with_batch_norm if norm == "batch" else _with_group_norm
+    return keras.models.clone_model(pyramid, clone_function=clone, call_function=_call_layer)
+
+
+def _with_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A new layer like `layer`, our batch normalization for Keras' own."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return BatchNormalization(epsilon=layer.epsilon, name=layer.name)
+    return layer.__class__.from_config(layer.get_config())
 
 
 def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:

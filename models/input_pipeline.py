@@ -14,7 +14,6 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
-from models import augment as augment_lib
 
 NUM_PARALLEL_FILES = 8
 """Shards read at a time: enough to hide gzip behind training, few enough to keep buffers small."""
@@ -76,7 +75,6 @@ def train_dataset(
     with_label: bool,
     batch_size: int,
     shuffle_buffer: int,
-    augment: bool,
     seed: int,
     with_weight: bool = False,
     with_location: bool = False,
@@ -87,7 +85,6 @@ def train_dataset(
     """Endless shuffled batches of exactly `batch_size`; the batch of a step depends on nothing but the seed and its number.
 
     An epoch sees each example at most once: those that fill no batch at its end are left out, others in each epoch.
-    `transform` comes last, after augmentation.
 
     Args:
         files: gzip TFRecords of the split.
@@ -96,12 +93,11 @@ def train_dataset(
         with_label: whether to decode `label` too.
         batch_size: examples per step.
         shuffle_buffer: records held for shuffling.
-        augment: whether to flip and turn the patches.
-        seed: of order and augmentation.
+        seed: of order and transform.
         with_weight: whether to decode `weight` too.
         with_location: whether to decode `lon` and `lat` too.
         with_patch_id: whether to decode `patch_id` too.
-        transform: changes each batch at last.
+        transform: augments each batch.
         first_step: steps done already. The first batch is that of the step after them; of the epochs before it nothing is
             read, of its own epoch the records before it are read but not decoded.
 
@@ -112,13 +108,12 @@ def train_dataset(
     if num_examples < batch_size:
         raise ValueError(f"num_examples must be at least one batch of {batch_size}, got {num_examples}")
     dataset = _epochs(files, shuffle_buffer, batch_size, num_examples // batch_size, seed, first_step)
-    # The batch's number seeds its augmentation, so that parallel decoding cannot change the result.
+    # The batch's number seeds its transform, so that parallel decoding cannot change the result.
     counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), dataset))
 
     def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = parse_examples(serialized, num_bands, with_label, with_weight, with_location, with_patch_id)
         batch_seed = tf.stack([tf.constant(seed, tf.int64), step])
-        batch = augment_lib.random_symmetry(batch, batch_seed) if augment else batch
         return batch if transform is None else transform(batch, batch_seed)
 
     return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

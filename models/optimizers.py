@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from models.adamw import FusedAdamW
 from models.config import OptimizerConfig, Precision
 from models.objectives import gathering
 
@@ -23,15 +24,12 @@ arXiv 1706.02677, section 5.3; for LARS Chen et al. 2020, arXiv 2002.05709, appe
 def make_optimizer(
     config: OptimizerConfig, num_steps: int, precision: Precision = "float32"
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a training of `num_steps`; its rate ends at 0.
-
-    Source of AdamW: Loshchilov and Hutter 2017, arXiv 1711.05101.
-    """
+    """The optimizer of a training of `num_steps`; its rate ends at 0."""
     schedule = WarmupCosine(config.learning_rate, int(config.warmup_fraction * num_steps), num_steps)
     optimizer: keras.optimizers.Optimizer = (
         Lars(schedule, decay=config.weight_decay)
         if config.optimizer == "lars"
-        else keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay)
+        else FusedAdamW(schedule, decay=config.weight_decay)
     )
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     # bfloat16 has float32's range: its gradients do not vanish.

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import augment, export, input_pipeline, training, warm_start
+from models import export, input_pipeline, training, warm_start
 from models.checkpoints import remove_checkpoints
 from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
@@ -28,7 +28,7 @@ from models.objectives.registry import make_objective
 from models.optimizers import make_optimizer
 from models.step_log import ProgressCallback
 from models.steps import Batch, TwoStageLoss
-from models.views import break_pairs, make_views
+from models.views import eval_views, train_views
 
 
 def run_pretraining(
@@ -215,10 +215,6 @@ def _make_datasets(
     num_bands = {sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)}
     with_location = config.min_negative_km > 0
 
-    def train_views(batch: Batch, seed: tf.Tensor) -> Batch:
-        batch = break_pairs(batch, seed) if config.objective == "shuffled" else batch
-        return make_views(batch, views, augment.random_symmetry, seed)
-
     train_set = functools.partial(
         input_pipeline.train_dataset,
         train_files,
@@ -227,12 +223,11 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
         with_location=with_location,
         with_patch_id=True,
-        transform=train_views,
+        transform=train_views(config, views, manifest),
     )
     # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives. Pairs are whole
     # whatever the objective: what was learned from broken ones must not be found in these.
@@ -242,7 +237,7 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
-        transform=lambda batch, seed: make_views(batch, views, augment.random_symmetry, seed),
+        transform=eval_views(config, views, manifest),
     )
     return lambda first_step: train_set(first_step=first_step), eval_set.take(config.num_eval_batches)
 

@@ -17,6 +17,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
 from models import export, input_pipeline, metrics, training, warm_start
+from models.augmentation.augmenter import make_augmenter
 from models.checkpoints import remove_checkpoints
 from models.config import SegmentConfig
 from models.distribution import check_divisible, get_strategy, is_chief
@@ -186,9 +187,9 @@ def _make_datasets(
         with_label=True,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
+        transform=make_augmenter(config.augment, manifest),
         with_patch_id=True,
     )
     eval_set = input_pipeline.eval_dataset(

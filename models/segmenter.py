@@ -12,8 +12,9 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
+from models.batch_norm import BatchNormalization
 from models.config import Precision
-from models.encoders import SensorEncoder, synchronize_batch_norm, with_precision
+from models.encoders import SensorEncoder, with_precision
 from models.layers import LabelOutput, dtype_policy
 
 
@@ -82,7 +83,6 @@ class Segmenter(keras.Model):
             outputs={"logits": logits, "probabilities": probabilities, "label": label, "valid_mask": valid_mask},
             **kwargs,
         )
-        synchronize_batch_norm(self)
         self.encoders, self.sensors, self.num_classes = dict(encoders), sensors, num_classes
         self.decoder_channels, self.precision, self.stride = tuple(decoder_channels), precision, stride
 
@@ -130,6 +130,6 @@ def _decoder_stage(x: Any, skip: list[Any], channels: int, name: str) -> Any:
     for index in range(2):
         # No bias: the normalization behind it would take it out again.
         x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv{index}")(x)
-        x = keras.layers.BatchNormalization(name=f"{name}_bn{index}")(x)
+        x = BatchNormalization(name=f"{name}_bn{index}")(x)
         x = keras.layers.Activation("relu", name=f"{name}_relu{index}")(x)
     return x

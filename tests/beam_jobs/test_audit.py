@@ -16,6 +16,8 @@ from beam_jobs.build_pairs import build_pairs
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.errors import DataError
 
+pytestmark = pytest.mark.e2e
+
 GZIP = tf.io.TFRecordOptions(compression_type="GZIP")
 
 

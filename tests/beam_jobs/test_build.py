@@ -23,6 +23,8 @@ from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.errors import DataError
 
+pytestmark = pytest.mark.e2e
+
 
 def read_split(version: Path, split: str) -> list[records.PairedPatch]:
     files = [str(path) for path in layout.shard_paths(version, split)]
@@ -91,7 +93,6 @@ def test_a_block_is_in_one_split_only(pairs):
     assert not blocks["eval"] & blocks["test"]
 
 
-@pytest.mark.e2e
 def test_same_bytes_whatever_the_number_of_workers(pairs, simulated, build_config, tmp_path):
     two = dataclasses.replace(build_config, shards=dataclasses.replace(build_config.shards, num_workers=2))
     assert digests(build_pairs(two, [simulated], tmp_path)) == digests(pairs)
@@ -126,7 +127,6 @@ def test_labels_belong_to_the_date_of_the_sensor_that_the_config_names(simulated
     assert np.nanmean(water) < np.nanmean(dry) - 3.0
 
 
-@pytest.mark.e2e
 def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     simulated, build_config, tmp_path, pairs, monkeypatch
 ):
@@ -178,86 +178,6 @@ def test_changed_code_builds_a_new_version(simulated, build_config, tmp_path, mo
     build_pairs(build_config, [simulated], tmp_path)
     monkeypatch.setattr(build, "source_fingerprint", lambda sources: "f" * 64)
     assert build_pairs(build_config, [simulated], tmp_path) == layout.version_dir(tmp_path, 1, 2)
-
-
-def test_spool_gives_back_a_finished_strip_and_nothing_of_an_abandoned_one(tmp_path, build_config):
-    rng = np.random.default_rng(0)
-    patch = records.PairedPatch(
-        patch_id="a" * 20,
-        s1=rng.normal(-12, 3, (8, 8, 2)).astype(np.float32),
-        s2=rng.uniform(0.01, 0.5, (8, 8, 12)).astype(np.float32),
-        lon=1.0,
-        lat=2.0,
-        block="b",
-        s1_scene_id="one",
-        s2_scene_id="two",
-        s1_acquired_at=0,
-        s2_acquired_at=3600,
-        orbit_state="ascending",
-        cloud_fraction=0.0,
-        offset_px=0.0,
-        quality=1.0,
-    )
-    writer = spool.Writer(str(tmp_path), "task", build_config)
-    writer.add(("train", patch))
-    writer.abandon()
-    assert list(tmp_path.iterdir()) == []
-    writer = spool.Writer(str(tmp_path), "task", build_config)
-    writer.add(("train", patch))
-    written = writer.finish()
-    loaded = spool.load(str(tmp_path), "task")
-    assert loaded is not None
-    assert list(spool.read(loaded.refs)) == [records.encode(patch)]
-    assert loaded.refs == written.refs
-    assert spool.load(str(tmp_path), "other task") is None
-
-
-def test_a_dropped_pair_of_a_bundle_leaves_neither_references_nor_sums(tmp_path, build_config):
-    def patch(patch_id, seed):
-        rng = np.random.default_rng(seed)
-        return records.PairedPatch(
-            patch_id=patch_id,
-            s1=rng.normal(-12, 3, (8, 8, 2)).astype(np.float32),
-            s2=rng.uniform(0.01, 0.5, (8, 8, 12)).astype(np.float32),
-            lon=1.0,
-            lat=2.0,
-            block="b",
-            s1_scene_id=patch_id,
-            s2_scene_id="two",
-            s1_acquired_at=0,
-            s2_acquired_at=3600,
-            orbit_state="ascending",
-            cloud_fraction=0.0,
-            offset_px=0.0,
-            quality=1.0,
-        )
-
-    first, dropped, last = (patch(letter * 20, seed) for seed, letter in enumerate("abc"))
-    results = []
-    for kept, also in (((first, last), dropped), ((first, last), None)):
-        folder = tmp_path / str(also is None)
-        writer = spool.Writer(str(folder), "bundle", build_config, num_pairs=3)
-        writer.add(("train", kept[0]))
-        writer.commit()
-        if also is not None:
-            writer.add(("train", also))
-            writer.drop()
-        writer.add(("train", kept[1]))
-        writer.finish()
-        assert spool.count_finished(folder) == 3
-        results.append(spool.load(str(folder), "bundle", 3))
-    for found in results:
-        assert list(spool.read(found.refs)) == [records.encode(first), records.encode(last)]
-    assert [
-        np.array_equal(a, b) for a, b in zip(*(vars(found.s2_sums).values() for found in results), strict=True)
-    ] == [True] * 4
-    # Taking a patch out again leaves the sums of the other.
-    rest = spool.merge_sums(results[0].s1_sums, spool.uncounted(results[0].refs[0], build_config).s1_sums)
-    alone = spool.Writer(str(tmp_path / "alone"), "task", build_config)
-    alone.add(("train", last))
-    expected = alone.finish().s1_sums
-    assert np.array_equal(rest.histogram, expected.histogram)
-    assert rest.total == pytest.approx(expected.total)
 
 
 # --- bad input: one line with file, rule and value, and no version directory ---------------------------------------
@@ -377,7 +297,6 @@ def test_a_scene_listed_twice_is_used_once(copied, build_config, tmp_path):
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.e2e
 def test_patches_of_two_tiles_that_show_one_ground_are_used_once(copied, build_config, tmp_path):
     """Every Sentinel-2 scene lies there a second time under another name, as overlapping tiles hold the same pixels."""
     once = manifest.read(build_pairs(build_config, [copied], tmp_path / "once"))

@@ -15,6 +15,8 @@ from beam_jobs.__main__ import run
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.contracts import layout, manifest, records
 
+pytestmark = pytest.mark.e2e
+
 FILES = (data_card.JSON_NAME, data_card.MARKDOWN_NAME, data_card.MAP_NAME, data_card.HISTOGRAMS_NAME)
 
 
@@ -138,7 +140,6 @@ def test_land_is_where_it_is():
     assert not any(is_land(*place) for place in ((-30.0, 0.0), (-150.0, 40.0), (80.0, -20.0), (0.0, -45.0)))
 
 
-@pytest.mark.e2e
 def test_land_is_that_of_the_package_it_was_made_from():
     from global_land_mask import globe
 

@@ -149,6 +149,7 @@ def test_hold_outs_that_say_nothing_or_too_much_are_refused(values, message):
         c.SplitConfig(holdouts=(EVENT, EVENT))
 
 
+@pytest.mark.e2e
 def test_a_build_holds_out_an_event_and_counts_it(copied, build_config, tmp_path, edit_items):
     places = sorted({json.loads(line)["properties"]["terrapair:place"] for line in copied.read_text().splitlines()})
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from make_datasets import make_sen12ms
 
 from beam_jobs.__main__ import run
@@ -13,6 +14,7 @@ from beam_jobs.contracts import manifest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.e2e
 def test_build_pairs_prints_the_version_it_built(simulated, tmp_path, capsys):
     overrides = ["patch.size_px=32", "quality.min_valid_fraction=0.05", "quality.max_cloud_fraction=1.0"]
     overrides += ["split.block_size_km=0.8", "split.eval_fraction=0.3", "split.test_fraction=0.3"]
@@ -41,6 +43,7 @@ def test_missing_option_is_a_usage_error(capsys):
     assert "--catalog" in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_process_exit_code_and_error_of_a_missing_catalog(tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "build-pairs"]
     command += ["--catalog", "nowhere.ndjson", "--output", str(tmp_path)]

@@ -25,6 +25,7 @@ def ids_of(lines: list[str]) -> set[str]:
     return {json.loads(line)["id"] for line in lines}
 
 
+@pytest.mark.e2e
 def test_a_new_span_takes_only_new_scenes_and_counts_the_others(copied, build_config, tmp_path, dates):
     everything = copied.read_text()
     copied.write_text("\n".join(dates[0]) + "\n")

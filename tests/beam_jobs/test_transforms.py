@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
@@ -113,6 +114,7 @@ def row_of(outcome: spool.PatchRef | spool.Rejection) -> str:
     return f"{outcome.patch_id} {outcome.split} {hashlib.sha256(serialized).hexdigest()}"
 
 
+@pytest.mark.e2e
 def test_bundled_pairs_give_the_same_patches_in_fewer_files_and_a_bad_one_spoils_no_other(
     copied, build_config, tmp_path
 ):

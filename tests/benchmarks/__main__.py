@@ -4,6 +4,7 @@ import json
 import sys
 
 from tests.benchmarks import (
+    augment_speed,
     build_memory,
     build_speed,
     fetch_resume,
@@ -11,6 +12,7 @@ from tests.benchmarks import (
     loss_memory,
     pairing_scale,
     shard_bytes,
+    training_speed,
 )
 
 BENCHMARKS = {
@@ -21,6 +23,8 @@ BENCHMARKS = {
     "fetch_resume": fetch_resume.measure,
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
+    "augment_speed": augment_speed.measure,
+    "training_speed": training_speed.measure,
 }
 
 if __name__ == "__main__":

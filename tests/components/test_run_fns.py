@@ -10,6 +10,8 @@ from components import attempts, pretrain_trainer, segment_trainer
 from models import export
 from models.config import EncoderConfig, PretrainConfig, SegmentConfig
 
+pytestmark = pytest.mark.e2e
+
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from models import distribution, training
+from models.config import OptimizerConfig
 from models.encoders import SensorEncoder
 from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
-from models.optimizers import Lars, LossScaled
+from models.optimizers import Lars, LossScaled, make_optimizer
 from models.step_log import NonFiniteLossError
 
 GLOBAL_BATCH_SIZE = 8
@@ -138,6 +139,25 @@ def steps_of_scaled_lars(strategy):
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
+def weights_after_training(strategy):
+    """Three steps with the optimizer of real runs, whose moments and decay live on every replica."""
+    keras.utils.set_random_seed(0)
+    batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
+    with strategy.scope():
+        model = build()
+        optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3)
+    training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=lambda b: compute_loss(model, b),
+        optimizer=optimizer,
+        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+        num_steps=3,
+        log_dir=tempfile.mkdtemp(),
+    )
+    return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
+
+
 def message_of_a_nan(strategy, log_dir):
     """What a loss that is no number says, with ids on both replicas."""
     with strategy.scope():
@@ -201,6 +221,7 @@ def main(path):
                 results[f"{case.__name__}/{name}/{key}"] = value
     for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
         results[f"scaled_lars/{name}"] = steps_of_scaled_lars(strategy)
+        results[f"adamw/{name}/weights"] = weights_after_training(strategy)
     with tempfile.TemporaryDirectory() as log_dir:
         results["message"] = message_of_a_nan(mirrored, log_dir)
     results["undisturbed"], results["resumed"] = resume(tf.distribute.get_strategy(), mirrored)

@@ -161,6 +161,7 @@ def test_large_backbones_take_any_number_of_bands(backbone, num_bands, depth, tm
     np.testing.assert_array_equal(again(pixels)["pooled"], outputs["pooled"])
 
 
+@pytest.mark.e2e
 def test_two_kinds_of_keras_in_one_process_are_refused():
     """What tensorflow-transform leaves in the environment of child processes must not build half a model."""
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +68,9 @@ def test_error_names_the_patches_of_both_replicas(results):
 
 def test_checkpoint_of_two_replicas_goes_on_with_one(results):
     assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5
+
+
+def test_three_steps_of_adamw_are_the_same(results):
+    one, two = results["adamw/one/weights"], results["adamw/two/weights"]
+    assert one.size > 50
+    assert relative_difference(one, two) < 1e-5

@@ -38,6 +38,7 @@ def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
     assert message in line
 
 
+@pytest.mark.e2e
 def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
     catalog = tmp_path / "nowhere.ndjson"
     ended = command(

@@ -33,6 +33,7 @@ def manifest_of(record):
         return json.load(file)
 
 
+@pytest.mark.e2e
 def test_record_tells_cached_runs_and_a_new_span_reaches_the_manifest(tmp_path):
     make_shards.make_version(tmp_path / "data", num_patches=4, size_px=16)
     first = run_data_part(tmp_path)

@@ -15,6 +15,8 @@ from models.config import EncoderConfig, SegmentConfig
 from models.segment import build_segmenter
 from pipeline.serving import check, probe
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

@@ -57,6 +57,7 @@ def test_bad_bigearthnet_metadata_is_named(tmp_path, text, reason):
     assert error.value.reason == reason
 
 
+@pytest.mark.e2e
 @needs_samples
 def test_the_real_bigearthnet_pairs_read_at_10_m():
     found = scenes_of("bigearthnet", SAMPLES / "bigearthnet")

@@ -64,6 +64,7 @@ def test_pixels_are_those_of_the_step(folder):
         np.testing.assert_allclose(got, ramp_l1c(80, 3 + step).transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6)
 
 
+@pytest.mark.e2e
 def test_a_build_pairs_the_sensors_of_each_step(folder, tmp_path):
     _, found = built_patches(build_pairs, CONFIG, "ee_timeseries", folder, tmp_path)
     assert {patch.s1_scene_id for patch in found} == {

@@ -81,6 +81,7 @@ def check_pixels(patch, seed, ids, schema):
     assert np.array_equal(patch.label, wanted[row : row + 16, col : col + 16])
 
 
+@pytest.mark.e2e
 def test_a_build_pairs_each_patch_with_its_own_partner_though_neighbours_overlap(folder, tmp_path):
     version, patches = built_patches(build_labels, CONFIG, "sen12ms", folder, tmp_path)
     assert {patch.s1_scene_id for patch in patches} == {name for name in scenes_of("sen12ms", folder) if "_s1_" in name}
@@ -98,6 +99,7 @@ def test_a_build_pairs_each_patch_with_its_own_partner_though_neighbours_overlap
     assert len(patches) + sum(rejected.values()) == 6 * 16
 
 
+@pytest.mark.e2e
 def test_dfc2020_has_the_labels_of_its_dfc_files(dfc2020, tmp_path):
     found = scenes_of("dfc2020", dfc2020)
     assert len(found) == 2 * 4

@@ -103,6 +103,7 @@ def version(folder, tmp_path_factory):
     return build_labels(config, [write_catalog("sen1floods11", folder, out / "items.ndjson")], out)
 
 
+@pytest.mark.e2e
 def test_a_build_keeps_the_data_sets_split_whatever_the_block(version):
     expected = {"train": {"Ghana_1"}, "eval": {"Ghana_2"}, "test": {"Sri-Lanka_3", "Mekong_4", "Bolivia_5"}}
     for split, chips in expected.items():

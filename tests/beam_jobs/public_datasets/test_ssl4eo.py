@@ -48,6 +48,7 @@ def test_pixels_are_those_of_the_band_files_and_fill_is_no_data(folder):
         np.testing.assert_allclose(got, dn.transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("level", "product"), [("L1C", "s2c"), ("L2A", "s2a")])
 def test_a_build_pairs_the_sensors_of_each_location(folder, tmp_path, level, product):
     _, found = built_patches(build_pairs, small_config(level), "ssl4eo", folder, tmp_path)

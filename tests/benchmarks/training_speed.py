@@ -1,0 +1,120 @@
+"""Seconds of an optimizer step of the ResNet dual encoders, in turn with the same step in plain PyTorch.
+
+Ours goes through the project's own training loop, with its logging, on random pixels that are there already: reading is not
+measured. The peer is a script with the arguments --arch, --batch, --size, --dtype, --steps that prints a JSON line with
+`seconds_per_step`; it runs when TERRAPAIR_PEER_PYTHON and TERRAPAIR_PEER_SCRIPT name its interpreter and the script. Each
+figure is the median of a process of its own; processes of both sides alternate, so that a drift of the machine meets both.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+# Backbone, pairs, pixels a side.
+SHAPES = (("resnet18", 32, 64), ("resnet18", 16, 128), ("resnet50", 32, 64), ("resnet50", 16, 128))
+PRECISIONS = {"float32": "fp32", "mixed_bfloat16": "bf16"}
+NUM_BANDS = {"s1": 2, "s2": 13}
+NUM_STEPS = 6
+NUM_WARMUP_STEPS = 2
+NUM_ROUNDS = 3
+
+
+def measure() -> dict[str, object]:
+    """By shape: seconds a step of both sides by precision, and the best of the peer's over the best of ours."""
+    result: dict[str, object] = {}
+    for shape in SHAPES:
+        seconds: dict[str, list[float]] = {}
+        for _, (precision, peer_dtype) in itertools.product(range(NUM_ROUNDS), PRECISIONS.items()):
+            seconds.setdefault(f"ours/{precision}", []).append(_ours(shape, precision))
+            if "TERRAPAIR_PEER_SCRIPT" in os.environ:
+                seconds.setdefault(f"peer/{precision}", []).append(_peer(shape, peer_dtype))
+        medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
+        result["{}, {} pairs of {} px".format(*shape)] = {"seconds_per_step": medians, **_ratios(medians)}
+    return result
+
+
+def _ratios(medians: dict[str, float]) -> dict[str, float]:
+    """How many times as fast as the peer ours is, each at its best and by precision; nothing without a peer."""
+    best = {
+        side: min((value for name, value in medians.items() if name.startswith(side)), default=0.0)
+        for side in ("ours", "peer")
+    }
+    if not best["peer"]:
+        return {}
+    same = {f"speedup/{p}": round(medians[f"peer/{p}"] / medians[f"ours/{p}"], 2) for p in PRECISIONS}
+    return {"speedup/best": round(best["peer"] / best["ours"], 2), **same}
+
+
+def _ours(shape: tuple[str, int, int], precision: str) -> float:
+    module = "tests.benchmarks.training_speed"
+    return _run([sys.executable, "-W", "ignore", "-m", module, *map(str, shape), precision])
+
+
+def _peer(shape: tuple[str, int, int], dtype: str) -> float:
+    python, script = os.environ["TERRAPAIR_PEER_PYTHON"], os.environ["TERRAPAIR_PEER_SCRIPT"]
+    options = zip(("--arch", "--batch", "--size", "--dtype"), (*shape, dtype), strict=True)
+    return _run([python, script, *(str(word) for option in options for word in option), "--steps", str(NUM_STEPS)])
+
+
+def _run(command: list[str]) -> float:
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(output.splitlines()[-1])["seconds_per_step"])
+
+
+def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) -> dict[str, float]:
+    import functools
+
+    import tensorflow as tf
+
+    from models import training
+    from models.config import EncoderConfig, PretrainConfig
+    from models.contrastive_model import ContrastiveModel
+    from models.distribution import get_strategy
+    from models.dual_encoder import build_dual_encoder
+    from models.encoders import SensorEncoder
+    from models.objectives.registry import make_objective
+    from models.optimizers import make_optimizer
+    from models.steps import TwoStageLoss
+
+    num_steps = NUM_WARMUP_STEPS + NUM_STEPS
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone=backbone), num_steps=num_steps, global_batch_size=num_pairs, precision=precision
+    )
+    encoders = {
+        sensor: SensorEncoder(
+            sensor=sensor,
+            bands=[f"band{index}" for index in range(num_bands)],
+            mean=[0.0] * num_bands,
+            std=[1.0] * num_bands,
+            backbone=backbone,
+            precision=precision,
+        )
+        for sensor, num_bands in NUM_BANDS.items()
+    }
+    model = ContrastiveModel(build_dual_encoder(encoders, 128), make_objective(config, features_dim=128))
+    batch = {
+        sensor: tf.random.stateless_normal([num_pairs, size_px, size_px, num_bands], [num_bands, 0])
+        for sensor, num_bands in NUM_BANDS.items()
+    }
+    ends: list[float] = []
+    training.train(
+        strategy=get_strategy(),
+        model=model,
+        compute_loss=TwoStageLoss(encode=functools.partial(model.encode, training=True), loss=model.replica_scalars),
+        optimizer=make_optimizer(config.optimizer, num_steps),
+        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+        num_steps=num_steps,
+        log_dir=tempfile.mkdtemp(),
+        on_step=lambda *_: ends.append(time.perf_counter()),
+    )
+    times = [after - before for before, after in itertools.pairwise(ends[NUM_WARMUP_STEPS - 1 :])]
+    return {"seconds_per_step": round(statistics.median(times), 4)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure_one(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))
