@@ -30,7 +30,8 @@ def verify(
         on_progress: called with (shards compared, all shards).
 
     Raises:
-        DataError: no manifest, or shards that are missing, cut short, changed or not named; with the first of them.
+        DataError: no manifest, one that is not whole, or shards that are missing, cut short, changed or not named; with the
+            first of them.
     """
     root = str(version_path).rstrip("/")
     found = _manifest(root)
@@ -48,11 +49,12 @@ def verify(
 
 
 def _manifest(root: str) -> Manifest:
-    path = f"{root}/{layout.MANIFEST_NAME}"
-    if not tf.io.gfile.exists(path):
-        raise DataError(f"{path}: no manifest, so this is no finished version", "no_version")
-    with tf.io.gfile.GFile(path) as file:
-        return manifest.from_json(file.read())
+    try:
+        return manifest.read(root)
+    except FileNotFoundError as error:
+        raise DataError(str(error), "no_version") from error
+    except manifest.ManifestError as error:
+        raise DataError(str(error), "bad_manifest") from error
 
 
 def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:

@@ -12,7 +12,7 @@ import os
 from tfx import v1 as tfx
 from tfx.dsl.io import fileio
 
-from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts import manifest
 from beam_jobs.verify import verify
 
 MANIFEST_FILE = "manifest.json"
@@ -30,19 +30,6 @@ def resolve_version(examples: tfx.types.standard_artifacts.Examples) -> tuple[in
             raise ValueError(f"{examples.uri}: the Examples artifact carries no {name}")
     span, version = (int(float(examples.get_custom_property(name))) for name in ("span", "version"))
     return span, version
-
-
-def load_manifest(data_root: str, span: int, version: int) -> manifest.Manifest:
-    """The manifest of one version below `data_root`, which may be an object store.
-
-    Raises:
-        FileNotFoundError: there is none, so the version is not finished.
-    """
-    path = os.path.join(data_root, f"span-{span}", f"version-{version}", layout.MANIFEST_NAME)
-    if not fileio.exists(path):
-        raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
-    with fileio.open(path) as file:
-        return manifest.from_json(file.read())
 
 
 def write_manifest(value: manifest.Manifest, folder: str) -> None:
@@ -77,5 +64,5 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
     """
     span, version = resolve_version(examples)  # type: ignore[arg-type]
     # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a Trainer when it was not whole.
-    verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
-    write_manifest(load_manifest(data_root, span, version), manifest.uri)  # type: ignore[arg-type, attr-defined]
+    found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
+    write_manifest(found, manifest.uri)  # type: ignore[attr-defined]

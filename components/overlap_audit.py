@@ -16,7 +16,7 @@ from beam_jobs import audit
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
-from components.data_manifest import load_manifest, resolve_version
+from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
 
 REPORT_FILE = "overlaps.json"
@@ -45,7 +45,8 @@ def audit_examples(
 
 def _version(examples: tfx.types.standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
     span, version = resolve_version(examples)
-    return {os.path.join(root, f"span-{span}", f"version-{version}"): load_manifest(root, span, version)}
+    path = os.path.join(root, f"span-{span}", f"version-{version}")
+    return {path: manifest.read(path)}
 
 
 def read_report(folder: str) -> audit.AuditReport:

@@ -8,6 +8,7 @@ published recipe it was taken from; none of them is "as in the paper".
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_res
 Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 OptimizerName = Literal["adamw", "lars"]
+Cache = Literal["none", "memory", "disk"]
 ObjectiveName = Literal[
     "multimodal",
     "multimodal_2n",
@@ -132,6 +134,44 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """How shards are read; speed only, but for `deterministic`.
+
+    Attributes:
+        deterministic: whether the batch of a step follows from seed and step alone. False lets whatever is ready come first:
+            a run cannot be repeated, and one that resumes sees other batches.
+        cache: "none" inflates the shards in every epoch. "memory" holds what the task reads, inflated: size² x 2 bytes per band
+            (and 1 for a label), 123 kB a pair of 64 px with 2 + 13 bands; refused when it will not fit. "disk" keeps inflated
+            copies of whole shards in `cache_dir`.
+        cache_dir: local folder; runs on the same data share it, other data never meets there. It may be deleted between runs.
+        data_service: grpc://host:port of a tf.data service's dispatcher, whose workers read, decode and augment; empty = this
+            process does. An epoch still sees each pair once, but in the order in which the workers answer.
+    """
+
+    deterministic: bool = True
+    cache: Cache = "none"
+    cache_dir: str = ""
+    data_service: str = ""
+
+    def __post_init__(self) -> None:
+        _check_choice("cache", self.cache, Cache)
+        if (self.cache == "disk") != bool(self.cache_dir):
+            raise ValueError(f"cache_dir must be given with cache disk, and only then, got {self.cache_dir!r}")
+        if "://" in self.cache_dir:
+            raise ValueError(f"cache_dir must be a folder of this machine, got {self.cache_dir!r}")
+        if not self.data_service:
+            return
+        if not re.fullmatch(r"grpc://[^/:]+:\d+", self.data_service):
+            raise ValueError(f"data_service must be grpc://host:port, got {self.data_service!r}")
+        if self.deterministic:
+            raise ValueError(
+                "deterministic must be false with data_service, whose workers answer in any order, got True"
+            )
+        if self.cache == "memory":
+            raise ValueError("cache must be none or disk with data_service: workers are other processes, got 'memory'")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Contrastive pretraining on pairs.
 
@@ -165,6 +205,7 @@ class PretrainConfig:
             count alike. Metrics of the eval split never weigh.
         num_eval_batches: most global batches of the eval split that loss and recall are computed on.
         shuffle_buffer: records held for shuffling.
+        input: how the shards are read.
         seed: of weights, shuffling and augmentation.
         precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights and loss); float16 scales the loss and
             leaves out steps whose gradients overflow: for GPUs without bfloat16.
@@ -191,6 +232,7 @@ class PretrainConfig:
     use_weights: bool = True
     num_eval_batches: int = 16
     shuffle_buffer: int = 2048
+    input: InputConfig = field(default_factory=InputConfig)
     seed: int = 0
     precision: Precision = "float32"
     checkpoint_every: int = 500
@@ -263,6 +305,7 @@ class SegmentConfig:
         augment: of images and label alike, and, with `photometry`, of each sensor's pixels. Default: symmetries only.
         use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
         shuffle_buffer: records held for shuffling.
+        input: how the shards are read.
         seed: of weights, shuffling and augmentation.
         precision: as of PretrainConfig; outputs are float32, too.
         checkpoint_every: see PretrainConfig.
@@ -279,6 +322,7 @@ class SegmentConfig:
     augment: ImageAugmentConfig = field(default_factory=ImageAugmentConfig)
     use_weights: bool = True
     shuffle_buffer: int = 2048
+    input: InputConfig = field(default_factory=InputConfig)
     seed: int = 0
     precision: Precision = "float32"
     checkpoint_every: int = 500

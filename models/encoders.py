@@ -6,6 +6,7 @@ Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisib
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,14 +133,14 @@ def build_encoder(
     """A new encoder of `sensor` with the bands and train statistics of `manifest`.
 
     Raises:
-        ValueError: a band without valid pixels or without spread in the train split.
+        ValueError: a band without valid pixels or without spread in the train split, or with statistics that are no numbers.
     """
     statistics = manifest.s1_statistics if sensor == "s1" else manifest.s2_statistics
     for entry in statistics:
-        if not entry.num_pixels or not entry.std > 0:
+        if not (entry.num_pixels and math.isfinite(entry.mean) and 0 < entry.std < math.inf):
             raise ValueError(
-                f"{sensor} band {entry.band} needs valid pixels that differ to be normalized, got "
-                f"{entry.num_pixels} pixels with std {entry.std}"
+                f"manifest.{sensor}_statistics: band {entry.band} needs valid pixels that differ to be normalized, got "
+                f"{entry.num_pixels} pixels with mean {entry.mean} and std {entry.std}"
             )
     return SensorEncoder(
         sensor=sensor,

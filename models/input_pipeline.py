@@ -14,9 +14,13 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
+from models.config import InputConfig
+from models.reading import epochs
+from models.reading.epochs import EpochSizes
+from models.reading.record_source import Columns, open_source
 
-NUM_PARALLEL_FILES = 8
-"""Shards read at a time: enough to hide gzip behind training, few enough to keep buffers small."""
+PLAIN_READING = InputConfig()
+"""In order, without a cache, in this process."""
 
 BatchTransform = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]
 """(batch, seed int64 [2]) -> batch; equal seeds give equal results."""
@@ -44,27 +48,8 @@ def parse_examples(
         float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `weight`
         float32 [B], 0-1; `lon` and `lat` of the patch centres float32 [B], degrees; `patch_id` string [B].
     """
-    wanted = {"weight": with_weight, "lon": with_location, "lat": with_location, "patch_id": with_patch_id}
-    scalars = [name for name, is_wanted in wanted.items() if is_wanted]
-    names = ["height", "width", *num_bands, *(["label"] if with_label else []), *scalars]
-    contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
-    parsed = tf.io.parse_example(serialized, {name: contract[name] for name in names})
-    # One size per batch, read at run time: the published graph must take patches of any size.
-    height, width = tf.cast(parsed["height"][0], tf.int32), tf.cast(parsed["width"][0], tf.int32)
-    decoded: dict[str, tf.Tensor] = {}
-    for sensor, channels in num_bands.items():
-        dtype, nodata, scale = (
-            (tf.int16, bands_lib.S1_NODATA, bands_lib.S1_DB_PER_DN)
-            if sensor == "s1"
-            else (tf.uint16, bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
-        )
-        # Every int16 and uint16 is exact in float32, so the no-data mark is still found after the cast.
-        stored = tf.cast(tf.io.decode_raw(parsed[sensor], dtype), tf.float32)
-        pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
-        decoded[sensor] = tf.reshape(pixels, [-1, height, width, channels])
-    if with_label:
-        decoded["label"] = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [-1, height, width])
-    return decoded | {name: parsed[name] for name in scalars}
+    spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
+    return _decode(tf.io.parse_example(serialized, spec), num_bands)
 
 
 def train_dataset(
@@ -81,6 +66,7 @@ def train_dataset(
     with_patch_id: bool = False,
     transform: BatchTransform | None = None,
     first_step: int = 0,
+    reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
     """Endless shuffled batches of exactly `batch_size`; the batch of a step depends on nothing but the seed and its number.
 
@@ -100,23 +86,28 @@ def train_dataset(
         transform: augments each batch.
         first_step: steps done already. The first batch is that of the step after them; of the epochs before it nothing is
             read, of its own epoch the records before it are read but not decoded.
+        reading: cache, order, service. Only `deterministic` reading keeps what is said here of steps.
 
     Raises:
-        ValueError: no files, or fewer examples than one batch.
+        ValueError: fewer examples than one batch, or a cache that cannot be filled.
     """
-    _check_num_examples(files, batch_size)
-    if num_examples < batch_size:
-        raise ValueError(f"num_examples must be at least one batch of {batch_size}, got {num_examples}")
-    dataset = _epochs(files, shuffle_buffer, batch_size, num_examples // batch_size, seed, first_step)
-    # The batch's number seeds its transform, so that parallel decoding cannot change the result.
-    counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), dataset))
+    sizes = EpochSizes(num_examples=num_examples, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
+    spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
+    source = open_source(files, spec, reading)
 
-    def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(serialized, num_bands, with_label, with_weight, with_location, with_patch_id)
-        batch_seed = tf.stack([tf.constant(seed, tf.int64), step])
+    def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = _decode(source.fetch(keys), num_bands)
+        batch_seed = tf.stack([tf.constant(seed, tf.int64), number])
         return batch if transform is None else transform(batch, batch_seed)
 
-    return counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    if reading.data_service:
+        dataset = epochs.served_batches(source, decode, sizes, reading.data_service)
+    else:
+        batches = epochs.ordered_batches(source, sizes, seed, first_step, reading.deterministic)
+        # The step seeds its augmentation, so that parallel decoding cannot change the result.
+        counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), batches))
+        dataset = counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reading.deterministic)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def eval_dataset(
@@ -128,73 +119,64 @@ def eval_dataset(
     with_location: bool = False,
     with_patch_id: bool = False,
     transform: BatchTransform | None = None,
+    reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
     """One pass over all examples in file order, the last batch as small as it comes.
 
-    `transform` is seeded by the batch's number alone: every pass, of every run, sees the same.
+    `transform` is seeded by the batch's number alone: every pass, of every run, sees the same. Of `reading` only the cache
+    counts: metrics of two models are compared on the same batches, and are read by this process.
 
     Raises:
-        ValueError: no files, or no example in them.
+        ValueError: a cache that cannot be filled.
     """
-    _check_num_examples(files, 1)
-    dataset = _read(tf.data.Dataset.from_tensor_slices(sorted(files)), len(files)).batch(batch_size)
+    spec = _feature_spec(num_bands, with_label, with_location=with_location, with_patch_id=with_patch_id)
+    source = open_source(sorted(files), spec, reading)
+    batches = epochs.read_shards(source, tf.range(source.num_shards, dtype=tf.int64)).batch(batch_size)
 
-    def decode(step: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = parse_examples(
-            serialized, num_bands, with_label, with_location=with_location, with_patch_id=with_patch_id
-        )
+    def decode(step: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = _decode(source.fetch(keys), num_bands)
         return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
 
-    return dataset.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return batches.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _epochs(
-    files: Sequence[str], shuffle_buffer: int, batch_size: int, steps_per_epoch: int, seed: int, first_step: int
-) -> tf.data.Dataset:
-    """Endless batches of serialized records, beginning with that of the step after `first_step`."""
-    first_epoch, num_skipped = divmod(first_step, steps_per_epoch)
-
-    # A dataset per epoch, not `repeat`: so each one's order follows from its number, and a resumed run can begin with any.
-    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        batches = _shuffled(files, shuffle_buffer, tf.stack([tf.constant(seed, tf.int64), epoch]))
-        batches = batches.batch(batch_size, drop_remainder=True)
-        # Else a count that is not the files' own would send a resumed run to other batches, unseen.
-        batches = batches.apply(tf.data.experimental.assert_cardinality(steps_per_epoch))
-        return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
-
-    # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
-    return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
-
-
-def _shuffled(files: Sequence[str], buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """Serialized records of the files in an order that follows from `seed` int64 [2]."""
-    # Files among each other, records within a buffer: together they mix records of far-apart places.
-    paths = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
-    buffer_seed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
-    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph only.
-    tf.compat.v1.set_random_seed(1)
-    records_of_epoch = _read(tf.data.Dataset.from_tensor_slices(paths), len(files))
-    return records_of_epoch.shuffle(buffer_size, seed=buffer_seed, reshuffle_each_iteration=False)
+def _feature_spec(
+    num_bands: Mapping[Sensor, int],
+    with_label: bool = False,
+    with_weight: bool = False,
+    with_location: bool = False,
+    with_patch_id: bool = False,
+) -> dict[str, tf.io.FixedLenFeature]:
+    """What to parse; see `parse_examples`."""
+    optional = {
+        "label": with_label,
+        "weight": with_weight,
+        "lon": with_location,
+        "lat": with_location,
+        "patch_id": with_patch_id,
+    }
+    contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
+    names = ["height", "width", *num_bands, *(name for name, is_wanted in optional.items() if is_wanted)]
+    return {name: contract[name] for name in names}
 
 
-def _read(paths: tf.data.Dataset, num_files: int) -> tf.data.Dataset:
-    """Serialized records of the files, several files at a time, in a reproducible order."""
-    return paths.interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
-        cycle_length=min(num_files, NUM_PARALLEL_FILES),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-
-
-def _check_num_examples(files: Sequence[str], num_needed: int) -> None:
-    """Reads no more than `num_needed` records; without this check an endless pipeline of no batch never answers."""
-    if not files:
-        raise ValueError("a split needs at least one file, got none")
-    records_seen = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").take(num_needed)
-    num_examples = sum(1 for _ in records_seen)
-    if num_examples < num_needed:
-        raise ValueError(
-            f"a split must hold at least one batch of {num_needed} examples, got {num_examples} in {len(files)} files; "
-            "lower global_batch_size or bring more data"
+def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:
+    """Bytes -> pixels and labels; what is no pixel stays as it is."""
+    num_examples = tf.shape(columns["height"])[0]
+    # One size per batch, read at run time: the published graph must take patches of any size.
+    height, width = tf.cast(columns["height"][0], tf.int32), tf.cast(columns["width"][0], tf.int32)
+    decoded: dict[str, tf.Tensor] = {}
+    for sensor, channels in num_bands.items():
+        dtype, nodata, scale = (
+            (tf.int16, bands_lib.S1_NODATA, bands_lib.S1_DB_PER_DN)
+            if sensor == "s1"
+            else (tf.uint16, bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
         )
+        # Every int16 and uint16 is exact in float32, so the no-data mark is still found after the cast.
+        stored = tf.cast(tf.io.decode_raw(columns[sensor], dtype), tf.float32)
+        pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
+        decoded[sensor] = tf.reshape(pixels, [num_examples, height, width, channels])
+    if "label" in columns:
+        decoded["label"] = tf.reshape(tf.io.decode_raw(columns["label"], tf.uint8), [num_examples, height, width])
+    decoded_already = {"height", "width", "label", *num_bands}
+    return decoded | {name: column for name, column in columns.items() if name not in decoded_already}

@@ -26,6 +26,7 @@ from models.health.monitor import HealthMonitor
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.optimizers import make_optimizer
+from models.reading import shard_checks
 from models.step_log import ProgressCallback
 from models.steps import Batch, TwoStageLoss
 from models.views import eval_views, train_views
@@ -59,8 +60,8 @@ def run_pretraining(
         `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
 
     Raises:
-        ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts,
-            a warm start or a checkpoint of another architecture.
+        ValueError: fewer train examples than a global batch, no eval example, shards that are not the manifest's, a band that
+            cannot be normalized, uneven parts, a warm start or a checkpoint of another architecture.
         FileNotFoundError: `warm_start_dir` holds no encoder.
         NonFiniteLossError, NoValidPairError: see `training.train`.
         UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
@@ -70,6 +71,7 @@ def run_pretraining(
     # Before the datasets, too: their seeds are combined with TensorFlow's global one.
     keras.utils.set_random_seed(config.seed)
     num_micro_batches = _check_sizes(config, strategy)
+    _check_data(config, manifest, train_files, eval_files)
     with strategy.scope():
         dual_encoder = build_model(config, manifest, warm_start_dir)
         objective = make_objective(config, dual_encoder.encoders["s1"].output["features"].shape[-1])
@@ -223,6 +225,7 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
+        reading=config.input,
         seed=config.seed,
         with_weight=config.use_weights,
         with_location=with_location,
@@ -237,9 +240,18 @@ def _make_datasets(
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
+        reading=config.input,
         transform=eval_views(config, views, manifest),
     )
     return lambda first_step: train_set(first_step=first_step), eval_set.take(config.num_eval_batches)
+
+
+def _check_data(
+    config: PretrainConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
+) -> None:
+    shard_checks.check_patch_size(manifest, config.encoder)
+    shard_checks.check_split("train", train_files, manifest, sensors=SENSORS, num_needed=config.global_batch_size)
+    shard_checks.check_split("eval", eval_files, manifest, sensors=SENSORS)
 
 
 def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> int:

@@ -24,6 +24,7 @@ from models.distribution import check_divisible, get_strategy, is_chief
 from models.encoders import build_encoder
 from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
 from models.optimizers import make_optimizer
+from models.reading import shard_checks
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.step_log import ProgressCallback
 from models.steps import Batch
@@ -59,7 +60,8 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: another label schema, too few examples, what `build_segmenter` refuses, a checkpoint that does not fit.
+        ValueError: another label schema, shards without labels or not the manifest's, too few examples, what
+            `build_segmenter` refuses, a checkpoint that does not fit.
         NonFiniteLossError: see `training.train`.
     """
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
@@ -177,6 +179,8 @@ def _make_datasets(
 ) -> tuple[training.DatasetFunction, tf.data.Dataset]:
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
+    for split, files, num_needed in (("train", train_files, config.global_batch_size), ("eval", eval_files, 1)):
+        shard_checks.check_split(split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed)
     # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = functools.partial(
@@ -187,13 +191,18 @@ def _make_datasets(
         with_label=True,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
+        reading=config.input,
         seed=config.seed,
         with_weight=config.use_weights,
         transform=make_augmenter(config.augment, manifest),
         with_patch_id=True,
     )
     eval_set = input_pipeline.eval_dataset(
-        eval_files, num_bands=num_bands, with_label=True, batch_size=config.global_batch_size
+        eval_files,
+        num_bands=num_bands,
+        with_label=True,
+        batch_size=config.global_batch_size,
+        reading=config.input,
     )
     return lambda first_step: train_set(first_step=first_step), eval_set
 

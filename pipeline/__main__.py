@@ -1,4 +1,4 @@
-"""`python -m pipeline <verb>`: run, compile, report, serve-check, import-weights.
+"""`python -m pipeline <verb>`: run, compile, report, serve-check, import-weights, data-service.
 
 Command line -> the functions of this package. The only module here that reads the environment and prints. TensorFlow and
 TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,33 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
         results = check_published(config.serving_dir, os.environ)
         console.print(render(results))
         return 0 if all(result.is_ok for result in results) else 1
+
+    _guarded(debug, work)
+
+
+@main.command("data-service")
+@click.option("--dispatcher", default="", metavar="GRPC://HOST:PORT", help="Start a worker of this dispatcher.")
+@click.option("--host", default=socket.gethostname(), help="Name under which trainers reach the worker.")
+@click.option("--port", default=0, help="Port to listen on; 0 takes any free one.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def data_service(dispatcher: str, host: str, port: int, debug: bool) -> None:
+    """Serve input to trainers whose config names it (input.data_service): a dispatcher, or one of its workers."""
+    _prepare_libraries(verbose=False)
+
+    def work() -> int:
+        from models.reading import data_service as service
+
+        if dispatcher:
+            # A trainer sends its graph, but not the file systems that the graph opens.
+            object_store.load_filesystem("s3://")
+            server = service.start_worker(dispatcher, host, port)
+            console.print(f"worker of {dispatcher} on {host}", highlight=False)
+        else:
+            server = service.start_dispatcher(port)
+            console.print(f"dispatcher {server.target}", highlight=False)
+        # Not the server's own join: an interrupt would wait for it.
+        threading.Event().wait()
+        return 0
 
     _guarded(debug, work)
 

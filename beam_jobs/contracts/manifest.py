@@ -20,7 +20,11 @@ CODE_VERSION = "0.1.0"
 """Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
 
 
-class FormatError(ValueError):
+class ManifestError(ValueError):
+    """A manifest that is cut short, lacks a key, or was changed since it was written; one line."""
+
+
+class FormatError(ManifestError):
     """Data that was built by an older or newer terrapair, which names its features otherwise; one line."""
 
 
@@ -132,15 +136,23 @@ def from_json(text: str) -> Manifest:
     """The manifest of `Manifest.to_json`.
 
     Raises:
-        settings.SettingsError: an unknown or missing key, or a wrong type.
+        ManifestError: no JSON, an unknown or missing key, a wrong type, or entries that contradict each other.
         FormatError: of another format version.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"manifest: must be whole JSON, got {len(text)} characters: {error}") from error
     # First, so that the message is not about a key that the other format has or lacks.
     if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version")
         raise FormatError(f"data of format {found} cannot be read, only {FORMAT_VERSION}: build the shards again")
-    return settings.from_dict(Manifest, values, "manifest")
+    try:
+        manifest = settings.from_dict(Manifest, values, "manifest")
+    except settings.SettingsError as error:
+        raise ManifestError(str(error)) from error
+    _check(manifest)
+    return manifest
 
 
 def read(version_path: str | os.PathLike[str]) -> Manifest:
@@ -148,6 +160,7 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
 
     Raises:
         FileNotFoundError: there is none: the directory is no finished version.
+        ManifestError: see `from_json`; with the path.
         FormatError: the version was built by an older or newer terrapair.
     """
     path = locate(version_path) / layout.MANIFEST_NAME
@@ -155,5 +168,24 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
         raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
     try:
         return from_json(path.read_text())
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error
+    except ManifestError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuses what a hand has changed: normalization and provenance would be taken from it unseen."""
+    sha256 = settings.sha256(manifest.config)
+    if manifest.config_sha256 != sha256:
+        raise ManifestError(f"manifest.config_sha256: must be that of config, {sha256}, got {manifest.config_sha256}")
+    for sensor in ("s1", "s2"):
+        bands = getattr(manifest, f"{sensor}_bands")
+        described = tuple(entry.band for entry in getattr(manifest, f"{sensor}_statistics"))
+        if described != bands:
+            raise ManifestError(f"manifest.{sensor}_statistics: must be of {sensor}_bands {bands}, got {described}")
+    for split in {*manifest.num_examples, *(name.split("/")[0] for name in manifest.shards)}:
+        in_shards = sum(entry.num_examples for name, entry in manifest.shards.items() if name.startswith(f"{split}/"))
+        if manifest.num_examples.get(split, 0) != in_shards:
+            raise ManifestError(
+                f"manifest.num_examples.{split}: must be what its shards hold, {in_shards}, "
+                f"got {manifest.num_examples.get(split, 0)}"
+            )

@@ -9,6 +9,7 @@ from tests.benchmarks import (
     build_speed,
     fetch_resume,
     gradient_cache_memory,
+    input_pipeline,
     loss_memory,
     pairing_scale,
     shard_bytes,
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
     "augment_speed": augment_speed.measure,
+    "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
 }
 

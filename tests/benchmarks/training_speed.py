@@ -30,7 +30,7 @@ def measure() -> dict[str, object]:
     for shape in SHAPES:
         seconds: dict[str, list[float]] = {}
         for _, (precision, peer_dtype) in itertools.product(range(NUM_ROUNDS), PRECISIONS.items()):
-            seconds.setdefault(f"ours/{precision}", []).append(_ours(shape, precision))
+            seconds.setdefault(f"ours/{precision}", []).append(seconds_per_step(shape, precision))
             if "TERRAPAIR_PEER_SCRIPT" in os.environ:
                 seconds.setdefault(f"peer/{precision}", []).append(_peer(shape, peer_dtype))
         medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
@@ -50,7 +50,8 @@ def _ratios(medians: dict[str, float]) -> dict[str, float]:
     return {"speedup/best": round(best["peer"] / best["ours"], 2), **same}
 
 
-def _ours(shape: tuple[str, int, int], precision: str) -> float:
+def seconds_per_step(shape: tuple[str, int, int], precision: str) -> float:
+    """Of ours: backbone, pairs and pixels a side, in a process of its own."""
     module = "tests.benchmarks.training_speed"
     return _run([sys.executable, "-W", "ignore", "-m", module, *map(str, shape), precision])
 

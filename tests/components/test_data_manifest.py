@@ -5,6 +5,7 @@ import pytest
 from tfx import v1 as tfx
 
 from beam_jobs.contracts import manifest
+from beam_jobs.errors import DataError
 from components import data_manifest
 from components.pretrain_trainer import list_files
 
@@ -30,8 +31,9 @@ def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path)
 
 
 def test_version_without_manifest_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"span-1/version-7/manifest\.json: no manifest"):
-        data_manifest.load_manifest(str(tmp_path), 1, 7)
+    output = tfx.types.standard_artifacts.HyperParameters()
+    with pytest.raises(DataError, match=r"span-1/version-7/manifest\.json: no manifest"):
+        data_manifest.DataManifest.test_call(examples=examples_of(1, 7), manifest=output, data_root=str(tmp_path))
 
 
 def test_examples_without_a_span_are_refused():

@@ -1,7 +1,7 @@
 import pytest
 
 from beam_jobs.contracts import settings
-from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, InputConfig, OptimizerConfig, PretrainConfig, SegmentConfig
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=64)
 
@@ -16,6 +16,7 @@ def test_configs_survive_plain_dicts():
         logits_chunk_size=32,
         temperature=0.2,
         precision="mixed_bfloat16",
+        input=InputConfig(deterministic=False, cache="disk", cache_dir="cache", data_service="grpc://host-1:5050"),
     )
     segment = SegmentConfig(
         sensors=("s2",),
@@ -32,6 +33,16 @@ def test_configs_survive_plain_dicts():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: InputConfig(cache="ram"), "cache must be none, memory or disk, got 'ram'"),
+        (lambda: InputConfig(cache="disk"), "cache_dir must be given with cache disk, and only then, got ''"),
+        (lambda: InputConfig(cache_dir="x"), "cache_dir must be given with cache disk, and only then, got 'x'"),
+        (lambda: InputConfig(cache="disk", cache_dir="s3://b/x"), "cache_dir must be a folder .* got 's3://b/x'"),
+        (lambda: InputConfig(data_service="host:5050"), "data_service must be grpc://host:port, got 'host:5050'"),
+        (lambda: InputConfig(data_service="grpc://h:1"), "deterministic must be false with data_service, .* got True"),
+        (
+            lambda: InputConfig(data_service="grpc://h:1", deterministic=False, cache="memory"),
+            "cache must be none or disk with data_service: .* got 'memory'",
+        ),
         (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, .* or torch_resnet50, got 'vgg'"),
         (lambda: PretrainConfig(encoder=SMALL, num_steps=5, global_batch_size=1), "at least 2 .* got 1"),
         (lambda: EncoderConfig(backbone="small", norm="layer"), "norm must be batch or group, got 'layer'"),

@@ -1,4 +1,5 @@
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -7,6 +8,9 @@ import tensorflow as tf
 from beam_jobs.contracts import records
 from models import input_pipeline
 from models.augmentation.symmetries import random_symmetry
+from models.config import InputConfig
+from models.reading import free_memory
+from models.reading.record_source import FileSource, load
 
 NUM_BANDS = {"s1": 2, "s2": 12}
 
@@ -82,11 +86,45 @@ def test_epochs_leave_out_other_examples_each_and_know_their_length(labels):
         make(labels, num_examples=4)
 
 
-def test_fewer_examples_than_a_batch_is_an_error_not_an_endless_wait(labels):
-    with pytest.raises(ValueError, match="at least one batch of 25 examples, got 24 in 2 files"):
-        make(labels, batch_size=25)
-    with pytest.raises(ValueError, match="at least one file, got none"):
-        input_pipeline.eval_dataset([], num_bands=NUM_BANDS, with_label=False, batch_size=2)
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_cache_changes_no_batch(labels, cache, tmp_path):
+    reading = InputConfig(cache=cache, cache_dir=str(tmp_path) if cache == "disk" else "")
+    options = {"transform": random_symmetry, "with_patch_id": True, "with_weight": True}
+    plain = take(make(labels, **options), 9)
+    for first_step in (0, 6):
+        cached = take(make(labels, first_step=first_step, reading=reading, **options), 9 - first_step)
+        for got, expected in zip(cached, plain[first_step:], strict=True):
+            assert set(got) == set(expected)
+            for name in expected:
+                np.testing.assert_array_equal(got[name], expected[name])
+    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 3}
+    for got, expected in zip(
+        input_pipeline.eval_dataset(labels.files["eval"], reading=reading, **options).as_numpy_iterator(),
+        input_pipeline.eval_dataset(labels.files["eval"], **options).as_numpy_iterator(),
+        strict=True,
+    ):
+        for name in expected:
+            np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_memory_that_does_not_suffice_is_refused_before_it_is_filled(labels):
+    source = FileSource(
+        files=tuple(labels.files["train"]),
+        compression="GZIP",
+        spec={"s1": tf.io.FixedLenFeature([], tf.string), "weight": tf.io.FixedLenFeature([], tf.float32)},
+    )
+    num_bytes = 24 * (32 * 32 * 2 * 2 + 4)
+    assert load(source, int(1.1 * num_bytes)).columns["s1"].shape == (24,)
+    message = r"input\.cache: memory must fit into 0\.1 MiB, 80% of what is free, got 2 files of about 0\.1 MiB"
+    with pytest.raises(ValueError, match=message):
+        load(source, int(0.9 * num_bytes))
+    assert 0 < free_memory.count_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_batches_without_a_fixed_order_hold_each_patch_once_an_epoch(labels):
+    reading = InputConfig(deterministic=False)
+    for batches in (take(make(labels, batch_size=8, with_patch_id=True, reading=reading), 3) for _ in range(2)):
+        assert len({name for batch in batches for name in batch["patch_id"]}) == 24
 
 
 def test_weights_stay_with_their_patches_through_shuffling_and_augmentation(labels):

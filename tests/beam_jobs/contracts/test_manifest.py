@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from beam_jobs.contracts import layout, locations, manifest
-from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.contracts import layout, locations, manifest, settings
+
+CONFIG = {"patch": {"size_px": 96}, "list": [1, 2.5, None, "x"]}
 
 
 def statistics(band: str, unit: str, mean: float) -> manifest.BandStatistics:
@@ -30,11 +31,16 @@ def document() -> manifest.Manifest:
         num_examples={"train": 5, "eval": 2, "test": 1},
         num_pixels_per_class={"train": {"0": 10, "255": 3}},
         num_rejected={"cloudy": 7},
-        shards={"train/part-00000-of-00001.tfrecord.gz": manifest.ShardEntry(num_examples=5, num_bytes=9, sha256="ab")},
+        shards={
+            f"{split}/part-00000-of-00001.tfrecord.gz": manifest.ShardEntry(
+                num_examples=count, num_bytes=9, sha256="ab"
+            )
+            for split, count in (("train", 5), ("eval", 2), ("test", 1))
+        },
         s1_statistics=(statistics("VH", "dB", -19.5), statistics("VV", "dB", -11.25)),
         s2_statistics=(statistics("B4", "reflectance", 0.12), statistics("B8A", "reflectance", 0.31)),
-        config={"patch": {"size_px": 96}, "list": [1, 2.5, None, "x"]},
-        config_sha256="c" * 64,
+        config=CONFIG,
+        config_sha256=settings.sha256(CONFIG),
         source_sha256="d" * 64,
         code_sha256="0" * 64,
         code_version="0.1.0",
@@ -85,14 +91,41 @@ def test_a_directory_without_manifest_is_no_finished_version(tmp_path):
 )
 def test_a_manifest_that_breaks_the_format_is_refused_with_the_key(document, change, message):
     values = {**json.loads(document.to_json()), **change}
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(manifest.ManifestError, match=message):
         manifest.from_json(json.dumps(values))
 
 
 def test_a_missing_key_is_named(document):
     values = json.loads(document.to_json())
     del values["s2_statistics"][1]["std"]
-    with pytest.raises(SettingsError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"):
+    with pytest.raises(manifest.ManifestError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"):
+        manifest.from_json(json.dumps(values))
+
+
+def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text(document.to_json()[:500])
+    with pytest.raises(manifest.ManifestError, match="manifest: must be whole JSON, got 500 characters: ") as caught:
+        manifest.read(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"config": {"patch": {"size_px": 64}}},
+            r"manifest\.config_sha256: must be that of config, [0-9a-f]{64}, got ",
+        ),
+        ({"s1_bands": ["VV", "VH"]}, r"s1_statistics: must be of s1_bands \('VV', 'VH'\), got \('VH', 'VV'\)"),
+        ({"num_examples": {"train": 5, "eval": 1, "test": 1}}, r"num_examples\.eval: must be .* hold, 2, got 1"),
+        ({"num_examples": {"train": 5, "eval": 2}}, r"num_examples\.test: must be .* hold, 1, got 0"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(document, change, message):
+    values = {**json.loads(document.to_json()), **change}
+    with pytest.raises(manifest.ManifestError, match=message):
         manifest.from_json(json.dumps(values))
 
 

@@ -1,0 +1,56 @@
+"""The servers of a tf.data service, as a user starts them: two processes that feed this one."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import make_shards
+import pytest
+
+from beam_jobs.contracts import layout
+from models import input_pipeline
+from models.config import InputConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def server(*arguments):
+    """The first line that it prints: it is ready then."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "data-service", *arguments],
+        cwd=REPOSITORY,
+        env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.e2e
+def test_a_dispatcher_and_a_worker_feed_a_trainer(tmp_path):
+    version = make_shards.make_version(tmp_path, num_patches=10, size_px=16)
+    with ExitStack() as servers:
+        name, address = servers.enter_context(server()).split()
+        assert name == "dispatcher"
+        ready = servers.enter_context(server("--dispatcher", address, "--host", "localhost"))
+        assert ready == f"worker of {address} on localhost"
+        dataset = input_pipeline.train_dataset(
+            [str(path) for path in layout.shard_paths(version, "train")],
+            num_examples=10,
+            num_bands={"s1": 2},
+            with_label=False,
+            batch_size=5,
+            shuffle_buffer=8,
+            augment=True,
+            seed=0,
+            with_patch_id=True,
+            reading=InputConfig(deterministic=False, data_service=address),
+        )
+        batches = list(dataset.take(2).as_numpy_iterator())
+    assert len({name for batch in batches for name in batch["patch_id"]}) == 10
