@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
 from models.augmentation.config import AugmentConfig, ImageAugmentConfig
+from models.health.config import HealthConfig
 
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
@@ -198,6 +199,7 @@ class PretrainConfig:
         logits_chunk_size: pairs of a replica whose logits against the global batch are held at a time; same numbers,
             less memory. None = all.
         optimizer: rate, decay, warm-up.
+        health: when the encoders are looked at during training, and what counts as ill.
         augment: what is changed in both sensors alike, what in the views of one sensor, and what becomes of no data.
         use_weights: let each pair count what its record's `weight`, the outcome of the quality gate, says; else all
             count alike. Metrics of the eval split never weigh.
@@ -225,6 +227,7 @@ class PretrainConfig:
     micro_batch_size: int | None = None
     logits_chunk_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     use_weights: bool = True
     num_eval_batches: int = 16

@@ -35,7 +35,7 @@ def train_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest
 def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest) -> AugmentFunction:
     """What makes the `views` of a batch whose pairs are whole and stay where they are, for `input_pipeline.eval_dataset`.
 
-    No data is treated as in training: a loss or a retrieval that gaps could help would say nothing.
+    No data is treated as in training: a loss that gaps could help would say nothing.
     """
     augment = make_augmenter(config.augment.view, manifest)
 

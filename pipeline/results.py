@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -20,6 +21,7 @@ from beam_jobs.contracts.locations import Location, locate
 from components.data_manifest import MANIFEST_FILE
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
+from models.card import read_card
 from pipeline.config import RunConfig
 from pipeline.pretraining import ENCODER_NAME
 from pipeline.run_record import RunRecord, read_last_run
@@ -47,6 +49,7 @@ class ModelResult:
         saved_model: SavedModel of the Trainer.
         log_dir: TensorBoard events.
         training: final metrics of the training, eval split.
+        health: what the health checks of pretraining found, as in the model card; empty for other models.
         published: folder of the published version; None when it was not pushed or the folder is gone.
     """
 
@@ -54,6 +57,7 @@ class ModelResult:
     saved_model: Location
     log_dir: Location
     training: Mapping[str, float]
+    health: Mapping[str, Any]
     published: Location | None
 
 
@@ -166,13 +170,15 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = locate(record.output(trainer, "model_run").uri)
+    saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
-        saved_model=locate(path_utils.serving_model_path(record.output(trainer, "model").uri)),
+        saved_model=saved_model,
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
+        health=read_card(str(saved_model)).get("health") or {},
         # The cache may remember a push whose folder somebody has removed since.
         published=published if published is not None and (published / "saved_model.pb").exists() else None,
     )

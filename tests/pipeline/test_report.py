@@ -31,6 +31,7 @@ def make_results(data, tmp_path, published):
         "saved_model": tmp_path / "model",
         "log_dir": tmp_path / "logs",
         "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
+        "health": {},
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -51,7 +52,19 @@ def make_results(data, tmp_path, published):
             for name, cached in parts
         )
     )
-    encoder = results.ModelResult(name="encoder", **(model | {"published": tmp_path / "serving/encoder/1"}))
+    health = {"recall_at_1/s1_to_s2": 0.375, "recall_at_1/s2_to_s1": 0.4375, "alignment/s1_s2": 0.8125}
+    encoder = results.ModelResult(
+        name="encoder",
+        **model
+        | {
+            "published": tmp_path / "serving/encoder/1",
+            "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
+            "health": {
+                "alarms": ["nothing [is] learned"],
+                "not_measured": {"shortcut_latitude/s1": "within 1 degree"},
+            },
+        },
+    )
     return results.RunResults(
         record=record, data=(data,), encoder=encoder, tasks=(task,), audits={"flood": "3 [of] 9 overlap"}
     )
@@ -89,6 +102,21 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         assert expected in text
     assert "not published" not in text
     assert make_results(data, tmp_path, published=True).is_published
+
+
+def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(values, data, tmp_path, monkeypatch):
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    (assets / "embedding_map.png").write_bytes(b"png")
+    text = text_of(values, data, tmp_path, monkeypatch, published=True)
+    lines = {line.split("│")[1].strip(): line for line in text.splitlines() if line.count("│") == 4}
+    assert [cell.strip() for cell in lines["recall_at_1"].split("│")[1:4]] == ["recall_at_1", "0.375", "0.438"]
+    assert [cell.strip() for cell in lines["alignment"].split("│")[1:4]] == ["alignment", "0.812", "-"]
+    assert "alarm: nothing [is] learned" in text
+    assert "not measured: shortcut_latitude/s1 (within 1 degree)" in text
+    shown = tmp_path / "report" / "embedding_map.png"
+    assert str(shown) in text
+    assert shown.read_bytes() == b"png"
 
 
 def test_chosen_patches_are_mixed_and_from_different_scenes(data):
@@ -132,6 +160,17 @@ def test_figure_has_one_column_a_patch(data):
     figure = pictures.draw("flood", patches, np.stack([patch.label for patch in patches]), data.manifest)
     assert len(figure.axes) == 12
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
+
+
+def test_notice_and_warning_are_told_as_they_are():
+    console = Console(file=io.StringIO(), width=80)
+    with RunProgress(console) as progress, progress.stage("Trainer"):
+        progress.note("resumed after [step] 3")
+        progress.note("nothing [is] learned", is_warning=True)
+    assert console.file.getvalue().splitlines()[:2] == [
+        "  Trainer: resumed after [step] 3",
+        "! Trainer: nothing [is] learned",
+    ]
 
 
 def test_progress_without_a_terminal_names_finished_and_failed_stages():
