@@ -17,6 +17,7 @@ from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
+from models.encoder_probe.report import ProbeReport
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
 from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
@@ -32,7 +33,11 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield "[bold]Overlap audit[/bold] (what pretraining saw against what is judged):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
-    for settings, task in zip(config.tasks, results.tasks, strict=True):
+    yield _probe_table(results.probe)
+    yield from _probe_lines(results.probe)
+    if not results.tasks and config.tasks:
+        yield "[red]no task was trained: the encoder is refused[/red]"
+    for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
         yield _task_table(task, get_schema(settings.label.schema).class_names)
         yield from _failure_lines(task)
     yield _place_table(config, results)
@@ -94,6 +99,23 @@ def _training_table(results: RunResults) -> Table:
 
 def _short(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
+
+
+def _probe_table(probe: ProbeReport) -> Table:
+    labels = f", {probe.num_train_patches} + {probe.num_eval_patches} patches of {probe.labels}" if probe.labels else ""
+    outcome = "blessed" if probe.is_blessed else "refused"
+    table = Table(title=f"Encoder probe: {outcome} ({probe.num_pairs} pairs{labels})", title_justify="left")
+    for column in ("check", "value", "asked", "", "reason"):
+        table.add_column(column, justify="right" if column in ("value", "asked") else "left")
+    for check in probe.checks:
+        mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
+        table.add_row(check.name, number(check.value), number(check.asked), mark, escape(check.reason))
+    return table
+
+
+def _probe_lines(probe: ProbeReport) -> Iterator[RenderableType]:
+    yield from (f"  {escape(note)}" for note in probe.notes)
+    yield from (f"[red]encoder: not published: {escape(reason)}[/red]" for reason in probe.refusals)
 
 
 def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
