@@ -21,6 +21,7 @@ from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
+from models.health import retrieval
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.steps import Batch, TwoStageLoss
@@ -100,9 +101,9 @@ def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.D
 
     Returns:
         `eval_loss`: mean over the batches, each pair weighing the same; a short last batch has fewer negatives, so compare
-        losses of one objective, data set and batch size only. `recall_at_1_s1_to_s2` and back: share of patches, 0-1, whose
-        nearest neighbour in the other sensor among all `num_eval_pairs` is their own partner; chance where an objective does
-        not look at both sensors.
+        losses of one objective, data set and batch size only. `recall_at_1/s1_to_s2` and back, likewise 5 and 10: share of
+        patches, 0-1, whose own partner is among the nearest in the other sensor, of all `num_eval_pairs`; chance where an
+        objective does not look at both sensors.
     """
     embeddings: dict[str, list[np.ndarray]] = {"s1": [], "s2": []}
     total_loss = 0.0
@@ -126,18 +127,9 @@ def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.D
     s1, s2 = (np.concatenate(embeddings[sensor]) for sensor in SENSORS)
     return {
         "eval_loss": total_loss / len(s1),
-        "recall_at_1_s1_to_s2": recall_at_1(s1, s2),
-        "recall_at_1_s2_to_s1": recall_at_1(s2, s1),
+        **retrieval.recall_metrics(retrieval.cross_modal_ranks({"s1": s1, "s2": s2})),
         "num_eval_pairs": float(len(s1)),
     }
-
-
-def recall_at_1(queries: np.ndarray, keys: np.ndarray) -> float:
-    """Share of rows of `queries` [N, E] whose most similar row of `keys` [N, E] has the same number, 0-1.
-
-    A tie counts as found only for the lowest row, so a collapsed encoder scores 1 / N, not 1.
-    """
-    return float(np.mean(np.argmax(queries @ keys.T, axis=1) == np.arange(len(queries))))
 
 
 def _make_datasets(

@@ -1,0 +1,217 @@
+"""Linear probes on frozen features: how much a few labels, or a known quantity, can be read off them in a straight line.
+
+Input: features and targets of train and eval patches. Output: a score with a bootstrap interval. Called by `shortcuts.py`,
+`monitor.py` and the encoder's probe. NumPy only; ridge regression in closed form, so a probe has no seed, no steps and no
+learning rate that could favour one encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+AnyArray = npt.NDArray[np.generic]
+
+PENALTIES = np.logspace(-4, 4, 17)
+"""Ridge penalties tried, per train patch on standardized features; from next to none to one that leaves only the mean."""
+
+CONFIDENCE = 0.95
+NUM_RESAMPLES = 1000
+"""Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 14.2 (1,000 for percentile intervals)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore:
+    """How well a probe does on patches it was not fitted on.
+
+    Attributes:
+        score: balanced accuracy (0-1) of classes, or R2 (at most 1, below 0 = worse than the mean) of values.
+        low: lower end of the 95 % bootstrap interval.
+        high: its upper end.
+        chance: what features without any information score: 1 / classes, or 0.
+        num_eval: patches it was measured on.
+    """
+
+    score: float
+    low: float
+    high: float
+    chance: float
+    num_eval: int
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether chance lies below the whole interval."""
+        return self.low > self.chance
+
+
+def probe_classes(
+    train_features: FloatArray,
+    train_labels: AnyArray,
+    eval_features: FloatArray,
+    eval_labels: AnyArray,
+    *,
+    eval_groups: AnyArray | None = None,
+    seed: int = 0,
+) -> ProbeScore:
+    """Balanced accuracy of a linear classifier fitted on train patches and measured on eval patches.
+
+    Args:
+        train_features: [N, D]; standardized here, by the train patches' mean and standard deviation.
+        train_labels: class of each train patch [N], of any type.
+        eval_features: [M, D].
+        eval_labels: [M]; a class that no train patch has counts as never found.
+        eval_groups: block of each eval patch [M]; whole groups are drawn for the interval, since neighbours are alike. None =
+            each patch on its own.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: fewer than two classes among the train labels, or no eval patch.
+    """
+    predicted = predict_classes(train_features, train_labels, eval_features)
+    return score_classes(eval_labels, predicted, groups=eval_groups, seed=seed)
+
+
+def probe_values(
+    train_features: FloatArray,
+    train_values: FloatArray,
+    eval_features: FloatArray,
+    eval_values: FloatArray,
+    *,
+    eval_groups: AnyArray | None = None,
+    seed: int = 0,
+) -> ProbeScore:
+    """As `probe_classes`, for values [N] or [N, T]; the score is R2, the mean over the T targets.
+
+    Raises:
+        ValueError: no train or eval patch, or a value that is not finite.
+    """
+    predicted = predict_values(train_features, train_values, eval_features)
+    return score_values(eval_values, predicted, groups=eval_groups, seed=seed)
+
+
+def predict_classes(train_features: FloatArray, train_labels: AnyArray, features: FloatArray) -> AnyArray:
+    """Classes [M] of `features` [M, D] by least squares on class membership, every class weighing the same.
+
+    Source: Hastie, Tibshirani and Friedman 2009, "The Elements of Statistical Learning", section 4.2.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    classes, index, counts = np.unique(train_labels, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise ValueError(f"a probe of classes needs at least 2 of them, got {len(classes)}")
+    # Rare classes (water) must not vanish in the frequent ones: balanced accuracy counts them alike.
+    weights = len(index) / (len(classes) * counts[index])
+    membership = np.eye(len(classes))[index]
+    return classes[_ridge(train_features, membership, weights, features).argmax(axis=1)]
+
+
+def predict_values(train_features: FloatArray, train_values: FloatArray, features: FloatArray) -> FloatArray:
+    """Values [M] or [M, T] of `features` [M, D] by ridge regression.
+
+    Raises:
+        ValueError: no train patch, or a value that is not finite.
+    """
+    values = np.asarray(train_values, np.float64)
+    # A common scale: the penalty is chosen for all targets together.
+    scale = values.std(axis=0) if len(values) else np.ones(())
+    scale = np.where(scale > 0, scale, 1.0)
+    targets = (values / scale).reshape(len(values), -1)
+    predicted = _ridge(train_features, targets, np.ones(len(values)), features)
+    return predicted.reshape(len(features), *values.shape[1:]) * scale
+
+
+def score_classes(truth: AnyArray, predicted: AnyArray, *, groups: AnyArray | None = None, seed: int = 0) -> ProbeScore:
+    """Balanced accuracy: the mean over the classes of `truth` [M] of the share found; chance is 1 / classes."""
+    classes, index = np.unique(truth, return_inverse=True)
+    membership = np.eye(len(classes))[index]  # [M, K]
+    hits = membership * (predicted == truth)[:, np.newaxis]
+
+    def accuracy(sums: FloatArray) -> FloatArray:
+        found, present = np.split(sums, 2, axis=-1)
+        # A class that a resample does not hold is left out of its mean.
+        shares = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
+        return np.nanmean(shares, axis=-1)
+
+    return _score(np.concatenate([hits, membership], axis=1), accuracy, 1.0 / max(len(classes), 1), groups, seed)
+
+
+def score_values(
+    truth: FloatArray, predicted: FloatArray, *, groups: AnyArray | None = None, seed: int = 0
+) -> ProbeScore:
+    """R2 of `predicted` [M] or [M, T] against `truth`: mean over the targets, 0 for one that does not vary; chance is 0."""
+    truth = np.asarray(truth, np.float64).reshape(len(truth), -1)
+    residuals = truth - np.asarray(predicted, np.float64).reshape(truth.shape)
+    # About the mean, so that the sums of squares lose no digits.
+    centred = truth - truth.mean(axis=0)
+    parts = np.concatenate([residuals**2, centred, centred**2, np.ones_like(truth)], axis=1)
+
+    def r2(sums: FloatArray) -> FloatArray:
+        squares, total, total_squares, count = np.split(sums, 4, axis=-1)
+        variation = total_squares - total**2 / np.maximum(count, 1.0)
+        is_varying = variation > 1e-12 * np.maximum(total_squares, 1e-300)
+        return np.where(is_varying, 1.0 - squares / np.where(is_varying, variation, 1.0), 0.0).mean(axis=-1)
+
+    return _score(parts, r2, 0.0, groups, seed)
+
+
+def _score(
+    parts: FloatArray,
+    statistic: Callable[[FloatArray], FloatArray],
+    chance: float,
+    groups: AnyArray | None,
+    seed: int,
+) -> ProbeScore:
+    """`statistic` of the sums of `parts` [M, P], and its interval from resampled groups."""
+    if not len(parts):
+        raise ValueError("a probe needs at least one eval patch, got none")
+    labels = np.arange(len(parts)) if groups is None else np.asarray(groups)
+    index = np.unique(labels, return_inverse=True)[1]
+    num_groups = int(index.max()) + 1
+    by_group = np.zeros((num_groups, parts.shape[1]))
+    np.add.at(by_group, index, parts)
+    # How often each group is drawn: sums over a resample are then one product.
+    draws = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), NUM_RESAMPLES)
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(statistic(draws @ by_group), [tail, 100.0 - tail])
+    score = float(statistic(parts.sum(axis=0, keepdims=True))[0])
+    return ProbeScore(score=score, low=float(low), high=float(high), chance=chance, num_eval=len(parts))
+
+
+def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features: FloatArray) -> FloatArray:
+    """Predictions [M, T] of a weighted ridge regression whose penalty has the least leave-one-out error.
+
+    Source: Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter",
+    section 1 (the closed form of the leave-one-out error).
+
+    Args:
+        train: [N, D].
+        targets: [N, T].
+        weights: [N], above 0, mean 1.
+        features: [M, D].
+    """
+    if not len(train) or not (np.isfinite(train).all() and np.isfinite(targets).all() and np.isfinite(features).all()):
+        raise ValueError(f"a probe needs finite features and targets of at least one train patch, got {len(train)}")
+    rows = train.astype(np.float64)
+    mean, std = rows.mean(axis=0), rows.std(axis=0)
+    # A feature that does not vary tells nothing and stays 0.
+    std = np.where(std > 1e-9 * (1.0 + np.abs(mean)), std, np.inf)
+    rows, others = (rows - mean) / std, (features.astype(np.float64) - mean) / std
+    share = weights / weights.sum()
+    centre, offset = share @ rows, share @ targets
+    root = np.sqrt(weights)[:, np.newaxis]
+    left, values, right = np.linalg.svd(root * (rows - centre), full_matrices=False)
+    wanted = root * (targets - offset)
+    projected = left.T @ wanted  # [R, T]
+    best = (np.inf, PENALTIES[-1])
+    for penalty in PENALTIES:
+        shrink = values**2 / (values**2 + penalty * len(rows))
+        leverage = (left**2) @ shrink + share
+        error = (wanted - left @ (shrink[:, np.newaxis] * projected)) / np.maximum(1.0 - leverage, 1e-9)[:, np.newaxis]
+        best = min(best, (float((error**2).sum()), float(penalty)))
+    slopes = right.T @ ((values / (values**2 + best[1] * len(rows)))[:, np.newaxis] * projected)
+    return (others - centre) @ slopes + offset
