@@ -13,15 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.health.bootstrap import bootstrap
+
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]
 
 PENALTIES = np.logspace(-4, 4, 17)
 """Ridge penalties tried, per train patch on standardized features; from next to none to one that leaves only the mean."""
-
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 1000
-"""Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 14.2 (1,000 for percentile intervals)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +125,23 @@ def predict_values(train_features: FloatArray, train_values: FloatArray, feature
 
 def score_classes(truth: AnyArray, predicted: AnyArray, *, groups: AnyArray | None = None, seed: int = 0) -> ProbeScore:
     """Balanced accuracy: the mean over the classes of `truth` [M] of the share found; chance is 1 / classes."""
+    found, present = count_hits(truth, predicted)
+    parts = np.concatenate([found, present], axis=1)
+    chance = 1.0 / max(present.shape[1], 1)
+    return _score(parts, lambda sums: balanced_accuracy(*np.split(sums, 2, axis=-1)), chance, groups, seed)
+
+
+def count_hits(truth: AnyArray, predicted: AnyArray) -> tuple[FloatArray, FloatArray]:
+    """(found, present), each float64 [M, K]: 1 in the column of a patch's class, in `found` only where it was predicted."""
     classes, index = np.unique(truth, return_inverse=True)
-    membership = np.eye(len(classes))[index]  # [M, K]
-    hits = membership * (predicted == truth)[:, np.newaxis]
+    present = np.eye(len(classes))[index]
+    return present * (predicted == truth)[:, np.newaxis], present
 
-    def accuracy(sums: FloatArray) -> FloatArray:
-        found, present = np.split(sums, 2, axis=-1)
-        # A class that a resample does not hold is left out of its mean.
-        shares = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
-        return np.nanmean(shares, axis=-1)
 
-    return _score(np.concatenate([hits, membership], axis=1), accuracy, 1.0 / max(len(classes), 1), groups, seed)
+def balanced_accuracy(found: FloatArray, present: FloatArray) -> FloatArray:
+    """Mean over the classes of the share found, of sums of `count_hits` [..., K]; a class that is not there is left out."""
+    shares = np.divide(found, present, out=np.full_like(found, np.nan), where=present > 0)
+    return np.nanmean(shares, axis=-1)
 
 
 def score_values(
@@ -169,17 +173,8 @@ def _score(
     """`statistic` of the sums of `parts` [M, P], and its interval from resampled groups."""
     if not len(parts):
         raise ValueError("a probe needs at least one eval patch, got none")
-    labels = np.arange(len(parts)) if groups is None else np.asarray(groups)
-    index = np.unique(labels, return_inverse=True)[1]
-    num_groups = int(index.max()) + 1
-    by_group = np.zeros((num_groups, parts.shape[1]))
-    np.add.at(by_group, index, parts)
-    # How often each group is drawn: sums over a resample are then one product.
-    draws = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), NUM_RESAMPLES)
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(statistic(draws @ by_group), [tail, 100.0 - tail])
-    score = float(statistic(parts.sum(axis=0, keepdims=True))[0])
-    return ProbeScore(score=score, low=float(low), high=float(high), chance=chance, num_eval=len(parts))
+    found = bootstrap(parts, statistic, groups=groups, seed=seed)
+    return ProbeScore(score=found.value, low=found.low, high=found.high, chance=chance, num_eval=len(parts))
 
 
 def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features: FloatArray) -> FloatArray:

@@ -50,6 +50,14 @@ class Ranks:
     def recall_among(self, num_candidates: int) -> float:
         """Expected recall@1 if each query saw its partner and `num_candidates` - 1 other keys drawn by lot, 0-1.
 
+        Raises:
+            ValueError: fewer keys than candidates, or no candidate.
+        """
+        return float(np.mean(self.wins_among(num_candidates)))
+
+    def wins_among(self, num_candidates: int) -> FloatArray:
+        """`recall_among` of each query, float64 [N].
+
         This makes recall comparable with that within a training batch. With M keys, b better and e equal ones the partner wins
         with probability (C(M-b, n) - C(M-b-e-1, n)) / ((e+1) C(M-1, n-1)), n = `num_candidates`.
 
@@ -63,7 +71,7 @@ class Ranks:
         worst = num_keys - self.num_better
         wins = np.exp(_log_choose(worst, num_candidates) - total)
         wins -= np.exp(_log_choose(worst - self.num_equal - 1, num_candidates) - total)
-        return float(np.mean(wins / (self.num_equal + 1)))
+        return wins / (self.num_equal + 1)
 
 
 def rank_partners(queries: FloatArray, keys: FloatArray) -> Ranks:

@@ -96,6 +96,11 @@ def spread_metrics(embeddings: FloatArray) -> dict[str, float]:
     }
 
 
+def least_effective_rank(min_effective_rank: float, embeddings: FloatArray) -> float:
+    """`min_effective_rank`, or half of what so few `embeddings` [N, E] could reach however healthy, if that is less."""
+    return min(min_effective_rank, 0.5 * min(len(embeddings) - 1, embeddings.shape[1]))
+
+
 def find_collapse(embeddings: FloatArray, *, min_spread: float, min_effective_rank: float) -> str | None:
     """Why `embeddings` [N, E] are collapsed, in a few words; None when they are not.
 
@@ -109,7 +114,6 @@ def find_collapse(embeddings: FloatArray, *, min_spread: float, min_effective_ra
     value = spread(embeddings)
     if value < min_spread:
         return f"spread is {value:.3g}, at least {min_spread:.3g} is healthy"
-    # So few rows cannot vary in more directions, however healthy.
-    least = min(min_effective_rank, 0.5 * min(len(embeddings) - 1, embeddings.shape[1]))
+    least = least_effective_rank(min_effective_rank, embeddings)
     rank = effective_rank(embeddings)
     return f"effective_rank is {rank:.3g}, at least {least:.3g} is healthy" if rank < least else None
