@@ -114,10 +114,10 @@ class RunConfig:
             raise ValueError("pairs.label must be absent: labels belong to tasks")
         if len({task.name for task in self.tasks}) != len(self.tasks):
             raise ValueError(f"tasks must have distinct names, got {[task.name for task in self.tasks]}")
-        if self.probe.task and self.probe.task not in [task.name for task in self.tasks]:
-            raise ValueError(
-                f"probe.task must be one of the tasks {[task.name for task in self.tasks]}, got {self.probe.task!r}"
-            )
+        names = [task.name for task in self.tasks]
+        # Without tasks there is nothing to choose from, and the probe does without labels.
+        if names and self.probe.task not in ("", *names):
+            raise ValueError(f"probe.task must be one of the tasks {names}, got {self.probe.task!r}")
         stride = self.pretrain.encoder.stride
         if self.pairs.patch.size_px % stride:
             raise ValueError(
@@ -134,7 +134,7 @@ class RunConfig:
     @property
     def probe_task(self) -> str:
         """Name of the task whose labels the encoder is probed with; empty when there are no tasks."""
-        return self.probe.task or (self.tasks[0].name if self.tasks else "")
+        return (self.probe.task or self.tasks[0].name) if self.tasks else ""
 
     @property
     def pairs_dir(self) -> str:

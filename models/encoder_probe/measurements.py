@@ -6,6 +6,7 @@ by patch. Called by `probe.py`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from models.dual_encoder import DualEncoder
 from models.encoder_probe.config import ProbeConfig
 from models.health.embeddings import EmbeddedSplit, Embedder, select
 from models.health.linear_probe import predict_classes
+from models.health.retrieval import Ranks, cross_modal_ranks
 
 AnyArray = npt.NDArray[np.generic]
 
@@ -78,13 +80,50 @@ class Classified:
     block: AnyArray
 
 
-def embed_pairs(embedder: Embedder, data: ProbeData, config: ProbeConfig) -> EmbeddedSplit:
-    """Features and embeddings of the eval pairs.
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The data as one encoder sees them.
+
+    Attributes:
+        sensors: those that are judged.
+        pairs: eval pairs.
+        labels: labelled patches; None: no linear probe.
+    """
+
+    sensors: Sequence[Sensor]
+    pairs: EmbeddedSplit
+    labels: LabeledSplits | None
+
+    @functools.cached_property
+    def ranks(self) -> dict[str, Ranks]:
+        """Ranks of the partners by direction; none unless both sensors are judged."""
+        return cross_modal_ranks(self.pairs.embeddings) if len(self.sensors) == len(SENSORS) else {}
+
+    @functools.cached_property
+    def classified(self) -> Classified | None:
+        """What linear probes say, one for each sensor; None without labels."""
+        return None if self.labels is None else classify(self.labels, self.sensors)
+
+    def rows(self, sensor: Sensor) -> npt.NDArray[np.float32]:
+        """Features and embeddings of all patches [N, D + E] of a sensor."""
+        splits = [self.pairs] if self.labels is None else [self.pairs, self.labels.train, self.labels.judged]
+        return np.concatenate(
+            [np.concatenate([split.features[sensor], split.embeddings[sensor]], axis=1) for split in splits]
+        )
+
+
+def look(model: DualEncoder, data: ProbeData, sensors: Sequence[Sensor], config: ProbeConfig) -> View:
+    """Runs `model` over all data.
 
     Raises:
-        ValueError: no pair with data in both sensors, or bands that the encoder does not know.
+        ValueError: no patch with data in both sensors, or bands that the encoder does not know.
     """
-    return embedder.embed_split(data.manifest, data.files, max_patches=config.num_pairs)
+    embedder = Embedder(model)
+    return View(
+        sensors=sensors,
+        pairs=embedder.embed_split(data.manifest, data.files, max_patches=config.num_pairs),
+        labels=None if data.labels is None else embed_labels(embedder, data.labels, config),
+    )
 
 
 def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) -> LabeledSplits:

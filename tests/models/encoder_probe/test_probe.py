@@ -1,0 +1,171 @@
+"""Real encoders, trained and spoilt, probed on shards that none of them has seen."""
+
+import shutil
+from types import SimpleNamespace
+
+import make_shards
+import numpy as np
+import pytest
+
+from beam_jobs.contracts import layout, manifest
+from models import card, export
+from models.encoder_probe.config import ProbeConfig
+from models.encoder_probe.measurements import LabeledFiles, ProbeData
+from models.encoder_probe.probe import probe_encoder
+from models.encoders import SensorEncoder
+
+CONFIG = ProbeConfig(num_candidates=16)
+
+
+def files_of(version, split):
+    return [str(path) for path in layout.shard_paths(version, split)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("probe_data")
+    pairs = make_shards.make_version(root / "pairs", num_patches=120, seed=11)
+    labels = make_shards.make_version(root / "labels", kind="labels", label_schema="water", num_patches=120, seed=12)
+    return ProbeData(
+        manifest=manifest.read(pairs),
+        files=files_of(pairs, "eval"),
+        labels=LabeledFiles(
+            task="flood",
+            manifest=manifest.read(labels),
+            train_files=files_of(labels, "train"),
+            eval_files=files_of(labels, "eval"),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def spoil(pretrained, tmp_path_factory):
+    """A function that publishes a copy of the trained encoder whose parts a function has changed."""
+
+    def make(name, change_encoder=lambda _: _, change_head=lambda _: None):
+        path = tmp_path_factory.mktemp(name) / "model"
+        shutil.copytree(pretrained.dir, path)
+        for part, models, change in (
+            ("encoder", export.load_encoders(pretrained.dir), change_encoder),
+            ("head", export.load_heads(pretrained.dir), lambda head: change_head(head) or head),
+        ):
+            for sensor, model in models.items():
+                change(model).save(f"{path}/{export.ASSETS_DIR}/{sensor}_{part}.keras")
+        return str(path)
+
+    return make
+
+
+def set_projection(kernel_scale, bias):
+    def change(head):
+        kernel, old = head.get_layer("projection").get_weights()
+        head.get_layer("projection").set_weights([kernel * kernel_scale, np.full_like(old, bias)])
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def untrained(spoil):
+    return spoil("untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config()))
+
+
+def outcome(report):
+    return SimpleNamespace(
+        refused=[check.name for check in report.checks if not check.passed],
+        values={check.name: check.value for check in report.checks},
+    )
+
+
+def test_a_trained_encoder_is_blessed_and_compared_with_an_untrained_one(pretrained, data):
+    report = probe_encoder(CONFIG, pretrained.dir, "", data)
+    assert report.is_blessed, report.refusals
+    assert [check.name for check in report.checks] == [
+        *(f"finite_{sensor}" for sensor in ("s1", "s2")),
+        *(f"{name}_{sensor}" for sensor in ("s1", "s2") for name in ("spread", "effective_rank")),
+        *("recall_s1_to_s2", "recall_s2_to_s1"),
+        *(f"accuracy_{sensor}" for sensor in ("s1", "s2")),
+        *(f"accuracy_{sensor}_over_random" for sensor in ("s1", "s2")),
+    ]
+    assert (report.num_pairs, report.num_train_patches, report.num_eval_patches) == (40, 120, 40)
+    assert report.notes == ("no encoder is published yet: nothing to compare with",)
+    assert outcome(report).values["accuracy_s2"] > 0.75
+
+
+def test_a_collapsed_encoder_is_refused_for_its_spread(spoil, data):
+    report = probe_encoder(CONFIG, spoil("collapsed", change_head=set_projection(0.0, 1.0)), "", data)
+    refused = outcome(report).refused
+    assert refused == [
+        *("spread_s1", "effective_rank_s1", "spread_s2", "effective_rank_s2"),
+        *("recall_s1_to_s2", "recall_s2_to_s1"),
+    ]
+    assert report.refusals[0] == "s1: the embeddings' spread is 0.000, below the 0.100 asked"
+    # Ties are broken by lot: exactly chance.
+    assert outcome(report).values["recall_s1_to_s2"] == pytest.approx(1 / 16)
+
+
+def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, data, pretrained):
+    report = probe_encoder(CONFIG, spoil("nan", change_head=set_projection(1.0, np.nan)), pretrained.dir, data)
+    assert outcome(report).refused == ["finite_s1", "finite_s2"]
+    assert report.refusals[0] == "s1: features and embeddings are finite for 0.0% of the patches"
+
+
+def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(untrained, pretrained, data):
+    alone = outcome(probe_encoder(CONFIG, untrained, "", data)).refused
+    assert {"recall_s1_to_s2", "recall_s2_to_s1"} <= set(alone)
+    report = probe_encoder(CONFIG, untrained, pretrained.dir, data)
+    assert {"recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last"} <= set(outcome(report).refused)
+    assert report.last_encoder == pretrained.dir
+
+
+def test_an_equal_encoder_is_blessed_and_so_is_a_better_one(pretrained, untrained, data):
+    equal = probe_encoder(CONFIG, pretrained.dir, pretrained.dir, data)
+    assert equal.is_blessed, equal.refusals
+    differences = {name: value for name, value in outcome(equal).values.items() if name.endswith("_over_last")}
+    assert differences == dict.fromkeys(
+        ("recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last", "accuracy_s1_over_last", "accuracy_s2_over_last"),
+        0.0,
+    )
+    assert equal.notes == ()
+    assert probe_encoder(CONFIG, pretrained.dir, untrained, data).is_blessed
+
+
+def test_without_labels_retrieval_and_collapse_decide_and_the_report_says_so(pretrained, data):
+    report = probe_encoder(CONFIG, pretrained.dir, pretrained.dir, ProbeData(manifest=data.manifest, files=data.files))
+    assert report.is_blessed
+    assert not [check.name for check in report.checks if check.name.startswith("accuracy")]
+    assert report.notes == ("no labelled task: no linear probe, retrieval and collapse alone decide",)
+    assert (report.labels, report.num_train_patches) == ("", 0)
+
+
+def test_labels_of_one_class_are_told_and_left_out(pretrained, data):
+    one_patch = ProbeConfig(num_candidates=16, num_train_patches=1)
+    report = probe_encoder(one_patch, pretrained.dir, "", data)
+    assert report.notes[0] == (
+        "no linear probe on the labels of flood: 1 class among the 1 train patches that have a label, a probe needs 2"
+    )
+    assert report.labels == ""
+
+
+def test_what_the_objective_does_not_train_is_not_judged(spoil, data):
+    path = spoil("simclr")
+    content = card.read_card(path)
+    content["config"]["objective"] = "simclr_s1"
+    card.write_card(f"{path}/{export.ASSETS_DIR}", content)
+    report = probe_encoder(CONFIG, path, "", data)
+    assert {check.name for check in report.checks} == {
+        f"{name}_s1" for name in ("finite", "spread", "effective_rank", "accuracy")
+    } | {"accuracy_s1_over_random"}
+    assert report.notes[0] == "simclr_s1 trains s1 alone: retrieval and the other sensor are left out"
+
+
+def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, data):
+    def fewer_bands(encoder):
+        if encoder.sensor == "s2":
+            return encoder
+        values = encoder.get_config()
+        return SensorEncoder.from_config(values | {name: values[name][:1] for name in ("bands", "mean", "std")})
+
+    last = spoil("fewer_bands", change_encoder=fewer_bands)
+    report = probe_encoder(CONFIG, pretrained.dir, last, data)
+    assert report.is_blessed
+    assert report.notes == (f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH",)
