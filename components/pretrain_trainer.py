@@ -16,7 +16,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.training_log import log_steps
+from components.training_log import log_alarms, log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
 
@@ -59,6 +59,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
         on_step=log_steps("pretrain"),
+        on_alarm=log_alarms("pretrain"),
     )
     write_metrics(metrics, fn_args.model_run_dir)
 

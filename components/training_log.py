@@ -1,4 +1,4 @@
-"""How a Trainer's steps reach whoever watches: as log records with fields.
+"""How a Trainer's steps and alarms reach whoever watches: as log records with fields.
 
 `run_fn` gets no callback from TFX, and under Kubeflow nobody could receive one; a log record reaches both the local
 runner's progress bar and the pod's log.
@@ -28,3 +28,13 @@ def log_steps(component: str) -> Callable[[int, int, Mapping[str, Any]], None]:
         logger.info("%s step %d/%d %s", component, step, num_steps, text, extra=extra)
 
     return on_step
+
+
+def log_alarms(component: str) -> Callable[[str], None]:
+    """An `on_alarm(text)` callback that logs a warning; `component` as in `log_steps`."""
+    logger = logging.getLogger(LOGGER_NAME)
+
+    def on_alarm(text: str) -> None:
+        logger.warning("%s %s", component, text, extra={"component": component, "alarm": text})
+
+    return on_alarm

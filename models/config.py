@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
+from models.health.config import HealthConfig
 
 Backbone = Literal["small", "resnet18", "resnet50"]
 Norm = Literal["batch", "group"]
@@ -139,6 +140,7 @@ class PretrainConfig:
         logits_chunk_size: pairs of a replica whose logits against the global batch are held at a time; same numbers,
             less memory. None = all.
         optimizer: rate, decay, warm-up.
+        health: when the encoders are looked at during training, and what counts as ill.
         augment: flip and turn both images of a pair alike. Default True; origin: this project (Scheibenreif et al.
             2022 use none).
         use_weights: let each pair count what its record's `weight`, the outcome of the quality gate, says; else all
@@ -163,6 +165,7 @@ class PretrainConfig:
     micro_batch_size: int | None = None
     logits_chunk_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     augment: bool = True
     use_weights: bool = True
     num_eval_batches: int = 16

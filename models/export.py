@@ -29,6 +29,7 @@ from models.input_pipeline import parse_examples
 from models.segmenter import Segmenter
 
 ASSETS_DIR = "assets.extra"
+MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
@@ -85,9 +86,17 @@ def export_encoder(
     config: PretrainConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
+    alarms: Sequence[str] = (),
+    embedding_map: bytes | None = None,
 ) -> None:
-    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last."""
+    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
+
+    `alarms` and `embedding_map` (PNG) are what the health checks found.
+    """
     assets = _make_assets_dir(output_dir)
+    if embedding_map is not None:
+        with tf.io.gfile.GFile(f"{assets}/{MAP_NAME}", "wb") as file:
+            file.write(embedding_map)
     for sensor in SENSORS:
         dual_encoder.encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
         dual_encoder.heads[sensor].save(f"{assets}/{sensor}_head.keras")
@@ -113,6 +122,7 @@ def export_encoder(
         manifest=manifest,
         metrics=metrics,
         label_schema=None,
+        alarms=alarms,
     )
     card_lib.write_card(assets, card)
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
@@ -21,7 +20,7 @@ from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
-from models.health import retrieval
+from models.health.monitor import AlarmCallback, HealthMonitor, log_alarm
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.steps import Batch, TwoStageLoss
@@ -36,6 +35,7 @@ def run_pretraining(
     output_dir: str,
     log_dir: str,
     on_step: training.ProgressCallback | None = None,
+    on_alarm: AlarmCallback = log_alarm,
 ) -> dict[str, float]:
     """Trains both encoders, evaluates and publishes them.
 
@@ -47,13 +47,15 @@ def run_pretraining(
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
         on_step: told of every step.
+        on_alarm: told of what the health checks find wrong.
 
     Returns:
-        `train_loss` (mean of the last steps) and the metrics of `evaluate`.
+        `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
 
     Raises:
         ValueError: fewer train examples than a global batch, no eval example, a band that cannot be normalized, uneven parts.
         training.NonFiniteLossError: the loss became NaN or infinite.
+        UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
     """
     # Before the datasets, too: their seeds are combined with TensorFlow's global one.
     keras.utils.set_random_seed(config.seed)
@@ -66,6 +68,7 @@ def run_pretraining(
         model = ContrastiveModel(dual_encoder, objective)
         optimizer = training.make_optimizer(config.optimizer, config.num_steps)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
+    monitor = HealthMonitor(config, dual_encoder, tuple(model.encoders), manifest, eval_files, log_dir, on_alarm)
     train_loss = math.nan  # The control without training reads and checks the shards all the same.
     if config.objective != "none":
         train_loss = training.train(
@@ -81,55 +84,65 @@ def run_pretraining(
             num_steps=config.num_steps,
             log_dir=log_dir,
             on_step=on_step,
+            check_every=config.health.check_every,
+            check=monitor.check,
         )
-    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
-    # after the change, so that the metrics are those of the published model.
-    dual_encoder = with_dual_precision(dual_encoder, "float32")
-    metrics = {"train_loss": train_loss, **evaluate(dual_encoder, objective, eval_set)}
-    training.write_metrics(log_dir, config.num_steps, metrics)
-    export.export_encoder(dual_encoder, output_dir, config=config, manifest=manifest, metrics=metrics)
-    return metrics
+    return _publish(config, manifest, dual_encoder, objective, eval_set, monitor, train_loss, output_dir, log_dir)
 
 
-def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.Dataset) -> dict[str, float]:
-    """Loss and retrieval on held-out pairs.
+def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, float]:
+    """Loss on held-out pairs.
 
     Args:
-        dual_encoder: what is evaluated.
-        objective: whose loss.
-        dataset: batches of both sensors and of the objective's views.
+        model: what is evaluated.
+        dataset: batches of the objective's views.
 
     Returns:
         `eval_loss`: mean over the batches, each pair weighing the same; a short last batch has fewer negatives, so compare
-        losses of one objective, data set and batch size only. `recall_at_1/s1_to_s2` and back, likewise 5 and 10: share of
-        patches, 0-1, whose own partner is among the nearest in the other sensor, of all `num_eval_pairs`; chance where an
-        objective does not look at both sensors.
+        losses of one objective, data set and batch size only. `num_eval_pairs`: what it is the mean of.
     """
-    embeddings: dict[str, list[np.ndarray]] = {"s1": [], "s2": []}
-    total_loss = 0.0
-    model = ContrastiveModel(dual_encoder, objective)
 
     @tf.function(reduce_retracing=True)
-    def predict(batch: Batch) -> tuple[Batch, tf.Tensor]:
-        outputs = model.encode(batch, training=False)
-        # Retrieval is between the images as they are, whichever views the objective looks at.
-        images: Batch = {
-            sensor: outputs[sensor] if sensor in outputs else dual_encoder.embed(sensor, batch[sensor])
-            for sensor in SENSORS
-        }
-        return images, model.pair_losses(outputs)
+    def sum_losses(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        losses = model.pair_losses(model.encode(batch, training=False))
+        return tf.reduce_sum(losses), tf.size(losses)
 
+    total_loss, num_pairs = 0.0, 0
     for batch in dataset:
-        batch_embeddings, losses = predict(batch)
-        total_loss += float(tf.reduce_sum(losses))
-        for sensor in SENSORS:
-            embeddings[sensor].append(batch_embeddings[sensor].numpy())
-    s1, s2 = (np.concatenate(embeddings[sensor]) for sensor in SENSORS)
-    return {
-        "eval_loss": total_loss / len(s1),
-        **retrieval.recall_metrics(retrieval.cross_modal_ranks({"s1": s1, "s2": s2})),
-        "num_eval_pairs": float(len(s1)),
-    }
+        batch_loss, batch_size = sum_losses(batch)
+        total_loss += float(batch_loss)
+        num_pairs += int(batch_size)
+    return {"eval_loss": total_loss / num_pairs, "num_eval_pairs": float(num_pairs)}
+
+
+def _publish(
+    config: PretrainConfig,
+    manifest: Manifest,
+    dual_encoder: DualEncoder,
+    objective: Objective,
+    eval_set: tf.data.Dataset,
+    monitor: HealthMonitor,
+    train_loss: float,
+    output_dir: str,
+    log_dir: str,
+) -> dict[str, float]:
+    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
+    # after the change, so that the metrics are those of the published model.
+    dual_encoder = with_dual_precision(dual_encoder, "float32")
+    conclusion = monitor.conclude(dual_encoder, train_loss)
+    scores = evaluate(ContrastiveModel(dual_encoder, objective), eval_set)
+    metrics = {"train_loss": train_loss, **scores, **conclusion.metrics}
+    training.write_metrics(log_dir, config.num_steps, metrics)
+    export.export_encoder(
+        dual_encoder,
+        output_dir,
+        config=config,
+        manifest=manifest,
+        metrics=metrics,
+        alarms=conclusion.alarms,
+        embedding_map=conclusion.picture,
+    )
+    return metrics
 
 
 def _make_datasets(
@@ -140,6 +153,8 @@ def _make_datasets(
     eval_files: Sequence[str],
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    # A sensor that the objective does not look at is not even decoded.
+    num_bands = {sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)}
     with_location = config.min_negative_km > 0
 
     def train_views(batch: Batch, seed: tf.Tensor) -> Batch:
@@ -148,8 +163,7 @@ def _make_datasets(
 
     train_set = input_pipeline.train_dataset(
         train_files,
-        # A sensor that the objective does not look at is not even decoded.
-        num_bands={sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)},
+        num_bands=num_bands,
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
@@ -163,11 +177,11 @@ def _make_datasets(
     # whatever the objective: what was learned from broken ones must not be found in these.
     eval_set = input_pipeline.eval_dataset(
         eval_files,
-        num_bands=all_bands,
+        num_bands=num_bands,
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
-        transform=lambda batch, seed: make_views(batch, (*SENSORS, *views), augment.random_symmetry, seed),
+        transform=lambda batch, seed: make_views(batch, views, augment.random_symmetry, seed),
     )
     return train_set, eval_set.take(config.num_eval_batches)
 

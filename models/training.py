@@ -20,6 +20,9 @@ from models.steps import LossFunction, StepFunction, TwoStageLoss, make_step
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, all steps, {"loss": ..., and what else the loss reports}) after each step."""
 
+CheckCallback = Callable[[int, float], None]
+"""Called with (steps done, mean loss of the last steps); what it raises ends the training."""
+
 NUM_FINAL_STEPS = 10
 """The reported train loss is the mean over this many last steps: one step's loss says little."""
 
@@ -70,6 +73,8 @@ def train(
     num_steps: int,
     log_dir: str,
     on_step: ProgressCallback | None = None,
+    check_every: int = 0,
+    check: CheckCallback | None = None,
 ) -> float:
     """Updates the weights of `model` `num_steps` times.
 
@@ -83,6 +88,8 @@ def train(
         num_steps: number of updates.
         log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train.
         on_step: told of every step.
+        check_every: steps between two calls of `check`; 0 = none. The end is the caller's to look at.
+        check: looks at the model during training.
 
     Returns:
         The mean loss over the last steps.
@@ -110,6 +117,8 @@ def train(
         last_losses = [*last_losses[1 - NUM_FINAL_STEPS :], loss]
         if on_step is not None:
             on_step(step, num_steps, scalars)
+        if check is not None and check_every and step % check_every == 0 and step < num_steps:
+            check(step, sum(last_losses) / len(last_losses))
     writer.close()
     return sum(last_losses) / len(last_losses)
 

@@ -99,7 +99,12 @@ def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool
                 from pipeline.local_runner import run_local
             if not verbose:
                 silence_absl()
-            run_local(config, progress.start, lambda _, step, total, values: progress.update(step, total, values))
+            run_local(
+                config,
+                progress.start,
+                lambda _, step, total, values: progress.update(step, total, values),
+                progress.warn,
+            )
         return _report(config)
 
     _guarded(debug, work)

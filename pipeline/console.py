@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 _LOG_LINE_EVERY_SECONDS = 10.0
@@ -105,6 +106,10 @@ class RunProgress:
         if not self._is_live and time.monotonic() - self._last_line > _LOG_LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             self._console.print(f"  … {self._name} {done}/{total} {text}", highlight=False)
+
+    def warn(self, text: str) -> None:
+        """Says what looks wrong, and goes on."""
+        self._console.print(f"[yellow]![/yellow] {escape(text)}", highlight=False)
 
     def finish(self, failed: bool = False) -> None:
         """Ends the current stage, if there is one."""

@@ -23,6 +23,7 @@ from pipeline.full import create_pipeline
 
 OnComponent = Callable[[str], None]
 OnStep = Callable[[str, int, int, Mapping[str, float]], None]
+OnAlarm = Callable[[str], None]
 
 
 class _WatchedRunner(tfx.orchestration.LocalDagRunner):
@@ -60,27 +61,30 @@ class _WatchedRunner(tfx.orchestration.LocalDagRunner):
 class _StepHandler(logging.Handler):
     """Passes the Trainers' log records on as callbacks: `run_fn` runs behind TFX, so nothing can be handed to it."""
 
-    def __init__(self, on_step: OnStep) -> None:
+    def __init__(self, on_step: OnStep, on_alarm: OnAlarm) -> None:
         super().__init__(logging.INFO)
-        self._on_step = on_step
+        self._on_step, self._on_alarm = on_step, on_alarm
 
     def emit(self, record: logging.LogRecord) -> None:
         values = record.__dict__
         if "num_steps" in values:
             self._on_step(values["component"], values["step"], values["num_steps"], values["values"])
+        elif "alarm" in values:
+            self._on_alarm(f"{values['component']}: {values['alarm']}")
 
 
-def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep) -> None:
+def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep, on_alarm: OnAlarm) -> None:
     """Runs every component of `config` that the cache cannot answer.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object store.
         on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
+        on_alarm: told in one line of what looks wrong with a training.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata_path)
-    logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step)
+    logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step, on_alarm)
     level = logger.level
     # What reaches the terminal is the business of the root's handlers; this logger only has to let INFO through.
     logger.setLevel(logging.INFO)

@@ -13,14 +13,15 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from beam_jobs.contracts import layout
+from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
 from models.encoder_probe.report import ProbeReport
+from models.export import ASSETS_DIR, MAP_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
-from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
+from pipeline.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
 
 MAX_ANOMALIES = 8
 MAX_ANOMALY_CHARS = 200
@@ -33,6 +34,8 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield "[bold]Overlap audit[/bold] (what pretraining saw against what is judged):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
+    yield _health_table(results.encoder)
+    yield from (f"[yellow]alarm: {escape(alarm)}; see docs/health.md[/yellow]" for alarm in results.encoder.alarms)
     yield _probe_table(results.probe)
     yield from _probe_lines(results.probe)
     if not results.tasks and config.tasks:
@@ -94,6 +97,21 @@ def _training_table(results: RunResults) -> Table:
         text = ", ".join(f"{key} {_short(value)}" for key, value in sorted(scores.items()))
         eval_loss = values.get("eval_loss", values.get("loss"))
         table.add_row(model.name, number(values.get("train_loss")), number(eval_loss), text)
+    return table
+
+
+def _health_table(encoder: ModelResult) -> Table:
+    table = Table(title="Health of the encoders (eval split; docs/health.md)", title_justify="left")
+    for column in ("figure", "s1", "s2"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in encoder.training.items():
+        name, _, about = key.partition("/")
+        if about:
+            # "s1_to_s2" is what Sentinel-1 finds; "s1_s2" belongs to both and stands once.
+            rows.setdefault(name, {})[about[:2]] = value
+    for name, values in rows.items():
+        table.add_row(name, number(values.get("s1")), number(values.get("s2")))
     return table
 
 
@@ -164,9 +182,14 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
 
 
 def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
-    """Picture of each task in the report folder; one of the same model is kept."""
+    """Embedding map and picture of each task in the report folder; one of the same model is kept."""
     versions = {item.name: item for item in results.data}
     pictures = {}
+    embedding_map = results.encoder.saved_model / ASSETS_DIR / MAP_NAME
+    if embedding_map.exists():
+        pictures["embedding map"] = locate(config.report_dir) / MAP_NAME
+        with locations.staged(pictures["embedding map"]) as partial:
+            partial.write_bytes(embedding_map.read_bytes())
     for task in results.tasks:
         pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])

@@ -22,6 +22,7 @@ from components.encoder_probe import blessing
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
 from components.publishing import ENCODER_NAME
+from models.card import read_card
 from models.encoder_probe.report import ProbeReport
 from pipeline.config import RunConfig
 from pipeline.run_record import RunRecord, read_last_run
@@ -49,6 +50,7 @@ class ModelResult:
         saved_model: SavedModel of the Trainer.
         log_dir: TensorBoard events.
         training: final metrics of the training, eval split.
+        alarms: what the health checks of pretraining found wrong, one line each.
         published: folder of the published version; None when it was not pushed or the folder is gone.
     """
 
@@ -56,6 +58,7 @@ class ModelResult:
     saved_model: Location
     log_dir: Location
     training: Mapping[str, float]
+    alarms: tuple[str, ...]
     published: Location | None
 
 
@@ -173,13 +176,15 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = locate(record.output(trainer, "model_run").uri)
+    saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
-        saved_model=locate(path_utils.serving_model_path(record.output(trainer, "model").uri)),
+        saved_model=saved_model,
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
+        alarms=tuple(read_card(str(saved_model))["alarms"]),
         # The cache may remember a push whose folder somebody has removed since.
         published=published if published is not None and (published / "saved_model.pb").exists() else None,
     )

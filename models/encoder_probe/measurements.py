@@ -18,7 +18,8 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.manifest import Manifest
 from models.dual_encoder import DualEncoder
 from models.encoder_probe.config import ProbeConfig
-from models.health.embeddings import EmbeddedSplit, Embedder, select
+from models.health.embedded_split import EmbeddedSplit, select
+from models.health.embeddings import Embedder
 from models.health.linear_probe import predict_classes
 from models.health.retrieval import Ranks, cross_modal_ranks
 

@@ -1,14 +1,13 @@
-"""What the encoders make of a split: features and embeddings of its patches, beside what the records tell of each.
+"""Runs the encoders over a split.
 
-Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit` of NumPy arrays. Called by `monitor.py`,
+Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`. Called by `monitor.py`,
 `pretrain.py` and the encoder's probe.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,49 +15,19 @@ import tensorflow as tf
 
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.manifest import Manifest
 from models import export
 from models.dual_encoder import DualEncoder
+from models.health.embedded_split import EmbeddedSplit, majority_label
 from models.input_pipeline import parse_examples
 
 FloatArray = npt.NDArray[np.float32]
-Arrays = dict[str, npt.NDArray[np.generic]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 _TOLD = ("lon", "lat", "block", "orbit_state", "s1_valid_fraction", "s2_valid_fraction", "s1_mean", "s2_mean")
 """What is kept of each record."""
 
 _MAX_OPEN_FILES = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedSplit:
-    """N patches; row i of all arrays is the same patch. A patch without any valid pixel in one sensor is not among them.
-
-    Attributes:
-        features: pooled features float32 [N, D] by sensor: what downstream tasks start from.
-        embeddings: float32 [N, E] by sensor, unit norm: what pairs are compared by.
-        lon: of the patch centres, degrees [N].
-        lat: of the patch centres, degrees [N].
-        block: id of the spatial block, text [N].
-        orbit_state: text [N].
-        valid_fraction: share of pixels with data, 0-1, [N] by sensor.
-        band_means: mean over the valid pixels, dB or reflectance, [N, C] by sensor.
-        label: the most frequent label of each patch int64 [N], 255 where it has none; None for unlabelled shards.
-    """
-
-    features: dict[Sensor, FloatArray]
-    embeddings: dict[Sensor, FloatArray]
-    lon: FloatArray
-    lat: FloatArray
-    block: npt.NDArray[np.str_]
-    orbit_state: npt.NDArray[np.str_]
-    valid_fraction: dict[Sensor, FloatArray]
-    band_means: dict[Sensor, FloatArray]
-    label: npt.NDArray[np.int64] | None
-
-    def __len__(self) -> int:
-        return len(self.lat)
 
 
 class Embedder:
@@ -121,24 +90,6 @@ def load_dual_encoder(saved_model_dir: str) -> DualEncoder:
     return DualEncoder(encoders=export.load_encoders(saved_model_dir), heads=export.load_heads(saved_model_dir))
 
 
-def majority_label(label: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    """The most frequent id of each uint8 [B, H, W], 255 left out; the lowest among equals, 255 where there is no other."""
-    counts = np.stack([np.bincount(patch.ravel(), minlength=IGNORE + 1)[:IGNORE] for patch in label])
-    return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)
-
-
-def select(split: EmbeddedSplit, rows: npt.NDArray[np.generic]) -> EmbeddedSplit:
-    """The patches at `rows` (a mask or positions) of `split`."""
-    taken = {}
-    for field in dataclasses.fields(split):
-        value = getattr(split, field.name)
-        if isinstance(value, dict):
-            taken[field.name] = {sensor: array[rows] for sensor, array in value.items()}
-        else:
-            taken[field.name] = None if value is None else value[rows]
-    return EmbeddedSplit(**taken)
-
-
 def _read_batches(
     manifest: Manifest, files: Sequence[str], max_patches: int | None, batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
@@ -165,14 +116,22 @@ def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:
         arrays = {name: array[seen] for name, array in arrays.items()}
     if not arrays or not len(arrays["lat"]):
         raise ValueError(f"a split needs a patch with data in both sensors, got none in {len(files)} files")
-    by_sensor = {
-        field: {sensor: arrays[f"{sensor}_{name}"] for sensor in SENSORS}
-        for field, name in (
-            ("features", "features"),
-            ("embeddings", "embedding"),
-            ("valid_fraction", "valid_fraction"),
-            ("band_means", "mean"),
-        )
-    }
-    texts = {name: np.array([value.decode() for value in arrays[name]]) for name in ("block", "orbit_state")}
-    return EmbeddedSplit(**by_sensor, **texts, lon=arrays["lon"], lat=arrays["lat"], label=arrays.get("label"))
+
+    def by_sensor(name: str) -> dict[Sensor, FloatArray]:
+        return {sensor: arrays[f"{sensor}_{name}"] for sensor in SENSORS}
+
+    return EmbeddedSplit(
+        features=by_sensor("features"),
+        embeddings=by_sensor("embedding"),
+        lon=arrays["lon"],
+        lat=arrays["lat"],
+        block=_texts(arrays["block"]),
+        orbit_state=_texts(arrays["orbit_state"]),
+        valid_fraction=by_sensor("valid_fraction"),
+        band_means=by_sensor("mean"),
+        label=arrays.get("label"),
+    )
+
+
+def _texts(values: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    return np.array([value.decode() for value in values])

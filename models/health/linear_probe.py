@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from models.health.bootstrap import bootstrap
 
 FloatArray = npt.NDArray[np.floating]
-AnyArray = npt.NDArray[np.generic]
+AnyArray = npt.NDArray[Any]
 
 PENALTIES = np.logspace(-4, 4, 17)
 """Ridge penalties tried, per train patch on standardized features; from next to none to one that leaves only the mean."""
@@ -161,6 +162,57 @@ def score_values(
         return np.where(is_varying, 1.0 - squares / np.where(is_varying, variation, 1.0), 0.0).mean(axis=-1)
 
     return _score(parts, r2, 0.0, groups, seed)
+
+
+def spatial_folds(blocks: AnyArray, num_folds: int = 5) -> npt.NDArray[np.int64]:
+    """Fold of each patch [N] so that whole blocks fall together and folds are about equally large.
+
+    Raises:
+        ValueError: fewer than two blocks: nothing would be left to learn from.
+    """
+    names, index, counts = np.unique(blocks, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise ValueError(f"blocks can be held out in turn if there are at least 2, got {len(names)}")
+    sizes = np.zeros(min(num_folds, len(names)), np.int64)
+    fold_of_block = np.empty(len(names), np.int64)
+    # Largest first, each to the smallest fold so far.
+    for block in np.argsort(-counts, kind="stable"):
+        fold_of_block[block] = sizes.argmin()
+        sizes[sizes.argmin()] += counts[block]
+    return fold_of_block[index]
+
+
+def can_hold_out(labels: AnyArray, folds: npt.NDArray[np.int64]) -> bool:
+    """Whether each class of `labels` [N] is still there when any one fold is held out."""
+    num_classes = len(np.unique(labels))
+    return all(len(np.unique(labels[folds != fold])) == num_classes for fold in np.unique(folds))
+
+
+def cross_validate_classes(
+    features: FloatArray, labels: AnyArray, folds: npt.NDArray[np.int64], *, groups: AnyArray | None = None
+) -> ProbeScore:
+    """`probe_classes`, each fold of [N] predicted by a probe fitted on the others."""
+    return score_classes(labels, _out_of_fold(predict_classes, features, labels, folds), groups=groups)
+
+
+def cross_validate_values(
+    features: FloatArray, values: FloatArray, folds: npt.NDArray[np.int64], *, groups: AnyArray | None = None
+) -> ProbeScore:
+    """`probe_values`, each fold of [N] predicted by a probe fitted on the others."""
+    return score_values(values, _out_of_fold(predict_values, features, values, folds), groups=groups)
+
+
+def _out_of_fold(
+    predict: Callable[[FloatArray, Any, FloatArray], AnyArray],
+    features: FloatArray,
+    targets: AnyArray,
+    folds: npt.NDArray[np.int64],
+) -> Any:
+    predicted = np.empty_like(targets)
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        predicted[held_out] = predict(features[~held_out], targets[~held_out], features[held_out])
+    return predicted
 
 
 def _score(

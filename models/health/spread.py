@@ -54,7 +54,7 @@ def uniformity(embeddings: FloatArray) -> float:
         # Rounding may leave a distance of 0 slightly negative.
         total += float(np.exp(-UNIFORMITY_SCALE * np.maximum(distances, 0.0)).sum())
     # Each row has met itself once, with potential 1.
-    return math.log(max((total - num_rows) / (num_rows * (num_rows - 1)), np.finfo(np.float64).tiny))
+    return math.log((total - num_rows) / (num_rows * (num_rows - 1)))
 
 
 def effective_rank(rows: FloatArray) -> float:

@@ -26,6 +26,13 @@ def test_metrics_are_of_the_eval_split(pretrained):
         "eval_loss",
         *(f"recall_at_{k}/{direction}" for k in (1, 5, 10) for direction in ("s1_to_s2", "s2_to_s1")),
         "num_eval_pairs",
+        "num_health_patches",
+        "alignment/s1_s2",
+        *(
+            f"{figure}/{sensor}"
+            for figure in ("uniformity", "effective_rank", "spread", "min_dimension_std")
+            for sensor in ("s1", "s2")
+        ),
     }
     assert metrics["num_eval_pairs"] == 8
     assert metrics["eval_loss"] < math.log(8)

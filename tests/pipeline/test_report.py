@@ -46,6 +46,7 @@ def make_results(data, tmp_path, published):
         "saved_model": tmp_path / "model",
         "log_dir": tmp_path / "logs",
         "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
+        "alarms": (),
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -66,7 +67,16 @@ def make_results(data, tmp_path, published):
             for name, cached in parts
         )
     )
-    encoder = results.ModelResult(name="encoder", **(model | {"published": tmp_path / "serving/encoder/1"}))
+    health = {"recall_at_1/s1_to_s2": 0.375, "recall_at_1/s2_to_s1": 0.4375, "alignment/s1_s2": 0.8125}
+    encoder = results.ModelResult(
+        name="encoder",
+        **model
+        | {
+            "published": tmp_path / "serving/encoder/1",
+            "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
+            "alarms": ("step 9: nothing [is] learned",),
+        },
+    )
     return results.RunResults(
         record=record,
         data=(data,),
@@ -135,6 +145,20 @@ def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(values, d
     assert not found.is_published
 
 
+def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(values, data, tmp_path, monkeypatch):
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    (assets / "embedding_map.png").write_bytes(b"png")
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
+    lines = {line.split("│")[1].strip(): line for line in text.splitlines() if line.count("│") == 4}
+    assert [cell.strip() for cell in lines["recall_at_1"].split("│")[1:4]] == ["recall_at_1", "0.375", "0.438"]
+    assert [cell.strip() for cell in lines["alignment"].split("│")[1:4]] == ["alignment", "0.812", "-"]
+    assert "alarm: step 9: nothing [is] learned; see docs/health.md" in text
+    shown = tmp_path / "report" / "embedding_map.png"
+    assert str(shown) in text
+    assert shown.read_bytes() == b"png"
+
+
 def test_chosen_patches_are_mixed_and_from_different_scenes(data):
     chosen = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)]
     entropies = [pictures.label_entropy(patch.label) for patch in chosen]
@@ -176,6 +200,12 @@ def test_figure_has_one_column_a_patch(data):
     figure = pictures.draw("flood", patches, np.stack([patch.label for patch in patches]), data.manifest)
     assert len(figure.axes) == 12
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
+
+
+def test_warning_is_told_as_it_is():
+    console = Console(file=io.StringIO(), width=80)
+    RunProgress(console).warn("pretrain: nothing [is] learned")
+    assert console.file.getvalue() == "! pretrain: nothing [is] learned\n"
 
 
 def test_progress_without_a_terminal_names_finished_and_failed_stages():

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from beam_jobs.contracts import records
-from models.health import embeddings
+from models.health import embedded_split, embeddings
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def test_patch_without_data_in_one_sensor_is_left_out(embedder, pairs, tmp_path)
 
 def test_majority_leaves_out_ignored_pixels():
     label = np.array([[[255, 255, 255], [1, 2, 2]], [[255, 255, 255], [255, 255, 255]], [[3, 3, 0], [0, 9, 255]]])
-    assert embeddings.majority_label(label.astype(np.uint8)).tolist() == [2, 255, 0]
+    assert embedded_split.majority_label(label.astype(np.uint8)).tolist() == [2, 255, 0]
 
 
 def test_selected_rows_stay_together(embedder, labels):
     split = embedder.embed_split(labels.manifest, labels.files["eval"])
-    part = embeddings.select(split, np.array([5, 1]))
+    part = embedded_split.select(split, np.array([5, 1]))
     assert part.block.tolist() == [split.block[5], split.block[1]]
     np.testing.assert_array_equal(part.features["s2"], split.features["s2"][[5, 1]])
     np.testing.assert_array_equal(part.label, split.label[[5, 1]])
