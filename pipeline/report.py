@@ -123,11 +123,12 @@ def _probe_table(probe: ProbeReport) -> Table:
     labels = f", {probe.num_train_patches} + {probe.num_eval_patches} patches of {probe.labels}" if probe.labels else ""
     outcome = "blessed" if probe.is_blessed else "refused"
     table = Table(title=f"Encoder probe: {outcome} ({probe.num_pairs} pairs{labels})", title_justify="left")
-    for column in ("check", "value", "asked", "", "reason"):
-        table.add_column(column, justify="right" if column in ("value", "asked") else "left")
+    for column in ("check", "value", "interval", "asked", ""):
+        table.add_column(column, justify="left" if column in ("check", "") else "right")
     for check in probe.checks:
         mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
-        table.add_row(check.name, number(check.value), number(check.asked), mark, escape(check.reason))
+        interval = "" if check.low is None else f"{number(check.low)} to {number(check.high)}"
+        table.add_row(check.name, number(check.value), interval, number(check.asked), mark)
     return table
 
 

@@ -102,10 +102,17 @@ def push(model, model_blessing, root):
     return pushed
 
 
+def resolve(model, model_blessing):
+    """What TFX's own resolver takes for the latest blessed model."""
+    strategy = tfx.dsl.experimental.LatestBlessedModelStrategy()
+    return strategy.resolve_artifacts(None, {"model": [model], "model_blessing": [model_blessing]})["model"]
+
+
 def test_a_refused_encoder_is_not_pushed_and_stops_at_the_gate(inputs, tmp_path):
     model_blessing, report = probe(inputs, tmp_path, ASKS_TOO_MUCH)
     assert model_blessing.get_int_custom_property("blessed") == 0
     assert [path.name for path in (tmp_path / "blessing").iterdir()] == ["NOT_BLESSED"]
+    assert resolve(inputs["model"], model_blessing) == []
     assert push(inputs["model"], model_blessing, tmp_path).get_int_custom_property("pushed") == 0
     assert find_published(str(tmp_path / "serving"), "encoder") is None
     with pytest.raises(DataError) as caught:
@@ -122,7 +129,7 @@ def test_a_blessed_encoder_is_pushed_passes_the_gate_and_is_what_the_next_is_com
     model_blessing, report = probe(inputs, tmp_path / "first", ASKS_NOTHING)
     assert model_blessing.get_int_custom_property("blessed") == 1
     assert model_blessing.get_string_custom_property("current_model") == inputs["model"].uri
-    assert model_blessing.get_int_custom_property("current_model_id") == 7
+    assert resolve(inputs["model"], model_blessing) == [inputs["model"]]
     component.EncoderGate.test_call(report=report)
     found = blessing.read_report(report.uri)
     assert (found.labels, found.num_train_patches, found.last_encoder) == ("flood", 24, "")
