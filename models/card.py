@@ -33,11 +33,12 @@ def make_card(
     manifest: Manifest,
     metrics: Mapping[str, float],
     label_schema: str | None,
-    alarms: Sequence[str] = (),
+    health: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null.
 
-    `alarms` says in one line each what the health checks of pretraining found wrong.
+    `health` holds what the checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for
+    other models.
     """
     # Units and bands travel with the model: a caller that sends power instead of dB gets no error, only wrong maps.
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
@@ -52,7 +53,7 @@ def make_card(
         "config": settings.to_dict(config),
         # JSON has no NaN; Python's own writer would emit one that other readers refuse.
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
-        "alarms": list(alarms),
+        "health": health,
         "label_schema": label_schema,
         "class_names": list(get_schema(label_schema).class_names) if label_schema else None,
         "inputs": {

@@ -86,12 +86,12 @@ def export_encoder(
     config: PretrainConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
-    alarms: Sequence[str] = (),
+    health: Mapping[str, Any] | None = None,
     embedding_map: bytes | None = None,
 ) -> None:
     """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
 
-    `alarms` and `embedding_map` (PNG) are what the health checks found.
+    `health` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
     """
     assets = _make_assets_dir(output_dir)
     if embedding_map is not None:
@@ -122,7 +122,7 @@ def export_encoder(
         manifest=manifest,
         metrics=metrics,
         label_schema=None,
-        alarms=alarms,
+        health=health,
     )
     card_lib.write_card(assets, card)
 

@@ -139,7 +139,7 @@ def _publish(
         config=config,
         manifest=manifest,
         metrics=metrics,
-        alarms=conclusion.alarms,
+        health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
         embedding_map=conclusion.picture,
     )
     return metrics

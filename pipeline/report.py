@@ -35,7 +35,7 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
     yield _health_table(results.encoder)
-    yield from (f"[yellow]alarm: {escape(alarm)}; see docs/health.md[/yellow]" for alarm in results.encoder.alarms)
+    yield from _health_lines(results.encoder)
     yield _probe_table(results.probe)
     yield from _probe_lines(results.probe)
     if not results.tasks and config.tasks:
@@ -113,6 +113,13 @@ def _health_table(encoder: ModelResult) -> Table:
     for name, values in rows.items():
         table.add_row(name, number(values.get("s1")), number(values.get("s2")))
     return table
+
+
+def _health_lines(encoder: ModelResult) -> Iterator[RenderableType]:
+    missing = [f"{name} ({reason})" for name, reason in encoder.health.get("not_measured", {}).items()]
+    if missing:
+        yield escape("  not measured: " + ", ".join(missing))
+    yield from (f"[yellow]alarm: {escape(alarm)}[/yellow]" for alarm in encoder.health.get("alarms", ()))
 
 
 def _short(value: float) -> str:

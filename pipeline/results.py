@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -50,7 +51,7 @@ class ModelResult:
         saved_model: SavedModel of the Trainer.
         log_dir: TensorBoard events.
         training: final metrics of the training, eval split.
-        alarms: what the health checks of pretraining found wrong, one line each.
+        health: what the health checks of pretraining found, as in the model card; empty for other models.
         published: folder of the published version; None when it was not pushed or the folder is gone.
     """
 
@@ -58,7 +59,7 @@ class ModelResult:
     saved_model: Location
     log_dir: Location
     training: Mapping[str, float]
-    alarms: tuple[str, ...]
+    health: Mapping[str, Any]
     published: Location | None
 
 
@@ -184,7 +185,7 @@ def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
         saved_model=saved_model,
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
-        alarms=tuple(read_card(str(saved_model))["alarms"]),
+        health=read_card(str(saved_model)).get("health") or {},
         # The cache may remember a push whose folder somebody has removed since.
         published=published if published is not None and (published / "saved_model.pb").exists() else None,
     )

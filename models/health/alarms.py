@@ -22,8 +22,10 @@ SOLVED_RECALL = 0.5
 """From this implied recall on a loss says that the task is solved, so that features without content are suspicious."""
 
 
-def judged_from_step(config: PretrainConfig) -> int:
-    """The first step at which anything is judged."""
+def judged_from_step(config: PretrainConfig) -> float:
+    """The first step at which anything is judged; infinity for controls."""
+    if config.objective in CONTROLS:
+        return math.inf
     return max(config.health.min_steps, math.ceil(config.optimizer.warmup_fraction * config.num_steps))
 
 
@@ -55,15 +57,13 @@ def implied_recall(config: PretrainConfig, loss: float) -> float | None:
     """
     # "dense": its global term alone is about patches.
     share = 1.0 - config.dense_weight if config.objective == "dense" else 1.0
-    if config.objective in (*CONTROLS, "decur") or share == 0.0:
+    if config.objective == "decur" or share == 0.0:
         return None
     return max(0.0, 1.0 - loss / (share * math.log(2.0)))
 
 
 def find_collapse(config: PretrainConfig, split: EmbeddedSplit, sensors: Sequence[Sensor]) -> str | None:
-    """Why the embeddings of a trained sensor are collapsed; None when they are not, or the objective is a control."""
-    if config.objective in CONTROLS:
-        return None
+    """Why the embeddings of a trained sensor are collapsed; None when they are not."""
     limits = {"min_spread": config.health.min_spread, "min_effective_rank": config.health.min_effective_rank}
     reasons = ((sensor, spread.find_collapse(split.embeddings[sensor], **limits)) for sensor in sensors)
     return next((f"{sensor} {reason}" for sensor, reason in reasons if reason), None)
@@ -82,8 +82,6 @@ def find_alarms(
         sensors: those that the objective trains.
         num_cells: see `chance_loss`.
     """
-    if config.objective in CONTROLS:
-        return {}
     return dict(
         [
             *_stuck(config, loss, num_cells),

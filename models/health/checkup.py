@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.health import linear_probe, retrieval, shortcuts, spread
 from models.health.embedded_split import EmbeddedSplit
@@ -26,8 +24,8 @@ class Checkup:
         ranks: of partners, by direction.
         alignment: see `spread.alignment`.
         spreads: `spread.spread_metrics` by sensor.
-        content: R2 of reading the other sensor's band means off this sensor's features, by sensor; empty when there are too few
-            patches or blocks.
+        content: R2 of reading the other sensor's band means off this sensor's features, by sensor; empty when the split is too
+            small.
         shortcuts: see `shortcuts.py`.
     """
 
@@ -47,8 +45,12 @@ class Checkup:
             **retrieval.recall_metrics(self.ranks),
             **by_sensor,
             **{f"content_r2/{sensor}": score.score for sensor, score in self.content.items()},
-            **{f"shortcut_{item.nuisance}/{item.sensor}": item.score.score for item in self.shortcuts if item.score},
+            **{item.name: item.score.score for item in self.shortcuts if item.score},
         }
+
+    def not_measured(self) -> dict[str, str]:
+        """Name of a figure that is missing -> why."""
+        return {item.name: item.skipped for item in self.shortcuts if item.skipped}
 
 
 def examine(split: EmbeddedSplit) -> Checkup:
@@ -70,7 +72,7 @@ def examine(split: EmbeddedSplit) -> Checkup:
 
 def _content(split: EmbeddedSplit) -> dict[Sensor, ProbeScore]:
     """What both sensors measure is the ground: it needs no label, and no shortcut helps to tell it."""
-    if len(split) < shortcuts.MIN_PATCHES or len(np.unique(split.block)) < shortcuts.MIN_BLOCKS:
+    if linear_probe.too_few(split.block):
         return {}
     folds = linear_probe.spatial_folds(split.block)
     return {

@@ -22,6 +22,10 @@ AnyArray = npt.NDArray[Any]
 PENALTIES = np.logspace(-4, 4, 17)
 """Ridge penalties tried, per train patch on standardized features; from next to none to one that leaves only the mean."""
 
+MIN_PATCHES = 20
+MIN_BLOCKS = 3
+"""Fewer cannot be held out in turn and still leave several to learn from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScore:
@@ -180,6 +184,14 @@ def spatial_folds(blocks: AnyArray, num_folds: int = 5) -> npt.NDArray[np.int64]
         fold_of_block[block] = sizes.argmin()
         sizes[sizes.argmin()] += counts[block]
     return fold_of_block[index]
+
+
+def too_few(blocks: AnyArray) -> str:
+    """Why patches of these `blocks` [N] are too few to be cross-validated; empty when they are not."""
+    if len(blocks) < MIN_PATCHES:
+        return f"{len(blocks)} patches, at least {MIN_PATCHES} are needed"
+    num_blocks = len(np.unique(blocks))
+    return f"{num_blocks} blocks, at least {MIN_BLOCKS} are needed" if num_blocks < MIN_BLOCKS else ""
 
 
 def can_hold_out(labels: AnyArray, folds: npt.NDArray[np.int64]) -> bool:

@@ -43,11 +43,13 @@ class Conclusion:
     Attributes:
         metrics: see `Checkup.metrics`.
         alarms: what is wrong with the trained encoders, one line each.
+        not_measured: name of a figure that is missing -> why.
         picture: the embedding map as PNG.
     """
 
     metrics: dict[str, float]
     alarms: tuple[str, ...]
+    not_measured: dict[str, str]
     picture: bytes
 
 
@@ -80,9 +82,9 @@ class HealthMonitor:
         self._embedder = Embedder(dual_encoder)
         self._num_cells = (manifest.patch_size_px // config.encoder.stride) ** 2
         self._current: dict[str, str] = {}
-        # A run that ends before anything is judged, as tests do, need not be looked at twice.
-        self._is_judged = config.num_steps >= alarms.judged_from_step(config)
-        self._start = examine(self._embed(self._embedder)) if self._is_judged else None
+        # A run that ends before anything is judged has nothing to be compared with.
+        is_judged = config.num_steps >= alarms.judged_from_step(config)
+        self._start = examine(self._embed(self._embedder)) if is_judged else None
 
     def check(self, step: int, mean_loss: float) -> None:
         """Looks at the encoders after `step`; `mean_loss` is that of the last steps.
@@ -107,7 +109,12 @@ class HealthMonitor:
         picture = self._draw(split, step)
         self._write(step, {}, picture)
         self._judge(step, mean_loss, split, checkup)
-        return Conclusion(metrics=checkup.metrics(), alarms=tuple(self._current.values()), picture=picture)
+        return Conclusion(
+            metrics=checkup.metrics(),
+            alarms=tuple(self._current.values()),
+            not_measured=checkup.not_measured(),
+            picture=picture,
+        )
 
     def _embed(self, embedder: Embedder) -> EmbeddedSplit:
         return embedder.embed_split(self._manifest, self._eval_files, max_patches=self.config.health.max_patches)
@@ -132,7 +139,7 @@ class HealthMonitor:
         if reason:
             raise CollapseError(f"pretraining collapsed at step {step}: {reason}; see docs/health.md")
         found = alarms.find_alarms(self.config, mean_loss, checkup, self._start, self.sensors, self._num_cells)
-        for name in found.keys() - self._current.keys():
+        for name in sorted(found.keys() - self._current.keys()):
             self._on_alarm(f"step {step}: {found[name]}")
         self._current = found
         if found and self.config.health.stop_on_alarm:

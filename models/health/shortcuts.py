@@ -26,10 +26,6 @@ MIN_LATITUDE_RANGE_DEG = 1.0
 MIN_EDGE_STD = 0.005
 """Less spread of the no-data share is a few pixels in a few patches: nothing that a loss could live on."""
 
-MIN_PATCHES = 20
-MIN_BLOCKS = 3
-"""Fewer cannot be held out in turn and still leave several to learn from."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
@@ -48,6 +44,11 @@ class Shortcut:
     skipped: str = ""
 
     @property
+    def name(self) -> str:
+        """Of the figure: "shortcut_orbit_state/s1"."""
+        return f"shortcut_{self.nuisance}/{self.sensor}"
+
+    @property
     def strength(self) -> float:
         """How much is surely known: lower end of the interval from chance (0) to certainty (1)."""
         return 0.0 if self.score is None else max(0.0, (self.score.low - self.score.chance) / (1.0 - self.score.chance))
@@ -58,44 +59,34 @@ def find_shortcuts(split: EmbeddedSplit) -> list[Shortcut]:
 
     Blocks are held out whole: of two neighbours one would give the other's nuisance away.
     """
-    found = []
-    if len(split) < MIN_PATCHES:
-        skipped = f"{len(split)} patches, at least {MIN_PATCHES} are needed"
-    elif len(np.unique(split.block)) < MIN_BLOCKS:
-        skipped = f"{len(np.unique(split.block))} blocks, at least {MIN_BLOCKS} are needed"
-    else:
-        skipped = ""
-    for sensor in SENSORS:
-        embedding = split.embeddings[sensor]
-        for nuisance in _NUISANCES if sensor == "s1" else _NUISANCES[1:]:
-            result = Shortcut(nuisance=nuisance, sensor=sensor, skipped=skipped)
-            found.append(result if skipped else _probe(result, embedding, split))
-    return found
+    return [
+        _probe(nuisance, sensor, split)
+        for sensor in SENSORS
+        for nuisance in (_NUISANCES if sensor == "s1" else _NUISANCES[1:])
+    ]
 
 
-def _probe(shortcut: Shortcut, embedding: npt.NDArray[np.float32], split: EmbeddedSplit) -> Shortcut:
-    name, sensor = shortcut.nuisance, shortcut.sensor
+def _probe(nuisance: str, sensor: Sensor, split: EmbeddedSplit) -> Shortcut:
     rows = np.ones(len(split), bool)
     target: npt.NDArray[Any]
-    if name == "orbit_state":
+    if nuisance == "orbit_state":
         target, rows = split.orbit_state, split.orbit_state != "unknown"
         skipped = "" if len(np.unique(target[rows])) > 1 else "one orbit state only"
-    elif name == "latitude":
+    elif nuisance == "latitude":
         target = split.lat.astype(np.float64)
-        skipped = "" if np.ptp(split.lat) >= MIN_LATITUDE_RANGE_DEG else f"within {MIN_LATITUDE_RANGE_DEG:g} degree"
+        skipped = "" if np.ptp(target) >= MIN_LATITUDE_RANGE_DEG else f"within {MIN_LATITUDE_RANGE_DEG:g} degree"
     else:
         target = 1.0 - split.valid_fraction[sensor].astype(np.float64)
         skipped = "" if target.std() >= MIN_EDGE_STD else "no-data edges do not vary"
+    embedding, target, block = split.embeddings[sensor][rows], target[rows], split.block[rows]
+    skipped = skipped or linear_probe.too_few(block)
     if skipped:
-        return Shortcut(nuisance=name, sensor=sensor, skipped=skipped)
-    target, features, block = target[rows], embedding[rows], split.block[rows]
+        return Shortcut(nuisance=nuisance, sensor=sensor, skipped=skipped)
     folds = linear_probe.spatial_folds(block)
-    is_class = name == "orbit_state"
-    if is_class and not linear_probe.can_hold_out(target, folds):
-        return Shortcut(nuisance=name, sensor=sensor, skipped="an orbit state lies in too few blocks")
-    score = (
-        linear_probe.cross_validate_classes(features, target, folds, groups=block)
-        if is_class
-        else linear_probe.cross_validate_values(features, target, folds, groups=block)
-    )
-    return Shortcut(nuisance=name, sensor=sensor, score=score)
+    if nuisance != "orbit_state":
+        score = linear_probe.cross_validate_values(embedding, target, folds, groups=block)
+    elif linear_probe.can_hold_out(target, folds):
+        score = linear_probe.cross_validate_classes(embedding, target, folds, groups=block)
+    else:
+        return Shortcut(nuisance=nuisance, sensor=sensor, skipped="an orbit state lies in too few blocks")
+    return Shortcut(nuisance=nuisance, sensor=sensor, score=score)

@@ -46,7 +46,7 @@ def make_results(data, tmp_path, published):
         "saved_model": tmp_path / "model",
         "log_dir": tmp_path / "logs",
         "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
-        "alarms": (),
+        "health": {},
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -74,7 +74,10 @@ def make_results(data, tmp_path, published):
         | {
             "published": tmp_path / "serving/encoder/1",
             "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
-            "alarms": ("step 9: nothing [is] learned",),
+            "health": {
+                "alarms": ["nothing [is] learned"],
+                "not_measured": {"shortcut_latitude/s1": "within 1 degree"},
+            },
         },
     )
     return results.RunResults(
@@ -153,7 +156,8 @@ def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(values
     lines = {line.split("│")[1].strip(): line for line in text.splitlines() if line.count("│") == 4}
     assert [cell.strip() for cell in lines["recall_at_1"].split("│")[1:4]] == ["recall_at_1", "0.375", "0.438"]
     assert [cell.strip() for cell in lines["alignment"].split("│")[1:4]] == ["alignment", "0.812", "-"]
-    assert "alarm: step 9: nothing [is] learned; see docs/health.md" in text
+    assert "alarm: nothing [is] learned" in text
+    assert "not measured: shortcut_latitude/s1 (within 1 degree)" in text
     shown = tmp_path / "report" / "embedding_map.png"
     assert str(shown) in text
     assert shown.read_bytes() == b"png"

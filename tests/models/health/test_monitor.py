@@ -161,8 +161,9 @@ def test_card_holds_metrics_alarms_and_map_and_tensorboard_goes_on(pairs, tmp_pa
     metrics = run(pairs, tmp_path, make_config(num_steps=4, stuck_margin_nats=50.0), told)
     assets = tmp_path / "model" / "assets.extra"
     card = json.loads((assets / "model_card.json").read_text())
-    assert len(card["alarms"]) == len(told) == 1
-    assert "that of guessing" in card["alarms"][0]
+    assert len(card["health"]["alarms"]) == len(told) == 1
+    assert "that of guessing" in card["health"]["alarms"][0]
+    assert card["health"]["not_measured"]["shortcut_latitude/s1"].startswith("within 1 degree")
     assert card["metrics"]["effective_rank/s2"] == pytest.approx(metrics["effective_rank/s2"])
     assert (assets / "embedding_map.png").read_bytes().startswith(b"\x89PNG")
     values = scalars(tmp_path / "logs")
