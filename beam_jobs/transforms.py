@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
+import threadpoolctl
 
 from beam_jobs import holdouts, pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
@@ -233,7 +234,9 @@ def _cut(
     if found is None or any(rejection.is_error for rejection in found.rejections):
         writer = spool.Writer(spool_dir, name, config, len(pairs))
         for strips in pairs:
-            rejection = _cut_pair(strips, writer, config)
+            # Runners use a process per core: BLAS threads beside it only spin, for half of the CPU time of 64-px patches.
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                rejection = _cut_pair(strips, writer, config)
             if rejection is not None and not is_bundle:
                 writer.abandon()
                 return _pair_id(first), rejection

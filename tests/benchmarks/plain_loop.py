@@ -1,9 +1,9 @@
 """The baseline of `build_speed`: what a careful person writes in an afternoon with rasterio and NumPy, and no Beam.
 
 One process, one pass: window by window from both files into one gzipped TFRecord, with the same features and integers. It
-takes for granted that both scenes lie on one grid and are sound, and keeps nothing to resume from. For the normalization
-it counts the train split's stored integers. Shared with build-pairs is only what decides a value: ids, splits, the rules of
-refusal, the measured shift, the score.
+takes for granted that both scenes lie on one grid and are sound, and keeps nothing to resume from. Shared
+with build-pairs is only what decides a value: ids, splits, the rules of refusal, the measured shift, the score, the sums that
+become the normalization.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from beam_jobs import quality, registration, splits
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.records import make_patch_id
 from beam_jobs.grids import to_lonlat
+from beam_jobs.statistics import BandSums
 
 
 def run(catalog: Path, config: BuildConfig, output: Path) -> int:
@@ -30,30 +31,23 @@ def run(catalog: Path, config: BuildConfig, output: Path) -> int:
     s1_items = [item for item in items if item["properties"]["constellation"] == "sentinel-1"]
     s2_items = [item for item in items if item["properties"]["constellation"] == "sentinel-2"]
     num_pairs = 0
-    histograms: dict[str, list[np.ndarray]] = {}
+    sums = {"s1": BandSums.zeros(len(config.patch.s1_bands)), "s2": BandSums.zeros(len(config.patch.s2_bands))}
     with tf.io.TFRecordWriter(str(output), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
         for s1_item in s1_items:
             place = s1_item["properties"]["terrapair:place"]
             there = [item for item in s2_items if item["properties"]["terrapair:place"] == place]
             s2_item = min(there, key=lambda item: abs(_seconds(item) - _seconds(s1_item)))
-            for serialized in _pairs(catalog.parent, s1_item, s2_item, config, histograms):
+            for serialized in _pairs(catalog.parent, s1_item, s2_item, config, sums):
                 writer.write(serialized)
                 num_pairs += 1
     return num_pairs
-
-
-def _count(histograms: dict, s1, s2) -> None:
-    stored = {"s1": np.nan_to_num(np.rint(s1 * 100), nan=-32768).astype(np.int64) + 32768, "s2": s2}
-    for sensor, planes in stored.items():
-        counts = np.stack([np.bincount(plane.ravel(), minlength=65536) for plane in planes])
-        histograms[sensor] = histograms.get(sensor, 0) + counts
 
 
 def _seconds(item: dict) -> int:
     return int(datetime.fromisoformat(item["properties"]["datetime"].replace("Z", "+00:00")).timestamp())
 
 
-def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, histograms: dict):
+def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, sums: dict):
     size = config.patch.size_px
     clouds_path = folder / s2_item["assets"]["cloud_mask"]["href"]
     with (
@@ -69,15 +63,13 @@ def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, hist
                 s2 = s2_file.read(wanted, window=window)
                 mask = cloud_file.read(1, window=window) != 0
                 serialized = _pair(
-                    s1, s2, mask, s2_file.window_transform(window), str(s2_file.crs), s1_item, s2_item, config
+                    s1, s2, mask, s2_file.window_transform(window), str(s2_file.crs), s1_item, s2_item, config, sums
                 )
                 if serialized is not None:
-                    if s1_item["properties"]["terrapair:split"] == "train":
-                        _count(histograms, s1, s2)
                     yield serialized
 
 
-def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -> bytes | None:
+def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, sums: dict) -> bytes | None:
     size = config.patch.size_px
     x, y, step = transform.c, transform.f, transform.a * size
     lon, lat = to_lonlat(crs, [x + step / 2, x, x + step, x + step, x], [y - step / 2, y - step, y - step, y, y])
@@ -122,6 +114,8 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig) -
         "s2_valid_fraction": _floats(s2_all.mean()),
     }
     for sensor, pixels, valid in (("s1", db, s1_valid), ("s2", reflectance, s2_valid)):
+        if place.split == "train":
+            sums[sensor].add(pixels, sensor)
         values = pixels.astype(np.float64)
         counts = np.maximum(valid.sum(axis=(1, 2)), 1)
         mean = np.nansum(values, axis=(0, 1)) / counts
