@@ -88,7 +88,7 @@ def train(
         num_steps: number of updates.
         log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train.
         on_step: told of every step.
-        check_every: steps between two calls of `check`; 0 = none. The end is the caller's to look at.
+        check_every: steps between two calls of `check`; 0 = none.
         check: looks at the model during training.
 
     Returns:
@@ -117,7 +117,7 @@ def train(
         last_losses = [*last_losses[1 - NUM_FINAL_STEPS :], loss]
         if on_step is not None:
             on_step(step, num_steps, scalars)
-        if check is not None and check_every and step % check_every == 0 and step < num_steps:
+        if check is not None and check_every and step % check_every == 0:
             check(step, sum(last_losses) / len(last_losses))
     writer.close()
     return sum(last_losses) / len(last_losses)

@@ -70,7 +70,12 @@ def find_collapse(config: PretrainConfig, split: EmbeddedSplit, sensors: Sequenc
 
 
 def find_alarms(
-    config: PretrainConfig, loss: float, checkup: Checkup, start: Checkup, sensors: Sequence[Sensor], num_cells: int
+    config: PretrainConfig,
+    loss: float,
+    checkup: Checkup,
+    start: Checkup | None,
+    sensors: Sequence[Sensor],
+    num_cells: int,
 ) -> dict[str, str]:
     """Name -> what is wrong, in one line; empty when all is well.
 
@@ -78,7 +83,7 @@ def find_alarms(
         config: objective and thresholds.
         loss: mean train loss of the last steps.
         checkup: of the encoders as they are.
-        start: of the encoders before the first step.
+        start: of the untrained encoders; None = not known, and progress over them is not asked for.
         sensors: those that the objective trains.
         num_cells: see `chance_loss`.
     """
@@ -117,8 +122,10 @@ def _beyond_recall(
 
 
 def _beyond_probe(
-    config: PretrainConfig, loss: float, checkup: Checkup, start: Checkup, sensors: Sequence[Sensor]
+    config: PretrainConfig, loss: float, checkup: Checkup, start: Checkup | None, sensors: Sequence[Sensor]
 ) -> Iterator[tuple[str, str]]:
+    if start is None:
+        return
     implied = implied_recall(config, loss)
     gains = {s: checkup.content[s].score - start.content[s].score for s in sensors if s in checkup.content}
     if (

@@ -40,7 +40,13 @@ class Embedder:
     def __init__(self, dual_encoder: DualEncoder) -> None:
         self.dual_encoder = dual_encoder
 
-        @tf.function(reduce_retracing=True)
+        specs = {
+            sensor: tf.TensorSpec([None, None, None, len(dual_encoder.encoders[sensor].bands)], tf.float32)
+            for sensor in SENSORS
+        }
+
+        # Any batch and patch size in one trace, the last batch's too.
+        @tf.function(input_signature=[specs])
         def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             outputs = {}
             for sensor in SENSORS:

@@ -259,7 +259,10 @@ def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     # A feature that does not vary tells nothing and stays 0.
     std = np.where(std > 1e-9 * (1.0 + np.abs(mean)), std, np.inf)
-    rows, others = (rows - mean) / std, (features.astype(np.float64) - mean) / std
+    # Not beyond what was seen: a unit that fires in few train patches has a tiny std, and one eval patch in which it fires
+    # strongly would outweigh all others.
+    others = np.clip(features.astype(np.float64), rows.min(axis=0), rows.max(axis=0))
+    rows, others = (rows - mean) / std, (others - mean) / std
     share = weights / weights.sum()
     centre, offset = share @ rows, share @ targets
     root = np.sqrt(weights)[:, np.newaxis]

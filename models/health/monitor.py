@@ -70,8 +70,11 @@ class HealthMonitor:
         eval_files: Sequence[str],
         log_dir: str,
         on_alarm: AlarmCallback = log_alarm,
+        is_new: bool = True,
     ) -> None:
         """Looks at the encoders for the first time.
+
+        `is_new` says that they are untrained: progress is measured by that, and not by what an earlier training reached.
 
         Raises:
             ValueError: the eval split has fewer than two patches with data in both sensors, or other bands.
@@ -82,17 +85,21 @@ class HealthMonitor:
         self._embedder = Embedder(dual_encoder)
         self._num_cells = (manifest.patch_size_px // config.encoder.stride) ** 2
         self._current: dict[str, str] = {}
-        # A run that ends before anything is judged has nothing to be compared with.
-        is_judged = config.num_steps >= alarms.judged_from_step(config)
-        self._start = examine(self._embed(self._embedder)) if is_judged else None
+        self._judged_from = alarms.judged_from_step(config)
+        # A run that ends before anything is judged needs no comparison.
+        is_compared = is_new and config.num_steps >= self._judged_from
+        self._start = examine(self._embed(self._embedder)) if is_compared else None
 
     def check(self, step: int, mean_loss: float) -> None:
-        """Looks at the encoders after `step`; `mean_loss` is that of the last steps.
+        """Looks at the encoders after `step`, but for the last one; `mean_loss` is that of the last steps.
 
         Raises:
             CollapseError: the embeddings of a trained sensor have collapsed.
             UnhealthyTrainingError: an alarm, when `stop_on_alarm` is set.
         """
+        # `conclude` looks at the encoders of the last step, as they are published.
+        if step == self.config.num_steps:
+            return
         split = self._embed(self._embedder)
         checkup = examine(split)
         self._write(step, checkup.metrics(), self._draw(split, step))
@@ -133,7 +140,7 @@ class HealthMonitor:
         writer.close()
 
     def _judge(self, step: int, mean_loss: float, split: EmbeddedSplit, checkup: Checkup) -> None:
-        if self._start is None or step < alarms.judged_from_step(self.config):
+        if step < self._judged_from:
             return
         reason = alarms.find_collapse(self.config, split, self.sensors)
         if reason:

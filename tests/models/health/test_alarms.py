@@ -114,6 +114,8 @@ def test_solved_task_without_content_is_an_alarm(healthy):
     hollow = examine(with_random_features(make_embeddings.make_split(), share=0.95))
     assert names(0.19, hollow, start) == {"loss_beyond_probe"}
     assert names(1.23, hollow, start) == set()
+    # Encoders that began from an earlier training have little left to gain.
+    assert names(0.19, hollow, None) == set()
     assert names(0.19, healthy, start) == set()
 
 

@@ -77,6 +77,18 @@ def test_ridge_has_the_penalty_of_least_left_out_error_by_a_plain_loop():
     np.testing.assert_allclose(linear_probe._ridge(x, y, weights, x), fit(z, y, weights, best)(z), rtol=1e-9)
 
 
+def test_unit_that_hardly_ever_fires_does_not_spoil_the_score():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    y = x[:, 0] + 0.1 * rng.normal(size=200)
+    quiet = np.zeros((200, 1))
+    # Once faintly among the train patches, once strongly among the others.
+    quiet[7], quiet[150] = 1e-4, 1.0
+    features = np.concatenate([x, quiet], axis=1)
+    score = linear_probe.probe_values(features[:100], y[:100], features[100:], y[100:])
+    assert score.score > 0.9
+
+
 def test_r2_of_values_by_hand_and_of_what_cannot_be_told():
     truth = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]])
     predicted = np.array([[0.5, 4.0], [1.0, 5.0], [1.5, 6.0]])
