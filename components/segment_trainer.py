@@ -23,7 +23,7 @@ RUN_FN = "components.segment_trainer.run_fn"
 
 
 def create_segment_trainer(
-    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent
+    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent | None
 ) -> BaseComponent:
     """Trainer "Trainer-<task>" of one task.
 
@@ -31,13 +31,13 @@ def create_segment_trainer(
         name: the task's name.
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the task's labelled patches.
-        encoder: the pretrain Trainer, whose model is the start.
+        encoder: the pretrain Trainer, whose model is the start; None when `config.encoder_paths` names all encoders.
     """
     return tfx.components.Trainer(
         run_fn=RUN_FN,
         examples=data.examples.outputs["examples"],
         hyperparameters=data.manifest.outputs["manifest"],
-        base_model=encoder.outputs["model"],
+        base_model=encoder.outputs["model"] if encoder else None,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
         custom_config={"name": name, "config": settings.canonical_json(config), "code": source_fingerprint(SOURCES)},
@@ -45,14 +45,14 @@ def create_segment_trainer(
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
-    """Trains and exports the segmenter into `fn_args.serving_model_dir`, starting from `fn_args.base_model`.
+    """Trains and exports the segmenter into `fn_args.serving_model_dir`, from `fn_args.base_model` or its config's paths.
 
     Raises:
         ValueError: no manifest, no encoder, or a split without shards.
     """
     name = fn_args.custom_config["name"]
     config = settings.from_dict(SegmentConfig, json.loads(fn_args.custom_config["config"]), name)
-    if not fn_args.base_model:
+    if not fn_args.base_model and config.needs_pretraining:
         raise ValueError(f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer")
     metrics = run_segmentation(
         config,
@@ -61,7 +61,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         list_files(fn_args.eval_files),
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
-        fn_args.base_model,
+        fn_args.base_model or None,
         on_step=log_steps(name),
         name=name,
     )

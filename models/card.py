@@ -1,7 +1,8 @@
 """The model card: what a published model is, what it was trained on and how good it was.
 
 Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json, written last, so that a card means a whole
-model. Written by `export.py`; read by the publishing components, the report and the serving checks.
+model. Written by `export.py` and `public_weights/importing.py`; read by the publishing components, the report and the serving
+checks.
 """
 
 from __future__ import annotations
@@ -40,28 +41,67 @@ def make_card(
     `health` holds what the checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for
     other models.
     """
-    # Units and bands travel with the model: a caller that sends power instead of dB gets no error, only wrong maps.
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
     return {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "task": task,
+        **_describe(name, task, {sensor: bands[sensor] for sensor in sensors}, stride, signatures, config),
         "data_manifest_sha256": manifest.sha256,
         "data_span": manifest.span,
         "data_version": manifest.version,
-        "config_sha256": settings.sha256(config),
-        "config": settings.to_dict(config),
         # JSON has no NaN; Python's own writer would emit one that other readers refuse.
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
         "health": health,
         "label_schema": label_schema,
         "class_names": list(get_schema(label_schema).class_names) if label_schema else None,
-        "inputs": {
-            sensor: {"bands": list(bands[sensor]), "unit": BANDS[sensor][bands[sensor][0]].unit, "nodata": "NaN"}
-            for sensor in sensors
-        },
         "s2_processing_level": manifest.s2_processing_level if "s2" in sensors else None,
         "pixel_size_m": manifest.pixel_size_m,
+    }
+
+
+def make_imported_card(
+    *,
+    bands: Mapping[Sensor, Sequence[str]],
+    stride: int,
+    signatures: Sequence[str],
+    config: Any,
+    s2_processing_level: str | None,
+    source: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The card of an encoder whose weights others trained: `source` says where they come from, on which terms."""
+    return {
+        **_describe("encoder", "pretraining", bands, stride, signatures, config),
+        # Not ours to know: the data of others has no manifest.
+        "data_manifest_sha256": None,
+        "data_span": None,
+        "data_version": None,
+        "metrics": {},
+        "label_schema": None,
+        "class_names": None,
+        "s2_processing_level": s2_processing_level,
+        "pixel_size_m": None,
+        "source": dict(source),
+    }
+
+
+def _describe(
+    name: str,
+    task: str,
+    bands: Mapping[Sensor, Sequence[str]],
+    stride: int,
+    signatures: Sequence[str],
+    config: Any,
+) -> dict[str, Any]:
+    """What every card holds, wherever the weights come from."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "task": task,
+        "config_sha256": settings.sha256(config),
+        "config": settings.to_dict(config),
+        # Units and bands travel with the model: a caller that sends power instead of dB gets no error, only wrong maps.
+        "inputs": {
+            sensor: {"bands": list(names), "unit": BANDS[sensor][names[0]].unit, "nodata": "NaN"}
+            for sensor, names in bands.items()
+        },
         "stride": stride,
         "signatures": list(signatures),
         "code_version": CODE_VERSION,

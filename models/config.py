@@ -15,7 +15,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
 from models.health.config import HealthConfig
 
-Backbone = Literal["small", "resnet18", "resnet50"]
+Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16"]
 ObjectiveName = Literal[
@@ -31,7 +31,16 @@ ObjectiveName = Literal[
     "none",
 ]
 
-_STRIDES: dict[Backbone, int] = {"small": 16, "resnet18": 32, "resnet50": 32}
+TORCH_PREFIX = "torch_"
+"""Of the backbones that compute as PyTorch's do, so that public weights fit them."""
+
+_STRIDES: dict[Backbone, int] = {
+    "small": 16,
+    "resnet18": 32,
+    "resnet50": 32,
+    "torch_resnet18": 32,
+    "torch_resnet50": 32,
+}
 
 LEARNED_TEMPERATURES = (0.01, 10.0)
 """Bounds of a learned temperature. Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are scaled by
@@ -63,7 +72,8 @@ class EncoderConfig:
 
     Attributes:
         backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin: IaI-SimCLR) or "small", a
-            three-stage residual net for CPU runs (origin: this project's own trials).
+            three-stage residual net for CPU runs (origin: this project's own trials). "torch_resnet18" and
+            "torch_resnet50" differ from these in padding, strides and epsilon (`torch_resnet.py`): public weights need them.
         embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al. 2022 and IaI-SimCLR.
         norm: "batch" (over the batch of all replicas) or "group" (32 groups within each patch; Wu and He 2018, arXiv
             1803.08494). Batch normalization lets pairs leak into each other: a patch's features depend on what else is in
@@ -229,6 +239,8 @@ class SegmentConfig:
         sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
         label_schema: name of the label schema the model outputs; must be that of the shards.
         encoder: architecture; must be that of the pretrained encoder when one is given.
+        encoder_paths: sensor -> encoder to start from instead of the run's pretrained one: directory of a published encoder
+            (also of `import-weights`), or a `.keras` file.
         num_steps: updates of the weights.
         decoder_channels: of the decoder's stages, deepest first; an encoder of stride 2**n uses the last n. Default:
             the U-Net of segmentation_models (Iakubovskii 2019).
@@ -245,6 +257,7 @@ class SegmentConfig:
     label_schema: str
     encoder: EncoderConfig
     num_steps: int
+    encoder_paths: dict[Sensor, str] = field(default_factory=dict)
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     global_batch_size: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -259,6 +272,11 @@ class SegmentConfig:
             raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
         if not get_schema(self.label_schema).is_dense:
             raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
+        for name, path in self.encoder_paths.items():
+            if name not in self.sensors or not path:
+                raise ValueError(
+                    f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, got {name!r}: {path!r}"
+                )
         # One stage per halving of the encoder: stride 16 or 32.
         num_stages = self.encoder.stride.bit_length() - 1
         if len(self.decoder_channels) < num_stages:
@@ -268,3 +286,8 @@ class SegmentConfig:
         _check_positive("num_steps", self.num_steps)
         _check_positive("global_batch_size", self.global_batch_size)
         _check_positive("shuffle_buffer", self.shuffle_buffer)
+
+    @property
+    def needs_pretraining(self) -> bool:
+        """Whether a sensor has no encoder of its own to start from."""
+        return set(self.encoder_paths) != set(self.sensors)

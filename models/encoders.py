@@ -15,8 +15,9 @@ from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models.config import Backbone, EncoderConfig, Norm, Precision
+from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
+from models.torch_resnet import with_torch_semantics
 
 if not keras_3():
     # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
@@ -173,7 +174,7 @@ def synchronize_batch_norm(model: keras.Model) -> None:
 
 def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
-    stages = _STAGES[backbone]
+    stages = _STAGES[backbone.removeprefix(TORCH_PREFIX)]
     resnet = ResNetBackbone(
         stackwise_filters=list(stages["filters"]),
         stackwise_blocks=list(stages["blocks"]),
@@ -188,6 +189,8 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     for index in range(len(stages["filters"])):
         outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
+    if backbone.startswith(TORCH_PREFIX):
+        pyramid = with_torch_semantics(pyramid)
     if norm == "batch":
         return pyramid
     # keras-cv has no switch for it.

@@ -2,7 +2,7 @@
 
 Input: trained Keras models. Output: the published model contract: `serving_default` and `serve_examples` of a segmenter,
 `embed_s1` and `embed_s2` of an encoder, all taking physical values with NaN as no data. Called by `pretrain.py`,
-`segment.py`, the serving checks and the components.
+`segment.py`, `public_weights/importing.py`, the serving checks and the components.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models import card as card_lib
 from models import signatures, warmup
 from models.config import PretrainConfig, SegmentConfig
-from models.dual_encoder import DualEncoder, ProjectionHead
+from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.input_pipeline import parse_examples
 from models.segmenter import Segmenter
@@ -93,30 +93,15 @@ def export_encoder(
 
     `health` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
     """
-    assets = _make_assets_dir(output_dir)
+    assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir)
     if embedding_map is not None:
         with tf.io.gfile.GFile(f"{assets}/{MAP_NAME}", "wb") as file:
             file.write(embedding_map)
-    for sensor in SENSORS:
-        dual_encoder.encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
-        dual_encoder.heads[sensor].save(f"{assets}/{sensor}_head.keras")
-    encoders, heads = load_encoders(output_dir), load_heads(output_dir)
-    archive = keras.export.ExportArchive()
-    # Heads are published too: `embedding` is what pairs are compared by, and what the encoder's probe measures.
-    for sensor in SENSORS:
-        archive.track(encoders[sensor])
-        archive.track(heads[sensor])
-        spec = tf.TensorSpec([None, None, None, len(encoders[sensor].bands)], tf.float32, sensor)
-        archive.add_endpoint(f"embed_{sensor}", signatures.embed_endpoint(encoders[sensor], heads[sensor]), [spec])
-    archive.write_out(output_dir, verbose=False)
-    warmup.write_encoder_requests(
-        assets, "encoder", {sensor: len(encoders[sensor].bands) for sensor in SENSORS}, encoders["s1"].stride
-    )
     card = card_lib.make_card(
         name="encoder",
         task="pretraining",
         sensors=SENSORS,
-        stride=encoders["s1"].stride,
+        stride=dual_encoder.encoders["s1"].stride,
         signatures=ENCODER_SIGNATURES,
         config=config,
         manifest=manifest,
@@ -127,31 +112,61 @@ def export_encoder(
     card_lib.write_card(assets, card)
 
 
+def write_encoders(
+    encoders: Mapping[Sensor, SensorEncoder], heads: Mapping[Sensor, keras.Model], output_dir: str
+) -> str:
+    """Writes the encoders of one sensor or both, all but the card, whose folder is returned."""
+    assets = _make_assets_dir(output_dir)
+    for sensor in encoders:
+        encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
+        heads[sensor].save(f"{assets}/{sensor}_head.keras")
+    encoders, heads = load_encoders(output_dir), load_heads(output_dir)
+    archive = keras.export.ExportArchive()
+    # Heads are published too: `embedding` is what pairs are compared by, and what the encoder's probe measures.
+    for sensor in encoders:
+        archive.track(encoders[sensor])
+        archive.track(heads[sensor])
+        spec = tf.TensorSpec([None, None, None, len(encoders[sensor].bands)], tf.float32, sensor)
+        archive.add_endpoint(f"embed_{sensor}", signatures.embed_endpoint(encoders[sensor], heads[sensor]), [spec])
+    archive.write_out(output_dir, verbose=False)
+    num_bands = {sensor: len(encoder.bands) for sensor, encoder in encoders.items()}
+    stride = max(encoder.stride for encoder in encoders.values())
+    warmup.write_encoder_requests(assets, "encoder", num_bands, stride)
+    return assets
+
+
 def load_segmenter(saved_model_dir: str) -> Segmenter:
     """The Keras segmenter inside a published model.
 
     Raises:
         FileNotFoundError: the directory holds none.
     """
-    return _load(saved_model_dir, "model.keras")
+    return _load(os.path.join(saved_model_dir, ASSETS_DIR, "model.keras"))
 
 
-def load_encoders(saved_model_dir: str) -> dict[Sensor, SensorEncoder]:
-    """The Keras encoders inside a published encoder, by sensor, each with its own normalization.
+def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
+    """The Keras encoders, by sensor, of a published encoder or of one `.keras` file, each with its own normalization.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the `.keras` file holds another model.
+    """
+    if path.endswith(".keras"):
+        model = _load(path)
+        found = {model.sensor: model} if isinstance(model, SensorEncoder) else getattr(model, "encoders", {})
+        if not found:
+            raise ValueError(f"{path}: must be a SensorEncoder, or a model of several, got {type(model).__name__}")
+        return dict(found)
+    return _load_by_sensor(path, "encoder")
+
+
+def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
+    """What makes the embedding of the pooled features inside a published encoder, by sensor.
 
     Raises:
         FileNotFoundError: the directory holds none.
     """
-    return {sensor: _load(saved_model_dir, f"{sensor}_encoder.keras") for sensor in SENSORS}
-
-
-def load_heads(saved_model_dir: str) -> dict[Sensor, ProjectionHead]:
-    """The projection heads inside a published encoder, by sensor.
-
-    Raises:
-        FileNotFoundError: the directory holds none.
-    """
-    return {sensor: _load(saved_model_dir, f"{sensor}_head.keras") for sensor in SENSORS}
+    return _load_by_sensor(saved_model_dir, "head")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,10 +286,14 @@ def _make_assets_dir(output_dir: str) -> str:
     return assets
 
 
-def _load(saved_model_dir: str, name: str) -> Any:
-    path = os.path.join(saved_model_dir, ASSETS_DIR, name)
+def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
+    paths = {sensor: os.path.join(saved_model_dir, ASSETS_DIR, f"{sensor}_{part}.keras") for sensor in SENSORS}
+    found = {sensor: path for sensor, path in paths.items() if tf.io.gfile.exists(path)}
+    # One sensor is enough: public weights know one. Of none at all, the message names the first.
+    return {sensor: _load(path) for sensor, path in (found or paths).items()}
+
+
+def _load(path: str) -> Any:
     if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(
-            f"{path}: no such Keras model, so {saved_model_dir} is not the published model expected"
-        )
+        raise FileNotFoundError(f"{path}: no such Keras model, so this is not the published model expected")
     return keras.saving.load_model(path, compile=False)

@@ -86,23 +86,27 @@ def run_segmentation(
 
 
 def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
-    """A segmenter with the encoders of `encoder_dir` and their normalization, or with new ones.
+    """A segmenter with pretrained encoders and their normalization, or with new ones.
 
-    New encoders, when `encoder_dir` is None, take the statistics of `manifest`.
+    Each sensor's encoder comes from `config.encoder_paths`, else from `encoder_dir`, else it is new, with the statistics of
+    `manifest`.
 
     Raises:
-        ValueError: the pretrained encoder has other bands or another architecture, or the stride does not divide the
-            patch size of `manifest`.
-        FileNotFoundError: `encoder_dir` holds no encoder.
+        ValueError: a pretrained encoder is of another sensor, has other bands or another architecture, or the stride does
+            not divide the patch size of `manifest`.
+        FileNotFoundError: a path holds no encoder.
     """
-    if encoder_dir is None:
-        encoders = {
-            sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in config.sensors
-        }
-    else:
+    encoders = {}
+    for sensor in config.sensors:
+        path = config.encoder_paths.get(sensor) or encoder_dir
+        if path is None:
+            encoders[sensor] = build_encoder(config.encoder, sensor, manifest, config.precision)
+            continue
         # Its own normalization comes along: the weights were learned on those z-scores, not on this manifest's.
-        pretrained = export.load_encoders(encoder_dir)
-        encoders = {sensor: with_precision(pretrained[sensor], config.precision) for sensor in config.sensors}
+        pretrained = export.load_encoders(path)
+        if sensor not in pretrained:
+            raise ValueError(f"{path}: must hold an encoder of {sensor}, got {', '.join(pretrained)}")
+        encoders[sensor] = with_precision(pretrained[sensor], config.precision)
     for sensor, encoder in encoders.items():
         _check_encoder(encoder, sensor, config, manifest)
     return Segmenter(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
 
-from models.dual_encoder import ProjectionHead
 from models.encoders import SensorEncoder
 from models.input_pipeline import parse_examples
 from models.segmenter import Segmenter
@@ -54,7 +54,7 @@ def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
     return serve_examples
 
 
-def embed_endpoint(encoder: SensorEncoder, head: ProjectionHead) -> Callable[[Any], dict[str, Any]]:
+def embed_endpoint(encoder: SensorEncoder, head: keras.Model) -> Callable[[Any], dict[str, Any]]:
     """`embed_<sensor>`: one tensor of that sensor."""
 
     def embed_pixels(pixels: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def embed_endpoint(encoder: SensorEncoder, head: ProjectionHead) -> Callable[[An
     return embed_pixels
 
 
-def embed(encoder: SensorEncoder, head: ProjectionHead, pixels: Any) -> dict[str, Any]:
+def embed(encoder: SensorEncoder, head: keras.Model, pixels: Any) -> dict[str, Any]:
     """`features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm, of physical pixels [B, H, W, C]."""
     check_size(pixels, encoder.stride)
     outputs = encoder(pixels, training=False)

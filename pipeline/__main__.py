@@ -1,4 +1,4 @@
-"""`python -m pipeline <verb>`: run, compile, report, serve-check.
+"""`python -m pipeline <verb>`: run, compile, report, serve-check, import-weights.
 
 Command line -> the functions of this package. The only module here that reads the environment and prints. TensorFlow and
 TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 
 from beam_jobs.contracts import object_store, settings
+from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.console import RunProgress, choose_keras_3, silence_absl, silence_libraries
 
@@ -158,6 +159,39 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
         results = check_published(config.serving_dir, os.environ)
         console.print(render(results))
         return 0 if all(result.is_ok for result in results) else 1
+
+    _guarded(debug, work)
+
+
+@main.command("import-weights")
+@click.option("--file", "path", required=True, type=click.Path(), help=".pth of torch.save, or .safetensors.")
+@click.option(
+    "--weights", required=True, metavar="NAME|YAML", help=f"What the file is: {', '.join(KNOWN)}; or a YAML file."
+)
+@click.option("--output", required=True, type=click.Path(), help="New folder for the published encoder.")
+@click.option("--bands", help="Bands of your shards, in their order, e.g. B2,B3,B4. Default: all that the file knows.")
+@click.option("--prefix", help="What stands before conv1.weight in the file, when it holds several networks.")
+@click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def import_weights(
+    path: str, weights: str, output: str, bands: str | None, prefix: str | None, verbose: bool, debug: bool
+) -> None:
+    """Publish an encoder from the public weights of a PyTorch ResNet; see docs/public_weights.md.
+
+    Example, for shards of level 2A: python -m pipeline import-weights --file B13_rn50_moco.pth --weights
+    ssl4eo-s12-s2-moco-resnet50 --bands B1,B2,B3,B4,B5,B6,B7,B8,B8A,B9,B11,B12 --output encoders/s2
+    """
+    _prepare_libraries(verbose)
+
+    def work() -> int:
+        known = find_weights(weights)
+        from models.public_weights.importing import import_encoder
+
+        imported = import_encoder(known, path, output, bands=bands.split(",") if bands else None, prefix=prefix)
+        for line in imported.lines(known):
+            console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})", soft_wrap=True)
+        return 0
 
     _guarded(debug, work)
 

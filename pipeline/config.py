@@ -118,17 +118,17 @@ class RunConfig:
         # Without tasks there is nothing to choose from, and the probe does without labels.
         if names and self.probe.task not in ("", *names):
             raise ValueError(f"probe.task must be one of the tasks {names}, got {self.probe.task!r}")
-        stride = self.pretrain.encoder.stride
-        if self.pairs.patch.size_px % stride:
-            raise ValueError(
-                f"pairs.patch.size_px must be a multiple of the stride {stride} of "
-                f"{self.pretrain.encoder.backbone!r}, got {self.pairs.patch.size_px}"
-            )
         for i, task in enumerate(self.tasks):
-            if task.segment.encoder != self.pretrain.encoder:
+            if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
                 raise ValueError(
                     f"tasks[{i}].segment.encoder must be pretrain.encoder {self.pretrain.encoder}, "
                     f"got {task.segment.encoder}"
+                )
+        for encoder in (self.pretrain.encoder, *(task.segment.encoder for task in self.tasks)):
+            if self.pairs.patch.size_px % encoder.stride:
+                raise ValueError(
+                    f"pairs.patch.size_px must be a multiple of the stride {encoder.stride} of "
+                    f"{encoder.backbone!r}, got {self.pairs.patch.size_px}"
                 )
 
     @property

@@ -42,7 +42,9 @@ def create_segmentation(
         labels: the task's labels.
         pretraining: its encoder is what the segmenter starts from, once it is blessed.
     """
-    trainer = create_segment_trainer(task.name, task.segment, labels.data, pretraining.trainer)
+    encoder = pretraining.trainer if task.segment.needs_pretraining else None
+    trainer = create_segment_trainer(task.name, task.segment, labels.data, encoder)
+    # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the run, since it mostly tells of the data.
     for gate in (labels.gate, pretraining.gate):
         trainer.add_upstream_node(gate)
     eval_config = create_eval_config(get_schema(task.label.schema), task.min_mean_iou, task.min_iou)

@@ -98,7 +98,11 @@ def _compare_with_last(last_dir: str, view: View, data: ProbeData, config: Probe
     """Recall and linear probe against those of the encoder in service; or why there is no comparison."""
     if not last_dir:
         return [], "no encoder is published yet: nothing to compare with"
-    model = load_dual_encoder(last_dir)
+    try:
+        model = load_dual_encoder(last_dir)
+    except FileNotFoundError as error:
+        # Put there by hand, such as public weights of one sensor: it must not keep a good encoder from replacing it.
+        return [], f"not compared: {error}"
     for manifest in (data.manifest, *([data.labels.manifest] if data.labels else [])):
         if reason := why_unfit(model, manifest):
             return [], f"not compared with {last_dir}: {reason}"

@@ -49,3 +49,17 @@ def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_p
     assert export.load_segmenter(fn_args.serving_model_dir).sensors == ("s1",)
     steps = [(item.component, item.step, item.num_steps) for item in caplog.records if hasattr(item, "step")]
     assert steps == [("flood", 1, 2), ("flood", 2, 2)]
+
+
+def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders(water_version, tmp_path):
+    config = SegmentConfig(
+        sensors=("s1",),
+        label_schema="water",
+        encoder=ENCODER,
+        num_steps=2,
+        global_batch_size=4,
+        encoder_paths={"s1": str(tmp_path / "imported")},
+    )
+    # The path is what it goes for, so that a missing encoder is the error, not a missing base model.
+    with pytest.raises(FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"):
+        segment_trainer.run_fn(make_fn_args(water_version, tmp_path, config, name="flood"))

@@ -32,7 +32,7 @@ def test_configs_survive_plain_dicts():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, resnet18 or resnet50, got 'vgg'"),
+        (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, .* or torch_resnet50, got 'vgg'"),
         (lambda: PretrainConfig(encoder=SMALL, num_steps=5, global_batch_size=1), "at least 2 .* got 1"),
         (lambda: EncoderConfig(backbone="small", norm="layer"), "norm must be batch or group, got 'layer'"),
         (

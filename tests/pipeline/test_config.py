@@ -59,6 +59,10 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
         ({"tasks.0.label.schema": "worldcover"}, r"^tasks\[0\].label: schema 'worldcover' has gaps"),
         ({"pairs.patch.size_px": 40}, r"pairs.patch.size_px must be a multiple of the stride 16 of 'small', got 40"),
+        (
+            {"tasks.0.segment.encoder_paths": {"s2": "encoders/s2"}},
+            r"^tasks\[0\]\.segment: encoder_paths must map .* \['s1'\], to paths, got 's2': 'encoders/s2'",
+        ),
         ({"pairs.label": {"schema": "water"}}, r"pairs.label must be absent"),
         ({"pairs.patch.s2_bands": ["B10"]}, r"^pairs.patch: s2_bands holds B10"),
         ({"pretrain.num_step": 3}, r"^pretrain.num_step: unknown key"),
@@ -76,6 +80,17 @@ def test_wrong_settings_are_refused_with_their_path(values, change, message):
         node = node[int(name)] if isinstance(node, list) else node[name]
     node[last] = value
     with pytest.raises(settings.SettingsError, match=message):
+        load(values)
+
+
+def test_task_with_an_encoder_of_its_own_may_have_another_architecture(values):
+    values["tasks"][0]["segment"] |= {"encoder": {"backbone": "torch_resnet50"}, "encoder_paths": {"s1": "encoders/s1"}}
+    config = load(values)
+    assert not config.tasks[0].segment.needs_pretraining
+    values["pairs"]["patch"]["size_px"] = 48
+    with pytest.raises(
+        settings.SettingsError, match=r"size_px must be a multiple of the stride 32 of 'torch_resnet50'"
+    ):
         load(values)
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_state_dict
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -57,3 +58,26 @@ def test_debug_shows_the_traceback():
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "nowhere.yaml: cannot read the config: No such file or directory" in ended.stderr
+
+
+def test_unknown_weights_are_one_line_with_the_known_ones(tmp_path):
+    options = ("--file", "none.pth", "--weights", "resnet", "--output", str(tmp_path / "encoder"))
+    ended = command("import-weights", *options)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: weights must be a YAML file or one of decur-s1-resnet50, ")
+
+
+@pytest.mark.e2e
+def test_weights_become_a_published_encoder(tmp_path):
+    state = make_state_dict.make_state("torch_resnet18", 13)
+    file = make_state_dict.write_safetensors(tmp_path / "w.safetensors", state)
+    options = ("--file", str(file), "--weights", "ssl4eo-s12-s2-moco-resnet18", "--output", str(tmp_path / "encoder"))
+    ended = command("import-weights", *options, "--bands", "B2,B3,B4,B8")
+    assert ended.returncode == 0, ended.stderr
+    assert "left out, so taken for their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12" in ended.stdout
+    assert (tmp_path / "encoder" / "saved_model.pb").exists()
+    assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
+    again = command("import-weights", *options)
+    assert again.returncode == 1
+    assert "exists already, and a published model is never overwritten" in again.stderr

@@ -1,0 +1,83 @@
+"""The state dict inside a file: flat names -> arrays, and which of them are the ResNet.
+
+Input: a .pth or .safetensors file as projects publish them: bare, inside a training checkpoint, or with the names of a wrapper
+(`module.encoder_q.` of MoCo, `teacher.backbone.` of DINO). Output: arrays by torchvision's names. Called by `importing.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.public_weights.elements import Array
+from models.public_weights.safetensors import read_safetensors
+from models.public_weights.torch_zip import read_torch_zip
+
+_STEM = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
+"""Names by which a ResNet is known, whatever stands before them."""
+
+_PREFERRED = ("encoder_q.", "teacher.")
+"""Of two networks in one checkpoint, the one its authors evaluate: the query encoder (MoCo, He et al. 2020), the teacher
+(DINO, Caron et al. 2021)."""
+
+_MAX_DEPTH = 8
+"""Dicts within dicts; checkpoints have two to four."""
+
+
+def read_state_dict(path: Path) -> dict[str, Array]:
+    """All arrays of a file by dotted name, from whichever of the two formats it has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or holds no tensor.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of weights")
+    tree = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
+    state = dict(_flatten(tree, "", 0))
+    if not state:
+        raise ValueError(f"{path}: must hold tensors by name, got none")
+    return state
+
+
+def select_resnet(state: Mapping[str, Array], prefix: str | None) -> tuple[str, dict[str, Array]]:
+    """The prefix of the ResNet's names, and its arrays without it.
+
+    Args:
+        state: all arrays.
+        prefix: what stands before `conv1.weight`, "" included; None = found.
+
+    Raises:
+        ValueError: no ResNet there, or several and none of them preferred.
+    """
+    found = [name.removesuffix(_STEM[0]) for name in state if name.endswith(_STEM[0])]
+    found = sorted(start for start in found if all(start + name in state for name in _STEM))
+    if prefix is not None:
+        if prefix not in found:
+            raise ValueError(f"prefix must be one of {_listed(found)}, got {prefix!r}")
+        chosen = prefix
+    else:
+        preferred = [start for start in found if any(marker in start for marker in _PREFERRED)]
+        candidates = preferred if len(found) > 1 else found
+        if len(candidates) != 1:
+            raise ValueError(
+                f"must hold one ResNet (conv1, bn1, layer1 ...), got {len(found)}"
+                + (f": choose by prefix {_listed(found)}" if found else f": its first names are {_listed(list(state))}")
+            )
+        (chosen,) = candidates
+    return chosen, {name.removeprefix(chosen): array for name, array in state.items() if name.startswith(chosen)}
+
+
+def _flatten(node: Any, path: str, depth: int) -> Iterator[tuple[str, Array]]:
+    if isinstance(node, np.ndarray):
+        yield path, node
+    elif isinstance(node, Mapping) and depth < _MAX_DEPTH:
+        for key, child in node.items():
+            yield from _flatten(child, f"{path}.{key}" if path else str(key), depth + 1)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:4]) + (" ..." if len(names) > 4 else "")
