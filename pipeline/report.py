@@ -36,8 +36,7 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield _training_table(results)
     yield _health_table(results.encoder)
     yield from _health_lines(results.encoder)
-    yield _probe_table(results.probe)
-    yield from _probe_lines(results.probe)
+    yield from _probe_parts(results.probe)
     if not results.tasks and config.tasks:
         yield "[red]no task was trained: the encoder is refused[/red]"
     for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
@@ -126,20 +125,19 @@ def _short(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
 
 
-def _probe_table(probe: ProbeReport) -> Table:
+def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
     labels = f", {probe.num_train_patches} + {probe.num_eval_patches} patches of {probe.labels}" if probe.labels else ""
     outcome = "blessed" if probe.is_blessed else "refused"
-    table = Table(title=f"Encoder probe: {outcome} ({probe.num_pairs} pairs{labels})", title_justify="left")
+    # No title: rich folds it to the table's width.
+    yield f"[bold]Encoder probe: {outcome}[/bold] ({probe.num_pairs} pairs{labels})"
+    table = Table()
     for column in ("check", "value", "interval", "asked", ""):
         table.add_column(column, justify="left" if column in ("check", "") else "right")
     for check in probe.checks:
         mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
         interval = "" if check.low is None else f"{number(check.low)} to {number(check.high)}"
         table.add_row(check.name, number(check.value), interval, number(check.asked), mark)
-    return table
-
-
-def _probe_lines(probe: ProbeReport) -> Iterator[RenderableType]:
+    yield table
     yield from (f"  {escape(note)}" for note in probe.notes)
     yield from (f"[red]encoder: not published: {escape(reason)}[/red]" for reason in probe.refusals)
 
