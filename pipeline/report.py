@@ -17,6 +17,7 @@ from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
+from models.encoder_probe.report import ProbeReport
 from models.export import ASSETS_DIR, MAP_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
@@ -35,7 +36,10 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield _training_table(results)
     yield _health_table(results.encoder)
     yield from _health_lines(results.encoder)
-    for settings, task in zip(config.tasks, results.tasks, strict=True):
+    yield from _probe_parts(results.probe)
+    if not results.tasks and config.tasks:
+        yield "[red]no task was trained: the encoder is refused[/red]"
+    for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
         yield _task_table(task, get_schema(settings.label.schema).class_names)
         yield from _failure_lines(task)
     yield _place_table(config, results)
@@ -119,6 +123,23 @@ def _health_lines(encoder: ModelResult) -> Iterator[RenderableType]:
 
 def _short(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
+
+
+def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
+    labels = f", {probe.num_train_patches} + {probe.num_eval_patches} patches of {probe.labels}" if probe.labels else ""
+    outcome = "blessed" if probe.is_blessed else "refused"
+    # No title: rich folds it to the table's width.
+    yield f"[bold]Encoder probe: {outcome}[/bold] ({probe.num_pairs} pairs{labels})"
+    table = Table()
+    for column in ("check", "value", "interval", "asked", ""):
+        table.add_column(column, justify="left" if column in ("check", "") else "right")
+    for check in probe.checks:
+        mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
+        interval = "" if check.low is None else f"{number(check.low)} to {number(check.high)}"
+        table.add_row(check.name, number(check.value), interval, number(check.asked), mark)
+    yield table
+    yield from (f"  {escape(note)}" for note in probe.notes)
+    yield from (f"[red]encoder: not published: {escape(reason)}[/red]" for reason in probe.refusals)
 
 
 def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:

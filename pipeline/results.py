@@ -18,12 +18,14 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.contracts.locations import Location, locate
-from components.data_manifest import MANIFEST_FILE
+from components.data_manifest import read_manifest
+from components.encoder_probe import blessing
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
+from components.publishing import ENCODER_NAME
 from models.card import read_card
+from models.encoder_probe.report import ProbeReport
 from pipeline.config import RunConfig
-from pipeline.pretraining import ENCODER_NAME
 from pipeline.run_record import RunRecord, read_last_run
 
 OVERALL = "all"
@@ -81,11 +83,15 @@ class DataResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit."""
+    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
+
+    `tasks` is empty when the encoder was refused: then the run has ended before them.
+    """
 
     record: RunRecord
     data: tuple[DataResult, ...]
     encoder: ModelResult
+    probe: ProbeReport
     tasks: tuple[TaskResult, ...]
     audits: Mapping[str, str]
 
@@ -104,8 +110,9 @@ def collect_results(config: RunConfig) -> RunResults:
     record = read_last_run(config.metadata_path, config.name)
     data = [_data(record, "pairs", config.pairs_dir)]
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
+    probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
     tasks = []
-    for task in config.tasks:
+    for task in config.tasks if probe.is_blessed else ():
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
         model = _model(record, f"Trainer-{task.name}", task.name)
         tasks.append(TaskResult(**vars(model), test=read_slices(evaluation), failures=read_failures(evaluation)))
@@ -113,6 +120,7 @@ def collect_results(config: RunConfig) -> RunResults:
         record=record,
         data=tuple(data),
         encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
+        probe=probe,
         tasks=tuple(tasks),
         audits={
             task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
@@ -158,8 +166,7 @@ def _double(value: Mapping[str, float]) -> float:
 
 
 def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
-    path = locate(record.output(f"DataManifest-{name}", "manifest").uri) / MANIFEST_FILE
-    found = manifest.from_json(path.read_text())
+    found = read_manifest(record.output(f"DataManifest-{name}", "manifest").uri)
     return DataResult(
         name=name,
         version_dir=layout.version_dir(data_dir, found.span, found.version),
