@@ -13,6 +13,7 @@ from tfx import v1 as tfx
 from tfx.dsl.io import fileio
 
 from beam_jobs.contracts import manifest
+from beam_jobs.contracts.locations import locate
 from beam_jobs.verify import verify
 
 MANIFEST_FILE = "manifest.json"
@@ -37,6 +38,11 @@ def write_manifest(value: manifest.Manifest, folder: str) -> None:
     fileio.makedirs(folder)
     with fileio.open(os.path.join(folder, MANIFEST_FILE), "w") as file:
         file.write(value.to_json())
+
+
+def read_manifest(folder: str) -> manifest.Manifest:
+    """The manifest of a DataManifest's artifact."""
+    return manifest.from_json((locate(folder) / MANIFEST_FILE).read_text())
 
 
 def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> manifest.Manifest:

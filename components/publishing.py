@@ -1,6 +1,7 @@
 """Publishing: Pushers that copy models to `<serving>/<model>/<version>`, where TF Serving looks.
 
-A model with an evaluator is pushed only when blessed; the encoder has no gate yet and is pushed as trained.
+A model is pushed only when it is blessed, segmenters by their Evaluator and the encoder by its EncoderProbe; so what lies
+there is what was blessed last.
 """
 
 from __future__ import annotations
@@ -8,23 +9,42 @@ from __future__ import annotations
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from beam_jobs.contracts.locations import Location, locate
+from models.card import CARD_NAME
+from models.export import ASSETS_DIR
 
-def create_pusher(
-    name: str, model: BaseComponent, serving_dir: str, evaluator: BaseComponent | None = None
-) -> BaseComponent:
+ENCODER_NAME = "encoder"
+"""Folder of the published encoder below the serving folder."""
+
+
+def create_pusher(name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent) -> BaseComponent:
     """Pusher of one model.
 
     Args:
         name: "encoder" or the task's name: the model's folder below `serving_dir` and suffix of the component id.
         model: the Trainer that made it.
         serving_dir: base folder of all published models; may be an object store.
-        evaluator: gives the blessing; None pushes without a gate.
+        judge: Evaluator or EncoderProbe, whose `blessing` decides.
     """
     destination = tfx.proto.PushDestination(
         filesystem=tfx.proto.PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
     )
     return tfx.components.Pusher(
         model=model.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"] if evaluator else None,
+        model_blessing=judge.outputs["blessing"],
         push_destination=destination,
     ).with_id(f"Pusher-{name}")
+
+
+def find_published(serving_dir: str, name: str) -> Location | None:
+    """SavedModel of the newest whole version of a model; None when nothing is published.
+
+    Args:
+        serving_dir: base folder of all published models.
+        name: the model's folder below it.
+    """
+    # The card is written last: a folder without one is not a whole model, or none of ours.
+    found = [
+        path.parent.parent for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")
+    ]
+    return max((path for path in found if path.name.isdigit()), key=lambda path: int(path.name), default=None)

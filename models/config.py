@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
+from models.augmentation.config import AugmentConfig, ImageAugmentConfig
+from models.health.config import HealthConfig
 
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
@@ -197,8 +199,8 @@ class PretrainConfig:
         logits_chunk_size: pairs of a replica whose logits against the global batch are held at a time; same numbers,
             less memory. None = all.
         optimizer: rate, decay, warm-up.
-        augment: flip and turn both images of a pair alike. Default True; origin: this project (Scheibenreif et al.
-            2022 use none).
+        health: when the encoders are looked at during training, and what counts as ill.
+        augment: what is changed in both sensors alike, what in the views of one sensor, and what becomes of no data.
         use_weights: let each pair count what its record's `weight`, the outcome of the quality gate, says; else all
             count alike. Metrics of the eval split never weigh.
         num_eval_batches: most global batches of the eval split that loss and recall are computed on.
@@ -225,7 +227,8 @@ class PretrainConfig:
     micro_batch_size: int | None = None
     logits_chunk_size: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augment: bool = True
+    health: HealthConfig = field(default_factory=HealthConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     use_weights: bool = True
     num_eval_batches: int = 16
     shuffle_buffer: int = 2048
@@ -299,7 +302,7 @@ class SegmentConfig:
             the U-Net of segmentation_models (Iakubovskii 2019).
         global_batch_size: patches per step over all replicas.
         optimizer: rate, decay, warm-up.
-        augment: flip and turn images and label alike.
+        augment: of images and label alike, and, with `photometry`, of each sensor's pixels. Default: symmetries only.
         use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
@@ -316,7 +319,7 @@ class SegmentConfig:
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     global_batch_size: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augment: bool = True
+    augment: ImageAugmentConfig = field(default_factory=ImageAugmentConfig)
     use_weights: bool = True
     shuffle_buffer: int = 2048
     input: InputConfig = field(default_factory=InputConfig)

@@ -70,10 +70,6 @@ class DualEncoder(keras.Model):
         # Kept by sensor, since export publishes encoders and heads apart.
         self.encoders, self.heads = dict(encoders), dict(heads)
 
-    def embed(self, sensor: Sensor, pixels: Any) -> Any:
-        """Embedding float32 [B, E] of one sensor's pixels [B, H, W, C], as in service."""
-        return self.heads[sensor](self.encoders[sensor](pixels, training=False)["pooled"], training=False)
-
     def get_config(self) -> dict[str, Any]:
         """The parts, serialized."""
         return {

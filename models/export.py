@@ -29,6 +29,7 @@ from models.input_pipeline import parse_examples
 from models.segmenter import Segmenter
 
 ASSETS_DIR = "assets.extra"
+MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
@@ -85,9 +86,17 @@ def export_encoder(
     config: PretrainConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
+    health: Mapping[str, Any] | None = None,
+    embedding_map: bytes | None = None,
 ) -> None:
-    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last."""
+    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
+
+    `health` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
+    """
     assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir)
+    if embedding_map is not None:
+        with tf.io.gfile.GFile(f"{assets}/{MAP_NAME}", "wb") as file:
+            file.write(embedding_map)
     card = card_lib.make_card(
         name="encoder",
         task="pretraining",
@@ -98,6 +107,7 @@ def export_encoder(
         manifest=manifest,
         metrics=metrics,
         label_schema=None,
+        health=health,
     )
     card_lib.write_card(assets, card)
 

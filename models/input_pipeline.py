@@ -14,7 +14,6 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
-from models import augment as augment_lib
 from models.config import InputConfig
 from models.reading import epochs
 from models.reading.epochs import EpochSizes
@@ -61,7 +60,6 @@ def train_dataset(
     with_label: bool,
     batch_size: int,
     shuffle_buffer: int,
-    augment: bool,
     seed: int,
     with_weight: bool = False,
     with_location: bool = False,
@@ -73,7 +71,6 @@ def train_dataset(
     """Endless shuffled batches of exactly `batch_size`; the batch of a step depends on nothing but the seed and its number.
 
     An epoch sees each example at most once: those that fill no batch at its end are left out, others in each epoch.
-    `transform` comes last, after augmentation.
 
     Args:
         files: gzip TFRecords of the split.
@@ -82,12 +79,11 @@ def train_dataset(
         with_label: whether to decode `label` too.
         batch_size: examples per step.
         shuffle_buffer: records held for shuffling.
-        augment: whether to flip and turn the patches.
-        seed: of order and augmentation.
+        seed: of order and transform.
         with_weight: whether to decode `weight` too.
         with_location: whether to decode `lon` and `lat` too.
         with_patch_id: whether to decode `patch_id` too.
-        transform: changes each batch at last.
+        transform: augments each batch.
         first_step: steps done already. The first batch is that of the step after them; of the epochs before it nothing is
             read, of its own epoch the records before it are read but not decoded.
         reading: cache, order, service. Only `deterministic` reading keeps what is said here of steps.
@@ -102,7 +98,6 @@ def train_dataset(
     def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = _decode(source.fetch(keys), num_bands)
         batch_seed = tf.stack([tf.constant(seed, tf.int64), number])
-        batch = augment_lib.random_symmetry(batch, batch_seed) if augment else batch
         return batch if transform is None else transform(batch, batch_seed)
 
     if reading.data_service:

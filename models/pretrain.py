@@ -11,25 +11,25 @@ import math
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import augment, export, input_pipeline, training, warm_start
+from models import export, input_pipeline, training, warm_start
 from models.checkpoints import remove_checkpoints
 from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.distribution import check_divisible, get_strategy, is_chief
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
+from models.health.monitor import HealthMonitor
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.optimizers import make_optimizer
 from models.reading import shard_checks
 from models.step_log import ProgressCallback
 from models.steps import Batch, TwoStageLoss
-from models.views import break_pairs, make_views
+from models.views import eval_views, train_views
 
 
 def run_pretraining(
@@ -57,13 +57,14 @@ def run_pretraining(
         checkpoint_dir: see `training.train`; empty again when the encoder is published.
 
     Returns:
-        `train_loss` (mean of the last steps) and the metrics of `evaluate`.
+        `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
 
     Raises:
         ValueError: fewer train examples than a global batch, no eval example, shards that are not the manifest's, a band that
             cannot be normalized, uneven parts, a warm start or a checkpoint of another architecture.
         FileNotFoundError: `warm_start_dir` holds no encoder.
         NonFiniteLossError, NoValidPairError: see `training.train`.
+        UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
     """
     # Workers must know each other before TensorFlow starts.
     strategy = get_strategy()
@@ -76,14 +77,19 @@ def run_pretraining(
         objective = make_objective(config, dual_encoder.encoders["s1"].output["features"].shape[-1])
         model = ContrastiveModel(dual_encoder, objective)
     train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir)
-    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
-    # after the change, so that the metrics are those of the published model.
-    dual_encoder = with_dual_precision(dual_encoder, "float32")
-    metrics = {"train_loss": train_loss, **evaluate(dual_encoder, objective, eval_set)}
+    monitor = HealthMonitor(
+        config,
+        dual_encoder,
+        tuple(model.encoders),
+        manifest,
+        eval_files,
+        log_dir,
+        is_new=warm_start_dir is None,
+        is_writer=is_chief(strategy),
+    )
+    train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
+    metrics = _publish(config, manifest, dual_encoder, objective, eval_set, monitor, train_loss, output_dir, log_dir)
     if is_chief(strategy):
-        training.write_metrics(log_dir, config.num_steps, metrics)
-        export.export_encoder(dual_encoder, output_dir, config=config, manifest=manifest, metrics=metrics)
         # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
     return metrics
@@ -114,6 +120,7 @@ def _train(
     log_dir: str,
     on_step: ProgressCallback | None,
     checkpoint_dir: str | None,
+    monitor: HealthMonitor,
 ) -> float:
     """The train loss; NaN of the control without training, which checks the shards all the same."""
     if config.objective == "none":
@@ -137,57 +144,65 @@ def _train(
         on_step=on_step,
         checkpoint_dir=checkpoint_dir,
         checkpoint_every=config.checkpoint_every,
+        check_every=config.health.check_every,
+        check=monitor.check,
     )
 
 
-def evaluate(dual_encoder: DualEncoder, objective: Objective, dataset: tf.data.Dataset) -> dict[str, float]:
-    """Loss and retrieval on held-out pairs.
+def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, float]:
+    """Loss on held-out pairs.
 
     Args:
-        dual_encoder: what is evaluated.
-        objective: whose loss.
-        dataset: batches of both sensors and of the objective's views.
+        model: what is evaluated.
+        dataset: batches of the objective's views.
 
     Returns:
         `eval_loss`: mean over the batches, each pair weighing the same; a short last batch has fewer negatives, so compare
-        losses of one objective, data set and batch size only. `recall_at_1_s1_to_s2` and back: share of patches, 0-1, whose
-        nearest neighbour in the other sensor among all `num_eval_pairs` is their own partner; chance where an objective does
-        not look at both sensors.
+        losses of one objective, data set and batch size only. `num_eval_pairs`: what it is the mean of.
     """
-    embeddings: dict[str, list[np.ndarray]] = {"s1": [], "s2": []}
-    total_loss = 0.0
-    model = ContrastiveModel(dual_encoder, objective)
 
     @tf.function(reduce_retracing=True)
-    def predict(batch: Batch) -> tuple[Batch, tf.Tensor]:
-        outputs = model.encode(batch, training=False)
-        # Retrieval is between the images as they are, whichever views the objective looks at.
-        images: Batch = {
-            sensor: outputs[sensor] if sensor in outputs else dual_encoder.embed(sensor, batch[sensor])
-            for sensor in SENSORS
-        }
-        return images, model.pair_losses(outputs)
+    def sum_losses(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        losses = model.pair_losses(model.encode(batch, training=False))
+        return tf.reduce_sum(losses), tf.size(losses)
 
+    total_loss, num_pairs = 0.0, 0
     for batch in dataset:
-        batch_embeddings, losses = predict(batch)
-        total_loss += float(tf.reduce_sum(losses))
-        for sensor in SENSORS:
-            embeddings[sensor].append(batch_embeddings[sensor].numpy())
-    s1, s2 = (np.concatenate(embeddings[sensor]) for sensor in SENSORS)
-    return {
-        "eval_loss": total_loss / len(s1),
-        "recall_at_1_s1_to_s2": recall_at_1(s1, s2),
-        "recall_at_1_s2_to_s1": recall_at_1(s2, s1),
-        "num_eval_pairs": float(len(s1)),
-    }
+        batch_loss, batch_size = sum_losses(batch)
+        total_loss += float(batch_loss)
+        num_pairs += int(batch_size)
+    return {"eval_loss": total_loss / num_pairs, "num_eval_pairs": float(num_pairs)}
 
 
-def recall_at_1(queries: np.ndarray, keys: np.ndarray) -> float:
-    """Share of rows of `queries` [N, E] whose most similar row of `keys` [N, E] has the same number, 0-1.
-
-    A tie counts as found only for the lowest row, so a collapsed encoder scores 1 / N, not 1.
-    """
-    return float(np.mean(np.argmax(queries @ keys.T, axis=1) == np.arange(len(queries))))
+def _publish(
+    config: PretrainConfig,
+    manifest: Manifest,
+    dual_encoder: DualEncoder,
+    objective: Objective,
+    eval_set: tf.data.Dataset,
+    monitor: HealthMonitor,
+    train_loss: float,
+    output_dir: str,
+    log_dir: str,
+) -> dict[str, float]:
+    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
+    # after the change, so that the metrics are those of the published model.
+    dual_encoder = with_dual_precision(dual_encoder, "float32")
+    conclusion = monitor.conclude(dual_encoder, train_loss)
+    scores = evaluate(ContrastiveModel(dual_encoder, objective), eval_set)
+    metrics = {"train_loss": train_loss, **scores, **conclusion.metrics}
+    if is_chief(get_strategy()):
+        training.write_metrics(log_dir, config.num_steps, metrics)
+        export.export_encoder(
+            dual_encoder,
+            output_dir,
+            config=config,
+            manifest=manifest,
+            metrics=metrics,
+            health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
+            embedding_map=conclusion.picture,
+        )
+    return metrics
 
 
 def _make_datasets(
@@ -198,39 +213,35 @@ def _make_datasets(
     eval_files: Sequence[str],
 ) -> tuple[training.DatasetFunction, tf.data.Dataset]:
     all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    # A sensor that the objective does not look at is not even decoded.
+    num_bands = {sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)}
     with_location = config.min_negative_km > 0
-
-    def train_views(batch: Batch, seed: tf.Tensor) -> Batch:
-        batch = break_pairs(batch, seed) if config.objective == "shuffled" else batch
-        return make_views(batch, views, augment.random_symmetry, seed)
 
     train_set = functools.partial(
         input_pipeline.train_dataset,
         train_files,
         num_examples=manifest.num_examples["train"],
-        # A sensor that the objective does not look at is not even decoded.
-        num_bands={sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)},
+        num_bands=num_bands,
         with_label=False,
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
         reading=config.input,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
         with_location=with_location,
         with_patch_id=True,
-        transform=train_views,
+        transform=train_views(config, views, manifest),
     )
     # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives. Pairs are whole
     # whatever the objective: what was learned from broken ones must not be found in these.
     eval_set = input_pipeline.eval_dataset(
         eval_files,
-        num_bands=all_bands,
+        num_bands=num_bands,
         with_label=False,
         batch_size=config.global_batch_size,
         with_location=with_location,
         reading=config.input,
-        transform=lambda batch, seed: make_views(batch, (*SENSORS, *views), augment.random_symmetry, seed),
+        transform=eval_views(config, views, manifest),
     )
     return lambda first_step: train_set(first_step=first_step), eval_set.take(config.num_eval_batches)
 

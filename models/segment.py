@@ -17,6 +17,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
 from models import export, input_pipeline, metrics, training, warm_start
+from models.augmentation.augmenter import make_augmenter
 from models.checkpoints import remove_checkpoints
 from models.config import SegmentConfig
 from models.distribution import check_divisible, get_strategy, is_chief
@@ -59,8 +60,8 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `evaluate` returns.
 
     Raises:
-        ValueError: shards that do not fit, too few examples, what `build_segmenter` refuses, a checkpoint that does not fit.
-        NonFiniteLossError: see `training.train`.
+        ValueError: shards without labels or not the manifest's, too few examples, what `build_segmenter` refuses, and see
+            `training.train`.
     """
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
     keras.utils.set_random_seed(config.seed)
@@ -190,9 +191,9 @@ def _make_datasets(
         batch_size=config.global_batch_size,
         shuffle_buffer=config.shuffle_buffer,
         reading=config.input,
-        augment=config.augment,
         seed=config.seed,
         with_weight=config.use_weights,
+        transform=make_augmenter(config.augment, manifest),
         with_patch_id=True,
     )
     eval_set = input_pipeline.eval_dataset(

@@ -1,4 +1,4 @@
-"""Views of a batch beyond the images themselves: augmented copies, and pairs broken on purpose.
+"""Views of a batch: pairs as an objective compares them, augmented copies, no data made harmless, pairs broken on purpose.
 
 Input: a batch of the input pipeline and a seed. Output: the batch with the views that an objective compares. Made in the input
 pipeline, on the global batch: the same views on any number of replicas, and in both passes of cached gradients. Called by
@@ -7,18 +7,52 @@ pipeline, on the global batch: the same views on any number of replicas, and in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from beam_jobs.contracts.bands import SENSORS
+from beam_jobs.contracts.manifest import Manifest
+from models.augmentation import no_data
+from models.augmentation.augmenter import AugmentFunction, augment_geometry, make_augmenter
+from models.config import PretrainConfig
 from models.objectives.objective import sensor_of
 from models.steps import Batch
 
-_BREAK_PAIRS = 1_000
-"""Sets the seed of `break_pairs` apart from those of views, which count from 0."""
 
-AugmentFunction = Callable[[Batch, tf.Tensor], Batch]
-"""(images [B, H, W, C] by sensor, seed int64 [2]) -> the same, changed; equal seeds give equal changes."""
+def train_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest) -> AugmentFunction:
+    """What makes the `views` of a training batch, for `input_pipeline.train_dataset`."""
+    finish = eval_views(config, views, manifest)
+
+    def transform(batch: Batch, seed: tf.Tensor) -> Batch:
+        breaking, pairing, finishing = tf.unstack(tf.random.split(seed, 3))
+        batch = break_pairs(batch, breaking) if config.objective == "shuffled" else batch
+        return finish(augment_geometry(batch, config.augment.pair, pairing), finishing)
+
+    return transform
+
+
+def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest) -> AugmentFunction:
+    """What makes the `views` of a batch whose pairs are whole and stay where they are, for `input_pipeline.eval_dataset`.
+
+    No data is treated as in training: a loss that gaps could help would say nothing.
+    """
+    augment = make_augmenter(config.augment.view, manifest)
+
+    def transform(batch: Batch, seed: tf.Tensor) -> Batch:
+        hiding, making, giving = tf.unstack(tf.random.split(seed, 3))
+        images: Batch = {sensor: batch[sensor] for sensor in SENSORS if sensor in batch}
+        gaps = {sensor: no_data.pixel_mask(image) for sensor, image in images.items()}
+        if config.augment.no_data == "mask":
+            batch = batch | no_data.mask_jointly(images)
+        if config.augment.no_data != "hide":
+            return make_views(batch, views, augment, making)
+        made = make_views(batch | no_data.hide_gaps(images, hiding), views, augment, making)
+        for view, own_seed in zip(views, tf.unstack(tf.random.split(giving, len(views))), strict=True):
+            made[view] = no_data.give_gaps(made[view], gaps[sensor_of(view)], own_seed)
+        return made
+
+    return transform
 
 
 def make_views(batch: Batch, views: Sequence[str], augment: AugmentFunction, seed: tf.Tensor) -> Batch:
@@ -47,9 +81,7 @@ def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
     record says of a pair, such as its place, stays with the Sentinel-1 patch.
     """
     num_pairs = tf.shape(batch["s2"])[0]
-    # Not the bare seed: flips drawn from it would fall alike on patches that become partners.
-    own_seed = tf.random.experimental.stateless_fold_in(seed, _BREAK_PAIRS)
-    order = tf.argsort(tf.random.stateless_uniform([num_pairs], own_seed))
+    order = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))
     # Where `order` has i, its partner is what comes next.
     partner = tf.scatter_nd(order[:, tf.newaxis], tf.roll(order, shift=-1, axis=0), [num_pairs])
     return batch | {"s2": tf.gather(batch["s2"], partner)}

@@ -18,6 +18,7 @@ from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityCon
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig, SegmentConfig
+from models.encoder_probe.config import ProbeConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -84,6 +85,7 @@ class RunConfig:
         pretrain: contrastive pretraining.
         tasks: downstream tasks, in the order in which they run.
         pairs: how pairs are built.
+        probe: what the pretrained encoder must show before it is published and segmenters start from it.
         container_image: image of the Kubeflow components; needed by `compile` only.
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the runner's process.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise only their sizes are compared.
@@ -95,6 +97,7 @@ class RunConfig:
     pretrain: PretrainConfig
     tasks: tuple[TaskConfig, ...]
     pairs: BuildConfig = field(default_factory=BuildConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     container_image: str = ""
     num_beam_workers: int = 1
     verify_hashes: bool = False
@@ -111,6 +114,10 @@ class RunConfig:
             raise ValueError("pairs.label must be absent: labels belong to tasks")
         if len({task.name for task in self.tasks}) != len(self.tasks):
             raise ValueError(f"tasks must have distinct names, got {[task.name for task in self.tasks]}")
+        names = [task.name for task in self.tasks]
+        # Without tasks there is nothing to choose from, and the probe does without labels.
+        if names and self.probe.task not in ("", *names):
+            raise ValueError(f"probe.task must be one of the tasks {names}, got {self.probe.task!r}")
         for i, task in enumerate(self.tasks):
             if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
                 raise ValueError(
@@ -123,6 +130,11 @@ class RunConfig:
                     f"pairs.patch.size_px must be a multiple of the stride {encoder.stride} of "
                     f"{encoder.backbone!r}, got {self.pairs.patch.size_px}"
                 )
+
+    @property
+    def probe_task(self) -> str:
+        """Name of the task whose labels the encoder is probed with; empty when there are no tasks."""
+        return (self.probe.task or self.tasks[0].name) if self.tasks else ""
 
     @property
     def pairs_dir(self) -> str:

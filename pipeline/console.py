@@ -107,9 +107,10 @@ class RunProgress:
             self._last_line = time.monotonic()
             self._console.print(f"  … {self._name} {done}/{total} {text}", highlight=False)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, is_warning: bool = False) -> None:
         """Says something about the current stage, in a line that stays."""
-        self._console.print(f"  {self._name}: {escape(text)}", highlight=False)
+        mark = "[yellow]![/yellow]" if is_warning else " "
+        self._console.print(f"{mark} {self._name}: {escape(text)}", highlight=False)
 
     def finish(self, failed: bool = False) -> None:
         """Ends the current stage, if there is one."""

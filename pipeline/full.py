@@ -1,4 +1,4 @@
-"""The whole TFX pipeline of a run: pretraining, then one segmentation per task.
+"""The whole TFX pipeline of a run: data, pretraining and its probe, then one segmentation per task.
 
 RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipeline.
 """
@@ -9,7 +9,9 @@ from tfx import v1 as tfx
 
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
+from components.examples import create_examples
 from pipeline.config import RunConfig
+from pipeline.labels import create_labels
 from pipeline.pretraining import create_pretraining
 from pipeline.segmentation import create_segmentation
 
@@ -21,13 +23,13 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
         config: the run.
         metadata: connection config of ML Metadata for local runs; Kubeflow brings its own.
     """
-    pretraining = create_pretraining(config)
-    components = pretraining.as_list()
+    pairs = create_examples(config.pairs_dir, "pairs")
+    labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
+    pretraining = create_pretraining(config, pairs, labels)
+    components = [*pairs.as_list(), *(item for part in labels.values() for item in part.as_list())]
+    components += pretraining.as_list()
     for task in config.tasks:
-        segmentation = create_segmentation(config, task, pretraining)
-        # Before pretraining already: an overlap found after it would have cost its hours.
-        pretraining.trainer.add_upstream_node(segmentation.gate)
-        components += segmentation.as_list()
+        components += create_segmentation(config, task, labels[task.name], pretraining).as_list()
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.artifacts_dir,

@@ -23,7 +23,7 @@ from pipeline.full import create_pipeline
 
 OnComponent = Callable[[str], None]
 OnStep = Callable[[str, int, int, Mapping[str, float]], None]
-OnNotice = Callable[[str], None]
+OnNotice = Callable[[str, bool], None]
 
 
 class _WatchedRunner(tfx.orchestration.LocalDagRunner):
@@ -70,7 +70,7 @@ class _StepHandler(logging.Handler):
         if "num_steps" in values:
             self._on_step(values["component"], values["step"], values["num_steps"], values["values"])
         else:
-            self._on_notice(record.getMessage())
+            self._on_notice(record.getMessage(), record.levelno >= logging.WARNING)
 
 
 def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep, on_notice: OnNotice) -> None:
@@ -80,7 +80,8 @@ def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep, on_
         config: the run; `local_root` names a local folder when its root is on an object store.
         on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
-        on_notice: called with whatever else a training has to say, such as that it goes on from a checkpoint.
+        on_notice: called with whatever else a training has to say, such as that it goes on from a checkpoint, and whether it
+            is a warning, such as an alarm of the health checks.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
     connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata_path)

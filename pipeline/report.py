@@ -13,13 +13,15 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from beam_jobs.contracts import layout
+from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
+from models.encoder_probe.report import ProbeReport
+from models.export import ASSETS_DIR, MAP_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
-from pipeline.results import OVERALL, DataResult, RunResults, TaskResult
+from pipeline.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
 
 MAX_ANOMALIES = 8
 MAX_ANOMALY_CHARS = 200
@@ -32,7 +34,12 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield "[bold]Overlap audit[/bold] (what pretraining saw against what is judged):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
-    for settings, task in zip(config.tasks, results.tasks, strict=True):
+    yield _health_table(results.encoder)
+    yield from _health_lines(results.encoder)
+    yield from _probe_parts(results.probe)
+    if not results.tasks and config.tasks:
+        yield "[red]no task was trained: the encoder is refused[/red]"
+    for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
         yield _task_table(task, get_schema(settings.label.schema).class_names)
         yield from _failure_lines(task)
     yield _place_table(config, results)
@@ -92,8 +99,47 @@ def _training_table(results: RunResults) -> Table:
     return table
 
 
+def _health_table(encoder: ModelResult) -> Table:
+    table = Table(title="Health of the encoders (eval split; docs/health.md)", title_justify="left")
+    for column in ("figure", "s1", "s2"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in encoder.training.items():
+        name, _, about = key.partition("/")
+        if about:
+            # "s1_to_s2" is what Sentinel-1 finds; "s1_s2" belongs to both and stands once.
+            rows.setdefault(name, {})[about[:2]] = value
+    for name, values in rows.items():
+        table.add_row(name, number(values.get("s1")), number(values.get("s2")))
+    return table
+
+
+def _health_lines(encoder: ModelResult) -> Iterator[RenderableType]:
+    missing = [f"{name} ({reason})" for name, reason in encoder.health.get("not_measured", {}).items()]
+    if missing:
+        yield escape("  not measured: " + ", ".join(missing))
+    yield from (f"[yellow]alarm: {escape(alarm)}[/yellow]" for alarm in encoder.health.get("alarms", ()))
+
+
 def _short(value: float) -> str:
     return str(int(value)) if float(value).is_integer() and value > 1 else number(value)
+
+
+def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
+    labels = f", {probe.num_train_patches} + {probe.num_eval_patches} patches of {probe.labels}" if probe.labels else ""
+    outcome = "blessed" if probe.is_blessed else "refused"
+    # No title: rich folds it to the table's width.
+    yield f"[bold]Encoder probe: {outcome}[/bold] ({probe.num_pairs} pairs{labels})"
+    table = Table()
+    for column in ("check", "value", "interval", "asked", ""):
+        table.add_column(column, justify="left" if column in ("check", "") else "right")
+    for check in probe.checks:
+        mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
+        interval = "" if check.low is None else f"{number(check.low)} to {number(check.high)}"
+        table.add_row(check.name, number(check.value), interval, number(check.asked), mark)
+    yield table
+    yield from (f"  {escape(note)}" for note in probe.notes)
+    yield from (f"[red]encoder: not published: {escape(reason)}[/red]" for reason in probe.refusals)
 
 
 def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
@@ -142,9 +188,14 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
 
 
 def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
-    """Picture of each task in the report folder; one of the same model is kept."""
+    """Embedding map and picture of each task in the report folder; one of the same model is kept."""
     versions = {item.name: item for item in results.data}
     pictures = {}
+    embedding_map = results.encoder.saved_model / ASSETS_DIR / MAP_NAME
+    if embedding_map.exists():
+        pictures["embedding map"] = locate(config.report_dir) / MAP_NAME
+        with locations.staged(pictures["embedding map"]) as partial:
+            partial.write_bytes(embedding_map.read_bytes())
     for task in results.tasks:
         pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -17,11 +18,14 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.contracts.locations import Location, locate
-from components.data_manifest import MANIFEST_FILE
+from components.data_manifest import read_manifest
+from components.encoder_probe import blessing
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
+from components.publishing import ENCODER_NAME
+from models.card import read_card
+from models.encoder_probe.report import ProbeReport
 from pipeline.config import RunConfig
-from pipeline.pretraining import ENCODER_NAME
 from pipeline.run_record import RunRecord, read_last_run
 
 OVERALL = "all"
@@ -47,6 +51,7 @@ class ModelResult:
         saved_model: SavedModel of the Trainer.
         log_dir: TensorBoard events.
         training: final metrics of the training, eval split.
+        health: what the health checks of pretraining found, as in the model card; empty for other models.
         published: folder of the published version; None when it was not pushed or the folder is gone.
     """
 
@@ -54,6 +59,7 @@ class ModelResult:
     saved_model: Location
     log_dir: Location
     training: Mapping[str, float]
+    health: Mapping[str, Any]
     published: Location | None
 
 
@@ -77,11 +83,15 @@ class DataResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit."""
+    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
+
+    `tasks` is empty when the encoder was refused: then the run has ended before them.
+    """
 
     record: RunRecord
     data: tuple[DataResult, ...]
     encoder: ModelResult
+    probe: ProbeReport
     tasks: tuple[TaskResult, ...]
     audits: Mapping[str, str]
 
@@ -100,8 +110,9 @@ def collect_results(config: RunConfig) -> RunResults:
     record = read_last_run(config.metadata_path, config.name)
     data = [_data(record, "pairs", config.pairs_dir)]
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
+    probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
     tasks = []
-    for task in config.tasks:
+    for task in config.tasks if probe.is_blessed else ():
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
         model = _model(record, f"Trainer-{task.name}", task.name)
         tasks.append(TaskResult(**vars(model), test=read_slices(evaluation), failures=read_failures(evaluation)))
@@ -109,6 +120,7 @@ def collect_results(config: RunConfig) -> RunResults:
         record=record,
         data=tuple(data),
         encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
+        probe=probe,
         tasks=tuple(tasks),
         audits={
             task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
@@ -154,8 +166,7 @@ def _double(value: Mapping[str, float]) -> float:
 
 
 def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
-    path = locate(record.output(f"DataManifest-{name}", "manifest").uri) / MANIFEST_FILE
-    found = manifest.from_json(path.read_text())
+    found = read_manifest(record.output(f"DataManifest-{name}", "manifest").uri)
     return DataResult(
         name=name,
         version_dir=layout.version_dir(data_dir, found.span, found.version),
@@ -166,13 +177,15 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = locate(record.output(trainer, "model_run").uri)
+    saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
-        saved_model=locate(path_utils.serving_model_path(record.output(trainer, "model").uri)),
+        saved_model=saved_model,
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
+        health=read_card(str(saved_model)).get("health") or {},
         # The cache may remember a push whose folder somebody has removed since.
         published=published if published is not None and (published / "saved_model.pb").exists() else None,
     )

@@ -1,15 +1,16 @@
 """Objectives by the names of the config.
 
-Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py`.
+Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py` and the encoder's probe.
 """
 
 from __future__ import annotations
 
+from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.config import ObjectiveName, PretrainConfig
 from models.objectives.contrastive import Multimodal, Multimodal2N, MultimodalIntra, SimCLRS1, SimCLRS2
 from models.objectives.decur import DeCUR
 from models.objectives.dense import Dense
-from models.objectives.objective import Objective
+from models.objectives.objective import Objective, sensor_of
 from models.objectives.sigmoid import Sigmoid
 
 _CLASSES: dict[ObjectiveName, type[Objective]] = {
@@ -32,3 +33,9 @@ def make_objective(config: PretrainConfig, features_dim: int) -> Objective:
     if config.objective == "dense":
         return Dense(config, features_dim)
     return _CLASSES[config.objective](config)
+
+
+def trained_sensors(name: ObjectiveName) -> tuple[Sensor, ...]:
+    """The sensors whose encoders an objective looks at; the other encoder stays as it began."""
+    seen = {sensor_of(view) for view in _CLASSES[name].views}
+    return tuple(sensor for sensor in SENSORS if sensor in seen)

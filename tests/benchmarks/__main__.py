@@ -4,6 +4,7 @@ import json
 import sys
 
 from tests.benchmarks import (
+    augment_speed,
     build_memory,
     build_speed,
     fetch_resume,
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "fetch_resume": fetch_resume.measure,
     "loss_memory": loss_memory.measure,
     "gradient_cache_memory": gradient_cache_memory.measure,
+    "augment_speed": augment_speed.measure,
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
 }

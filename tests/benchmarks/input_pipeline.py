@@ -31,9 +31,9 @@ def measure() -> dict[str, object]:
     with tempfile.TemporaryDirectory() as root:
         version = make_shards.make_version(root, num_patches=NUM_PAIRS, size_px=size_px, s2_bands=S2_L1C_BANDS)
         files = [str(path) for path in layout.shard_paths(version, "train")]
-        entries = manifest.read(version).shards.items()
-        num_bytes = sum(entry.num_bytes for name, entry in entries if name.startswith("train/"))
-        rates = {cache: _pairs_per_second(files, cache, root) for cache in CACHES}
+        found = manifest.read(version)
+        num_bytes = sum(entry.num_bytes for name, entry in found.shards.items() if name.startswith("train/"))
+        rates = {cache: _pairs_per_second(files, found, cache, root) for cache in CACHES}
     trained = {
         precision: batch_size / training_speed.seconds_per_step(SHAPE, precision)
         for precision in training_speed.PRECISIONS
@@ -49,13 +49,14 @@ def measure() -> dict[str, object]:
     }
 
 
-def _pairs_per_second(files: list[str], cache: str, root: str) -> float:
+def _pairs_per_second(files: list[str], found, cache: str, root: str) -> float:
     """Of the batches that `pretrain.py` makes, after an epoch in which tf.data finds its parallelism."""
     from beam_jobs.contracts.bands import SENSORS
-    from models import augment, input_pipeline
-    from models.config import InputConfig
-    from models.views import make_views
+    from models import input_pipeline
+    from models.config import EncoderConfig, InputConfig, PretrainConfig
+    from models.views import train_views
 
+    config = PretrainConfig(encoder=EncoderConfig(backbone="resnet18"), num_steps=1)
     batch_size, num_batches = SHAPE[1], NUM_PAIRS // SHAPE[1]
     dataset = input_pipeline.train_dataset(
         files,
@@ -64,11 +65,10 @@ def _pairs_per_second(files: list[str], cache: str, root: str) -> float:
         with_label=False,
         batch_size=batch_size,
         shuffle_buffer=256,
-        augment=True,
         seed=0,
         with_weight=True,
         with_patch_id=True,
-        transform=lambda batch, seed: make_views(batch, SENSORS, augment.random_symmetry, seed),
+        transform=train_views(config, SENSORS, found),
         reading=InputConfig(cache=cache, cache_dir=f"{root}/cache" if cache == "disk" else ""),
     )
     batches = iter(dataset)

@@ -74,7 +74,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 2 + 5 * 2
+    assert len(record.components) == 5 * 3 + 4 + 5 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
@@ -87,6 +87,38 @@ def test_published_models_answer_as_their_keras_models(second_run, root):
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 12
     assert "failed" not in checked.stdout
+
+
+@pytest.mark.e2e
+def test_report_shows_what_the_encoder_was_blessed_for(first_run):
+    assert "Encoder probe: blessed" in first_run.stdout
+    assert "accuracy_s2_over_random" in first_run.stdout
+    assert "no encoder is published yet: nothing to compare with" in first_run.stdout
+
+
+@pytest.mark.e2e
+def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublished(second_run, root):
+    before = published(root)
+    # So much that every partner must be found.
+    settings = ["--set", f"root={root}", "--set", "probe.min_recall_over_chance=1000"]
+    refused = pipeline_command("run", "--config", CONFIG, *settings)
+    assert refused.returncode == 1
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: the encoder is refused: recall@1 s1 to s2 among ")
+    assert "Traceback" not in refused.stderr
+
+    config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
+    record = read_last_run(config.metadata_path, config.name)
+    assert {item.component_id for item in record.components if not item.is_complete} == {"EncoderGate"}
+    ran = {item.component_id for item in record.components}
+    assert not {f"{kind}-{task}" for kind in ("Trainer", "Evaluator", "Pusher") for task in MODELS[1:]} & ran
+    assert record.output("Pusher-encoder", "pushed_model").properties["pushed"] == 0
+    assert published(root) == before
+
+    shown = pipeline_command("report", "--config", CONFIG, *settings)
+    assert shown.returncode == 1
+    assert "Encoder probe: refused" in shown.stdout
+    assert "no task was trained: the encoder is refused" in shown.stdout
 
 
 @pytest.mark.e2e

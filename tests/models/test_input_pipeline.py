@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts import records
 from models import input_pipeline
+from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
 from models.reading import free_memory
 from models.reading.record_source import FileSource, load
@@ -23,7 +24,7 @@ def decoded(files):
 
 def make(labels, **changes):
     options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 5, "shuffle_buffer": 8, "seed": 3}
-    options |= {"num_examples": 24, "augment": False} | changes
+    options |= {"num_examples": 24} | changes
     return input_pipeline.train_dataset(labels.files["train"], **options)
 
 
@@ -57,7 +58,7 @@ def test_training_batches_are_full_endless_and_each_round_sees_a_patch_once(labe
 
 
 def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
-    one, two, other = (take(make(labels, augment=True, seed=seed), 3) for seed in (3, 3, 4))
+    one, two, other = (take(make(labels, transform=random_symmetry, seed=seed), 3) for seed in (3, 3, 4))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a["s2"], b["s2"])
     assert not np.array_equal(one[0]["label"], other[0]["label"])
@@ -65,7 +66,7 @@ def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
 
 def test_resumed_batches_are_those_of_the_uninterrupted_run(labels):
     # 24 examples in batches of 5: an epoch has 4 steps and leaves 4 examples out.
-    options = {"augment": True, "with_patch_id": True}
+    options = {"transform": random_symmetry, "with_patch_id": True}
     whole = take(make(labels, **options), 10)
     for first_step in (1, 4, 7):
         resumed = take(make(labels, first_step=first_step, **options), 3)
@@ -88,7 +89,7 @@ def test_epochs_leave_out_other_examples_each_and_know_their_length(labels):
 @pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_a_cache_changes_no_batch(labels, cache, tmp_path):
     reading = InputConfig(cache=cache, cache_dir=str(tmp_path) if cache == "disk" else "")
-    options = {"augment": True, "with_patch_id": True, "with_weight": True}
+    options = {"transform": random_symmetry, "with_patch_id": True, "with_weight": True}
     plain = take(make(labels, **options), 9)
     for first_step in (0, 6):
         cached = take(make(labels, first_step=first_step, reading=reading, **options), 9 - first_step)
@@ -129,7 +130,7 @@ def test_batches_without_a_fixed_order_hold_each_patch_once_an_epoch(labels):
 def test_weights_stay_with_their_patches_through_shuffling_and_augmentation(labels):
     weight_of = {round(float(np.nanmean(patch.s2)), 5): patch.weight for patch in decoded(labels.files["train"])}
     assert set(weight_of.values()) == {1.0, 0.75, 0.5, 0.25}
-    for batch in take(make(labels, augment=True, with_weight=True), 3):
+    for batch in take(make(labels, transform=random_symmetry, with_weight=True), 3):
         means = [round(float(np.nanmean(pixels)), 5) for pixels in batch["s2"]]
         assert [weight_of[mean] for mean in means] == batch["weight"].tolist()
 

@@ -67,6 +67,8 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ({"pairs.patch.s2_bands": ["B10"]}, r"^pairs.patch: s2_bands holds B10"),
         ({"pretrain.num_step": 3}, r"^pretrain.num_step: unknown key"),
         ({"local_root": "s3://bucket/x"}, r"local_root must be a folder of this machine, got 's3://bucket/x'"),
+        ({"probe.task": "crops"}, r"probe.task must be one of the tasks \['flood'\], got 'crops'"),
+        ({"probe.min_spread": 2.0}, r"^probe: min_spread must be within 0 and 1, got 2.0"),
         ({"num_beam_workers": 0}, r"num_beam_workers must be at least 1, got 0"),
     ],
 )
@@ -98,6 +100,13 @@ def test_on_an_object_store_only_metadata_and_catalogs_stay_here(values):
     assert (config.pairs_dir, config.artifacts_dir) == ("s3://bucket/run/data/pairs", "s3://bucket/run/tfx")
     assert (config.serving_dir, config.report_dir) == ("s3://bucket/run/serving", "s3://bucket/run/report")
     assert load({**values, "root": "/tmp/run"}).metadata_path == "/tmp/run/metadata.sqlite"
+
+
+def test_the_probe_takes_the_labels_of_the_first_task_unless_told(values):
+    values["tasks"].append(values["tasks"][0] | {"name": "flood-2"})
+    assert load(values).probe_task == "flood"
+    assert load(values | {"probe": {"task": "flood-2"}}).probe_task == "flood-2"
+    assert load(values | {"tasks": [], "probe": {"task": "flood-2"}}).probe_task == ""
 
 
 def test_two_tasks_of_one_name_are_refused(values):

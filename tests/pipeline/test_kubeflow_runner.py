@@ -22,8 +22,22 @@ EDGES = {
     "OverlapAudit-flood": {"ImportExampleGen-pairs", "ImportExampleGen-flood"},
     "OverlapGate-flood": {"OverlapAudit-flood"},
     "Trainer-pretrain": {"ImportExampleGen-pairs", "DataManifest-pairs", "OverlapGate-flood"},
-    "Pusher-encoder": {"Trainer-pretrain"},
-    "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-pretrain", "OverlapGate-flood"},
+    "EncoderProbe": {
+        "Trainer-pretrain",
+        "ImportExampleGen-pairs",
+        "DataManifest-pairs",
+        "ImportExampleGen-flood",
+        "DataManifest-flood",
+    },
+    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe"},
+    "EncoderGate": {"EncoderProbe", "Pusher-encoder"},
+    "Trainer-flood": {
+        "ImportExampleGen-flood",
+        "DataManifest-flood",
+        "Trainer-pretrain",
+        "OverlapGate-flood",
+        "EncoderGate",
+    },
     "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
     "Pusher-flood": {"Trainer-flood", "Evaluator-flood"},
     **{
@@ -87,6 +101,26 @@ def test_the_entry_opens_s3_for_the_module_it_runs_and_keeps_its_exit_code(s3_en
         )
         assert ended.returncode == int(code)
         assert (locations.locate(s3_folder) / "file").read_text() == code
+
+
+def test_the_blessing_and_the_thresholds_reach_pusher_and_probe(compiled):
+    tasks = compiled["pipelineSpec"]["root"]["dag"]["tasks"]
+    blessing = tasks["Pusher-encoder"]["inputs"]["artifacts"]["model_blessing"]["taskOutputArtifact"]
+    assert blessing == {"producerTask": "EncoderProbe", "outputArtifactKey": "blessing"}
+    parameters = {
+        name: value["runtimeValue"]["constantValue"]["stringValue"]
+        for name, value in tasks["EncoderProbe"]["inputs"]["parameters"].items()
+    }
+    assert parameters["serving_dir"] == "s3://bucket/terrapair/serving"
+    assert json.loads(parameters["config"])["task"] == "flood"
+
+
+def test_without_tasks_the_probe_takes_the_pairs_alone(values, tmp_path):
+    config = settings.from_dict(RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": []})
+    compile_pipeline(config, tmp_path / "pipeline.json")
+    tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"]["tasks"]
+    assert set(tasks["EncoderProbe"]["inputs"]["artifacts"]) == {"model", "pairs", "pairs_manifest"}
+    assert set(tasks["EncoderGate"]["dependentTasks"]) == {"EncoderProbe", "Pusher-encoder"}
 
 
 def test_root_on_this_machine_is_refused(values, tmp_path):

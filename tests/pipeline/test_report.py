@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import math
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import WATER
+from models.encoder_probe.report import Check, ProbeReport
 from pipeline import pictures, report, results
 from pipeline.config import RunConfig
 from pipeline.console import RunProgress
@@ -26,11 +28,25 @@ def data(tmp_path_factory):
     )
 
 
+def make_probe(is_blessed):
+    values = {"encoder": "new", "last_encoder": "", "labels": "flood", "num_pairs": 40}
+    values |= {"num_train_patches": 30, "num_eval_patches": 10, "notes": ("nothing [to] compare with",)}
+    check = Check(
+        name="recall_s1_to_s2",
+        value=0.6875 if is_blessed else 0.0625,
+        asked=0.125,
+        passed=is_blessed,
+        reason="recall@1 is high enough" if is_blessed else "recall@1 is below the 0.125 asked",
+    )
+    return ProbeReport(**values, checks=(check,))
+
+
 def make_results(data, tmp_path, published):
     model = {
         "saved_model": tmp_path / "model",
         "log_dir": tmp_path / "logs",
         "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
+        "health": {},
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -51,30 +67,58 @@ def make_results(data, tmp_path, published):
             for name, cached in parts
         )
     )
-    encoder = results.ModelResult(name="encoder", **(model | {"published": tmp_path / "serving/encoder/1"}))
+    health = {"recall_at_1/s1_to_s2": 0.375, "recall_at_1/s2_to_s1": 0.4375, "alignment/s1_s2": 0.8125}
+    encoder = results.ModelResult(
+        name="encoder",
+        **model
+        | {
+            "published": tmp_path / "serving/encoder/1",
+            "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
+            "health": {
+                "alarms": ["nothing [is] learned"],
+                "not_measured": {"shortcut_latitude/s1": "within 1 degree"},
+            },
+        },
+    )
     return results.RunResults(
-        record=record, data=(data,), encoder=encoder, tasks=(task,), audits={"flood": "3 [of] 9 overlap"}
+        record=record,
+        data=(data,),
+        encoder=encoder,
+        probe=make_probe(is_blessed=True),
+        tasks=(task,),
+        audits={"flood": "3 [of] 9 overlap"},
     )
 
 
-def text_of(values, data, tmp_path, monkeypatch, published):
+def refused_results(data, tmp_path):
+    """Of a run that ended at the encoder's gate."""
+    found = make_results(data, tmp_path, published=True)
+    return dataclasses.replace(
+        found,
+        probe=make_probe(is_blessed=False),
+        encoder=dataclasses.replace(found.encoder, published=None),
+        tasks=(),
+    )
+
+
+def text_of(values, tmp_path, monkeypatch, found):
     config = settings.from_dict(RunConfig, values | {"root": str(tmp_path)})
     monkeypatch.setattr(report, "draw_task", lambda *_: None)
     console = Console(file=io.StringIO(), width=200)
-    for part in report.render_report(config, make_results(data, tmp_path, published)):
+    for part in report.render_report(config, found):
         console.print(part)
     return console.file.getvalue()
 
 
 def test_unblessed_task_is_told_with_metric_value_and_threshold(values, data, tmp_path, monkeypatch):
-    text = text_of(values, data, tmp_path, monkeypatch, published=False)
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
     assert "flood: not published: mean_iou is 0.438, the config asks for at least 0.600" in text
     assert "flood: not published: iou/water could not be measured (no test pixel)" in text
     assert not make_results(data, tmp_path, published=False).is_published
 
 
 def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
-    text = text_of(values, data, tmp_path, monkeypatch, published=True)
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
     for expected in (
         "24",
         "0.500",
@@ -84,11 +128,39 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         "1 ran, 1 cached",
         "flood: 3 [of] 9 overlap",
         "none: python -m beam_jobs card",
+        "Encoder probe: blessed (40 pairs, 30 + 10 patches of flood)",
+        "nothing [to] compare with",
+        "0.688",
         str(tmp_path / "serving/1"),
     ):
         assert expected in text
     assert "not published" not in text
     assert make_results(data, tmp_path, published=True).is_published
+
+
+def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(values, data, tmp_path, monkeypatch):
+    found = refused_results(data, tmp_path)
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "Encoder probe: refused" in text
+    assert "encoder: not published: recall@1 is below the 0.125 asked" in text
+    assert "no task was trained: the encoder is refused" in text
+    assert "IoU on the test split" not in text
+    assert not found.is_published
+
+
+def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(values, data, tmp_path, monkeypatch):
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    (assets / "embedding_map.png").write_bytes(b"png")
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
+    lines = {line.split("│")[1].strip(): line for line in text.splitlines() if line.count("│") == 4}
+    assert [cell.strip() for cell in lines["recall_at_1"].split("│")[1:4]] == ["recall_at_1", "0.375", "0.438"]
+    assert [cell.strip() for cell in lines["alignment"].split("│")[1:4]] == ["alignment", "0.812", "-"]
+    assert "alarm: nothing [is] learned" in text
+    assert "not measured: shortcut_latitude/s1 (within 1 degree)" in text
+    shown = tmp_path / "report" / "embedding_map.png"
+    assert str(shown) in text
+    assert shown.read_bytes() == b"png"
 
 
 def test_chosen_patches_are_mixed_and_from_different_scenes(data):
@@ -132,6 +204,17 @@ def test_figure_has_one_column_a_patch(data):
     figure = pictures.draw("flood", patches, np.stack([patch.label for patch in patches]), data.manifest)
     assert len(figure.axes) == 12
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
+
+
+def test_notice_and_warning_are_told_as_they_are():
+    console = Console(file=io.StringIO(), width=80)
+    with RunProgress(console) as progress, progress.stage("Trainer"):
+        progress.note("resumed after [step] 3")
+        progress.note("nothing [is] learned", is_warning=True)
+    assert console.file.getvalue().splitlines()[:2] == [
+        "  Trainer: resumed after [step] 3",
+        "! Trainer: nothing [is] learned",
+    ]
 
 
 def test_progress_without_a_terminal_names_finished_and_failed_stages():

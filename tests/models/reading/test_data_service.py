@@ -8,6 +8,7 @@ import pytest
 
 from beam_jobs.contracts import layout
 from models import input_pipeline
+from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
 from models.reading import data_service
 
@@ -33,7 +34,7 @@ def batches(files, num_batches, **reading):
         with_label=False,
         batch_size=5,
         shuffle_buffer=64,
-        augment=True,
+        transform=random_symmetry,
         seed=0,
         with_patch_id=True,
         reading=InputConfig(**reading),

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from models.augment import random_symmetry
+from models.augmentation.symmetries import random_symmetry
 
 NUM_PATCHES = 64
 

@@ -1,7 +1,7 @@
-"""Augmentation: the eight symmetries of the square, the same one for both sensors and the label of a patch.
+"""The eight symmetries of the square, the same one for both sensors and the label of a patch.
 
-Input and output: a batch of the input pipeline. Called by `input_pipeline.py`. Plain tensor ops on whole batches, since
-keras-cv's layers fall back to a slow per-image loop inside tf.data. Nothing photometric: the other sensor is the strong view.
+Input and output: a batch of pixels. Called by `augmenter.py`. Plain tensor ops on whole batches, since keras-cv's layers fall
+back to a slow per-image loop inside tf.data. Exact; other angles are left out, since they cut corners off or make new gaps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
     Returns:
         The batch with one symmetry per patch. Patches that are not square are flipped only.
     """
-    first = next(iter(batch.values()))
+    first = next(tensor for tensor in batch.values() if tensor.shape.rank > 1)
     flags = tf.random.stateless_uniform([3, tf.shape(first)[0]], seed) < 0.5
     is_square = tf.equal(tf.shape(first)[1], tf.shape(first)[2])
     return {

@@ -1,0 +1,57 @@
+"""What changes Sentinel-1 without changing the ground: gain, which is an offset in dB, and speckle, which multiplies power.
+
+Input and output: backscatter in dB, NaN = no data. Called by `augmenter.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from models.augmentation.blurring import random_blur
+from models.augmentation.config import RadarConfig
+
+MAX_LOOKS_RATIO = 4.0
+"""The weakest speckle has this many times the looks of the strongest: half its standard deviation."""
+
+_DB_PER_E = 10.0 / math.log(10.0)
+"""dB of a factor e in power."""
+
+_MIN_SPECKLE = 1e-4
+"""-40 dB: an underflow to 0 would be minus infinite, which counts as no data."""
+
+
+def random_gain(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Adds one offset per patch and one per polarization, in dB, to `backscatter_db` float32 [B, H, W, C]."""
+    shape = tf.shape(backscatter_db)
+    draws = tf.random.stateless_uniform([shape[0], 1, 1, 1 + shape[3]], seed, minval=-1.0)
+    return backscatter_db + config.max_gain_db * draws[..., :1] + config.max_polarization_gain_db * draws[..., 1:]
+
+
+def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
+    """Multiplies the power of some patches by gamma noise of mean 1, drawn for each pixel and polarization.
+
+    With L looks its variance is 1 / L; L differs from patch to patch. Source: Goodman 1976, JOSA 66(11): the intensity of fully
+    developed speckle, averaged over L looks, is gamma distributed with shape L.
+
+    Args:
+        backscatter_db: float32 [B, H, W, C].
+        config: looks and how often.
+        seed: int64 [2].
+    """
+    shape = tf.shape(backscatter_db)
+    own_seed = tf.random.experimental.stateless_fold_in(seed, 0)
+    draws = tf.random.stateless_uniform([2, shape[0], 1, 1, 1], own_seed)
+    looks = config.min_speckle_looks * (1.0 + (MAX_LOOKS_RATIO - 1.0) * draws[1])
+    noise_seed = tf.random.experimental.stateless_fold_in(seed, 1)
+    # The op does not broadcast: one shape parameter per value.
+    gamma = tf.random.stateless_gamma(shape, noise_seed, alpha=tf.broadcast_to(looks, shape)) / looks
+    speckle_db = _DB_PER_E * tf.math.log(tf.maximum(gamma, _MIN_SPECKLE))
+    return backscatter_db + tf.where(draws[0] < config.speckle_probability, speckle_db, 0.0)
+
+
+def random_radar_blur(backscatter_db: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor) -> tf.Tensor:
+    """`random_blur` of the power: a mean of dB is not the dB of the mean, and darkens what is speckled."""
+    power = tf.exp(backscatter_db / _DB_PER_E)
+    return _DB_PER_E * tf.math.log(random_blur(power, probability, max_sigma_px, seed))

@@ -1,0 +1,186 @@
+"""What one encoder makes of the data: features and embeddings, and the classes that linear probes read off the features.
+
+Dual encoder and shards -> arrays whose rows are the same patches whatever the encoder, so that encoders can be compared patch
+by patch. Called by `probe.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.manifest import Manifest
+from models.dual_encoder import DualEncoder
+from models.encoder_probe.config import ProbeConfig
+from models.health.embedded_split import EmbeddedSplit, select
+from models.health.embeddings import Embedder
+from models.health.linear_probe import predict_classes
+from models.health.retrieval import Ranks, cross_modal_ranks
+
+AnyArray = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledFiles:
+    """Labelled patches of one task.
+
+    Attributes:
+        task: its name.
+        manifest: of their version.
+        train_files: gzip TFRecords that linear probes are fitted on.
+        eval_files: gzip TFRecords that they are scored on.
+    """
+
+    task: str
+    manifest: Manifest
+    train_files: Sequence[str]
+    eval_files: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeData:
+    """What encoders are probed on.
+
+    Attributes:
+        manifest: of the pairs.
+        files: gzip TFRecords of the pairs' eval split.
+        labels: labelled patches; None: no linear probe.
+    """
+
+    manifest: Manifest
+    files: Sequence[str]
+    labels: LabeledFiles | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledSplits:
+    """Patches that have a label, as one encoder sees them: those that linear probes are fitted on and are scored on."""
+
+    train: EmbeddedSplit
+    judged: EmbeddedSplit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """Labelled eval patches and what linear probes say of them.
+
+    Attributes:
+        truth: class of each patch, its most frequent label, int64 [M].
+        predicted: int64 [M] by sensor.
+        block: spatial block of each patch, text [M].
+    """
+
+    truth: AnyArray
+    predicted: dict[Sensor, AnyArray]
+    block: AnyArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The data as one encoder sees them.
+
+    Attributes:
+        sensors: those that are judged.
+        pairs: eval pairs.
+        labels: labelled patches; None: no linear probe.
+    """
+
+    sensors: Sequence[Sensor]
+    pairs: EmbeddedSplit
+    labels: LabeledSplits | None
+
+    @functools.cached_property
+    def ranks(self) -> dict[str, Ranks]:
+        """Ranks of the partners by direction; none unless both sensors are judged."""
+        return cross_modal_ranks(self.pairs.embeddings) if len(self.sensors) == len(SENSORS) else {}
+
+    @functools.cached_property
+    def classified(self) -> Classified | None:
+        """What linear probes say, one for each sensor; None without labels."""
+        return None if self.labels is None else classify(self.labels, self.sensors)
+
+    def rows(self, sensor: Sensor) -> npt.NDArray[np.float32]:
+        """Features and embeddings of all patches [N, D + E] of a sensor."""
+        splits = [self.pairs] if self.labels is None else [self.pairs, self.labels.train, self.labels.judged]
+        return np.concatenate(
+            [np.concatenate([split.features[sensor], split.embeddings[sensor]], axis=1) for split in splits]
+        )
+
+
+def look(model: DualEncoder, data: ProbeData, sensors: Sequence[Sensor], config: ProbeConfig) -> View:
+    """Runs `model` over all data.
+
+    Raises:
+        ValueError: no patch with data in both sensors, or bands that the encoder does not know.
+    """
+    embedder = Embedder(model)
+    return View(
+        sensors=sensors,
+        pairs=embedder.embed_split(data.manifest, data.files, max_patches=config.num_pairs),
+        labels=None if data.labels is None else embed_labels(embedder, data.labels, config),
+    )
+
+
+def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) -> LabeledSplits:
+    """Features of the patches that have a label.
+
+    Raises:
+        ValueError: no patch with data in both sensors, or bands that the encoder does not know.
+    """
+    train, judged = (
+        embedder.embed_split(labels.manifest, files, max_patches=max_patches)
+        for files, max_patches in (
+            (labels.train_files, config.num_train_patches),
+            (labels.eval_files, config.num_eval_patches),
+        )
+    )
+    return LabeledSplits(train=select(train, _label(train) != IGNORE), judged=select(judged, _label(judged) != IGNORE))
+
+
+def classify(labels: LabeledSplits, sensors: Sequence[Sensor]) -> Classified:
+    """Fits a linear probe per sensor on the train patches and classifies the judged ones.
+
+    Raises:
+        ValueError: what `why_unusable` tells, or features that are not finite.
+    """
+    train, judged = labels.train, labels.judged
+    return Classified(
+        truth=_label(judged),
+        predicted={
+            sensor: predict_classes(train.features[sensor], _label(train), judged.features[sensor])
+            for sensor in sensors
+        },
+        block=judged.block,
+    )
+
+
+def why_unusable(labels: LabeledSplits) -> str | None:
+    """Why no linear probe can be fitted on or scored with `labels`, in a few words; None when one can."""
+    num_classes = len(np.unique(_label(labels.train)))
+    if num_classes < 2:
+        return f"{num_classes} class among the {len(labels.train)} train patches that have a label, a probe needs 2"
+    return None if len(labels.judged) else "no eval patch has a label"
+
+
+def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
+    """Why `model` cannot look at the patches of `manifest`, in a few words; None when it can."""
+    for sensor in SENSORS:
+        encoder = model.encoders[sensor]
+        held = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
+        if encoder.bands != held:
+            return f"it knows {sensor} bands {', '.join(encoder.bands)}, the patches hold {', '.join(held)}"
+        if manifest.patch_size_px % encoder.stride:
+            return f"its stride {encoder.stride} does not divide the patch size {manifest.patch_size_px}"
+    return None
+
+
+def _label(split: EmbeddedSplit) -> npt.NDArray[np.int64]:
+    if split.label is None:
+        raise ValueError("the linear probe needs labelled shards, these have no label schema")
+    return split.label

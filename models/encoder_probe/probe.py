@@ -1,0 +1,118 @@
+"""Probes a published encoder: measures it, checks it, and compares it with an untrained one and with the last one in service.
+
+SavedModel directories and shards -> ProbeReport. Called by `components/encoder_probe`; runs without TFX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from models.card import read_card
+from models.dual_encoder import DualEncoder, build_dual_encoder
+from models.encoder_probe import checks
+from models.encoder_probe.config import ProbeConfig
+from models.encoder_probe.measurements import (
+    ProbeData,
+    View,
+    classify,
+    embed_labels,
+    look,
+    why_unfit,
+    why_unusable,
+)
+from models.encoder_probe.report import Check, ProbeReport
+from models.encoders import SensorEncoder
+from models.health.embeddings import Embedder, load_dual_encoder
+from models.objectives.registry import trained_sensors
+
+
+def probe_encoder(config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData) -> ProbeReport:
+    """Every check of one encoder; a sensor that its objective does not train is not held against it.
+
+    Args:
+        config: thresholds.
+        encoder_dir: SavedModel of `run_pretraining`.
+        last_dir: the encoder in service, which this one must not fall behind on the same patches; empty: none.
+        data: what both are probed on.
+
+    Raises:
+        ValueError: the data do not fit the encoder, or no patch has data in both sensors.
+        FileNotFoundError: a directory holds no whole encoder.
+    """
+    model = load_dual_encoder(encoder_dir)
+    objective = read_card(encoder_dir)["config"]["objective"]
+    sensors = trained_sensors(objective)
+    notes = []
+    if len(sensors) == 1:
+        notes.append(f"{objective} trains {sensors[0]} alone: retrieval and the other sensor are left out")
+    view = look(model, data, sensors, config)
+    if data.labels is None:
+        notes.append("no labelled task: no linear probe, retrieval and collapse alone decide")
+    elif view.labels is not None and (reason := why_unusable(view.labels)):
+        notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
+        data, view = dataclasses.replace(data, labels=None), dataclasses.replace(view, labels=None)
+    found = [checks.check_finite(view.rows(sensor), sensor) for sensor in sensors]
+    # What is not finite cannot be ranked, and needs no further reasons.
+    if all(check.passed for check in found):
+        found += _check_alone(view, config) + _compare_with_untrained(model, view, data, config)
+        compared, reason = _compare_with_last(last_dir, view, data, config)
+        found += compared
+        notes += [reason] if reason else []
+    return ProbeReport(
+        encoder=encoder_dir,
+        last_encoder=last_dir,
+        labels=data.labels.task if data.labels else "",
+        num_pairs=len(view.pairs),
+        num_train_patches=len(view.labels.train) if view.labels else 0,
+        num_eval_patches=len(view.labels.judged) if view.labels else 0,
+        checks=tuple(found),
+        notes=tuple(notes),
+    )
+
+
+def _check_alone(view: View, config: ProbeConfig) -> list[Check]:
+    """Checks against thresholds."""
+    found: list[Check] = []
+    for sensor in view.sensors:
+        found += checks.check_collapse(view.pairs.embeddings[sensor], sensor, config)
+    found += [checks.check_recall(ranks, direction, config) for direction, ranks in view.ranks.items()]
+    if view.classified is not None:
+        found += [checks.check_accuracy(view.classified, sensor, config) for sensor in view.sensors]
+    return found
+
+
+def _compare_with_untrained(model: DualEncoder, view: View, data: ProbeData, config: ProbeConfig) -> list[Check]:
+    """The linear probe against that on an encoder of the same architecture and normalization with new weights."""
+    if view.classified is None or data.labels is None:
+        return []
+    keras.utils.set_random_seed(config.seed)
+    encoders = {sensor: SensorEncoder.from_config(encoder.get_config()) for sensor, encoder in model.encoders.items()}
+    untrained = build_dual_encoder(encoders, model.heads["s1"].embedding_dim)
+    theirs = classify(embed_labels(Embedder(untrained), data.labels, config), view.sensors)
+    return [checks.compare_accuracy(view.classified, theirs, sensor, "random", config) for sensor in view.sensors]
+
+
+def _compare_with_last(last_dir: str, view: View, data: ProbeData, config: ProbeConfig) -> tuple[list[Check], str]:
+    """Recall and linear probe against those of the encoder in service; or why there is no comparison."""
+    if not last_dir:
+        return [], "no encoder is published yet: nothing to compare with"
+    try:
+        model = load_dual_encoder(last_dir)
+    except FileNotFoundError as error:
+        # Put there by hand, such as public weights of one sensor: it must not keep a good encoder from replacing it.
+        return [], f"not compared: {error}"
+    for manifest in (data.manifest, *([data.labels.manifest] if data.labels else [])):
+        if reason := why_unfit(model, manifest):
+            return [], f"not compared with {last_dir}: {reason}"
+    last = look(model, data, view.sensors, config)
+    found = [
+        checks.compare_recall(ranks, last.ranks[direction], direction, view.pairs.block, config)
+        for direction, ranks in view.ranks.items()
+    ]
+    if view.classified is not None and last.classified is not None:
+        found += [
+            checks.compare_accuracy(view.classified, last.classified, sensor, "last", config) for sensor in view.sensors
+        ]
+    return found, ""

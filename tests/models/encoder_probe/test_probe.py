@@ -1,0 +1,158 @@
+"""Real encoders, trained and spoilt, probed on shards that none of them has seen."""
+
+import dataclasses
+import shutil
+from types import SimpleNamespace
+
+import make_shards
+import numpy as np
+import pytest
+
+from beam_jobs.contracts import layout, manifest
+from models import card, export
+from models.encoder_probe.config import ProbeConfig
+from models.encoder_probe.measurements import LabeledFiles, ProbeData
+from models.encoder_probe.probe import probe_encoder
+from models.encoders import SensorEncoder
+
+CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=2.0)
+
+
+def files_of(version, split):
+    return [str(path) for path in layout.shard_paths(version, split)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("probe_data")
+    pairs = make_shards.make_version(root / "pairs", num_patches=180, seed=11)
+    labels = make_shards.make_version(root / "labels", kind="labels", label_schema="water", num_patches=90, seed=12)
+    return ProbeData(
+        manifest=manifest.read(pairs),
+        files=files_of(pairs, "eval"),
+        labels=LabeledFiles(
+            task="flood",
+            manifest=manifest.read(labels),
+            train_files=files_of(labels, "train"),
+            eval_files=files_of(labels, "eval"),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def pairs_alone(data):
+    return ProbeData(manifest=data.manifest, files=data.files)
+
+
+@pytest.fixture(scope="module")
+def spoil(pretrained, tmp_path_factory):
+    """A function that publishes a copy of the trained encoder whose parts a function has changed."""
+
+    def make(name, change_encoder=lambda _: _, change_head=lambda _: None):
+        path = tmp_path_factory.mktemp(name) / "model"
+        shutil.copytree(pretrained.dir, path)
+        for part, models, change in (
+            ("encoder", export.load_encoders(pretrained.dir), change_encoder),
+            ("head", export.load_heads(pretrained.dir), lambda head: change_head(head) or head),
+        ):
+            for sensor, model in models.items():
+                change(model).save(f"{path}/{export.ASSETS_DIR}/{sensor}_{part}.keras")
+        return str(path)
+
+    return make
+
+
+def set_projection(kernel_scale, bias):
+    def change(head):
+        kernel, old = head.get_layer("projection").get_weights()
+        head.get_layer("projection").set_weights([kernel * kernel_scale, np.full_like(old, bias)])
+
+    return change
+
+
+def outcome(report):
+    return SimpleNamespace(
+        refused=[check.name for check in report.checks if not check.passed],
+        values={check.name: check.value for check in report.checks},
+    )
+
+
+def test_an_equal_encoder_is_blessed_and_compared_with_an_untrained_one(pretrained, data):
+    report = probe_encoder(CONFIG, pretrained.dir, pretrained.dir, data)
+    assert report.is_blessed, report.refusals
+    found = outcome(report).values
+    assert list(found) == [
+        *(f"finite_{sensor}" for sensor in ("s1", "s2")),
+        *(f"{name}_{sensor}" for sensor in ("s1", "s2") for name in ("spread", "effective_rank")),
+        *("recall_s1_to_s2", "recall_s2_to_s1", "accuracy_s1", "accuracy_s2"),
+        *("accuracy_s1_over_random", "accuracy_s2_over_random"),
+        *("recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last", "accuracy_s1_over_last", "accuracy_s2_over_last"),
+    ]
+    assert {value for name, value in found.items() if name.endswith("_over_last")} == {0.0}
+    assert found["accuracy_s2"] > 0.75
+    assert (report.num_pairs, report.num_train_patches, report.num_eval_patches) == (60, 90, 30)
+    assert (report.labels, report.last_encoder, report.notes) == ("flood", pretrained.dir, ())
+
+
+def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(spoil, pretrained, pairs_alone):
+    untrained = spoil("untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config()))
+    report = probe_encoder(CONFIG, untrained, pretrained.dir, pairs_alone)
+    refused = outcome(report).refused
+    assert {"recall_s1_to_s2", "recall_s2_to_s1"} <= set(refused), report.refusals
+    # By how much one direction falls behind may be within the noise of fifteen blocks.
+    assert {"recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last"} & set(refused), report.refusals
+
+
+def test_a_collapsed_encoder_is_refused_for_its_spread_without_labels_too(spoil, pairs_alone):
+    report = probe_encoder(CONFIG, spoil("collapsed", change_head=set_projection(0.0, 1.0)), "", pairs_alone)
+    assert outcome(report).refused == [
+        *("spread_s1", "effective_rank_s1", "spread_s2", "effective_rank_s2"),
+        *("recall_s1_to_s2", "recall_s2_to_s1"),
+    ]
+    assert report.refusals[0] == "s1: the embeddings' spread is 0.000, below the 0.050 asked"
+    # Ties are broken by lot: exactly chance.
+    assert outcome(report).values["recall_s1_to_s2"] == pytest.approx(1 / 16)
+    assert report.notes == (
+        "no labelled task: no linear probe, retrieval and collapse alone decide",
+        "no encoder is published yet: nothing to compare with",
+    )
+    assert (report.labels, report.num_train_patches) == ("", 0)
+
+
+def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, pretrained, pairs_alone):
+    broken = spoil("nan", change_head=set_projection(1.0, np.nan))
+    report = probe_encoder(CONFIG, broken, pretrained.dir, pairs_alone)
+    assert outcome(report).refused == ["finite_s1", "finite_s2"]
+    assert report.refusals[0] == "s1: features and embeddings are finite for 0.0% of the patches"
+
+
+def test_labels_of_one_class_are_told_and_left_out(pretrained, data):
+    config = dataclasses.replace(CONFIG, num_pairs=16, num_train_patches=1, num_eval_patches=8)
+    report = probe_encoder(config, pretrained.dir, "", data)
+    assert report.notes[0] == (
+        "no linear probe on the labels of flood: 1 class among the 1 train patches that have a label, a probe needs 2"
+    )
+    assert (report.labels, report.num_pairs, report.num_eval_patches) == ("", 16, 0)
+
+
+def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
+    path = spoil("simclr")
+    content = card.read_card(path)
+    content["config"]["objective"] = "simclr_s1"
+    card.write_card(f"{path}/{export.ASSETS_DIR}", content)
+    report = probe_encoder(CONFIG, path, "", pairs_alone)
+    assert [check.name for check in report.checks] == ["finite_s1", "spread_s1", "effective_rank_s1"]
+    assert report.notes[0] == "simclr_s1 trains s1 alone: retrieval and the other sensor are left out"
+
+
+def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, pairs_alone):
+    def fewer_bands(encoder):
+        if encoder.sensor == "s2":
+            return encoder
+        values = encoder.get_config()
+        return SensorEncoder.from_config(values | {name: values[name][:1] for name in ("bands", "mean", "std")})
+
+    last = spoil("fewer_bands", change_encoder=fewer_bands)
+    report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
+    assert report.is_blessed
+    assert report.notes[1] == f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH"
