@@ -92,14 +92,22 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # Shifts along rows and columns, and whether these are counted backwards.
     draws = tf.random.stateless_uniform([4, NUM_FILL_TRIES, num_patches, 1], seed)
     valid = tf.reshape(mask, [num_patches, -1])
-    source = tf.range(num_rows * num_columns)[tf.newaxis] * tf.ones([num_patches, 1], tf.int32)
-    is_open = ~valid
+    # Only the open pixels are looked at, patch and pixel [N, 2]: they are few, and fewer with each try.
+    left, found, sources = tf.cast(tf.where(~valid), tf.int32), [], []
     for attempt in range(NUM_FILL_TRIES):
         rows = _moved(num_rows, draws[0, attempt], draws[1, attempt])
         columns = _moved(num_columns, draws[2, attempt], draws[3, attempt])
-        moved = tf.reshape(rows[:, :, tf.newaxis] * num_columns + columns[:, tf.newaxis, :], [num_patches, -1])
-        is_found = is_open & tf.gather(valid, moved, axis=1, batch_dims=1)
-        source, is_open = tf.where(is_found, moved, source), is_open & ~is_found
+        patch, pixel = left[:, 0], left[:, 1]
+        row = tf.gather_nd(rows, tf.stack([patch, pixel // num_columns], axis=1))
+        column = tf.gather_nd(columns, tf.stack([patch, pixel % num_columns], axis=1))
+        moved = row * num_columns + column
+        is_found = tf.gather_nd(valid, tf.stack([patch, moved], axis=1))
+        found.append(tf.boolean_mask(left, is_found))
+        sources.append(tf.boolean_mask(moved, is_found))
+        left = tf.boolean_mask(left, ~is_found)
+    own = tf.range(num_rows * num_columns)[tf.newaxis] * tf.ones([num_patches, 1], tf.int32)
+    source = tf.tensor_scatter_nd_update(own, tf.concat(found, axis=0), tf.concat(sources, axis=0))
+    is_open = tf.tensor_scatter_nd_update(tf.zeros_like(valid), left, tf.ones(tf.shape(left)[:1], tf.bool))
     return source, is_open
 
 

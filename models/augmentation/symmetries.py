@@ -21,22 +21,28 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
         The batch with one symmetry per patch. Patches that are not square are flipped only.
     """
     first = next(tensor for tensor in batch.values() if tensor.shape.rank > 1)
-    flags = tf.random.stateless_uniform([3, tf.shape(first)[0]], seed) < 0.5
-    is_square = tf.equal(tf.shape(first)[1], tf.shape(first)[2])
+    num_patches, height, width = tf.unstack(tf.shape(first)[:3])
+    flags = tf.random.stateless_uniform([3, num_patches], seed) < 0.5
+    source = _source_pixels(height, width, flags)
     return {
-        name: tensor if tensor.shape.rank == 1 else _apply(tensor, flags, is_square) for name, tensor in batch.items()
+        name: tensor if tensor.shape.rank == 1 else _gather_pixels(tensor, source) for name, tensor in batch.items()
     }
 
 
-def _apply(tensor: tf.Tensor, flags: tf.Tensor, is_square: tf.Tensor) -> tf.Tensor:
-    """`tensor` [B, H, W, ...] with rows, columns reversed and axes swapped where `flags` bool [3, B] says so."""
-    per_patch = [tf.reshape(flag, [-1] + [1] * (tensor.shape.rank - 1)) for flag in tf.unstack(flags, num=3)]
-    tensor = tf.where(per_patch[0], tf.reverse(tensor, axis=[1]), tensor)
-    tensor = tf.where(per_patch[1], tf.reverse(tensor, axis=[2]), tensor)
+def _source_pixels(height: tf.Tensor, width: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
+    """The pixel that each is taken from, int32 [B, H * W]: rows, columns reversed, axes swapped as `flags` bool [3, B] say."""
+    reverses_rows, reverses_columns, swaps_axes = tf.unstack(flags[:, :, tf.newaxis, tf.newaxis], num=3)
     # Flips and transposition together make all quarter turns.
-    swapped_axes = [0, 2, 1, 3][: tensor.shape.rank]
-    return tf.cond(
-        is_square,
-        lambda: tf.where(per_patch[2], tf.ensure_shape(tf.transpose(tensor, swapped_axes), tensor.shape), tensor),
-        lambda: tensor,
-    )
+    swaps_axes &= tf.equal(height, width)
+    row, column = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
+    row, column = tf.where(swaps_axes, column, row), tf.where(swaps_axes, row, column)
+    row = tf.where(reverses_rows, height - 1 - row, row)
+    column = tf.where(reverses_columns, width - 1 - column, column)
+    return tf.reshape(row * width + column, [-1, height * width])
+
+
+def _gather_pixels(tensor: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
+    """`tensor` [B, H, W, ...] from its own pixels; one pass, where flips of the whole batch would take one for each."""
+    shape = tf.shape(tensor)
+    pixels = tf.reshape(tensor, tf.concat([shape[:1], [-1], shape[3:]], axis=0))
+    return tf.ensure_shape(tf.reshape(tf.gather(pixels, source, batch_dims=1), shape), tensor.shape)

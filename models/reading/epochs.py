@@ -60,11 +60,7 @@ def ordered_batches(
         # Shards among each other, records within a buffer: together they mix records of far-apart places.
         shards = tf.random.experimental.stateless_shuffle(tf.range(source.num_shards, dtype=tf.int64), epoch_seed)
         buffer_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
-        keys = read_shards(source, shards, is_deterministic)
-        # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph
-        # only.
-        tf.compat.v1.set_random_seed(1)
-        keys = keys.shuffle(sizes.shuffle_buffer, seed=buffer_seed, reshuffle_each_iteration=False)
+        keys = _shuffled(read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed)
         # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
         batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)
         return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
@@ -79,7 +75,7 @@ def served_batches(source: RecordSource, decode: Decode, sizes: EpochSizes, addr
 
     def shuffled_keys(shard: tf.Tensor) -> tf.data.Dataset:
         buffer_size = max(1, sizes.shuffle_buffer // num_parallel)
-        return source.keys(shard).shuffle(buffer_size, seed=data_service.fresh_seed())
+        return _shuffled(source.keys(shard), buffer_size, data_service.fresh_seed())
 
     keys = tf.data.Dataset.range(source.num_shards).interleave(shuffled_keys, cycle_length=num_parallel)
     batches = keys.batch(sizes.batch_size).map(
@@ -98,6 +94,13 @@ def read_shards(source: RecordSource, shards: tf.Tensor, is_deterministic: bool 
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=is_deterministic,
     )
+
+
+def _shuffled(keys: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """`keys` in an order that follows from `seed` int64 [] alone; to be called within the function of a dataset."""
+    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph only.
+    tf.compat.v1.set_random_seed(1)
+    return keys.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
 
 
 def _checked(batches: tf.data.Dataset, sizes: EpochSizes) -> tf.data.Dataset:

@@ -47,7 +47,6 @@ def test_a_dispatcher_and_a_worker_feed_a_trainer(tmp_path):
             with_label=False,
             batch_size=5,
             shuffle_buffer=8,
-            augment=True,
             seed=0,
             with_patch_id=True,
             reading=InputConfig(deterministic=False, data_service=address),
