@@ -96,10 +96,10 @@ def test_an_equal_encoder_is_blessed_and_compared_with_an_untrained_one(pretrain
 
 def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(spoil, pretrained, pairs_alone):
     untrained = spoil("untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config()))
-    report = probe_encoder(CONFIG, untrained, pretrained.dir, pairs_alone)
+    # The encoder of the tests is 20 steps old and its lead is small against the noise of fifteen blocks: a narrower interval.
+    report = probe_encoder(dataclasses.replace(CONFIG, confidence=0.8), untrained, pretrained.dir, pairs_alone)
     refused = outcome(report).refused
     assert {"recall_s1_to_s2", "recall_s2_to_s1"} <= set(refused), report.refusals
-    # By how much one direction falls behind may be within the noise of fifteen blocks.
     assert {"recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last"} & set(refused), report.refusals
 
 
