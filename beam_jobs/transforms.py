@@ -66,7 +66,8 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
             return
         yield readers.inspect(scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands)
     except DataError as error:
-        yield _rejected(item_id, error.reason, str(error), is_error=True)
+        # A patch that never had a place is whole, only of no use here: a folder of such must not stop the others' build.
+        yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
 
 
 def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
