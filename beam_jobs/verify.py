@@ -6,17 +6,15 @@ before a pipeline run reads the shards.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest, ShardEntry
 from beam_jobs.errors import DataError
-
-_BLOCK_BYTES = 1 << 20
 
 
 def verify(
@@ -65,17 +63,9 @@ def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
     if num_bytes != entry.num_bytes:
         short = "cut short" if num_bytes < entry.num_bytes else "too long"
         return f"{path}: the shard is {short}: it has {num_bytes} bytes, the manifest says {entry.num_bytes}"
-    if with_hashes and _sha256(path) != entry.sha256:
+    if with_hashes and file_sha256(path) != entry.sha256:
         return f"{path}: the shard has another SHA-256 than the manifest says"
     return ""
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _shards(root: str) -> Iterator[str]:

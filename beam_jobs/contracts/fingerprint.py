@@ -1,4 +1,4 @@
-"""Fingerprint of source code: what makes a result stale besides its input and config.
+"""Fingerprints: of a file, and of source code, which makes a result stale besides its input and config.
 
 TFX caches a component by its inputs and parameters and does not see the code that `run_fn` names; a build reuses a version
 of the same catalogs and config. Both carry this hash, so changed code gives a new execution and a new version.
@@ -10,7 +10,20 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import tensorflow as tf
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+_BLOCK_BYTES = 1 << 20
+
+
+def file_sha256(path: str) -> str:
+    """Hex SHA-256 of a file, which may lie on an object store; it is never whole in memory."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def source_fingerprint(sources: Sequence[str], root: Path = REPOSITORY) -> str:

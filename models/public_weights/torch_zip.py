@@ -44,8 +44,7 @@ def read_torch_zip(path: Path) -> Any:
         EOFError,
         LookupError,
         MemoryError,
-        NotImplementedError,
-        RecursionError,
+        RuntimeError,  # an encrypted file; NotImplementedError and RecursionError are kinds of it
         TypeError,
         ValueError,
     ) as error:

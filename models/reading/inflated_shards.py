@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import gzip
-import hashlib
 import os
 import shutil
 import zlib
@@ -17,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
+
+from beam_jobs.contracts.fingerprint import file_sha256
 
 NUM_THREADS = 8
 """Shards inflated at a time; zlib leaves Python's lock while it works."""
@@ -39,7 +40,7 @@ def inflate(files: Sequence[str], cache_dir: str) -> tuple[str, ...]:
 
 
 def _inflated(path: str, folder: Path) -> Path:
-    target = folder / f"{_sha256(path)}.tfrecord"
+    target = folder / f"{file_sha256(path)}.tfrecord"
     if target.exists():
         return target
     partial = folder / f".{target.name}.partial"
@@ -62,11 +63,3 @@ def _inflated(path: str, folder: Path) -> Path:
         os.fsync(file.fileno())
         os.replace(partial, target)
     return target
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from beam_jobs import shard_sizes, spool, writers
 from beam_jobs.contracts import records
 from beam_jobs.shard_sizes import SumVolumes, Volume
 from beam_jobs.spool import PatchRef
+from tests.data.make_patches import make_patch
 
 
 def patch_id(number: int) -> str:
@@ -22,25 +23,7 @@ def patch_id(number: int) -> str:
 
 def patches(number: int, size: int) -> list[records.PairedPatch]:
     rng = np.random.default_rng(0)
-    return [
-        records.PairedPatch(
-            patch_id=patch_id(i),
-            s1=rng.normal(-12, 3, (size, size, 2)).astype(np.float32),
-            s2=rng.uniform(0.1, 0.11, (size, size, 12)).astype(np.float32),
-            lon=1.0,
-            lat=2.0,
-            block="b",
-            s1_scene_id="one",
-            s2_scene_id="two",
-            s1_acquired_at=0,
-            s2_acquired_at=3600,
-            orbit_state="ascending",
-            cloud_fraction=0.0,
-            offset_px=0.0,
-            quality=1.0,
-        )
-        for i in range(number)
-    ]
+    return [make_patch(patch_id(i), size, rng, s2_max=0.11) for i in range(number)]
 
 
 @pytest.fixture(scope="module")

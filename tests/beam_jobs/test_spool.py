@@ -5,30 +5,15 @@ import pytest
 
 from beam_jobs import spool
 from beam_jobs.contracts import records
+from tests.data.make_patches import make_patch
 
 
-def make_patch(letter: str) -> records.PairedPatch:
-    rng = np.random.default_rng(ord(letter))
-    return records.PairedPatch(
-        patch_id=letter * 20,
-        s1=rng.normal(-12, 3, (8, 8, 2)).astype(np.float32),
-        s2=rng.uniform(0.01, 0.5, (8, 8, 12)).astype(np.float32),
-        lon=1.0,
-        lat=2.0,
-        block="b",
-        s1_scene_id=letter,
-        s2_scene_id="two",
-        s1_acquired_at=0,
-        s2_acquired_at=3600,
-        orbit_state="ascending",
-        cloud_fraction=0.0,
-        offset_px=0.0,
-        quality=1.0,
-    )
+def patch_of(letter: str) -> records.PairedPatch:
+    return make_patch(letter * 20, 8, np.random.default_rng(ord(letter)))
 
 
 def test_a_finished_strip_is_given_back_and_nothing_of_an_abandoned_one(tmp_path, build_config):
-    patch = make_patch("a")
+    patch = patch_of("a")
     writer = spool.Writer(str(tmp_path), "task", build_config)
     writer.add(("train", patch))
     writer.abandon()
@@ -44,7 +29,7 @@ def test_a_finished_strip_is_given_back_and_nothing_of_an_abandoned_one(tmp_path
 
 
 def test_a_dropped_pair_of_a_bundle_leaves_neither_references_nor_sums(tmp_path, build_config):
-    first, dropped, last = map(make_patch, "abc")
+    first, dropped, last = map(patch_of, "abc")
     results = []
     for kept, also in (((first, last), dropped), ((first, last), None)):
         folder = tmp_path / str(also is None)

@@ -93,6 +93,24 @@ def test_pickle_that_holds_more_than_tensors_is_refused_and_runs_nothing(payload
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("offset_in_entry", "value", "message"),
+    [(8, 1, "is encrypted"), (10, 99, "compression method is not supported")],
+)
+def test_zip_that_python_cannot_open_is_refused(offset_in_entry, value, message, tmp_path):
+    body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, 0, (12,), (1,))
+    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)})
+    raw = bytearray(path.read_bytes())
+    # APPNOTE.TXT 4.3.7 and 4.3.12: flags and method stand 2 bytes later in the central directory.
+    for signature, shift in ((b"PK\x03\x04", -2), (b"PK\x01\x02", 0)):
+        start = -1
+        while (start := raw.find(signature, start + 1)) >= 0:
+            raw[start + offset_in_entry + shift] = value
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"w\.pth: no state dict that can be read: .*{message}"):
+        read_torch_zip(path)
+
+
 def test_storage_of_another_size_than_said_is_refused(tmp_path):
     body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, 0, (12,), (1,))
     path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(44)})
