@@ -16,16 +16,17 @@ CHECKPOINTS_DIR = "checkpoints_dir"
 """Key of the Trainers' custom_config: folder of the run's checkpoints; absent or empty = none are made."""
 
 
-def checkpoint_dir(fn_args: tfx.components.FnArgs, component: str) -> str | None:
+def checkpoint_dir(fn_args: tfx.components.FnArgs, component: str, start: str) -> str | None:
     """Folder of this training's checkpoints, None when there are to be none.
 
     Args:
-        fn_args: config, code, manifest and base model name the training.
+        fn_args: config, code and manifest name the training, together with `start`.
         component: what trains, "pretrain" or the task's name.
+        start: encoder that it begins with; empty = from scratch, or named in the config.
     """
     custom = fn_args.custom_config
     if not custom.get(CHECKPOINTS_DIR):
         return None
-    training = [custom["config"], custom["code"], fn_args.hyperparameters, fn_args.base_model]
+    training = [custom["config"], custom["code"], fn_args.hyperparameters, start]
     digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
     return f"{custom[CHECKPOINTS_DIR]}/{component}-{digest[:16]}"

@@ -71,6 +71,6 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.base_model or None,
         on_step=log_steps(name),
         name=name,
-        checkpoint_dir=checkpoint_dir(fn_args, name),
+        checkpoint_dir=checkpoint_dir(fn_args, name, fn_args.base_model or ""),
     )
     write_metrics(metrics, fn_args.model_run_dir)

@@ -34,12 +34,13 @@ def make_card(
     manifest: Manifest,
     metrics: Mapping[str, float],
     label_schema: str | None,
+    started_from: Mapping[Sensor, str],
     health: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null.
 
-    `health` holds what the checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for
-    other models.
+    `started_from` names the encoder that each sensor's training began with; empty = from scratch. `health` holds what the
+    checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for other models.
     """
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
     return {
@@ -50,6 +51,7 @@ def make_card(
         # JSON has no NaN; Python's own writer would emit one that other readers refuse.
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
         "health": health,
+        "started_from": dict(started_from),
         "label_schema": label_schema,
         "class_names": list(get_schema(label_schema).class_names) if label_schema else None,
         "s2_processing_level": manifest.s2_processing_level if "s2" in sensors else None,
@@ -75,6 +77,7 @@ def make_imported_card(
         "data_version": None,
         "metrics": {},
         "health": None,
+        "started_from": {},
         "label_schema": None,
         "class_names": None,
         "s2_processing_level": s2_processing_level,

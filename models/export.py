@@ -49,8 +49,12 @@ def export_segmenter(
     config: SegmentConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
+    started_from: Mapping[Sensor, str],
 ) -> None:
-    """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last."""
+    """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last.
+
+    For `started_from` see `make_card`.
+    """
     assets = _make_assets_dir(output_dir)
     segmenter.save(f"{assets}/model.keras")
     # The reloaded copy is free of the training strategy's mirrored variables, and is what a reader will compare with.
@@ -74,6 +78,7 @@ def export_segmenter(
         manifest=manifest,
         metrics=metrics,
         label_schema=config.label_schema,
+        started_from=started_from,
     )
     # Last: readers take a directory without a card for unfinished.
     card_lib.write_card(assets, card)
@@ -86,12 +91,13 @@ def export_encoder(
     config: PretrainConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
+    started_from: Mapping[Sensor, str],
     health: Mapping[str, Any] | None = None,
     embedding_map: bytes | None = None,
 ) -> None:
     """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
 
-    `health` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
+    `health` and `started_from` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
     """
     assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir)
     if embedding_map is not None:
@@ -107,6 +113,7 @@ def export_encoder(
         manifest=manifest,
         metrics=metrics,
         label_schema=None,
+        started_from=started_from,
         health=health,
     )
     card_lib.write_card(assets, card)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -88,7 +88,14 @@ def run_pretraining(
         is_writer=is_chief(strategy),
     )
     train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
-    metrics = _publish(config, manifest, dual_encoder, objective, eval_set, monitor, train_loss, output_dir, log_dir)
+    export_encoder = functools.partial(
+        export.export_encoder,
+        output_dir=output_dir,
+        config=config,
+        manifest=manifest,
+        started_from={} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir),
+    )
+    metrics = _publish(config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder)
     if is_chief(strategy):
         # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
@@ -176,14 +183,13 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
 
 def _publish(
     config: PretrainConfig,
-    manifest: Manifest,
     dual_encoder: DualEncoder,
     objective: Objective,
     eval_set: tf.data.Dataset,
     monitor: HealthMonitor,
     train_loss: float,
-    output_dir: str,
     log_dir: str,
+    export_encoder: Callable[..., None],
 ) -> dict[str, float]:
     # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
     # after the change, so that the metrics are those of the published model.
@@ -193,11 +199,8 @@ def _publish(
     metrics = {"train_loss": train_loss, **scores, **conclusion.metrics}
     if is_chief(get_strategy()):
         training.write_metrics(log_dir, config.num_steps, metrics)
-        export.export_encoder(
+        export_encoder(
             dual_encoder,
-            output_dir,
-            config=config,
-            manifest=manifest,
             metrics=metrics,
             health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
             embedding_map=conclusion.picture,

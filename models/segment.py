@@ -87,7 +87,15 @@ def run_segmentation(
     scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
     if is_chief(strategy):
         training.write_metrics(log_dir, config.num_steps, scores)
-        export.export_segmenter(model, output_dir, name=name, config=config, manifest=manifest, metrics=scores)
+        export.export_segmenter(
+            model,
+            output_dir,
+            name=name,
+            config=config,
+            manifest=manifest,
+            metrics=scores,
+            started_from=_starts(config, encoder_dir),
+        )
         # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
     return scores
@@ -107,10 +115,7 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
     stride = config.encoder.stride
     if manifest.patch_size_px % stride:
         raise ValueError(f"patch size must be a multiple of the stride {stride}, got {manifest.patch_size_px}")
-    paths = {sensor: config.encoder_paths.get(sensor) or encoder_dir for sensor in config.sensors}
-    pretrained = warm_start.load_encoders(
-        {sensor: path for sensor, path in paths.items() if path}, config.encoder, manifest, config.precision
-    )
+    pretrained = warm_start.load_encoders(_starts(config, encoder_dir), config.encoder, manifest, config.precision)
     encoders = {
         sensor: pretrained.get(sensor) or build_encoder(config.encoder, sensor, manifest, config.precision)
         for sensor in config.sensors
@@ -121,6 +126,12 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
         decoder_channels=config.decoder_channels,
         precision=config.precision,
     )
+
+
+def _starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]:
+    """The pretrained encoder of each sensor that has one."""
+    paths = {sensor: config.encoder_paths.get(sensor) or encoder_dir for sensor in config.sensors}
+    return {sensor: path for sensor, path in paths.items() if path}
 
 
 def _replica_loss(config: SegmentConfig, model: Segmenter, batch: Batch) -> tf.Tensor:

@@ -84,6 +84,8 @@ class RunConfig:
         catalogs: sources of scenes.
         pretrain: contrastive pretraining.
         tasks: downstream tasks, in the order in which they run.
+        warm_start: pretraining starts from the encoder published last, where there is one, and keeps its normalization: for
+            runs that come again with more data. False = from scratch each time.
         pairs: how pairs are built.
         probe: what the pretrained encoder must show before it is published and segmenters start from it.
         container_image: image of the Kubeflow components; needed by `compile` only.
@@ -101,6 +103,7 @@ class RunConfig:
     container_image: str = ""
     num_beam_workers: int = 1
     verify_hashes: bool = False
+    warm_start: bool = False
     local_root: str = ""
 
     def __post_init__(self) -> None:

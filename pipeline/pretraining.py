@@ -42,7 +42,9 @@ def create_pretraining(
         pairs: data components of the pairs.
         labels: those of the labels by task: pretraining waits for their audits, and the probe reads one of them.
     """
-    trainer = create_pretrain_trainer(config.pretrain, pairs, config.checkpoints_dir)
+    trainer = create_pretrain_trainer(
+        config.pretrain, pairs, config.checkpoints_dir, config.serving_dir if config.warm_start else ""
+    )
     for task in labels.values():
         # Before pretraining already: an overlap found after it would have cost its hours.
         trainer.add_upstream_node(task.gate)

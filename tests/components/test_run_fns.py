@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 from tfx import v1 as tfx
@@ -48,19 +49,40 @@ def test_checkpoints_of_one_training_lie_where_each_attempt_at_it_looks(pairs_ve
     config = PretrainConfig(encoder=ENCODER, num_steps=2)
     custom = {"checkpoints_dir": "s3://run/checkpoints", "code": "abc"}
     first, second = (make_fn_args(pairs_version, tmp_path / name, config, **custom) for name in ("1", "2"))
-    folder = attempts.checkpoint_dir(first, "pretrain")
+    folder = attempts.checkpoint_dir(first, "pretrain", "")
     assert re.fullmatch("s3://run/checkpoints/pretrain-[0-9a-f]{16}", folder)
-    assert attempts.checkpoint_dir(second, "pretrain") == folder
+    assert attempts.checkpoint_dir(second, "pretrain", "") == folder
     others = [
         make_fn_args(pairs_version, tmp_path, dataclasses.replace(config, seed=1), **custom),
         make_fn_args(pairs_version, tmp_path, config, **custom | {"code": "abd"}),
         make_fn_args(pairs_version, tmp_path, config, **custom),
-        make_fn_args(pairs_version, tmp_path, config, **custom),
     ]
     others[2].hyperparameters = others[2].hyperparameters | {"span": 99}
-    others[3].base_model = "encoder-2"
-    assert len({folder, *(attempts.checkpoint_dir(other, "pretrain") for other in others)}) == 5
-    assert attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain") is None
+    folders = {folder, *(attempts.checkpoint_dir(other, "pretrain", "") for other in others)}
+    assert len({*folders, attempts.checkpoint_dir(first, "pretrain", "encoder-2")}) == 5
+    assert attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain", "") is None
+
+
+def test_pretrain_run_fn_starts_from_the_encoder_published_last(pretrained, pairs_version, tmp_path, caplog):
+    serving = tmp_path / "serving"
+    config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1, seed=1)
+    starts = []
+    for version in (None, "7", "12"):
+        if version:
+            shutil.copytree(pretrained / "Format-Serving", serving / "encoder" / version)
+        fn_args = make_fn_args(
+            pairs_version, tmp_path / f"run-{version}", config, code="abc", published_dir=str(serving)
+        )
+        pretrain_trainer.run_fn(fn_args)
+        card = json.loads((tmp_path / f"run-{version}" / "Format-Serving/assets.extra/model_card.json").read_text())
+        starts.append(card["started_from"])
+    newest = str(serving / "encoder" / "12")
+    # The second is of the encoder of version 7: versions are numbers, and 12 sorts before 7 as text.
+    assert starts == [
+        {},
+        dict.fromkeys(("s1", "s2"), str(serving / "encoder" / "7")),
+        dict.fromkeys(("s1", "s2"), newest),
+    ]
 
 
 def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_path, caplog):

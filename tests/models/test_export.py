@@ -108,6 +108,7 @@ def test_metric_without_value_becomes_null_in_the_card(segmented, labels):
         manifest=labels.manifest,
         metrics={"iou/water": float("nan"), "loss": 0.5},
         label_schema="water",
+        started_from={},
     )
     assert content["metrics"] == {"iou/water": None, "loss": 0.5}
 

@@ -37,7 +37,13 @@ def exported(tmp_path_factory):
         folder = tmp_path_factory.mktemp(f"model{seed}")
         data = manifest.read(version)
         export.export_segmenter(
-            build_segmenter(config, data, None), str(folder), name="flood", config=config, manifest=data, metrics={}
+            build_segmenter(config, data, None),
+            str(folder),
+            name="flood",
+            config=config,
+            manifest=data,
+            metrics={},
+            started_from={},
         )
         folders.append(folder)
     return folders
