@@ -17,7 +17,7 @@ from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
-from models.encoder_probe.report import ProbeReport
+from models.encoder_probe.report import Check, ProbeReport
 from models.export import ASSETS_DIR, MAP_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
@@ -134,12 +134,18 @@ def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
     for column in ("check", "value", "interval", "asked", ""):
         table.add_column(column, justify="left" if column in ("check", "") else "right")
     for check in probe.checks:
-        mark = "[green]ok[/green]" if check.passed else "[red]refused[/red]"
+        mark = _mark(check)
         interval = "" if check.low is None else f"{number(check.low)} to {number(check.high)}"
         table.add_row(check.name, number(check.value), interval, number(check.asked), mark)
     yield table
     yield from (f"  {escape(note)}" for note in probe.notes)
     yield from (f"[red]encoder: not published: {escape(reason)}[/red]" for reason in probe.refusals)
+
+
+def _mark(check: Check) -> str:
+    if not check.judged:
+        return "[yellow]too few to judge[/yellow]"
+    return "[green]ok[/green]" if check.passed else "[red]refused[/red]"
 
 
 def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:

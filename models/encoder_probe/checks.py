@@ -166,7 +166,7 @@ def _compare(
     num_blocks = len(np.unique(block))
     if num_blocks < MIN_BLOCKS:
         text += f": not judged, since {num_blocks} blocks are too few to tell a difference from noise"
-        return Check(name=name, value=ours - theirs, asked=asked, passed=True, reason=text)
+        return Check(name=name, value=ours - theirs, asked=asked, passed=True, reason=text, judged=False)
 
     def difference(sums: FloatArray) -> FloatArray:
         both = values(sums)

@@ -22,6 +22,7 @@ class Check:
         low: lower end of the bootstrap interval of a comparison; None where there is none.
         high: its upper end.
         passed: the outcome.
+        judged: False = the data are too few to tell, and the check passes for that.
         reason: why, in one plain sentence.
     """
 
@@ -32,6 +33,7 @@ class Check:
     high: float | None = None
     passed: bool
     reason: str
+    judged: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

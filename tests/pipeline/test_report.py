@@ -38,7 +38,10 @@ def make_probe(is_blessed):
         passed=is_blessed,
         reason="recall@1 is high enough" if is_blessed else "recall@1 is below the 0.125 asked",
     )
-    return ProbeReport(**values, checks=(check,))
+    undecided = Check(
+        name="accuracy_s1_over_random", value=-0.5, asked=0.0, passed=True, judged=False, reason="2 blocks are too few"
+    )
+    return ProbeReport(**values, checks=(check, undecided))
 
 
 def make_results(data, tmp_path, published):
@@ -131,6 +134,7 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         "Encoder probe: blessed (40 pairs, 30 + 10 patches of flood)",
         "nothing [to] compare with",
         "0.688",
+        "too few to judge",
         str(tmp_path / "serving/1"),
     ):
         assert expected in text

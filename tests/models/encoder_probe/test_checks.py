@@ -121,7 +121,7 @@ def test_few_blocks_leave_a_comparison_undecided():
     few = np.where(BLOCK < "3", "a", "b")
     worst, best = ranks_of(np.zeros(len(BLOCK), bool)), ranks_of(np.ones(len(BLOCK), bool))
     check = checks.compare_recall(worst, best, "s1_to_s2", few, CONFIG)
-    assert (check.passed, check.low, check.high) == (True, None, None)
+    assert (check.passed, check.judged, check.low, check.high) == (True, False, None, None)
     assert check.reason.endswith("2 blocks are too few to tell a difference from noise")
 
 
