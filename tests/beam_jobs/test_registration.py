@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from real_samples import SAMPLES, needs_samples
 from scipy import ndimage
 
 from beam_jobs import catalogs, patches, readers, registration, scenes
@@ -13,8 +14,6 @@ from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.registration import measure_offset
 from beam_jobs.simulate import simulate
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
 BANDS = ("B2", "B4", "B8", "B11")
 SHARP_BANDS = ("B2", "B3", "B4", "B8")
 SIZE = 64

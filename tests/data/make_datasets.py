@@ -27,7 +27,6 @@ from beam_jobs.contracts.records import PairedPatch
 from beam_jobs.public_datasets import layouts
 from beam_jobs.scenes import Scene
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "data"
 """Real sample files, where they are at hand."""
 S1_PATCH = "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_4_55"
 S2_PATCH = "S2A_MSIL2A_20170617T113321_4_55"

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import S1_PATCH, S2_PATCH, SAMPLES, make_bigearthnet, partner_of, scenes_of
+from make_datasets import S1_PATCH, S2_PATCH, make_bigearthnet, partner_of, scenes_of
 from make_rasters import digital_numbers
+from real_samples import SAMPLES, needs_samples
 
 from beam_jobs import readers, scenes
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import bigearthnet
-
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
 
 
 def test_a_bigearthnet_folder_brings_all_bands_to_10_m(tmp_path):

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from make_datasets import SAMPLES, built_patches, small_config, write_catalog
+from make_datasets import built_patches, small_config, write_catalog
 from make_exports import export_planes, make_ee_tfrecord, write_export
 from rasterio.windows import Window
+from real_samples import SAMPLES, needs_samples
 
 from beam_jobs import catalogs, readers, scenes
 from beam_jobs.build_pairs import build_pairs
@@ -15,8 +16,6 @@ from beam_jobs.contracts import manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
 
 
 @pytest.fixture(scope="module")

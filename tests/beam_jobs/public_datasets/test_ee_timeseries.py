@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import rasterio
 from make_datasets import (
-    SAMPLES,
     built_patches,
     ee_band_names,
     make_ee_timeseries,
@@ -17,6 +16,7 @@ from make_datasets import (
     small_config,
 )
 from make_rasters import write_geotiff
+from real_samples import SAMPLES, needs_samples
 
 from beam_jobs import patches, readers
 from beam_jobs.build_pairs import build_pairs
@@ -25,7 +25,6 @@ from beam_jobs.contracts.records import PairedPatch
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import ee_timeseries, layouts
 
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
 CONFIG = small_config(block_size_km=0.4)
 
 

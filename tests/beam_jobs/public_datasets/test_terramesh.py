@@ -5,16 +5,15 @@ import math
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import SAMPLES, make_terramesh, partner_of, scenes_of
+from make_datasets import make_terramesh, partner_of, scenes_of
 from make_rasters import UTM, backscatter, digital_numbers, write_geotiff
+from real_samples import SAMPLES, needs_samples
 
 from beam_jobs import pairing, readers, scenes
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import terramesh
-
-needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real sample files are not on this machine")
 
 
 def test_a_terramesh_folder_gives_one_item_a_file_with_the_times_of_the_tags(tmp_path):
