@@ -18,6 +18,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
 from models.batch_norm import BatchNormalization
 from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
+from models.convolution import Conv2D
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 from models.torch_resnet import with_torch_semantics
 
@@ -188,14 +189,20 @@ def _with_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer like `layer`, our batch normalization for Keras' own."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNormalization(epsilon=layer.epsilon, name=layer.name)
-    return layer.__class__.from_config(layer.get_config())
+    return _copied(layer)
 
 
 def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer like `layer`, a group normalization for a batch normalization."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return keras.layers.GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
-    return layer.__class__.from_config(layer.get_config())
+    return _copied(layer)
+
+
+def _copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A new layer like `layer`, our convolution for Keras' own."""
+    cls = Conv2D if isinstance(layer, keras.layers.Conv2D) else layer.__class__
+    return cls.from_config(layer.get_config())
 
 
 def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

@@ -35,7 +35,12 @@ def make_objective(config: PretrainConfig, features_dim: int) -> Objective:
     return _CLASSES[config.objective](config)
 
 
+def views_of(name: ObjectiveName) -> tuple[str, ...]:
+    """The views that an objective compares; each patch passes through an encoder once for each, in every step."""
+    return _CLASSES[name].views
+
+
 def trained_sensors(name: ObjectiveName) -> tuple[Sensor, ...]:
     """The sensors whose encoders an objective looks at; the other encoder stays as it began."""
-    seen = {sensor_of(view) for view in _CLASSES[name].views}
+    seen = {sensor_of(view) for view in views_of(name)}
     return tuple(sensor for sensor in SENSORS if sensor in seen)
