@@ -73,8 +73,10 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
 def get_threshold(model: Segmenter) -> float | None:
     """Probability above which a model of two classes takes a pixel for the second one; None for more classes."""
     threshold = model.get_layer("label").threshold
-    # As written, not as float32 reads it: 0.37, not 0.3700000047683716.
-    return None if threshold is None else round(float(threshold), 6)
+    if threshold is None:
+        return None
+    # Through a tensor, since a mirrored variable is no number; 0.37 as it was written, not as float32 reads it.
+    return round(float(tf.convert_to_tensor(threshold.value)), 6)
 
 
 def _read_batches(model: Segmenter, files: Sequence[str], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
