@@ -27,9 +27,9 @@ def create_eval_config(schema: LabelSchema, min_mean_iou: float, min_iou: Mappin
     """EvalConfig of one task.
 
     Args:
-        schema: classes of the task; one `iou/<class>` metric each.
+        schema: classes of the task; one `pooled_iou/<class>` metric each.
         min_mean_iou: lower bound of `mean_iou` over the whole split, 0-1.
-        min_iou: class name -> lower bound of its IoU, 0-1.
+        min_iou: class name -> lower bound of its pooled IoU, 0-1.
 
     Raises:
         ValueError: `min_iou` names a class that the schema does not have.
@@ -39,7 +39,7 @@ def create_eval_config(schema: LabelSchema, min_mean_iou: float, min_iou: Mappin
         raise ValueError(f"min_iou: {unknown} are no classes of {schema.name!r}: {', '.join(schema.class_names)}")
     metrics = [_metric("MeanIoU", {"num_classes": schema.num_classes, "name": "mean_iou"}, min_mean_iou)]
     for class_id, class_name in enumerate(schema.class_names):
-        config = {"num_classes": schema.num_classes, "class_id": class_id, "name": f"iou/{class_name}"}
+        config = {"num_classes": schema.num_classes, "class_id": class_id, "name": f"pooled_iou/{class_name}"}
         metrics.append(_metric("IoU", config, min_iou.get(class_name)))
     return tfma.EvalConfig(
         # No label_key: the truth is a raw bytes feature that only our metric can read. To TFMA a Keras 3 export is no

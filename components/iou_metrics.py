@@ -1,7 +1,7 @@
 """TFMA metrics of dense label maps: IoU of one class and mean IoU, sliced by any feature.
 
 Features `label`, `height`, `width` and the model's output `label` -> one shared confusion matrix per slice -> `mean_iou`
-and `iou/<class>`. TFMA finds the classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
+and `pooled_iou/<class>`. TFMA finds the classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class MeanIoU(tfma.metrics.Metric):
         key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
 
         def result(values: dict[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, float]:
-            return {key: metrics.mean_iou(values[matrix.keys[0]])}
+            return {key: float(metrics.mean_iou(values[matrix.keys[0]]))}
 
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
 
@@ -122,7 +122,7 @@ class IoU(tfma.metrics.Metric):
         Args:
             num_classes: K.
             class_id: the class, 0..K-1.
-            name: key of the value in the results, `iou/<class>`.
+            name: key of the value in the results, `pooled_iou/<class>`.
             code: hash of the code; only there to enter the Evaluator's cache key.
         """
         if not 0 <= class_id < num_classes:

@@ -36,11 +36,13 @@ def make_card(
     label_schema: str | None,
     started_from: Mapping[Sensor, str],
     health: Mapping[str, Any] | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null.
 
     `started_from` names the encoder that each sensor's training began with; empty = from scratch. `health` holds what the
-    checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for other models.
+    checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for other models. `threshold`
+    is the probability above which a segmenter of two classes takes a pixel for the second one; null for other models.
     """
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
     return {
@@ -50,6 +52,7 @@ def make_card(
         "data_version": manifest.version,
         # JSON has no NaN; Python's own writer would emit one that other readers refuse.
         "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
+        "threshold": threshold,
         "health": health,
         "started_from": dict(started_from),
         "label_schema": label_schema,
@@ -76,6 +79,7 @@ def make_imported_card(
         "data_span": None,
         "data_version": None,
         "metrics": {},
+        "threshold": None,
         "health": None,
         "started_from": {},
         "label_schema": None,

@@ -309,6 +309,8 @@ class SegmentConfig:
         seed: of weights, shuffling and augmentation.
         precision: as of PretrainConfig; outputs are float32, too.
         checkpoint_every: see PretrainConfig.
+        tune_threshold: of two classes, publish the threshold that gives the second one the best IoU on the eval split; False =
+            0.5, the likelier class. More classes have none.
     """
 
     sensors: tuple[Sensor, ...]
@@ -326,6 +328,7 @@ class SegmentConfig:
     seed: int = 0
     precision: Precision = "float32"
     checkpoint_every: int = 500
+    tune_threshold: bool = True
 
     def __post_init__(self) -> None:
         if self.sensors not in (("s1",), ("s2",), SENSORS):

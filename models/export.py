@@ -26,6 +26,9 @@ from models.config import PretrainConfig, SegmentConfig
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.input_pipeline import parse_examples
+from models.scores import score_file
+from models.scores.patch_scores import PatchScores
+from models.scores.scoring import get_threshold
 from models.segmenter import Segmenter
 
 ASSETS_DIR = "assets.extra"
@@ -49,11 +52,12 @@ def export_segmenter(
     config: SegmentConfig,
     manifest: Manifest,
     metrics: Mapping[str, float],
+    scores: PatchScores,
     started_from: Mapping[Sensor, str],
 ) -> None:
     """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last.
 
-    For `started_from` see `make_card`.
+    `scores` are those of its eval split, at its threshold. For `started_from` see `make_card`.
     """
     assets = _make_assets_dir(output_dir)
     segmenter.save(f"{assets}/model.keras")
@@ -68,6 +72,7 @@ def export_segmenter(
     archive.write_out(output_dir, verbose=False)
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
     warmup.write_segmenter_requests(assets, name, num_bands, model.stride)
+    score_file.write_scores(os.path.join(assets, score_file.SCORES_NAME), scores)
     card = card_lib.make_card(
         name=name,
         task="segmentation",
@@ -79,6 +84,7 @@ def export_segmenter(
         metrics=metrics,
         label_schema=config.label_schema,
         started_from=started_from,
+        threshold=scores.threshold,
     )
     # Last: readers take a directory without a card for unfinished.
     card_lib.write_card(assets, card)
@@ -221,6 +227,7 @@ def _compare_segmenter(
     saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
 ) -> list[SignatureComparison]:
     model = load_segmenter(saved_model_dir)
+    threshold = get_threshold(model)
     comparisons = []
     for pixels in batches:
         tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
@@ -228,9 +235,9 @@ def _compare_segmenter(
         # What was stored is rounded, so the Keras model must see what the codec gives back, not the original values.
         stored = parse_examples(examples, {sensor: values.shape[-1] for sensor, values in pixels.items()})
         expected = signatures.segment(model, tensors)
-        comparisons.append(_compare("serving_default", loaded, tensors, expected))
+        comparisons.append(_compare("serving_default", loaded, tensors, expected, threshold))
         expected = signatures.segment(model, stored)
-        comparisons.append(_compare("serve_examples", loaded, {"examples": examples}, expected))
+        comparisons.append(_compare("serve_examples", loaded, {"examples": examples}, expected, threshold))
     return comparisons
 
 
@@ -247,7 +254,11 @@ def _compare_encoders(
 
 
 def _compare(
-    signature: str, loaded: Mapping[str, Any], inputs: Mapping[Any, tf.Tensor], expected: Mapping[str, Any]
+    signature: str,
+    loaded: Mapping[str, Any],
+    inputs: Mapping[Any, tf.Tensor],
+    expected: Mapping[str, Any],
+    threshold: float | None = None,
 ) -> SignatureComparison:
     outputs = loaded[signature](**inputs)
     # Ids are no measure: where two classes are equally likely, the last bit decides which one it is.
@@ -257,7 +268,7 @@ def _compare(
         if name != "label"
     ]
     if "label" in expected:
-        differences.append(_label_difference(outputs, expected))
+        differences.append(_label_difference(outputs, expected, threshold))
     # np.max keeps NaN, which Python's max would drop depending on the order.
     largest = float(np.max(differences))
     return SignatureComparison(
@@ -268,10 +279,15 @@ def _compare(
     )
 
 
-def _label_difference(outputs: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
-    """1.0 when a label differs where the two likeliest classes are clearly apart, else 0.0."""
-    top_two = np.sort(np.asarray(expected["probabilities"]), axis=-1)[..., -2:]
-    is_clear = top_two[..., 1] - top_two[..., 0] > CLEAR_MARGIN
+def _label_difference(outputs: Mapping[str, Any], expected: Mapping[str, Any], threshold: float | None) -> float:
+    """1.0 when a label differs where the choice is clear, else 0.0.
+
+    It is between the two likeliest classes, or of two classes between the second one's probability and `threshold`.
+    """
+    probabilities = np.asarray(expected["probabilities"])
+    first, second = np.moveaxis(np.sort(probabilities, axis=-1)[..., -2:], -1, 0)
+    gap = second - first if threshold is None else np.abs(probabilities[..., 1] - threshold)
+    is_clear = gap > CLEAR_MARGIN
     # No data is no matter of probabilities: it must be the same everywhere.
     is_empty = np.asarray(expected["label"]) == IGNORE
     differs = np.asarray(outputs["label"]) != np.asarray(expected["label"])

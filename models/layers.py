@@ -92,16 +92,35 @@ class LabelOutput(keras.layers.Layer):
 
     Call: probabilities float32 [B, H, W, K] and valid mask float32 [B, H, W, 1] -> int32 [B, H, W], 0..K-1, and 255 where
     the mask is 0: no input sensor has data there, so the model says nothing.
+
+    Attributes:
+        threshold: of two classes, the second is taken where its probability is above this. A variable, so that it can be chosen
+            after training and is saved with the weights; 0.5 at first, which is the likelier class. None unless K = 2.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
+        self.threshold: Any = None
+
+    def build(self, probabilities_shape: Any) -> None:
+        """Makes the threshold of two classes."""
+        if probabilities_shape[-1] == 2:
+            half = keras.initializers.Constant(0.5)
+            self.threshold = self.add_weight(name="threshold", shape=(), initializer=half, trainable=False)
 
     def call(self, probabilities: Any, valid_mask: Any) -> Any:
         """See the class."""
-        label = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+        if self.threshold is None:
+            label = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+        else:
+            label = ops.cast(ops.greater(probabilities[..., 1], self.threshold), "int32")
         return ops.where(ops.squeeze(valid_mask, axis=-1) > 0, label, ops.full_like(label, IGNORE))
+
+    def load_own_variables(self, store: Any) -> None:
+        """Keras' own, but files from before there was a threshold hold none: then it stays at 0.5."""
+        if store.keys():
+            super().load_own_variables(store)
 
     def compute_output_spec(self, probabilities: Any, valid_mask: Any) -> keras.KerasTensor:
         """int32, which Keras cannot infer from the layer's dtype."""

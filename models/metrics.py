@@ -1,8 +1,7 @@
-"""Segmentation metrics, all from one confusion matrix.
+"""Segmentation metrics, all from confusion matrices.
 
-Input: class ids of truth and prediction, any integer type, 255 = ignore. Output: int64 [K, K] counts and the scores
-derived from them. Called by `segment.py` and by the TFMA metrics of `components`. Counts of slices or batches add
-up, so IoU is always of the pooled pixels, never a mean of per-patch scores.
+Input: class ids of truth and prediction, any integer type, 255 = ignore. Output: int64 [K, K] counts, and the metrics of one
+matrix or of many, [..., K, K], each on its own. Called by `scores` and by the TFMA metrics of `components`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from beam_jobs.contracts.labels import IGNORE
 
@@ -46,51 +44,54 @@ def confusion_matrix(truth: npt.NDArray[Any], prediction: npt.NDArray[Any], num_
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def tf_confusion_matrix(truth: tf.Tensor, prediction: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """`confusion_matrix` as TensorFlow ops: int64 [K, K]; an id outside 0..K-1 other than 255 raises when run."""
-    truth = tf.reshape(tf.cast(truth, tf.int64), [-1])
-    prediction = tf.reshape(tf.cast(prediction, tf.int64), [-1])
-    counted = (truth != IGNORE) & (prediction != IGNORE)
-    return tf.math.confusion_matrix(
-        tf.boolean_mask(truth, counted), tf.boolean_mask(prediction, counted), num_classes, dtype=tf.int64
-    )
-
-
 def iou_per_class(cm: npt.NDArray[Any]) -> FloatArray:
-    """Intersection over union per class, float64 [K], 0-1; NaN for a class that neither truth nor prediction holds."""
+    """Intersection over union per class, float64 [..., K], 0-1; NaN for a class that neither truth nor prediction holds."""
     hits, truth, prediction = _marginals(cm)
-    return _ratio(hits, truth + prediction - hits)
+    return ratio(hits, truth + prediction - hits)
 
 
-def mean_iou(cm: npt.NDArray[Any]) -> float:
-    """Mean IoU over the classes that occur in truth or prediction; NaN when no pixel was counted.
+def mean_iou(cm: npt.NDArray[Any]) -> FloatArray:
+    """Mean IoU over the classes that occur in truth or prediction, float64 [...]; NaN when no pixel was counted.
 
     A class that is predicted but never true counts with IoU 0: leaving it out would hide false alarms.
     """
     iou = iou_per_class(cm)
     # Over what occurs: a slice without snow must not be punished, or praised, for snow.
-    present = ~np.isnan(iou)
-    return float(iou[present].mean()) if present.any() else float("nan")
+    return ratio(np.nansum(iou, axis=-1), np.isfinite(iou).sum(axis=-1))
 
 
 def f1_per_class(cm: npt.NDArray[Any]) -> FloatArray:
-    """F1 (Dice) per class, float64 [K], 0-1; NaN for a class that neither truth nor prediction holds."""
+    """F1 (Dice) per class, float64 [..., K], 0-1; NaN for a class that neither truth nor prediction holds."""
     hits, truth, prediction = _marginals(cm)
-    return _ratio(2.0 * hits, truth + prediction)
+    return ratio(2.0 * hits, truth + prediction)
 
 
-def pixel_accuracy(cm: npt.NDArray[Any]) -> float:
-    """Share of counted pixels that are right, 0-1; NaN when no pixel was counted."""
-    total = float(np.sum(cm))
-    return float(np.trace(cm)) / total if total else float("nan")
+def precision_per_class(cm: npt.NDArray[Any]) -> FloatArray:
+    """Share of what is predicted to be a class that is, float64 [..., K], 0-1; NaN for a class that is never predicted."""
+    hits, _, prediction = _marginals(cm)
+    return ratio(hits, prediction)
+
+
+def recall_per_class(cm: npt.NDArray[Any]) -> FloatArray:
+    """Share of a class that is found, float64 [..., K], 0-1; NaN for a class that is never true."""
+    hits, truth, _ = _marginals(cm)
+    return ratio(hits, truth)
+
+
+def pixel_accuracy(cm: npt.NDArray[Any]) -> FloatArray:
+    """Share of counted pixels that are right, float64 [...], 0-1; NaN when no pixel was counted."""
+    hits, truth, _ = _marginals(cm)
+    return ratio(hits.sum(axis=-1), truth.sum(axis=-1))
+
+
+def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> FloatArray:
+    """Quotient of two arrays of one shape, float64; NaN where the denominator is 0."""
+    result = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
+    return result
 
 
 def _marginals(cm: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Hits, truth and prediction of each class [..., K]."""
     matrix = np.asarray(cm, np.float64)
-    return np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-
-
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
+    return np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1), matrix.sum(axis=-2)

@@ -10,13 +10,12 @@ import functools
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
-from models import export, input_pipeline, metrics, training, warm_start
+from models import export, input_pipeline, training, warm_start
 from models.augmentation.augmenter import make_augmenter
 from models.checkpoints import remove_checkpoints
 from models.config import SegmentConfig
@@ -25,6 +24,9 @@ from models.encoders import build_encoder
 from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
 from models.optimizers import make_optimizer
 from models.reading import shard_checks
+from models.scores.patch_scores import PatchScores
+from models.scores.scoring import score_patches, tune_threshold
+from models.scores.summary import summarize
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.step_log import ProgressCallback
 from models.steps import Batch
@@ -42,7 +44,7 @@ def run_segmentation(
     name: str = "segmenter",
     checkpoint_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains from the own checkpoint, else from the encoders of `encoder_dir`, else from scratch; evaluates, publishes.
+    """Trains from the own checkpoint, else from the encoders of `encoder_dir`, else from scratch; scores, publishes.
 
     Args:
         config: what to train.
@@ -57,7 +59,7 @@ def run_segmentation(
         checkpoint_dir: see `training.train`; empty again when the segmenter is published.
 
     Returns:
-        `train_loss` (mean of the last steps) and what `evaluate` returns.
+        `train_loss` (mean of the last steps) and what `summarize` returns for the eval split.
 
     Raises:
         ValueError: shards without labels or not the manifest's, too few examples, what `build_segmenter` refuses, and see
@@ -66,7 +68,7 @@ def run_segmentation(
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
     keras.utils.set_random_seed(config.seed)
     check_divisible(config.global_batch_size, strategy)
-    train_set, eval_set = _make_datasets(config, manifest, train_files, eval_files)
+    train_set = _make_train_set(config, manifest, train_files, eval_files)
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir)
         optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
@@ -82,23 +84,38 @@ def run_segmentation(
         checkpoint_dir=checkpoint_dir,
         checkpoint_every=config.checkpoint_every,
     )
-    # Published in float32, and evaluated after the change; see `run_pretraining`.
+    # Published in float32, and scored after the change; see `run_pretraining`.
     model = with_segmenter_precision(model, "float32")
-    scores = {"train_loss": train_loss, **evaluate(model, eval_set, get_schema(config.label_schema).class_names)}
+    scores = _score(config, strategy, model, eval_files)
+    metrics = {"train_loss": train_loss, **summarize(scores)}
     if is_chief(strategy):
-        training.write_metrics(log_dir, config.num_steps, scores)
+        training.write_metrics(log_dir, config.num_steps, metrics)
         export.export_segmenter(
             model,
             output_dir,
             name=name,
             config=config,
             manifest=manifest,
-            metrics=scores,
+            metrics=metrics,
+            scores=scores,
             started_from=_starts(config, encoder_dir),
         )
         # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
-    return scores
+    return metrics
+
+
+def _score(
+    config: SegmentConfig, strategy: tf.distribute.Strategy, model: Segmenter, eval_files: Sequence[str]
+) -> PatchScores:
+    """Scores of the eval split, at the threshold that `model` gets from them if it is to."""
+    class_names = get_schema(config.label_schema).class_names
+    scores = score_patches(model, eval_files, class_names, batch_size=config.global_batch_size)
+    if not config.tune_threshold:
+        return scores
+    # In its scope all replicas' copies of the variable are assigned.
+    with strategy.scope():
+        return tune_threshold(model, scores)
 
 
 def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
@@ -147,46 +164,10 @@ def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
     return tf.where(valid_mask[..., 0] > 0, tf.cast(label, tf.int32), IGNORE)
 
 
-def evaluate(model: Segmenter, dataset: tf.data.Dataset, class_names: Sequence[str]) -> dict[str, float]:
-    """Scores over the pooled pixels that have a label and data in at least one input sensor.
-
-    Returns:
-        `loss` (mean cross-entropy per pixel), `mean_iou`, `pixel_accuracy`, and `iou/<class>`, `f1/<class>`; NaN where a
-        class occurs neither in truth nor prediction, and everywhere when no pixel counts.
-    """
-    num_classes = len(class_names)
-
-    @tf.function(reduce_retracing=True)
-    def score(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = model({sensor: batch[sensor] for sensor in model.sensors}, training=False)
-        label = mask_label(batch["label"], outputs["valid_mask"])
-        counted = tf.reshape(label, [-1]) != IGNORE
-        pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
-            tf.boolean_mask(tf.reshape(label, [-1]), counted),
-            tf.boolean_mask(tf.reshape(outputs["logits"], [-1, num_classes]), counted),
-        )
-        return tf.reduce_sum(pixel_loss), metrics.tf_confusion_matrix(label, outputs["label"], num_classes)
-
-    # Sums over all batches, divided once at the end: batches with few labels must not weigh as much as full ones.
-    total_loss, cm = 0.0, np.zeros((num_classes, num_classes), np.int64)
-    for batch in dataset:
-        batch_loss, batch_cm = score(batch)
-        total_loss += float(batch_loss)
-        cm += batch_cm.numpy()
-    num_pixels = int(cm.sum())
-    iou, f1 = metrics.iou_per_class(cm), metrics.f1_per_class(cm)
-    return {
-        "loss": total_loss / num_pixels if num_pixels else float("nan"),
-        "mean_iou": metrics.mean_iou(cm),
-        "pixel_accuracy": metrics.pixel_accuracy(cm),
-        **{f"iou/{name}": float(value) for name, value in zip(class_names, iou, strict=True)},
-        **{f"f1/{name}": float(value) for name, value in zip(class_names, f1, strict=True)},
-    }
-
-
-def _make_datasets(
+def _make_train_set(
     config: SegmentConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
-) -> tuple[training.DatasetFunction, tf.data.Dataset]:
+) -> training.DatasetFunction:
+    # Both splits before the first step: a training that cannot be scored is lost.
     if manifest.label_schema != config.label_schema:
         raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
     for split, files, num_needed in (("train", train_files, config.global_batch_size), ("eval", eval_files, 1)):
@@ -207,14 +188,7 @@ def _make_datasets(
         transform=make_augmenter(config.augment, manifest),
         with_patch_id=True,
     )
-    eval_set = input_pipeline.eval_dataset(
-        eval_files,
-        num_bands=num_bands,
-        with_label=True,
-        batch_size=config.global_batch_size,
-        reading=config.input,
-    )
-    return lambda first_step: train_set(first_step=first_step), eval_set
+    return lambda first_step: train_set(first_step=first_step)
 
 
 def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:

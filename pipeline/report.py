@@ -22,6 +22,7 @@ from models.export import ASSETS_DIR, MAP_NAME
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
 from pipeline.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
+from pipeline.score_report import draw_reliability, number, read_eval_scores, score_parts
 
 MAX_ANOMALIES = 8
 MAX_ANOMALY_CHARS = 200
@@ -42,12 +43,10 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
         yield _task_table(task, get_schema(settings.label.schema).class_names)
         yield from _failure_lines(task)
+        scores = read_eval_scores(task.saved_model)
+        if scores is not None:
+            yield from score_parts(task.name, scores)
     yield _place_table(config, results)
-
-
-def number(value: float | None) -> str:
-    """Three decimals; a dash for what could not be measured."""
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _data_table(data: tuple[DataResult, ...]) -> Table:
@@ -149,14 +148,14 @@ def _mark(check: Check) -> str:
 
 
 def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
-    table = Table(title=f"{task.name}: IoU on the test split", title_justify="left")
+    table = Table(title=f"{task.name}: pooled IoU on the test split", title_justify="left")
     table.add_column("class")
     for name in task.test:
         table.add_column("all" if name == OVERALL else name, justify="right")
-    for metric in [*(f"iou/{name}" for name in class_names), "mean_iou"]:
+    for metric in [*(f"pooled_iou/{name}" for name in class_names), "mean_iou"]:
         values = [number(values.get(metric)) for values in task.test.values()]
         is_mean = metric == "mean_iou"
-        table.add_row(metric.removeprefix("iou/"), *values, style="bold" if is_mean else None)
+        table.add_row(metric.removeprefix("pooled_iou/"), *values, style="bold" if is_mean else None)
     return table
 
 
@@ -194,7 +193,7 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
 
 
 def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
-    """Embedding map and picture of each task in the report folder; one of the same model is kept."""
+    """Embedding map, and picture and reliability curve of each task, in the report folder; a picture of the same is kept."""
     versions = {item.name: item for item in results.data}
     pictures = {}
     embedding_map = results.encoder.saved_model / ASSETS_DIR / MAP_NAME
@@ -205,4 +204,8 @@ def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Locati
     for task in results.tasks:
         pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])
+        scores = read_eval_scores(task.saved_model)
+        if scores is not None:
+            pictures[f"{task.name} reliability"] = locate(config.report_dir) / f"{task.name}_reliability.png"
+            draw_reliability(task.name, scores, pictures[f"{task.name} reliability"])
     return pictures

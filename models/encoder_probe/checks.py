@@ -14,16 +14,13 @@ from beam_jobs.contracts.bands import Sensor
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import Classified
 from models.encoder_probe.report import Check
-from models.health.bootstrap import bootstrap
+from models.health.bootstrap import MIN_BLOCKS, bootstrap
 from models.health.linear_probe import balanced_accuracy, count_hits
 from models.health.retrieval import Ranks
 from models.health.spread import effective_rank, least_effective_rank, spread
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]
-
-MIN_BLOCKS = 5
-"""With fewer blocks to draw from, an interval says next to nothing: a difference then counts as noise."""
 
 ROUNDING = 1e-9
 """What a share that should be whole, such as a recall of 1, may be off by."""
@@ -164,7 +161,7 @@ def _compare(
     ours, theirs = (float(value) for value in values(parts.sum(axis=0)))
     text = f"{what} is {ours:.3f}, {other}'s {theirs:.3f}"
     num_blocks = len(np.unique(block))
-    if num_blocks < MIN_BLOCKS:
+    if num_blocks < MIN_BLOCKS:  # A difference then counts as noise.
         text += f": not judged, since {num_blocks} blocks are too few to tell a difference from noise"
         return Check(name=name, value=ours - theirs, asked=asked, passed=True, reason=text, judged=False)
 

@@ -62,8 +62,8 @@ def test_values_equal_the_numpy_oracle_on_every_slice(evaluated, water_version, 
         patches = [patch for patch in patches if patch.orbit_state == slice_key[0][1]]
     dry, water = expected_iou(patches)
     values = values_of(evaluated[0], slice_key)
-    assert values["iou/dry"] == pytest.approx(dry)
-    assert values["iou/water"] == pytest.approx(water)
+    assert values["pooled_iou/dry"] == pytest.approx(dry)
+    assert values["pooled_iou/water"] == pytest.approx(water)
     assert values["mean_iou"] == pytest.approx((dry + water) / 2)
 
 
@@ -73,7 +73,7 @@ def test_gate_names_only_the_metric_that_is_too_low_and_only_on_the_overall_slic
     (failed_slice,) = validation.metric_validations_per_slice
     assert not failed_slice.slice_key.single_slice_keys
     (failure,) = failed_slice.failures
-    assert failure.metric_key.name == "iou/water"
+    assert failure.metric_key.name == "pooled_iou/water"
     assert failure.metric_value.double_value.value == pytest.approx(
         expected_iou(read_patches(water_version, "test"))[1]
     )
@@ -88,7 +88,7 @@ def test_absent_class_does_not_spoil_the_mean():
     assert combiner.extract_output(merged)[key].tolist() == [[6, 0, 0], [0, 3, 0], [0, 0, 0]]
     matrix, derived = iou_metrics.MeanIoU(num_classes=3).computations()
     assert derived.result({matrix.keys[0]: merged}) == {derived.keys[0]: 1.0}
-    matrix, derived = iou_metrics.IoU(num_classes=3, class_id=2, name="iou/gone").computations()
+    matrix, derived = iou_metrics.IoU(num_classes=3, class_id=2, name="pooled_iou/gone").computations()
     assert np.isnan(derived.result({matrix.keys[0]: merged})[derived.keys[0]])
 
 

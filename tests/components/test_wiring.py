@@ -15,14 +15,14 @@ def test_thresholds_bind_the_overall_slice_and_only_the_named_metrics():
         for item in metric.per_slice_thresholds:
             assert [list(slicing.feature_keys) for slicing in item.slicing_specs] == [[]]
             bounds[json.loads(metric.config)["name"]] = item.threshold.value_threshold.lower_bound.value
-    assert bounds == {"mean_iou": 0.5, "iou/water": 0.25}
+    assert bounds == {"mean_iou": 0.5, "pooled_iou/water": 0.25}
     assert [list(item.feature_keys) for item in config.slicing_specs] == [[], ["orbit_state"]]
 
 
 def test_every_class_of_the_schema_has_its_metric():
     (spec,) = evaluation.create_eval_config(DYNAMIC_WORLD, 0.0, {}).metrics_specs
     names = [json.loads(metric.config)["name"] for metric in spec.metrics]
-    assert names == ["mean_iou", *(f"iou/{name}" for name in DYNAMIC_WORLD.class_names)]
+    assert names == ["mean_iou", *(f"pooled_iou/{name}" for name in DYNAMIC_WORLD.class_names)]
 
 
 def test_threshold_on_an_unknown_class_is_refused():

@@ -63,6 +63,8 @@ def test_first_run_publishes_three_whole_models_and_shows_them(first_run, root):
         with Image.open(root / "report" / f"{task}.png") as picture:
             assert picture.width > 600
             assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 50
+        assert (root / "report" / f"{task}_reliability.png").stat().st_size > 0
+        assert f"{task}: scores on the eval split" in first_run.stdout
     assert "Traceback" not in first_run.stderr
     assert "WARNING" not in first_run.stderr
 

@@ -106,11 +106,11 @@ def test_metric_without_value_becomes_null_in_the_card(segmented, labels):
         signatures=(),
         config=segmented.config,
         manifest=labels.manifest,
-        metrics={"iou/water": float("nan"), "loss": 0.5},
+        metrics={"pooled_iou/water": float("nan"), "loss": 0.5},
         label_schema="water",
         started_from={},
     )
-    assert content["metrics"] == {"iou/water": None, "loss": 0.5}
+    assert content["metrics"] == {"pooled_iou/water": None, "loss": 0.5}
 
 
 def test_directory_without_a_card_is_no_finished_model(tmp_path):

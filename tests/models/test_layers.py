@@ -78,6 +78,32 @@ def test_label_output_says_255_where_no_sensor_has_data():
     np.testing.assert_array_equal(label, [[[1, 0, 255]]])
 
 
+def test_label_output_of_two_classes_takes_the_second_above_its_threshold():
+    layer, mask = LabelOutput(), np.ones((1, 1, 3, 1), np.float32)
+    second = np.array([0.3, 0.4, 0.6], np.float32)
+    probabilities = np.stack([1 - second, second], axis=-1)[None, None]
+    np.testing.assert_array_equal(layer(probabilities, mask), [[[0, 0, 1]]])
+    layer.threshold.assign(0.3)
+    np.testing.assert_array_equal(layer(probabilities, mask), [[[0, 1, 1]]])
+    assert not layer.trainable_weights
+
+
+def test_label_output_of_more_classes_takes_the_likeliest():
+    layer = LabelOutput()
+    probabilities = np.array([[[[0.3, 0.3, 0.4], [0.5, 0.4, 0.1]]]], np.float32)
+    np.testing.assert_array_equal(layer(probabilities, np.ones((1, 1, 2, 1), np.float32)), [[[2, 0]]])
+    assert layer.threshold is None
+
+
+def test_label_output_of_a_file_without_a_threshold_keeps_its_own():
+    layer = LabelOutput()
+    layer.build((None, None, None, 2))
+    layer.load_own_variables({})
+    assert float(layer.threshold) == 0.5
+    layer.load_own_variables({"0": np.float32(0.25)})
+    assert float(layer.threshold) == 0.25
+
+
 @pytest.mark.parametrize("layer", [NORMALIZATION, MaskedGlobalAveragePooling2D(), LabelOutput()])
 def test_layers_survive_their_config(layer):
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

@@ -2,10 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from models import export, metrics, segment
+from models import card, export, metrics, segment
 from models.config import EncoderConfig, SegmentConfig
 from models.input_pipeline import eval_dataset
+from models.scores import score_file
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 
@@ -21,15 +23,28 @@ def test_loss_falls_clearly(segmented):
 
 
 def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented, labels):
+    kept = score_file.read_scores(f"{segmented.dir}/assets.extra/{score_file.SCORES_NAME}")
     model = export.load_segmenter(segmented.dir)
     cm = np.zeros((2, 2), np.int64)
     for batch in eval_dataset(labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3):
         predicted = model({"s1": batch["s1"], "s2": batch["s2"]})["label"].numpy()
         cm += metrics.confusion_matrix(batch["label"].numpy(), predicted, 2)
     assert segmented.metrics["mean_iou"] == pytest.approx(metrics.mean_iou(cm), abs=1e-3)
-    assert segmented.metrics["iou/water"] == pytest.approx(metrics.iou_per_class(cm)[1], abs=1e-3)
+    np.testing.assert_array_equal(kept.confusion.sum(axis=0), cm)
+    assert segmented.metrics["pooled_iou/water"] == pytest.approx(metrics.iou_per_class(cm)[1], abs=1e-3)
     assert segmented.metrics["f1/dry"] == pytest.approx(metrics.f1_per_class(cm)[0], abs=1e-3)
     assert np.isfinite(segmented.metrics["loss"])
+
+
+def test_published_label_is_cut_at_the_threshold_of_the_card(segmented, labels):
+    threshold = card.read_card(segmented.dir)["threshold"]
+    assert 0.0 < threshold < 1.0
+    (serialized,) = tf.data.TFRecordDataset(labels.files["eval"], "GZIP").batch(99)
+    outputs = tf.saved_model.load(segmented.dir).signatures["serve_examples"](examples=serialized)
+    above = outputs["probabilities"].numpy()[..., 1] > np.float32(threshold)
+    label = outputs["label"].numpy()
+    np.testing.assert_array_equal(label[label != 255], above[label != 255])
+    assert 0 < above[label != 255].sum() < (label != 255).sum()
 
 
 def test_pretrained_encoder_keeps_its_weights_and_its_normalization(pretrained, labels):

@@ -48,19 +48,22 @@ def make_results(data, tmp_path, published):
     model = {
         "saved_model": tmp_path / "model",
         "log_dir": tmp_path / "logs",
-        "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "iou/water": math.nan},
+        "training": {"train_loss": 0.5, "eval_loss": 0.625, "mean_iou": 0.75, "pooled_iou/water": math.nan},
         "health": {},
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
         name="flood",
         **model,
-        test={"all": {"mean_iou": 0.4375, "iou/dry": 0.875, "iou/water": math.nan}, "orbit_state=ascending": {}},
+        test={
+            "all": {"mean_iou": 0.4375, "pooled_iou/dry": 0.875, "pooled_iou/water": math.nan},
+            "orbit_state=ascending": {},
+        },
         failures=()
         if published
         else (
             results.ThresholdFailure(metric="mean_iou", value=0.4375, lower_bound=0.6),
-            results.ThresholdFailure(metric="iou/water", value=math.nan, lower_bound=0.125),
+            results.ThresholdFailure(metric="pooled_iou/water", value=math.nan, lower_bound=0.125),
         ),
     )
     parts = [("Trainer-flood", True), ("Pusher-flood", False)]
@@ -116,7 +119,7 @@ def text_of(values, tmp_path, monkeypatch, found):
 def test_unblessed_task_is_told_with_metric_value_and_threshold(values, data, tmp_path, monkeypatch):
     text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
     assert "flood: not published: mean_iou is 0.438, the config asks for at least 0.600" in text
-    assert "flood: not published: iou/water could not be measured (no test pixel)" in text
+    assert "flood: not published: pooled_iou/water could not be measured (no test pixel)" in text
     assert not make_results(data, tmp_path, published=False).is_published
 
 
@@ -148,7 +151,7 @@ def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(values, d
     assert "Encoder probe: refused" in text
     assert "encoder: not published: recall@1 is below the 0.125 asked" in text
     assert "no task was trained: the encoder is refused" in text
-    assert "IoU on the test split" not in text
+    assert "pooled IoU on the test split" not in text
     assert not found.is_published
 
 

@@ -1,0 +1,58 @@
+"""The file of a split's scores: one small `.npz`, beside the model or wherever scores are compared.
+
+PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py`; read by the report.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from beam_jobs.contracts.locations import locate
+from models.scores.patch_scores import PatchScores
+
+SCORES_NAME = "eval_scores.npz"
+"""In assets.extra of a published segmenter: the scores on its eval split."""
+
+FORMAT_VERSION = 1
+_HEADER = "header"
+
+
+def write_scores(path: str | os.PathLike[str], scores: PatchScores) -> None:
+    """Writes `scores`; the same scores give the same bytes."""
+    header = {
+        "format_version": FORMAT_VERSION,
+        "class_names": scores.class_names,
+        "threshold": scores.threshold,
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{_HEADER: np.array(json.dumps(header))}, **scores.arrays())
+    locate(path).write_bytes(buffer.getvalue())
+
+
+def read_scores(path: str | os.PathLike[str]) -> PatchScores:
+    """The scores of `write_scores`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is cut short, no file of scores, or of another format version.
+    """
+    content = locate(path).read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop(_HEADER)))
+    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: must be a whole file of scores: {error}") from error
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}")
+    arrays.setdefault("probability_counts", None)
+    try:
+        return PatchScores(class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: must hold what scores hold: {error}") from error

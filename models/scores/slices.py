@@ -1,0 +1,60 @@
+"""Slices: the patches of one scene, orbit, cloud cover, land cover or latitude.
+
+PatchScores -> name of a slice -> PatchScores of its patches; every dimension parts the patches into slices. Called by the
+report. NumPy only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.contracts.labels import IGNORE
+from models.scores.patch_scores import PatchScores, Texts, select
+
+UNKNOWN = "unknown"
+CLOUD_EDGES = (0.1, 0.3, 0.6)
+CLOUD_BANDS = ("0-10%", "10-30%", "30-60%", "60-100%")
+LATITUDE_EDGES = (-60.0, -30.0, 0.0, 30.0, 60.0)
+LATITUDE_BANDS = ("90S-60S", "60S-30S", "30S-0", "0-30N", "30N-60N", "60N-90N")
+"""The low edge belongs to a band, here and above."""
+
+DIMENSIONS = ("scene", "orbit_state", "cloud_fraction", "majority_label", "latitude")
+
+
+def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
+    """`<dimension>=<value>` -> its patches; every patch is in exactly one slice, no slice is empty.
+
+    Raises:
+        ValueError: an unknown dimension.
+    """
+    values = slice_values(scores, dimension)
+    return {f"{dimension}={value}": select(scores, values == value) for value in np.unique(values)}
+
+
+def slice_values(scores: PatchScores, dimension: str) -> Texts:
+    """Value of each patch, text [M].
+
+    `scene` is the Sentinel-1 scene, the nearest to an event that a record tells; `majority_label` the most frequent class of
+    the label, "unknown" without any labelled pixel; `cloud_fraction` "unknown" where the source does not tell.
+
+    Raises:
+        ValueError: an unknown dimension.
+    """
+    if dimension == "scene":
+        return scores.s1_scene_id
+    if dimension == "orbit_state":
+        return scores.orbit_state
+    if dimension == "cloud_fraction":
+        return _banded(scores.cloud_fraction, CLOUD_EDGES, CLOUD_BANDS)
+    if dimension == "latitude":
+        return _banded(scores.lat, LATITUDE_EDGES, LATITUDE_BANDS)
+    if dimension == "majority_label":
+        names = np.array([*scores.class_names, UNKNOWN])
+        return names[np.where(scores.majority_label == IGNORE, -1, scores.majority_label)]
+    raise ValueError(f"dimension must be {', '.join(DIMENSIONS[:-1])} or {DIMENSIONS[-1]}, got {dimension!r}")
+
+
+def _banded(values: npt.NDArray[np.floating], edges: tuple[float, ...], names: tuple[str, ...]) -> Texts:
+    index = np.where(np.isnan(values), len(names), np.digitize(values, edges))
+    return np.array([*names, UNKNOWN])[index]

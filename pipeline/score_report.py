@@ -1,0 +1,113 @@
+"""What the report tells of a segmenter's scores on its eval split: tables, and the picture of its calibration.
+
+PatchScores -> rich renderables and a PNG. Called by `report.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from beam_jobs.contracts import locations
+from beam_jobs.contracts.locations import Location
+from models import metrics
+from models.export import ASSETS_DIR
+from models.health.bootstrap import Interval
+from models.scores import calibration
+from models.scores.patch_scores import PatchScores
+from models.scores.score_file import SCORES_NAME, read_scores
+from models.scores.slices import DIMENSIONS, by_slice
+from models.scores.summary import interval, summarize
+
+MAX_SLICES = 10
+"""A dimension with more, as scenes are, would fill the screen: it is left to whoever reads the file."""
+
+CLASS_SCORES = ("mean_patch_iou", "f1", "precision", "recall")
+SLICE_SCORES = ("mean_iou", "pixel_accuracy", "ece")
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for what could not be measured."""
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def read_eval_scores(saved_model: Location) -> PatchScores | None:
+    """The scores beside a segmenter; None beside one of before they were kept.
+
+    Raises:
+        ValueError: the file is no whole file of scores.
+    """
+    path = saved_model / ASSETS_DIR / SCORES_NAME
+    return read_scores(path) if path.exists() else None
+
+
+def score_parts(name: str, scores: PatchScores) -> Iterator[RenderableType]:
+    """Yields the scores of the classes, of all together, and of the slices."""
+    yield _class_table(name, scores)
+    figures = summarize(scores)
+    found = interval(scores, "mean_iou")
+    yield (
+        f"  mean IoU {number(found.value)}{_range(found, ' (', ')')}, calibration error {number(figures['ece'])}, "
+        f"{len(scores)} patches"
+    )
+    if scores.probability_counts is not None and scores.threshold is not None:
+        sums = scores.probability_counts.sum(axis=0)
+        by_threshold = [
+            f"{number(float(metrics.iou_per_class(calibration.threshold_confusion(sums, value))[1]))} at {value:.2f}"
+            for value in dict.fromkeys((scores.threshold, calibration.DEFAULT_THRESHOLD))
+        ]
+        positive = escape(scores.class_names[1])
+        yield f"  threshold of {positive} {scores.threshold:.2f}: pooled IoU {', '.join(by_threshold)}"
+    yield _slice_table(name, scores)
+
+
+def draw_reliability(name: str, scores: PatchScores, output: Location) -> None:
+    """Writes the reliability curve: accuracy by confidence, over how many pixels have that confidence."""
+    curve = calibration.reliability_curve(scores)
+    figure = Figure(figsize=(4.6, 5.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="calibrated")
+    upper.plot(curve.confidence, curve.accuracy, marker="o", color="#1f5fbf", label=name)
+    upper.set(ylabel="share of pixels right", ylim=(0, 1), xlim=(0, 1))
+    upper.legend(loc="upper left", frameon=False)
+    ece = summarize(scores)["ece"]
+    upper.set_title(f"{name}: calibration on the eval split, error {number(ece)}", fontsize=10)
+    lower.bar(curve.confidence, curve.share, width=0.03, color="#1f5fbf")
+    lower.set(xlabel="probability of the likeliest class", ylabel="share of pixels", ylim=(0, 1))
+    with locations.staged(output) as partial:
+        figure.savefig(partial, format="png", dpi=130)
+
+
+def _class_table(name: str, scores: PatchScores) -> Table:
+    table = Table(title=f"{name}: scores on the eval split (docs/scores.md)", title_justify="left")
+    table.add_column("class")
+    for column in ("pooled IoU", "95% interval", *(score.replace("_", " ") for score in CLASS_SCORES)):
+        table.add_column(column, justify="right")
+    figures = summarize(scores)
+    for class_name in scores.class_names:
+        found = interval(scores, f"pooled_iou/{class_name}")
+        values = (number(figures[f"{score}/{class_name}"]) for score in CLASS_SCORES)
+        table.add_row(class_name, number(found.value), _range(found), *values)
+    return table
+
+
+def _slice_table(name: str, scores: PatchScores) -> Table:
+    table = Table(title=f"{name}: slices of the eval split", title_justify="left")
+    table.add_column("slice")
+    for column in ("patches", *(score.replace("_", " ") for score in SLICE_SCORES)):
+        table.add_column(column, justify="right")
+    for dimension in DIMENSIONS:
+        slices = by_slice(scores, dimension)
+        for value, part in slices.items() if len(slices) <= MAX_SLICES else ():
+            figures = summarize(part)
+            table.add_row(escape(value), str(len(part)), *(number(figures[score]) for score in SLICE_SCORES))
+    return table
+
+
+def _range(found: Interval, before: str = "", after: str = "") -> str:
+    return "" if math.isnan(found.low) else f"{before}{number(found.low)} to {number(found.high)}{after}"

@@ -1,0 +1,43 @@
+import make_scores
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.scores import slices
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(slices.DIMENSIONS), st.integers(1, 30), st.integers(2, 4))
+def test_slices_part_the_patches_and_their_matrices_add_up(dimension, num_patches, num_classes):
+    scores = make_scores.make_scores(num_classes, num_patches)
+    parts = slices.by_slice(scores, dimension)
+    assert sorted(str(name) for part in parts.values() for name in part.patch_id) == sorted(map(str, scores.patch_id))
+    assert all(len(part) for part in parts.values())
+    np.testing.assert_array_equal(sum(part.confusion.sum(axis=0) for part in parts.values()), sum(scores.confusion))
+
+
+def test_values_of_each_dimension():
+    scores = make_scores.make_scores(num_patches=12)
+    assert slices.slice_values(scores, "cloud_fraction")[:5].tolist() == [
+        "0-10%",
+        "10-30%",
+        "30-60%",
+        "60-100%",
+        "unknown",
+    ]
+    assert slices.slice_values(scores, "latitude")[[0, 3, 5, 6, 11]].tolist() == [
+        "90S-60S",
+        "60S-30S",
+        "30S-0",
+        "0-30N",
+        "60N-90N",
+    ]
+    assert slices.slice_values(scores, "majority_label")[:4].tolist() == ["class0", "class1", "class0", "unknown"]
+    assert list(slices.by_slice(scores, "orbit_state")) == ["orbit_state=ascending", "orbit_state=descending"]
+    assert slices.slice_values(scores, "scene")[[0, 4]].tolist() == ["s1-0", "s1-1"]
+
+
+def test_unknown_dimension_is_refused():
+    with pytest.raises(ValueError, match=r"dimension must be scene, .* or latitude, got 'event'"):
+        slices.by_slice(make_scores.make_scores(), "event")
