@@ -5,10 +5,13 @@ Input: gradients of the global batch. Output: updated weights. Made by `optimize
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from models.pacing import Paces
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -22,17 +25,32 @@ class FusedAdamW(keras.optimizers.Adam):
 
     Attributes:
         decay: decoupled weight decay, times the learning rate; `exclude_from_weight_decay` is Keras' own.
+        paces: of the variables, see `Paces`; the bias correction counts from a variable's own first step.
     """
 
-    def __init__(self, learning_rate: Any, *, decay: float = 0.0, name: str = "adamw", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        *,
+        decay: float = 0.0,
+        paces: Iterable[Sequence[float]] = (),
+        name: str = "adamw",
+        **kwargs: Any,
+    ) -> None:
         # Not as Keras' `weight_decay`, which takes three passes.
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        self.decay = decay
+        self.decay, self.paces = decay, Paces(paces)
+
+    def build(self, variables: Any) -> None:
+        """Two moments per variable."""
+        self.paces.check(variables)
+        super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable, on each replica its copy."""
         index = self._get_variable_index(variable)
-        rate, step = tf.cast(learning_rate, variable.dtype), tf.cast(self.iterations + 1, variable.dtype)
+        gradient, learning_rate, number = self.paces.at(index, gradient, learning_rate, self.iterations)
+        rate, step = tf.cast(learning_rate, variable.dtype), tf.cast(number, variable.dtype)
         if self.decay and self._use_weight_decay(variable):
             variable.assign(variable * (1.0 - self.decay * rate))
         tf.raw_ops.ResourceApplyAdam(
@@ -51,4 +69,4 @@ class FusedAdamW(keras.optimizers.Adam):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = {key: value for key, value in super().get_config().items() if key != "weight_decay"}
-        return {**config, "decay": self.decay}
+        return {**config, "decay": self.decay, "paces": self.paces.as_lists()}

@@ -16,12 +16,15 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import get_schema
 from models.augmentation.config import AugmentConfig, ImageAugmentConfig
 from models.health.config import HealthConfig
+from models.pixel_losses.config import LossConfig
 
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 OptimizerName = Literal["adamw", "lars"]
 Cache = Literal["none", "memory", "disk"]
+HeadName = Literal["unet", "deeplab", "linear"]
+Regime = Literal["finetune", "scratch", "frozen", "linear"]
 ObjectiveName = Literal[
     "multimodal",
     "multimodal_2n",
@@ -298,8 +301,15 @@ class SegmentConfig:
         encoder_paths: sensor -> encoder to start from instead of the run's pretrained one: directory of a published encoder
             (also of `import-weights`), or a `.keras` file.
         num_steps: updates of the weights.
-        decoder_channels: of the decoder's stages, deepest first; an encoder of stride 2**n uses the last n. Default:
-            the U-Net of segmentation_models (Iakubovskii 2019).
+        head: what makes labels of the encoders' pyramids: "unet", "deeplab" (DeepLabV3+) or "linear" (a 1x1 convolution).
+        decoder_channels: of the stages of "unet", deepest first; an encoder of stride 2**n uses the last n. Of "deeplab" the
+            first is the width. Default: the U-Net of segmentation_models (Iakubovskii 2019), DeepLabV3+ (256).
+        regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the head alone; "linear" the linear head alone.
+        layer_decay: of the rate, from each level of the encoder to the one before, under finetune; see `regimes.py`. Default
+            1 = the same rate for all.
+        unfreeze_after: share of the steps before the encoder's weights begin to move, under finetune. Default 0.
+        modality_dropout: probability that in training a patch loses one of its two sensors. Default 0.
+        loss: what is minimized.
         global_batch_size: patches per step over all replicas.
         optimizer: rate, decay, warm-up.
         augment: of images and label alike, and, with `photometry`, of each sensor's pixels. Default: symmetries only.
@@ -318,7 +328,13 @@ class SegmentConfig:
     encoder: EncoderConfig
     num_steps: int
     encoder_paths: dict[Sensor, str] = field(default_factory=dict)
+    head: HeadName = "unet"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    regime: Regime = "finetune"
+    layer_decay: float = 1.0
+    unfreeze_after: float = 0.0
+    modality_dropout: float = 0.0
+    loss: LossConfig = field(default_factory=LossConfig)
     global_batch_size: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: ImageAugmentConfig = field(default_factory=ImageAugmentConfig)
@@ -341,18 +357,39 @@ class SegmentConfig:
                     f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, got {name!r}: {path!r}"
                 )
         # One stage per halving of the encoder: stride 16 or 32.
-        num_stages = self.encoder.stride.bit_length() - 1
-        if len(self.decoder_channels) < num_stages:
-            raise ValueError(f"decoder_channels must hold at least {num_stages} values, got {self.decoder_channels}")
+        num_needed = {"unet": self.encoder.stride.bit_length() - 1, "deeplab": 1}.get(self.head, 0)
+        if len(self.decoder_channels) < num_needed:
+            raise ValueError(f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}")
         for channels in self.decoder_channels:
             _check_positive("decoder_channels", channels)
-        _check_positive("num_steps", self.num_steps)
-        _check_positive("global_batch_size", self.global_batch_size)
-        _check_positive("shuffle_buffer", self.shuffle_buffer)
-        _check_positive("checkpoint_every", self.checkpoint_every)
+        for name in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
+            _check_positive(name, getattr(self, name))
         _check_choice("precision", self.precision, Precision)
+        self.loss.check_classes(get_schema(self.label_schema).class_names)
+        self._check_regime()
+
+    def _check_regime(self) -> None:
+        _check_choice("head", self.head, HeadName)
+        _check_choice("regime", self.regime, Regime)
+        if self.regime == "linear" and self.head != "linear":
+            raise ValueError(f"head must be linear under the regime linear, got {self.head!r}")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
+        if not 0.0 <= self.unfreeze_after < 1.0:
+            raise ValueError(f"unfreeze_after must be within 0 (included) and 1 (excluded), got {self.unfreeze_after}")
+        for name, off in (("layer_decay", 1.0), ("unfreeze_after", 0.0)):
+            if self.regime != "finetune" and getattr(self, name) != off:
+                raise ValueError(f"{name} must be {off} under the regime {self.regime}, got {getattr(self, name)}")
+        _check_share("modality_dropout", self.modality_dropout)
+        if self.modality_dropout and self.sensors != SENSORS:
+            raise ValueError(f"modality_dropout must be 0 with one sensor, got {self.modality_dropout}")
 
     @property
     def needs_pretraining(self) -> bool:
-        """Whether a sensor has no encoder of its own to start from."""
-        return set(self.encoder_paths) != set(self.sensors)
+        """Whether a sensor has no encoder of its own to start from, but must have one."""
+        return self.regime != "scratch" and set(self.encoder_paths) != set(self.sensors)
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether anything but the head trains."""
+        return self.regime in ("finetune", "scratch")

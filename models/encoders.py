@@ -7,6 +7,7 @@ Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisib
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,15 @@ class SensorEncoder(keras.Model):
         self.norm, self.precision = norm, precision
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.stride, self.levels = stride, tuple(levels)
+
+    def variables_by_level(self) -> list[list[Any]]:
+        """Trainable variables of what makes each level of the pyramid out of the one before, finest first."""
+        found: list[list[Any]] = [[] for _ in self.levels]
+        for layer in self.get_layer("resnet").layers:
+            # keras-cv's names of its stages, which make the levels behind the stem's.
+            stage = re.match(r"v2_stack_(\d+)_", layer.name)
+            found[int(stage[1]) + 1 if stage else 0] += layer.trainable_variables
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -1,11 +1,12 @@
-"""Losses: contrastive over the global batch, and cross-entropy over the pixels that have a label.
+"""Losses: contrastive over the global batch, and cross-entropy, or focal loss, over the pixels that have a label.
 
 Input: tensors of one replica. Output: per-example losses whose Keras reduction (mean, divided by the number of replicas,
-summed over replicas) is the loss of the global batch, on any number of replicas. Called by `pretrain.py` and `segment.py`.
+summed over replicas) is the loss of the global batch, on any number of replicas. Used by `pixel_losses/segment_loss.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -61,35 +62,65 @@ class NTXentLoss(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class MaskedCrossentropy(keras.losses.Loss):
-    """Mean cross-entropy over the labelled pixels of the global batch.
+    """Mean cross-entropy, or focal loss, over the labelled pixels of the global batch.
 
     Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32 [B, H, W, K]. The sum over pixels is
     divided by the number of labelled pixels of all replicas, so that a patch with few labels weighs little wherever it
-    lands. 0 when no pixel is labelled. With `sample_weight` from `global_weight` every pixel counts what its patch does.
+    lands; with class weights both are sums of the pixels' weights. 0 when no pixel is labelled. With `sample_weight` from
+    `global_weight` every pixel counts what its patch does.
+    Source of the focal factor (1 - p)**gamma, p the probability of the true class: Lin et al. 2017, arXiv 1708.02002, eq. 4.
+
+    Attributes:
+        class_weights: what a pixel of each of the K classes counts; None = all alike.
+        focal_gamma: 0 = cross-entropy.
     """
 
     def __init__(
-        self, name: str = "masked_crossentropy", reduction: str = "sum_over_batch_size", **kwargs: Any
+        self,
+        class_weights: Sequence[float] | None = None,
+        focal_gamma: float = 0.0,
+        name: str = "masked_crossentropy",
+        reduction: str = "sum_over_batch_size",
+        **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(name=name, reduction=reduction, **kwargs)
+        self.class_weights = None if class_weights is None else tuple(map(float, class_weights))
+        self.focal_gamma = focal_gamma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """float32 [B]; its mean over the replica, divided by the replicas and summed over them, is the masked mean."""
-        label = tf.cast(y_true, tf.int32)
-        counted = label != IGNORE
         # 255 is no class: an out-of-range id makes the loss NaN even where its weight is 0.
-        pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counted, label, 0), y_pred)
-        weight = tf.cast(counted, tf.float32)
-        num_pixels = gathering.sum_over_replicas(tf.reduce_sum(weight))
-        batch_size = tf.cast(tf.shape(label)[0], tf.float32)
+        pixel_loss = tf.nn.sparse_softmax_cross_entropy_with_logits(_known_ids(y_true), y_pred)
+        if self.focal_gamma:
+            # 1 - p without its loss of digits; the floor keeps the gradient finite for gamma below 1.
+            pixel_loss *= tf.maximum(-tf.math.expm1(-pixel_loss), 1e-7) ** self.focal_gamma
+        weight = self._pixel_weight(y_true)
+        total = gathering.sum_over_replicas(tf.reduce_sum(weight))
+        batch_size = tf.cast(tf.shape(y_true)[0], tf.float32)
         # Undoes Keras' mean over the replica's batch and its division by the replicas.
-        scale = batch_size * gathering.num_replicas() / tf.maximum(num_pixels, 1.0)
+        scale = tf.math.divide_no_nan(batch_size * gathering.num_replicas(), total)
         return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
 
+    def size(self, label: Any) -> tf.Tensor:
+        """float32 [B]: labelled pixels of label ids [B, H, W], or the sum of their class weights; see `global_weight`."""
+        return tf.reduce_sum(self._pixel_weight(label), axis=[1, 2])
+
     def get_config(self) -> dict[str, Any]:
-        """Name and reduction."""
-        return {"name": self.name, "reduction": self.reduction}
+        """Weights, gamma, name and reduction."""
+        own = {"class_weights": self.class_weights, "focal_gamma": self.focal_gamma}
+        return {**own, "name": self.name, "reduction": self.reduction}
+
+    def _pixel_weight(self, label: Any) -> tf.Tensor:
+        """float32 [B, H, W], 0 where the label is 255."""
+        weight = tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32)
+        return weight if self.class_weights is None else weight * tf.gather(self.class_weights, _known_ids(label))
+
+
+def _known_ids(label: Any) -> tf.Tensor:
+    """`label` as int32, class 0 where it is 255."""
+    ids = tf.cast(label, tf.int32)
+    return tf.where(ids != IGNORE, ids, 0)
 
 
 def global_weight(weight: Any, size: Any) -> tf.Tensor:
@@ -97,7 +128,7 @@ def global_weight(weight: Any, size: Any) -> tf.Tensor:
 
     Args:
         weight: float32 [B], 0 or above, what each example of this replica counts.
-        size: float32 [B], how many terms each example has in the unweighted mean: 1 per pair, or its labelled pixels.
+        size: float32 [B], how many terms each example has in the unweighted mean: 1 per pair, or a loss's `size`.
 
     Returns:
         float32 [B]: weight x (sum of size) / (sum of weight x size), both sums over all replicas; exactly 1 when all weights
@@ -107,8 +138,3 @@ def global_weight(weight: Any, size: Any) -> tf.Tensor:
     total = gathering.sum_over_replicas(tf.reduce_sum(size))
     weighted = gathering.sum_over_replicas(tf.reduce_sum(weight * size))
     return weight * tf.math.divide_no_nan(total, weighted)
-
-
-def num_labelled_pixels(label: Any) -> tf.Tensor:
-    """float32 [B]: how many pixels of label ids [B, H, W] are not 255."""
-    return tf.reduce_sum(tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32), axis=[1, 2])

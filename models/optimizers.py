@@ -7,6 +7,7 @@ Input: `OptimizerConfig`, number of steps, precision. Output: a Keras optimizer,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ import tensorflow as tf
 from models.adamw import FusedAdamW
 from models.config import OptimizerConfig, Precision
 from models.objectives import gathering
+from models.pacing import Paces
 
 NOT_DECAYED = ("bias", "gamma", "beta", "log_temperature")
 """Biases, normalization scales and temperatures do not decay, nor does LARS adapt their rate. Source: Goyal et al. 2017,
@@ -22,14 +24,17 @@ arXiv 1706.02677, section 5.3; for LARS Chen et al. 2020, arXiv 2002.05709, appe
 
 
 def make_optimizer(
-    config: OptimizerConfig, num_steps: int, precision: Precision = "float32"
+    config: OptimizerConfig,
+    num_steps: int,
+    precision: Precision = "float32",
+    paces: Iterable[Sequence[float]] = (),
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a training of `num_steps`; its rate ends at 0."""
+    """The optimizer of a training of `num_steps`; its rate ends at 0. `paces` are of the trainable variables, see `Paces`."""
     schedule = WarmupCosine(config.learning_rate, int(config.warmup_fraction * num_steps), num_steps)
     optimizer: keras.optimizers.Optimizer = (
-        Lars(schedule, decay=config.weight_decay)
+        Lars(schedule, decay=config.weight_decay, paces=paces)
         if config.optimizer == "lars"
-        else FusedAdamW(schedule, decay=config.weight_decay)
+        else FusedAdamW(schedule, decay=config.weight_decay, paces=paces)
     )
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     # bfloat16 has float32's range: its gradients do not vanish.
@@ -72,34 +77,43 @@ class Lars(keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, learning_rate: Any, *, decay: float = 0.0, momentum: float = 0.9, trust: float = 1e-3, name: str = "lars"
+        self,
+        learning_rate: Any,
+        *,
+        decay: float = 0.0,
+        momentum: float = 0.9,
+        trust: float = 1e-3,
+        paces: Iterable[Sequence[float]] = (),
+        name: str = "lars",
     ) -> None:
         # Not Keras' own `weight_decay`, which is decoupled: here the decay is part of the gradient.
         super().__init__(learning_rate=learning_rate, name=name)
-        self.decay, self.momentum, self.trust = decay, momentum, trust
+        self.decay, self.momentum, self.trust, self.paces = decay, momentum, trust, Paces(paces)
 
     def build(self, variables: Any) -> None:
         """One momentum per variable."""
+        self.paces.check(variables)
         if not self.built:
             super().build(variables)
             (self._momentums,) = self.add_optimizer_variables(variables, ["momentum"])
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable with the gradient of the global batch."""
-        rate = tf.cast(learning_rate, variable.dtype)
+        index = self._get_variable_index(variable)
+        gradient, rate, _ = self.paces.at(index, gradient, tf.cast(learning_rate, variable.dtype), self.iterations)
         if self._use_weight_decay(variable):
             size, slope = tf.norm(variable), tf.norm(gradient)
             ratio = self.trust * tf.math.divide_no_nan(size, slope + self.decay * size)
             rate *= tf.where((size > 0.0) & (slope > 0.0), ratio, 1.0)
             gradient = gradient + self.decay * variable
-        momentum = self._momentums[self._get_variable_index(variable)]
+        momentum = self._momentums[index]
         self.assign(momentum, self.momentum * momentum + rate * gradient)
         self.assign_sub(variable, momentum)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         own = {"decay": self.decay, "momentum": self.momentum, "trust": self.trust, "name": self.name}
-        return {"learning_rate": super().get_config()["learning_rate"], **own}
+        return {"learning_rate": super().get_config()["learning_rate"], **own, "paces": self.paces.as_lists()}
 
 
 @keras.saving.register_keras_serializable(package="terrapair")

@@ -15,21 +15,22 @@ import tensorflow as tf
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
-from models import export, input_pipeline, training, warm_start
-from models.augmentation.augmenter import make_augmenter
+from models import export, input_pipeline, regimes, training, warm_start
+from models.augmentation.augmenter import AugmentFunction, make_augmenter
+from models.augmentation.sensor_dropout import drop_sensor
 from models.checkpoints import remove_checkpoints
 from models.config import SegmentConfig
 from models.distribution import check_divisible, get_strategy, is_chief
 from models.encoders import build_encoder
-from models.losses import MaskedCrossentropy, global_weight, num_labelled_pixels
 from models.optimizers import make_optimizer
+from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
 from models.reading import shard_checks
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
 from models.scores.summary import summarize
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.step_log import ProgressCallback
-from models.steps import Batch
+from models.steps import Batch, Scalars
 
 
 def run_segmentation(
@@ -53,7 +54,7 @@ def run_segmentation(
         eval_files: gzip TFRecords of the eval split, at least one example.
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
-        encoder_dir: SavedModel of `run_pretraining`; None = from scratch. See `build_segmenter`.
+        encoder_dir: SavedModel of `run_pretraining`; None = none. See `build_segmenter`.
         on_step: told of every step.
         name: under which the model is served.
         checkpoint_dir: see `training.train`; empty again when the segmenter is published.
@@ -62,30 +63,13 @@ def run_segmentation(
         `train_loss` (mean of the last steps) and what `summarize` returns for the eval split.
 
     Raises:
-        ValueError: shards without labels or not the manifest's, too few examples, what `build_segmenter` refuses, and see
-            `training.train`.
+        ValueError: shards without labels or not the manifest's, too few examples, a class without pixels to be balanced, what
+            `build_segmenter` refuses, and see `training.train`.
     """
-    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
-    keras.utils.set_random_seed(config.seed)
-    check_divisible(config.global_batch_size, strategy)
-    train_set = _make_train_set(config, manifest, train_files, eval_files)
-    with strategy.scope():
-        model = build_segmenter(config, manifest, encoder_dir)
-        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
-    train_loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=functools.partial(_replica_loss, config, model),
-        optimizer=optimizer,
-        dataset=train_set,
-        num_steps=config.num_steps,
-        log_dir=log_dir,
-        on_step=on_step,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_every=config.checkpoint_every,
+    model, train_loss = train_segmenter(
+        config, manifest, train_files, eval_files, log_dir, encoder_dir, on_step, checkpoint_dir
     )
-    # Published in float32, and scored after the change; see `run_pretraining`.
-    model = with_segmenter_precision(model, "float32")
+    strategy = get_strategy()
     scores = _score(config, strategy, model, eval_files)
     metrics = {"train_loss": train_loss, **summarize(scores)}
     if is_chief(strategy):
@@ -105,6 +89,45 @@ def run_segmentation(
     return metrics
 
 
+def train_segmenter(
+    config: SegmentConfig,
+    manifest: Manifest,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
+    log_dir: str,
+    encoder_dir: str | None,
+    on_step: ProgressCallback | None = None,
+    checkpoint_dir: str | None = None,
+) -> tuple[Segmenter, float]:
+    """The trained segmenter, in float32, and the mean loss of its last steps; arguments and errors of `run_segmentation`."""
+    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
+    keras.utils.set_random_seed(config.seed)
+    check_divisible(config.global_batch_size, strategy)
+    dataset = _make_train_set(config, manifest, train_files, eval_files)
+    class_names = get_schema(config.label_schema).class_names
+    loss = make_segment_loss(config.loss, class_names, manifest.num_pixels_per_class.get("train", {}))
+    with strategy.scope():
+        model = build_segmenter(config, manifest, encoder_dir)
+        paces = regimes.make_paces(model, config)
+        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision, paces)
+    train_loss = training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=functools.partial(_replica_loss, config, model, loss),
+        optimizer=optimizer,
+        dataset=dataset,
+        num_steps=config.num_steps,
+        log_dir=log_dir,
+        on_step=on_step,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=config.checkpoint_every,
+    )
+    # Frozen is how it was trained, not what it is: who starts from it says so anew.
+    regimes.set_encoders_trainable(model, True)
+    # Published in float32, and scored after the change; see `run_pretraining`.
+    return with_segmenter_precision(model, "float32"), train_loss
+
+
 def _score(
     config: SegmentConfig, strategy: tf.distribute.Strategy, model: Segmenter, eval_files: Sequence[str]
 ) -> PatchScores:
@@ -122,7 +145,7 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
     """A segmenter with pretrained encoders and their normalization, or with new ones.
 
     Each sensor's encoder comes from `config.encoder_paths`, else from `encoder_dir`, else it is new, with the statistics of
-    `manifest`.
+    `manifest`; under the regime "scratch" all are new. Which of its variables train is what the regime says.
 
     Raises:
         ValueError: a pretrained encoder is of another sensor, has other bands or another architecture, or the stride does
@@ -137,26 +160,31 @@ def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str 
         sensor: pretrained.get(sensor) or build_encoder(config.encoder, sensor, manifest, config.precision)
         for sensor in config.sensors
     }
-    return Segmenter(
+    model = Segmenter(
         encoders=encoders,
         num_classes=get_schema(config.label_schema).num_classes,
         decoder_channels=config.decoder_channels,
+        head=config.head,
         precision=config.precision,
     )
+    regimes.set_encoders_trainable(model, config.trains_encoder)
+    return model
 
 
 def _starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]:
     """The pretrained encoder of each sensor that has one."""
+    if config.regime == "scratch":
+        return {}
     paths = {sensor: config.encoder_paths.get(sensor) or encoder_dir for sensor in config.sensors}
     return {sensor: path for sensor, path in paths.items() if path}
 
 
-def _replica_loss(config: SegmentConfig, model: Segmenter, batch: Batch) -> tf.Tensor:
+def _replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
     """This replica's part of the loss over the labelled pixels of the global batch."""
     outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
     label = mask_label(batch["label"], outputs["valid_mask"])
-    weight = global_weight(batch["weight"], num_labelled_pixels(label)) if config.use_weights else None
-    return MaskedCrossentropy()(label, outputs["logits"], sample_weight=weight)
+    weight = batch["weight"] if config.use_weights else tf.ones(tf.shape(label)[:1])
+    return loss(label, outputs["logits"], weight)
 
 
 def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
@@ -185,10 +213,23 @@ def _make_train_set(
         reading=config.input,
         seed=config.seed,
         with_weight=config.use_weights,
-        transform=make_augmenter(config.augment, manifest),
+        transform=_make_transform(config, manifest),
         with_patch_id=True,
     )
     return lambda first_step: train_set(first_step=first_step)
+
+
+def _make_transform(config: SegmentConfig, manifest: Manifest) -> AugmentFunction:
+    """What happens to each batch of training: augmentation, and sensors that drop out."""
+    augment = make_augmenter(config.augment, manifest)
+    if not config.modality_dropout:
+        return augment
+
+    def transform(batch: Batch, seed: tf.Tensor) -> Batch:
+        seeds = tf.unstack(tf.random.split(seed, 2))
+        return drop_sensor(augment(batch, seeds[0]), config.modality_dropout, seeds[1])
+
+    return transform
 
 
 def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:

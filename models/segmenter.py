@@ -1,4 +1,4 @@
-"""The segmenter: one or two sensor encoders and a U-Net decoder with skips up to full resolution.
+"""The segmenter: one or two sensor encoders and a head that makes logits of their pyramids.
 
 Input: `s1` dB and/or `s2` reflectance, NaN = no data, any H and W divisible by the stride. Output: logits, probabilities and
 labels per pixel. Trained by `segment.py`, published by `export.py`.
@@ -12,27 +12,27 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from models.batch_norm import BatchNormalization
-from models.config import Precision
+from models.config import HeadName, Precision
 from models.encoders import SensorEncoder, with_precision
+from models.heads.registry import get_head
 from models.layers import LabelOutput, dtype_policy
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class Segmenter(keras.Model):
-    """Encoders of the input sensors, joined level by level, and a decoder.
+    """Encoders of the input sensors and a head of `models/heads`, which joins them level by level.
 
     Call: dict of float32 [B, H, W, C] by sensor -> dict of `logits` float32 [B, H, W, K], `probabilities` float32
     [B, H, W, K] (sum 1), `label` int32 [B, H, W] (0..K-1, 255 where no sensor has data) and `valid_mask` float32
     [B, H, W, 1] (1 where at least one sensor has data).
-    Source of the decoder: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
 
     Attributes:
         encoders: by sensor.
         sensors: inputs, in order.
         num_classes: K.
-        decoder_channels: of the stages, deepest first; the last log2(stride) are used.
-        precision: dtype policy of the decoder.
+        decoder_channels: widths that the head takes of; see `SegmentConfig`.
+        head: name of the head.
+        precision: dtype policy of the head.
         stride: H and W must be multiples of it.
     """
 
@@ -42,37 +42,27 @@ class Segmenter(keras.Model):
         encoders: Mapping[Sensor, SensorEncoder],
         num_classes: int,
         decoder_channels: Sequence[int],
+        head: HeadName = "unet",
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
         """Builds the graph.
 
         Raises:
-            ValueError: encoders of different strides, or too few decoder channels.
+            ValueError: encoders of different strides, too few decoder channels, or an unknown head.
         """
         sensors = tuple(sensor for sensor in SENSORS if sensor in encoders)
         strides = {encoders[sensor].stride for sensor in sensors}
         if len(strides) != 1:
             raise ValueError(f"all encoders must have one stride, got {sorted(strides)}")
-        stride = strides.pop()
-        num_stages = stride.bit_length() - 1
-        if len(decoder_channels) < num_stages:
-            raise ValueError(f"decoder_channels must hold at least {num_stages} values, got {decoder_channels}")
         inputs = {
             sensor: keras.Input((None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32")
             for sensor in sensors
         }
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
+        # Files of models from before there was a choice do not name their head: it is the default.
         with dtype_policy(precision):
-            # Skips from half of the deepest level's size up to the normalized pixels themselves, with their mask, so that
-            # the decoder can tell no data from a mean value.
-            skips = [[output[level] for output in outputs] for level in reversed(encoders[sensors[0]].levels[:-1])]
-            skips.append([output[name] for output in outputs for name in ("normalized", "valid_mask")])
-            x = _concatenate([output[encoders[sensors[0]].levels[-1]] for output in outputs], "deepest")
-            for index, (channels, skip) in enumerate(zip(decoder_channels[-num_stages:], skips, strict=True)):
-                x = _decoder_stage(x, skip, channels, f"decoder{index}")
-        # float32 by name: probabilities near 0 and 1 and the loss need the digits.
-        logits = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
+            logits = get_head(head)(outputs, encoders[sensors[0]].levels, decoder_channels, num_classes)
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
         masks = [output["valid_mask"] for output in outputs]
         valid_mask = masks[0] if len(masks) == 1 else keras.layers.Maximum(dtype="float32", name="any_valid")(masks)
@@ -84,7 +74,8 @@ class Segmenter(keras.Model):
             **kwargs,
         )
         self.encoders, self.sensors, self.num_classes = dict(encoders), sensors, num_classes
-        self.decoder_channels, self.precision, self.stride = tuple(decoder_channels), precision, stride
+        self.decoder_channels, self.head = tuple(decoder_channels), head
+        self.precision, self.stride = precision, strides.pop()
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, encoders serialized."""
@@ -92,6 +83,7 @@ class Segmenter(keras.Model):
             "encoders": {s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()},
             "num_classes": self.num_classes,
             "decoder_channels": self.decoder_channels,
+            "head": self.head,
             "precision": self.precision,
             "name": self.name,
             "trainable": self.trainable,
@@ -112,24 +104,9 @@ def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmente
         encoders={sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()},
         num_classes=model.num_classes,
         decoder_channels=model.decoder_channels,
+        head=model.head,
         precision=precision,
         name=model.name,
     )
     copy.set_weights(model.get_weights())
     return copy
-
-
-def _concatenate(tensors: list[Any], name: str) -> Any:
-    return tensors[0] if len(tensors) == 1 else keras.layers.Concatenate(name=f"{name}_concat")(tensors)
-
-
-def _decoder_stage(x: Any, skip: list[Any], channels: int, name: str) -> Any:
-    """Twice the size, joined with the skip, two convolutions."""
-    x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
-    x = _concatenate([x, *skip], name)
-    for index in range(2):
-        # No bias: the normalization behind it would take it out again.
-        x = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False, name=f"{name}_conv{index}")(x)
-        x = BatchNormalization(name=f"{name}_bn{index}")(x)
-        x = keras.layers.Activation("relu", name=f"{name}_relu{index}")(x)
-    return x

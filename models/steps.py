@@ -56,12 +56,14 @@ def make_step(
     """The update with the gradient of `compute_loss`; `optimizer` must be built."""
 
     def replica_step(batch: Batch) -> Scalars:
-        with tf.GradientTape() as tape:
+        variables = model.trainable_variables
+        # Of nothing else, or the tape would hold what leads to variables that do not train: a frozen encoder costs nothing.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
             result = compute_loss(batch)
             scalars = result if isinstance(result, Mapping) else {"loss": result}
             # As it is, unless half precision needs larger gradients; the optimizer divides them again.
             scaled_loss = optimizer.scale_loss(scalars["loss"])
-        variables = model.trainable_variables
         # Keras sums the gradients over replicas here; the loss is already divided by their number.
         optimizer.apply(tape.gradient(scaled_loss, variables), variables)
         return dict(scalars)

@@ -1,4 +1,4 @@
-"""`python -m pipeline <verb>`: run, compile, report, serve-check, import-weights, data-service.
+"""`python -m pipeline <verb>`: run, compile, report, serve-check, claim-check, import-weights, data-service.
 
 Command line -> the functions of this package. The only module here that reads the environment and prints. TensorFlow and
 TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
@@ -160,6 +160,33 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
         results = check_published(config.serving_dir, os.environ)
         console.print(render(results))
         return 0 if all(result.is_ok for result in results) else 1
+
+    _guarded(debug, work)
+
+
+@main.command("claim-check")
+@_config_options
+@click.option("--data", type=click.Path(), help="Folder of real data: replaces the catalogs by what lies in it.")
+def claim_check(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None) -> None:
+    """Does pretraining on pairs help, by how much, with how few labels? See docs/claim_check.md.
+
+    Example: python -m pipeline claim-check --config pipeline/configs/claim.yaml
+    """
+    _prepare_libraries(verbose)
+
+    def work() -> int:
+        config = _load(config_path, overrides, data)
+        from pipeline.claim_check import claim, page
+        from pipeline.data_build import build_data
+
+        claim.claim_of(config)
+        _write_resolved(config)
+        with RunProgress(console) as progress:
+            built = build_data(config, progress.stage, progress.update)
+            document = claim.check_claim(config, built, progress.stage, progress.update)
+        console.print(page.sentence(document), soft_wrap=True)
+        console.print(f"Page: {config.claim_dir}/{claim.PAGE_FILE}", highlight=False, soft_wrap=True)
+        return 0
 
     _guarded(debug, work)
 

@@ -19,6 +19,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig, SegmentConfig
 from models.encoder_probe.config import ProbeConfig
+from pipeline.claim_check.config import ClaimConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -90,6 +91,7 @@ class RunConfig:
         probe: what the pretrained encoder must show before it is published and segmenters start from it.
         container_image: image of the Kubeflow components; needed by `compile` only.
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the runner's process.
+        claim: what `claim-check` compares; None where it is not used.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise only their sizes are compared.
     """
 
@@ -104,6 +106,7 @@ class RunConfig:
     num_beam_workers: int = 1
     verify_hashes: bool = False
     warm_start: bool = False
+    claim: ClaimConfig | None = None
     local_root: str = ""
 
     def __post_init__(self) -> None:
@@ -121,6 +124,8 @@ class RunConfig:
         # Without tasks there is nothing to choose from, and the probe does without labels.
         if names and self.probe.task not in ("", *names):
             raise ValueError(f"probe.task must be one of the tasks {names}, got {self.probe.task!r}")
+        if self.claim is not None and self.claim.primary.task not in names:
+            raise ValueError(f"claim.primary.task must be one of the tasks {names}, got {self.claim.primary.task!r}")
         for i, task in enumerate(self.tasks):
             if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
                 raise ValueError(
@@ -172,6 +177,11 @@ class RunConfig:
     def serving_dir(self) -> str:
         """Base folder of the published models."""
         return f"{self._base}/serving"
+
+    @property
+    def claim_dir(self) -> str:
+        """Where `claim-check` keeps its trainings, and the outcome."""
+        return f"{self._base}/claim"
 
     @property
     def report_dir(self) -> str:

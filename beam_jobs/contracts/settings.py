@@ -171,12 +171,9 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     if len(choices) == 1:
         return _convert(choices[0], value, path)
     for choice in choices:
-        if (
-            isinstance(choice, type)
-            and isinstance(value, choice)
-            and not (choice is not bool and isinstance(value, bool))
-        ):
-            return value
+        kind = typing.get_origin(choice) or choice
+        if isinstance(kind, type) and isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
+            return _convert(choice, value, path)
     raise SettingsError(
         f"{path}: expected {' or '.join(str(c) for c in choices)}, got {type(value).__name__} {value!r}"
     )

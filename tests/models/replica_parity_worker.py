@@ -13,8 +13,10 @@ import tensorflow as tf
 from models import distribution, training
 from models.config import OptimizerConfig
 from models.encoders import SensorEncoder
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
+from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
 from models.optimizers import Lars, LossScaled, make_optimizer
+from models.pixel_losses.config import LossConfig
+from models.pixel_losses.segment_loss import make_segment_loss
 from models.step_log import NonFiniteLossError
 
 GLOBAL_BATCH_SIZE = 8
@@ -83,15 +85,30 @@ def weighted_contrastive(rng):
     return {**batch, "weight": weights}, build, compute_loss
 
 
-def weighted_crossentropy(rng):
-    batch, build, _ = masked_crossentropy(rng)
-    weights = np.linspace(0.1, 1.0, GLOBAL_BATCH_SIZE, dtype=np.float32)
+def of_segmentation(config):
+    """A case of a loss with patch weights, on replicas that get very different labels."""
 
-    def compute_loss(model, b):
-        weight = global_weight(b["weight"], num_labelled_pixels(b["label"]))
-        return MaskedCrossentropy()(b["label"], model(b["pixels"], training=True), sample_weight=weight)
+    def case(rng):
+        batch, build, _ = masked_crossentropy(rng)
+        loss = make_segment_loss(config, ("dry", "water", "snow"), {"0": 60, "1": 30, "2": 10})
+        weights = np.linspace(0.1, 1.0, GLOBAL_BATCH_SIZE, dtype=np.float32)
+        batch = {**batch, "weight": weights}
+        return batch, build, lambda model, b: loss(b["label"], model(b["pixels"], training=True), b["weight"])
 
-    return {**batch, "weight": weights}, build, compute_loss
+    return case
+
+
+CASES = {
+    "contrastive_without_batch_norm": contrastive_without_batch_norm,
+    "masked_crossentropy": masked_crossentropy,
+    "contrastive_resnet": contrastive_resnet,
+    "weighted_contrastive": weighted_contrastive,
+    "weighted_crossentropy": of_segmentation(LossConfig()),
+    "balanced_focal": of_segmentation(LossConfig(terms={"focal": 1.0}, class_weights="balanced")),
+    "dice": of_segmentation(LossConfig(terms={"dice": 1.0})),
+    "lovasz": of_segmentation(LossConfig(terms={"lovasz": 1.0})),
+    "sum_of_losses": of_segmentation(LossConfig(terms={"crossentropy": 0.5, "dice": 1.0})),
+}
 
 
 def train(strategy, batch, build, compute_loss):
@@ -139,13 +156,13 @@ def steps_of_scaled_lars(strategy):
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
-def weights_after_training(strategy):
+def weights_after_training(strategy, paces=()):
     """Three steps with the optimizer of real runs, whose moments and decay live on every replica."""
     keras.utils.set_random_seed(0)
     batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
     with strategy.scope():
         model = build()
-        optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3)
+        optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3, paces=paces)
     training.train(
         strategy=strategy,
         model=model,
@@ -213,15 +230,15 @@ def main(path):
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     mirrored = distribution.get_strategy()
     results = {"num_replicas": mirrored.num_replicas_in_sync}
-    cases = (contrastive_without_batch_norm, masked_crossentropy, contrastive_resnet)
-    for case in (*cases, weighted_contrastive, weighted_crossentropy):
+    for case_name, case in CASES.items():
         for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
             arguments = case(np.random.default_rng(0))
             for key, value in train(strategy, *arguments).items():
-                results[f"{case.__name__}/{name}/{key}"] = value
+                results[f"{case_name}/{name}/{key}"] = value
     for name, strategy in (("one", tf.distribute.get_strategy()), ("two", mirrored)):
         results[f"scaled_lars/{name}"] = steps_of_scaled_lars(strategy)
         results[f"adamw/{name}/weights"] = weights_after_training(strategy)
+        results[f"paced/{name}/weights"] = weights_after_training(strategy, paces=((0.5, 1), (1.0, 0)))
     with tempfile.TemporaryDirectory() as log_dir:
         results["message"] = message_of_a_nan(mirrored, log_dir)
     results["undisturbed"], results["resumed"] = resume(tf.distribute.get_strategy(), mirrored)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, num_labelled_pixels
+from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
 
 
 def unit_rows(rng, shape):
@@ -50,7 +50,9 @@ def test_nt_xent_refuses_a_temperature_of_zero():
 
 def test_losses_survive_their_config():
     assert NTXentLoss.from_config(NTXentLoss(0.3).get_config()).temperature == 0.3
-    assert MaskedCrossentropy.from_config(MaskedCrossentropy(name="other").get_config()).name == "other"
+    loss = MaskedCrossentropy((1.0, 2.5), focal_gamma=2.0, name="other")
+    copy = MaskedCrossentropy.from_config(loss.get_config())
+    assert (copy.name, copy.class_weights, copy.focal_gamma) == ("other", (1.0, 2.5), 2.0)
 
 
 def crossentropy_by_loops(label, logits, weights=None):
@@ -111,7 +113,7 @@ def test_weighted_nt_xent_equals_loops_in_which_each_pair_counts_its_weight():
 def test_weighted_crossentropy_equals_loops_in_which_each_pixel_counts_the_weight_of_its_patch():
     rng = np.random.default_rng(7)
     label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
-    weight = global_weight(WEIGHTS, num_labelled_pixels(label))
+    weight = global_weight(WEIGHTS, MaskedCrossentropy().size(label))
     loss = MaskedCrossentropy()(label, logits, sample_weight=weight)
     assert float(loss) == pytest.approx(crossentropy_by_loops(label, logits, WEIGHTS), rel=1e-5)
 
@@ -124,8 +126,8 @@ def test_weights_of_1_change_no_bit_of_either_loss():
         weight = global_weight(ones, ones)
         assert NTXentLoss()(s1, s2).numpy() == NTXentLoss()(s1, s2, sample_weight=weight).numpy()
         label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
-        weight = global_weight(ones, num_labelled_pixels(label))
         loss = MaskedCrossentropy()
+        weight = global_weight(ones, loss.size(label))
         assert loss(label, logits).numpy() == loss(label, logits, sample_weight=weight).numpy()
 
 

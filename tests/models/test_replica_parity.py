@@ -34,6 +34,10 @@ def relative_difference(one, two):
         ("contrastive_resnet", 1e-4),
         ("weighted_contrastive", 1e-5),
         ("weighted_crossentropy", 1e-5),
+        ("balanced_focal", 1e-5),
+        ("dice", 1e-5),
+        ("lovasz", 1e-5),
+        ("sum_of_losses", 1e-5),
     ],
 )
 def test_two_replicas_take_the_step_of_one(results, case, tolerance):
@@ -70,7 +74,12 @@ def test_checkpoint_of_two_replicas_goes_on_with_one(results):
     assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5
 
 
-def test_three_steps_of_adamw_are_the_same(results):
-    one, two = results["adamw/one/weights"], results["adamw/two/weights"]
+@pytest.mark.parametrize("case", ["adamw", "paced"])
+def test_three_steps_of_adamw_are_the_same(results, case):
+    one, two = results[f"{case}/one/weights"], results[f"{case}/two/weights"]
     assert one.size > 50
     assert relative_difference(one, two) < 1e-5
+
+
+def test_paces_change_the_steps(results):
+    assert relative_difference(results["adamw/one/weights"], results["paced/one/weights"]) > 1e-2

@@ -7,6 +7,7 @@ import tensorflow as tf
 from models import card, export, metrics, segment
 from models.config import EncoderConfig, SegmentConfig
 from models.input_pipeline import eval_dataset
+from models.pixel_losses.config import LossConfig
 from models.scores import score_file
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
@@ -60,6 +61,27 @@ def test_pretrained_encoder_keeps_its_weights_and_its_normalization(pretrained, 
 def test_encoder_from_scratch_takes_the_statistics_of_the_labelled_shards(labels):
     model = segment.build_segmenter(water(), labels.manifest, None)
     assert model.encoders["s1"].mean == tuple(entry.mean for entry in labels.manifest.s1_statistics)
+
+
+def test_training_from_scratch_does_not_look_at_what_is_pretrained(pretrained, labels, tmp_path):
+    config = water(regime="scratch", encoder_paths={"s1": str(tmp_path / "none")})
+    model = segment.build_segmenter(config, labels.manifest, pretrained.dir)
+    assert model.encoders["s1"].mean == tuple(entry.mean for entry in labels.manifest.s1_statistics)
+
+
+def test_class_that_is_absent_cannot_be_balanced(labels, tmp_path):
+    counts = {"train": {"0": 5}, "eval": {"1": 3}}
+    config = water(loss=LossConfig(class_weights="balanced"), global_batch_size=8)
+    with pytest.raises(ValueError, match=r"every class in the train split, got none of water$"):
+        segment.run_segmentation(
+            config,
+            dataclasses.replace(labels.manifest, num_pixels_per_class=counts),
+            labels.files["train"],
+            labels.files["eval"],
+            str(tmp_path),
+            str(tmp_path),
+            None,
+        )
 
 
 def test_encoder_of_other_bands_or_architecture_is_refused(pretrained, labels):

@@ -37,6 +37,7 @@ class Tree:
     pair: tuple[int, str] = (1, "a")
     weights: dict[str, float] = field(default_factory=dict)
     limit: int | str = 3
+    shares: dict[str, float] | str = "even"
 
 
 VALUES = {
@@ -48,6 +49,7 @@ VALUES = {
     "pair": [7, "z"],
     "weights": {"a": 1, "b": 2.5},
     "limit": "none",
+    "shares": {"a": 1},
 }
 
 
@@ -62,6 +64,7 @@ def test_plain_values_become_the_typed_tree():
         pair=(7, "z"),
         weights={"a": 1.0, "b": 2.5},
         limit="none",
+        shares={"a": 1.0},
     )
     assert isinstance(tree.leaf.rate, float)
     assert isinstance(tree.weights["a"], float)

@@ -1,0 +1,69 @@
+"""DeepLabV3+'s decoder: the deepest features seen at several distances at once, then one skip at a quarter of the size.
+
+Input: what the encoders give, in the order of the sensors. Output: logits. Called through `registry.py`. Plain Keras layers:
+keras-cv's `DeepLabV3Plus` wants a backbone of its own, of one input, and resizes to sizes fixed when it is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from models.heads.blocks import concatenate, conv_bn_relu, norm_relu
+
+ATROUS_RATES = (6, 12, 18)
+ATROUS_STRIDE = 16
+"""Rates of the dilated convolutions on features of this stride; under another stride they reach as far on the ground.
+Source: Chen et al. 2018, arXiv 1802.02611, section 4 (as in DeepLabV3, arXiv 1706.05587, section 3.3)."""
+
+LOW_LEVEL = "P2"
+LOW_LEVEL_STRIDE = 4
+LOW_LEVEL_CHANNELS = 48
+"""The skip. Source: Chen et al. 2018, section 4.1 and table 1."""
+
+
+def deeplab_logits(
+    outputs: Sequence[Mapping[str, Any]], levels: Sequence[str], channels: Sequence[int], num_classes: int
+) -> Any:
+    """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The first of `channels` is the width of all convolutions.
+
+    The image-level features are the encoders' `pooled`, in which no data counts for nothing. They come from the whole patch,
+    so a pixel's class depends, a little, on the size of what is given to the model.
+    Source: Chen et al. 2018 (DeepLabV3+), arXiv 1802.02611, figure 2 (256 channels), with plain for separable convolutions.
+
+    Raises:
+        ValueError: no channels.
+    """
+    if not channels:
+        raise ValueError(f"decoder_channels must hold at least 1 value, got {channels}")
+    width, stride = channels[0], 2 ** len(levels)
+    deepest = concatenate([output[levels[-1]] for output in outputs], "deepest")
+    pooled = concatenate([output["pooled"] for output in outputs], "pooled")
+    x = _pyramid_pooling(deepest, pooled, width, stride)
+    x = keras.layers.UpSampling2D(stride // LOW_LEVEL_STRIDE, interpolation="bilinear", name="aspp_up")(x)
+    low_level = concatenate([output[LOW_LEVEL] for output in outputs], "low_level")
+    low_level = conv_bn_relu(low_level, LOW_LEVEL_CHANNELS, "low_level", kernel_size=1)
+    x = concatenate([x, low_level], "decoder")
+    for index in range(2):
+        x = conv_bn_relu(x, width, f"decoder_{index}")
+    # float32 by name: probabilities near 0 and 1 and the loss need the digits.
+    x = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="coarse_logits")(x)
+    return keras.layers.UpSampling2D(LOW_LEVEL_STRIDE, interpolation="bilinear", dtype="float32", name="logits")(x)
+
+
+def _pyramid_pooling(deepest: Any, pooled: Any, width: int, stride: int) -> Any:
+    """Atrous spatial pyramid pooling: [B, h, w, D] and float32 [B, D] -> [B, h, w, `width`]."""
+    branches = [conv_bn_relu(deepest, width, "aspp_0", kernel_size=1)]
+    for index, rate in enumerate(ATROUS_RATES, start=1):
+        dilation = max(1, rate * ATROUS_STRIDE // stride)
+        branches.append(conv_bn_relu(deepest, width, f"aspp_{index}", dilation=dilation))
+    x = concatenate(branches, "aspp")
+    x = keras.layers.Conv2D(width, 1, use_bias=False, name="aspp_project_conv")(x)
+    # A bias, no batch normalization: it would have one value per patch to take its statistics from.
+    image = keras.layers.Dense(width, activation="relu", name="image")(pooled)
+    # What is the same at every pixel need not be copied to all of them: a 1x1 convolution of copies is a sum.
+    image = keras.layers.Dense(width, use_bias=False, name="image_project")(image)
+    image = keras.layers.Reshape((1, 1, width), name="image_reshape")(image)
+    return norm_relu(keras.layers.Add(name="aspp_project_add")([x, image]), "aspp_project")

@@ -1,0 +1,45 @@
+"""U-Net's decoder: back to full size in steps of two, with a skip at each, down to the pixels themselves.
+
+Input: what the encoders give, in the order of the sensors. Output: logits. Called through `registry.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from models.heads.blocks import concatenate, conv_bn_relu
+
+
+def unet_logits(
+    outputs: Sequence[Mapping[str, Any]], levels: Sequence[str], channels: Sequence[int], num_classes: int
+) -> Any:
+    """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The last of `channels` are taken, one per level.
+
+    Source: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
+
+    Raises:
+        ValueError: fewer channels than levels.
+    """
+    if len(channels) < len(levels):
+        raise ValueError(f"decoder_channels must hold at least {len(levels)} values, got {channels}")
+    # Skips from half of the deepest level's size up to the normalized pixels themselves, with their mask, so that the decoder
+    # can tell no data from a mean value.
+    skips = [[output[level] for output in outputs] for level in reversed(levels[:-1])]
+    skips.append([output[name] for output in outputs for name in ("normalized", "valid_mask")])
+    x = concatenate([output[levels[-1]] for output in outputs], "deepest")
+    for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
+        x = _stage(x, skip, width, f"decoder{index}")
+    # float32 by name: probabilities near 0 and 1 and the loss need the digits.
+    return keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
+
+
+def _stage(x: Any, skip: Sequence[Any], width: int, name: str) -> Any:
+    """Twice the size, joined with the skip, two convolutions."""
+    x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
+    x = concatenate([x, *skip], name)
+    for index in range(2):
+        x = conv_bn_relu(x, width, f"{name}_{index}")
+    return x

@@ -1,0 +1,143 @@
+"""What claim-check compares: arms, label fractions, seeds, and the one cell that decides.
+
+Part of a run's YAML (`claim`) -> checked frozen dataclasses. Read by the modules of this package and by `pipeline/config.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from beam_jobs.contracts.bands import Sensor
+
+Arm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
+"""What a task's encoders come from; see `arms.py`."""
+
+Regime = Literal["linear", "frozen", "finetune"]
+Inputs = Literal["s1", "s2", "s1+s2"]
+
+MIN_SEEDS = 3
+"""Fewer say nothing of what another seed would have given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One question: a task, its inputs, how it is trained, and with what share of the labels.
+
+    Attributes:
+        task: name of the run's task.
+        inputs: sensors that its model sees.
+        regime: "linear" (1x1 probe on a frozen encoder), "frozen" (the task's head on it) or "finetune".
+        fraction: share of the task's train patches, above 0 and at most 1.
+    """
+
+    task: str
+    inputs: Inputs
+    regime: Regime = "linear"
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("inputs", self.inputs, Inputs), ("regime", self.regime, Regime)):
+            if value not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+        _check_fraction("fraction", self.fraction)
+
+    @property
+    def sensors(self) -> tuple[Sensor, ...]:
+        """The sensors of `inputs`, in order."""
+        return tuple(self.inputs.split("+"))  # type: ignore[return-value]
+
+    @property
+    def name(self) -> str:
+        """For folders, tables and captions."""
+        return f"{self.task}-{self.inputs}-{self.regime}-{self.fraction:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One of the settings that each contrastive arm may choose among.
+
+    Attributes:
+        temperature: of the loss.
+        strength: factor on the photometric augmentation of views; 1 = as configured.
+    """
+
+    temperature: float = 0.1
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "strength"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimConfig:
+    """A comparison, fixed before it runs.
+
+    Attributes:
+        primary: the cell whose interval decides on the claim; the others are shown beside it.
+        inputs: sensors that tasks are tried with.
+        regimes: how they are trained.
+        fractions: shares of the train labels, nested: what a smaller one holds, a larger one holds, too. Default; origin: this
+            project's question of how few labels are enough (1 to 100 %).
+        arms: what is compared; the claim is that `multimodal` beats `simclr`.
+        settings: tried by every contrastive arm with the first seed, on `eval`; the best is used for all seeds. The same small
+            budget for the baselines as for what is claimed.
+        num_seeds: trainings of every arm; each also draws its own labels.
+        num_processes: trainings at a time.
+        confidence: of the intervals.
+        num_resamples: of the bootstrap.
+    """
+
+    primary: Cell
+    inputs: tuple[Inputs, ...] = ("s1",)
+    regimes: tuple[Regime, ...] = ("linear",)
+    fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5, 1.0)
+    arms: tuple[Arm, ...] = get_args(Arm)
+    settings: tuple[Setting, ...] = field(
+        default=(Setting(), Setting(temperature=0.3), Setting(strength=2.0)),
+    )
+    num_seeds: int = 5
+    num_processes: int = 1
+    confidence: float = 0.95
+    num_resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "regimes", "fractions", "arms", "settings"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must hold at least one value and none twice, got {list(values)}")
+        for fraction in self.fractions:
+            _check_fraction("fractions", fraction)
+        for name, choices in (("arms", Arm), ("regimes", Regime), ("inputs", Inputs)):
+            for value in getattr(self, name):
+                if value not in get_args(choices):
+                    raise ValueError(f"{name} must be among {', '.join(get_args(choices))}, got {value!r}")
+        for arm in ("multimodal", "simclr"):
+            if arm not in self.arms:
+                raise ValueError(f"arms must hold {arm!r}, which the claim is about, got {list(self.arms)}")
+        if self.num_seeds < MIN_SEEDS:
+            raise ValueError(f"num_seeds must be at least {MIN_SEEDS}, got {self.num_seeds}")
+        for name in ("num_processes", "num_resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
+        for name, known in (("inputs", self.inputs), ("regime", self.regimes), ("fraction", self.fractions)):
+            if getattr(self.primary, name) not in known:
+                raise ValueError(f"primary.{name} must be among {list(known)}, got {getattr(self.primary, name)!r}")
+
+    def cells(self, task: str) -> tuple[Cell, ...]:
+        """All cells of a task, the smallest fraction first."""
+        return tuple(
+            Cell(task=task, inputs=inputs, regime=regime, fraction=fraction)
+            for inputs in self.inputs
+            for regime in self.regimes
+            for fraction in sorted(self.fractions)
+        )
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0.0 < value <= 1.0:
+        raise ValueError(f"{name} must be above 0 and at most 1, got {value}")

@@ -1,0 +1,139 @@
+"""The trainings of a claim check: which there are, and the folder each leaves its result in.
+
+RunConfig, data versions and chosen settings -> jobs. Pure. Called by `claim.py`; done by `trainings.py`.
+
+A folder's name ends in a hash of all that decides the result: config, data, code. So jobs that are done are found again, also
+by a check with more seeds or other fractions, and a changed job never meets an old result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from beam_jobs.contracts import settings
+from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.manifest import Manifest
+from models.config import PretrainConfig, SegmentConfig
+from pipeline.claim_check import arms
+from pipeline.claim_check.config import Arm, Cell, Setting
+from pipeline.claim_check.label_subsets import num_labelled
+from pipeline.config import RunConfig
+
+SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
+RESULT = "result.json"
+"""Written last: a folder without it is of a job that is not done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A version directory and its manifest."""
+
+    path: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """One encoder to train, or to leave untrained."""
+
+    config: PretrainConfig
+    version: Version
+    folder: str
+
+    @property
+    def encoder_dir(self) -> str:
+        """The SavedModel."""
+        return f"{self.folder}/model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One model of a cell to train on a subset of the labels, and to score.
+
+    Attributes:
+        arm: where its encoders come from.
+        seed: of training and of the draw of the labels.
+        cell: which question.
+        config: its training, encoders included.
+        num_patches: labelled patches.
+        version: of the labels.
+        folder: of the result.
+        is_permuted: the labels belong to other patches: a control.
+    """
+
+    arm: Arm
+    seed: int
+    cell: Cell
+    config: SegmentConfig
+    num_patches: int
+    version: Version
+    folder: str
+    is_permuted: bool = False
+
+
+class Planner:
+    """Names jobs and their folders."""
+
+    def __init__(self, config: RunConfig, pairs: Version, tasks: Mapping[str, Version]) -> None:
+        """Jobs of `config` on versions of the pairs and, by name, of the tasks."""
+        self._config, self._pairs, self._tasks = config, pairs, tasks
+        self._code = source_fingerprint(SOURCES)
+
+    def pretrainings(self, arm: Arm, cell: Cell, setting: Setting, seed: int) -> dict[str, Pretraining]:
+        """The encoder of each sensor of `cell`."""
+        configs = arms.pretrainings(arm, cell.sensors, self._config.pretrain, setting, seed)
+        return {sensor: self._pretraining(config) for sensor, config in configs.items()}
+
+    def trial(self, arm: Arm, cell: Cell, setting: Setting, seed: int, is_permuted: bool = False) -> Trial:
+        """The model of `cell` that starts from the encoders of `arm`.
+
+        Raises:
+            DataError: the cell's fraction is no patch.
+        """
+        version = self._tasks[cell.task]
+        num_patches = num_labelled(cell.fraction, version.manifest.num_examples["train"], cell.task)
+        encoders = self.pretrainings(arm, cell, setting, seed)
+        config = self._segment_config(arm, cell, seed, num_patches)
+        # Not the encoders' folders, which would differ from one place of the run to another, but what they were made of.
+        decides = [config, num_patches, version.manifest.sha256, self._code, [job.config for job in encoders.values()]]
+        digest = settings.sha256(decides)[:16]
+        name = f"{arm}-permuted" if is_permuted else arm
+        return Trial(
+            arm=arm,
+            seed=seed,
+            cell=cell,
+            config=dataclasses.replace(config, encoder_paths={s: job.encoder_dir for s, job in encoders.items()}),
+            num_patches=num_patches,
+            version=version,
+            folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
+            is_permuted=is_permuted,
+        )
+
+    def _pretraining(self, config: PretrainConfig) -> Pretraining:
+        decides = [config, self._pairs.manifest.sha256, self._code]
+        return Pretraining(
+            config=config,
+            version=self._pairs,
+            folder=f"{self._config.claim_dir}/encoders/{config.objective}-seed{config.seed}-{settings.sha256(decides)[:16]}",
+        )
+
+    def _segment_config(self, arm: Arm, cell: Cell, seed: int, num_patches: int) -> SegmentConfig:
+        (task,) = [task for task in self._config.tasks if task.name == cell.task]
+        base = task.segment
+        return dataclasses.replace(
+            base,
+            sensors=cell.sensors,
+            encoder=self._config.pretrain.encoder,
+            encoder_paths={},
+            regime="scratch" if arm == "scratch" else cell.regime,
+            head="linear" if cell.regime == "linear" else base.head,
+            global_batch_size=min(base.global_batch_size, num_patches),
+            seed=seed,
+        )
+
+
+def unique(jobs: Sequence[Pretraining]) -> list[Pretraining]:
+    """Each once, in order: arms and sensors share encoders."""
+    return list({job.folder: job for job in jobs}.values())

@@ -1,0 +1,79 @@
+"""The page of a claim check: a plain verdict first, then every cell, the controls and what it cost.
+
+Claim document and picture -> one HTML file that needs no other. Called by `claim.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child, td:first-child { text-align: left } .supported { color: #1a7f37 } .inconclusive { color: #8a6d00 }
+.not-supported { color: #b3261e } svg { max-width: 100%; height: auto } small { color: #555 }
+"""
+
+
+def render_page(claim: Mapping[str, Any], picture_svg: str) -> str:
+    """The HTML text; `picture_svg` is drawn into it."""
+    return "\n".join(_parts(claim, picture_svg)) + "\n"
+
+
+def sentence(claim: Mapping[str, Any]) -> str:
+    """The verdict in the primary cell, as a sentence."""
+    primary = claim["primary"]
+    found = primary["difference"]
+    return (
+        f"That pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} with "
+        f"{100 * primary['fraction']:g} % of the labels ({primary['regime']}) is {primary['verdict']}: "
+        f"{points(found['value'])} points of mean IoU, {claim['confidence']:.0%} interval "
+        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
+    )
+
+
+def points(value: float) -> str:
+    """A difference of IoU in points, with its sign."""
+    return f"{100 * value:+.1f}"
+
+
+def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
+    title = f"{escape(claim['name'])}: claim check"
+    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    yield f"<h1>{title}</h1><p class='{_css(claim['primary']['verdict'])}'><strong>{escape(sentence(claim))}</strong></p>"
+    yield "<p><small>The cell, the arms and the settings were fixed in the config before the run; the words follow from the "
+    yield "interval alone: supported when all of it lies above 0, not supported when all of it lies below.</small></p>"
+    yield picture_svg[picture_svg.index("<svg") :]
+    yield "<h2>All cells</h2>"
+    yield from _cells(claim)
+    yield "<h2>Controls</h2><ul>"
+    yield from (f"<li>{escape(line)}</li>" for line in claim["controls"])
+    yield "</ul><h2>Settings</h2>"
+    yield "<p>Chosen on the eval split with the first seed, by mean IoU in the primary cell.</p><ul>"
+    yield from (f"<li>{escape(line)}</li>" for line in claim["settings"])
+    yield "</ul><h2>Cost</h2><ul>"
+    yield from (f"<li>{escape(arm)}: {seconds / 60:.1f} minutes</li>" for arm, seconds in claim["seconds"].items())
+    yield f"</ul><p><small>Config {claim['config_sha256']}; data {escape(', '.join(claim['data'].values()))}</small></p></html>"
+
+
+def _cells(claim: Mapping[str, Any]) -> Iterator[str]:
+    arms = list(claim["cells"][0]["arms"])
+    heads = "".join(f"<th>{escape(arm)}</th>" for arm in arms)
+    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal less simclr</th><th></th></tr>"
+    for cell in claim["cells"]:
+        means = "".join(f"<td>{100 * cell['arms'][arm]['mean_iou']:.1f}</td>" for arm in arms)
+        found, verdict = cell["difference"], cell["verdict"]
+        interval = f"{points(found['value'])} [{points(found['low'])}, {points(found['high'])}]"
+        name = f"{cell['task']}, {cell['inputs']}, {cell['regime']}, {100 * cell['fraction']:g} %"
+        yield (
+            f"<tr><td>{escape(name)}</td><td>{cell['num_patches']}</td>{means}<td>{interval}</td>"
+            f"<td class='{_css(verdict)}'>{verdict}</td></tr>"
+        )
+    yield "</table>"
+
+
+def _css(verdict: str) -> str:
+    return verdict.replace(" ", "-")

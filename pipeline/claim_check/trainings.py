@@ -1,0 +1,84 @@
+"""Does the jobs of a claim check: trains an encoder, or a task's model on few labels, and scores it patch by patch.
+
+Job -> its folder with `result.json`, written last. Called by `processes.py` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+from models.scores.score_file import write_scores
+from models.scores.scoring import score_patches
+
+from beam_jobs.contracts import layout
+from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.locations import locate, staged
+from models import pretrain, segment
+from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version
+from pipeline.claim_check.label_subsets import write_subset
+
+SCORED_SPLITS = ("eval", "test")
+SCORING_BATCH_SIZE = 64
+
+
+def do(job: Pretraining | Trial) -> None:
+    """Does a job, unless it is done."""
+    if read_result(job.folder) is not None:
+        return
+    started = time.monotonic()
+    # Models of earlier jobs of this process; Keras keeps them all.
+    keras.backend.clear_session()
+    found = _pretrain(job) if isinstance(job, Pretraining) else _try(job)
+    with staged(locate(job.folder) / RESULT) as file:
+        file.write_text(json.dumps(found | {"seconds": time.monotonic() - started}, indent=2, sort_keys=True) + "\n")
+
+
+def read_result(folder: str) -> dict[str, Any] | None:
+    """What a job found; None = it is not done."""
+    path = Path(folder) / RESULT
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def scores_path(folder: str, split: str) -> str:
+    """The file of a trial's scores on the patches of a split."""
+    return f"{folder}/{split}.npz"
+
+
+def _pretrain(job: Pretraining) -> dict[str, Any]:
+    metrics = pretrain.run_pretraining(
+        job.config,
+        job.version.manifest,
+        _files(job.version, "train"),
+        _files(job.version, "eval"),
+        job.encoder_dir,
+        f"{job.folder}/logs",
+        checkpoint_dir=f"{job.folder}/checkpoints",
+    )
+    return {"metrics": metrics}
+
+
+def _try(job: Trial) -> dict[str, Any]:
+    # Beside the trials: all arms of a seed learn from the same labels.
+    name = f"seed{job.seed}-{job.num_patches}{'-permuted' if job.is_permuted else ''}.tfrecord.gz"
+    shard = Path(job.folder).parents[2] / "labels" / job.cell.task / name
+    write_subset(Path(job.version.path), job.num_patches, job.seed, shard, job.is_permuted)
+    manifest = job.version.manifest
+    manifest = dataclasses.replace(manifest, num_examples={**manifest.num_examples, "train": job.num_patches})
+    eval_files = _files(job.version, "eval")
+    model, train_loss = segment.train_segmenter(
+        job.config, manifest, [str(shard)], eval_files, f"{job.folder}/logs", encoder_dir=None
+    )
+    class_names = get_schema(job.config.label_schema).class_names
+    for split in SCORED_SPLITS:
+        scores = score_patches(model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE)
+        write_scores(scores_path(job.folder, split), scores)
+    return {"train_loss": train_loss}
+
+
+def _files(version: Version, split: str) -> list[str]:
+    return [str(path) for path in layout.shard_paths(version.path, split)]

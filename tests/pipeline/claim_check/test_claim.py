@@ -1,0 +1,136 @@
+"""A whole check on tiny shards: it ends with a page, is not done twice, and refuses what could not be judged."""
+
+import contextlib
+import dataclasses
+import json
+import math
+
+import make_shards
+import pytest
+
+from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
+from beam_jobs.contracts import manifest
+from beam_jobs.errors import DataError
+from models.config import EncoderConfig, PretrainConfig, SegmentConfig
+from pipeline.claim_check import claim
+from pipeline.claim_check.config import Cell, ClaimConfig, Setting
+from pipeline.config import RunConfig, TaskConfig
+from pipeline.data_build import BuiltData
+
+ENCODER = EncoderConfig(backbone="small", embedding_dim=8, norm="group")
+PRIMARY = Cell(task="flood", inputs="s1", fraction=0.5)
+
+
+def make_config(root, **changes):
+    segment = SegmentConfig(sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4)
+    values = {
+        "primary": PRIMARY,
+        "fractions": (0.5,),
+        "arms": ("multimodal", "simclr", "shuffled", "random", "scratch"),
+        "settings": (Setting(), Setting(strength=2.0)),
+        "num_seeds": 3,
+        "num_processes": 2,
+        "num_resamples": 50,
+    }
+    return RunConfig(
+        name="tiny",
+        root=str(root),
+        catalogs=(CatalogConfig(layout="stac", path="none"),),
+        pairs=BuildConfig(patch=PatchConfig(size_px=32)),
+        pretrain=PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=8, num_eval_batches=1),
+        tasks=(TaskConfig(name="flood", label=LabelConfig(schema="water"), segment=segment),),
+        claim=ClaimConfig(**values | changes),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    pairs = make_shards.make_version(root / "pairs", seed=1)
+    # A degree away from the pairs: what is judged must not have been seen.
+    labels = make_shards.make_version(root / "flood", kind="labels", label_schema="water", seed=2, north=1.0)
+    return BuiltData(pairs=pairs, tasks={"flood": labels})
+
+
+def check(config, data):
+    stages = []
+
+    @contextlib.contextmanager
+    def stage(name):
+        stages.append(name)
+        yield
+
+    return claim.check_claim(config, data, stage, lambda done, total: None), stages
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
+    config = make_config(tmp_path)
+    document, stages = check(config, data)
+    assert stages == ["audit (flood)", "encoders to choose among", "settings", "encoders", "trials"]
+    (cell,) = document["cells"]
+    assert cell["num_patches"] == 12
+    assert set(cell["arms"]) == set(config.claim.arms)
+    for scores in cell["arms"].values():
+        assert len(scores["mean_iou_by_seed"]) == 3
+        assert 0 <= scores["mean_iou"] <= 1
+    assert set(cell["over"]) == set(config.claim.arms) - {"multimodal"}
+    assert cell["difference"] == cell["over"]["simclr"]
+    assert document["primary"]["verdict"] in ("supported", "not supported", "inconclusive")
+    # After two steps nothing is learned yet, and shuffled pairs stay there.
+    assert f"guessing is {math.log(8):.3f}" in document["controls"][0]
+    # Multimodal has no augmented views, so its two settings are one encoder.
+    encoders = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "claim/encoders").iterdir())
+    expected = [
+        f"{objective}-seed{seed}" for objective in ("multimodal", "none", "shuffled", "simclr_s1") for seed in range(3)
+    ]
+    assert encoders == sorted([*expected, "simclr_s1-seed0"])
+    folder = tmp_path / "claim"
+    assert json.loads((folder / claim.CLAIM_FILE).read_text()) == document
+    page = (folder / claim.PAGE_FILE).read_text()
+    assert document["primary"]["verdict"] in page
+    assert "<svg" in page
+    assert (folder / "curves.png").stat().st_size > 5_000
+
+    results = {path: path.stat().st_mtime_ns for path in folder.glob("*/**/result.json")}
+    again, _ = check(config, data)
+    assert again == document
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/**/result.json")} == results
+
+
+def test_ground_that_pretraining_saw_is_refused_with_the_list(data, tmp_path):
+    seen = make_shards.make_version(tmp_path / "flood", kind="labels", label_schema="water", seed=2)
+    with pytest.raises(DataError, match=r"24 of 24 unlabeled train patches overlap .* on [0-9a-f]{20} of (eval|test)"):
+        check(make_config(tmp_path), dataclasses.replace(data, tasks={"flood": seen}))
+
+
+def test_a_class_that_cannot_be_learned_is_refused(data, tmp_path):
+    path = make_shards.make_version(tmp_path / "flood", kind="labels", label_schema="water", seed=2, north=1.0)
+    found = manifest.read(path)
+    counts = found.num_pixels_per_class | {"train": {"0": 5}}
+    (path / "manifest.json").write_text(dataclasses.replace(found, num_pixels_per_class=counts).to_json())
+    with pytest.raises(DataError, match=r"task 'flood': class 'water' has \d+ pixels in test and none in train"):
+        check(make_config(tmp_path), dataclasses.replace(data, tasks={"flood": path}))
+
+
+def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
+    config = make_config(tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01))
+    with pytest.raises(DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is no patch"):
+        check(config, data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ("multimodal", "random")}, "arms must hold 'simclr'"),
+        ({"num_seeds": 2}, "num_seeds must be at least 3, got 2"),
+        ({"fractions": (0.5, 1.5)}, "fractions must be above 0 and at most 1, got 1.5"),
+        ({"fractions": (1.0,)}, r"primary.fraction must be among \[1.0\], got 0.5"),
+        ({"settings": ()}, "settings must hold at least one value"),
+        ({"primary": Cell(task="snow", inputs="s1", fraction=0.5)}, "claim.primary.task must be one of the tasks"),
+    ],
+)
+def test_a_claim_that_makes_no_sense_is_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        make_config(tmp_path, **changes)

@@ -1,0 +1,96 @@
+"""The paired bootstrap over blocks and seeds, against loops, and on arms whose difference is known."""
+
+import numpy as np
+import pytest
+
+from models import metrics
+from pipeline.claim_check import comparison
+
+
+def counts_of(rng, accuracy, num_seeds=4, num_patches=60, num_classes=3, num_pixels=50):
+    """Counts of models that are right with `accuracy` [S] or one value, and else say any class."""
+    counts = np.zeros((num_seeds, num_patches, num_classes, num_classes), np.int64)
+    truth = np.random.default_rng(1).integers(num_classes, size=(num_patches, num_pixels))
+    for seed, patch in np.ndindex(num_seeds, num_patches):
+        right = rng.random(num_pixels) < np.broadcast_to(accuracy, num_seeds)[seed]
+        said = np.where(right, truth[patch], rng.integers(num_classes, size=num_pixels))
+        counts[seed, patch] = metrics.confusion_matrix(truth[patch], said, num_classes)
+    return counts
+
+
+BLOCK = np.repeat(np.arange(20), 3)
+ASKED = {"confidence": 0.95, "num_resamples": 400}
+
+
+def test_value_is_the_mean_over_seeds_of_pooled_mean_iou():
+    rng = np.random.default_rng(0)
+    ours, theirs = counts_of(rng, 0.7), counts_of(rng, 0.5)
+    found = comparison.compare(ours, theirs, BLOCK, **ASKED)
+    means = [np.mean([metrics.mean_iou(cm.sum(axis=0)) for cm in arm]) for arm in (ours, theirs)]
+    assert (found.ours, found.theirs) == (pytest.approx(means[0]), pytest.approx(means[1]))
+    assert found.value == pytest.approx(means[0] - means[1])
+    assert found.low < found.value < found.high
+    assert found.verdict == "supported"
+    assert comparison.compare(theirs, ours, BLOCK, **ASKED).verdict == "not supported"
+
+
+def test_an_arm_is_neither_better_nor_worse_than_its_equal():
+    rng = np.random.default_rng(0)
+    assert comparison.compare(counts_of(rng, 0.6), counts_of(rng, 0.6), BLOCK, **ASKED).verdict == "inconclusive"
+    same = counts_of(rng, 0.6)
+    found = comparison.compare(same, same, BLOCK, **ASKED)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(0)
+    theirs = counts_of(rng, 0.6)
+    agreeing = comparison.compare(counts_of(rng, 0.7), theirs, BLOCK, **ASKED)
+    disagreeing = comparison.compare(counts_of(rng, np.array([0.95, 0.45, 0.95, 0.45])), theirs, BLOCK, **ASKED)
+    assert agreeing.verdict == "supported"
+    assert disagreeing.value == pytest.approx(agreeing.value, abs=0.06)
+    assert disagreeing.high - disagreeing.low > 3 * (agreeing.high - agreeing.low)
+    assert disagreeing.verdict == "inconclusive"
+
+
+def test_alike_neighbours_count_as_one():
+    rng = np.random.default_rng(0)
+    # One seed: what seeds differ by would hide what is asked here.
+    ours, theirs = (counts_of(rng, accuracy, num_seeds=1, num_patches=12) for accuracy in (0.62, 0.6))
+    alone = comparison.compare(ours, theirs, np.arange(12), **ASKED)
+    # Each patch ten times over, in one block: nothing was learned by it.
+    repeated = [np.repeat(arm, 10, axis=1) for arm in (ours, theirs)]
+    in_blocks = comparison.compare(*repeated, np.repeat(np.arange(12), 10), **ASKED)
+    as_patches = comparison.compare(*repeated, np.arange(120), **ASKED)
+    assert (in_blocks.low, in_blocks.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+    assert as_patches.high - as_patches.low < 0.6 * (in_blocks.high - in_blocks.low)
+
+
+def test_one_resample_is_what_a_loop_gives():
+    rng = np.random.default_rng(0)
+    ours, theirs = counts_of(rng, 0.7), counts_of(rng, 0.5)
+    draws = np.random.default_rng(5)
+    blocks = draws.multinomial(20, np.full(20, 1 / 20), 1)[0]
+    seeds = draws.multinomial(4, np.full(4, 1 / 4), 1)[0]
+    expected = 0.0
+    for seed, times in enumerate(seeds):
+        pooled = [sum(blocks[block] * arm[seed, patch] for patch, block in enumerate(BLOCK)) for arm in (ours, theirs)]
+        expected += times / 4 * (metrics.mean_iou(pooled[0]) - metrics.mean_iou(pooled[1]))
+    found = comparison.compare(ours, theirs, BLOCK, confidence=0.95, num_resamples=1, seed=5)
+    assert found.low == found.high == pytest.approx(expected)
+
+
+def test_a_class_that_is_only_predicted_does_not_change_what_is_averaged_over():
+    counts = np.zeros((1, 2, 3, 3), np.int64)
+    counts[0, :, 0, 0] = counts[0, :, 1, 1] = 5
+    other = counts.copy()
+    other[0, 0, 0] = (4, 0, 1)
+    found = comparison.compare(counts, other, np.arange(2), **ASKED)
+    assert found.ours == 1.0
+    assert found.theirs == pytest.approx((9 / 10 + 1) / 2)
+
+
+def test_arms_of_other_patches_are_refused():
+    counts = np.zeros((2, 3, 2, 2), np.int64)
+    with pytest.raises(ValueError, match="counts \\[S, M, K, K\\] of the same patches"):
+        comparison.compare(counts, counts[:, :2], np.arange(3), **ASKED)

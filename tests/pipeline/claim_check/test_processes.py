@@ -1,0 +1,62 @@
+"""Jobs in processes: all done, several at a time, and none left running after an error or a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from process_jobs import note_process
+
+from pipeline.claim_check import processes
+
+
+@pytest.mark.e2e
+def test_jobs_are_done_in_other_processes_and_counted(tmp_path):
+    calls = []
+    jobs = [str(tmp_path / str(number)) for number in range(4)]
+    processes.run_all(jobs, note_process, 2, lambda done, total: calls.append((done, total)))
+    workers = {int(Path(job).read_text()) for job in jobs}
+    assert 1 <= len(workers) <= 2
+    assert os.getpid() not in workers
+    assert calls == [(done, 4) for done in range(5)]
+
+
+def test_no_job_needs_no_process():
+    calls = []
+    processes.run_all([], note_process, 2, lambda done, total: calls.append((done, total)))
+    assert calls == [(0, 0)]
+
+
+@pytest.mark.e2e
+def test_the_first_error_ends_it(tmp_path):
+    jobs = [str(tmp_path / "bad"), *(str(tmp_path / str(number)) for number in range(20))]
+    with pytest.raises(ValueError, match="bad job"):
+        processes.run_all(jobs, note_process, 1, lambda done, total: None)
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+@pytest.mark.e2e
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import sys, process_jobs; from pipeline.claim_check import processes;"
+        "processes.run_all(sys.argv[1:], process_jobs.note_process_and_sleep, 1, lambda done, total: None)"
+    )
+    job = tmp_path / "job"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(job)], env=environment)
+    deadline = time.monotonic() + 120
+    while not (job.exists() and job.read_text()):
+        assert time.monotonic() < deadline
+        assert parent.poll() is None
+        time.sleep(0.2)
+    worker = int(job.read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while (
+        Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2][:3]
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
