@@ -102,7 +102,7 @@ def compare(
 
 def _sum_blocks(counts: IntArray, block: AnyArray) -> FloatArray:
     """[S, M, K, K] -> [S, blocks, K, K]."""
-    index = np.unique(block, return_inverse=True)[1]
-    summed = np.zeros((counts.shape[0], int(index.max()) + 1, *counts.shape[2:]))
-    np.add.at(summed, (slice(None), index), counts)
-    return summed
+    names, index = np.unique(block, return_inverse=True)
+    member = np.zeros((len(names), len(block)))
+    member[index, np.arange(len(block))] = 1.0
+    return np.einsum("bm,smkl->sbkl", member, counts)

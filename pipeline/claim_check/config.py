@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.bands import SENSORS, Sensor
 
 Arm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
 """What a task's encoders come from; see `arms.py`."""
@@ -45,7 +45,7 @@ class Cell:
     @property
     def sensors(self) -> tuple[Sensor, ...]:
         """The sensors of `inputs`, in order."""
-        return tuple(self.inputs.split("+"))  # type: ignore[return-value]
+        return tuple(sensor for sensor in SENSORS if sensor in self.inputs.split("+"))
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig, SegmentConfig
@@ -81,7 +82,7 @@ class Planner:
         self._config, self._pairs, self._tasks = config, pairs, tasks
         self._code = source_fingerprint(SOURCES)
 
-    def pretrainings(self, arm: Arm, cell: Cell, setting: Setting, seed: int) -> dict[str, Pretraining]:
+    def pretrainings(self, arm: Arm, cell: Cell, setting: Setting, seed: int) -> dict[Sensor, Pretraining]:
         """The encoder of each sensor of `cell`."""
         configs = arms.pretrainings(arm, cell.sensors, self._config.pretrain, setting, seed)
         return {sensor: self._pretraining(config) for sensor, config in configs.items()}

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from models.scores.score_file import write_scores
-from models.scores.scoring import score_patches
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from models import pretrain, segment
+from models.scores.score_file import write_scores
+from models.scores.scoring import score_patches
 from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version
 from pipeline.claim_check.label_subsets import write_subset
 
