@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.sphere import EARTH_RADIUS_KM, distance_km, unit_vectors
 from beam_jobs.errors import DataError
 from beam_jobs.land_cover import LandCoverMap
 from beam_jobs.places import Place, Window, make_windows, place_id, read_places
 from beam_jobs.sample_config import SampleConfig
-from beam_jobs.spacing import EARTH_RADIUS_KM, Spacing, distance_km, unit_vectors
+from beam_jobs.spacing import Spacing
 
 _BATCH = 1 << 14
 """Points drawn at once; fixed, so that a larger sample begins with the smaller one."""

@@ -12,23 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-EARTH_RADIUS_KM = 6371.0088
-"""Mean radius R1. Source: Moritz 2000, Geodetic Reference System 1980, Journal of Geodesy 74."""
+from beam_jobs.contracts.sphere import EARTH_RADIUS_KM
+
 _MIN_CELL = 1e-6
 """Of the unit sphere, 6 m: smaller cubes would not count in 64 bits."""
 _NEIGHBOURS = tuple((i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1))
-
-
-def unit_vectors(lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Degrees, shape [N] each -> [N, 3]; poles and the antimeridian are points like any other there."""
-    lam, phi = np.radians(np.asarray(lon, np.float64)), np.radians(np.asarray(lat, np.float64))
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
-
-
-def distance_km(lon0: float, lat0: float, lon1: float, lat1: float) -> float:
-    """Great-circle distance of two places in degrees."""
-    a, b = unit_vectors([lon0, lon1], [lat0, lat1])
-    return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, float(np.linalg.norm(a - b)) / 2))
 
 
 class Spacing:

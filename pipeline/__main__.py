@@ -1,4 +1,4 @@
-"""`python -m pipeline <verb>`: run, compile, report, serve-check, claim-check, import-weights, data-service.
+"""`python -m pipeline <verb>`: run, compile, report, serve-check, claim-check, embed, search, import-weights, data-service.
 
 Command line -> the functions of this package. The only module here that reads the environment and prints. TensorFlow and
 TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
@@ -20,6 +20,8 @@ import click
 from rich.console import Console
 
 from beam_jobs.contracts import object_store, settings
+from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.layout import SPLITS
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.console import RunProgress, choose_keras_3, silence_absl, silence_libraries
@@ -246,6 +248,106 @@ def import_weights(
         for line in imported.lines(known):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})", soft_wrap=True)
+        return 0
+
+    _guarded(debug, work)
+
+
+@main.command()
+@click.option("--encoder", required=True, help="Published encoder of both sensors: a SavedModel folder.")
+@click.option("--pairs", required=True, help="Version directory, as build-pairs writes it; no catalog, no scenes.")
+@click.option("--split", type=click.Choice([*SPLITS, "all"]), default="eval", show_default=True)
+@click.option("--output", required=True, help="Folder for the index; one that exists is never overwritten.")
+@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Patches at a time.")
+@click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def embed(encoder: str, pairs: str, split: str, output: str, batch_size: int, verbose: bool, debug: bool) -> None:
+    """Embed the patches of a version with a published encoder: an index for `search`; see docs/neighbours.md.
+
+    Scenes of a catalog become a version by `python -m beam_jobs build-pairs`.
+
+    \b
+    Example:
+      python -m pipeline embed --encoder runs/demo/serving/encoder/<version> \\
+        --pairs runs/demo/data/pairs/span-1/version-1 --output runs/demo/index
+    """
+    _prepare_libraries(verbose)
+
+    def work() -> int:
+        from models.neighbours.embedding import embed_version
+        from pipeline.neighbours import describe_recall
+
+        splits = SPLITS if split == "all" else (split,)
+        with RunProgress(console) as progress, progress.stage(f"embed {', '.join(splits)}"):
+            info = embed_version(
+                encoder, pairs, output, splits=splits, batch_size=batch_size, on_progress=progress.update
+            )
+        left_out = info.source.num_records - info.num_patches
+        told = f"{info.num_patches} patches of {', '.join(info.source.splits)}, {info.embedding_dim} dimensions"
+        if left_out:
+            told += f"; {left_out} without data in one sensor left out"
+        for line in (f"Index: {output}  ({told})", *describe_recall(info)):
+            console.print(line, highlight=False, soft_wrap=True)
+        return 0
+
+    _guarded(debug, work)
+
+
+@main.command()
+@click.option("--index", "folder", required=True, help="Folder that `embed` wrote.")
+@click.option("--patch", "wanted", metavar="ID|LON,LAT", help="The query: a patch id, or the patch nearest to a place.")
+@click.option(
+    "--random", "num_random", type=click.IntRange(1, 100), metavar="N", help="N queries drawn by lot instead."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the lot.")
+@click.option("--from", "query_sensor", type=click.Choice(SENSORS), default="s1", show_default=True)
+@click.option("--to", "answer_sensor", type=click.Choice(SENSORS), default="s2", show_default=True)
+@click.option("--k", default=5, show_default=True, type=click.IntRange(1, 20), help="Answers to each query.")
+@click.option("--output", required=True, help="PNG to write.")
+@click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def search(
+    folder: str,
+    wanted: str | None,
+    num_random: int | None,
+    seed: int,
+    query_sensor: Sensor,
+    answer_sensor: Sensor,
+    k: int,
+    output: str,
+    verbose: bool,
+    debug: bool,
+) -> None:
+    """Find the patches whose embedding is nearest to that of a patch in the other sensor, as a table and a picture.
+
+    \b
+    Examples:
+      python -m pipeline search --index runs/demo/index --random 8 --output neighbours.png
+      python -m pipeline search --index runs/demo/index --patch 12.5,41.9 --from s2 --to s1 --output rome.png
+    """
+    _prepare_libraries(verbose)
+
+    def work() -> int:
+        if (wanted is None) == (num_random is None):
+            raise ValueError("a search needs either --patch or --random, got both or none")
+        from models.neighbours.index import read_index
+        from models.neighbours.search import draw_patches, find_patch
+        from models.neighbours.search import search as search_index
+
+        index = read_index(folder)
+        if wanted is None:
+            rows = draw_patches(len(index.patches), num_random or 1, seed)
+        else:
+            rows = [find_patch(index.patches, wanted)]
+        # Only now, since importing TensorFlow takes seconds that a wrong id should not cost.
+        from pipeline.neighbours import describe_recall, draw_search, make_table
+
+        results = search_index(index, rows, query_sensor=query_sensor, answer_sensor=answer_sensor, k=k)
+        console.print(make_table(index, results))
+        for line in describe_recall(index.info):
+            console.print(line, highlight=False, soft_wrap=True)
+        draw_search(index, results, query_sensor, answer_sensor, output)
+        console.print(f"Picture: {output}", highlight=False, soft_wrap=True)
         return 0
 
     _guarded(debug, work)

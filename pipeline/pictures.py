@@ -1,7 +1,7 @@
-"""The picture of a task: Sentinel-1, Sentinel-2, label and prediction of six eval patches, one below the other.
+"""Patches as images, and the picture of a task: Sentinel-1, Sentinel-2, label and prediction of six eval patches.
 
-SavedModel and shards -> PNG. Called by the report. The prediction comes from the SavedModel's own `serve_examples`, so the
-picture shows what a server would answer.
+SavedModel and shards -> PNG. Called by the report; the images also by `neighbours.py`. The prediction comes from the
+SavedModel's own `serve_examples`, so the picture shows what a server would answer.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ GAMMA = 0.8
 """Lifts the dark end a little, where land is."""
 MAX_OVER_MEDIAN = 4.0
 """White of the optical image is at most this many times the brightest band's median reflectance."""
+RATIO_REACH_DB = 6.0
+"""How far the ratio of two polarizations is shown on either side of its middle."""
 _MODEL_KEY = "Source"
 """PNG text field that names the model and the data drawn, so that what has not changed is not drawn again."""
 
@@ -118,7 +120,7 @@ def draw(
     figure = Figure(figsize=(1.9 * len(patches) + 0.9, 9.1), layout="constrained")
     axes = figure.subplots(4, len(patches), squeeze=False)
     band = manifest.s1_bands[0]
-    rows = (f"Sentinel-1\n{band}, dB", "Sentinel-2\n" + _color_name(manifest), "label", "prediction")
+    rows = (f"Sentinel-1\n{band}, dB", "Sentinel-2\n" + color_name(manifest), "label", "prediction")
     for row, text in enumerate(rows):
         axes[row][0].set_ylabel(text, fontsize=10)
     for column, patch in enumerate(patches):
@@ -154,6 +156,27 @@ def radar_image(s1: records.FloatArray, manifest: Manifest) -> RGB:
     return _with_nodata(np.repeat(grey, 3, axis=-1), np.isfinite(s1[..., 0]))
 
 
+def radar_color_image(s1: records.FloatArray, manifest: Manifest) -> RGB:
+    """Two polarizations of `s1` dB [H, W, C] in red and green, their ratio in blue, each stretched; one alone in grey.
+
+    Source of the composite VV, VH, VV / VH: NASA ARSET, "SAR Part 1"; the stretch is by the statistics of the train split.
+    """
+    if len(manifest.s1_bands) < 2:
+        return radar_image(s1, manifest)
+    first, second = manifest.s1_statistics[:2]
+    middle = first.p50 - second.p50
+    image = np.stack(
+        [
+            _stretch(s1[..., 0], first.p02, first.p98),
+            _stretch(s1[..., 1], second.p02, second.p98),
+            # In dB a ratio is a difference.
+            _stretch(s1[..., 0] - s1[..., 1], middle - RATIO_REACH_DB, middle + RATIO_REACH_DB),
+        ],
+        axis=-1,
+    )
+    return _with_nodata(image, np.isfinite(s1[..., :2]).all(axis=-1))
+
+
 def optical_image(s2: records.FloatArray, manifest: Manifest) -> RGB:
     """True colour of `s2` reflectance [H, W, C], one stretch for all three bands so that colours keep their hue."""
     channels = _color_channels(manifest)
@@ -182,7 +205,8 @@ def _color_channels(manifest: Manifest) -> list[int]:
     return (channels * 3)[:3] if len(channels) < 3 else channels
 
 
-def _color_name(manifest: Manifest) -> str:
+def color_name(manifest: Manifest) -> str:
+    """What `optical_image` shows: its bands, and whether they are true colour."""
     names = "/".join(manifest.s2_bands[i] for i in _color_channels(manifest))
     return f"true colour {names}" if names == "/".join(TRUE_COLOR) else names
 

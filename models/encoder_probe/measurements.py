@@ -168,18 +168,6 @@ def why_unusable(labels: LabeledSplits) -> str | None:
     return None if len(labels.judged) else "no eval patch has a label"
 
 
-def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
-    """Why `model` cannot look at the patches of `manifest`, in a few words; None when it can."""
-    for sensor in SENSORS:
-        encoder = model.encoders[sensor]
-        held = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
-        if encoder.bands != held:
-            return f"it knows {sensor} bands {', '.join(encoder.bands)}, the patches hold {', '.join(held)}"
-        if manifest.patch_size_px % encoder.stride:
-            return f"its stride {encoder.stride} does not divide the patch size {manifest.patch_size_px}"
-    return None
-
-
 def _label(split: EmbeddedSplit) -> npt.NDArray[np.int64]:
     if split.label is None:
         raise ValueError("the linear probe needs labelled shards, these have no label schema")

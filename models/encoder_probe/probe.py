@@ -19,12 +19,11 @@ from models.encoder_probe.measurements import (
     classify,
     embed_labels,
     look,
-    why_unfit,
     why_unusable,
 )
 from models.encoder_probe.report import Check, ProbeReport
 from models.encoders import SensorEncoder
-from models.health.embeddings import Embedder, load_dual_encoder
+from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 from models.objectives.registry import trained_sensors
 
 

@@ -1,12 +1,12 @@
 """Runs the encoders over a split.
 
-Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`. Called by `monitor.py`,
-`pretrain.py` and the encoder's probe.
+Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`, or embeddings batch by batch. Called by
+`monitor.py`, the encoder's probe and the index of neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ class Embedder:
 
         self._encode = encode
 
+    def encode(self, batch: Mapping[str, tf.Tensor]) -> Arrays:
+        """`<sensor>_features` [B, D] and `<sensor>_embedding` [B, E], float32, of the pixels of both sensors in `batch`."""
+        encoded = self._encode({sensor: batch[sensor] for sensor in SENSORS})
+        return {name: tensor.numpy() for name, tensor in encoded.items()}
+
     def embed_split(
         self, manifest: Manifest, files: Sequence[str], *, max_patches: int | None = None, batch_size: int = 64
     ) -> EmbeddedSplit:
@@ -69,17 +74,13 @@ class Embedder:
             batch_size: patches at a time.
 
         Raises:
-            ValueError: the shards hold other bands than the encoders know, or no patch with data in both sensors.
+            ValueError: see `why_unfit`, or no patch has data in both sensors.
         """
-        for sensor in SENSORS:
-            known = self.dual_encoder.encoders[sensor].bands
-            held = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
-            if known != held:
-                raise ValueError(f"{sensor}: the encoder knows bands {known}, the shards hold {held}")
+        if reason := why_unfit(self.dual_encoder, manifest):
+            raise ValueError(f"the encoder does not fit the shards: {reason}")
         parts: list[Arrays] = []
         for batch in _read_batches(manifest, files, max_patches, batch_size):
-            encoded = self._encode({sensor: batch[sensor] for sensor in SENSORS})
-            part = {name: tensor.numpy() for name, tensor in {**batch, **encoded}.items() if name not in SENSORS}
+            part = told(batch) | self.encode(batch)
             if "label" in part:
                 part["label"] = majority_label(part["label"])
             parts.append(part)
@@ -91,35 +92,70 @@ def load_dual_encoder(saved_model_dir: str) -> DualEncoder:
     """The dual encoder inside a published model.
 
     Raises:
-        FileNotFoundError: the directory holds none.
+        FileNotFoundError: the directory holds none, or the encoder of one sensor alone.
     """
-    return DualEncoder(encoders=export.load_encoders(saved_model_dir), heads=export.load_heads(saved_model_dir))
+    encoders = export.load_encoders(saved_model_dir)
+    if missing := [sensor for sensor in SENSORS if sensor not in encoders]:
+        raise FileNotFoundError(
+            f"{saved_model_dir}: must hold encoders of s1 and s2, got {', '.join(encoders)} without {missing[0]}"
+        )
+    return DualEncoder(encoders=encoders, heads=export.load_heads(saved_model_dir))
+
+
+def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
+    """Why `model` cannot look at the patches of `manifest`, in a few words; None when it can."""
+    for sensor in SENSORS:
+        encoder = model.encoders[sensor]
+        held = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
+        if encoder.bands != held:
+            return f"it knows {sensor} bands {', '.join(encoder.bands)}, the patches hold {', '.join(held)}"
+        if manifest.patch_size_px % encoder.stride:
+            return f"its stride {encoder.stride} does not divide the patch size {manifest.patch_size_px}"
+    return None
+
+
+def decode(
+    serialized: tf.Tensor, manifest: Manifest, names: Sequence[str], with_label: bool = False
+) -> dict[str, tf.Tensor]:
+    """Pixels of both sensors and the features `names` of records [B], all of one size; for `tf.data`."""
+    num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    contract = records.feature_spec(num_bands["s1"], num_bands["s2"])
+    pixels = parse_examples(serialized, num_bands, with_label=with_label)
+    return pixels | tf.io.parse_example(serialized, {name: contract[name] for name in names})
+
+
+def told(batch: Mapping[str, tf.Tensor]) -> Arrays:
+    """What a batch holds beside pixels."""
+    return {name: tensor.numpy() for name, tensor in batch.items() if name not in SENSORS}
+
+
+def seen_by_both(arrays: Arrays) -> Arrays:
+    """The rows whose patch has data in both sensors, by their `<sensor>_valid_fraction`.
+
+    The others have the embedding of all patches without data: neighbours that say nothing.
+    """
+    seen = np.all([arrays[f"{sensor}_valid_fraction"] > 0 for sensor in SENSORS], axis=0)
+    return {name: array[seen] for name, array in arrays.items()}
 
 
 def _read_batches(
     manifest: Manifest, files: Sequence[str], max_patches: int | None, batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
-    num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
-    contract = records.feature_spec(num_bands["s1"], num_bands["s2"])
-
-    def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = parse_examples(serialized, num_bands, with_label=manifest.label_schema is not None)
-        return pixels | tf.io.parse_example(serialized, {name: contract[name] for name in _TOLD})
-
+    with_label = manifest.label_schema is not None
     # Record by record from each file in turn: the first patches of one file are often those of one place.
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sorted(files), tf.string)).interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
         cycle_length=min(max(len(files), 1), _MAX_OPEN_FILES),
     )
     dataset = dataset if max_patches is None else dataset.take(max_patches)
-    yield from dataset.batch(batch_size).map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    batches = dataset.batch(batch_size).map(
+        lambda serialized: decode(serialized, manifest, _TOLD, with_label), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    yield from batches.prefetch(2)
 
 
 def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:
-    if arrays:
-        # Such a patch has the embedding of all others without data: a neighbour that says nothing.
-        seen = np.all([arrays[f"{sensor}_valid_fraction"] > 0 for sensor in SENSORS], axis=0)
-        arrays = {name: array[seen] for name, array in arrays.items()}
+    arrays = seen_by_both(arrays) if arrays else arrays
     if not arrays or not len(arrays["lat"]):
         raise ValueError(f"a split needs a patch with data in both sensors, got none in {len(files)} files")
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from beam_jobs.contracts.sphere import EARTH_RADIUS_KM
 from models.objectives import chunks, gathering
-
-EARTH_RADIUS_KM = 6371.0088
-"""Mean radius. Source: IUGG (Moritz 2000, Geodetic Reference System 1980, R1)."""
 
 
 class GlobalBatch:

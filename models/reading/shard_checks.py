@@ -53,8 +53,8 @@ def check_split(
         num_needed: records that there must be at least.
 
     Raises:
-        ValueError: no file, a file that is not the manifest's or cannot be read, a record of other bands or size or without
-            label, or too few records.
+        ValueError: no file, one that is missing, is not the manifest's or cannot be read, a record of other bands or size or
+            without label, or too few records.
     """
     if not files:
         raise ValueError(f"{split} split must have at least one file, got none")
@@ -88,6 +88,8 @@ def _check_file_size(path: str, manifest: Manifest) -> None:
     entry = manifest.shards.get("/".join(path.split("/")[-2:]))
     if entry is None:  # A copy, as TFX makes them: it has another name and size.
         return
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{path}: the shard is missing, though the manifest names it")
     num_bytes = tf.io.gfile.stat(path).length
     if num_bytes != entry.num_bytes:
         raise ValueError(f"{path}: must have the {entry.num_bytes} bytes that the manifest says, got {num_bytes}")

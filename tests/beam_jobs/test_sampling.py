@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.sphere import distance_km, unit_vectors
 from beam_jobs.errors import DataError
 from beam_jobs.land_cover import LandCoverMap
 from beam_jobs.places import make_windows
 from beam_jobs.sample_config import SampleConfig
 from beam_jobs.sampling import draw_on_sphere, offset_places, sample
-from beam_jobs.spacing import distance_km, unit_vectors
 
 
 def no_overview() -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import make_shards
@@ -85,6 +86,12 @@ def test_a_shard_that_is_not_the_one_the_manifest_names(version, tmp_path):
     assert (
         refusal(tmp_path, version) == f"{first}: must have the {sizes[0]} bytes that the manifest says, got {sizes[1]}"
     )
+
+
+def test_a_shard_that_is_missing(version, tmp_path):
+    first = version.files["train"][0]
+    Path(first).unlink()
+    assert refusal(tmp_path, version) == f"{first}: the shard is missing, though the manifest names it"
 
 
 def test_a_file_that_is_cut_short(version, tmp_path):

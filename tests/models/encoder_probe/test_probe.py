@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import make_shards
@@ -156,3 +157,12 @@ def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, p
     report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
     assert report.notes[1] == f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH"
+
+
+def test_a_last_encoder_of_one_sensor_is_told_and_left_out(pretrained, spoil, pairs_alone):
+    last = spoil("one_sensor")
+    for part in ("encoder", "head"):
+        Path(last, export.ASSETS_DIR, f"s1_{part}.keras").unlink()
+    report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
+    assert report.is_blessed
+    assert report.notes[1] == f"not compared: {last}: must hold encoders of s1 and s2, got s2 without s1"

@@ -1,0 +1,139 @@
+"""Embeds a version: a published encoder and the shards of its splits -> an index of neighbours.
+
+Called by `python -m pipeline embed`. Batches go from the shards to the index one after the other: memory does not grow with
+the number of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from beam_jobs.contracts import manifest as manifest_lib
+from beam_jobs.contracts.bands import SENSORS
+from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.manifest import Manifest
+from models.card import read_card
+from models.health.embeddings import Arrays, Embedder, decode, load_dual_encoder, seen_by_both, told, why_unfit
+from models.neighbours.index import Embeddings, IndexedPatch, IndexInfo, IndexSource, check_absent, write_index
+from models.reading.shard_checks import check_split
+
+ProgressFunction = Callable[[int, int], None]
+"""(records done, all records)."""
+
+_TEXTS = ("patch_id", "block", "s1_scene_id", "s2_scene_id")
+_NUMBERS = ("lon", "lat", "s1_acquired_at", "s2_acquired_at")
+_VALID = tuple(f"{sensor}_valid_fraction" for sensor in SENSORS)
+_DEGREE_DIGITS = 6
+"""0.1 m on the ground; the record's float32 holds no more."""
+
+
+def embed_version(
+    encoder_dir: str,
+    version_dir: str,
+    output: str,
+    *,
+    splits: Sequence[str] = ("eval",),
+    batch_size: int = 64,
+    on_progress: ProgressFunction = lambda done, total: None,
+) -> IndexInfo:
+    """Writes the index of some splits of a version.
+
+    Args:
+        encoder_dir: published encoder of both sensors, a SavedModel directory.
+        version_dir: finished version directory of pairs or labels.
+        output: folder without an index.
+        splits: of `layout.SPLITS`; those without a shard are left out as long as one is left.
+        batch_size: patches at a time.
+        on_progress: called after each batch.
+
+    Raises:
+        FileNotFoundError: no finished encoder of both sensors, or no finished version.
+        FileExistsError: `output` holds an index.
+        ValueError: the encoder knows other bands than the version holds, or its stride does not divide the patches; a shard is
+            missing or not whole; no patch has data in both sensors.
+    """
+    check_absent(output)
+    model_path, version_path = locate(encoder_dir), locate(version_dir)
+    manifest = manifest_lib.read(version_path)
+    card = read_card(str(model_path))
+    embedder = Embedder(load_dual_encoder(str(model_path)))
+    if reason := why_unfit(embedder.dual_encoder, manifest):
+        raise ValueError(f"{encoder_dir}: the encoder does not fit {version_dir}: {reason}")
+    shards = {split: sorted(name for name in manifest.shards if name.startswith(f"{split}/")) for split in splits}
+    held = [split for split in splits if shards[split]] or list(splits)
+    for split in held:
+        check_split(split, [f"{version_path}/{name}" for name in shards[split]], manifest, sensors=SENSORS)
+    source = IndexSource(
+        encoder=_absolute(model_path),
+        encoder_config_sha256=card["config_sha256"],
+        pairs=_absolute(version_path),
+        manifest_sha256=manifest.sha256,
+        splits=tuple(held),
+        num_records=sum(manifest.num_examples[split] for split in held),
+    )
+    names = [name for split in held for name in shards[split]]
+    return write_index(output, source, _embed(embedder, manifest, source, names, batch_size, on_progress))
+
+
+def _absolute(location: Location) -> str:
+    """As it is called from any folder: an index is not searched where it was made."""
+    return str(location.resolve() if isinstance(location, Path) else location)
+
+
+def _embed(
+    embedder: Embedder,
+    manifest: Manifest,
+    source: IndexSource,
+    names: Sequence[str],
+    batch_size: int,
+    on_progress: ProgressFunction,
+) -> Iterator[tuple[Embeddings, list[IndexedPatch]]]:
+    num_done = 0
+    for batch in _read(source.pairs, manifest, names, batch_size):
+        arrays = told(batch) | embedder.encode(batch)
+        num_done += len(arrays["patch_id"])
+        arrays = seen_by_both(arrays)
+        yield {sensor: arrays[f"{sensor}_embedding"] for sensor in SENSORS}, _patches(arrays, names)
+        on_progress(num_done, source.num_records)
+
+
+def _read(
+    version_dir: str, manifest: Manifest, names: Sequence[str], batch_size: int
+) -> Iterator[dict[str, tf.Tensor]]:
+    """Batches of all records in order; `shard` is the position in `names`, `record` the place in the shard."""
+
+    def open_shard(shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(path, "GZIP").enumerate()
+        return records.map(lambda record, serialized: (shard, record, serialized))
+
+    def parse(shard: tf.Tensor, record: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = decode(serialized, manifest, (*_TEXTS, *_NUMBERS, *_VALID))
+        return {**pixels, "shard": shard, "record": record}
+
+    paths = tf.data.Dataset.from_tensor_slices([f"{version_dir}/{name}" for name in names]).enumerate()
+    batches = paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    try:
+        yield from batches.prefetch(2)
+    except tf.errors.OpError as error:
+        # The first record of each shard was whole, a later one is not.
+        raise ValueError(
+            f"{version_dir}: must hold whole records of patches: {error.message.splitlines()[0]}"
+        ) from error
+
+
+def _patches(arrays: Arrays, names: Sequence[str]) -> list[IndexedPatch]:
+    columns = {name: array.tolist() for name, array in arrays.items() if array.ndim == 1}
+    columns |= {name: [value.decode() for value in columns[name]] for name in _TEXTS}
+    columns |= {name: [round(value, _DEGREE_DIGITS) for value in columns[name]] for name in ("lon", "lat")}
+    shards = [names[number] for number in columns["shard"]]
+    return [
+        IndexedPatch(
+            **{name: columns[name][row] for name in (*_TEXTS, *_NUMBERS, "record")},
+            shard=shard,
+            split=shard.split("/")[0],
+        )
+        for row, shard in enumerate(shards)
+    ]

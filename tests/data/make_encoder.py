@@ -1,0 +1,34 @@
+"""An untrained dual encoder with the bands of a version, in memory and as the Keras half of a published one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from beam_jobs.contracts.bands import SENSORS
+from beam_jobs.contracts.manifest import Manifest
+from models import card, export
+from models.config import EncoderConfig
+from models.dual_encoder import DualEncoder, build_dual_encoder
+from models.encoders import build_encoder
+
+EMBEDDING_DIM = 8
+
+
+def make_dual_encoder(manifest: Manifest, seed: int = 3) -> DualEncoder:
+    keras.utils.set_random_seed(seed)
+    config = EncoderConfig(backbone="small", embedding_dim=EMBEDDING_DIM)
+    encoders = {sensor: build_encoder(config, sensor, manifest) for sensor in SENSORS}
+    return build_dual_encoder(encoders, EMBEDDING_DIM)
+
+
+def publish_keras_half(dual_encoder: DualEncoder, path: Path) -> str:
+    """Card and Keras models, which is what those read who embed; the SavedModel itself, which takes longer, is left out."""
+    assets = path / export.ASSETS_DIR
+    assets.mkdir(parents=True)
+    for sensor in SENSORS:
+        dual_encoder.encoders[sensor].save(assets / f"{sensor}_encoder.keras")
+        dual_encoder.heads[sensor].save(assets / f"{sensor}_head.keras")
+    card.write_card(str(assets), {"task": "pretraining", "config_sha256": "c" * 64})
+    return str(path)
