@@ -88,12 +88,9 @@ def run_pretraining(
         is_writer=is_chief(strategy),
     )
     train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
+    starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
     export_encoder = functools.partial(
-        export.export_encoder,
-        output_dir=output_dir,
-        config=config,
-        manifest=manifest,
-        started_from={} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir),
+        export.export_encoder, output_dir=output_dir, config=config, manifest=manifest, started_from=starts
     )
     metrics = _publish(config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder)
     if is_chief(strategy):
