@@ -66,10 +66,8 @@ def run_pretraining(
         NonFiniteLossError, NoValidPairError: see `training.train`.
         UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
     """
-    # Workers must know each other before TensorFlow starts.
-    strategy = get_strategy()
-    # Before the datasets, too: their seeds are combined with TensorFlow's global one.
-    keras.utils.set_random_seed(config.seed)
+    strategy = get_strategy()  # Workers must know each other before TensorFlow starts.
+    keras.utils.set_random_seed(config.seed)  # Before the datasets, too: their seeds are combined with the global one.
     num_micro_batches = _check_sizes(config, strategy)
     _check_data(config, manifest, train_files, eval_files)
     with strategy.scope():
