@@ -86,10 +86,7 @@ def run_pretraining(
         is_writer=is_chief(strategy),
     )
     train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
-    starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
-    export_encoder = functools.partial(
-        export.export_encoder, output_dir=output_dir, config=config, manifest=manifest, started_from=starts
-    )
+    export_encoder = _make_export(config, manifest, warm_start_dir, output_dir)
     metrics = _publish(config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder)
     if is_chief(strategy):
         # Not before: a kill during the export must not cost the training.
@@ -174,6 +171,16 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
         total_loss += float(batch_loss)
         num_pairs += int(batch_size)
     return {"eval_loss": total_loss / num_pairs, "num_eval_pairs": float(num_pairs)}
+
+
+def _make_export(
+    config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None, output_dir: str
+) -> Callable[..., None]:
+    """`export.export_encoder` of this training; what it found is still to be said."""
+    starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
+    return functools.partial(
+        export.export_encoder, output_dir=output_dir, config=config, manifest=manifest, started_from=starts
+    )
 
 
 def _publish(
