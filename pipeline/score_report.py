@@ -27,8 +27,9 @@ from models.scores.summary import interval, summarize
 MAX_SLICES = 10
 """A dimension with more, as scenes are, would fill the screen: it is left to whoever reads the file."""
 
-CLASS_SCORES = ("mean_patch_iou", "f1", "precision", "recall")
-SLICE_SCORES = ("mean_iou", "pixel_accuracy", "ece")
+CLASS_SCORES = {"mean_patch_iou": "mean patch IoU", "f1": "F1", "precision": "precision", "recall": "recall"}
+SLICE_SCORES = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "ece": "ECE"}
+"""Name of a score -> heading of its column."""
 
 
 def number(value: float | None) -> str:
@@ -86,7 +87,7 @@ def draw_reliability(name: str, scores: PatchScores, output: Location) -> None:
 def _class_table(name: str, scores: PatchScores) -> Table:
     table = Table(title=f"{name}: scores on the eval split (docs/scores.md)", title_justify="left")
     table.add_column("class")
-    for column in ("pooled IoU", "95% interval", *(score.replace("_", " ") for score in CLASS_SCORES)):
+    for column in ("pooled IoU", "95% interval", *CLASS_SCORES.values()):
         table.add_column(column, justify="right")
     figures = summarize(scores)
     for class_name in scores.class_names:
@@ -99,7 +100,7 @@ def _class_table(name: str, scores: PatchScores) -> Table:
 def _slice_table(name: str, scores: PatchScores) -> Table:
     table = Table(title=f"{name}: slices of the eval split", title_justify="left")
     table.add_column("slice")
-    for column in ("patches", *(score.replace("_", " ") for score in SLICE_SCORES)):
+    for column in ("patches", *SLICE_SCORES.values()):
         table.add_column(column, justify="right")
     for dimension in DIMENSIONS:
         slices = by_slice(scores, dimension)
