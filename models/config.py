@@ -359,8 +359,8 @@ class SegmentConfig:
             raise ValueError(f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}")
         for channels in self.decoder_channels:
             _check_positive("decoder_channels", channels)
-        for name in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
-            _check_positive(name, getattr(self, name))
+        for key in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
+            _check_positive(key, getattr(self, key))
         _check_choice("precision", self.precision, Precision)
         self.loss.check_classes(get_schema(self.label_schema).class_names)
         self._check_regime()

@@ -8,9 +8,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
+from models.augmentation.augmenter import Batch
 from models.augmentation.no_data import pixel_mask
-
-Batch = dict[str, tf.Tensor]
 
 
 def drop_sensor(batch: Batch, probability: float, seed: tf.Tensor) -> Batch:

@@ -52,9 +52,9 @@ class LossConfig:
                     f"class_weights must be {BALANCED!r} or weights by class name, got {self.class_weights!r}"
                 )
         else:
-            for name, weight in self.class_weights.items():
+            for class_name, weight in self.class_weights.items():
                 if not 0.0 < weight < math.inf:
-                    raise ValueError(f"class_weights.{name} must be above 0 and finite, got {weight}")
+                    raise ValueError(f"class_weights.{class_name} must be above 0 and finite, got {weight}")
         if self.class_weights and not set(self.terms) & set(PIXEL_TERMS):
             raise ValueError(f"class_weights needs one of the terms {', '.join(PIXEL_TERMS)}, got {list(self.terms)}")
 
