@@ -57,7 +57,7 @@ def make_step(
 
     def replica_step(batch: Batch) -> Scalars:
         variables = model.trainable_variables
-        # Of nothing else, or the tape would hold what leads to variables that do not train: a frozen encoder costs nothing.
+        # Nothing else: gradients of a frozen encoder would be built, to be thrown away.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             result = compute_loss(batch)
