@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from models.scores.patch_scores import PatchScores
-from models.scores.score_file import read_scores
 
 from beam_jobs import audit
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
+from models.scores.patch_scores import PatchScores
+from models.scores.score_file import read_scores
 from pipeline.claim_check import comparison, processes, trainings
 from pipeline.claim_check.arms import TUNED
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
