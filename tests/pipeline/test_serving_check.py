@@ -8,10 +8,11 @@ import make_shards
 import pytest
 from rich.console import Console
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import layout, manifest
 from beam_jobs.errors import DataError
 from models import export
 from models.config import EncoderConfig, SegmentConfig
+from models.scores.scoring import score_patches
 from models.segment import build_segmenter
 from pipeline.serving import check, probe
 
@@ -36,13 +37,16 @@ def exported(tmp_path_factory):
         keras.utils.set_random_seed(seed)
         folder = tmp_path_factory.mktemp(f"model{seed}")
         data = manifest.read(version)
+        model = build_segmenter(config, data, None)
+        files = [str(path) for path in layout.shard_paths(version, "eval")]
         export.export_segmenter(
-            build_segmenter(config, data, None),
+            model,
             str(folder),
             name="flood",
             config=config,
             manifest=data,
             metrics={},
+            scores=score_patches(model, files, ("dry", "water"), batch_size=2),
             started_from={},
         )
         folders.append(folder)
