@@ -11,6 +11,17 @@ from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
 
 
+_TRAINED = {"pretrained", "segmented"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks at a trained model waits for its training: no quick test."""
+    for item in items:
+        if _TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.e2e)
+
+
 def _version(path: Path) -> SimpleNamespace:
     files = {split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS}
     return SimpleNamespace(path=path, manifest=manifest.read(path), files=files)

@@ -71,6 +71,7 @@ def test_size_that_the_stride_does_not_divide_is_refused_by_the_graph(serving):
         serving["serving_default"](s1=tf.zeros([1, 40, 32, 2]), s2=tf.zeros([1, 40, 32, 12]))
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["segmented", "pretrained"])
 def test_warmup_requests_run_on_their_signatures(name, request):
     directory = request.getfixturevalue(name).dir
