@@ -10,7 +10,6 @@ from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
 
-
 _TRAINED = {"pretrained", "segmented"}
 
 
