@@ -44,7 +44,7 @@ def read_torch_zip(path: Path) -> Any:
         EOFError,
         LookupError,
         MemoryError,
-        RuntimeError,  # an encrypted file; NotImplementedError and RecursionError are kinds of it
+        RuntimeError,  # also: an encrypted file, an unknown compression, nesting too deep
         TypeError,
         ValueError,
     ) as error:

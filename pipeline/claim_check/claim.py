@@ -80,7 +80,7 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
     run("trials", [*found.values(), *permuted.values()])
     document = {
         "name": config.name,
-        "config_sha256": settings.sha256([settings.to_dict(config.pretrain), settings.to_dict(claim)]),
+        "config_sha256": settings.sha256([config.pretrain, claim]),
         "config": settings.to_dict(claim),
         "data": {"pairs": pairs.manifest.sha256} | {name: version.manifest.sha256 for name, version in tasks.items()},
         "confidence": claim.confidence,
@@ -167,23 +167,25 @@ def _compare(claim: ClaimConfig, cell: Cell, found: Mapping[tuple[Arm, Cell, int
     """A cell's entry in the document."""
     counts = {arm: _counts(claim, cell, arm, found) for arm in claim.arms}
     block = _scores(found["multimodal", cell, 0], "test").block
-    difference = _difference(claim, counts["multimodal"], counts["simclr"], block)
-    entry: dict[str, Any] = {
+    over = {
+        arm: _difference(claim, counts["multimodal"], of_arm, block)
+        for arm, of_arm in counts.items()
+        if arm != "multimodal"
+    }
+    by_seed = {
+        arm: comparison.mean_iou(of_arm.sum(axis=1), of_arm.sum(axis=(0, 1, 3)) > 0) for arm, of_arm in counts.items()
+    }
+    return {
         **settings.to_dict(cell),
         "name": cell.name,
         "num_patches": found["multimodal", cell, 0].num_patches,
-        "arms": {},
-        "difference": _as_dict(difference),
-        "verdict": difference.verdict,
-        "over": {},
+        "arms": {
+            arm: {"mean_iou": float(iou.mean()), "mean_iou_by_seed": iou.tolist()} for arm, iou in by_seed.items()
+        },
+        "difference": _as_dict(over["simclr"]),
+        "verdict": over["simclr"].verdict,
+        "over": {arm: _as_dict(difference) for arm, difference in over.items()},
     }
-    for arm, of_arm in counts.items():
-        classes = of_arm.sum(axis=(0, 1, 3)) > 0
-        by_seed = comparison.mean_iou(of_arm.sum(axis=1), classes)
-        entry["arms"][arm] = {"mean_iou": float(by_seed.mean()), "mean_iou_by_seed": [float(v) for v in by_seed]}
-        if arm != "multimodal":
-            entry["over"][arm] = _as_dict(_difference(claim, counts["multimodal"], of_arm, block))
-    return entry
 
 
 def _counts(
@@ -224,7 +226,7 @@ def _shuffled_lines(
     losses = []
     for seed in range(claim.num_seeds):
         for job in _encoders(planner, "shuffled", claim.primary, chosen["shuffled"], seed):
-            losses.append((trainings.read_result(job.folder) or {})["metrics"]["train_loss"])
+            losses.append(trainings.result_of(job.folder)["metrics"]["train_loss"])
     chance = math.log(config.pretrain.global_batch_size)
     lines = [f"shuffled pairs: loss {np.mean(losses):.3f}; that of guessing is {chance:.3f}"]
     if "random" in claim.arms:
@@ -261,7 +263,7 @@ def _seconds(
     for (arm, cell, seed), trial in found.items():
         encoders = _encoders(planner, arm, cell, chosen[arm], seed)
         folders.setdefault(arm, set()).update([trial.folder, *(job.folder for job in encoders)])
-    return {arm: sum((trainings.read_result(f) or {})["seconds"] for f in sorted(of)) for arm, of in folders.items()}
+    return {arm: sum(trainings.result_of(f)["seconds"] for f in sorted(of)) for arm, of in folders.items()}
 
 
 def _write(config: RunConfig, document: Mapping[str, Any]) -> None:

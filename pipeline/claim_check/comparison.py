@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models import metrics
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.integer]
 AnyArray = npt.NDArray[np.generic]
@@ -54,11 +56,9 @@ def mean_iou(cm: npt.NDArray[np.number], classes: npt.NDArray[np.bool_]) -> Floa
     The classes are given, so that all arms and resamples are means of the same ones. One that a resample holds neither in truth
     nor prediction is left out there.
     """
-    hits = np.diagonal(cm, axis1=-2, axis2=-1).astype(float)
-    union = cm.sum(axis=-1) + cm.sum(axis=-2) - hits
-    present = (union > 0) & classes
-    iou = np.divide(hits, union, out=np.zeros_like(hits), where=present)
-    return iou.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
+    iou = metrics.iou_per_class(cm)
+    present = np.isfinite(iou) & classes
+    return np.where(present, iou, 0.0).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
 
 
 def compare(

@@ -28,7 +28,7 @@ SCORING_BATCH_SIZE = 64
 
 def do(job: Pretraining | Trial) -> None:
     """Does a job, unless it is done."""
-    if read_result(job.folder) is not None:
+    if (Path(job.folder) / RESULT).exists():
         return
     started = time.monotonic()
     # Models of earlier jobs of this process; Keras keeps them all.
@@ -38,10 +38,9 @@ def do(job: Pretraining | Trial) -> None:
         file.write_text(json.dumps(found | {"seconds": time.monotonic() - started}, indent=2, sort_keys=True) + "\n")
 
 
-def read_result(folder: str) -> dict[str, Any] | None:
-    """What a job found; None = it is not done."""
-    path = Path(folder) / RESULT
-    return json.loads(path.read_text()) if path.exists() else None
+def result_of(folder: str) -> dict[str, Any]:
+    """What a job found that is done."""
+    return json.loads((Path(folder) / RESULT).read_text())  # type: ignore[no-any-return]
 
 
 def scores_path(folder: str, split: str) -> str:

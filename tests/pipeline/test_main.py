@@ -1,24 +1,10 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import make_state_dict
 import pytest
+from run_pipeline import run_pipeline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=REPOSITORY,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +17,7 @@ def command(*arguments):
 )
 def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
     options = [item for override in overrides for item in ("--set", override)]
-    ended = command("run", "--config", "pipeline/configs/smoke.yaml", *options)
+    ended = run_pipeline("run", "--config", "pipeline/configs/smoke.yaml", *options)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
@@ -41,7 +27,7 @@ def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
 @pytest.mark.e2e
 def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
     catalog = tmp_path / "nowhere.ndjson"
-    ended = command(
+    ended = run_pipeline(
         "run",
         "--config",
         "pipeline/configs/smoke.yaml",
@@ -55,7 +41,7 @@ def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
 
 
 def test_debug_shows_the_traceback():
-    ended = command("run", "--config", "nowhere.yaml", "--debug")
+    ended = run_pipeline("run", "--config", "nowhere.yaml", "--debug")
     assert ended.returncode == 1
     assert "Traceback" in ended.stderr
     assert "nowhere.yaml: cannot read the config: No such file or directory" in ended.stderr
@@ -63,7 +49,7 @@ def test_debug_shows_the_traceback():
 
 def test_unknown_weights_are_one_line_with_the_known_ones(tmp_path):
     options = ("--file", "none.pth", "--weights", "resnet", "--output", str(tmp_path / "encoder"))
-    ended = command("import-weights", *options)
+    ended = run_pipeline("import-weights", *options)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: weights must be a YAML file or one of decur-s1-resnet50, ")
@@ -74,11 +60,11 @@ def test_weights_become_a_published_encoder(tmp_path):
     state = make_state_dict.make_state("torch_resnet18", 13)
     file = make_state_dict.write_safetensors(tmp_path / "w.safetensors", state)
     options = ("--file", str(file), "--weights", "ssl4eo-s12-s2-moco-resnet18", "--output", str(tmp_path / "encoder"))
-    ended = command("import-weights", *options, "--bands", "B2,B3,B4,B8")
+    ended = run_pipeline("import-weights", *options, "--bands", "B2,B3,B4,B8")
     assert ended.returncode == 0, ended.stderr
     assert "left out, so taken for their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12" in ended.stdout
     assert (tmp_path / "encoder" / "saved_model.pb").exists()
     assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
-    again = command("import-weights", *options)
+    again = run_pipeline("import-weights", *options)
     assert again.returncode == 1
     assert "exists already, and a published model is never overwritten" in again.stderr

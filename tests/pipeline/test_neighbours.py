@@ -3,9 +3,6 @@
 import dataclasses
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import make_encoder
@@ -17,6 +14,7 @@ import tensorflow as tf
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from rich.console import Console
+from run_pipeline import run_pipeline
 
 from beam_jobs.contracts import layout, manifest, records
 from models import export
@@ -177,18 +175,6 @@ def test_radar_of_one_polarization_is_grey(version):
     assert image[0, 0, 0] < image[0, 5, 0]
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=REPOSITORY,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def one_line(ended):
     assert ended.returncode == 1, ended.stdout
     (line,) = ended.stderr.splitlines()
@@ -196,14 +182,14 @@ def one_line(ended):
 
 
 def test_a_search_without_a_query_is_one_line(tmp_path):
-    ended = command("search", "--index", str(tmp_path), "--output", str(tmp_path / "x.png"))
+    ended = run_pipeline("search", "--index", str(tmp_path), "--output", str(tmp_path / "x.png"))
     assert one_line(ended) == "error: a search needs either --patch or --random, got both or none"
 
 
 def test_an_unknown_patch_is_one_line(index, tmp_path):
     folder = tmp_path / "index"
     write_index(folder, index.info.source, [(index.embeddings, list(index.patches))])
-    ended = command("search", "--index", str(folder), "--patch", "nowhere", "--output", str(tmp_path / "x.png"))
+    ended = run_pipeline("search", "--index", str(folder), "--patch", "nowhere", "--output", str(tmp_path / "x.png"))
     assert one_line(ended).startswith("error: patch 'nowhere': must be a patch_id of the index's 12 patches")
     assert not (tmp_path / "x.png").exists()
 
@@ -222,22 +208,22 @@ def test_a_version_is_embedded_and_searched(version, tmp_path):
         started_from={},
     )
     options = ("--pairs", str(version), "--output", str(tmp_path / "index"))
-    embedded = command("embed", "--encoder", str(tmp_path / "encoder"), "--split", "all", *options)
+    embedded = run_pipeline("embed", "--encoder", str(tmp_path / "encoder"), "--split", "all", *options)
     assert embedded.returncode == 0, embedded.stderr
     assert f"Index: {tmp_path / 'index'}  (20 patches of train, eval, test, 8 dimensions)" in embedded.stdout
     assert "recall s1 -> s2: @1 " in embedded.stdout
     values = json.loads((tmp_path / "index" / "index.json").read_text())
     assert values["source"]["manifest_sha256"] == found.sha256
-    again = command("embed", "--encoder", str(tmp_path / "encoder"), *options)
+    again = run_pipeline("embed", "--encoder", str(tmp_path / "encoder"), *options)
     assert "holds an index already, and an index is never overwritten" in one_line(again)
 
-    drawn = command(
+    drawn = run_pipeline(
         "search", "--index", str(tmp_path / "index"), "--random", "3", "--k", "4", "--output", str(tmp_path / "a.png")
     )
     assert drawn.returncode == 0, drawn.stderr
     assert "nearest of 20 patches" in drawn.stdout
     assert f"Picture: {tmp_path / 'a.png'}" in drawn.stdout
-    asked = command(
+    asked = run_pipeline(
         *("search", "--index", str(tmp_path / "index"), "--patch", "10.031,45"),
         *("--from", "s2", "--to", "s1", "--output", str(tmp_path / "b.png")),
     )

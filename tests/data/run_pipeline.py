@@ -1,0 +1,23 @@
+"""`python -m pipeline` as a user calls it: a process of its own, in the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The ended process with what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=REPOSITORY,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
