@@ -1,7 +1,7 @@
 """Group normalization in few passes over the features.
 
-Input: features of a convolution. Output: normalized features of the same shape and dtype. Put into encoders by `encoders.py` where
-`norm` is "group".
+Input: features of a convolution. Output: normalized features of the same shape and dtype. Put into every net by `encoders.py`
+where `norm` is "group".
 """
 
 from __future__ import annotations
