@@ -55,7 +55,7 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
         _check_classes(name, version)
         with stage(f"audit ({name})"):
             _check_overlaps(pairs, version, config.pairs.split.buffer_m)
-    planner = Planner(config, pairs, tasks)
+    planner = Planner(config, claim, pairs, tasks)
 
     def run(name: str, jobs: Sequence[Pretraining | Trial]) -> None:
         with stage(name):
