@@ -6,8 +6,8 @@ Input: a segmenter, `SegmentConfig`. Output: encoders that train or do not, and 
 
 from __future__ import annotations
 
-from models.config import SegmentConfig
 from models.pacing import Pace
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 

@@ -16,7 +16,8 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
-from models.config import PretrainConfig, SegmentConfig
+from models.config import PretrainConfig
+from models.segment_config import SegmentConfig
 from pipeline.claim_check import arms
 from pipeline.claim_check.config import Arm, Cell, Setting
 from pipeline.claim_check.label_subsets import num_labelled

@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from models import regimes, segment, steps
-from models.config import EncoderConfig, OptimizerConfig, SegmentConfig
+from models.config import EncoderConfig, OptimizerConfig
 from models.encoders import SensorEncoder
 from models.optimizers import make_optimizer
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
