@@ -37,7 +37,8 @@ class SegmentConfig:
         regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the head alone; "linear" the linear head alone.
         layer_decay: of the rate, from each level of the encoder to the one before, under finetune; see `regimes.py`. Default
             1 = the same rate for all.
-        unfreeze_after: share of the steps before the encoder's weights begin to move, under finetune. Default 0.
+        unfreeze_after: share of the steps after which all of the encoder moves, under finetune; until then its levels begin
+            one after the other, the deepest first. Default 0 = all move from the start.
         modality_dropout: probability that in training a patch loses one of its two sensors. Default 0.
         loss: what is minimized.
         global_batch_size: patches per step over all replicas.
