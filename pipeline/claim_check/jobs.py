@@ -17,7 +17,8 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
-from models.config import PretrainConfig, Regime, SegmentConfig
+from models.config import PretrainConfig
+from models.segment_config import Regime, SegmentConfig
 from pipeline.claim_check import arms
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
 from pipeline.claim_check.label_subsets import num_labelled

@@ -11,7 +11,8 @@ import pytest
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
-from models.config import EncoderConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, PretrainConfig
+from models.segment_config import SegmentConfig
 from pipeline.claim_check import claim
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.config import RunConfig, TaskConfig

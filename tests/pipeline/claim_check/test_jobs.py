@@ -7,7 +7,8 @@ import pytest
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import manifest
-from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
+from models.segment_config import SegmentConfig
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner, Version
 from pipeline.config import RunConfig, TaskConfig
