@@ -102,6 +102,12 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
     )
 
 
+def _event(task: PairTask, config: BuildConfig) -> str:
+    """The event of the scene that the label belongs to; where it tells none, of the other."""
+    first, second = (task.s2, task.s1) if config.label and config.label.label_from == "s2" else (task.s1, task.s2)
+    return first.event or second.event
+
+
 def _patch(
     task: PairTask, pixels: _Strip, corner: tuple[int, int], grid: Grid, config: BuildConfig
 ) -> tuple[str, PairedPatch] | Rejection:
@@ -153,6 +159,7 @@ def _patch(
         "saturated_fraction": parts.saturated_fraction,
         "quality": score,
         "weight": quality.weight(score, config.quality),
+        "event": _event(task, config),
     }
     if pixels.label is None:
         return place.split, PairedPatch(**values)

@@ -79,6 +79,7 @@ class Scene:
         dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
         split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
+        event: name of the event it was chosen for (`terrapair:event`), "" when the item does not tell.
         holdouts: names of the hold-outs that the scene falls under by a property.
         source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
         license: likewise (STAC's `license`).
@@ -100,6 +101,7 @@ class Scene:
     dn_offset: int | None = None
     cloud_fraction: float = float("nan")
     split: str | None = None
+    event: str = ""
     holdouts: frozenset[str] = frozenset()
     source: str = "unknown"
     license: str = "unknown"
@@ -154,6 +156,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         dn_offset=_dn_offset(properties, where),
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
+        event=str(properties.get("terrapair:event") or ""),
         source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
         license=str(properties.get("license") or "unknown"),
         bands=_band_sources(item, sensor, catalog.parent, where),

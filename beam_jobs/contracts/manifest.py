@@ -14,8 +14,8 @@ from typing import Any
 from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.locations import locate
 
-FORMAT_VERSION = 2
-"""Of the manifest and of the records it stands for; 2: records hold every part of the score, and a weight."""
+FORMAT_VERSION = 3
+"""Of the manifest and of the records it stands for; 3: records name the event."""
 CODE_VERSION = "0.1.0"
 """Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
 

@@ -52,6 +52,8 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}")
     arrays.setdefault("probability_counts", None)
+    # Scores of before records named the event; whatever else such a file lacks is told below.
+    arrays.setdefault("event", np.full(np.shape(arrays.get("patch_id", ())), ""))
     try:
         return PatchScores(class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays)
     except (TypeError, KeyError, ValueError) as error:

@@ -99,6 +99,26 @@ def test_the_label_is_that_of_the_configured_sensor(pair, tmp_path, label_from):
         assert np.array_equal(patch.label, expected[row : row + SIZE, col : col + SIZE])
 
 
+@pytest.mark.parametrize(
+    ("label_from", "of_s1", "of_s2", "expected"),
+    [
+        ("s1", "Ghana", "Spain", "Ghana"),
+        ("s2", "Ghana", "Spain", "Spain"),
+        ("s2", "Ghana", "", "Ghana"),
+        (None, "", "Spain", "Spain"),
+        (None, "", "", ""),
+    ],
+)
+def test_the_event_is_that_of_the_labelled_scene_else_of_either(pair, tmp_path, label_from, of_s1, of_s2, expected):
+    label, _ = label_of(tmp_path, "l", 1)
+    scenes = tuple(
+        dataclasses.replace(scene, label=label, event=event) for scene, event in zip(pair, (of_s1, of_s2), strict=True)
+    )
+    labels = LabelConfig(schema="water", label_from=label_from) if label_from else None
+    found = cut_all(scenes, dataclasses.replace(CONFIG, label=labels))
+    assert {patch.event for _, patch in found} == {expected}
+
+
 def test_labels_of_the_same_window_do_not_change_the_id(pair, tmp_path):
     label, _ = label_of(tmp_path, "l", 1)
     labeled = (pair[0], dataclasses.replace(pair[1], label=label))

@@ -80,6 +80,12 @@ def test_what_is_not_declared_is_unknown():
     assert (scene.declared_crs, scene.dn_offset) == (None, None)
 
 
+def test_the_event_is_text_and_empty_where_none_is_told():
+    assert from_item(item(**{"terrapair:event": "Sri-Lanka"}), CATALOG).event == "Sri-Lanka"
+    assert from_item(item(**{"terrapair:event": 271}), CATALOG).event == "271"
+    assert from_item(item(), CATALOG).event == ""
+
+
 def test_the_older_proj_epsg_is_read_too():
     assert from_item(item(**{"proj:code": None, "proj:epsg": 32719}), CATALOG).declared_crs == "EPSG:32719"
 

@@ -112,6 +112,8 @@ def test_a_build_keeps_the_data_sets_split_whatever_the_block(version):
         for patch in patches:
             assert patch.s2_scene_id == patch.s1_scene_id.replace("S1", "S2")
             assert patch.block.startswith("2.56km_")
+            # Sri-Lanka of Sri-Lanka_3_S1Hand.
+            assert patch.event == patch.s1_scene_id.rsplit("_", 2)[0]
     found = manifest.read(version)
     # The weak chip has no Sentinel-2 image.
     assert found.num_rejected["no_s2_partner"] == 1

@@ -35,9 +35,17 @@ def test_values_of_each_dimension():
     ]
     assert slices.slice_values(scores, "majority_label")[:4].tolist() == ["class0", "class1", "class0", "unknown"]
     assert list(slices.by_slice(scores, "orbit_state")) == ["orbit_state=ascending", "orbit_state=descending"]
+    assert list(slices.by_slice(scores, "event")) == ["event=flood-a", "event=flood-b", "event=unknown"]
+    assert slices.slice_values(scores, "event")[[0, 3, 4, 8, 11]].tolist() == [
+        "flood-b",
+        "flood-b",
+        "unknown",
+        "flood-a",
+        "flood-a",
+    ]
     assert slices.slice_values(scores, "scene")[[0, 4]].tolist() == ["s1-0", "s1-1"]
 
 
 def test_unknown_dimension_is_refused():
-    with pytest.raises(ValueError, match=r"dimension must be scene, .* or latitude, got 'event'"):
-        slices.by_slice(make_scores.make_scores(), "event")
+    with pytest.raises(ValueError, match=r"dimension must be event, .* or latitude, got 'season'"):
+        slices.by_slice(make_scores.make_scores(), "season")
