@@ -79,7 +79,8 @@ class CatalogConfig:
         layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
             exports), or "simulated" (the simulator writes it first, as `simulate` says).
         path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
-        split_lists: files that say which scenes or patches are held out, for "sen12ms" only; those in the folder are found.
+        split_lists: files that say which scenes or patches a split holds, for "sen12ms" and "dfc2020" only; those in the
+            folder are found.
         simulate: options of the simulator, for "simulated" only.
     """
 
@@ -93,8 +94,8 @@ class CatalogConfig:
             raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
-        if self.split_lists and self.layout != "sen12ms":
-            raise ValueError(f"split_lists go with layout 'sen12ms' only, got layout {self.layout!r}")
+        if self.split_lists and self.layout not in ("sen12ms", "dfc2020"):
+            raise ValueError(f"split_lists go with layouts sen12ms and dfc2020 only, got layout {self.layout!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
