@@ -31,13 +31,13 @@ from beam_jobs import (
     writers,
 )
 from beam_jobs.config import BuildConfig
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts import labels, layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.repeating import repeating
-from beam_jobs.scenes import constellation_of
+from beam_jobs.scenes import SENSOR_OF_CONSTELLATION, constellation_of
 
 OnProgress = Callable[[int, int], None]
 StrPath = str | os.PathLike[str]
@@ -89,6 +89,7 @@ def build(
     target = layout.version_dir(output_root, span, version)
     if building.is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
+    _check_label_schemas(config, catalog_paths)
     marker = " ".join(hashes)
     building_dir = str(layout.building_dir(output_root, span, version))
     building.prepare(building_dir, marker)
@@ -153,6 +154,30 @@ def _count_scenes(catalog_paths: Sequence[StrPath]) -> Counter[str]:
     )
 
 
+def _check_label_schemas(config: BuildConfig, catalog_paths: Sequence[StrPath]) -> None:
+    """Refuses catalogs whose labels are all of other schemas, before a pixel is read.
+
+    Raises:
+        DataError: with the schema of the most scenes.
+    """
+    if config.label is None:
+        return
+    num_scenes: Counter[str] = Counter()
+    for path in catalog_paths:
+        for item in catalogs.read_items(path):
+            label = (item.get("assets") or {}).get("label") or {}
+            if SENSOR_OF_CONSTELLATION.get(constellation_of(item.get("properties") or {})) == config.label.label_from:
+                num_scenes.update([str(label["terrapair:label_schema"])] if "terrapair:label_schema" in label else [])
+    reasons = {name: labels.why_no_remap(name, config.label.schema) for name in num_scenes}
+    if reasons and all(reasons.values()):
+        ((most, _),) = num_scenes.most_common(1)
+        where = ", ".join(str(path) for path in catalog_paths)
+        raise DataError(
+            f"{where}: {reasons[most]} (labels of {config.label.label_from} are {', '.join(sorted(reasons))})",
+            "other_label_schema",
+        )
+
+
 def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[StrPath], num_scenes: int) -> None:
     """Refuses a build that lost too much or has nothing to train or measure on.
 
@@ -160,7 +185,7 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    unwanted = ("other_processing_level", "no_label", spans.KNOWN_REASON)
+    unwanted = ("other_processing_level", "no_label", "other_label_schema", spans.KNOWN_REASON)
     num_wanted = num_scenes - sum(summary.num_rejected[reason] for reason in unwanted)
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(

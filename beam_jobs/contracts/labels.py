@@ -253,6 +253,15 @@ def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint
     return table
 
 
+def why_no_remap(source: str, target: str) -> str:
+    """Why labels of the schema of one name cannot become those of another, in one line; "" when they can."""
+    try:
+        remap_table(get_schema(source), get_schema(target))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
     """`label` uint8 [H, W] in ids of `target`; 255 stays 255.
 

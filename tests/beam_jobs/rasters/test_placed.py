@@ -10,7 +10,6 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters import placed
 from beam_jobs.rasters.opening import open_raster, split_member, with_place
 
-
 # The fixtures write rasters without a place on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
