@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,7 @@ from beam_jobs import (
 )
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import labels, layout, manifest, settings
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
@@ -185,7 +186,7 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    unwanted = ("other_processing_level", "no_label", "other_label_schema", spans.KNOWN_REASON)
+    unwanted = ("other_processing_level", "no_label", "other_label_schema", "weak_label", spans.KNOWN_REASON)
     num_wanted = num_scenes - sum(summary.num_rejected[reason] for reason in unwanted)
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(
@@ -217,15 +218,11 @@ def _num_examples(summary: writers.Summary) -> Counter[str]:
 def _manifest(
     summary: writers.Summary, config: BuildConfig, numbers: tuple[int, int], hashes: tuple[str, str, str]
 ) -> manifest.Manifest:
-    if summary.s1_sums is None or summary.s2_sums is None:
-        raise ValueError("a build with train patches must have sums")
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
         if count:
             per_class.setdefault(split, {})[str(label_id)] = count
-    held_out: dict[str, dict[str, int]] = {}
-    for (name, split), count in sorted(summary.contents.num_held_out.items()):
-        held_out.setdefault(name, {})[split] = count
+    num_examples, num_absent = _num_examples(summary), _nested(summary.contents.num_absent)
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],
@@ -236,23 +233,47 @@ def _manifest(
         s2_bands=config.patch.s2_bands,
         s2_processing_level=config.patch.s2_processing_level,
         label_schema=config.label.schema if config.label else None,
-        num_examples=dict(sorted(_num_examples(summary).items())),
+        num_examples=dict(sorted(num_examples.items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),
-        num_held_out=held_out,
+        num_held_out=_nested(summary.contents.num_held_out),
+        num_absent=num_absent,
         sources=tuple(
             manifest.SourceEntry(sensor=sensor, source=source, license=terms, num_pairs=count)
             for (sensor, source, terms), count in sorted(summary.num_pairs.items())
         ),
         shards=dict(sorted(summary.shards.items())),
-        s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
-        s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),
+        s1_statistics=_statistics(summary.s1_sums, "s1", config.patch.s1_bands, num_examples, num_absent),
+        s2_statistics=_statistics(summary.s2_sums, "s2", config.patch.s2_bands, num_examples, num_absent),
         config=_what_decides_content(config),
         config_sha256=hashes[0],
         source_sha256=hashes[1],
         code_sha256=hashes[2],
         code_version=manifest.CODE_VERSION,
     )
+
+
+def _statistics(
+    sums: statistics.BandSums | None,
+    sensor: Sensor,
+    bands: tuple[str, ...],
+    num_examples: Mapping[str, int],
+    num_absent: Mapping[str, Mapping[str, int]],
+) -> tuple[manifest.BandStatistics, ...]:
+    if sums is None:
+        raise ValueError("a build with train patches must have sums")
+    # Without one scene of a sensor there is nothing to tell; a band without data otherwise is an error.
+    if num_absent.get(sensor, {}).get("train") == num_examples["train"]:
+        return statistics.of_nothing(sensor, bands)
+    return statistics.band_statistics(sums, sensor, bands)
+
+
+def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """(what, split) -> count as what -> split -> count, sorted."""
+    found: dict[str, dict[str, int]] = {}
+    for (what, split), count in sorted(counts.items()):
+        found.setdefault(what, {})[split] = count
+    return found
 
 
 @contextmanager

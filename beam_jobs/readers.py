@@ -82,11 +82,13 @@ def check_label_place(scene: Scene) -> None:
 
 
 def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
-    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data or outside the scene.
+    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data, outside the scene, or no scene.
 
     Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
     pixel is, so no-data neither grows nor bleeds into values.
     """
+    if scene.is_absent:
+        return np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
     # Bands apart in memory: scattering each over pixels of 12 bands costs more than all the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid

@@ -24,6 +24,7 @@ from beam_jobs.grids import Grid
 NAMED_BANDS_SUFFIX = "mixer.json"
 """End of the files whose bands have names but no order: Earth Engine's TFRecord exports."""
 _DISTINCT = "the terrapair:index of bands must be distinct whole numbers from 1, and a terrapair:key name one band"
+LabelKind = Literal["hand", "weak"]
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 
 
@@ -56,11 +57,19 @@ class BandSource:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """A label raster: file, name of its schema, and the value that means no label (besides 255)."""
+    """A label raster.
+
+    Attributes:
+        path: of the file.
+        schema: name of its label schema.
+        nodata: value that means no label (besides 255).
+        kind: "hand", or "weak": made by a rule or another model, so that nothing may be measured on it.
+    """
 
     path: str
     schema: str
     nodata: int | None
+    kind: LabelKind = "hand"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +121,27 @@ class Scene:
     grid: Grid | None = None
 
     @property
+    def is_absent(self) -> bool:
+        """Whether there is no such scene; see `absent_partner`."""
+        return not self.scene_id
+
+    @property
     def paths(self) -> set[str]:
         """All rasters of the scene."""
         side = [self.label.path if self.label else None, self.cloud_mask]
         return {source.path for source in self.bands.values()} | {path for path in side if path}
+
+
+def absent_partner(scene: Scene) -> Scene:
+    """Stands in for the partner that an inspected `scene` does not have: of the other sensor, same time and grid, no band."""
+    return Scene(
+        scene_id="",
+        sensor="s2" if scene.sensor == "s1" else "s1",
+        acquired_at=scene.acquired_at,
+        footprint=scene.footprint,
+        bands={},
+        grid=scene.grid,
+    )
 
 
 def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
@@ -132,6 +158,8 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
     except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
+    if not item.id:
+        raise DataError(f"{catalog}: an item needs an id, got {item.id!r}", "bad_item")
     where = f"{catalog}: item {item.id}"
     refused = item.properties.get(REFUSED)
     if isinstance(refused, Mapping):
@@ -304,10 +332,15 @@ def _label_source(item: pystac.Item, folder: Location, where: str) -> LabelSourc
     schema = asset.extra_fields.get("terrapair:label_schema")
     if not schema:
         raise DataError(f"{where}: asset 'label' lacks terrapair:label_schema", "bad_item")
+    kind = asset.extra_fields.get("terrapair:label_kind", "hand")
+    # A slip of the pen must not make a weak label one to measure on.
+    if kind not in ("hand", "weak"):
+        raise DataError(f"{where}: terrapair:label_kind must be hand or weak, got {kind!r}", "bad_item")
     return LabelSource(
         path=_resolve(asset.href, folder, where),
         schema=str(schema),
         nodata=asset.extra_fields.get("terrapair:label_nodata"),
+        kind="weak" if kind == "weak" else "hand",
     )
 
 

@@ -55,6 +55,11 @@ class TaskConfig:
             raise ValueError(
                 f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"
             )
+        if self.label.partner == "optional" and set(self.segment.sensors) != {self.label.label_from}:
+            raise ValueError(
+                f"label.partner optional gives patches of {self.label.label_from} alone, "
+                f"but segment.sensors are {', '.join(self.segment.sensors)}"
+            )
         classes = get_schema(self.label.schema).class_names
         for key, value in {
             "min_mean_iou": self.min_mean_iou,

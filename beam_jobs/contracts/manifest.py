@@ -95,6 +95,7 @@ class Manifest:
         code_version: version of the code that built it.
         num_held_out: patches per hold-out and split.
         sources: where the scenes come from.
+        num_absent: per sensor and split, patches that have no scene of that sensor; see `LabelConfig.partner`.
         format_version: of this file and of the records in the shards.
     """
 
@@ -120,6 +121,7 @@ class Manifest:
     code_version: str
     num_held_out: dict[str, dict[str, int]] = field(default_factory=dict)
     sources: tuple[SourceEntry, ...] = ()
+    num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

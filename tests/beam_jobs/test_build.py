@@ -127,6 +127,51 @@ def test_labels_belong_to_the_date_of_the_sensor_that_the_config_names(simulated
     assert np.nanmean(water) < np.nanmean(dry) - 3.0
 
 
+def test_labels_of_one_sensor_make_a_version_without_the_other(copied, build_config, tmp_path, edit_items):
+    def drop_s2_and_doubt_the_second_place(item):
+        properties = item["properties"]
+        if properties["constellation"] == "sentinel-2":
+            return False
+        # Place by place, so that no block mixes both kinds.
+        if properties["terrapair:place"] == places[1]:
+            item["assets"]["label"]["terrapair:label_kind"] = "weak"
+        return True
+
+    items = [json.loads(line) for line in copied.read_text().splitlines()]
+    places = sorted({item["properties"]["terrapair:place"] for item in items})
+    weak = [item["id"] for item in items if item["properties"]["terrapair:place"] == places[1]]
+    edit_items(copied, drop_s2_and_doubt_the_second_place)
+    label = c.LabelConfig(
+        schema="water", label_from="s1", min_labeled_fraction=0.0, partner="optional", weak_weight=0.25
+    )
+    version = build_labels(dataclasses.replace(build_config, label=label), [copied], tmp_path / "out")
+    found = manifest.read(version)
+    assert found.num_absent == {"s2": found.num_examples}
+    assert {(entry.num_pixels, entry.std) for entry in found.s2_statistics} == {(0, 0.0)}
+    assert {entry.sensor: entry.num_pairs for entry in found.sources} == {"s1": 6}
+    kept = {split: read_split(version, split) for split in layout.SPLITS}
+    assert all(np.isnan(patch.s2).all() for patches in kept.values() for patch in patches)
+    assert not {patch.s1_scene_id for split in ("eval", "test") for patch in kept[split]} & set(weak)
+    for patch in kept["train"]:
+        by_quality = min(patch.quality / build_config.quality.full_weight_quality, 1.0)
+        share = 0.25 if patch.s1_scene_id in weak else 1.0
+        assert patch.weight == pytest.approx(by_quality * share)
+    assert {patch.s1_scene_id in weak for patch in kept["train"]} == {True, False}
+    refused_ones = [json.loads(line) for line in (version / "rejected" / "patches.ndjson").read_text().splitlines()]
+    judged = [row for row in refused_ones if row["reason"] == "weak_label_judged"]
+    assert judged
+    assert all(row["detail"].split(":")[0] in weak for row in judged)
+    card = (version / "data_card.md").read_text()
+    assert f"| s2 | train | {found.num_examples['train']} |" in card
+    assert json.loads((version / "data_card.json").read_text())["time_gap_hours"] == {}
+    assert set((version / "scenes.txt").read_text().split()) == {
+        patch.s1_scene_id for p in kept.values() for patch in p
+    }
+    without = dataclasses.replace(build_config, label=dataclasses.replace(label, weak_weight=0.0))
+    fewer = manifest.read(build_labels(without, [copied], tmp_path / "out"))
+    assert fewer.num_rejected["weak_label"] == 2
+
+
 def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     simulated, build_config, tmp_path, pairs, monkeypatch
 ):

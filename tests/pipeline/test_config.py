@@ -54,6 +54,10 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
             r"^tasks\[0\]: segment.label_schema must be label.schema 'w",
         ),
         ({"tasks.0.segment.encoder.backbone": "resnet18"}, r"tasks\[0\].segment.encoder must be pretrain.encoder"),
+        (
+            {"tasks.0.label.partner": "optional", "tasks.0.segment.sensors": ["s1", "s2"]},
+            r"^tasks\[0\]: label.partner optional gives patches of s1 alone, but segment.sensors are s1, s2",
+        ),
         ({"tasks.0.name": "encoder"}, r"^tasks\[0\]: name must be lower case .* got 'encoder'"),
         ({"tasks.0.min_iou.snow": 0.1}, r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water"),
         ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
