@@ -278,6 +278,7 @@ class LabelConfig:
         min_labeled_fraction: least share of pixels that have a label other than 255.
         weak_weight: what a patch with a weak label counts in training, 0-1, times what its quality gives; 0 leaves such
             scenes out. Default 0.5; origin: ours, half a label drawn by hand, not tuned on data.
+        weak_only: train on weak labels alone. Hand-drawn ones that fall into train are left out; those of eval and test judge.
         partner: what a labelled scene without a partner of the other sensor becomes: "required" rejects it, "optional" cuts
             it into patches whose other sensor is all no data, for tasks of its own sensor alone.
     """
@@ -286,6 +287,7 @@ class LabelConfig:
     label_from: Sensor = "s2"
     min_labeled_fraction: float = 0.5
     weak_weight: float = 0.5
+    weak_only: bool = False
     partner: Literal["required", "optional"] = "required"
 
     def __post_init__(self) -> None:
@@ -293,6 +295,8 @@ class LabelConfig:
             raise ValueError(f"schema {self.schema!r} has gaps in its ids; choose one a model can output")
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)
+        if self.weak_only and self.weak_weight == 0:
+            raise ValueError("weak_only needs a weak_weight above 0: nothing would train, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
