@@ -55,6 +55,11 @@ class PairTask:
         return self.s1.scene_id or self.s2.scene_id
 
     @property
+    def is_alone(self) -> bool:
+        """Whether one of the two is absent."""
+        return self.s1.is_absent or self.s2.is_absent
+
+    @property
     def task_id(self) -> str:
         """Names the task within a job."""
         return f"{self.s1.scene_id}|{self.s2.scene_id}|{self.strip.transform}|{self.strip.height}"
@@ -109,6 +114,13 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
     )
 
 
+def _measure(task: PairTask, s1: FloatArray, s2: FloatArray, clouds: float) -> quality.Parts:
+    """The parts of a patch but for its shift; a sensor without a scene has no valid fraction that it could fail by."""
+    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    absent = [f"{scene.sensor}_valid_fraction" for scene in (task.s1, task.s2) if scene.is_absent]
+    return replace(parts, **dict.fromkeys(absent, math.nan))
+
+
 def _label_weight(pixels: _Strip, config: BuildConfig) -> float:
     """What the label leaves of a patch's weight, 0-1."""
     return config.label.weak_weight if config.label is not None and pixels.is_weak else 1.0
@@ -136,11 +148,7 @@ def _patch(
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
-    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
-    is_alone = task.s1.is_absent or task.s2.is_absent
-    if is_alone:
-        absent = "s1_valid_fraction" if task.s1.is_absent else "s2_valid_fraction"
-        parts = replace(parts, **{absent: math.nan})
+    parts = _measure(task, s1, s2, clouds)
     refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
@@ -149,7 +157,7 @@ def _patch(
     if refusal is None and config.label is not None:
         refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
     # Last, as it costs most: only what is otherwise kept is measured.
-    if refusal is None and config.quality.measure_offset and not is_alone:
+    if refusal is None and config.quality.measure_offset and not task.is_alone:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
         parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
         refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)

@@ -17,8 +17,8 @@ from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, list_files, write_metrics
 from components.training_log import log_steps
-from models.config import SegmentConfig
 from models.segment import run_segmentation
+from models.segment_config import SegmentConfig
 
 RUN_FN = "components.segment_trainer.run_fn"
 

@@ -1,7 +1,7 @@
-"""Configs of pretraining and segmentation: what is trained, on how much, how fast.
+"""Configs of pretraining, and of what segmentation has in common with it: encoder, optimizer, input.
 
 Input: a run's YAML through `beam_jobs.contracts.settings`. Output: checked frozen dataclasses. Used by `pretrain.py`,
-`segment.py` and by the run config. The paper's own hyper-parameters could not be verified, so every default names the
+`segment_config.py` and by the run config. The paper's own hyper-parameters could not be verified, so every default names the
 published recipe it was taken from; none of them is "as in the paper".
 """
 
@@ -10,21 +10,17 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.labels import get_schema
-from models.augmentation.config import AugmentConfig, ImageAugmentConfig
+from models.augmentation.config import AugmentConfig
 from models.health.config import HealthConfig
-from models.pixel_losses.config import LossConfig
+from models.value_checks import check_choice, check_positive, check_share
 
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 OptimizerName = Literal["adamw", "lars"]
 Cache = Literal["none", "memory", "disk"]
-HeadName = Literal["unet", "deeplab", "linear"]
-Regime = Literal["finetune", "scratch", "frozen", "linear"]
 ObjectiveName = Literal[
     "multimodal",
     "multimodal_2n",
@@ -57,22 +53,6 @@ MAX_NEGATIVE_KM = 20_000.0
 """About half the way around the Earth: no two places are further apart."""
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be within 0 and 1, got {value}")
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    known = get_args(choices)
-    if value not in known:
-        raise ValueError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """One encoder; both sensors get the same architecture with weights of their own.
@@ -93,9 +73,9 @@ class EncoderConfig:
     norm: Norm = "batch"
 
     def __post_init__(self) -> None:
-        _check_choice("backbone", self.backbone, Backbone)
-        _check_choice("norm", self.norm, Norm)
-        _check_positive("embedding_dim", self.embedding_dim)
+        check_choice("backbone", self.backbone, Backbone)
+        check_choice("norm", self.norm, Norm)
+        check_positive("embedding_dim", self.embedding_dim)
 
     @property
     def stride(self) -> int:
@@ -126,8 +106,8 @@ class OptimizerConfig:
     warmup_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_choice("optimizer", self.optimizer, OptimizerName)
-        _check_positive("learning_rate", self.learning_rate)
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        check_positive("learning_rate", self.learning_rate)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if not 0.0 <= self.warmup_fraction < 1.0:
@@ -157,7 +137,7 @@ class InputConfig:
     data_service: str = ""
 
     def __post_init__(self) -> None:
-        _check_choice("cache", self.cache, Cache)
+        check_choice("cache", self.cache, Cache)
         if (self.cache == "disk") != bool(self.cache_dir):
             raise ValueError(f"cache_dir must be given with cache disk, and only then, got {self.cache_dir!r}")
         if "://" in self.cache_dir:
@@ -241,16 +221,16 @@ class PretrainConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        _check_choice("objective", self.objective, ObjectiveName)
-        _check_positive("num_steps", self.num_steps)
-        _check_positive("temperature", self.temperature)
-        _check_positive("num_eval_batches", self.num_eval_batches)
-        _check_positive("shuffle_buffer", self.shuffle_buffer)
-        _check_positive("checkpoint_every", self.checkpoint_every)
-        _check_choice("precision", self.precision, Precision)
-        _check_positive("intra_weight", self.intra_weight)
-        _check_share("false_negative_weight", self.false_negative_weight)
-        _check_share("dense_weight", self.dense_weight)
+        check_choice("objective", self.objective, ObjectiveName)
+        check_positive("num_steps", self.num_steps)
+        check_positive("temperature", self.temperature)
+        check_positive("num_eval_batches", self.num_eval_batches)
+        check_positive("shuffle_buffer", self.shuffle_buffer)
+        check_positive("checkpoint_every", self.checkpoint_every)
+        check_choice("precision", self.precision, Precision)
+        check_positive("intra_weight", self.intra_weight)
+        check_share("false_negative_weight", self.false_negative_weight)
+        check_share("dense_weight", self.dense_weight)
         # One pair alone has no negatives: its loss is 0 whatever the weights.
         if self.global_batch_size < 2:
             raise ValueError(
@@ -288,108 +268,3 @@ class PretrainConfig:
     def num_common_dims(self) -> int:
         """Dimensions that "decur" shares between the sensors."""
         return math.ceil(0.875 * self.encoder.embedding_dim) if self.decur_common_dim is None else self.decur_common_dim
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """Supervised training of one task's segmenter.
-
-    Attributes:
-        sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
-        label_schema: name of the label schema the model outputs; must be that of the shards.
-        encoder: architecture; must be that of the pretrained encoder when one is given.
-        encoder_paths: sensor -> encoder to start from instead of the run's pretrained one: directory of a published encoder
-            (also of `import-weights`), or a `.keras` file.
-        num_steps: updates of the weights.
-        head: what makes labels of the encoders' pyramids: "unet", "deeplab" (DeepLabV3+) or "linear" (a 1x1 convolution).
-        decoder_channels: of the stages of "unet", deepest first; an encoder of stride 2**n uses the last n. Of "deeplab" the
-            first is the width. Default: the U-Net of segmentation_models (Iakubovskii 2019), DeepLabV3+ (256).
-        regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the head alone; "linear" the linear head alone.
-        layer_decay: of the rate, from each level of the encoder to the one before, under finetune; see `regimes.py`. Default
-            1 = the same rate for all.
-        unfreeze_after: share of the steps before the encoder's weights begin to move, under finetune. Default 0.
-        modality_dropout: probability that in training a patch loses one of its two sensors. Default 0.
-        loss: what is minimized.
-        global_batch_size: patches per step over all replicas.
-        optimizer: rate, decay, warm-up.
-        augment: of images and label alike, and, with `photometry`, of each sensor's pixels. Default: symmetries only.
-        use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
-        shuffle_buffer: records held for shuffling.
-        input: how the shards are read.
-        seed: of weights, shuffling and augmentation.
-        precision: as of PretrainConfig; outputs are float32, too.
-        checkpoint_every: see PretrainConfig.
-        tune_threshold: of two classes, publish the threshold that gives the second one the best IoU on the eval split; False =
-            0.5, the likelier class. More classes have none.
-    """
-
-    sensors: tuple[Sensor, ...]
-    label_schema: str
-    encoder: EncoderConfig
-    num_steps: int
-    encoder_paths: dict[Sensor, str] = field(default_factory=dict)
-    head: HeadName = "unet"
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    regime: Regime = "finetune"
-    layer_decay: float = 1.0
-    unfreeze_after: float = 0.0
-    modality_dropout: float = 0.0
-    loss: LossConfig = field(default_factory=LossConfig)
-    global_batch_size: int = 32
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augment: ImageAugmentConfig = field(default_factory=ImageAugmentConfig)
-    use_weights: bool = True
-    shuffle_buffer: int = 2048
-    input: InputConfig = field(default_factory=InputConfig)
-    seed: int = 0
-    precision: Precision = "float32"
-    checkpoint_every: int = 500
-    tune_threshold: bool = True
-
-    def __post_init__(self) -> None:
-        if self.sensors not in (("s1",), ("s2",), SENSORS):
-            raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
-        if not get_schema(self.label_schema).is_dense:
-            raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
-        for name, path in self.encoder_paths.items():
-            if name not in self.sensors or not path:
-                raise ValueError(
-                    f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, got {name!r}: {path!r}"
-                )
-        # One stage per halving of the encoder: stride 16 or 32.
-        num_needed = {"unet": self.encoder.stride.bit_length() - 1, "deeplab": 1}.get(self.head, 0)
-        if len(self.decoder_channels) < num_needed:
-            raise ValueError(f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}")
-        for channels in self.decoder_channels:
-            _check_positive("decoder_channels", channels)
-        for key in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
-            _check_positive(key, getattr(self, key))
-        _check_choice("precision", self.precision, Precision)
-        self.loss.check_classes(get_schema(self.label_schema).class_names)
-        self._check_regime()
-
-    def _check_regime(self) -> None:
-        _check_choice("head", self.head, HeadName)
-        _check_choice("regime", self.regime, Regime)
-        if self.regime == "linear" and self.head != "linear":
-            raise ValueError(f"head must be linear under the regime linear, got {self.head!r}")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
-        if not 0.0 <= self.unfreeze_after < 1.0:
-            raise ValueError(f"unfreeze_after must be within 0 (included) and 1 (excluded), got {self.unfreeze_after}")
-        for name, off in (("layer_decay", 1.0), ("unfreeze_after", 0.0)):
-            if self.regime != "finetune" and getattr(self, name) != off:
-                raise ValueError(f"{name} must be {off} under the regime {self.regime}, got {getattr(self, name)}")
-        _check_share("modality_dropout", self.modality_dropout)
-        if self.modality_dropout and self.sensors != SENSORS:
-            raise ValueError(f"modality_dropout must be 0 with one sensor, got {self.modality_dropout}")
-
-    @property
-    def needs_pretraining(self) -> bool:
-        """Whether a sensor has no encoder of its own to start from, but must have one."""
-        return self.regime != "scratch" and set(self.encoder_paths) != set(self.sensors)
-
-    @property
-    def trains_encoder(self) -> bool:
-        """Whether anything but the head trains."""
-        return self.regime in ("finetune", "scratch")

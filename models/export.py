@@ -22,13 +22,14 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.manifest import Manifest
 from models import card as card_lib
 from models import signatures, warmup
-from models.config import PretrainConfig, SegmentConfig
+from models.config import PretrainConfig
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.input_pipeline import parse_examples
 from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import get_threshold
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 ASSETS_DIR = "assets.extra"

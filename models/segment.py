@@ -19,7 +19,6 @@ from models import export, input_pipeline, regimes, training, warm_start
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
 from models.augmentation.sensor_dropout import drop_sensor
 from models.checkpoints import remove_checkpoints
-from models.config import SegmentConfig
 from models.distribution import check_divisible, get_strategy, is_chief
 from models.encoders import build_encoder
 from models.optimizers import make_optimizer
@@ -28,6 +27,7 @@ from models.reading import shard_checks
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
 from models.scores.summary import summarize
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.step_log import ProgressCallback
 from models.steps import Batch, Scalars
@@ -113,7 +113,7 @@ def train_segmenter(
     train_loss = training.train(
         strategy=strategy,
         model=model,
-        compute_loss=functools.partial(_replica_loss, config, model, loss),
+        compute_loss=functools.partial(replica_loss, config, model, loss),
         optimizer=optimizer,
         dataset=dataset,
         num_steps=config.num_steps,
@@ -179,7 +179,7 @@ def _starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]
     return {sensor: path for sensor, path in paths.items() if path}
 
 
-def _replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
+def replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
     """This replica's part of the loss over the labelled pixels of the global batch."""
     outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
     label = mask_label(batch["label"], outputs["valid_mask"])

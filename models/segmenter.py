@@ -12,10 +12,11 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from models.config import HeadName, Precision
+from models.config import Precision
 from models.encoders import SensorEncoder, with_precision
 from models.heads.registry import get_head
 from models.layers import LabelOutput, dtype_policy
+from models.segment_config import HeadName
 
 
 @keras.saving.register_keras_serializable(package="terrapair")

@@ -17,8 +17,9 @@ import yaml
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.labels import get_schema
-from models.config import PretrainConfig, SegmentConfig
+from models.config import PretrainConfig
 from models.encoder_probe.config import ProbeConfig
+from models.segment_config import SegmentConfig
 from pipeline import task_files
 from pipeline.claim_check.config import ClaimConfig
 

@@ -1,6 +1,6 @@
 """The file of a split's scores: one small `.npz`, beside the model or wherever scores are compared.
 
-PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py`; read by the report.
+PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py` and the Scorer; read by the report.
 """
 
 from __future__ import annotations

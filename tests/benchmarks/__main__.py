@@ -12,6 +12,7 @@ from tests.benchmarks import (
     input_pipeline,
     loss_memory,
     pairing_scale,
+    segmentation_speed,
     shard_bytes,
     training_speed,
 )
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "augment_speed": augment_speed.measure,
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
+    "segmentation_speed": segmentation_speed.measure,
 }
 
 if __name__ == "__main__":

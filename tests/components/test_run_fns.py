@@ -9,7 +9,8 @@ from tfx import v1 as tfx
 from beam_jobs.contracts import manifest, settings
 from components import attempts, pretrain_trainer, segment_trainer
 from models import export
-from models.config import EncoderConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, PretrainConfig
+from models.segment_config import SegmentConfig
 
 pytestmark = pytest.mark.e2e
 

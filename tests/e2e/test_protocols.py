@@ -1,4 +1,4 @@
-"""Published protocols on miniature copies of their data sets: one command, the counts of each split, the names of the numbers."""
+"""Published protocols on miniatures of their data sets: one command, the counts of each split, the names of the numbers."""
 
 import json
 import os
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from components.scorer import DOCUMENT_FILE
 from make_datasets import COPERNICUS_BENCH_LISTS, make_copernicus_bench_dfc2020, make_sen1floods11, read_split
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
+from components.scorer import DOCUMENT_FILE
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
 

@@ -8,7 +8,8 @@ import pytest
 
 from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
-from models.config import EncoderConfig, OptimizerConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
+from models.segment_config import SegmentConfig
 
 _TRAINED = {"pretrained", "segmented"}
 

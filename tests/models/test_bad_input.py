@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest, records
 from models import pretrain, segment
-from models.config import EncoderConfig, PretrainConfig, SegmentConfig
+from models.config import EncoderConfig, PretrainConfig
 from models.reading import shard_checks
+from models.segment_config import SegmentConfig
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=8)
 

@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 
 from models import regimes, segment, steps
-from models.config import EncoderConfig, OptimizerConfig, SegmentConfig
+from models.config import EncoderConfig, OptimizerConfig
 from models.encoders import SensorEncoder
 from models.optimizers import make_optimizer
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
@@ -64,13 +65,38 @@ def test_first_update_of_each_level_is_its_power_of_the_decay(optimizer):
             np.testing.assert_allclose(two, one * 0.5**depth, atol=2e-7 + 1e-5 * np.abs(one).max())
 
 
-def test_paces_are_none_unless_asked_for_and_start_with_the_share_of_the_steps():
+def test_paces_are_none_unless_asked_for_and_spread_the_levels_up_to_the_share_of_the_steps():
     model = make_segmenter()
     assert regimes.make_paces(model, CONFIG) == ()
-    paces = regimes.make_paces(model, dataclasses.replace(CONFIG, unfreeze_after=0.3))
+    paces = regimes.make_paces(model, dataclasses.replace(CONFIG, num_steps=20, unfreeze_after=0.4))
     by_id = dict(zip((id(variable) for variable in model.trainable_variables), paces, strict=True))
-    assert {by_id.pop(id(variable)) for variable in model.encoders["s1"].trainable_variables} == {(1.0, 3)}
+    # From the stem, whose share of the steps is the one asked for, to the deepest level.
+    for level, first_step in zip(model.encoders["s1"].variables_by_level(), (8, 6, 4, 2), strict=True):
+        assert {by_id.pop(id(variable)) for variable in level} == {(1.0, first_step)}
     assert set(by_id.values()) == {(1.0, 0)}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+def test_each_weight_has_moved_after_the_first_step_of_its_level_and_not_before(optimizer):
+    config = dataclasses.replace(CONFIG, num_steps=16, unfreeze_after=0.5)
+    model = make_segmenter(sensors=("s1", "s2"))
+    made = make_optimizer(OptimizerConfig(optimizer=optimizer), 16, paces=regimes.make_paces(model, config))
+    variables = model.trainable_variables
+    made.build(variables)
+    start = [variable.numpy() for variable in variables]
+    rng = np.random.default_rng(0)
+    moved_at = {}
+    for step in range(1, 11):
+        made.apply([tf.constant(rng.normal(size=variable.shape), tf.float32) for variable in variables], variables)
+        for variable, before in zip(variables, start, strict=True):
+            if not np.array_equal(variable.numpy(), before):
+                moved_at.setdefault(id(variable), step)
+    for encoder in model.encoders.values():
+        for level, first_move in zip(encoder.variables_by_level(), (9, 7, 5, 3), strict=True):
+            assert {moved_at.pop(id(variable)) for variable in level} == {first_move}
+    # What is left is the head.
+    assert set(moved_at.values()) == {1}
+    assert len(moved_at) > 1
 
 
 @pytest.mark.parametrize(("is_trainable", "num_kernels"), [(False, 4), (True, 13)])
@@ -146,7 +172,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.e2e
-def test_training_killed_before_and_after_unfreezing_ends_as_the_undisturbed_one(labels, pretrained, tmp_path):
+def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(labels, pretrained, tmp_path):
     config = dataclasses.replace(SHORT, num_steps=6, unfreeze_after=0.5, checkpoint_every=1)
     seen = {}
 
@@ -160,6 +186,7 @@ def test_training_killed_before_and_after_unfreezing_ends_as_the_undisturbed_one
 
     _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watch("undisturbed"))
     kept = {"checkpoint_dir": str(tmp_path / "kept")}
+    # Levels begin after steps 1, 2, 2 and 3.
     for kill_at in (2, 5):
         with pytest.raises(KilledError):
             run(config, labels, pretrained, tmp_path / "killed", on_step=watch("killed", kill_at), **kept)

@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 
 from models import card, export, metrics, segment
-from models.config import EncoderConfig, SegmentConfig
+from models.config import EncoderConfig
 from models.input_pipeline import eval_dataset
 from models.pixel_losses.config import LossConfig
 from models.scores import score_file
+from models.segment_config import SegmentConfig
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 

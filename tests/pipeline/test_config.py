@@ -57,8 +57,8 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ),
         ({"tasks.0.segment.encoder.backbone": "resnet18"}, r"tasks\[0\].segment.encoder must be pretrain.encoder"),
         (
-            {"tasks.0.label.partner": "optional", "tasks.0.segment.sensors": ["s1", "s2"]},
-            r"^tasks\[0\]: label.partner optional gives patches of s1 alone, but segment.sensors are s1, s2",
+            {"tasks.0.label": {"schema": "water", "label_from": "s2", "partner": "optional"}},
+            r"^tasks\[0\]: label.partner optional gives patches of s2 alone, but segment.sensors are s1",
         ),
         ({"tasks.0.name": "encoder"}, r"^tasks\[0\]: name must be lower case .* got 'encoder'"),
         ({"tasks.0.min_iou.snow": 0.1}, r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water"),

@@ -11,9 +11,10 @@ from rich.console import Console
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.errors import DataError
 from models import export
-from models.config import EncoderConfig, SegmentConfig
+from models.config import EncoderConfig
 from models.scores.scoring import score_patches
 from models.segment import build_segmenter
+from models.segment_config import SegmentConfig
 from pipeline.serving import check, probe
 
 pytestmark = pytest.mark.e2e

@@ -12,9 +12,10 @@ import tensorflow as tf
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from models import card, export, segment
-from models.config import EncoderConfig, SegmentConfig
+from models.config import EncoderConfig
 from models.public_weights.catalog import KNOWN, PublicWeights, find_weights
 from models.public_weights.importing import import_encoder
+from models.segment_config import SegmentConfig
 
 NAME = "ssl4eo-s12-s2-moco-resnet18"
 

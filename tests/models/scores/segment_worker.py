@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
 from models import segment
-from models.config import EncoderConfig, OptimizerConfig, SegmentConfig
+from models.config import EncoderConfig, OptimizerConfig
 from models.distribution import get_strategy
+from models.segment_config import SegmentConfig
 
 CONFIG = SegmentConfig(
     sensors=("s1",),

@@ -7,10 +7,11 @@ import tensorflow as tf
 from beam_jobs.contracts import layout, records
 from beam_jobs.contracts.labels import DYNAMIC_WORLD
 from models import export, metrics, segment
-from models.config import EncoderConfig, SegmentConfig
+from models.config import EncoderConfig
 from models.input_pipeline import parse_examples
 from models.scores import calibration
 from models.scores.scoring import get_threshold, score_patches, tune_threshold
+from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 
