@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import S1_NODATA, S1_VALID_RANGE_DB, S2_NODATA, S2_VALID_RANGE, SENSORS, Sensor
-from beam_jobs.splits import HOLDOUT_MARK
+from beam_jobs.contracts.records import HOLDOUT_MARK
 
 CELL_DEGREES = 0.5
 """Side of the cells in which places are counted: those of `land.py`."""

@@ -144,8 +144,7 @@ def _patch(
     )
     lon, lat = grids.centre_and_corners(grid)
     declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)
-    held_out = task.s1.holdouts | task.s2.holdouts
-    place = splits.assign(lon.tolist(), lat.tolist(), config.split, declared, held_out)
+    place = splits.assign(lon.tolist(), lat.tolist(), config.split, declared, task.s1.holdouts | task.s2.holdouts)
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
@@ -155,8 +154,8 @@ def _patch(
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None and place.split is None:
         refusal = place.reason, place.detail
-    if refusal is None and pixels.is_weak:
-        refusal = quality.weak_label_refusal(place.split)
+    if refusal is None and config.label is not None:
+        refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
     # Last, as it costs most: only what is otherwise kept is measured.
     if refusal is None and config.quality.measure_offset and not task.is_alone:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)

@@ -142,11 +142,16 @@ def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> 
     return None
 
 
-def weak_label_refusal(split: str | None) -> tuple[str, str] | None:
-    """(reason, detail) when a patch with a weak label would be in a split that is judged on: nothing is measured on those."""
-    if split in (None, "train"):
-        return None
-    return "weak_label_judged", f"its label is weak and its split {split}; weak labels are for train only"
+def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> tuple[str, str] | None:
+    """(reason, detail) when a patch's split has no use for its kind of label.
+
+    Nothing is measured on weak labels; where they alone are to train, those drawn by hand do not.
+    """
+    if is_weak and split not in (None, "train"):
+        return "weak_label_judged", f"its label is weak and its split {split}; weak labels are for train only"
+    if weak_only and not is_weak and split == "train":
+        return "hand_label_in_train", "its label is drawn by hand; label.weak_only trains on weak ones alone"
+    return None
 
 
 def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:

@@ -17,7 +17,7 @@ import threadpoolctl
 
 from beam_jobs import holdouts, pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
-from beam_jobs.contracts import locations
+from beam_jobs.contracts import labels, locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.errors import DataError
 from beam_jobs.patches import PairTask, Rejection
@@ -66,6 +66,8 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
         if refusal is not None:
             yield _rejected(item_id, *refusal)
             return
+        if config.label is not None and scene.sensor == config.label.label_from:
+            readers.check_label_place(scene)
         yield readers.inspect(scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands)
     except DataError as error:
         # A patch that never had a place is whole, only of no use here: a folder of such must not stop the others' build.
@@ -83,7 +85,8 @@ def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
         return "no_label", "has no label asset"
     if scene.label.kind == "weak" and config.label.weak_weight == 0:
         return "weak_label", "its label is weak, and label.weak_weight is 0"
-    return None
+    why = labels.why_no_remap(scene.label.schema, config.label.schema)
+    return ("other_label_schema", why) if why else None
 
 
 def _rejected(item_id: str, reason: str, detail: str, is_error: bool = False) -> beam.pvalue.TaggedOutput:

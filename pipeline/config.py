@@ -20,6 +20,7 @@ from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig
 from models.encoder_probe.config import ProbeConfig
 from models.segment_config import SegmentConfig
+from pipeline import task_files
 from pipeline.claim_check.config import ClaimConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
@@ -204,7 +205,7 @@ class RunConfig:
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]) -> RunConfig:
-    """Reads a run's YAML file.
+    """Reads a run's YAML file, and the files of the tasks that it uses (`task_files.py`).
 
     Args:
         path: the file; `${NAME}` in a text value stands for that environment variable.
@@ -221,11 +222,17 @@ def load_run_config(path: str | Path, overrides: Sequence[str], environment: Map
         raise settings.SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise settings.SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    files: dict[int, Path] = {}
     try:
-        resolved = _fill(settings.apply_overrides(values or {}, overrides), environment, "")
-        return settings.from_dict(RunConfig, resolved)
+        # Overrides go into the groups that the run's file has, before tasks are read from files of their own.
+        values = settings.apply_overrides(task_files.name_groups(values or {}), overrides)
+        expanded = task_files.expand(values, Path(path).parent)
+        files = expanded.files
+        return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
     except settings.SettingsError as error:
-        raise settings.SettingsError(f"{path}: {error}") from error
+        # The key may stand in the task's file, not in this one.
+        of = next((f" (tasks[{i}] uses {file})" for i, file in files.items() if f"tasks[{i}]" in str(error)), "")
+        raise settings.SettingsError(f"{path}: {error}{of}") from error
 
 
 def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:

@@ -18,6 +18,9 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 
 FloatArray = npt.NDArray[np.float32]
+HOLDOUT_MARK = "@"
+"""Stands in a record's `block` before the name of each hold-out that the patch falls under."""
+
 OrbitState = Literal["ascending", "descending", "unknown"]
 
 

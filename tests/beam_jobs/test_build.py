@@ -321,6 +321,52 @@ def test_label_id_outside_the_schema(copied, build_config, tmp_path):
     refused(config, copied, tmp_path / "out", "_label.tif", "[77]", "'dynamic_world'", job=build_labels)
 
 
+def test_labels_of_a_schema_without_a_remap_end_the_build_before_a_pixel_is_read(
+    copied, build_config, tmp_path, edit_items
+):
+    edit_items(copied, lambda item: item["assets"]["label"].update({"terrapair:label_schema": "igbp10"}))
+    config = dataclasses.replace(build_config, label=c.LabelConfig(schema="dynamic_world"))
+    for path in copied.parent.rglob("*.tif"):
+        path.unlink()
+    error = refused(
+        config,
+        copied,
+        tmp_path / "out",
+        "items.ndjson: no remap from label schema 'igbp10' to 'dynamic_world' is defined (labels of s2 are igbp10)",
+        job=build_labels,
+    )
+    assert error.reason == "other_label_schema"
+    assert not (tmp_path / "out").exists()
+
+
+def test_scenes_with_labels_of_another_schema_are_left_out_where_others_fit(copied, build_config, tmp_path, edit_items):
+    others = []
+
+    def change(item):
+        if item["id"].startswith("S2") and len(others) < 2:
+            others.append(item["id"])
+            item["assets"]["label"]["terrapair:label_schema"] = "igbp10"
+
+    edit_items(copied, change)
+    strict = dataclasses.replace(build_config.quality, max_rejected_fraction=0.0)
+    config = dataclasses.replace(build_config, quality=strict, label=c.LabelConfig(schema="dynamic_world"))
+    version = build_labels(config, [copied], tmp_path / "out")
+    assert manifest.read(version).num_rejected["other_label_schema"] == 2
+    ids = {patch.s2_scene_id for split in layout.SPLITS for patch in read_split(version, split)}
+    assert ids
+    assert not ids & set(others)
+
+
+def test_a_label_that_lies_elsewhere_is_named(copied, build_config, tmp_path):
+    for path in copied.parent.rglob("S2*_label.tif"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.transform = rasterio.Affine.translation(200_000.0, 0.0) * dataset.transform
+    config = dataclasses.replace(build_config, label=c.LabelConfig(schema="dynamic_world"))
+    refused(config, copied, tmp_path / "out", "_label.tif: the label lies at lon ", ", its scene S2", job=build_labels)
+    # Pairs have no use for labels, so a wrong one keeps nothing from pretraining.
+    assert build_pairs(build_config, [copied], tmp_path / "pairs").exists()
+
+
 def test_output_version_that_exists(simulated, build_config, tmp_path):
     version = build_pairs(build_config, [simulated], tmp_path)
     before = digests(version)

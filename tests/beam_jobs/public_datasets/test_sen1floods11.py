@@ -152,6 +152,33 @@ def test_weak_chips_train_a_radar_task_at_their_weight_where_a_partner_is_option
     assert found.s2_statistics == manifest.read(version).s2_statistics
 
 
+@pytest.mark.e2e
+def test_weak_chips_alone_train_and_hand_drawn_ones_judge(folder, tmp_path):
+    config = c.BuildConfig(
+        patch=c.PatchConfig(size_px=32, s2_bands=S2_L1C_BANDS, s2_processing_level="L1C"),
+        quality=c.QualityConfig(max_cloud_fraction=1.0),
+        label=c.LabelConfig(
+            schema="water",
+            label_from="s1",
+            min_labeled_fraction=0.1,
+            partner="optional",
+            weak_only=True,
+            weak_weight=1.0,
+        ),
+    )
+    version = build_labels(config, [write_catalog("sen1floods11", folder, tmp_path / "items.ndjson")], tmp_path)
+    assert {patch.s1_scene_id for patch in read_split(version, "train")} == {"Ghana_8_S1Weak"}
+    assert {patch.weight for patch in read_split(version, "train")} == {1.0}
+    found = manifest.read(version)
+    assert found.num_examples == {"train": 4, "eval": 4, "test": 12}
+    assert found.num_rejected["hand_label_in_train"] == 4
+
+
+def test_weak_labels_alone_need_a_weight():
+    with pytest.raises(ValueError, match="weak_only needs a weak_weight above 0"):
+        c.LabelConfig(schema="water", weak_only=True, weak_weight=0.0)
+
+
 def test_built_patches_hold_the_pixels_of_their_place(version):
     agreeing, total, seen = 0, 0, set()
     for split in ("train", "eval", "test"):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import make_scores
 import numpy as np
 import pytest
@@ -44,6 +46,18 @@ def test_values_of_each_dimension():
         "flood-a",
     ]
     assert slices.slice_values(scores, "scene")[[0, 4]].tolist() == ["s1-0", "s1-1"]
+
+
+def test_holdouts_are_told_by_the_name_in_the_block_and_the_rest_together():
+    scores = make_scores.make_scores()
+    blocks = scores.block.astype(object)
+    blocks[[1, 5]], blocks[2] = "2.56km_1_2@bolivia", "2.56km_1_2@asia@bolivia"
+    found = slices.by_slice(dataclasses.replace(scores, block=blocks.astype(str)), "holdout")
+    assert {name: len(part) for name, part in found.items()} == {
+        "holdout=asia bolivia": 1,
+        "holdout=bolivia": 2,
+        "holdout=none": len(scores) - 3,
+    }
 
 
 def test_unknown_dimension_is_refused():
