@@ -7,6 +7,7 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
+    distillation,
     fetch_resume,
     gradient_cache_memory,
     input_pipeline,
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "augment_speed": augment_speed.measure,
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
+    "distillation": distillation.measure,
 }
 
 if __name__ == "__main__":
