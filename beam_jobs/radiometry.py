@@ -6,7 +6,7 @@ mix no-data into its neighbours.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,31 @@ def power_to_db(backscatter_power: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return 10.0 * np.log10(positive)
 
 
-def clean_backscatter_db(pixels: npt.NDArray[Any], nodata: float | None) -> FloatArray:
+def declared_values(
+    stored: npt.NDArray[Any], unit: Literal["dB", "power", "reflectance"], scale: float, offset: float
+) -> FloatArray:
+    """A band in units of its own, [H, W] -> what archives hold: dB, or digital numbers without offset; NaN stays NaN.
+
+    Args:
+        stored: values of the file, NaN = no data.
+        unit: of `stored` x `scale` + `offset`: "dB", "power" (linear backscatter) or "reflectance".
+        scale: see `unit`.
+        offset: see `unit`.
+
+    Reflectance of 0 and below is a measurement here, the darkest one: what is no data has been said.
+    """
+    physical = stored * np.float32(scale) + np.float32(offset)
+    if unit == "power":
+        return power_to_db(physical).astype(np.float32)
+    return np.maximum(physical / np.float32(S2_REFLECTANCE_PER_DN), 1.0) if unit == "reflectance" else physical
+
+
+def clean_backscatter_db(pixels: npt.NDArray[Any], nodata: float | None, is_zero_missing: bool = True) -> FloatArray:
     """Backscatter as stored, [C, H, W] dB -> float32 [C, H, W] with NaN where there is no measurement.
 
-    No data is: NaN and infinity, the file's own no-data value, values outside S1_VALID_RANGE_DB, and 0.0 dB in every
-    polarization at once: several downloaders fill missing pixels with 0, which would read as very bright ground.
+    No data is: NaN and infinity, the file's own no-data value, values outside S1_VALID_RANGE_DB, and, unless no data was
+    declared, 0.0 dB in every polarization at once: several downloaders fill missing pixels with 0, which would read as very
+    bright ground.
     """
     values = pixels.astype(np.float32)
     low, high = S1_VALID_RANGE_DB
@@ -43,7 +63,8 @@ def clean_backscatter_db(pixels: npt.NDArray[Any], nodata: float | None) -> Floa
     valid = (values >= low) & (values <= high)
     if nodata is not None and np.isfinite(nodata):
         valid &= values != np.float32(nodata)
-    valid &= ~(values == 0.0).all(axis=0, keepdims=True)
+    if is_zero_missing:
+        valid &= ~(values == 0.0).all(axis=0, keepdims=True)
     values[~valid] = np.nan
     return values
 

@@ -18,7 +18,7 @@ from rasterio.windows import Window, from_bounds
 
 from beam_jobs import footprints, radiometry, resampling
 from beam_jobs.contracts import labels
-from beam_jobs.contracts.bands import BANDS
+from beam_jobs.contracts.bands import BANDS, S2_REFLECTANCE_PER_DN, S2_VALID_RANGE
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
@@ -38,7 +38,7 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
     Raises:
         DataError: with the file, the rule and the value: a band or file is missing, a raster cannot be read to its end,
             has no CRS or another one than declared, lies elsewhere than its footprint, names its bands differently, or
-            holds other units than dB or digital numbers.
+            holds other units than dB, digital numbers, or what its item declares.
     """
     # B10 tells best whether the 2022 offset is there, though the patches may not want it.
     if "B10" in scene.bands and scene.dn_offset is None:
@@ -71,7 +71,7 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
     for names, pixels, source_grid in _stored_planes(scene, band_names, grid):
         physical = (
-            radiometry.clean_backscatter_db(pixels, None)
+            radiometry.clean_backscatter_db(pixels, None, is_zero_missing=not scene.declares_units)
             if scene.sensor == "s1"
             else radiometry.dn_to_reflectance(pixels, None, scene.dn_offset or 0)
         )
@@ -133,7 +133,7 @@ def _by_file(bands: Mapping[str, BandSource], names: tuple[str, ...]) -> dict[st
 def _stored_planes(
     scene: Scene, band_names: tuple[str, ...], grid: Grid
 ) -> Iterator[tuple[list[str], FloatArray, resampling.Source]]:
-    """(band names, stored values float32 [C, h, w] with the files' own no-data as NaN, where they lie) per source grid.
+    """(band names, values float32 [C, h, w] as archives store them, no-data as NaN, where they lie) per source grid.
 
     Files on one grid come as one array: with a file per polarization, fill value 0 is told from a measured 0 dB only by
     looking at all polarizations at once.
@@ -142,7 +142,7 @@ def _stored_planes(
     for path, sources in _by_file(scene.bands, band_names).items():
         with open_raster(path) as dataset:
             pixels, source_grid = _read_window(dataset, _indexes(dataset, sources), grid)
-        values = _without_nodata(pixels.astype(np.float32), dataset.nodata, sources)
+        values = _as_archived(pixels.astype(np.float32), dataset.nodata, sources)
         if values.size:
             parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
     for (crs, transform, _), found in parts.items():
@@ -178,12 +178,17 @@ def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
     return indexes
 
 
-def _without_nodata(pixels: Pixels, nodata: float | None, sources: Mapping[str, BandSource]) -> Pixels:
-    """Floating point pixels [C, h, w] with NaN where a plane has the file's no-data value or its own from the catalog."""
+def _as_archived(pixels: Pixels, nodata: float | None, sources: Mapping[str, BandSource]) -> Pixels:
+    """Floating point pixels [C, h, w], in place, in dB or digital numbers.
+
+    NaN is where a plane has the file's no-data value or its own from the catalog.
+    """
     for plane, source in zip(pixels, sources.values(), strict=True):
         for value in (nodata, source.nodata):
             if value is not None:
                 plane[plane == plane.dtype.type(value)] = np.nan
+        if source.unit:
+            plane[:] = radiometry.declared_values(plane, source.unit, source.scale, source.offset)
     return pixels
 
 
@@ -222,7 +227,7 @@ def _degrees(bounds: tuple[float, ...]) -> str:
 
 
 def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Stored values [C, h, w] of the whole scene, thinned out to at most SAMPLE_PX a side; no data as NaN.
+    """Values [C, h, w] of the whole scene as archives store them, thinned out to at most SAMPLE_PX a side; no data as NaN.
 
     The last row is decoded at full size besides, so a truncated file shows itself here, before any patch is cut.
     """
@@ -237,20 +242,20 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
             dataset.read(indexes, window=last_row)
             # One call: files that interleave bands are decoded whole for each.
             stored = dataset.read(indexes, out_shape=(len(indexes), *shape_px)).astype(np.float64)
-            stored = _without_nodata(stored, dataset.nodata, sources)
+            stored = _as_archived(stored, dataset.nodata, sources)
             planes += [(band_names.index(name), values) for name, values in zip(sources, stored, strict=True)]
     return np.stack([values for _, values in sorted(planes, key=lambda plane: plane[0])])
 
 
 def _check_backscatter(scene: Scene, sample: npt.NDArray[Any]) -> None:
-    cleaned = radiometry.clean_backscatter_db(sample, None)
+    cleaned = radiometry.clean_backscatter_db(sample, None, is_zero_missing=not scene.declares_units)
     if not np.isfinite(cleaned).any():
         raise DataError(f"{_file(scene)}: no pixel holds a measurement", "no_valid_pixel")
     if radiometry.looks_like_power(cleaned):
         low, high = float(np.nanmin(cleaned)), float(np.nanmax(cleaned))
         raise DataError(
             f"{_file(scene)}: backscatter must be in dB, but all values are >= 0 ({low:.3g} to {high:.3g}): "
-            "this is linear power",
+            "this is linear power; declare terrapair:unit power in its STAC item",
             "s1_not_db",
         )
 
@@ -266,6 +271,9 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
             f"{valid.max():.3g}",
             "s2_not_dn",
         )
+    if scene.declares_units:
+        _check_declared_reflectance(scene, valid)
+        return 0
     if scene.dn_offset is not None:
         return scene.dn_offset
     offset = radiometry.detect_dn_offset(np.nan_to_num(sample), band_names)
@@ -276,6 +284,17 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
             "unknown_dn_offset",
         )
     return offset
+
+
+def _check_declared_reflectance(scene: Scene, valid: npt.NDArray[Any]) -> None:
+    """Of a forgotten scale nothing would remain but no data, without a word."""
+    typical = float(np.median(valid)) * S2_REFLECTANCE_PER_DN
+    if typical > S2_VALID_RANGE[1]:
+        raise DataError(
+            f"{_file(scene)}: reflectance must be at most {S2_VALID_RANGE[1]}, but raster:scale and raster:offset make its "
+            f"median {typical:.3g}",
+            "s2_not_reflectance",
+        )
 
 
 def _read_window(dataset: Raster, indexes: list[int], grid: Grid) -> tuple[npt.NDArray[Any], resampling.Source]:

@@ -5,6 +5,7 @@ Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,9 @@ from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
 
+Unit = Literal["", "dB", "power", "reflectance"]
+UNITS: dict[Sensor, tuple[Unit, ...]] = {"s1": ("dB", "power"), "s2": ("reflectance",)}
+"""What the bands of a sensor can be declared to hold; power is linear backscatter."""
 NAMED_BANDS_SUFFIX = "mixer.json"
 """End of the files whose bands have names but no order: Earth Engine's TFRecord exports."""
 _DISTINCT = "the terrapair:index of bands must be distinct whole numbers from 1, and a terrapair:key name one band"
@@ -46,12 +50,18 @@ class BandSource:
         index: 1-based band index, where `key` is empty.
         key: the file's own name of the band: of formats whose bands have no order.
         nodata: stored value that means no data, besides what the file declares and what no measurement can be.
+        unit: what stored value x scale + offset is; "" = stored as the sensor's archives do, in dB or digital numbers.
+        scale: see `unit`.
+        offset: see `unit`.
     """
 
     path: str
     index: int = 1
     key: str = ""
     nodata: float | None = None
+    unit: Unit = ""
+    scale: float = 1.0
+    offset: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,11 @@ class Scene:
     grid: Grid | None = None
 
     @property
+    def declares_units(self) -> bool:
+        """Whether the item says what its pixels are, so that nothing is told from their values."""
+        return any(source.unit for source in self.bands.values())
+
+    @property
     def paths(self) -> set[str]:
         """All rasters of the scene."""
         side = [self.label.path if self.label else None, self.cloud_mask]
@@ -142,6 +157,9 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
     sensor = SENSOR_OF_CONSTELLATION[constellation]
     properties = item.properties
     orbit_state = str(properties.get("sat:orbit_state", "unknown")).lower()
+    dn_offset = _dn_offset(properties, where)
+    bands = _band_sources(item, sensor, catalog.parent, where)
+    _check_one_unit(bands, dn_offset, where)
     return Scene(
         scene_id=item.id,
         sensor=sensor,
@@ -151,12 +169,12 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         processing_level=_processing_level(properties, where) if sensor == "s2" else "",
         footprint=_footprint(item.geometry, where),
         declared_crs=_declared_crs(properties),
-        dn_offset=_dn_offset(properties, where),
+        dn_offset=dn_offset,
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
         source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
         license=str(properties.get("license") or "unknown"),
-        bands=_band_sources(item, sensor, catalog.parent, where),
+        bands=bands,
         label=_label_source(item, catalog.parent, where),
         **_cloud_mask(item, catalog.parent, where),
     )
@@ -248,7 +266,9 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Location, where: st
     """
     if "data" not in item.assets:
         sources = {
-            name: _band_source({"name": name, **asset.extra_fields}, _resolve(asset.href, folder, where), where, 1)
+            name: _band_source(
+                sensor, {"name": name, **asset.extra_fields}, _resolve(asset.href, folder, where), where, 1
+            )
             for name, asset in item.assets.items()
             if name in BANDS[sensor]
         }
@@ -269,7 +289,7 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Location, where: st
         )
     path = _resolve(asset.href, folder, where)
     sources = {
-        name: _band_source({**asset.extra_fields, **band}, path, where, position)
+        name: _band_source(sensor, {**asset.extra_fields, **band}, path, where, position)
         for position, (name, band) in enumerate(zip(names, listed, strict=True), start=1)
     }
     places = [source.key or source.index for source in sources.values()]
@@ -278,20 +298,59 @@ def _band_sources(item: pystac.Item, sensor: Sensor, folder: Location, where: st
     return sources
 
 
-def _band_source(fields: Mapping[str, Any], path: str, where: str, position: int) -> BandSource:
+def _band_source(sensor: Sensor, fields: Mapping[str, Any], path: str, where: str, position: int) -> BandSource:
     """Where a band is, by the fields of its entry or asset; `nodata` is that of STAC's common metadata."""
     index, nodata = fields.get("terrapair:index", position), fields.get("nodata")
     if type(index) is not int or index < 1:
         raise DataError(f"{where}: {_DISTINCT}, got {index!r}", "unknown_band_order")
+    units = _units(sensor, fields, where)
     try:
         return BandSource(
             path=path,
             index=index,
             key=str(fields.get("terrapair:key", fields.get("name", "") if path.endswith(NAMED_BANDS_SUFFIX) else "")),
             nodata=None if nodata is None else float(nodata),
+            **units,
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: nodata of a band must be a number, got {nodata!r}", "bad_item") from error
+
+
+def _units(sensor: Sensor, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a band holds where the item says it: `terrapair:unit`, with scale and offset of STAC's raster extension.
+
+    Without the unit, scale and offset are not looked at: catalogs of Sentinel-2 carry the 2022 offset there, also where the
+    pixels do not. With it the sensors' own fill values no longer tell no data, so the item must.
+    """
+    unit = fields.get("terrapair:unit")
+    if unit is None:
+        return {}
+    if unit not in UNITS[sensor]:
+        raise DataError(
+            f"{where}: terrapair:unit of {sensor} must be {' or '.join(UNITS[sensor])}, got {unit!r}", "bad_item"
+        )
+    if "nodata" not in fields:
+        raise DataError(
+            f"{where}: a band with terrapair:unit needs nodata: the stored value, or null when all are measurements, got none",
+            "bad_item",
+        )
+    numbers = {name: fields.get(f"raster:{name}", default) for name, default in (("scale", 1.0), ("offset", 0.0))}
+    for name, value in numbers.items():
+        if type(value) not in (int, float) or not math.isfinite(value) or (name == "scale" and not value):
+            raise DataError(
+                f"{where}: raster:{name} of a band must be a number, scale not 0, got {value!r}", "bad_item"
+            )
+    return {"unit": unit, **numbers}
+
+
+def _check_one_unit(bands: Mapping[str, BandSource], dn_offset: int | None, where: str) -> None:
+    units = sorted({source.unit for source in bands.values()})
+    if len(units) > 1:
+        raise DataError(f"{where}: all bands must have one terrapair:unit, or none of them, got {units}", "bad_item")
+    if units[0] and dn_offset:
+        raise DataError(
+            f"{where}: terrapair:dn_offset must be absent beside terrapair:unit, got {dn_offset}", "bad_item"
+        )
 
 
 def _label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource | None:

@@ -20,6 +20,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models.batch_norm import BatchNormalization
 from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
 from models.convolution import Conv2D
+from models.group_norm import GroupNormalization
 from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 from models.torch_resnet import with_torch_semantics
 
@@ -205,7 +206,7 @@ def _with_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
 def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer like `layer`, a group normalization for a batch normalization."""
     if isinstance(layer, keras.layers.BatchNormalization):
-        return keras.layers.GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
+        return GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
     return _copied(layer)
 
 
@@ -217,4 +218,4 @@ def _copied(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
     """Calls a cloned layer as the one it stands for was called; group normalization knows neither masks nor training."""
-    return layer(*args) if isinstance(layer, keras.layers.GroupNormalization) else layer(*args, **kwargs)
+    return layer(*args) if isinstance(layer, GroupNormalization) else layer(*args, **kwargs)

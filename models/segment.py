@@ -119,7 +119,7 @@ def train_segmenter(
     train_loss = training.train(
         strategy=strategy,
         model=model,
-        compute_loss=functools.partial(_replica_loss, config, model, loss),
+        compute_loss=functools.partial(replica_loss, config, model, loss),
         optimizer=optimizer,
         dataset=dataset,
         num_steps=config.num_steps,
@@ -198,7 +198,7 @@ def encoder_starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Senso
     return {sensor: path for sensor, path in paths.items() if path}
 
 
-def _replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
+def replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
     """This replica's part of the loss over the labelled pixels of the global batch."""
     outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
     label = mask_label(batch["label"], outputs["valid_mask"])

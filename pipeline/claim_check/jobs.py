@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
-from models.segment_config import SegmentConfig
+from models.segment_config import Regime, SegmentConfig
 from pipeline.claim_check import arms
-from pipeline.claim_check.config import Arm, Cell, Setting
+from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
 from pipeline.claim_check.label_subsets import num_labelled
 from pipeline.config import RunConfig
 
@@ -78,9 +79,10 @@ class Trial:
 class Planner:
     """Names jobs and their folders."""
 
-    def __init__(self, config: RunConfig, pairs: Version, tasks: Mapping[str, Version]) -> None:
-        """Jobs of `config` on versions of the pairs and, by name, of the tasks."""
-        self._config, self._pairs, self._tasks = config, pairs, tasks
+    def __init__(self, config: RunConfig, claim: ClaimConfig, pairs: Version, tasks: Mapping[str, Version]) -> None:
+        """Jobs of `claim` with the models of `config`, on versions of the pairs and, by name, of the tasks."""
+        self._config, self._claim = config, claim
+        self._pairs, self._tasks = pairs, tasks
         self._code = source_fingerprint(SOURCES)
 
     def pretrainings(self, arm: Arm, cell: Cell, setting: Setting, seed: int) -> dict[Sensor, Pretraining]:
@@ -124,15 +126,26 @@ class Planner:
     def _segment_config(self, arm: Arm, cell: Cell, seed: int, num_patches: int) -> SegmentConfig:
         (task,) = [task for task in self._config.tasks if task.name == cell.task]
         base = task.segment
+        regime: Regime = "scratch" if arm == "scratch" else cell.regime
+        changes: dict[str, Any] = {}
+        if regime == "linear":
+            rate = self._claim.linear_learning_rate
+            changes["optimizer"] = dataclasses.replace(base.optimizer, learning_rate=rate)
+        if regime != "finetune":
+            # Nothing of a pretrained encoder trains, or there is none.
+            changes |= {"layer_decay": 1.0, "unfreeze_after": 0.0}
+        if len(cell.sensors) == 1:
+            changes["modality_dropout"] = 0.0
         return dataclasses.replace(
             base,
             sensors=cell.sensors,
             encoder=self._config.pretrain.encoder,
             encoder_paths={},
-            regime="scratch" if arm == "scratch" else cell.regime,
+            regime=regime,
             head="linear" if cell.regime == "linear" else base.head,
             global_batch_size=min(base.global_batch_size, num_patches),
             seed=seed,
+            **changes,
         )
 
 

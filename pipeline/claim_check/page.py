@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+from pipeline.claim_check.comparison import points
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
@@ -31,13 +33,13 @@ def sentence(claim: Mapping[str, Any]) -> str:
         f"That pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} with "
         f"{100 * primary['fraction']:g} % of the labels ({primary['regime']}) is {primary['verdict']}: "
         f"{points(found['value'])} points of mean IoU, {claim['confidence']:.0%} interval "
-        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
+        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds." + _failures(claim)
     )
 
 
-def points(value: float) -> str:
-    """A difference of IoU in points, with its sign."""
-    return f"{100 * value:+.1f}"
+def _failures(claim: Mapping[str, Any]) -> str:
+    failed = [control["name"] for control in claim["controls"] if not control["ok"]]
+    return f" DO NOT TRUST IT: what must not learn has learned ({'; '.join(failed)})." if failed else ""
 
 
 def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
@@ -50,7 +52,9 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     yield "<h2>All cells</h2>"
     yield from _cells(claim)
     yield "<h2>Controls</h2><ul>"
-    yield from (f"<li>{escape(line)}</li>" for line in claim["controls"])
+    for control in claim["controls"]:
+        mark = "supported'>ok" if control["ok"] else "not-supported'>failed"
+        yield f"<li><strong class='{mark}</strong> {escape(control['text'])}</li>"
     yield "</ul><h2>Settings</h2>"
     yield "<p>Chosen on the eval split with the first seed, by mean IoU in the primary cell.</p><ul>"
     yield from (f"<li>{escape(line)}</li>" for line in claim["settings"])
@@ -62,15 +66,17 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
 def _cells(claim: Mapping[str, Any]) -> Iterator[str]:
     arms = list(claim["cells"][0]["arms"])
     heads = "".join(f"<th>{escape(arm)}</th>" for arm in arms)
-    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal less simclr</th><th></th></tr>"
+    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal less simclr</th><th></th>"
+    yield "<th>by the seeds alone</th></tr>"
     for cell in claim["cells"]:
         means = "".join(f"<td>{100 * cell['arms'][arm]['mean_iou']:.1f}</td>" for arm in arms)
         found, verdict = cell["difference"], cell["verdict"]
         interval = f"{points(found['value'])} [{points(found['low'])}, {points(found['high'])}]"
+        low, high = found["over_seeds"]
         name = f"{cell['task']}, {cell['inputs']}, {cell['regime']}, {100 * cell['fraction']:g} %"
         yield (
             f"<tr><td>{escape(name)}</td><td>{cell['num_patches']}</td>{means}<td>{interval}</td>"
-            f"<td class='{_css(verdict)}'>{verdict}</td></tr>"
+            f"<td class='{_css(verdict)}'>{verdict}</td><td>[{points(low)}, {points(high)}]</td></tr>"
         )
     yield "</table>"
 

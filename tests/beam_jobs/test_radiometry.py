@@ -152,3 +152,23 @@ def test_single_bad_pixels_do_not_decide():
 
 def test_no_valid_pixel_tells_nothing():
     assert radiometry.detect_dn_offset(np.zeros((13, 5, 5)), S2_L1C_BANDS) is None
+
+
+def test_declared_units_become_what_archives_hold():
+    stored = np.array([0.0, 1.0, 51.0, 255.0, np.nan], np.float32)
+    in_db = radiometry.declared_values(stored, "dB", 0.1, -25.0)
+    assert in_db[:4] == pytest.approx([-25.0, -24.9, -19.9, 0.5], abs=1e-5)
+    # Linear: 10 log10 of (stored / 255), and nothing for no power at all.
+    in_power = radiometry.declared_values(stored, "power", 1 / 255, 0.0)
+    assert in_power[1:4] == pytest.approx([-24.0654018, -6.9897000, 0.0], abs=1e-4)
+    assert np.isnan(in_power[[0, 4]]).all()
+    # Reflectance 0-0.51 as digital numbers; black is the darkest measurement.
+    dn = radiometry.declared_values(stored, "reflectance", 0.002, 0.0)
+    assert dn[:4] == pytest.approx([1.0, 20.0, 1020.0, 5100.0], rel=1e-5)
+    assert all(np.isnan(values[4]) for values in (in_db, dn))
+
+
+def test_zero_decibels_are_a_measurement_where_no_data_was_declared():
+    pixels = np.zeros((1, 1, 2), np.float32)
+    assert np.isnan(radiometry.clean_backscatter_db(pixels, None)).all()
+    assert (radiometry.clean_backscatter_db(pixels, None, is_zero_missing=False) == 0.0).all()

@@ -343,3 +343,47 @@ def test_a_scene_without_measurement_is_refused(tmp_path, fill):
 def test_an_empty_optical_scene_is_refused(tmp_path):
     scene = s2_scene(tmp_path / "s2.tif", np.zeros((12, 20, 20), np.uint16))
     assert refused(scene, S2_L2A_BANDS).reason == "no_valid_pixel"
+
+
+def in_units(scene, unit, scale, offset=0.0, nodata=None):
+    """The scene with bands in units that its item declares."""
+    bands = {
+        name: dataclasses.replace(source, unit=unit, scale=scale, offset=offset, nodata=nodata)
+        for name, source in scene.bands.items()
+    }
+    return dataclasses.replace(scene, bands=bands)
+
+
+def test_8_bit_power_is_read_in_decibels(tmp_path):
+    pixels = np.random.default_rng(3).integers(1, 256, (1, 20, 20)).astype(np.uint8)
+    pixels[0, 0, :2] = [0, 255]
+    scene = s1_scene(tmp_path / "s1.tif", pixels)
+    scene = in_units(dataclasses.replace(scene, bands={"VV": scene.bands["VV"]}), "power", 1 / 255)
+    got = readers.read_bands(readers.inspect(scene, ("VV",)), ("VV",), grid(20, 20))[..., 0]
+    expected = 10 * np.log10(np.where(pixels[0] > 0, pixels[0], np.nan) / 255)
+    assert got == pytest.approx(expected, abs=1e-4, nan_ok=True)
+    # The brightest pixel has 0 dB, which here was measured.
+    assert (np.isnan(got[0, 0]), got[0, 1]) == (True, 0.0)
+
+
+def test_8_bit_reflectance_is_read_as_declared_and_black_is_dark(tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 255, (12, 20, 20)).astype(np.uint8)
+    pixels[:, 1] = 255
+    scene = in_units(s2_scene(tmp_path / "s2.tif", pixels), "reflectance", 0.002, 0.01, nodata=255.0)
+    found = readers.inspect(scene, ("B4", "B3", "B2"))
+    # No offset is looked for: an image without dark pixels would be refused otherwise.
+    assert found.dn_offset == 0
+    got = readers.read_bands(found, ("B4", "B2"), grid(20, 20))
+    for channel, name in enumerate(("B4", "B2")):
+        plane = pixels[S2_L2A_BANDS.index(name)]
+        expected = np.where(plane == 255, np.nan, plane * 0.002 + 0.01)
+        assert got[..., channel] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        assert np.isnan(got[1, :, channel]).all()
+        assert (plane == 0).any()
+
+
+def test_a_forgotten_scale_is_one_line(tmp_path):
+    pixels = np.random.default_rng(5).integers(20, 255, (12, 20, 20)).astype(np.uint8)
+    scene = in_units(s2_scene(tmp_path / "s2.tif", pixels), "reflectance", 1.0)
+    with pytest.raises(DataError, match=r"s2.tif: reflectance must be at most 6.5535, but .* make its median 1\d\d$"):
+        readers.inspect(scene, ("B4",))

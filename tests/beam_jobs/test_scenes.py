@@ -270,3 +270,57 @@ def test_assets_may_lie_on_an_object_store():
     values["assets"]["label"]["href"] = "https://example.org/x.tif"
     with pytest.raises(DataError, match=r"assets must be local files or lie on s3, gs, got https://example.org/x.tif"):
         from_item(values, CATALOG)
+
+
+def units(**changes):
+    return {"terrapair:unit": "reflectance", "nodata": 0, "raster:scale": 0.002, "raster:offset": -0.01} | changes
+
+
+def test_units_that_an_item_declares_are_those_of_its_bands():
+    values = item(**{"terrapair:dn_offset": None})
+    values["assets"]["data"].update(units())
+    values["assets"]["data"]["bands"] = [{"name": "B4"}, {"name": "B2", "raster:scale": 0.004, "nodata": None}]
+    scene = from_item(values, CATALOG)
+    assert scene.declares_units
+    red, blue = scene.bands["B4"], scene.bands["B2"]
+    assert (red.unit, red.scale, red.offset, red.nodata) == ("reflectance", 0.002, -0.01, 0.0)
+    assert (blue.unit, blue.scale, blue.offset, blue.nodata) == ("reflectance", 0.004, -0.01, None)
+
+
+def test_scale_and_offset_without_a_unit_are_not_applied():
+    # Catalogs of Sentinel-2 say offset -0.1 for pixels that have it and for pixels that have not.
+    values = item()
+    values["assets"]["data"].update({"raster:scale": 0.0001, "raster:offset": -0.1})
+    scene = from_item(values, CATALOG)
+    assert not scene.declares_units
+    assert (scene.bands["B4"].scale, scene.bands["B4"].offset) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (units(**{"terrapair:unit": "power"}), "terrapair:unit of s2 must be reflectance, got 'power'"),
+        (units(**{"raster:scale": 0}), "raster:scale of a band must be a number, scale not 0, got 0"),
+        (units(**{"raster:offset": "1"}), "raster:offset of a band must be a number, scale not 0, got '1'"),
+        (
+            {"terrapair:unit": "reflectance"},
+            "needs nodata: the stored value, or null when all are measurements, got none",
+        ),
+    ],
+)
+def test_units_that_cannot_be_are_refused(fields, message):
+    values = item(**{"terrapair:dn_offset": None})
+    values["assets"]["data"].update(fields)
+    with pytest.raises(DataError, match=re.escape(message)):
+        from_item(values, CATALOG)
+
+
+def test_a_scene_in_two_units_or_with_the_archives_offset_too_is_refused():
+    values = item(**{"terrapair:dn_offset": None})
+    values["assets"]["data"]["bands"] = [{"name": "B4", **units()}, {"name": "B2"}]
+    with pytest.raises(DataError, match=r"one terrapair:unit, or none of them, got \['', 'reflectance'\]"):
+        from_item(values, CATALOG)
+    values = item()
+    values["assets"]["data"].update(units())
+    with pytest.raises(DataError, match="terrapair:dn_offset must be absent beside terrapair:unit, got 1000"):
+        from_item(values, CATALOG)

@@ -7,12 +7,12 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
-    distillation,
     fetch_resume,
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
     pairing_scale,
+    segmentation_speed,
     shard_bytes,
     training_speed,
 )
@@ -28,7 +28,7 @@ BENCHMARKS = {
     "augment_speed": augment_speed.measure,
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
-    "distillation": distillation.measure,
+    "segmentation_speed": segmentation_speed.measure,
 }
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What a teacher of Sentinel-2 is worth to a student of Sentinel-1 with few labels, on the simulator's data.
 
-`python -m tests.benchmarks distillation`. Every seed draws its own labels, a small share of the train patches, and trains from
-one pretrained encoder, which is frozen: the teacher on them; a student on them alone; one on them with as many updates as the
-last one has in all; and one that learns from the teacher on all pairs first, with edges weighted and not. Mean IoU on the test
-split. TERRAPAIR_DISTILL_ROOT keeps data and models; what is done there is not done again.
+`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for a quarter of an hour and more. Every seed
+draws its own labels, a small share of the train patches, and trains from one pretrained encoder, which is frozen: the teacher
+on them; a student on them alone; one on them with as many updates as the last one has in all; and one that learns from the
+teacher on all pairs first, with edges weighted and not. Mean IoU on the test split. TERRAPAIR_DISTILL_ROOT keeps data and
+models; what is done there is not done again.
 """
 
 import contextlib
@@ -130,3 +131,7 @@ class _Bench:
             config, found, [str(shard)], eval_files, folder, f"{folder}-logs", self.encoder, student_dir=student
         )
         return folder
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))

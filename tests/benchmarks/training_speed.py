@@ -10,61 +10,37 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
+from tests.benchmarks import peers
+
 # Backbone, pairs, pixels a side.
 SHAPES = (("resnet18", 32, 64), ("resnet18", 16, 128), ("resnet50", 32, 64), ("resnet50", 16, 128))
-PRECISIONS = {"float32": "fp32", "mixed_bfloat16": "bf16"}
 NUM_BANDS = {"s1": 2, "s2": 13}
-NUM_STEPS = 6
-NUM_WARMUP_STEPS = 2
-NUM_ROUNDS = 3
 
 
 def measure() -> dict[str, object]:
     """By shape: seconds a step of both sides by precision, and the best of the peer's over the best of ours."""
-    result: dict[str, object] = {}
-    for shape in SHAPES:
-        seconds: dict[str, list[float]] = {}
-        for _, (precision, peer_dtype) in itertools.product(range(NUM_ROUNDS), PRECISIONS.items()):
-            seconds.setdefault(f"ours/{precision}", []).append(seconds_per_step(shape, precision))
-            if "TERRAPAIR_PEER_SCRIPT" in os.environ:
-                seconds.setdefault(f"peer/{precision}", []).append(_peer(shape, peer_dtype))
-        medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
-        result["{}, {} pairs of {} px".format(*shape)] = {"seconds_per_step": medians, **_ratios(medians)}
-    return result
-
-
-def _ratios(medians: dict[str, float]) -> dict[str, float]:
-    """How many times as fast as the peer ours is, each at its best and by precision; nothing without a peer."""
-    best = {
-        side: min((value for name, value in medians.items() if name.startswith(side)), default=0.0)
-        for side in ("ours", "peer")
+    has_peer = peers.peer_python() and "TERRAPAIR_PEER_SCRIPT" in os.environ
+    return {
+        "{}, {} pairs of {} px".format(*shape): peers.compare(
+            lambda precision, shape=shape: _ours(shape, precision),
+            (lambda dtype, shape=shape: _peer(shape, dtype)) if has_peer else None,
+        )
+        for shape in SHAPES
     }
-    if not best["peer"]:
-        return {}
-    same = {f"speedup/{p}": round(medians[f"peer/{p}"] / medians[f"ours/{p}"], 2) for p in PRECISIONS}
-    return {"speedup/best": round(best["peer"] / best["ours"], 2), **same}
 
 
-def seconds_per_step(shape: tuple[str, int, int], precision: str) -> float:
-    """Of ours: backbone, pairs and pixels a side, in a process of its own."""
-    module = "tests.benchmarks.training_speed"
-    return _run([sys.executable, "-W", "ignore", "-m", module, *map(str, shape), precision])
+def _ours(shape: tuple[str, int, int], precision: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.training_speed", *map(str, shape), precision]
 
 
-def _peer(shape: tuple[str, int, int], dtype: str) -> float:
-    python, script = os.environ["TERRAPAIR_PEER_PYTHON"], os.environ["TERRAPAIR_PEER_SCRIPT"]
+def _peer(shape: tuple[str, int, int], dtype: str) -> list[str]:
     options = zip(("--arch", "--batch", "--size", "--dtype"), (*shape, dtype), strict=True)
-    return _run([python, script, *(str(word) for option in options for word in option), "--steps", str(NUM_STEPS)])
-
-
-def _run(command: list[str]) -> float:
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(json.loads(output.splitlines()[-1])["seconds_per_step"])
+    words = [str(word) for option in options for word in option]
+    return [str(peers.peer_python()), os.environ["TERRAPAIR_PEER_SCRIPT"], *words, "--steps", str(peers.NUM_STEPS)]
 
 
 def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) -> dict[str, float]:
@@ -82,7 +58,7 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
     from models.optimizers import make_optimizer
     from models.steps import TwoStageLoss
 
-    num_steps = NUM_WARMUP_STEPS + NUM_STEPS
+    num_steps = peers.NUM_WARMUP_STEPS + peers.NUM_STEPS
     config = PretrainConfig(
         encoder=EncoderConfig(backbone=backbone), num_steps=num_steps, global_batch_size=num_pairs, precision=precision
     )
@@ -113,7 +89,7 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
         log_dir=tempfile.mkdtemp(),
         on_step=lambda *_: ends.append(time.perf_counter()),
     )
-    times = [after - before for before, after in itertools.pairwise(ends[NUM_WARMUP_STEPS - 1 :])]
+    times = [after - before for before, after in itertools.pairwise(ends[peers.NUM_WARMUP_STEPS - 1 :])]
     return {"seconds_per_step": round(statistics.median(times), 4)}
 
 

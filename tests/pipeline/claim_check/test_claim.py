@@ -80,7 +80,13 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     assert cell["difference"] == cell["over"]["simclr"]
     assert document["primary"]["verdict"] in ("supported", "not supported", "inconclusive")
     # After two steps nothing is learned yet, and shuffled pairs stay there.
-    assert f"guessing is {math.log(8):.3f}" in document["controls"][0]
+    controls = {control["name"]: control for control in document["controls"]}
+    assert controls["shuffled loss"]["chance"] == pytest.approx(math.log(8))
+    assert set(controls) == {
+        "shuffled loss",
+        "shuffled over random",
+        *(f"permuted labels, {arm}" for arm in config.claim.arms),
+    }
     # Multimodal has no augmented views, so its two settings are one encoder.
     encoders = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "claim/encoders").iterdir())
     expected = [

@@ -94,3 +94,16 @@ def test_arms_of_other_patches_are_refused():
     counts = np.zeros((2, 3, 2, 2), np.int64)
     with pytest.raises(ValueError, match="counts \\[S, M, K, K\\] of the same patches"):
         comparison.compare(counts, counts[:, :2], np.arange(3), **ASKED)
+
+
+def test_interval_by_seeds_alone_is_students():
+    rng = np.random.default_rng(0)
+    ours, theirs = counts_of(rng, np.array([0.6, 0.7, 0.8]), num_seeds=3), counts_of(rng, 0.5, num_seeds=3)
+    found = comparison.compare(ours, theirs, BLOCK, **ASKED)
+    by_seed = [
+        metrics.mean_iou(a.sum(axis=0)) - metrics.mean_iou(b.sum(axis=0)) for a, b in zip(ours, theirs, strict=True)
+    ]
+    # 4.3027: the 97.5 % point of Student's t with 2 degrees of freedom, from a table.
+    reach = 4.3027 * np.std(by_seed, ddof=1) / np.sqrt(3)
+    assert found.over_seeds == pytest.approx((found.value - reach, found.value + reach), abs=1e-4)
+    assert comparison.compare(ours[:1], theirs[:1], BLOCK, **ASKED).over_seeds is None

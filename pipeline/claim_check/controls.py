@@ -1,0 +1,79 @@
+"""Controls: trainings that must not succeed. Where one does, no verdict of the check can be trusted.
+
+Outcomes and the trials on permuted labels -> entries of the claim document. Called by `claim.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from beam_jobs.contracts import settings
+from pipeline.claim_check import trainings
+from pipeline.claim_check.config import Arm
+from pipeline.claim_check.jobs import Trial
+from pipeline.claim_check.outcomes import Outcomes, test_scores
+
+MAX_GAIN_NATS = 0.05
+"""How far below guessing the loss of shuffled pairs may end: over many epochs a few pairs are learned by heart."""
+
+
+def check_controls(
+    outcomes: Outcomes, permuted: Mapping[Arm, Sequence[Trial]], global_batch_size: int
+) -> list[dict[str, Any]]:
+    """One entry a control: `ok`, a sentence `text`, and its numbers.
+
+    Args:
+        outcomes: of all trials.
+        permuted: each arm's trials in the primary cell, by seed, on labels of other patches.
+        global_batch_size: N of pretraining; guessing among N patches has the loss ln N.
+    """
+    shuffled = _shuffled(outcomes, global_batch_size) if "shuffled" in outcomes.claim.arms else ()
+    return [*shuffled, *(_permuted(outcomes, arm, trials) for arm, trials in permuted.items())]
+
+
+def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, Any]]:
+    """What was learned from pairs broken on purpose: nothing, if all is well."""
+    claim = outcomes.claim
+    jobs = [job for seed in range(claim.num_seeds) for job in outcomes.encoders("shuffled", claim.primary, seed)]
+    loss = float(np.mean([trainings.result_of(job.folder)["metrics"]["train_loss"] for job in jobs]))
+    chance = math.log(global_batch_size)
+    yield {
+        "name": "shuffled loss",
+        "ok": loss > chance - MAX_GAIN_NATS,
+        "text": f"Shuffled pairs: loss {loss:.3f}; that of guessing is {chance:.3f}.",
+        "loss": loss,
+        "chance": chance,
+    }
+    if "random" not in claim.arms:
+        return
+    found = outcomes.difference(
+        outcomes.counts("shuffled", claim.primary), outcomes.counts("random", claim.primary), claim.primary
+    )
+    better = "better than" if found.is_certain else "not better than"
+    yield {
+        "name": "shuffled over random",
+        "ok": not found.is_certain,
+        "text": f"Shuffled pairs are {better} an untrained encoder: {found.in_points} points of mean IoU.",
+        "difference": settings.to_dict(found),
+    }
+
+
+def _permuted(outcomes: Outcomes, arm: Arm, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What labels of other patches teach: nothing of the truth, if all is well."""
+    counts = np.stack([test_scores(trial).confusion for trial in trials])
+    # The same answers, dealt out without a look at the truth. [S, M, K, K], rows truth.
+    said = counts.sum(axis=(1, 2)) / counts.sum(axis=(1, 2, 3))[:, np.newaxis]
+    dealt = counts.sum(axis=-1)[..., np.newaxis] * said[:, np.newaxis, np.newaxis]
+    found = outcomes.difference(counts, dealt, outcomes.claim.primary)
+    more = "more than" if found.is_certain else "no more than"
+    return {
+        "name": f"permuted labels, {arm}",
+        "ok": not found.is_certain,
+        "text": f"Labels of other patches teach {arm} {more} chance: {found.in_points} points of mean IoU over the same "
+        "answers given at random.",
+        "difference": settings.to_dict(found),
+    }

@@ -1,0 +1,86 @@
+"""Controls on scores that were made up: each fails when what must not learn has learned, and the page says so."""
+
+import dataclasses
+import json
+import math
+from types import SimpleNamespace
+
+import make_scores
+import numpy as np
+import pytest
+
+from models.scores.score_file import write_scores
+from pipeline.claim_check import controls, page, trainings
+from pipeline.claim_check.config import Cell, ClaimConfig, Setting
+from pipeline.claim_check.jobs import RESULT
+from pipeline.claim_check.outcomes import Outcomes
+
+CELL = Cell(task="flood", inputs="s1", fraction=0.5)
+CLAIM = ClaimConfig(
+    primary=CELL, fractions=(0.5,), arms=("multimodal", "simclr", "shuffled", "random"), num_seeds=3, num_resamples=200
+)
+NUM_PIXELS = 64
+CHANCE = math.log(8)
+
+
+def confusion(accuracy, rng):
+    """Counts [M, K, K] of two classes: a patch of each, told apart with `accuracy`."""
+    right = rng.binomial(NUM_PIXELS, accuracy, (12, 2))
+    return np.stack([[[a, NUM_PIXELS - a], [NUM_PIXELS - b, b]] for a, b in right])
+
+
+def make_trial(folder, accuracy, seed):
+    scores = make_scores.make_scores(num_classes=2)
+    scores = dataclasses.replace(scores, confusion=confusion(accuracy, np.random.default_rng(seed)))
+    folder.mkdir(parents=True)
+    write_scores(trainings.scores_path(str(folder), "test"), scores)
+    return SimpleNamespace(folder=str(folder), num_patches=12)
+
+
+def make_outcomes(root, *, shuffled_accuracy=0.5, shuffled_loss=CHANCE):
+    """Trials of all arms, with an encoder for each seed of `shuffled`."""
+    accuracies = {"multimodal": 0.9, "simclr": 0.8, "shuffled": shuffled_accuracy, "random": 0.5}
+    trials = {
+        (arm, CELL, seed): make_trial(root / f"{arm}-{seed}", accuracy, 100 * seed + len(arm))
+        for arm, accuracy in accuracies.items()
+        for seed in range(3)
+    }
+    encoder = root / "encoder"
+    encoder.mkdir()
+    (encoder / RESULT).write_text(json.dumps({"metrics": {"train_loss": shuffled_loss}}))
+    planner = SimpleNamespace(pretrainings=lambda *_: {"s1": SimpleNamespace(folder=str(encoder))})
+    return Outcomes(claim=CLAIM, planner=planner, chosen=dict.fromkeys(accuracies, Setting()), trials=trials)
+
+
+def check(outcomes, root, permuted_accuracy=0.5):
+    permuted = {"simclr": [make_trial(root / f"permuted-{seed}", permuted_accuracy, seed) for seed in range(3)]}
+    return {entry["name"]: entry for entry in controls.check_controls(outcomes, permuted, 8)}
+
+
+def test_controls_that_learned_nothing_are_ok(tmp_path):
+    found = check(make_outcomes(tmp_path), tmp_path)
+    assert list(found) == ["shuffled loss", "shuffled over random", "permuted labels, simclr"]
+    assert all(entry["ok"] for entry in found.values())
+    assert found["shuffled loss"]["text"] == "Shuffled pairs: loss 2.079; that of guessing is 2.079."
+    # Answers that are right half of the time: of two equally frequent classes each has an IoU of a third.
+    assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(1 / 3, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("made", "permuted_accuracy", "failed"),
+    [
+        ({"shuffled_loss": CHANCE - 0.1}, 0.5, "shuffled loss"),
+        ({"shuffled_accuracy": 0.7}, 0.5, "shuffled over random"),
+        ({}, 0.8, "permuted labels, simclr"),
+    ],
+)
+def test_a_control_that_learned_fails_and_the_verdict_says_so(tmp_path, made, permuted_accuracy, failed):
+    outcomes = make_outcomes(tmp_path, **made)
+    found = check(outcomes, tmp_path, permuted_accuracy)
+    assert [name for name, entry in found.items() if not entry["ok"]] == [failed]
+    described = outcomes.describe(CELL)
+    assert described["verdict"] == "supported"
+    claim = {"primary": described, "confidence": 0.95, "num_seeds": 3, "controls": list(found.values())}
+    assert page.sentence(claim).endswith(f"DO NOT TRUST IT: what must not learn has learned ({failed}).")
+    claim["controls"] = [entry for entry in claim["controls"] if entry["ok"]]
+    assert "TRUST" not in page.sentence(claim)
