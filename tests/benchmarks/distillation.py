@@ -1,6 +1,6 @@
 """What a teacher of Sentinel-2 is worth to a student of Sentinel-1 with few labels, on the simulator's data.
 
-`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for a quarter of an hour and more. Every seed
+`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for a quarter of an hour. Every seed
 draws its own labels, a small share of the train patches, and trains from one pretrained encoder, which is frozen: the teacher
 on them; a student on them alone; one on them with as many updates as the last one has in all; and one that learns from the
 teacher on all pairs first, with edges weighted and not. Mean IoU on the test split. TERRAPAIR_DISTILL_ROOT keeps data and
