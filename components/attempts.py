@@ -2,7 +2,7 @@
 
 TFX gives every execution folders of its own, so an attempt after a kill could not find anything there. The folder named here
 follows from all that decides the outcome of a training: the next attempt at the same training finds it, and no other does.
-Called by the `run_fn` of both Trainers.
+Called by the Trainers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,17 @@ def checkpoint_dir(fn_args: tfx.components.FnArgs, component: str, start: str) -
         start: encoder that it begins with; empty = from scratch, or named in the config.
     """
     custom = fn_args.custom_config
-    if not custom.get(CHECKPOINTS_DIR):
+    return training_dir(
+        custom.get(CHECKPOINTS_DIR, ""), component, custom["config"], custom.get("code"), fn_args.hyperparameters, start
+    )
+
+
+def training_dir(checkpoints_dir: str, component: str, *training: object) -> str | None:
+    """Folder for checkpoints of the one training of `component` that is described by `training`, plain values.
+
+    None when `checkpoints_dir` is empty: there are to be none.
+    """
+    if not checkpoints_dir:
         return None
-    training = [custom["config"], custom["code"], fn_args.hyperparameters, start]
     digest = hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
-    return f"{custom[CHECKPOINTS_DIR]}/{component}-{digest[:16]}"
+    return f"{checkpoints_dir}/{component}-{digest[:16]}"

@@ -1,4 +1,4 @@
-"""Segment Trainer: labelled patches + pretrained encoder -> one task's segmenter, TensorBoard logs beside it.
+"""Segment Trainer: labelled patches + pretrained encoder or distilled student -> one task's segmenter, logs beside it.
 
 `create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. All training is in `models/segment.py`.
 """
@@ -17,6 +17,8 @@ from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, list_files, write_metrics
 from components.training_log import log_steps
+from models.card import read_card
+from models.export import DISTILLATION
 from models.segment import run_segmentation
 from models.segment_config import SegmentConfig
 
@@ -24,7 +26,7 @@ RUN_FN = "components.segment_trainer.run_fn"
 
 
 def create_segment_trainer(
-    name: str, config: SegmentConfig, data: ExampleComponents, encoder: BaseComponent | None, checkpoints_dir: str
+    name: str, config: SegmentConfig, data: ExampleComponents, start: BaseComponent | None, checkpoints_dir: str
 ) -> BaseComponent:
     """Trainer "Trainer-<task>" of one task.
 
@@ -32,14 +34,15 @@ def create_segment_trainer(
         name: the task's name.
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the task's labelled patches.
-        encoder: the pretrain Trainer, whose model is the start; None when `config.encoder_paths` names all encoders.
+        start: the pretrain Trainer or the task's DistillTrainer, whose model is the start; None when `config.encoder_paths`
+            names all encoders.
         checkpoints_dir: of the run; empty = a killed training starts over.
     """
     return tfx.components.Trainer(
         run_fn=RUN_FN,
         examples=data.examples.outputs["examples"],
         hyperparameters=data.manifest.outputs["manifest"],
-        base_model=encoder.outputs["model"] if encoder else None,
+        base_model=start.outputs["model"] if start else None,
         train_args=tfx.proto.TrainArgs(splits=["train"]),
         eval_args=tfx.proto.EvalArgs(splits=["eval"]),
         custom_config={
@@ -61,6 +64,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     config = settings.from_dict(SegmentConfig, json.loads(fn_args.custom_config["config"]), name)
     if not fn_args.base_model and config.needs_pretraining:
         raise ValueError(f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer")
+    base_model = fn_args.base_model or None
+    is_student = base_model is not None and read_card(base_model)["task"] == DISTILLATION
     metrics = run_segmentation(
         config,
         manifest_from_hyperparameters(fn_args.hyperparameters),
@@ -68,9 +73,10 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         list_files(fn_args.eval_files),
         fn_args.serving_model_dir,
         fn_args.model_run_dir,
-        fn_args.base_model or None,
+        None if is_student else base_model,
         on_step=log_steps(name),
         name=name,
-        checkpoint_dir=checkpoint_dir(fn_args, name, fn_args.base_model or ""),
+        checkpoint_dir=checkpoint_dir(fn_args, name, base_model or ""),
+        student_dir=base_model if is_student else None,
     )
     write_metrics(metrics, fn_args.model_run_dir)

@@ -23,6 +23,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models import card as card_lib
 from models import signatures, warmup
 from models.config import PretrainConfig
+from models.distillation.config import StudentConfig
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.input_pipeline import parse_examples
@@ -36,6 +37,8 @@ ASSETS_DIR = "assets.extra"
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
+DISTILLATION = "distillation"
+"""What a card calls the task of a student that has not seen its own labels yet."""
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
 """Height and width of the two compared inputs, in strides: one square, one not, so that both are shown to be dynamic."""
 
@@ -124,6 +127,35 @@ def export_encoder(
         health=health,
     )
     card_lib.write_card(assets, card)
+
+
+def export_student(
+    student: Segmenter,
+    output_dir: str,
+    *,
+    name: str,
+    config: StudentConfig,
+    manifest: Manifest,
+    metrics: Mapping[str, float],
+    started_from: Mapping[Sensor, str],
+    teacher: str,
+) -> None:
+    """Writes a distilled student for `load_segmenter`: no signatures, since it is the start of a training and is not served."""
+    assets = _make_assets_dir(output_dir)
+    student.save(f"{assets}/model.keras")
+    card = card_lib.make_card(
+        name=name,
+        task=DISTILLATION,
+        sensors=student.sensors,
+        stride=student.stride,
+        signatures=(),
+        config=config,
+        manifest=manifest,
+        metrics=metrics,
+        label_schema=config.segment.label_schema,
+        started_from=started_from,
+    )
+    card_lib.write_card(assets, {**card, "teacher": teacher})
 
 
 def write_encoders(

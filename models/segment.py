@@ -1,7 +1,8 @@
-"""Segmentation: labelled patches and, if there is one, a pretrained encoder -> a published segmenter.
+"""Segmentation: labelled patches and what it starts from -> a published segmenter.
 
-Input: labelled shards, their manifest, a SavedModel of `pretrain.py` or nothing. Output: a SavedModel with `serving_default`
-and `serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of `components`; runs without TFX.
+Input: labelled shards, their manifest; a SavedModel of `pretrain.py`, a student of `distillation`, or nothing. Output: a
+SavedModel with `serving_default` and `serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of
+`components`; runs without TFX.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def run_segmentation(
     on_step: ProgressCallback | None = None,
     name: str = "segmenter",
     checkpoint_dir: str | None = None,
+    student_dir: str | None = None,
 ) -> dict[str, float]:
-    """Trains from the own checkpoint, else from the encoders of `encoder_dir`, else from scratch; scores, publishes.
+    """Trains from the own checkpoint, else from `student_dir`, else from `encoder_dir`, else from scratch; scores, publishes.
 
     Args:
         config: what to train.
@@ -58,6 +60,7 @@ def run_segmentation(
         on_step: told of every step.
         name: under which the model is served.
         checkpoint_dir: see `training.train`; empty again when the segmenter is published.
+        student_dir: what `run_distillation` wrote, all of whose weights are the start; None = none.
 
     Returns:
         `train_loss` (mean of the last steps) and what `summarize` returns for the eval split.
@@ -67,7 +70,7 @@ def run_segmentation(
             `build_segmenter` refuses, and see `training.train`.
     """
     model, train_loss = train_segmenter(
-        config, manifest, train_files, eval_files, log_dir, encoder_dir, on_step, checkpoint_dir
+        config, manifest, train_files, eval_files, log_dir, encoder_dir, on_step, checkpoint_dir, student_dir
     )
     strategy = get_strategy()
     scores = _score(config, strategy, model, eval_files)
@@ -82,7 +85,9 @@ def run_segmentation(
             manifest=manifest,
             metrics=metrics,
             scores=scores,
-            started_from=_starts(config, encoder_dir),
+            started_from=dict.fromkeys(config.sensors, student_dir)
+            if student_dir
+            else encoder_starts(config, encoder_dir),
         )
         # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
@@ -98,6 +103,7 @@ def train_segmenter(
     encoder_dir: str | None,
     on_step: ProgressCallback | None = None,
     checkpoint_dir: str | None = None,
+    student_dir: str | None = None,
 ) -> tuple[Segmenter, float]:
     """The trained segmenter, in float32, and the mean loss of its last steps; arguments and errors of `run_segmentation`."""
     strategy = get_strategy()  # Before anything else; see `run_pretraining`.
@@ -107,7 +113,7 @@ def train_segmenter(
     class_names = get_schema(config.label_schema).class_names
     loss = make_segment_loss(config.loss, class_names, manifest.num_pixels_per_class.get("train", {}))
     with strategy.scope():
-        model = build_segmenter(config, manifest, encoder_dir)
+        model = build_segmenter(config, manifest, encoder_dir, student_dir)
         paces = regimes.make_paces(model, config)
         optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision, paces)
     train_loss = training.train(
@@ -141,37 +147,50 @@ def _score(
         return tune_threshold(model, scores)
 
 
-def build_segmenter(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
-    """A segmenter with pretrained encoders and their normalization, or with new ones.
+def build_segmenter(
+    config: SegmentConfig, manifest: Manifest, encoder_dir: str | None, student_dir: str | None = None
+) -> Segmenter:
+    """A segmenter with pretrained encoders and their normalization, or with new ones; or a distilled student.
 
-    Each sensor's encoder comes from `config.encoder_paths`, else from `encoder_dir`, else it is new, with the statistics of
-    `manifest`; under the regime "scratch" all are new. Which of its variables train is what the regime says.
+    A student of `student_dir` is taken whole. Else each sensor's encoder comes from `config.encoder_paths`, else from
+    `encoder_dir`, else it is new, with the statistics of `manifest`; under the regime "scratch" all are new. Which of its
+    variables train is what the regime says.
 
     Raises:
-        ValueError: a pretrained encoder is of another sensor, has other bands or another architecture, or the stride does
-            not divide the patch size of `manifest`.
-        FileNotFoundError: a path holds no encoder.
+        ValueError: a pretrained encoder is of another sensor, has other bands or another architecture, likewise a student, or
+            the stride does not divide the patch size of `manifest`.
+        FileNotFoundError: a path holds no encoder, or no student.
     """
     stride = config.encoder.stride
     if manifest.patch_size_px % stride:
         raise ValueError(f"patch size must be a multiple of the stride {stride}, got {manifest.patch_size_px}")
-    pretrained = warm_start.load_encoders(_starts(config, encoder_dir), config.encoder, manifest, config.precision)
+    model = (
+        warm_start.load_student(student_dir, config, manifest)
+        if student_dir
+        else _join_encoders(config, manifest, encoder_dir)
+    )
+    regimes.set_encoders_trainable(model, config.trains_encoder)
+    return model
+
+
+def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
+    """Pretrained or new encoders under a new head."""
+    starts = encoder_starts(config, encoder_dir)
+    pretrained = warm_start.load_encoders(starts, config.encoder, manifest, config.precision)
     encoders = {
         sensor: pretrained.get(sensor) or build_encoder(config.encoder, sensor, manifest, config.precision)
         for sensor in config.sensors
     }
-    model = Segmenter(
+    return Segmenter(
         encoders=encoders,
         num_classes=get_schema(config.label_schema).num_classes,
         decoder_channels=config.decoder_channels,
         head=config.head,
         precision=config.precision,
     )
-    regimes.set_encoders_trainable(model, config.trains_encoder)
-    return model
 
 
-def _starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]:
+def encoder_starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]:
     """The pretrained encoder of each sensor that has one."""
     if config.regime == "scratch":
         return {}

@@ -18,6 +18,7 @@ from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityCon
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig
+from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
 from models.segment_config import SegmentConfig
 from pipeline import task_files
@@ -38,6 +39,7 @@ class TaskConfig:
         label: label of the patches.
         segment: how the segmenter is trained.
         quality: which labelled patches are kept; None takes that of the pairs.
+        distill: how the segmenter first learns from a task before it, on the unlabeled pairs; None = it does not.
         min_mean_iou: the model is published only when its mean IoU on the test split is at least this.
         min_iou: class name -> the same for one class.
     """
@@ -46,6 +48,7 @@ class TaskConfig:
     label: LabelConfig
     segment: SegmentConfig
     quality: QualityConfig | None = None
+    distill: DistillConfig | None = None
     min_mean_iou: float = 0.0
     min_iou: dict[str, float] = field(default_factory=dict)
 
@@ -139,12 +142,29 @@ class RunConfig:
                     f"tasks[{i}].segment.encoder must be pretrain.encoder {self.pretrain.encoder}, "
                     f"got {task.segment.encoder}"
                 )
+        self._check_teachers()
         for encoder in (self.pretrain.encoder, *(task.segment.encoder for task in self.tasks)):
             if self.pairs.patch.size_px % encoder.stride:
                 raise ValueError(
                     f"pairs.patch.size_px must be a multiple of the stride {encoder.stride} of "
                     f"{encoder.backbone!r}, got {self.pairs.patch.size_px}"
                 )
+
+    def _check_teachers(self) -> None:
+        for i, task in enumerate(self.tasks):
+            if task.distill is None:
+                continue
+            # A teacher comes before its students: so no task can be its own teacher, over no number of others.
+            before = {other.name: other.segment for other in self.tasks[:i]}
+            if task.distill.teacher not in before:
+                raise ValueError(
+                    f"tasks[{i}].distill.teacher must be one of the tasks before it, {list(before)}, "
+                    f"got {task.distill.teacher!r}"
+                )
+            try:
+                task.distill.check_teacher(task.segment, before[task.distill.teacher])
+            except ValueError as error:
+                raise ValueError(f"tasks[{i}].{error}") from error
 
     @property
     def probe_task(self) -> str:

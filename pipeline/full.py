@@ -1,4 +1,4 @@
-"""The whole TFX pipeline of a run: data, pretraining and its probe, then one segmentation per task.
+"""The whole TFX pipeline of a run: data, pretraining and its probe, then one segmentation per task, perhaps from a teacher.
 
 RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipeline.
 """
@@ -11,9 +11,10 @@ from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
 from components.examples import create_examples
 from pipeline.config import RunConfig
+from pipeline.distillation import create_distillation
 from pipeline.labels import create_labels
 from pipeline.pretraining import create_pretraining
-from pipeline.segmentation import create_segmentation
+from pipeline.segmentation import SegmentationComponents, create_segmentation
 
 
 def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.dsl.Pipeline:
@@ -28,8 +29,11 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
     pretraining = create_pretraining(config, pairs, labels)
     components = [*pairs.as_list(), *(item for part in labels.values() for item in part.as_list())]
     components += pretraining.as_list()
+    segmentations: dict[str, SegmentationComponents] = {}
     for task in config.tasks:
-        components += create_segmentation(config, task, labels[task.name], pretraining).as_list()
+        student = create_distillation(config, task, pairs, pretraining, segmentations)
+        segmentations[task.name] = create_segmentation(config, task, labels[task.name], pretraining, student)
+        components += [*([student] if student else []), *segmentations[task.name].as_list()]
     return tfx.dsl.Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.artifacts_dir,

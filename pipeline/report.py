@@ -40,15 +40,24 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield _health_table(results.encoder)
     yield from _health_lines(results.encoder)
     yield from _probe_parts(results.probe)
-    if not results.tasks and config.tasks:
-        yield "[red]no task was trained: the encoder is refused[/red]"
-    for settings, task in zip(config.tasks, results.tasks, strict=bool(results.tasks)):
-        yield _task_table(task, get_schema(settings.label.schema).class_names)
+    yield from _untrained_lines(config, results)
+    schemas = {settings.name: settings.label.schema for settings in config.tasks}
+    for task in results.tasks:
+        yield _task_table(task, get_schema(schemas[task.name]).class_names)
         yield from _failure_lines(task)
         # The test split first: the eval split had a say in the threshold.
         for position, (split, scores) in enumerate(_read_scores(task).items()):
             yield from score_parts(task.name, scores, split) if position == 0 else [score_line(scores, split)]
     yield _place_table(config, results)
+
+
+def _untrained_lines(config: RunConfig, results: RunResults) -> Iterator[RenderableType]:
+    missing = [task.name for task in config.tasks if task.name not in {trained.name for trained in results.tasks}]
+    if missing and not results.probe.is_blessed:
+        yield "[red]no task was trained: the encoder is refused[/red]"
+    elif missing:
+        teachers = ", ".join(results.refused_teachers)
+        yield f"[red]not trained: {', '.join(missing)}: the run ended at a refused teacher: {teachers}[/red]"
 
 
 def _data_table(data: tuple[DataResult, ...]) -> Table:

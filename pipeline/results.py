@@ -93,7 +93,8 @@ class DataResult:
 class RunResults:
     """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
 
-    `tasks` is empty when the encoder was refused: then the run has ended before them.
+    `tasks` is empty when the encoder was refused, and without those that a run had not come to when it ended at a refused
+    teacher, which `refused_teachers` names.
     """
 
     record: RunRecord
@@ -102,6 +103,7 @@ class RunResults:
     probe: ProbeReport
     tasks: tuple[TaskResult, ...]
     audits: Mapping[str, str]
+    refused_teachers: tuple[str, ...] = ()
 
     @property
     def is_published(self) -> bool:
@@ -120,7 +122,10 @@ def collect_results(config: RunConfig) -> RunResults:
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
     probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
     tasks = []
+    refused = _refused_teachers(config, record) if probe.is_blessed else ()
     for task in config.tasks if probe.is_blessed else ():
+        if refused and not record.is_complete(f"Pusher-{task.name}"):
+            continue
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
         model = _model(record, f"Trainer-{task.name}", task.name)
         tasks.append(
@@ -137,10 +142,22 @@ def collect_results(config: RunConfig) -> RunResults:
         encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
         probe=probe,
         tasks=tuple(tasks),
+        refused_teachers=refused,
         audits={
             task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
             for task in config.tasks
         },
+    )
+
+
+def _refused_teachers(config: RunConfig, record: RunRecord) -> tuple[str, ...]:
+    """The teachers that their Evaluators refused; one that was not evaluated is not among them."""
+    teachers = {task.distill.teacher for task in config.tasks if task.distill is not None}
+    evaluators = {name: f"Evaluator-{name}" for name in sorted(teachers)}
+    return tuple(
+        name
+        for name, evaluator in evaluators.items()
+        if record.is_complete(evaluator) and not record.output(evaluator, "blessing").properties.get("blessed")
     )
 
 

@@ -62,6 +62,10 @@ class RunRecord:
                 return component.outputs[name]
         raise DataError(f"{component_id}: no finished output {name!r} in the last run", "missing_output")
 
+    def is_complete(self, component_id: str) -> bool:
+        """Whether a component ended well in this run, cached or not."""
+        return any(item.component_id == component_id and item.is_complete for item in self.components)
+
     @property
     def num_cached(self) -> int:
         """How many components the cache answered."""

@@ -10,13 +10,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import distribution, training
-from models.config import OptimizerConfig
+from models import distribution, regimes, training
+from models.config import EncoderConfig, OptimizerConfig
+from models.distillation.edges import edge_weights
+from models.distillation.loss import agreement, distillation_loss
 from models.encoders import SensorEncoder
 from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
 from models.optimizers import Lars, LossScaled, make_optimizer
 from models.pixel_losses.config import LossConfig
 from models.pixel_losses.segment_loss import make_segment_loss
+from models.segment_config import SegmentConfig
+from models.segmenter import Segmenter
 from models.step_log import NonFiniteLossError
 
 GLOBAL_BATCH_SIZE = 8
@@ -98,7 +102,28 @@ def of_segmentation(config):
     return case
 
 
+def distillation(rng):
+    """Of a student whose teacher sees little of what the second replica gets."""
+    batch, build, _ = masked_crossentropy(rng)
+    batch = {
+        "pixels": batch["pixels"],
+        "label": batch["label"],
+        "teacher": rng.normal(0.0, 2.0, (*batch["label"].shape, 3)).astype(np.float32),
+    }
+
+    def compute_loss(model, b):
+        logits = model(b["pixels"], training=True)
+        weight = edge_weights(b["label"], 4.0, 1)
+        return {
+            "loss": distillation_loss(b["teacher"], logits, weight, 2.0),
+            "agreement": agreement(b["teacher"], logits, weight),
+        }
+
+    return batch, build, compute_loss
+
+
 CASES = {
+    "distillation": distillation,
     "contrastive_without_batch_norm": contrastive_without_batch_norm,
     "masked_crossentropy": masked_crossentropy,
     "contrastive_resnet": contrastive_resnet,
@@ -175,6 +200,51 @@ def weights_after_training(strategy, paces=()):
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
+def gradual_unfreezing(strategy):
+    """Of a segmenter that trains for 6 steps: weights of head and levels, deepest first, after each step but the last."""
+    config = SegmentConfig(
+        sensors=("s1",),
+        label_schema="water",
+        encoder=EncoderConfig(backbone="small"),
+        num_steps=6,
+        head="linear",
+        unfreeze_after=4 / 6,
+    )
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    batch = {
+        "s1": rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32),
+        "label": rng.integers(0, 2, (GLOBAL_BATCH_SIZE, 32, 32)),
+    }
+    with strategy.scope():
+        encoder = SensorEncoder(sensor="s1", bands=("VV", "VH"), mean=(-12, -12), std=(4, 4), backbone="small")
+        model = Segmenter(encoders={"s1": encoder}, num_classes=2, decoder_channels=(), head="linear")
+        # Not AdamW: it divides by a gradient's size, and of one near 0 the order of the sum decides.
+        rates = OptimizerConfig(optimizer="lars", learning_rate=5.0, warmup_fraction=0.0)
+        optimizer = make_optimizer(rates, config.num_steps, paces=regimes.make_paces(model, config))
+    levels = encoder.variables_by_level()[::-1]
+    of_encoder = {id(variable) for level in levels for variable in level}
+    head = [variable for variable in model.trainable_variables if id(variable) not in of_encoder]
+
+    def snapshot():
+        parts = [np.concatenate([variable.numpy().ravel() for variable in part]) for part in (head, *levels)]
+        return {f"part_{index}": values for index, values in enumerate(parts)}
+
+    seen = [snapshot()]
+    training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=lambda b: MaskedCrossentropy()(b["label"], model({"s1": b["s1"]}, training=True)["logits"]),
+        optimizer=optimizer,
+        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+        num_steps=config.num_steps,
+        log_dir=tempfile.mkdtemp(),
+        check_every=1,
+        check=lambda step, loss: seen.append(snapshot()),
+    )
+    return {name: np.stack([entry[name] for entry in seen]) for name in seen[0]}
+
+
 def message_of_a_nan(strategy, log_dir):
     """What a loss that is no number says, with ids on both replicas."""
     with strategy.scope():
@@ -239,6 +309,8 @@ def main(path):
         results[f"scaled_lars/{name}"] = steps_of_scaled_lars(strategy)
         results[f"adamw/{name}/weights"] = weights_after_training(strategy)
         results[f"paced/{name}/weights"] = weights_after_training(strategy, paces=((0.5, 1), (1.0, 0)))
+        for key, values in gradual_unfreezing(strategy).items():
+            results[f"gradual/{name}/{key}"] = values
     with tempfile.TemporaryDirectory() as log_dir:
         results["message"] = message_of_a_nan(mirrored, log_dir)
     results["undisturbed"], results["resumed"] = resume(tf.distribute.get_strategy(), mirrored)

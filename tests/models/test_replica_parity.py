@@ -38,6 +38,7 @@ def relative_difference(one, two):
         ("dice", 1e-5),
         ("lovasz", 1e-5),
         ("sum_of_losses", 1e-5),
+        ("distillation", 1e-5),
     ],
 )
 def test_two_replicas_take_the_step_of_one(results, case, tolerance):
@@ -83,3 +84,19 @@ def test_three_steps_of_adamw_are_the_same(results, case):
 
 def test_paces_change_the_steps(results):
     assert relative_difference(results["adamw/one/weights"], results["paced/one/weights"]) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_levels_begin_one_after_the_other_on_any_number_of_replicas(results, name):
+    # The head, then the levels from the deepest to the stem: each moves with the step after its first one.
+    for part, first_move in enumerate((1, 2, 3, 4, 5)):
+        weights = results[f"gradual/{name}/part_{part}"]
+        assert len(weights) == 6
+        np.testing.assert_array_equal(weights[:first_move], np.broadcast_to(weights[0], (first_move, weights.shape[1])))
+        assert (np.abs(np.diff(weights[first_move - 1 :], axis=0)).max(axis=1) > 1e-5).all()
+
+
+def test_gradual_unfreezing_takes_the_same_steps_on_two_replicas(results):
+    for part in range(5):
+        one, two = (results[f"gradual/{name}/part_{part}"] for name in ("one", "two"))
+        assert relative_difference(one - one[0], two - two[0]) < 1e-2

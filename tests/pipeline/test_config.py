@@ -115,6 +115,55 @@ def test_the_probe_takes_the_labels_of_the_first_task_unless_told(values):
     assert load(values | {"tasks": [], "probe": {"task": "flood-2"}}).probe_task == ""
 
 
+def add_student(values, **distill):
+    """A task of Sentinel-2, "optical", before the flood task, which learns from it."""
+    flood = values["tasks"][0]
+    values["tasks"].insert(0, {**flood, "name": "optical", "segment": flood["segment"] | {"sensors": ["s2"]}})
+    flood["distill"] = {"teacher": "optical", "num_steps": 3} | distill
+
+
+def test_student_learns_from_a_task_before_it(values):
+    add_student(values)
+    config = load(values)
+    assert config.tasks[1].distill.teacher == "optical"
+    assert load(settings.to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"teacher": "crops"},
+            r"tasks\[1\]\.distill\.teacher must be one of the tasks before it, \['optical'\], got 'crops'",
+        ),
+        (
+            {"teacher": "flood"},
+            r"tasks\[1\]\.distill\.teacher must be one of the tasks before it, \['optical'\], got 'flood'",
+        ),
+        ({"edge_weight": 0.0}, r"^tasks\[1\]\.distill: edge_weight must be above 0 and finite, got 0\.0"),
+    ],
+)
+def test_wrong_teacher_is_refused(values, change, message):
+    add_student(values, **change)
+    with pytest.raises(settings.SettingsError, match=message):
+        load(values)
+
+
+def test_tasks_cannot_teach_each_other_nor_a_student_that_sees_as_much(values):
+    add_student(values)
+    values["tasks"][0]["distill"] = {"teacher": "flood", "num_steps": 3}
+    with pytest.raises(
+        settings.SettingsError, match=r"tasks\[0\]\.distill\.teacher must be .* before it, \[\], got 'flood'"
+    ):
+        load(values)
+    del values["tasks"][0]["distill"]
+    values["tasks"][0]["segment"]["sensors"] = ["s1"]
+    with pytest.raises(
+        settings.SettingsError, match=r"tasks\[1\]\.distill\.teacher must see a sensor .* of \['s1'\], lacks"
+    ):
+        load(values)
+
+
 def test_two_tasks_of_one_name_are_refused(values):
     values["tasks"] *= 2
     with pytest.raises(settings.SettingsError, match="distinct names"):

@@ -124,6 +124,27 @@ def test_without_tasks_the_probe_takes_the_pairs_alone(values, tmp_path):
     assert set(tasks["EncoderGate"]["dependentTasks"]) == {"EncoderProbe", "Pusher-encoder"}
 
 
+def test_student_waits_for_the_blessing_of_its_teacher(values, tmp_path):
+    flood = values["tasks"][0]
+    optical = {**flood, "name": "optical", "segment": flood["segment"] | {"sensors": ["s2"]}}
+    student = {**flood, "distill": {"teacher": "optical", "num_steps": 3}}
+    config = settings.from_dict(RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": [optical, student]})
+    compile_pipeline(config, tmp_path / "pipeline.json")
+    tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"]["tasks"]
+    assert set(tasks["DistillTrainer-flood"]["dependentTasks"]) == {
+        "ImportExampleGen-pairs",
+        "DataManifest-pairs",
+        "Trainer-pretrain",
+        "EncoderGate",
+        "Trainer-optical",
+        "Evaluator-optical",
+        "Pusher-optical",
+    }
+    start = tasks["Trainer-flood"]["inputs"]["artifacts"]["base_model"]["taskOutputArtifact"]
+    assert start == {"producerTask": "DistillTrainer-flood", "outputArtifactKey": "model"}
+    assert "DistillTrainer-optical" not in tasks
+
+
 def test_root_on_this_machine_is_refused(values, tmp_path):
     with pytest.raises(settings.SettingsError, match=r"root: must be an object store .* got 'runs/test'"):
         compile_pipeline(settings.from_dict(RunConfig, values), tmp_path / "x.json")

@@ -176,6 +176,18 @@ def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(values, d
     assert not found.is_published
 
 
+def test_student_that_a_refused_teacher_kept_from_training_is_named_with_it(values, data, tmp_path, monkeypatch):
+    (flood,) = values["tasks"]
+    for number in (1, 2):
+        student = {**flood, "name": f"radar-{number}", "segment": flood["segment"] | {"sensors": ["s2"]}}
+        values["tasks"].append(student | {"distill": {"teacher": "flood", "num_steps": 3}})
+    found = dataclasses.replace(make_results(data, tmp_path, published=False), refused_teachers=("flood",))
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "not trained: radar-1, radar-2: the run ended at a refused teacher: flood" in text
+    assert "flood: not published: mean_iou is 0.438" in text
+    assert not found.is_published
+
+
 def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(values, data, tmp_path, monkeypatch):
     assets = tmp_path / "model" / "assets.extra"
     assets.mkdir(parents=True)

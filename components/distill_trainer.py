@@ -1,0 +1,115 @@
+"""DistillTrainer: a blessed teacher labels the unlabeled pairs, a task's student learns from it.
+
+The teacher's Model and ModelBlessing, the Examples of the pairs and the pretrained encoder -> a Model that the task's segment
+Trainer starts from, TensorBoard logs beside it. A component of its own, since TFX's Trainer takes one model, and neither a
+teacher nor its blessing. All training is in `models/distillation`.
+"""
+
+# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+import json
+
+from tfx import v1 as tfx
+from tfx.components.util import model_utils
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.utils import path_utils
+
+from beam_jobs.contracts import settings
+from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.errors import DataError
+from components.attempts import training_dir
+from components.data_manifest import read_manifest
+from components.encoder_probe.component import split_files
+from components.examples import ExampleComponents
+from components.pretrain_trainer import SOURCES, write_metrics
+from components.training_log import log_steps
+from models.distillation.config import StudentConfig
+from models.distillation.train import run_distillation
+
+
+@tfx.dsl.components.component  # type: ignore[call-overload]
+def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its function
+    pairs: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
+    pairs_manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    teacher: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
+    blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
+    model: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
+    model_run: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelRun],  # type: ignore[type-arg]
+    name: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    config: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    checkpoints_dir: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    encoder: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model] = None,  # type: ignore[type-arg, assignment]
+) -> None:
+    """Trains the student, if its teacher is blessed.
+
+    Args:
+        pairs: Examples of the pairs; the train split alone is read.
+        pairs_manifest: output of their DataManifest.
+        teacher: output of the segment Trainer of the teacher's task.
+        blessing: output of its Evaluator.
+        name: of the student's task.
+        config: StudentConfig as JSON.
+        checkpoints_dir: of the run; empty = a killed training starts over.
+        code: fingerprint, since the cache does not see changed code.
+        encoder: output of the pretrain Trainer; None when the student's config names all encoders or needs none.
+
+    Raises:
+        DataError: the teacher is refused.
+    """
+    student = settings.from_dict(StudentConfig, json.loads(config), name)  # type: ignore[arg-type]
+    if not model_utils.is_model_blessed(blessing):  # type: ignore[arg-type]
+        raise DataError(
+            f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so it labels nothing and "
+            f"{name} is not trained: mend the teacher, lower its thresholds, or leave {name}'s `distill` out",
+            "teacher_refused",
+        )
+    manifest = read_manifest(pairs_manifest.uri)  # type: ignore[attr-defined]
+    teacher_dir = path_utils.serving_model_path(teacher.uri)  # type: ignore[attr-defined]
+    encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None  # type: ignore[attr-defined]
+    training = (config, code, json.loads(manifest.to_json()), teacher_dir, encoder_dir)
+    metrics = run_distillation(
+        student,
+        manifest,
+        split_files(pairs, "train"),  # type: ignore[arg-type]
+        path_utils.serving_model_dir(model.uri),  # type: ignore[attr-defined]
+        model_run.uri,  # type: ignore[attr-defined]
+        teacher_dir,
+        encoder_dir,
+        on_step=log_steps(name),  # type: ignore[arg-type]
+        name=name,  # type: ignore[arg-type]
+        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),  # type: ignore[arg-type]
+    )
+    write_metrics(metrics, model_run.uri)  # type: ignore[attr-defined]
+
+
+def create_distill_trainer(
+    name: str,
+    config: StudentConfig,
+    pairs: ExampleComponents,
+    teacher: BaseComponent,
+    judge: BaseComponent,
+    encoder: BaseComponent | None,
+    checkpoints_dir: str,
+) -> BaseComponent:
+    """DistillTrainer "DistillTrainer-<task>" of one student.
+
+    Args:
+        name: of the student's task.
+        config: crosses the TFX boundary as JSON.
+        pairs: data components of the pairs.
+        teacher: segment Trainer of the teacher's task.
+        judge: Evaluator of the teacher.
+        encoder: the pretrain Trainer; None when the student needs no pretraining of this run.
+        checkpoints_dir: of the run; empty = a killed training starts over.
+    """
+    return DistillTrainer(
+        pairs=pairs.examples.outputs["examples"],
+        pairs_manifest=pairs.manifest.outputs["manifest"],
+        teacher=teacher.outputs["model"],
+        blessing=judge.outputs["blessing"],
+        name=name,
+        config=settings.canonical_json(config),
+        checkpoints_dir=checkpoints_dir,
+        code=source_fingerprint(SOURCES),
+        **({"encoder": encoder.outputs["model"]} if encoder is not None else {}),
+    ).with_id(f"DistillTrainer-{name}")

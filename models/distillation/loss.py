@@ -1,0 +1,47 @@
+"""The loss of a student against its teacher.
+
+Input: logits of both and weights of pixels, of one replica's patches. Output: this replica's part of the loss; the parts of all
+replicas add up to the loss of the global batch, and so do their gradients. Called by `train.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from models.objectives import gathering
+
+
+def distillation_loss(teacher_logits: Any, student_logits: Any, weight: Any, temperature: float) -> tf.Tensor:
+    """Weighted mean over the pixels of the global batch of the cross-entropy against the teacher's probabilities.
+
+    temperature² x sum(w x -sum_k p_k log q_k) / sum(w), p and q the softmax of the teacher's and the student's logits over
+    `temperature`; the factor keeps the gradients' size whatever the temperature. Least, with gradient 0, where q = p: then it
+    is temperature² x the entropy of p. No gradient flows to the teacher.
+    Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+
+    Args:
+        teacher_logits: [B, H, W, K].
+        student_logits: [B, H, W, K].
+        weight: float32 [B, H, W], at least 0; only ratios matter.
+        temperature: above 0.
+
+    Returns:
+        float32 scalar; 0 when nothing counts.
+    """
+    target = tf.nn.softmax(tf.stop_gradient(tf.cast(teacher_logits, tf.float32)) / temperature)
+    loss = tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(student_logits, tf.float32) / temperature)
+    return temperature**2 * _mean(loss, weight)
+
+
+def agreement(teacher_logits: Any, student_logits: Any, weight: Any) -> tf.Tensor:
+    """This replica's part of the share of the counted pixels on whose likeliest class both agree; arguments as of the loss."""
+    is_same = tf.argmax(teacher_logits, axis=-1) == tf.argmax(student_logits, axis=-1)
+    return _mean(tf.cast(is_same, tf.float32), tf.cast(weight > 0.0, tf.float32))
+
+
+def _mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """This replica's part of the weighted mean over the global batch."""
+    total = gathering.sum_over_replicas(tf.reduce_sum(weight))
+    return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)

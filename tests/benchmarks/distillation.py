@@ -1,0 +1,137 @@
+"""What a teacher of Sentinel-2 is worth to a student of Sentinel-1 with few labels, on the simulator's data.
+
+`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for a quarter of an hour. Every seed
+draws its own labels, a small share of the train patches, and trains from one pretrained encoder, which is frozen: the teacher
+on them; a student on them alone; one on them with as many updates as the last one has in all; and one that learns from the
+teacher on all pairs first, with edges weighted and not. Mean IoU on the test split. TERRAPAIR_DISTILL_ROOT keeps data and
+models; what is done there is not done again.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+NUM_SEEDS = 3
+LABEL_FRACTION = 0.05
+NUM_STEPS = 200
+NUM_DISTILL_STEPS = 400
+MODEL = {"regime": "frozen", "decoder_channels": (64, 32, 16, 16)}
+CONFIG = Path(__file__).resolve().parents[2] / "pipeline/configs/claim.yaml"
+ARMS = ("labels", "labels_as_many_updates", "distilled", "distilled_edges_alike")
+
+
+def measure() -> dict[str, object]:
+    """Mean IoU of each arm by seed, and of the best arms less the labels alone."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
+    root = Path(os.environ.get("TERRAPAIR_DISTILL_ROOT") or tempfile.mkdtemp())
+    bench = _Bench(root)
+    scores = {arm: [bench.student(arm, seed) for seed in range(NUM_SEEDS)] for arm in ARMS}
+    scores["teacher"] = [bench.score("teacher", seed) for seed in range(NUM_SEEDS)]
+    gains = {
+        f"{arm}_over_{other}": [round(a - b, 4) for a, b in zip(scores[arm], scores[other], strict=True)]
+        for arm in ARMS[2:]
+        for other in ARMS[:2]
+    }
+    means = {name: round(statistics.mean(values), 4) for name, values in {**scores, **gains}.items()}
+    return {"mean_iou": {k: [round(v, 4) for v in vs] for k, vs in scores.items()}, "gain": gains, "mean": means}
+
+
+class _Bench:
+    """Data, encoder and models below one folder, each made once."""
+
+    def __init__(self, root: Path) -> None:
+        from beam_jobs.contracts import layout, manifest
+        from models import pretrain
+        from pipeline.config import load_run_config
+        from pipeline.data_build import build_data
+
+        self.root = root
+        self.run = load_run_config(CONFIG, [f"root={root}"], {})
+        built = build_data(self.run, lambda name: contextlib.nullcontext(), lambda done, total: None)
+        self.pairs, self.labels = Path(str(built.pairs)), Path(str(built.tasks["landcover"]))
+        self.manifests = {path: manifest.read(path) for path in (self.pairs, self.labels)}
+        self.files = {
+            path: {split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS}
+            for path in (self.pairs, self.labels)
+        }
+        self.encoder = str(root / "encoder")
+        if not (root / "encoder/assets.extra/model_card.json").exists():
+            files, found = self.files[self.pairs], self.manifests[self.pairs]
+            pretrain.run_pretraining(
+                self.run.pretrain, found, files["train"], files["eval"], self.encoder, f"{self.encoder}-logs"
+            )
+
+    def student(self, arm: str, seed: int) -> float:
+        """Mean IoU of an arm on the test split."""
+        from models.distillation.config import DistillConfig, StudentConfig
+        from models.distillation.train import run_distillation
+
+        config = self._config("s1", seed)
+        student = None
+        if arm == "labels_as_many_updates":
+            config = dataclasses.replace(config, num_steps=NUM_STEPS + NUM_DISTILL_STEPS)
+        elif arm != "labels":
+            teacher = self._model("teacher", seed, self._config("s2", seed))
+            student = str(self.root / f"{arm}-{seed}-student")
+            distill = DistillConfig(
+                teacher="landcover-s2", num_steps=NUM_DISTILL_STEPS, edge_weight=1.0 if arm.endswith("alike") else 4.0
+            )
+            if not Path(student, "assets.extra/model_card.json").exists():
+                run_distillation(
+                    StudentConfig(segment=config, distill=distill),
+                    self.manifests[self.pairs],
+                    self.files[self.pairs]["train"],
+                    student,
+                    f"{student}-logs",
+                    teacher,
+                    self.encoder,
+                )
+        self._model(arm, seed, config, student)
+        return self.score(arm, seed)
+
+    def score(self, arm: str, seed: int) -> float:
+        """Mean IoU on the test split of a model that is there."""
+        from beam_jobs.contracts.labels import get_schema
+        from models.export import load_segmenter
+        from models.scores.scoring import score_patches
+        from models.scores.summary import summarize
+
+        kept = self.root / f"{arm}-{seed}.json"
+        if not kept.exists():
+            names = get_schema("dynamic_world").class_names
+            model = load_segmenter(str(self.root / f"{arm}-{seed}"))
+            found = summarize(score_patches(model, self.files[self.labels]["test"], names, batch_size=64))
+            kept.write_text(json.dumps(found))
+            print(arm, seed, found["mean_iou"], file=sys.stderr, flush=True)
+        return json.loads(kept.read_text())["mean_iou"]
+
+    def _config(self, sensor: str, seed: int):
+        task = self.run.tasks[0].segment
+        return dataclasses.replace(task, sensors=(sensor,), seed=seed, num_steps=NUM_STEPS, **MODEL)
+
+    def _model(self, arm: str, seed: int, config, student: str | None = None) -> str:
+        from models import segment
+        from pipeline.claim_check.label_subsets import write_subset
+
+        folder = str(self.root / f"{arm}-{seed}")
+        if Path(folder, "assets.extra/model_card.json").exists():
+            return folder
+        found = self.manifests[self.labels]
+        num = max(config.global_batch_size, int(LABEL_FRACTION * found.num_examples["train"]))
+        shard = self.root / "labels" / f"seed{seed}.tfrecord.gz"
+        write_subset(self.labels, num, seed, shard)
+        found = dataclasses.replace(found, num_examples={**found.num_examples, "train": num})
+        eval_files = self.files[self.labels]["eval"]
+        segment.run_segmentation(
+            config, found, [str(shard)], eval_files, folder, f"{folder}-logs", self.encoder, student_dir=student
+        )
+        return folder
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))

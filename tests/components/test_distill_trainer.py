@@ -1,0 +1,111 @@
+"""DistillTrainer on TFX's artifacts: a blessed teacher teaches, a refused one stops the student."""
+
+import json
+import shutil
+
+import pytest
+from tfx import v1 as tfx
+from tfx.types import artifact_utils
+
+from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.errors import DataError
+from components import data_manifest, distill_trainer, segment_trainer
+from components.encoder_probe.blessing import write_blessing
+from models import card, export
+from models.config import EncoderConfig
+from models.distillation.config import DistillConfig, StudentConfig
+from models.segment_config import SegmentConfig
+
+pytestmark = pytest.mark.e2e
+
+TEACHER = SegmentConfig(
+    sensors=("s2",),
+    label_schema="water",
+    encoder=EncoderConfig(backbone="small", embedding_dim=8),
+    num_steps=2,
+    regime="scratch",
+    decoder_channels=(8, 8, 8, 8),
+    global_batch_size=4,
+)
+STUDENT = StudentConfig(
+    segment=SegmentConfig(**{**vars(TEACHER), "sensors": ("s1",)}),
+    distill=DistillConfig(teacher="optical", num_steps=2, global_batch_size=4),
+)
+
+
+def artifact_of(kind, path):
+    artifact = kind()
+    artifact.uri = str(path)
+    return artifact
+
+
+def fn_args_of(version, root, config, name, base_model=None):
+    return tfx.components.FnArgs(
+        train_files=[str(version / "train" / "*")],
+        eval_files=[str(version / "eval" / "*")],
+        serving_model_dir=str(root / "Format-Serving"),
+        model_run_dir=str(root / "model_run"),
+        hyperparameters=json.loads((version / "manifest.json").read_text()),
+        custom_config={"config": settings.canonical_json(config), "name": name},
+        base_model=base_model,
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(pairs_version, water_version, tmp_path_factory):
+    """Inputs of the component around a teacher of two steps, but for its blessing."""
+    root = tmp_path_factory.mktemp("taught")
+    segment_trainer.run_fn(fn_args_of(water_version, root / "teacher", TEACHER, "optical"))
+    examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
+    examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
+    # The train split alone: a look at another one would fail.
+    folder = root / "examples/Split-train"
+    folder.mkdir(parents=True)
+    for path in layout.shard_paths(pairs_version, "train"):
+        shutil.copy(path, folder)
+    data_manifest.write_manifest(manifest.read(pairs_version), str(root / "manifest"))
+    return {
+        "pairs": examples,
+        "pairs_manifest": artifact_of(tfx.types.standard_artifacts.HyperParameters, root / "manifest"),
+        "teacher": artifact_of(tfx.types.standard_artifacts.Model, root / "teacher"),
+    }
+
+
+def distill(inputs, root, is_blessed):
+    """Folder of the model that the component wrote."""
+    blessing = artifact_of(tfx.types.standard_artifacts.ModelBlessing, root / "blessing")
+    write_blessing(blessing, inputs["teacher"], is_blessed)
+    distill_trainer.DistillTrainer.test_call(
+        **inputs,
+        blessing=blessing,
+        model=artifact_of(tfx.types.standard_artifacts.Model, root / "model"),
+        model_run=artifact_of(tfx.types.standard_artifacts.ModelRun, root / "model_run"),
+        name="flood",
+        config=settings.canonical_json(STUDENT),
+        checkpoints_dir=str(root / "checkpoints"),
+        code="x",
+    )
+    return root / "model/Format-Serving"
+
+
+def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(inputs, water_version, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="terrapair.training"):
+        student = distill(inputs, tmp_path, is_blessed=True)
+    steps = [(item.component, item.step, item.num_steps) for item in caplog.records if hasattr(item, "step")]
+    assert steps == [("flood", 1, 2), ("flood", 2, 2)]
+    assert export.load_segmenter(str(student)).sensors == ("s1",)
+    assert card.read_card(str(student))["teacher"] == f"{inputs['teacher'].uri}/Format-Serving"
+    assert json.loads((tmp_path / "model_run/metrics.json").read_text())["train_loss"] > 0
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+    segment_trainer.run_fn(fn_args_of(water_version, tmp_path / "own", STUDENT.segment, "flood", str(student)))
+    assert card.read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {"s1": str(student)}
+
+
+def test_refused_teacher_labels_nothing_and_says_why(inputs, tmp_path):
+    with pytest.raises(DataError) as caught:
+        distill(inputs, tmp_path, is_blessed=False)
+    message = str(caught.value)
+    assert message.startswith("flood: its teacher 'optical' is refused by its Evaluator")
+    assert "\n" not in message
+    assert not (tmp_path / "model").exists()
