@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,14 +30,15 @@ from beam_jobs import (
     storage,
     writers,
 )
-from beam_jobs.config import BuildConfig
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.config import BuildConfig, LabelConfig
+from beam_jobs.contracts import labels, layout, manifest, settings
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.repeating import repeating
-from beam_jobs.scenes import constellation_of
+from beam_jobs.scenes import SENSOR_OF_CONSTELLATION, constellation_of
 
 OnProgress = Callable[[int, int], None]
 StrPath = str | os.PathLike[str]
@@ -89,11 +90,11 @@ def build(
     target = layout.version_dir(output_root, span, version)
     if building.is_taken(target):
         raise DataError(f"{target}: exists already, and a version is never overwritten", "version_exists")
+    num_scenes = _count_scenes(catalog_paths, config.label)
     marker = " ".join(hashes)
     building_dir = str(layout.building_dir(output_root, span, version))
     building.prepare(building_dir, marker)
     spool_dir = building.spool_dir(building_dir, spool_root, target, marker)
-    num_scenes = _count_scenes(catalog_paths)
     with _reported(spool_dir, num_scenes["sentinel-1"], on_progress), beam.Pipeline(options=options) as pipeline:
         build_graph.expand(pipeline, config, catalog_paths, building_dir, spool_dir, earlier)
     if not storage.exists(f"{building_dir}/{writers.SUMMARY_NAME}"):
@@ -146,11 +147,29 @@ def _what_decides_content(config: BuildConfig) -> dict[str, Any]:
     return values
 
 
-def _count_scenes(catalog_paths: Sequence[StrPath]) -> Counter[str]:
-    """Number of items per constellation."""
-    return Counter(
-        constellation_of(item.get("properties") or {}) for path in catalog_paths for item in catalogs.read_items(path)
-    )
+def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -> Counter[str]:
+    """Number of items per constellation; labels that are all of other schemas are refused before a pixel is read.
+
+    Raises:
+        DataError: no label of the wanted sensor can be remapped; with the schema of the most scenes.
+    """
+    num_scenes: Counter[str] = Counter()
+    schemas: Counter[str] = Counter()
+    for item in (item for path in catalog_paths for item in catalogs.read_items(path)):
+        constellation = constellation_of(item.get("properties") or {})
+        num_scenes[constellation] += 1
+        asset = (item.get("assets") or {}).get("label") or {}
+        if label is not None and SENSOR_OF_CONSTELLATION.get(constellation) == label.label_from and asset:
+            schemas[str(asset.get("terrapair:label_schema", ""))] += 1
+    reasons = {name: labels.why_no_remap(name, label.schema) for name in schemas} if label is not None else {}
+    if label is not None and reasons and all(reasons.values()):
+        ((most, _),) = schemas.most_common(1)
+        where = ", ".join(str(path) for path in catalog_paths)
+        raise DataError(
+            f"{where}: {reasons[most]} (labels of {label.label_from} are {', '.join(sorted(reasons))})",
+            "other_label_schema",
+        )
+    return num_scenes
 
 
 def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[StrPath], num_scenes: int) -> None:
@@ -160,7 +179,7 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
         DataError: with the first error when scenes were bad, or with the reasons of what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    unwanted = ("other_processing_level", "no_label", spans.KNOWN_REASON)
+    unwanted = ("other_processing_level", "no_label", "other_label_schema", "weak_label", spans.KNOWN_REASON)
     num_wanted = num_scenes - sum(summary.num_rejected[reason] for reason in unwanted)
     if summary.num_bad_scenes > config.quality.max_rejected_fraction * num_wanted:
         raise DataError(
@@ -192,15 +211,11 @@ def _num_examples(summary: writers.Summary) -> Counter[str]:
 def _manifest(
     summary: writers.Summary, config: BuildConfig, numbers: tuple[int, int], hashes: tuple[str, str, str]
 ) -> manifest.Manifest:
-    if summary.s1_sums is None or summary.s2_sums is None:
-        raise ValueError("a build with train patches must have sums")
     per_class: dict[str, dict[str, int]] = {}
     for (split, label_id), count in sorted(summary.num_pixels_per_class.items()):
         if count:
             per_class.setdefault(split, {})[str(label_id)] = count
-    held_out: dict[str, dict[str, int]] = {}
-    for (name, split), count in sorted(summary.contents.num_held_out.items()):
-        held_out.setdefault(name, {})[split] = count
+    num_examples, num_absent = _num_examples(summary), _nested(summary.contents.num_absent)
     return manifest.Manifest(
         kind="pairs" if config.label is None else "labels",
         span=numbers[0],
@@ -211,23 +226,47 @@ def _manifest(
         s2_bands=config.patch.s2_bands,
         s2_processing_level=config.patch.s2_processing_level,
         label_schema=config.label.schema if config.label else None,
-        num_examples=dict(sorted(_num_examples(summary).items())),
+        num_examples=dict(sorted(num_examples.items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),
-        num_held_out=held_out,
+        num_held_out=_nested(summary.contents.num_held_out),
+        num_absent=num_absent,
         sources=tuple(
             manifest.SourceEntry(sensor=sensor, source=source, license=terms, num_pairs=count)
             for (sensor, source, terms), count in sorted(summary.num_pairs.items())
         ),
         shards=dict(sorted(summary.shards.items())),
-        s1_statistics=statistics.band_statistics(summary.s1_sums, "s1", config.patch.s1_bands),
-        s2_statistics=statistics.band_statistics(summary.s2_sums, "s2", config.patch.s2_bands),
+        s1_statistics=_statistics(summary.s1_sums, "s1", config.patch.s1_bands, num_examples, num_absent),
+        s2_statistics=_statistics(summary.s2_sums, "s2", config.patch.s2_bands, num_examples, num_absent),
         config=_what_decides_content(config),
         config_sha256=hashes[0],
         source_sha256=hashes[1],
         code_sha256=hashes[2],
         code_version=manifest.CODE_VERSION,
     )
+
+
+def _statistics(
+    sums: statistics.BandSums | None,
+    sensor: Sensor,
+    bands: tuple[str, ...],
+    num_examples: Mapping[str, int],
+    num_absent: Mapping[str, Mapping[str, int]],
+) -> tuple[manifest.BandStatistics, ...]:
+    if sums is None:
+        raise ValueError("a build with train patches must have sums")
+    # Without one scene of a sensor there is nothing to tell; a band without data otherwise is an error.
+    if num_absent.get(sensor, {}).get("train") == num_examples["train"]:
+        return statistics.of_nothing(sensor, bands)
+    return statistics.band_statistics(sums, sensor, bands)
+
+
+def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """(what, split) -> count as what -> split -> count, sorted."""
+    found: dict[str, dict[str, int]] = {}
+    for (what, split), count in sorted(counts.items()):
+        found.setdefault(what, {})[split] = count
+    return found
 
 
 @contextmanager

@@ -79,7 +79,8 @@ class CatalogConfig:
         layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
             exports), or "simulated" (the simulator writes it first, as `simulate` says).
         path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
-        split_lists: files that say which scenes or patches are held out, for "sen12ms" only; those in the folder are found.
+        split_lists: files that say which scenes or patches a split holds, for "sen12ms" and "dfc2020" only; those in the
+            folder are found.
         simulate: options of the simulator, for "simulated" only.
     """
 
@@ -93,8 +94,8 @@ class CatalogConfig:
             raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
-        if self.split_lists and self.layout != "sen12ms":
-            raise ValueError(f"split_lists go with layout 'sen12ms' only, got layout {self.layout!r}")
+        if self.split_lists and self.layout not in ("sen12ms", "dfc2020"):
+            raise ValueError(f"split_lists go with layouts sen12ms and dfc2020 only, got layout {self.layout!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,16 +276,27 @@ class LabelConfig:
         schema: label schema of the shards; source labels are remapped to it.
         label_from: sensor whose scene the label belongs to (a flood label is the water of the radar's date).
         min_labeled_fraction: least share of pixels that have a label other than 255.
+        weak_weight: what a patch with a weak label counts in training, 0-1, times what its quality gives; 0 leaves such
+            scenes out. Default 0.5; origin: ours, half a label drawn by hand, not tuned on data.
+        weak_only: train on weak labels alone. Hand-drawn ones that fall into train are left out; those of eval and test judge.
+        partner: what a labelled scene without a partner of the other sensor becomes: "required" rejects it, "optional" cuts
+            it into patches whose other sensor is all no data, for tasks of its own sensor alone.
     """
 
     schema: str
     label_from: Sensor = "s2"
     min_labeled_fraction: float = 0.5
+    weak_weight: float = 0.5
+    weak_only: bool = False
+    partner: Literal["required", "optional"] = "required"
 
     def __post_init__(self) -> None:
         if not get_schema(self.schema).is_dense:
             raise ValueError(f"schema {self.schema!r} has gaps in its ids; choose one a model can output")
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
+        _check_fraction("weak_weight", self.weak_weight)
+        if self.weak_only and self.weak_weight == 0:
+            raise ValueError("weak_only needs a weak_weight above 0: nothing would train, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import S1_NODATA, S1_VALID_RANGE_DB, S2_NODATA, S2_VALID_RANGE, SENSORS, Sensor
-from beam_jobs.splits import HOLDOUT_MARK
+from beam_jobs.contracts.records import HOLDOUT_MARK
 
 CELL_DEGREES = 0.5
 """Side of the cells in which places are counted: those of `land.py`."""
@@ -50,6 +50,7 @@ class Contents:
     Attributes:
         num_examples: split -> patches.
         num_held_out: (hold-out, split) -> patches.
+        num_absent: (sensor, split) -> patches without a scene of that sensor.
         acquired_at: sensor -> [first, last], seconds since 1970, UTC.
         months: "2020-03" of the Sentinel-1 date -> patches.
         cells: (row of CELL_DEGREES from the south pole, column from 180 degrees west) -> patches.
@@ -61,6 +62,7 @@ class Contents:
 
     num_examples: Counter[str] = field(default_factory=Counter)
     num_held_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    num_absent: Counter[tuple[str, str]] = field(default_factory=Counter)
     acquired_at: dict[str, list[int]] = field(default_factory=dict)
     months: Counter[str] = field(default_factory=Counter)
     cells: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -75,14 +77,18 @@ class Contents:
         self.num_examples[split] += 1
         for name in feature["block"].bytes_list.value[0].decode().split(HOLDOUT_MARK)[1:]:
             self.num_held_out[name, split] += 1
-        for sensor in SENSORS:
+        there = [sensor for sensor in SENSORS if feature[f"{sensor}_scene_id"].bytes_list.value[0]]
+        for sensor in there:
             at = feature[f"{sensor}_acquired_at"].int64_list.value[0]
             self._widen(sensor, at, at)
+        self.num_absent.update((sensor, split) for sensor in SENSORS if sensor not in there)
         at = feature["s1_acquired_at"].int64_list.value[0]
         self.months[datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m")] += 1
         lon, lat = (feature[name].float_list.value[0] for name in ("lon", "lat"))
         self.cells[math.floor((lat + 90.0) / CELL_DEGREES), math.floor((lon + 180.0) / CELL_DEGREES)] += 1
-        self.gaps[math.floor(feature["time_gap_hours"].float_list.value[0])] += 1
+        # One scene alone has no gap; its record says 0.
+        if len(there) == len(SENSORS):
+            self.gaps[math.floor(feature["time_gap_hours"].float_list.value[0])] += 1
         offset_px = feature["offset_px"].float_list.value[0]
         self.offsets[-1 if math.isnan(offset_px) else math.floor(offset_px / OFFSET_BIN_PX)] += 1
         for name in SCORES:
@@ -97,7 +103,7 @@ class Contents:
 
     def merge(self, other: Contents) -> None:
         """Adds the counts of `other`."""
-        for name in ("num_examples", "num_held_out", "months", "cells", "gaps", "offsets", "scores"):
+        for name in ("num_examples", "num_held_out", "num_absent", "months", "cells", "gaps", "offsets", "scores"):
             getattr(self, name).update(getattr(other, name))
         for sensor, (first, last) in other.acquired_at.items():
             self._widen(sensor, first, last)

@@ -101,6 +101,7 @@ def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
         ],
         "num_examples": dict(found.num_examples),
         "num_held_out": found.num_held_out,
+        "num_absent": found.num_absent,
         "num_rejected": found.num_rejected,
         "num_pixels_per_class": found.num_pixels_per_class,
         "num_bytes": sum(entry.num_bytes for entry in found.shards.values()),
@@ -154,6 +155,8 @@ def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
     yield from _table("Patches kept", ("split", "patches"), card["num_examples"].items())
     held_out = [(name, split, count) for name, per in card["num_held_out"].items() for split, count in per.items()]
     yield from _table("Held out", ("hold-out", "split", "patches"), held_out)
+    absent = [(sensor, split, count) for sensor, per in card["num_absent"].items() for split, count in per.items()]
+    yield from _table("Of one sensor alone", ("sensor without a scene", "split", "patches"), absent)
     yield from _table("Not used", ("reason", "scenes or patches"), card["num_rejected"].items())
     classes = [(split, k, n) for split, per in card["num_pixels_per_class"].items() for k, n in per.items()]
     yield from _table("Labels", ("split", "class id", "pixels"), classes)

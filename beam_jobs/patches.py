@@ -43,11 +43,21 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask:
-    """A strip of the common grid of two scenes: the unit of work that a killed job does not repeat."""
+    """A strip of the common grid of two scenes: the unit of work that a killed job does not repeat. One may be absent."""
 
     s1: Scene
     s2: Scene
     strip: Grid
+
+    @property
+    def scene_id(self) -> str:
+        """Of the Sentinel-1 scene, or of the only one there is."""
+        return self.s1.scene_id or self.s2.scene_id
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one of the two is absent."""
+        return self.s1.is_absent or self.s2.is_absent
 
     @property
     def task_id(self) -> str:
@@ -63,6 +73,7 @@ class _Strip:
     s2: FloatArray
     cloud_mask: npt.NDArray[np.bool_] | None
     label: npt.NDArray[np.uint8] | None
+    is_weak: bool
 
 
 def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
@@ -87,19 +98,38 @@ def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch]
 
 
 def _read(task: PairTask, config: BuildConfig) -> _Strip:
-    label = None
+    label, is_weak = None, False
     if config.label is not None:
         source = (task.s1 if config.label.label_from == "s1" else task.s2).label
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
-        label = readers.read_label(source, config.label.schema, task.strip)
+        label, is_weak = readers.read_label(source, config.label.schema, task.strip), source.kind == "weak"
     mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
         cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
         label=label,
+        is_weak=is_weak,
     )
+
+
+def _measure(task: PairTask, s1: FloatArray, s2: FloatArray, clouds: float) -> quality.Parts:
+    """The parts of a patch but for its shift; a sensor without a scene has no valid fraction that it could fail by."""
+    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    absent = [f"{scene.sensor}_valid_fraction" for scene in (task.s1, task.s2) if scene.is_absent]
+    return replace(parts, **dict.fromkeys(absent, math.nan))
+
+
+def _label_weight(pixels: _Strip, config: BuildConfig) -> float:
+    """What the label leaves of a patch's weight, 0-1."""
+    return config.label.weak_weight if config.label is not None and pixels.is_weak else 1.0
+
+
+def _event(task: PairTask, config: BuildConfig) -> str:
+    """The event of the scene that the label belongs to; where it tells none, of the other."""
+    first, second = (task.s2, task.s1) if config.label and config.label.label_from == "s2" else (task.s1, task.s2)
+    return first.event or second.event
 
 
 def _patch(
@@ -114,19 +144,20 @@ def _patch(
     )
     lon, lat = grids.centre_and_corners(grid)
     declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)
-    held_out = task.s1.holdouts | task.s2.holdouts
-    place = splits.assign(lon.tolist(), lat.tolist(), config.split, declared, held_out)
+    place = splits.assign(lon.tolist(), lat.tolist(), config.split, declared, task.s1.holdouts | task.s2.holdouts)
     clouds = quality.cloud_fraction(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
-    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    parts = _measure(task, s1, s2, clouds)
     refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None and place.split is None:
         refusal = place.reason, place.detail
+    if refusal is None and config.label is not None:
+        refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
     # Last, as it costs most: only what is otherwise kept is measured.
-    if refusal is None and config.quality.measure_offset:
+    if refusal is None and config.quality.measure_offset and not task.is_alone:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
         parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
         refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
@@ -134,7 +165,7 @@ def _patch(
     refusal = refusal or quality.score_refusal(score, config.quality)
     if refusal is not None or place.split is None:
         reason, detail = refusal or ("", "")
-        return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.s1.scene_id}: {detail}")
+        return Rejection(kind="patches", id=patch_id, reason=reason, detail=f"{task.scene_id}: {detail}")
     values: dict[str, Any] = {
         "patch_id": patch_id,
         "s1": s1,
@@ -152,7 +183,8 @@ def _patch(
         "edge_noise_fraction": parts.edge_noise_fraction,
         "saturated_fraction": parts.saturated_fraction,
         "quality": score,
-        "weight": quality.weight(score, config.quality),
+        "weight": quality.weight(score, config.quality) * _label_weight(pixels, config),
+        "event": _event(task, config),
     }
     if pixels.label is None:
         return place.split, PairedPatch(**values)

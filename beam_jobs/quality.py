@@ -31,7 +31,7 @@ class Parts:
     """What is measured of a patch; the score and every decision come from it alone.
 
     Attributes:
-        s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1.
+        s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1; NaN = there is no such scene.
         s2_valid_fraction: likewise of Sentinel-2.
         cloud_fraction: share of cloud among the valid Sentinel-2 pixels, 0-1; NaN = unknown.
         edge_noise_fraction: share of the valid Sentinel-1 pixels that are noise of the swath's edge, 0-1.
@@ -87,10 +87,10 @@ def cloud_fraction(cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, sce
 
 def refusal(parts: Parts, config: QualityConfig) -> tuple[str, str] | None:
     """(reason, detail) why a patch is not kept, or None when it is; its shift and score are judged later."""
+    # A NaN compares False: a patch whose source tells nothing of clouds is kept, and so is one without the other sensor.
     for sensor, valid in (("s1", parts.s1_valid_fraction), ("s2", parts.s2_valid_fraction)):
         if valid < config.min_valid_fraction:
             return f"{sensor}_no_data", f"valid fraction {valid:.3f} is below {config.min_valid_fraction:g}"
-    # A NaN compares False: a patch whose source tells nothing of clouds is kept.
     for reason, what, value, most in (
         ("cloudy", "cloud", parts.cloud_fraction, config.max_cloud_fraction),
         ("edge_noise", "edge noise", parts.edge_noise_fraction, config.max_edge_noise_fraction),
@@ -142,6 +142,18 @@ def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> 
     return None
 
 
+def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> tuple[str, str] | None:
+    """(reason, detail) when a patch's split has no use for its kind of label.
+
+    Nothing is measured on weak labels; where they alone are to train, those drawn by hand do not.
+    """
+    if is_weak and split not in (None, "train"):
+        return "weak_label_judged", f"its label is weak and its split {split}; weak labels are for train only"
+    if weak_only and not is_weak and split == "train":
+        return "hand_label_in_train", "its label is drawn by hand; label.weak_only trains on weak ones alone"
+    return None
+
+
 def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
     """Quality of a pair, 0-1: the product of what each part leaves of it, so it never rises when a part gets worse.
 
@@ -150,14 +162,16 @@ def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
     clear = 1 - cloud_fraction, clean = 1 - edge_noise_fraction, unsaturated = 1 - saturated_fraction,
     closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed,
     alignment falls linearly from 1 at no shift to 0 at the longest that is kept, or that is looked for where all are kept.
-    An unknown (NaN) cloud fraction or shift counts as none: what cannot be told is no fault of the patch.
+    An unknown (NaN) cloud fraction or shift counts as none: what cannot be told is no fault of the patch. Nor is a sensor
+    without a scene (NaN valid fraction): the score is then that of the other sensor's image.
     """
     clear = 1.0 if math.isnan(parts.cloud_fraction) else 1.0 - parts.cloud_fraction
     closeness = 1.0 - 0.5 * min(abs(parts.time_gap_hours) / pairing.max_time_gap_hours, 1.0)
     longest = MAX_SHIFT_PX if config.max_offset_px is None else config.max_offset_px
     alignment = 1.0 if math.isnan(parts.offset_px) else max(1.0 - parts.offset_px / longest, 0.0)
     unspoilt = (1.0 - parts.edge_noise_fraction) * (1.0 - parts.saturated_fraction)
-    return min(parts.s1_valid_fraction, parts.s2_valid_fraction) * clear * unspoilt * closeness * alignment
+    valid = float(np.fmin(parts.s1_valid_fraction, parts.s2_valid_fraction))
+    return valid * clear * unspoilt * closeness * alignment
 
 
 def weight(quality: float, config: QualityConfig) -> float:

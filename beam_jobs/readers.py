@@ -60,12 +60,35 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
     return replace(checked, dn_offset=_checked_dn_offset(scene, sample, band_names))
 
 
+def check_label_place(scene: Scene) -> None:
+    """Refuses a label that lies apart from its scene; any other grid is taken, since `read_label` resamples.
+
+    Raises:
+        DataError: the label is missing, unreadable, has no CRS, or covers nothing of the scene's footprint.
+    """
+    if scene.label is None:
+        return
+    with open_raster(scene.label.path) as dataset:
+        if dataset.crs is None:
+            raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
+        extent = footprints.of_bounds(dataset.crs.to_string(), dataset.bounds)
+    footprint = footprints.on_globe(scene.footprint)
+    if not footprint.intersects(extent):
+        raise DataError(
+            f"{scene.label.path}: the label lies at {_degrees(extent.bounds)}, its scene {scene.scene_id} at "
+            f"{_degrees(footprint.bounds)}",
+            "label_elsewhere",
+        )
+
+
 def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
-    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data or outside the scene.
+    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data, outside the scene, or no scene.
 
     Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
     pixel is, so no-data neither grows nor bleeds into values.
     """
+    if scene.is_absent:
+        return np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
     # Bands apart in memory: scattering each over pixels of 12 bands costs more than all the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     to_grid = resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
@@ -81,7 +104,10 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
 
 
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
-    """Label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore or outside; nearest neighbour.
+    """Label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore or outside.
+
+    The file may have another CRS, pixel size and extent than the images: each pixel takes the id of the label pixel that holds
+    its centre, since ids between two ids mean nothing.
 
     Raises:
         DataError: an id outside the source's schema, an unknown schema, or no remap between the two.

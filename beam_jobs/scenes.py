@@ -28,6 +28,7 @@ UNITS: dict[Sensor, tuple[Unit, ...]] = {"s1": ("dB", "power"), "s2": ("reflecta
 NAMED_BANDS_SUFFIX = "mixer.json"
 """End of the files whose bands have names but no order: Earth Engine's TFRecord exports."""
 _DISTINCT = "the terrapair:index of bands must be distinct whole numbers from 1, and a terrapair:key name one band"
+LabelKind = Literal["hand", "weak"]
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 
 
@@ -66,11 +67,19 @@ class BandSource:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """A label raster: file, name of its schema, and the value that means no label (besides 255)."""
+    """A label raster.
+
+    Attributes:
+        path: of the file.
+        schema: name of its label schema.
+        nodata: value that means no label (besides 255).
+        kind: "hand", or "weak": made by a rule or another model, so that nothing may be measured on it.
+    """
 
     path: str
     schema: str
     nodata: int | None
+    kind: LabelKind = "hand"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +98,7 @@ class Scene:
         dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
         split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
+        event: name of the event it was chosen for (`terrapair:event`), "" when the item does not tell.
         holdouts: names of the hold-outs that the scene falls under by a property.
         source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
         license: likewise (STAC's `license`).
@@ -110,6 +120,7 @@ class Scene:
     dn_offset: int | None = None
     cloud_fraction: float = float("nan")
     split: str | None = None
+    event: str = ""
     holdouts: frozenset[str] = frozenset()
     source: str = "unknown"
     license: str = "unknown"
@@ -118,6 +129,11 @@ class Scene:
     cloud_mask: str | None = None
     clear_values: tuple[int, ...] = (0,)
     grid: Grid | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is no such scene; see `absent_partner`."""
+        return not self.scene_id
 
     @property
     def declares_units(self) -> bool:
@@ -129,6 +145,18 @@ class Scene:
         """All rasters of the scene."""
         side = [self.label.path if self.label else None, self.cloud_mask]
         return {source.path for source in self.bands.values()} | {path for path in side if path}
+
+
+def absent_partner(scene: Scene) -> Scene:
+    """Stands in for the partner that an inspected `scene` does not have: of the other sensor, same time and grid, no band."""
+    return Scene(
+        scene_id="",
+        sensor="s2" if scene.sensor == "s1" else "s1",
+        acquired_at=scene.acquired_at,
+        footprint=scene.footprint,
+        bands={},
+        grid=scene.grid,
+    )
 
 
 def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
@@ -145,6 +173,8 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
     except (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
+    if not item.id:
+        raise DataError(f"{catalog}: an item needs an id, got {item.id!r}", "bad_item")
     where = f"{catalog}: item {item.id}"
     refused = item.properties.get(REFUSED)
     if isinstance(refused, Mapping):
@@ -172,6 +202,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         dn_offset=dn_offset,
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
+        event=str(properties.get("terrapair:event") or ""),
         source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
         license=str(properties.get("license") or "unknown"),
         bands=bands,
@@ -360,10 +391,15 @@ def _label_source(item: pystac.Item, folder: Location, where: str) -> LabelSourc
     schema = asset.extra_fields.get("terrapair:label_schema")
     if not schema:
         raise DataError(f"{where}: asset 'label' lacks terrapair:label_schema", "bad_item")
+    kind = asset.extra_fields.get("terrapair:label_kind", "hand")
+    # A slip of the pen must not make a weak label one to measure on.
+    if kind not in ("hand", "weak"):
+        raise DataError(f"{where}: terrapair:label_kind must be hand or weak, got {kind!r}", "bad_item")
     return LabelSource(
         path=_resolve(asset.href, folder, where),
         schema=str(schema),
         nodata=asset.extra_fields.get("terrapair:label_nodata"),
+        kind="weak" if kind == "weak" else "hand",
     )
 
 

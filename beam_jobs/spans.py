@@ -108,7 +108,7 @@ class WriteScenes(beam.PTransform):
         """One file for all."""
         return (
             pairs
-            | "Ids" >> beam.FlatMap(lambda pair: [scene.scene_id for scene in pair])
+            | "Ids" >> beam.FlatMap(lambda pair: [scene.scene_id for scene in pair if not scene.is_absent])
             | beam.Distinct()
             | "OneFile" >> beam.Map(lambda scene_id: (None, scene_id))
             | beam.GroupByKey()

@@ -18,13 +18,12 @@ from shapely.geometry import box
 from beam_jobs import holdouts
 from beam_jobs.config import SplitConfig
 from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.contracts.records import HOLDOUT_MARK
 
 KM_PER_DEGREE = 111.195
 """Length of a degree of latitude on a sphere of radius 6371.0 km."""
 _LEAST_KM_PER_DEGREE = 110.57
 """Length of a degree of latitude on WGS 84 at the equator, its shortest: reaches in degrees are never too small with it."""
-HOLDOUT_MARK = "@"
-"""Stands in a block's id before the name of the hold-out that the patch falls under."""
 
 Box = tuple[float, float, float, float]
 """west, south, east, north in degrees; west may be below -180 and east above 180 at the date line."""

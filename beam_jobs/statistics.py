@@ -109,5 +109,15 @@ def band_statistics(sums: BandSums, sensor: Sensor, names: tuple[str, ...]) -> t
     return tuple(result)
 
 
+def of_nothing(sensor: Sensor, names: tuple[str, ...]) -> tuple[BandStatistics, ...]:
+    """What stands for the statistics of a sensor that a version has no scene of: 0 pixels, mean and deviation 0."""
+    return tuple(
+        BandStatistics(
+            band=name, unit=BANDS[sensor][name].unit, num_pixels=0, mean=0.0, std=0.0, p02=0.0, p50=0.0, p98=0.0
+        )
+        for name in names
+    )
+
+
 def _range(sensor: Sensor) -> tuple[float, float]:
     return S1_VALID_RANGE_DB if sensor == "s1" else S2_VALID_RANGE

@@ -17,12 +17,14 @@ import threadpoolctl
 
 from beam_jobs import holdouts, pairing, patches, readers, scenes, spool
 from beam_jobs.config import BuildConfig
-from beam_jobs.contracts import locations
+from beam_jobs.contracts import labels, locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.errors import DataError
 from beam_jobs.patches import PairTask, Rejection
 from beam_jobs.scenes import Scene
 
+ALONE = "alone"
+"""Tag of the output that holds pairs of a labelled scene with an absent partner."""
 REJECTED = "rejected"
 """Tag of the output that holds Rejections."""
 
@@ -64,6 +66,8 @@ def _inspect(keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: Bu
         if refusal is not None:
             yield _rejected(item_id, *refusal)
             return
+        if config.label is not None and scene.sensor == config.label.label_from:
+            readers.check_label_place(scene)
         yield readers.inspect(scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands)
     except DataError as error:
         # A patch that never had a place is whole, only of no use here: a folder of such must not stop the others' build.
@@ -75,9 +79,14 @@ def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
     wanted = config.patch.s2_processing_level
     if scene.sensor == "s2" and scene.processing_level != wanted:
         return "other_processing_level", f"is {scene.processing_level}, the build takes {wanted}"
-    if config.label is not None and scene.sensor == config.label.label_from and scene.label is None:
+    if config.label is None or scene.sensor != config.label.label_from:
+        return None
+    if scene.label is None:
         return "no_label", "has no label asset"
-    return None
+    if scene.label.kind == "weak" and config.label.weak_weight == 0:
+        return "weak_label", "its label is weak, and label.weak_weight is 0"
+    why = labels.why_no_remap(scene.label.schema, config.label.schema)
+    return ("other_label_schema", why) if why else None
 
 
 def _rejected(item_id: str, reason: str, detail: str, is_error: bool = False) -> beam.pvalue.TaggedOutput:
@@ -87,7 +96,10 @@ def _rejected(item_id: str, reason: str, detail: str, is_error: bool = False) ->
 
 @dataclass
 class MakePairs(beam.PTransform):
-    """Scenes -> (s1, s2) pairs, nearest in time; scenes of either sensor that found no partner in REJECTED."""
+    """Scenes -> (s1, s2) pairs, nearest in time; scenes of either sensor that found no partner in REJECTED.
+
+    Where a label's partner is optional, a labelled scene that found none is paired with `scenes.absent_partner`.
+    """
 
     config: BuildConfig
 
@@ -103,11 +115,11 @@ class MakePairs(beam.PTransform):
             | "Best" >> beam.combiners.Top.PerKey(pairing_config.max_s2_per_s1, reverse=True)
         )
         by_s1 = {"scenes": _keyed(found, "s1"), "chosen": chosen} | "JoinS1" >> beam.CoGroupByKey()
-        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config).with_outputs(REJECTED, main="s1_by_s2_id")
+        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config).with_outputs(REJECTED, ALONE, main="s1_by_s2_id")
         by_s2 = {"scenes": _keyed(found, "s2"), "s1": asked.s1_by_s2_id} | "JoinS2" >> beam.CoGroupByKey()
         made = by_s2 | "Pair" >> beam.FlatMap(_pair, self.config).with_outputs(REJECTED, main="pairs")
         return {
-            "pairs": made.pairs,
+            "pairs": (made.pairs, asked[ALONE]) | "FlattenPairs" >> beam.Flatten(),
             REJECTED: (asked[REJECTED], made[REJECTED]) | "FlattenRejected" >> beam.Flatten(),
         }
 
@@ -121,25 +133,38 @@ def _keyed(found: beam.PCollection, sensor: Sensor) -> beam.PCollection:
 
 
 def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -> Iterator[Any]:
-    """(id of a chosen Sentinel-2 scene, the Sentinel-1 scene), or the Rejection of the Sentinel-1 scene."""
+    """(id of a chosen Sentinel-2 scene, the Sentinel-1 scene); of one without, a pair in ALONE or a Rejection."""
     scene_id, values = joined
     chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
-    if not chosen:
+    if not chosen and _may_be_alone("s1", config):
+        for s1 in values["scenes"]:
+            yield beam.pvalue.TaggedOutput(ALONE, (s1, scenes.absent_partner(s1)))
+    elif not chosen:
         yield _rejected(scene_id, "no_s2_partner", why)
     for s1, candidate in itertools.product(values["scenes"], chosen):
         yield candidate.s2_id, s1
 
 
+def _may_be_alone(sensor: Sensor, config: BuildConfig) -> bool:
+    """Whether scenes of a sensor, which then all have a label, are used without a partner too."""
+    return config.label is not None and config.label.partner == "optional" and config.label.label_from == sensor
+
+
 def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -> Iterator[Any]:
-    """The pairs of a Sentinel-2 scene, or its Rejection when no Sentinel-1 scene chose it."""
+    """The pairs of a Sentinel-2 scene; when no Sentinel-1 scene chose it, one with none or its Rejection."""
     scene_id, values = joined
     (s2,) = values["scenes"]
     kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
-    if not kept:
+    if not kept and _may_be_alone("s2", config):
+        yield scenes.absent_partner(s2), s2
+    elif not kept:
         yield _rejected(scene_id, "no_s1_partner", "no Sentinel-1 scene chose it")
     for s1 in kept:
         yield s1, s2
     for s1 in left_out:
+        if _may_be_alone("s1", config):
+            yield s1, scenes.absent_partner(s1)
+            continue
         detail = f"{scene_id} goes with nearer passes; max_s1_per_s2 is {config.pairing.max_s1_per_s2}"
         yield _rejected(s1.scene_id, "s2_taken", detail)
 
@@ -190,8 +215,10 @@ def _strips(pair: tuple[Scene, Scene], config: BuildConfig) -> list[PairTask | R
     tasks = patches.tasks(*pair, config)
     if tasks:
         return list(tasks)
-    detail = f"shares less than one patch of {config.patch.size_px} px with {pair[1].scene_id}"
-    return [Rejection(kind="scenes", id=pair[0].scene_id, reason="too_small", detail=detail)]
+    first, *others = [scene.scene_id for scene in pair if not scene.is_absent]
+    of_what = f"shares less than one patch of {config.patch.size_px} px with {others[0]}"
+    detail = of_what if others else f"is smaller than one patch of {config.patch.size_px} px"
+    return [Rejection(kind="scenes", id=first, reason="too_small", detail=detail)]
 
 
 def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:

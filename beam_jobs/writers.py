@@ -134,8 +134,9 @@ def _write_rejected(group: tuple[str, Iterable[Rejection]], building_dir: str) -
 
 
 def count_sources(pair: tuple[Scene, Scene]) -> Summary:
-    """Where the two scenes of a pair come from."""
-    return Summary(num_pairs=Counter((scene.sensor, scene.source, scene.license) for scene in pair))
+    """Where the two scenes of a pair come from, or the one that is there."""
+    there = [scene for scene in pair if not scene.is_absent]
+    return Summary(num_pairs=Counter((scene.sensor, scene.source, scene.license) for scene in there))
 
 
 class MergeSummaries(beam.CombineFn):

@@ -37,7 +37,7 @@ WATCHED_FEATURES = (
     "s2_mean",
     "s2_std",
 )
-"""Features that TFDV sees. Ids and pixel bytes are left out: every one is new in every split, which would be an anomaly."""
+"""Features that TFDV sees. Ids, events and pixel bytes are left out: a new one in a split would be an anomaly, and is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Convolutions of which bfloat16 training on CPU takes the gradient of the kernel as products of matrices.
 
-Input and output as of Keras' layer. Put into every ResNet by `encoders.py`. oneDNN's bfloat16 kernel for that gradient goes
-over the accumulated kernel once an image: with many channels and few pixels that is most of a step (docs/performance.md).
+Input and output as of Keras' layer. Put into every ResNet by `encoders.py`, and into heads. oneDNN's bfloat16 kernel for that
+gradient goes over the accumulated kernel once an image: with many channels and few pixels that is most of a step
+(docs/performance.md).
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
 from models.segment_config import SegmentConfig
+from pipeline import task_files
 from pipeline.claim_check.config import ClaimConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
@@ -57,6 +58,11 @@ class TaskConfig:
         if self.segment.label_schema != self.label.schema:
             raise ValueError(
                 f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"
+            )
+        if self.label.partner == "optional" and set(self.segment.sensors) != {self.label.label_from}:
+            raise ValueError(
+                f"label.partner optional gives patches of {self.label.label_from} alone, "
+                f"but segment.sensors are {', '.join(self.segment.sensors)}"
             )
         classes = get_schema(self.label.schema).class_names
         for key, value in {
@@ -219,7 +225,7 @@ class RunConfig:
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]) -> RunConfig:
-    """Reads a run's YAML file.
+    """Reads a run's YAML file, and the files of the tasks that it uses (`task_files.py`).
 
     Args:
         path: the file; `${NAME}` in a text value stands for that environment variable.
@@ -236,11 +242,17 @@ def load_run_config(path: str | Path, overrides: Sequence[str], environment: Map
         raise settings.SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise settings.SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    files: dict[int, Path] = {}
     try:
-        resolved = _fill(settings.apply_overrides(values or {}, overrides), environment, "")
-        return settings.from_dict(RunConfig, resolved)
+        # Overrides go into the groups that the run's file has, before tasks are read from files of their own.
+        values = settings.apply_overrides(task_files.name_groups(values or {}), overrides)
+        expanded = task_files.expand(values, Path(path).parent)
+        files = expanded.files
+        return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
     except settings.SettingsError as error:
-        raise settings.SettingsError(f"{path}: {error}") from error
+        # The key may stand in the task's file, not in this one.
+        of = next((f" (tasks[{i}] uses {file})" for i, file in files.items() if f"tasks[{i}]" in str(error)), "")
+        raise settings.SettingsError(f"{path}: {error}{of}") from error
 
 
 def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:

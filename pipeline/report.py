@@ -19,10 +19,12 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card import MARKDOWN_NAME as CARD_NAME
 from models.encoder_probe.report import Check, ProbeReport
 from models.export import ASSETS_DIR, MAP_NAME
+from models.scores.patch_scores import PatchScores
+from models.scores.score_file import read_scores
 from pipeline.config import RunConfig
 from pipeline.pictures import draw_task
 from pipeline.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
-from pipeline.score_report import draw_reliability, number, read_eval_scores, score_parts
+from pipeline.score_report import draw_reliability, number, read_eval_scores, score_line, score_parts
 
 MAX_ANOMALIES = 8
 MAX_ANOMALY_CHARS = 200
@@ -43,9 +45,9 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     for task in results.tasks:
         yield _task_table(task, get_schema(schemas[task.name]).class_names)
         yield from _failure_lines(task)
-        scores = read_eval_scores(task.saved_model)
-        if scores is not None:
-            yield from score_parts(task.name, scores)
+        # The test split first: the eval split had a say in the threshold.
+        for position, (split, scores) in enumerate(_read_scores(task).items()):
+            yield from score_parts(task.name, scores, split) if position == 0 else [score_line(scores, split)]
     yield _place_table(config, results)
 
 
@@ -168,6 +170,15 @@ def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
     return table
 
 
+def _read_scores(task: TaskResult) -> dict[str, PatchScores]:
+    """Split -> kept scores, test first; a run of before they were kept has none of one or both."""
+    found = {
+        "test": read_scores(task.test_scores) if task.test_scores is not None else None,
+        "eval": read_eval_scores(task.saved_model),
+    }
+    return {split: scores for split, scores in found.items() if scores is not None}
+
+
 def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
     if not task.failures and task.published is None:
         yield f"[red]{task.name}: its published folder is gone; remove the run's metadata to push it again[/red]"
@@ -192,6 +203,9 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
         card = item.version_dir / CARD_NAME
         # Versions of before there were cards are still read.
         table.add_row(f"data card {item.name}", str(card) if card.exists() else "none: python -m beam_jobs card")
+    for task in results.tasks:
+        if task.test_scores is not None:
+            table.add_row(f"test scores {task.name}", str(task.test_scores))
     for model in (results.encoder, *results.tasks):
         table.add_row(f"TensorBoard {model.name}", str(model.log_dir))
     table.add_row("metadata", config.metadata_path)
@@ -213,8 +227,7 @@ def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Locati
     for task in results.tasks:
         pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])
-        scores = read_eval_scores(task.saved_model)
-        if scores is not None:
+        for split, scores in list(_read_scores(task).items())[:1]:
             pictures[f"{task.name} reliability"] = locate(config.report_dir) / f"{task.name}_reliability.png"
-            draw_reliability(task.name, scores, pictures[f"{task.name} reliability"])
+            draw_reliability(task.name, scores, split, pictures[f"{task.name} reliability"])
     return pictures

@@ -23,6 +23,7 @@ from components.encoder_probe import blessing
 from components.overlap_audit import read_report
 from components.pretrain_trainer import METRICS_FILE
 from components.publishing import ENCODER_NAME
+from components.scorer import scores_path
 from models.card import read_card
 from models.encoder_probe.report import ProbeReport
 from pipeline.config import RunConfig
@@ -65,10 +66,17 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult(ModelResult):
-    """One segmenter: `test` holds slice -> metric -> value on the test split."""
+    """One segmenter.
+
+    Attributes:
+        test: slice -> metric -> value on the test split, as the gate saw them.
+        failures: bounds of the gate that were missed.
+        test_scores: file of the counts of each test patch; None in a run of before there was a Scorer.
+    """
 
     test: Mapping[str, Mapping[str, float]]
     failures: tuple[ThresholdFailure, ...]
+    test_scores: Location | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,14 @@ def collect_results(config: RunConfig) -> RunResults:
             continue
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
         model = _model(record, f"Trainer-{task.name}", task.name)
-        tasks.append(TaskResult(**vars(model), test=read_slices(evaluation), failures=read_failures(evaluation)))
+        tasks.append(
+            TaskResult(
+                **vars(model),
+                test=read_slices(evaluation),
+                failures=read_failures(evaluation),
+                test_scores=_test_scores(record, task.name),
+            )
+        )
     return RunResults(
         record=record,
         data=tuple(data),
@@ -175,6 +190,12 @@ def read_anomalies(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]
         if lines:
             found[path.parent.name.removeprefix("Split-")] = lines
     return found
+
+
+def _test_scores(record: RunRecord, task: str) -> Location | None:
+    scorer = f"Scorer-{task}"
+    has_scorer = any(component.component_id == scorer for component in record.components)
+    return scores_path(record.output(scorer, "scores").uri) if has_scorer else None
 
 
 def _double(value: Mapping[str, float]) -> float:

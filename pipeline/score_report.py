@@ -1,4 +1,4 @@
-"""What the report tells of a segmenter's scores on its eval split: tables, and the picture of its calibration.
+"""What the report tells of a segmenter's scores on a split: tables, one line, and the picture of its calibration.
 
 PatchScores -> rich renderables and a PNG. Called by `report.py`.
 """
@@ -21,7 +21,7 @@ from models.health.bootstrap import Interval
 from models.scores import calibration
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import SCORES_NAME, read_scores
-from models.scores.slices import DIMENSIONS, by_slice
+from models.scores.slices import DIMENSIONS, UNKNOWN, by_slice
 from models.scores.summary import interval, summarize
 
 MAX_SLICES = 10
@@ -30,6 +30,8 @@ MAX_SLICES = 10
 CLASS_SCORES = {"mean_patch_iou": "mean patch IoU", "f1": "F1", "precision": "precision", "recall": "recall"}
 SLICE_SCORES = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "ece": "ECE"}
 """Name of a score -> heading of its column."""
+POSITIVE_SCORES = {"pooled_iou": "pooled IoU", "mean_patch_iou": "mean patch IoU", "f1": "F1"}
+"""The same of the second of two classes, which such a task is about."""
 
 
 def number(value: float | None) -> str:
@@ -47,9 +49,20 @@ def read_eval_scores(saved_model: Location) -> PatchScores | None:
     return read_scores(path) if path.exists() else None
 
 
-def score_parts(name: str, scores: PatchScores) -> Iterator[RenderableType]:
-    """Yields the scores of the classes, of all together, and of the slices."""
-    yield _class_table(name, scores)
+def score_line(scores: PatchScores, split: str) -> str:
+    """The scores of a split that is told of in passing."""
+    figures = summarize(scores)
+    positive = scores.class_names[1] if len(scores.class_names) == 2 else None
+    shown = {"mean IoU": "mean_iou"}
+    if positive is not None:
+        shown = {f"{positive} {text}": f"{score}/{positive}" for score, text in POSITIVE_SCORES.items()} | shown
+    told = ", ".join(f"{text} {number(figures[score])}" for text, score in shown.items())
+    return escape(f"  {split} split ({len(scores)} patches): {told}")
+
+
+def score_parts(name: str, scores: PatchScores, split: str) -> Iterator[RenderableType]:
+    """Yields the scores of the classes, of all together, and of the slices of one split."""
+    yield _class_table(name, scores, split)
     figures = summarize(scores)
     found = interval(scores, "mean_iou")
     yield (
@@ -64,10 +77,10 @@ def score_parts(name: str, scores: PatchScores) -> Iterator[RenderableType]:
         ]
         positive = escape(scores.class_names[1])
         yield f"  threshold of {positive} {scores.threshold:.2f}: pooled IoU {', '.join(by_threshold)}"
-    yield _slice_table(name, scores)
+    yield _slice_table(name, scores, split)
 
 
-def draw_reliability(name: str, scores: PatchScores, output: Location) -> None:
+def draw_reliability(name: str, scores: PatchScores, split: str, output: Location) -> None:
     """Writes the reliability curve: accuracy by confidence, over how many pixels have that confidence."""
     curve = calibration.reliability_curve(scores)
     figure = Figure(figsize=(4.6, 5.4), layout="constrained")
@@ -77,15 +90,15 @@ def draw_reliability(name: str, scores: PatchScores, output: Location) -> None:
     upper.set(ylabel="share of pixels right", ylim=(0, 1), xlim=(0, 1))
     upper.legend(loc="upper left", frameon=False)
     ece = summarize(scores)["ece"]
-    upper.set_title(f"{name}: calibration on the eval split, error {number(ece)}", fontsize=10)
+    upper.set_title(f"{name}: calibration on the {split} split, error {number(ece)}", fontsize=10)
     lower.bar(curve.confidence, curve.share, width=0.03, color="#1f5fbf")
     lower.set(xlabel="probability of the likeliest class", ylabel="share of pixels", ylim=(0, 1))
     with locations.staged(output) as partial:
         figure.savefig(partial, format="png", dpi=130)
 
 
-def _class_table(name: str, scores: PatchScores) -> Table:
-    table = Table(title=f"{name}: scores on the eval split (docs/scores.md)", title_justify="left")
+def _class_table(name: str, scores: PatchScores, split: str) -> Table:
+    table = Table(title=f"{name}: scores on the {split} split (docs/scores.md)", title_justify="left")
     table.add_column("class")
     for column in ("pooled IoU", "95% interval", *CLASS_SCORES.values()):
         table.add_column(column, justify="right")
@@ -97,16 +110,22 @@ def _class_table(name: str, scores: PatchScores) -> Table:
     return table
 
 
-def _slice_table(name: str, scores: PatchScores) -> Table:
-    table = Table(title=f"{name}: slices of the eval split", title_justify="left")
+def _slice_table(name: str, scores: PatchScores, split: str) -> Table:
+    table = Table(title=f"{name}: slices of the {split} split", title_justify="left")
     table.add_column("slice")
-    for column in ("patches", *SLICE_SCORES.values()):
+    columns = dict(SLICE_SCORES)
+    if len(scores.class_names) == 2:
+        positive = scores.class_names[1]
+        columns = {f"{score}/{positive}": f"{positive} {text}" for score, text in POSITIVE_SCORES.items()} | columns
+    for column in ("patches", *columns.values()):
         table.add_column(column, justify="right")
     for dimension in DIMENSIONS:
         slices = by_slice(scores, dimension)
-        for value, part in slices.items() if len(slices) <= MAX_SLICES else ():
+        # A dimension of which no record tells says nothing that the whole does not.
+        is_told = set(slices) != {f"{dimension}={UNKNOWN}"} and len(slices) <= MAX_SLICES
+        for value, part in slices.items() if is_told else ():
             figures = summarize(part)
-            table.add_row(escape(value), str(len(part)), *(number(figures[score]) for score in SLICE_SCORES))
+            table.add_row(escape(value), str(len(part)), *(number(figures[score]) for score in columns))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Segmentation part of the pipeline, once per task: Trainer, Evaluator, Pusher.
+"""Segmentation part of the pipeline, once per task: Trainer, Scorer, Evaluator, Pusher.
 
 Pure: the same configs give the same components. Called by `full.py`.
 """
@@ -12,6 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from beam_jobs.contracts.labels import get_schema
 from components.evaluation import create_eval_config, create_evaluator
 from components.publishing import create_pusher
+from components.scorer import create_scorer
 from components.segment_trainer import create_segment_trainer
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.labels import LabelComponents
@@ -23,12 +24,13 @@ class SegmentationComponents:
     """Components of one task's segmenter."""
 
     trainer: BaseComponent
+    scorer: BaseComponent
     evaluator: BaseComponent
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """All of them, in topological order."""
-        return [self.trainer, self.evaluator, self.pusher]
+        return [self.trainer, self.scorer, self.evaluator, self.pusher]
 
 
 def create_segmentation(
@@ -52,7 +54,8 @@ def create_segmentation(
     # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the run, since it mostly tells of the data.
     for gate in (labels.gate, pretraining.gate):
         trainer.add_upstream_node(gate)
+    scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)
     eval_config = create_eval_config(get_schema(task.label.schema), task.min_mean_iou, task.min_iou)
     evaluator = create_evaluator(task.name, labels.data.examples, trainer, eval_config)
     pusher = create_pusher(task.name, trainer, config.serving_dir, evaluator)
-    return SegmentationComponents(trainer=trainer, evaluator=evaluator, pusher=pusher)
+    return SegmentationComponents(trainer=trainer, scorer=scorer, evaluator=evaluator, pusher=pusher)

@@ -81,6 +81,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "geotiff",
         "raster",
         "opening",
+        "placed",
         "ee_tfrecord",
         "mixer",
         "zarr_store",

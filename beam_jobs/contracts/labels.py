@@ -57,6 +57,21 @@ def _schema(name: str, source: str, classes: dict[int, tuple[str, str]]) -> Labe
     )
 
 
+def _dense(name: str, schema: LabelSchema) -> LabelSchema:
+    """The schema with ids 0..K-1 in the order of its own: what a model can output of it."""
+    order = sorted(schema.classes)
+    return LabelSchema(
+        name=name,
+        source=schema.source,
+        classes={new: schema.classes[old] for new, old in enumerate(order)},
+        colors={new: schema.colors[old] for new, old in enumerate(order)},
+    )
+
+
+def _to_dense(schema: LabelSchema) -> dict[int, int]:
+    return {old: new for new, old in enumerate(sorted(schema.classes))}
+
+
 WATER = _schema(
     "water",
     "https://github.com/cloudtostreet/Sen1Floods11",
@@ -162,14 +177,28 @@ IGBP8 = _schema(
         7: ("water", "#1c0dff"),
     },
 )
+WORLDCOVER_DENSE = _dense("worldcover_dense", WORLDCOVER)
+IGBP10_DENSE = _dense("igbp10_dense", IGBP10)
 SCHEMAS: dict[str, LabelSchema] = {
-    schema.name: schema for schema in (WATER, DYNAMIC_WORLD, WORLDCOVER, TERRAMESH_LULC, IGBP17, IGBP10, IGBP8)
+    schema.name: schema
+    for schema in (
+        WATER,
+        DYNAMIC_WORLD,
+        WORLDCOVER,
+        WORLDCOVER_DENSE,
+        TERRAMESH_LULC,
+        IGBP17,
+        IGBP10,
+        IGBP10_DENSE,
+        IGBP8,
+    )
 }
 
 _IGBP17_TO_IGBP10 = {
     **dict.fromkeys(range(1, 6), 1),
     **{6: 2, 7: 2, 8: 3, 9: 3, 10: 4, 11: 5, 12: 6, 13: 7, 14: 6, 15: 8, 16: 9, 17: 10},
 }
+_IGBP10_TO_DENSE = _to_dense(IGBP10)
 _IGBP10_TO_IGBP8 = {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7}
 
 # (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes 255, a decision, not an oversight:
@@ -180,14 +209,17 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     # Source: GoogleCloudPlatform/python-docs-samples, people-and-planet-ai/land-cover-classification.
     ("worldcover", "dynamic_world"): {10: 1, 20: 5, 30: 2, 40: 4, 50: 6, 60: 7, 70: 8, 80: 0, 90: 3, 95: 3, 100: 7},
     ("worldcover", "water"): {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 80: 1, 100: 0},
+    ("worldcover", "worldcover_dense"): _to_dense(WORLDCOVER),
     # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses") is nearer to grass.
     ("terramesh_lulc", "dynamic_world"): {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 9: 2},
     ("terramesh_lulc", "water"): {1: 1, 2: 0, 4: 0, 5: 0, 6: 0, 9: 0},
     # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural vegetation counts as cropland.
     ("igbp17", "igbp10"): _IGBP17_TO_IGBP10,
+    ("igbp17", "igbp10_dense"): {i: _IGBP10_TO_DENSE[j] for i, j in _IGBP17_TO_IGBP10.items()},
     ("igbp17", "igbp8"): {i: _IGBP10_TO_IGBP8[j] for i, j in _IGBP17_TO_IGBP10.items() if j in _IGBP10_TO_IGBP8},
     ("igbp17", "water"): {i: int(i == 17) for i in range(1, 18) if i not in (11, 15)},
     ("igbp10", "water"): {i: int(i == 10) for i in range(1, 11) if i not in (5, 8)},
+    ("igbp10", "igbp10_dense"): _IGBP10_TO_DENSE,
     ("igbp10", "igbp8"): _IGBP10_TO_IGBP8,
 }
 
@@ -219,6 +251,15 @@ def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint
     for from_id, to_id in pairs.items():
         table[from_id] = to_id
     return table
+
+
+def why_no_remap(source: str, target: str) -> str:
+    """Why labels of the schema of one name cannot become those of another, in one line; "" when they can."""
+    try:
+        remap_table(get_schema(source), get_schema(target))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:

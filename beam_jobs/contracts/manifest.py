@@ -14,8 +14,8 @@ from typing import Any
 from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.locations import locate
 
-FORMAT_VERSION = 2
-"""Of the manifest and of the records it stands for; 2: records hold every part of the score, and a weight."""
+FORMAT_VERSION = 3
+"""Of the manifest and of the records it stands for; 3: records name the event."""
 CODE_VERSION = "0.1.0"
 """Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
 
@@ -95,6 +95,7 @@ class Manifest:
         code_version: version of the code that built it.
         num_held_out: patches per hold-out and split.
         sources: where the scenes come from.
+        num_absent: per sensor and split, patches that have no scene of that sensor; see `LabelConfig.partner`.
         format_version: of this file and of the records in the shards.
     """
 
@@ -120,6 +121,7 @@ class Manifest:
     code_version: str
     num_held_out: dict[str, dict[str, int]] = field(default_factory=dict)
     sources: tuple[SourceEntry, ...] = ()
+    num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

@@ -18,6 +18,9 @@ import tensorflow as tf
 from beam_jobs.contracts import bands as bands_lib
 
 FloatArray = npt.NDArray[np.float32]
+HOLDOUT_MARK = "@"
+"""Stands in a record's `block` before the name of each hold-out that the patch falls under."""
+
 OrbitState = Literal["ascending", "descending", "unknown"]
 
 
@@ -43,6 +46,7 @@ class PairedPatch:
         edge_noise_fraction: share of Sentinel-1 pixels that are noise of the swath's edge, 0-1.
         saturated_fraction: share of Sentinel-2 pixels that are saturated, 0-1.
         weight: what the pair counts in training, 0-1; 1 = in full.
+        event: name of the flood or other event that the scenes were chosen for; "" = none is known.
     """
 
     patch_id: str
@@ -62,6 +66,7 @@ class PairedPatch:
     edge_noise_fraction: float = 0.0
     saturated_fraction: float = 0.0
     weight: float = 1.0
+    event: str = ""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.weight <= 1.0:
@@ -162,6 +167,7 @@ def encode(patch: PairedPatch) -> bytes:
         "edge_noise_fraction": _floats(patch.edge_noise_fraction),
         "saturated_fraction": _floats(patch.saturated_fraction),
         "weight": _floats(patch.weight),
+        "event": _bytes(patch.event.encode()),
     }
     for sensor in bands_lib.SENSORS:
         pixels = getattr(patch, sensor)
@@ -204,7 +210,7 @@ def decode(serialized: bytes) -> PairedPatch:
 def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLenFeature]:
     """Parsing spec of `tf.io.parse_example` for the whole contract; pixel features stay bytes (see `pixel_dtype`)."""
     scalars = {
-        tf.string: ("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state"),
+        tf.string: ("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state", "event"),
         tf.int64: ("height", "width", "s1_acquired_at", "s2_acquired_at"),
         tf.float32: (
             "lon",

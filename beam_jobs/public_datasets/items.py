@@ -21,7 +21,7 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT
 from beam_jobs.rasters.opening import open_raster, split_member
-from beam_jobs.scenes import REFUSED
+from beam_jobs.scenes import REFUSED, LabelKind
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}
 """Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""
@@ -76,12 +76,14 @@ def _media_type(name: str) -> str:
     return next((kind for end, kind in _MEDIA_TYPES.items() if name.endswith(end)), pystac.MediaType.GEOTIFF)
 
 
-def label(path: Path | str, schema: str, nodata: int | None) -> pystac.Asset:
+def label(path: Path | str, schema: str, nodata: int | None, kind: LabelKind = "hand") -> pystac.Asset:
     """A label raster in ids of `schema`; `nodata` is the id that means no label, which must not reach a remap."""
     found = asset(path)
     found.extra_fields["terrapair:label_schema"] = schema
     if nodata is not None:
         found.extra_fields["terrapair:label_nodata"] = nodata
+    if kind != "hand":
+        found.extra_fields["terrapair:label_kind"] = kind
     return found
 
 

@@ -15,6 +15,7 @@ from beam_jobs.config import FolderLayout
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import (
     bigearthnet,
+    dfc2020,
     ee_tfrecord,
     ee_timeseries,
     sen1floods11,
@@ -60,12 +61,16 @@ def _with_source(layout: FolderLayout, read: Reader) -> Reader:
     return read_with_source
 
 
+_WITH_LISTS: dict[FolderLayout, Callable[[Path, Sequence[Path]], Iterator[pystac.Item]]] = {
+    "sen12ms": sen12ms.read_sen12ms,
+    "dfc2020": dfc2020.read,
+}
 _READERS: dict[FolderLayout, Reader] = {
     "terramesh": terramesh.read,
     "bigearthnet": bigearthnet.read,
     "sen1floods11": sen1floods11.read,
     "sen12ms": sen12ms.read_sen12ms,
-    "dfc2020": sen12ms.read_dfc2020,
+    "dfc2020": dfc2020.read,
     "ssl4eo": ssl4eo.read,
     "ssl4eo_v11": zarr_shards.read_ssl4eo_v11,
     "terramesh_shards": zarr_shards.read_terramesh_shards,
@@ -81,15 +86,17 @@ def read(layout: FolderLayout, folder: Path, split_lists: Sequence[Path] = ()) -
     Args:
         layout: of the folder.
         folder: where it is.
-        split_lists: lists of hold-out scenes or patches, for "sen12ms" only.
+        split_lists: lists of scenes or patches of a split, for "sen12ms" and "dfc2020" only.
     """
-    if layout == "sen12ms":
-        return _with_source(layout, lambda root: sen12ms.read_sen12ms(root, split_lists))(folder)
+    if layout in _WITH_LISTS:
+        return _with_source(layout, lambda root: _WITH_LISTS[layout](root, split_lists))(folder)
     return READERS[layout](folder)
 
 
 def detect(folder: Path) -> FolderLayout | None:
     """The layout of a folder, or None when it has none that is known."""
+    if dfc2020.folders(folder):
+        return "dfc2020"
     modalities = zarr_shards.modalities(folder)
     if "S1RTC" in modalities or "LULC" in modalities:
         return "terramesh_shards"
@@ -105,8 +112,6 @@ def detect(folder: Path) -> FolderLayout | None:
         return "sen1floods11"
     if sen12ms.season_folders(folder):
         return "sen12ms"
-    if sen12ms.dfc2020_folders(folder):
-        return "dfc2020"
     if ee_tfrecord.files(folder, (MIXER_SUFFIX, *RECORD_SUFFIXES)):
         return "ee_tfrecord"
     return "ee_timeseries" if _holds_time_series(folder) else None

@@ -1,12 +1,13 @@
-"""SEN12MS and DFC2020: ROIs<seed>_<season>/{s1,s2,lc}_<scene>/..._p<patch>.tif, patches of 256 px with land cover.
+"""SEN12MS: ROIs<seed>_<season>/{s1,s2,lc}_<scene>/..._p<patch>.tif, patches of 256 px with land cover.
 
-Input: the folder that holds the ROIs folders. Output: STAC items. Called through `layouts.READERS`.
+Input: the folder that holds the ROIs folders. Output: STAC items. Called through `layouts.READERS`, and by `dfc2020.py`, whose
+files are arranged alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,11 +23,8 @@ MIDDLE_OF_SEASON = {
     "fall": datetime(2017, 10, 15, 12, tzinfo=timezone.utc),
 }
 """Northern meteorological seasons from December 2016 to November 2017. Source: SEN12MS, arXiv 1906.07789."""
-MIDDLE_OF_DFC2020 = datetime(2017, 6, 1, 12, tzinfo=timezone.utc)
-"""DFC2020 tells no season; this is the middle of SEN12MS' year."""
 
 _SEASON_FOLDER = re.compile(rf"ROIs\d+_({'|'.join(MIDDLE_OF_SEASON)})")
-_DFC2020_FOLDERS = ("ROIs0000_validation", "ROIs0000_test")
 
 
 def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
@@ -44,22 +42,10 @@ def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pys
     splits = sen12ms_splits.read(folder, split_lists)
     for season_folder in season_folders(folder):
         season = season_folder.name.split("_")[1]
-        for item in _patches(season_folder, MIDDLE_OF_SEASON[season], "lc", "igbp17"):
+        for item in patches(season_folder, MIDDLE_OF_SEASON[season], "lc", "igbp17"):
             if splits:
                 item.properties["terrapair:split"] = sen12ms_splits.split_of(item.id, splits)
             yield item
-
-
-def read_dfc2020(folder: Path) -> Iterator[pystac.Item]:
-    """Items of a DFC2020 folder, labels in the 10 simplified IGBP classes of its `dfc` files.
-
-    No item declares a split: publications give the folders `validation` and `test` opposite roles, so the split stays
-    with the place, as for any other data.
-
-    Source: https://ieee-dataport.org/competitions/2020-ieee-grss-data-fusion-contest
-    """
-    for part in dfc2020_folders(folder):
-        yield from _patches(part, MIDDLE_OF_DFC2020, "dfc", "igbp10")
 
 
 def season_folders(folder: Path) -> list[Path]:
@@ -67,29 +53,39 @@ def season_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("ROIs*") if path.is_dir() and _SEASON_FOLDER.fullmatch(path.name))
 
 
-def dfc2020_folders(folder: Path) -> list[Path]:
-    """The folders of DFC2020 below `folder`."""
-    return [folder / name for name in _DFC2020_FOLDERS if (folder / name).is_dir()]
+def patches(
+    folder: Path,
+    acquired_at: datetime,
+    label_kind: str,
+    schema: str,
+    place: Callable[[Path], str] = str,
+) -> Iterator[pystac.Item]:
+    """Two items a patch; a radar or optical file whose partner is missing gives its item all the same.
 
-
-def _patches(folder: Path, acquired_at: datetime, label_kind: str, schema: str) -> Iterator[pystac.Item]:
-    """Two items a patch; a radar or optical file whose partner is missing gives its item all the same."""
+    Args:
+        folder: that of `<sensor>_<scene>`, or of `<sensor>` alone.
+        acquired_at: of all its patches.
+        label_kind: what names the labels' files and folders in place of the sensor.
+        schema: of the labels.
+        place: file -> path under which its pixels have a place on Earth.
+    """
     sensors = (
         ("s1", S1_DEFAULT_BANDS, items.radar(items.NOMINAL_TIME)),
         # All images are from 2016-2017, before the 2022 offset, and the archives were not reprocessed.
         ("s2", S2_L1C_BANDS, items.optical("L1C", 0, items.NOMINAL_TIME)),
     )
     for sensor, bands, properties in sensors:
-        for path in sorted(folder.glob(f"{sensor}_*/*_{sensor}_*.tif")):
-            assets = {"data": items.asset(path, bands)}
+        for path in sorted(folder.glob(f"{sensor}*/*_{sensor}_*.tif")):
+            raster = place(path)
+            assets = {"data": items.asset(raster, bands)}
             label = _sibling(path, sensor, label_kind)
             if label.exists():
                 # 0 is no class: what Earth Engine writes where its land cover has no value.
-                assets["label"] = items.label(label, schema, 0)
-            yield items.item(path.stem, path, acquired_at, properties, assets)
+                assets["label"] = items.label(place(label), schema, 0)
+            yield items.item(path.stem, raster, acquired_at, properties, assets)
 
 
 def _sibling(path: Path, sensor: str, kind: str) -> Path:
     """.../s1_7/ROIs1158_spring_s1_7_p30.tif -> .../lc_7/ROIs1158_spring_lc_7_p30.tif."""
-    folder = path.parent.name.replace(f"{sensor}_", f"{kind}_", 1)
+    folder = path.parent.name.replace(sensor, kind, 1)
     return path.parents[1] / folder / path.name.replace(f"_{sensor}_", f"_{kind}_", 1)

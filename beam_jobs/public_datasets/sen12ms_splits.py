@@ -1,6 +1,6 @@
-"""SEN12MS' split lists: text files of held-out scenes (ROIs1158_spring/s1_63) or patches (ROIs1158_spring_s2_124_p100.tif).
+"""Split lists of SEN12MS and DFC2020: text of scenes (ROIs1158_spring/s1_63) or patches (ROIs1158_spring_s2_124_p100.tif).
 
-Input: the lists' paths. Output: the split of a patch. `sen12ms.py` calls it.
+Input: the lists' paths. Output: the split of a patch. `sen12ms.py` and `dfc2020.py` call it.
 
 Source: https://github.com/schmitt-muc/SEN12MS (splits): SEN12MS_holdOutScenes.txt and test_list.txt are the test split,
 ValidationScenes.txt and val_list.txt choose among the rest, what no list names is for training.
@@ -16,20 +16,25 @@ from beam_jobs.errors import DataError
 
 _SPLIT_OF_NAME = (("holdout", "test"), ("test", "test"), ("val", "eval"), ("train", "train"))
 _SCENE = re.compile(r"(ROIs\d+_[a-z]+)/(?:s1|s2|lc)_(\d+)")
-_PATCH = re.compile(r"(ROIs\d+_[a-z]+)_(?:s1|s2|lc)_(\d+)_p(\d+)(?:\.tif)?")
-_NAMES = ("*oldOut*.txt", "*Scenes.txt", "*_list.txt", "*_list.pkl")
+_PATCH = re.compile(r"(ROIs\d+_[a-z]+)_(?:s1|s2|lc|dfc)_(\d+)_p(\d+)(?:\.tif)?")
+SEN12MS_LISTS = ("*oldOut*.txt", "*Scenes.txt", "*_list.txt", "*_list.pkl")
 
 Splits = Mapping[str, str]
 """Scene ("ROIs1158_spring_63") or patch ("ROIs1158_spring_63_30") -> split."""
 
 
-def read(folder: Path, given: Sequence[Path] = ()) -> Splits:
+def read(folder: Path, given: Sequence[Path] = (), names: Sequence[str] = SEN12MS_LISTS) -> Splits:
     """The splits of the lists that were given, or of those in the folder.
+
+    Args:
+        folder: in it, or in its `splits`, lists are looked for.
+        given: lists; none = those that are found.
+        names: patterns of the names by which lists are found.
 
     Raises:
         DataError: a list is missing, is a pickle, holds a line that is neither scene nor patch, or two lists disagree.
     """
-    paths = list(given) or _found(folder)
+    paths = list(given) or _found(folder, names)
     splits: dict[str, str] = {}
     for path in paths:
         split = next((split for word, split in _SPLIT_OF_NAME if word in path.name.lower()), None)
@@ -42,19 +47,28 @@ def read(folder: Path, given: Sequence[Path] = ()) -> Splits:
 
 
 def split_of(item_id: str, splits: Splits) -> str:
-    """The split of a patch by its id (ROIs1158_spring_s1_63_p30): its own, or its scene's, or train."""
+    """The split of a patch by its id (ROIs1158_spring_s1_63_p30): its own, or its scene's, or train.
+
+    Raises:
+        DataError: the id is that of no patch.
+    """
+    return listed_split(item_id, splits) or "train"
+
+
+def listed_split(item_id: str, splits: Splits) -> str | None:
+    """The split of a patch by its id as `split_of`, None where no list names it."""
     match = _PATCH.fullmatch(item_id)
     if match is None:
-        raise DataError(f"{item_id}: no SEN12MS patch is named so", "bad_item")
+        raise DataError(f"{item_id}: no patch of SEN12MS or DFC2020 is named so", "bad_item")
     scene = f"{match[1]}_{match[2]}"
-    return splits.get(f"{scene}_{match[3]}") or splits.get(scene, "train")
+    return splits.get(f"{scene}_{match[3]}") or splits.get(scene)
 
 
-def _found(folder: Path) -> list[Path]:
+def _found(folder: Path, names: Sequence[str]) -> list[Path]:
     """Lists in the folder or its `splits`; a pickle only where no text of the same name says it all."""
-    paths = {path for part in (folder, folder / "splits") for name in _NAMES for path in part.glob(name)}
-    texts = {path.stem for path in paths if path.suffix == ".txt"}
-    return sorted(path for path in paths if path.suffix == ".txt" or path.stem not in texts)
+    paths = {path for part in (folder, folder / "splits") for name in names for path in part.glob(name)}
+    texts = {path.stem for path in paths if path.suffix != ".pkl"}
+    return sorted(path for path in paths if path.suffix != ".pkl" or path.stem not in texts)
 
 
 def _lines(path: Path) -> list[str]:

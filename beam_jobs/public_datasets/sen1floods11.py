@@ -18,6 +18,7 @@ import pystac
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import items
+from beam_jobs.scenes import LabelKind
 
 METADATA_NAME = "Sen1Floods11_Metadata.geojson"
 HOLD_OUT_EVENT = "Bolivia"
@@ -78,7 +79,7 @@ def _weak(weak: Path, events: dict[str, _Event]) -> Iterator[pystac.Item]:
         # Nothing may train on the hold-out event, and a weak label measures nothing.
         if chip.startswith(f"{HOLD_OUT_EVENT}_"):
             continue
-        assets = {"data": items.asset(path, S1_DEFAULT_BANDS), **_label(weak / "S1OtsuLabelWeak", chip)}
+        assets = {"data": items.asset(path, S1_DEFAULT_BANDS), **_label(weak / "S1OtsuLabelWeak", chip, "weak")}
         declared = {"terrapair:split": "train", "terrapair:event": _event_name(chip)}
         properties = items.radar({**event.orbit, **items.NOMINAL_TIME, **declared})
         yield items.item(path.stem, path, event.s1_acquired_at, properties, assets)
@@ -107,9 +108,9 @@ def _event_name(chip: str) -> str:
     return chip.rsplit("_", 1)[0]
 
 
-def _label(labels: Path, chip: str) -> dict[str, pystac.Asset]:
+def _label(labels: Path, chip: str, kind: LabelKind = "hand") -> dict[str, pystac.Asset]:
     path = labels / f"{chip}_{labels.name}.tif"
-    return {"label": items.label(path, "water", NO_LABEL)} if path.exists() else {}
+    return {"label": items.label(path, "water", NO_LABEL, kind)} if path.exists() else {}
 
 
 def _splits(folder: Path) -> dict[str, str]:

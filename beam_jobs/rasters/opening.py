@@ -5,17 +5,18 @@ Called by `readers.py` and by the layouts of public data sets.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, zarr_store
+from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -27,11 +28,17 @@ _HOLDERS = (MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
 def split_member(path: str) -> tuple[str, str]:
     """(file, which raster in it) of a path.
 
-    `<file>#<member>` names one raster of a file that holds many; each format says what its members are. In any other path
-    the sign is part of the file's name.
+    `<file>#<member>` names one raster of a file that holds many; each format says what its members are. `<file>#at=...` is a
+    raster without a place of its own, put there (`placed.py`). In any other path the sign is part of the file's name.
     """
     file, sign, member = path.rpartition(_MEMBER)
-    return (file, member) if sign and file.endswith(_HOLDERS) else (path, "")
+    is_member = file.endswith(_HOLDERS) or member.startswith(placed.PREFIX)
+    return (file, member) if sign and is_member else (path, "")
+
+
+def with_place(path: str, member: str) -> str:
+    """The path under which a raster without a place of its own lies at that of `placed.member_at`."""
+    return f"{path}{_MEMBER}{member}"
 
 
 @contextmanager
@@ -70,12 +77,19 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
         return nullcontext(ee_tfrecord.open_record(path, file, member))
     if file.endswith(zarr_store.SUFFIXES):
         return nullcontext(zarr_store.open_array(path, file, member))
-    return _opened_by_gdal(path)
+    return _opened_by_gdal(path, file, member)
 
 
 @contextmanager
-def _opened_by_gdal(path: str) -> Iterator[Raster]:
+def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
     # Of a store GDAL would list the whole folder to look for side files, which may be a million scenes.
-    options = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(path) else nullcontext()
-    with options, rasterio.open(path) as dataset:
-        yield dataset
+    options = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
+    with options, _without_warning(file) as dataset:
+        yield placed.PlacedRaster(dataset, path, member) if member else dataset
+
+
+def _without_warning(file: str) -> rasterio.DatasetReader:
+    with warnings.catch_warnings():
+        # What has no place is given one, or refused by a reason of its own.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(file)

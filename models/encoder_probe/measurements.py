@@ -160,6 +160,15 @@ def classify(labels: LabeledSplits, sensors: Sequence[Sensor]) -> Classified:
     )
 
 
+def why_one_sided(manifest: Manifest) -> str | None:
+    """Why no patch of labelled shards can be seen by both encoders, in a few words; None when some can."""
+    for sensor, per_split in manifest.num_absent.items():
+        for split in ("train", "eval"):
+            if per_split.get(split) == manifest.num_examples.get(split):
+                return f"no {split} patch has a scene of {sensor}"
+    return None
+
+
 def why_unusable(labels: LabeledSplits) -> str | None:
     """Why no linear probe can be fitted on or scored with `labels`, in a few words; None when one can."""
     num_classes = len(np.unique(_label(labels.train)))

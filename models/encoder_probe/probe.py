@@ -19,6 +19,7 @@ from models.encoder_probe.measurements import (
     classify,
     embed_labels,
     look,
+    why_one_sided,
     why_unusable,
 )
 from models.encoder_probe.report import Check, ProbeReport
@@ -46,10 +47,13 @@ def probe_encoder(config: ProbeConfig, encoder_dir: str, last_dir: str, data: Pr
     notes = []
     if len(sensors) == 1:
         notes.append(f"{objective} trains {sensors[0]} alone: retrieval and the other sensor are left out")
-    view = look(model, data, sensors, config)
     if data.labels is None:
         notes.append("no labelled task: no linear probe, retrieval and collapse alone decide")
-    elif view.labels is not None and (reason := why_unusable(view.labels)):
+    elif reason := why_one_sided(data.labels.manifest):
+        notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
+        data = dataclasses.replace(data, labels=None)
+    view = look(model, data, sensors, config)
+    if data.labels is not None and view.labels is not None and (reason := why_unusable(view.labels)):
         notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
         data, view = dataclasses.replace(data, labels=None), dataclasses.replace(view, labels=None)
     found = [checks.check_finite(view.rows(sensor), sensor) for sensor in sensors]

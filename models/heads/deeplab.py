@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from models.heads.blocks import concatenate, conv_bn_relu, norm_relu
+from models.upsampling import UpSampling2D
 
 ATROUS_RATES = (6, 12, 18)
 ATROUS_STRIDE = 16
@@ -42,7 +43,7 @@ def deeplab_logits(
     deepest = concatenate([output[levels[-1]] for output in outputs], "deepest")
     pooled = concatenate([output["pooled"] for output in outputs], "pooled")
     x = _pyramid_pooling(deepest, pooled, width, stride)
-    x = keras.layers.UpSampling2D(stride // LOW_LEVEL_STRIDE, interpolation="bilinear", name="aspp_up")(x)
+    x = UpSampling2D(stride // LOW_LEVEL_STRIDE, name="aspp_up")(x)
     low_level = concatenate([output[LOW_LEVEL] for output in outputs], "low_level")
     low_level = conv_bn_relu(low_level, LOW_LEVEL_CHANNELS, "low_level", kernel_size=1)
     x = concatenate([x, low_level], "decoder")
@@ -50,7 +51,7 @@ def deeplab_logits(
         x = conv_bn_relu(x, width, f"decoder_{index}")
     # float32 by name: probabilities near 0 and 1 and the loss need the digits.
     x = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="coarse_logits")(x)
-    return keras.layers.UpSampling2D(LOW_LEVEL_STRIDE, interpolation="bilinear", dtype="float32", name="logits")(x)
+    return UpSampling2D(LOW_LEVEL_STRIDE, dtype="float32", name="logits")(x)
 
 
 def _pyramid_pooling(deepest: Any, pooled: Any, width: int, stride: int) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from models.heads.blocks import concatenate, conv_bn_relu
+from models.upsampling import UpSampling2D
 
 
 def unet_logits(
@@ -38,7 +39,7 @@ def unet_logits(
 
 def _stage(x: Any, skip: Sequence[Any], width: int, name: str) -> Any:
     """Twice the size, joined with the skip, two convolutions."""
-    x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
+    x = UpSampling2D(2, name=f"{name}_up")(x)
     x = concatenate([x, *skip], name)
     for index in range(2):
         x = conv_bn_relu(x, width, f"{name}_{index}")

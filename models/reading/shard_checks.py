@@ -53,11 +53,12 @@ def check_split(
         num_needed: records that there must be at least.
 
     Raises:
-        ValueError: no file, one that is missing, is not the manifest's or cannot be read, a record of other bands or size or
-            without label, or too few records.
+        ValueError: no file, patches without a scene of a sensor, a file that is missing, is not the manifest's or cannot be
+            read, a record of other bands or size or without label, or too few records.
     """
     if not files:
         raise ValueError(f"{split} split must have at least one file, got none")
+    _check_sensors(manifest, sensors)
     expected = _expected_bytes(manifest, sensors, with_label)
     num_seen = 0
     for number, path in enumerate(files):
@@ -72,6 +73,17 @@ def check_split(
             f"{split} split must hold at least one batch of {num_needed} examples, got {num_seen} in {len(files)} files; "
             "lower global_batch_size or bring more data"
         )
+
+
+def _check_sensors(manifest: Manifest, sensors: Sequence[Sensor]) -> None:
+    """Refuses a version in which patches lack a sensor that is asked for: it would be all no data, in train or in test."""
+    for sensor in sensors:
+        num_absent = sum(manifest.num_absent.get(sensor, {}).values())
+        if num_absent:
+            raise ValueError(
+                f"every patch must have a scene of {sensor}, got {num_absent} without one in span {manifest.span}, version "
+                f"{manifest.version}; build with label.partner=required or take {sensor} out of sensors"
+            )
 
 
 def _expected_bytes(manifest: Manifest, sensors: Sequence[Sensor], with_label: bool) -> dict[str, tuple[int, str]]:

@@ -40,6 +40,7 @@ class PatchScores:
         s1_scene_id: text [M].
         s2_scene_id: text [M].
         orbit_state: of the Sentinel-1 pass, text [M].
+        event: name of the event, text [M]; "" = none is known.
         cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1, [M]; NaN = not known.
         lat: of the patch centre, degrees [M].
         majority_label: most frequent label id [M]; 255 = no pixel has one.
@@ -58,6 +59,7 @@ class PatchScores:
     s1_scene_id: Texts
     s2_scene_id: Texts
     orbit_state: Texts
+    event: Texts
     cloud_fraction: FloatArray
     lat: FloatArray
     majority_label: IntArray

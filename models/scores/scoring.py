@@ -23,7 +23,7 @@ from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-_TOLD = ("patch_id", "block", "s1_scene_id", "s2_scene_id", "orbit_state", "cloud_fraction", "lat")
+_TOLD = ("patch_id", "block", "s1_scene_id", "s2_scene_id", "orbit_state", "event", "cloud_fraction", "lat")
 """What is kept of each record, under its own name."""
 
 

@@ -1,4 +1,4 @@
-"""Slices: the patches of one scene, orbit, cloud cover, land cover or latitude.
+"""Slices: the patches of one event, hold-out, scene, orbit, cloud cover, land cover or latitude.
 
 PatchScores -> name of a slice -> PatchScores of its patches; every dimension parts the patches into slices. Called by the
 report. NumPy only.
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.records import HOLDOUT_MARK
 from models.scores.patch_scores import PatchScores, Texts, select
 
 UNKNOWN = "unknown"
@@ -19,7 +20,9 @@ LATITUDE_EDGES = (-60.0, -30.0, 0.0, 30.0, 60.0)
 LATITUDE_BANDS = ("90S-60S", "60S-30S", "30S-0", "0-30N", "30N-60N", "60N-90N")
 """The low edge belongs to a band, here and above."""
 
-DIMENSIONS = ("scene", "orbit_state", "cloud_fraction", "majority_label", "latitude")
+NOT_HELD_OUT = "none"
+
+DIMENSIONS = ("event", "holdout", "scene", "orbit_state", "cloud_fraction", "majority_label", "latitude")
 
 
 def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
@@ -35,12 +38,18 @@ def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
 def slice_values(scores: PatchScores, dimension: str) -> Texts:
     """Value of each patch, text [M].
 
-    `scene` is the Sentinel-1 scene, the nearest to an event that a record tells; `majority_label` the most frequent class of
-    the label, "unknown" without any labelled pixel; `cloud_fraction` "unknown" where the source does not tell.
+    `holdout` names the hold-outs that a patch falls under, "none" for the others: where a data set's own split has a region
+    that no training saw, `holdout=none` is the split without it. `scene` is the Sentinel-1 scene; `event` and `cloud_fraction`
+    are "unknown" where the source does not tell; `majority_label` is the most frequent class of the label, "unknown" without
+    any labelled pixel.
 
     Raises:
         ValueError: an unknown dimension.
     """
+    if dimension == "event":
+        return np.where(scores.event == "", UNKNOWN, scores.event)
+    if dimension == "holdout":
+        return np.array([" ".join(block.split(HOLDOUT_MARK)[1:]) or NOT_HELD_OUT for block in scores.block])
     if dimension == "scene":
         return scores.s1_scene_id
     if dimension == "orbit_state":

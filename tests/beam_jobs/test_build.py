@@ -127,6 +127,51 @@ def test_labels_belong_to_the_date_of_the_sensor_that_the_config_names(simulated
     assert np.nanmean(water) < np.nanmean(dry) - 3.0
 
 
+def test_labels_of_one_sensor_make_a_version_without_the_other(copied, build_config, tmp_path, edit_items):
+    def drop_s2_and_doubt_the_second_place(item):
+        properties = item["properties"]
+        if properties["constellation"] == "sentinel-2":
+            return False
+        # Place by place, so that no block mixes both kinds.
+        if properties["terrapair:place"] == places[1]:
+            item["assets"]["label"]["terrapair:label_kind"] = "weak"
+        return True
+
+    items = [json.loads(line) for line in copied.read_text().splitlines()]
+    places = sorted({item["properties"]["terrapair:place"] for item in items})
+    weak = [item["id"] for item in items if item["properties"]["terrapair:place"] == places[1]]
+    edit_items(copied, drop_s2_and_doubt_the_second_place)
+    label = c.LabelConfig(
+        schema="water", label_from="s1", min_labeled_fraction=0.0, partner="optional", weak_weight=0.25
+    )
+    version = build_labels(dataclasses.replace(build_config, label=label), [copied], tmp_path / "out")
+    found = manifest.read(version)
+    assert found.num_absent == {"s2": found.num_examples}
+    assert {(entry.num_pixels, entry.std) for entry in found.s2_statistics} == {(0, 0.0)}
+    assert {entry.sensor: entry.num_pairs for entry in found.sources} == {"s1": 6}
+    kept = {split: read_split(version, split) for split in layout.SPLITS}
+    assert all(np.isnan(patch.s2).all() for patches in kept.values() for patch in patches)
+    assert not {patch.s1_scene_id for split in ("eval", "test") for patch in kept[split]} & set(weak)
+    for patch in kept["train"]:
+        by_quality = min(patch.quality / build_config.quality.full_weight_quality, 1.0)
+        share = 0.25 if patch.s1_scene_id in weak else 1.0
+        assert patch.weight == pytest.approx(by_quality * share)
+    assert {patch.s1_scene_id in weak for patch in kept["train"]} == {True, False}
+    refused_ones = [json.loads(line) for line in (version / "rejected" / "patches.ndjson").read_text().splitlines()]
+    judged = [row for row in refused_ones if row["reason"] == "weak_label_judged"]
+    assert judged
+    assert all(row["detail"].split(":")[0] in weak for row in judged)
+    card = (version / "data_card.md").read_text()
+    assert f"| s2 | train | {found.num_examples['train']} |" in card
+    assert json.loads((version / "data_card.json").read_text())["time_gap_hours"] == {}
+    assert set((version / "scenes.txt").read_text().split()) == {
+        patch.s1_scene_id for p in kept.values() for patch in p
+    }
+    without = dataclasses.replace(build_config, label=dataclasses.replace(label, weak_weight=0.0))
+    fewer = manifest.read(build_labels(without, [copied], tmp_path / "out"))
+    assert fewer.num_rejected["weak_label"] == 2
+
+
 def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     simulated, build_config, tmp_path, pairs, monkeypatch
 ):
@@ -274,6 +319,52 @@ def test_label_id_outside_the_schema(copied, build_config, tmp_path):
             dataset.write(pixels)
     config = dataclasses.replace(build_config, label=c.LabelConfig(schema="dynamic_world"))
     refused(config, copied, tmp_path / "out", "_label.tif", "[77]", "'dynamic_world'", job=build_labels)
+
+
+def test_labels_of_a_schema_without_a_remap_end_the_build_before_a_pixel_is_read(
+    copied, build_config, tmp_path, edit_items
+):
+    edit_items(copied, lambda item: item["assets"]["label"].update({"terrapair:label_schema": "igbp10"}))
+    config = dataclasses.replace(build_config, label=c.LabelConfig(schema="dynamic_world"))
+    for path in copied.parent.rglob("*.tif"):
+        path.unlink()
+    error = refused(
+        config,
+        copied,
+        tmp_path / "out",
+        "items.ndjson: no remap from label schema 'igbp10' to 'dynamic_world' is defined (labels of s2 are igbp10)",
+        job=build_labels,
+    )
+    assert error.reason == "other_label_schema"
+    assert not (tmp_path / "out").exists()
+
+
+def test_scenes_with_labels_of_another_schema_are_left_out_where_others_fit(copied, build_config, tmp_path, edit_items):
+    others = []
+
+    def change(item):
+        if item["id"].startswith("S2") and len(others) < 2:
+            others.append(item["id"])
+            item["assets"]["label"]["terrapair:label_schema"] = "igbp10"
+
+    edit_items(copied, change)
+    strict = dataclasses.replace(build_config.quality, max_rejected_fraction=0.0)
+    config = dataclasses.replace(build_config, quality=strict, label=c.LabelConfig(schema="dynamic_world"))
+    version = build_labels(config, [copied], tmp_path / "out")
+    assert manifest.read(version).num_rejected["other_label_schema"] == 2
+    ids = {patch.s2_scene_id for split in layout.SPLITS for patch in read_split(version, split)}
+    assert ids
+    assert not ids & set(others)
+
+
+def test_a_label_that_lies_elsewhere_is_named(copied, build_config, tmp_path):
+    for path in copied.parent.rglob("S2*_label.tif"):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.transform = rasterio.Affine.translation(200_000.0, 0.0) * dataset.transform
+    config = dataclasses.replace(build_config, label=c.LabelConfig(schema="dynamic_world"))
+    refused(config, copied, tmp_path / "out", "_label.tif: the label lies at lon ", ", its scene S2", job=build_labels)
+    # Pairs have no use for labels, so a wrong one keeps nothing from pretraining.
+    assert build_pairs(build_config, [copied], tmp_path / "pairs").exists()
 
 
 def test_output_version_that_exists(simulated, build_config, tmp_path):

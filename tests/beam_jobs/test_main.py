@@ -62,7 +62,9 @@ def test_catalog_takes_split_lists_where_the_data_set_has_them(tmp_path, capsys)
     arguments = ["catalog", str(tmp_path / "data"), "--output", str(tmp_path / "items.ndjson")]
     arguments += ["--split-list", str(tmp_path / "test.txt"), "--layout"]
     assert run([*arguments, "ssl4eo_v11"]) == 1
-    assert capsys.readouterr().err == "error: split_lists go with layout 'sen12ms' only, got layout 'ssl4eo_v11'\n"
+    assert capsys.readouterr().err == (
+        "error: split_lists go with layouts sen12ms and dfc2020 only, got layout 'ssl4eo_v11'\n"
+    )
     assert run([*arguments, "sen12ms"]) == 0
     items = [json.loads(line) for line in (tmp_path / "items.ndjson").read_text().splitlines()]
     held_out = {item["id"] for item in items if item["properties"]["terrapair:split"] == "test"}

@@ -10,10 +10,11 @@ from pyproj import Transformer
 
 from beam_jobs import patches, readers, splits
 from beam_jobs.config import BuildConfig, LabelConfig, PatchConfig, QualityConfig, SplitConfig
+from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.patches import Rejection
-from beam_jobs.scenes import LabelSource
+from beam_jobs.scenes import LabelSource, absent_partner
 
 SIZE = 16
 # One block of 500 km, so that no patch straddles unless a test wants it to.
@@ -97,6 +98,108 @@ def test_the_label_is_that_of_the_configured_sensor(pair, tmp_path, label_from):
         row, col = index // 3 * SIZE, index % 3 * SIZE
         assert isinstance(patch, LabeledPatch)
         assert np.array_equal(patch.label, expected[row : row + SIZE, col : col + SIZE])
+
+
+@pytest.mark.parametrize(
+    ("label_from", "of_s1", "of_s2", "expected"),
+    [
+        ("s1", "Ghana", "Spain", "Ghana"),
+        ("s2", "Ghana", "Spain", "Spain"),
+        ("s2", "Ghana", "", "Ghana"),
+        (None, "", "Spain", "Spain"),
+        (None, "", "", ""),
+    ],
+)
+def test_the_event_is_that_of_the_labelled_scene_else_of_either(pair, tmp_path, label_from, of_s1, of_s2, expected):
+    label, _ = label_of(tmp_path, "l", 1)
+    scenes = tuple(
+        dataclasses.replace(scene, label=label, event=event) for scene, event in zip(pair, (of_s1, of_s2), strict=True)
+    )
+    labels = LabelConfig(schema="water", label_from=label_from) if label_from else None
+    found = cut_all(scenes, dataclasses.replace(CONFIG, label=labels))
+    assert {patch.event for _, patch in found} == {expected}
+
+
+@pytest.mark.parametrize("kind", ["hand", "weak"])
+def test_a_weak_label_takes_its_share_of_the_weight_that_quality_gives(pair, tmp_path, kind):
+    pixels = backscatter(48, 64)
+    pixels[:, :6, :44] = np.nan
+    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    label, ids = label_of(tmp_path, "l", 1)
+    labeled = (dataclasses.replace(s1, label=dataclasses.replace(label, kind=kind)), pair[1])
+    config = dataclasses.replace(
+        CONFIG,
+        quality=QualityConfig(full_weight_quality=0.9, min_valid_fraction=0.5),
+        label=LabelConfig(schema="water", label_from="s1", weak_weight=0.3),
+    )
+    found = cut_all(labeled, config)
+    assert len(found) == 9
+    valid = np.isfinite(pixels[0])[:, 8:]
+    for index, (split, patch) in enumerate(found):
+        window = np.s_[index // 3 * SIZE : index // 3 * SIZE + SIZE, index % 3 * SIZE : index % 3 * SIZE + SIZE]
+        by_quality = min(valid[window].mean() * (1 - 0.5 * 2 / 72) / 0.9, 1.0)
+        assert patch.weight == pytest.approx(by_quality * (0.3 if kind == "weak" else 1.0))
+        assert np.array_equal(patch.label, ids[:, 8:][window])
+        assert split == "train"
+    assert len({round(patch.weight, 6) for _, patch in found}) == 3
+
+
+@pytest.mark.parametrize("split", ["eval", "test"])
+def test_nothing_is_measured_on_a_weak_label(pair, tmp_path, split):
+    label, _ = label_of(tmp_path, "l", 1)
+    config = dataclasses.replace(CONFIG, label=LabelConfig(schema="water", label_from="s1"))
+
+    def cut_with(kind):
+        labeled = dataclasses.replace(pair[0], label=dataclasses.replace(label, kind=kind), split=split)
+        return cut_all((labeled, pair[1]), config)
+
+    assert {found[0] for found in cut_with("hand")} == {split}
+    refused = cut_with("weak")
+    assert len(refused) == 9
+    assert {(one.reason, one.is_error) for one in refused} == {("weak_label_judged", False)}
+    assert refused[0].detail == f"S1_a: its label is weak and its split {split}; weak labels are for train only"
+
+
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+def test_a_scene_alone_gives_patches_whose_other_sensor_is_all_no_data(pair, tmp_path, sensor):
+    label, ids = label_of(tmp_path, "l", 1)
+    there, other = (pair[0], "s2") if sensor == "s1" else (pair[1], "s1")
+    there = dataclasses.replace(there, label=label, event="Ghana")
+    alone = (there, absent_partner(there)) if sensor == "s1" else (absent_partner(there), there)
+    config = dataclasses.replace(
+        CONFIG, label=LabelConfig(schema="water", label_from=sensor, partner="optional", min_labeled_fraction=0.0)
+    )
+    found = cut_all(alone, config)
+    assert len(found) == 3 * 4
+    pixels = backscatter(48, 64) if sensor == "s1" else digital_numbers(12, 48, 64) / 10_000
+    for index, (_, kept) in enumerate(found):
+        row, col = index // 4 * SIZE, index % 4 * SIZE
+        patch = records.decode(records.encode(kept))
+        expected = pixels[:, row : row + SIZE, col : col + SIZE].transpose(1, 2, 0)
+        np.testing.assert_allclose(getattr(patch, sensor), expected, rtol=0, atol=0.006)
+        assert getattr(patch, other).shape == (SIZE, SIZE, 12 if other == "s2" else 2)
+        assert np.isnan(getattr(patch, other)).all()
+        assert (getattr(patch, f"{sensor}_scene_id"), getattr(patch, f"{other}_scene_id")) == (there.scene_id, "")
+        assert patch.s1_acquired_at == patch.s2_acquired_at == there.acquired_at
+        assert (patch.time_gap_hours, patch.quality, patch.weight, patch.event) == (0.0, 1.0, 1.0, "Ghana")
+        assert patch.saturated_fraction == patch.edge_noise_fraction == 0.0
+        assert math.isnan(patch.offset_px)
+        assert math.isnan(patch.cloud_fraction)
+        # The label file lies on the grid of the Sentinel-1 scene, 8 px west of that of Sentinel-2.
+        west = 0 if sensor == "s1" else 8
+        labeled = np.pad(ids, ((0, 0), (0, 8)), constant_values=255)[:, west:]
+        assert np.array_equal(patch.label, labeled[row : row + SIZE, col : col + SIZE])
+
+
+def test_quality_of_a_scene_alone_is_that_of_its_own_pixels(tmp_path):
+    pixels = backscatter(48, 64)
+    pixels[:, :4, :SIZE] = np.nan
+    pixels[:, :6, SIZE : 2 * SIZE] = np.nan
+    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    first, second, third, *_ = cut_all((s1, absent_partner(s1)))
+    assert first[1].quality == pytest.approx(0.75)
+    assert (second.reason, second.detail) == ("s1_no_data", "S1_a: valid fraction 0.625 is below 0.7")
+    assert third[1].quality == 1.0
 
 
 def test_labels_of_the_same_window_do_not_change_the_id(pair, tmp_path):

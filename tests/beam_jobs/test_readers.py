@@ -173,6 +173,15 @@ def test_labels_are_remapped_and_no_label_is_255(tmp_path):
     assert (shifted[:, 15:] == 255).all()
 
 
+def test_a_label_on_another_grid_gives_each_pixel_the_id_that_holds_its_centre(tmp_path):
+    ids = np.random.default_rng(1).choice(np.array([1, 2, 4, 9], np.uint8), (7, 7))
+    # 30 m pixels whose corner lies 4 m left of and above that of the images.
+    source = label_file(tmp_path, ids, transform=north_up(30.0, x=XMIN - 4.0, y=YMAX + 4.0))
+    got = readers.read_label(source, "terramesh_lulc", grid(20, 20))
+    centre = np.floor((10.0 * np.arange(20) + 5.0 + 4.0) / 30.0).astype(int)
+    assert np.array_equal(got, ids[np.ix_(centre, centre)])
+
+
 def test_the_files_own_nodata_counts_where_the_catalog_names_none(tmp_path):
     ids = np.array([[-1, 0, 1], [1, -1, 0]], np.int16)
     source = label_file(tmp_path, ids, schema="water", nodata=None, transform=north_up())

@@ -80,6 +80,22 @@ def test_what_is_not_declared_is_unknown():
     assert (scene.declared_crs, scene.dn_offset) == (None, None)
 
 
+def test_the_event_is_text_and_empty_where_none_is_told():
+    assert from_item(item(**{"terrapair:event": "Sri-Lanka"}), CATALOG).event == "Sri-Lanka"
+    assert from_item(item(**{"terrapair:event": 271}), CATALOG).event == "271"
+    assert from_item(item(), CATALOG).event == ""
+
+
+def test_a_label_is_drawn_by_hand_unless_it_says_otherwise():
+    values = item()
+    assert from_item(values, CATALOG).label.kind == "hand"
+    values["assets"]["label"]["terrapair:label_kind"] = "weak"
+    assert from_item(values, CATALOG).label.kind == "weak"
+    values["assets"]["label"]["terrapair:label_kind"] = "Weak"
+    with pytest.raises(DataError, match=r"item S2_x: terrapair:label_kind must be hand or weak, got 'Weak'"):
+        from_item(values, CATALOG)
+
+
 def test_the_older_proj_epsg_is_read_too():
     assert from_item(item(**{"proj:code": None, "proj:epsg": 32719}), CATALOG).declared_crs == "EPSG:32719"
 

@@ -11,12 +11,13 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from beam_jobs import catalogs, readers, spool
 from beam_jobs import scenes as scenes_lib
-from beam_jobs.config import BuildConfig, PairingConfig
+from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import Scene
 from beam_jobs.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 
 HOUR = 3600
+IN_A_DAY = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
 
 
 def scene(scene_id: str, hours: float, lon: float = 10.0, lat: float = 50.0) -> Scene:
@@ -30,8 +31,9 @@ def scene(scene_id: str, hours: float, lon: float = 10.0, lat: float = 50.0) -> 
     )
 
 
-def run_pairing(scenes: list[Scene], pairs: list[tuple[str, str]], rejected: list[tuple[str, str]]) -> None:
-    config = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
+def run_pairing(
+    scenes: list[Scene], pairs: list[tuple[str, str]], rejected: list[tuple[str, str]], config: BuildConfig = IN_A_DAY
+) -> None:
     with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
         outputs = pipeline | beam.Create(scenes) | MakePairs(config)
         found = outputs["pairs"] | "Ids" >> beam.Map(lambda pair: (pair[0].scene_id, pair[1].scene_id))
@@ -57,6 +59,22 @@ def test_scenes_too_far_in_time_or_space_do_not_pair():
             ("S2_there", "no_s1_partner"),
         ],
     )
+
+
+@pytest.mark.parametrize("label_from", ["s1", "s2"])
+def test_a_labelled_scene_without_a_partner_is_kept_alone_where_the_config_says_so(label_from):
+    scenes = [scene("S1_a", 100), scene("S2_near", 101), scene("S2_late", 150), scene("S1_b", 0, lon=30.0)]
+    label = LabelConfig(schema="water", label_from=label_from, partner="optional")
+    alone = {"s1": ("S1_b", ""), "s2": ("", "S2_late")}[label_from]
+    left = {"s1": ("S2_late", "no_s1_partner"), "s2": ("S1_b", "no_s2_partner")}[label_from]
+    run_pairing(scenes, [("S1_a", "S2_near"), alone], [left], dataclasses.replace(IN_A_DAY, label=label))
+
+
+def test_a_labelled_pass_whose_partner_goes_with_nearer_ones_is_kept_alone_too():
+    scenes = [scene("S1_near", 100), scene("S1_far", 97), scene("S2_a", 101)]
+    pairing = PairingConfig(max_time_gap_hours=24.0, max_s1_per_s2=1)
+    config = BuildConfig(pairing=pairing, label=LabelConfig(schema="water", label_from="s1", partner="optional"))
+    run_pairing(scenes, [("S1_near", "S2_a"), ("S1_far", "")], [], config)
 
 
 def test_footprints_that_cross_a_cell_border_pair_once():

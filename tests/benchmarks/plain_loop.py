@@ -110,6 +110,7 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, s
         "saturated_fraction": _floats(parts.saturated_fraction),
         "quality": _floats(score),
         "weight": _floats(quality.weight(score, config.quality)),
+        "event": _bytes(""),
         "s1_valid_fraction": _floats(s1_all.mean()),
         "s2_valid_fraction": _floats(s2_all.mean()),
     }

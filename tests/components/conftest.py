@@ -1,10 +1,18 @@
 """A tiny task: shards in the real codec, and a SavedModel with the segmenter's `serve_examples` signature."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import apache_beam as beam
 import make_shards
 import pytest
 import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tfx_bsl.tfxio import tf_example_record
+
+from beam_jobs.contracts import layout
+from beam_jobs.runner import LOCAL_RUNNER
+from components import evaluation
 
 
 class RollingModel(tf.Module):
@@ -37,3 +45,39 @@ def rolling_model(tmp_path_factory) -> Path:
     model = RollingModel()
     tf.saved_model.save(model, str(path), signatures={"serve_examples": model.serve_examples})
     return path
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
+    """A function that runs TFMA as the Evaluator does: (model, version, config, output folder) -> result."""
+
+    def evaluate(model: Path, version: Path, config: tfma.EvalConfig, output: str) -> tfma.EvalResult:
+        config = tfma.utils.update_eval_config_with_defaults(
+            evaluation.with_code_fingerprint(config), has_baseline=False, rubber_stamp=True
+        )
+        source = tf_example_record.TFExampleRecord(
+            [str(path) for path in layout.shard_paths(version, "test")],
+            raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
+            telemetry_descriptors=["test"],
+        )
+        shared = tfma.default_eval_shared_model(str(model), eval_config=config)
+        with beam.Pipeline(LOCAL_RUNNER) as pipeline:
+            _ = (
+                pipeline
+                | source.BeamSource()
+                | tfma.ExtractEvaluateAndWriteResults(eval_shared_model=shared, eval_config=config, output_path=output)
+            )
+        return tfma.load_eval_result(output)
+
+    return evaluate
+
+
+@pytest.fixture(scope="session")
+def values_of() -> Callable[..., dict[str, float]]:
+    """A function: (TFMA's result, slice key) -> metric -> value."""
+
+    def values_of(result: tfma.EvalResult, slice_key: tuple[tuple[str, str], ...]) -> dict[str, float]:
+        (metrics,) = [metrics[""][""] for key, metrics in result.slicing_metrics if key == slice_key]
+        return {name: value["doubleValue"] for name, value in metrics.items()}
+
+    return values_of

@@ -1,12 +1,9 @@
-import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from tfx_bsl.tfxio import tf_example_record
 
 from beam_jobs.contracts import labels, layout, records
-from beam_jobs.runner import LOCAL_RUNNER
 from components import evaluation, iou_metrics
 
 
@@ -28,35 +25,16 @@ def expected_iou(patches):
 
 
 @pytest.fixture(scope="module")
-def evaluated(water_version, rolling_model, tmp_path_factory):
+def evaluated(evaluate, water_version, rolling_model, tmp_path_factory):
     """Results and validation of a TFMA run over the test split; the gate asks for more than the model reaches."""
     output = str(tmp_path_factory.mktemp("evaluation"))
-    config = evaluation.with_code_fingerprint(
-        evaluation.create_eval_config(labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999})
-    )
-    config = tfma.utils.update_eval_config_with_defaults(config, has_baseline=False, rubber_stamp=True)
-    model = tfma.default_eval_shared_model(str(rolling_model), eval_config=config)
-    source = tf_example_record.TFExampleRecord(
-        [str(path) for path in layout.shard_paths(water_version, "test")],
-        raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
-        telemetry_descriptors=["test"],
-    )
-    with beam.Pipeline(LOCAL_RUNNER) as pipeline:
-        _ = (
-            pipeline
-            | source.BeamSource()
-            | tfma.ExtractEvaluateAndWriteResults(eval_shared_model=model, eval_config=config, output_path=output)
-        )
-    return tfma.load_eval_result(output), tfma.load_validation_result(output)
-
-
-def values_of(result, slice_key):
-    (metrics,) = [metrics[""][""] for key, metrics in result.slicing_metrics if key == slice_key]
-    return {name: value["doubleValue"] for name, value in metrics.items()}
+    config = evaluation.create_eval_config(labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999})
+    result = evaluate(rolling_model, water_version, config, output)
+    return result, tfma.load_validation_result(output)
 
 
 @pytest.mark.parametrize("slice_key", [(), (("orbit_state", "ascending"),), (("orbit_state", "descending"),)])
-def test_values_equal_the_numpy_oracle_on_every_slice(evaluated, water_version, slice_key):
+def test_values_equal_the_numpy_oracle_on_every_slice(evaluated, values_of, water_version, slice_key):
     patches = read_patches(water_version, "test")
     if slice_key:
         patches = [patch for patch in patches if patch.orbit_state == slice_key[0][1]]

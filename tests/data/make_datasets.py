@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from make_rasters import backscatter, digital_numbers, north_up, write_geotiff
+from rasterio import Affine
 
 from beam_jobs import catalogs, pairing, scenes
 from beam_jobs.config import (
@@ -21,9 +22,9 @@ from beam_jobs.config import (
     QualityConfig,
     SplitConfig,
 )
-from beam_jobs.contracts import layout, records
+from beam_jobs.contracts import labels, layout, records
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.contracts.records import PairedPatch
+from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.public_datasets import layouts
 from beam_jobs.scenes import Scene
 
@@ -233,6 +234,43 @@ def make_dfc2020(folder: Path, size: int = 64) -> Path:
             }
             x = 390_772.3389928384 + 3_000 * patch + (60_000 if kind_folder == "0" else 0)
             _triplet(folder, names, x, patch, land_cover(size, 10, patch)[None].astype(np.uint8))
+    return folder
+
+
+def check_land_cover_patch(patch: LabeledPatch, seed: int, ids: np.ndarray, schema: labels.LabelSchema) -> None:
+    """A patch of 16 px equals exactly one of the 16 windows of its file, in both sensors; its label is IGBP-8."""
+    wanted = labels.remap(np.where(ids == 0, 255, ids).astype(np.uint8), schema, labels.IGBP8)
+    dn, in_db = ramp_l1c(64, seed).transpose(1, 2, 0), ramp_db(64, seed).transpose(1, 2, 0)
+    corners = [(row, col) for row in range(0, 64, 16) for col in range(0, 64, 16)]
+    same = [
+        (row, col)
+        for row, col in corners
+        if np.allclose(patch.s2 * 10_000, dn[row : row + 16, col : col + 16], atol=0.6)
+    ]
+    assert len(same) == 1
+    row, col = same[0]
+    np.testing.assert_allclose(patch.s1, in_db[row : row + 16, col : col + 16], rtol=0, atol=0.006)
+    assert np.array_equal(patch.label, wanted[row : row + 16, col : col + 16])
+
+
+COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50,), "test": (51, 5127)}
+"""Patches of each list of Copernicus-Bench's DFC2020; patch 7 is in none."""
+
+
+def make_copernicus_bench_dfc2020(folder: Path, size: int = 64) -> Path:
+    """DFC2020 as Copernicus-Bench hands it out: one folder a kind, three lists, and rasters that lost their place."""
+    lost = {"transform": Affine.identity(), "crs": "EPSG:4326"}
+    for patch in (7, *(patch for patches in COPERNICUS_BENCH_LISTS.values() for patch in patches)):
+        planes = {
+            "s1": ramp_db(size, patch % 9).astype(np.float64),
+            "s2": ramp_l1c(size, patch % 9).astype(np.uint16),
+            "dfc": land_cover(size, 10, patch)[None].astype(np.int32),
+        }
+        for kind, pixels in planes.items():
+            write_geotiff(folder / kind / f"ROIs0000_test_{kind}_0_p{patch}.tif", pixels, **lost)
+    for name, patches in COPERNICUS_BENCH_LISTS.items():
+        lines = "".join(f"ROIs0000_test_dfc_0_p{patch}.tif\n" for patch in patches)
+        (folder / f"dfc-{name}-new.csv").write_text(lines)
     return folder
 
 

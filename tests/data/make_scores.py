@@ -42,6 +42,7 @@ def make_scores(num_classes: int = 2, num_patches: int = 12, num_blocks: int = 6
         s1_scene_id=np.array([f"s1-{index // 4}" for index in number]),
         s2_scene_id=np.array([f"s2-{index // 4}" for index in number]),
         orbit_state=np.where(number % 2, "ascending", "descending"),
+        event=np.array(["flood-b", "", "flood-a"])[number // 4 % 3],
         cloud_fraction=np.where(number % 5 == 4, np.nan, 0.2 * (number % 5)).astype(np.float32),
         lat=np.linspace(-80.0, 80.0, num_patches).astype(np.float32),
         majority_label=np.where(number == 3, IGNORE, number % num_classes),

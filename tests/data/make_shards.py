@@ -140,6 +140,7 @@ def _make_patch(
         "edge_noise_fraction": 0.001 * (index % 5),
         "saturated_fraction": 0.002 * (index % 3),
         "weight": 1.0 - 0.25 * (index % 4),
+        "event": ("Ghana", "", "Spain")[index % 3],
     }
     if not labeled:
         return records.PairedPatch(**values)

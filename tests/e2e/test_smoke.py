@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_first_run_publishes_three_whole_models_and_shows_them(first_run, root):
             assert picture.width > 600
             assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 50
         assert (root / "report" / f"{task}_reliability.png").stat().st_size > 0
-        assert f"{task}: scores on the eval split" in first_run.stdout
+        assert f"{task}: scores on the test split" in first_run.stdout
+        assert re.search(r"eval split \(\d+ patches\): ", first_run.stdout)
     assert "Traceback" not in first_run.stderr
     assert "WARNING" not in first_run.stderr
 
@@ -76,7 +78,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 4 + 5 * 2
+    assert len(record.components) == 5 * 3 + 4 + 6 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
@@ -113,7 +115,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     record = read_last_run(config.metadata_path, config.name)
     assert {item.component_id for item in record.components if not item.is_complete} == {"EncoderGate"}
     ran = {item.component_id for item in record.components}
-    assert not {f"{kind}-{task}" for kind in ("Trainer", "Evaluator", "Pusher") for task in MODELS[1:]} & ran
+    assert not {f"{kind}-{task}" for kind in ("Trainer", "Scorer", "Evaluator", "Pusher") for task in MODELS[1:]} & ran
     assert record.output("Pusher-encoder", "pushed_model").properties["pushed"] == 0
     assert published(root) == before
 

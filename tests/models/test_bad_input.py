@@ -139,6 +139,14 @@ def test_unlabelled_shards_given_to_a_segmenter(pairs, labels, tmp_path):
     assert refusal(tmp_path, pairs, task=("s1",)) == "label_schema is 'water', but the shards hold None"
 
 
+def test_patches_without_a_sensor_that_the_task_needs(labels, tmp_path):
+    lacking = dataclasses.replace(labels.manifest, num_absent={"s2": {"train": 3, "test": 1}})
+    data = SimpleNamespace(manifest=lacking, files=labels.files)
+    message = refusal(tmp_path, data, task=("s1", "s2"))
+    assert message.startswith("every patch must have a scene of s2, got 4 without one in span 1, version 1; build with")
+    shard_checks.check_split("train", labels.files["train"], lacking, sensors=("s1",), with_label=True)
+
+
 def test_small_files_are_made_up_for_by_others(tmp_path):
     """A file of 2 records first or last: 10 of 12 records are needed, and are there."""
     made = opened(make_shards.make_version(tmp_path, num_patches=20, size_px=16))

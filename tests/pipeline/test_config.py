@@ -1,10 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from beam_jobs.contracts import settings
 from pipeline.config import RunConfig, load_run_config
 
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "pipeline" / "configs").glob("*.yaml"))
 KUBEFLOW_ENVIRONMENT = {
     "TERRAPAIR_ROOT": "s3://bucket/terrapair",
     "TERRAPAIR_IMAGE": "registry.example/terrapair:1",
@@ -22,9 +24,9 @@ def test_config_survives_the_round_trip_through_plain_values(values):
     assert config.tasks[0].min_iou == {"water": 0.125}
 
 
-@pytest.mark.parametrize("name", ["demo", "smoke", "local", "kubeflow"])
-def test_every_shipped_config_loads(configs_dir, name):
-    config = load_run_config(configs_dir / f"{name}.yaml", [], KUBEFLOW_ENVIRONMENT)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path):
+    config = load_run_config(path, [], KUBEFLOW_ENVIRONMENT)
     assert all(task.segment.label_schema == task.label.schema for task in config.tasks)
     assert config.tasks
 
@@ -54,6 +56,10 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
             r"^tasks\[0\]: segment.label_schema must be label.schema 'w",
         ),
         ({"tasks.0.segment.encoder.backbone": "resnet18"}, r"tasks\[0\].segment.encoder must be pretrain.encoder"),
+        (
+            {"tasks.0.label": {"schema": "water", "label_from": "s2", "partner": "optional"}},
+            r"^tasks\[0\]: label.partner optional gives patches of s2 alone, but segment.sensors are s1",
+        ),
         ({"tasks.0.name": "encoder"}, r"^tasks\[0\]: name must be lower case .* got 'encoder'"),
         ({"tasks.0.min_iou.snow": 0.1}, r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water"),
         ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
@@ -73,12 +79,12 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
     ],
 )
 def test_wrong_settings_are_refused_with_their_path(values, change, message):
-    ((key, value),) = change.items()
-    node = values
-    *parents, last = key.split(".")
-    for name in parents:
-        node = node[int(name)] if isinstance(node, list) else node[name]
-    node[last] = value
+    for key, value in change.items():
+        node = values
+        *parents, last = key.split(".")
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        node[last] = value
     with pytest.raises(settings.SettingsError, match=message):
         load(values)
 

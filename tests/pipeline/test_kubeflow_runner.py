@@ -38,6 +38,7 @@ EDGES = {
         "OverlapGate-flood",
         "EncoderGate",
     },
+    "Scorer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-flood"},
     "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
     "Pusher-flood": {"Trainer-flood", "Evaluator-flood"},
     **{

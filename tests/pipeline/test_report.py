@@ -2,6 +2,7 @@ import dataclasses
 import io
 import math
 
+import make_scores
 import make_shards
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
+from models.scores.score_file import write_scores
 from pipeline import pictures, report, results
 from pipeline.config import RunConfig
 from pipeline.console import RunProgress
@@ -65,6 +67,7 @@ def make_results(data, tmp_path, published):
             results.ThresholdFailure(metric="mean_iou", value=0.4375, lower_bound=0.6),
             results.ThresholdFailure(metric="pooled_iou/water", value=math.nan, lower_bound=0.125),
         ),
+        test_scores=None,
     )
     parts = [("Trainer-flood", True), ("Pusher-flood", False)]
     record = RunRecord(
@@ -143,6 +146,24 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         assert expected in text
     assert "not published" not in text
     assert make_results(data, tmp_path, published=True).is_published
+
+
+def test_test_scores_come_first_and_those_of_eval_in_a_line(values, data, tmp_path, monkeypatch):
+    found = make_results(data, tmp_path, published=True)
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    write_scores(assets / "eval_scores.npz", make_scores.make_scores(seed=1))
+    before = text_of(values, tmp_path, monkeypatch, found)
+    assert "flood: scores on the eval split" in before
+    assert "slices of the eval split" in before
+    kept = tmp_path / "test_scores.npz"
+    write_scores(kept, make_scores.make_scores(seed=2, num_patches=20))
+    scored = dataclasses.replace(found, tasks=(dataclasses.replace(found.tasks[0], test_scores=kept),))
+    text = text_of(values, tmp_path, monkeypatch, scored)
+    assert "flood: scores on the test split" in text
+    assert "scores on the eval split (docs" not in text
+    assert text.index("slices of the test split") < text.index("  eval split (12 patches): class1 pooled IoU")
+    assert str(kept) in text
 
 
 def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(values, data, tmp_path, monkeypatch):

@@ -18,6 +18,11 @@ EXPECTED = [
         "water",
         {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 70: 255, 80: 1, 90: 255, 95: 255, 100: 0},
     ),
+    (
+        "worldcover",
+        "worldcover_dense",
+        {10: 0, 20: 1, 30: 2, 40: 3, 50: 4, 60: 5, 70: 6, 80: 7, 90: 8, 95: 9, 100: 10},
+    ),
     ("terramesh_lulc", "dynamic_world", {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 8: 255, 9: 2}),
     ("terramesh_lulc", "water", {1: 1, 2: 0, 3: 255, 4: 0, 5: 0, 6: 0, 7: 255, 8: 255, 9: 0}),
     (
@@ -30,6 +35,14 @@ EXPECTED = [
     ),
     (
         "igbp17",
+        "igbp10_dense",
+        {
+            **{1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 1, 7: 1, 8: 2, 9: 2},
+            **{10: 3, 11: 4, 12: 5, 13: 6, 14: 5, 15: 7, 16: 8, 17: 9},
+        },
+    ),
+    (
+        "igbp17",
         "igbp8",
         {
             **{1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 1, 7: 1, 8: 255, 9: 255},
@@ -38,6 +51,7 @@ EXPECTED = [
     ),
     ("igbp17", "water", {**dict.fromkeys(range(1, 17), 0), 11: 255, 15: 255, 17: 1}),
     ("igbp10", "water", {1: 0, 2: 0, 3: 0, 4: 0, 5: 255, 6: 0, 7: 0, 8: 255, 9: 0, 10: 1}),
+    ("igbp10", "igbp10_dense", {1: 0, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5, 7: 6, 8: 7, 9: 8, 10: 9}),
     # Savanna and snow are dropped, what is left moves up.
     ("igbp10", "igbp8", {1: 0, 2: 1, 3: 255, 4: 2, 5: 3, 6: 4, 7: 5, 8: 255, 9: 6, 10: 7}),
 ]
@@ -59,6 +73,18 @@ def test_remap_keeps_the_meaning_of_classes_with_the_same_name(source, target, t
     for from_id, name in one.classes.items():
         if name in ids_of_name:
             assert table[from_id] == ids_of_name[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "dense"), [("worldcover", "worldcover_dense"), ("igbp10", "igbp10_dense")], ids=["worldcover", "igbp10"]
+)
+def test_a_dense_variant_renumbers_its_source_and_changes_neither_names_nor_colours(source, dense):
+    one, two = labels.get_schema(source), labels.get_schema(dense)
+    ids = np.array(sorted(one.classes), np.uint8)[None]
+    renumbered = labels.remap(ids, one, two)[0].tolist()
+    assert renumbered == list(range(one.num_classes))
+    assert [two.classes[i] for i in renumbered] == list(one.class_names)
+    assert [two.colors[i] for i in renumbered] == [one.colors[i] for i in sorted(one.classes)]
 
 
 def test_the_tested_remaps_are_all_there_are():
@@ -98,7 +124,8 @@ def test_an_unknown_schema_is_named_with_the_known_ones():
 
 
 def test_schemas_that_models_output_are_dense_and_sources_with_gaps_are_not():
-    assert {name for name, schema in labels.SCHEMAS.items() if schema.is_dense} == {"water", "dynamic_world", "igbp8"}
+    dense = {name for name, schema in labels.SCHEMAS.items() if schema.is_dense}
+    assert dense == {"water", "dynamic_world", "worldcover_dense", "igbp10_dense", "igbp8"}
     assert labels.WORLDCOVER.num_classes == 11
     assert labels.DYNAMIC_WORLD.class_names[:3] == ("water", "trees", "grass")
     assert labels.WORLDCOVER.class_names[-1] == "moss_and_lichen"

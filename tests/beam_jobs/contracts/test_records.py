@@ -15,6 +15,7 @@ from beam_jobs.contracts import records
 # The contract's table, written by hand.
 FEATURES = {
     **dict.fromkeys(("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state"), "bytes"),
+    "event": "bytes",
     **dict.fromkeys(("height", "width", "s1_acquired_at", "s2_acquired_at"), "int64"),
     **dict.fromkeys(("lon", "lat", "time_gap_hours", "offset_px", "quality", "cloud_fraction"), "float"),
     **dict.fromkeys(("s1_valid_fraction", "s2_valid_fraction", "edge_noise_fraction"), "float"),
@@ -47,6 +48,7 @@ def make_values(s1=None, s2=None, **changes):
         "edge_noise_fraction": 0.125,
         "saturated_fraction": 0.0625,
         "weight": 0.5,
+        "event": "São Paulo",
     }
     return values | changes
 

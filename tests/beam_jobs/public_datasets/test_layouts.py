@@ -52,7 +52,7 @@ def test_folders_of_something_else_have_no_layout(tmp_path):
 
 
 def test_only_the_layout_that_has_split_lists_takes_them():
-    with pytest.raises(ValueError, match="split_lists go with layout 'sen12ms' only, got layout 'ssl4eo'"):
+    with pytest.raises(ValueError, match="split_lists go with layouts sen12ms and dfc2020 only, got layout 'ssl4eo'"):
         CatalogConfig(layout="ssl4eo", path="x", split_lists=("a.txt",))
 
 

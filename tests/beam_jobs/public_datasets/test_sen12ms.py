@@ -1,11 +1,11 @@
-"""SEN12MS and DFC2020: miniatures with the true names, types, CRS and bands, from the catalog to the shards."""
+"""SEN12MS: miniatures with the true names, types, CRS and bands, from the catalog to the shards."""
 
 import numpy as np
 import pytest
 from make_datasets import (
     built_patches,
+    check_land_cover_patch,
     land_cover,
-    make_dfc2020,
     make_sen12ms,
     ramp_db,
     ramp_l1c,
@@ -24,11 +24,6 @@ from beam_jobs.public_datasets import sen12ms
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_sen12ms(tmp_path_factory.mktemp("sen12ms"))
-
-
-@pytest.fixture(scope="module")
-def dfc2020(tmp_path_factory):
-    return make_dfc2020(tmp_path_factory.mktemp("dfc2020"))
 
 
 def test_both_sensors_have_the_middle_of_their_season(folder):
@@ -65,22 +60,6 @@ def test_pixels_and_the_first_label_band_are_those_of_the_files(folder):
 CONFIG = small_config(label=LabelConfig(schema="igbp8", min_labeled_fraction=0.1))
 
 
-def check_pixels(patch, seed, ids, schema):
-    """A patch of 16 px equals exactly one of the 16 windows of its file, in both sensors and the label."""
-    wanted = labels.remap(np.where(ids == 0, 255, ids).astype(np.uint8), schema, labels.IGBP8)
-    dn, in_db = ramp_l1c(64, seed).transpose(1, 2, 0), ramp_db(64, seed).transpose(1, 2, 0)
-    corners = [(row, col) for row in range(0, 64, 16) for col in range(0, 64, 16)]
-    same = [
-        (row, col)
-        for row, col in corners
-        if np.allclose(patch.s2 * 10_000, dn[row : row + 16, col : col + 16], atol=0.6)
-    ]
-    assert len(same) == 1
-    row, col = same[0]
-    np.testing.assert_allclose(patch.s1, in_db[row : row + 16, col : col + 16], rtol=0, atol=0.006)
-    assert np.array_equal(patch.label, wanted[row : row + 16, col : col + 16])
-
-
 @pytest.mark.e2e
 def test_a_build_pairs_each_patch_with_its_own_partner_though_neighbours_overlap(folder, tmp_path):
     version, patches = built_patches(build_labels, CONFIG, "sen12ms", folder, tmp_path)
@@ -92,24 +71,11 @@ def test_a_build_pairs_each_patch_with_its_own_partner_though_neighbours_overlap
         x = 20_000 if scene == "106" else 0
         seed = 10 * int(scene) + int(number[1:]) + x
         assert season in ("spring", "winter")
-        check_pixels(patch, seed % 7, land_cover(64, 17, seed), labels.IGBP17)
+        check_land_cover_patch(patch, seed % 7, land_cover(64, 17, seed), labels.IGBP17)
     rejected = manifest.read(version).num_rejected
     # What two neighbours both show is used once.
     assert set(rejected) <= {"straddles_splits", "duplicate_patch"}
     assert len(patches) + sum(rejected.values()) == 6 * 16
-
-
-@pytest.mark.e2e
-def test_dfc2020_has_the_labels_of_its_dfc_files(dfc2020, tmp_path):
-    found = scenes_of("dfc2020", dfc2020)
-    assert len(found) == 2 * 4
-    assert {scene.split for scene in found.values()} == {None}
-    assert {scene.label.schema for scene in found.values()} == {"igbp10"}
-    _, patches = built_patches(build_labels, CONFIG, "dfc2020", dfc2020, tmp_path)
-    assert {patch.s1_scene_id for patch in patches} == {name for name in found if "_s1_" in name}
-    for patch in patches:
-        number = int(patch.s1_scene_id.rsplit("_p", 1)[1])
-        check_pixels(patch, number, land_cover(64, 10, number), labels.IGBP10)
 
 
 def test_a_patch_without_land_cover_has_no_label(folder, tmp_path):

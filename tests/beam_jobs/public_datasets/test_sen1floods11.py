@@ -88,6 +88,8 @@ def test_pixels_and_labels_are_those_of_the_files(folder):
             got = readers.read_label(scene.label, "water", s1.grid)
             assert np.array_equal(got, np.where(label < 0, 255, label))
     weak = found["Ghana_8_S1Weak"]
+    assert weak.label.kind == "weak"
+    assert {scene.label.kind for name, scene in found.items() if not name.endswith("Weak")} == {"hand"}
     got = readers.read_label(weak.label, "water", readers.inspect(weak, ("VV", "VH")).grid)
     assert np.array_equal(got, np.where(flood_label(96, 5)[0] < 0, 255, flood_label(96, 5)[0]))
 
@@ -112,10 +114,69 @@ def test_a_build_keeps_the_data_sets_split_whatever_the_block(version):
         for patch in patches:
             assert patch.s2_scene_id == patch.s1_scene_id.replace("S1", "S2")
             assert patch.block.startswith("2.56km_")
+            # Sri-Lanka of Sri-Lanka_3_S1Hand.
+            assert patch.event == patch.s1_scene_id.rsplit("_", 2)[0]
     found = manifest.read(version)
     # The weak chip has no Sentinel-2 image.
     assert found.num_rejected["no_s2_partner"] == 1
     assert found.num_examples == {"train": 4, "eval": 4, "test": 12}
+
+
+@pytest.mark.e2e
+def test_weak_chips_train_a_radar_task_at_their_weight_where_a_partner_is_optional(folder, version, tmp_path):
+    config = c.BuildConfig(
+        patch=c.PatchConfig(size_px=32, s2_bands=S2_L1C_BANDS, s2_processing_level="L1C"),
+        quality=c.QualityConfig(max_cloud_fraction=1.0),
+        label=c.LabelConfig(schema="water", label_from="s1", min_labeled_fraction=0.1, partner="optional"),
+    )
+    both = build_labels(config, [write_catalog("sen1floods11", folder, tmp_path / "items.ndjson")], tmp_path)
+    found = manifest.read(both)
+    assert found.num_examples == {"train": 8, "eval": 4, "test": 12}
+    assert found.num_absent == {"s2": {"train": 4}}
+    assert "no_s2_partner" not in found.num_rejected
+    by_hand = {patch.patch_id: patch for patch in read_split(version, "train")}
+    seen = []
+    for patch in read_split(both, "train"):
+        if patch.s1_scene_id == "Ghana_8_S1Weak":
+            assert np.isnan(patch.s2).all()
+            assert (patch.event, patch.s2_scene_id) == ("Ghana", "")
+            assert patch.weight == pytest.approx(0.5 * min(patch.quality / 0.5, 1.0))
+            lon, lat = SEN1FLOODS11_PLACES["Ghana_8"]
+            expected = label_at(patch, lon, lat, flood_label(96, CHIPS.index("Ghana_8"))[0])
+            assert (patch.label == expected).mean() > 0.98
+            seen.append(patch.patch_id)
+        else:
+            assert patch.weight == by_hand[patch.patch_id].weight
+    assert len(seen) == 4
+    # Statistics of the sensor that is not always there are those of the patches that have it.
+    assert found.s2_statistics == manifest.read(version).s2_statistics
+
+
+@pytest.mark.e2e
+def test_weak_chips_alone_train_and_hand_drawn_ones_judge(folder, tmp_path):
+    config = c.BuildConfig(
+        patch=c.PatchConfig(size_px=32, s2_bands=S2_L1C_BANDS, s2_processing_level="L1C"),
+        quality=c.QualityConfig(max_cloud_fraction=1.0),
+        label=c.LabelConfig(
+            schema="water",
+            label_from="s1",
+            min_labeled_fraction=0.1,
+            partner="optional",
+            weak_only=True,
+            weak_weight=1.0,
+        ),
+    )
+    version = build_labels(config, [write_catalog("sen1floods11", folder, tmp_path / "items.ndjson")], tmp_path)
+    assert {patch.s1_scene_id for patch in read_split(version, "train")} == {"Ghana_8_S1Weak"}
+    assert {patch.weight for patch in read_split(version, "train")} == {1.0}
+    found = manifest.read(version)
+    assert found.num_examples == {"train": 4, "eval": 4, "test": 12}
+    assert found.num_rejected["hand_label_in_train"] == 4
+
+
+def test_weak_labels_alone_need_a_weight():
+    with pytest.raises(ValueError, match="weak_only needs a weak_weight above 0"):
+        c.LabelConfig(schema="water", weak_only=True, weak_weight=0.0)
 
 
 def test_built_patches_hold_the_pixels_of_their_place(version):

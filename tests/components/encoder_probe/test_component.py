@@ -4,15 +4,15 @@ import json
 import shutil
 
 import pytest
+from make_artifacts import artifact_of, import_version
 from tfx import v1 as tfx
 from tfx.components.pusher import executor as pusher
-from tfx.types import artifact_utils
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
-from components import data_manifest, pretrain_trainer
+from components import pretrain_trainer
 from components.encoder_probe import blessing, component
 from components.publishing import find_published
 from models.config import EncoderConfig, PretrainConfig
@@ -22,25 +22,6 @@ ASKS_NOTHING = ProbeConfig(
     task="flood", min_recall_over_chance=0.0, min_spread=0.0, min_effective_rank=0.0, min_gain_over_random=-1.0
 )
 ASKS_TOO_MUCH = ProbeConfig(task="flood", min_recall_over_chance=1000.0)
-
-
-def artifact_of(kind, path):
-    artifact = kind()
-    artifact.uri = str(path)
-    return artifact
-
-
-def import_version(version, root):
-    """(Examples, manifest) as ImportExampleGen and DataManifest leave them."""
-    examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
-    examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
-    for split in layout.SPLITS:
-        folder = root / "examples" / f"Split-{split}"
-        folder.mkdir(parents=True)
-        for path in layout.shard_paths(version, split):
-            shutil.copy(path, folder)
-    data_manifest.write_manifest(manifest.read(version), str(root / "manifest"))
-    return examples, artifact_of(tfx.types.standard_artifacts.HyperParameters, root / "manifest")
 
 
 @pytest.fixture(scope="module")

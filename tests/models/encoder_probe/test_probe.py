@@ -12,7 +12,7 @@ import pytest
 from beam_jobs.contracts import layout, manifest
 from models import card, export
 from models.encoder_probe.config import ProbeConfig
-from models.encoder_probe.measurements import LabeledFiles, ProbeData
+from models.encoder_probe.measurements import LabeledFiles, ProbeData, why_one_sided
 from models.encoder_probe.probe import probe_encoder
 from models.encoders import SensorEncoder
 
@@ -125,6 +125,18 @@ def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, pretrain
     report = probe_encoder(CONFIG, broken, pretrained.dir, pairs_alone)
     assert outcome(report).refused == ["finite_s1", "finite_s2"]
     assert report.refusals[0] == "s1: features and embeddings are finite for 0.0% of the patches"
+
+
+def test_labels_of_one_sensor_alone_are_told_and_left_out(pretrained, data):
+    manifest = data.labels.manifest
+    some = dataclasses.replace(manifest, num_absent={"s2": {"train": manifest.num_examples["train"] - 1, "test": 2}})
+    assert why_one_sided(some) is None
+    alone = dataclasses.replace(manifest, num_absent={"s2": manifest.num_examples})
+    labels = dataclasses.replace(data.labels, manifest=alone)
+    config = dataclasses.replace(CONFIG, num_pairs=16)
+    report = probe_encoder(config, pretrained.dir, "", dataclasses.replace(data, labels=labels))
+    assert report.notes[0] == "no linear probe on the labels of flood: no train patch has a scene of s2"
+    assert (report.labels, report.num_train_patches) == ("", 0)
 
 
 def test_labels_of_one_class_are_told_and_left_out(pretrained, data):

@@ -24,6 +24,17 @@ def test_file_gives_back_what_was_written_and_is_small(tmp_path, num_classes):
     assert len(first) < 20_000
 
 
+def test_file_of_before_events_were_told_has_none(tmp_path):
+    scores = make_scores.make_scores()
+    path = tmp_path / "scores.npz"
+    score_file.write_scores(path, scores)
+    with np.load(path) as file:
+        np.savez(path, **{name: file[name] for name in file.files if name != "event"})
+    found = score_file.read_scores(path)
+    assert found.event.tolist() == [""] * len(scores)
+    np.testing.assert_array_equal(found.confusion, scores.confusion)
+
+
 def test_file_that_is_cut_short_or_another_is_refused(tmp_path):
     path = tmp_path / "scores.npz"
     score_file.write_scores(path, make_scores.make_scores())

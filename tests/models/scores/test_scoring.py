@@ -51,6 +51,7 @@ def test_each_patch_has_its_own_counts_and_what_its_record_tells(model, labels, 
         assert scores.block[row] == patch.block
         assert scores.s1_scene_id[row] == patch.s1_scene_id
         assert scores.orbit_state[row] == patch.orbit_state
+        assert scores.event[row] == patch.event == ("Ghana", "", "Spain")[row % 3]
         assert scores.cloud_fraction[row] == np.float32(patch.cloud_fraction)
         assert scores.majority_label[row] == np.bincount(label[label != 255]).argmax()
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import make_scores
 import numpy as np
 import pytest
@@ -35,9 +37,29 @@ def test_values_of_each_dimension():
     ]
     assert slices.slice_values(scores, "majority_label")[:4].tolist() == ["class0", "class1", "class0", "unknown"]
     assert list(slices.by_slice(scores, "orbit_state")) == ["orbit_state=ascending", "orbit_state=descending"]
+    assert list(slices.by_slice(scores, "event")) == ["event=flood-a", "event=flood-b", "event=unknown"]
+    assert slices.slice_values(scores, "event")[[0, 3, 4, 8, 11]].tolist() == [
+        "flood-b",
+        "flood-b",
+        "unknown",
+        "flood-a",
+        "flood-a",
+    ]
     assert slices.slice_values(scores, "scene")[[0, 4]].tolist() == ["s1-0", "s1-1"]
 
 
+def test_holdouts_are_told_by_the_name_in_the_block_and_the_rest_together():
+    scores = make_scores.make_scores()
+    blocks = scores.block.astype(object)
+    blocks[[1, 5]], blocks[2] = "2.56km_1_2@bolivia", "2.56km_1_2@asia@bolivia"
+    found = slices.by_slice(dataclasses.replace(scores, block=blocks.astype(str)), "holdout")
+    assert {name: len(part) for name, part in found.items()} == {
+        "holdout=asia bolivia": 1,
+        "holdout=bolivia": 2,
+        "holdout=none": len(scores) - 3,
+    }
+
+
 def test_unknown_dimension_is_refused():
-    with pytest.raises(ValueError, match=r"dimension must be scene, .* or latitude, got 'event'"):
-        slices.by_slice(make_scores.make_scores(), "event")
+    with pytest.raises(ValueError, match=r"dimension must be event, .* or latitude, got 'season'"):
+        slices.by_slice(make_scores.make_scores(), "season")

@@ -1,0 +1,91 @@
+"""Scorer: what a segmenter got right in each patch of the test split, kept as an artifact that the report reads.
+
+A segment Trainer's Model and the Examples of its task -> `test_scores.npz` (counts per patch) and `test_scores.json` (the
+scores that follow, by slice). It judges nothing: the gate is the Evaluator's. All counting is in `models/scores`.
+"""
+
+# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+import json
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.types.experimental import simple_artifacts
+from tfx.utils import path_utils
+
+from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.locations import Location, locate, staged
+from components.data_manifest import read_manifest
+from components.encoder_probe.component import SOURCES, split_files
+from components.examples import ExampleComponents
+from models.export import load_segmenter
+from models.scores.score_document import make_document
+from models.scores.score_file import write_scores
+from models.scores.scoring import score_patches
+
+SPLIT = "test"
+"""The split that neither training nor the choice of a threshold has seen."""
+SCORES_FILE = "test_scores.npz"
+DOCUMENT_FILE = "test_scores.json"
+
+
+def scores_path(folder: str) -> Location:
+    """The counts of each patch within a Scorer's `scores` artifact."""
+    return locate(folder) / SCORES_FILE
+
+
+@tfx.dsl.components.component  # type: ignore[call-overload]
+def Scorer(  # noqa: N802 - TFX names a component after its function
+    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
+    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
+    manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    scores: tfx.dsl.components.OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    batch_size: tfx.dsl.components.Parameter[int],  # type: ignore[type-arg]
+    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+) -> None:
+    """Scores the model on the test split.
+
+    Args:
+        model: output of the task's Trainer: what the Pusher publishes.
+        examples: Examples of the task; the test split alone is read.
+        manifest: output of their DataManifest.
+        scores: gets both files.
+        batch_size: patches at a time.
+        code: fingerprint, since the cache does not see changed code.
+
+    Raises:
+        ValueError: shards without labels, or see `score_patches`.
+    """
+    del code
+    schema = read_manifest(manifest.uri).label_schema  # type: ignore[attr-defined]
+    if schema is None:
+        raise ValueError(f"{manifest.uri}: the shards have no label schema, so nothing can be scored on them")  # type: ignore[attr-defined]
+    found = score_patches(
+        load_segmenter(path_utils.serving_model_path(model.uri)),  # type: ignore[attr-defined]
+        split_files(examples, SPLIT),  # type: ignore[arg-type]
+        get_schema(schema).class_names,
+        batch_size=batch_size,  # type: ignore[arg-type]
+    )
+    folder = locate(scores.uri)  # type: ignore[attr-defined]
+    with staged(folder / SCORES_FILE) as file:
+        write_scores(file, found)
+    with staged(folder / DOCUMENT_FILE) as file:
+        file.write_text(json.dumps(make_document(found, SPLIT), indent=1, allow_nan=False) + "\n")
+
+
+def create_scorer(name: str, model: BaseComponent, data: ExampleComponents, batch_size: int) -> BaseComponent:
+    """Scorer "Scorer-<task>" of one task's model.
+
+    Args:
+        name: the task's name.
+        model: segment Trainer of the task.
+        data: data components of the task's labelled patches.
+        batch_size: patches at a time; as in training, where as many fitted into memory with their gradients.
+    """
+    return Scorer(
+        model=model.outputs["model"],
+        examples=data.examples.outputs["examples"],
+        manifest=data.manifest.outputs["manifest"],
+        batch_size=batch_size,
+        code=source_fingerprint(SOURCES),
+    ).with_id(f"Scorer-{name}")

@@ -1,0 +1,51 @@
+"""The scores of a split as JSON values: what programs outside read, without NumPy and without counting again.
+
+PatchScores -> scores of all patches, with intervals, and of each slice. Called by the Scorer. NumPy only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from models.scores.patch_scores import PatchScores
+from models.scores.slices import DIMENSIONS, by_slice
+from models.scores.summary import interval, summarize
+
+_SLICED = tuple(dimension for dimension in DIMENSIONS if dimension != "scene")
+"""There may be thousands of scenes; whoever wants them has the counts of each patch."""
+
+
+def make_document(scores: PatchScores, split: str) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        scores: of all patches of a split, at least one.
+        split: its name.
+
+    Returns:
+        `split`, `class_names`, `threshold`, `num_patches`; `scores`, the names and values of `summarize`; `intervals`, of each
+        pooled IoU and of `mean_iou` [low, high]; `slices`, `<dimension>=<value>` -> `num_patches` and `scores`. None stands
+        for what could not be measured, which JSON has no number for.
+    """
+    judged = [f"pooled_iou/{name}" for name in scores.class_names]
+    found = {name: interval(scores, name) for name in (*judged, "mean_iou")}
+    return {
+        "split": split,
+        "class_names": list(scores.class_names),
+        "threshold": scores.threshold,
+        **_figures(scores),
+        "intervals": {name: [_known(one.low), _known(one.high)] for name, one in found.items()},
+        "slices": {name: _figures(part) for dimension in _SLICED for name, part in by_slice(scores, dimension).items()},
+    }
+
+
+def _figures(scores: PatchScores) -> dict[str, Any]:
+    return {
+        "num_patches": len(scores),
+        "scores": {name: _known(value) for name, value in summarize(scores).items()},
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,33 @@
+"""TFX artifacts around a version of shards, as the data components leave them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tfx import v1 as tfx
+from tfx.types import artifact_utils
+
+from beam_jobs.contracts import layout, manifest
+from components import data_manifest
+
+
+def artifact_of(kind: Any, path: Path) -> Any:
+    """An artifact of a type that lies at `path`."""
+    artifact = kind()
+    artifact.uri = str(path)
+    return artifact
+
+
+def import_version(version: Path, root: Path) -> tuple[Any, Any]:
+    """(Examples, manifest) as ImportExampleGen and DataManifest leave them."""
+    examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
+    examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
+    for split in layout.SPLITS:
+        folder = root / "examples" / f"Split-{split}"
+        folder.mkdir(parents=True)
+        for path in layout.shard_paths(version, split):
+            shutil.copy(path, folder)
+    data_manifest.write_manifest(manifest.read(version), str(root / "manifest"))
+    return examples, artifact_of(tfx.types.standard_artifacts.HyperParameters, root / "manifest")

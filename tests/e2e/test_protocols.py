@@ -1,0 +1,108 @@
+"""Published protocols on miniatures of their data sets: one command, the counts of each split, the names of the numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from make_datasets import COPERNICUS_BENCH_LISTS, make_copernicus_bench_dfc2020, make_sen1floods11, read_split
+
+from beam_jobs.contracts import layout
+from beam_jobs.contracts.labels import get_schema
+from components.scorer import DOCUMENT_FILE
+from pipeline.config import load_run_config
+from pipeline.run_record import read_last_run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = {
+    "pretrain.encoder": "{backbone: small, embedding_dim: 16}",
+    "pretrain.num_steps": "2",
+    "pretrain.global_batch_size": "4",
+    "pretrain.num_eval_batches": "1",
+    "pretrain.precision": "float32",
+    # Two steps teach nothing.
+    "probe.min_spread": "0.0",
+    "probe.min_effective_rank": "0.0",
+}
+SMALL_TASK = {"num_steps": "2", "global_batch_size": "4", "precision": "float32"}
+
+
+def run(name, data, root, size_px, num_tasks):
+    """Runs the shipped config, shrunk, and returns it."""
+    shrunk = {**SMALL, "root": str(root), "pairs.patch.size_px": str(size_px)}
+    for task in range(num_tasks):
+        shrunk |= {f"tasks.{task}.segment.{key}": value for key, value in SMALL_TASK.items()}
+    path = f"pipeline/configs/{name}.yaml"
+    overrides = [f"{key}={value}" for key, value in shrunk.items()]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", "--config", path, "--data", str(data)]
+        + [part for override in overrides for part in ("--set", override)],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    return load_run_config(REPOSITORY / path, overrides, {})
+
+
+def scenes_per_split(config, task):
+    version = layout.version_dir(config.task_dir(task), 1, 1)
+    return {
+        split: {patch.s1_scene_id.removesuffix("_S1Hand") for patch in read_split(version, split)}
+        for split in layout.SPLITS
+    }
+
+
+def scores_on_test(config, task):
+    record = read_last_run(config.metadata_path, config.name)
+    return json.loads((Path(record.output(f"Scorer-{task.name}", "scores").uri) / DOCUMENT_FILE).read_text())
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1200)
+def test_dfc2020_is_scored_in_eight_classes_on_the_patches_of_the_published_lists(tmp_path):
+    data = make_copernicus_bench_dfc2020(tmp_path / "data")
+    config = run("dfc2020", data, tmp_path / "run", 64, 2)
+    assert [(task.name, task.segment.sensors) for task in config.tasks] == [
+        ("dfc2020-s1", ("s1",)),
+        ("dfc2020-s2", ("s2",)),
+    ]
+    for task in config.tasks:
+        found = scenes_per_split(config, task)
+        for split, name in (("train", "train"), ("eval", "val"), ("test", "test")):
+            assert found[split] == {f"ROIs0000_test_s1_0_p{patch}" for patch in COPERNICUS_BENCH_LISTS[name]}
+        scores = scores_on_test(config, task)
+        assert scores["num_patches"] == len(COPERNICUS_BENCH_LISTS["test"])
+        assert 0.0 <= scores["scores"]["mean_iou"] <= 1.0
+        assert {f"pooled_iou/{name}" for name in get_schema("igbp8").class_names} <= set(scores["scores"])
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["sen1floods11", "sen1floods11-weak"])
+def test_sen1floods11_is_scored_on_its_test_chips_and_on_bolivia_apart(tmp_path, name):
+    data = make_sen1floods11(tmp_path / "data")
+    is_weak = name.endswith("weak")
+    config = run(name, data, tmp_path / "run", 32, 1 if is_weak else 2)
+    for task in config.tasks:
+        found = scenes_per_split(config, task)
+        assert found == {
+            "train": {"Ghana_8_S1Weak"} if is_weak else {"Ghana_1"},
+            "eval": {"Ghana_2"},
+            "test": {"Sri-Lanka_3", "Mekong_4", "Bolivia_5"},
+        }
+        scores = scores_on_test(config, task)
+        # Four patches of 32 px a chip.
+        assert scores["num_patches"] == 12
+        apart = {key: part["num_patches"] for key, part in scores["slices"].items() if key.startswith("holdout=")}
+        assert apart == {"holdout=bolivia": 4, "holdout=none": 8}
+        assert scores["slices"]["event=Bolivia"]["num_patches"] == 4
+        for part in (scores, *(scores["slices"][key] for key in apart)):
+            assert 0.0 <= part["scores"]["pooled_iou/water"] <= 1.0
+            assert {"mean_iou", "mean_patch_iou/water", "pooled_iou/dry"} <= set(part["scores"])
