@@ -18,7 +18,7 @@ def config_path(tmp_path_factory):
     """The smoke run with an optical water task instead of land cover, and a flood task that it teaches."""
     root = tmp_path_factory.mktemp("distillation")
     values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
-    (flood,) = [task for task in values["tasks"] if task["name"] == "flood"]
+    (flood,) = [task for task in values["tasks"] if task["use"] == "flood"]
     optical = {**flood, "name": "optical", "segment": {**flood["segment"], "sensors": ["s2"]}}
     student = {**flood, "distill": {"teacher": "optical", "num_steps": 4, "global_batch_size": 8}}
     values |= {"root": str(root / "run"), "tasks": [optical, student], "probe": {**values["probe"], "task": "optical"}}
