@@ -194,8 +194,7 @@ def read_anomalies(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]
 
 def _test_scores(record: RunRecord, task: str) -> Location | None:
     scorer = f"Scorer-{task}"
-    has_scorer = any(component.component_id == scorer for component in record.components)
-    return scores_path(record.output(scorer, "scores").uri) if has_scorer else None
+    return scores_path(record.output(scorer, "scores").uri) if record.is_complete(scorer) else None
 
 
 def _double(value: Mapping[str, float]) -> float:
