@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks import peers
 
 # Patches, pixels a side, bands.
-SHAPES = ((16, 128, 2), (8, 256, 2), (16, 128, 12))
+SHAPES = ((16, 128, 2), (8, 256, 12))
 NUM_CLASSES = 9
 PEER_SCRIPT = Path(__file__).with_name("peer_unet.py")
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from make_fn_args import make_fn_args
 from tfx import v1 as tfx
 from tfx.types import artifact_utils
 
@@ -39,23 +40,11 @@ def artifact_of(kind, path):
     return artifact
 
 
-def fn_args_of(version, root, config, name, base_model=None):
-    return tfx.components.FnArgs(
-        train_files=[str(version / "train" / "*")],
-        eval_files=[str(version / "eval" / "*")],
-        serving_model_dir=str(root / "Format-Serving"),
-        model_run_dir=str(root / "model_run"),
-        hyperparameters=json.loads((version / "manifest.json").read_text()),
-        custom_config={"config": settings.canonical_json(config), "name": name},
-        base_model=base_model,
-    )
-
-
 @pytest.fixture(scope="module")
 def inputs(pairs_version, water_version, tmp_path_factory):
     """Inputs of the component around a teacher of two steps, but for its blessing."""
     root = tmp_path_factory.mktemp("taught")
-    segment_trainer.run_fn(fn_args_of(water_version, root / "teacher", TEACHER, "optical"))
+    segment_trainer.run_fn(make_fn_args(water_version, root / "teacher", TEACHER, name="optical"))
     examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
     # The train split alone: a look at another one would fail.
@@ -98,7 +87,7 @@ def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(inputs
     assert json.loads((tmp_path / "model_run/metrics.json").read_text())["train_loss"] > 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
-    segment_trainer.run_fn(fn_args_of(water_version, tmp_path / "own", STUDENT.segment, "flood", str(student)))
+    segment_trainer.run_fn(make_fn_args(water_version, tmp_path / "own", STUDENT.segment, str(student), name="flood"))
     assert card.read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {"s1": str(student)}
 
 

@@ -4,9 +4,9 @@ import re
 import shutil
 
 import pytest
-from tfx import v1 as tfx
+from make_fn_args import make_fn_args
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import manifest
 from components import attempts, pretrain_trainer, segment_trainer
 from models import export
 from models.config import EncoderConfig, PretrainConfig
@@ -15,17 +15,6 @@ from models.segment_config import SegmentConfig
 pytestmark = pytest.mark.e2e
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
-
-
-def make_fn_args(version, root, config, **custom):
-    return tfx.components.FnArgs(
-        train_files=[str(version / "train" / "*")],
-        eval_files=[str(version / "eval" / "*")],
-        serving_model_dir=str(root / "Format-Serving"),
-        model_run_dir=str(root / "model_run"),
-        hyperparameters=json.loads((version / "manifest.json").read_text()),
-        custom_config={"config": settings.canonical_json(config), **custom},
-    )
 
 
 @pytest.fixture(scope="module")

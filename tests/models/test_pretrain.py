@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from watched_training import KilledError, Watch
 
 from models import export, pretrain
 from models.config import EncoderConfig, PretrainConfig
@@ -42,21 +43,11 @@ def test_metrics_are_of_the_eval_split(pretrained):
     assert {path.name for path in pretrained.logs.iterdir()} == {"train", "eval"}
 
 
-class KilledError(Exception):
-    pass
-
-
 def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None, **changes):
     """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step."""
     options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
     config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
-    told = {}
-
-    def on_step(step, num_steps, scalars):
-        told.update(scalars)
-        if step == kill_at:
-            raise KilledError
-
+    watch = Watch(kill_at)
     metrics = pretrain.run_pretraining(
         config,
         pairs.manifest,
@@ -64,11 +55,11 @@ def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None,
         pairs.files["eval"],
         str(tmp_path / "model"),
         str(tmp_path / "logs"),
-        on_step=on_step,
+        on_step=watch,
         warm_start_dir=warm_start_dir,
         checkpoint_dir=checkpoint_dir,
     )
-    return metrics, told
+    return metrics, watch.last
 
 
 @pytest.mark.e2e

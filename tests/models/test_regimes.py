@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from watched_training import KilledError, Watch
 
 from models import regimes, segment, steps
 from models.config import EncoderConfig, OptimizerConfig
@@ -167,31 +168,21 @@ def test_encoder_keeps_each_bit_where_it_is_frozen_and_only_there(changes, is_sa
     assert max(c.max_abs_difference for c in segment.export.compare_with_keras(str(tmp_path / "model"))) < 1e-4
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.e2e
 def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(labels, pretrained, tmp_path):
     config = dataclasses.replace(SHORT, num_steps=6, unfreeze_after=0.5, checkpoint_every=1)
-    seen = {}
-
-    def watch(name, kill_at=None):
-        def on_step(step, num_steps, scalars):
-            seen.setdefault(name, {})[step] = scalars["loss"]
-            if step == kill_at:
-                raise KilledError
-
-        return on_step
-
-    _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watch("undisturbed"))
+    watched = Watch()
+    _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watched)
     kept = {"checkpoint_dir": str(tmp_path / "kept")}
     # Levels begin after steps 1, 2, 2 and 3.
-    for kill_at in (2, 5):
+    losses = {}
+    for attempt in (Watch(kill_at=2), Watch(kill_at=5)):
         with pytest.raises(KilledError):
-            run(config, labels, pretrained, tmp_path / "killed", on_step=watch("killed", kill_at), **kept)
-    _, resumed = run(config, labels, pretrained, tmp_path / "killed", on_step=watch("killed"), **kept)
-    assert seen["killed"] == pytest.approx(seen["undisturbed"], rel=1e-3)
+            run(config, labels, pretrained, tmp_path / "killed", on_step=attempt, **kept)
+        losses |= attempt.losses
+    last = Watch()
+    _, resumed = run(config, labels, pretrained, tmp_path / "killed", on_step=last, **kept)
+    assert losses | last.losses == pytest.approx(watched.losses, rel=1e-3)
     for one, two in zip(undisturbed.variables, resumed.variables, strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-2, atol=1e-4, err_msg=one.path)
 

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from watched_training import KilledError, Watch
 
 from models import distribution, optimizers, step_log, training
 from models.config import OptimizerConfig
@@ -146,10 +147,6 @@ def test_check_sees_the_mean_loss_and_may_end_the_run_before_the_step_is_kept(tm
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["step-000000002"]
 
 
-class KilledError(Exception):
-    pass
-
-
 NUM_STEPS = 12
 
 
@@ -162,16 +159,11 @@ def attempt(tmp_path, log_name, kill_at=None, checkpoint_every=3):
     inputs = keras.Input((4,))
     hidden = keras.layers.BatchNormalization()(keras.layers.Dense(8, activation="tanh")(inputs))
     model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dropout(0.3)(hidden)))
-    losses = {}
+    watch = Watch(kill_at)
 
     def batch_of(step):
         x = tf.random.stateless_normal([16, 4], tf.stack([tf.constant(7, tf.int64), step]))
         return {"x": x, "y": tf.reduce_sum(x**2, axis=1, keepdims=True)}
-
-    def on_step(step, num_steps, scalars):
-        losses[step] = scalars["loss"]
-        if step == kill_at:
-            raise KilledError
 
     mean = training.train(
         strategy=tf.distribute.get_strategy(),
@@ -181,11 +173,11 @@ def attempt(tmp_path, log_name, kill_at=None, checkpoint_every=3):
         dataset=lambda first_step: tf.data.Dataset.counter(first_step).map(batch_of),
         num_steps=NUM_STEPS,
         log_dir=str(tmp_path / log_name),
-        on_step=on_step,
+        on_step=watch,
         checkpoint_dir=str(tmp_path / "kept") if checkpoint_every else None,
         checkpoint_every=checkpoint_every,
     )
-    return mean, losses, [variable.numpy() for variable in model.variables]
+    return mean, watch.losses, [variable.numpy() for variable in model.variables]
 
 
 def test_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, caplog):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
+from watched_training import KilledError, Watch
 
 from models import card, export, segment
 from models.augmentation.config import ImageAugmentConfig, PhotometryConfig
@@ -205,33 +206,20 @@ def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(student, l
             segment.build_segmenter(dataclasses.replace(SEGMENT, **changes), labels.manifest, None, folder)
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.e2e
 def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(pairs, segmented, pretrained, tmp_path):
     config = dataclasses.replace(CONFIG, distill=dataclasses.replace(DISTILL, num_steps=5))
-    seen = {}
-
-    def watch(name, kill_at=None):
-        def on_step(step, num_steps, scalars):
-            seen.setdefault(name, {})[step] = scalars["loss"]
-            if step == kill_at:
-                raise KilledError
-
-        return on_step
-
+    undisturbed, killed, resumed = Watch(), Watch(kill_at=3), Watch()
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-    distill(pairs, segmented, pretrained, tmp_path / "undisturbed", config, on_step=watch("undisturbed"))
+    distill(pairs, segmented, pretrained, tmp_path / "undisturbed", config, on_step=undisturbed)
     kept = tmp_path / "kept"
     arguments = (pairs, segmented, pretrained, tmp_path / "killed", config)
     with pytest.raises(KilledError):
-        distill(*arguments, on_step=watch("killed", 3), checkpoint_dir=str(kept))
-    distill(*arguments, on_step=watch("resumed"), checkpoint_dir=str(kept))
-    assert min(seen["resumed"]) in (3, 4)
-    assert {**seen["killed"], **seen["resumed"]} == pytest.approx(seen["undisturbed"], rel=1e-3)
+        distill(*arguments, on_step=killed, checkpoint_dir=str(kept))
+    distill(*arguments, on_step=resumed, checkpoint_dir=str(kept))
+    assert min(resumed.losses) in (3, 4)
+    assert killed.losses | resumed.losses == pytest.approx(undisturbed.losses, rel=1e-3)
     one, two = (export.load_segmenter(str(tmp_path / name / "student")) for name in ("undisturbed", "killed"))
     for first, second in zip(one.variables, two.variables, strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-2, atol=1e-4, err_msg=first.path)

@@ -1,0 +1,26 @@
+"""What TFX's Trainer hands to a `run_fn`, for a version's shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx import v1 as tfx
+
+from beam_jobs.contracts import settings
+
+
+def make_fn_args(
+    version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any
+) -> tfx.components.FnArgs:
+    """Arguments of a Trainer that writes below `root`; `custom` goes beside the config into `custom_config`."""
+    return tfx.components.FnArgs(
+        train_files=[str(version / "train" / "*")],
+        eval_files=[str(version / "eval" / "*")],
+        serving_model_dir=str(root / "Format-Serving"),
+        model_run_dir=str(root / "model_run"),
+        hyperparameters=json.loads((version / "manifest.json").read_text()),
+        custom_config={"config": settings.canonical_json(config), **custom},
+        base_model=base_model,
+    )
