@@ -17,6 +17,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window, from_bounds
 
 from beam_jobs import footprints, radiometry, resampling
+from beam_jobs.assets import BandSource, LabelSource
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.bands import BANDS, S2_REFLECTANCE_PER_DN, S2_VALID_RANGE
 from beam_jobs.contracts.records import FloatArray
@@ -24,7 +25,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Pixels, Raster
-from beam_jobs.scenes import BandSource, LabelSource, Scene
+from beam_jobs.scenes import Scene
 
 SAMPLE_PX = 256
 """Side of the thinned-out sample that unit and offset checks look at."""

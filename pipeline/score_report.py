@@ -21,7 +21,7 @@ from models.health.bootstrap import Interval
 from models.scores import calibration
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import SCORES_NAME, read_scores
-from models.scores.slices import DIMENSIONS, UNKNOWN, by_slice
+from models.scores.slices import DIMENSIONS, NOT_HELD_OUT, UNKNOWN, by_slice
 from models.scores.summary import interval, summarize
 
 MAX_SLICES = 10
@@ -122,8 +122,8 @@ def _slice_table(name: str, scores: PatchScores, split: str) -> Table:
     for dimension in DIMENSIONS:
         slices = by_slice(scores, dimension)
         # A dimension of which no record tells says nothing that the whole does not.
-        is_told = set(slices) != {f"{dimension}={UNKNOWN}"} and len(slices) <= MAX_SLICES
-        for value, part in slices.items() if is_told else ():
+        is_told = set(slices) - {f"{dimension}={value}" for value in (UNKNOWN, NOT_HELD_OUT)}
+        for value, part in slices.items() if is_told and len(slices) <= MAX_SLICES else ():
             figures = summarize(part)
             table.add_row(escape(value), str(len(part)), *(number(figures[score]) for score in columns))
     return table

@@ -17,11 +17,12 @@ from rasterio.warp import transform_bounds
 from shapely.geometry import mapping
 
 from beam_jobs import footprints
+from beam_jobs.assets import LabelKind
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import LONLAT
 from beam_jobs.rasters.opening import open_raster, split_member
-from beam_jobs.scenes import REFUSED, LabelKind
+from beam_jobs.scenes import REFUSED
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}
 """Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import pystac
 
+from beam_jobs.assets import LabelKind
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.public_datasets import items
-from beam_jobs.scenes import LabelKind
 
 METADATA_NAME = "Sen1Floods11_Metadata.geojson"
 HOLD_OUT_EVENT = "Bolivia"

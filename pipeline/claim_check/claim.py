@@ -82,19 +82,10 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
         for arm in claim.arms
     }
     run("trials", [*outcomes.trials.values(), *itertools.chain(*permuted.values())])
-    described = {cell: outcomes.describe(cell) for cell in cells}
-    document = {
-        "name": config.name,
-        "config_sha256": settings.sha256([config.pretrain, claim]),
-        "config": settings.to_dict(claim),
-        "data": {"pairs": pairs.manifest.sha256} | {name: version.manifest.sha256 for name, version in tasks.items()},
-        "confidence": claim.confidence,
-        "num_seeds": claim.num_seeds,
-        "cells": list(described.values()),
-        "primary": described[claim.primary],
+    versions = {"pairs": pairs, **tasks}
+    document = _document(config, versions, outcomes) | {
         "settings": list(_setting_lines(tried, chosen)),
         "controls": check_controls(outcomes, permuted, config.pretrain.global_batch_size),
-        "seconds": outcomes.seconds(),
     }
     _write(config, document)
     return document
@@ -149,6 +140,22 @@ def _choose(claim: ClaimConfig, tried: Mapping[tuple[Arm, Setting], float]) -> d
     best = {arm: max(claim.settings, key=lambda s: tried[arm, s]) for arm in _tuned(claim)}
     rest: dict[Arm, Setting] = {arm: claim.settings[0] for arm in claim.arms if arm not in best}
     return best | rest | ({"shuffled": best["multimodal"]} if "shuffled" in claim.arms else {})
+
+
+def _document(config: RunConfig, versions: Mapping[str, Version], outcomes: Outcomes) -> dict[str, Any]:
+    claim = outcomes.claim
+    cells = {cell: outcomes.describe(cell) for task in config.tasks for cell in claim.cells(task.name)}
+    return {
+        "name": config.name,
+        "config_sha256": settings.sha256([config.pretrain, claim]),
+        "config": settings.to_dict(claim),
+        "data": {name: version.manifest.sha256 for name, version in versions.items()},
+        "confidence": claim.confidence,
+        "num_seeds": claim.num_seeds,
+        "cells": list(cells.values()),
+        "primary": cells[claim.primary],
+        "seconds": outcomes.seconds(),
+    }
 
 
 def _setting_lines(tried: Mapping[tuple[Arm, Setting], float], chosen: Mapping[Arm, Setting]) -> Sequence[str]:

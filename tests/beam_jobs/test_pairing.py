@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from shapely.geometry import MultiPolygon, box, mapping
 
 from beam_jobs import footprints, pairing
+from beam_jobs.assets import BandSource
 from beam_jobs.config import BuildConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
-from beam_jobs.scenes import BandSource, Scene
+from beam_jobs.scenes import Scene
 from beam_jobs.transforms import REJECTED, MakePairs
 
 NOON = 617 * pairing.MIN_BUCKET_SECONDS

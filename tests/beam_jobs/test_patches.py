@@ -9,12 +9,13 @@ from make_rasters import backscatter, digital_numbers, north_up, s1_scene, s2_sc
 from pyproj import Transformer
 
 from beam_jobs import patches, readers, splits
+from beam_jobs.assets import LabelSource
 from beam_jobs.config import BuildConfig, LabelConfig, PatchConfig, QualityConfig, SplitConfig
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.patches import Rejection
-from beam_jobs.scenes import LabelSource, absent_partner
+from beam_jobs.scenes import absent_partner
 
 SIZE = 16
 # One block of 500 km, so that no patch straddles unless a test wants it to.

@@ -22,10 +22,10 @@ from make_rasters import (
 from rasterio.crs import CRS
 
 from beam_jobs import readers
+from beam_jobs.assets import SCL_CLEAR_VALUES, BandSource, LabelSource
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.grids import Grid
-from beam_jobs.scenes import SCL_CLEAR_VALUES, BandSource, LabelSource
 
 S1_BANDS = ("VV", "VH")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.assets import BandSource, LabelSource
 from beam_jobs.contracts import locations
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import BandSource, LabelSource, from_item
+from beam_jobs.scenes import from_item
 
 CATALOG = Path("/data/exports/items.ndjson")
 POLYGON = {"type": "Polygon", "coordinates": [[[10.0, 45.0], [11.0, 45.0], [11.0, 46.0], [10.0, 46.0], [10.0, 45.0]]]}

@@ -20,7 +20,8 @@ def _scenes(num_scenes: int) -> list:
     import numpy as np
     from shapely.geometry import box, mapping
 
-    from beam_jobs.scenes import BandSource, Scene
+    from beam_jobs.assets import BandSource
+    from beam_jobs.scenes import Scene
 
     rng = np.random.default_rng(0)
     scenes = []

@@ -10,9 +10,10 @@ from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import labels, settings
 from components import evaluation, scorer, segment_trainer
-from models.config import EncoderConfig, SegmentConfig
+from models.config import EncoderConfig
 from models.scores import score_file, slices
 from models.scores.summary import summarize
+from models.segment_config import SegmentConfig
 
 
 @pytest.fixture(scope="module")

@@ -130,6 +130,12 @@ def ramp_l1c(size: int, seed: int = 0) -> np.ndarray:
     return dn
 
 
+def texture(size: int, seed: int) -> np.ndarray:
+    """Blocks of 8 px about 0 with deviation 1, [H, W]: two seeds look like two places, which two ramps do not."""
+    side = -(-size // 8)
+    return np.random.default_rng(seed).normal(size=(side, side)).repeat(8, axis=0).repeat(8, axis=1)[:size, :size]
+
+
 def ramp_db(size: int, seed: int = 0) -> np.ndarray:
     """VV and VH in dB, [2, H, W], about -20 to -8."""
     return ramp(2, size, seed) / 100 - np.array([22.0, 29.0])[:, None, None]
@@ -161,20 +167,24 @@ def flood_label(size: int, seed: int) -> np.ndarray:
     return label[None]
 
 
-def make_sen1floods11(folder: Path, size: int = 96) -> Path:
-    """Five hand-labelled chips and two weakly labelled ones, in four of the data set's events."""
+def make_sen1floods11(folder: Path, size: int = 96, textured: bool = False) -> Path:
+    """Five hand-labelled chips and two weakly labelled ones, in four of the data set's events.
+
+    `textured` makes chips look apart, as whole runs need, whose audit looks for copies between the splits.
+    """
     events = folder / "data" / "flood_events"
     for seed, (chip, (lon, lat)) in enumerate(SEN1FLOODS11_PLACES.items()):
         kind = "Hand" if seed < 5 else "Weak"
         part = events / ("HandLabeled" if kind == "Hand" else "WeaklyLabeled")
         write = {"transform": north_up(DEGREES_PER_PX, lon, lat), "crs": "EPSG:4326"}
-        s1 = ramp_db(size, seed).astype(np.float32)
+        looks = textured * texture(size, seed)
+        s1 = (ramp_db(size, seed) + 3.0 * looks).astype(np.float32)
         s1[:, -4:, -4:] = np.nan
         write_geotiff(part / f"S1{kind}" / f"{chip}_S1{kind}.tif", s1, descriptions=("VV", "VH"), **write)
         label = "LabelHand" if kind == "Hand" else "S1OtsuLabelWeak"
         write_geotiff(part / label / f"{chip}_{label}.tif", flood_label(size, seed), **write)
         if kind == "Hand":
-            dn = ramp_l1c(size, seed).astype(np.uint16)
+            dn = (ramp_l1c(size, seed) + 300 * looks).clip(1).astype(np.uint16)
             write_geotiff(part / "S2Hand" / f"{chip}_S2Hand.tif", dn, **write)
     lists = folder / "splits" / "flood_handlabeled"
     lists.mkdir(parents=True)
@@ -257,13 +267,17 @@ COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50,), "test": (51
 """Patches of each list of Copernicus-Bench's DFC2020; patch 7 is in none."""
 
 
-def make_copernicus_bench_dfc2020(folder: Path, size: int = 64) -> Path:
-    """DFC2020 as Copernicus-Bench hands it out: one folder a kind, three lists, and rasters that lost their place."""
+def make_copernicus_bench_dfc2020(folder: Path, size: int = 64, textured: bool = False) -> Path:
+    """DFC2020 as Copernicus-Bench hands it out: one folder a kind, three lists, and rasters that lost their place.
+
+    `textured` as in `make_sen1floods11`.
+    """
     lost = {"transform": Affine.identity(), "crs": "EPSG:4326"}
     for patch in (7, *(patch for patches in COPERNICUS_BENCH_LISTS.values() for patch in patches)):
+        looks = textured * texture(size, patch)
         planes = {
-            "s1": ramp_db(size, patch % 9).astype(np.float64),
-            "s2": ramp_l1c(size, patch % 9).astype(np.uint16),
+            "s1": ramp_db(size, patch % 9) + 3.0 * looks,
+            "s2": (ramp_l1c(size, patch % 9) + 300 * looks).clip(1).astype(np.uint16),
             "dfc": land_cover(size, 10, patch)[None].astype(np.int32),
         }
         for kind, pixels in planes.items():

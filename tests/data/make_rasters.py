@@ -13,8 +13,9 @@ from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
+from beam_jobs.assets import BandSource
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.scenes import BandSource, Scene
+from beam_jobs.scenes import Scene
 
 UTM = "EPSG:32633"
 XMIN, YMAX = 500_000.0, 5_000_000.0

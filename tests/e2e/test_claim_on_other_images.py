@@ -38,7 +38,7 @@ def make_config(root, catalog):
             "primary": {"task": "landcover", "inputs": "s1+s2", "regime": "linear", "fraction": 1.0},
             "inputs": ["s1+s2"],
             "fractions": [1.0],
-            "arms": ["multimodal", "simclr"],
+            "arms": ["multimodal", "simclr", "multimodal_intra"],
             "settings": [{}],
             "num_seeds": NUM_SEEDS,
             "num_processes": 2,

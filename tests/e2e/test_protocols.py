@@ -29,6 +29,10 @@ SMALL = {
 SMALL_TASK = {"num_steps": "2", "global_batch_size": "4", "precision": "float32"}
 
 
+# Copernicus-Bench's rasters have no place on Earth.
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
 def run(name, data, root, size_px, num_tasks):
     """Runs the shipped config, shrunk, and returns it."""
     shrunk = {**SMALL, "root": str(root), "pairs.patch.size_px": str(size_px)}
@@ -67,7 +71,7 @@ def scores_on_test(config, task):
 @pytest.mark.e2e
 @pytest.mark.timeout(1200)
 def test_dfc2020_is_scored_in_eight_classes_on_the_patches_of_the_published_lists(tmp_path):
-    data = make_copernicus_bench_dfc2020(tmp_path / "data")
+    data = make_copernicus_bench_dfc2020(tmp_path / "data", textured=True)
     config = run("dfc2020", data, tmp_path / "run", 64, 2)
     assert [(task.name, task.segment.sensors) for task in config.tasks] == [
         ("dfc2020-s1", ("s1",)),
@@ -87,7 +91,7 @@ def test_dfc2020_is_scored_in_eight_classes_on_the_patches_of_the_published_list
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["sen1floods11", "sen1floods11-weak"])
 def test_sen1floods11_is_scored_on_its_test_chips_and_on_bolivia_apart(tmp_path, name):
-    data = make_sen1floods11(tmp_path / "data")
+    data = make_sen1floods11(tmp_path / "data", textured=True)
     is_weak = name.endswith("weak")
     config = run(name, data, tmp_path / "run", 32, 1 if is_weak else 2)
     for task in config.tasks:

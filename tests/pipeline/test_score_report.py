@@ -47,6 +47,9 @@ def test_tables_tell_pooled_from_patch_iou_with_intervals_and_slices():
 def test_dimension_that_no_record_tells_has_no_row():
     scores = make_scores.make_scores()
     assert "event=unknown" in text_of(scores)
+    assert "holdout=" not in text_of(scores)
+    bolivia = np.where(np.arange(len(scores)) < 5, "block0@bolivia", scores.block)
+    assert "holdout=none" in text_of(dataclasses.replace(scores, block=bolivia))
     assert "event=" not in text_of(dataclasses.replace(scores, event=np.full(len(scores), "")))
 
 
