@@ -263,7 +263,7 @@ def check_land_cover_patch(patch: LabeledPatch, seed: int, ids: np.ndarray, sche
     assert np.array_equal(patch.label, wanted[row : row + 16, col : col + 16])
 
 
-COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50,), "test": (51, 5127)}
+COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50, 88), "test": (51, 5127)}
 """Patches of each list of Copernicus-Bench's DFC2020; patch 7 is in none."""
 
 
