@@ -65,7 +65,7 @@ def check(config, data):
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     config = make_config(tmp_path)
     document, stages = check(config, data)
