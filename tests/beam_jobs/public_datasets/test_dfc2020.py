@@ -103,7 +103,7 @@ def test_patches_that_lost_their_place_get_one_each_that_both_sensors_and_the_la
             pixels[name] = readers.read_bands(s1, ("VV", "VH"), s1.grid)
             ids = land_cover(64, 10, number_of(name))
             assert np.array_equal(readers.read_label(scene.label, "igbp10", s1.grid), np.where(ids == 0, 255, ids))
-    assert len(set(corners.values())) == len(corners) == 7
+    assert len(set(corners.values())) == len(corners) == 8
     for name, values in pixels.items():
         np.testing.assert_allclose(values, ramp_db(64, number_of(name) % 9).transpose(1, 2, 0), rtol=0, atol=1e-5)
     for item in dfc2020.read(bench):
