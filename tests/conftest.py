@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a busy machine draws examples says nothing of the code.
+settings.register_profile("terrapair", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("terrapair")
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 # Before any import of TFX, which would choose Keras 2 for this process and its children.
