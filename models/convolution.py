@@ -24,12 +24,35 @@ _ONES = [1, 1, 1, 1]
 class Conv2D(keras.layers.Conv2D):
     """Keras' layer with its numbers; other kernels where they are faster.
 
+    Call: [B, H, W, C], or several [B, H, W, C_i] that are meant to be concatenated: each meets its own part of the kernel, and
+    the sums are those of the one convolution, without the copies and without a gradient for what needs none, such as pixels.
+
     The class keeps Keras' name: files of weights address layers by the names of their classes.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Keras' own says that there is one input.
+        self.input_spec = None
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the kernel of all inputs."""
+        super().build(_joined_shape(input_shape))
+        self.input_spec = None
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Of one shape or of several."""
+        return super().compute_output_shape(_joined_shape(input_shape))
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution alone, without bias and activation."""
         kernel = tf.convert_to_tensor(kernel)
+        if not isinstance(inputs, (list, tuple)):
+            return self._convolve(inputs, kernel)
+        kernels = tf.split(kernel, [part.shape[-1] for part in inputs], axis=2)
+        return tf.add_n([self._convolve(*part) for part in zip(inputs, kernels, strict=True)])
+
+    def _convolve(self, inputs: Any, kernel: tf.Tensor) -> Any:
         # Keras knows of GPUs what oneDNN does not; published models compute in float32.
         if kernel.dtype != tf.bfloat16 or tf.config.list_physical_devices("GPU"):
             return super().convolution_op(inputs, kernel)
@@ -39,6 +62,12 @@ class Conv2D(keras.layers.Conv2D):
         if self.kernel_size == (3, 3) and is_plain and inputs.shape[-1] >= MIN_CHANNELS:
             return convolve_3x3(inputs, kernel)
         return super().convolution_op(inputs, kernel)
+
+
+def _joined_shape(shape: Any) -> Any:
+    """[..., C] of one input, [..., sum of C_i] of several."""
+    several = isinstance(shape[0], (list, tuple))
+    return (*shape[0][:-1], sum(part[-1] for part in shape)) if several else shape
 
 
 def pointwise(pixels: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:

@@ -20,7 +20,7 @@ def concatenate(tensors: Sequence[Any], name: str) -> Any:
 
 
 def conv_bn_relu(x: Any, channels: int, name: str, *, kernel_size: int = 3, dilation: int = 1) -> Any:
-    """Convolution that keeps the size, batch normalization, ReLU: [B, H, W, C] -> [B, H, W, `channels`]."""
+    """Convolution that keeps the size, batch normalization, ReLU: [B, H, W, C], or several of them -> [B, H, W, `channels`]."""
     # No bias: the normalization behind it would take it out again.
     x = Conv2D(channels, kernel_size, padding="same", dilation_rate=dilation, use_bias=False, name=f"{name}_conv")(x)
     return norm_relu(x, name)

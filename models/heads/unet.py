@@ -40,7 +40,5 @@ def unet_logits(
 def _stage(x: Any, skip: Sequence[Any], width: int, name: str) -> Any:
     """Twice the size, joined with the skip, two convolutions."""
     x = UpSampling2D(2, name=f"{name}_up")(x)
-    x = concatenate([x, *skip], name)
-    for index in range(2):
-        x = conv_bn_relu(x, width, f"{name}_{index}")
-    return x
+    x = conv_bn_relu([x, *skip], width, f"{name}_0")
+    return conv_bn_relu(x, width, f"{name}_1")

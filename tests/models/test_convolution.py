@@ -32,6 +32,21 @@ def test_pointwise_is_the_1x1_convolution(strides, size):
         np.testing.assert_allclose(value, known, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.1)])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_several_inputs_are_convolved_as_if_they_were_concatenated(dtype, tolerance, kernel_size):
+    parts = [random((2, 6, 8, channels), channels, getattr(tf, dtype)) for channels in (4, 2, 1)]
+    layer = convolution.Conv2D(5, kernel_size, padding="same", dtype=dtype)
+    assert layer(parts).shape == layer.compute_output_shape([tuple(part.shape) for part in parts]) == (2, 6, 8, 5)
+    kernel = tf.cast(layer.kernel, dtype)
+    got = with_gradients(lambda *inputs: layer.convolution_op(inputs[:-1], inputs[-1]), *parts, kernel)
+    expected = with_gradients(
+        lambda *inputs: tf.nn.conv2d(tf.concat(inputs[:-1], -1), inputs[-1], 1, "SAME"), *parts, kernel
+    )
+    for value, known in zip(got, expected, strict=True):
+        np.testing.assert_allclose(value, known, rtol=tolerance, atol=tolerance)
+
+
 # Below and above the number of pixels from which on oneDNN's kernel is taken.
 @pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 8), (9, 8)])
 def test_convolve_3x3_is_the_convolution(size):

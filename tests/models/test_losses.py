@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
+from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, pixel_crossentropy
 
 
 def unit_rows(rng, shape):
@@ -73,6 +73,24 @@ def test_masked_crossentropy_equals_loops_over_labelled_pixels():
     label[0] = 255
     label[0, 0, 0] = 2
     assert float(MaskedCrossentropy()(label, logits)) == pytest.approx(crossentropy_by_loops(label, logits), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_pixel_crossentropy_and_its_gradient_are_tensorflows(scale):
+    rng = np.random.default_rng(3)
+    logits = tf.constant(scale * rng.normal(size=(2, 5, 4, 3)), tf.float32)
+    ids, upstream = rng.integers(0, 3, (2, 5, 4)), tf.constant(rng.normal(size=(2, 5, 4)), tf.float32)
+    found = []
+    for function in (
+        lambda values: pixel_crossentropy(values, tf.one_hot(ids, 3)),
+        lambda values: tf.nn.sparse_softmax_cross_entropy_with_logits(ids, values),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = function(logits)
+        found.append((loss.numpy(), tape.gradient(loss, logits, upstream).numpy()))
+    for value, known in zip(*found, strict=True):
+        np.testing.assert_allclose(value, known, rtol=1e-5, atol=1e-5)
 
 
 def test_masked_crossentropy_without_any_label_is_zero_with_zero_gradient():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
 from models.augmentation import radar
 from models.augmentation.config import RadarConfig
@@ -50,6 +51,17 @@ def test_speckle_has_mean_one_and_variance_one_over_looks_in_power():
     one, other = np.nan_to_num(ratio[1::2, ..., 0], nan=1.0), ratio[1::2, ..., 1]
     assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
     assert abs(np.corrcoef(one[:, 1:].ravel(), one[:, :-1].ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.0])
+def test_speckle_is_gamma_distributed(looks):
+    config = RadarConfig(speckle_probability=1.0, min_speckle_looks=looks)
+    ratio = power(radar.random_speckle(tf.fill([64, 32, 32, 2], -12.0), config, SEED).numpy()) / power(-12.0)
+    draws = tf.random.stateless_uniform([2, 64, 1, 1, 1], tf.random.experimental.stateless_fold_in(SEED, 0))[1]
+    shapes = looks * (1.0 + 3.0 * draws.numpy().reshape(64, 1, 1, 1))
+    # What a patch's own gamma makes of its pixels is uniform, whatever its looks.
+    ranks = stats.gamma.cdf(ratio, shapes, scale=1.0 / shapes)
+    assert stats.kstest(ranks.ravel(), "uniform").statistic < 0.01
 
 
 def test_speckle_of_a_share_of_the_patches():
