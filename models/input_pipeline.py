@@ -95,6 +95,7 @@ def train_dataset(
     spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
     source = open_source(files, spec, reading)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = _decode(source.fetch(keys), num_bands)
         batch_seed = tf.stack([tf.constant(seed, tf.int64), number])
@@ -133,6 +134,7 @@ def eval_dataset(
     source = open_source(sorted(files), spec, reading)
     batches = epochs.read_shards(source, tf.range(source.num_shards, dtype=tf.int64)).batch(batch_size)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(step: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = _decode(source.fetch(keys), num_bands)
         return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))

@@ -160,7 +160,7 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
         losses of one objective, data set and batch size only. `num_eval_pairs`: what it is the mean of.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def sum_losses(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         losses = model.pair_losses(model.encode(batch, training=False))
         return tf.reduce_sum(losses), tf.size(losses)

@@ -46,7 +46,7 @@ class Embedder:
         }
 
         # Any batch and patch size in one trace, the last batch's too.
-        @tf.function(input_signature=[specs])
+        @tf.function(input_signature=[specs], autograph=False)
         def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             outputs = {}
             for sensor in SENSORS:
@@ -114,6 +114,7 @@ def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
     return None
 
 
+@tf.autograph.experimental.do_not_convert
 def decode(
     serialized: tf.Tensor, manifest: Manifest, names: Sequence[str], with_label: bool = False
 ) -> dict[str, tf.Tensor]:

@@ -85,11 +85,12 @@ def _read_batches(model: Segmenter, files: Sequence[str], batch_size: int) -> It
     # Of the band counts nothing that is told depends.
     contract = records.feature_spec(1, 1)
 
+    @tf.autograph.experimental.do_not_convert
     def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         told = tf.io.parse_example(serialized, {name: contract[name] for name in _TOLD})
         return told | parse_examples(serialized, num_bands, with_label=True)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def segment(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         outputs = model({sensor: batch[sensor] for sensor in model.sensors}, training=False)
         label = tf.cast(batch["label"], tf.int32)

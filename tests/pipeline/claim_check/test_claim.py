@@ -13,8 +13,9 @@ from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
 from models.config import EncoderConfig, PretrainConfig
 from models.segment_config import SegmentConfig
-from pipeline.claim_check import claim
+from pipeline.claim_check import claim, outcomes, trainings
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
+from pipeline.claim_check.jobs import Planner, Version
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.data_build import BuiltData
 
@@ -104,6 +105,23 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     again, _ = check(config, data)
     assert again == document
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/**/result.json")} == results
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_the_arm_with_pairs_and_views_learns_in_half_the_steps_and_is_scored(data, tmp_path):
+    config = make_config(tmp_path)
+    versions = [Version(path=str(path), manifest=manifest.read(path)) for path in (data.pairs, data.tasks["flood"])]
+    planner = Planner(config, config.claim, versions[0], {"flood": versions[1]})
+    encoder = planner.pretrainings("multimodal_intra", PRIMARY, Setting(), seed=0)["s1"]
+    trial = planner.trial("multimodal_intra", PRIMARY, Setting(), seed=0)
+    assert trial.config.encoder_paths == {"s1": encoder.encoder_dir}
+    # Four images of each pair pass through the encoders, where `multimodal` has two.
+    assert encoder.config.num_steps == config.pretrain.num_steps // 2
+    for job in (encoder, trial):
+        trainings.do(job)
+    assert math.isfinite(trainings.result_of(encoder.folder)["metrics"]["train_loss"])
+    assert outcomes.test_scores(trial).confusion.sum() > 0
 
 
 def test_ground_that_pretraining_saw_is_refused_with_the_list(data, tmp_path):
