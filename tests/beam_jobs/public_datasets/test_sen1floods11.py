@@ -179,6 +179,7 @@ def test_weak_labels_alone_need_a_weight():
         c.LabelConfig(schema="water", weak_only=True, weak_weight=0.0)
 
 
+@pytest.mark.e2e
 def test_built_patches_hold_the_pixels_of_their_place(version):
     agreeing, total, seen = 0, 0, set()
     for split in ("train", "eval", "test"):

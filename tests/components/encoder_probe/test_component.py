@@ -89,6 +89,7 @@ def resolve(model, model_blessing):
     return strategy.resolve_artifacts(None, {"model": [model], "model_blessing": [model_blessing]})["model"]
 
 
+@pytest.mark.e2e
 def test_a_refused_encoder_is_not_pushed_and_stops_at_the_gate(inputs, tmp_path):
     model_blessing, report = probe(inputs, tmp_path, ASKS_TOO_MUCH)
     assert model_blessing.get_int_custom_property("blessed") == 0
@@ -106,6 +107,7 @@ def test_a_refused_encoder_is_not_pushed_and_stops_at_the_gate(inputs, tmp_path)
     assert "\n" not in message
 
 
+@pytest.mark.e2e
 def test_a_blessed_encoder_is_pushed_passes_the_gate_and_is_what_the_next_is_compared_with(inputs, tmp_path):
     model_blessing, report = probe(inputs, tmp_path / "first", ASKS_NOTHING)
     assert model_blessing.get_int_custom_property("blessed") == 1
@@ -123,6 +125,7 @@ def test_a_blessed_encoder_is_pushed_passes_the_gate_and_is_what_the_next_is_com
     assert [check.value for check in again.checks if check.name.endswith("_over_last")] == [0.0] * 4
 
 
+@pytest.mark.e2e
 def test_without_a_task_the_component_runs_without_labels(inputs, tmp_path):
     unlabelled = {name: value for name, value in inputs.items() if not name.startswith("labels")}
     _, report = probe(unlabelled, tmp_path, ASKS_NOTHING)
