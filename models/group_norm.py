@@ -40,24 +40,23 @@ def _normalize(groups: int, epsilon: float) -> Any:
     def normalize(inputs: Any, gamma: Any, beta: Any) -> Any:
         values = tf.cast(inputs, tf.float32)
         # Two passes: the mean of squares less the square of the mean loses all digits far from 0.
-        mean = _by_group(tf.reduce_mean(values, (1, 2)), groups)  # [B, C]
-        centred = values - mean[:, None, None]
-        variance = _by_group(tf.reduce_mean(tf.square(centred), (1, 2)), groups)
+        mean = _by_group(tf.reduce_mean(values, (1, 2), keepdims=True), groups)  # [B, 1, 1, C], as all statistics here.
+        centred = values - mean
+        variance = _by_group(tf.reduce_mean(tf.square(centred), (1, 2), keepdims=True), groups)
         inverse = tf.math.rsqrt(variance + epsilon)
-        outputs = centred * (gamma * inverse)[:, None, None] + beta
+        outputs = centred * (gamma * inverse) + beta
 
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
             d_outputs = tf.cast(upstream, tf.float32)
             size = tf.cast(tf.size(inputs) // tf.size(mean), tf.float32)  # H W
-            sum_of_d = tf.reduce_sum(d_outputs, (1, 2))  # [B, C]
-            sum_of_product = tf.reduce_sum(d_outputs * centred, (1, 2)) * inverse
+            sum_of_d = tf.reduce_sum(d_outputs, (1, 2), keepdims=True)
+            sum_of_product = tf.reduce_sum(d_outputs * centred, (1, 2), keepdims=True) * inverse
             # Through the outputs, through the mean, through the variance.
             shift = _by_group(sum_of_d * gamma, groups) * inverse / size
             slope = _by_group(sum_of_product * gamma, groups) * tf.square(inverse) / size
-            d_inputs = (
-                d_outputs * (gamma * inverse)[:, None, None] - centred * slope[:, None, None] - shift[:, None, None]
-            )
-            return tf.cast(d_inputs, inputs.dtype), tf.reduce_sum(sum_of_product, 0), tf.reduce_sum(sum_of_d, 0)
+            d_inputs = d_outputs * (gamma * inverse) - centred * slope - shift
+            d_gamma, d_beta = (tf.reduce_sum(sums, (0, 1, 2)) for sums in (sum_of_product, sum_of_d))
+            return tf.cast(d_inputs, inputs.dtype), d_gamma, d_beta
 
         return tf.cast(outputs, inputs.dtype), gradient
 
@@ -65,7 +64,9 @@ def _normalize(groups: int, epsilon: float) -> Any:
 
 
 def _by_group(per_channel: Any, groups: int) -> Any:
-    """Means over the channels of each group, repeated for its channels: [B, C] -> [B, C]."""
+    """Means over the channels of each group, repeated for its channels: [B, 1, 1, C] -> [B, 1, 1, C]."""
     channels = per_channel.shape[-1]
-    means = tf.reduce_mean(tf.reshape(per_channel, (-1, groups, channels // groups)), -1)
-    return tf.repeat(means, channels // groups, axis=-1)
+    grouped = tf.reshape(per_channel, (-1, groups, channels // groups))
+    means = tf.reduce_mean(grouped, -1, keepdims=True)
+    # Not tf.repeat: a dozen operations each, to be traced anew wherever the net is.
+    return tf.reshape(tf.broadcast_to(means, tf.shape(grouped)), (-1, 1, 1, channels))
