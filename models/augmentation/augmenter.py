@@ -75,6 +75,8 @@ def augment_photometry(
         image = optical.random_gain(image, config.s2, gain)
         image = optical.random_haze(image, [entry.band for entry in statistics], config.s2, noise)
         image = random_blur(image, *blurring, blur)
+    if not config.band_drop_probability:
+        return image
     return random_band_drop(image, [entry.mean for entry in statistics], config.band_drop_probability, drop)
 
 

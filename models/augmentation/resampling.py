@@ -25,11 +25,10 @@ def resample(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, mask: tf.Ten
     """
     valid = pixel_mask(image)
     # NaN * 0 is NaN, so no data must go before the products; the means are then divided by the weight that was left.
-    filled = tf.where(valid[..., tf.newaxis], image, 0.0)
-    weighted = tf.concat([filled, tf.cast(valid, tf.float32)[..., tf.newaxis]], axis=-1)
-    sums = tf.einsum("bih,bhwc->biwc", rows, weighted)
+    sums = tf.einsum("bih,bhwc->biwc", rows, tf.where(valid[..., tf.newaxis], image, 0.0))
     sums = tf.einsum("bjw,biwc->bijc", columns, sums)
-    return with_mask(tf.math.divide_no_nan(sums[..., :-1], sums[..., -1:]), mask)
+    weights = rows @ tf.cast(valid, tf.float32) @ tf.linalg.matrix_transpose(columns)
+    return with_mask(tf.math.divide_no_nan(sums, weights[..., tf.newaxis]), mask)
 
 
 def take(tensor: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
