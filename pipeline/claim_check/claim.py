@@ -30,6 +30,8 @@ from pipeline.data_build import BuiltData
 
 Stage = Callable[[str], AbstractContextManager[None]]
 OnProgress = Callable[[int, int], None]
+Run = Callable[[str, Sequence[Pretraining | Trial]], None]
+"""Does jobs as a named stage."""
 
 CLAIM_FILE = "claim.json"
 PAGE_FILE = "claim.html"
@@ -56,17 +58,37 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
         with stage(f"audit ({name})"):
             _check_overlaps(pairs, version, config.pairs.split.buffer_m)
     planner = Planner(config, claim, pairs, tasks)
+    with processes.workers(claim.num_processes) as pool:
 
-    def run(name: str, jobs: Sequence[Pretraining | Trial]) -> None:
-        with stage(name):
-            processes.run_all(jobs, trainings.do, claim.num_processes, on_progress)
+        def run(name: str, jobs: Sequence[Pretraining | Trial]) -> None:
+            with stage(name):
+                processes.run_all(pool, jobs, trainings.do, on_progress)
 
+        tried = _try_settings(claim, planner, run)
+        chosen = _choose(claim, tried)
+        outcomes, permuted = _try_arms(config, claim, planner, chosen, run)
+    versions = {"pairs": pairs, **tasks}
+    document = _document(config, versions, outcomes) | {
+        "settings": list(_setting_lines(tried, chosen)),
+        "controls": check_controls(outcomes, permuted, config.pretrain.global_batch_size),
+    }
+    _write(config, document)
+    return document
+
+
+def _try_settings(claim: ClaimConfig, planner: Planner, run: Run) -> dict[tuple[Arm, Setting], float]:
+    """Mean IoU on eval of the primary cell's first seed."""
     trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm in _tuned(claim) for s in claim.settings}
-    tried_encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in trials]
-    run("encoders to choose among", unique([job for jobs in tried_encoders for job in jobs]))
+    encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in trials]
+    run("encoders to choose among", unique(list(itertools.chain(*encoders))))
     run("settings", list(trials.values()))
-    tried = {key: eval_mean_iou(trial) for key, trial in trials.items()}
-    chosen = _choose(claim, tried)
+    return {key: eval_mean_iou(trial) for key, trial in trials.items()}
+
+
+def _try_arms(
+    config: RunConfig, claim: ClaimConfig, planner: Planner, chosen: Mapping[Arm, Setting], run: Run
+) -> tuple[Outcomes, dict[Arm, list[Trial]]]:
+    """Every arm in every cell, and the primary cell again with permuted labels."""
     cells = [cell for task in config.tasks for cell in claim.cells(task.name)]
     seeds = range(claim.num_seeds)
     wanted = [(arm, cell, seed) for seed in seeds for cell in cells for arm in claim.arms]
@@ -82,13 +104,7 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
         for arm in claim.arms
     }
     run("trials", [*outcomes.trials.values(), *itertools.chain(*permuted.values())])
-    versions = {"pairs": pairs, **tasks}
-    document = _document(config, versions, outcomes) | {
-        "settings": list(_setting_lines(tried, chosen)),
-        "controls": check_controls(outcomes, permuted, config.pretrain.global_batch_size),
-    }
-    _write(config, document)
-    return document
+    return outcomes, permuted
 
 
 def claim_of(config: RunConfig) -> ClaimConfig:

@@ -1,5 +1,6 @@
 """Jobs in processes: all done, several at a time, and none left running after an error or a kill."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,32 +18,37 @@ from pipeline.claim_check import processes
 def test_jobs_are_done_in_other_processes_and_counted(tmp_path):
     calls = []
     jobs = [str(tmp_path / str(number)) for number in range(4)]
-    processes.run_all(jobs, note_process, 2, lambda done, total: calls.append((done, total)))
+    with processes.workers(2) as pool:
+        for some in (jobs[:3], jobs[3:]):
+            processes.run_all(pool, some, note_process, lambda done, total: calls.append((done, total)))
     workers = {int(Path(job).read_text()) for job in jobs}
     assert 1 <= len(workers) <= 2
     assert os.getpid() not in workers
-    assert calls == [(done, 4) for done in range(5)]
+    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3), (0, 1), (1, 1)]
 
 
 def test_no_job_needs_no_process():
     calls = []
-    processes.run_all([], note_process, 2, lambda done, total: calls.append((done, total)))
+    with processes.workers(2) as pool:
+        processes.run_all(pool, [], note_process, lambda done, total: calls.append((done, total)))
+        assert not multiprocessing.active_children()
     assert calls == [(0, 0)]
 
 
 @pytest.mark.e2e
 def test_the_first_error_ends_it(tmp_path):
     jobs = [str(tmp_path / "bad"), *(str(tmp_path / str(number)) for number in range(20))]
-    with pytest.raises(ValueError, match="bad job"):
-        processes.run_all(jobs, note_process, 1, lambda done, total: None)
+    with pytest.raises(ValueError, match="bad job"), processes.workers(1) as pool:
+        processes.run_all(pool, jobs, note_process, lambda done, total: None)
     assert len(list(tmp_path.iterdir())) < 20
 
 
 @pytest.mark.e2e
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     code = (
-        "import sys, process_jobs; from pipeline.claim_check import processes;"
-        "processes.run_all(sys.argv[1:], process_jobs.note_process_and_sleep, 1, lambda done, total: None)"
+        "import sys, process_jobs; from pipeline.claim_check import processes\n"
+        "with processes.workers(1) as pool:"
+        " processes.run_all(pool, sys.argv[1:], process_jobs.note_process_and_sleep, lambda done, total: None)"
     )
     job = tmp_path / "job"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
