@@ -104,12 +104,14 @@ def export_encoder(
     started_from: Mapping[Sensor, str],
     health: Mapping[str, Any] | None = None,
     embedding_map: bytes | None = None,
+    is_served: bool = True,
 ) -> None:
     """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
 
-    `health` and `started_from` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
+    Not `is_served`, they are the start of other trainings only, for `load_encoders`: there are no signatures. `health` and
+    `started_from` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
     """
-    assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir)
+    assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir, is_served)
     if embedding_map is not None:
         with tf.io.gfile.GFile(f"{assets}/{MAP_NAME}", "wb") as file:
             file.write(embedding_map)
@@ -118,7 +120,7 @@ def export_encoder(
         task="pretraining",
         sensors=SENSORS,
         stride=dual_encoder.encoders["s1"].stride,
-        signatures=ENCODER_SIGNATURES,
+        signatures=ENCODER_SIGNATURES if is_served else (),
         config=config,
         manifest=manifest,
         metrics=metrics,
@@ -159,13 +161,18 @@ def export_student(
 
 
 def write_encoders(
-    encoders: Mapping[Sensor, SensorEncoder], heads: Mapping[Sensor, keras.Model], output_dir: str
+    encoders: Mapping[Sensor, SensorEncoder],
+    heads: Mapping[Sensor, keras.Model],
+    output_dir: str,
+    is_served: bool = True,
 ) -> str:
-    """Writes the encoders of one sensor or both, all but the card, whose folder is returned."""
+    """Writes the encoders of one sensor or both, all but the card, whose folder is returned; see `export_encoder`."""
     assets = _make_assets_dir(output_dir)
     for sensor in encoders:
         encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
         heads[sensor].save(f"{assets}/{sensor}_head.keras")
+    if not is_served:
+        return assets
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
     archive = keras.export.ExportArchive()
     # Heads are published too: `embedding` is what pairs are compared by, and what the encoder's probe measures.

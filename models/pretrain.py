@@ -42,6 +42,7 @@ def run_pretraining(
     on_step: ProgressCallback | None = None,
     warm_start_dir: str | None = None,
     checkpoint_dir: str | None = None,
+    is_served: bool = True,
 ) -> dict[str, float]:
     """Trains both encoders from the own checkpoint, else from `warm_start_dir`, else from scratch; evaluates, publishes.
 
@@ -55,6 +56,7 @@ def run_pretraining(
         on_step: told of every step.
         warm_start_dir: SavedModel of an earlier pretraining, such as the last blessed encoder. Its normalization comes along.
         checkpoint_dir: see `training.train`; empty again when the encoder is published.
+        is_served: see `export.export_encoder`.
 
     Returns:
         `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
@@ -86,10 +88,9 @@ def run_pretraining(
         is_writer=is_chief(strategy),
     )
     train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
-    export_encoder = _make_export(config, manifest, warm_start_dir, output_dir)
+    export_encoder = _make_export(config, manifest, warm_start_dir, output_dir, is_served)
     metrics = _publish(config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder)
-    if is_chief(strategy):
-        # Not before: a kill during the export must not cost the training.
+    if is_chief(strategy):  # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
     return metrics
 
@@ -174,12 +175,17 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
 
 
 def _make_export(
-    config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None, output_dir: str
+    config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None, output_dir: str, is_served: bool
 ) -> Callable[..., None]:
     """`export.export_encoder` of this training; what it found is still to be said."""
     starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
     return functools.partial(
-        export.export_encoder, output_dir=output_dir, config=config, manifest=manifest, started_from=starts
+        export.export_encoder,
+        output_dir=output_dir,
+        config=config,
+        manifest=manifest,
+        started_from=starts,
+        is_served=is_served,
     )
 
 

@@ -6,6 +6,7 @@ What is done already is found again, so a killed check goes on.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -78,10 +79,12 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
 
 def _try_settings(claim: ClaimConfig, planner: Planner, run: Run) -> dict[tuple[Arm, Setting], float]:
     """Mean IoU on eval of the primary cell's first seed."""
-    trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm in _tuned(claim) for s in claim.settings}
-    encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in trials]
-    run("encoders to choose among", unique(list(itertools.chain(*encoders))))
-    run("settings", list(trials.values()))
+    wanted = list(itertools.product(_tuned(claim), claim.settings))
+    trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm, s in wanted}
+    encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in wanted]
+    run("encoders to choose among", unique(itertools.chain(*encoders)))
+    # On test, too: the trial of the setting that is chosen is one of those that are compared.
+    run("settings", unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()))
     return {key: eval_mean_iou(trial) for key, trial in trials.items()}
 
 
@@ -98,7 +101,7 @@ def _try_arms(
         chosen=chosen,
         trials={(arm, cell, seed): planner.trial(arm, cell, chosen[arm], seed) for arm, cell, seed in wanted},
     )
-    run("encoders", unique([job for arm, cell, seed in wanted for job in outcomes.encoders(arm, cell, seed)]))
+    run("encoders", unique(job for arm, cell, seed in wanted for job in outcomes.encoders(arm, cell, seed)))
     permuted = {
         arm: [planner.trial(arm, claim.primary, chosen[arm], seed, is_permuted=True) for seed in seeds]
         for arm in claim.arms

@@ -9,9 +9,9 @@ by a check with more seeds or other fractions, and a changed job never meets an 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
@@ -47,8 +47,13 @@ class Pretraining:
 
     @property
     def encoder_dir(self) -> str:
-        """The SavedModel."""
+        """The encoder, for the trials to start from."""
         return f"{self.folder}/model"
+
+    @property
+    def results(self) -> list[str]:
+        """Files without which it is not done."""
+        return [f"{self.folder}/{RESULT}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,7 @@ class Trial:
         num_patches: labelled patches.
         version: of the labels.
         folder: of the result.
+        splits: to score on.
         is_permuted: the labels belong to other patches: a control.
     """
 
@@ -73,7 +79,16 @@ class Trial:
     num_patches: int
     version: Version
     folder: str
+    splits: tuple[str, ...] = ("test",)
     is_permuted: bool = False
+
+    @property
+    def results(self) -> list[str]:
+        """Files without which it is not done."""
+        return [*(scores_path(self.folder, split) for split in self.splits), f"{self.folder}/{RESULT}"]
+
+
+Job = TypeVar("Job", Pretraining, Trial)
 
 
 class Planner:
@@ -149,6 +164,11 @@ class Planner:
         )
 
 
-def unique(jobs: Sequence[Pretraining]) -> list[Pretraining]:
-    """Each once, in order: arms and sensors share encoders."""
+def scores_path(folder: str, split: str) -> str:
+    """The file of a trial's scores on the patches of a split."""
+    return f"{folder}/{split}.npz"
+
+
+def unique(jobs: Iterable[Job]) -> list[Job]:
+    """Each once, in order: arms and sensors share encoders, and settings that change nothing share all."""
     return list({job.folder: job for job in jobs}.values())

@@ -16,7 +16,7 @@ from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from pipeline.claim_check import comparison, trainings
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import Planner, Pretraining, Trial
+from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,10 @@ class Outcomes:
 
 def test_scores(trial: Trial) -> PatchScores:
     """Scores of a trial on the test split, which had no say in anything."""
-    return read_scores(trainings.scores_path(trial.folder, "test"))
+    return read_scores(scores_path(trial.folder, "test"))
 
 
 def eval_mean_iou(trial: Trial) -> float:
     """Mean IoU of a trial on the eval split, by which settings are chosen."""
-    counts = read_scores(trainings.scores_path(trial.folder, "eval")).confusion
+    counts = read_scores(scores_path(trial.folder, "eval")).confusion
     return float(comparison.mean_iou(counts.sum(axis=0), counts.sum(axis=(0, 2)) > 0))

@@ -59,11 +59,14 @@ def run_all(
 def _begin(num_threads: int, parent: int) -> None:
     """Prepares a new process: its share of the cores, and an end when nobody waits for it any more."""
     import tensorflow as tf
+    import threadpoolctl
 
     # Many models in turn are many traced functions, which is meant here.
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+    # BLAS threads that wait for a core spin: the health figures' small decompositions took a minute instead of a second.
+    threadpoolctl.threadpool_limits(num_threads)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -19,16 +19,15 @@ from beam_jobs.contracts.locations import locate, staged
 from models import pretrain, segment
 from models.scores.score_file import write_scores
 from models.scores.scoring import score_patches
-from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version
+from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
 
-SCORED_SPLITS = ("eval", "test")
 SCORING_BATCH_SIZE = 64
 
 
 def do(job: Pretraining | Trial) -> None:
     """Does a job, unless it is done."""
-    if (Path(job.folder) / RESULT).exists():
+    if all(Path(path).exists() for path in job.results):
         return
     started = time.monotonic()
     # Models of earlier jobs of this process; Keras keeps them all.
@@ -43,11 +42,6 @@ def result_of(folder: str) -> dict[str, Any]:
     return json.loads((Path(folder) / RESULT).read_text())  # type: ignore[no-any-return]
 
 
-def scores_path(folder: str, split: str) -> str:
-    """The file of a trial's scores on the patches of a split."""
-    return f"{folder}/{split}.npz"
-
-
 def _pretrain(job: Pretraining) -> dict[str, Any]:
     metrics = pretrain.run_pretraining(
         job.config,
@@ -57,6 +51,7 @@ def _pretrain(job: Pretraining) -> dict[str, Any]:
         job.encoder_dir,
         f"{job.folder}/logs",
         checkpoint_dir=f"{job.folder}/checkpoints",
+        is_served=False,
     )
     return {"metrics": metrics}
 
@@ -73,7 +68,7 @@ def _try(job: Trial) -> dict[str, Any]:
         job.config, manifest, [str(shard)], eval_files, f"{job.folder}/logs", encoder_dir=None
     )
     class_names = get_schema(job.config.label_schema).class_names
-    for split in SCORED_SPLITS:
+    for split in job.splits:
         scores = score_patches(model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE)
         write_scores(scores_path(job.folder, split), scores)
     return {"train_loss": train_loss}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from models.scores.score_file import write_scores
-from pipeline.claim_check import controls, page, trainings
+from pipeline.claim_check import controls, page
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import RESULT
+from pipeline.claim_check.jobs import RESULT, scores_path
 from pipeline.claim_check.outcomes import Outcomes
 
 CELL = Cell(task="flood", inputs="s1", fraction=0.5)
@@ -33,7 +33,7 @@ def make_trial(folder, accuracy, seed):
     scores = make_scores.make_scores(num_classes=2)
     scores = dataclasses.replace(scores, confusion=confusion(accuracy, np.random.default_rng(seed)))
     folder.mkdir(parents=True)
-    write_scores(trainings.scores_path(str(folder), "test"), scores)
+    write_scores(scores_path(str(folder), "test"), scores)
     return SimpleNamespace(folder=str(folder), num_patches=12)
 
 
