@@ -33,6 +33,7 @@ class Segmenter(keras.Model):
         num_classes: K.
         decoder_channels: widths that the head takes of; see `SegmentConfig`.
         head: name of the head.
+        interpolation: how a U-Net upsamples, "nearest" or "bilinear".
         precision: dtype policy of the head.
         stride: H and W must be multiples of it.
     """
@@ -44,6 +45,7 @@ class Segmenter(keras.Model):
         num_classes: int,
         decoder_channels: Sequence[int],
         head: HeadName = "unet",
+        interpolation: str = "nearest",
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
@@ -63,7 +65,7 @@ class Segmenter(keras.Model):
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
         # Files of models from before there was a choice do not name their head: it is the default.
         with dtype_policy(precision):
-            logits = get_head(head)(outputs, encoders[sensors[0]].levels, decoder_channels, num_classes)
+            logits = get_head(head)(outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation)
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
         masks = [output["valid_mask"] for output in outputs]
         valid_mask = masks[0] if len(masks) == 1 else keras.layers.Maximum(dtype="float32", name="any_valid")(masks)
@@ -75,7 +77,7 @@ class Segmenter(keras.Model):
             **kwargs,
         )
         self.encoders, self.sensors, self.num_classes = dict(encoders), sensors, num_classes
-        self.decoder_channels, self.head = tuple(decoder_channels), head
+        self.decoder_channels, self.head, self.interpolation = tuple(decoder_channels), head, interpolation
         self.precision, self.stride = precision, strides.pop()
 
     def get_config(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class Segmenter(keras.Model):
             "num_classes": self.num_classes,
             "decoder_channels": self.decoder_channels,
             "head": self.head,
+            "interpolation": self.interpolation,
             "precision": self.precision,
             "name": self.name,
             "trainable": self.trainable,
@@ -94,7 +97,8 @@ class Segmenter(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Segmenter:
         """Inverse of `get_config`."""
         encoders = {s: keras.saving.deserialize_keras_object(m, custom_objects) for s, m in config["encoders"].items()}
-        return cls(**{**config, "encoders": encoders})
+        # Files of models from before there was a choice do not say how they upsample.
+        return cls(**{"interpolation": "bilinear", **config, "encoders": encoders})
 
 
 def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmenter:
@@ -106,6 +110,7 @@ def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmente
         num_classes=model.num_classes,
         decoder_channels=model.decoder_channels,
         head=model.head,
+        interpolation=model.interpolation,
         precision=precision,
         name=model.name,
     )

@@ -26,7 +26,11 @@ LOW_LEVEL_CHANNELS = 48
 
 
 def deeplab_logits(
-    outputs: Sequence[Mapping[str, Any]], levels: Sequence[str], channels: Sequence[int], num_classes: int
+    outputs: Sequence[Mapping[str, Any]],
+    levels: Sequence[str],
+    channels: Sequence[int],
+    num_classes: int,
+    interpolation: str,
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The first of `channels` is the width of all convolutions.
 
@@ -37,6 +41,7 @@ def deeplab_logits(
     Raises:
         ValueError: no channels.
     """
+    del interpolation  # Bilinear, as published: by four at a time, repeated pixels would be seen.
     if not channels:
         raise ValueError(f"decoder_channels must hold at least 1 value, got {channels}")
     width, stride = channels[0], 2 ** len(levels)

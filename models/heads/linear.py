@@ -16,14 +16,18 @@ from models.upsampling import UpSampling2D
 
 
 def linear_logits(
-    outputs: Sequence[Mapping[str, Any]], levels: Sequence[str], channels: Sequence[int], num_classes: int
+    outputs: Sequence[Mapping[str, Any]],
+    levels: Sequence[str],
+    channels: Sequence[int],
+    num_classes: int,
+    interpolation: str,
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. `channels` does not matter: nothing is hidden.
 
     The same as a 1x1 convolution on the levels upsampled bilinearly and concatenated, since both are linear and the weights of
     an interpolation add up to 1; but it is K channels that are upsampled, not thousands.
     """
-    del channels
+    del channels, interpolation
     parts = []
     for index, level in enumerate(levels):
         features = concatenate([output[level] for output in outputs], level)

@@ -12,9 +12,9 @@ from models.heads.deeplab import deeplab_logits
 from models.heads.linear import linear_logits
 from models.heads.unet import unet_logits
 
-HeadFunction = Callable[[Sequence[Mapping[str, Any]], Sequence[str], Sequence[int], int], Any]
-"""(outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, decoder channels, number of classes K) -> logits float32
-[B, H, W, K]; all symbolic, H and W of any size that the stride 2**n divides."""
+HeadFunction = Callable[[Sequence[Mapping[str, Any]], Sequence[str], Sequence[int], int, str], Any]
+"""(outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, decoder channels, number of classes K, how a U-Net upsamples)
+-> logits float32 [B, H, W, K]; all symbolic, H and W of any size that the stride 2**n divides."""
 
 _HEADS: dict[str, HeadFunction] = {"unet": unet_logits, "deeplab": deeplab_logits, "linear": linear_logits}
 

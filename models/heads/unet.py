@@ -15,10 +15,16 @@ from models.upsampling import UpSampling2D
 
 
 def unet_logits(
-    outputs: Sequence[Mapping[str, Any]], levels: Sequence[str], channels: Sequence[int], num_classes: int
+    outputs: Sequence[Mapping[str, Any]],
+    levels: Sequence[str],
+    channels: Sequence[int],
+    num_classes: int,
+    interpolation: str,
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The last of `channels` are taken, one per level.
 
+    `interpolation` "nearest" repeats pixels, as is usual, since two convolutions smooth them; "bilinear" takes a sixth of a
+    step.
     Source: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
 
     Raises:
@@ -32,13 +38,13 @@ def unet_logits(
     skips.append([output[name] for output in outputs for name in ("normalized", "valid_mask")])
     x = concatenate([output[levels[-1]] for output in outputs], "deepest")
     for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
-        x = _stage(x, skip, width, f"decoder{index}")
+        x = _stage(x, skip, width, interpolation, f"decoder{index}")
     # float32 by name: probabilities near 0 and 1 and the loss need the digits.
     return keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
 
 
-def _stage(x: Any, skip: Sequence[Any], width: int, name: str) -> Any:
+def _stage(x: Any, skip: Sequence[Any], width: int, interpolation: str, name: str) -> Any:
     """Twice the size, joined with the skip, two convolutions."""
-    x = UpSampling2D(2, name=f"{name}_up")(x)
+    x = UpSampling2D(2, interpolation=interpolation, name=f"{name}_up")(x)
     x = conv_bn_relu([x, *skip], width, f"{name}_0")
     return conv_bn_relu(x, width, f"{name}_1")

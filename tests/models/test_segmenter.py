@@ -70,6 +70,14 @@ def test_too_few_decoder_channels_are_refused():
         Segmenter(encoders={"s1": encoder("s1")}, num_classes=2, decoder_channels=(8, 8, 8))
 
 
+def test_files_from_before_there_was_a_choice_go_on_upsampling_bilinearly(both):
+    config = both.get_config()
+    assert config.pop("interpolation") == "nearest"
+    old = Segmenter.from_config(config)
+    for model in (old, with_segmenter_precision(old, "mixed_bfloat16"), Segmenter.from_config(old.get_config())):
+        assert model.get_layer("decoder0_up").interpolation == "bilinear"
+
+
 def test_precision_can_be_changed_under_the_same_weights(both):
     mixed = with_segmenter_precision(both, "mixed_bfloat16")
     assert mixed.encoders["s1"].precision == mixed.precision == "mixed_bfloat16"

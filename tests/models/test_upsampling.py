@@ -32,6 +32,15 @@ def test_numbers_are_keras_own_bit_for_bit(policy, dtype, size):
         assert tf.reduce_all(got == value)
 
 
+@pytest.mark.parametrize("size", [2, (1, 3), (4, 2)])
+def test_pixels_are_repeated_as_by_keras(size):
+    layers = [layer(size, interpolation="nearest") for layer in (UpSampling2D, keras.layers.UpSampling2D)]
+    (got, slopes), (expected, expected_slopes) = (everything(layer, "float32") for layer in layers)
+    np.testing.assert_array_equal(got, expected)
+    # Sums of the same numbers in another order.
+    np.testing.assert_allclose(slopes, expected_slopes, rtol=1e-5)
+
+
 def test_configs_of_keras_own_layer_are_read():
     layer = UpSampling2D.from_config(keras.layers.UpSampling2D(2, interpolation="nearest").get_config())
     np.testing.assert_array_equal(layer(PIXELS)[0, :2, :2, 0], np.full((2, 2), PIXELS[0, 0, 0, 0]))
