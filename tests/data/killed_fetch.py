@@ -80,6 +80,8 @@ def start(
         stderr=stderr,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell starts what goes on in its background deaf to interrupts, and so would be all children of such a test run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
