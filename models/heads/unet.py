@@ -23,8 +23,7 @@ def unet_logits(
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The last of `channels` are taken, one per level.
 
-    `interpolation` "nearest" repeats pixels, as is usual, since two convolutions smooth them; "bilinear" takes a sixth of a
-    step.
+    `interpolation` "nearest" repeats pixels, which two convolutions smooth; "bilinear" takes longer (docs/performance.md).
     Source: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
 
     Raises:

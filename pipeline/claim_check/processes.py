@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, several at a time: TensorFlow trains one model well on each of two cores, and badly on both.
+"""Jobs in processes of their own, several at a time.
 
 Jobs and the function that does one -> all done, or the first error. Called by `claim.py`. A job must leave its result in one
 step and find it again: whoever kills this process starts it again, and what is done is not done twice.
@@ -59,14 +59,11 @@ def run_all(
 def _begin(num_threads: int, parent: int) -> None:
     """Prepares a new process: its share of the cores, and an end when nobody waits for it any more."""
     import tensorflow as tf
-    import threadpoolctl
 
     # Many models in turn are many traced functions, which is meant here.
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-    # BLAS threads that wait for a core spin: the health figures' small decompositions took a minute instead of a second.
-    threadpoolctl.threadpool_limits(num_threads)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
