@@ -15,13 +15,15 @@ PYTHON_VARIABLE = "TERRAPAIR_PEER_PYTHON"
 PRECISIONS = {"float32": "fp32", "mixed_bfloat16": "bf16"}
 NUM_STEPS = 6
 NUM_WARMUP_STEPS = 2
-NUM_ROUNDS = 3
+NUM_ROUNDS = 5
 
 Command = Callable[[str], Sequence[str]]
 
 
 def compare(ours: Command, peer: Command | None) -> dict[str, object]:
     """Medians of rounds that take turns, and how many times as fast as the peer ours is: each at its best, and by precision.
+
+    A speedup is the median of what the rounds say, each of which met one state of the machine; all rounds' are listed too.
 
     Args:
         ours: precision -> command.
@@ -35,14 +37,23 @@ def compare(ours: Command, peer: Command | None) -> dict[str, object]:
     medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
     if not peer:
         return {"seconds_per_step": medians, "peer": f"skipped: {PYTHON_VARIABLE} is not set"}
-    best = {side: min(value for name, value in medians.items() if name.startswith(side)) for side in ("ours", "peer")}
-    same = {f"speedup/{p}": round(medians[f"peer/{p}"] / medians[f"ours/{p}"], 2) for p in PRECISIONS}
-    return {"seconds_per_step": medians, "speedup/best": round(best["peer"] / best["ours"], 2), **same}
+    best = {
+        side: [min(times) for times in zip(*(seconds[f"{side}/{p}"] for p in PRECISIONS), strict=True)]
+        for side in ("ours", "peer")
+    }
+    ratios = {p: _ratios(seconds[f"peer/{p}"], seconds[f"ours/{p}"]) for p in PRECISIONS}
+    ratios["best"] = _ratios(best["peer"], best["ours"])
+    speedups = {f"speedup/{name}": statistics.median(values) for name, values in ratios.items()}
+    return {"seconds_per_step": medians, **speedups, "rounds": ratios}
 
 
 def peer_python() -> str | None:
     """The interpreter with torch, if one was named."""
     return os.environ.get(PYTHON_VARIABLE)
+
+
+def _ratios(peer: Sequence[float], ours: Sequence[float]) -> list[float]:
+    return [round(theirs / mine, 2) for theirs, mine in zip(peer, ours, strict=True)]
 
 
 def _seconds(command: Sequence[str]) -> float:
