@@ -1,8 +1,8 @@
 # `make help` lists the commands. `make demo` and `make test` each work as the first command on a fresh clone.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-# Two files at a time; tests of one file share what it set up.
-PYTEST := $(PYTHON) -m pytest --numprocesses 2 --dist loadfile
+# Two files at a time, in the order of tests/conftest.py; tests of one file share what it set up.
+PYTEST := $(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

@@ -29,6 +29,12 @@ def _leave() -> None:
         os._exit(_exit_codes[-1])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole jobs first: one that starts last would leave the other worker idle."""
+    slow = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path not in slow))
+
+
 def pytest_sessionfinish(exitstatus: int) -> None:
     _exit_codes.append(int(exitstatus))
 
