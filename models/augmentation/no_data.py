@@ -91,20 +91,24 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     num_patches, num_rows, num_columns = tf.unstack(tf.shape(mask))
     # Shifts along rows and columns, and whether these are counted backwards.
     draws = tf.random.stateless_uniform([4, NUM_FILL_TRIES, num_patches, 1], seed)
+    rows, columns = (
+        tf.unstack(_moved(num_rows, draws[0], draws[1])),
+        tf.unstack(_moved(num_columns, draws[2], draws[3])),
+    )
     valid = tf.reshape(mask, [num_patches, -1])
     # Only the open pixels are looked at, patch and pixel [N, 2]: they are few, and fewer with each try.
     left, found, sources = tf.cast(tf.where(~valid), tf.int32), [], []
     for attempt in range(NUM_FILL_TRIES):
-        rows = _moved(num_rows, draws[0, attempt], draws[1, attempt])
-        columns = _moved(num_columns, draws[2, attempt], draws[3, attempt])
-        patch, pixel = left[:, 0], left[:, 1]
-        row = tf.gather_nd(rows, tf.stack([patch, pixel // num_columns], axis=1))
-        column = tf.gather_nd(columns, tf.stack([patch, pixel % num_columns], axis=1))
+        patch, pixel = tf.unstack(left, axis=1)
+        row = tf.gather_nd(rows[attempt], tf.stack([patch, pixel // num_columns], axis=1))
+        column = tf.gather_nd(columns[attempt], tf.stack([patch, pixel % num_columns], axis=1))
         moved = row * num_columns + column
         is_found = tf.gather_nd(valid, tf.stack([patch, moved], axis=1))
-        found.append(tf.boolean_mask(left, is_found))
-        sources.append(tf.boolean_mask(moved, is_found))
-        left = tf.boolean_mask(left, ~is_found)
+        # boolean_mask says the same in three times as many operations, and they are traced for each try.
+        hits = tf.squeeze(tf.where(is_found), axis=1)
+        found.append(tf.gather(left, hits))
+        sources.append(tf.gather(moved, hits))
+        left = tf.gather(left, tf.squeeze(tf.where(~is_found), axis=1))
     own = tf.range(num_rows * num_columns)[tf.newaxis] * tf.ones([num_patches, 1], tf.int32)
     source = tf.tensor_scatter_nd_update(own, tf.concat(found, axis=0), tf.concat(sources, axis=0))
     is_open = tf.tensor_scatter_nd_update(tf.zeros_like(valid), left, tf.ones(tf.shape(left)[:1], tf.bool))
@@ -112,7 +116,7 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _moved(size: tf.Tensor, shift: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
-    """Positions 0 to `size` - 1 moved around the circle by `shift` float32 [B, 1], 0-1, and reversed or not: [B, size]."""
+    """Positions 0 to `size` - 1 moved around the circle by `shift` float32 [..., 1], 0-1, and reversed or not: [..., size]."""
     shift_px = tf.cast(shift * tf.cast(size, tf.float32), tf.int32)
     return tf.math.floormod(tf.where(flip < 0.5, -1, 1) * tf.range(size) + shift_px, size)
 

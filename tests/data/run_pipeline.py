@@ -10,12 +10,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def run_pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The ended process with what it printed."""
+def run_pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The ended process with what it printed; `environment` comes on top of this one's."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=REPOSITORY,
-        env=dict(os.environ),
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
         capture_output=True,
         text=True,
         timeout=900,

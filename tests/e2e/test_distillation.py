@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from run_pipeline import run_pipeline
+from run_pipeline import REPOSITORY, run_pipeline
 
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,14 @@
 """The whole job with everything on an object store that may lie there: a loopback S3 server."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from run_pipeline import REPOSITORY, run_pipeline
 
 from beam_jobs.contracts import layout, locations, manifest
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def pipeline_command(verb, config, environment):
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", verb, "--config", str(config)],
-        cwd=REPOSITORY,
-        env={**os.environ, **environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
 
 
 @pytest.mark.e2e
@@ -41,7 +24,7 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(s3_e
     path.write_text(yaml.safe_dump(values))
     config = load_run_config(path, [], {})
 
-    ended = pipeline_command("run", path, s3_environment)
+    ended = run_pipeline("run", "--config", str(path), **s3_environment)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "pure virtual" not in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -65,6 +48,6 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(s3_e
     picture = locations.locate(f"{config.report_dir}/flood.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
-    checked = pipeline_command("serve-check", path, s3_environment)
+    checked = run_pipeline("serve-check", "--config", str(path), **s3_environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 8

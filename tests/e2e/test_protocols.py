@@ -1,13 +1,11 @@
 """Published protocols on miniatures of their data sets: one command, the counts of each split, the names of the numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from make_datasets import COPERNICUS_BENCH_LISTS, make_copernicus_bench_dfc2020, make_sen1floods11, read_split
+from run_pipeline import REPOSITORY, run_pipeline
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
@@ -15,7 +13,6 @@ from components.scorer import DOCUMENT_FILE
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = {
     "pretrain.encoder": "{backbone: small, embedding_dim: 16}",
     "pretrain.num_steps": "2",
@@ -40,16 +37,8 @@ def run(name, data, root, size_px, num_tasks):
         shrunk |= {f"tasks.{task}.segment.{key}": value for key, value in SMALL_TASK.items()}
     path = f"pipeline/configs/{name}.yaml"
     overrides = [f"{key}={value}" for key, value in shrunk.items()]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline", "run", "--config", path, "--data", str(data)]
-        + [part for override in overrides for part in ("--set", override)],
-        cwd=REPOSITORY,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    sets = [part for override in overrides for part in ("--set", override)]
+    ended = run_pipeline("run", "--config", path, "--data", str(data), *sets)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return load_run_config(REPOSITORY / path, overrides, {})

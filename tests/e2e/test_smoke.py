@@ -1,33 +1,17 @@
 """The whole job in fresh processes, twice: what a newcomer types, small."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from run_pipeline import REPOSITORY, run_pipeline
 
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = "pipeline/configs/smoke.yaml"
 MODELS = ("encoder", "flood", "landcover")
-
-
-def pipeline_command(*arguments, timeout=600):
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=REPOSITORY,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +21,13 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_run(root):
-    return pipeline_command("run", "--config", CONFIG, "--set", f"root={root}")
+    return run_pipeline("run", "--config", CONFIG, "--set", f"root={root}")
 
 
 @pytest.fixture(scope="module")
 def second_run(first_run, root):
     assert first_run.returncode == 0, first_run.stderr
-    return pipeline_command("run", "--config", CONFIG, "--set", f"root={root}")
+    return run_pipeline("run", "--config", CONFIG, "--set", f"root={root}")
 
 
 def published(root):
@@ -87,7 +71,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
 
 @pytest.mark.e2e
 def test_published_models_answer_as_their_keras_models(second_run, root):
-    checked = pipeline_command("serve-check", "--config", CONFIG, "--set", f"root={root}")
+    checked = run_pipeline("serve-check", "--config", CONFIG, "--set", f"root={root}")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 12
     assert "failed" not in checked.stdout
@@ -105,7 +89,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     before = published(root)
     # So much that every partner must be found.
     settings = ["--set", f"root={root}", "--set", "probe.min_recall_over_chance=1000"]
-    refused = pipeline_command("run", "--config", CONFIG, *settings)
+    refused = run_pipeline("run", "--config", CONFIG, *settings)
     assert refused.returncode == 1
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: the encoder is refused: recall@1 s1 to s2 among ")
@@ -119,7 +103,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert record.output("Pusher-encoder", "pushed_model").properties["pushed"] == 0
     assert published(root) == before
 
-    shown = pipeline_command("report", "--config", CONFIG, *settings)
+    shown = run_pipeline("report", "--config", CONFIG, *settings)
     assert shown.returncode == 1
     assert "Encoder probe: refused" in shown.stdout
     assert "no task was trained: the encoder is refused" in shown.stdout
@@ -127,7 +111,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
 
 @pytest.mark.e2e
 def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
-    raised = pipeline_command("run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999")
+    raised = run_pipeline("run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999")
     assert raised.returncode == 1
     assert "landcover: not published: mean_iou is 0." in raised.stdout
     assert "the config asks for at least 0.999" in raised.stdout

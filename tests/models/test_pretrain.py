@@ -44,7 +44,7 @@ def test_metrics_are_of_the_eval_split(pretrained):
 
 
 def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None, **changes):
-    """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step."""
+    """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step. Nothing to be served."""
     options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
     config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
     watch = Watch(kill_at)
@@ -58,6 +58,7 @@ def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None,
         on_step=watch,
         warm_start_dir=warm_start_dir,
         checkpoint_dir=checkpoint_dir,
+        is_served=False,
     )
     return metrics, watch.last
 
@@ -105,9 +106,9 @@ def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, p
 
 @pytest.mark.e2e
 def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path):
-    expected, _ = run(pairs, tmp_path / "float32", num_steps=6)
-    got, told = run(pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4)
-    whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
+    expected, _ = run(pairs, tmp_path / "float32", num_steps=3)
+    got, told = run(pairs, tmp_path / "float16", num_steps=3, precision="mixed_float16", micro_batch_size=4)
+    whole, _ = run(pairs, tmp_path / "whole", num_steps=3, precision="mixed_float16")
     # In parts, batch normalization is that of the parts: another training, of which only sanity is asked.
     assert math.isfinite(got["train_loss"])
     assert told["valid_pair_fraction"] == 1.0

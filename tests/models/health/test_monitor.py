@@ -163,6 +163,7 @@ def run(pairs, folder, config):
         pairs.files["eval"],
         str(folder / "model"),
         str(folder / "logs"),
+        is_served=False,
     )
 
 

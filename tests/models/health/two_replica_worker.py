@@ -26,8 +26,9 @@ CONFIG = PretrainConfig(
 
 def run(version_dir, folder):
     files = {split: [str(path) for path in layout.shard_paths(version_dir, split)] for split in ("train", "eval")}
+    folders = f"{folder}/model", f"{folder}/logs"
     return pretrain.run_pretraining(
-        CONFIG, manifest.read(version_dir), files["train"], files["eval"], f"{folder}/model", f"{folder}/logs"
+        CONFIG, manifest.read(version_dir), files["train"], files["eval"], *folders, is_served=False
     )
 
 
