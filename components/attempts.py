@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 CHECKPOINTS_DIR = "checkpoints_dir"
 """Key of the Trainers' custom_config: folder of the run's checkpoints; absent or empty = none are made."""
 
 
-def checkpoint_dir(fn_args: tfx.components.FnArgs, component: str, start: str) -> str | None:
+def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     """Folder of this training's checkpoints, None when there are to be none.
 
     Args:

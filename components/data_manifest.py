@@ -9,8 +9,10 @@ span and version only at run time, so a scheduled run must look the manifest up 
 import json
 import os
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.locations import locate
@@ -19,7 +21,7 @@ from beam_jobs.verify import verify
 MANIFEST_FILE = "manifest.json"
 
 
-def resolve_version(examples: tfx.types.standard_artifacts.Examples) -> tuple[int, int]:
+def resolve_version(examples: standard_artifacts.Examples) -> tuple[int, int]:
     """(span, version) that ExampleGen stamped on its output as custom properties; Kubeflow may pass them as text.
 
     Raises:
@@ -56,11 +58,11 @@ def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> 
     return manifest.from_json(json.dumps(hyperparameters))
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
-    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    manifest: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    data_root: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    examples: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    manifest: OutputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    data_root: Parameter[str],  # type: ignore[type-arg]
 ) -> None:
     """Copies the manifest of the resolved version into `manifest`.
 

@@ -8,9 +8,11 @@ teacher nor its blessing. All training is in `models/distillation`.
 # No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
 import json
 
-from tfx import v1 as tfx
 from tfx.components.util import model_utils
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from beam_jobs.contracts import settings
@@ -26,19 +28,19 @@ from models.distillation.config import StudentConfig
 from models.distillation.train import run_distillation
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    teacher: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
-    blessing: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    model: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
-    model_run: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelRun],  # type: ignore[type-arg]
-    name: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    config: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    checkpoints_dir: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    encoder: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model] = None,  # type: ignore[type-arg, assignment]
+    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    teacher: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
+    model: OutputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
+    model_run: OutputArtifact[standard_artifacts.ModelRun],  # type: ignore[type-arg]
+    name: Parameter[str],  # type: ignore[type-arg]
+    config: Parameter[str],  # type: ignore[type-arg]
+    checkpoints_dir: Parameter[str],  # type: ignore[type-arg]
+    code: Parameter[str],  # type: ignore[type-arg]
+    encoder: InputArtifact[standard_artifacts.Model] = None,  # type: ignore[type-arg, assignment]
 ) -> None:
     """Trains the student, if its teacher is blessed.
 

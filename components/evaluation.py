@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import tensorflow_model_analysis as tfma
-from tfx import v1 as tfx
+from tfx.components.evaluator.component import Evaluator
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import layout
@@ -72,7 +72,7 @@ def create_evaluator(
     allowed = set(layout.SPLITS) - {"train"}
     if not splits or not set(splits) <= allowed:
         raise ValueError(f"splits to evaluate must be among {sorted(allowed)}, got {tuple(splits)}")
-    return tfx.components.Evaluator(
+    return Evaluator(
         examples=examples.outputs["examples"],
         model=model.outputs["model"],
         eval_config=with_code_fingerprint(eval_config),

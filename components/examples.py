@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tensorflow_data_validation as tfdv
-from tfx import v1 as tfx
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.schema_gen.component import SchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.proto.example_gen_pb2 import Input
 
 from beam_jobs.contracts import layout
 from components.data_manifest import DataManifest
@@ -59,7 +62,7 @@ class ExampleComponents:
     manifest: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
-        """All of them, for `tfx.dsl.Pipeline`."""
+        """All of them, for TFX's `Pipeline`."""
         return [self.examples, self.statistics, self.schema, self.validator, self.manifest]
 
 
@@ -71,21 +74,21 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         name: suffix of the component ids, "pairs" or the task's name. Ids must be unique in a pipeline, and free of dots:
             Kubeflow makes workflow names of them.
     """
-    input_config = tfx.proto.Input(
-        splits=[tfx.proto.Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
+    input_config = Input(
+        splits=[Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
     )
     examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(f"ImportExampleGen-{name}")
-    statistics = tfx.components.StatisticsGen(
+    statistics = StatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
     ).with_id(f"StatisticsGen-{name}")
     # The schema comes from train alone: then a value that only eval or test holds shows up as an anomaly.
-    schema = tfx.components.SchemaGen(
+    schema = SchemaGen(
         statistics=statistics.outputs["statistics"], infer_feature_shape=True, exclude_splits=["eval", "test"]
     ).with_id(f"SchemaGen-{name}")
-    validator = tfx.components.ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    ).with_id(f"ExampleValidator-{name}")
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]).with_id(
+        f"ExampleValidator-{name}"
+    )
     manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(f"DataManifest-{name}")
     return ExampleComponents(
         examples=examples, statistics=statistics, schema=schema, validator=validator, manifest=manifest

@@ -7,9 +7,11 @@ overlap. Two components, so that the report of a failed run is an artifact too a
 # No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
 import os
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.io import fileio
+from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
 from beam_jobs import audit
@@ -29,9 +31,9 @@ the type's name, which TFX allows no module of a package in."""
 
 
 def audit_examples(
-    pairs: tfx.types.standard_artifacts.Examples,
+    pairs: standard_artifacts.Examples,
     pairs_root: str,
-    labels: tfx.types.standard_artifacts.Examples,
+    labels: standard_artifacts.Examples,
     labels_root: str,
     buffer_m: float,
 ) -> audit.AuditReport:
@@ -43,7 +45,7 @@ def audit_examples(
     return audit.compare(pair_version, label_version, buffer_m)
 
 
-def _version(examples: tfx.types.standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
+def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
     span, version = resolve_version(examples)
     path = os.path.join(root, f"span-{span}", f"version-{version}")
     return {path: manifest.read(path)}
@@ -55,15 +57,15 @@ def read_report(folder: str) -> audit.AuditReport:
         return audit.from_json(file.read())
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    labels: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    report: tfx.dsl.components.OutputArtifact[OverlapReport],  # type: ignore[type-arg]
-    pairs_root: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    labels_root: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    buffer_m: tfx.dsl.components.Parameter[float],  # type: ignore[type-arg]
-    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    labels: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    report: OutputArtifact[OverlapReport],  # type: ignore[type-arg]
+    pairs_root: Parameter[str],  # type: ignore[type-arg]
+    labels_root: Parameter[str],  # type: ignore[type-arg]
+    buffer_m: Parameter[float],  # type: ignore[type-arg]
+    code: Parameter[str],  # type: ignore[type-arg]
 ) -> None:
     """Compares the unlabeled train patches with the labelled eval and test patches; passes whatever it finds.
 
@@ -82,9 +84,9 @@ def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
         file.write(found.to_json())
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def OverlapGate(  # noqa: N802
-    report: tfx.dsl.components.InputArtifact[OverlapReport],  # type: ignore[type-arg]
+    report: InputArtifact[OverlapReport],  # type: ignore[type-arg]
 ) -> None:
     """Fails on an overlap.
 

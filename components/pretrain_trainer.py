@@ -10,8 +10,10 @@ import logging
 import os
 
 import tensorflow as tf
-from tfx import v1 as tfx
+from tfx.components.trainer.component import Trainer
+from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -43,13 +45,13 @@ def create_pretrain_trainer(
         checkpoints_dir: of the run; empty = a killed training starts over.
         published_dir: base folder of the published models, to start from the newest encoder there; empty = from scratch.
     """
-    return tfx.components.Trainer(
+    return Trainer(
         run_fn=RUN_FN,
         examples=data.examples.outputs["examples"],
         hyperparameters=data.manifest.outputs["manifest"],
         # The step counts live in the config; TFX wants these two arguments all the same.
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        train_args=TrainArgs(splits=["train"]),
+        eval_args=EvalArgs(splits=["eval"]),
         custom_config={
             "config": settings.canonical_json(config),
             "code": source_fingerprint(SOURCES),
@@ -59,7 +61,7 @@ def create_pretrain_trainer(
     ).with_id("Trainer-pretrain")
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports the encoder into `fn_args.serving_model_dir`; starts from the newest published one if it is to.
 
     The encoder is looked up here and is no input of the component: what was just published would be another input, and a run

@@ -6,8 +6,9 @@ there is what was blessed last.
 
 from __future__ import annotations
 
-from tfx import v1 as tfx
+from tfx.components.pusher.component import Pusher
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.proto.pusher_pb2 import PushDestination
 
 from beam_jobs.contracts.locations import Location, locate
 from models.card import CARD_NAME
@@ -26,10 +27,10 @@ def create_pusher(name: str, model: BaseComponent, serving_dir: str, judge: Base
         serving_dir: base folder of all published models; may be an object store.
         judge: Evaluator or EncoderProbe, whose `blessing` decides.
     """
-    destination = tfx.proto.PushDestination(
-        filesystem=tfx.proto.PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
+    destination = PushDestination(
+        filesystem=PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
     )
-    return tfx.components.Pusher(
+    return Pusher(
         model=model.outputs["model"],
         model_blessing=judge.outputs["blessing"],
         push_destination=destination,

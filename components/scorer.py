@@ -7,8 +7,10 @@ scores that follow, by slice). It judges nothing: the gate is the Evaluator's. A
 # No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
 import json
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import path_utils
 
@@ -34,14 +36,14 @@ def scores_path(folder: str) -> Location:
     return locate(folder) / SCORES_FILE
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def Scorer(  # noqa: N802 - TFX names a component after its function
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
-    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    scores: tfx.dsl.components.OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
-    batch_size: tfx.dsl.components.Parameter[int],  # type: ignore[type-arg]
-    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
+    model: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
+    examples: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    scores: OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    batch_size: Parameter[int],  # type: ignore[type-arg]
+    code: Parameter[str],  # type: ignore[type-arg]
 ) -> None:
     """Scores the model on the test split.
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 
-from tfx import v1 as tfx
+from tfx.components.trainer.component import Trainer
+from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
@@ -38,13 +40,13 @@ def create_segment_trainer(
             names all encoders.
         checkpoints_dir: of the run; empty = a killed training starts over.
     """
-    return tfx.components.Trainer(
+    return Trainer(
         run_fn=RUN_FN,
         examples=data.examples.outputs["examples"],
         hyperparameters=data.manifest.outputs["manifest"],
         base_model=start.outputs["model"] if start else None,
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["eval"]),
+        train_args=TrainArgs(splits=["train"]),
+        eval_args=EvalArgs(splits=["eval"]),
         custom_config={
             "name": name,
             "config": settings.canonical_json(config),
@@ -54,7 +56,7 @@ def create_segment_trainer(
     ).with_id(f"Trainer-{name}")
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports the segmenter into `fn_args.serving_model_dir`, from `fn_args.base_model` or its config's paths.
 
     Raises:

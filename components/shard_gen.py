@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.example_gen.import_example_gen import executor
+from tfx.components.example_gen.import_example_gen.component import ImportExampleGen
 from tfx.dsl.components.base import executor_spec
+from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
@@ -33,7 +34,7 @@ class Executor(executor.Executor):
         Raises:
             DataError: see `check_whole`.
         """
-        input_config = tfx.proto.Input()
+        input_config = Input()
         proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config)
         # By now the driver has filled span and version in: span-1/version-2/train/*.
         version_path = input_config.splits[0].pattern.rsplit("/", 2)[0]
@@ -65,7 +66,7 @@ def check_whole(version_dir: str) -> None:
         )
 
 
-class ShardExampleGen(tfx.components.ImportExampleGen):
+class ShardExampleGen(ImportExampleGen):
     """ImportExampleGen with the executor above."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

@@ -5,7 +5,7 @@ RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipel
 
 from __future__ import annotations
 
-from tfx import v1 as tfx
+from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
@@ -17,7 +17,7 @@ from pipeline.pretraining import create_pretraining
 from pipeline.segmentation import SegmentationComponents, create_segmentation
 
 
-def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.dsl.Pipeline:
+def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeline:
     """Joins the parts.
 
     Args:
@@ -34,7 +34,7 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> tfx.ds
         student = create_distillation(config, task, pairs, pretraining, segmentations)
         segmentations[task.name] = create_segmentation(config, task, labels[task.name], pretraining, student)
         components += [*([student] if student else []), *segmentations[task.name].as_list()]
-    return tfx.dsl.Pipeline(
+    return Pipeline(
         pipeline_name=config.name,
         pipeline_root=config.artifacts_dir,
         components=components,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tfx import v1 as tfx
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
 from beam_jobs.contracts.settings import SettingsError
 from pipeline import pod
@@ -29,8 +29,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     if "://" not in config.root:
         raise SettingsError(f"root: must be an object store (s3://, gs://) for Kubeflow, got {config.root!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
-        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(default_image=config.container_image),
+    runner = KubeflowV2DagRunner(
+        config=KubeflowV2DagRunnerConfig(default_image=config.container_image),
         output_dir=str(output.parent),
         output_filename=output.name,
     )

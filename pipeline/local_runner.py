@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import runner_utils
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.training_log import LOGGER_NAME
@@ -26,7 +26,7 @@ OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 OnNotice = Callable[[str, bool], None]
 
 
-class _WatchedRunner(tfx.orchestration.LocalDagRunner):
+class _WatchedRunner(LocalDagRunner):
     """LocalDagRunner, which offers no callback, with one before each component.
 
     Source: tfx/orchestration/local/local_dag_runner.py, without partial runs.
@@ -84,7 +84,7 @@ def run_local(config: RunConfig, on_component: OnComponent, on_step: OnStep, on_
             is a warning, such as an alarm of the health checks.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
-    connection = tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata_path)
+    connection = metadata.sqlite_metadata_connection_config(config.metadata_path)
     logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step, on_notice)
     level = logger.level
     # What reaches the terminal is the business of the root's handlers; this logger only has to let INFO through.

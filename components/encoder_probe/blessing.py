@@ -5,8 +5,8 @@ ProbeReport -> two artifacts, and back. Called by `component.py` and by the pipe
 
 from __future__ import annotations
 
-from tfx import v1 as tfx
 from tfx.components.evaluator import constants
+from tfx.types import standard_artifacts
 
 from beam_jobs.contracts.locations import locate, staged
 from models.encoder_probe import report as report_lib
@@ -27,7 +27,7 @@ def read_report(folder: str) -> ProbeReport:
 
 
 def write_blessing(
-    blessing: tfx.types.standard_artifacts.ModelBlessing, model: tfx.types.standard_artifacts.Model, is_blessed: bool
+    blessing: standard_artifacts.ModelBlessing, model: standard_artifacts.Model, is_blessed: bool
 ) -> None:
     """Marks `blessing` so that TFX's Pusher and its resolver of the latest blessed model understand it.
 

@@ -10,9 +10,10 @@ import dataclasses
 import json
 import os
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import io_utils, path_utils
 
@@ -31,18 +32,18 @@ from models.encoder_probe.probe import probe_encoder
 SOURCES = ("models", "beam_jobs/contracts", "components")
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],  # type: ignore[type-arg]
-    pairs: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    blessing: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    report: tfx.dsl.components.OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
-    serving_dir: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    config: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    code: tfx.dsl.components.Parameter[str],  # type: ignore[type-arg]
-    labels: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples] = None,  # type: ignore[type-arg, assignment]
-    labels_manifest: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.HyperParameters] = None,  # type: ignore[type-arg, assignment]
+    model: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
+    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
+    report: OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    serving_dir: Parameter[str],  # type: ignore[type-arg]
+    config: Parameter[str],  # type: ignore[type-arg]
+    code: Parameter[str],  # type: ignore[type-arg]
+    labels: InputArtifact[standard_artifacts.Examples] = None,  # type: ignore[type-arg, assignment]
+    labels_manifest: InputArtifact[standard_artifacts.HyperParameters] = None,  # type: ignore[type-arg, assignment]
 ) -> None:
     """Probes the encoder; ends well whatever it finds.
 
@@ -79,9 +80,9 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
     write_blessing(blessing, model, found.is_blessed)  # type: ignore[arg-type]
 
 
-@tfx.dsl.components.component  # type: ignore[call-overload]
+@component  # type: ignore[call-overload]
 def EncoderGate(  # noqa: N802
-    report: tfx.dsl.components.InputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    report: InputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
 ) -> None:
     """Fails when the encoder is refused.
 
@@ -101,7 +102,7 @@ def EncoderGate(  # noqa: N802
         )
 
 
-def split_files(examples: tfx.types.standard_artifacts.Examples, split: str) -> list[str]:
+def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
     """The files of one split of an Examples artifact, sorted.
 
     Raises:

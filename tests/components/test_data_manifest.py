@@ -2,7 +2,7 @@ import json
 
 import make_shards
 import pytest
-from tfx import v1 as tfx
+from tfx.types import standard_artifacts
 
 from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
@@ -11,7 +11,7 @@ from components.pretrain_trainer import list_files
 
 
 def examples_of(span, version):
-    artifact = tfx.types.standard_artifacts.Examples()
+    artifact = standard_artifacts.Examples()
     artifact.uri = "examples-uri"
     artifact.set_string_custom_property("span", str(span))
     artifact.set_int_custom_property("version", version)
@@ -21,7 +21,7 @@ def examples_of(span, version):
 def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path):
     for version in (1, 2):
         make_shards.make_version(tmp_path / "data", num_patches=4, size_px=16, span=3, version=version, seed=version)
-    output = tfx.types.standard_artifacts.HyperParameters()
+    output = standard_artifacts.HyperParameters()
     output.uri = str(tmp_path / "out")
     data_manifest.DataManifest.test_call(examples=examples_of(3, 2), manifest=output, data_root=str(tmp_path / "data"))
     (file,) = (tmp_path / "out").iterdir()
@@ -31,14 +31,14 @@ def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path)
 
 
 def test_version_without_manifest_is_refused(tmp_path):
-    output = tfx.types.standard_artifacts.HyperParameters()
+    output = standard_artifacts.HyperParameters()
     with pytest.raises(DataError, match=r"span-1/version-7/manifest\.json: no manifest"):
         data_manifest.DataManifest.test_call(examples=examples_of(1, 7), manifest=output, data_root=str(tmp_path))
 
 
 def test_examples_without_a_span_are_refused():
     with pytest.raises(ValueError, match="carries no span"):
-        data_manifest.resolve_version(tfx.types.standard_artifacts.Examples())
+        data_manifest.resolve_version(standard_artifacts.Examples())
 
 
 def test_run_fn_without_manifest_is_refused():

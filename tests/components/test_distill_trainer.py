@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 from make_fn_args import make_fn_args
-from tfx import v1 as tfx
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.errors import DataError
@@ -45,7 +44,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     """Inputs of the component around a teacher of two steps, but for its blessing."""
     root = tmp_path_factory.mktemp("taught")
     segment_trainer.run_fn(make_fn_args(water_version, root / "teacher", TEACHER, name="optical"))
-    examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
+    examples = artifact_of(standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
     # The train split alone: a look at another one would fail.
     folder = root / "examples/Split-train"
@@ -55,20 +54,20 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     data_manifest.write_manifest(manifest.read(pairs_version), str(root / "manifest"))
     return {
         "pairs": examples,
-        "pairs_manifest": artifact_of(tfx.types.standard_artifacts.HyperParameters, root / "manifest"),
-        "teacher": artifact_of(tfx.types.standard_artifacts.Model, root / "teacher"),
+        "pairs_manifest": artifact_of(standard_artifacts.HyperParameters, root / "manifest"),
+        "teacher": artifact_of(standard_artifacts.Model, root / "teacher"),
     }
 
 
 def distill(inputs, root, is_blessed):
     """Folder of the model that the component wrote."""
-    blessing = artifact_of(tfx.types.standard_artifacts.ModelBlessing, root / "blessing")
+    blessing = artifact_of(standard_artifacts.ModelBlessing, root / "blessing")
     write_blessing(blessing, inputs["teacher"], is_blessed)
     distill_trainer.DistillTrainer.test_call(
         **inputs,
         blessing=blessing,
-        model=artifact_of(tfx.types.standard_artifacts.Model, root / "model"),
-        model_run=artifact_of(tfx.types.standard_artifacts.ModelRun, root / "model_run"),
+        model=artifact_of(standard_artifacts.Model, root / "model"),
+        model_run=artifact_of(standard_artifacts.ModelRun, root / "model_run"),
         name="flood",
         config=settings.canonical_json(STUDENT),
         checkpoints_dir=str(root / "checkpoints"),

@@ -2,14 +2,14 @@
 
 import make_shards
 import pytest
-from tfx import v1 as tfx
+from tfx.types import standard_artifacts
 
 from beam_jobs.errors import DataError
 from components import overlap_audit
 
 
 def examples_of(span, version):
-    artifact = tfx.types.standard_artifacts.Examples()
+    artifact = standard_artifacts.Examples()
     artifact.uri = "examples-uri"
     artifact.set_string_custom_property("span", str(span))
     artifact.set_int_custom_property("version", version)

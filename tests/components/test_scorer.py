@@ -5,7 +5,8 @@ import json
 import make_shards
 import pytest
 from make_artifacts import artifact_of, import_version
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import labels, settings
@@ -30,7 +31,7 @@ def model(water_version, tmp_path_factory):
         global_batch_size=4,
     )
     segment_trainer.run_fn(
-        tfx.components.FnArgs(
+        FnArgs(
             train_files=[str(water_version / "train" / "*")],
             eval_files=[str(water_version / "eval" / "*")],
             serving_model_dir=str(root / "Format-Serving"),
@@ -40,7 +41,7 @@ def model(water_version, tmp_path_factory):
             custom_config={"name": "flood", "config": settings.canonical_json(config)},
         )
     )
-    return artifact_of(tfx.types.standard_artifacts.Model, root)
+    return artifact_of(standard_artifacts.Model, root)
 
 
 def score(model, version, root):

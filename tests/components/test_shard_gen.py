@@ -2,7 +2,7 @@
 
 import pytest
 from make_shards import make_version
-from tfx import v1 as tfx
+from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
@@ -29,9 +29,9 @@ def test_a_whole_version_passes(version):
 
 def test_a_version_whose_manifest_has_not_arrived_is_refused_before_anything_is_read(version, tmp_path):
     (version / layout.MANIFEST_NAME).unlink()
-    splits = [tfx.proto.Input.Split(name=s, pattern=f"span-1/{version.name}/{s}/*") for s in layout.SPLITS]
+    splits = [Input.Split(name=s, pattern=f"span-1/{version.name}/{s}/*") for s in layout.SPLITS]
     properties = {
-        standard_component_specs.INPUT_CONFIG_KEY: proto_utils.proto_to_json(tfx.proto.Input(splits=splits)),
+        standard_component_specs.INPUT_CONFIG_KEY: proto_utils.proto_to_json(Input(splits=splits)),
         standard_component_specs.INPUT_BASE_KEY: str(tmp_path),
     }
     with pytest.raises(DataError, match=rf"{version.name}/manifest.json: no manifest.*run that build again"):

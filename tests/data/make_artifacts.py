@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
-from tfx.types import artifact_utils
+from tfx.types import artifact_utils, standard_artifacts
 
 from beam_jobs.contracts import layout, manifest
 from components import data_manifest
@@ -22,7 +21,7 @@ def artifact_of(kind: Any, path: Path) -> Any:
 
 def import_version(version: Path, root: Path) -> tuple[Any, Any]:
     """(Examples, manifest) as ImportExampleGen and DataManifest leave them."""
-    examples = artifact_of(tfx.types.standard_artifacts.Examples, root / "examples")
+    examples = artifact_of(standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
     for split in layout.SPLITS:
         folder = root / "examples" / f"Split-{split}"
@@ -30,4 +29,4 @@ def import_version(version: Path, root: Path) -> tuple[Any, Any]:
         for path in layout.shard_paths(version, split):
             shutil.copy(path, folder)
     data_manifest.write_manifest(manifest.read(version), str(root / "manifest"))
-    return examples, artifact_of(tfx.types.standard_artifacts.HyperParameters, root / "manifest")
+    return examples, artifact_of(standard_artifacts.HyperParameters, root / "manifest")

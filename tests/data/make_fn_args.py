@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from beam_jobs.contracts import settings
 
 
-def make_fn_args(
-    version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any
-) -> tfx.components.FnArgs:
+def make_fn_args(version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any) -> FnArgs:
     """Arguments of a Trainer that writes below `root`; `custom` goes beside the config into `custom_config`."""
-    return tfx.components.FnArgs(
+    return FnArgs(
         train_files=[str(version / "train" / "*")],
         eval_files=[str(version / "eval" / "*")],
         serving_model_dir=str(root / "Format-Serving"),

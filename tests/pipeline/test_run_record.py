@@ -2,7 +2,9 @@ import json
 
 import make_shards
 import pytest
-from tfx import v1 as tfx
+from tfx.orchestration import metadata
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.errors import DataError
 from beam_jobs.runner import local_arguments
@@ -14,17 +16,15 @@ from pipeline.run_record import read_last_run
 def run_data_part(root):
     """ExampleGen and DataManifest alone, through the real local runner."""
     data = create_examples(str(root / "data"), "pairs")
-    pipeline = tfx.dsl.Pipeline(
+    pipeline = Pipeline(
         pipeline_name="data-part",
         pipeline_root=str(root / "tfx"),
         components=[data.examples, data.manifest],
         enable_cache=True,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(root / "metadata.sqlite")
-        ),
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(root / "metadata.sqlite")),
         beam_pipeline_args=local_arguments(1),
     )
-    tfx.orchestration.LocalDagRunner().run(pipeline)
+    LocalDagRunner().run(pipeline)
     return read_last_run(root / "metadata.sqlite", "data-part")
 
 

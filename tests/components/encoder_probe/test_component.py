@@ -5,8 +5,11 @@ import shutil
 
 import pytest
 from make_artifacts import artifact_of, import_version
-from tfx import v1 as tfx
 from tfx.components.pusher import executor as pusher
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.proto.pusher_pb2 import PushDestination
+from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import proto_utils
 
@@ -32,7 +35,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
         encoder=EncoderConfig(backbone="small", embedding_dim=8), num_steps=2, global_batch_size=4, num_eval_batches=1
     )
     pretrain_trainer.run_fn(
-        tfx.components.FnArgs(
+        FnArgs(
             train_files=[str(pairs_version / "train" / "*")],
             eval_files=[str(pairs_version / "eval" / "*")],
             serving_model_dir=str(root / "model" / "Format-Serving"),
@@ -46,7 +49,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     # The probe must not need the test split; that it is never opened cannot be seen otherwise.
     for examples in (pairs, labels):
         shutil.rmtree(f"{examples.uri}/Split-test")
-    model = artifact_of(tfx.types.standard_artifacts.Model, root / "model")
+    model = artifact_of(standard_artifacts.Model, root / "model")
     model.id = 7
     return {
         "model": model,
@@ -60,7 +63,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
 def probe(inputs, root, config):
     """(blessing, report) of a run of the component."""
     outputs = {
-        "blessing": artifact_of(tfx.types.standard_artifacts.ModelBlessing, root / "blessing"),
+        "blessing": artifact_of(standard_artifacts.ModelBlessing, root / "blessing"),
         "report": artifact_of(simple_artifacts.File, root / "report"),
     }
     component.EncoderProbe.test_call(
@@ -71,10 +74,8 @@ def probe(inputs, root, config):
 
 def push(model, model_blessing, root):
     """PushedModel of TFX's own executor."""
-    pushed = artifact_of(tfx.types.standard_artifacts.PushedModel, root / "pushed")
-    destination = tfx.proto.PushDestination(
-        filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(root / "serving/encoder"))
-    )
+    pushed = artifact_of(standard_artifacts.PushedModel, root / "pushed")
+    destination = PushDestination(filesystem=PushDestination.Filesystem(base_directory=str(root / "serving/encoder")))
     pusher.Executor(pusher.Executor.Context(tmp_dir=str(root / "tmp"), unique_id="1")).Do(
         {"model": [model], "model_blessing": [model_blessing]},
         {"pushed_model": [pushed]},
@@ -85,7 +86,7 @@ def push(model, model_blessing, root):
 
 def resolve(model, model_blessing):
     """What TFX's own resolver takes for the latest blessed model."""
-    strategy = tfx.dsl.experimental.LatestBlessedModelStrategy()
+    strategy = LatestBlessedModelStrategy()
     return strategy.resolve_artifacts(None, {"model": [model], "model_blessing": [model_blessing]})["model"]
 
 
