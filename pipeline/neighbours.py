@@ -21,7 +21,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models.health.retrieval import RECALL_KS
 from models.neighbours.index import EmbeddingIndex, IndexedPatch, IndexInfo
 from models.neighbours.search import Answer, Found
-from pipeline.pictures import color_name, optical_image, radar_color_image
+from pipeline.patch_images import color_name, optical_image, radar_color_image
 
 PARTNER_COLOR = "#00a050"
 _SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}

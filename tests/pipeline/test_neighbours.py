@@ -21,7 +21,7 @@ from models import export
 from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
-from pipeline import neighbours, pictures
+from pipeline import neighbours, patch_images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -121,14 +121,18 @@ def test_picture_has_a_row_for_each_query_with_its_partner_framed(index, version
     for row, found in enumerate(results):
         query, partner, *answers = figure.axes[6 * row : 6 * row + 6]
         own = pixels[index.patches[found.row].patch_id]
-        np.testing.assert_array_equal(query.images[0].get_array(), pictures.radar_color_image(own.s1, found_manifest))
-        np.testing.assert_array_equal(partner.images[0].get_array(), pictures.optical_image(own.s2, found_manifest))
+        np.testing.assert_array_equal(
+            query.images[0].get_array(), patch_images.radar_color_image(own.s1, found_manifest)
+        )
+        np.testing.assert_array_equal(partner.images[0].get_array(), patch_images.optical_image(own.s2, found_manifest))
         assert f"rank {found.partner.rank} of 12" in partner.get_title()
         assert all(frames(partner))
         assert not any(frames(query))
         for axes, answer in zip(answers, found.answers, strict=True):
             shown = pixels[index.patches[answer.row].patch_id]
-            np.testing.assert_array_equal(axes.images[0].get_array(), pictures.optical_image(shown.s2, found_manifest))
+            np.testing.assert_array_equal(
+                axes.images[0].get_array(), patch_images.optical_image(shown.s2, found_manifest)
+            )
             assert axes.get_title().startswith(f"{answer.rank}: {answer.similarity:.3f}, {answer.distance_km:.1f} km")
             assert frames(axes) == [answer.is_partner] * 4
 
@@ -157,20 +161,20 @@ def test_radar_in_colour_shows_two_polarizations_and_their_ratio(version):
     s1[0, 2] = np.nan, second.p50
     # The ratio at its middle and both a little up.
     s1[0, 3] = first.p50 + 1.0, second.p50 + 1.0
-    image = pictures.radar_color_image(s1, found)
+    image = patch_images.radar_color_image(s1, found)
     assert image[0, 0, :2].tolist() == [1.0, 1.0]
     assert image[0, 1, :2].tolist() == [0.0, 0.0]
-    assert image[0, 2].tolist() == list(to_rgb(pictures.NODATA_COLOR))
+    assert image[0, 2].tolist() == list(to_rgb(patch_images.NODATA_COLOR))
     assert image[0, 3, 2] == pytest.approx(0.5, abs=1e-6)
     s1[0, 3, 1] -= 3.0
-    assert pictures.radar_color_image(s1, found)[0, 3, 2] == pytest.approx(0.75, abs=1e-6)
+    assert patch_images.radar_color_image(s1, found)[0, 3, 2] == pytest.approx(0.75, abs=1e-6)
 
 
 def test_radar_of_one_polarization_is_grey(version):
     found = manifest.read(version)
     single = dataclasses.replace(found, s1_bands=("VV",), s1_statistics=found.s1_statistics[:1])
     s1 = np.linspace(-20, 0, 6, dtype=np.float32).reshape(1, 6, 1)
-    image = pictures.radar_color_image(s1, single)
+    image = patch_images.radar_color_image(s1, single)
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
     assert image[0, 0, 0] < image[0, 5, 0]
 

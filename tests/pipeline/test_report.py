@@ -13,7 +13,7 @@ from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
 from models.scores.score_file import write_scores
-from pipeline import pictures, report, results
+from pipeline import patch_images, pictures, report, results
 from pipeline.config import RunConfig
 from pipeline.console import RunProgress
 from pipeline.run_record import ComponentRecord, RunRecord
@@ -222,10 +222,10 @@ def test_entropy_of_known_label():
 def test_images_show_no_data_in_its_own_colour_and_classes_in_theirs(data):
     s1 = np.full((2, 2, 2), data.manifest.s1_statistics[0].p98, np.float32)
     s1[0, 0] = np.nan
-    image = pictures.radar_image(s1, data.manifest)
-    assert image[0, 0].tolist() == list(to_rgb(pictures.NODATA_COLOR))
+    image = patch_images.radar_image(s1, data.manifest)
+    assert image[0, 0].tolist() == list(to_rgb(patch_images.NODATA_COLOR))
     assert image[1, 1].tolist() == [1.0, 1.0, 1.0]
-    label = pictures.label_image(np.array([[0, 1, 255]]), WATER, pictures.IGNORE_COLOR)
+    label = patch_images.label_image(np.array([[0, 1, 255]]), WATER, pictures.IGNORE_COLOR)
     assert label[0].tolist() == [list(to_rgb(color)) for color in (*WATER.colors.values(), pictures.IGNORE_COLOR)]
 
 
