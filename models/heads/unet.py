@@ -32,9 +32,9 @@ def unet_logits(
     if len(channels) < len(levels):
         raise ValueError(f"decoder_channels must hold at least {len(levels)} values, got {channels}")
     # Skips from half of the deepest level's size up to the normalized pixels themselves, with their mask, so that the decoder
-    # can tell no data from a mean value.
+    # can tell no data from a mean value. In one: a convolution of the mask alone would take as long as that of the bands.
     skips = [[output[level] for output in outputs] for level in reversed(levels[:-1])]
-    skips.append([output[name] for output in outputs for name in ("normalized", "valid_mask")])
+    skips.append([concatenate([output[name] for output in outputs for name in ("normalized", "valid_mask")], "pixels")])
     x = concatenate([output[levels[-1]] for output in outputs], "deepest")
     for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
         x = _stage(x, skip, width, interpolation, f"decoder{index}")
