@@ -54,7 +54,7 @@ def test_checkpoints_of_one_training_lie_where_each_attempt_at_it_looks(pairs_ve
     assert attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain", "") is None
 
 
-def test_pretrain_run_fn_starts_from_the_encoder_published_last(pretrained, pairs_version, tmp_path, caplog):
+def test_pretrain_run_fn_starts_from_the_encoder_published_last(pretrained, pairs_version, tmp_path):
     serving = tmp_path / "serving"
     config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1, seed=1)
     # Versions are numbers: 12 sorts before 7 as text.

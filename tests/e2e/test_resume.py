@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import yaml
+from run_pipeline import REPOSITORY
 
 from beam_jobs.contracts import layout, manifest
 from components.pretrain_trainer import METRICS_FILE
@@ -18,7 +19,6 @@ from models import pretrain
 from pipeline.config import load_run_config
 from pipeline.run_record import read_last_run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_STEPS = 200
 CHECKPOINT_EVERY = 7
 

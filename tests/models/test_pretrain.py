@@ -106,9 +106,9 @@ def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, p
 
 @pytest.mark.e2e
 def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path):
-    expected, _ = run(pairs, tmp_path / "float32", num_steps=3)
-    got, told = run(pairs, tmp_path / "float16", num_steps=3, precision="mixed_float16", micro_batch_size=4)
-    whole, _ = run(pairs, tmp_path / "whole", num_steps=3, precision="mixed_float16")
+    expected, _ = run(pairs, tmp_path / "float32", num_steps=6)
+    got, told = run(pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4)
+    whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
     # In parts, batch normalization is that of the parts: another training, of which only sanity is asked.
     assert math.isfinite(got["train_loss"])
     assert told["valid_pair_fraction"] == 1.0

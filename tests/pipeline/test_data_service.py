@@ -4,16 +4,14 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import make_shards
 import pytest
+from run_pipeline import REPOSITORY
 
 from beam_jobs.contracts import layout
 from models import input_pipeline
 from models.config import InputConfig
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @contextmanager

@@ -1,10 +1,6 @@
-from pathlib import Path
-
 import make_state_dict
 import pytest
 from run_pipeline import run_pipeline
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(

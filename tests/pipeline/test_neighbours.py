@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-from pathlib import Path
 
 import make_encoder
 import make_index
@@ -22,8 +21,6 @@ from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
 from pipeline import neighbours, patch_images
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
