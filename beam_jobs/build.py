@@ -56,6 +56,7 @@ def build(
     on_progress: OnProgress | None = None,
     spool_root: StrPath | None = None,
     beam_options: Sequence[str] = (),
+    needed_splits: Sequence[str] = layout.SPLITS,
 ) -> Location:
     """Builds one version and returns its directory.
 
@@ -70,6 +71,7 @@ def build(
         spool_root: folder for encoded patches between cutting and sharding; None = beside the output. All workers must see
             it, and a killed job resumes only with the same one.
         beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the local runner.
+        needed_splits: those that must get a patch; "train", of which the statistics are, is always one.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
@@ -97,10 +99,8 @@ def build(
     spool_dir = building.spool_dir(building_dir, spool_root, target, marker)
     with _reported(spool_dir, num_scenes["sentinel-1"], on_progress), beam.Pipeline(options=options) as pipeline:
         build_graph.expand(pipeline, config, catalog_paths, building_dir, spool_dir, earlier)
-    if not storage.exists(f"{building_dir}/{writers.SUMMARY_NAME}"):
-        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
-    summary = writers.read_summary(building_dir)
-    _check(summary, config, catalog_paths, num_scenes.total())
+    summary = _read_summary(building_dir)
+    _check(summary, config, catalog_paths, num_scenes.total(), needed_splits)
     found = _manifest(summary, config, (span, version), hashes)
     data_card.write(building_dir, found, summary.contents)
     storage.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
@@ -172,7 +172,19 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
     return num_scenes
 
 
-def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequence[StrPath], num_scenes: int) -> None:
+def _read_summary(building_dir: str) -> writers.Summary:
+    if not storage.exists(f"{building_dir}/{writers.SUMMARY_NAME}"):
+        raise DataError("the runner took the job and ran nothing, as for a template or dry run: no version", "not_run")
+    return writers.read_summary(building_dir)
+
+
+def _check(
+    summary: writers.Summary,
+    config: BuildConfig,
+    catalog_paths: Sequence[StrPath],
+    num_scenes: int,
+    needed_splits: Sequence[str],
+) -> None:
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
@@ -193,7 +205,7 @@ def _check(summary: writers.Summary, config: BuildConfig, catalog_paths: Sequenc
     if not summary.shards:
         raise DataError(f"{where}: no pair of scenes gave a patch (not used: {reasons})", "no_pair")
     for split in layout.SPLITS:
-        if not counts[split]:
+        if not counts[split] and split in ("train", *needed_splits):
             raise DataError(
                 f"{where}: no patch falls into split {split!r} ({dict(counts)}; not used: {reasons}); "
                 "use a smaller split.block_size_km, another split.seed or more data",

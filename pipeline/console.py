@@ -1,34 +1,56 @@
-"""What a person sees while a run goes on: quiet libraries and one progress line a stage.
+"""What a person sees while a command runs: quiet libraries, one progress line a stage, one line for an error.
 
-`pipeline/__main__.py` calls `silence_libraries` before it imports TensorFlow, and hands a RunProgress to the stages.
+The commands call `prepare_libraries` before they import TensorFlow, and hand a RunProgress to the stages.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from beam_jobs.contracts import object_store
+
+# Without a terminal rich assumes 80 columns, which folds the tables.
+CONSOLE = Console(width=None if sys.stdout.isatty() else 120)
 
 _LOG_LINE_EVERY_SECONDS = 10.0
 """Without a terminal, a stage says at most this often how far it is: logs must stay readable."""
 
 
-def choose_keras_3(environment: MutableMapping[str, str]) -> None:
-    """Keeps TensorFlow on Keras 3, also in child processes; to be called before TensorFlow and TFX are imported.
-
-    tensorflow-transform, which TFX imports, chooses Keras 2 for everybody unless the variable is set.
-    """
+def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> None:
+    """Settles what TensorFlow and TFX read when they are imported, here and in child processes; to be called before that."""
+    # tensorflow-transform, which TFX imports, chooses Keras 2 for everybody unless the variable is set.
     environment.setdefault("TF_USE_LEGACY_KERAS", "0")
+    object_store.complete_environment(environment)
+    if not verbose:
+        _silence_libraries(environment)
 
 
-def silence_libraries(environment: MutableMapping[str, str]) -> None:
-    """Turns off start-up messages of TensorFlow and warnings of libraries; to be called before they are imported."""
+def guarded(debug: bool, work: Callable[[], int]) -> None:
+    """Runs `work`, ends the process with its code; an error is one line, unless `debug`."""
+    try:
+        code = work()
+    # ValueError holds SettingsError and DataError; RuntimeError what Beam and TensorFlow raise for the user's input.
+    except (ValueError, OSError, RuntimeError) as error:
+        if debug:
+            raise
+        lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+        click.echo(f"error: {lines[0]}" + ("" if len(lines) == 1 else "  (--debug shows all)"), err=True)
+        code = 1
+    sys.exit(code)
+
+
+def _silence_libraries(environment: MutableMapping[str, str]) -> None:
+    """Turns off start-up messages of TensorFlow and warnings of libraries."""
     # TensorFlow's C++ side reads these when it is loaded; setting them later has no effect.
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

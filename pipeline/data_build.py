@@ -6,7 +6,7 @@ unchanged is reused by the jobs themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from beam_jobs.build_labels import build_labels
 from beam_jobs.build_pairs import build_pairs
 from beam_jobs.catalogs import resolve_catalog
+from beam_jobs.config import CatalogConfig
 from beam_jobs.contracts.locations import Location
 from beam_jobs.verify import verify
 from pipeline.config import RunConfig
@@ -41,11 +42,7 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
     Raises:
         beam_jobs.errors.DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
-    catalogs = []
-    for i, catalog in enumerate(config.catalogs):
-        with stage(f"catalog {i + 1}/{len(config.catalogs)} ({catalog.layout})"):
-            # A folder each: two sources of one layout must not overwrite each other's catalog.
-            catalogs.append(resolve_catalog(catalog, Path(config.catalogs_dir) / str(i), on_progress))
+    catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
     with stage("build-pairs"):
         pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, on_progress=on_progress)
     tasks = {}
@@ -58,3 +55,19 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
         with stage(f"verify {version}"):
             verify(version, config.verify_hashes, on_progress)
     return BuiltData(pairs=pairs, tasks=tasks)
+
+
+def resolve_catalogs(
+    sources: Sequence[CatalogConfig], work_dir: str, stage: Stage, on_progress: OnProgress
+) -> list[Location]:
+    """The catalog file of each source; what is simulated or found in a folder is written below `work_dir`.
+
+    Raises:
+        beam_jobs.errors.DataError: a source holds no scene that can be read.
+    """
+    catalogs = []
+    for i, source in enumerate(sources):
+        with stage(f"catalog {i + 1}/{len(sources)} ({source.layout})"):
+            # A folder each: two sources of one layout must not overwrite each other's catalog.
+            catalogs.append(resolve_catalog(source, Path(work_dir) / str(i), on_progress))
+    return catalogs

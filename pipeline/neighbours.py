@@ -28,6 +28,13 @@ _SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 _DPI = 130
 
 
+def describe_patches(info: IndexInfo) -> str:
+    """What an index holds, and what of its version it left out."""
+    told = f"{info.num_patches} patches of {', '.join(info.source.splits)}, {info.embedding_dim} dimensions"
+    left_out = info.source.num_records - info.num_patches
+    return f"{told}; {left_out} without data in one sensor left out" if left_out else told
+
+
 def describe_recall(info: IndexInfo) -> list[str]:
     """One line for each direction: recall of the whole index, and what guessing would give."""
     lines = []

@@ -15,7 +15,9 @@ from PIL import Image
 from rich.console import Console
 from run_pipeline import run_pipeline
 
+from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
+from beam_jobs.simulate import simulate
 from models import export
 from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
@@ -26,6 +28,23 @@ from pipeline import neighbours, patch_images
 @pytest.fixture(scope="module")
 def version(tmp_path_factory):
     return make_shards.make_version(tmp_path_factory.mktemp("pairs"), num_patches=12, seed=5)
+
+
+@pytest.fixture(scope="module")
+def encoder(version, tmp_path_factory):
+    """An untrained one, published whole."""
+    path = tmp_path_factory.mktemp("encoder") / "published"
+    found = manifest.read(version)
+    config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
+    export.export_encoder(
+        make_encoder.make_dual_encoder(found),
+        str(path),
+        config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
+        manifest=found,
+        metrics={},
+        started_from={},
+    )
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -195,27 +214,51 @@ def test_an_unknown_patch_is_one_line(index, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "an index needs either --scenes or --pairs, got both or none"),
+        (("--scenes", "x", "--pairs", "y"), "an index needs either --scenes or --pairs, got both or none"),
+        (("--scenes", "x", "--split", "all"), "--split goes with --pairs only"),
+        (("--pairs", "x", "--set", "patch.size_px=32"), "--config and --set say how scenes are cut"),
+        (("--scenes", "nowhere"), "nowhere: no such folder"),
+    ],
+)
+def test_options_of_embed_that_do_not_fit_are_one_line(encoder, options, message, tmp_path):
+    ended = run_pipeline("embed", "--encoder", encoder, "--output", str(tmp_path / "index"), *options)
+    assert message in one_line(ended)
+
+
 @pytest.mark.e2e
-def test_a_version_is_embedded_and_searched(version, tmp_path):
-    found = manifest.read(version)
-    encoder = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
-    config = PretrainConfig(encoder=encoder, num_steps=1, global_batch_size=4)
-    export.export_encoder(
-        make_encoder.make_dual_encoder(found),
-        str(tmp_path / "encoder"),
-        config=config,
-        manifest=found,
-        metrics={},
-        started_from={},
+def test_a_folder_of_scenes_is_embedded_and_searched(encoder, tmp_path):
+    simulate(SimulateConfig(num_places=1, num_dates=2, size_px=128), tmp_path / "scenes" / "place")
+    index = ("--output", str(tmp_path / "index"))
+    embedded = run_pipeline(
+        *("embed", "--encoder", encoder, "--scenes", str(tmp_path / "scenes"), "--set", "patch.size_px=32"), *index
     )
+    assert embedded.returncode == 0, embedded.stderr
+    version = tmp_path / "index-patches" / "span-1" / "version-1"
+    num_patches = sum(manifest.read(version).num_examples.values())
+    assert f"Patches: {version}" in embedded.stdout
+    assert f"({num_patches} patches of train, 8 dimensions)" in embedded.stdout
+    drawn = run_pipeline(
+        "search", "--index", str(tmp_path / "index"), "--random", "1", "--output", str(tmp_path / "a.png")
+    )
+    assert f"nearest of {num_patches} patches" in drawn.stdout
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.e2e
+def test_a_version_is_embedded_and_searched(version, encoder, tmp_path):
+    found = manifest.read(version)
     options = ("--pairs", str(version), "--output", str(tmp_path / "index"))
-    embedded = run_pipeline("embed", "--encoder", str(tmp_path / "encoder"), "--split", "all", *options)
+    embedded = run_pipeline("embed", "--encoder", encoder, "--split", "all", *options)
     assert embedded.returncode == 0, embedded.stderr
     assert f"Index: {tmp_path / 'index'}  (20 patches of train, eval, test, 8 dimensions)" in embedded.stdout
     assert "recall s1 -> s2: @1 " in embedded.stdout
     values = json.loads((tmp_path / "index" / "index.json").read_text())
     assert values["source"]["manifest_sha256"] == found.sha256
-    again = run_pipeline("embed", "--encoder", str(tmp_path / "encoder"), *options)
+    again = run_pipeline("embed", "--encoder", encoder, *options)
     assert "holds an index already, and an index is never overwritten" in one_line(again)
 
     drawn = run_pipeline(
