@@ -61,15 +61,15 @@ def _silence_libraries(environment: MutableMapping[str, str]) -> None:
 
 
 def silence_absl() -> None:
-    """Keeps absl, through which TFX logs, from printing below ERROR; records still reach other handlers."""
+    """Keeps absl, through which TFX logs, off the terminal, and other libraries below ERROR; a caller's handlers see all."""
     from absl import logging as absl_logging
 
     absl_logging.use_absl_handler()
-    # TFX logs a failed execution as ERROR and then raises; the one-line error is enough.
-    absl_logging.get_absl_handler().setLevel(logging.CRITICAL)
     # Records of absl also travel to the root logger; its handlers decide there.
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)
+    # One of those handlers is absl's own. TFX logs a failed execution as ERROR and then raises: the one-line error is enough.
+    absl_logging.get_absl_handler().setLevel(logging.CRITICAL)
 
 
 class RunProgress:

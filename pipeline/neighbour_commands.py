@@ -76,7 +76,7 @@ def embed(
             from models.neighbours.embedding import embed_version
             from pipeline.neighbours import describe_patches, describe_recall
 
-            with progress.stage(f"embed {', '.join(splits)}"):
+            with progress.stage("embed"):
                 info = embed_version(
                     encoder, version, output, splits=splits, batch_size=batch_size, on_progress=progress.update
                 )

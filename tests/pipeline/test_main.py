@@ -1,6 +1,9 @@
+import subprocess
+import sys
+
 import make_state_dict
 import pytest
-from run_pipeline import run_pipeline
+from run_pipeline import REPOSITORY, run_pipeline
 
 
 @pytest.mark.parametrize(
@@ -64,3 +67,16 @@ def test_weights_become_a_published_encoder(tmp_path):
     again = run_pipeline("import-weights", *options)
     assert again.returncode == 1
     assert "exists already, and a published model is never overwritten" in again.stderr
+
+
+def test_tfx_says_nothing_of_a_failed_execution_beside_the_one_line_error():
+    program = """
+import logging
+from pipeline.console import silence_absl
+logging.basicConfig(level=logging.ERROR)
+silence_absl()
+from absl import logging as absl_logging
+absl_logging.error("Execution 52 failed.")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
