@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from beam_jobs.contracts.locations import Location
 
 _SPOOL_HELP = "Folder for what is cut before it is sharded; by default beside the output, where all workers see it."
+_GOOGLE_ON_PYTHON = "You are using a non-supported Python version"
 _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 
 
@@ -36,6 +38,9 @@ _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and all log messages.")
 def main(debug: bool) -> None:
     """Turn Earth Engine exports, public data sets or simulated scenes into shards of Sentinel-1/2 pairs."""
+    # Google's clients, which Beam imports, announce one after the other that Python 3.10 ends; TFX runs on no later one.
+    warnings.filterwarnings("ignore", _GOOGLE_ON_PYTHON, FutureWarning)
+    os.environ.setdefault("PYTHONWARNINGS", f"ignore:{_GOOGLE_ON_PYTHON}:FutureWarning")
     logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     object_store.complete_environment(os.environ)
 

@@ -4,10 +4,11 @@ With chunks both the memory and the batch must grow alike; without, the memory g
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
+
+from tests.benchmarks import peak_memory
 
 BATCHES = (1_024, 4_096, 16_384)
 CHUNK_SIZES = (0, 256)
@@ -63,14 +64,10 @@ def _measure_one(num_pairs: int, chunk_size: int | None) -> dict[str, float]:
     gradient = gradient.get_concrete_function(*[tf.TensorSpec([None, EMBEDDING_DIM], tf.float32)] * 2)
     gradient(rows(0, 8), rows(1, 8))
     s1, s2 = rows(0, num_pairs), rows(1, num_pairs)
-    before = _peak_mib()
+    peak_mib = peak_memory.start()
     start = time.perf_counter()
     gradient(s1, s2)
-    return {"peak_mib": round(_peak_mib() - before, 1), "seconds": round(time.perf_counter() - start, 2)}
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"peak_mib": round(peak_mib(), 1), "seconds": round(time.perf_counter() - start, 2)}
 
 
 if __name__ == "__main__":
