@@ -36,7 +36,6 @@ Run = Callable[[str, Sequence[Pretraining | Trial]], None]
 
 CLAIM_FILE = "claim.json"
 PAGE_FILE = "claim.html"
-NUM_NAMED_OVERLAPS = 5
 
 
 def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: OnProgress) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
     for name, version in tasks.items():
         _check_classes(name, version)
         with stage(f"audit ({name})"):
-            _check_overlaps(pairs, version, config.pairs.split.buffer_m)
+            _check_overlaps(config, name, pairs, version)
     planner = Planner(config, claim, pairs, tasks)
     with processes.workers(claim.num_processes) as pool:
 
@@ -140,14 +139,13 @@ def _check_classes(task: str, version: Version) -> None:
             )
 
 
-def _check_overlaps(pairs: Version, labels: Version, buffer_m: float) -> None:
-    found = audit.compare({pairs.path: pairs.manifest}, {labels.path: labels.manifest}, buffer_m)
+def _check_overlaps(config: RunConfig, task: str, pairs: Version, labels: Version) -> None:
+    found = audit.compare({pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m)
     if found.num_overlaps:
-        named = "; ".join(
-            f"{item.pair_patch_id} on {item.label_patch_id} of {item.label_split}"
-            for item in found.overlaps[:NUM_NAMED_OVERLAPS]
-        )
-        raise DataError(f"{labels.path}: {found.verdict}: {named}", "overlap")
+        path = locate(config.claim_dir) / f"overlaps-{task}.json"
+        with staged(path) as file:
+            file.write_text(found.to_json())
+        raise DataError(f"{labels.path}: {found.verdict}; all are in {path}", "overlap")
 
 
 def _tuned(claim: ClaimConfig) -> list[Arm]:

@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import make_shards
 import pytest
 
+from beam_jobs import audit
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
@@ -130,8 +132,14 @@ def test_the_arm_with_pairs_and_views_learns_in_half_the_steps_and_is_scored(dat
 
 def test_ground_that_pretraining_saw_is_refused_with_the_list(data, tmp_path):
     seen = make_shards.make_version(tmp_path / "flood", kind="labels", label_schema="water", seed=2)
-    with pytest.raises(DataError, match=r"8 of 24 unlabeled train patches overlap .* on [0-9a-f]{20} of (eval|test)"):
-        check(make_config(tmp_path), dataclasses.replace(data, tasks={"flood": seen}))
+    config = make_config(tmp_path)
+    with pytest.raises(
+        DataError, match=r"8 of 24 unlabeled train patches overlap .* all are in .*overlaps-flood\.json"
+    ):
+        check(config, dataclasses.replace(data, tasks={"flood": seen}))
+    listed = audit.from_json(Path(config.claim_dir, "overlaps-flood.json").read_text()).overlaps
+    assert len({overlap.pair_patch_id for overlap in listed}) == 8
+    assert {overlap.label_split for overlap in listed} == {"eval", "test"}
 
 
 def test_a_class_that_cannot_be_learned_is_refused(data, tmp_path):
