@@ -71,7 +71,7 @@ def build(
         spool_root: folder for encoded patches between cutting and sharding; None = beside the output. All workers must see
             it, and a killed job resumes only with the same one.
         beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the local runner.
-        needed_splits: those that must get a patch; "train", of which the statistics are, is always one.
+        needed_splits: those that must get a patch; "train", of which the statistics are, among them.
 
     Raises:
         DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
@@ -204,8 +204,8 @@ def _check(
     counts = _num_examples(summary)
     if not summary.shards:
         raise DataError(f"{where}: no pair of scenes gave a patch (not used: {reasons})", "no_pair")
-    for split in layout.SPLITS:
-        if not counts[split] and split in ("train", *needed_splits):
+    for split in needed_splits:
+        if not counts[split]:
             raise DataError(
                 f"{where}: no patch falls into split {split!r} ({dict(counts)}; not used: {reasons}); "
                 "use a smaller split.block_size_km, another split.seed or more data",

@@ -60,16 +60,16 @@ def embed(
             raise ValueError("--config and --set say how scenes are cut, and go with --scenes only, got --pairs")
         if scenes is not None and split is not None:
             raise ValueError("--split goes with --pairs only: of --scenes all patches are embedded")
-        from models.neighbours.index import check_absent
-
-        check_absent(output)
         with RunProgress(CONSOLE) as progress:
             if scenes is None:
                 version, splits = str(pairs), SPLITS if split == "all" else (split or "eval",)
             else:
                 config = load_config(BuildConfig, config_path, overrides)
+                from models.neighbours.index import check_absent
                 from pipeline.scene_patches import cut_scenes
 
+                # Before the scenes are cut, which may take hours.
+                check_absent(output)
                 patches = f"{output.rstrip('/')}-patches"
                 version = str(cut_scenes(scenes, encoder, config, patches, progress.stage, progress.update))
                 splits = SPLITS

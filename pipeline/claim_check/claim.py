@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from beam_jobs import audit
@@ -27,10 +26,8 @@ from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, uniq
 from pipeline.claim_check.outcomes import Outcomes, eval_mean_iou
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
-from pipeline.data_build import BuiltData
+from pipeline.data_build import BuiltData, OnProgress, Stage
 
-Stage = Callable[[str], AbstractContextManager[None]]
-OnProgress = Callable[[int, int], None]
 Run = Callable[[str, Sequence[Pretraining | Trial]], None]
 """Does jobs as a named stage."""
 

@@ -36,7 +36,10 @@ def compare(ours: Command, peer: Command | None) -> dict[str, object]:
             seconds.setdefault(f"peer/{precision}", []).append(_seconds(peer(dtype)))
     medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
     if not peer:
-        return {"seconds_per_step": medians, "peer": f"skipped: {PYTHON_VARIABLE} is not set"}
+        return {
+            "seconds_per_step": medians,
+            "peer": f"skipped: {PYTHON_VARIABLE} or what else the benchmark asks for is not set",
+        }
     best = {
         side: [min(times) for times in zip(*(seconds[f"{side}/{p}"] for p in PRECISIONS), strict=True)]
         for side in ("ours", "peer")

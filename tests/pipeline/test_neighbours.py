@@ -221,11 +221,11 @@ def test_an_unknown_patch_is_one_line(index, tmp_path):
         (("--scenes", "x", "--pairs", "y"), "an index needs either --scenes or --pairs, got both or none"),
         (("--scenes", "x", "--split", "all"), "--split goes with --pairs only"),
         (("--pairs", "x", "--set", "patch.size_px=32"), "--config and --set say how scenes are cut"),
-        (("--scenes", "nowhere"), "nowhere: no such folder"),
+        (("--scenes", "x"), "nowhere/assets.extra/model_card.json: no model card"),
     ],
 )
-def test_options_of_embed_that_do_not_fit_are_one_line(encoder, options, message, tmp_path):
-    ended = run_pipeline("embed", "--encoder", encoder, "--output", str(tmp_path / "index"), *options)
+def test_options_of_embed_that_do_not_fit_are_one_line(options, message, tmp_path):
+    ended = run_pipeline("embed", "--encoder", "nowhere", "--output", str(tmp_path / "index"), *options)
     assert message in one_line(ended)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from beam_jobs.config import BuildConfig, PatchConfig, SimulateConfig
 from beam_jobs.contracts import manifest
+from beam_jobs.errors import DataError
 from beam_jobs.simulate import simulate
 from models.card import write_card
 from pipeline.scene_patches import cut_scenes
@@ -54,6 +55,11 @@ def test_few_scenes_are_cut_as_the_encoder_wants_them_into_one_split(scenes, enc
     assert stages == ["catalog 1/1 (stac)", "build-pairs"]
     again, _ = cut(scenes, encoder, tmp_path / "patches")
     assert again == version
+
+
+def test_a_folder_that_is_not_there_is_refused(encoder, tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        cut(str(tmp_path / "nowhere"), encoder, tmp_path / "patches")
 
 
 def test_an_encoder_of_one_sensor_is_refused_before_anything_is_cut(scenes, tmp_path):
