@@ -60,8 +60,10 @@ class Difference:
 
     @property
     def in_points(self) -> str:
-        """Value and interval, for sentences."""
-        return f"{points(self.value)} [{points(self.low)}, {points(self.high)}]"
+        """Value and intervals, for sentences about `is_certain`."""
+        seeds = self.over_seeds
+        alone = f" (by the seeds alone [{points(seeds[0])}, {points(seeds[1])}])" if seeds else ""
+        return f"{points(self.value)} [{points(self.low)}, {points(self.high)}]{alone}"
 
 
 def points(value: float) -> str:

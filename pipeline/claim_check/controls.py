@@ -57,7 +57,7 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     yield {
         "name": "shuffled over random",
         "ok": not found.is_certain,
-        "text": f"Shuffled pairs are {better} an untrained encoder: {found.in_points} points of mean IoU.",
+        "text": f"Shuffled pairs are {better} an untrained encoder, in points of mean IoU: {found.in_points}.",
         "difference": settings.to_dict(found),
     }
 
@@ -73,7 +73,7 @@ def _permuted(outcomes: Outcomes, arm: Arm, trials: Sequence[Trial]) -> dict[str
     return {
         "name": f"permuted labels, {arm}",
         "ok": not found.is_certain,
-        "text": f"Labels of other patches teach {arm} {more} chance: {found.in_points} points of mean IoU over the same "
-        "answers given at random.",
+        "text": f"Labels of other patches teach {arm} {more} chance, in points of mean IoU over the same "
+        f"answers given at random: {found.in_points}.",
         "difference": settings.to_dict(found),
     }

@@ -107,3 +107,12 @@ def test_interval_by_seeds_alone_is_students():
     reach = 4.3027 * np.std(by_seed, ddof=1) / np.sqrt(3)
     assert found.over_seeds == pytest.approx((found.value - reach, found.value + reach), abs=1e-4)
     assert comparison.compare(ours[:1], theirs[:1], BLOCK, **ASKED).over_seeds is None
+
+
+def test_an_alarm_needs_both_intervals_and_tells_both():
+    said = {"value": 0.049, "low": 0.005, "high": 0.09, "ours": 0.166, "theirs": 0.117}
+    found = comparison.Difference(**said, over_seeds=(-0.001, 0.1))
+    assert not found.is_certain
+    assert found.in_points == "+4.9 [+0.5, +9.0] (by the seeds alone [-0.1, +10.0])"
+    assert comparison.Difference(**said, over_seeds=(0.001, 0.1)).is_certain
+    assert comparison.Difference(**said, over_seeds=None).is_certain
