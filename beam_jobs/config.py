@@ -281,6 +281,7 @@ class LabelConfig:
         weak_only: train on weak labels alone. Hand-drawn ones that fall into train are left out; those of eval and test judge.
         partner: what a labelled scene without a partner of the other sensor becomes: "required" rejects it, "optional" cuts
             it into patches whose other sensor is all no data, for tasks of its own sensor alone.
+        ignore: names of classes of `schema` whose pixels become 255, on top of what the remap has no counterpart for.
     """
 
     schema: str
@@ -289,14 +290,23 @@ class LabelConfig:
     weak_weight: float = 0.5
     weak_only: bool = False
     partner: Literal["required", "optional"] = "required"
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not get_schema(self.schema).is_dense:
+        schema = get_schema(self.schema)
+        if not schema.is_dense:
             raise ValueError(f"schema {self.schema!r} has gaps in its ids; choose one a model can output")
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)
         if self.weak_only and self.weak_weight == 0:
             raise ValueError("weak_only needs a weak_weight above 0: nothing would train, got 0")
+        for name in self.ignore:
+            if name not in schema.class_names:
+                raise ValueError(
+                    f"ignore: no class {name!r} in {self.schema!r}; known: {', '.join(schema.class_names)}"
+                )
+        if len(set(self.ignore)) > schema.num_classes - 2:
+            raise ValueError(f"ignore must leave two classes of {self.schema!r}, got {', '.join(self.ignore)}")
 
 
 @dataclass(frozen=True, kw_only=True)

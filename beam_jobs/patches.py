@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from beam_jobs import grids, quality, readers, registration, splits
 from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import labels
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.grids import Grid
 from beam_jobs.pairing import time_gap_hours
@@ -103,7 +104,9 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         source = (task.s1 if config.label.label_from == "s1" else task.s2).label
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
-        label, is_weak = readers.read_label(source, config.label.schema, task.strip), source.kind == "weak"
+        label = readers.read_label(source, config.label.schema, task.strip)
+        label = labels.ignore(label, labels.get_schema(config.label.schema), config.label.ignore)
+        is_weak = source.kind == "weak"
     mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),

@@ -74,6 +74,8 @@ class TaskConfig:
         for name in self.min_iou:
             if name not in classes:
                 raise ValueError(f"min_iou.{name}: no class of {self.label.schema!r}; known: {', '.join(classes)}")
+            if name in self.label.ignore:
+                raise ValueError(f"min_iou.{name}: the class is in label.ignore, so nothing measures it")
 
     def build_config(self, pairs: BuildConfig) -> BuildConfig:
         """Config of this task's `build-labels`: that of the pairs with the task's label and quality.

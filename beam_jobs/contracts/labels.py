@@ -6,7 +6,7 @@ down here, so ids of one schema are never read as ids of another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -274,3 +274,9 @@ def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema
             f"label ids {unknown} are not in schema {source.name!r} (ids {sorted(source.classes)} and 255)"
         )
     return remap_table(source, target)[label]
+
+
+def ignore(label: npt.NDArray[np.uint8], schema: LabelSchema, class_names: Collection[str]) -> npt.NDArray[np.uint8]:
+    """`label` uint8 [H, W] in ids of `schema`, with the pixels of these classes as 255."""
+    ids = [i for i, name in schema.classes.items() if name in class_names]
+    return np.where(np.isin(label, ids), np.uint8(IGNORE), label)

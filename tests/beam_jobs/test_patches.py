@@ -253,6 +253,24 @@ def test_windows_with_too_few_labels_are_refused(pair, tmp_path):
     assert not any(isinstance(other, Rejection) for other in others)
 
 
+def test_ignored_classes_count_as_unlabeled(pair, tmp_path):
+    ids = np.random.default_rng(1).integers(0, 9, (48, 64)).astype(np.uint8)
+    ids[:, 32:] = 8
+    path = write_geotiff(tmp_path / "l.tif", ids[None])
+    label = LabelSource(path=str(path), schema="dynamic_world", nodata=None)
+    labeled = (pair[0], dataclasses.replace(pair[1], label=label))
+    config = dataclasses.replace(
+        CONFIG, label=LabelConfig(schema="dynamic_world", ignore=("snow_and_ice", "water"), min_labeled_fraction=0.3)
+    )
+    found = cut_all(labeled, config)
+    kept = [patch.label for _, patch in (each for each in found if not isinstance(each, Rejection))]
+    assert {each.reason for each in found if isinstance(each, Rejection)} == {"unlabeled"}
+    assert {*np.unique(kept).tolist()} == {1, 2, 3, 4, 5, 6, 7, 255}
+    # The shared columns begin at 8: the windows at 8 and 24 hold labels.
+    expected = np.where(np.isin(ids, (0, 8)), 255, ids)
+    assert np.array_equal(kept[0], expected[:SIZE, 8 : 8 + SIZE])
+
+
 def test_windows_that_reach_into_another_split_are_refused(pair):
     config = BuildConfig(
         patch=PatchConfig(size_px=SIZE),

@@ -61,6 +61,16 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
             r"^tasks\[0\]: label.partner optional gives patches of s2 alone, but segment.sensors are s1",
         ),
         ({"tasks.0.name": "encoder"}, r"^tasks\[0\]: name must be lower case .* got 'encoder'"),
+        (
+            {"tasks.0.label.ignore": ["snow"]},
+            r"^tasks\[0\].label: ignore: no class 'snow' in 'water'; known: dry, water",
+        ),
+        ({"tasks.0.label.ignore": ["dry"]}, r"^tasks\[0\].label: ignore must leave two classes of 'water', got dry"),
+        (
+            {"tasks.0.label": {"schema": "igbp8", "ignore": ["urban"]}, "tasks.0.segment.label_schema": "igbp8"}
+            | {"tasks.0.min_iou": {"urban": 0.1}},
+            r"^tasks\[0\]: min_iou.urban: the class is in label.ignore, so nothing measures it",
+        ),
         ({"tasks.0.min_iou.snow": 0.1}, r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water"),
         ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
         ({"tasks.0.label.schema": "worldcover"}, r"^tasks\[0\].label: schema 'worldcover' has gaps"),

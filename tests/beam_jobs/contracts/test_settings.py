@@ -234,6 +234,9 @@ BUILD_CONFIGS = st.builds(
         schema=st.sampled_from(["water", "dynamic_world", "igbp8"]),
         label_from=st.sampled_from(["s1", "s2"]),
         min_labeled_fraction=FRACTION,
+    )
+    | st.builds(
+        config.LabelConfig, schema=st.just("igbp8"), ignore=st.lists(st.sampled_from(["urban", "water"])).map(tuple)
     ),
 )
 
