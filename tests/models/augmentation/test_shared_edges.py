@@ -17,7 +17,7 @@ from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder
-from models.health.bootstrap import bootstrap
+from models.health.linear_probe import probe_values
 from models.objectives.registry import make_objective
 from models.optimizers import make_optimizer
 from models.steps import TwoStageLoss, make_step
@@ -101,17 +101,11 @@ def train(world, augment, has_margins):
 
 
 def probe(world, encoder):
-    """How much of the classes' shares in unseen whole patches a ridge regression explains: the value and its interval."""
-    rows = np.arange(NUM_TRAIN, NUM_TRAIN + NUM_PROBE + NUM_TEST)
-    parts = [encoder(world.images["s1"][part], training=False)["pooled"] for part in np.split(rows, 11)]
-    features, share = np.concatenate(parts), world.share[rows]
-    features = (features - features[:NUM_PROBE].mean(axis=0)) / (features[:NUM_PROBE].std(axis=0) + 1e-6)
-    share = share - share[:NUM_PROBE].mean(axis=0)
-    known = features[:NUM_PROBE]
-    weights = np.linalg.solve(known.T @ known + 30.0 * np.eye(known.shape[1]), known.T @ share[:NUM_PROBE])
-    errors = ((features[NUM_PROBE:] @ weights - share[NUM_PROBE:]) ** 2).sum(axis=1)
-    sums = np.stack([errors, (share[NUM_PROBE:] ** 2).sum(axis=1)], axis=1)
-    return bootstrap(sums, lambda summed: 1.0 - summed[..., 0] / summed[..., 1])
+    """How much of the classes' shares in unseen whole patches can be read off Sentinel-1's features: R2 and its interval."""
+    parts = np.split(np.arange(NUM_TRAIN, NUM_TRAIN + NUM_PROBE + NUM_TEST), 11)
+    features = np.concatenate([encoder(world.images["s1"][part], training=False)["pooled"] for part in parts])
+    share = world.share[NUM_TRAIN:]
+    return probe_values(features[:NUM_PROBE], share[:NUM_PROBE], features[NUM_PROBE:], share[NUM_PROBE:])
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +113,10 @@ def clean(world):
     return train(world, AugmentConfig(no_data="keep"), has_margins=False)
 
 
-def test_by_default_margins_leave_the_probe_within_the_interval_of_clean_pairs(world, clean):
+def test_by_default_margins_leave_the_probe_where_clean_pairs_have_it(world, clean):
     hidden = train(world, AugmentConfig(), has_margins=True)
-    assert hidden.probe.value >= clean.probe.low > 0.1
+    # The intervals are over patches: another processor's rounding is another training, and moves the value by some 0.03.
+    assert hidden.probe.high >= clean.probe.low > 0.2
     # The margins do not tell the partners: the loss is not better than without any.
     assert hidden.loss > 0.9 * clean.loss
 
