@@ -1,8 +1,9 @@
 # `make help` lists the commands. `make demo` and `make test` each work as the first command on a fresh clone.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-# Two files at a time, in the order of tests/conftest.py; tests of one file share what it set up.
-PYTEST := $(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, in the order of tests/conftest.py, since jobs often wait for servers and for their own processes: two leave a
+# fifth of two cores idle. Tests of one file share what it set up.
+PYTEST := $(PYTHON) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 

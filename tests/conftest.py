@@ -30,7 +30,7 @@ def _leave() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of whole jobs first, the longest of all before them: one that starts last would leave the other worker idle."""
+    """Files of whole jobs first, the longest of all before them: one that starts last would leave the other workers idle."""
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path not in slow))
 
