@@ -110,6 +110,8 @@ def take_step(strategy, objective, num_parts, chunk_size):
 def main(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # Each graph runs once or a few times: what optimizing it costs is not earned back.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     strategies = {"one": tf.distribute.get_strategy(), "two": distribution.get_strategy()}
     results = {"num_replicas": strategies["two"].num_replicas_in_sync}
     for objective in OBJECTIVES:

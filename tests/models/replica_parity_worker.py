@@ -298,6 +298,8 @@ def resume(one, two):
 def main(path):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # Each graph runs once or a few times: what optimizing it costs is not earned back.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     mirrored = distribution.get_strategy()
     results = {"num_replicas": mirrored.num_replicas_in_sync}
     for case_name, case in CASES.items():
