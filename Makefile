@@ -47,7 +47,7 @@ bench: setup  ## measure speed and memory
 	@$(PYTHON) -m tests.benchmarks
 
 lock: setup  ## resolve pyproject.toml into requirements.txt
-	@$(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.10 --extra dev --quiet \
+	@$(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
 
 clean:  ## remove runs and caches (not .venv)
