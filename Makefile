@@ -46,7 +46,7 @@ format: setup  ## format the code and mend what lint can mend
 bench: setup  ## measure speed and memory
 	@$(PYTHON) -m tests.benchmarks
 
-lock: setup  ## resolve pyproject.toml into requirements.txt
+lock:  ## resolve pyproject.toml into requirements.txt
 	@$(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
 

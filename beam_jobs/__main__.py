@@ -20,9 +20,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import click
 from rich.table import Table
 
+from beam_jobs.collect.commands import COMMANDS
 from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
 from beam_jobs.contracts import object_store
-from beam_jobs.earth_engine_commands import COMMANDS
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import CONSOLE, load_config, progress
 
@@ -41,14 +41,28 @@ def main(debug: bool) -> None:
     # Google's clients, which Beam imports, announce one after the other that Python 3.10 ends; TFX runs on no later one.
     warnings.filterwarnings("ignore", _GOOGLE_ON_PYTHON, FutureWarning)
     os.environ.setdefault("PYTHONWARNINGS", f"ignore:{_GOOGLE_ON_PYTHON}:FutureWarning")
-    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if debug else logging.ERROR, format="%(levelname)s %(name)s: %(message)s"
+    )
     object_store.complete_environment(os.environ)
 
 
 @main.command("simulate")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for scenes and catalog.")
-@click.option("--config", "config_path", type=click.Path(), help="YAML file with simulator settings.")
-@click.option("--set", "overrides", multiple=True, help="Override one setting, as in --set num_places=2. Repeatable.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for scenes and catalog.",
+)
+@click.option(
+    "--config", "config_path", type=click.Path(), help="YAML file with simulator settings."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    help="Override one setting, as in --set num_places=2. Repeatable.",
+)
 def simulate_command(output: Path, config_path: str | None, overrides: tuple[str, ...]) -> None:
     """Write simulated scenes with a STAC catalog, like an export of the real collections.
 
@@ -58,7 +72,7 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
     Example:
       python -m beam_jobs simulate --output runs/sim --set num_places=2 --set nuisance=augmentable
     """
-    from beam_jobs.simulate import simulate
+    from beam_jobs.simulation.simulate import simulate
 
     config = load_config(SimulateConfig, config_path, overrides)
     with progress("scenes") as update:
@@ -68,7 +82,12 @@ def simulate_command(output: Path, config_path: str | None, overrides: tuple[str
 
 @main.command("catalog")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(get_args(FolderLayout)), required=True, help="Layout of the folder.")
+@click.option(
+    "--layout",
+    type=click.Choice(get_args(FolderLayout)),
+    required=True,
+    help="Layout of the folder.",
+)
 @click.option("--output", required=True, help="Catalog file to write; path or URI.")
 @click.option(
     "--split-list",
@@ -86,8 +105,8 @@ def catalog_command(folder: Path, layout: Any, output: str, split_lists: tuple[P
     Example:
       python -m beam_jobs catalog data/terramind --layout terramesh --output runs/terramesh/items.ndjson
     """
-    from beam_jobs.catalogs import write_items
-    from beam_jobs.public_datasets import layouts
+    from beam_jobs.catalogs import layouts
+    from beam_jobs.catalogs.catalog import write_items
 
     # The config refuses lists that the layout does not have.
     CatalogConfig(layout=layout, path=str(folder), split_lists=tuple(map(str, split_lists)))
@@ -99,14 +118,30 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
         click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
-        click.option("--version", type=int, help="Version number to build; by default the next one that is needed."),
-        click.option("--new-span", is_flag=True, help="Begin the next span; it takes no scene of an earlier one."),
+        click.option(
+            "--version",
+            type=int,
+            help="Version number to build; by default the next one that is needed.",
+        ),
+        click.option(
+            "--new-span",
+            is_flag=True,
+            help="Begin the next span; it takes no scene of an earlier one.",
+        ),
         click.option("--span", type=int, help="Number of the data span. [1]"),
         click.option("--set", "overrides", multiple=True, help=_SET_HELP),
-        click.option("--config", "config_path", type=click.Path(), help="YAML file with build settings."),
+        click.option(
+            "--config", "config_path", type=click.Path(), help="YAML file with build settings."
+        ),
         click.option("--spool", "spool_root", help=_SPOOL_HELP),
-        click.option("--output", required=True, help="Folder that holds the spans; path or URI (s3://, gs://)."),
-        click.option("--catalog", "catalogs", required=True, multiple=True, help="Path or URI. Repeatable."),
+        click.option(
+            "--output",
+            required=True,
+            help="Folder that holds the spans; path or URI (s3://, gs://).",
+        ),
+        click.option(
+            "--catalog", "catalogs", required=True, multiple=True, help="Path or URI. Repeatable."
+        ),
     ):
         command = option(command)
     return command
@@ -125,7 +160,7 @@ def build_pairs_command(**options: Any) -> None:
       python -m beam_jobs build-pairs --catalog gs://b/items.ndjson --output gs://b/pairs -- \\
         --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
-    from beam_jobs.build_pairs import build_pairs
+    from beam_jobs.build.driver import build_pairs
 
     _build(build_pairs, **options)
 
@@ -142,20 +177,32 @@ def build_labels_command(**options: Any) -> None:
       python -m beam_jobs build-labels --catalog runs/sim/items.ndjson --output runs/data/flood \\
         --set label.schema=water --set label.label_from=s1 --set quality.max_cloud_fraction=1.0
     """
-    from beam_jobs.build_labels import build_labels
+    from beam_jobs.build.driver import build_labels
 
     _build(build_labels, **options)
 
 
-_VERSIONS_HELP = "Version directory, or a folder of spans, of which the newest versions are taken. Repeatable."
+_VERSIONS_HELP = (
+    "Version directory, or a folder of spans, of which the newest versions are taken. Repeatable."
+)
 
 
 @main.command("audit")
 @click.option("--pairs", required=True, multiple=True, help=_VERSIONS_HELP)
 @click.option("--labels", required=True, multiple=True, help=_VERSIONS_HELP)
 @click.option("--output", help="JSON report to write; path or URI.")
-@click.option("--buffer-m", type=float, default=0.0, show_default=True, help="Patches closer than this overlap.")
-@click.option("--max-hash-distance", type=int, help="Bits of 128 in which hashes of the same pixels may differ. [6]")
+@click.option(
+    "--buffer-m",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Patches closer than this overlap.",
+)
+@click.option(
+    "--max-hash-distance",
+    type=int,
+    help="Bits of 128 in which hashes of the same pixels may differ. [6]",
+)
 def audit_command(
     pairs: tuple[str, ...],
     labels: tuple[str, ...],
@@ -172,8 +219,8 @@ def audit_command(
     Example:
       python -m beam_jobs audit --pairs runs/data/pairs --labels runs/data/flood --output runs/audit.json
     """
-    from beam_jobs import audit
     from beam_jobs.contracts import locations
+    from beam_jobs.judging import audit
 
     limit = audit.MAX_HASH_DISTANCE if max_hash_distance is None else max_hash_distance
     report = audit.audit(pairs, labels, buffer_m, limit)
@@ -187,7 +234,9 @@ def audit_command(
 
 @main.command("verify")
 @click.argument("versions", nargs=-1, required=True)
-@click.option("--sizes-only", is_flag=True, help="Do not read the shards, compare their sizes only.")
+@click.option(
+    "--sizes-only", is_flag=True, help="Do not read the shards, compare their sizes only."
+)
 def verify_command(versions: tuple[str, ...], sizes_only: bool) -> None:
     """Check that the shards of a version are all there and whole, as its manifest names them.
 
@@ -195,7 +244,7 @@ def verify_command(versions: tuple[str, ...], sizes_only: bool) -> None:
     Example:
       python -m beam_jobs verify runs/data/pairs/span-1/version-1
     """
-    from beam_jobs.verify import verify
+    from beam_jobs.build.verify import verify
 
     for version in versions:
         with progress("shards") as update:
@@ -213,7 +262,7 @@ def card_command(version: Path) -> None:
     Example:
       python -m beam_jobs card runs/data/pairs/span-1/version-1
     """
-    from beam_jobs import data_card
+    from beam_jobs.data_card import card as data_card
 
     with progress("shards") as update:
         card = data_card.remake(version, update)
@@ -221,14 +270,41 @@ def card_command(version: Path) -> None:
 
 
 @main.command("emulate-ee")
-@click.option("--scenes", type=click.Path(path_type=Path), help="Folder of simulated scenes; without it they are made.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for scenes, buckets and log.")
-@click.option("--port", type=int, default=0, show_default=True, help="Port on 127.0.0.1; 0 takes any free one.")
-@click.option("--log", type=click.Path(path_type=Path), help="NDJSON of all requests. [OUTPUT/requests.ndjson]")
 @click.option(
-    "--config", "config_path", type=click.Path(), help="YAML file with settings of world, faults and exports."
+    "--scenes",
+    type=click.Path(path_type=Path),
+    help="Folder of simulated scenes; without it they are made.",
 )
-@click.option("--set", "overrides", multiple=True, help="Override one setting, as in --set faults.server_error=0.2.")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for scenes, buckets and log.",
+)
+@click.option(
+    "--port",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Port on 127.0.0.1; 0 takes any free one.",
+)
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="NDJSON of all requests. [OUTPUT/requests.ndjson]",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(),
+    help="YAML file with settings of world, faults and exports.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    help="Override one setting, as in --set faults.server_error=0.2.",
+)
 def emulate_ee_command(
     scenes: Path | None,
     output: Path,
@@ -247,7 +323,7 @@ def emulate_ee_command(
     """
     from beam_jobs.emulator import server
     from beam_jobs.emulator.config import EmulatorConfig
-    from beam_jobs.simulate import simulate
+    from beam_jobs.simulation.simulate import simulate
 
     config = load_config(EmulatorConfig, config_path, overrides)
     if scenes is None:
@@ -258,7 +334,9 @@ def emulate_ee_command(
     with server.running(scenes, output, config, port, log) as running:
         for name, value in running.environment.items():
             click.echo(f"export {name}={value}")
-        CONSOLE.print(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server.")
+        CONSOLE.print(
+            f"Requests: {running.log_path}  Buckets: {running.buckets_dir}  Ctrl-C ends the server."
+        )
         stopped.wait()
 
 

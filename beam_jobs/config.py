@@ -46,7 +46,7 @@ class SimulateConfig:
         num_places: places on Earth, spread over real UTM zones.
         num_dates: dates per place; each gives one Sentinel-1 and one Sentinel-2 scene, hours apart.
         size_px: height and width of a scene in 10 m pixels.
-        nuisance: what hides the classes in radar; see beam_jobs/simulate.py.
+        nuisance: what hides the classes in radar; see beam_jobs/simulation/simulate.py.
         shared_edges: give both sensors the same no-data margin (a shortcut that destroys contrastive pretraining unseen).
         s2_processing_level: L2A writes the 12 surface bands, L1C all 13 bands with the path reflectance of the air.
         seed: same seed, same bytes; 0 or above.
@@ -64,7 +64,9 @@ class SimulateConfig:
         if not 1 <= self.num_places <= 10_000:
             raise ValueError(f"num_places must be within 1-10000, got {self.num_places}")
         if not 1 <= self.num_dates <= 48:
-            raise ValueError(f"num_dates must be within 1-48 (two years, 12 days apart at least), got {self.num_dates}")
+            raise ValueError(
+                f"num_dates must be within 1-48 (two years, 12 days apart at least), got {self.num_dates}"
+            )
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or above, got {self.seed}")
         if self.size_px < 64:
@@ -91,11 +93,15 @@ class CatalogConfig:
 
     def __post_init__(self) -> None:
         if (self.layout == "simulated") != (self.simulate is not None):
-            raise ValueError(f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}")
+            raise ValueError(
+                f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}"
+            )
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
         if self.split_lists and self.layout not in ("sen12ms", "dfc2020"):
-            raise ValueError(f"split_lists go with layouts sen12ms and dfc2020 only, got layout {self.layout!r}")
+            raise ValueError(
+                f"split_lists go with layouts sen12ms and dfc2020 only, got layout {self.layout!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,9 @@ class PairingConfig:
         if self.max_s1_per_s2 is not None:
             _check_positive("max_s1_per_s2", self.max_s1_per_s2)
         elif self.orbit_preference != "any":
-            raise ValueError(f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: else no pass goes first")
+            raise ValueError(
+                f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: else no pass goes first"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +207,9 @@ class QualityConfig:
         if self.max_offset_px is not None:
             _check_positive("max_offset_px", self.max_offset_px)
             if not self.measure_offset:
-                raise ValueError(f"max_offset_px needs measure_offset, got {self.max_offset_px:g} without it")
+                raise ValueError(
+                    f"max_offset_px needs measure_offset, got {self.max_offset_px:g} without it"
+                )
 
 
 _HOLDOUT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*$")
@@ -259,7 +269,9 @@ class SplitConfig:
         if not 0 <= self.buffer_m <= self.block_size_km * 1000:
             raise ValueError(f"buffer_m must be within 0 and block_size_km, got {self.buffer_m:g}")
         if len({holdout.name for holdout in self.holdouts}) != len(self.holdouts):
-            raise ValueError(f"holdouts must have distinct names, got {[holdout.name for holdout in self.holdouts]}")
+            raise ValueError(
+                f"holdouts must have distinct names, got {[holdout.name for holdout in self.holdouts]}"
+            )
         _check_fraction("eval_fraction", self.eval_fraction)
         _check_fraction("test_fraction", self.test_fraction)
         if self.eval_fraction + self.test_fraction >= 1.0:
@@ -295,7 +307,9 @@ class LabelConfig:
     def __post_init__(self) -> None:
         schema = get_schema(self.schema)
         if not schema.is_dense:
-            raise ValueError(f"schema {self.schema!r} has gaps in its ids; choose one a model can output")
+            raise ValueError(
+                f"schema {self.schema!r} has gaps in its ids; choose one a model can output"
+            )
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)
         if self.weak_only and self.weak_weight == 0:
@@ -306,7 +320,9 @@ class LabelConfig:
                     f"ignore: no class {name!r} in {self.schema!r}; known: {', '.join(schema.class_names)}"
                 )
         if len(set(self.ignore)) > schema.num_classes - 2:
-            raise ValueError(f"ignore must leave two classes of {self.schema!r}, got {', '.join(self.ignore)}")
+            raise ValueError(
+                f"ignore must leave two classes of {self.schema!r}, got {', '.join(self.ignore)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

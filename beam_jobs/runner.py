@@ -13,7 +13,11 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 def local_arguments(num_workers: int) -> list[str]:
     """Beam arguments for `num_workers` processes; one stays in the caller's process."""
     mode = "in_memory" if num_workers == 1 else "multi_processing"
-    return [f"--runner={LOCAL_RUNNER}", f"--direct_running_mode={mode}", f"--direct_num_workers={num_workers}"]
+    return [
+        f"--runner={LOCAL_RUNNER}",
+        f"--direct_running_mode={mode}",
+        f"--direct_num_workers={num_workers}",
+    ]
 
 
 def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> PipelineOptions:
@@ -35,5 +39,7 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
     if name is None:
         return PipelineOptions([*local_arguments(num_workers), *beam_options])
     if name.rpartition(".")[2] == "DaskRunner":
-        raise ValueError(f"runner {name} is refused: Beam 2.74 loses and repeats elements on it; see docs/runners.md")
+        raise ValueError(
+            f"runner {name} is refused: Beam 2.74 loses and repeats elements on it; see docs/runners.md"
+        )
     return given

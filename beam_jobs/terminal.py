@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from beam_jobs.contracts import settings
 
@@ -27,7 +34,13 @@ class progress:  # noqa: N801 - reads as a verb where it is used
     """A progress bar whose `update(done, total)` a job calls."""
 
     def __init__(self, unit: str) -> None:
-        columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn(unit),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=CONSOLE)
         self._task = self._progress.add_task(unit, total=None)
 

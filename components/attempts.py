@@ -26,7 +26,12 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     """
     custom = fn_args.custom_config
     return training_dir(
-        custom.get(CHECKPOINTS_DIR, ""), component, custom["config"], custom.get("code"), fn_args.hyperparameters, start
+        custom.get(CHECKPOINTS_DIR, ""),
+        component,
+        custom["config"],
+        custom.get("code"),
+        fn_args.hyperparameters,
+        start,
     )
 
 

@@ -14,9 +14,9 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 
+from beam_jobs.build.verify import verify
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.locations import locate
-from beam_jobs.verify import verify
 
 MANIFEST_FILE = "manifest.json"
 
@@ -54,7 +54,9 @@ def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> 
         ValueError: the Trainer was wired without a DataManifest.
     """
     if not hyperparameters:
-        raise ValueError("fn_args.hyperparameters is empty: wire the Trainer's hyperparameters to DataManifest")
+        raise ValueError(
+            "fn_args.hyperparameters is empty: wire the Trainer's hyperparameters to DataManifest"
+        )
     return manifest.from_json(json.dumps(hyperparameters))
 
 

@@ -20,7 +20,7 @@ from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
 from components.attempts import training_dir
 from components.data_manifest import read_manifest
-from components.encoder_probe.component import split_files
+from components.encoder_probe import split_files
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, write_metrics
 from components.training_log import log_steps

@@ -23,7 +23,9 @@ SLICE_FEATURES = ("orbit_state",)
 EVALUATION_SOURCES = ("components/evaluation.py", "components/iou_metrics.py", "models/metrics.py")
 
 
-def create_eval_config(schema: LabelSchema, min_mean_iou: float, min_iou: Mapping[str, float]) -> tfma.EvalConfig:
+def create_eval_config(
+    schema: LabelSchema, min_mean_iou: float, min_iou: Mapping[str, float]
+) -> tfma.EvalConfig:
     """EvalConfig of one task.
 
     Args:
@@ -36,16 +38,27 @@ def create_eval_config(schema: LabelSchema, min_mean_iou: float, min_iou: Mappin
     """
     unknown = sorted(set(min_iou) - set(schema.class_names))
     if unknown:
-        raise ValueError(f"min_iou: {unknown} are no classes of {schema.name!r}: {', '.join(schema.class_names)}")
-    metrics = [_metric("MeanIoU", {"num_classes": schema.num_classes, "name": "mean_iou"}, min_mean_iou)]
+        raise ValueError(
+            f"min_iou: {unknown} are no classes of {schema.name!r}: {', '.join(schema.class_names)}"
+        )
+    metrics = [
+        _metric("MeanIoU", {"num_classes": schema.num_classes, "name": "mean_iou"}, min_mean_iou)
+    ]
     for class_id, class_name in enumerate(schema.class_names):
-        config = {"num_classes": schema.num_classes, "class_id": class_id, "name": f"pooled_iou/{class_name}"}
+        config = {
+            "num_classes": schema.num_classes,
+            "class_id": class_id,
+            "name": f"pooled_iou/{class_name}",
+        }
         metrics.append(_metric("IoU", config, min_iou.get(class_name)))
     return tfma.EvalConfig(
         # No label_key: the truth is a raw bytes feature that only our metric can read. To TFMA a Keras 3 export is no
         # Keras model, so it is loaded as a plain SavedModel.
         model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, model_type=tfma.TF_GENERIC)],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICE_FEATURES)],
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICE_FEATURES),
+        ],
         metrics_specs=[tfma.MetricsSpec(metrics=metrics)],
     )
 
@@ -90,18 +103,25 @@ def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:
     fingerprint = source_fingerprint(EVALUATION_SOURCES)
     for spec in result.metrics_specs:
         for metric in spec.metrics:
-            metric.config = json.dumps({**json.loads(metric.config), "code": fingerprint}, sort_keys=True)
+            metric.config = json.dumps(
+                {**json.loads(metric.config), "code": fingerprint}, sort_keys=True
+            )
     return result
 
 
-def _metric(class_name: str, config: dict[str, object], lower_bound: float | None) -> tfma.MetricConfig:
-    metric = tfma.MetricConfig(class_name=class_name, module=METRICS_MODULE, config=json.dumps(config, sort_keys=True))
+def _metric(
+    class_name: str, config: dict[str, object], lower_bound: float | None
+) -> tfma.MetricConfig:
+    metric = tfma.MetricConfig(
+        class_name=class_name, module=METRICS_MODULE, config=json.dumps(config, sort_keys=True)
+    )
     if lower_bound is not None:
         bound = tfma.GenericValueThreshold(lower_bound={"value": lower_bound})
         # On the overall slice only: a plain `threshold` would hold each orbit slice to it as well.
         metric.per_slice_thresholds.append(
             tfma.PerSliceMetricThreshold(
-                slicing_specs=[tfma.SlicingSpec()], threshold=tfma.MetricThreshold(value_threshold=bound)
+                slicing_specs=[tfma.SlicingSpec()],
+                threshold=tfma.MetricThreshold(value_threshold=bound),
             )
         )
     return metric

@@ -75,21 +75,33 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
             Kubeflow makes workflow names of them.
     """
     input_config = Input(
-        splits=[Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS]
+        splits=[
+            Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS
+        ]
     )
-    examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(f"ImportExampleGen-{name}")
+    examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(
+        f"ImportExampleGen-{name}"
+    )
     statistics = StatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
     ).with_id(f"StatisticsGen-{name}")
     # The schema comes from train alone: then a value that only eval or test holds shows up as an anomaly.
     schema = SchemaGen(
-        statistics=statistics.outputs["statistics"], infer_feature_shape=True, exclude_splits=["eval", "test"]
+        statistics=statistics.outputs["statistics"],
+        infer_feature_shape=True,
+        exclude_splits=["eval", "test"],
     ).with_id(f"SchemaGen-{name}")
-    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]).with_id(
-        f"ExampleValidator-{name}"
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    ).with_id(f"ExampleValidator-{name}")
+    manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(
+        f"DataManifest-{name}"
     )
-    manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(f"DataManifest-{name}")
     return ExampleComponents(
-        examples=examples, statistics=statistics, schema=schema, validator=validator, manifest=manifest
+        examples=examples,
+        statistics=statistics,
+        schema=schema,
+        validator=validator,
+        manifest=manifest,
     )

@@ -42,7 +42,9 @@ class ConfusionMatrixPreprocessor(metric_types.Preprocessor):
         stored = np.asarray(features["label"], dtype=object).ravel()[0]
         truth = np.frombuffer(stored, np.uint8)
         if truth.size != height * width:
-            raise ValueError(f"label holds {truth.size} values, not height x width = {height} x {width}")
+            raise ValueError(
+                f"label holds {truth.size} values, not height x width = {height} x {width}"
+            )
         prediction = np.asarray(extracts[tfma.PREDICTIONS_KEY][PREDICTION_KEY])
         # Same pixels, whatever leading axis of 1 the batching left.
         yield metrics.confusion_matrix(
@@ -77,7 +79,9 @@ class ConfusionMatrixCombiner(beam.CombineFn):
 def _matrix(num_classes: int, model_name: str, output_name: str) -> metric_types.MetricComputation:
     # Equal for every metric of a model, so TFMA computes it once.
     key = metric_types.MetricKey(
-        name=f"{MATRIX_NAME}_{num_classes}_ignore_{IGNORE}", model_name=model_name, output_name=output_name
+        name=f"{MATRIX_NAME}_{num_classes}_ignore_{IGNORE}",
+        model_name=model_name,
+        output_name=output_name,
     )
     return metric_types.MetricComputation(
         keys=[key],
@@ -98,7 +102,10 @@ class MeanIoU(tfma.metrics.Metric):
             code: hash of the code; only there to enter the Evaluator's cache key.
         """
         super().__init__(
-            metric_util.merge_per_key_computations(self._computations), num_classes=num_classes, name=name, code=code
+            metric_util.merge_per_key_computations(self._computations),
+            num_classes=num_classes,
+            name=name,
+            code=code,
         )
 
     def _computations(
@@ -107,7 +114,9 @@ class MeanIoU(tfma.metrics.Metric):
         matrix = _matrix(num_classes, model_name, output_name)
         key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
 
-        def result(values: dict[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, float]:
+        def result(
+            values: dict[metric_types.MetricKey, Any],
+        ) -> dict[metric_types.MetricKey, float]:
             return {key: float(metrics.mean_iou(values[matrix.keys[0]]))}
 
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
@@ -136,12 +145,20 @@ class IoU(tfma.metrics.Metric):
         )
 
     def _computations(
-        self, num_classes: int, class_id: int, name: str, code: str, model_name: str = "", output_name: str = ""
+        self,
+        num_classes: int,
+        class_id: int,
+        name: str,
+        code: str,
+        model_name: str = "",
+        output_name: str = "",
     ) -> metric_types.MetricComputations:
         matrix = _matrix(num_classes, model_name, output_name)
         key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
 
-        def result(values: dict[metric_types.MetricKey, Any]) -> dict[metric_types.MetricKey, float]:
+        def result(
+            values: dict[metric_types.MetricKey, Any],
+        ) -> dict[metric_types.MetricKey, float]:
             return {key: float(metrics.iou_per_class(values[matrix.keys[0]])[class_id])}
 
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]

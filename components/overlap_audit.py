@@ -14,15 +14,20 @@ from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
-from beam_jobs import audit
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
+from beam_jobs.judging import audit
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
 
 REPORT_FILE = "overlaps.json"
-SOURCES = ("beam_jobs/audit.py", "beam_jobs/overlaps.py", "beam_jobs/contracts", "components/overlap_audit.py")
+SOURCES = (
+    "beam_jobs/judging/audit.py",
+    "beam_jobs/judging/overlaps.py",
+    "beam_jobs/contracts",
+    "components/overlap_audit.py",
+)
 
 
 OverlapReport = simple_artifacts.File
@@ -41,7 +46,9 @@ def audit_examples(
 
     The shards are read where they were built: ExampleGen's copies carry neither bands nor pixel size.
     """
-    pair_version, label_version = (_version(*taken) for taken in ((pairs, pairs_root), (labels, labels_root)))
+    pair_version, label_version = (
+        _version(*taken) for taken in ((pairs, pairs_root), (labels, labels_root))
+    )
     return audit.compare(pair_version, label_version, buffer_m)
 
 
@@ -103,7 +110,12 @@ def OverlapGate(  # noqa: N802
 
 
 def create_overlap_audit(
-    name: str, pairs: ExampleComponents, pairs_root: str, labels: ExampleComponents, labels_root: str, buffer_m: float
+    name: str,
+    pairs: ExampleComponents,
+    pairs_root: str,
+    labels: ExampleComponents,
+    labels_root: str,
+    buffer_m: float,
 ) -> tuple[BaseComponent, BaseComponent]:
     """(OverlapAudit, OverlapGate) of one task; whatever trains must wait for the gate.
 

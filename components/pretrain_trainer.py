@@ -70,7 +70,9 @@ def run_fn(fn_args: FnArgs) -> None:
     Raises:
         ValueError: no manifest, a split without shards, or a published encoder that does not fit.
     """
-    config = settings.from_dict(PretrainConfig, json.loads(fn_args.custom_config["config"]), "pretrain")
+    config = settings.from_dict(
+        PretrainConfig, json.loads(fn_args.custom_config["config"]), "pretrain"
+    )
     published_dir = fn_args.custom_config.get(PUBLISHED_DIR)
     last = find_published(published_dir, ENCODER_NAME) if published_dir else None
     if last is not None:

@@ -11,14 +11,16 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.pusher_pb2 import PushDestination
 
 from beam_jobs.contracts.locations import Location, locate
-from models.card import CARD_NAME
-from models.export import ASSETS_DIR
+from models.published.card import CARD_NAME
+from models.published.export import ASSETS_DIR
 
 ENCODER_NAME = "encoder"
 """Folder of the published encoder below the serving folder."""
 
 
-def create_pusher(name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent) -> BaseComponent:
+def create_pusher(
+    name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent
+) -> BaseComponent:
     """Pusher of one model.
 
     Args:
@@ -46,6 +48,11 @@ def find_published(serving_dir: str, name: str) -> Location | None:
     """
     # The card is written last: a folder without one is not a whole model, or none of ours.
     found = [
-        path.parent.parent for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")
+        path.parent.parent
+        for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")
     ]
-    return max((path for path in found if path.name.isdigit()), key=lambda path: int(path.name), default=None)
+    return max(
+        (path for path in found if path.name.isdigit()),
+        key=lambda path: int(path.name),
+        default=None,
+    )

@@ -18,9 +18,9 @@ from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate, staged
 from components.data_manifest import read_manifest
-from components.encoder_probe.component import SOURCES, split_files
+from components.encoder_probe import SOURCES, split_files
 from components.examples import ExampleComponents
-from models.export import load_segmenter
+from models.published.export import load_segmenter
 from models.scores.score_document import make_document
 from models.scores.score_file import write_scores
 from models.scores.scoring import score_patches
@@ -61,7 +61,9 @@ def Scorer(  # noqa: N802 - TFX names a component after its function
     del code
     schema = read_manifest(manifest.uri).label_schema  # type: ignore[attr-defined]
     if schema is None:
-        raise ValueError(f"{manifest.uri}: the shards have no label schema, so nothing can be scored on them")  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{manifest.uri}: the shards have no label schema, so nothing can be scored on them"
+        )  # type: ignore[attr-defined]
     found = score_patches(
         load_segmenter(path_utils.serving_model_path(model.uri)),  # type: ignore[attr-defined]
         split_files(examples, SPLIT),  # type: ignore[arg-type]
@@ -75,7 +77,9 @@ def Scorer(  # noqa: N802 - TFX names a component after its function
         file.write_text(json.dumps(make_document(found, SPLIT), indent=1, allow_nan=False) + "\n")
 
 
-def create_scorer(name: str, model: BaseComponent, data: ExampleComponents, batch_size: int) -> BaseComponent:
+def create_scorer(
+    name: str, model: BaseComponent, data: ExampleComponents, batch_size: int
+) -> BaseComponent:
     """Scorer "Scorer-<task>" of one task's model.
 
     Args:

@@ -19,8 +19,8 @@ from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, list_files, write_metrics
 from components.training_log import log_steps
-from models.card import read_card
-from models.export import DISTILLATION
+from models.published.card import read_card
+from models.published.export import DISTILLATION
 from models.segment import run_segmentation
 from models.segment_config import SegmentConfig
 
@@ -28,7 +28,11 @@ RUN_FN = "components.segment_trainer.run_fn"
 
 
 def create_segment_trainer(
-    name: str, config: SegmentConfig, data: ExampleComponents, start: BaseComponent | None, checkpoints_dir: str
+    name: str,
+    config: SegmentConfig,
+    data: ExampleComponents,
+    start: BaseComponent | None,
+    checkpoints_dir: str,
 ) -> BaseComponent:
     """Trainer "Trainer-<task>" of one task.
 
@@ -65,7 +69,9 @@ def run_fn(fn_args: FnArgs) -> None:
     name = fn_args.custom_config["name"]
     config = settings.from_dict(SegmentConfig, json.loads(fn_args.custom_config["config"]), name)
     if not fn_args.base_model and config.needs_pretraining:
-        raise ValueError(f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer")
+        raise ValueError(
+            f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer"
+        )
     base_model = fn_args.base_model or None
     is_student = base_model is not None and read_card(base_model)["task"] == DISTILLATION
     metrics = run_segmentation(

@@ -35,7 +35,9 @@ class Executor(executor.Executor):
             DataError: see `check_whole`.
         """
         input_config = Input()
-        proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config)
+        proto_utils.json_to_proto(
+            exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config
+        )
         # By now the driver has filled span and version in: span-1/version-2/train/*.
         version_path = input_config.splits[0].pattern.rsplit("/", 2)[0]
         check_whole(f"{exec_properties[standard_component_specs.INPUT_BASE_KEY]}/{version_path}")
@@ -56,7 +58,9 @@ def check_whole(version_dir: str) -> None:
             "unfinished_version",
         ) from error
     found = {
-        f"{split}/{path.name}" for split in layout.SPLITS for path in (locations.locate(version_dir) / split).glob("*")
+        f"{split}/{path.name}"
+        for split in layout.SPLITS
+        for path in (locations.locate(version_dir) / split).glob("*")
     }
     if found != named:
         raise DataError(

@@ -139,7 +139,9 @@ class InputConfig:
     def __post_init__(self) -> None:
         check_choice("cache", self.cache, Cache)
         if (self.cache == "disk") != bool(self.cache_dir):
-            raise ValueError(f"cache_dir must be given with cache disk, and only then, got {self.cache_dir!r}")
+            raise ValueError(
+                f"cache_dir must be given with cache disk, and only then, got {self.cache_dir!r}"
+            )
         if "://" in self.cache_dir:
             raise ValueError(f"cache_dir must be a folder of this machine, got {self.cache_dir!r}")
         if not self.data_service:
@@ -151,7 +153,9 @@ class InputConfig:
                 "deterministic must be false with data_service, whose workers answer in any order, got True"
             )
         if self.cache == "memory":
-            raise ValueError("cache must be none or disk with data_service: workers are other processes, got 'memory'")
+            raise ValueError(
+                "cache must be none or disk with data_service: workers are other processes, got 'memory'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,23 +245,33 @@ class PretrainConfig:
 
     def _check_negatives(self) -> None:
         if not 0.0 <= self.min_negative_km <= MAX_NEGATIVE_KM:
-            raise ValueError(f"min_negative_km must be within 0 and {MAX_NEGATIVE_KM:.0f}, got {self.min_negative_km}")
+            raise ValueError(
+                f"min_negative_km must be within 0 and {MAX_NEGATIVE_KM:.0f}, got {self.min_negative_km}"
+            )
         if self.min_negative_km and self.objective == "decur":
             raise ValueError(
                 f"min_negative_km must be 0 under decur, which has no negatives, got {self.min_negative_km}"
             )
         low, high = LEARNED_TEMPERATURES
-        if (self.learn_temperature or self.objective == "sigmoid") and not low <= self.temperature <= high:
-            raise ValueError(f"temperature must be within {low} and {high} to be learned, got {self.temperature}")
+        if (
+            self.learn_temperature or self.objective == "sigmoid"
+        ) and not low <= self.temperature <= high:
+            raise ValueError(
+                f"temperature must be within {low} and {high} to be learned, got {self.temperature}"
+            )
         if self.learn_temperature and self.objective == "decur":
-            raise ValueError("learn_temperature must be left out under decur, which has no temperature, got True")
+            raise ValueError(
+                "learn_temperature must be left out under decur, which has no temperature, got True"
+            )
 
     def _check_parts(self) -> None:
         """Sizes that must fit into others; what the replicas' number decides is checked when it is known."""
         for name in ("micro_batch_size", "logits_chunk_size"):
             value = getattr(self, name)
             if value is not None and (value < 1 or self.global_batch_size % value):
-                raise ValueError(f"{name} must divide global_batch_size {self.global_batch_size}, got {value}")
+                raise ValueError(
+                    f"{name} must divide global_batch_size {self.global_batch_size}, got {value}"
+                )
         if not 1 <= self.num_common_dims <= self.encoder.embedding_dim:
             raise ValueError(
                 f"decur_common_dim must be within 1 and embedding_dim {self.encoder.embedding_dim}, "
@@ -267,4 +281,8 @@ class PretrainConfig:
     @property
     def num_common_dims(self) -> int:
         """Dimensions that "decur" shares between the sensors."""
-        return math.ceil(0.875 * self.encoder.embedding_dim) if self.decur_common_dim is None else self.decur_common_dim
+        return (
+            math.ceil(0.875 * self.encoder.embedding_dim)
+            if self.decur_common_dim is None
+            else self.decur_common_dim
+        )

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
 from models.dual_encoder import DualEncoder
-from models.objectives import gathering
 from models.objectives.objective import Objective, sensor_of
-from models.steps import VALID_FRACTION, Batch
+from models.training import replicas
+from models.training.steps import VALID_FRACTION, Batch
 
 
 class ContrastiveModel(keras.Model):
@@ -66,4 +66,4 @@ class ContrastiveModel(keras.Model):
         """
         losses, figures = self.objective.losses_and_figures(outputs)
         means = {"loss": tf.reduce_mean(losses), VALID_FRACTION: tf.reduce_mean(outputs["valid"])}
-        return {name: mean / gathering.num_replicas() for name, mean in means.items()} | figures
+        return {name: mean / replicas.num_replicas() for name, mean in means.items()} | figures

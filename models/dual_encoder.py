@@ -30,7 +30,9 @@ class ProjectionHead(keras.Model):
     def __init__(self, *, features_dim: int, embedding_dim: int, **kwargs: Any) -> None:
         # float32 by name: under mixed precision a unit vector would have only two to three good digits.
         pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
-        hidden = keras.layers.Dense(features_dim, activation="relu", dtype="float32", name="hidden")(pooled)
+        hidden = keras.layers.Dense(
+            features_dim, activation="relu", dtype="float32", name="hidden"
+        )(pooled)
         projected = keras.layers.Dense(embedding_dim, dtype="float32", name="projection")(hidden)
         embedding = keras.layers.UnitNormalization(dtype="float32", name="unit_norm")(projected)
         super().__init__(inputs=pooled, outputs=embedding, **kwargs)
@@ -59,13 +61,21 @@ class DualEncoder(keras.Model):
     """
 
     def __init__(
-        self, *, encoders: dict[Sensor, SensorEncoder], heads: dict[Sensor, ProjectionHead], **kwargs: Any
+        self,
+        *,
+        encoders: dict[Sensor, SensorEncoder],
+        heads: dict[Sensor, ProjectionHead],
+        **kwargs: Any,
     ) -> None:
         inputs = {
-            sensor: keras.Input((None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32")
+            sensor: keras.Input(
+                (None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32"
+            )
             for sensor in SENSORS
         }
-        outputs = {sensor: heads[sensor](encoders[sensor](inputs[sensor])["pooled"]) for sensor in SENSORS}
+        outputs = {
+            sensor: heads[sensor](encoders[sensor](inputs[sensor])["pooled"]) for sensor in SENSORS
+        }
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         # Kept by sensor, since export publishes encoders and heads apart.
         self.encoders, self.heads = dict(encoders), dict(heads)
@@ -73,7 +83,9 @@ class DualEncoder(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """The parts, serialized."""
         return {
-            "encoders": {s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()},
+            "encoders": {
+                s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()
+            },
             "heads": {s: keras.saving.serialize_keras_object(m) for s, m in self.heads.items()},
             "name": self.name,
             "trainable": self.trainable,
@@ -83,7 +95,10 @@ class DualEncoder(keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualEncoder:
         """Inverse of `get_config`."""
         parts = {
-            part: {s: keras.saving.deserialize_keras_object(m, custom_objects) for s, m in config[part].items()}
+            part: {
+                s: keras.saving.deserialize_keras_object(m, custom_objects)
+                for s, m in config[part].items()
+            }
             for part in ("encoders", "heads")
         }
         return cls(**{**config, **parts})
@@ -93,7 +108,9 @@ def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int
     """A DualEncoder with new heads."""
     heads = {
         sensor: ProjectionHead(
-            features_dim=encoder.output["features"].shape[-1], embedding_dim=embedding_dim, name=f"{sensor}_head"
+            features_dim=encoder.output["features"].shape[-1],
+            embedding_dim=embedding_dim,
+            name=f"{sensor}_head",
         )
         for sensor, encoder in encoders.items()
     }
@@ -102,5 +119,7 @@ def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int
 
 def with_dual_precision(model: DualEncoder, precision: Precision) -> DualEncoder:
     """`model` with that dtype policy in its encoders, with the same weights; heads are float32 always."""
-    encoders = {sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()}
+    encoders = {
+        sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()
+    }
     return DualEncoder(encoders=encoders, heads=model.heads, name=model.name)

@@ -17,16 +17,18 @@ from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models.batch_norm import BatchNormalization
 from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
-from models.convolution import Conv2D
-from models.group_norm import GroupNormalization
-from models.layers import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
-from models.torch_resnet import with_torch_semantics
+from models.layers.batch_norm import BatchNormalization
+from models.layers.convolution import Conv2D
+from models.layers.group_norm import GroupNormalization
+from models.layers.masked import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
+from models.layers.torch_resnet import with_torch_semantics
 
 if not keras_3():
     # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
-    raise ImportError("keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported")
+    raise ImportError(
+        "keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported"
+    )
 
 NUM_NORM_GROUPS = 32
 """Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""
@@ -34,7 +36,12 @@ NUM_NORM_GROUPS = 32
 # Filters, blocks and strides of the stages behind the stem (64 filters, stride 4).
 # Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in each of three thin stages.
 _STAGES: dict[str, dict[str, Any]] = {
-    "small": {"filters": (64, 96, 128), "blocks": (1, 1, 1), "strides": (1, 2, 2), "block_type": "basic_block"},
+    "small": {
+        "filters": (64, 96, 128),
+        "blocks": (1, 1, 1),
+        "strides": (1, 2, 2),
+        "block_type": "basic_block",
+    },
     "resnet18": {
         "filters": (64, 128, 256, 512),
         "blocks": (2, 2, 2, 2),
@@ -87,7 +94,9 @@ class SensorEncoder(keras.Model):
             ValueError: statistics and bands differ in length, or an std is not above 0.
         """
         if not len(bands) == len(mean) == len(std):
-            raise ValueError(f"{sensor}: {len(bands)} bands but {len(mean)} means and {len(std)} stds")
+            raise ValueError(
+                f"{sensor}: {len(bands)} bands but {len(mean)} means and {len(std)} stds"
+            )
         stride = EncoderConfig(backbone=backbone).stride
         pixels = keras.Input((None, None, len(bands)), name=sensor, dtype="float32")
         normalized, valid_mask = PixelNormalization(mean, std, name="normalization")(pixels)
@@ -95,9 +104,13 @@ class SensorEncoder(keras.Model):
             pyramid = _build_pyramid(backbone, len(bands), norm)
             levels: dict[str, Any] = pyramid(normalized)
         deepest = list(levels)[-1]
-        features = keras.layers.Activation("linear", dtype="float32", name="features")(levels[deepest])
+        features = keras.layers.Activation("linear", dtype="float32", name="features")(
+            levels[deepest]
+        )
         # A cell half outside the swath counts half; one without data not at all.
-        weights = keras.layers.AveragePooling2D(stride, dtype="float32", name="valid_fraction")(valid_mask)
+        weights = keras.layers.AveragePooling2D(stride, dtype="float32", name="valid_fraction")(
+            valid_mask
+        )
         pooled = MaskedGlobalAveragePooling2D(name="pooled")(features, weights)
         outputs = {
             "normalized": normalized,
@@ -187,7 +200,9 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     )
     outputs = {"P1": resnet.get_layer("conv1_relu").output}
     for index in range(len(stages["filters"])):
-        outputs[f"P{index + 2}"] = resnet.get_layer(f"v2_stack_{index}_block{stages['blocks'][index]}_out").output
+        outputs[f"P{index + 2}"] = resnet.get_layer(
+            f"v2_stack_{index}_block{stages['blocks'][index]}_out"
+        ).output
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
     if backbone.startswith(TORCH_PREFIX):
         pyramid = with_torch_semantics(pyramid)

@@ -91,7 +91,9 @@ def train_dataset(
     Raises:
         ValueError: fewer examples than one batch, or a cache that cannot be filled.
     """
-    sizes = EpochSizes(num_examples=num_examples, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
+    sizes = EpochSizes(
+        num_examples=num_examples, batch_size=batch_size, shuffle_buffer=shuffle_buffer
+    )
     spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
     source = open_source(files, spec, reading)
 
@@ -107,7 +109,9 @@ def train_dataset(
         batches = epochs.ordered_batches(source, sizes, seed, first_step, reading.deterministic)
         # The step seeds its augmentation, so that parallel decoding cannot change the result.
         counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), batches))
-        dataset = counted.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reading.deterministic)
+        dataset = counted.map(
+            decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reading.deterministic
+        )
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -130,16 +134,28 @@ def eval_dataset(
     Raises:
         ValueError: a cache that cannot be filled.
     """
-    spec = _feature_spec(num_bands, with_label, with_location=with_location, with_patch_id=with_patch_id)
+    spec = _feature_spec(
+        num_bands, with_label, with_location=with_location, with_patch_id=with_patch_id
+    )
     source = open_source(sorted(files), spec, reading)
-    batches = epochs.read_shards(source, tf.range(source.num_shards, dtype=tf.int64)).batch(batch_size)
+    batches = epochs.read_shards(source, tf.range(source.num_shards, dtype=tf.int64)).batch(
+        batch_size
+    )
 
     @tf.autograph.experimental.do_not_convert
     def decode(step: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = _decode(source.fetch(keys), num_bands)
-        return batch if transform is None else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
+        return (
+            batch
+            if transform is None
+            else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
+        )
 
-    return batches.enumerate().map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return (
+        batches.enumerate()
+        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def _feature_spec(
@@ -158,7 +174,12 @@ def _feature_spec(
         "patch_id": with_patch_id,
     }
     contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
-    names = ["height", "width", *num_bands, *(name for name, is_wanted in optional.items() if is_wanted)]
+    names = [
+        "height",
+        "width",
+        *num_bands,
+        *(name for name, is_wanted in optional.items() if is_wanted),
+    ]
     return {name: contract[name] for name in names}
 
 
@@ -179,6 +200,10 @@ def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.T
         pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
         decoded[sensor] = tf.reshape(pixels, [num_examples, height, width, channels])
     if "label" in columns:
-        decoded["label"] = tf.reshape(tf.io.decode_raw(columns["label"], tf.uint8), [num_examples, height, width])
+        decoded["label"] = tf.reshape(
+            tf.io.decode_raw(columns["label"], tf.uint8), [num_examples, height, width]
+        )
     decoded_already = {"height", "width", "label", *num_bands}
-    return decoded | {name: column for name, column in columns.items() if name not in decoded_already}
+    return decoded | {
+        name: column for name, column in columns.items() if name not in decoded_already
+    }

@@ -13,9 +13,9 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.labels import IGNORE
-from models.objectives import gathering
 from models.objectives.contrastive import cross_modal
 from models.objectives.global_batch import GlobalBatch
+from models.training import replicas
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -35,7 +35,11 @@ class NTXentLoss(keras.losses.Loss):
     """
 
     def __init__(
-        self, temperature: float = 0.1, name: str = "nt_xent", reduction: str = "sum_over_batch_size", **kwargs: Any
+        self,
+        temperature: float = 0.1,
+        name: str = "nt_xent",
+        reduction: str = "sum_over_batch_size",
+        **kwargs: Any,
     ) -> None:
         """Keeps the temperature.
 
@@ -53,7 +57,9 @@ class NTXentLoss(keras.losses.Loss):
         s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
         ones = tf.ones_like(s1[:, 0])
         batch = GlobalBatch(ones, ones)
-        return cross_modal(s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None)
+        return cross_modal(
+            s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Temperature, name and reduction."""
@@ -96,10 +102,10 @@ class MaskedCrossentropy(keras.losses.Loss):
             # 1 - p without its loss of digits; the floor keeps the gradient finite for gamma below 1.
             pixel_loss *= tf.maximum(-tf.math.expm1(-pixel_loss), 1e-7) ** self.focal_gamma
         weight = self._pixel_weight(y_true)
-        total = gathering.sum_over_replicas(tf.reduce_sum(weight))
+        total = replicas.sum_over_replicas(tf.reduce_sum(weight))
         batch_size = tf.cast(tf.shape(y_true)[0], tf.float32)
         # Undoes Keras' mean over the replica's batch and its division by the replicas.
-        scale = tf.math.divide_no_nan(batch_size * gathering.num_replicas(), total)
+        scale = tf.math.divide_no_nan(batch_size * replicas.num_replicas(), total)
         return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
 
     def size(self, label: Any) -> tf.Tensor:
@@ -114,11 +120,17 @@ class MaskedCrossentropy(keras.losses.Loss):
     def _pixel_weight(self, label: Any) -> tf.Tensor:
         """float32 [B, H, W], 0 where the label is 255."""
         weight = tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32)
-        return weight if self.class_weights is None else weight * tf.gather(self.class_weights, _known_ids(label))
+        return (
+            weight
+            if self.class_weights is None
+            else weight * tf.gather(self.class_weights, _known_ids(label))
+        )
 
 
 @tf.custom_gradient
-def pixel_crossentropy(logits: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+def pixel_crossentropy(
+    logits: tf.Tensor, target: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
     """Cross-entropy [...] of logits [..., K] against one-hot `target` [..., K].
 
     TensorFlow's own kernels take twice the time on CPU (docs/performance.md): few classes, many pixels.
@@ -149,6 +161,6 @@ def global_weight(weight: Any, size: Any) -> tf.Tensor:
         are 1, so that the loss is then the unweighted one to the last bit, and 0 when nothing counts.
     """
     weight, size = tf.cast(weight, tf.float32), tf.cast(size, tf.float32)
-    total = gathering.sum_over_replicas(tf.reduce_sum(size))
-    weighted = gathering.sum_over_replicas(tf.reduce_sum(weight * size))
+    total = replicas.sum_over_replicas(tf.reduce_sum(size))
+    weighted = replicas.sum_over_replicas(tf.reduce_sum(weight * size))
     return weight * tf.math.divide_no_nan(total, weighted)

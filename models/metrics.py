@@ -17,7 +17,9 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
-def confusion_matrix(truth: npt.NDArray[Any], prediction: npt.NDArray[Any], num_classes: int) -> IntArray:
+def confusion_matrix(
+    truth: npt.NDArray[Any], prediction: npt.NDArray[Any], num_classes: int
+) -> IntArray:
     """Counts of (truth, prediction) pairs.
 
     Args:
@@ -33,13 +35,17 @@ def confusion_matrix(truth: npt.NDArray[Any], prediction: npt.NDArray[Any], num_
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     if truth.shape != prediction.shape:
-        raise ValueError(f"truth and prediction must have one shape, got {truth.shape} and {prediction.shape}")
+        raise ValueError(
+            f"truth and prediction must have one shape, got {truth.shape} and {prediction.shape}"
+        )
     counted = (truth != IGNORE) & (prediction != IGNORE)
     # int64 first: in uint8 `truth * K` overflows from class 29 on with K = 9.
     rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, ids in (("truth", rows), ("prediction", columns)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
-            raise ValueError(f"{name} ids must be 0..{num_classes - 1} or {IGNORE}, got {ids.min()}..{ids.max()}")
+            raise ValueError(
+                f"{name} ids must be 0..{num_classes - 1} or {IGNORE}, got {ids.min()}..{ids.max()}"
+            )
     counts = np.bincount(rows * num_classes + columns, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 

@@ -15,20 +15,22 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import export, input_pipeline, training, warm_start
-from models.checkpoints import remove_checkpoints
+from models import input_pipeline
 from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
-from models.distribution import check_divisible, get_strategy, is_chief
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
 from models.health.monitor import HealthMonitor
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
-from models.optimizers import make_optimizer
+from models.optimization.optimizers import make_optimizer
+from models.published import export, warm_start
 from models.reading import shard_checks
-from models.step_log import ProgressCallback
-from models.steps import Batch, TwoStageLoss
+from models.training import training
+from models.training.checkpoints import remove_checkpoints
+from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.training.step_log import ProgressCallback
+from models.training.steps import Batch, TwoStageLoss
 from models.views import eval_views, train_views
 
 
@@ -69,7 +71,9 @@ def run_pretraining(
         UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
     """
     strategy = get_strategy()  # Workers must know each other before TensorFlow starts.
-    keras.utils.set_random_seed(config.seed)  # Before the datasets, too: their seeds are combined with the global one.
+    keras.utils.set_random_seed(
+        config.seed
+    )  # Before the datasets, too: their seeds are combined with the global one.
     num_micro_batches = _check_sizes(config, strategy)
     _check_data(config, manifest, train_files, eval_files)
     with strategy.scope():
@@ -87,15 +91,21 @@ def run_pretraining(
         is_new=warm_start_dir is None,
         is_writer=is_chief(strategy),
     )
-    train_loss = _train(config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor)
+    train_loss = _train(
+        config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor
+    )
     export_encoder = _make_export(config, manifest, warm_start_dir, output_dir, is_served)
-    metrics = _publish(config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder)
+    metrics = _publish(
+        config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder
+    )
     if is_chief(strategy):  # Not before: a kill during the export must not cost the training.
         remove_checkpoints(checkpoint_dir)
     return metrics
 
 
-def build_model(config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None) -> DualEncoder:
+def build_model(
+    config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None
+) -> DualEncoder:
     """A new dual encoder, or that of `warm_start_dir`.
 
     Raises:
@@ -103,7 +113,10 @@ def build_model(config: PretrainConfig, manifest: Manifest, warm_start_dir: str 
         FileNotFoundError: `warm_start_dir` holds no encoder.
     """
     if warm_start_dir is None:
-        encoders = {sensor: build_encoder(config.encoder, sensor, manifest, config.precision) for sensor in SENSORS}
+        encoders = {
+            sensor: build_encoder(config.encoder, sensor, manifest, config.precision)
+            for sensor in SENSORS
+        }
         return build_dual_encoder(encoders, config.encoder.embedding_dim)
     encoders = warm_start.load_encoders(
         dict.fromkeys(SENSORS, warm_start_dir), config.encoder, manifest, config.precision
@@ -175,7 +188,11 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
 
 
 def _make_export(
-    config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None, output_dir: str, is_served: bool
+    config: PretrainConfig,
+    manifest: Manifest,
+    warm_start_dir: str | None,
+    output_dir: str,
+    is_served: bool,
 ) -> Callable[..., None]:
     """`export.export_encoder` of this training; what it found is still to be said."""
     starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
@@ -225,7 +242,9 @@ def _make_datasets(
 ) -> tuple[training.DatasetFunction, tf.data.Dataset]:
     all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
     # A sensor that the objective does not look at is not even decoded.
-    num_bands = {sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)}
+    num_bands = {
+        sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)
+    }
     with_location = config.min_negative_km > 0
 
     train_set = functools.partial(
@@ -254,14 +273,21 @@ def _make_datasets(
         reading=config.input,
         transform=eval_views(config, views, manifest),
     )
-    return lambda first_step: train_set(first_step=first_step), eval_set.take(config.num_eval_batches)
+    return lambda first_step: train_set(first_step=first_step), eval_set.take(
+        config.num_eval_batches
+    )
 
 
 def _check_data(
-    config: PretrainConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
+    config: PretrainConfig,
+    manifest: Manifest,
+    train_files: Sequence[str],
+    eval_files: Sequence[str],
 ) -> None:
     shard_checks.check_patch_size(manifest, config.encoder)
-    shard_checks.check_split("train", train_files, manifest, sensors=SENSORS, num_needed=config.global_batch_size)
+    shard_checks.check_split(
+        "train", train_files, manifest, sensors=SENSORS, num_needed=config.global_batch_size
+    )
     shard_checks.check_split("eval", eval_files, manifest, sensors=SENSORS)
 
 
@@ -273,7 +299,12 @@ def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> in
     """
     check_divisible(config.global_batch_size, strategy)
     per_replica = config.global_batch_size // strategy.num_replicas_in_sync
-    for name, size in (("micro_batch_size", config.micro_batch_size), ("logits_chunk_size", config.logits_chunk_size)):
+    for name, size in (
+        ("micro_batch_size", config.micro_batch_size),
+        ("logits_chunk_size", config.logits_chunk_size),
+    ):
         if size is not None and per_replica % size:
-            raise ValueError(f"{name} must divide the {per_replica} pairs of each replica, got {size}")
+            raise ValueError(
+                f"{name} must divide the {per_replica} pairs of each replica, got {size}"
+            )
     return 1 if config.micro_batch_size is None else per_replica // config.micro_batch_size

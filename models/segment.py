@@ -16,22 +16,25 @@ import tensorflow as tf
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.manifest import Manifest
-from models import export, input_pipeline, regimes, training, warm_start
+from models import input_pipeline
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
 from models.augmentation.sensor_dropout import drop_sensor
-from models.checkpoints import remove_checkpoints
-from models.distribution import check_divisible, get_strategy, is_chief
 from models.encoders import build_encoder
-from models.optimizers import make_optimizer
+from models.optimization import regimes
+from models.optimization.optimizers import make_optimizer
 from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
+from models.published import export, warm_start
 from models.reading import shard_checks
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
 from models.scores.summary import summarize
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter, with_segmenter_precision
-from models.step_log import ProgressCallback
-from models.steps import Batch, Scalars
+from models.training import training
+from models.training.checkpoints import remove_checkpoints
+from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.training.step_log import ProgressCallback
+from models.training.steps import Batch, Scalars
 
 
 def run_segmentation(
@@ -70,7 +73,15 @@ def run_segmentation(
             `build_segmenter` refuses, and see `training.train`.
     """
     model, train_loss = train_segmenter(
-        config, manifest, train_files, eval_files, log_dir, encoder_dir, on_step, checkpoint_dir, student_dir
+        config,
+        manifest,
+        train_files,
+        eval_files,
+        log_dir,
+        encoder_dir,
+        on_step,
+        checkpoint_dir,
+        student_dir,
     )
     strategy = get_strategy()
     scores = _score(config, strategy, model, eval_files)
@@ -111,7 +122,9 @@ def train_segmenter(
     check_divisible(config.global_batch_size, strategy)
     dataset = _make_train_set(config, manifest, train_files, eval_files)
     class_names = get_schema(config.label_schema).class_names
-    loss = make_segment_loss(config.loss, class_names, manifest.num_pixels_per_class.get("train", {}))
+    loss = make_segment_loss(
+        config.loss, class_names, manifest.num_pixels_per_class.get("train", {})
+    )
     with strategy.scope():
         model = build_segmenter(config, manifest, encoder_dir, student_dir)
         paces = regimes.make_paces(model, config)
@@ -135,7 +148,10 @@ def train_segmenter(
 
 
 def _score(
-    config: SegmentConfig, strategy: tf.distribute.Strategy, model: Segmenter, eval_files: Sequence[str]
+    config: SegmentConfig,
+    strategy: tf.distribute.Strategy,
+    model: Segmenter,
+    eval_files: Sequence[str],
 ) -> PatchScores:
     """Scores of the eval split, at the threshold that `model` gets from them if it is to."""
     class_names = get_schema(config.label_schema).class_names
@@ -148,7 +164,10 @@ def _score(
 
 
 def build_segmenter(
-    config: SegmentConfig, manifest: Manifest, encoder_dir: str | None, student_dir: str | None = None
+    config: SegmentConfig,
+    manifest: Manifest,
+    encoder_dir: str | None,
+    student_dir: str | None = None,
 ) -> Segmenter:
     """A segmenter with pretrained encoders and their normalization, or with new ones; or a distilled student.
 
@@ -163,7 +182,9 @@ def build_segmenter(
     """
     stride = config.encoder.stride
     if manifest.patch_size_px % stride:
-        raise ValueError(f"patch size must be a multiple of the stride {stride}, got {manifest.patch_size_px}")
+        raise ValueError(
+            f"patch size must be a multiple of the stride {stride}, got {manifest.patch_size_px}"
+        )
     model = (
         warm_start.load_student(student_dir, config, manifest)
         if student_dir
@@ -178,7 +199,8 @@ def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str |
     starts = encoder_starts(config, encoder_dir)
     pretrained = warm_start.load_encoders(starts, config.encoder, manifest, config.precision)
     encoders = {
-        sensor: pretrained.get(sensor) or build_encoder(config.encoder, sensor, manifest, config.precision)
+        sensor: pretrained.get(sensor)
+        or build_encoder(config.encoder, sensor, manifest, config.precision)
         for sensor in config.sensors
     }
     return Segmenter(
@@ -198,7 +220,9 @@ def encoder_starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Senso
     return {sensor: path for sensor, path in paths.items() if path}
 
 
-def replica_loss(config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch) -> Scalars:
+def replica_loss(
+    config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch
+) -> Scalars:
     """This replica's part of the loss over the labelled pixels of the global batch."""
     outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
     label = mask_label(batch["label"], outputs["valid_mask"])
@@ -216,9 +240,16 @@ def _make_train_set(
 ) -> training.DatasetFunction:
     # Both splits before the first step: a training that cannot be scored is lost.
     if manifest.label_schema != config.label_schema:
-        raise ValueError(f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}")
-    for split, files, num_needed in (("train", train_files, config.global_batch_size), ("eval", eval_files, 1)):
-        shard_checks.check_split(split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed)
+        raise ValueError(
+            f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}"
+        )
+    for split, files, num_needed in (
+        ("train", train_files, config.global_batch_size),
+        ("eval", eval_files, 1),
+    ):
+        shard_checks.check_split(
+            split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed
+        )
     # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = functools.partial(

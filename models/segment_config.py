@@ -81,7 +81,9 @@ class SegmentConfig:
         if self.sensors not in (("s1",), ("s2",), SENSORS):
             raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
         if not get_schema(self.label_schema).is_dense:
-            raise ValueError(f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1")
+            raise ValueError(
+                f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1"
+            )
         for name, path in self.encoder_paths.items():
             if name not in self.sensors or not path:
                 raise ValueError(
@@ -90,7 +92,9 @@ class SegmentConfig:
         # One stage per halving of the encoder: stride 16 or 32.
         num_needed = {"unet": self.encoder.stride.bit_length() - 1, "deeplab": 1}.get(self.head, 0)
         if len(self.decoder_channels) < num_needed:
-            raise ValueError(f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}")
+            raise ValueError(
+                f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}"
+            )
         for channels in self.decoder_channels:
             check_positive("decoder_channels", channels)
         for key in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
@@ -107,13 +111,19 @@ class SegmentConfig:
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
         if not 0.0 <= self.unfreeze_after < 1.0:
-            raise ValueError(f"unfreeze_after must be within 0 (included) and 1 (excluded), got {self.unfreeze_after}")
+            raise ValueError(
+                f"unfreeze_after must be within 0 (included) and 1 (excluded), got {self.unfreeze_after}"
+            )
         for name, off in (("layer_decay", 1.0), ("unfreeze_after", 0.0)):
             if self.regime != "finetune" and getattr(self, name) != off:
-                raise ValueError(f"{name} must be {off} under the regime {self.regime}, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be {off} under the regime {self.regime}, got {getattr(self, name)}"
+                )
         check_share("modality_dropout", self.modality_dropout)
         if self.modality_dropout and self.sensors != SENSORS:
-            raise ValueError(f"modality_dropout must be 0 with one sensor, got {self.modality_dropout}")
+            raise ValueError(
+                f"modality_dropout must be 0 with one sensor, got {self.modality_dropout}"
+            )
 
     @property
     def needs_pretraining(self) -> bool:

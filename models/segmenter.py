@@ -15,7 +15,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.config import Precision
 from models.encoders import SensorEncoder, with_precision
 from models.heads.registry import get_head
-from models.layers import LabelOutput, dtype_policy
+from models.layers.masked import LabelOutput, dtype_policy
 from models.segment_config import HeadName
 
 
@@ -59,31 +59,50 @@ class Segmenter(keras.Model):
         if len(strides) != 1:
             raise ValueError(f"all encoders must have one stride, got {sorted(strides)}")
         inputs = {
-            sensor: keras.Input((None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32")
+            sensor: keras.Input(
+                (None, None, len(encoders[sensor].bands)), name=sensor, dtype="float32"
+            )
             for sensor in sensors
         }
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
         # Files of models from before there was a choice do not name their head: it is the default.
         with dtype_policy(precision):
-            logits = get_head(head)(outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation)
+            logits = get_head(head)(
+                outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation
+            )
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
         masks = [output["valid_mask"] for output in outputs]
-        valid_mask = masks[0] if len(masks) == 1 else keras.layers.Maximum(dtype="float32", name="any_valid")(masks)
+        valid_mask = (
+            masks[0]
+            if len(masks) == 1
+            else keras.layers.Maximum(dtype="float32", name="any_valid")(masks)
+        )
         label = LabelOutput(name="label")(probabilities, valid_mask)
         kwargs.setdefault("name", "segmenter")
         super().__init__(
             inputs=inputs,
-            outputs={"logits": logits, "probabilities": probabilities, "label": label, "valid_mask": valid_mask},
+            outputs={
+                "logits": logits,
+                "probabilities": probabilities,
+                "label": label,
+                "valid_mask": valid_mask,
+            },
             **kwargs,
         )
         self.encoders, self.sensors, self.num_classes = dict(encoders), sensors, num_classes
-        self.decoder_channels, self.head, self.interpolation = tuple(decoder_channels), head, interpolation
+        self.decoder_channels, self.head, self.interpolation = (
+            tuple(decoder_channels),
+            head,
+            interpolation,
+        )
         self.precision, self.stride = precision, strides.pop()
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, encoders serialized."""
         return {
-            "encoders": {s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()},
+            "encoders": {
+                s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()
+            },
             "num_classes": self.num_classes,
             "decoder_channels": self.decoder_channels,
             "head": self.head,
@@ -96,7 +115,10 @@ class Segmenter(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Segmenter:
         """Inverse of `get_config`."""
-        encoders = {s: keras.saving.deserialize_keras_object(m, custom_objects) for s, m in config["encoders"].items()}
+        encoders = {
+            s: keras.saving.deserialize_keras_object(m, custom_objects)
+            for s, m in config["encoders"].items()
+        }
         # Files of models from before there was a choice do not say how they upsample.
         return cls(**{"interpolation": "bilinear", **config, "encoders": encoders})
 
@@ -106,7 +128,9 @@ def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmente
     if model.precision == precision:
         return model
     copy = Segmenter(
-        encoders={sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()},
+        encoders={
+            sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()
+        },
         num_classes=model.num_classes,
         decoder_channels=model.decoder_channels,
         head=model.head,

@@ -17,10 +17,12 @@ from models.augmentation import no_data
 from models.augmentation.augmenter import AugmentFunction, augment_geometry, make_augmenter
 from models.config import PretrainConfig
 from models.objectives.objective import sensor_of
-from models.steps import Batch
+from models.training.steps import Batch
 
 
-def train_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest) -> AugmentFunction:
+def train_views(
+    config: PretrainConfig, views: Sequence[str], manifest: Manifest
+) -> AugmentFunction:
     """What makes the `views` of a training batch, for `input_pipeline.train_dataset`."""
     finish = eval_views(config, views, manifest)
 
@@ -48,14 +50,18 @@ def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest)
         if config.augment.no_data != "hide":
             return make_views(batch, views, augment, making)
         made = make_views(batch | no_data.hide_gaps(images, hiding), views, augment, making)
-        for view, own_seed in zip(views, tf.unstack(tf.random.split(giving, len(views))), strict=True):
+        for view, own_seed in zip(
+            views, tf.unstack(tf.random.split(giving, len(views))), strict=True
+        ):
             made[view] = no_data.give_gaps(made[view], gaps[sensor_of(view)], own_seed)
         return made
 
     return transform
 
 
-def make_views(batch: Batch, views: Sequence[str], augment: AugmentFunction, seed: tf.Tensor) -> Batch:
+def make_views(
+    batch: Batch, views: Sequence[str], augment: AugmentFunction, seed: tf.Tensor
+) -> Batch:
     """The views, and what else the batch holds; images that are no view themselves are dropped.
 
     Args:

@@ -21,16 +21,23 @@ from beam_jobs.contracts import object_store, settings
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.console import CONSOLE, RunProgress, guarded, prepare_libraries, silence_absl
-from pipeline.neighbour_commands import COMMANDS
+from pipeline.neighbours.commands import COMMANDS
 
 
 def _config_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
-            "--config", "config_path", required=True, help="YAML file of the run, e.g. pipeline/configs/demo.yaml."
+            "--config",
+            "config_path",
+            required=True,
+            help="YAML file of the run, e.g. pipeline/configs/demo.yaml.",
         ),
         click.option(
-            "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting; may be repeated."
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="A.B=C",
+            help="Override one setting; may be repeated.",
         ),
         click.option("--verbose", is_flag=True, help="Show the log of TensorFlow, Beam and TFX."),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -48,7 +55,7 @@ def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None)
         config = dataclasses.replace(config, local_root=str(Path(config.local_root).resolve()))
     if data is None:
         return config
-    from beam_jobs.catalogs import discover
+    from beam_jobs.catalogs.catalog import discover
 
     return dataclasses.replace(config, catalogs=discover(data))
 
@@ -60,8 +67,14 @@ def main() -> None:
 
 @main.command()
 @_config_options
-@click.option("--data", type=click.Path(), help="Folder of real data: replaces the catalogs by what lies in it.")
-def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None) -> None:
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Folder of real data: replaces the catalogs by what lies in it.",
+)
+def run(
+    config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None
+) -> None:
     """Run everything locally: data, pretraining, tasks, evaluation, publishing, report."""
     prepare_libraries(os.environ, verbose)
 
@@ -74,7 +87,7 @@ def run(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool
             build_data(config, progress.stage, progress.update)
             # Only now, since importing TFX takes seconds that bad data should not cost.
             with progress.stage("import TFX"):
-                from pipeline.local_runner import run_local
+                from pipeline.runners.local import run_local
             if not verbose:
                 silence_absl()
 
@@ -104,14 +117,18 @@ def report(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: b
 
 @main.command("compile")
 @_config_options
-@click.option("--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write.")
-def compile_(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, output: str) -> None:
+@click.option(
+    "--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write."
+)
+def compile_(
+    config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, output: str
+) -> None:
     """Write the pipeline's specification for Kubeflow Pipelines v2; needs no cluster."""
     prepare_libraries(os.environ, verbose)
 
     def work() -> int:
         config = _load(config_path, overrides)
-        from pipeline.kubeflow_runner import compile_pipeline
+        from pipeline.runners.kubeflow import compile_pipeline
 
         if not verbose:
             silence_absl()
@@ -141,8 +158,14 @@ def serve_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
 
 @main.command("claim-check")
 @_config_options
-@click.option("--data", type=click.Path(), help="Folder of real data: replaces the catalogs by what lies in it.")
-def claim_check(config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None) -> None:
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Folder of real data: replaces the catalogs by what lies in it.",
+)
+def claim_check(
+    config_path: str, overrides: tuple[str, ...], verbose: bool, debug: bool, data: str | None
+) -> None:
     """Does pretraining on pairs help, by how much, with how few labels? See docs/claim_check.md.
 
     Example: python -m pipeline claim-check --config pipeline/configs/claim.yaml
@@ -160,15 +183,24 @@ def claim_check(config_path: str, overrides: tuple[str, ...], verbose: bool, deb
             built = build_data(config, progress.stage, progress.update)
             document = claim.check_claim(config, built, progress.stage, progress.update)
         CONSOLE.print(page.sentence(document), soft_wrap=True)
-        CONSOLE.print(f"Page: {config.claim_dir}/{claim.PAGE_FILE}", highlight=False, soft_wrap=True)
+        CONSOLE.print(
+            f"Page: {config.claim_dir}/{claim.PAGE_FILE}", highlight=False, soft_wrap=True
+        )
         return 0
 
     guarded(debug, work)
 
 
 @main.command("data-service")
-@click.option("--dispatcher", default="", metavar="GRPC://HOST:PORT", help="Start a worker of this dispatcher.")
-@click.option("--host", default=socket.gethostname(), help="Name under which trainers reach the worker.")
+@click.option(
+    "--dispatcher",
+    default="",
+    metavar="GRPC://HOST:PORT",
+    help="Start a worker of this dispatcher.",
+)
+@click.option(
+    "--host", default=socket.gethostname(), help="Name under which trainers reach the worker."
+)
 @click.option("--port", default=0, help="Port to listen on; 0 takes any free one.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def data_service(dispatcher: str, host: str, port: int, debug: bool) -> None:
@@ -194,17 +226,35 @@ def data_service(dispatcher: str, host: str, port: int, debug: bool) -> None:
 
 
 @main.command("import-weights")
-@click.option("--file", "path", required=True, type=click.Path(), help=".pth of torch.save, or .safetensors.")
 @click.option(
-    "--weights", required=True, metavar="NAME|YAML", help=f"What the file is: {', '.join(KNOWN)}; or a YAML file."
+    "--file", "path", required=True, type=click.Path(), help=".pth of torch.save, or .safetensors."
 )
-@click.option("--output", required=True, type=click.Path(), help="New folder for the published encoder.")
-@click.option("--bands", help="Bands of your shards, in their order, e.g. B2,B3,B4. Default: all that the file knows.")
-@click.option("--prefix", help="What stands before conv1.weight in the file, when it holds several networks.")
+@click.option(
+    "--weights",
+    required=True,
+    metavar="NAME|YAML",
+    help=f"What the file is: {', '.join(KNOWN)}; or a YAML file.",
+)
+@click.option(
+    "--output", required=True, type=click.Path(), help="New folder for the published encoder."
+)
+@click.option(
+    "--bands",
+    help="Bands of your shards, in their order, e.g. B2,B3,B4. Default: all that the file knows.",
+)
+@click.option(
+    "--prefix", help="What stands before conv1.weight in the file, when it holds several networks."
+)
 @click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def import_weights(
-    path: str, weights: str, output: str, bands: str | None, prefix: str | None, verbose: bool, debug: bool
+    path: str,
+    weights: str,
+    output: str,
+    bands: str | None,
+    prefix: str | None,
+    verbose: bool,
+    debug: bool,
 ) -> None:
     """Publish an encoder from the public weights of a PyTorch ResNet; see docs/public_weights.md.
 
@@ -217,10 +267,15 @@ def import_weights(
         known = find_weights(weights)
         from models.public_weights.importing import import_encoder
 
-        imported = import_encoder(known, path, output, bands=bands.split(",") if bands else None, prefix=prefix)
+        imported = import_encoder(
+            known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
+        )
         for line in imported.lines(known):
             CONSOLE.print(line, highlight=False, soft_wrap=True)
-        CONSOLE.print(f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})", soft_wrap=True)
+        CONSOLE.print(
+            f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})",
+            soft_wrap=True,
+        )
         return 0
 
     guarded(debug, work)
@@ -242,12 +297,14 @@ def _write_resolved(config: RunConfig) -> None:
     path = locations.parse(config.root) / "config.yaml"
     with locations.staged(path) as file:
         file.write_text(f"# sha256 {digest}\n{text}")
-    CONSOLE.print(f"[bold]{config.name}[/bold]: config {path}, sha256 {digest[:12]}", highlight=False)
+    CONSOLE.print(
+        f"[bold]{config.name}[/bold]: config {path}, sha256 {digest[:12]}", highlight=False
+    )
 
 
 def _report(config: RunConfig) -> int:
-    from pipeline.report import render_report
-    from pipeline.results import collect_results
+    from pipeline.report.page import render_report
+    from pipeline.report.results import collect_results
 
     results = collect_results(config)
     for part in render_report(config, results):

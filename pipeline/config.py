@@ -54,12 +54,16 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name) or self.name in _RESERVED:
-            raise ValueError(f"name must be lower case letters, digits and -, none of {_RESERVED}, got {self.name!r}")
+            raise ValueError(
+                f"name must be lower case letters, digits and -, none of {_RESERVED}, got {self.name!r}"
+            )
         if self.segment.label_schema != self.label.schema:
             raise ValueError(
                 f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"
             )
-        if self.label.partner == "optional" and set(self.segment.sensors) != {self.label.label_from}:
+        if self.label.partner == "optional" and set(self.segment.sensors) != {
+            self.label.label_from
+        }:
             raise ValueError(
                 f"label.partner optional gives patches of {self.label.label_from} alone, "
                 f"but segment.sensors are {', '.join(self.segment.sensors)}"
@@ -73,9 +77,13 @@ class TaskConfig:
                 raise ValueError(f"{key} must be within 0-1, got {value}")
         for name in self.min_iou:
             if name not in classes:
-                raise ValueError(f"min_iou.{name}: no class of {self.label.schema!r}; known: {', '.join(classes)}")
+                raise ValueError(
+                    f"min_iou.{name}: no class of {self.label.schema!r}; known: {', '.join(classes)}"
+                )
             if name in self.label.ignore:
-                raise ValueError(f"min_iou.{name}: the class is in label.ignore, so nothing measures it")
+                raise ValueError(
+                    f"min_iou.{name}: the class is in label.ignore, so nothing measures it"
+                )
 
     def build_config(self, pairs: BuildConfig) -> BuildConfig:
         """Config of this task's `build-labels`: that of the pairs with the task's label and quality.
@@ -123,21 +131,31 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not self.name or not self.root:
-            raise ValueError(f"name and root must not be empty, got {self.name!r} and {self.root!r}")
+            raise ValueError(
+                f"name and root must not be empty, got {self.name!r} and {self.root!r}"
+            )
         if "://" in self.local_root:
-            raise ValueError(f"local_root must be a folder of this machine, got {self.local_root!r}")
+            raise ValueError(
+                f"local_root must be a folder of this machine, got {self.local_root!r}"
+            )
         if self.num_beam_workers < 1:
             raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
         if self.pairs.label is not None:
             raise ValueError("pairs.label must be absent: labels belong to tasks")
         if len({task.name for task in self.tasks}) != len(self.tasks):
-            raise ValueError(f"tasks must have distinct names, got {[task.name for task in self.tasks]}")
+            raise ValueError(
+                f"tasks must have distinct names, got {[task.name for task in self.tasks]}"
+            )
         names = [task.name for task in self.tasks]
         # Without tasks there is nothing to choose from, and the probe does without labels.
         if names and self.probe.task not in ("", *names):
-            raise ValueError(f"probe.task must be one of the tasks {names}, got {self.probe.task!r}")
+            raise ValueError(
+                f"probe.task must be one of the tasks {names}, got {self.probe.task!r}"
+            )
         if self.claim is not None and self.claim.primary.task not in names:
-            raise ValueError(f"claim.primary.task must be one of the tasks {names}, got {self.claim.primary.task!r}")
+            raise ValueError(
+                f"claim.primary.task must be one of the tasks {names}, got {self.claim.primary.task!r}"
+            )
         for i, task in enumerate(self.tasks):
             if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
                 raise ValueError(
@@ -226,7 +244,9 @@ class RunConfig:
         return (self.local_root or self.root).rstrip("/")
 
 
-def load_run_config(path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]) -> RunConfig:
+def load_run_config(
+    path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]
+) -> RunConfig:
     """Reads a run's YAML file, and the files of the tasks that it uses (`task_files.py`).
 
     Args:
@@ -243,7 +263,9 @@ def load_run_config(path: str | Path, overrides: Sequence[str], environment: Map
     except OSError as error:
         raise settings.SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise settings.SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise settings.SettingsError(
+            f"{path}: not valid YAML: {' '.join(str(error).split())}"
+        ) from error
     files: dict[int, Path] = {}
     try:
         # Overrides go into the groups that the run's file has, before tasks are read from files of their own.
@@ -253,13 +275,23 @@ def load_run_config(path: str | Path, overrides: Sequence[str], environment: Map
         return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
     except settings.SettingsError as error:
         # The key may stand in the task's file, not in this one.
-        of = next((f" (tasks[{i}] uses {file})" for i, file in files.items() if f"tasks[{i}]" in str(error)), "")
+        of = next(
+            (
+                f" (tasks[{i}] uses {file})"
+                for i, file in files.items()
+                if f"tasks[{i}]" in str(error)
+            ),
+            "",
+        )
         raise settings.SettingsError(f"{path}: {error}{of}") from error
 
 
 def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:
     if isinstance(value, dict):
-        return {key: _fill(item, environment, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        return {
+            key: _fill(item, environment, f"{path}.{key}" if path else str(key))
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_fill(item, environment, f"{path}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, str):

@@ -15,7 +15,15 @@ from contextlib import contextmanager
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from beam_jobs.contracts import object_store
 
@@ -44,7 +52,9 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
         if debug:
             raise
         lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-        click.echo(f"error: {lines[0]}" + ("" if len(lines) == 1 else "  (--debug shows all)"), err=True)
+        click.echo(
+            f"error: {lines[0]}" + ("" if len(lines) == 1 else "  (--debug shows all)"), err=True
+        )
         code = 1
     sys.exit(code)
 
@@ -147,5 +157,7 @@ class RunProgress:
             self._progress.update(self._task, total=total, completed=total)
         if not self._is_live:
             mark = "[red]✗[/red]" if failed else "[green]✓[/green]"
-            self._console.print(f"{mark} {self._name} ({time.monotonic() - self._started:.1f} s)", highlight=False)
+            self._console.print(
+                f"{mark} {self._name} ({time.monotonic() - self._started:.1f} s)", highlight=False
+            )
         self._task = None

@@ -11,12 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs.build_labels import build_labels
-from beam_jobs.build_pairs import build_pairs
-from beam_jobs.catalogs import resolve_catalog
+from beam_jobs.build.driver import build_labels, build_pairs
+from beam_jobs.build.verify import verify
+from beam_jobs.catalogs.catalog import resolve_catalog
 from beam_jobs.config import CatalogConfig
 from beam_jobs.contracts.locations import Location
-from beam_jobs.verify import verify
 from pipeline.config import RunConfig
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -49,7 +48,10 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
     for task in config.tasks:
         with stage(f"build-labels ({task.name})"):
             tasks[task.name] = build_labels(
-                task.build_config(config.pairs), catalogs, config.task_dir(task), on_progress=on_progress
+                task.build_config(config.pairs),
+                catalogs,
+                config.task_dir(task),
+                on_progress=on_progress,
             )
     for version in (pairs, *tasks.values()):
         with stage(f"verify {version}"):

@@ -39,7 +39,10 @@ def name_groups(values: Any) -> Any:
     """The run's values with each bare name `flood` as `{use: flood}`, so that overrides find a group to go into."""
     if not isinstance(values, Mapping) or not isinstance(values.get("tasks"), list):
         return values
-    return {**values, "tasks": [{"use": task} if isinstance(task, str) else task for task in values["tasks"]]}
+    return {
+        **values,
+        "tasks": [{"use": task} if isinstance(task, str) else task for task in values["tasks"]],
+    }
 
 
 def expand(values: Mapping[str, Any], folder: Path) -> Expanded:
@@ -76,7 +79,9 @@ def expand(values: Mapping[str, Any], folder: Path) -> Expanded:
 def known_tasks(folder: Path) -> dict[str, Path]:
     """Name -> file of the shipped tasks and of those in `tasks` beside a run's file."""
     own = folder / OWN_TASKS_DIR
-    return {path.stem: path for source in (TASKS_DIR, own) for path in sorted(source.glob("*.yaml"))}
+    return {
+        path.stem: path for source in (TASKS_DIR, own) for path in sorted(source.glob("*.yaml"))
+    }
 
 
 def _find(use: object, folder: Path, position: int) -> Path:
@@ -109,7 +114,9 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = base.get(key)
         # Merging with nothing would change nothing, so `{}` can only mean: none of it.
         result[key] = (
-            _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) and value else value
+            _merged(below, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping) and value
+            else value
         )
     return result
 
@@ -128,7 +135,11 @@ def _complete(task: dict[str, Any], pretrain: Any) -> None:
 def _move_holdouts(task: dict[str, Any], run: dict[str, Any], position: int) -> None:
     """Takes `split` out of a task; its hold-outs join those of the run's pairs, once where several tasks have the same."""
     split = task.pop("split", None) or {}
-    if not isinstance(split, dict) or set(split) - {"holdouts"} or not isinstance(split.get("holdouts", []), list):
+    if (
+        not isinstance(split, dict)
+        or set(split) - {"holdouts"}
+        or not isinstance(split.get("holdouts", []), list)
+    ):
         raise SettingsError(
             f"tasks[{position}].split: a task may only add a list of holdouts to the run's split, got {split!r}"
         )

@@ -62,7 +62,10 @@ def test_no_module_is_a_drawer():
 
 def test_no_assert_outside_tests():
     found = [
-        f"{path}:{node.lineno}" for path in MODULES for node in ast.walk(_tree(path)) if isinstance(node, ast.Assert)
+        f"{path}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Assert)
     ]
     assert not found
 
@@ -86,14 +89,24 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "mixer",
         "zarr_store",
     }
-    found = {path.stem for path in MODULES if re.search(r"^(import|from) rasterio", path.read_text(), re.MULTILINE)}
+    found = {
+        path.stem
+        for path in MODULES
+        if re.search(r"^(import|from) rasterio", path.read_text(), re.MULTILINE)
+    }
     assert found <= allowed
 
 
 def test_only_the_earth_engine_package_imports_its_client():
-    importers = {path for path in MODULES if any(name.split(".")[0] == "ee" for name in _imported(path))}
+    importers = {
+        path for path in MODULES if any(name.split(".")[0] == "ee" for name in _imported(path))
+    }
     assert importers == {REPOSITORY / "beam_jobs" / "earth_engine" / "client.py"}
-    through_it = {path.parent.name for path in MODULES if "beam_jobs.earth_engine.client.ee" in _imported(path)}
+    through_it = {
+        path.parent.name
+        for path in MODULES
+        if "beam_jobs.earth_engine.client.ee" in _imported(path)
+    }
     assert through_it == {"earth_engine"}
 
 
@@ -109,7 +122,8 @@ def test_every_direct_dependency_is_pinned_and_has_a_reason():
 def test_every_third_party_import_is_a_direct_dependency():
     text = (REPOSITORY / "pyproject.toml").read_text()
     declared = {
-        name.lower().replace("-", "_") for name in re.findall(r'^\s*"([\w\-]+)(?:\[[\w,]+\])?==', text, re.MULTILINE)
+        name.lower().replace("-", "_")
+        for name in re.findall(r'^\s*"([\w\-]+)(?:\[[\w,]+\])?==', text, re.MULTILINE)
     }
     # Distributions whose import name differs.
     declared |= {"yaml", "PIL", "absl", "tensorflow_serving", "ee", "google"}
@@ -120,7 +134,11 @@ def test_every_third_party_import_is_a_direct_dependency():
 def test_lock_holds_every_direct_dependency_at_its_pin():
     text = (REPOSITORY / "pyproject.toml").read_text()
     section = text[text.index("dependencies = [") : text.index("[tool.uv]")]
-    locked = dict(re.findall(r"^([\w\-]+)==([\w.]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE))
+    locked = dict(
+        re.findall(
+            r"^([\w\-]+)==([\w.]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE
+        )
+    )
     for name, version in re.findall(r'"([\w\-]+)(?:\[[\w,]+\])?==([\w.]+)"', section):
         assert locked[name.lower()] == version, name
 

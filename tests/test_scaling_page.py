@@ -10,7 +10,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
 
 
 def test_the_page_holds_the_computed_table():
-    assert sizing.table() in PAGE.read_text(), "run `python -m tests.benchmarks.sizing` and paste its output"
+    assert sizing.table() in PAGE.read_text(), (
+        "run `python -m tests.benchmarks.sizing` and paste its output"
+    )
 
 
 def test_a_column_by_hand():

@@ -13,8 +13,12 @@ Sensor = Literal["s1", "s2"]
 SENSORS: tuple[Sensor, ...] = ("s1", "s2")
 
 S1_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S1_GRD"
-S2_L1C_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_HARMONIZED"
-S2_L2A_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_SR_HARMONIZED"
+S2_L1C_SOURCE = (
+    "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_HARMONIZED"
+)
+S2_L2A_SOURCE = (
+    "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S2_SR_HARMONIZED"
+)
 
 S1_NODATA = -32768
 """Stored int16 that means no data in `s1`."""

@@ -207,7 +207,19 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     ("dynamic_world", "water"): {0: 1, 1: 0, 2: 0, 4: 0, 5: 0, 6: 0, 7: 0},
     # Google's own correspondence: wetland and mangrove -> flooded vegetation, moss -> bare.
     # Source: GoogleCloudPlatform/python-docs-samples, people-and-planet-ai/land-cover-classification.
-    ("worldcover", "dynamic_world"): {10: 1, 20: 5, 30: 2, 40: 4, 50: 6, 60: 7, 70: 8, 80: 0, 90: 3, 95: 3, 100: 7},
+    ("worldcover", "dynamic_world"): {
+        10: 1,
+        20: 5,
+        30: 2,
+        40: 4,
+        50: 6,
+        60: 7,
+        70: 8,
+        80: 0,
+        90: 3,
+        95: 3,
+        100: 7,
+    },
     ("worldcover", "water"): {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 80: 1, 100: 0},
     ("worldcover", "worldcover_dense"): _to_dense(WORLDCOVER),
     # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses") is nearer to grass.
@@ -216,7 +228,9 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural vegetation counts as cropland.
     ("igbp17", "igbp10"): _IGBP17_TO_IGBP10,
     ("igbp17", "igbp10_dense"): {i: _IGBP10_TO_DENSE[j] for i, j in _IGBP17_TO_IGBP10.items()},
-    ("igbp17", "igbp8"): {i: _IGBP10_TO_IGBP8[j] for i, j in _IGBP17_TO_IGBP10.items() if j in _IGBP10_TO_IGBP8},
+    ("igbp17", "igbp8"): {
+        i: _IGBP10_TO_IGBP8[j] for i, j in _IGBP17_TO_IGBP10.items() if j in _IGBP10_TO_IGBP8
+    },
     ("igbp17", "water"): {i: int(i == 17) for i in range(1, 18) if i not in (11, 15)},
     ("igbp10", "water"): {i: int(i == 10) for i in range(1, 11) if i not in (5, 8)},
     ("igbp10", "igbp10_dense"): _IGBP10_TO_DENSE,
@@ -247,7 +261,9 @@ def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint
     elif (source.name, target.name) in _REMAPS:
         pairs = _REMAPS[source.name, target.name]
     else:
-        raise ValueError(f"no remap from label schema {source.name!r} to {target.name!r} is defined")
+        raise ValueError(
+            f"no remap from label schema {source.name!r} to {target.name!r} is defined"
+        )
     for from_id, to_id in pairs.items():
         table[from_id] = to_id
     return table
@@ -262,7 +278,9 @@ def why_no_remap(source: str, target: str) -> str:
     return ""
 
 
-def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
+def remap(
+    label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema
+) -> npt.NDArray[np.uint8]:
     """`label` uint8 [H, W] in ids of `target`; 255 stays 255.
 
     Raises:
@@ -276,7 +294,9 @@ def remap(label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema
     return remap_table(source, target)[label]
 
 
-def ignore(label: npt.NDArray[np.uint8], schema: LabelSchema, class_names: Collection[str]) -> npt.NDArray[np.uint8]:
+def ignore(
+    label: npt.NDArray[np.uint8], schema: LabelSchema, class_names: Collection[str]
+) -> npt.NDArray[np.uint8]:
     """`label` uint8 [H, W] in ids of `schema`, with the pixels of these classes as 255."""
     ids = [i for i, name in schema.classes.items() if name in class_names]
     return np.where(np.isin(label, ids), np.uint8(IGNORE), label)

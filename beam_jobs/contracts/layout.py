@@ -38,7 +38,9 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if not 0 <= shard < num_shards <= 99_999:
-        raise ValueError(f"shard must be in 0..num_shards-1 and num_shards at most 99999, got {shard} of {num_shards}")
+        raise ValueError(
+            f"shard must be in 0..num_shards-1 and num_shards at most 99999, got {shard} of {num_shards}"
+        )
     return f"{split}/part-{shard:05d}-of-{num_shards:05d}.tfrecord.gz"
 
 

@@ -1,7 +1,7 @@
 """Locations: folders and files on this machine or on an object store, with one interface, that of pathlib.
 
 Input: a path or URI. Output: `pathlib.Path` for a path, `epath.Path` (over `tf.io.gfile`) for a URI. Called by whatever
-reads or writes small files beside the jobs' data flow; Beam workers use `beam_jobs/storage.py` instead.
+reads or writes small files beside the jobs' data flow; Beam workers use `beam_jobs/storage/files.py` instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def parse(path: str | os.PathLike[str]) -> Location:
     if object_store.is_remote(path):
         return epath.Path(os.fspath(path))
     if "://" in os.fspath(path):
-        raise ValueError(f"{path}: must be a path, or a URI of one of {', '.join(object_store.SCHEMES)}")
+        raise ValueError(
+            f"{path}: must be a path, or a URI of one of {', '.join(object_store.SCHEMES)}"
+        )
     return Path(path)
 
 

@@ -144,11 +144,15 @@ def from_json(text: str) -> Manifest:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ManifestError(f"manifest: must be whole JSON, got {len(text)} characters: {error}") from error
+        raise ManifestError(
+            f"manifest: must be whole JSON, got {len(text)} characters: {error}"
+        ) from error
     # First, so that the message is not about a key that the other format has or lacks.
     if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version")
-        raise FormatError(f"data of format {found} cannot be read, only {FORMAT_VERSION}: build the shards again")
+        raise FormatError(
+            f"data of format {found} cannot be read, only {FORMAT_VERSION}: build the shards again"
+        )
     try:
         manifest = settings.from_dict(Manifest, values, "manifest")
     except settings.SettingsError as error:
@@ -178,14 +182,22 @@ def _check(manifest: Manifest) -> None:
     """Refuses what a hand has changed: normalization and provenance would be taken from it unseen."""
     sha256 = settings.sha256(manifest.config)
     if manifest.config_sha256 != sha256:
-        raise ManifestError(f"manifest.config_sha256: must be that of config, {sha256}, got {manifest.config_sha256}")
+        raise ManifestError(
+            f"manifest.config_sha256: must be that of config, {sha256}, got {manifest.config_sha256}"
+        )
     for sensor in ("s1", "s2"):
         bands = getattr(manifest, f"{sensor}_bands")
         described = tuple(entry.band for entry in getattr(manifest, f"{sensor}_statistics"))
         if described != bands:
-            raise ManifestError(f"manifest.{sensor}_statistics: must be of {sensor}_bands {bands}, got {described}")
+            raise ManifestError(
+                f"manifest.{sensor}_statistics: must be of {sensor}_bands {bands}, got {described}"
+            )
     for split in {*manifest.num_examples, *(name.split("/")[0] for name in manifest.shards)}:
-        in_shards = sum(entry.num_examples for name, entry in manifest.shards.items() if name.startswith(f"{split}/"))
+        in_shards = sum(
+            entry.num_examples
+            for name, entry in manifest.shards.items()
+            if name.startswith(f"{split}/")
+        )
         if manifest.num_examples.get(split, 0) != in_shards:
             raise ManifestError(
                 f"manifest.num_examples.{split}: must be what its shards hold, {in_shards}, "

@@ -107,7 +107,9 @@ class LabeledPatch(PairedPatch):
             )
 
 
-def make_patch_id(s1_scene_id: str, s2_scene_id: str, crs: str, xmin: float, ymax: float, size_px: int) -> str:
+def make_patch_id(
+    s1_scene_id: str, s2_scene_id: str, crs: str, xmin: float, ymax: float, size_px: int
+) -> str:
     """Stable id: 20 hex digits of SHA-256 over the scene ids and the window (CRS, upper left corner in metres, pixels)."""
     text = f"{s1_scene_id}|{s2_scene_id}|{crs}|{xmin:.2f}|{ymax:.2f}|{size_px}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -138,9 +140,9 @@ def dequantize(stored: npt.NDArray[Any], sensor: bands_lib.Sensor) -> FloatArray
         if sensor == "s1"
         else (bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
     )
-    return np.where(stored == nodata, np.float32(np.nan), stored.astype(np.float32) * np.float32(scale)).astype(
-        np.float32
-    )
+    return np.where(
+        stored == nodata, np.float32(np.nan), stored.astype(np.float32) * np.float32(scale)
+    ).astype(np.float32)
 
 
 def encode(patch: PairedPatch) -> bytes:
@@ -200,7 +202,9 @@ def decode(serialized: bytes) -> PairedPatch:
             raise ValueError(
                 f"{values['patch_id']}: {sensor} holds {stored.size} values, no multiple of {height}x{width}"
             )
-        values[sensor] = dequantize(stored.reshape(height, width, -1), "s1" if sensor == "s1" else "s2")
+        values[sensor] = dequantize(
+            stored.reshape(height, width, -1), "s1" if sensor == "s1" else "s2"
+        )
     label = feature["label"].bytes_list.value[0]
     if not label:
         return PairedPatch(**values)
@@ -210,7 +214,17 @@ def decode(serialized: bytes) -> PairedPatch:
 def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLenFeature]:
     """Parsing spec of `tf.io.parse_example` for the whole contract; pixel features stay bytes (see `pixel_dtype`)."""
     scalars = {
-        tf.string: ("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state", "event"),
+        tf.string: (
+            "patch_id",
+            "s1",
+            "s2",
+            "label",
+            "block",
+            "s1_scene_id",
+            "s2_scene_id",
+            "orbit_state",
+            "event",
+        ),
         tf.int64: ("height", "width", "s1_acquired_at", "s2_acquired_at"),
         tf.float32: (
             "lon",
@@ -226,7 +240,9 @@ def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLen
             "weight",
         ),
     }
-    spec = {name: tf.io.FixedLenFeature([], dtype) for dtype, names in scalars.items() for name in names}
+    spec = {
+        name: tf.io.FixedLenFeature([], dtype) for dtype, names in scalars.items() for name in names
+    }
     for sensor, channels in (("s1", s1_channels), ("s2", s2_channels)):
         for moment in ("mean", "std"):
             spec[f"{sensor}_{moment}"] = tf.io.FixedLenFeature([channels], tf.float32)
@@ -244,7 +260,9 @@ def band_moments(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and standard deviation per band, each float32 [C], over the valid pixels; 0 for a band without any."""
     valid = np.isfinite(pixels)
     gaps = None if valid.all() else ~valid
-    count = np.maximum(valid.shape[0] * valid.shape[1] if gaps is None else valid.sum(axis=(0, 1)), 1)
+    count = np.maximum(
+        valid.shape[0] * valid.shape[1] if gaps is None else valid.sum(axis=(0, 1)), 1
+    )
     values = pixels.astype(np.float64)
     if gaps is not None:
         values[gaps] = 0.0

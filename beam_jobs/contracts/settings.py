@@ -43,7 +43,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            raise SettingsError(f"{_join(path, key)}: unknown key; known here: {', '.join(sorted(fields))}")
+            raise SettingsError(
+                f"{_join(path, key)}: unknown key; known here: {', '.join(sorted(fields))}"
+            )
     arguments = {}
     for name, field in fields.items():
         if name in values:
@@ -61,7 +63,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 def to_dict(config: Any) -> Any:
     """The plain dicts, lists and scalars of a dataclass tree; `from_dict` of it gives an equal tree."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return {
+            field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)
+        }
     if isinstance(config, Mapping):
         return {key: to_dict(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):
@@ -103,13 +107,19 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
         *parents, last = key.split(".")
         node: Any = result
         for name in parents:
-            node = node[_index(node, name, key)] if isinstance(node, list) else node.setdefault(name, {})
+            node = (
+                node[_index(node, name, key)]
+                if isinstance(node, list)
+                else node.setdefault(name, {})
+            )
             if not isinstance(node, (dict, list)):
                 raise SettingsError(f"--set {key}: {name!r} is a value, not a group of settings")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise SettingsError(f"--set {key}: not valid YAML: {' '.join(str(error).split())}") from error
+            raise SettingsError(
+                f"--set {key}: not valid YAML: {' '.join(str(error).split())}"
+            ) from error
         node[_index(node, last, key) if isinstance(node, list) else last] = value
     return result
 
@@ -143,22 +153,31 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_union(arguments, value, path)
     if origin is typing.Literal:
         if value not in arguments:
-            raise SettingsError(f"{path}: expected one of {', '.join(map(repr, arguments))}, got {value!r}")
+            raise SettingsError(
+                f"{path}: expected one of {', '.join(map(repr, arguments))}, got {value!r}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise SettingsError(f"{path}: expected a list, got {type(value).__name__} {value!r}")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+            return tuple(
+                _convert(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value)
+            )
         if len(value) != len(arguments):
-            raise SettingsError(f"{path}: expected {len(arguments)} values, got {len(value)}: {value!r}")
+            raise SettingsError(
+                f"{path}: expected {len(arguments)} values, got {len(value)}: {value!r}"
+            )
         return tuple(
-            _convert(kind, item, f"{path}[{i}]") for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+            _convert(kind, item, f"{path}[{i}]")
+            for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
         )
     if origin is dict:
         if not isinstance(value, Mapping):
             raise SettingsError(f"{path}: expected a mapping, got {type(value).__name__} {value!r}")
-        return {str(key): _convert(arguments[1], item, _join(path, key)) for key, item in value.items()}
+        return {
+            str(key): _convert(arguments[1], item, _join(path, key)) for key, item in value.items()
+        }
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, path)  # type: ignore[arg-type]
     return _convert_scalar(hint, value, path)
@@ -172,7 +191,11 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
         return _convert(choices[0], value, path)
     for choice in choices:
         kind = typing.get_origin(choice) or choice
-        if isinstance(kind, type) and isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
+        if (
+            isinstance(kind, type)
+            and isinstance(value, kind)
+            and not (kind is not bool and isinstance(value, bool))
+        ):
             return _convert(choice, value, path)
     raise SettingsError(
         f"{path}: expected {' or '.join(str(c) for c in choices)}, got {type(value).__name__} {value!r}"
@@ -187,7 +210,9 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
         return float(value)
     if not isinstance(value, hint):
         hint_for_exponent = (
-            " (write 1.0e-3: YAML reads 1e-3 as text)" if hint is float and isinstance(value, str) else ""
+            " (write 1.0e-3: YAML reads 1e-3 as text)"
+            if hint is float and isinstance(value, str)
+            else ""
         )
         raise SettingsError(
             f"{path}: expected {hint.__name__}, got {type(value).__name__} {value!r}{hint_for_exponent}"

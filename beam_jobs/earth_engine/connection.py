@@ -51,7 +51,9 @@ class Connection:
         return HIGH_VOLUME_URL if self.purpose == "fetch" else STANDARD_URL
 
 
-def from_environment(environment: Mapping[str, str], purpose: Literal["fetch", "export"]) -> Connection:
+def from_environment(
+    environment: Mapping[str, str], purpose: Literal["fetch", "export"]
+) -> Connection:
     """The connection that the environment describes; only `__main__` calls this.
 
     EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and TERRAPAIR_EE_TOKEN, both optional,
@@ -62,7 +64,9 @@ def from_environment(environment: Mapping[str, str], purpose: Literal["fetch", "
     """
     project = environment.get("EARTHENGINE_PROJECT") or environment.get("GOOGLE_CLOUD_PROJECT")
     if not project:
-        raise errors.no_credentials("neither EARTHENGINE_PROJECT nor GOOGLE_CLOUD_PROJECT names a project")
+        raise errors.no_credentials(
+            "neither EARTHENGINE_PROJECT nor GOOGLE_CLOUD_PROJECT names a project"
+        )
     return Connection(
         project=project,
         url=environment.get("TERRAPAIR_EE_URL") or None,
@@ -120,15 +124,21 @@ def translated(what: str) -> Iterator[None]:
         if response is not None:
             raise errors.from_status(what, int(response.status), _one_line(error)) from error
         if "authenticate" in str(error) or "no project found" in str(error):
-            raise errors.no_credentials("Earth Engine has no credentials on this machine") from error
+            raise errors.no_credentials(
+                "Earth Engine has no credentials on this machine"
+            ) from error
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         # The client does not notice when a body ends early; its parser does.
-        raise errors.EarthEngineError(f"{what}: the answer is not whole: {_one_line(error)}", "truncated") from error
+        raise errors.EarthEngineError(
+            f"{what}: the answer is not whole: {_one_line(error)}", "truncated"
+        ) from error
     except google.auth.exceptions.TransportError as error:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
     except google.auth.exceptions.GoogleAuthError as error:
-        raise errors.no_credentials(f"the credentials are missing or expired ({_one_line(error)})") from error
+        raise errors.no_credentials(
+            f"the credentials are missing or expired ({_one_line(error)})"
+        ) from error
     except OSError as error:
         # ConnectionError and TimeoutError, and what requests raises; a body that stops coming is "timed out" in both.
         is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)

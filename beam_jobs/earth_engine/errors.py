@@ -24,7 +24,9 @@ Reason = Literal[
 """quota_exceeded: too many requests just now (429). quota_exhausted: the compute of the month is used up; waiting does not
 help. truncated: the answer is no whole GeoTIFF of what was asked. refused: any other 4xx."""
 
-RETRIABLE: frozenset[Reason] = frozenset({"quota_exceeded", "server_error", "timeout", "connection", "truncated"})
+RETRIABLE: frozenset[Reason] = frozenset(
+    {"quota_exceeded", "server_error", "timeout", "connection", "truncated"}
+)
 """Reasons for which the same request may succeed a little later."""
 
 
@@ -54,7 +56,12 @@ class EarthEngineError(DataError):
 # Substrings of Earth Engine's messages, lower case. Sources: google/Xee issues 50 and 85 (sizes); the warning that
 # earthengine-api 1.7 gives for a project in restricted mode (compute quota).
 _EXHAUSTED_SIGNS = ("compute quota", "noncommercial", "eecu", "monthly", "per month")
-_SIZE_SIGNS = ("must be less than or equal to", "memory limit exceeded", "payload size exceeds", "too many pixels")
+_SIZE_SIGNS = (
+    "must be less than or equal to",
+    "memory limit exceeded",
+    "payload size exceeds",
+    "too many pixels",
+)
 
 
 def from_status(what: str, status: int, message: str) -> EarthEngineError:
@@ -70,7 +77,11 @@ def from_status(what: str, status: int, message: str) -> EarthEngineError:
     if status == 401:
         return no_credentials(f"Earth Engine refused the credentials ({message})", status)
     if status == 429 or "quota" in lower or "too many concurrent" in lower:
-        reason = "quota_exhausted" if any(sign in lower for sign in _EXHAUSTED_SIGNS) else "quota_exceeded"
+        reason = (
+            "quota_exhausted"
+            if any(sign in lower for sign in _EXHAUSTED_SIGNS)
+            else "quota_exceeded"
+        )
     elif status >= 500:
         reason = "server_error"
     elif "timed out" in lower or status == 408:

@@ -46,7 +46,11 @@ class TaskState:
 
 
 def start_export(
-    request: PixelRequest, bucket: str, prefix: str, file_format: FileFormat, patch_size_px: int | None = None
+    request: PixelRequest,
+    bucket: str,
+    prefix: str,
+    file_format: FileFormat,
+    patch_size_px: int | None = None,
 ) -> str:
     """Starts an export of an image to Cloud Storage and returns the task's id. Not bound by the limits of a pixel request.
 
@@ -64,19 +68,27 @@ def start_export(
     options: dict[str, Any]
     if file_format == "TFRECORD":
         size = {"width": patch_size_px or request.width, "height": patch_size_px or request.height}
-        options = {"fileFormat": "TF_RECORD_IMAGE", "tfRecordOptions": {"tileDimensions": size, "compress": True}}
+        options = {
+            "fileFormat": "TF_RECORD_IMAGE",
+            "tfRecordOptions": {"tileDimensions": size, "compress": True},
+        }
     else:
         nodata = S1_NODATA if request.sensor == "s1" else S2_NODATA
         options = {"fileFormat": "GEO_TIFF", "geoTiffOptions": {"noData": {"floatValue": nodata}}}
     body = {
         "description": re.sub(r"[^\w.,:;-]", "_", prefix)[-100:],
-        "fileExportOptions": {**options, "cloudStorageDestination": {"bucket": bucket, "filenamePrefix": prefix}},
+        "fileExportOptions": {
+            **options,
+            "cloudStorageDestination": {"bucket": bucket, "filenamePrefix": prefix},
+        },
         "maxPixels": {"value": str(request.height * request.width)},
         # ee.batch.Export would reproject and clip instead, and so decide the pixels by what it makes of a region.
         "grid": pixel_grid(request.grid),
     }
     with translated(f"export of {request.image_id}"):
-        operation = ee.data.exportImage(ee.data.newTaskId()[0], {"expression": request_image(request), **body})
+        operation = ee.data.exportImage(
+            ee.data.newTaskId()[0], {"expression": request_image(request), **body}
+        )
     return str(operation["name"])
 
 

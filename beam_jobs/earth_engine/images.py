@@ -32,7 +32,9 @@ def request_image(request: PixelRequest) -> ee.Image:
     image = _filled(scene.select(list(request.bands)), S2_NODATA)
     if request.cloud_score:
         # linkCollection, not a lookup by id: a scene that has no cloud score comes masked instead of as an error.
-        scores = scene.linkCollection(ee.ImageCollection(CLOUD_SCORE_COLLECTION), [CLOUD_SCORE_BAND])
+        scores = scene.linkCollection(
+            ee.ImageCollection(CLOUD_SCORE_COLLECTION), [CLOUD_SCORE_BAND]
+        )
         scaled = scores.select(CLOUD_SCORE_BAND).multiply(CLOUD_SCORE_SCALE).round()
         image = image.addBands(_filled(scaled, CLOUD_SCORE_NODATA))
     if request.label == "dynamic_world":

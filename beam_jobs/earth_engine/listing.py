@@ -15,7 +15,7 @@ from beam_jobs.config import EarthEngineConfig
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.connection import translated
-from beam_jobs.grids import Bounds
+from beam_jobs.scenes.grids import Bounds
 
 S1_COLLECTION = "COPERNICUS/S1_GRD"
 S2_COLLECTIONS = {"L1C": "COPERNICUS/S2_HARMONIZED", "L2A": "COPERNICUS/S2_SR_HARMONIZED"}
@@ -43,7 +43,9 @@ class Acquisition:
     cloud_fraction: float
 
 
-def list_acquisitions(bounds: Bounds, start: datetime, end: datetime, config: EarthEngineConfig) -> list[Acquisition]:
+def list_acquisitions(
+    bounds: Bounds, start: datetime, end: datetime, config: EarthEngineConfig
+) -> list[Acquisition]:
     """All scenes whose footprint holds `bounds`, by sensor and time; Sentinel-1 only in IW mode with VV and VH.
 
     Args:
@@ -75,10 +77,14 @@ def _s1_scenes(region: ee.Geometry, start: datetime, end: datetime) -> ee.Featur
     return _features(scenes, S1_COLLECTION, names)
 
 
-def _s2_scenes(region: ee.Geometry, start: datetime, end: datetime, config: EarthEngineConfig) -> ee.FeatureCollection:
+def _s2_scenes(
+    region: ee.Geometry, start: datetime, end: datetime, config: EarthEngineConfig
+) -> ee.FeatureCollection:
     collection = S2_COLLECTIONS[config.s2_processing_level]
     most_cloud = 100.0 * config.max_scene_cloud_fraction
-    scenes = _covering(collection, region, start, end).filter(ee.Filter.lte("CLOUDY_PIXEL_PERCENTAGE", most_cloud))
+    scenes = _covering(collection, region, start, end).filter(
+        ee.Filter.lte("CLOUDY_PIXEL_PERCENTAGE", most_cloud)
+    )
     names = {
         "orbit_state": "SENSING_ORBIT_DIRECTION",
         "relative_orbit": "SENSING_ORBIT_NUMBER",
@@ -87,13 +93,17 @@ def _s2_scenes(region: ee.Geometry, start: datetime, end: datetime, config: Eart
     return _features(scenes, collection, names)
 
 
-def _covering(collection: str, region: ee.Geometry, start: datetime, end: datetime) -> ee.ImageCollection:
+def _covering(
+    collection: str, region: ee.Geometry, start: datetime, end: datetime
+) -> ee.ImageCollection:
     # filterBounds goes through the server's spatial index; only what it leaves is tested for holding the whole region.
     within = ee.ImageCollection(collection).filterDate(start, end).filterBounds(region)
     return within.filter(ee.Filter.contains(leftField=".geo", rightValue=region))
 
 
-def _features(scenes: ee.ImageCollection, collection: str, names: Mapping[str, str]) -> ee.FeatureCollection:
+def _features(
+    scenes: ee.ImageCollection, collection: str, names: Mapping[str, str]
+) -> ee.FeatureCollection:
     def feature(image: ee.Image) -> ee.Feature:
         values = {name: image.get(property_name) for name, property_name in names.items()}
         values |= {"index": image.get("system:index"), "time_start": image.get("system:time_start")}

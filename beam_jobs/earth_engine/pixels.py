@@ -17,7 +17,7 @@ from beam_jobs.earth_engine.connection import translated
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.images import overview_image, request_image
 from beam_jobs.earth_engine.requests import PixelRequest, check_limits, pixel_grid
-from beam_jobs.grids import LONLAT, Grid
+from beam_jobs.scenes.grids import LONLAT, Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,9 @@ def fetch_overview(pixel_size_degrees: float) -> bytes:
 
 
 def _compute(image: ee.Image, grid: Grid) -> bytes:
-    return ee.data.computePixels({"expression": image, "fileFormat": "GEO_TIFF", "grid": pixel_grid(grid)})
+    return ee.data.computePixels(
+        {"expression": image, "fileFormat": "GEO_TIFF", "grid": pixel_grid(grid)}
+    )
 
 
 def _check_whole(data: bytes, what: str, grid: Grid, num_bands: int, dtype: str) -> None:
@@ -104,7 +106,8 @@ def _check_whole(data: bytes, what: str, grid: Grid, num_bands: int, dtype: str)
         ) from error
     if found != expected:
         raise EarthEngineError(
-            f"{what}: the answer must have (bands, height, width, dtypes) {expected}, got {found}", "truncated"
+            f"{what}: the answer must have (bands, height, width, dtypes) {expected}, got {found}",
+            "truncated",
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.settings import canonical_json
 from beam_jobs.earth_engine.errors import EarthEngineError
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 LabelSource = Literal["none", "dynamic_world", "worldcover"]
 
@@ -94,7 +94,9 @@ def check_limits(request: PixelRequest) -> None:
     """
     side, num_bytes = max(request.height, request.width), request_bytes(request)
     if side > MAX_REQUEST_SIDE_PX:
-        broken = f"at most {MAX_REQUEST_SIDE_PX} pixels a side, got {request.width} x {request.height}"
+        broken = (
+            f"at most {MAX_REQUEST_SIDE_PX} pixels a side, got {request.width} x {request.height}"
+        )
     elif len(request.answer_bands) > MAX_REQUEST_BANDS:
         broken = f"at most {MAX_REQUEST_BANDS} bands, got {len(request.answer_bands)}"
     elif num_bytes > MAX_REQUEST_BYTES:

@@ -47,7 +47,9 @@ class Algorithm:
     run: Callable[[Assets, Mapping[str, Any]], Any]
 
 
-def _algorithm(returns: str, arguments: str, run: Callable[[Assets, Mapping[str, Any]], Any]) -> Algorithm:
+def _algorithm(
+    returns: str, arguments: str, run: Callable[[Assets, Mapping[str, Any]], Any]
+) -> Algorithm:
     return Algorithm(returns=returns, arguments=tuple(arguments.split()), run=run)
 
 
@@ -57,7 +59,11 @@ _FIELDS = "leftField:String? rightValue:Object? rightField:String? leftValue:Obj
 def _comparison(compare: Callable[[Any, Any], bool], extra: str = "") -> Algorithm:
     def run(assets: Assets, a: Mapping[str, Any]) -> elements.Filter:
         return elements.field_filter(
-            compare, a.get("leftField"), a.get("rightValue"), a.get("leftValue"), a.get("rightField")
+            compare,
+            a.get("leftField"),
+            a.get("rightValue"),
+            a.get("leftValue"),
+            a.get("rightField"),
         )
 
     return _algorithm("Filter", f"{_FIELDS} {extra}", run)
@@ -96,15 +102,21 @@ def _map(assets: Assets, a: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "Image.load": _algorithm("Image", "id:String version:Long?", lambda assets, a: assets.image(a["id"])),
-    "Image.constant": _algorithm("Image", "value:Object", lambda assets, a: images.constant(a["value"])),
+    "Image.load": _algorithm(
+        "Image", "id:String version:Long?", lambda assets, a: assets.image(a["id"])
+    ),
+    "Image.constant": _algorithm(
+        "Image", "value:Object", lambda assets, a: images.constant(a["value"])
+    ),
     "Image.select": _algorithm(
         "Image",
         "input:Image bandSelectors:List<Object> newNames:List<String>?",
         lambda assets, a: images.select(a["input"], a["bandSelectors"], a.get("newNames")),
     ),
     "Image.rename": _algorithm(
-        "Image", "input:Image names:List<String>", lambda assets, a: images.rename(a["input"], a["names"])
+        "Image",
+        "input:Image names:List<String>",
+        lambda assets, a: images.rename(a["input"], a["names"]),
     ),
     "Image.unmask": _algorithm(
         "Image",
@@ -112,7 +124,9 @@ ALGORITHMS: dict[str, Algorithm] = {
         lambda assets, a: images.unmask(a["input"], a.get("value"), a.get("sameFootprint", True)),
     ),
     "Image.multiply": _algorithm(
-        "Image", "image1:Image image2:Image", lambda assets, a: images.multiply(a["image1"], a["image2"])
+        "Image",
+        "image1:Image image2:Image",
+        lambda assets, a: images.multiply(a["image1"], a["image2"]),
     ),
     "Image.round": _algorithm("Image", "value:Image", lambda assets, a: images.rounded(a["value"])),
     "Image.toUint8": _cast("uint8"),
@@ -129,7 +143,10 @@ ALGORITHMS: dict[str, Algorithm] = {
         "input:Image imageCollection:ImageCollection linkedBands:Object? linkedProperties:Object? "
         "matchPropertyName:String?",
         lambda assets, a: images.link_collection(
-            a["input"], a["imageCollection"], a["linkedBands"], a.get("matchPropertyName", "system:index")
+            a["input"],
+            a["imageCollection"],
+            a["linkedBands"],
+            a.get("matchPropertyName", "system:index"),
         ),
     ),
     "ImageCollection.load": _algorithm(
@@ -141,7 +158,9 @@ ALGORITHMS: dict[str, Algorithm] = {
         lambda assets, a: tuple(filter(a["filter"], a["collection"])),
     ),
     "Collection.map": _algorithm(
-        "FeatureCollection", "collection:FeatureCollection baseAlgorithm:Algorithm dropNulls:Boolean?", _map
+        "FeatureCollection",
+        "collection:FeatureCollection baseAlgorithm:Algorithm dropNulls:Boolean?",
+        _map,
     ),
     "Collection.merge": _algorithm(
         "FeatureCollection",
@@ -149,9 +168,13 @@ ALGORITHMS: dict[str, Algorithm] = {
         lambda assets, a: elements.merge(a["collection1"], a["collection2"]),
     ),
     "Collection.first": _algorithm("Element", "collection:FeatureCollection", _first),
-    "Collection.size": _algorithm("Integer", "collection:FeatureCollection", lambda assets, a: len(a["collection"])),
+    "Collection.size": _algorithm(
+        "Integer", "collection:FeatureCollection", lambda assets, a: len(a["collection"])
+    ),
     "Element.get": _algorithm("Object", "object:Element property:String", _get),
-    "Feature": _algorithm("Feature", "geometry:Geometry? metadata:Dictionary<Object>? geometryKey:String?", _feature),
+    "Feature": _algorithm(
+        "Feature", "geometry:Geometry? metadata:Dictionary<Object>? geometryKey:String?", _feature
+    ),
     "Filter.equals": _comparison(operator.eq),
     "Filter.lessThan": _comparison(operator.lt),
     "Filter.lessThanOrEquals": _comparison(operator.le),
@@ -160,18 +183,24 @@ ALGORITHMS: dict[str, Algorithm] = {
     "Filter.listContains": _comparison(lambda left, right: right in left),
     "Filter.dateRangeContains": _comparison(lambda left, right: left[0] <= right < left[1]),
     "Filter.intersects": _comparison(
-        lambda left, right: elements.geometry_of(left).intersects(elements.geometry_of(right)), "maxError:ErrorMargin?"
+        lambda left, right: elements.geometry_of(left).intersects(elements.geometry_of(right)),
+        "maxError:ErrorMargin?",
     ),
     "Filter.contains": _comparison(
-        lambda left, right: elements.geometry_of(left).contains(elements.geometry_of(right)), "maxError:ErrorMargin?"
+        lambda left, right: elements.geometry_of(left).contains(elements.geometry_of(right)),
+        "maxError:ErrorMargin?",
     ),
     "Filter.and": _algorithm(
         "Filter",
         "filters:List<Filter>",
         lambda assets, a: lambda element: all(matches(element) for matches in a["filters"]),
     ),
-    "Filter.not": _algorithm("Filter", "filter:Filter", lambda assets, a: lambda element: not a["filter"](element)),
-    "Date": _algorithm("Date", "value:Object timeZone:String?", lambda assets, a: elements.milliseconds(a["value"])),
+    "Filter.not": _algorithm(
+        "Filter", "filter:Filter", lambda assets, a: lambda element: not a["filter"](element)
+    ),
+    "Date": _algorithm(
+        "Date", "value:Object timeZone:String?", lambda assets, a: elements.milliseconds(a["value"])
+    ),
     "DateRange": _algorithm("DateRange", "start:Object end:Object? timeZone:String?", _date_range),
     "GeometryConstructors.BBox": _algorithm(
         "Geometry",
@@ -200,7 +229,10 @@ def _describe(name: str, algorithm: Algorithm) -> dict[str, Any]:
     arguments = []
     for text in algorithm.arguments:
         argument_name, _, type_name = text.partition(":")
-        argument: dict[str, Any] = {"argumentName": argument_name, "type": type_name.removesuffix("?")}
+        argument: dict[str, Any] = {
+            "argumentName": argument_name,
+            "type": type_name.removesuffix("?"),
+        }
         if type_name.endswith("?"):
             argument |= {"optional": True, "defaultValue": None}
         arguments.append(argument)

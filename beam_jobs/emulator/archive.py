@@ -24,8 +24,8 @@ from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.images import Band, Image
 from beam_jobs.emulator.rasters import Plane, band_names, sample
 from beam_jobs.errors import DataError
-from beam_jobs.grids import Grid, to_lonlat
-from beam_jobs.simulate import CATALOG_NAME
+from beam_jobs.scenes.grids import Grid, to_lonlat
+from beam_jobs.simulation.simulate import CATALOG_NAME
 
 S1 = "COPERNICUS/S1_GRD"
 S2 = {"L1C": "COPERNICUS/S2_HARMONIZED", "L2A": "COPERNICUS/S2_SR_HARMONIZED"}
@@ -96,7 +96,8 @@ def open_archive(scenes_dir: str | Path) -> Archive:
     """
     scenes_dir = Path(scenes_dir)
     collections: dict[str, dict[str, Image]] = {
-        name: {} for name in (S1, *S2.values(), CLOUD_SCORE, DYNAMIC_WORLD_IMAGES, WORLDCOVER_IMAGES)
+        name: {}
+        for name in (S1, *S2.values(), CLOUD_SCORE, DYNAMIC_WORLD_IMAGES, WORLDCOVER_IMAGES)
     }
     same_ids = np.ma.masked_equal(remap_table(DYNAMIC_WORLD, DYNAMIC_WORLD), IGNORE)
     place_labels: dict[str, tuple[str, BaseGeometry]] = {}
@@ -106,16 +107,24 @@ def open_archive(scenes_dir: str | Path) -> Archive:
             continue
         scene = _s2_image(item, scenes_dir)
         index = _add(collections[S2[item["properties"]["processing:level"]]], scene)
-        _add(collections[CLOUD_SCORE], _derived(item, "cloud_mask", scenes_dir, index, "cs_cdf", _cloud_to_score()))
+        _add(
+            collections[CLOUD_SCORE],
+            _derived(item, "cloud_mask", scenes_dir, index, "cs_cdf", _cloud_to_score()),
+        )
         label = _derived(item, "label", scenes_dir, index, "label", same_ids)
         if scene.properties["CLOUDY_PIXEL_PERCENTAGE"] <= _DYNAMIC_WORLD_MAX_CLOUD_PERCENT:
             _add(collections[DYNAMIC_WORLD_IMAGES], label)
         place_labels.setdefault(
-            item["properties"]["terrapair:place"], (_path(item, "label", scenes_dir), scene.geometry)
+            item["properties"]["terrapair:place"],
+            (_path(item, "label", scenes_dir), scene.geometry),
         )
     _add(collections[WORLDCOVER_IMAGES], _worldcover(tuple(place_labels.values())))
     return Archive(
-        images={f"{name}/{index}": image for name, found in collections.items() for index, image in found.items()},
+        images={
+            f"{name}/{index}": image
+            for name, found in collections.items()
+            for index, image in found.items()
+        },
         collections={name: tuple(found.values()) for name, found in collections.items()},
     )
 
@@ -123,7 +132,9 @@ def open_archive(scenes_dir: str | Path) -> Archive:
 def _items(path: Path) -> Iterator[dict[str, Any]]:
     """The simulator's items. Not by catalogs.py, whose readers bring TensorFlow, seconds and hundreds of MB, along."""
     if not path.exists():
-        raise DataError(f"{path}: no such file; `python -m beam_jobs simulate` writes it", "missing_file")
+        raise DataError(
+            f"{path}: no such file; `python -m beam_jobs simulate` writes it", "missing_file"
+        )
     with path.open() as lines:
         yield from map(json.loads, lines)
 
@@ -131,7 +142,10 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
 def _add(collection: dict[str, Image], image: Image) -> str:
     index = image.properties["system:index"]
     if index in collection:
-        raise DataError(f"two simulated scenes have the Earth Engine index {index}; choose another seed", "duplicate")
+        raise DataError(
+            f"two simulated scenes have the Earth Engine index {index}; choose another seed",
+            "duplicate",
+        )
     collection[index] = image
     return index
 
@@ -157,7 +171,9 @@ def _s2_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
     properties, acquired_at = item["properties"], _acquired_at(item)
     tile = mgrs_tile(properties["proj:code"], *properties["proj:transform"][2:6:3])
     # The second time is that of the granule, some seconds after the datatake began; it keeps places of one tile apart.
-    granule = acquired_at + timedelta(seconds=1 + int(hashlib.sha256(item["id"].encode()).hexdigest(), 16) % 600)
+    granule = acquired_at + timedelta(
+        seconds=1 + int(hashlib.sha256(item["id"].encode()).hexdigest(), 16) % 600
+    )
     index = f"{acquired_at:%Y%m%dT%H%M%S}_{granule:%Y%m%dT%H%M%S}_T{tile}"
     return _scene(item, scenes_dir, index, {
         "CLOUDY_PIXEL_PERCENTAGE": properties["eo:cloud_cover"],
@@ -168,9 +184,13 @@ def _s2_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
     })  # fmt: skip
 
 
-def _scene(item: Mapping[str, Any], scenes_dir: Path, index: str, properties: Mapping[str, Any]) -> Image:
+def _scene(
+    item: Mapping[str, Any], scenes_dir: Path, index: str, properties: Mapping[str, Any]
+) -> Image:
     path = _path(item, "data", scenes_dir)
-    bands = tuple(Band(name=name, read=_reader(path, number)) for number, name in enumerate(band_names(path)))
+    bands = tuple(
+        Band(name=name, read=_reader(path, number)) for number, name in enumerate(band_names(path))
+    )
     milliseconds = int(_acquired_at(item).timestamp()) * 1000
     return Image(
         bands=bands,
@@ -195,12 +215,19 @@ def _dynamic_world_to_worldcover() -> np.ma.MaskedArray:
 
 
 def _derived(
-    item: Mapping[str, Any], asset: str, scenes_dir: Path, index: str, band: str, table: np.ma.MaskedArray
+    item: Mapping[str, Any],
+    asset: str,
+    scenes_dir: Path,
+    index: str,
+    band: str,
+    table: np.ma.MaskedArray,
 ) -> Image:
     """An image of one band: an id raster of the scene looked up in a table of 256 entries."""
     read = _reader(_path(item, asset, scenes_dir), 0)
     image = Image(
-        bands=(Band(name=band, read=read),), properties={"system:index": index}, geometry=shape(item["geometry"])
+        bands=(Band(name=band, read=read),),
+        properties={"system:index": index},
+        geometry=shape(item["geometry"]),
     )
     return image.mapped(lambda plane, grid: _looked_up(plane, table))
 
@@ -224,7 +251,9 @@ def _worldcover(places: tuple[tuple[str, BaseGeometry], ...]) -> Image:
         lon, lat = to_lonlat(grid.crs, *np.meshgrid(x, y))
         south, north = _WORLDCOVER_LATITUDES
         belts = np.select(
-            [np.abs(lat) < 15, np.abs(lat) < 30, np.abs(lat) < 50, np.abs(lat) < 65], [10, 60, 40, 10], 70
+            [np.abs(lat) < 15, np.abs(lat) < 30, np.abs(lat) < 50, np.abs(lat) < 65],
+            [10, 60, 40, 10],
+            70,
         ).astype(np.uint8)
         pixel_degrees = (lat.max() - lat.min()) / grid.height
         result = np.ma.masked_where((lat < south) | (lat > north), belts)

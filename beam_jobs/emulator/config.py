@@ -28,6 +28,8 @@ class EmulatorConfig:
 
     def __post_init__(self) -> None:
         if self.pending_s < 0 or self.running_s < 0:
-            raise ValueError(f"pending_s and running_s must be 0 or above, got {self.pending_s} and {self.running_s}")
+            raise ValueError(
+                f"pending_s and running_s must be 0 or above, got {self.pending_s} and {self.running_s}"
+            )
         if self.max_file_side_px < 1:
             raise ValueError(f"max_file_side_px must be at least 1, got {self.max_file_side_px}")

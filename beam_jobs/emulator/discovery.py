@@ -16,20 +16,34 @@ _ASSET = "^projects/[^/]+/assets/.+$"
 def discovery_document(root_url: str) -> dict[str, Any]:
     """The document for a server at `root_url`, which ends with a slash."""
     resources = {
-        "algorithms": {"list": _method("algorithms.list", "GET", "parent", _PROJECT, "v1/{+parent}/algorithms")},
-        "assets": {"getPixels": _method("assets.getPixels", "POST", "name", _ASSET, "v1/{+name}:getPixels")},
+        "algorithms": {
+            "list": _method("algorithms.list", "GET", "parent", _PROJECT, "v1/{+parent}/algorithms")
+        },
+        "assets": {
+            "getPixels": _method("assets.getPixels", "POST", "name", _ASSET, "v1/{+name}:getPixels")
+        },
         "image": {
             "computePixels": _method(
-                "image.computePixels", "POST", "project", _PROJECT, "v1/{+project}/image:computePixels"
+                "image.computePixels",
+                "POST",
+                "project",
+                _PROJECT,
+                "v1/{+project}/image:computePixels",
             ),
-            "export": _method("image.export", "POST", "project", _PROJECT, "v1/{+project}/image:export"),
+            "export": _method(
+                "image.export", "POST", "project", _PROJECT, "v1/{+project}/image:export"
+            ),
         },
         "operations": {
             "get": _method("operations.get", "GET", "name", _OPERATION, "v1/{+name}"),
             "list": _method("operations.list", "GET", "name", _PROJECT, "v1/{+name}/operations"),
             "cancel": _method("operations.cancel", "POST", "name", _OPERATION, "v1/{+name}:cancel"),
         },
-        "value": {"compute": _method("value.compute", "POST", "project", _PROJECT, "v1/{+project}/value:compute")},
+        "value": {
+            "compute": _method(
+                "value.compute", "POST", "project", _PROJECT, "v1/{+project}/value:compute"
+            )
+        },
     }
     return {
         "kind": "discovery#restDescription",
@@ -45,12 +59,19 @@ def discovery_document(root_url: str) -> dict[str, Any]:
         "batchPath": "batch",
         "fullyEncodeReservedExpansion": True,
         "parameters": {
-            "alt": {"type": "string", "location": "query", "default": "json", "enum": ["json", "media", "proto"]},
+            "alt": {
+                "type": "string",
+                "location": "query",
+                "default": "json",
+                "enum": ["json", "media", "proto"],
+            },
             "prettyPrint": {"type": "boolean", "location": "query", "default": "true"},
         },
         "schemas": {},
         "resources": {
-            "projects": {"resources": {name: {"methods": methods} for name, methods in resources.items()}},
+            "projects": {
+                "resources": {name: {"methods": methods} for name, methods in resources.items()}
+            },
         },
     }
 

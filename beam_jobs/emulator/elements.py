@@ -72,7 +72,9 @@ def bounding_box(west: float, south: float, east: float, north: float) -> BaseGe
         east += 360.0
     if east <= 180.0:
         return box(west, south, east, north)
-    return MultiPolygon([box(west, south, 180.0, north), affinity.translate(box(180.0, south, east, north), -360.0)])
+    return MultiPolygon(
+        [box(west, south, 180.0, north), affinity.translate(box(180.0, south, east, north), -360.0)]
+    )
 
 
 def milliseconds(value: Any) -> float:
@@ -85,7 +87,9 @@ def milliseconds(value: Any) -> float:
 
 def merge(first: Sequence[Element], second: Sequence[Element]) -> tuple[Element, ...]:
     """Elements of both; their indexes begin with 1_ and 2_."""
-    return tuple(_prefixed(element, "1_") for element in first) + tuple(_prefixed(element, "2_") for element in second)
+    return tuple(_prefixed(element, "1_") for element in first) + tuple(
+        _prefixed(element, "2_") for element in second
+    )
 
 
 def to_json(value: Any) -> Any:
@@ -96,11 +100,20 @@ def to_json(value: Any) -> Any:
     """
     if isinstance(value, tuple):
         if len(value) > MAX_RESULT_ELEMENTS:
-            raise RequestError(400, f"Collection query aborted after accumulating over {MAX_RESULT_ELEMENTS} elements.")
-        return {"type": "FeatureCollection", "columns": {}, "features": [to_json(element) for element in value]}
+            raise RequestError(
+                400,
+                f"Collection query aborted after accumulating over {MAX_RESULT_ELEMENTS} elements.",
+            )
+        return {
+            "type": "FeatureCollection",
+            "columns": {},
+            "features": [to_json(element) for element in value],
+        }
     if isinstance(value, Feature):
         geometry = None if value.geometry is None else value.geometry.__geo_interface__
-        properties = {name: item for name, item in value.properties.items() if name != "system:index"}
+        properties = {
+            name: item for name, item in value.properties.items() if name != "system:index"
+        }
         return {
             "type": "Feature",
             "geometry": geometry,
@@ -108,7 +121,11 @@ def to_json(value: Any) -> Any:
             "properties": to_json(properties),
         }
     if isinstance(value, Image):
-        return {"type": "Image", "bands": [{"id": name} for name in value.names], "properties": dict(value.properties)}
+        return {
+            "type": "Image",
+            "bands": [{"id": name} for name in value.names],
+            "properties": dict(value.properties),
+        }
     if isinstance(value, Mapping):
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, list):

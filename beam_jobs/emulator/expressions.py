@@ -22,7 +22,9 @@ def evaluate(expression: Mapping[str, Any], assets: Assets) -> Any:
     try:
         return _Evaluator(expression["values"], assets).value(expression["result"], {})
     except (KeyError, TypeError, AttributeError) as error:
-        raise RequestError(400, f"The expression is not whole: {type(error).__name__}: {error}") from error
+        raise RequestError(
+            400, f"The expression is not whole: {type(error).__name__}: {error}"
+        ) from error
 
 
 class _Evaluator:
@@ -61,17 +63,25 @@ class _Evaluator:
             return self._call(content, arguments)
         raise RequestError(400, f"The emulator does not know a node of kind {kind!r}.")
 
-    def _function(self, definition: Mapping[str, Any], outer: Mapping[str, Any]) -> Callable[..., Any]:
+    def _function(
+        self, definition: Mapping[str, Any], outer: Mapping[str, Any]
+    ) -> Callable[..., Any]:
         names = definition["argumentNames"]
-        return lambda *values: self.value(definition["body"], {**outer, **dict(zip(names, values, strict=True))})
+        return lambda *values: self.value(
+            definition["body"], {**outer, **dict(zip(names, values, strict=True))}
+        )
 
     def _call(self, invocation: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         name = invocation.get("functionName")
         if name not in ALGORITHMS:
             raise RequestError(
-                400, f"The emulator does not know the algorithm {name!r}; it knows {sorted(ALGORITHMS)}."
+                400,
+                f"The emulator does not know the algorithm {name!r}; it knows {sorted(ALGORITHMS)}.",
             )
-        named = {key: self._node(item, arguments) for key, item in invocation.get("arguments", {}).items()}
+        named = {
+            key: self._node(item, arguments)
+            for key, item in invocation.get("arguments", {}).items()
+        }
         return ALGORITHMS[name].run(self._assets, named)
 
 
@@ -97,4 +107,8 @@ def _invocations(node: Any) -> list[Mapping[str, Any]]:
 
 
 def _constant(node: Mapping[str, Any], nodes: Mapping[str, Any]) -> Any:
-    return _constant(nodes[node["valueReference"]], nodes) if "valueReference" in node else node.get("constantValue")
+    return (
+        _constant(nodes[node["valueReference"]], nodes)
+        if "valueReference" in node
+        else node.get("constantValue")
+    )

@@ -57,7 +57,10 @@ class FaultsConfig:
     failing_exports: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = {name: getattr(self, name) for name in (*FAULTS, "masked", "too_large", "failing_exports")}
+        shares = {
+            name: getattr(self, name)
+            for name in (*FAULTS, "masked", "too_large", "failing_exports")
+        }
         for name, share in shares.items():
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} must be within 0-1, got {share}")

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.rasters import Plane
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 Reader = Callable[[Grid], Plane]
 
@@ -67,7 +67,8 @@ def select(image: Image, selectors: Sequence[str | int], new_names: Sequence[str
         found = [
             band
             for index, band in enumerate(image.bands)
-            if selector == index or (isinstance(selector, str) and re.fullmatch(selector, band.name))
+            if selector == index
+            or (isinstance(selector, str) and re.fullmatch(selector, band.name))
         ]
         if not found:
             raise RequestError(
@@ -83,7 +84,9 @@ def select(image: Image, selectors: Sequence[str | int], new_names: Sequence[str
 def rename(image: Image, names: Sequence[str]) -> Image:
     """The same bands under other names."""
     if len(names) != len(image.bands):
-        raise RequestError(400, f"Image.rename: Got {len(names)} names for {len(image.bands)} bands.")
+        raise RequestError(
+            400, f"Image.rename: Got {len(names)} names for {len(image.bands)} bands."
+        )
     bands = [replace(band, name=name) for band, name in zip(image.bands, names, strict=True)]
     return replace(image, bands=tuple(bands))
 
@@ -92,7 +95,10 @@ def add_bands(destination: Image, source: Image) -> Image:
     """All bands of both; properties and footprint of the first."""
     repeated = set(destination.names) & set(source.names)
     if repeated:
-        raise RequestError(400, f"Image.addBands: the emulator renames no bands, and {sorted(repeated)} come twice.")
+        raise RequestError(
+            400,
+            f"Image.addBands: the emulator renames no bands, and {sorted(repeated)} come twice.",
+        )
     return replace(destination, bands=destination.bands + source.bands)
 
 
@@ -110,7 +116,9 @@ def unmask(image: Image, value: Image | None, same_footprint: bool) -> Image:
         values = fill.bands[0].read(grid)
         fits = np.array_equal(values.data.astype(plane.dtype), values.data)
         dtype = plane.dtype if fits else np.result_type(plane.dtype, np.float64)
-        return np.ma.masked_array(np.where(np.ma.getmaskarray(plane), values.data, plane.data).astype(dtype), False)
+        return np.ma.masked_array(
+            np.where(np.ma.getmaskarray(plane), values.data, plane.data).astype(dtype), False
+        )
 
     return image.mapped(fill_plane)
 
@@ -137,14 +145,21 @@ def cast(image: Image, dtype: str) -> Image:
     return image.mapped(convert)
 
 
-def link_collection(image: Image, collection: Sequence[Image], names: Sequence[str] | str, property_name: str) -> Image:
+def link_collection(
+    image: Image, collection: Sequence[Image], names: Sequence[str] | str, property_name: str
+) -> Image:
     """Adds bands of the collection's image that shares a property; fully masked ones when none does."""
     names = [names] if isinstance(names, str) else list(names)
     key = image.properties.get(property_name)
-    match = next((other for other in collection if other.properties.get(property_name) == key), None)
+    match = next(
+        (other for other in collection if other.properties.get(property_name) == key), None
+    )
     if match is None:
         empty = tuple(
-            Band(name=name, read=lambda grid: np.ma.masked_all((grid.height, grid.width), np.float32)) for name in names
+            Band(
+                name=name, read=lambda grid: np.ma.masked_all((grid.height, grid.width), np.float32)
+            )
+            for name in names
         )
         return add_bands(image, Image(bands=empty))
     return add_bands(image, select(match, names, None))

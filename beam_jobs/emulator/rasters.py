@@ -17,7 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from beam_jobs.emulator.errors import RequestError
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 Plane = np.ma.MaskedArray
 """[H, W] of one band; masked = no data, as an image's mask in Earth Engine."""
@@ -37,11 +37,16 @@ def sample(path: str, grid: Grid) -> Plane:
     Nearest neighbour, Earth Engine's default. Masked: outside of the file, its no-data value, NaN.
     """
     with rasterio.open(path) as dataset:
-        rows, cols, inside = _pixels_at_centres(grid, dataset.crs.to_string(), dataset.transform, dataset.shape)
+        rows, cols, inside = _pixels_at_centres(
+            grid, dataset.crs.to_string(), dataset.transform, dataset.shape
+        )
         result = np.ma.masked_all((dataset.count, grid.height, grid.width), dataset.dtypes[0])
         if inside.any():
             first_row, first_col = int(rows[inside].min()), int(cols[inside].min())
-            height, width = int(rows[inside].max()) + 1 - first_row, int(cols[inside].max()) + 1 - first_col
+            height, width = (
+                int(rows[inside].max()) + 1 - first_row,
+                int(cols[inside].max()) + 1 - first_col,
+            )
             pixels = dataset.read(window=Window(first_col, first_row, width, height))
             result[:, inside] = pixels[:, rows[inside] - first_row, cols[inside] - first_col]
         nodata = dataset.nodata
@@ -64,10 +69,16 @@ def _pixels_at_centres(
     with np.errstate(invalid="ignore"):
         rows, cols = np.floor(file_row), np.floor(file_col)
         inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
-    return np.where(inside, rows, 0).astype(np.int64), np.where(inside, cols, 0).astype(np.int64), inside
+    return (
+        np.where(inside, rows, 0).astype(np.int64),
+        np.where(inside, cols, 0).astype(np.int64),
+        inside,
+    )
 
 
-def geotiff(planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: float | None = None) -> bytes:
+def geotiff(
+    planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: float | None = None
+) -> bytes:
     """A GeoTIFF of the planes; masked pixels become `nodata`, or 0 without one, as Earth Engine writes them.
 
     Raises:
@@ -76,7 +87,8 @@ def geotiff(planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: f
     dtypes = [plane.dtype.name for plane in planes]
     if len(set(dtypes)) > 1:
         raise RequestError(
-            400, f"Exported bands must have compatible data types; found inconsistent types: {', '.join(dtypes)}."
+            400,
+            f"Exported bands must have compatible data types; found inconsistent types: {', '.join(dtypes)}.",
         )
     with MemoryFile() as file:
         with file.open(
@@ -90,14 +102,18 @@ def geotiff(planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: f
             nodata=nodata,
             compress="lzw",
         ) as dataset:
-            dataset.write(np.stack([plane.filled(0 if nodata is None else nodata) for plane in planes]))
+            dataset.write(
+                np.stack([plane.filled(0 if nodata is None else nodata) for plane in planes])
+            )
             dataset.descriptions = tuple(names)
         return bytes(file.read())
 
 
 def npy(planes: Sequence[Plane], names: Sequence[str]) -> bytes:
     """An NPY file of a structured array [H, W] with one field a band; masked pixels are 0."""
-    array = np.zeros(planes[0].shape, [(name, plane.dtype) for name, plane in zip(names, planes, strict=True)])
+    array = np.zeros(
+        planes[0].shape, [(name, plane.dtype) for name, plane in zip(names, planes, strict=True)]
+    )
     for name, plane in zip(names, planes, strict=True):
         array[name] = plane.filled(0)
     buffer = io.BytesIO()

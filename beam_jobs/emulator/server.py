@@ -47,7 +47,11 @@ class Running:
     @property
     def environment(self) -> dict[str, str]:
         """What a user exports so that the jobs talk to this server."""
-        return {"EARTHENGINE_PROJECT": PROJECT, "TERRAPAIR_EE_URL": self.url, "TERRAPAIR_EE_TOKEN": TOKEN}
+        return {
+            "EARTHENGINE_PROJECT": PROJECT,
+            "TERRAPAIR_EE_URL": self.url,
+            "TERRAPAIR_EE_TOKEN": TOKEN,
+        }
 
     def requests(self) -> list[dict[str, Any]]:
         """The request log so far."""
@@ -83,7 +87,9 @@ def running(
     service = Service(archive, config or EmulatorConfig(), buckets_dir, log_path)
     server = ThreadingHTTPServer((HOST, port), _handler(service))
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         url = f"http://{HOST}:{server.server_address[1]}"
@@ -129,7 +135,9 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
         def _answer(self, body: dict[str, Any]) -> None:
             path, _, _ = self.path.partition("?")
             host = self.headers.get("Host", HOST)
-            request = Request(method=self.command, path=path, headers=self.headers, body=body, host=host)
+            request = Request(
+                method=self.command, path=path, headers=self.headers, body=body, host=host
+            )
             response = service.handle(request)
             with suppress(ConnectionError):
                 self._send(response)

@@ -27,7 +27,7 @@ from beam_jobs.emulator.expressions import evaluate, loaded_images
 from beam_jobs.emulator.faults import Fault, FaultsConfig, Traffic
 from beam_jobs.emulator.images import Image, select
 from beam_jobs.emulator.tasks import Tasks, write_export
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 FAULTS_PATH = "/emulator/faults"
 MAX_BYTES, MAX_SIDE_PX, MAX_BANDS = 50_331_648, 32_768, 1_024
@@ -64,7 +64,9 @@ def _json(value: Any, status: int = 200) -> Response:
 class Service:
     """The emulator without its socket."""
 
-    def __init__(self, archive: Archive, config: EmulatorConfig, buckets_dir: Path, log_path: Path) -> None:
+    def __init__(
+        self, archive: Archive, config: EmulatorConfig, buckets_dir: Path, log_path: Path
+    ) -> None:
         self._archive = archive
         self._masked = MaskedArchive(images=archive.images, collections=archive.collections)
         self._config = config
@@ -77,11 +79,26 @@ class Service:
         # (method, pattern of the path, name in the log, handler); the groups of the pattern go to the handler.
         self._routes: tuple[tuple[str, str, str, Callable[..., Response]], ...] = (
             ("POST", r"(projects/[^/]+)/value:compute", "compute", self._compute_value),
-            ("POST", r"(projects/[^/]+)/image:computePixels", "computePixels", self._compute_pixels),
+            (
+                "POST",
+                r"(projects/[^/]+)/image:computePixels",
+                "computePixels",
+                self._compute_pixels,
+            ),
             ("POST", r"projects/[^/]+/assets/(.+):getPixels", "getPixels", self._get_pixels),
             ("POST", r"(projects/[^/]+)/image:export", "export", self._export),
-            ("GET", r"(projects/[^/]+)/operations", "listOperations", lambda _, name: _json(self._tasks.list(name))),
-            ("GET", r"(projects/[^/]+/operations/[^:]+)", "getOperation", lambda _, name: _json(self._tasks.get(name))),
+            (
+                "GET",
+                r"(projects/[^/]+)/operations",
+                "listOperations",
+                lambda _, name: _json(self._tasks.list(name)),
+            ),
+            (
+                "GET",
+                r"(projects/[^/]+/operations/[^:]+)",
+                "getOperation",
+                lambda _, name: _json(self._tasks.get(name)),
+            ),
             (
                 "POST",
                 r"(projects/[^/]+/operations/[^:]+):cancel",
@@ -132,9 +149,12 @@ class Service:
         return _json(settings.to_dict(self._faults))
 
     def _check_credentials(self, request: Request) -> None:
-        if self._faults.expired_token or not request.headers.get("Authorization", "").startswith("Bearer "):
+        if self._faults.expired_token or not request.headers.get("Authorization", "").startswith(
+            "Bearer "
+        ):
             raise RequestError(
-                401, "Request had invalid authentication credentials. Expected OAuth 2 access token or login cookie."
+                401,
+                "Request had invalid authentication credentials. Expected OAuth 2 access token or login cookie.",
             )
 
     def _logged(self, request: Request, name: str, answer: Callable[[], Response]) -> Response:
@@ -159,13 +179,17 @@ class Service:
             time.sleep(faults.slow_s)
         return response
 
-    def _write_log(self, request: Request, name: str, key: str, attempt: int, status: int, fault: Fault | None) -> None:
+    def _write_log(
+        self, request: Request, name: str, key: str, attempt: int, status: int, fault: Fault | None
+    ) -> None:
         grid = request.body.get("grid")
         line = {
             "time": time.time(),
             "method": name,
             "what": loaded_images(request.body.get("expression", {})) or [request.path],
-            "grid": hashlib.sha256(json.dumps(grid, sort_keys=True).encode()).hexdigest()[:16] if grid else None,
+            "grid": hashlib.sha256(json.dumps(grid, sort_keys=True).encode()).hexdigest()[:16]
+            if grid
+            else None,
             "key": key,
             "attempt": attempt,
             "status": status,
@@ -184,7 +208,8 @@ class Service:
     def _get_pixels(self, request: Request, image_id: str) -> Response:
         if image_id not in self._archive.images:
             raise RequestError(
-                404, f"Image asset '{image_id}' not found (does not exist or caller does not have access)."
+                404,
+                f"Image asset '{image_id}' not found (does not exist or caller does not have access).",
             )
         return self._pixels(request, self._archive.image(image_id))
 
@@ -194,10 +219,14 @@ class Service:
         grid = _grid(request.body)
         if max(grid.height, grid.width) > MAX_SIDE_PX:
             raise RequestError(
-                400, f"Pixel grid dimensions ({grid.width}x{grid.height}) must be less than or equal to {MAX_SIDE_PX}."
+                400,
+                f"Pixel grid dimensions ({grid.width}x{grid.height}) must be less than or equal to {MAX_SIDE_PX}.",
             )
         if len(image.bands) > MAX_BANDS:
-            raise RequestError(400, f"Number of bands ({len(image.bands)}) must be less than or equal to {MAX_BANDS}.")
+            raise RequestError(
+                400,
+                f"Number of bands ({len(image.bands)}) must be less than or equal to {MAX_BANDS}.",
+            )
         # A pixel has a byte at least: what is refused anyway is not computed first.
         _check_size(grid.height * grid.width * len(image.bands))
         planes = image.planes(grid)
@@ -216,7 +245,9 @@ class Service:
         if request.body.get("fileFormat") == "GEO_TIFF":
             data = rasters.geotiff(planes, image.names, grid)
             return Response(status=200, data=data, content_type="image/tiff", headers=headers)
-        raise RequestError(400, f"The emulator writes GEO_TIFF and NPY, not {request.body.get('fileFormat')!r}.")
+        raise RequestError(
+            400, f"The emulator writes GEO_TIFF and NPY, not {request.body.get('fileFormat')!r}."
+        )
 
     def _export(self, request: Request, project: str) -> Response:
         body = request.body
@@ -225,9 +256,13 @@ class Service:
 
         def export() -> tuple[str, float]:
             if fails:
-                raise RequestError(400, "Export failed: internal error of the emulator, as ordered.")
+                raise RequestError(
+                    400, "Export failed: internal error of the emulator, as ordered."
+                )
             options = body["fileExportOptions"]
-            return write_export(image, grid, options, self._buckets_dir, self._config.max_file_side_px)
+            return write_export(
+                image, grid, options, self._buckets_dir, self._config.max_file_side_px
+            )
 
         return _json(self._tasks.start(project, body, export))
 
@@ -236,23 +271,37 @@ def _refuse(faults: FaultsConfig, fault: Fault | None, key: str, number: int, re
     """Raises RequestError when the faults say that this request is refused."""
     if 0 <= faults.quota_exhausted_after <= number:
         raise RequestError(
-            429, "Your project has exceeded the compute quota of its noncommercial tier for this month (EECU-hours)."
+            429,
+            "Your project has exceeded the compute quota of its noncommercial tier for this month (EECU-hours).",
         )
-    is_burst = faults.burst_every > 0 and number % (faults.burst_every + faults.burst_length) >= faults.burst_every
+    is_burst = (
+        faults.burst_every > 0
+        and number % (faults.burst_every + faults.burst_length) >= faults.burst_every
+    )
     if fault == "too_many_requests" or is_burst or 0 < faults.max_requests_per_second < recent:
         raise RequestError(
-            429, "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded."
+            429,
+            "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded.",
         )
     if fault == "server_error":
         raise RequestError(503, "The service is currently unavailable.")
     if faults.is_too_large(key):
-        raise RequestError(400, f"Total request size (99999999 bytes) must be less than or equal to {MAX_BYTES} bytes.")
+        raise RequestError(
+            400,
+            f"Total request size (99999999 bytes) must be less than or equal to {MAX_BYTES} bytes.",
+        )
 
 
 def _key(request: Request) -> str:
     """Names what is asked, whoever asks and however often: path and body without the ids that change."""
-    body = {name: value for name, value in request.body.items() if name not in ("requestId", "workloadTag")}
-    return hashlib.sha256(f"{request.path}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()[:32]
+    body = {
+        name: value
+        for name, value in request.body.items()
+        if name not in ("requestId", "workloadTag")
+    }
+    return hashlib.sha256(f"{request.path}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()[
+        :32
+    ]
 
 
 def _image(value: Any) -> Image:
@@ -264,7 +313,8 @@ def _image(value: Any) -> Image:
 def _check_size(num_bytes: int) -> None:
     if num_bytes > MAX_BYTES:
         raise RequestError(
-            400, f"Total request size ({num_bytes} bytes) must be less than or equal to {MAX_BYTES} bytes."
+            400,
+            f"Total request size ({num_bytes} bytes) must be less than or equal to {MAX_BYTES} bytes.",
         )
 
 
@@ -277,4 +327,6 @@ def _grid(body: Mapping[str, Any]) -> Grid:
         height, width = int(grid["dimensions"]["height"]), int(grid["dimensions"]["width"])
         return Grid(crs=grid["crsCode"], transform=(a, b, c, d, e, f), height=height, width=width)
     except KeyError as error:
-        raise RequestError(400, f"The emulator needs a whole pixel grid; {error} is missing.") from error
+        raise RequestError(
+            400, f"The emulator needs a whole pixel grid; {error} is missing."
+        ) from error

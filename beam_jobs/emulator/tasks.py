@@ -23,7 +23,7 @@ import numpy as np
 from beam_jobs.emulator import costs, rasters
 from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.images import Image
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 FINAL_STATES = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
 
@@ -64,7 +64,9 @@ class Tasks:
         self._workers = ThreadPoolExecutor(max_workers=2)
         self._closed = Event()
 
-    def start(self, project: str, body: Mapping[str, Any], export: Callable[[], tuple[str, float]]) -> dict[str, Any]:
+    def start(
+        self, project: str, body: Mapping[str, Any], export: Callable[[], tuple[str, float]]
+    ) -> dict[str, Any]:
         """Adds a task and returns its operation; a requestId that came before returns the task of then.
 
         Args:
@@ -76,7 +78,12 @@ class Tasks:
             request_id = body.get("requestId") or uuid.uuid4().hex
             if request_id not in self._names:
                 name = f"{project}/operations/{uuid.uuid4().hex[:24].upper()}"
-                task = _Task(name=name, description=body.get("description", ""), export=export, created_at=time.time())
+                task = _Task(
+                    name=name,
+                    description=body.get("description", ""),
+                    export=export,
+                    created_at=time.time(),
+                )
                 self._names[request_id], self._tasks[name] = name, task
                 self._workers.submit(self._run, task)
             return _operation(self._tasks[self._names[request_id]])
@@ -150,8 +157,13 @@ def _operation(task: _Task) -> dict[str, Any]:
     if task.state in FINAL_STATES:
         operation["done"] = True
     if task.state == "SUCCEEDED":
-        metadata |= {"destinationUris": [task.destination], "batchEecuUsageSeconds": task.eecu_seconds}
-        operation["response"] = {"@type": "type.googleapis.com/google.earthengine.v1.ExportImageResponse"}
+        metadata |= {
+            "destinationUris": [task.destination],
+            "batchEecuUsageSeconds": task.eecu_seconds,
+        }
+        operation["response"] = {
+            "@type": "type.googleapis.com/google.earthengine.v1.ExportImageResponse"
+        }
     if task.state == "FAILED":
         operation["error"] = {"code": 3, "message": task.error}
     return operation
@@ -182,12 +194,16 @@ def write_export(
     stem.parent.mkdir(parents=True, exist_ok=True)
     planes = image.planes(grid)
     if options["fileFormat"] == "GEO_TIFF":
-        _write_geotiffs(stem, planes, image.names, grid, options.get("geoTiffOptions", {}), max_file_side_px)
+        _write_geotiffs(
+            stem, planes, image.names, grid, options.get("geoTiffOptions", {}), max_file_side_px
+        )
     elif options["fileFormat"] == "TF_RECORD_IMAGE":
         _write_tfrecord(stem, planes, image.names, grid, options.get("tfRecordOptions", {}))
     else:
         raise RequestError(400, f"The emulator exports no {options['fileFormat']}.")
-    uri = f"https://console.developers.google.com/storage/browser/{bucket}/{os.path.dirname(prefix)}"
+    uri = (
+        f"https://console.developers.google.com/storage/browser/{bucket}/{os.path.dirname(prefix)}"
+    )
     return uri, costs.eecu_seconds(len(planes) * grid.height * grid.width)
 
 
@@ -203,7 +219,9 @@ def _write_geotiffs(
     is_whole = grid.height <= side_px and grid.width <= side_px
     for row in range(0, grid.height, side_px):
         for col in range(0, grid.width, side_px):
-            part = grid.window(row, col, min(side_px, grid.height - row), min(side_px, grid.width - col))
+            part = grid.window(
+                row, col, min(side_px, grid.height - row), min(side_px, grid.width - col)
+            )
             cut = [plane[row : row + part.height, col : col + part.width] for plane in planes]
             # Names of split files hold the first row and column, ten digits each.
             suffix = ".tif" if is_whole else f"-{row:010d}-{col:010d}.tif"
@@ -211,7 +229,11 @@ def _write_geotiffs(
 
 
 def _write_tfrecord(
-    stem: Path, planes: Sequence[rasters.Plane], names: Sequence[str], grid: Grid, options: Mapping[str, Any]
+    stem: Path,
+    planes: Sequence[rasters.Plane],
+    names: Sequence[str],
+    grid: Grid,
+    options: Mapping[str, Any],
 ) -> None:
     """Patches row by row, one float list a band, gzip; edges that fill no patch are left out. Then the mixer.
 
@@ -225,17 +247,26 @@ def _write_tfrecord(
     size = options.get("tileDimensions", {"width": 256, "height": 256})
     width, height = int(size["width"]), int(size["height"])
     num_rows, num_cols = grid.height // height, grid.width // width
-    path = stem.with_name(f"{stem.name}-00000.tfrecord" + (".gz" if options.get("compress") else ""))
+    path = stem.with_name(
+        f"{stem.name}-00000.tfrecord" + (".gz" if options.get("compress") else "")
+    )
     partial = path.with_name(f".{path.name}.partial")
     with tf.io.TFRecordWriter(str(partial), "GZIP" if options.get("compress") else "") as writer:
         for row in range(0, num_rows * height, height):
             for col in range(0, num_cols * width, width):
-                cut = [plane[row : row + height, col : col + width].filled(0).astype(np.float32) for plane in planes]
+                cut = [
+                    plane[row : row + height, col : col + width].filled(0).astype(np.float32)
+                    for plane in planes
+                ]
                 feature = {
                     name: tf.train.Feature(float_list=tf.train.FloatList(value=pixels.ravel()))
                     for name, pixels in zip(names, cut, strict=True)
                 }
-                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+                writer.write(
+                    tf.train.Example(
+                        features=tf.train.Features(feature=feature)
+                    ).SerializeToString()
+                )
     os.replace(partial, path)
     mixer = {
         "projection": {"crs": grid.crs, "affine": {"doubleMatrix": list(grid.transform)}},

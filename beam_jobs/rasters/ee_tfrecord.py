@@ -53,9 +53,14 @@ class ExportRaster(GridRaster):
         mixer = self._mixer
         result = np.zeros((len(indexes), height, width), np.float32)
         for patch_row in range(row // mixer.patch_height, -(-(row + height) // mixer.patch_height)):
-            for patch_col in range(col // mixer.patch_width, -(-(col + width) // mixer.patch_width)):
+            for patch_col in range(
+                col // mixer.patch_width, -(-(col + width) // mixer.patch_width)
+            ):
                 patch = self._patch(indexes, patch_row * mixer.patches_per_row + patch_col)
-                top, left = patch_row * mixer.patch_height - row, patch_col * mixer.patch_width - col
+                top, left = (
+                    patch_row * mixer.patch_height - row,
+                    patch_col * mixer.patch_width - col,
+                )
                 part = patch[:, max(-top, 0) : height - top, max(-left, 0) : width - left]
                 top, left = max(top, 0), max(left, 0)
                 result[:, top : top + part.shape[1], left : left + part.shape[2]] = part
@@ -67,8 +72,12 @@ class ExportRaster(GridRaster):
         where = f"{self.name}: patch {number}"
         example = self._records.example(number)
         shape = mixer.patch_height + 2 * margin, mixer.patch_width + 2 * margin
-        planes = [_plane(example, str(self.descriptions[index - 1]), shape, where) for index in indexes]
-        return np.stack(planes)[:, margin : margin + mixer.patch_height, margin : margin + mixer.patch_width]
+        planes = [
+            _plane(example, str(self.descriptions[index - 1]), shape, where) for index in indexes
+        ]
+        return np.stack(planes)[
+            :, margin : margin + mixer.patch_height, margin : margin + mixer.patch_width
+        ]
 
 
 class RecordRaster(GridRaster):
@@ -124,7 +133,10 @@ class Records:
                 content = stream.read(length)
         features = dict(tf.train.Example.FromString(content).features.feature)
         if not features:
-            raise DataError(f"{path}: record {number} has no bands (exported with sequenceData?)", "missing_bands")
+            raise DataError(
+                f"{path}: record {number} has no bands (exported with sequenceData?)",
+                "missing_bands",
+            )
         return features
 
 
@@ -137,7 +149,10 @@ def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
     mixer = read_mixer(Path(mixer_path))
     paths = record_paths(Path(mixer_path))
     if not paths:
-        raise DataError(f"{mixer_path}: no {stem(Path(mixer_path))}-00000.tfrecord.gz lies beside it", "missing_file")
+        raise DataError(
+            f"{mixer_path}: no {stem(Path(mixer_path))}-00000.tfrecord.gz lies beside it",
+            "missing_file",
+        )
     records = _records(tuple(map(str, paths)))
     if len(records) != mixer.num_patches:
         raise DataError(
@@ -157,7 +172,10 @@ def open_record(name: str, path: str, member: str) -> RecordRaster:
     number, _, band = member.partition("/")
     records = _records((path,))
     if not number.isdecimal() or int(number) >= len(records):
-        raise DataError(f"{name}: needs a record from 0 to {len(records) - 1} after #, got {number!r}", "missing_bands")
+        raise DataError(
+            f"{name}: needs a record from 0 to {len(records) - 1} after #, got {number!r}",
+            "missing_bands",
+        )
     return RecordRaster(name, records.example(int(number)), band)
 
 
@@ -181,16 +199,23 @@ def _offsets(path: str) -> list[tuple[int, int]]:
     """(offset in the uncompressed file, length) of each record; TensorFlow reads the file and checks its checksums."""
     offsets, offset = [], 0
     try:
-        for content in tf.data.TFRecordDataset(path, "GZIP" if _is_gzip(path) else "").as_numpy_iterator():
+        for content in tf.data.TFRecordDataset(
+            path, "GZIP" if _is_gzip(path) else ""
+        ).as_numpy_iterator():
             # Fails on what is no tf.Example, whatever its features are called.
             tf.io.parse_single_example(content, {"any": tf.io.VarLenFeature(tf.float32)})
             offsets.append((offset + _HEADER_BYTES, len(content)))
             offset += _HEADER_BYTES + len(content) + _FOOTER_BYTES
     # TensorFlow quotes the record in its message, which is no text where the record is no tf.Example.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        detail = error.message if isinstance(error, tf.errors.OpError) else "the next record is no tf.Example"
+        detail = (
+            error.message
+            if isinstance(error, tf.errors.OpError)
+            else "the next record is no tf.Example"
+        )
         raise DataError(
-            f"{path}: cut short or damaged after {len(offsets)} records: {detail.splitlines()[0]}", "unreadable_raster"
+            f"{path}: cut short or damaged after {len(offsets)} records: {detail.splitlines()[0]}",
+            "unreadable_raster",
         ) from error
     if not offsets:
         raise DataError(f"{path}: holds no record", "unreadable_raster")
@@ -204,10 +229,17 @@ def _is_gzip(path: str) -> bool:
 
 def _margin(mixer: Mixer, num_values: int, where: str) -> int:
     """Pixels that `kernelSize` added on each side: the m of (height + 2m)(width + 2m) = num_values; the mixer is silent."""
-    total, difference = mixer.patch_height + mixer.patch_width, mixer.patch_height - mixer.patch_width
+    total, difference = (
+        mixer.patch_height + mixer.patch_width,
+        mixer.patch_height - mixer.patch_width,
+    )
     root = math.isqrt(difference * difference + 4 * num_values)
     margin, rest = divmod(root - total, 4)
-    if rest or margin < 0 or (mixer.patch_height + 2 * margin) * (mixer.patch_width + 2 * margin) != num_values:
+    if (
+        rest
+        or margin < 0
+        or (mixer.patch_height + 2 * margin) * (mixer.patch_width + 2 * margin) != num_values
+    ):
         raise DataError(
             f"{where}: a band has {num_values} values a patch, which is neither {mixer.patch_width} x {mixer.patch_height} nor "
             "that with the margin of a square, even kernelSize",
@@ -219,7 +251,9 @@ def _margin(mixer: Mixer, num_values: int, where: str) -> int:
 def _values(example: dict[str, tf.train.Feature], band: str, where: str) -> npt.NDArray[np.float32]:
     """All values of a band as stored; byte bands come as one string of bytes."""
     if band not in example:
-        raise DataError(f"{where}: has no band {band}; it has {', '.join(sorted(example))}", "missing_bands")
+        raise DataError(
+            f"{where}: has no band {band}; it has {', '.join(sorted(example))}", "missing_bands"
+        )
     feature = example[band]
     if feature.bytes_list.value:
         return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8).astype(np.float32)

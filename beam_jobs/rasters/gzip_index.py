@@ -36,7 +36,9 @@ class GzipIndex:
         Raises:
             EOFError: it ends before.
         """
-        position, file_offset, state = self._points[bisect_right(self._points, offset, key=lambda point: point[0]) - 1]
+        position, file_offset, state = self._points[
+            bisect_right(self._points, offset, key=lambda point: point[0]) - 1
+        ]
         found = bytearray()
         with open(self._path, "rb") as file:
             file.seek(file_offset)

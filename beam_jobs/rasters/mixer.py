@@ -51,11 +51,14 @@ def read_mixer(path: Path) -> Mixer:
         )
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: the mixer file is missing; without it the patches have no place", "missing_file"
+            f"{path}: the mixer file is missing; without it the patches have no place",
+            "missing_file",
         ) from error
     except (ValueError, KeyError, TypeError, CRSError) as error:
         detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path}: not a mixer file of Earth Engine: {detail}", "bad_mixer") from error
+        raise DataError(
+            f"{path}: not a mixer file of Earth Engine: {detail}", "bad_mixer"
+        ) from error
     sizes = (mixer.patch_height, mixer.patch_width, mixer.patches_per_row, mixer.num_patches)
     if min(sizes) < 1 or mixer.num_patches % mixer.patches_per_row:
         raise DataError(
@@ -73,7 +76,9 @@ def record_paths(mixer_path: Path) -> list[Path]:
         DataError: a number is missing between them or comes twice.
     """
     pattern = re.compile(re.escape(stem(mixer_path)) + r"(?:-?(\d{5}))?\.tfrecord(?:\.gz)?")
-    matches = [(pattern.fullmatch(path.name), path) for path in mixer_path.parent.glob("*.tfrecord*")]
+    matches = [
+        (pattern.fullmatch(path.name), path) for path in mixer_path.parent.glob("*.tfrecord*")
+    ]
     numbered = sorted((int(match[1] or 0), path) for match, path in matches if match)
     numbers = [number for number, _ in numbered]
     if numbers != list(range(len(numbers))):

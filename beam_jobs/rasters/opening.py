@@ -62,7 +62,9 @@ def open_raster(path: str) -> Iterator[Raster]:
         detail = str(error.__cause__ or error).split("\n")[0]
         raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
     except FileNotFoundError as error:
-        raise DataError(f"{path}: cannot read the raster: no such file {error.filename}", "missing_file") from error
+        raise DataError(
+            f"{path}: cannot read the raster: no such file {error.filename}", "missing_file"
+        ) from error
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         detail = (str(error) or type(error).__name__).split("\n")[0]
         raise DataError(f"{path}: cannot read the raster: {detail}", "unreadable_raster") from error
@@ -70,7 +72,10 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
     if is_remote(file) and file.endswith(_HOLDERS):
-        raise DataError(f"{path}: of an object store only rasters that GDAL reads can be opened", "unreadable_raster")
+        raise DataError(
+            f"{path}: of an object store only rasters that GDAL reads can be opened",
+            "unreadable_raster",
+        )
     if file.endswith(MIXER_SUFFIX):
         return nullcontext(ee_tfrecord.open_export(path, file, member))
     if file.endswith(ee_tfrecord.RECORD_SUFFIXES):
@@ -83,7 +88,9 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
     # Of a store GDAL would list the whole folder to look for side files, which may be a million scenes.
-    options = rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
+    options = (
+        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
+    )
     with options, _without_warning(file) as dataset:
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
 

@@ -44,9 +44,14 @@ class PlacedRaster(GridRaster):
         """
         try:
             crs, x, y, pixel_size_m = member.removeprefix(PREFIX).split(",")
-            place = CRS.from_string(crs), Affine(float(pixel_size_m), 0, float(x), 0, -float(pixel_size_m), float(y))
+            place = (
+                CRS.from_string(crs),
+                Affine(float(pixel_size_m), 0, float(x), 0, -float(pixel_size_m), float(y)),
+            )
         except (CRSError, ValueError) as error:
-            raise DataError(f"{name}: a place must be {PREFIX}crs,x,y,pixel, got {member!r}", "bad_item") from error
+            raise DataError(
+                f"{name}: a place must be {PREFIX}crs,x,y,pixel, got {member!r}", "bad_item"
+            ) from error
         super().__init__(
             name=name,
             crs=place[0],

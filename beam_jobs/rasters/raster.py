@@ -44,7 +44,10 @@ class Raster(Protocol):
         """Outer bounds in the CRS."""
 
     def read(
-        self, indexes: list[int], window: Window | None = None, out_shape: tuple[int, int, int] | None = None
+        self,
+        indexes: list[int],
+        window: Window | None = None,
+        out_shape: tuple[int, int, int] | None = None,
     ) -> Pixels:
         """Stored pixels [C, h, w] of a window, or of the whole raster thinned out to `out_shape`."""
 
@@ -82,7 +85,9 @@ class GridRaster(ABC):
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """Outer bounds in the CRS: xmin, ymin, xmax, ymax."""
-        corners = [self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)]
+        corners = [
+            self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)
+        ]
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
@@ -95,14 +100,19 @@ class GridRaster(ABC):
         return {}
 
     def read(
-        self, indexes: list[int], window: Window | None = None, out_shape: tuple[int, int, int] | None = None
+        self,
+        indexes: list[int],
+        window: Window | None = None,
+        out_shape: tuple[int, int, int] | None = None,
     ) -> Pixels:
         """Stored pixels [C, h, w] of `window` (default: all), or of all thinned out to `out_shape` by nearest neighbour."""
         if out_shape is not None:
             return self._thinned(indexes, *out_shape[1:])
         if window is None:
             return self._read(indexes, 0, 0, self.height, self.width)
-        return self._read(indexes, int(window.row_off), int(window.col_off), int(window.height), int(window.width))
+        return self._read(
+            indexes, int(window.row_off), int(window.col_off), int(window.height), int(window.width)
+        )
 
     @abstractmethod
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
@@ -123,5 +133,7 @@ class GridRaster(ABC):
                 block = self._read(indexes, row, col, *size)
                 if result is None:
                     result = np.zeros((len(indexes), height, width), block.dtype)
-                result[:, in_rows[:, None], in_cols] = block[:, rows[in_rows, None] - row, cols[in_cols] - col]
+                result[:, in_rows[:, None], in_cols] = block[
+                    :, rows[in_rows, None] - row, cols[in_cols] - col
+                ]
         return np.zeros((len(indexes), height, width)) if result is None else result

@@ -31,7 +31,14 @@ from beam_jobs.rasters.raster import GridRaster, Pixels
 STORE_SUFFIX, SHARD_SUFFIX = ".zarr.zip", ".tar"
 SUFFIXES = (STORE_SUFFIX, SHARD_SUFFIX)
 _PIXEL_DIMENSIONS = ("band", "y", "x")
-_UNITS = {"days": "D", "hours": "h", "minutes": "m", "seconds": "s", "milliseconds": "ms", "microseconds": "us"}
+_UNITS = {
+    "days": "D",
+    "hours": "h",
+    "minutes": "m",
+    "seconds": "s",
+    "milliseconds": "ms",
+    "microseconds": "us",
+}
 
 
 class ArrayRaster(GridRaster):
@@ -60,9 +67,13 @@ class ArrayRaster(GridRaster):
             "y": slice(row, row + height),
             "x": slice(col, col + width),
         }
-        pixels = self._array.get_orthogonal_selection(tuple(wanted[dimension] for dimension in self._dimensions))
+        pixels = self._array.get_orthogonal_selection(
+            tuple(wanted[dimension] for dimension in self._dimensions)
+        )
         left = [dimension for dimension in self._dimensions if dimension in _PIXEL_DIMENSIONS]
-        pixels = pixels.transpose([left.index(dimension) for dimension in _PIXEL_DIMENSIONS if dimension in left])
+        pixels = pixels.transpose(
+            [left.index(dimension) for dimension in _PIXEL_DIMENSIONS if dimension in left]
+        )
         return pixels if "band" in left else pixels[None]
 
 
@@ -88,9 +99,12 @@ def open_array(name: str, file: str, member: str) -> ArrayRaster:
     if not valid or any(int(text) >= size for text, (_, size) in zip(indexes, others, strict=True)):
         expected = "/".join(f"<{dim} below {size}>" for dim, size in others)
         raise DataError(
-            f"{name}: {array_name} needs the indexes {expected}, got {'/'.join(indexes)!r}", "missing_bands"
+            f"{name}: {array_name} needs the indexes {expected}, got {'/'.join(indexes)!r}",
+            "missing_bands",
         )
-    return ArrayRaster(name, group, array, {dim: int(text) for text, (dim, _) in zip(indexes, others, strict=True)})
+    return ArrayRaster(
+        name, group, array, {dim: int(text) for text, (dim, _) in zip(indexes, others, strict=True)}
+    )
 
 
 def open_group(file: str, store: str = "") -> zarr.Group:
@@ -102,9 +116,17 @@ def open_group(file: str, store: str = "") -> zarr.Group:
     stat = os.stat(file)
     try:
         return _group(file, store, stat.st_size, stat.st_mtime_ns)
-    except (zarr.errors.GroupNotFoundError, ValueError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (
+        zarr.errors.GroupNotFoundError,
+        ValueError,
+        KeyError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
         where = f"{file}#{store}" if store else file
-        raise DataError(f"{where}: not a readable zarr store: {_line(error)}", "unreadable_raster") from error
+        raise DataError(
+            f"{where}: not a readable zarr store: {_line(error)}", "unreadable_raster"
+        ) from error
 
 
 def store_names(file: str) -> list[str]:
@@ -113,7 +135,9 @@ def store_names(file: str) -> list[str]:
     try:
         return sorted(_shard_index(file, stat.st_size, stat.st_mtime_ns))
     except tarfile.TarError as error:
-        raise DataError(f"{file}: not a readable tar shard: {_line(error)}", "unreadable_raster") from error
+        raise DataError(
+            f"{file}: not a readable tar shard: {_line(error)}", "unreadable_raster"
+        ) from error
 
 
 def array_of(group: zarr.Group, array_name: str, where: str) -> zarr.Array:
@@ -124,7 +148,8 @@ def array_of(group: zarr.Group, array_name: str, where: str) -> zarr.Array:
     """
     if array_name not in group or not isinstance(group[array_name], zarr.Array):
         raise DataError(
-            f"{where}: has no array {array_name!r}; it has {', '.join(group.array_keys())}", "missing_bands"
+            f"{where}: has no array {array_name!r}; it has {', '.join(group.array_keys())}",
+            "missing_bands",
         )
     return group[array_name]
 
@@ -133,7 +158,10 @@ def dimensions(array: zarr.Array, where: str) -> tuple[str, ...]:
     """Names of an array's dimensions, as xarray writes them."""
     names = tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))
     if len(names) != array.ndim:
-        raise DataError(f"{where}: array {array.basename!r} does not name its {array.ndim} dimensions", "bad_item")
+        raise DataError(
+            f"{where}: array {array.basename!r} does not name its {array.ndim} dimensions",
+            "bad_item",
+        )
     return names
 
 
@@ -154,7 +182,10 @@ def times(group: zarr.Group, name: str, where: str) -> npt.NDArray[Any]:
         return values.astype("datetime64[s]")
     # TerraMesh's own reader takes numbers without a unit as nanoseconds since 1970.
     units = str(array.attrs.get("units", "nanoseconds since 1970-01-01"))
-    match = re.fullmatch(r"(\w+) since (\d{4}-\d{2}-\d{2})(?:[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?)?(?:Z|\+00:00)?", units)
+    match = re.fullmatch(
+        r"(\w+) since (\d{4}-\d{2}-\d{2})(?:[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?)?(?:Z|\+00:00)?",
+        units,
+    )
     unit = {**_UNITS, "nanoseconds": "ns"}.get(match[1]) if match else None
     if match is None or unit is None:
         raise DataError(f"{where}: {name} has the unit {units!r}, which is no time", "bad_item")
@@ -190,7 +221,9 @@ def _crs(group: zarr.Group, at: dict[str, int], where: str) -> CRS:
     try:
         return CRS.from_epsg(int(code))
     except (CRSError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: crs must be an EPSG code, got {code!r}", "missing_crs") from error
+        raise DataError(
+            f"{where}: crs must be an EPSG code, got {code!r}", "missing_crs"
+        ) from error
 
 
 def _transform(group: zarr.Group, at: dict[str, int], where: str) -> Affine:
@@ -201,7 +234,9 @@ def _transform(group: zarr.Group, at: dict[str, int], where: str) -> Affine:
 
 def _axis(group: zarr.Group, name: str, at: dict[str, int], where: str) -> tuple[float, float]:
     """(step, centre of the first pixel) of an axis. Batches keep metres in `x_`, since `x` counts pixels there."""
-    centres = np.asarray(_coordinate(group, f"{name}_" if f"{name}_" in group else name, at, where), np.float64)
+    centres = np.asarray(
+        _coordinate(group, f"{name}_" if f"{name}_" in group else name, at, where), np.float64
+    )
     steps = np.diff(centres)
     if centres.size < 2 or not np.allclose(steps, steps[0], rtol=1e-3, atol=0.0) or steps[0] == 0:
         raise DataError(f"{where}: the coordinates {name} are not evenly spaced", "bad_item")

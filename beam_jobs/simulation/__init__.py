@@ -1,1 +1,1 @@
-"""Parts of the scene simulator: places, landscape, acquisitions, radar, optics, export. See beam_jobs/simulate.py."""
+"""Parts of the scene simulator: places, landscape, acquisitions, radar, optics, export. See beam_jobs/simulation/simulate.py."""

@@ -87,15 +87,22 @@ def draw_pairs(
     """
     slack = NUM_DAYS - MIN_DAYS_BETWEEN_DATES * num_dates
     if slack < 0:
-        raise ValueError(f"num_dates must be at most {NUM_DAYS // MIN_DAYS_BETWEEN_DATES}, got {num_dates}")
+        raise ValueError(
+            f"num_dates must be at most {NUM_DAYS // MIN_DAYS_BETWEEN_DATES}, got {num_dates}"
+        )
     rng = stream(seed, "dates", place.index)
-    days = np.sort(rng.integers(0, slack + 1, num_dates)) + MIN_DAYS_BETWEEN_DATES * np.arange(num_dates)
+    days = np.sort(rng.integers(0, slack + 1, num_dates)) + MIN_DAYS_BETWEEN_DATES * np.arange(
+        num_dates
+    )
     flooded = rng.random(num_dates) < FLOOD_PROBABILITY
     first = int(rng.integers(num_dates))
     flooded[first] = True
     if num_dates > 1:
         flooded[(first + 1) % num_dates] = False
-    relative_orbits = {"ascending": int(rng.integers(1, 176)), "descending": int(rng.integers(1, 176))}
+    relative_orbits = {
+        "ascending": int(rng.integers(1, 176)),
+        "descending": int(rng.integers(1, 176)),
+    }
     s2_orbit = int(rng.integers(1, 144))
     pairs = []
     for date_index, day in enumerate(days):
@@ -146,4 +153,6 @@ def _local_time(place: Place, day: int, local_hour: float, rng: np.random.Genera
     """UTC of a local solar hour on a day since FIRST_DAY, give or take a quarter of an hour, whole seconds."""
     lon, _ = place.centre()
     utc_hours = local_hour - lon / 15.0
-    return FIRST_DAY + timedelta(days=day, seconds=round(utc_hours * 3600) + int(rng.integers(-900, 901)))
+    return FIRST_DAY + timedelta(
+        days=day, seconds=round(utc_hours * 3600) + int(rng.integers(-900, 901))
+    )

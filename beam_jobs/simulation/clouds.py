@@ -66,7 +66,10 @@ def _shift(field: FloatArray, down_px: int, right_px: int) -> FloatArray:
     """`field` moved by whole pixels, 0 where nothing comes in."""
     height, width = field.shape
     result = np.zeros_like(field)
-    rows, columns = slice(max(0, down_px), height + min(0, down_px)), slice(max(0, right_px), width + min(0, right_px))
+    rows, columns = (
+        slice(max(0, down_px), height + min(0, down_px)),
+        slice(max(0, right_px), width + min(0, right_px)),
+    )
     from_rows = slice(max(0, -down_px), height - max(0, down_px))
     from_columns = slice(max(0, -right_px), width - max(0, right_px))
     result[rows, columns] = field[from_rows, from_columns]

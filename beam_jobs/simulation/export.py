@@ -59,9 +59,18 @@ def write_scene(scene: Scene, output_dir: Path) -> dict[str, Any]:
     nodata = float("nan") if scene.data.dtype == np.float32 else 0
     crs, transform = f"EPSG:{place.epsg}", rasterio.Affine(*place.transform)
     write_geotiff(output_dir / f"{stem}.tif", scene.data, crs, transform, nodata, scene.band_names)
-    write_geotiff(output_dir / f"{stem}_label.tif", scene.label[None], crs, transform, IGNORE, ("label",))
+    write_geotiff(
+        output_dir / f"{stem}_label.tif", scene.label[None], crs, transform, IGNORE, ("label",)
+    )
     if scene.cloud_mask is not None:
-        write_geotiff(output_dir / f"{stem}_cloud.tif", scene.cloud_mask[None], crs, transform, IGNORE, ("cloud",))
+        write_geotiff(
+            output_dir / f"{stem}_cloud.tif",
+            scene.cloud_mask[None],
+            crs,
+            transform,
+            IGNORE,
+            ("cloud",),
+        )
     return _stac_item(scene, stem)
 
 
@@ -114,4 +123,9 @@ def _stac_item(scene: Scene, stem: str) -> dict[str, Any]:
 
 
 def _asset(href: str, role: str, extra_fields: dict[str, Any]) -> pystac.Asset:
-    return pystac.Asset(href=f"./{href}", media_type=pystac.MediaType.GEOTIFF, roles=[role], extra_fields=extra_fields)
+    return pystac.Asset(
+        href=f"./{href}",
+        media_type=pystac.MediaType.GEOTIFF,
+        roles=[role],
+        extra_fields=extra_fields,
+    )

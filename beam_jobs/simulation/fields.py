@@ -28,7 +28,9 @@ def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     """
     # crc32, because Python's own hash of a text differs from process to process.
     # As spawn key, because a plain entropy list is padded with zeros: place 0 would share the stream of no place.
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys)))
+    return np.random.default_rng(
+        np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys))
+    )
 
 
 def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
@@ -54,7 +56,11 @@ def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> Flo
 
 
 def fractal_field(
-    rng: np.random.Generator, size_px: int, scale_px: float, num_octaves: int, persistence: float = 0.5
+    rng: np.random.Generator,
+    size_px: int,
+    scale_px: float,
+    num_octaves: int,
+    persistence: float = 0.5,
 ) -> FloatArray:
     """Sum of smooth fields, each of half the scale and `persistence` times the height of the one before.
 

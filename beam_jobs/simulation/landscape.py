@@ -18,7 +18,9 @@ from beam_jobs.simulation.terrain import Terrain, make_terrain
 LabelArray = npt.NDArray[np.uint8]
 
 _ID = {name: i for i, name in DYNAMIC_WORLD.classes.items()}
-WATER, TREES, GRASS, CROPS, BUILT, BARE = (_ID[name] for name in ("water", "trees", "grass", "crops", "built", "bare"))
+WATER, TREES, GRASS, CROPS, BUILT, BARE = (
+    _ID[name] for name in ("water", "trees", "grass", "crops", "built", "bare")
+)
 CLASS_IDS = (WATER, TREES, GRASS, CROPS, BUILT, BARE)
 """Ids of `dynamic_world` that the simulator draws."""
 
@@ -81,7 +83,9 @@ def make_landscape(seed: int, place_index: int, size_px: int) -> Landscape:
     tone = rng.standard_normal(parcels.num_parcels, dtype=np.float32)
     texture_rng = stream(seed, "texture", place_index)
     texture = texture_rng.standard_normal((size_px, size_px), dtype=np.float32)
-    texture = np.float32(0.8) * texture + np.float32(0.6) * fractal_field(texture_rng, size_px, 6.0, num_octaves=2)
+    texture = np.float32(0.8) * texture + np.float32(0.6) * fractal_field(
+        texture_rng, size_px, 6.0, num_octaves=2
+    )
     return Landscape(
         land_cover=land_cover,
         terrain=terrain,
@@ -89,7 +93,8 @@ def make_landscape(seed: int, place_index: int, size_px: int) -> Landscape:
         parcel_tone=tone[parcels.number],
         row_wave=np.sin(parcels.across_px * np.float32(2 * np.pi / 4.3)),
         texture=texture,
-        bright_point=(texture_rng.random((size_px, size_px), dtype=np.float32) < 0.04) & (land_cover == BUILT),
+        bright_point=(texture_rng.random((size_px, size_px), dtype=np.float32) < 0.04)
+        & (land_cover == BUILT),
     )
 
 
@@ -112,7 +117,10 @@ def _draw_parcels(rng: np.random.Generator, size_px: int) -> _Parcels:
     num_cuts = int(cut.max()) + 1
     border = (across - edges[strip] < 1.0) | ((place_along - cut) * lengths[strip] < 1.0)
     return _Parcels(
-        number=strip * num_cuts + cut, is_border=border, across_px=across, num_parcels=len(edges) * num_cuts
+        number=strip * num_cuts + cut,
+        is_border=border,
+        across_px=across,
+        num_parcels=len(edges) * num_cuts,
     )
 
 
@@ -135,9 +143,13 @@ def _add_farmland(rng: np.random.Generator, cover: LabelArray, parcels: _Parcels
     number = parcels.number.ravel()
     counts = np.maximum(np.bincount(number, minlength=parcels.num_parcels), 1)
     # One decision a parcel, taken from its mean, keeps fields whole where the suitability falls off.
-    mean_suited = (np.bincount(number, suited.ravel(), parcels.num_parcels) / counts)[parcels.number]
+    mean_suited = (np.bincount(number, suited.ravel(), parcels.num_parcels) / counts)[
+        parcels.number
+    ]
     is_farm = mean_suited > np.quantile(mean_suited[::4, ::4], 1 - rng.uniform(0.3, 0.6))
-    use = np.array([CROPS, GRASS, BARE], np.uint8)[np.searchsorted([0.72, 0.88], rng.random(parcels.num_parcels))]
+    use = np.array([CROPS, GRASS, BARE], np.uint8)[
+        np.searchsorted([0.72, 0.88], rng.random(parcels.num_parcels))
+    ]
     cover[is_farm] = use[parcels.number][is_farm]
     border = np.where(rng.random(parcels.num_parcels) < 0.25, TREES, GRASS).astype(np.uint8)
     on_border = is_farm & parcels.is_border
@@ -165,10 +177,14 @@ def _add_towns(rng: np.random.Generator, cover: LabelArray, terrain: Terrain) ->
     for (row, column), (row_to, column_to) in zip(centres, exits, strict=True):
         steps = np.linspace(0, 1, 2 * size_px)
         bow = np.sin(steps * np.pi) * rng.uniform(-0.08, 0.08) * size_px
-        _draw_road(cover, row + (row_to - row) * steps + bow, column + (column_to - column) * steps - bow)
+        _draw_road(
+            cover, row + (row_to - row) * steps + bow, column + (column_to - column) * steps - bow
+        )
 
 
-def _draw_road(cover: LabelArray, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]) -> None:
+def _draw_road(
+    cover: LabelArray, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
+) -> None:
     """Sets a line two pixels wide to built, in place."""
     last = cover.shape[0] - 1
     for shift in (0, 1):
@@ -177,7 +193,9 @@ def _draw_road(cover: LabelArray, rows: npt.NDArray[np.float64], columns: npt.ND
         cover[r[inside], c[inside]] = BUILT
 
 
-def _town_centres(rng: np.random.Generator, terrain: Terrain, num_towns: int) -> list[tuple[int, int]]:
+def _town_centres(
+    rng: np.random.Generator, terrain: Terrain, num_towns: int
+) -> list[tuple[int, int]]:
     """Row and column of dry places, lower ground first: towns lie in valleys but not in the river."""
     size_px = terrain.height_m.shape[0]
     margin = size_px // 8

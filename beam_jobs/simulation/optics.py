@@ -14,9 +14,25 @@ import numpy.typing as npt
 from beam_jobs.contracts.bands import S2_BANDS, S2_L1C_BANDS, S2_NODATA, S2_REFLECTANCE_PER_DN
 from beam_jobs.simulation.clouds import Clouds
 from beam_jobs.simulation.fields import FloatArray
-from beam_jobs.simulation.landscape import BARE, BUILT, CLASS_IDS, CROPS, GRASS, TREES, WATER, LabelArray, Landscape
+from beam_jobs.simulation.landscape import (
+    BARE,
+    BUILT,
+    CLASS_IDS,
+    CROPS,
+    GRASS,
+    TREES,
+    WATER,
+    LabelArray,
+    Landscape,
+)
 from beam_jobs.simulation.places import PIXEL_SIZE_M
-from beam_jobs.simulation.spectra import CLOUD, CLOUD_CIRRUS_REFLECTANCE, HIGH_SEASON, LOW_SEASON, WAVELENGTH_NM
+from beam_jobs.simulation.spectra import (
+    CLOUD,
+    CLOUD_CIRRUS_REFLECTANCE,
+    HIGH_SEASON,
+    LOW_SEASON,
+    WAVELENGTH_NM,
+)
 
 _TEXTURE_FRACTION = {WATER: 0.03, TREES: 0.16, GRASS: 0.08, CROPS: 0.06, BUILT: 0.28, BARE: 0.08}
 _PARCEL_FRACTION = {GRASS: 0.08, CROPS: 0.12, BARE: 0.15}
@@ -57,7 +73,11 @@ def draw_atmosphere(rng: np.random.Generator) -> Atmosphere:
 
 
 def surface_reflectance(
-    landscape: Landscape, label: LabelArray, crop_cover: FloatArray, greenness: float, mud_fraction: float
+    landscape: Landscape,
+    label: LabelArray,
+    crop_cover: FloatArray,
+    greenness: float,
+    mud_fraction: float,
 ) -> FloatArray:
     """Reflectance of the ground, float32 [13, H, W] in L1C order, without air or cloud; no missing values.
 
@@ -120,7 +140,9 @@ def observe(
         # One noise field, rolled per band: independent to a reader, at a thirteenth of the cost.
         if band != _CIRRUS:
             ground += np.roll(noise, 17 * band)
-        reflectance[band] = coarsen(ground, round(S2_BANDS[name].native_pixel_size_m / PIXEL_SIZE_M))
+        reflectance[band] = coarsen(
+            ground, round(S2_BANDS[name].native_pixel_size_m / PIXEL_SIZE_M)
+        )
     return np.maximum(reflectance, 0.0, out=reflectance)
 
 
@@ -135,7 +157,9 @@ def coarsen(band: FloatArray, factor: int) -> FloatArray:
         return band
     height, width = band.shape
     padded = np.pad(band, ((0, -height % factor), (0, -width % factor)), mode="edge")
-    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor).mean(axis=(1, 3))
+    blocks = padded.reshape(
+        padded.shape[0] // factor, factor, padded.shape[1] // factor, factor
+    ).mean(axis=(1, 3))
     return blocks.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
 
 
@@ -146,7 +170,9 @@ def to_dn(reflectance: FloatArray, valid_mask: npt.NDArray[np.bool_]) -> npt.NDA
         reflectance: float32 [C, H, W], 0 or above.
         valid_mask: bool [H, W].
     """
-    dn = np.rint(np.clip(reflectance / np.float32(S2_REFLECTANCE_PER_DN), 1, 65535)).astype(np.uint16)
+    dn = np.rint(np.clip(reflectance / np.float32(S2_REFLECTANCE_PER_DN), 1, 65535)).astype(
+        np.uint16
+    )
     # A dark pixel must not read as a missing one, so valid values start at 1.
     dn[:, ~valid_mask] = S2_NODATA
     return dn

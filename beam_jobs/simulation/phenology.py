@@ -41,5 +41,8 @@ def crop_cover(day_of_year: int, latitude_degrees: float, parcel_phase: FloatArr
     peak = peak_day + (parcel_phase - np.float32(0.5)) * np.float32(2 * _CROP_SPREAD_DAYS)
     # Distance on the circle of the year: a peak in January is near to December.
     half_year = _DAYS_PER_YEAR / 2
-    days = np.mod(np.float32(day_of_year) - peak + np.float32(half_year), np.float32(_DAYS_PER_YEAR)) - half_year
+    days = (
+        np.mod(np.float32(day_of_year) - peak + np.float32(half_year), np.float32(_DAYS_PER_YEAR))
+        - half_year
+    )
     return np.exp(-((days / np.float32(_CROP_DURATION_DAYS)) ** 2)).astype(np.float32)

@@ -12,10 +12,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs.radiometry import db_to_power, power_to_db
+from beam_jobs.scenes.radiometry import db_to_power, power_to_db
 from beam_jobs.simulation.acquisitions import OrbitState
 from beam_jobs.simulation.fields import FloatArray, smooth_field
-from beam_jobs.simulation.landscape import BARE, BUILT, CLASS_IDS, CROPS, GRASS, TREES, WATER, LabelArray, Landscape
+from beam_jobs.simulation.landscape import (
+    BARE,
+    BUILT,
+    CLASS_IDS,
+    CROPS,
+    GRASS,
+    TREES,
+    WATER,
+    LabelArray,
+    Landscape,
+)
 from beam_jobs.simulation.places import PIXEL_SIZE_M
 from beam_jobs.simulation.swaths import track_lean
 from beam_jobs.simulation.terrain import slope_east
@@ -76,7 +86,9 @@ def no_nuisance() -> Nuisance:
     )
 
 
-def draw_nuisance(preset: Literal["private", "augmentable"], rng: np.random.Generator, size_px: int) -> Nuisance:
+def draw_nuisance(
+    preset: Literal["private", "augmentable"], rng: np.random.Generator, size_px: int
+) -> Nuisance:
     """Draws one scene's nuisance.
 
     `private`: per class jitter of sd 1.5 dB on top of soil moisture, wind of up to 9 dB on water, a ramp of sd 3 dB,
@@ -129,7 +141,11 @@ def mean_backscatter_db(
         crop_cover: float32 [H, W], 0 bare soil to 1 closed canopy, used on crops only.
         orbit_state: ascending passes look east, descending ones west.
     """
-    means, textures, parcels = np.zeros((256, 2), np.float32), np.zeros(256, np.float32), np.zeros(256, np.float32)
+    means, textures, parcels = (
+        np.zeros((256, 2), np.float32),
+        np.zeros(256, np.float32),
+        np.zeros(256, np.float32),
+    )
     for class_id in CLASS_IDS:
         means[class_id] = MEAN_BACKSCATTER_DB[class_id]
         textures[class_id] = _TEXTURE_SD_DB[class_id]
@@ -142,7 +158,9 @@ def mean_backscatter_db(
     facing = np.where(label == WATER, 0, facing if orbit_state == "ascending" else -facing)
     detail += np.clip(np.float32(_SLOPE_DB_PER_UNIT) * facing, -2.0, 2.0)
     detail += _layover_db(landscape, label, orbit_state)
-    gain = np.array(_FULL_CROP_GAIN_DB, np.float32)[:, None, None] * np.where(is_crop, crop_cover, 0)
+    gain = np.array(_FULL_CROP_GAIN_DB, np.float32)[:, None, None] * np.where(
+        is_crop, crop_cover, 0
+    )
     return np.stack([means[:, 0][label], means[:, 1][label]]) + detail + gain
 
 

@@ -54,7 +54,8 @@ def swath_mask(
 def shared_margin_mask(rng: np.random.Generator, size_px: int) -> BoolArray:
     """Valid mask bool [H, W] with a random margin of 0-10 % on each side, to be given to both scenes of a pair."""
     north, south, west, east = (
-        int(x) for x in np.rint(rng.uniform(0.0, MAX_SHARED_MARGIN_FRACTION, 4) * size_px).astype(int)
+        int(x)
+        for x in np.rint(rng.uniform(0.0, MAX_SHARED_MARGIN_FRACTION, 4) * size_px).astype(int)
     )
     mask = np.zeros((size_px, size_px), bool)
     mask[north : size_px - south, west : size_px - east] = True

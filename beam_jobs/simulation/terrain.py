@@ -41,7 +41,11 @@ class Terrain:
     def level_for_flood_m(self, flooded_fraction: float) -> float:
         """Water level in metres at which that share (0-1) of the normally dry ground is under water; 0 gives 0."""
         dry_m = self.height_m[::2, ::2]
-        return float(np.quantile(dry_m[dry_m >= 0.0], flooded_fraction)) if flooded_fraction > 0 else 0.0
+        return (
+            float(np.quantile(dry_m[dry_m >= 0.0], flooded_fraction))
+            if flooded_fraction > 0
+            else 0.0
+        )
 
 
 def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
@@ -49,7 +53,9 @@ def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
     relief = fractal_field(rng, size_px, min(150.0, size_px / 2.5), num_octaves=5, persistence=0.45)
     lake_share = rng.uniform(0.005, 0.03)
     # The lowest share of the relief becomes lakes; the rest is hills of tens of metres.
-    height_m = (relief - np.float32(np.quantile(relief[::4, ::4], lake_share))) * np.float32(rng.uniform(6.0, 14.0))
+    height_m = (relief - np.float32(np.quantile(relief[::4, ::4], lake_share))) * np.float32(
+        rng.uniform(6.0, 14.0)
+    )
     distance_px = _distance_to_route(_route(rng, relief), size_px)
     scale = min(1.0, size_px / 256)
     half_width_px = rng.uniform(2.0, 6.5) * max(scale, 0.5)
@@ -85,7 +91,9 @@ def _route(rng: np.random.Generator, relief: FloatArray) -> npt.NDArray[np.float
     # Smoothing pulls the ends inwards; the first and last node stay on the edge.
     smooth[[0, -1]] = rows_columns[[0, -1]]
     steps = np.linspace(0, len(smooth) - 1, 4 * size_px)
-    return np.stack([np.interp(steps, np.arange(len(smooth)), smooth[:, axis]) for axis in (0, 1)], axis=1)
+    return np.stack(
+        [np.interp(steps, np.arange(len(smooth)), smooth[:, axis]) for axis in (0, 1)], axis=1
+    )
 
 
 def _edge_nodes(rng: np.random.Generator, n: int) -> tuple[int, int]:
@@ -108,9 +116,12 @@ def _cheapest_path(cost: npt.NDArray[np.float64], start: int, end: int) -> list[
         targets.append(b.ravel())
         weights.append((cost.ravel()[a] + cost.ravel()[b]).ravel() * np.hypot(down, right) / 2)
     graph = sparse.coo_matrix(
-        (np.concatenate(weights), (np.concatenate(sources), np.concatenate(targets))), shape=(n * n, n * n)
+        (np.concatenate(weights), (np.concatenate(sources), np.concatenate(targets))),
+        shape=(n * n, n * n),
     ).tocsr()
-    _, predecessors = csgraph.dijkstra(graph, directed=False, indices=start, return_predecessors=True)
+    _, predecessors = csgraph.dijkstra(
+        graph, directed=False, indices=start, return_predecessors=True
+    )
     path = [end]
     while path[-1] != start:
         path.append(int(predecessors[path[-1]]))
@@ -131,4 +142,6 @@ def _coast_distance(rng: np.random.Generator, size_px: int) -> FloatArray:
     rows, columns = np.indices((size_px, size_px), dtype=np.float32) - np.float32((size_px - 1) / 2)
     along = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))
     ragged = fractal_field(rng, size_px, size_px / 3, num_octaves=5, persistence=0.5)
-    return along + np.float32(size_px * rng.uniform(0.2, 0.38)) + ragged * np.float32(0.07 * size_px)
+    return (
+        along + np.float32(size_px * rng.uniform(0.2, 0.38)) + ragged * np.float32(0.07 * size_px)
+    )

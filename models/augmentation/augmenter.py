@@ -36,7 +36,9 @@ def make_augmenter(config: ImageAugmentConfig, manifest: Manifest) -> AugmentFun
             for sensor, own_seed in zip(SENSORS, seeds[1:], strict=True):
                 if sensor in changed:
                     looks = statistics[sensor]
-                    changed[sensor] = augment_photometry(changed[sensor], sensor, looks, config.photometry, own_seed)
+                    changed[sensor] = augment_photometry(
+                        changed[sensor], sensor, looks, config.photometry, own_seed
+                    )
         return changed
 
     return augment
@@ -51,7 +53,11 @@ def augment_geometry(batch: Batch, config: GeometryConfig, seed: tf.Tensor) -> B
 
 
 def augment_photometry(
-    image: tf.Tensor, sensor: Sensor, statistics: Sequence[BandStatistics], config: PhotometryConfig, seed: tf.Tensor
+    image: tf.Tensor,
+    sensor: Sensor,
+    statistics: Sequence[BandStatistics],
+    config: PhotometryConfig,
+    seed: tf.Tensor,
 ) -> tf.Tensor:
     """The changes of one sensor, in the order in which they come about: ground and air, instrument, processing, loss.
 
@@ -77,10 +83,14 @@ def augment_photometry(
         image = random_blur(image, *blurring, blur)
     if not config.band_drop_probability:
         return image
-    return random_band_drop(image, [entry.mean for entry in statistics], config.band_drop_probability, drop)
+    return random_band_drop(
+        image, [entry.mean for entry in statistics], config.band_drop_probability, drop
+    )
 
 
-def random_band_drop(image: tf.Tensor, means: Sequence[float], probability: float, seed: tf.Tensor) -> tf.Tensor:
+def random_band_drop(
+    image: tf.Tensor, means: Sequence[float], probability: float, seed: tf.Tensor
+) -> tf.Tensor:
     """Replaces some bands of some patches by the band's train mean, which says nothing: after normalization it is 0.
 
     Not by NaN: one band without data makes a pixel invalid, so the patch would be emptied, or look like the outside of a swath.

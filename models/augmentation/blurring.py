@@ -15,7 +15,9 @@ MIN_SIGMA_PX = 0.1
 """Source: SimCLR (Chen et al. 2020, arXiv 2002.05709), appendix A."""
 
 
-def random_blur(image: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor) -> tf.Tensor:
+def random_blur(
+    image: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor
+) -> tf.Tensor:
     """Blurs some patches; means are over valid pixels only, and what has no data has none after.
 
     Args:
@@ -31,7 +33,9 @@ def random_blur(image: tf.Tensor, probability: float, max_sigma_px: float, seed:
     draws = tf.random.stateless_uniform([2, shape[0]], seed)
     low = min(MIN_SIGMA_PX, max_sigma_px)
     sigma = tf.where(draws[0] < probability, low + (max_sigma_px - low) * draws[1], 0.0)
-    return resample(image, _gaussian(sigma, shape[1]), _gaussian(sigma, shape[2]), pixel_mask(image))
+    return resample(
+        image, _gaussian(sigma, shape[1]), _gaussian(sigma, shape[2]), pixel_mask(image)
+    )
 
 
 def _gaussian(sigma: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

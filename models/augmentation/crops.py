@@ -21,7 +21,9 @@ MIN_VALID_RATIO = 0.5
 """A window is good if it is at least this much as full of data as the whole patch: no crop is ever empty."""
 
 
-def random_crop(batch: dict[str, tf.Tensor], config: GeometryConfig, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+def random_crop(
+    batch: dict[str, tf.Tensor], config: GeometryConfig, seed: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """Resizes a random window of each patch to the size of the patch.
 
     A pixel of the result is valid where the nearest pixel of the window is, so gaps neither grow nor shrink; its value is
@@ -38,7 +40,9 @@ def random_crop(batch: dict[str, tf.Tensor], config: GeometryConfig, seed: tf.Te
     top, left, height, width = _draw_windows(mask, config, seed)
     row_positions = _positions(top, height, tf.shape(mask)[1])
     column_positions = _positions(left, width, tf.shape(mask)[2])
-    nearest_rows, nearest_columns = (_nearest(positions) for positions in (row_positions, column_positions))
+    nearest_rows, nearest_columns = (
+        _nearest(positions) for positions in (row_positions, column_positions)
+    )
     rows, columns = (_bilinear(positions) for positions in (row_positions, column_positions))
 
     def cropped(tensor: tf.Tensor) -> tf.Tensor:
@@ -67,28 +71,36 @@ def _draw_windows(
     width = _side(num_columns, tf.sqrt(fraction) / stretch)
     top, left = _start(num_rows - height, draws[2]), _start(num_columns - width, draws[3])
     # Valid pixels above and left of each corner: four of them tell the number in a window.
-    sums = tf.pad(tf.cumsum(tf.cumsum(tf.cast(mask, tf.int32), axis=1), axis=2), [[0, 0], [1, 0], [1, 0]])
+    sums = tf.pad(
+        tf.cumsum(tf.cumsum(tf.cast(mask, tf.int32), axis=1), axis=2), [[0, 0], [1, 0], [1, 0]]
+    )
     flat = tf.reshape(sums, [num_patches, -1])
 
     def corner(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
         return tf.gather(flat, row * (num_columns + 1) + column, batch_dims=1)
 
     bottom, right = top + height, left + width
-    num_valid = corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
+    num_valid = (
+        corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
+    )
     share = tf.cast(num_valid, tf.float32) / tf.cast(height * width, tf.float32)
     own_share = tf.reduce_mean(tf.cast(mask, tf.float32), axis=[1, 2])[:, tf.newaxis]
     is_good = (num_valid > 0) & (share >= MIN_VALID_RATIO * own_share)
     first_good = tf.argmax(tf.cast(is_good, tf.int32), axis=1)
 
     def chosen(values: tf.Tensor, otherwise: tf.Tensor | int) -> tf.Tensor:
-        return tf.where(tf.reduce_any(is_good, axis=1), tf.gather(values, first_good, batch_dims=1), otherwise)
+        return tf.where(
+            tf.reduce_any(is_good, axis=1), tf.gather(values, first_good, batch_dims=1), otherwise
+        )
 
     return chosen(top, 0), chosen(left, 0), chosen(height, num_rows), chosen(width, num_columns)
 
 
 def _side(size: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     # Rounded up: a window is never smaller than was asked for.
-    return tf.clip_by_value(tf.cast(tf.math.ceil(tf.cast(size, tf.float32) * share), tf.int32), 1, size)
+    return tf.clip_by_value(
+        tf.cast(tf.math.ceil(tf.cast(size, tf.float32) * share), tf.int32), 1, size
+    )
 
 
 def _start(room: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:

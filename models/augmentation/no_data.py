@@ -57,7 +57,10 @@ def hide_gaps(images: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.
 
     def filled() -> list[tf.Tensor]:
         source, is_open = _fill_from(mask, seed)
-        return [with_mask(tf.gather(_flat(image), source, axis=1, batch_dims=1), ~is_open) for image in images.values()]
+        return [
+            with_mask(tf.gather(_flat(image), source, axis=1, batch_dims=1), ~is_open)
+            for image in images.values()
+        ]
 
     # Most batches of a good data set have no gap at all.
     flat = tf.cond(tf.reduce_all(mask), lambda: [_flat(image) for image in images.values()], filled)
@@ -81,7 +84,9 @@ def give_gaps(image: tf.Tensor, gaps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     order = tf.argsort(tf.random.stateless_uniform([tf.shape(gaps)[0]], seed))
     own = pixel_mask(image)
     left = own & tf.gather(gaps, order)
-    num_own, num_left = (tf.math.count_nonzero(mask, axis=[1, 2], dtype=tf.float32) for mask in (own, left))
+    num_own, num_left = (
+        tf.math.count_nonzero(mask, axis=[1, 2], dtype=tf.float32) for mask in (own, left)
+    )
     is_kept = num_left >= MIN_LEFT_FRACTION * num_own
     return with_mask(image, tf.where(is_kept[:, tf.newaxis, tf.newaxis], left, own))
 
@@ -111,7 +116,9 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         left = tf.gather(left, tf.squeeze(tf.where(~is_found), axis=1))
     own = tf.range(num_rows * num_columns)[tf.newaxis] * tf.ones([num_patches, 1], tf.int32)
     source = tf.tensor_scatter_nd_update(own, tf.concat(found, axis=0), tf.concat(sources, axis=0))
-    is_open = tf.tensor_scatter_nd_update(tf.zeros_like(valid), left, tf.ones(tf.shape(left)[:1], tf.bool))
+    is_open = tf.tensor_scatter_nd_update(
+        tf.zeros_like(valid), left, tf.ones(tf.shape(left)[:1], tf.bool)
+    )
     return source, is_open
 
 

@@ -27,10 +27,16 @@ def random_gain(reflectance: tf.Tensor, config: OpticalConfig, seed: tf.Tensor) 
     """Multiplies `reflectance` float32 [B, H, W, C] by one factor per patch and one per band."""
     shape = tf.shape(reflectance)
     draws = tf.random.stateless_uniform([shape[0], 1, 1, 1 + shape[3]], seed, minval=-1.0)
-    return reflectance * (1.0 + config.max_gain * draws[..., :1]) * (1.0 + config.max_band_gain * draws[..., 1:])
+    return (
+        reflectance
+        * (1.0 + config.max_gain * draws[..., :1])
+        * (1.0 + config.max_band_gain * draws[..., 1:])
+    )
 
 
-def random_haze(reflectance: tf.Tensor, bands: Sequence[str], config: OpticalConfig, seed: tf.Tensor) -> tf.Tensor:
+def random_haze(
+    reflectance: tf.Tensor, bands: Sequence[str], config: OpticalConfig, seed: tf.Tensor
+) -> tf.Tensor:
     """Adds light scattered by thin haze to some patches: the shorter the wavelength, the more.
 
     Args:
@@ -41,7 +47,13 @@ def random_haze(reflectance: tf.Tensor, bands: Sequence[str], config: OpticalCon
     """
     draws = tf.random.stateless_uniform([3, tf.shape(reflectance)[0], 1, 1, 1], seed)
     low, high = ANGSTROM_EXPONENTS
-    ratio = tf.constant([float(S2_BANDS[band].wavelength_nm or 0.0) / HAZE_WAVELENGTH_NM for band in bands])
-    spectrum = tf.pow(ratio, -(low + (high - low) * draws[1])) * [float(band != _CIRRUS_BAND) for band in bands]
-    strength = tf.where(draws[0] < config.haze_probability, config.max_haze_reflectance * draws[2], 0.0)
+    ratio = tf.constant(
+        [float(S2_BANDS[band].wavelength_nm or 0.0) / HAZE_WAVELENGTH_NM for band in bands]
+    )
+    spectrum = tf.pow(ratio, -(low + (high - low) * draws[1])) * [
+        float(band != _CIRRUS_BAND) for band in bands
+    ]
+    strength = tf.where(
+        draws[0] < config.haze_probability, config.max_haze_reflectance * draws[2], 0.0
+    )
     return reflectance + strength * spectrum

@@ -26,7 +26,11 @@ def random_gain(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor)
     """Adds one offset per patch and one per polarization, in dB, to `backscatter_db` float32 [B, H, W, C]."""
     shape = tf.shape(backscatter_db)
     draws = tf.random.stateless_uniform([shape[0], 1, 1, 1 + shape[3]], seed, minval=-1.0)
-    return backscatter_db + config.max_gain_db * draws[..., :1] + config.max_polarization_gain_db * draws[..., 1:]
+    return (
+        backscatter_db
+        + config.max_gain_db * draws[..., :1]
+        + config.max_polarization_gain_db * draws[..., 1:]
+    )
 
 
 def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
@@ -46,12 +50,18 @@ def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tens
     draws = tf.random.stateless_uniform([2, shape[0], 1, 1, 1], own_seed)
     looks = config.min_speckle_looks * (1.0 + (MAX_LOOKS_RATIO - 1.0) * draws[1])
     noise_seed = tf.random.experimental.stateless_fold_in(seed, 1)
-    cube_root = 1.0 - 1.0 / (9.0 * looks) + tf.random.stateless_normal(shape, noise_seed) / (3.0 * tf.sqrt(looks))
+    cube_root = (
+        1.0
+        - 1.0 / (9.0 * looks)
+        + tf.random.stateless_normal(shape, noise_seed) / (3.0 * tf.sqrt(looks))
+    )
     speckle_db = 3.0 * _DB_PER_E * tf.math.log(tf.maximum(cube_root, _MIN_SPECKLE ** (1.0 / 3.0)))
     return backscatter_db + tf.where(draws[0] < config.speckle_probability, speckle_db, 0.0)
 
 
-def random_radar_blur(backscatter_db: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor) -> tf.Tensor:
+def random_radar_blur(
+    backscatter_db: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor
+) -> tf.Tensor:
     """`random_blur` of the power: a mean of dB is not the dB of the mean, and darkens what is speckled."""
     power = tf.exp(backscatter_db / _DB_PER_E)
     return _DB_PER_E * tf.math.log(random_blur(power, probability, max_sigma_px, seed))

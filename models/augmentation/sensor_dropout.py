@@ -23,7 +23,9 @@ def drop_sensor(batch: Batch, probability: float, seed: tf.Tensor) -> Batch:
         probability: that a patch loses a sensor, 0-1.
         seed: int64 [2].
     """
-    has_data = tf.stack([tf.reduce_any(pixel_mask(batch[sensor]), axis=[1, 2]) for sensor in SENSORS])  # [2, B]
+    has_data = tf.stack(
+        [tf.reduce_any(pixel_mask(batch[sensor]), axis=[1, 2]) for sensor in SENSORS]
+    )  # [2, B]
     draws = tf.random.stateless_uniform([2, tf.shape(has_data)[1]], seed)
     is_hit = (draws[0] < probability) & tf.reduce_all(has_data, axis=0)
     is_first = draws[1] < 0.5

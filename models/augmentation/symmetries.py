@@ -25,13 +25,16 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
     flags = tf.random.stateless_uniform([3, num_patches], seed) < 0.5
     source = _source_pixels(height, width, flags)
     return {
-        name: tensor if tensor.shape.rank == 1 else _gather_pixels(tensor, source) for name, tensor in batch.items()
+        name: tensor if tensor.shape.rank == 1 else _gather_pixels(tensor, source)
+        for name, tensor in batch.items()
     }
 
 
 def _source_pixels(height: tf.Tensor, width: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
     """The pixel that each is taken from, int32 [B, H * W]: rows, columns reversed, axes swapped as `flags` bool [3, B] say."""
-    reverses_rows, reverses_columns, swaps_axes = tf.unstack(flags[:, :, tf.newaxis, tf.newaxis], num=3)
+    reverses_rows, reverses_columns, swaps_axes = tf.unstack(
+        flags[:, :, tf.newaxis, tf.newaxis], num=3
+    )
     # Flips and transposition together make all quarter turns.
     swaps_axes &= tf.equal(height, width)
     row, column = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]

@@ -10,10 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.objectives import gathering
+from models.training import replicas
 
 
-def distillation_loss(teacher_logits: Any, student_logits: Any, weight: Any, temperature: float) -> tf.Tensor:
+def distillation_loss(
+    teacher_logits: Any, student_logits: Any, weight: Any, temperature: float
+) -> tf.Tensor:
     """Weighted mean over the pixels of the global batch of the cross-entropy against the teacher's probabilities.
 
     temperature² x sum(w x -sum_k p_k log q_k) / sum(w), p and q the softmax of the teacher's and the student's logits over
@@ -31,7 +33,9 @@ def distillation_loss(teacher_logits: Any, student_logits: Any, weight: Any, tem
         float32 scalar; 0 when nothing counts.
     """
     target = tf.nn.softmax(tf.stop_gradient(tf.cast(teacher_logits, tf.float32)) / temperature)
-    loss = tf.nn.softmax_cross_entropy_with_logits(target, tf.cast(student_logits, tf.float32) / temperature)
+    loss = tf.nn.softmax_cross_entropy_with_logits(
+        target, tf.cast(student_logits, tf.float32) / temperature
+    )
     return temperature**2 * _mean(loss, weight)
 
 
@@ -43,5 +47,5 @@ def agreement(teacher_logits: Any, student_logits: Any, weight: Any) -> tf.Tenso
 
 def _mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
     """This replica's part of the weighted mean over the global batch."""
-    total = gathering.sum_over_replicas(tf.reduce_sum(weight))
+    total = replicas.sum_over_replicas(tf.reduce_sum(weight))
     return tf.math.divide_no_nan(tf.reduce_sum(values * weight), total)

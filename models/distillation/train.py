@@ -16,20 +16,23 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.manifest import Manifest
-from models import card as card_lib
-from models import export, input_pipeline, regimes, segment, training, warm_start
+from models import input_pipeline, segment
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
 from models.augmentation.config import GeometryConfig
-from models.checkpoints import remove_checkpoints
 from models.distillation.config import StudentConfig
 from models.distillation.edges import edge_weights
 from models.distillation.loss import agreement, distillation_loss
-from models.distribution import check_divisible, get_strategy, is_chief
-from models.optimizers import make_optimizer
+from models.optimization import regimes
+from models.optimization.optimizers import make_optimizer
+from models.published import card as card_lib
+from models.published import export, warm_start
 from models.reading import shard_checks
 from models.segmenter import Segmenter, with_segmenter_precision
-from models.step_log import ProgressCallback
-from models.steps import Batch, Scalars
+from models.training import training
+from models.training.checkpoints import remove_checkpoints
+from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.training.step_log import ProgressCallback
+from models.training.steps import Batch, Scalars
 
 TEACHERS = "teacher_"
 """Prefix of what the teacher sees in a batch: the photometry of the student's augmentation is none of its business."""
@@ -110,7 +113,9 @@ def _train_student(
         model = segment.build_segmenter(config.segment, manifest, encoder_dir)
         # The regime's paces hold in this stage, too; they are shares of its own steps.
         paces = regimes.make_paces(model, dataclasses.replace(config.segment, num_steps=num_steps))
-        optimizer = make_optimizer(config.distill.optimizer, num_steps, config.segment.precision, paces)
+        optimizer = make_optimizer(
+            config.distill.optimizer, num_steps, config.segment.precision, paces
+        )
     train_loss = training.train(
         strategy=strategy,
         model=model,
@@ -137,7 +142,9 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
     """
     found = card_lib.read_card(saved_model_dir)["label_schema"]
     if found != label_schema:
-        raise ValueError(f"{saved_model_dir}: the teacher must label {label_schema!r}, got {found!r}")
+        raise ValueError(
+            f"{saved_model_dir}: the teacher must label {label_schema!r}, got {found!r}"
+        )
     teacher = export.load_segmenter(saved_model_dir)
     for encoder in teacher.encoders.values():
         warm_start.check_bands(saved_model_dir, encoder, manifest)
@@ -149,9 +156,13 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
     return teacher
 
 
-def _replica_loss(config: StudentConfig, teacher: Segmenter, student: Segmenter, batch: Batch) -> Scalars:
+def _replica_loss(
+    config: StudentConfig, teacher: Segmenter, student: Segmenter, batch: Batch
+) -> Scalars:
     """This replica's part of the loss, and of the share of pixels on which both agree."""
-    taught = teacher({sensor: batch[TEACHERS + sensor] for sensor in teacher.sensors}, training=False)
+    taught = teacher(
+        {sensor: batch[TEACHERS + sensor] for sensor in teacher.sensors}, training=False
+    )
     outputs = student({sensor: batch[sensor] for sensor in config.segment.sensors}, training=True)
     # What either of them cannot see teaches nothing.
     label = segment.mask_label(taught["label"], outputs["valid_mask"])
@@ -189,18 +200,26 @@ def _make_train_set(
     return lambda first_step: train_set(first_step=first_step)
 
 
-def _make_transform(config: StudentConfig, teacher: Segmenter, manifest: Manifest) -> AugmentFunction:
+def _make_transform(
+    config: StudentConfig, teacher: Segmenter, manifest: Manifest
+) -> AugmentFunction:
     """The same geometry for both, photometry for the student alone."""
     augment = config.segment.augment
     move = make_augmenter(dataclasses.replace(augment, photometry=None), manifest)
-    change = make_augmenter(dataclasses.replace(augment, geometry=GeometryConfig(symmetries=False)), manifest)
+    change = make_augmenter(
+        dataclasses.replace(augment, geometry=GeometryConfig(symmetries=False)), manifest
+    )
 
     def transform(batch: Batch, seed: tf.Tensor) -> Batch:
         seeds = tf.unstack(tf.random.split(seed, 2))
         moved = move(batch, seeds[0])
         seen = {TEACHERS + sensor: moved[sensor] for sensor in teacher.sensors}
         # What the student does not look at must not be sent to the devices.
-        own = {name: value for name, value in moved.items() if name not in SENSORS or name in config.segment.sensors}
+        own = {
+            name: value
+            for name, value in moved.items()
+            if name not in SENSORS or name in config.segment.sensors
+        }
         return change(own, seeds[1]) | seen
 
     return transform

@@ -30,14 +30,23 @@ def check_finite(rows: FloatArray, sensor: Sensor) -> Check:
     """Whether features and embeddings [N, D + E] of `sensor` are finite; the value is the share of patches where all are."""
     share = float(np.isfinite(rows).all(axis=1).mean())
     reason = f"{sensor}: features and embeddings are finite for {share:.1%} of the patches"
-    return Check(name=f"finite_{sensor}", value=share, asked=1.0, passed=share == 1.0, reason=reason)
+    return Check(
+        name=f"finite_{sensor}", value=share, asked=1.0, passed=share == 1.0, reason=reason
+    )
 
 
-def check_collapse(embeddings: FloatArray, sensor: Sensor, config: ProbeConfig) -> tuple[Check, Check]:
+def check_collapse(
+    embeddings: FloatArray, sensor: Sensor, config: ProbeConfig
+) -> tuple[Check, Check]:
     """Whether the embeddings [N, E] of `sensor` differ between patches at all, and in enough directions."""
     least_rank = least_effective_rank(config.min_effective_rank, embeddings)
     return (
-        _at_least(f"spread_{sensor}", spread(embeddings), config.min_spread, f"{sensor}: the embeddings' spread"),
+        _at_least(
+            f"spread_{sensor}",
+            spread(embeddings),
+            config.min_spread,
+            f"{sensor}: the embeddings' spread",
+        ),
         _at_least(
             f"effective_rank_{sensor}",
             effective_rank(embeddings),
@@ -66,11 +75,16 @@ def check_accuracy(classified: Classified, sensor: Sensor, config: ProbeConfig) 
     """Whether a linear probe on the features of `sensor` reads the classes off them."""
     value = float(balanced_accuracy(*(part.sum(axis=0) for part in _hits(classified, sensor))))
     return _at_least(
-        f"accuracy_{sensor}", value, config.min_accuracy, f"{sensor}: the linear probe's balanced accuracy"
+        f"accuracy_{sensor}",
+        value,
+        config.min_accuracy,
+        f"{sensor}: the linear probe's balanced accuracy",
     )
 
 
-def compare_recall(new: Ranks, last: Ranks, direction: str, block: AnyArray, config: ProbeConfig) -> Check:
+def compare_recall(
+    new: Ranks, last: Ranks, direction: str, block: AnyArray, config: ProbeConfig
+) -> Check:
     """Whether recall is not below that of the last encoder on the same pairs.
 
     Args:
@@ -94,7 +108,9 @@ def compare_recall(new: Ranks, last: Ranks, direction: str, block: AnyArray, con
     )
 
 
-def compare_accuracy(new: Classified, other: Classified, sensor: Sensor, other_name: str, config: ProbeConfig) -> Check:
+def compare_accuracy(
+    new: Classified, other: Classified, sensor: Sensor, other_name: str, config: ProbeConfig
+) -> Check:
     """Whether the linear probe is not below that on another encoder's features, on the same patches.
 
     Args:
@@ -110,7 +126,9 @@ def compare_accuracy(new: Classified, other: Classified, sensor: Sensor, other_n
 
     def accuracies(sums: FloatArray) -> FloatArray:
         ours, theirs, counts = np.split(sums, 3, axis=-1)
-        return np.stack([balanced_accuracy(ours, counts), balanced_accuracy(theirs, counts)], axis=-1)
+        return np.stack(
+            [balanced_accuracy(ours, counts), balanced_accuracy(theirs, counts)], axis=-1
+        )
 
     return _compare(
         f"accuracy_{sensor}_over_{other_name}",
@@ -162,15 +180,29 @@ def _compare(
     text = f"{what} is {ours:.3f}, {other}'s {theirs:.3f}"
     num_blocks = len(np.unique(block))
     if num_blocks < MIN_BLOCKS:  # A difference then counts as noise.
-        text += f": not judged, since {num_blocks} blocks are too few to tell a difference from noise"
-        return Check(name=name, value=ours - theirs, asked=asked, passed=True, reason=text, judged=False)
+        text += (
+            f": not judged, since {num_blocks} blocks are too few to tell a difference from noise"
+        )
+        return Check(
+            name=name, value=ours - theirs, asked=asked, passed=True, reason=text, judged=False
+        )
 
     def difference(sums: FloatArray) -> FloatArray:
         both = values(sums)
         return both[..., 0] - both[..., 1]
 
-    found = bootstrap(parts, difference, groups=block, confidence=config.confidence, seed=config.seed)
+    found = bootstrap(
+        parts, difference, groups=block, confidence=config.confidence, seed=config.seed
+    )
     passed = found.high >= asked
     text += f": the difference is within {found.low:+.3f} and {found.high:+.3f} with {config.confidence:.0%} confidence"
     text += f", {'which reaches' if passed else 'all below'} the {asked:+.3f} asked"
-    return Check(name=name, value=found.value, asked=asked, low=found.low, high=found.high, passed=passed, reason=text)
+    return Check(
+        name=name,
+        value=found.value,
+        asked=asked,
+        low=found.low,
+        high=found.high,
+        passed=passed,
+        reason=text,
+    )

@@ -65,6 +65,10 @@ class ProbeConfig:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be within 0 and 1, got {getattr(self, name)}")
         if not -1.0 <= self.min_gain_over_random <= 1.0:
-            raise ValueError(f"min_gain_over_random must be within -1 and 1, got {self.min_gain_over_random}")
+            raise ValueError(
+                f"min_gain_over_random must be within -1 and 1, got {self.min_gain_over_random}"
+            )
         if not 0.0 < self.confidence < 1.0:
-            raise ValueError(f"confidence must be between 0 and 1, both excluded, got {self.confidence}")
+            raise ValueError(
+                f"confidence must be between 0 and 1, both excluded, got {self.confidence}"
+            )

@@ -107,13 +107,22 @@ class View:
 
     def rows(self, sensor: Sensor) -> npt.NDArray[np.float32]:
         """Features and embeddings of all patches [N, D + E] of a sensor."""
-        splits = [self.pairs] if self.labels is None else [self.pairs, self.labels.train, self.labels.judged]
+        splits = (
+            [self.pairs]
+            if self.labels is None
+            else [self.pairs, self.labels.train, self.labels.judged]
+        )
         return np.concatenate(
-            [np.concatenate([split.features[sensor], split.embeddings[sensor]], axis=1) for split in splits]
+            [
+                np.concatenate([split.features[sensor], split.embeddings[sensor]], axis=1)
+                for split in splits
+            ]
         )
 
 
-def look(model: DualEncoder, data: ProbeData, sensors: Sequence[Sensor], config: ProbeConfig) -> View:
+def look(
+    model: DualEncoder, data: ProbeData, sensors: Sequence[Sensor], config: ProbeConfig
+) -> View:
     """Runs `model` over all data.
 
     Raises:
@@ -140,7 +149,10 @@ def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) 
             (labels.eval_files, config.num_eval_patches),
         )
     )
-    return LabeledSplits(train=select(train, _label(train) != IGNORE), judged=select(judged, _label(judged) != IGNORE))
+    return LabeledSplits(
+        train=select(train, _label(train) != IGNORE),
+        judged=select(judged, _label(judged) != IGNORE),
+    )
 
 
 def classify(labels: LabeledSplits, sensors: Sequence[Sensor]) -> Classified:

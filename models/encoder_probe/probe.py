@@ -9,7 +9,6 @@ import dataclasses
 
 import keras
 
-from models.card import read_card
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoder_probe import checks
 from models.encoder_probe.config import ProbeConfig
@@ -26,9 +25,12 @@ from models.encoder_probe.report import Check, ProbeReport
 from models.encoders import SensorEncoder
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 from models.objectives.registry import trained_sensors
+from models.published.card import read_card
 
 
-def probe_encoder(config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData) -> ProbeReport:
+def probe_encoder(
+    config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData
+) -> ProbeReport:
     """Every check of one encoder; a sensor that its objective does not train is not held against it.
 
     Args:
@@ -46,14 +48,20 @@ def probe_encoder(config: ProbeConfig, encoder_dir: str, last_dir: str, data: Pr
     sensors = trained_sensors(objective)
     notes = []
     if len(sensors) == 1:
-        notes.append(f"{objective} trains {sensors[0]} alone: retrieval and the other sensor are left out")
+        notes.append(
+            f"{objective} trains {sensors[0]} alone: retrieval and the other sensor are left out"
+        )
     if data.labels is None:
         notes.append("no labelled task: no linear probe, retrieval and collapse alone decide")
     elif reason := why_one_sided(data.labels.manifest):
         notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
         data = dataclasses.replace(data, labels=None)
     view = look(model, data, sensors, config)
-    if data.labels is not None and view.labels is not None and (reason := why_unusable(view.labels)):
+    if (
+        data.labels is not None
+        and view.labels is not None
+        and (reason := why_unusable(view.labels))
+    ):
         notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
         data, view = dataclasses.replace(data, labels=None), dataclasses.replace(view, labels=None)
     found = [checks.check_finite(view.rows(sensor), sensor) for sensor in sensors]
@@ -80,24 +88,36 @@ def _check_alone(view: View, config: ProbeConfig) -> list[Check]:
     found: list[Check] = []
     for sensor in view.sensors:
         found += checks.check_collapse(view.pairs.embeddings[sensor], sensor, config)
-    found += [checks.check_recall(ranks, direction, config) for direction, ranks in view.ranks.items()]
+    found += [
+        checks.check_recall(ranks, direction, config) for direction, ranks in view.ranks.items()
+    ]
     if view.classified is not None:
         found += [checks.check_accuracy(view.classified, sensor, config) for sensor in view.sensors]
     return found
 
 
-def _compare_with_untrained(model: DualEncoder, view: View, data: ProbeData, config: ProbeConfig) -> list[Check]:
+def _compare_with_untrained(
+    model: DualEncoder, view: View, data: ProbeData, config: ProbeConfig
+) -> list[Check]:
     """The linear probe against that on an encoder of the same architecture and normalization with new weights."""
     if view.classified is None or data.labels is None:
         return []
     keras.utils.set_random_seed(config.seed)
-    encoders = {sensor: SensorEncoder.from_config(encoder.get_config()) for sensor, encoder in model.encoders.items()}
+    encoders = {
+        sensor: SensorEncoder.from_config(encoder.get_config())
+        for sensor, encoder in model.encoders.items()
+    }
     untrained = build_dual_encoder(encoders, model.heads["s1"].embedding_dim)
     theirs = classify(embed_labels(Embedder(untrained), data.labels, config), view.sensors)
-    return [checks.compare_accuracy(view.classified, theirs, sensor, "random", config) for sensor in view.sensors]
+    return [
+        checks.compare_accuracy(view.classified, theirs, sensor, "random", config)
+        for sensor in view.sensors
+    ]
 
 
-def _compare_with_last(last_dir: str, view: View, data: ProbeData, config: ProbeConfig) -> tuple[list[Check], str]:
+def _compare_with_last(
+    last_dir: str, view: View, data: ProbeData, config: ProbeConfig
+) -> tuple[list[Check], str]:
     """Recall and linear probe against those of the encoder in service; or why there is no comparison."""
     if not last_dir:
         return [], "no encoder is published yet: nothing to compare with"
@@ -116,6 +136,7 @@ def _compare_with_last(last_dir: str, view: View, data: ProbeData, config: Probe
     ]
     if view.classified is not None and last.classified is not None:
         found += [
-            checks.compare_accuracy(view.classified, last.classified, sensor, "last", config) for sensor in view.sensors
+            checks.compare_accuracy(view.classified, last.classified, sensor, "last", config)
+            for sensor in view.sensors
         ]
     return found, ""

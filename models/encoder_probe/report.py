@@ -77,7 +77,11 @@ class ProbeReport:
 
     def to_json(self) -> str:
         """Indented JSON with sorted keys, and the outcome for readers that know no more."""
-        values = {**settings.to_dict(self), "is_blessed": self.is_blessed, "refusals": self.refusals}
+        values = {
+            **settings.to_dict(self),
+            "is_blessed": self.is_blessed,
+            "refusals": self.refusals,
+        }
         return json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from models.heads.blocks import concatenate, conv_bn_relu, norm_relu
-from models.upsampling import UpSampling2D
+from models.layers.upsampling import UpSampling2D
 
 ATROUS_RATES = (6, 12, 18)
 ATROUS_STRIDE = 16

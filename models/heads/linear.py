@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from models.heads.blocks import concatenate
-from models.upsampling import UpSampling2D
+from models.layers.upsampling import UpSampling2D
 
 
 def linear_logits(
@@ -32,7 +32,9 @@ def linear_logits(
     for index, level in enumerate(levels):
         features = concatenate([output[level] for output in outputs], level)
         # One bias is enough for a sum.
-        conv = keras.layers.Conv2D(num_classes, 1, use_bias=index == 0, dtype="float32", name=f"linear_{level}")
+        conv = keras.layers.Conv2D(
+            num_classes, 1, use_bias=index == 0, dtype="float32", name=f"linear_{level}"
+        )
         up = UpSampling2D(2 ** (index + 1), dtype="float32", name=f"up_{level}")
         parts.append(up(conv(features)))
     return keras.layers.Add(dtype="float32", name="logits")(parts)

@@ -16,7 +16,11 @@ HeadFunction = Callable[[Sequence[Mapping[str, Any]], Sequence[str], Sequence[in
 """(outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, decoder channels, number of classes K, how a U-Net upsamples)
 -> logits float32 [B, H, W, K]; all symbolic, H and W of any size that the stride 2**n divides."""
 
-_HEADS: dict[str, HeadFunction] = {"unet": unet_logits, "deeplab": deeplab_logits, "linear": linear_logits}
+_HEADS: dict[str, HeadFunction] = {
+    "unet": unet_logits,
+    "deeplab": deeplab_logits,
+    "linear": linear_logits,
+}
 
 
 def get_head(name: str) -> HeadFunction:

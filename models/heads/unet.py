@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from models.heads.blocks import concatenate, conv_bn_relu
-from models.upsampling import UpSampling2D
+from models.layers.upsampling import UpSampling2D
 
 
 def unet_logits(
@@ -30,11 +30,20 @@ def unet_logits(
         ValueError: fewer channels than levels.
     """
     if len(channels) < len(levels):
-        raise ValueError(f"decoder_channels must hold at least {len(levels)} values, got {channels}")
+        raise ValueError(
+            f"decoder_channels must hold at least {len(levels)} values, got {channels}"
+        )
     # Skips from half of the deepest level's size up to the normalized pixels themselves, with their mask, so that the decoder
     # can tell no data from a mean value. In one: a convolution of the mask alone would take as long as that of the bands.
     skips = [[output[level] for output in outputs] for level in reversed(levels[:-1])]
-    skips.append([concatenate([output[name] for output in outputs for name in ("normalized", "valid_mask")], "pixels")])
+    skips.append(
+        [
+            concatenate(
+                [output[name] for output in outputs for name in ("normalized", "valid_mask")],
+                "pixels",
+            )
+        ]
+    )
     x = concatenate([output[levels[-1]] for output in outputs], "deepest")
     for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
         x = _stage(x, skip, width, interpolation, f"decoder{index}")

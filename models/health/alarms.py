@@ -26,7 +26,9 @@ def judged_from_step(config: PretrainConfig) -> float:
     """The first step at which anything is judged; infinity for controls."""
     if config.objective in CONTROLS:
         return math.inf
-    return max(config.health.min_steps, math.ceil(config.optimizer.warmup_fraction * config.num_steps))
+    return max(
+        config.health.min_steps, math.ceil(config.optimizer.warmup_fraction * config.num_steps)
+    )
 
 
 def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
@@ -36,7 +38,10 @@ def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
         config: names objective and batch size N.
         num_cells: cells of a patch's feature map, which "dense" tells apart.
     """
-    cross_modal, with_own = math.log(config.global_batch_size), math.log(2 * config.global_batch_size - 1)
+    cross_modal, with_own = (
+        math.log(config.global_batch_size),
+        math.log(2 * config.global_batch_size - 1),
+    )
     losses: dict[str, float] = {
         "multimodal": cross_modal,
         "multimodal_2n": with_own,
@@ -62,10 +67,17 @@ def implied_recall(config: PretrainConfig, loss: float) -> float | None:
     return max(0.0, 1.0 - loss / (share * math.log(2.0)))
 
 
-def find_collapse(config: PretrainConfig, split: EmbeddedSplit, sensors: Sequence[Sensor]) -> str | None:
+def find_collapse(
+    config: PretrainConfig, split: EmbeddedSplit, sensors: Sequence[Sensor]
+) -> str | None:
     """Why the embeddings of a trained sensor are collapsed; None when they are not."""
-    limits = {"min_spread": config.health.min_spread, "min_effective_rank": config.health.min_effective_rank}
-    reasons = ((sensor, spread.find_collapse(split.embeddings[sensor], **limits)) for sensor in sensors)
+    limits = {
+        "min_spread": config.health.min_spread,
+        "min_effective_rank": config.health.min_effective_rank,
+    }
+    reasons = (
+        (sensor, spread.find_collapse(split.embeddings[sensor], **limits)) for sensor in sensors
+    )
     return next((f"{sensor} {reason}" for sensor, reason in reasons if reason), None)
 
 
@@ -100,7 +112,10 @@ def find_alarms(
 def _stuck(config: PretrainConfig, loss: float, num_cells: int) -> Iterator[tuple[str, str]]:
     chance = chance_loss(config, num_cells)
     if chance is not None and loss > chance - config.health.stuck_margin_nats:
-        yield "stuck", f"train loss {loss:.3f} is that of guessing ({chance:.3f}): nothing is learned"
+        yield (
+            "stuck",
+            f"train loss {loss:.3f} is that of guessing ({chance:.3f}): nothing is learned",
+        )
 
 
 def _beyond_recall(
@@ -112,7 +127,9 @@ def _beyond_recall(
         return
     # Fewer candidates make it easier, so the bound holds when the eval split is smaller than a batch.
     num_candidates = min(config.global_batch_size, checkup.num_patches)
-    found = sum(ranks.recall_among(num_candidates) for ranks in checkup.ranks.values()) / len(checkup.ranks)
+    found = sum(ranks.recall_among(num_candidates) for ranks in checkup.ranks.values()) / len(
+        checkup.ranks
+    )
     if implied - found > config.health.max_recall_gap:
         yield (
             "loss_beyond_recall",
@@ -122,12 +139,20 @@ def _beyond_recall(
 
 
 def _beyond_probe(
-    config: PretrainConfig, loss: float, checkup: Checkup, start: Checkup | None, sensors: Sequence[Sensor]
+    config: PretrainConfig,
+    loss: float,
+    checkup: Checkup,
+    start: Checkup | None,
+    sensors: Sequence[Sensor],
 ) -> Iterator[tuple[str, str]]:
     if start is None:
         return
     implied = implied_recall(config, loss)
-    gains = {s: checkup.content[s].score - start.content[s].score for s in sensors if s in checkup.content}
+    gains = {
+        s: checkup.content[s].score - start.content[s].score
+        for s in sensors
+        if s in checkup.content
+    }
     if (
         implied is not None
         and implied >= SOLVED_RECALL
@@ -142,9 +167,15 @@ def _beyond_probe(
         )
 
 
-def _shortcuts(config: PretrainConfig, checkup: Checkup, sensors: Sequence[Sensor]) -> Iterator[tuple[str, str]]:
+def _shortcuts(
+    config: PretrainConfig, checkup: Checkup, sensors: Sequence[Sensor]
+) -> Iterator[tuple[str, str]]:
     for item in checkup.shortcuts:
-        if item.score is not None and item.sensor in sensors and item.strength > config.health.max_shortcut:
+        if (
+            item.score is not None
+            and item.sensor in sensors
+            and item.strength > config.health.max_shortcut
+        ):
             yield (
                 f"shortcut_{item.nuisance}_{item.sensor}",
                 f"the {item.sensor} embedding tells {item.nuisance} (score {item.score.score:.2f}, chance "

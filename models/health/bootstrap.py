@@ -61,7 +61,9 @@ def bootstrap(
     by_group = np.zeros((num_groups, parts.shape[1]))
     np.add.at(by_group, index, parts)
     # How often each group is drawn: sums over a resample are then one product.
-    draws = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), NUM_RESAMPLES)
+    draws = np.random.default_rng(seed).multinomial(
+        num_groups, np.full(num_groups, 1 / num_groups), NUM_RESAMPLES
+    )
     values = statistic(draws @ by_group)
     # A resample without the class that is measured says nothing of it.
     values = values[~np.isnan(values)]

@@ -38,7 +38,11 @@ class Checkup:
 
     def metrics(self) -> dict[str, float]:
         """All figures by name, the sensor or direction behind a slash; `docs/health.md` explains each."""
-        by_sensor = {f"{name}/{sensor}": value for sensor, all_ in self.spreads.items() for name, value in all_.items()}
+        by_sensor = {
+            f"{name}/{sensor}": value
+            for sensor, all_ in self.spreads.items()
+            for name, value in all_.items()
+        }
         return {
             "num_health_patches": float(self.num_patches),
             "alignment/s1_s2": self.alignment,

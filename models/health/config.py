@@ -44,7 +44,13 @@ class HealthConfig:
     stop_on_alarm: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("check_every", "min_steps", "min_effective_rank", "min_probe_gain", "stuck_margin_nats"):
+        for name in (
+            "check_every",
+            "min_steps",
+            "min_effective_rank",
+            "min_probe_gain",
+            "stuck_margin_nats",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         # Two points are the least that can be apart.

@@ -50,7 +50,9 @@ class EmbeddedSplit:
 
 def majority_label(label: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """The most frequent id of each uint8 [B, H, W], 255 left out; the lowest among equals, 255 where there is no other."""
-    counts = np.stack([np.bincount(patch.ravel(), minlength=IGNORE + 1)[:IGNORE] for patch in label])
+    counts = np.stack(
+        [np.bincount(patch.ravel(), minlength=IGNORE + 1)[:IGNORE] for patch in label]
+    )
     return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)
 
 

@@ -47,7 +47,9 @@ class _Classes:
     colors: tuple[str, ...]
 
 
-def project(embeddings: Sequence[npt.NDArray[np.float32]]) -> tuple[list[npt.NDArray[np.float64]], float]:
+def project(
+    embeddings: Sequence[npt.NDArray[np.float32]],
+) -> tuple[list[npt.NDArray[np.float64]], float]:
     """The two axes of widest spread over all rows together.
 
     Args:
@@ -70,7 +72,9 @@ def project(embeddings: Sequence[npt.NDArray[np.float32]]) -> tuple[list[npt.NDA
     return np.split(points, len(embeddings)), share
 
 
-def surface_index(band_means: npt.NDArray[np.float32], bands: Sequence[str]) -> npt.NDArray[np.int64] | None:
+def surface_index(
+    band_means: npt.NDArray[np.float32], bands: Sequence[str]
+) -> npt.NDArray[np.int64] | None:
     """What Sentinel-2 alone says of the ground, for patches without labels.
 
     Args:
@@ -83,13 +87,17 @@ def surface_index(band_means: npt.NDArray[np.float32], bands: Sequence[str]) -> 
     """
     if not {"B3", "B4", "B8"} <= set(bands):
         return None
-    green, red, infrared = (band_means[:, list(bands).index(name)].astype(np.float64) for name in ("B3", "B4", "B8"))
+    green, red, infrared = (
+        band_means[:, list(bands).index(name)].astype(np.float64) for name in ("B3", "B4", "B8")
+    )
     ndwi = (green - infrared) / np.maximum(green + infrared, 1e-6)
     ndvi = (infrared - red) / np.maximum(infrared + red, 1e-6)
     return np.where(ndwi > WATER_NDWI, 0, 1 + np.digitize(ndvi, [SPARSE_NDVI, DENSE_NDVI]))
 
 
-def draw_map(split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None, title: str) -> bytes:
+def draw_map(
+    split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None, title: str
+) -> bytes:
     """The map as PNG: left coloured by land cover, right by sensor with partners joined.
 
     Land cover is the patches' most frequent label; without labels the surface that Sentinel-2's mean spectrum shows; without
@@ -116,7 +124,9 @@ def draw_map(split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | 
     return file.getvalue()
 
 
-def _classes(split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None) -> _Classes | None:
+def _classes(
+    split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None
+) -> _Classes | None:
     if split.label is not None and label_schema is not None:
         schema = get_schema(label_schema)
         ids = sorted(schema.classes)
@@ -141,14 +151,21 @@ def _classes(split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | 
 
 
 def _scatter_classes(
-    axes: Axes, points: Sequence[npt.NDArray[np.float64]], classes: _Classes, rows: npt.NDArray[np.int64]
+    axes: Axes,
+    points: Sequence[npt.NDArray[np.float64]],
+    classes: _Classes,
+    rows: npt.NDArray[np.int64],
 ) -> None:
     index = classes.index[rows]
     for position in range(-1, len(classes.names)):
         chosen = index == position
         if not chosen.any():
             continue
-        name, color = ("no label", "#bbbbbb") if position < 0 else (classes.names[position], classes.colors[position])
+        name, color = (
+            ("no label", "#bbbbbb")
+            if position < 0
+            else (classes.names[position], classes.colors[position])
+        )
         for sensor, sensor_points in zip(SENSORS, points, strict=True):
             axes.scatter(
                 sensor_points[chosen, 0],
@@ -164,18 +181,27 @@ def _scatter_classes(
     axes.legend(fontsize=8, loc="best")
 
 
-def _scatter_latitude(axes: Axes, points: Sequence[npt.NDArray[np.float64]], latitude: npt.NDArray[np.float32]) -> None:
+def _scatter_latitude(
+    axes: Axes, points: Sequence[npt.NDArray[np.float64]], latitude: npt.NDArray[np.float32]
+) -> None:
     limits = Normalize(float(latitude.min()), float(latitude.max()))
     for sensor, sensor_points in zip(SENSORS, points, strict=True):
         drawn = axes.scatter(
-            sensor_points[:, 0], sensor_points[:, 1], s=16, c=latitude, marker=_MARKERS[sensor], norm=limits
+            sensor_points[:, 0],
+            sensor_points[:, 1],
+            s=16,
+            c=latitude,
+            marker=_MARKERS[sensor],
+            norm=limits,
         )
     axes.figure.colorbar(drawn, ax=axes, label="latitude, degrees")
     axes.set_title("latitude (○ Sentinel-1, △ Sentinel-2)", fontsize=10)
 
 
 def _join_partners(axes: Axes, points: Sequence[npt.NDArray[np.float64]]) -> None:
-    axes.add_collection(LineCollection(list(np.stack(points, axis=1)), colors="#999999", linewidths=0.3))
+    axes.add_collection(
+        LineCollection(list(np.stack(points, axis=1)), colors="#999999", linewidths=0.3)
+    )
     for sensor, color, sensor_points in zip(SENSORS, ("#762a83", "#e08214"), points, strict=True):
         axes.scatter(
             sensor_points[:, 0],

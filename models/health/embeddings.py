@@ -16,15 +16,24 @@ import tensorflow as tf
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models import export
 from models.dual_encoder import DualEncoder
 from models.health.embedded_split import EmbeddedSplit, majority_label
 from models.input_pipeline import parse_examples
+from models.published import export
 
 FloatArray = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
 
-_TOLD = ("lon", "lat", "block", "orbit_state", "s1_valid_fraction", "s2_valid_fraction", "s1_mean", "s2_mean")
+_TOLD = (
+    "lon",
+    "lat",
+    "block",
+    "orbit_state",
+    "s1_valid_fraction",
+    "s2_valid_fraction",
+    "s1_mean",
+    "s2_mean",
+)
 """What is kept of each record."""
 
 _MAX_OPEN_FILES = 64
@@ -41,7 +50,9 @@ class Embedder:
         self.dual_encoder = dual_encoder
 
         specs = {
-            sensor: tf.TensorSpec([None, None, None, len(dual_encoder.encoders[sensor].bands)], tf.float32)
+            sensor: tf.TensorSpec(
+                [None, None, None, len(dual_encoder.encoders[sensor].bands)], tf.float32
+            )
             for sensor in SENSORS
         }
 
@@ -63,7 +74,12 @@ class Embedder:
         return {name: tensor.numpy() for name, tensor in encoded.items()}
 
     def embed_split(
-        self, manifest: Manifest, files: Sequence[str], *, max_patches: int | None = None, batch_size: int = 64
+        self,
+        manifest: Manifest,
+        files: Sequence[str],
+        *,
+        max_patches: int | None = None,
+        batch_size: int = 64,
     ) -> EmbeddedSplit:
         """Features and embeddings of the patches of `files`.
 
@@ -84,7 +100,11 @@ class Embedder:
             if "label" in part:
                 part["label"] = majority_label(part["label"])
             parts.append(part)
-        merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        merged = (
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            if parts
+            else {}
+        )
         return _to_split(merged, files)
 
 
@@ -150,7 +170,8 @@ def _read_batches(
     )
     dataset = dataset if max_patches is None else dataset.take(max_patches)
     batches = dataset.batch(batch_size).map(
-        lambda serialized: decode(serialized, manifest, _TOLD, with_label), num_parallel_calls=tf.data.AUTOTUNE
+        lambda serialized: decode(serialized, manifest, _TOLD, with_label),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
     yield from batches.prefetch(2)
 
@@ -158,7 +179,9 @@ def _read_batches(
 def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:
     arrays = seen_by_both(arrays) if arrays else arrays
     if not arrays or not len(arrays["lat"]):
-        raise ValueError(f"a split needs a patch with data in both sensors, got none in {len(files)} files")
+        raise ValueError(
+            f"a split needs a patch with data in both sensors, got none in {len(files)} files"
+        )
 
     def by_sensor(name: str) -> dict[Sensor, FloatArray]:
         return {sensor: arrays[f"{sensor}_{name}"] for sensor in SENSORS}

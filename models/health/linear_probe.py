@@ -96,7 +96,9 @@ def probe_values(
     return score_values(eval_values, predicted, groups=eval_groups, seed=seed)
 
 
-def predict_classes(train_features: FloatArray, train_labels: AnyArray, features: FloatArray) -> AnyArray:
+def predict_classes(
+    train_features: FloatArray, train_labels: AnyArray, features: FloatArray
+) -> AnyArray:
     """Classes [M] of `features` [M, D] by least squares on class membership, every class weighing the same.
 
     Source: Hastie, Tibshirani and Friedman 2009, "The Elements of Statistical Learning", section 4.2.
@@ -113,7 +115,9 @@ def predict_classes(train_features: FloatArray, train_labels: AnyArray, features
     return classes[_ridge(train_features, membership, weights, features).argmax(axis=1)]
 
 
-def predict_values(train_features: FloatArray, train_values: FloatArray, features: FloatArray) -> FloatArray:
+def predict_values(
+    train_features: FloatArray, train_values: FloatArray, features: FloatArray
+) -> FloatArray:
     """Values [M] or [M, T] of `features` [M, D] by ridge regression.
 
     Raises:
@@ -128,12 +132,16 @@ def predict_values(train_features: FloatArray, train_values: FloatArray, feature
     return predicted.reshape(len(features), *values.shape[1:]) * scale
 
 
-def score_classes(truth: AnyArray, predicted: AnyArray, *, groups: AnyArray | None = None, seed: int = 0) -> ProbeScore:
+def score_classes(
+    truth: AnyArray, predicted: AnyArray, *, groups: AnyArray | None = None, seed: int = 0
+) -> ProbeScore:
     """Balanced accuracy: the mean over the classes of `truth` [M] of the share found; chance is 1 / classes."""
     found, present = count_hits(truth, predicted)
     parts = np.concatenate([found, present], axis=1)
     chance = 1.0 / max(present.shape[1], 1)
-    return _score(parts, lambda sums: balanced_accuracy(*np.split(sums, 2, axis=-1)), chance, groups, seed)
+    return _score(
+        parts, lambda sums: balanced_accuracy(*np.split(sums, 2, axis=-1)), chance, groups, seed
+    )
 
 
 def count_hits(truth: AnyArray, predicted: AnyArray) -> tuple[FloatArray, FloatArray]:
@@ -163,7 +171,9 @@ def score_values(
         squares, total, total_squares, count = np.split(sums, 4, axis=-1)
         variation = total_squares - total**2 / np.maximum(count, 1.0)
         is_varying = variation > 1e-12 * np.maximum(total_squares, 1e-300)
-        return np.where(is_varying, 1.0 - squares / np.where(is_varying, variation, 1.0), 0.0).mean(axis=-1)
+        return np.where(is_varying, 1.0 - squares / np.where(is_varying, variation, 1.0), 0.0).mean(
+            axis=-1
+        )
 
     return _score(parts, r2, 0.0, groups, seed)
 
@@ -176,7 +186,9 @@ def spatial_folds(blocks: AnyArray, num_folds: int = 5) -> npt.NDArray[np.int64]
     """
     names, index, counts = np.unique(blocks, return_inverse=True, return_counts=True)
     if len(names) < 2:
-        raise ValueError(f"blocks can be held out in turn if there are at least 2, got {len(names)}")
+        raise ValueError(
+            f"blocks can be held out in turn if there are at least 2, got {len(names)}"
+        )
     sizes = np.zeros(min(num_folds, len(names)), np.int64)
     fold_of_block = np.empty(len(names), np.int64)
     # Largest first, each to the smallest fold so far.
@@ -191,7 +203,9 @@ def too_few(blocks: AnyArray) -> str:
     if len(blocks) < MIN_PATCHES:
         return f"{len(blocks)} patches, at least {MIN_PATCHES} are needed"
     num_blocks = len(np.unique(blocks))
-    return f"{num_blocks} blocks, at least {MIN_BLOCKS} are needed" if num_blocks < MIN_BLOCKS else ""
+    return (
+        f"{num_blocks} blocks, at least {MIN_BLOCKS} are needed" if num_blocks < MIN_BLOCKS else ""
+    )
 
 
 def can_hold_out(labels: AnyArray, folds: npt.NDArray[np.int64]) -> bool:
@@ -201,17 +215,29 @@ def can_hold_out(labels: AnyArray, folds: npt.NDArray[np.int64]) -> bool:
 
 
 def cross_validate_classes(
-    features: FloatArray, labels: AnyArray, folds: npt.NDArray[np.int64], *, groups: AnyArray | None = None
+    features: FloatArray,
+    labels: AnyArray,
+    folds: npt.NDArray[np.int64],
+    *,
+    groups: AnyArray | None = None,
 ) -> ProbeScore:
     """`probe_classes`, each fold of [N] predicted by a probe fitted on the others."""
-    return score_classes(labels, _out_of_fold(predict_classes, features, labels, folds), groups=groups)
+    return score_classes(
+        labels, _out_of_fold(predict_classes, features, labels, folds), groups=groups
+    )
 
 
 def cross_validate_values(
-    features: FloatArray, values: FloatArray, folds: npt.NDArray[np.int64], *, groups: AnyArray | None = None
+    features: FloatArray,
+    values: FloatArray,
+    folds: npt.NDArray[np.int64],
+    *,
+    groups: AnyArray | None = None,
 ) -> ProbeScore:
     """`probe_values`, each fold of [N] predicted by a probe fitted on the others."""
-    return score_values(values, _out_of_fold(predict_values, features, values, folds), groups=groups)
+    return score_values(
+        values, _out_of_fold(predict_values, features, values, folds), groups=groups
+    )
 
 
 def _out_of_fold(
@@ -238,10 +264,14 @@ def _score(
     if not len(parts):
         raise ValueError("a probe needs at least one eval patch, got none")
     found = bootstrap(parts, statistic, groups=groups, seed=seed)
-    return ProbeScore(score=found.value, low=found.low, high=found.high, chance=chance, num_eval=len(parts))
+    return ProbeScore(
+        score=found.value, low=found.low, high=found.high, chance=chance, num_eval=len(parts)
+    )
 
 
-def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features: FloatArray) -> FloatArray:
+def _ridge(
+    train: FloatArray, targets: FloatArray, weights: FloatArray, features: FloatArray
+) -> FloatArray:
     """Predictions [M, T] of a weighted ridge regression whose penalty has the least leave-one-out error.
 
     Source: Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter",
@@ -253,8 +283,12 @@ def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features
         weights: [N], above 0, mean 1.
         features: [M, D].
     """
-    if not len(train) or not (np.isfinite(train).all() and np.isfinite(targets).all() and np.isfinite(features).all()):
-        raise ValueError(f"a probe needs finite features and targets of at least one train patch, got {len(train)}")
+    if not len(train) or not (
+        np.isfinite(train).all() and np.isfinite(targets).all() and np.isfinite(features).all()
+    ):
+        raise ValueError(
+            f"a probe needs finite features and targets of at least one train patch, got {len(train)}"
+        )
     rows = train.astype(np.float64)
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     # A feature that does not vary tells nothing and stays 0.
@@ -273,7 +307,9 @@ def _ridge(train: FloatArray, targets: FloatArray, weights: FloatArray, features
     for penalty in PENALTIES:
         shrink = values**2 / (values**2 + penalty * len(rows))
         leverage = (left**2) @ shrink + share
-        error = (wanted - left @ (shrink[:, np.newaxis] * projected)) / np.maximum(1.0 - leverage, 1e-9)[:, np.newaxis]
+        error = (wanted - left @ (shrink[:, np.newaxis] * projected)) / np.maximum(
+            1.0 - leverage, 1e-9
+        )[:, np.newaxis]
         best = min(best, (float((error**2).sum()), float(penalty)))
     slopes = right.T @ ((values / (values**2 + best[1] * len(rows)))[:, np.newaxis] * projected)
     return (others - centre) @ slopes + offset

@@ -127,7 +127,9 @@ class HealthMonitor:
         )
 
     def _embed(self, embedder: Embedder) -> EmbeddedSplit:
-        return embedder.embed_split(self._manifest, self._eval_files, max_patches=self.config.health.max_patches)
+        return embedder.embed_split(
+            self._manifest, self._eval_files, max_patches=self.config.health.max_patches
+        )
 
     def _draw(self, split: EmbeddedSplit, step: int) -> bytes:
         title = f"Embeddings of the eval split after {step} steps"
@@ -149,10 +151,16 @@ class HealthMonitor:
             return
         reason = alarms.find_collapse(self.config, split, self.sensors)
         if reason:
-            raise CollapseError(f"pretraining collapsed at step {step}: {reason}; see docs/health.md")
-        found = alarms.find_alarms(self.config, mean_loss, checkup, self._start, self.sensors, self._num_cells)
+            raise CollapseError(
+                f"pretraining collapsed at step {step}: {reason}; see docs/health.md"
+            )
+        found = alarms.find_alarms(
+            self.config, mean_loss, checkup, self._start, self.sensors, self._num_cells
+        )
         for name in sorted(found.keys() - self._current.keys()) if self._is_writer else ():
             self._on_alarm(f"step {step}: {found[name]}")
         self._current = found
         if found and self.config.health.stop_on_alarm:
-            raise UnhealthyTrainingError(f"pretraining stopped at step {step}: {next(iter(found.values()))}")
+            raise UnhealthyTrainingError(
+                f"pretraining stopped at step {step}: {next(iter(found.values()))}"
+            )

@@ -66,7 +66,9 @@ class Ranks:
         """
         num_keys = len(self.num_better)
         if not 1 <= num_candidates <= num_keys:
-            raise ValueError(f"num_candidates must be within 1 and the {num_keys} keys, got {num_candidates}")
+            raise ValueError(
+                f"num_candidates must be within 1 and the {num_keys} keys, got {num_candidates}"
+            )
         total = _log_choose(np.array([num_keys - 1]), num_candidates - 1)
         worst = num_keys - self.num_better
         wins = np.exp(_log_choose(worst, num_candidates) - total)
@@ -85,7 +87,9 @@ def rank_partners(queries: FloatArray, keys: FloatArray) -> Ranks:
         ValueError: no rows, different shapes, or a value that is not finite (it would count as found).
     """
     if queries.shape != keys.shape or queries.ndim != 2 or not len(queries):
-        raise ValueError(f"queries and keys must be [N, E] alike with N at least 1, got {queries.shape}, {keys.shape}")
+        raise ValueError(
+            f"queries and keys must be [N, E] alike with N at least 1, got {queries.shape}, {keys.shape}"
+        )
     if not (np.isfinite(queries).all() and np.isfinite(keys).all()):
         raise ValueError("embeddings must be finite to be ranked, got NaN or infinity")
     num_better = np.empty(len(queries), np.int64)
@@ -108,7 +112,11 @@ def cross_modal_ranks(embeddings: dict[Sensor, FloatArray]) -> dict[str, Ranks]:
 
 def recall_metrics(ranks: dict[str, Ranks], ks: Sequence[int] = RECALL_KS) -> dict[str, float]:
     """`recall_at_<k>/<direction>`, 0-1, for each k and direction; chance is k / N."""
-    return {f"recall_at_{k}/{direction}": item.recall_at(k) for direction, item in ranks.items() for k in ks}
+    return {
+        f"recall_at_{k}/{direction}": item.recall_at(k)
+        for direction, item in ranks.items()
+        for k in ks
+    }
 
 
 def _log_choose(n: npt.NDArray[np.int64], k: int) -> FloatArray:

@@ -51,7 +51,11 @@ class Shortcut:
     @property
     def strength(self) -> float:
         """How much is surely known: lower end of the interval from chance (0) to certainty (1)."""
-        return 0.0 if self.score is None else max(0.0, (self.score.low - self.score.chance) / (1.0 - self.score.chance))
+        return (
+            0.0
+            if self.score is None
+            else max(0.0, (self.score.low - self.score.chance) / (1.0 - self.score.chance))
+        )
 
 
 def find_shortcuts(split: EmbeddedSplit) -> list[Shortcut]:
@@ -74,7 +78,11 @@ def _probe(nuisance: str, sensor: Sensor, split: EmbeddedSplit) -> Shortcut:
         skipped = "" if len(np.unique(target[rows])) > 1 else "one orbit state only"
     elif nuisance == "latitude":
         target = split.lat.astype(np.float64)
-        skipped = "" if np.ptp(target) >= MIN_LATITUDE_RANGE_DEG else f"within {MIN_LATITUDE_RANGE_DEG:g} degree"
+        skipped = (
+            ""
+            if np.ptp(target) >= MIN_LATITUDE_RANGE_DEG
+            else f"within {MIN_LATITUDE_RANGE_DEG:g} degree"
+        )
     else:
         target = 1.0 - split.valid_fraction[sensor].astype(np.float64)
         skipped = "" if target.std() >= MIN_EDGE_STD else "no-data edges do not vary"
@@ -88,5 +96,7 @@ def _probe(nuisance: str, sensor: Sensor, split: EmbeddedSplit) -> Shortcut:
     elif linear_probe.can_hold_out(target, folds):
         score = linear_probe.cross_validate_classes(embedding, target, folds, groups=block)
     else:
-        return Shortcut(nuisance=nuisance, sensor=sensor, skipped="an orbit state lies in too few blocks")
+        return Shortcut(
+            nuisance=nuisance, sensor=sensor, skipped="an orbit state lies in too few blocks"
+        )
     return Shortcut(nuisance=nuisance, sensor=sensor, score=score)

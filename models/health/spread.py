@@ -92,7 +92,9 @@ def spread_metrics(embeddings: FloatArray) -> dict[str, float]:
         "uniformity": uniformity(embeddings),
         "effective_rank": effective_rank(embeddings),
         "spread": spread(embeddings),
-        "min_dimension_std": float(dimension_std(embeddings).min() * math.sqrt(embeddings.shape[1])),
+        "min_dimension_std": float(
+            dimension_std(embeddings).min() * math.sqrt(embeddings.shape[1])
+        ),
     }
 
 
@@ -101,7 +103,9 @@ def least_effective_rank(min_effective_rank: float, embeddings: FloatArray) -> f
     return min(min_effective_rank, 0.5 * min(len(embeddings) - 1, embeddings.shape[1]))
 
 
-def find_collapse(embeddings: FloatArray, *, min_spread: float, min_effective_rank: float) -> str | None:
+def find_collapse(
+    embeddings: FloatArray, *, min_spread: float, min_effective_rank: float
+) -> str | None:
     """Why `embeddings` [N, E] are collapsed, in a few words; None when they are not.
 
     Args:
@@ -116,4 +120,6 @@ def find_collapse(embeddings: FloatArray, *, min_spread: float, min_effective_ra
         return f"spread is {value:.3g}, at least {min_spread:.3g} is healthy"
     least = least_effective_rank(min_effective_rank, embeddings)
     rank = effective_rank(embeddings)
-    return f"effective_rank is {rank:.3g}, at least {least:.3g} is healthy" if rank < least else None
+    return (
+        f"effective_rank is {rank:.3g}, at least {least:.3g} is healthy" if rank < least else None
+    )

@@ -15,9 +15,24 @@ from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.manifest import Manifest
-from models.card import read_card
-from models.health.embeddings import Arrays, Embedder, decode, load_dual_encoder, seen_by_both, told, why_unfit
-from models.neighbours.index import Embeddings, IndexedPatch, IndexInfo, IndexSource, check_absent, write_index
+from models.health.embeddings import (
+    Arrays,
+    Embedder,
+    decode,
+    load_dual_encoder,
+    seen_by_both,
+    told,
+    why_unfit,
+)
+from models.neighbours.index import (
+    Embeddings,
+    IndexedPatch,
+    IndexInfo,
+    IndexSource,
+    check_absent,
+    write_index,
+)
+from models.published.card import read_card
 from models.reading.shard_checks import check_split
 
 ProgressFunction = Callable[[int, int], None]
@@ -62,10 +77,15 @@ def embed_version(
     embedder = Embedder(load_dual_encoder(str(model_path)))
     if reason := why_unfit(embedder.dual_encoder, manifest):
         raise ValueError(f"{encoder_dir}: the encoder does not fit {version_dir}: {reason}")
-    shards = {split: sorted(name for name in manifest.shards if name.startswith(f"{split}/")) for split in splits}
+    shards = {
+        split: sorted(name for name in manifest.shards if name.startswith(f"{split}/"))
+        for split in splits
+    }
     held = [split for split in splits if shards[split]] or list(splits)
     for split in held:
-        check_split(split, [f"{version_path}/{name}" for name in shards[split]], manifest, sensors=SENSORS)
+        check_split(
+            split, [f"{version_path}/{name}" for name in shards[split]], manifest, sensors=SENSORS
+        )
     source = IndexSource(
         encoder=_absolute(model_path),
         encoder_config_sha256=card["config_sha256"],
@@ -75,7 +95,9 @@ def embed_version(
         num_records=sum(manifest.num_examples[split] for split in held),
     )
     names = [name for split in held for name in shards[split]]
-    return write_index(output, source, _embed(embedder, manifest, source, names, batch_size, on_progress))
+    return write_index(
+        output, source, _embed(embedder, manifest, source, names, batch_size, on_progress)
+    )
 
 
 def _absolute(location: Location) -> str:
@@ -113,8 +135,12 @@ def _read(
         pixels = decode(serialized, manifest, (*_TEXTS, *_NUMBERS, *_VALID))
         return {**pixels, "shard": shard, "record": record}
 
-    paths = tf.data.Dataset.from_tensor_slices([f"{version_dir}/{name}" for name in names]).enumerate()
-    batches = paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    paths = tf.data.Dataset.from_tensor_slices(
+        [f"{version_dir}/{name}" for name in names]
+    ).enumerate()
+    batches = (
+        paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    )
     try:
         yield from batches.prefetch(2)
     except tf.errors.OpError as error:
@@ -127,7 +153,9 @@ def _read(
 def _patches(arrays: Arrays, names: Sequence[str]) -> list[IndexedPatch]:
     columns = {name: array.tolist() for name, array in arrays.items() if array.ndim == 1}
     columns |= {name: [value.decode() for value in columns[name]] for name in _TEXTS}
-    columns |= {name: [round(value, _DEGREE_DIGITS) for value in columns[name]] for name in ("lon", "lat")}
+    columns |= {
+        name: [round(value, _DEGREE_DIGITS) for value in columns[name]] for name in ("lon", "lat")
+    }
     shards = [names[number] for number in columns["shard"]]
     return [
         IndexedPatch(

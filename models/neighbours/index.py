@@ -126,7 +126,9 @@ def check_absent(output: str | os.PathLike[str]) -> None:
         FileExistsError: it does.
     """
     if (locate(output) / INFO_NAME).exists():
-        raise FileExistsError(f"{output}: holds an index already, and an index is never overwritten")
+        raise FileExistsError(
+            f"{output}: holds an index already, and an index is never overwritten"
+        )
 
 
 def write_index(
@@ -151,19 +153,25 @@ def write_index(
         # First in, last out: the info appears when all that it speaks of is there.
         info_path = stack.enter_context(staged(folder / INFO_NAME))
         table_path = stack.enter_context(staged(folder / TABLE_NAME))
-        paths = {sensor: stack.enter_context(staged(folder / f"{sensor}.npy")) for sensor in SENSORS}
+        paths = {
+            sensor: stack.enter_context(staged(folder / f"{sensor}.npy")) for sensor in SENSORS
+        }
         num_patches = _write_batches(paths, table_path, batches)
         if not num_patches:
             raise ValueError(
                 f"an index needs a patch with data in both sensors, got none in {source.num_records} records"
             )
         embeddings = {sensor: np.load(path, mmap_mode="r") for sensor, path in paths.items()}
-        rows = np.unique(np.linspace(0, num_patches - 1, min(num_patches, MAX_RECALL_PATCHES)).astype(int))
+        rows = np.unique(
+            np.linspace(0, num_patches - 1, min(num_patches, MAX_RECALL_PATCHES)).astype(int)
+        )
         info = IndexInfo(
             source=source,
             num_patches=num_patches,
             embedding_dim=embeddings["s1"].shape[1],
-            recall=recall_metrics(cross_modal_ranks({sensor: array[rows] for sensor, array in embeddings.items()})),
+            recall=recall_metrics(
+                cross_modal_ranks({sensor: array[rows] for sensor, array in embeddings.items()})
+            ),
             num_recall_patches=len(rows),
         )
         info_path.write_text(json.dumps(settings.to_dict(info), indent=2, sort_keys=True) + "\n")
@@ -182,7 +190,9 @@ def read_index(folder: str | os.PathLike[str]) -> EmbeddingIndex:
     embeddings = {sensor: _open_rows(root / f"{sensor}.npy", info) for sensor in SENSORS}
     patches = _read_table(root / TABLE_NAME)
     if len(patches) != info.num_patches:
-        raise ValueError(f"{root / TABLE_NAME}: must have {info.num_patches} patches, got {len(patches)}")
+        raise ValueError(
+            f"{root / TABLE_NAME}: must have {info.num_patches} patches, got {len(patches)}"
+        )
     return EmbeddingIndex(info=info, embeddings=embeddings, patches=patches)
 
 
@@ -234,7 +244,9 @@ def _read_info(path: Location) -> IndexInfo:
     # First, so that the message is not about a key that the other format has or lacks.
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: an index of format {version} cannot be read, only {FORMAT_VERSION}: embed again")
+        raise ValueError(
+            f"{path}: an index of format {version} cannot be read, only {FORMAT_VERSION}: embed again"
+        )
     try:
         return settings.from_dict(IndexInfo, values, "index")
     except settings.SettingsError as error:
@@ -245,11 +257,17 @@ def _open_rows(path: Location, info: IndexInfo) -> FloatArray:
     expected = (info.num_patches, info.embedding_dim)
     try:
         # An object has no pages to map.
-        rows = np.load(path, mmap_mode="r") if isinstance(path, Path) else np.load(io.BytesIO(path.read_bytes()))
+        rows = (
+            np.load(path, mmap_mode="r")
+            if isinstance(path, Path)
+            else np.load(io.BytesIO(path.read_bytes()))
+        )
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: must be a whole .npy of {expected}: {error}") from error
     if rows.shape != expected or rows.dtype != np.float32:
-        raise ValueError(f"{path}: must be float32 {expected}, as {INFO_NAME} says, got {rows.dtype} {rows.shape}")
+        raise ValueError(
+            f"{path}: must be float32 {expected}, as {INFO_NAME} says, got {rows.dtype} {rows.shape}"
+        )
     return rows
 
 
@@ -260,7 +278,11 @@ def _read_table(path: Location) -> list[IndexedPatch]:
     patches = []
     for number, line in enumerate(lines, start=2):
         try:
-            patches.append(IndexedPatch(*(read(text) for read, text in zip(_READERS, line, strict=True))))
+            patches.append(
+                IndexedPatch(*(read(text) for read, text in zip(_READERS, line, strict=True)))
+            )
         except ValueError as error:
-            raise ValueError(f"{path}: line {number}: must have a value for each column: {error}") from error
+            raise ValueError(
+                f"{path}: line {number}: must have a value for each column: {error}"
+            ) from error
     return patches

@@ -68,7 +68,9 @@ def find_patch(patches: Sequence[IndexedPatch], wanted: str) -> int:
     """
     if "," in wanted:
         lon, lat = _parse_place(wanted)
-        gaps = distance_km(lon, lat, [patch.lon for patch in patches], [patch.lat for patch in patches])
+        gaps = distance_km(
+            lon, lat, [patch.lon for patch in patches], [patch.lat for patch in patches]
+        )
         return int(np.argmin(gaps))
     for row, patch in enumerate(patches):
         if patch.patch_id == wanted:
@@ -85,7 +87,12 @@ def draw_patches(num_patches: int, num_drawn: int, seed: int) -> list[int]:
 
 
 def search(
-    index: EmbeddingIndex, rows: Sequence[int], *, query_sensor: Sensor, answer_sensor: Sensor, k: int
+    index: EmbeddingIndex,
+    rows: Sequence[int],
+    *,
+    query_sensor: Sensor,
+    answer_sensor: Sensor,
+    k: int,
 ) -> list[Found]:
     """The `k` nearest patches of each query, or as many as there are; within one sensor without the query itself.
 
@@ -96,7 +103,10 @@ def search(
         answer_sensor: whose embeddings are searched.
         k: at least 1.
     """
-    queries, keys = np.asarray(index.embeddings[query_sensor][list(rows)]), index.embeddings[answer_sensor]
+    queries, keys = (
+        np.asarray(index.embeddings[query_sensor][list(rows)]),
+        index.embeddings[answer_sensor],
+    )
     is_across = query_sensor != answer_sensor
     nearest_rows, cosines = nearest(queries, keys, k, None if is_across else np.asarray(rows))
     partner_cosines = (queries * keys[list(rows)]).sum(axis=1)
@@ -117,10 +127,14 @@ def search(
     results = []
     for number, query in enumerate(rows):
         pairs = zip(nearest_rows[number].tolist(), cosines[number].tolist(), strict=True)
-        answers = tuple(compare(query, row, rank, cosine) for rank, (row, cosine) in enumerate(pairs, start=1))
+        answers = tuple(
+            compare(query, row, rank, cosine) for rank, (row, cosine) in enumerate(pairs, start=1)
+        )
         partner = None
         if partner_ranks is not None:
-            partner = compare(query, query, int(partner_ranks[number]), float(partner_cosines[number]))
+            partner = compare(
+                query, query, int(partner_ranks[number]), float(partner_cosines[number])
+            )
         results.append(Found(row=query, answers=answers, partner=partner))
     return results
 
@@ -146,10 +160,16 @@ def nearest(
             inside = np.flatnonzero((hidden >= first) & (hidden < first + cosines.shape[1]))
             cosines[inside, hidden[inside] - first] = -np.inf
         rows = np.broadcast_to(np.arange(first, first + cosines.shape[1]), cosines.shape)
-        best_rows, best = np.concatenate([best_rows, rows], axis=1), np.concatenate([best, cosines], axis=1)
+        best_rows, best = (
+            np.concatenate([best_rows, rows], axis=1),
+            np.concatenate([best, cosines], axis=1),
+        )
         # Stable: what came first stays first among equals.
         order = np.argsort(-best, axis=1, kind="stable")[:, :k]
-        best_rows, best = np.take_along_axis(best_rows, order, axis=1), np.take_along_axis(best, order, axis=1)
+        best_rows, best = (
+            np.take_along_axis(best_rows, order, axis=1),
+            np.take_along_axis(best, order, axis=1),
+        )
     return best_rows, best
 
 

@@ -15,7 +15,9 @@ RowFunction = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
 """(positions int32 [b], rows [b, ...] at these positions, shared tensors) -> losses float32 [b]."""
 
 
-def by_row_chunks(function: RowFunction, rows: Sequence[Any], shared: Sequence[Any], chunk_size: int | None) -> Any:
+def by_row_chunks(
+    function: RowFunction, rows: Sequence[Any], shared: Sequence[Any], chunk_size: int | None
+) -> Any:
     """`function` over all rows, `chunk_size` rows at a time.
 
     The backward pass computes each chunk again instead of keeping its logits: about a third more arithmetic in the loss,
@@ -38,7 +40,9 @@ def by_row_chunks(function: RowFunction, rows: Sequence[Any], shared: Sequence[A
     @tf.custom_gradient
     def losses_of(*inputs: Any) -> tuple[Any, Callable[[Any], list[Any]]]:
         own, others = inputs[: len(rows)], inputs[len(rows) :]
-        return chunked.losses(own, others), lambda upstream: chunked.gradients(own, others, upstream)
+        return chunked.losses(own, others), lambda upstream: chunked.gradients(
+            own, others, upstream
+        )
 
     return losses_of(*rows, *shared)
 
@@ -76,12 +80,22 @@ class _Chunks:
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
             of_rows, of_shared = gradients[: len(own)], gradients[len(own) :]
-            pieces = [piece.write(chunk, gradient) for piece, gradient in zip(pieces, of_rows, strict=True)]
-            return chunk + 1, pieces, [total + gradient for total, gradient in zip(sums, of_shared, strict=True)]
+            pieces = [
+                piece.write(chunk, gradient)
+                for piece, gradient in zip(pieces, of_rows, strict=True)
+            ]
+            return (
+                chunk + 1,
+                pieces,
+                [total + gradient for total, gradient in zip(sums, of_shared, strict=True)],
+            )
 
         zeros = [tf.zeros_like(tensor) for tensor in shared]
         _, pieces, sums = self._loop(add_chunk, [self._pieces() for _ in rows], zeros)
-        of_rows = [tf.reshape(piece.concat(), tf.shape(row)) for piece, row in zip(pieces, rows, strict=True)]
+        of_rows = [
+            tf.reshape(piece.concat(), tf.shape(row))
+            for piece, row in zip(pieces, rows, strict=True)
+        ]
         return [*of_rows, *sums]
 
     def _positions(self, chunk: Any) -> Any:
@@ -93,7 +107,10 @@ class _Chunks:
     def _loop(self, body: Callable[..., Any], *state: Any) -> Any:
         # One after the other: chunks side by side would need their memory at the same time.
         return tf.while_loop(
-            lambda chunk, *_: chunk < self._num_chunks, body, (tf.constant(0), *state), parallel_iterations=1
+            lambda chunk, *_: chunk < self._num_chunks,
+            body,
+            (tf.constant(0), *state),
+            parallel_iterations=1,
         )
 
     def _pieces(self) -> Any:

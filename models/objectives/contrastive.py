@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from models.objectives import chunks, gathering
+from models.objectives import chunks
 from models.objectives.global_batch import GlobalBatch
 from models.objectives.objective import Objective, Outputs
+from models.training import replicas
 
 
 class Multimodal(Objective):
@@ -28,7 +29,11 @@ class Multimodal(Objective):
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""
         losses = cross_modal(
-            outputs["s1"], outputs["s2"], self.temperature.value(), batch, self.config.logits_chunk_size
+            outputs["s1"],
+            outputs["s2"],
+            self.temperature.value(),
+            batch,
+            self.config.logits_chunk_size,
         )
         return losses * batch.weight
 
@@ -46,7 +51,9 @@ class Multimodal2N(Objective):
         """See `Objective`."""
         return self.nt_xent_of_views(outputs, batch, *self.views) * batch.weight
 
-    def nt_xent_of_views(self, outputs: Outputs, batch: GlobalBatch, first: str, second: str) -> Any:
+    def nt_xent_of_views(
+        self, outputs: Outputs, batch: GlobalBatch, first: str, second: str
+    ) -> Any:
         """Losses float32 [B], not weighted, of finding `second` from `first` and back among all of both."""
         chunk_size = self.config.logits_chunk_size
         return nt_xent(outputs[first], outputs[second], self.temperature.value(), batch, chunk_size)
@@ -78,13 +85,17 @@ class MultimodalIntra(Multimodal2N):
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""
         chunk_size = self.config.logits_chunk_size
-        between = cross_modal(outputs["s1"], outputs["s2"], self.temperature.value(), batch, chunk_size)
+        between = cross_modal(
+            outputs["s1"], outputs["s2"], self.temperature.value(), batch, chunk_size
+        )
         within = self.nt_xent_of_views(outputs, batch, "s1", "s1_b")
         within += self.nt_xent_of_views(outputs, batch, "s2", "s2_b")
         return (between + self.config.intra_weight * within) * batch.weight
 
 
-def cross_modal(first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None) -> Any:
+def cross_modal(
+    first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None
+) -> Any:
     """Mean of the two cross-entropies of finding each row's partner among all N of the other side.
 
     Args:
@@ -106,11 +117,13 @@ def cross_modal(first: Any, second: Any, temperature: Any, batch: GlobalBatch, c
         partner = batch.own(positions)
         return 0.5 * (_cross_entropy(partner, forth) + _cross_entropy(partner, back))
 
-    shared = [gathering.gather(first), gathering.gather(second), temperature]
+    shared = [replicas.gather(first), replicas.gather(second), temperature]
     return chunks.by_row_chunks(losses, [first, second], shared, chunk_size)
 
 
-def nt_xent(first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None) -> Any:
+def nt_xent(
+    first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None
+) -> Any:
     """As `cross_modal`, but among all 2N - 1 other embeddings of both sides."""
 
     def losses(positions: Any, rows: Any, shared: Any) -> Any:
@@ -120,14 +133,17 @@ def nt_xent(first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk
         log_weights_within = tf.where(batch.is_own(positions), -math.inf, log_weights)
         partner = batch.own(positions)
         total = tf.constant(0.0)
-        for own, others, alike in ((own_first, all_second, all_first), (own_second, all_first, all_second)):
+        for own, others, alike in (
+            (own_first, all_second, all_first),
+            (own_second, all_first, all_second),
+        ):
             between = tf.matmul(own, others, transpose_b=True) / heat + log_weights
             within = tf.matmul(own, alike, transpose_b=True) / heat + log_weights_within
             # Partners stand in the first N of the 2N columns.
             total += 0.5 * _cross_entropy(partner, tf.concat([between, within], axis=1))
         return total
 
-    shared = [gathering.gather(first), gathering.gather(second), temperature]
+    shared = [replicas.gather(first), replicas.gather(second), temperature]
     return chunks.by_row_chunks(losses, [first, second], shared, chunk_size)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.objectives import gathering
 from models.objectives.global_batch import GlobalBatch
 from models.objectives.objective import Objective, Outputs
+from models.training import replicas
 
 OFF_DIAGONAL_WEIGHT = 0.0051
 """Source: Zbontar et al. 2021 (Barlow Twins), arXiv 2103.03230, section 3."""
@@ -35,7 +35,9 @@ class DeCUR(Objective):
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`; the loss is of the batch as a whole, so all pairs have the same."""
         share = batch.all_weight / batch.num_pairs  # [N], sums to 1
-        dims = {view: _standardize(gathering.gather(outputs[view]), share) for view in self.views}  # [N, E]
+        dims = {
+            view: _standardize(replicas.gather(outputs[view]), share) for view in self.views
+        }  # [N, E]
         weighted = {view: dims[view] * share[:, tf.newaxis] for view in ("s1", "s2")}
         between = tf.matmul(weighted["s1"], dims["s2"], transpose_a=True)  # [E, E]
         num_common = self.config.num_common_dims

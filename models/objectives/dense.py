@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from models.config import PretrainConfig
 from models.dual_encoder import ProjectionHead
-from models.objectives import chunks, gathering
+from models.objectives import chunks
 from models.objectives.contrastive import Multimodal
 from models.objectives.global_batch import GlobalBatch
 from models.objectives.objective import Outputs
+from models.training import replicas
 
 MIN_CELL_VALID_FRACTION = 0.5
 """A cell takes part if at least this share of the pixels below it is valid, in both sensors. Origin: this project."""
@@ -39,7 +40,9 @@ class Dense(Multimodal):
         super().__init__(config, **kwargs)
         self.local_heads = {
             sensor: ProjectionHead(
-                features_dim=features_dim, embedding_dim=config.encoder.embedding_dim, name=f"{sensor}_local_head"
+                features_dim=features_dim,
+                embedding_dim=config.encoder.embedding_dim,
+                name=f"{sensor}_local_head",
             )
             for sensor in self.views
         }
@@ -56,15 +59,19 @@ class Dense(Multimodal):
         by_cell = tf.reshape(mask, [num_patches, height, stride, width, stride])
         return {
             f"{view}_cells": tf.reshape(cells, [num_patches, height * width, cells.shape[-1]]),
-            f"{view}_valid": tf.reshape(tf.reduce_mean(by_cell, axis=[2, 4]), [num_patches, height * width]),
+            f"{view}_valid": tf.reshape(
+                tf.reduce_mean(by_cell, axis=[2, 4]), [num_patches, height * width]
+            ),
         }
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """See `Objective`."""
-        valid = tf.minimum(outputs["s1_valid"], outputs["s2_valid"]) >= MIN_CELL_VALID_FRACTION  # [B, c]
+        valid = (
+            tf.minimum(outputs["s1_valid"], outputs["s2_valid"]) >= MIN_CELL_VALID_FRACTION
+        )  # [B, c]
         # A pair may have valid pixels and yet no cell that both sensors see; the others then weigh more.
         local_weight = batch.weight * tf.cast(tf.reduce_any(valid, axis=1), tf.float32)
-        total = gathering.sum_over_replicas(tf.reduce_sum(local_weight))
+        total = replicas.sum_over_replicas(tf.reduce_sum(local_weight))
         local_weight *= tf.math.divide_no_nan(batch.num_pairs, total)
         local = self._cell_losses(outputs, tf.cast(valid, tf.float32), batch)
         share = self.config.dense_weight
@@ -72,11 +79,14 @@ class Dense(Multimodal):
 
     def _cell_losses(self, outputs: Outputs, valid: Any, batch: GlobalBatch) -> Any:
         """float32 [B], the mean over each patch's valid cells (`valid` float32 [B, c] of 0 and 1)."""
-        all_valid = gathering.gather(valid)  # [N, c]
+        all_valid = replicas.gather(valid)  # [N, c]
         num_cells = tf.shape(valid)[1]
 
         def losses(positions: Any, rows: Any, shared: Any) -> Any:
-            (own_s1, own_s2, own_valid), (all_s1, all_s2, heat) = rows, shared  # [b, c, E], [N, c, E]
+            (own_s1, own_s2, own_valid), (all_s1, all_s2, heat) = (
+                rows,
+                shared,
+            )  # [b, c, E], [N, c, E]
             # [b, c, N, c]: of the patch, and of the cell, but always of the own cell.
             log_weights = batch.log_weights(positions)[:, tf.newaxis, :, tf.newaxis]
             log_weights += tf.where(all_valid > 0.0, 0.0, -math.inf)
@@ -88,13 +98,17 @@ class Dense(Multimodal):
             for own, others in ((own_s1, all_s2), (own_s2, all_s1)):
                 logits = tf.einsum("bce,nde->bcnd", own, others) / heat + log_weights
                 flat = tf.reshape(logits, [tf.size(label), -1])
-                cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.reshape(label, [-1]), flat)
+                cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    tf.reshape(label, [-1]), flat
+                )
                 total += 0.5 * tf.reshape(cross_entropy, tf.shape(label))
-            return tf.reduce_sum(total * own_valid, axis=1) / tf.maximum(tf.reduce_sum(own_valid, axis=1), 1.0)
+            return tf.reduce_sum(total * own_valid, axis=1) / tf.maximum(
+                tf.reduce_sum(own_valid, axis=1), 1.0
+            )
 
         shared = [
-            gathering.gather(outputs["s1_cells"]),
-            gathering.gather(outputs["s2_cells"]),
+            replicas.gather(outputs["s1_cells"]),
+            replicas.gather(outputs["s2_cells"]),
             self.temperature.value(),
         ]
         rows = [outputs["s1_cells"], outputs["s2_cells"], valid]

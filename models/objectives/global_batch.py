@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from beam_jobs.contracts.sphere import EARTH_RADIUS_KM
-from models.objectives import chunks, gathering
+from models.objectives import chunks
+from models.training import replicas
 
 
 class GlobalBatch:
@@ -54,10 +55,12 @@ class GlobalBatch:
             ValueError: a minimum distance without locations.
         """
         if min_negative_km > 0 and location is None:
-            raise ValueError(f"min_negative_km {min_negative_km} needs lon and lat in the batch, got none")
+            raise ValueError(
+                f"min_negative_km {min_negative_km} needs lon and lat in the batch, got none"
+            )
         self.num_rows = tf.shape(weight)[0]
-        self.first_row = gathering.first_row(self.num_rows)
-        self.all_valid, raw_weight = gathering.gather(valid), gathering.gather(weight * valid)
+        self.first_row = replicas.first_row(self.num_rows)
+        self.all_valid, raw_weight = replicas.gather(valid), replicas.gather(weight * valid)
         self.num_pairs = tf.cast(tf.shape(raw_weight)[0], tf.float32)
         # All ones stay exactly ones. Without any weight all losses are 0, not NaN.
         scale = tf.math.divide_no_nan(self.num_pairs, tf.reduce_sum(raw_weight))
@@ -66,7 +69,7 @@ class GlobalBatch:
         self._xyz: Any = None
         if location is not None and min_negative_km > 0:
             self._xyz = _unit_vectors(*location)
-            self._all_xyz = gathering.gather(self._xyz)
+            self._all_xyz = replicas.gather(self._xyz)
 
     def own(self, positions: Any) -> Any:
         """Rows among all pairs, int32 [b], of this replica's pairs at `positions` int32 [b]."""
@@ -79,7 +82,11 @@ class GlobalBatch:
         """
         weights = tf.where(self.all_valid > 0.0, 0.0, -math.inf)[tf.newaxis]
         if self._xyz is not None:
-            near = math.log(self._false_negative_weight) if self._false_negative_weight > 0 else -math.inf
+            near = (
+                math.log(self._false_negative_weight)
+                if self._false_negative_weight > 0
+                else -math.inf
+            )
             weights += tf.where(self._is_near(positions), near, 0.0)
         return tf.where(self.is_own(positions), 0.0, weights)
 
@@ -103,7 +110,10 @@ class GlobalBatch:
     def _is_near(self, positions: Any) -> Any:
         own = tf.gather(self._xyz, positions)
         # Differences, not the cosine: within float32 the cosine of 1 km is 1.
-        squares = [(own[:, axis, tf.newaxis] - self._all_xyz[tf.newaxis, :, axis]) ** 2 for axis in range(3)]
+        squares = [
+            (own[:, axis, tf.newaxis] - self._all_xyz[tf.newaxis, :, axis]) ** 2
+            for axis in range(3)
+        ]
         chord = 2.0 * math.sin(0.5 * self._min_negative_km / EARTH_RADIUS_KM)
         return squares[0] + squares[1] + squares[2] < chord**2
 

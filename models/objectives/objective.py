@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
 from models.config import PretrainConfig
-from models.objectives import gathering
 from models.objectives.global_batch import GlobalBatch
 from models.objectives.temperature import Temperature
+from models.training import replicas
 
 Outputs = Mapping[str, Any]
 """By name: embeddings float32 [B, E] of each view, unit norm; `weight` and `valid` float32 [B], see `GlobalBatch`; `lon`, `lat`
@@ -47,8 +47,14 @@ class Objective(keras.layers.Layer, abc.ABC):
     def __init__(self, config: PretrainConfig, **kwargs: Any) -> None:
         super().__init__(dtype="float32", name=kwargs.pop("name", config.objective), **kwargs)
         self.config = config
-        is_learned = self.learns_temperature if config.learn_temperature is None else config.learn_temperature
-        self.temperature = Temperature(config.temperature, is_learned=is_learned, name="temperature")
+        is_learned = (
+            self.learns_temperature
+            if config.learn_temperature is None
+            else config.learn_temperature
+        )
+        self.temperature = Temperature(
+            config.temperature, is_learned=is_learned, name="temperature"
+        )
 
     def describe_view(self, view: str, encoded: Mapping[str, Any]) -> dict[str, Any]:
         """What `pair_losses` wants of a view besides its embedding, from the outputs of its `SensorEncoder`."""
@@ -67,9 +73,13 @@ class Objective(keras.layers.Layer, abc.ABC):
         location = (floats["lon"], floats["lat"]) if "lon" in floats else None
         config = self.config
         batch = GlobalBatch(
-            floats["weight"], floats["valid"], location, config.min_negative_km, config.false_negative_weight
+            floats["weight"],
+            floats["valid"],
+            location,
+            config.min_negative_km,
+            config.false_negative_weight,
         )
-        figures = {"temperature": self.temperature.value() / gathering.num_replicas()}
+        figures = {"temperature": self.temperature.value() / replicas.num_replicas()}
         if config.min_negative_km > 0:
             figures["near_negative_fraction"] = batch.near_fraction(config.logits_chunk_size)
         return self.pair_losses(floats, batch), figures

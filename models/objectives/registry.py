@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.config import ObjectiveName, PretrainConfig
-from models.objectives.contrastive import Multimodal, Multimodal2N, MultimodalIntra, SimCLRS1, SimCLRS2
+from models.objectives.contrastive import (
+    Multimodal,
+    Multimodal2N,
+    MultimodalIntra,
+    SimCLRS1,
+    SimCLRS2,
+)
 from models.objectives.decur import DeCUR
 from models.objectives.dense import Dense
 from models.objectives.objective import Objective, sensor_of

@@ -16,7 +16,9 @@ from models.config import LEARNED_TEMPERATURES
 
 class _LogClip(keras.constraints.Constraint):
     def __call__(self, w: Any) -> Any:
-        return keras.ops.clip(w, math.log(LEARNED_TEMPERATURES[0]), math.log(LEARNED_TEMPERATURES[1]))
+        return keras.ops.clip(
+            w, math.log(LEARNED_TEMPERATURES[0]), math.log(LEARNED_TEMPERATURES[1])
+        )
 
 
 class Temperature(keras.layers.Layer):

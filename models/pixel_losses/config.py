@@ -54,9 +54,13 @@ class LossConfig:
         else:
             for class_name, weight in self.class_weights.items():
                 if not 0.0 < weight < math.inf:
-                    raise ValueError(f"class_weights.{class_name} must be above 0 and finite, got {weight}")
+                    raise ValueError(
+                        f"class_weights.{class_name} must be above 0 and finite, got {weight}"
+                    )
         if self.class_weights and not set(self.terms) & set(PIXEL_TERMS):
-            raise ValueError(f"class_weights needs one of the terms {', '.join(PIXEL_TERMS)}, got {list(self.terms)}")
+            raise ValueError(
+                f"class_weights needs one of the terms {', '.join(PIXEL_TERMS)}, got {list(self.terms)}"
+            )
 
     def check_classes(self, class_names: Sequence[str]) -> None:
         """Refuses weights of classes that are not there.
@@ -66,4 +70,6 @@ class LossConfig:
         """
         for name in () if isinstance(self.class_weights, str) else self.class_weights:
             if name not in class_names:
-                raise ValueError(f"loss.class_weights must name classes of {', '.join(class_names)}, got {name!r}")
+                raise ValueError(
+                    f"loss.class_weights must name classes of {', '.join(class_names)}, got {name!r}"
+                )

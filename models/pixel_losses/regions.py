@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.objectives import gathering
+from models.training import replicas
 
 
 def soft_dice(label: Any, logits: Any, weight: Any) -> tf.Tensor:
@@ -38,10 +38,10 @@ def soft_dice(label: Any, logits: Any, weight: Any) -> tf.Tensor:
             for values in (truth * probabilities, truth, probabilities)
         ]
     )
-    overlap, num_true, num_predicted = tf.unstack(gathering.sum_over_replicas(sums))  # [K] each
+    overlap, num_true, num_predicted = tf.unstack(replicas.sum_over_replicas(sums))  # [K] each
     missing = 1.0 - tf.math.divide_no_nan(2.0 * overlap, num_true + num_predicted)
     # The same on every replica: each has its share of it.
-    return _mean(missing, num_true > 0.0) / gathering.num_replicas()
+    return _mean(missing, num_true > 0.0) / replicas.num_replicas()
 
 
 def lovasz_softmax(label: Any, logits: Any, weight: Any) -> tf.Tensor:
@@ -59,7 +59,9 @@ def lovasz_softmax(label: Any, logits: Any, weight: Any) -> tf.Tensor:
     Returns:
         float32 scalar, 0-1 over all replicas; 0 when nothing is labelled.
     """
-    truth, probabilities = (tf.transpose(values, [0, 2, 1]) for values in _by_pixel(label, logits))  # [B, K, P]
+    truth, probabilities = (
+        tf.transpose(values, [0, 2, 1]) for values in _by_pixel(label, logits)
+    )  # [B, K, P]
     # Ignored pixels are 0 in both: no error, so they come last in the order and add nothing.
     errors = tf.abs(truth - probabilities)
     order = tf.argsort(tf.stop_gradient(errors), axis=-1, direction="DESCENDING")
@@ -73,7 +75,9 @@ def lovasz_softmax(label: Any, logits: Any, weight: Any) -> tf.Tensor:
     is_present = num_true[..., 0] > 0.0  # [B, K]
     of_patch = _mean(tf.reduce_sum(errors * steps, axis=-1), is_present)
     counted = tf.cast(weight, tf.float32) * tf.cast(tf.reduce_any(is_present, axis=-1), tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(counted * of_patch), gathering.sum_over_replicas(tf.reduce_sum(counted)))
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(counted * of_patch), replicas.sum_over_replicas(tf.reduce_sum(counted))
+    )
 
 
 def _by_pixel(label: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -90,4 +94,6 @@ def _by_pixel(label: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor]:
 def _mean(values: Any, is_counted: Any) -> tf.Tensor:
     """Mean over the last axis of what counts; 0 when nothing does."""
     counted = tf.cast(is_counted, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(values * counted, axis=-1), tf.reduce_sum(counted, axis=-1))
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(values * counted, axis=-1), tf.reduce_sum(counted, axis=-1)
+    )

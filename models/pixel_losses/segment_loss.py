@@ -76,4 +76,6 @@ def class_weights(
 
 def _weighted(loss: MaskedCrossentropy) -> Callable[[Any, Any, Any], tf.Tensor]:
     """`loss` as a function of label, logits and patch weights."""
-    return lambda label, logits, weight: loss(label, logits, sample_weight=global_weight(weight, loss.size(label)))
+    return lambda label, logits, weight: loss(
+        label, logits, sample_weight=global_weight(weight, loss.size(label))
+    )

@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, SENSORS, Sensor, check_band_names
+from beam_jobs.contracts.bands import (
+    S1_DEFAULT_BANDS,
+    S2_L1C_BANDS,
+    SENSORS,
+    Sensor,
+    check_band_names,
+)
 from models.config import TORCH_PREFIX, Backbone
 
 
@@ -43,16 +49,24 @@ class PublicWeights:
             raise ValueError(f"sensor must be s1 or s2, got {self.sensor!r}")
         check_band_names(self.sensor, self.bands)
         if not self.backbone.startswith(TORCH_PREFIX):
-            raise ValueError(f"backbone must be torch_resnet18 or torch_resnet50, got {self.backbone!r}")
+            raise ValueError(
+                f"backbone must be torch_resnet18 or torch_resnet50, got {self.backbone!r}"
+            )
         if not len(self.bands) == len(self.mean) == len(self.std):
-            raise ValueError(f"{len(self.bands)} bands need as many means and stds, got {self.mean} and {self.std}")
+            raise ValueError(
+                f"{len(self.bands)} bands need as many means and stds, got {self.mean} and {self.std}"
+            )
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
         if not self.license or not self.source:
-            raise ValueError("license and source must be given: a model card names the terms of what it was made from")
+            raise ValueError(
+                "license and source must be given: a model card names the terms of what it was made from"
+            )
         levels = (None,) if self.sensor == "s1" else ("L1C", "L2A")
         if self.s2_processing_level not in levels:
-            raise ValueError(f"s2_processing_level must be one of {levels}, got {self.s2_processing_level!r}")
+            raise ValueError(
+                f"s2_processing_level must be one of {levels}, got {self.s2_processing_level!r}"
+            )
 
 
 _SSL4EO = "https://github.com/zhu-xlab/SSL4EO-S12"
@@ -64,8 +78,36 @@ _S1_MEAN_DB, _S1_STD_DB = (-12.59, -20.26), (5.26, 5.91)
 """VV, VH. Source: torchgeo, torchgeo/models/resnet.py, from DeCUR's linear_BE_resnet.py."""
 
 # Source: torchgeo, torchgeo/models/resnet.py: statistics of SSL4EO-S12's level 1C, in digital numbers.
-_S2_MEAN_DN = (1612.9, 1397.6, 1322.3, 1373.1, 1561.0, 2108.4, 2390.7, 2318.7, 2581.0, 837.7, 22.0, 2195.2, 1537.4)
-_S2_STD_DN = (791.0, 854.3, 878.7, 1144.9, 1127.5, 1164.2, 1276.0, 1249.5, 1345.9, 577.5, 47.5, 1340.0, 1142.9)
+_S2_MEAN_DN = (
+    1612.9,
+    1397.6,
+    1322.3,
+    1373.1,
+    1561.0,
+    2108.4,
+    2390.7,
+    2318.7,
+    2581.0,
+    837.7,
+    22.0,
+    2195.2,
+    1537.4,
+)
+_S2_STD_DN = (
+    791.0,
+    854.3,
+    878.7,
+    1144.9,
+    1127.5,
+    1164.2,
+    1276.0,
+    1249.5,
+    1345.9,
+    577.5,
+    47.5,
+    1340.0,
+    1142.9,
+)
 
 
 def _s1(license_name: str, source: str) -> PublicWeights:
@@ -81,7 +123,10 @@ def _s1(license_name: str, source: str) -> PublicWeights:
 
 
 def _s2(
-    license_name: str, source: str, backbone: Backbone = "torch_resnet50", bands: tuple[str, ...] = S2_L1C_BANDS
+    license_name: str,
+    source: str,
+    backbone: Backbone = "torch_resnet50",
+    bands: tuple[str, ...] = S2_L1C_BANDS,
 ) -> PublicWeights:
     """Trained on digital numbers / 10000, which is reflectance as it is. Source: torchgeo, torchgeo/models/resnet.py."""
     return PublicWeights(
@@ -102,7 +147,9 @@ KNOWN: dict[str, PublicWeights] = {
     "ssl4eo-s12-s2-moco-resnet18": _s2("CC-BY-4.0", _SSL4EO, "torch_resnet18"),
     "ssl4eo-s12-s2-dino-resnet50": _s2("CC-BY-4.0", _SSL4EO),
     "ssl4eo-s12-rgb-moco-resnet50": _s2("CC-BY-4.0", _SSL4EO, bands=("B4", "B3", "B2")),
-    "ssl4eo-s12-rgb-moco-resnet18": _s2("CC-BY-4.0", _SSL4EO, "torch_resnet18", bands=("B4", "B3", "B2")),
+    "ssl4eo-s12-rgb-moco-resnet18": _s2(
+        "CC-BY-4.0", _SSL4EO, "torch_resnet18", bands=("B4", "B3", "B2")
+    ),
     "decur-s1-resnet50": _s1("Apache-2.0", _DECUR),
     "decur-s2-resnet50": _s2("Apache-2.0", _DECUR),
     "softcon-s1-resnet50": _s1("CC-BY-4.0", _SOFTCON),
@@ -130,4 +177,6 @@ def find_weights(name: str) -> PublicWeights:
         return KNOWN[name]
     if name.endswith((".yaml", ".yml")):
         return settings.load_yaml(PublicWeights, name)
-    raise ValueError(f"weights must be a YAML file or one of {', '.join(sorted(KNOWN))}, got {name!r}")
+    raise ValueError(
+        f"weights must be a YAML file or one of {', '.join(sorted(KNOWN))}, got {name!r}"
+    )

@@ -15,12 +15,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from models import card as card_lib
-from models import export
 from models.encoders import SensorEncoder
 from models.public_weights.catalog import PublicWeights
 from models.public_weights.resnet import load_resnet
 from models.public_weights.state_dict import read_state_dict, select_resnet
+from models.published import card as card_lib
+from models.published import export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,13 @@ class ImportedEncoder:
     def lines(self, weights: PublicWeights) -> list[str]:
         """What a person should know of it."""
         level = f" of level {weights.s2_processing_level}" if weights.s2_processing_level else ""
-        lines = [f"{weights.backbone} of {weights.sensor}, trained on pixels{level}, bands {', '.join(self.bands)}"]
+        lines = [
+            f"{weights.backbone} of {weights.sensor}, trained on pixels{level}, bands {', '.join(self.bands)}"
+        ]
         if self.left_out:
-            lines.append(f"left out, so taken for their mean everywhere: {', '.join(self.left_out)}")
+            lines.append(
+                f"left out, so taken for their mean everywhere: {', '.join(self.left_out)}"
+            )
         lines.append(f"no part of the ResNet, dropped: {', '.join(self.dropped) or 'nothing'}")
         lines.append(f"license {weights.license}, {weights.source}, SHA-256 {self.sha256}")
         return lines
@@ -78,13 +82,17 @@ def import_encoder(
     """
     path = Path(path)
     if tf.io.gfile.exists(output_dir):
-        raise FileExistsError(f"{output_dir}: exists already, and a published model is never overwritten")
+        raise FileExistsError(
+            f"{output_dir}: exists already, and a published model is never overwritten"
+        )
     try:
         prefix, state = select_resnet(read_state_dict(path), prefix)
         encoder = _new_encoder(weights, weights.bands if bands is None else tuple(bands))
         dropped = load_resnet(encoder, state, weights.bands)
     except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise ValueError(
+            str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        ) from error
     imported = ImportedEncoder(
         bands=encoder.bands,
         left_out=tuple(band for band in weights.bands if band not in encoder.bands),
@@ -99,7 +107,9 @@ def import_encoder(
 def _new_encoder(weights: PublicWeights, bands: tuple[str, ...]) -> SensorEncoder:
     unknown = [band for band in bands if band not in weights.bands]
     if unknown or not bands:
-        raise ValueError(f"bands must be among {', '.join(weights.bands)}, got {', '.join(unknown) or 'none'}")
+        raise ValueError(
+            f"bands must be among {', '.join(weights.bands)}, got {', '.join(unknown) or 'none'}"
+        )
     chosen = [weights.bands.index(band) for band in bands]
     return SensorEncoder(
         sensor=weights.sensor,
@@ -111,7 +121,11 @@ def _new_encoder(weights: PublicWeights, bands: tuple[str, ...]) -> SensorEncode
 
 
 def _publish(
-    encoder: SensorEncoder, weights: PublicWeights, imported: ImportedEncoder, file_name: str, output_dir: str
+    encoder: SensorEncoder,
+    weights: PublicWeights,
+    imported: ImportedEncoder,
+    file_name: str,
+    output_dir: str,
 ) -> None:
     head = _unit_head(encoder.output["pooled"].shape[-1], f"{encoder.sensor}_head")
     assets = export.write_encoders({encoder.sensor: encoder}, {encoder.sensor: head}, output_dir)
@@ -137,4 +151,6 @@ def _publish(
 def _unit_head(features_dim: int, name: str) -> keras.Model:
     """Pooled features to unit length: their authors drop the projection head, so the embedding is the features' direction."""
     pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
-    return keras.Model(pooled, keras.layers.UnitNormalization(dtype="float32", name="unit_norm")(pooled), name=name)
+    return keras.Model(
+        pooled, keras.layers.UnitNormalization(dtype="float32", name="unit_norm")(pooled), name=name
+    )

@@ -23,7 +23,9 @@ _COUNTER = "num_batches_tracked"
 """PyTorch counts batches for a momentum that no published ResNet uses."""
 
 
-def load_resnet(encoder: SensorEncoder, state: Mapping[str, Array], state_bands: Sequence[str]) -> tuple[str, ...]:
+def load_resnet(
+    encoder: SensorEncoder, state: Mapping[str, Array], state_bands: Sequence[str]
+) -> tuple[str, ...]:
     """Sets the weights of the encoder's ResNet.
 
     Args:
@@ -55,7 +57,9 @@ def load_resnet(encoder: SensorEncoder, state: Mapping[str, Array], state_bands:
     # A bias or a block too many would change the features: this is another network.
     foreign = [name for name in unused if _OURS.match(name)]
     if foreign:
-        raise ValueError(f"{foreign[0]}: {encoder.backbone} has no place for it ({len(foreign)} such names)")
+        raise ValueError(
+            f"{foreign[0]}: {encoder.backbone} has no place for it ({len(foreign)} such names)"
+        )
     return tuple(unused)
 
 
@@ -89,12 +93,16 @@ def _variables(resnet: keras.Model) -> Iterator[tuple[keras.Variable, str]]:
             yield layer.moving_variance, f"{module}.running_var"
 
 
-def _choose_bands(arrays: Mapping[str, Array], bands: Sequence[str], state_bands: Sequence[str]) -> Array:
+def _choose_bands(
+    arrays: Mapping[str, Array], bands: Sequence[str], state_bands: Sequence[str]
+) -> Array:
     """`conv1.weight` with the input channels of `bands`, in that order."""
     kernel = arrays.get("conv1.weight")
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != len(state_bands):
         got = "none" if kernel is None else kernel.shape
-        raise ValueError(f"conv1.weight: must take {len(state_bands)} bands {', '.join(state_bands)}, got shape {got}")
+        raise ValueError(
+            f"conv1.weight: must take {len(state_bands)} bands {', '.join(state_bands)}, got shape {got}"
+        )
     unknown = [band for band in bands if band not in state_bands]
     if unknown:
         raise ValueError(f"bands must be among {', '.join(state_bands)}, got {', '.join(unknown)}")

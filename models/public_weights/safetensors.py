@@ -30,10 +30,16 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     num_header_bytes = int.from_bytes(content[:_LENGTH_BYTES], "little")
     start = _LENGTH_BYTES + num_header_bytes
     if len(content) < start or num_header_bytes > MAX_HEADER_BYTES:
-        raise ValueError(f"{path}: not a safetensors file, or cut short: header of {num_header_bytes} bytes")
+        raise ValueError(
+            f"{path}: not a safetensors file, or cut short: header of {num_header_bytes} bytes"
+        )
     try:
         header = json.loads(bytes(content[_LENGTH_BYTES:start]))
-        return {name: _array(content[start:], entry) for name, entry in header.items() if name != "__metadata__"}
+        return {
+            name: _array(content[start:], entry)
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: its header does not describe its tensors: {error}") from error
 
@@ -43,7 +49,9 @@ def _array(data: memoryview, entry: dict[str, Any]) -> Array:
     if not elements.is_known(element):
         raise ValueError(f"tensors of type {element!r} are not read")
     if min(shape, default=0) < 0 or not 0 <= begin <= end <= len(data):
-        raise ValueError(f"shape {shape} or offsets {begin}-{end} do not fit into {len(data)} bytes")
+        raise ValueError(
+            f"shape {shape} or offsets {begin}-{end} do not fit into {len(data)} bytes"
+        )
     if end - begin != math.prod(shape) * elements.size_of(element):
         raise ValueError(f"shape {shape} of {element} does not take the bytes {begin}-{end}")
     return elements.decode(data[begin:end], element).reshape(shape)

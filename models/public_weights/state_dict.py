@@ -65,10 +65,16 @@ def select_resnet(state: Mapping[str, Array], prefix: str | None) -> tuple[str, 
         if len(candidates) != 1:
             raise ValueError(
                 f"must hold one ResNet (conv1, bn1, layer1 ...), got {len(found)}"
-                + (f": choose by prefix {_listed(found)}" if found else f": its first names are {_listed(list(state))}")
+                + (
+                    f": choose by prefix {_listed(found)}"
+                    if found
+                    else f": its first names are {_listed(list(state))}"
+                )
             )
         (chosen,) = candidates
-    return chosen, {name.removeprefix(chosen): array for name, array in state.items() if name.startswith(chosen)}
+    return chosen, {
+        name.removeprefix(chosen): array for name, array in state.items() if name.startswith(chosen)
+    }
 
 
 def _flatten(node: Any, path: str, depth: int) -> Iterator[tuple[str, Array]]:

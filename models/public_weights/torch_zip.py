@@ -57,7 +57,10 @@ class _TensorUnpickler(pickle.Unpickler):
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
         self._archive, self._root = archive, root
-        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+        if (
+            f"{root}byteorder" in archive.namelist()
+            and archive.read(f"{root}byteorder") != b"little"
+        ):
             raise ValueError("written on a big-endian machine")
 
     def find_class(self, module: str, name: str) -> Any:
@@ -82,21 +85,36 @@ class _TensorUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"storage of type {element!r} is not read")
         entry = self._archive.getinfo(f"{self._root}data/{key}")
         # Compared before reading, so that a small zip cannot unpack into all of the memory.
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != num_elements * elements.size_of(element):
+        if (
+            entry.compress_type != zipfile.ZIP_STORED
+            or entry.file_size != num_elements * elements.size_of(element)
+        ):
             raise pickle.UnpicklingError(
                 f"storage {key} must hold {num_elements} {element}, got {entry.file_size} bytes"
             )
         return elements.decode(self._archive.read(entry), element)
 
 
-def _rebuild_tensor(storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Array:
+def _rebuild_tensor(
+    storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
+) -> Array:
     """A tensor's view of its storage, as an array of its own."""
-    if not isinstance(storage, np.ndarray) or len(shape) != len(strides) or min((offset, *shape, *strides)) < 0:
-        raise pickle.UnpicklingError(f"tensor with shape {shape}, strides {strides} and offset {offset}")
-    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    if (
+        not isinstance(storage, np.ndarray)
+        or len(shape) != len(strides)
+        or min((offset, *shape, *strides)) < 0
+    ):
+        raise pickle.UnpicklingError(
+            f"tensor with shape {shape}, strides {strides} and offset {offset}"
+        )
+    last = offset + sum(
+        (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
+    )
     # Out of bounds would read foreign memory; a tensor larger than its storage would repeat itself without end.
     if math.prod(shape) and (last >= storage.size or math.prod(shape) > storage.size):
-        raise pickle.UnpicklingError(f"tensor with shape {shape} reaches outside of its storage of {storage.size}")
+        raise pickle.UnpicklingError(
+            f"tensor with shape {shape} reaches outside of its storage of {storage.size}"
+        )
     steps = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False).copy()
 

@@ -14,10 +14,14 @@ PROTOCOL = "grpc://"
 
 def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
     """The server that hands shards to workers; it runs until the object is deleted. Port 0 = any free one."""
-    return tf.data.experimental.service.DispatchServer(tf.data.experimental.service.DispatcherConfig(port=port))
+    return tf.data.experimental.service.DispatchServer(
+        tf.data.experimental.service.DispatcherConfig(port=port)
+    )
 
 
-def start_worker(dispatcher: str, host: str, port: int) -> tf.data.experimental.service.WorkerServer:
+def start_worker(
+    dispatcher: str, host: str, port: int
+) -> tf.data.experimental.service.WorkerServer:
     """A server that reads and decodes; it runs until the object is deleted.
 
     Args:
@@ -26,7 +30,9 @@ def start_worker(dispatcher: str, host: str, port: int) -> tf.data.experimental.
         port: 0 = any free one.
     """
     config = tf.data.experimental.service.WorkerConfig(
-        dispatcher_address=dispatcher.removeprefix(PROTOCOL), worker_address=f"{host}:%port%", port=port
+        dispatcher_address=dispatcher.removeprefix(PROTOCOL),
+        worker_address=f"{host}:%port%",
+        port=port,
     )
     return tf.data.experimental.service.WorkerServer(config)
 

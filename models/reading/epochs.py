@@ -37,7 +37,9 @@ class EpochSizes:
 
     def __post_init__(self) -> None:
         if self.num_examples < self.batch_size:
-            raise ValueError(f"num_examples must be at least one batch of {self.batch_size}, got {self.num_examples}")
+            raise ValueError(
+                f"num_examples must be at least one batch of {self.batch_size}, got {self.num_examples}"
+            )
 
     @property
     def num_steps(self) -> int:
@@ -58,9 +60,15 @@ def ordered_batches(
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
         # Shards among each other, records within a buffer: together they mix records of far-apart places.
-        shards = tf.random.experimental.stateless_shuffle(tf.range(source.num_shards, dtype=tf.int64), epoch_seed)
-        buffer_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
-        keys = _shuffled(read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed)
+        shards = tf.random.experimental.stateless_shuffle(
+            tf.range(source.num_shards, dtype=tf.int64), epoch_seed
+        )
+        buffer_seed = tf.random.stateless_uniform(
+            [], epoch_seed, minval=None, maxval=None, dtype=tf.int64
+        )
+        keys = _shuffled(
+            read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed
+        )
         # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
         batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)
         return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
@@ -68,7 +76,9 @@ def ordered_batches(
     return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
 
-def served_batches(source: RecordSource, decode: Decode, sizes: EpochSizes, address: str) -> tf.data.Dataset:
+def served_batches(
+    source: RecordSource, decode: Decode, sizes: EpochSizes, address: str
+) -> tf.data.Dataset:
     """Endless batches from the tf.data service at `address`, whose workers share the shards of each epoch."""
     # A worker takes few shards at a time, or the first one that asks would take all.
     num_parallel = max(1, min(NUM_PARALLEL_SHARDS, source.num_shards // NUM_PARALLEL_SHARDS))
@@ -77,16 +87,24 @@ def served_batches(source: RecordSource, decode: Decode, sizes: EpochSizes, addr
         buffer_size = max(1, sizes.shuffle_buffer // num_parallel)
         return _shuffled(source.keys(shard), buffer_size, data_service.fresh_seed())
 
-    keys = tf.data.Dataset.range(source.num_shards).interleave(shuffled_keys, cycle_length=num_parallel)
+    keys = tf.data.Dataset.range(source.num_shards).interleave(
+        shuffled_keys, cycle_length=num_parallel
+    )
     batches = keys.batch(sizes.batch_size).map(
-        lambda keys: decode(data_service.fresh_seed(), keys), num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+        lambda keys: decode(data_service.fresh_seed(), keys),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=False,
     )
     # The last batch of each worker comes as small as it is, and batches are put together again here: no example is lost.
-    served = data_service.distribute(batches, address).rebatch(sizes.batch_size, drop_remainder=True)
+    served = data_service.distribute(batches, address).rebatch(
+        sizes.batch_size, drop_remainder=True
+    )
     return _checked(served, sizes).repeat()
 
 
-def read_shards(source: RecordSource, shards: tf.Tensor, is_deterministic: bool = True) -> tf.data.Dataset:
+def read_shards(
+    source: RecordSource, shards: tf.Tensor, is_deterministic: bool = True
+) -> tf.data.Dataset:
     """Keys of the records of `shards` int64 [S], several shards at a time."""
     return tf.data.Dataset.from_tensor_slices(shards).interleave(
         source.keys,

@@ -52,7 +52,10 @@ def _inflated(path: str, folder: Path) -> Path:
             return target
         file.truncate(0)
         try:
-            with tf.io.gfile.GFile(path, "rb") as compressed, gzip.GzipFile(fileobj=compressed) as content:
+            with (
+                tf.io.gfile.GFile(path, "rb") as compressed,
+                gzip.GzipFile(fileobj=compressed) as content,
+            ):
                 shutil.copyfileobj(content, file, _BLOCK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: must be a whole gzip file: {error}") from error

@@ -64,7 +64,9 @@ class FileSource:
 
     def keys(self, shard: tf.Tensor) -> tf.data.Dataset:
         """See RecordSource."""
-        return tf.data.TFRecordDataset(tf.gather(list(self.files), shard), self.compression, READ_BUFFER_BYTES)
+        return tf.data.TFRecordDataset(
+            tf.gather(list(self.files), shard), self.compression, READ_BUFFER_BYTES
+        )
 
     def fetch(self, keys: tf.Tensor) -> Columns:
         """See RecordSource."""
@@ -105,7 +107,9 @@ def open_source(files: Sequence[str], spec: FeatureSpec, reading: InputConfig) -
         OSError: the disk cache cannot be written.
     """
     if reading.cache == "disk":
-        return FileSource(files=inflated_shards.inflate(files, reading.cache_dir), compression="", spec=spec)
+        return FileSource(
+            files=inflated_shards.inflate(files, reading.cache_dir), compression="", spec=spec
+        )
     source = FileSource(files=tuple(files), compression="GZIP", spec=spec)
     if reading.cache == "memory":
         return load(source, int(MAX_MEMORY_SHARE * free_memory.count_bytes()))
@@ -136,11 +140,17 @@ def _read_rows(source: FileSource, shards: tf.data.Dataset) -> tuple[Columns, tf
     """Features of all records of `shards`, and the number of each row's shard, ascending."""
 
     def rows(shard: tf.Tensor) -> tf.data.Dataset:
-        return source.keys(shard).map(lambda key: (tf.io.parse_single_example(key, dict(source.spec)), shard))
+        return source.keys(shard).map(
+            lambda key: (tf.io.parse_single_example(key, dict(source.spec)), shard)
+        )
 
     # Whole shards after one another, several read ahead at a time.
     records = shards.interleave(
-        rows, block_length=np.iinfo(np.int64).max // 2, cycle_length=4, num_parallel_calls=4, deterministic=True
+        rows,
+        block_length=np.iinfo(np.int64).max // 2,
+        cycle_length=4,
+        num_parallel_calls=4,
+        deterministic=True,
     )
     # One batch of all: the elements move into it, a concatenation of parts would hold them twice.
     columns, shard_of_row = records.batch(np.iinfo(np.int64).max).get_single_element()

@@ -86,14 +86,21 @@ def _check_sensors(manifest: Manifest, sensors: Sequence[Sensor]) -> None:
             )
 
 
-def _expected_bytes(manifest: Manifest, sensors: Sequence[Sensor], with_label: bool) -> dict[str, tuple[int, str]]:
+def _expected_bytes(
+    manifest: Manifest, sensors: Sequence[Sensor], with_label: bool
+) -> dict[str, tuple[int, str]]:
     """Feature -> its bytes, and what they are."""
     size = manifest.patch_size_px
     expected = {}
     for sensor in sensors:
         bands = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
-        expected[sensor] = (size * size * len(bands) * BYTES_PER_PIXEL, f"{size}x{size} pixels of {len(bands)} bands")
-    return expected | ({"label": (size * size, f"{size}x{size} labelled pixels")} if with_label else {})
+        expected[sensor] = (
+            size * size * len(bands) * BYTES_PER_PIXEL,
+            f"{size}x{size} pixels of {len(bands)} bands",
+        )
+    return expected | (
+        {"label": (size * size, f"{size}x{size} labelled pixels")} if with_label else {}
+    )
 
 
 def _check_file_size(path: str, manifest: Manifest) -> None:
@@ -104,10 +111,14 @@ def _check_file_size(path: str, manifest: Manifest) -> None:
         raise ValueError(f"{path}: the shard is missing, though the manifest names it")
     num_bytes = tf.io.gfile.stat(path).length
     if num_bytes != entry.num_bytes:
-        raise ValueError(f"{path}: must have the {entry.num_bytes} bytes that the manifest says, got {num_bytes}")
+        raise ValueError(
+            f"{path}: must have the {entry.num_bytes} bytes that the manifest says, got {num_bytes}"
+        )
 
 
-def _check_records(path: str, size_px: int, expected: Mapping[str, tuple[int, str]], max_records: int) -> int:
+def _check_records(
+    path: str, size_px: int, expected: Mapping[str, tuple[int, str]], max_records: int
+) -> int:
     """Compares the first records of a file; their number."""
     contract = records.feature_spec(1, 1)
     spec = {name: contract[name] for name in ("patch_id", "height", "width", *expected)}
@@ -119,13 +130,19 @@ def _check_records(path: str, size_px: int, expected: Mapping[str, tuple[int, st
         )
         found = list(parsed.as_numpy_iterator())
     except tf.errors.OpError as error:
-        raise ValueError(f"{path}: must hold whole records of patches: {error.message.splitlines()[0]}") from error
+        raise ValueError(
+            f"{path}: must hold whole records of patches: {error.message.splitlines()[0]}"
+        ) from error
     for record in found:
         where = f"{path}: patch {record['patch_id'].decode()}"
         height, width = int(record["height"]), int(record["width"])
         if (height, width) != (size_px, size_px):
-            raise ValueError(f"{where} must be {size_px}x{size_px} pixels, as the manifest says, got {height}x{width}")
+            raise ValueError(
+                f"{where} must be {size_px}x{size_px} pixels, as the manifest says, got {height}x{width}"
+            )
         for name, (num_bytes, meaning) in expected.items():
             if len(record[name]) != num_bytes:
-                raise ValueError(f"{where}: {name} must hold {num_bytes} bytes, {meaning}, got {len(record[name])}")
+                raise ValueError(
+                    f"{where}: {name} must hold {num_bytes} bytes, {meaning}, got {len(record[name])}"
+                )
     return len(found)

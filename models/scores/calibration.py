@@ -48,7 +48,9 @@ def reliability_curve(scores: PatchScores) -> ReliabilityCurve:
     """The curve over all patches of `scores`."""
     sums = scores.reliability.sum(axis=0)
     pixels, hits, confidence = sums[:, sums[0] > 0]
-    return ReliabilityCurve(confidence=confidence / pixels, accuracy=hits / pixels, share=pixels / pixels.sum())
+    return ReliabilityCurve(
+        confidence=confidence / pixels, accuracy=hits / pixels, share=pixels / pixels.sum()
+    )
 
 
 def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) -> IntArray:
@@ -59,7 +61,9 @@ def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) 
     """
     edge = round(threshold * NUM_PROBABILITY_BINS)
     if abs(edge - threshold * NUM_PROBABILITY_BINS) > 1e-6 or not 0 < edge < NUM_PROBABILITY_BINS:
-        raise ValueError(f"threshold must be a multiple of {1 / NUM_PROBABILITY_BINS} within 0 and 1, got {threshold}")
+        raise ValueError(
+            f"threshold must be a multiple of {1 / NUM_PROBABILITY_BINS} within 0 and 1, got {threshold}"
+        )
     counts = np.asarray(probability_counts)
     below, above = counts[..., :edge].sum(axis=-1), counts[..., edge:].sum(axis=-1)
     return np.stack([below, above], axis=-1)
@@ -74,7 +78,9 @@ def best_threshold(probability_counts: npt.NDArray[Any]) -> float:
     if not sums[1].any():
         return DEFAULT_THRESHOLD
     candidates = np.arange(1, NUM_PROBABILITY_BINS) / NUM_PROBABILITY_BINS
-    iou = np.array([metrics.iou_per_class(threshold_confusion(sums, value))[1] for value in candidates])
+    iou = np.array(
+        [metrics.iou_per_class(threshold_confusion(sums, value))[1] for value in candidates]
+    )
     # By distance first, since the first of equals is taken.
     nearest = np.argsort(np.abs(candidates - DEFAULT_THRESHOLD), kind="stable")
     return float(candidates[nearest][iou[nearest].argmax()])

@@ -41,17 +41,23 @@ def count_pixels(
     return counts
 
 
-def _reliability(truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _reliability(
+    truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     """Pixels, hits and confidence in each bin, float64 [3, 15], of truth [N] and probabilities [N, K]."""
     confidence = probabilities.max(axis=-1).astype(np.float64)
     # Whether the likeliest class is true, whatever the threshold: confidence speaks of that class.
     hits = (probabilities.argmax(axis=-1) == truth).astype(np.float64)
-    bins = np.clip(np.ceil(confidence * NUM_CONFIDENCE_BINS).astype(np.int64) - 1, 0, NUM_CONFIDENCE_BINS - 1)
+    bins = np.clip(
+        np.ceil(confidence * NUM_CONFIDENCE_BINS).astype(np.int64) - 1, 0, NUM_CONFIDENCE_BINS - 1
+    )
     weights = (np.ones_like(confidence), hits, confidence)
     return np.stack([np.bincount(bins, weight, NUM_CONFIDENCE_BINS) for weight in weights])
 
 
-def _probability_counts(truth: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _probability_counts(
+    truth: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
     """Pixels by truth and bin, int64 [2, 100]."""
     # Edges below a value, less one: its bin, so that "above an edge" is the same as "in a bin beyond it".
     bins = np.maximum(np.searchsorted(PROBABILITY_EDGES, probability, side="left") - 1, 0)

@@ -79,7 +79,9 @@ class PatchScores:
                 raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
         for name in ("threshold", "probability_counts"):
             if (getattr(self, name) is not None) != (num_classes == 2):
-                raise ValueError(f"{name} must be given for 2 classes and only then, got it for {num_classes} or not")
+                raise ValueError(
+                    f"{name} must be given for 2 classes and only then, got it for {num_classes} or not"
+                )
 
     def __len__(self) -> int:
         return len(self.patch_id)
@@ -87,7 +89,11 @@ class PatchScores:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All that has a row per patch, by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if name not in _PER_SPLIT and value is not None}
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in _PER_SPLIT and value is not None
+        }
 
 
 def select(scores: PatchScores, rows: npt.NDArray[Any]) -> PatchScores:

@@ -36,7 +36,11 @@ def make_document(scores: PatchScores, split: str) -> dict[str, Any]:
         "threshold": scores.threshold,
         **_figures(scores),
         "intervals": {name: [_known(one.low), _known(one.high)] for name, one in found.items()},
-        "slices": {name: _figures(part) for dimension in _SLICED for name, part in by_slice(scores, dimension).items()},
+        "slices": {
+            name: _figures(part)
+            for dimension in _SLICED
+            for name, part in by_slice(scores, dimension).items()
+        },
     }
 
 

@@ -47,14 +47,26 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))
-    except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path}: must be a whole file of scores: {error}") from error
     if header.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}")
+        raise ValueError(
+            f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}"
+        )
     arrays.setdefault("probability_counts", None)
     # Scores of before records named the event; whatever else such a file lacks is told below.
     arrays.setdefault("event", np.full(np.shape(arrays.get("patch_id", ())), ""))
     try:
-        return PatchScores(class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays)
+        return PatchScores(
+            class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays
+        )
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: must hold what scores hold: {error}") from error

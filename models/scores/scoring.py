@@ -23,7 +23,16 @@ from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-_TOLD = ("patch_id", "block", "s1_scene_id", "s2_scene_id", "orbit_state", "event", "cloud_fraction", "lat")
+_TOLD = (
+    "patch_id",
+    "block",
+    "s1_scene_id",
+    "s2_scene_id",
+    "orbit_state",
+    "event",
+    "cloud_fraction",
+    "lat",
+)
 """What is kept of each record, under its own name."""
 
 
@@ -42,7 +51,9 @@ def score_patches(
         ValueError: no patch, as many names as the model has classes are not given, or a label is neither 0..K-1 nor 255.
     """
     if len(class_names) != model.num_classes:
-        raise ValueError(f"class_names must be {model.num_classes}, as the model has classes, got {list(class_names)}")
+        raise ValueError(
+            f"class_names must be {model.num_classes}, as the model has classes, got {list(class_names)}"
+        )
     columns: dict[str, list[npt.NDArray[Any]]] = {}
     for batch in _read_batches(model, files, batch_size):
         for name, rows in _score_batch(batch).items():
@@ -79,7 +90,9 @@ def get_threshold(model: Segmenter) -> float | None:
     return round(float(tf.convert_to_tensor(threshold.value)), 6)
 
 
-def _read_batches(model: Segmenter, files: Sequence[str], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+def _read_batches(
+    model: Segmenter, files: Sequence[str], batch_size: int
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Batches of what the records tell, `label`, and the model's `prediction`, `probabilities` and `loss` [B, H, W]."""
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
     # Of the band counts nothing that is told depends.
@@ -115,9 +128,12 @@ def _read_batches(model: Segmenter, files: Sequence[str], batch_size: int) -> It
 def _score_batch(batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """Rows of the arrays of PatchScores."""
     counts = [
-        count_pixels(*patch) for patch in zip(batch["label"], batch["prediction"], batch["probabilities"], strict=True)
+        count_pixels(*patch)
+        for patch in zip(batch["label"], batch["prediction"], batch["probabilities"], strict=True)
     ]
-    told = {name: _texts(batch[name]) if batch[name].dtype == object else batch[name] for name in _TOLD}
+    told = {
+        name: _texts(batch[name]) if batch[name].dtype == object else batch[name] for name in _TOLD
+    }
     return {
         **told,
         "majority_label": majority_label(batch["label"]),

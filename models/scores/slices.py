@@ -22,7 +22,15 @@ LATITUDE_BANDS = ("90S-60S", "60S-30S", "30S-0", "0-30N", "30N-60N", "60N-90N")
 
 NOT_HELD_OUT = "none"
 
-DIMENSIONS = ("event", "holdout", "scene", "orbit_state", "cloud_fraction", "majority_label", "latitude")
+DIMENSIONS = (
+    "event",
+    "holdout",
+    "scene",
+    "orbit_state",
+    "cloud_fraction",
+    "majority_label",
+    "latitude",
+)
 
 
 def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
@@ -49,7 +57,9 @@ def slice_values(scores: PatchScores, dimension: str) -> Texts:
     if dimension == "event":
         return np.where(scores.event == "", UNKNOWN, scores.event)
     if dimension == "holdout":
-        return np.array([" ".join(block.split(HOLDOUT_MARK)[1:]) or NOT_HELD_OUT for block in scores.block])
+        return np.array(
+            [" ".join(block.split(HOLDOUT_MARK)[1:]) or NOT_HELD_OUT for block in scores.block]
+        )
     if dimension == "scene":
         return scores.s1_scene_id
     if dimension == "orbit_state":
@@ -61,9 +71,13 @@ def slice_values(scores: PatchScores, dimension: str) -> Texts:
     if dimension == "majority_label":
         names = np.array([*scores.class_names, UNKNOWN])
         return names[np.where(scores.majority_label == IGNORE, -1, scores.majority_label)]
-    raise ValueError(f"dimension must be {', '.join(DIMENSIONS[:-1])} or {DIMENSIONS[-1]}, got {dimension!r}")
+    raise ValueError(
+        f"dimension must be {', '.join(DIMENSIONS[:-1])} or {DIMENSIONS[-1]}, got {dimension!r}"
+    )
 
 
-def _banded(values: npt.NDArray[np.floating], edges: tuple[float, ...], names: tuple[str, ...]) -> Texts:
+def _banded(
+    values: npt.NDArray[np.floating], edges: tuple[float, ...], names: tuple[str, ...]
+) -> Texts:
     index = np.where(np.isnan(values), len(names), np.digitize(values, edges))
     return np.array([*names, UNKNOWN])[index]

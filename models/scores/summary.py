@@ -71,14 +71,24 @@ def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
 def _parts(scores: PatchScores) -> FloatArray:
     """What is summed over patches, one row a patch [M, P]; `_split` takes it apart again."""
     patch_iou = metrics.iou_per_class(scores.confusion)
-    columns = (scores.confusion, np.nan_to_num(patch_iou), np.isfinite(patch_iou), scores.reliability, scores.loss)
-    return np.concatenate([column.reshape(len(scores), -1).astype(np.float64) for column in columns], axis=1)
+    columns = (
+        scores.confusion,
+        np.nan_to_num(patch_iou),
+        np.isfinite(patch_iou),
+        scores.reliability,
+        scores.loss,
+    )
+    return np.concatenate(
+        [column.reshape(len(scores), -1).astype(np.float64) for column in columns], axis=1
+    )
 
 
 def _split(sums: FloatArray, num_classes: int) -> _Sums:
     """Sums [..., P] of `_parts`, by name."""
     sizes = (num_classes**2, num_classes, num_classes, 3 * NUM_CONFIDENCE_BINS, 1)
-    confusion, patch_iou, num_with_class, reliability, loss = np.split(sums, np.cumsum(sizes)[:-1], axis=-1)
+    confusion, patch_iou, num_with_class, reliability, loss = np.split(
+        sums, np.cumsum(sizes)[:-1], axis=-1
+    )
     return _Sums(
         confusion=confusion.reshape(*confusion.shape[:-1], num_classes, num_classes),
         patch_iou=patch_iou,
@@ -104,5 +114,8 @@ def _figures(sums: _Sums, class_names: tuple[str, ...]) -> dict[str, FloatArray]
         "ece": expected_calibration_error(sums.reliability),
     }
     for name, values in per_class.items():
-        figures |= {f"{name}/{class_name}": values[..., index] for index, class_name in enumerate(class_names)}
+        figures |= {
+            f"{name}/{class_name}": values[..., index]
+            for index, class_name in enumerate(class_names)
+        }
     return figures

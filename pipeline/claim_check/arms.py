@@ -41,7 +41,9 @@ def pretrainings(
     """
     if arm == "scratch":
         return {}
-    return {sensor: _pretraining(_objective(arm, sensor), base, setting, seed) for sensor in sensors}
+    return {
+        sensor: _pretraining(_objective(arm, sensor), base, setting, seed) for sensor in sensors
+    }
 
 
 def strengthened(view: StrongAugmentConfig, strength: float) -> StrongAugmentConfig:
@@ -78,7 +80,9 @@ def _objective(arm: Arm, sensor: Sensor) -> ObjectiveName:
     return arm  # type: ignore[return-value]
 
 
-def _pretraining(objective: ObjectiveName, base: PretrainConfig, setting: Setting, seed: int) -> PretrainConfig:
+def _pretraining(
+    objective: ObjectiveName, base: PretrainConfig, setting: Setting, seed: int
+) -> PretrainConfig:
     if objective == "none":
         # Untrained: what does not change it is left out, so that all settings share one encoder.
         return dataclasses.replace(base, objective="none", seed=seed)

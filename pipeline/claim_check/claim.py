@@ -12,11 +12,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_jobs import audit
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
+from beam_jobs.judging import audit
 from pipeline.claim_check import processes, trainings
 from pipeline.claim_check.arms import TUNED
 from pipeline.claim_check.config import Arm, ClaimConfig, Setting
@@ -35,7 +35,9 @@ CLAIM_FILE = "claim.json"
 PAGE_FILE = "claim.html"
 
 
-def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: OnProgress) -> dict[str, Any]:
+def check_claim(
+    config: RunConfig, data: BuiltData, stage: Stage, on_progress: OnProgress
+) -> dict[str, Any]:
     """Runs what is missing and returns the claim document.
 
     Args:
@@ -73,14 +75,19 @@ def check_claim(config: RunConfig, data: BuiltData, stage: Stage, on_progress: O
     return document
 
 
-def _try_settings(claim: ClaimConfig, planner: Planner, run: Run) -> dict[tuple[Arm, Setting], float]:
+def _try_settings(
+    claim: ClaimConfig, planner: Planner, run: Run
+) -> dict[tuple[Arm, Setting], float]:
     """Mean IoU on eval of the primary cell's first seed."""
     wanted = list(itertools.product(_tuned(claim), claim.settings))
     trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm, s in wanted}
     encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in wanted]
     run("encoders to choose among", unique(itertools.chain(*encoders)))
     # On test, too: the trial of the setting that is chosen is one of those that are compared.
-    run("settings", unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()))
+    run(
+        "settings",
+        unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()),
+    )
     return {key: eval_mean_iou(trial) for key, trial in trials.items()}
 
 
@@ -95,11 +102,19 @@ def _try_arms(
         claim=claim,
         planner=planner,
         chosen=chosen,
-        trials={(arm, cell, seed): planner.trial(arm, cell, chosen[arm], seed) for arm, cell, seed in wanted},
+        trials={
+            (arm, cell, seed): planner.trial(arm, cell, chosen[arm], seed)
+            for arm, cell, seed in wanted
+        },
     )
-    run("encoders", unique(job for arm, cell, seed in wanted for job in outcomes.encoders(arm, cell, seed)))
+    run(
+        "encoders",
+        unique(job for arm, cell, seed in wanted for job in outcomes.encoders(arm, cell, seed)),
+    )
     permuted = {
-        arm: [planner.trial(arm, claim.primary, chosen[arm], seed, is_permuted=True) for seed in seeds]
+        arm: [
+            planner.trial(arm, claim.primary, chosen[arm], seed, is_permuted=True) for seed in seeds
+        ]
         for arm in claim.arms
     }
     run("trials", [*outcomes.trials.values(), *itertools.chain(*permuted.values())])
@@ -137,7 +152,9 @@ def _check_classes(task: str, version: Version) -> None:
 
 
 def _check_overlaps(config: RunConfig, task: str, pairs: Version, labels: Version) -> None:
-    found = audit.compare({pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m)
+    found = audit.compare(
+        {pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m
+    )
     if found.num_overlaps:
         path = locate(config.claim_dir) / f"overlaps-{task}.json"
         with staged(path) as file:
@@ -156,9 +173,13 @@ def _choose(claim: ClaimConfig, tried: Mapping[tuple[Arm, Setting], float]) -> d
     return best | rest | ({"shuffled": best["multimodal"]} if "shuffled" in claim.arms else {})
 
 
-def _document(config: RunConfig, versions: Mapping[str, Version], outcomes: Outcomes) -> dict[str, Any]:
+def _document(
+    config: RunConfig, versions: Mapping[str, Version], outcomes: Outcomes
+) -> dict[str, Any]:
     claim = outcomes.claim
-    cells = {cell: outcomes.describe(cell) for task in config.tasks for cell in claim.cells(task.name)}
+    cells = {
+        cell: outcomes.describe(cell) for task in config.tasks for cell in claim.cells(task.name)
+    }
     return {
         "name": config.name,
         "config_sha256": settings.sha256([config.pretrain, claim]),
@@ -172,7 +193,9 @@ def _document(config: RunConfig, versions: Mapping[str, Version], outcomes: Outc
     }
 
 
-def _setting_lines(tried: Mapping[tuple[Arm, Setting], float], chosen: Mapping[Arm, Setting]) -> Sequence[str]:
+def _setting_lines(
+    tried: Mapping[tuple[Arm, Setting], float], chosen: Mapping[Arm, Setting]
+) -> Sequence[str]:
     return [
         f"{arm}: temperature {s.temperature:g}, strength {s.strength:g}: {100 * value:.1f}"
         + (" (chosen)" if chosen[arm] == s else "")

@@ -83,7 +83,13 @@ def mean_iou(cm: npt.NDArray[np.number], classes: npt.NDArray[np.bool_]) -> Floa
 
 
 def compare(
-    ours: Counts, theirs: Counts, block: AnyArray, *, confidence: float, num_resamples: int, seed: int = 0
+    ours: Counts,
+    theirs: Counts,
+    block: AnyArray,
+    *,
+    confidence: float,
+    num_resamples: int,
+    seed: int = 0,
 ) -> Difference:
     """The paired difference between two arms.
 
@@ -102,8 +108,15 @@ def compare(
     Raises:
         ValueError: shapes differ, or there is no patch.
     """
-    if ours.shape != theirs.shape or ours.ndim != 4 or len(block) != ours.shape[1] or not len(block):
-        raise ValueError(f"two arms need counts [S, M, K, K] of the same patches, got {ours.shape} and {theirs.shape}")
+    if (
+        ours.shape != theirs.shape
+        or ours.ndim != 4
+        or len(block) != ours.shape[1]
+        or not len(block)
+    ):
+        raise ValueError(
+            f"two arms need counts [S, M, K, K] of the same patches, got {ours.shape} and {theirs.shape}"
+        )
     classes = ours.sum(axis=(0, 1, 3)) > 0
     by_block = [_sum_blocks(counts, block) for counts in (ours, theirs)]
     num_seeds, num_blocks = by_block[0].shape[:2]
@@ -113,9 +126,16 @@ def compare(
     differences = []
     for start in range(0, num_resamples, _CHUNK):
         size = min(_CHUNK, num_resamples - start)
-        drawn_blocks = rng.multinomial(num_blocks, np.full(num_blocks, 1 / num_blocks), size).astype(float)
-        drawn_seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size) / num_seeds
-        ious = [mean_iou(np.einsum("rb,sbkl->rskl", drawn_blocks, counts), classes) for counts in by_block]
+        drawn_blocks = rng.multinomial(
+            num_blocks, np.full(num_blocks, 1 / num_blocks), size
+        ).astype(float)
+        drawn_seeds = (
+            rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size) / num_seeds
+        )
+        ious = [
+            mean_iou(np.einsum("rb,sbkl->rskl", drawn_blocks, counts), classes)
+            for counts in by_block
+        ]
         differences.append(((ious[0] - ious[1]) * drawn_seeds).sum(axis=1))
     tail = (1.0 - confidence) / 2
     low, high = np.quantile(np.concatenate(differences), [tail, 1.0 - tail])
@@ -132,7 +152,9 @@ def compare(
 def _t_interval(values: FloatArray, confidence: float) -> tuple[float, float] | None:
     if len(values) < 2:
         return None
-    reach = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    reach = (
+        stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    )
     return float(values.mean() - reach), float(values.mean() + reach)
 
 

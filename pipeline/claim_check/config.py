@@ -37,9 +37,14 @@ class Cell:
     fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, value, choices in (("inputs", self.inputs, Inputs), ("regime", self.regime, Regime)):
+        for name, value, choices in (
+            ("inputs", self.inputs, Inputs),
+            ("regime", self.regime, Regime),
+        ):
             if value not in get_args(choices):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}"
+                )
         _check_fraction("fraction", self.fraction)
 
     @property
@@ -112,28 +117,42 @@ class ClaimConfig:
         for name in ("inputs", "regimes", "fractions", "arms", "settings"):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name} must hold at least one value and none twice, got {list(values)}")
+                raise ValueError(
+                    f"{name} must hold at least one value and none twice, got {list(values)}"
+                )
         for fraction in self.fractions:
             _check_fraction("fractions", fraction)
         for name, choices in (("arms", Arm), ("regimes", Regime), ("inputs", Inputs)):
             for value in getattr(self, name):
                 if value not in get_args(choices):
-                    raise ValueError(f"{name} must be among {', '.join(get_args(choices))}, got {value!r}")
+                    raise ValueError(
+                        f"{name} must be among {', '.join(get_args(choices))}, got {value!r}"
+                    )
         for arm in ("multimodal", "simclr"):
             if arm not in self.arms:
-                raise ValueError(f"arms must hold {arm!r}, which the claim is about, got {list(self.arms)}")
+                raise ValueError(
+                    f"arms must hold {arm!r}, which the claim is about, got {list(self.arms)}"
+                )
         if self.num_seeds < MIN_SEEDS:
             raise ValueError(f"num_seeds must be at least {MIN_SEEDS}, got {self.num_seeds}")
         if not self.linear_learning_rate > 0:
-            raise ValueError(f"linear_learning_rate must be above 0, got {self.linear_learning_rate}")
+            raise ValueError(
+                f"linear_learning_rate must be above 0, got {self.linear_learning_rate}"
+            )
         for name in ("num_processes", "num_resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0.0 < self.confidence < 1.0:
             raise ValueError(f"confidence must be between 0 and 1, got {self.confidence}")
-        for name, known in (("inputs", self.inputs), ("regime", self.regimes), ("fraction", self.fractions)):
+        for name, known in (
+            ("inputs", self.inputs),
+            ("regime", self.regimes),
+            ("fraction", self.fractions),
+        ):
             if getattr(self.primary, name) not in known:
-                raise ValueError(f"primary.{name} must be among {list(known)}, got {getattr(self.primary, name)!r}")
+                raise ValueError(
+                    f"primary.{name} must be among {list(known)}, got {getattr(self.primary, name)!r}"
+                )
 
     def cells(self, task: str) -> tuple[Cell, ...]:
         """All cells of a task, the smallest fraction first."""

@@ -38,8 +38,14 @@ def check_controls(
 def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, Any]]:
     """What was learned from pairs broken on purpose: nothing, if all is well."""
     claim = outcomes.claim
-    jobs = [job for seed in range(claim.num_seeds) for job in outcomes.encoders("shuffled", claim.primary, seed)]
-    loss = float(np.mean([trainings.result_of(job.folder)["metrics"]["train_loss"] for job in jobs]))
+    jobs = [
+        job
+        for seed in range(claim.num_seeds)
+        for job in outcomes.encoders("shuffled", claim.primary, seed)
+    ]
+    loss = float(
+        np.mean([trainings.result_of(job.folder)["metrics"]["train_loss"] for job in jobs])
+    )
     chance = math.log(global_batch_size)
     yield {
         "name": "shuffled loss",
@@ -51,7 +57,9 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     if "random" not in claim.arms:
         return
     found = outcomes.difference(
-        outcomes.counts("shuffled", claim.primary), outcomes.counts("random", claim.primary), claim.primary
+        outcomes.counts("shuffled", claim.primary),
+        outcomes.counts("random", claim.primary),
+        claim.primary,
     )
     better = "better than" if found.is_certain else "not better than"
     yield {

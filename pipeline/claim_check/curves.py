@@ -52,7 +52,14 @@ def _draw_panel(axis: Any, cells: Sequence[Mapping[str, Any]]) -> None:
             continue
         seeds = [cell["arms"][arm]["mean_iou_by_seed"] for cell in cells]
         axis.plot(fractions, [sum(s) / len(s) for s in seeds], "o-", color=colour, label=arm)
-        axis.fill_between(fractions, [min(s) for s in seeds], [max(s) for s in seeds], color=colour, alpha=0.15, lw=0)
+        axis.fill_between(
+            fractions,
+            [min(s) for s in seeds],
+            [max(s) for s in seeds],
+            color=colour,
+            alpha=0.15,
+            lw=0,
+        )
     axis.set_xscale("log")
     axis.set_xticks(fractions, [f"{value:g} %" for value in fractions])
     axis.set_xlabel("share of the train labels")

@@ -85,7 +85,10 @@ class Trial:
     @property
     def results(self) -> list[str]:
         """Files without which it is not done."""
-        return [*(scores_path(self.folder, split) for split in self.splits), f"{self.folder}/{RESULT}"]
+        return [
+            *(scores_path(self.folder, split) for split in self.splits),
+            f"{self.folder}/{RESULT}",
+        ]
 
 
 Job = TypeVar("Job", Pretraining, Trial)
@@ -94,18 +97,24 @@ Job = TypeVar("Job", Pretraining, Trial)
 class Planner:
     """Names jobs and their folders."""
 
-    def __init__(self, config: RunConfig, claim: ClaimConfig, pairs: Version, tasks: Mapping[str, Version]) -> None:
+    def __init__(
+        self, config: RunConfig, claim: ClaimConfig, pairs: Version, tasks: Mapping[str, Version]
+    ) -> None:
         """Jobs of `claim` with the models of `config`, on versions of the pairs and, by name, of the tasks."""
         self._config, self._claim = config, claim
         self._pairs, self._tasks = pairs, tasks
         self._code = source_fingerprint(SOURCES)
 
-    def pretrainings(self, arm: Arm, cell: Cell, setting: Setting, seed: int) -> dict[Sensor, Pretraining]:
+    def pretrainings(
+        self, arm: Arm, cell: Cell, setting: Setting, seed: int
+    ) -> dict[Sensor, Pretraining]:
         """The encoder of each sensor of `cell`."""
         configs = arms.pretrainings(arm, cell.sensors, self._config.pretrain, setting, seed)
         return {sensor: self._pretraining(config) for sensor, config in configs.items()}
 
-    def trial(self, arm: Arm, cell: Cell, setting: Setting, seed: int, is_permuted: bool = False) -> Trial:
+    def trial(
+        self, arm: Arm, cell: Cell, setting: Setting, seed: int, is_permuted: bool = False
+    ) -> Trial:
         """The model of `cell` that starts from the encoders of `arm`.
 
         Raises:
@@ -116,14 +125,22 @@ class Planner:
         encoders = self.pretrainings(arm, cell, setting, seed)
         config = self._segment_config(arm, cell, seed, num_patches)
         # Not the encoders' folders, which would differ from one place of the run to another, but what they were made of.
-        decides = [config, num_patches, version.manifest.sha256, self._code, [job.config for job in encoders.values()]]
+        decides = [
+            config,
+            num_patches,
+            version.manifest.sha256,
+            self._code,
+            [job.config for job in encoders.values()],
+        ]
         digest = settings.sha256(decides)[:16]
         name = f"{arm}-permuted" if is_permuted else arm
         return Trial(
             arm=arm,
             seed=seed,
             cell=cell,
-            config=dataclasses.replace(config, encoder_paths={s: job.encoder_dir for s, job in encoders.items()}),
+            config=dataclasses.replace(
+                config, encoder_paths={s: job.encoder_dir for s, job in encoders.items()}
+            ),
             num_patches=num_patches,
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",

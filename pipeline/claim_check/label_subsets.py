@@ -54,7 +54,9 @@ def num_labelled(fraction: float, num_patches: int, task: str) -> int:
     return num
 
 
-def write_subset(version: Path, num_patches: int, seed: int, path: Path, is_permuted: bool = False) -> None:
+def write_subset(
+    version: Path, num_patches: int, seed: int, path: Path, is_permuted: bool = False
+) -> None:
     """Copies the records of a subset into one shard at `path`, unless it is there already.
 
     Args:

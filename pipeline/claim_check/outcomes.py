@@ -44,11 +44,17 @@ class Outcomes:
         seeds = range(self.claim.num_seeds)
         return np.stack([test_scores(self.trials[arm, cell, seed]).confusion for seed in seeds])
 
-    def difference(self, ours: comparison.Counts, theirs: comparison.Counts, cell: Cell) -> comparison.Difference:
+    def difference(
+        self, ours: comparison.Counts, theirs: comparison.Counts, cell: Cell
+    ) -> comparison.Difference:
         """Of two arms' counts on the test patches of `cell`."""
         block = test_scores(self.trials["multimodal", cell, 0]).block
         return comparison.compare(
-            ours, theirs, block, confidence=self.claim.confidence, num_resamples=self.claim.num_resamples
+            ours,
+            theirs,
+            block,
+            confidence=self.claim.confidence,
+            num_resamples=self.claim.num_resamples,
         )
 
     def describe(self, cell: Cell) -> dict[str, Any]:
@@ -68,7 +74,8 @@ class Outcomes:
             "name": cell.name,
             "num_patches": self.trials["multimodal", cell, 0].num_patches,
             "arms": {
-                arm: {"mean_iou": float(iou.mean()), "mean_iou_by_seed": iou.tolist()} for arm, iou in by_seed.items()
+                arm: {"mean_iou": float(iou.mean()), "mean_iou_by_seed": iou.tolist()}
+                for arm, iou in by_seed.items()
             },
             "difference": settings.to_dict(over["simclr"]),
             "verdict": over["simclr"].verdict,

@@ -33,13 +33,18 @@ def sentence(claim: Mapping[str, Any]) -> str:
         f"That pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} with "
         f"{100 * primary['fraction']:g} % of the labels ({primary['regime']}) is {primary['verdict']}: "
         f"{points(found['value'])} points of mean IoU, {claim['confidence']:.0%} interval "
-        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds." + _failures(claim)
+        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
+        + _failures(claim)
     )
 
 
 def _failures(claim: Mapping[str, Any]) -> str:
     failed = [control["name"] for control in claim["controls"] if not control["ok"]]
-    return f" DO NOT TRUST IT: what must not learn has learned ({'; '.join(failed)})." if failed else ""
+    return (
+        f" DO NOT TRUST IT: what must not learn has learned ({'; '.join(failed)})."
+        if failed
+        else ""
+    )
 
 
 def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
@@ -59,7 +64,10 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     yield "<p>Chosen on the eval split with the first seed, by mean IoU in the primary cell.</p><ul>"
     yield from (f"<li>{escape(line)}</li>" for line in claim["settings"])
     yield "</ul><h2>Cost</h2><ul>"
-    yield from (f"<li>{escape(arm)}: {seconds / 60:.1f} minutes</li>" for arm, seconds in claim["seconds"].items())
+    yield from (
+        f"<li>{escape(arm)}: {seconds / 60:.1f} minutes</li>"
+        for arm, seconds in claim["seconds"].items()
+    )
     yield f"</ul><p><small>Config {claim['config_sha256']}; data {escape(', '.join(claim['data'].values()))}</small></p></html>"
 
 

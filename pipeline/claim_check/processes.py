@@ -27,7 +27,10 @@ def workers(num_processes: int) -> Iterator[ProcessPoolExecutor]:
     num_threads = max(1, (os.cpu_count() or 1) // num_processes)
     # Not forked: TensorFlow's threads do not survive that.
     pool = ProcessPoolExecutor(
-        num_processes, mp_context=get_context("spawn"), initializer=_begin, initargs=(num_threads, os.getpid())
+        num_processes,
+        mp_context=get_context("spawn"),
+        initializer=_begin,
+        initargs=(num_threads, os.getpid()),
     )
     try:
         yield pool

@@ -34,7 +34,10 @@ def do(job: Pretraining | Trial) -> None:
     keras.backend.clear_session()
     found = _pretrain(job) if isinstance(job, Pretraining) else _try(job)
     with staged(locate(job.folder) / RESULT) as file:
-        file.write_text(json.dumps(found | {"seconds": time.monotonic() - started}, indent=2, sort_keys=True) + "\n")
+        file.write_text(
+            json.dumps(found | {"seconds": time.monotonic() - started}, indent=2, sort_keys=True)
+            + "\n"
+        )
 
 
 def result_of(folder: str) -> dict[str, Any]:
@@ -62,14 +65,18 @@ def _try(job: Trial) -> dict[str, Any]:
     shard = Path(job.folder).parents[2] / "labels" / job.cell.task / name
     write_subset(Path(job.version.path), job.num_patches, job.seed, shard, job.is_permuted)
     manifest = job.version.manifest
-    manifest = dataclasses.replace(manifest, num_examples={**manifest.num_examples, "train": job.num_patches})
+    manifest = dataclasses.replace(
+        manifest, num_examples={**manifest.num_examples, "train": job.num_patches}
+    )
     eval_files = _files(job.version, "eval")
     model, train_loss = segment.train_segmenter(
         job.config, manifest, [str(shard)], eval_files, f"{job.folder}/logs", encoder_dir=None
     )
     class_names = get_schema(job.config.label_schema).class_names
     for split in job.splits:
-        scores = score_patches(model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE)
+        scores = score_patches(
+            model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE
+        )
         write_scores(scores_path(job.folder, split), scores)
     return {"train_loss": train_loss}
 

@@ -46,7 +46,9 @@ class CheckResult:
         return not self.error and self.difference <= self.tolerance
 
 
-def check_published(serving_dir: str | os.PathLike[str], environment: Mapping[str, str]) -> list[CheckResult]:
+def check_published(
+    serving_dir: str | os.PathLike[str], environment: Mapping[str, str]
+) -> list[CheckResult]:
     """Checks every version of every model below `serving_dir`.
 
     Args:
@@ -59,7 +61,8 @@ def check_published(serving_dir: str | os.PathLike[str], environment: Mapping[st
     versions = sorted(path.parent for path in locate(serving_dir).glob("*/*/saved_model.pb"))
     if not versions:
         raise DataError(
-            f"{serving_dir}: no published model (<model>/<version>/saved_model.pb) lies there", "missing_file"
+            f"{serving_dir}: no published model (<model>/<version>/saved_model.pb) lies there",
+            "missing_file",
         )
     return [result for path in versions for result in _check_one(path, environment)]
 
@@ -84,7 +87,10 @@ def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[Check
             model=model,
             version=version,
             signature=item["signature"],
-            inputs=", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in item["input_shapes"].items()),  # noqa: RUF001
+            inputs=", ".join(
+                f"{name} {'×'.join(map(str, shape))}"
+                for name, shape in item["input_shapes"].items()
+            ),
             difference=float(item["max_abs_difference"]),
             tolerance=TOLERANCE,
         )
@@ -94,9 +100,15 @@ def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[Check
 
 def render(results: Sequence[CheckResult]) -> Table:
     """The table of all checks."""
-    table = Table(title="serve-check: SavedModel against Keras, no-data pixels included", title_justify="left")
+    table = Table(
+        title="serve-check: SavedModel against Keras, no-data pixels included", title_justify="left"
+    )
     for column in ("model", "version", "signature", "inputs", "difference", "tolerance", ""):
-        table.add_column(column, justify="right" if column in ("difference", "tolerance") else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in ("difference", "tolerance") else "left",
+            overflow="fold",
+        )
     for result in results:
         mark = "[green]ok[/green]" if result.is_ok else "[red]failed[/red]"
         if result.error:

@@ -12,7 +12,7 @@ import os
 import sys
 
 from beam_jobs.contracts import object_store
-from models.export import compare_with_keras
+from models.published.export import compare_with_keras
 
 
 def probe(saved_model_dir: str) -> str:

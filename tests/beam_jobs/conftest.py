@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import config as c
-from beam_jobs.simulate import simulate
+from beam_jobs.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.mark.e2e
 def test_build_pairs_prints_the_version_it_built(simulated, tmp_path, capsys):
-    overrides = ["patch.size_px=32", "quality.min_valid_fraction=0.05", "quality.max_cloud_fraction=1.0"]
+    overrides = [
+        "patch.size_px=32",
+        "quality.min_valid_fraction=0.05",
+        "quality.max_cloud_fraction=1.0",
+    ]
     overrides += ["split.block_size_km=0.8", "split.eval_fraction=0.3", "split.test_fraction=0.3"]
     arguments = ["build-pairs", "--catalog", str(simulated), "--output", str(tmp_path)]
     code = run(arguments + [part for override in overrides for part in ("--set", override)])
@@ -26,7 +30,15 @@ def test_build_pairs_prints_the_version_it_built(simulated, tmp_path, capsys):
 
 
 def test_unknown_setting_is_one_line_with_its_path(tmp_path, capsys):
-    arguments = ["build-pairs", "--catalog", "x", "--output", str(tmp_path), "--set", "patch.size=3"]
+    arguments = [
+        "build-pairs",
+        "--catalog",
+        "x",
+        "--output",
+        str(tmp_path),
+        "--set",
+        "patch.size=3",
+    ]
     assert run(arguments) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: patch.size: unknown key; known here: ")
@@ -69,4 +81,6 @@ def test_catalog_takes_split_lists_where_the_data_set_has_them(tmp_path, capsys)
     assert run([*arguments, "sen12ms"]) == 0
     items = [json.loads(line) for line in (tmp_path / "items.ndjson").read_text().splitlines()]
     held_out = {item["id"] for item in items if item["properties"]["terrapair:split"] == "test"}
-    assert held_out == {f"ROIs1158_spring_{sensor}_106_p{patch}" for sensor in ("s1", "s2") for patch in (30, 31)}
+    assert held_out == {
+        f"ROIs1158_spring_{sensor}_106_p{patch}" for sensor in ("s1", "s2") for patch in (30, 31)
+    }

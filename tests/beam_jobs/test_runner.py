@@ -15,7 +15,7 @@ from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
-from beam_jobs.build_pairs import build_pairs
+from beam_jobs.build.driver import build_pairs
 
 IMAGE = "europe-west1-docker.pkg.dev/project/terrapair/worker:0.1.0"
 
@@ -31,7 +31,9 @@ def test_without_a_runner_the_local_one_gets_the_options():
 
 def test_with_a_runner_only_what_was_given_is_set():
     given = ["--runner=FlinkRunner", "--flink_master=flink:8081", "--environment_type=DOCKER"]
-    options = runner.pipeline_options(2, [*given, f"--environment_config={IMAGE}", "--parallelism=8"])
+    options = runner.pipeline_options(
+        2, [*given, f"--environment_config={IMAGE}", "--parallelism=8"]
+    )
     assert options.get_all_options(drop_default=True, retain_unknown_options=True) == {
         "runner": "FlinkRunner",
         "flink_master": "flink:8081",
@@ -42,7 +44,9 @@ def test_with_a_runner_only_what_was_given_is_set():
 
 
 def test_a_word_that_beam_would_pass_over_is_refused():
-    with pytest.raises(ValueError, match="Beam options look like --name=value, got 'DataflowRunner'"):
+    with pytest.raises(
+        ValueError, match="Beam options look like --name=value, got 'DataflowRunner'"
+    ):
         runner.pipeline_options(1, ["DataflowRunner"])
 
 
@@ -56,14 +60,36 @@ def test_the_dask_runner_is_refused(name):
 def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
     """The job request and the graph that the command would send to Dataflow, written as a template without any cloud."""
     folder = tmp_path_factory.mktemp("dataflow")
-    arguments = ["build-pairs", "--catalog", str(simulated), "--output", str(folder / "pairs"), "--"]
-    arguments += ["--runner=DataflowRunner", "--project=my-project", "--region=europe-west1", "--job_name=pairs"]
-    arguments += [f"--temp_location={folder}", f"--staging_location={folder}", f"--sdk_container_image={IMAGE}"]
+    arguments = [
+        "build-pairs",
+        "--catalog",
+        str(simulated),
+        "--output",
+        str(folder / "pairs"),
+        "--",
+    ]
+    arguments += [
+        "--runner=DataflowRunner",
+        "--project=my-project",
+        "--region=europe-west1",
+        "--job_name=pairs",
+    ]
+    arguments += [
+        f"--temp_location={folder}",
+        f"--staging_location={folder}",
+        f"--sdk_container_image={IMAGE}",
+    ]
     arguments += ["--sdk_location=container", "--machine_type=n2-standard-4", "--max_num_workers=8"]
     # An endpoint on this machine and no sign-in: nothing is asked of Google, and paths here will do.
-    arguments += ["--no_auth", "--dataflow_endpoint=http://localhost:1", f"--template_location={folder}/job.json"]
+    arguments += [
+        "--no_auth",
+        "--dataflow_endpoint=http://localhost:1",
+        f"--template_location={folder}/job.json",
+    ]
     assert run(arguments) == 1
-    assert not list(folder.glob("pairs/span-*/version-*")), "a job that only was described is no version"
+    assert not list(folder.glob("pairs/span-*/version-*")), (
+        "a job that only was described is no version"
+    )
     job = json.loads((folder / "job.json").read_text())
     return job, beam_api.Pipeline.FromString((folder / "pipeline.pb").read_bytes())
 
@@ -80,14 +106,20 @@ def test_dataflow_job_asks_for_our_container_and_the_portable_worker(dataflow_jo
     assert pool["machineType"] == "n2-standard-4"
     assert pool["autoscalingSettings"] == {"maxNumWorkers": 8}
     experiments = set(job["environment"]["experiments"])
-    assert {"use_runner_v2", "use_portable_job_submission", "use_multiple_sdk_containers"} <= experiments
+    assert {
+        "use_runner_v2",
+        "use_portable_job_submission",
+        "use_multiple_sdk_containers",
+    } <= experiments
 
 
 def test_dataflow_job_needs_no_package_but_the_container(dataflow_job):
     job, graph = dataflow_job
     (pool,) = job["environment"]["workerPools"]
     # The list of the sender's packages is a note for Dataflow's checks; no code is staged.
-    assert [package["name"] for package in pool["packages"]] == ["submission_environment_dependencies.txt"]
+    assert [package["name"] for package in pool["packages"]] == [
+        "submission_environment_dependencies.txt"
+    ]
     (environment,) = graph.components.environments.values()
     assert environment.urn == common_urns.environments.DOCKER.urn
 
@@ -96,9 +128,18 @@ def test_dataflow_graph_holds_the_steps_of_the_build(dataflow_job):
     _, graph = dataflow_job
     names = {transform.unique_name for transform in graph.components.transforms.values()}
     steps = {name.split("/")[0] for name in names}
-    assert {"Catalogs", "ReadItems", "InspectScenes", "MakePairs", "CutPatches", "WriteShards"} <= steps
+    assert {
+        "Catalogs",
+        "ReadItems",
+        "InspectScenes",
+        "MakePairs",
+        "CutPatches",
+        "WriteShards",
+    } <= steps
     assert {"Rejections", "WriteRejected", "MergeSums", "MergeAll", "WriteSummary"} <= steps
-    assert "CutPatches/GroupByTask" in names, "without it Dataflow fuses pairing and cutting, and one worker cuts all"
+    assert "CutPatches/GroupByTask" in names, (
+        "without it Dataflow fuses pairing and cutting, and one worker cuts all"
+    )
 
 
 def test_every_step_of_the_dataflow_graph_can_be_unpickled(dataflow_job):
@@ -123,10 +164,14 @@ def test_same_bytes_through_the_job_api_that_flink_and_spark_use(simulated, buil
     try:
         # LOOPBACK: this process is the worker, as the container is elsewhere.
         beam_options = [*options, "--environment_type=LOOPBACK"]
-        portable = build_pairs(build_config, [simulated], tmp_path / "portable", beam_options=beam_options)
+        portable = build_pairs(
+            build_config, [simulated], tmp_path / "portable", beam_options=beam_options
+        )
     finally:
         jobs.stop()
-    assert _digests(portable) == _digests(build_pairs(build_config, [simulated], tmp_path / "local"))
+    assert _digests(portable) == _digests(
+        build_pairs(build_config, [simulated], tmp_path / "local")
+    )
 
 
 def _tag(number: int):
@@ -143,11 +188,17 @@ def test_the_dask_runner_still_mixes_tagged_outputs(tmp_path):
     from dask.distributed import LocalCluster
 
     written = tmp_path / "even.json"
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
         options = ["--runner=apache_beam.runners.dask.dask_runner.DaskRunner"]
         options += [f"--dask_client_address={cluster.scheduler_address}"]
         with beam.Pipeline(argv=options) as pipeline:
-            tagged = pipeline | beam.Create([1, 2, 3, 4]) | beam.FlatMap(_tag).with_outputs("odd", main="even")
+            tagged = (
+                pipeline
+                | beam.Create([1, 2, 3, 4])
+                | beam.FlatMap(_tag).with_outputs("odd", main="even")
+            )
             keyed = tagged.even | beam.Map(lambda number: (0, number)) | beam.GroupByKey()
             keyed | beam.Map(_write, str(written))
     assert json.loads(written.read_text()) == [1, 2, 3, 4]
@@ -155,4 +206,7 @@ def test_the_dask_runner_still_mixes_tagged_outputs(tmp_path):
 
 def _digests(version: Path) -> dict[str, str]:
     files = sorted(path for path in version.rglob("*") if path.is_file())
-    return {str(path.relative_to(version)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(version)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }

@@ -35,7 +35,9 @@ def measure() -> dict[str, object]:
         "s1 and s2, symmetries": lambda seed: random_symmetry({"s1": s1, "s2": s2}, seed),
         "s1 and s2, no data hidden": lambda seed: _hidden(s1, s2, seed),
         "s2, crop": lambda seed: random_crop({"s2": s2}, strong.geometry, seed),
-        "s2, blur": lambda seed: random_blur(s2, photometry.blur_probability, photometry.max_blur_sigma_px, seed),
+        "s2, blur": lambda seed: random_blur(
+            s2, photometry.blur_probability, photometry.max_blur_sigma_px, seed
+        ),
         "s1, speckle": lambda seed: random_speckle(s1, photometry.s1, seed),
     }
     return {name: _median_ms(step) for name, step in steps.items()}
@@ -50,7 +52,10 @@ def _pixels(num_bands: int, value: float) -> tf.Tensor:
 
 def _hidden(s1: tf.Tensor, s2: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
     images = no_data.hide_gaps({"s1": s1, "s2": s2}, seed)
-    return [no_data.give_gaps(images[name], no_data.pixel_mask(old), seed) for name, old in (("s1", s1), ("s2", s2))]
+    return [
+        no_data.give_gaps(images[name], no_data.pixel_mask(old), seed)
+        for name, old in (("s1", s1), ("s2", s2))
+    ]
 
 
 def _median_ms(step: Callable[[tf.Tensor], object]) -> float:

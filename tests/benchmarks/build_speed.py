@@ -56,18 +56,29 @@ def _marginal(job: str, folder: Path, *arguments: int) -> dict[str, float]:
 
 
 def _in_process(*arguments: object) -> dict[str, float]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.build_speed", *(str(one) for one in arguments)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.benchmarks.build_speed",
+        *(str(one) for one in arguments),
+    ]
     # Without it the threads of BLAS double the plain loop's time; a build sees to that itself.
     single = {"OPENBLAS_NUM_THREADS": "1"} if arguments[0] == "plain" else {}
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | single).stdout
+    output = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | single
+    ).stdout
     return json.loads(output.strip().splitlines()[-1])
 
 
 def _simulate(folder: Path) -> dict[str, float]:
     from beam_jobs import config as c
-    from beam_jobs.simulate import simulate
+    from beam_jobs.simulation.simulate import simulate
 
-    catalog = simulate(c.SimulateConfig(num_places=len(SPLITS), num_dates=1, size_px=SCENE_PX), folder)
+    catalog = simulate(
+        c.SimulateConfig(num_places=len(SPLITS), num_dates=1, size_px=SCENE_PX), folder
+    )
     items = [json.loads(line) for line in catalog.read_text().splitlines()]
     for item in items:
         place = int(item["properties"]["terrapair:place"].rpartition("-")[2])
@@ -104,7 +115,7 @@ def _build(folder: Path, size_px: int, num_workers: int, repeats: int) -> dict[s
     import apache_beam  # noqa: F401 - imported before the clock starts
     import tensorflow  # noqa: F401
 
-    from beam_jobs.build_pairs import build_pairs
+    from beam_jobs.build.driver import build_pairs
     from beam_jobs.contracts import manifest
 
     config = _config(size_px, num_workers)
@@ -133,7 +144,10 @@ class _Clock:
 
     def figures(self, num_pairs: int, num_bytes: int) -> dict[str, float]:
         # user, system, and those of processes that have ended; the last of the five is wall time.
-        cpu_s = sum(after - before for before, after in list(zip(self._start[0], os.times(), strict=True))[:4])
+        cpu_s = sum(
+            after - before
+            for before, after in list(zip(self._start[0], os.times(), strict=True))[:4]
+        )
         return {
             "num_pairs": num_pairs,
             "num_bytes": num_bytes,

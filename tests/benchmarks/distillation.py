@@ -33,12 +33,20 @@ def measure() -> dict[str, object]:
     scores = {arm: [bench.student(arm, seed) for seed in range(NUM_SEEDS)] for arm in ARMS}
     scores["teacher"] = [bench.score("teacher", seed) for seed in range(NUM_SEEDS)]
     gains = {
-        f"{arm}_over_{other}": [round(a - b, 4) for a, b in zip(scores[arm], scores[other], strict=True)]
+        f"{arm}_over_{other}": [
+            round(a - b, 4) for a, b in zip(scores[arm], scores[other], strict=True)
+        ]
         for arm in ARMS[2:]
         for other in ARMS[:2]
     }
-    means = {name: round(statistics.mean(values), 4) for name, values in {**scores, **gains}.items()}
-    return {"mean_iou": {k: [round(v, 4) for v in vs] for k, vs in scores.items()}, "gain": gains, "mean": means}
+    means = {
+        name: round(statistics.mean(values), 4) for name, values in {**scores, **gains}.items()
+    }
+    return {
+        "mean_iou": {k: [round(v, 4) for v in vs] for k, vs in scores.items()},
+        "gain": gains,
+        "mean": means,
+    }
 
 
 class _Bench:
@@ -52,18 +60,28 @@ class _Bench:
 
         self.root = root
         self.run = load_run_config(CONFIG, [f"root={root}"], {})
-        built = build_data(self.run, lambda name: contextlib.nullcontext(), lambda done, total: None)
+        built = build_data(
+            self.run, lambda name: contextlib.nullcontext(), lambda done, total: None
+        )
         self.pairs, self.labels = Path(str(built.pairs)), Path(str(built.tasks["landcover"]))
         self.manifests = {path: manifest.read(path) for path in (self.pairs, self.labels)}
         self.files = {
-            path: {split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS}
+            path: {
+                split: [str(shard) for shard in layout.shard_paths(path, split)]
+                for split in layout.SPLITS
+            }
             for path in (self.pairs, self.labels)
         }
         self.encoder = str(root / "encoder")
         if not (root / "encoder/assets.extra/model_card.json").exists():
             files, found = self.files[self.pairs], self.manifests[self.pairs]
             pretrain.run_pretraining(
-                self.run.pretrain, found, files["train"], files["eval"], self.encoder, f"{self.encoder}-logs"
+                self.run.pretrain,
+                found,
+                files["train"],
+                files["eval"],
+                self.encoder,
+                f"{self.encoder}-logs",
             )
 
     def student(self, arm: str, seed: int) -> float:
@@ -79,7 +97,9 @@ class _Bench:
             teacher = self._model("teacher", seed, self._config("s2", seed))
             student = str(self.root / f"{arm}-{seed}-student")
             distill = DistillConfig(
-                teacher="landcover-s2", num_steps=NUM_DISTILL_STEPS, edge_weight=1.0 if arm.endswith("alike") else 4.0
+                teacher="landcover-s2",
+                num_steps=NUM_DISTILL_STEPS,
+                edge_weight=1.0 if arm.endswith("alike") else 4.0,
             )
             if not Path(student, "assets.extra/model_card.json").exists():
                 run_distillation(
@@ -97,8 +117,8 @@ class _Bench:
     def score(self, arm: str, seed: int) -> float:
         """Mean IoU on the test split of a model that is there."""
         from beam_jobs.contracts.labels import get_schema
-        from models.export import load_segmenter
         from models.metrics import iou_per_class
+        from models.published.export import load_segmenter
         from models.scores.scoring import score_patches
 
         kept = self.root / f"{arm}-{seed}.json"
@@ -132,7 +152,14 @@ class _Bench:
         found = dataclasses.replace(found, num_examples={**found.num_examples, "train": num})
         eval_files = self.files[self.labels]["eval"]
         segment.run_segmentation(
-            config, found, [str(shard)], eval_files, folder, f"{folder}-logs", self.encoder, student_dir=student
+            config,
+            found,
+            [str(shard)],
+            eval_files,
+            folder,
+            f"{folder}-logs",
+            self.encoder,
+            student_dir=student,
         )
         return folder
 

@@ -18,7 +18,15 @@ def measure() -> dict[str, object]:
     result: dict[str, object] = {}
     for num_pairs, micro_batch_size in SIZES:
         module = "tests.benchmarks.gradient_cache_memory"
-        command = [sys.executable, "-W", "ignore", "-m", module, str(num_pairs), str(micro_batch_size)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            module,
+            str(num_pairs),
+            str(micro_batch_size),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         name = f"{num_pairs}/{f'parts of {micro_batch_size}' if micro_batch_size else 'whole'}"
         result[name] = json.loads(done.stdout)
@@ -30,13 +38,14 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
 
     import tensorflow as tf
 
-    from models import optimizers, training
     from models.config import EncoderConfig, PretrainConfig
     from models.contrastive_model import ContrastiveModel
     from models.dual_encoder import build_dual_encoder
     from models.encoders import SensorEncoder
     from models.objectives.registry import make_objective
-    from models.steps import TwoStageLoss
+    from models.optimization import optimizers
+    from models.training import training
+    from models.training.steps import TwoStageLoss
 
     config = PretrainConfig(
         encoder=EncoderConfig(backbone="small", norm="group"),
@@ -45,10 +54,15 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
         logits_chunk_size=64 if micro_batch_size else None,
     )
     options = {"mean": [0.0] * 2, "std": [1.0] * 2, "backbone": "small", "norm": "group"}
-    encoders = {sensor: SensorEncoder(sensor=sensor, bands=("a", "b"), **options) for sensor in ("s1", "s2")}
+    encoders = {
+        sensor: SensorEncoder(sensor=sensor, bands=("a", "b"), **options) for sensor in ("s1", "s2")
+    }
     model = ContrastiveModel(build_dual_encoder(encoders, 128), make_objective(config, 128))
     shape = [num_pairs, PATCH_SIZE_PX, PATCH_SIZE_PX, 2]
-    batch = {sensor: tf.random.stateless_normal(shape, [seed, 0]) for seed, sensor in enumerate(("s1", "s2"))}
+    batch = {
+        sensor: tf.random.stateless_normal(shape, [seed, 0])
+        for seed, sensor in enumerate(("s1", "s2"))
+    }
     peak_mib, ends = peak_memory.start(), [time.perf_counter()]
     training.train(
         strategy=tf.distribute.get_strategy(),

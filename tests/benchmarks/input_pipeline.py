@@ -29,10 +29,14 @@ def measure() -> dict[str, object]:
 
     _, batch_size, size_px = SHAPE
     with tempfile.TemporaryDirectory() as root:
-        version = make_shards.make_version(root, num_patches=NUM_PAIRS, size_px=size_px, s2_bands=S2_L1C_BANDS)
+        version = make_shards.make_version(
+            root, num_patches=NUM_PAIRS, size_px=size_px, s2_bands=S2_L1C_BANDS
+        )
         files = [str(path) for path in layout.shard_paths(version, "train")]
         found = manifest.read(version)
-        num_bytes = sum(entry.num_bytes for name, entry in found.shards.items() if name.startswith("train/"))
+        num_bytes = sum(
+            entry.num_bytes for name, entry in found.shards.items() if name.startswith("train/")
+        )
         rates = {cache: _pairs_per_second(files, found, cache, root) for cache in CACHES}
     trained = {
         precision: batch_size / training_speed.seconds_per_step(SHAPE, precision)
@@ -41,7 +45,9 @@ def measure() -> dict[str, object]:
     return {
         "shard_bytes_per_pair": round(num_bytes / NUM_PAIRS),
         "input_pairs_per_second": {cache: round(rate) for cache, rate in rates.items()},
-        "training_pairs_per_second": {precision: round(rate, 1) for precision, rate in trained.items()},
+        "training_pairs_per_second": {
+            precision: round(rate, 1) for precision, rate in trained.items()
+        },
         "input_over_training": {
             f"{cache}/{precision}": round(rates[cache] / trained[precision], 1)
             for cache, precision in itertools.product(rates, trained)

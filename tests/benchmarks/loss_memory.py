@@ -54,14 +54,20 @@ def _measure_one(num_pairs: int, chunk_size: int | None) -> dict[str, float]:
         ones = tf.ones_like(s1[:, 0])
         with tf.GradientTape() as tape:
             tape.watch([s1, s2])
-            losses, _ = objective.losses_and_figures({"s1": s1, "s2": s2, "weight": ones, "valid": ones})
+            losses, _ = objective.losses_and_figures(
+                {"s1": s1, "s2": s2, "weight": ones, "valid": ones}
+            )
         return tape.gradient(losses, [s1, s2])
 
     def rows(seed: int, num_rows: int) -> tf.Tensor:
-        return tf.math.l2_normalize(tf.random.stateless_normal([num_rows, EMBEDDING_DIM], [seed, 0]), axis=1)
+        return tf.math.l2_normalize(
+            tf.random.stateless_normal([num_rows, EMBEDDING_DIM], [seed, 0]), axis=1
+        )
 
     # Of unknown length, so that the tiny batch builds the graph of the large one.
-    gradient = gradient.get_concrete_function(*[tf.TensorSpec([None, EMBEDDING_DIM], tf.float32)] * 2)
+    gradient = gradient.get_concrete_function(
+        *[tf.TensorSpec([None, EMBEDDING_DIM], tf.float32)] * 2
+    )
     gradient(rows(0, 8), rows(1, 8))
     s1, s2 = rows(0, num_pairs), rows(1, num_pairs)
     peak_mib = peak_memory.start()

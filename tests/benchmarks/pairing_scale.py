@@ -11,7 +11,14 @@ NUM_SCENES = 100_000
 
 def measure() -> dict[str, object]:
     """Pairs in a process of its own, whose peak is the figure; the peak before pairing is that of imports and scenes."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.pairing_scale", str(NUM_SCENES)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.benchmarks.pairing_scale",
+        str(NUM_SCENES),
+    ]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -20,8 +27,8 @@ def _scenes(num_scenes: int) -> list:
     import numpy as np
     from shapely.geometry import box, mapping
 
-    from beam_jobs.assets import BandSource
-    from beam_jobs.scenes import Scene
+    from beam_jobs.scenes.assets import BandSource
+    from beam_jobs.scenes.scene import Scene
 
     rng = np.random.default_rng(0)
     scenes = []
@@ -34,7 +41,10 @@ def _scenes(num_scenes: int) -> list:
                 sensor=sensor,
                 acquired_at=1_500_000_000 + int(rng.integers(8 * 365 * 86_400)),
                 footprint=mapping(box(west, south, west + width, south + height)),
-                bands={name: BandSource(path=f"/data/{number:07d}.tif", index=1) for name in ("VV", "VH")},
+                bands={
+                    name: BandSource(path=f"/data/{number:07d}.tif", index=1)
+                    for name in ("VV", "VH")
+                },
             )
         )
     return scenes
@@ -45,8 +55,8 @@ def _pair(num_scenes: int) -> dict[str, float]:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_jobs import runner
+    from beam_jobs.build.transforms import MakePairs
     from beam_jobs.config import BuildConfig
-    from beam_jobs.transforms import MakePairs
 
     scenes = _scenes(num_scenes)
     before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

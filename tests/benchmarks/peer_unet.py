@@ -20,7 +20,9 @@ NUM_WARMUP_STEPS = 2
 
 def conv(inputs, outputs, size=3, stride=1):
     """Convolution and batch normalization."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
 
 
 class Block(nn.Module):
@@ -29,11 +31,15 @@ class Block(nn.Module):
     def __init__(self, inputs, outputs, stride):
         super().__init__()
         self.first, self.second = conv(inputs, outputs, 3, stride), conv(outputs, outputs)
-        self.skip = nn.Identity() if inputs == outputs and stride == 1 else conv(inputs, outputs, 1, stride)
+        self.skip = (
+            nn.Identity() if inputs == outputs and stride == 1 else conv(inputs, outputs, 1, stride)
+        )
 
     def forward(self, x):
         """[B, C, H, W] -> [B, outputs, H / stride, W / stride]."""
-        return functional.relu(self.second(functional.relu(self.first(x), inplace=True)) + self.skip(x), inplace=True)
+        return functional.relu(
+            self.second(functional.relu(self.first(x), inplace=True)) + self.skip(x), inplace=True
+        )
 
 
 class UNet(nn.Module):
@@ -80,7 +86,9 @@ def main():
     asked = parser.parse_args()
     model = UNet(asked.bands, asked.classes).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    pixels = torch.randn(asked.batch, asked.bands, asked.size, asked.size).to(memory_format=torch.channels_last)
+    pixels = torch.randn(asked.batch, asked.bands, asked.size, asked.size).to(
+        memory_format=torch.channels_last
+    )
     label = torch.randint(asked.classes, (asked.batch, asked.size, asked.size))
     times = []
     for _ in range(NUM_WARMUP_STEPS + asked.steps):

@@ -41,7 +41,9 @@ def compare(ours: Command, peer: Command | None) -> dict[str, object]:
             "peer": f"skipped: {PYTHON_VARIABLE} or what else the benchmark asks for is not set",
         }
     best = {
-        side: [min(times) for times in zip(*(seconds[f"{side}/{p}"] for p in PRECISIONS), strict=True)]
+        side: [
+            min(times) for times in zip(*(seconds[f"{side}/{p}"] for p in PRECISIONS), strict=True)
+        ]
         for side in ("ours", "peer")
     }
     ratios = {p: _ratios(seconds[f"peer/{p}"], seconds[f"ours/{p}"]) for p in PRECISIONS}

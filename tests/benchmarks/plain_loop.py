@@ -18,11 +18,11 @@ import rasterio
 import tensorflow as tf
 from rasterio.windows import Window
 
-from beam_jobs import quality, registration, splits
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.records import make_patch_id
-from beam_jobs.grids import to_lonlat
-from beam_jobs.statistics import BandSums
+from beam_jobs.data_card.statistics import BandSums
+from beam_jobs.judging import quality, registration, splits
+from beam_jobs.scenes.grids import to_lonlat
 
 
 def run(catalog: Path, config: BuildConfig, output: Path) -> int:
@@ -31,8 +31,13 @@ def run(catalog: Path, config: BuildConfig, output: Path) -> int:
     s1_items = [item for item in items if item["properties"]["constellation"] == "sentinel-1"]
     s2_items = [item for item in items if item["properties"]["constellation"] == "sentinel-2"]
     num_pairs = 0
-    sums = {"s1": BandSums.zeros(len(config.patch.s1_bands)), "s2": BandSums.zeros(len(config.patch.s2_bands))}
-    with tf.io.TFRecordWriter(str(output), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+    sums = {
+        "s1": BandSums.zeros(len(config.patch.s1_bands)),
+        "s2": BandSums.zeros(len(config.patch.s2_bands)),
+    }
+    with tf.io.TFRecordWriter(
+        str(output), tf.io.TFRecordOptions(compression_type="GZIP")
+    ) as writer:
         for s1_item in s1_items:
             place = s1_item["properties"]["terrapair:place"]
             there = [item for item in s2_items if item["properties"]["terrapair:place"] == place]
@@ -44,7 +49,9 @@ def run(catalog: Path, config: BuildConfig, output: Path) -> int:
 
 
 def _seconds(item: dict) -> int:
-    return int(datetime.fromisoformat(item["properties"]["datetime"].replace("Z", "+00:00")).timestamp())
+    return int(
+        datetime.fromisoformat(item["properties"]["datetime"].replace("Z", "+00:00")).timestamp()
+    )
 
 
 def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, sums: dict):
@@ -63,18 +70,33 @@ def _pairs(folder: Path, s1_item: dict, s2_item: dict, config: BuildConfig, sums
                 s2 = s2_file.read(wanted, window=window)
                 mask = cloud_file.read(1, window=window) != 0
                 serialized = _pair(
-                    s1, s2, mask, s2_file.window_transform(window), str(s2_file.crs), s1_item, s2_item, config, sums
+                    s1,
+                    s2,
+                    mask,
+                    s2_file.window_transform(window),
+                    str(s2_file.crs),
+                    s1_item,
+                    s2_item,
+                    config,
+                    sums,
                 )
                 if serialized is not None:
                     yield serialized
 
 
-def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, sums: dict) -> bytes | None:
+def _pair(
+    s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, sums: dict
+) -> bytes | None:
     size = config.patch.size_px
     x, y, step = transform.c, transform.f, transform.a * size
-    lon, lat = to_lonlat(crs, [x + step / 2, x, x + step, x + step, x], [y - step / 2, y - step, y - step, y, y])
+    lon, lat = to_lonlat(
+        crs, [x + step / 2, x, x + step, x + step, x], [y - step / 2, y - step, y - step, y, y]
+    )
     place = splits.assign(
-        lon.tolist(), lat.tolist(), config.split, frozenset({s1_item["properties"]["terrapair:split"]})
+        lon.tolist(),
+        lat.tolist(),
+        config.split,
+        frozenset({s1_item["properties"]["terrapair:split"]}),
     )
     s1_valid, s2_valid = np.isfinite(s1), s2 > 0
     s1_all, s2_all = s1_valid.all(axis=0), s2_valid.all(axis=0)
@@ -92,7 +114,12 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, s
         "patch_id": _bytes(make_patch_id(s1_item["id"], s2_item["id"], crs, x, y, size)),
         "height": _ints(size),
         "width": _ints(size),
-        "s1": _bytes(np.where(s1_valid, np.rint(s1 / 0.01), -32768).astype("<i2").transpose(1, 2, 0).tobytes()),
+        "s1": _bytes(
+            np.where(s1_valid, np.rint(s1 / 0.01), -32768)
+            .astype("<i2")
+            .transpose(1, 2, 0)
+            .tobytes()
+        ),
         "s2": _bytes(s2.astype("<u2").transpose(1, 2, 0).tobytes()),
         "label": _bytes(b""),
         "lon": _floats(lon[0]),
@@ -121,8 +148,12 @@ def _pair(s1, s2, mask, transform, crs, s1_item, s2_item, config: BuildConfig, s
         counts = np.maximum(valid.sum(axis=(1, 2)), 1)
         mean = np.nansum(values, axis=(0, 1)) / counts
         feature[f"{sensor}_mean"] = _floats(*mean)
-        feature[f"{sensor}_std"] = _floats(*np.sqrt(np.nansum((values - mean) ** 2, axis=(0, 1)) / counts))
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(deterministic=True)
+        feature[f"{sensor}_std"] = _floats(
+            *np.sqrt(np.nansum((values - mean) ** 2, axis=(0, 1)) / counts)
+        )
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString(
+        deterministic=True
+    )
 
 
 def _bytes(value: str | bytes) -> tf.train.Feature:

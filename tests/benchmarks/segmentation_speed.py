@@ -32,29 +32,46 @@ def measure() -> dict[str, object]:
 
 
 def _ours(shape: tuple[int, int, int], precision: str) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.segmentation_speed", *map(str, shape), precision]
+    return [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.benchmarks.segmentation_speed",
+        *map(str, shape),
+        precision,
+    ]
 
 
 def _peer(shape: tuple[int, int, int], dtype: str) -> list[str]:
-    sizes = {"batch": shape[0], "size": shape[1], "bands": shape[2], "classes": NUM_CLASSES, "steps": peers.NUM_STEPS}
+    sizes = {
+        "batch": shape[0],
+        "size": shape[1],
+        "bands": shape[2],
+        "classes": NUM_CLASSES,
+        "steps": peers.NUM_STEPS,
+    }
     options = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     return [str(peers.peer_python()), str(PEER_SCRIPT), *options, "--dtype", dtype]
 
 
-def _measure_one(num_patches: int, size_px: int, num_bands: int, precision: str) -> dict[str, float]:
+def _measure_one(
+    num_patches: int, size_px: int, num_bands: int, precision: str
+) -> dict[str, float]:
     import functools
 
     import tensorflow as tf
 
     from beam_jobs.contracts.labels import get_schema
-    from models import segment, training
+    from models import segment
     from models.config import EncoderConfig
-    from models.distribution import get_strategy
     from models.encoders import SensorEncoder
-    from models.optimizers import make_optimizer
+    from models.optimization.optimizers import make_optimizer
     from models.pixel_losses.segment_loss import make_segment_loss
     from models.segment_config import SegmentConfig
     from models.segmenter import Segmenter
+    from models.training import training
+    from models.training.distribution import get_strategy
 
     num_steps = peers.NUM_WARMUP_STEPS + peers.NUM_STEPS
     sensor = "s1" if num_bands <= 4 else "s2"
@@ -83,7 +100,9 @@ def _measure_one(num_patches: int, size_px: int, num_bands: int, precision: str)
     shape = (num_patches, size_px, size_px)
     batch = {
         sensor: tf.random.stateless_normal([*shape, num_bands], [1, 0]),
-        "label": tf.cast(tf.random.stateless_uniform(shape, [2, 0], 0, NUM_CLASSES, tf.int32), tf.uint8),
+        "label": tf.cast(
+            tf.random.stateless_uniform(shape, [2, 0], 0, NUM_CLASSES, tf.int32), tf.uint8
+        ),
         "weight": tf.ones([num_patches]),
     }
     loss = make_segment_loss(config.loss, get_schema(config.label_schema).class_names, {})

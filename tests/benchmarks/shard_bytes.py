@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 import tensorflow as tf
 
 from beam_jobs import config as c
-from beam_jobs.build_pairs import build_pairs
+from beam_jobs.build.driver import build_pairs
 from beam_jobs.contracts import layout
-from beam_jobs.simulate import simulate
+from beam_jobs.simulation.simulate import simulate
 
 LEVELS = (1, 6, 9)
 
@@ -24,22 +24,33 @@ def measure() -> dict[str, object]:
     result: dict[str, dict[str, float]] = {}
     for kind in ("", "ZLIB", "GZIP"):
         for level in LEVELS if kind else (0,):
-            options = tf.io.TFRecordOptions(compression_type=kind, compression_level=level if kind else None)
+            options = tf.io.TFRecordOptions(
+                compression_type=kind, compression_level=level if kind else None
+            )
             result[f"{kind.lower()}-{level}" if kind else "none"] = _written(records, options)
     now = result["gzip-6"]["bytes_per_pair"]
     return {
         "num_pairs": len(records),
-        **{name: {**figures, "ratio": round(figures["bytes_per_pair"] / now, 3)} for name, figures in result.items()},
+        **{
+            name: {**figures, "ratio": round(figures["bytes_per_pair"] / now, 3)}
+            for name, figures in result.items()
+        },
     }
 
 
 def _records() -> list[bytes]:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        catalog = simulate(c.SimulateConfig(num_places=6, num_dates=1, size_px=512), folder / "scenes")
-        config = c.BuildConfig(quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0))
+        catalog = simulate(
+            c.SimulateConfig(num_places=6, num_dates=1, size_px=512), folder / "scenes"
+        )
+        config = c.BuildConfig(
+            quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0)
+        )
         version = build_pairs(config, [catalog], folder / "pairs")
-        files = [str(path) for split in layout.SPLITS for path in layout.shard_paths(version, split)]
+        files = [
+            str(path) for split in layout.SPLITS for path in layout.shard_paths(version, split)
+        ]
         return [raw.numpy() for raw in tf.data.TFRecordDataset(files, compression_type="GZIP")]
 
 
@@ -54,4 +65,7 @@ def _written(records: list[bytes], options: tf.io.TFRecordOptions) -> dict[str, 
 
 
 def _figures(num_bytes: int, cpu_s: float, num_pairs: int) -> dict[str, float]:
-    return {"bytes_per_pair": round(num_bytes / num_pairs), "cpu_ms_per_pair": round(1000 * cpu_s / num_pairs, 2)}
+    return {
+        "bytes_per_pair": round(num_bytes / num_pairs),
+        "cpu_ms_per_pair": round(1000 * cpu_s / num_pairs, 2),
+    }

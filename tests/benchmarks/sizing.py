@@ -74,10 +74,15 @@ def _size(num_bytes: float) -> str:
 
 def table() -> str:
     """The table as Markdown."""
-    lines = ["| | " + " | ".join(f"{m.size_px} px, {n:,}" for m in MEASURED for n in NUM_PAIRS) + " |"]
+    lines = [
+        "| | " + " | ".join(f"{m.size_px} px, {n:,}" for m in MEASURED for n in NUM_PAIRS) + " |"
+    ]
     lines.append("|---|" + "---:|" * len(MEASURED) * len(NUM_PAIRS))
     columns = [rows(measured, num_pairs) for measured in MEASURED for num_pairs in NUM_PAIRS]
-    lines += ["| " + " | ".join([name, *(column[name] for column in columns)]) + " |" for name in columns[0]]
+    lines += [
+        "| " + " | ".join([name, *(column[name] for column in columns)]) + " |"
+        for name in columns[0]
+    ]
     return "\n".join(lines)
 
 

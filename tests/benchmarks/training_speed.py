@@ -34,13 +34,27 @@ def measure() -> dict[str, object]:
 
 
 def _ours(shape: tuple[str, int, int], precision: str) -> list[str]:
-    return [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.training_speed", *map(str, shape), precision]
+    return [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.benchmarks.training_speed",
+        *map(str, shape),
+        precision,
+    ]
 
 
 def _peer(shape: tuple[str, int, int], dtype: str) -> list[str]:
     options = zip(("--arch", "--batch", "--size", "--dtype"), (*shape, dtype), strict=True)
     words = [str(word) for option in options for word in option]
-    return [str(peers.peer_python()), os.environ["TERRAPAIR_PEER_SCRIPT"], *words, "--steps", str(peers.NUM_STEPS)]
+    return [
+        str(peers.peer_python()),
+        os.environ["TERRAPAIR_PEER_SCRIPT"],
+        *words,
+        "--steps",
+        str(peers.NUM_STEPS),
+    ]
 
 
 def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) -> dict[str, float]:
@@ -48,19 +62,22 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
 
     import tensorflow as tf
 
-    from models import training
     from models.config import EncoderConfig, PretrainConfig
     from models.contrastive_model import ContrastiveModel
-    from models.distribution import get_strategy
     from models.dual_encoder import build_dual_encoder
     from models.encoders import SensorEncoder
     from models.objectives.registry import make_objective
-    from models.optimizers import make_optimizer
-    from models.steps import TwoStageLoss
+    from models.optimization.optimizers import make_optimizer
+    from models.training import training
+    from models.training.distribution import get_strategy
+    from models.training.steps import TwoStageLoss
 
     num_steps = peers.NUM_WARMUP_STEPS + peers.NUM_STEPS
     config = PretrainConfig(
-        encoder=EncoderConfig(backbone=backbone), num_steps=num_steps, global_batch_size=num_pairs, precision=precision
+        encoder=EncoderConfig(backbone=backbone),
+        num_steps=num_steps,
+        global_batch_size=num_pairs,
+        precision=precision,
     )
     encoders = {
         sensor: SensorEncoder(
@@ -73,7 +90,9 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
         )
         for sensor, num_bands in NUM_BANDS.items()
     }
-    model = ContrastiveModel(build_dual_encoder(encoders, 128), make_objective(config, features_dim=128))
+    model = ContrastiveModel(
+        build_dual_encoder(encoders, 128), make_objective(config, features_dim=128)
+    )
     batch = {
         sensor: tf.random.stateless_normal([num_pairs, size_px, size_px, num_bands], [num_bands, 0])
         for sensor, num_bands in NUM_BANDS.items()
@@ -82,14 +101,18 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
     training.train(
         strategy=get_strategy(),
         model=model,
-        compute_loss=TwoStageLoss(encode=functools.partial(model.encode, training=True), loss=model.replica_scalars),
+        compute_loss=TwoStageLoss(
+            encode=functools.partial(model.encode, training=True), loss=model.replica_scalars
+        ),
         optimizer=make_optimizer(config.optimizer, num_steps),
         dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
         num_steps=num_steps,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda *_: ends.append(time.perf_counter()),
     )
-    times = [after - before for before, after in itertools.pairwise(ends[peers.NUM_WARMUP_STEPS - 1 :])]
+    times = [
+        after - before for before, after in itertools.pairwise(ends[peers.NUM_WARMUP_STEPS - 1 :])
+    ]
     return {"seconds_per_step": round(statistics.median(times), 4)}
 
 

@@ -20,7 +20,10 @@ class RollingModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serve_examples(self, examples):
-        spec = {name: tf.io.FixedLenFeature([], kind) for name, kind in (("label", tf.string), ("height", tf.int64))}
+        spec = {
+            name: tf.io.FixedLenFeature([], kind)
+            for name, kind in (("label", tf.string), ("height", tf.int64))
+        }
         parsed = tf.io.parse_example(examples, spec)
         label = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [tf.size(examples), 32, 32])
         rolled = tf.cast(tf.roll(label, shift=3, axis=2), tf.int32)
@@ -31,7 +34,9 @@ class RollingModel(tf.Module):
 
 @pytest.fixture(scope="session")
 def water_version(tmp_path_factory) -> Path:
-    return make_shards.make_version(tmp_path_factory.mktemp("water"), kind="labels", label_schema="water")
+    return make_shards.make_version(
+        tmp_path_factory.mktemp("water"), kind="labels", label_schema="water"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +56,9 @@ def rolling_model(tmp_path_factory) -> Path:
 def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
     """A function that runs TFMA as the Evaluator does: (model, version, config, output folder) -> result."""
 
-    def evaluate(model: Path, version: Path, config: tfma.EvalConfig, output: str) -> tfma.EvalResult:
+    def evaluate(
+        model: Path, version: Path, config: tfma.EvalConfig, output: str
+    ) -> tfma.EvalResult:
         config = tfma.utils.update_eval_config_with_defaults(
             evaluation.with_code_fingerprint(config), has_baseline=False, rubber_stamp=True
         )
@@ -65,7 +72,9 @@ def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
             _ = (
                 pipeline
                 | source.BeamSource()
-                | tfma.ExtractEvaluateAndWriteResults(eval_shared_model=shared, eval_config=config, output_path=output)
+                | tfma.ExtractEvaluateAndWriteResults(
+                    eval_shared_model=shared, eval_config=config, output_path=output
+                )
             )
         return tfma.load_eval_result(output)
 
@@ -76,8 +85,12 @@ def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
 def values_of() -> Callable[..., dict[str, float]]:
     """A function: (TFMA's result, slice key) -> metric -> value."""
 
-    def values_of(result: tfma.EvalResult, slice_key: tuple[tuple[str, str], ...]) -> dict[str, float]:
-        (metrics,) = [metrics[""][""] for key, metrics in result.slicing_metrics if key == slice_key]
+    def values_of(
+        result: tfma.EvalResult, slice_key: tuple[tuple[str, str], ...]
+    ) -> dict[str, float]:
+        (metrics,) = [
+            metrics[""][""] for key, metrics in result.slicing_metrics if key == slice_key
+        ]
         return {name: value["doubleValue"] for name, value in metrics.items()}
 
     return values_of

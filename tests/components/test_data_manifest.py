@@ -20,10 +20,14 @@ def examples_of(span, version):
 
 def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path):
     for version in (1, 2):
-        make_shards.make_version(tmp_path / "data", num_patches=4, size_px=16, span=3, version=version, seed=version)
+        make_shards.make_version(
+            tmp_path / "data", num_patches=4, size_px=16, span=3, version=version, seed=version
+        )
     output = standard_artifacts.HyperParameters()
     output.uri = str(tmp_path / "out")
-    data_manifest.DataManifest.test_call(examples=examples_of(3, 2), manifest=output, data_root=str(tmp_path / "data"))
+    data_manifest.DataManifest.test_call(
+        examples=examples_of(3, 2), manifest=output, data_root=str(tmp_path / "data")
+    )
     (file,) = (tmp_path / "out").iterdir()
     received = data_manifest.manifest_from_hyperparameters(json.loads(file.read_text()))
     assert received == manifest.read(tmp_path / "data/span-3/version-2")
@@ -33,7 +37,9 @@ def test_executor_hands_the_manifest_of_the_resolved_version_to_run_fn(tmp_path)
 def test_version_without_manifest_is_refused(tmp_path):
     output = standard_artifacts.HyperParameters()
     with pytest.raises(DataError, match=r"span-1/version-7/manifest\.json: no manifest"):
-        data_manifest.DataManifest.test_call(examples=examples_of(1, 7), manifest=output, data_root=str(tmp_path))
+        data_manifest.DataManifest.test_call(
+            examples=examples_of(1, 7), manifest=output, data_root=str(tmp_path)
+        )
 
 
 def test_examples_without_a_span_are_refused():

@@ -10,10 +10,10 @@ from tfx.types import artifact_utils, standard_artifacts
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.errors import DataError
 from components import data_manifest, distill_trainer, segment_trainer
-from components.encoder_probe.blessing import write_blessing
-from models import card, export
+from components.blessing import write_blessing
 from models.config import EncoderConfig
 from models.distillation.config import DistillConfig, StudentConfig
+from models.published import card, export
 from models.segment_config import SegmentConfig
 
 pytestmark = pytest.mark.e2e
@@ -76,18 +76,28 @@ def distill(inputs, root, is_blessed):
     return root / "model/Format-Serving"
 
 
-def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(inputs, water_version, tmp_path, caplog):
+def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(
+    inputs, water_version, tmp_path, caplog
+):
     with caplog.at_level("INFO", logger="terrapair.training"):
         student = distill(inputs, tmp_path, is_blessed=True)
-    steps = [(item.component, item.step, item.num_steps) for item in caplog.records if hasattr(item, "step")]
+    steps = [
+        (item.component, item.step, item.num_steps)
+        for item in caplog.records
+        if hasattr(item, "step")
+    ]
     assert steps == [("flood", 1, 2), ("flood", 2, 2)]
     assert export.load_segmenter(str(student)).sensors == ("s1",)
     assert card.read_card(str(student))["teacher"] == f"{inputs['teacher'].uri}/Format-Serving"
     assert json.loads((tmp_path / "model_run/metrics.json").read_text())["train_loss"] > 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
-    segment_trainer.run_fn(make_fn_args(water_version, tmp_path / "own", STUDENT.segment, str(student), name="flood"))
-    assert card.read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {"s1": str(student)}
+    segment_trainer.run_fn(
+        make_fn_args(water_version, tmp_path / "own", STUDENT.segment, str(student), name="flood")
+    )
+    assert card.read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {
+        "s1": str(student)
+    }
 
 
 def test_refused_teacher_labels_nothing_and_says_why(inputs, tmp_path):

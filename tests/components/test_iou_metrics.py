@@ -9,7 +9,9 @@ from components import evaluation, iou_metrics
 
 def read_patches(version, split):
     paths = [str(path) for path in layout.shard_paths(version, split)]
-    return [records.decode(raw) for raw in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator()]
+    return [
+        records.decode(raw) for raw in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator()
+    ]
 
 
 def expected_iou(patches):
@@ -19,7 +21,8 @@ def expected_iou(patches):
     prediction[:, 0] = 255
     use = (truth != 255) & (prediction != 255)
     return [
-        ((truth == k) & (prediction == k) & use).sum() / (((truth == k) | (prediction == k)) & use).sum()
+        ((truth == k) & (prediction == k) & use).sum()
+        / (((truth == k) | (prediction == k)) & use).sum()
         for k in (0, 1)
     ]
 
@@ -28,13 +31,19 @@ def expected_iou(patches):
 def evaluated(evaluate, water_version, rolling_model, tmp_path_factory):
     """Results and validation of a TFMA run over the test split; the gate asks for more than the model reaches."""
     output = str(tmp_path_factory.mktemp("evaluation"))
-    config = evaluation.create_eval_config(labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999})
+    config = evaluation.create_eval_config(
+        labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999}
+    )
     result = evaluate(rolling_model, water_version, config, output)
     return result, tfma.load_validation_result(output)
 
 
-@pytest.mark.parametrize("slice_key", [(), (("orbit_state", "ascending"),), (("orbit_state", "descending"),)])
-def test_values_equal_the_numpy_oracle_on_every_slice(evaluated, values_of, water_version, slice_key):
+@pytest.mark.parametrize(
+    "slice_key", [(), (("orbit_state", "ascending"),), (("orbit_state", "descending"),)]
+)
+def test_values_equal_the_numpy_oracle_on_every_slice(
+    evaluated, values_of, water_version, slice_key
+):
     patches = read_patches(water_version, "test")
     if slice_key:
         patches = [patch for patch in patches if patch.orbit_state == slice_key[0][1]]
@@ -45,7 +54,9 @@ def test_values_equal_the_numpy_oracle_on_every_slice(evaluated, values_of, wate
     assert values["mean_iou"] == pytest.approx((dry + water) / 2)
 
 
-def test_gate_names_only_the_metric_that_is_too_low_and_only_on_the_overall_slice(evaluated, water_version):
+def test_gate_names_only_the_metric_that_is_too_low_and_only_on_the_overall_slice(
+    evaluated, water_version
+):
     validation = evaluated[1]
     assert not validation.validation_ok
     (failed_slice,) = validation.metric_validations_per_slice
@@ -66,7 +77,9 @@ def test_absent_class_does_not_spoil_the_mean():
     assert combiner.extract_output(merged)[key].tolist() == [[6, 0, 0], [0, 3, 0], [0, 0, 0]]
     matrix, derived = iou_metrics.MeanIoU(num_classes=3).computations()
     assert derived.result({matrix.keys[0]: merged}) == {derived.keys[0]: 1.0}
-    matrix, derived = iou_metrics.IoU(num_classes=3, class_id=2, name="pooled_iou/gone").computations()
+    matrix, derived = iou_metrics.IoU(
+        num_classes=3, class_id=2, name="pooled_iou/gone"
+    ).computations()
     assert np.isnan(derived.result({matrix.keys[0]: merged})[derived.keys[0]])
 
 

@@ -56,7 +56,9 @@ def test_disjoint_places_pass_and_the_report_tells_what_was_compared(roots, tmp_
     assert (found.num_pair_patches, found.num_label_patches, found.num_overlaps) == (6, 4, 0)
     assert found.pairs == (f"{roots}/pairs/span-4/version-1",)
     assert found.labels == (f"{roots}/flood/span-1/version-2",)
-    assert found.verdict == "6 unlabeled train patches, 4 labelled eval and test patches: no overlap"
+    assert (
+        found.verdict == "6 unlabeled train patches, 4 labelled eval and test patches: no overlap"
+    )
     overlap_audit.OverlapGate.test_call(report=report)
 
 
@@ -66,7 +68,9 @@ def test_an_overlap_is_reported_whole_and_fails_in_the_gate(roots, tmp_path):
     # Patches of one index lie on one place in every split of `make_shards`: two of eval and test each.
     assert found.num_leaking_pair_patches == 2
     assert found.num_footprint_overlaps == len(found.overlaps) == 4
-    with pytest.raises(DataError, match=r"2 of 6 unlabeled train patches overlap labelled eval and test") as caught:
+    with pytest.raises(
+        DataError, match=r"2 of 6 unlabeled train patches overlap labelled eval and test"
+    ) as caught:
         overlap_audit.OverlapGate.test_call(report=report)
     assert str(tmp_path / "overlaps.json") in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -8,8 +8,8 @@ from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import manifest
 from components import attempts, pretrain_trainer, segment_trainer
-from models import export
 from models.config import EncoderConfig, PretrainConfig
+from models.published import export
 from models.segment_config import SegmentConfig
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,11 @@ def pretrained(pairs_version, tmp_path_factory):
     root = tmp_path_factory.mktemp("pretrain")
     config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1)
     # No encoder is published yet.
-    custom = {"checkpoints_dir": str(root / "checkpoints"), "code": "abc", "published_dir": str(root / "serving")}
+    custom = {
+        "checkpoints_dir": str(root / "checkpoints"),
+        "code": "abc",
+        "published_dir": str(root / "serving"),
+    }
     pretrain_trainer.run_fn(make_fn_args(pairs_version, root, config, **custom))
     return root
 
@@ -39,7 +43,9 @@ def test_pretrain_run_fn_writes_model_metrics_and_logs(pretrained, pairs_version
 def test_checkpoints_of_one_training_lie_where_each_attempt_at_it_looks(pairs_version, tmp_path):
     config = PretrainConfig(encoder=ENCODER, num_steps=2)
     custom = {"checkpoints_dir": "s3://run/checkpoints", "code": "abc"}
-    first, second = (make_fn_args(pairs_version, tmp_path / name, config, **custom) for name in ("1", "2"))
+    first, second = (
+        make_fn_args(pairs_version, tmp_path / name, config, **custom) for name in ("1", "2")
+    )
     folder = attempts.checkpoint_dir(first, "pretrain", "")
     assert re.fullmatch("s3://run/checkpoints/pretrain-[0-9a-f]{16}", folder)
     assert attempts.checkpoint_dir(second, "pretrain", "") == folder
@@ -51,19 +57,30 @@ def test_checkpoints_of_one_training_lie_where_each_attempt_at_it_looks(pairs_ve
     others[2].hyperparameters = others[2].hyperparameters | {"span": 99}
     folders = {folder, *(attempts.checkpoint_dir(other, "pretrain", "") for other in others)}
     assert len({*folders, attempts.checkpoint_dir(first, "pretrain", "encoder-2")}) == 5
-    assert attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain", "") is None
+    assert (
+        attempts.checkpoint_dir(make_fn_args(pairs_version, tmp_path, config), "pretrain", "")
+        is None
+    )
 
 
-def test_pretrain_run_fn_starts_from_the_encoder_published_last(pretrained, pairs_version, tmp_path):
+def test_pretrain_run_fn_starts_from_the_encoder_published_last(
+    pretrained, pairs_version, tmp_path
+):
     serving = tmp_path / "serving"
-    config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1, seed=1)
+    config = PretrainConfig(
+        encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1, seed=1
+    )
     # Versions are numbers: 12 sorts before 7 as text.
     for version in ("7", "12"):
         shutil.copytree(pretrained / "Format-Serving", serving / "encoder" / version)
-    fn_args = make_fn_args(pairs_version, tmp_path / "run", config, code="abc", published_dir=str(serving))
+    fn_args = make_fn_args(
+        pairs_version, tmp_path / "run", config, code="abc", published_dir=str(serving)
+    )
     pretrain_trainer.run_fn(fn_args)
     first, second = (
-        json.loads((run / "Format-Serving/assets.extra/model_card.json").read_text())["started_from"]
+        json.loads((run / "Format-Serving/assets.extra/model_card.json").read_text())[
+            "started_from"
+        ]
         for run in (pretrained, tmp_path / "run")
     )
     assert first == {}
@@ -71,7 +88,9 @@ def test_pretrain_run_fn_starts_from_the_encoder_published_last(pretrained, pair
 
 
 def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_path, caplog):
-    config = SegmentConfig(sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4)
+    config = SegmentConfig(
+        sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4
+    )
     fn_args = make_fn_args(water_version, tmp_path, config, name="flood")
     with pytest.raises(ValueError, match=r"fn_args\.base_model is empty"):
         segment_trainer.run_fn(fn_args)
@@ -79,11 +98,17 @@ def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_p
     with caplog.at_level("INFO", logger="terrapair.training"):
         segment_trainer.run_fn(fn_args)
     assert export.load_segmenter(fn_args.serving_model_dir).sensors == ("s1",)
-    steps = [(item.component, item.step, item.num_steps) for item in caplog.records if hasattr(item, "step")]
+    steps = [
+        (item.component, item.step, item.num_steps)
+        for item in caplog.records
+        if hasattr(item, "step")
+    ]
     assert steps == [("flood", 1, 2), ("flood", 2, 2)]
 
 
-def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders(water_version, tmp_path):
+def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders(
+    water_version, tmp_path
+):
     config = SegmentConfig(
         sensors=("s1",),
         label_schema="water",
@@ -93,5 +118,7 @@ def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders
         encoder_paths={"s1": str(tmp_path / "imported")},
     )
     # The path is what it goes for, so that a missing encoder is the error, not a missing base model.
-    with pytest.raises(FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"):
+    with pytest.raises(
+        FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"
+    ):
         segment_trainer.run_fn(make_fn_args(water_version, tmp_path, config, name="flood"))

@@ -50,7 +50,9 @@ def score(model, version, root):
     for split in ("train", "eval"):
         (root / "examples" / f"Split-{split}").rename(root / split)
     output = artifact_of(simple_artifacts.File, root / "scores")
-    scorer.Scorer.test_call(model=model, examples=examples, manifest=manifest, scores=output, batch_size=3, code="x")
+    scorer.Scorer.test_call(
+        model=model, examples=examples, manifest=manifest, scores=output, batch_size=3, code="x"
+    )
     return root / "scores"
 
 
@@ -64,11 +66,16 @@ def test_iou_of_the_kept_counts_equals_that_of_tfma_on_every_slice(
     folder, model, water_version, evaluate, values_of, tmp_path
 ):
     config = evaluation.create_eval_config(labels.WATER, min_mean_iou=0.0, min_iou={})
-    result = evaluate(f"{model.uri}/Format-Serving", water_version, config, str(tmp_path / "evaluation"))
+    result = evaluate(
+        f"{model.uri}/Format-Serving", water_version, config, str(tmp_path / "evaluation")
+    )
     kept = score_file.read_scores(scorer.scores_path(str(folder)))
     assert len(kept) == 8
     parts = {(): kept}
-    parts |= {(tuple(name.split("=")),): part for name, part in slices.by_slice(kept, "orbit_state").items()}
+    parts |= {
+        (tuple(name.split("=")),): part
+        for name, part in slices.by_slice(kept, "orbit_state").items()
+    }
     assert len(parts) == 3
     for key, part in parts.items():
         figures, expected = summarize(part), values_of(result, key)
@@ -82,9 +89,17 @@ def test_iou_of_the_kept_counts_equals_that_of_tfma_on_every_slice(
 def test_document_holds_the_scores_of_the_counts_and_of_each_event(folder):
     kept = score_file.read_scores(folder / "test_scores.npz")
     document = json.loads((folder / "test_scores.json").read_text())
-    assert (document["split"], document["num_patches"], document["threshold"]) == ("test", 8, kept.threshold)
+    assert (document["split"], document["num_patches"], document["threshold"]) == (
+        "test",
+        8,
+        kept.threshold,
+    )
     assert document["scores"]["pooled_iou/water"] == summarize(kept)["pooled_iou/water"]
-    events = {name: one["num_patches"] for name, one in document["slices"].items() if name.startswith("event=")}
+    events = {
+        name: one["num_patches"]
+        for name, one in document["slices"].items()
+        if name.startswith("event=")
+    }
     assert events == {"event=Ghana": 3, "event=Spain": 2, "event=unknown": 3}
     assert {path.name for path in folder.iterdir()} == {"test_scores.npz", "test_scores.json"}
     assert kept.event.tolist() == ["Ghana", "", "Spain", "Ghana", "", "Spain", "Ghana", ""]
@@ -92,8 +107,13 @@ def test_document_holds_the_scores_of_the_counts_and_of_each_event(folder):
 
 @pytest.mark.e2e
 def test_shards_without_labels_are_refused(model, pairs_version, tmp_path):
-    with pytest.raises(ValueError, match="manifest: the shards have no label schema, so nothing can be scored on them"):
+    with pytest.raises(
+        ValueError,
+        match="manifest: the shards have no label schema, so nothing can be scored on them",
+    ):
         score(model, pairs_version, tmp_path)
-    other = make_shards.make_version(tmp_path / "other", kind="labels", label_schema="dynamic_world", num_patches=6)
+    other = make_shards.make_version(
+        tmp_path / "other", kind="labels", label_schema="dynamic_world", num_patches=6
+    )
     with pytest.raises(ValueError, match="class_names must be 2, as the model has classes"):
         score(model, other, tmp_path / "again")

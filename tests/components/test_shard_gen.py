@@ -27,14 +27,18 @@ def test_a_whole_version_passes(version):
     shard_gen.check_whole(str(version))
 
 
-def test_a_version_whose_manifest_has_not_arrived_is_refused_before_anything_is_read(version, tmp_path):
+def test_a_version_whose_manifest_has_not_arrived_is_refused_before_anything_is_read(
+    version, tmp_path
+):
     (version / layout.MANIFEST_NAME).unlink()
     splits = [Input.Split(name=s, pattern=f"span-1/{version.name}/{s}/*") for s in layout.SPLITS]
     properties = {
         standard_component_specs.INPUT_CONFIG_KEY: proto_utils.proto_to_json(Input(splits=splits)),
         standard_component_specs.INPUT_BASE_KEY: str(tmp_path),
     }
-    with pytest.raises(DataError, match=rf"{version.name}/manifest.json: no manifest.*run that build again"):
+    with pytest.raises(
+        DataError, match=rf"{version.name}/manifest.json: no manifest.*run that build again"
+    ):
         shard_gen.Executor().Do({}, {}, properties)
 
 
@@ -42,6 +46,7 @@ def test_a_version_with_a_shard_too_few_or_too_many_is_refused(version):
     shard = layout.shard_paths(version, "train")[0]
     shard.rename(shard.with_name("part-00000-of-00077.tfrecord.gz"))
     with pytest.raises(
-        DataError, match=rf"missing are \['train/{shard.name}'\], not named are \['train/part-00000-of-00077"
+        DataError,
+        match=rf"missing are \['train/{shard.name}'\], not named are \['train/part-00000-of-00077",
     ):
         shard_gen.check_whole(str(version))

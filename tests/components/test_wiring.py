@@ -14,7 +14,9 @@ def test_thresholds_bind_the_overall_slice_and_only_the_named_metrics():
         assert not metric.HasField("threshold")
         for item in metric.per_slice_thresholds:
             assert [list(slicing.feature_keys) for slicing in item.slicing_specs] == [[]]
-            bounds[json.loads(metric.config)["name"]] = item.threshold.value_threshold.lower_bound.value
+            bounds[json.loads(metric.config)["name"]] = (
+                item.threshold.value_threshold.lower_bound.value
+            )
     assert bounds == {"mean_iou": 0.5, "pooled_iou/water": 0.25}
     assert [list(item.feature_keys) for item in config.slicing_specs] == [[], ["orbit_state"]]
 
@@ -33,4 +35,6 @@ def test_threshold_on_an_unknown_class_is_refused():
 @pytest.mark.parametrize("splits", [("train",), (), ("test", "holdout")])
 def test_evaluating_what_training_saw_is_refused(splits):
     with pytest.raises(ValueError, match="splits to evaluate must be among"):
-        evaluation.create_evaluator("flood", None, None, evaluation.create_eval_config(WATER, 0.0, {}), splits)
+        evaluation.create_evaluator(
+            "flood", None, None, evaluation.create_eval_config(WATER, 0.0, {}), splits
+        )

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from beam_jobs.collect.config import FetchConfig
 from beam_jobs.contracts import settings
-from beam_jobs.earth_engine_config import FetchConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -19,12 +19,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def content(folder: Path) -> dict[str, str]:
     """Hash of every file that a fetch leaves for builds."""
     files = [*folder.rglob("*.tif"), folder / "items.ndjson"]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def answered(log: list[dict[str, Any]]) -> Counter[str]:
     """Request key -> whole answers that the server sent."""
-    return Counter(line["key"] for line in log if line["status"] == 200 and line["fault"] in (None, "slow"))
+    return Counter(
+        line["key"] for line in log if line["status"] == 200 and line["fault"] in (None, "slow")
+    )
 
 
 def num_asked_twice(log: list[dict[str, Any]], killed_at: float, concurrency: int) -> int:
@@ -43,7 +48,9 @@ def num_asked_twice(log: list[dict[str, Any]], killed_at: float, concurrency: in
         if line["key"] in twice and line["status"] == 200:
             first.setdefault(line["key"], line["time"])
     assert max(counts.values()) <= 2, "asked again after the resumed run had its answer"
-    assert all(killed_at - 5.0 <= time_of_answer <= killed_at + 1.0 for time_of_answer in first.values()), first
+    assert all(
+        killed_at - 5.0 <= time_of_answer <= killed_at + 1.0 for time_of_answer in first.values()
+    ), first
     assert len(twice) <= concurrency, twice
     return len(twice)
 
@@ -65,11 +72,17 @@ def overrides(config: FetchConfig) -> list[str]:
 
 def num_done(folder: Path) -> int:
     """Pairs that the ledger has."""
-    return sum(path.read_bytes().count(b'"event":"done"') for path in (folder / "ledger").glob("*.ndjson"))
+    return sum(
+        path.read_bytes().count(b'"event":"done"') for path in (folder / "ledger").glob("*.ndjson")
+    )
 
 
 def start(
-    environment: dict[str, str], places: Path, folder: Path, config: FetchConfig, stderr: int = subprocess.DEVNULL
+    environment: dict[str, str],
+    places: Path,
+    folder: Path,
+    config: FetchConfig,
+    stderr: int = subprocess.DEVNULL,
 ) -> subprocess.Popen:
     """The command, in a process group of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "fetch", "--places", str(places)]
@@ -98,7 +111,9 @@ def wait_until_done(process: subprocess.Popen, folder: Path, number: int) -> Non
         time.sleep(0.02)
 
 
-def kill_in_the_middle(server: Any, places: Path, folder: Path, config: FetchConfig, after: int) -> float:
+def kill_in_the_middle(
+    server: Any, places: Path, folder: Path, config: FetchConfig, after: int
+) -> float:
     """Runs the command, kills it and its workers with -9 when `after` pairs are done; returns when."""
     process = start(server.environment, places, folder, config)
     wait_until_done(process, folder, after)

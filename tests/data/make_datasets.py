@@ -12,7 +12,7 @@ import tensorflow as tf
 from make_rasters import backscatter, digital_numbers, north_up, write_geotiff
 from rasterio import Affine
 
-from beam_jobs import catalogs, pairing, scenes
+from beam_jobs.catalogs import catalog, layouts
 from beam_jobs.config import (
     BuildConfig,
     FolderLayout,
@@ -25,8 +25,9 @@ from beam_jobs.config import (
 from beam_jobs.contracts import labels, layout, records
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
-from beam_jobs.public_datasets import layouts
-from beam_jobs.scenes import Scene
+from beam_jobs.judging import pairing
+from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import Scene
 
 """Real sample files, where they are at hand."""
 S1_PATCH = "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_4_55"
@@ -36,9 +37,14 @@ S2_PATCH = "S2A_MSIL2A_20170617T113321_4_55"
 def make_terramesh(folder: Path) -> Path:
     for index, name in enumerate(("12D_34L_0_1", "7U_8R_2_2")):
         transform = north_up(x=500_000.0 + 10_000 * index)
-        write = {"transform": transform, "tags": {"datetime": f"2021-07-2{index}T08:40:10.000000000"}}
+        write = {
+            "transform": transform,
+            "tags": {"datetime": f"2021-07-2{index}T08:40:10.000000000"},
+        }
         pixels = backscatter(40, 40, index).astype(np.float64)
-        write_geotiff(folder / "S1RTC" / f"{name}.tif", pixels, descriptions=("bands", "bands"), **write)
+        write_geotiff(
+            folder / "S1RTC" / f"{name}.tif", pixels, descriptions=("bands", "bands"), **write
+        )
         for level, bands, offset in (("L1C", 13, 1000 * index), ("L2A", 12, 0)):
             pixels = digital_numbers(bands, 40, 40, index, offset).astype(np.int16)
             write_geotiff(folder / f"S2{level}" / f"{name}.tif", pixels, transform=transform)
@@ -52,13 +58,17 @@ def make_bigearthnet(folder: Path) -> Path:
     s1, s2 = folder / "s1" / S1_PATCH, folder / "s2" / S2_PATCH
     for name, plane in zip(("VV", "VH"), backscatter(120, 120), strict=True):
         write_geotiff(s1 / f"{S1_PATCH}_{name}.tif", plane[None])
-    (s1 / f"{S1_PATCH}_labels_metadata.json").write_text(json.dumps({"acquisition_time": "2017-06-17T06:47:24"}))
+    (s1 / f"{S1_PATCH}_labels_metadata.json").write_text(
+        json.dumps({"acquisition_time": "2017-06-17T06:47:24"})
+    )
     for index, name in enumerate(S2_L2A_BANDS):
         size = 60 if name in ("B1", "B9") else 10 if name in ("B2", "B3", "B4", "B8") else 20
         dn = digital_numbers(1, 1200 // size, 1200 // size, index)
         file_name = name if name == "B8A" else f"B{int(name[1:]):02d}"
         write_geotiff(s2 / f"{S2_PATCH}_{file_name}.tif", dn, transform=north_up(float(size)))
-    (s2 / f"{S2_PATCH}_labels_metadata.json").write_text(json.dumps({"acquisition_date": "2017-06-17 11:33:21"}))
+    (s2 / f"{S2_PATCH}_labels_metadata.json").write_text(
+        json.dumps({"acquisition_date": "2017-06-17 11:33:21"})
+    )
     return folder
 
 
@@ -68,14 +78,18 @@ def scenes_of(name: FolderLayout, folder: Path) -> dict[str, Scene]:
     return {scene.scene_id: scene for scene in found}
 
 
-def partner_of(s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig) -> tuple[str | None, str]:
+def partner_of(
+    s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig
+) -> tuple[str | None, str]:
     """Id of the Sentinel-2 scene that a Sentinel-1 scene pairs with, or None and why there is none."""
     one = pairing.outline(s1)
     outlines = [one, *map(pairing.outline, s2_scenes)]
     candidates = [
         candidate
         for key in pairing.keys(one, config)
-        for _, candidate in pairing.join(key, [o for o in outlines if key in pairing.keys(o, config)], config)
+        for _, candidate in pairing.join(
+            key, [o for o in outlines if key in pairing.keys(o, config)], config
+        )
     ]
     chosen, why = pairing.choose(candidates, config)
     return (chosen[0].s2_id if chosen else None), why
@@ -83,17 +97,23 @@ def partner_of(s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig) -> 
 
 def write_catalog(name: FolderLayout, folder: Path, path: Path) -> Path:
     """The catalog of a folder, as `resolve_catalog` writes it."""
-    return catalogs.write_items(layouts.READERS[name](folder), path)
+    return catalog.write_items(layouts.READERS[name](folder), path)
 
 
 def read_split(version: Path, split: str) -> list[PairedPatch]:
     """The patches of a split, decoded."""
     files = [str(path) for path in layout.shard_paths(version, split)]
-    return [records.decode(raw.numpy()) for raw in tf.data.TFRecordDataset(files, compression_type="GZIP")]
+    return [
+        records.decode(raw.numpy())
+        for raw in tf.data.TFRecordDataset(files, compression_type="GZIP")
+    ]
 
 
 def small_config(
-    level: ProcessingLevel = "L1C", block_size_km: float = 0.3, max_rejected_fraction: float = 0.1, **further: Any
+    level: ProcessingLevel = "L1C",
+    block_size_km: float = 0.3,
+    max_rejected_fraction: float = 0.1,
+    **further: Any,
 ) -> BuildConfig:
     """Patches of 16 px whatever their cloud, and blocks so small that all splits get some."""
     bands = S2_L1C_BANDS if level == "L1C" else S2_L2A_BANDS
@@ -133,7 +153,12 @@ def ramp_l1c(size: int, seed: int = 0) -> np.ndarray:
 def texture(size: int, seed: int) -> np.ndarray:
     """Blocks of 8 px about 0 with deviation 1, [H, W]: two seeds look like two places, which two ramps do not."""
     side = -(-size // 8)
-    return np.random.default_rng(seed).normal(size=(side, side)).repeat(8, axis=0).repeat(8, axis=1)[:size, :size]
+    return (
+        np.random.default_rng(seed)
+        .normal(size=(side, side))
+        .repeat(8, axis=0)
+        .repeat(8, axis=1)[:size, :size]
+    )
 
 
 def ramp_db(size: int, seed: int = 0) -> np.ndarray:
@@ -180,7 +205,9 @@ def make_sen1floods11(folder: Path, size: int = 96, textured: bool = False) -> P
         looks = textured * texture(size, seed)
         s1 = (ramp_db(size, seed) + 3.0 * looks).astype(np.float32)
         s1[:, -4:, -4:] = np.nan
-        write_geotiff(part / f"S1{kind}" / f"{chip}_S1{kind}.tif", s1, descriptions=("VV", "VH"), **write)
+        write_geotiff(
+            part / f"S1{kind}" / f"{chip}_S1{kind}.tif", s1, descriptions=("VV", "VH"), **write
+        )
         label = "LabelHand" if kind == "Hand" else "S1OtsuLabelWeak"
         write_geotiff(part / label / f"{chip}_{label}.tif", flood_label(size, seed), **write)
         if kind == "Hand":
@@ -198,7 +225,10 @@ def make_sen1floods11(folder: Path, size: int = 96, textured: bool = False) -> P
         ("Bolivia", "DESCENDING", 156.0, "2018/02/15", "2018/02/15"),
     )
     names = ("location", "orbit", "rel_orbit_num", "s1_date", "s2_date")
-    features = [{"type": "Feature", "properties": dict(zip(names, row, strict=True)), "geometry": None} for row in rows]
+    features = [
+        {"type": "Feature", "properties": dict(zip(names, row, strict=True)), "geometry": None}
+        for row in rows
+    ]
     metadata = {"type": "FeatureCollection", "name": "Sen1Floods11_Metadata", "features": features}
     (folder / "Sen1Floods11_Metadata.geojson").write_text(json.dumps(metadata))
     return folder
@@ -220,7 +250,11 @@ def land_cover(size: int, num_classes: int, seed: int) -> np.ndarray:
 
 def make_sen12ms(folder: Path, size: int = 64) -> Path:
     """Three scenes of two seasons; their patches overlap by half, as in the data set."""
-    for season, scene, x in (("ROIs1158_spring", 1, 0), ("ROIs1158_spring", 106, 20_000), ("ROIs2017_winter", 1, 0)):
+    for season, scene, x in (
+        ("ROIs1158_spring", 1, 0),
+        ("ROIs1158_spring", 106, 20_000),
+        ("ROIs2017_winter", 1, 0),
+    ):
         for patch in (30, 31):
             seed = 10 * scene + patch + x
             names = {
@@ -228,7 +262,9 @@ def make_sen12ms(folder: Path, size: int = 64) -> Path:
                 for key, kind in (("s1", "s1"), ("s2", "s2"), ("label", "lc"))
             }
             # IGBP first, then the three LCCS layers, whose ids are others.
-            label = np.stack([land_cover(size, 17, seed), *np.full((3, size, size), 21)]).astype(np.uint16)
+            label = np.stack([land_cover(size, 17, seed), *np.full((3, size, size), 21)]).astype(
+                np.uint16
+            )
             corner = 390_772.3389928384 + x + (patch - 30) * size * 5
             _triplet(folder, names, corner, seed % 7, label)
     return folder
@@ -247,7 +283,9 @@ def make_dfc2020(folder: Path, size: int = 64) -> Path:
     return folder
 
 
-def check_land_cover_patch(patch: LabeledPatch, seed: int, ids: np.ndarray, schema: labels.LabelSchema) -> None:
+def check_land_cover_patch(
+    patch: LabeledPatch, seed: int, ids: np.ndarray, schema: labels.LabelSchema
+) -> None:
     """A patch of 16 px equals exactly one of the 16 windows of its file, in both sensors; its label is IGBP-8."""
     wanted = labels.remap(np.where(ids == 0, 255, ids).astype(np.uint8), schema, labels.IGBP8)
     dn, in_db = ramp_l1c(64, seed).transpose(1, 2, 0), ramp_db(64, seed).transpose(1, 2, 0)
@@ -291,7 +329,10 @@ def make_copernicus_bench_dfc2020(folder: Path, size: int = 64, textured: bool =
 def ee_band_names(num_steps: int) -> list[str]:
     """Band names of an exported series, as the real files have them."""
     step = ("VV", "VH", *S2_L1C_BANDS, "temperature_2m", "total_precipitation")
-    return [name + (f"_{i}" if i else "") for i in range(num_steps) for name in step] + ["elevation", "slope"]
+    return [name + (f"_{i}" if i else "") for i in range(num_steps) for name in step] + [
+        "elevation",
+        "slope",
+    ]
 
 
 def make_ee_timeseries(folder: Path, num_steps: int = 3, size: int = 80) -> Path:
@@ -311,7 +352,11 @@ def make_ee_timeseries(folder: Path, num_steps: int = 3, size: int = 80) -> Path
         pixels = np.stack(planes).astype(np.float64)
         transform = north_up(DEGREES_PER_PX, lon, 7.7)
         write_geotiff(
-            folder / name, pixels, transform=transform, crs="EPSG:4326", descriptions=ee_band_names(num_steps)
+            folder / name,
+            pixels,
+            transform=transform,
+            crs="EPSG:4326",
+            descriptions=ee_band_names(num_steps),
         )
     return folder
 
@@ -322,17 +367,33 @@ SSL4EO_S2 = "20200604T054639_20200604T{}_T43RCP"
 
 def make_ssl4eo(folder: Path, size: int = 64) -> Path:
     """Three locations, two of them out of the same granules, each with one season of all three products."""
-    for location, (minute, x) in enumerate((("010808", 0.0), ("010808", 5_000.0), ("010908", 40_000.0))):
+    for location, (minute, x) in enumerate(
+        (("010808", 0.0), ("010808", 5_000.0), ("010908", 40_000.0))
+    ):
         write = {"transform": north_up(10.0, 400_000.0 + x, 3_000_000.0), "crs": "EPSG:32643"}
         s1 = ramp_db(size, location).astype(np.float32)
         # The data set's downloader fills missing pixels with 0.
         s1[:, :3] = 0.0
         products = (
             ("s1", SSL4EO_S1.format(minute), ("VV", "VH"), s1),
-            ("s2c", SSL4EO_S2.format(minute), S2_L1C_BANDS, ramp_l1c(size, location).astype(np.uint16)),
-            ("s2a", SSL4EO_S2.format(minute), S2_L2A_BANDS, ramp(12, size, location + 3).astype(np.uint16)),
+            (
+                "s2c",
+                SSL4EO_S2.format(minute),
+                S2_L1C_BANDS,
+                ramp_l1c(size, location).astype(np.uint16),
+            ),
+            (
+                "s2a",
+                SSL4EO_S2.format(minute),
+                S2_L2A_BANDS,
+                ramp(12, size, location + 3).astype(np.uint16),
+            ),
         )
         for product, granule, names, pixels in products:
             for name, plane in zip(names, pixels, strict=True):
-                write_geotiff(folder / product / f"{location:07d}" / granule / f"{name}.tif", plane[None], **write)
+                write_geotiff(
+                    folder / product / f"{location:07d}" / granule / f"{name}.tif",
+                    plane[None],
+                    **write,
+                )
     return folder

@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 
 from beam_jobs.config import SimulateConfig
-from beam_jobs.simulate import simulate
+from beam_jobs.simulation.simulate import simulate
 
 MAX_POWER = 0.5
 MAX_REFLECTANCE = 0.4
@@ -21,14 +21,18 @@ NODATA = 0
 
 def make_eight_bit(folder: Path, splits: tuple[str, ...], size_px: int) -> Path:
     """A catalog with a place for each of `splits`; its scenes have `size_px` pixels a side."""
-    items = simulate(SimulateConfig(num_places=len(splits), num_dates=1, size_px=size_px), folder).read_text()
+    items = simulate(
+        SimulateConfig(num_places=len(splits), num_dates=1, size_px=size_px), folder
+    ).read_text()
     catalog = folder / "eight_bit.ndjson"
     places: dict[str, str] = {}
     with catalog.open("w") as lines:
         for line in items.splitlines():
             item = json.loads(line)
             place = item["properties"]["terrapair:place"]
-            item["properties"]["terrapair:split"] = places.setdefault(place, splits[len(places) % len(splits)])
+            item["properties"]["terrapair:split"] = places.setdefault(
+                place, splits[len(places) % len(splits)]
+            )
             lines.write(json.dumps(_eight_bit(item, folder)) + "\n")
     return catalog
 
@@ -46,9 +50,13 @@ def _eight_bit(item: dict[str, Any], folder: Path) -> dict[str, Any]:
     valid = np.isfinite(pixels) & (pixels != 0) & (pixels != nodata)
     top = MAX_POWER if is_radar else MAX_REFLECTANCE
     physical = 10 ** (pixels / 10) if is_radar else pixels / 10_000
-    stored = np.where(valid, np.clip(np.rint(physical / top * 255), 1, 255), NODATA).astype(np.uint8)
+    stored = np.where(valid, np.clip(np.rint(physical / top * 255), 1, 255), NODATA).astype(
+        np.uint8
+    )
     path = path.with_name(f"{path.stem}_8bit.tif")
-    with rasterio.open(path, "w", **{**profile, "count": len(wanted), "dtype": "uint8", "nodata": None}) as dataset:
+    with rasterio.open(
+        path, "w", **{**profile, "count": len(wanted), "dtype": "uint8", "nodata": None}
+    ) as dataset:
         dataset.write(stored)
     item["properties"].pop("terrapair:dn_offset", None)
     asset.update(

@@ -16,7 +16,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def make_split(num_patches: int = 160, num_blocks: int = 16, noise: float = 0.3, seed: int = 0) -> EmbeddedSplit:
+def make_split(
+    num_patches: int = 160, num_blocks: int = 16, noise: float = 0.3, seed: int = 0
+) -> EmbeddedSplit:
     """`noise`: how far partners are apart."""
     rng = np.random.default_rng(seed)
     ground = rng.normal(size=(num_patches, 8))
@@ -27,13 +29,17 @@ def make_split(num_patches: int = 160, num_blocks: int = 16, noise: float = 0.3,
     latitude_of_block = rng.permutation(np.linspace(30.0, 60.0, num_blocks))
     reflectance = np.abs(0.2 + 0.05 * ground @ rng.normal(size=(8, 12)))
     return EmbeddedSplit(
-        features={s: np.concatenate([e, lifted], axis=1).astype(np.float32) for s, e in embeddings.items()},
+        features={
+            s: np.concatenate([e, lifted], axis=1).astype(np.float32) for s, e in embeddings.items()
+        },
         embeddings=embeddings,
         lon=(10.0 + 0.01 * np.arange(num_patches)).astype(np.float32),
         lat=(latitude_of_block[block] + 0.01 * rng.normal(size=num_patches)).astype(np.float32),
         block=np.array([f"b{i}" for i in block]),
         orbit_state=np.where(block % 2 == 0, "ascending", "descending"),
-        valid_fraction={s: rng.uniform(0.6, 1.0, num_patches).astype(np.float32) for s in ("s1", "s2")},
+        valid_fraction={
+            s: rng.uniform(0.6, 1.0, num_patches).astype(np.float32) for s in ("s1", "s2")
+        },
         band_means={
             "s1": (-12.0 + 3.0 * ground[:, :2]).astype(np.float32),
             "s2": reflectance.astype(np.float32),
@@ -42,7 +48,9 @@ def make_split(num_patches: int = 160, num_blocks: int = 16, noise: float = 0.3,
     )
 
 
-def plant(split: EmbeddedSplit, sensor: str, values: np.ndarray, strength: float = 3.0) -> EmbeddedSplit:
+def plant(
+    split: EmbeddedSplit, sensor: str, values: np.ndarray, strength: float = 3.0
+) -> EmbeddedSplit:
     """`split` with `values` [N] written into one direction of a sensor's embedding."""
     standardized = (values - values.mean()) / values.std()
     embedding = split.embeddings[sensor].copy()

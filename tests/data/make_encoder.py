@@ -8,10 +8,10 @@ import keras
 
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.manifest import Manifest
-from models import card, export
 from models.config import EncoderConfig
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoders import build_encoder
+from models.published import card, export
 
 EMBEDDING_DIM = 8
 

@@ -21,7 +21,9 @@ def float_feature(values: np.ndarray) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values.ravel()))
 
 
-def write_records(path: Path, records: list[dict[str, tf.train.Feature]], compressed: bool = True) -> Path:
+def write_records(
+    path: Path, records: list[dict[str, tf.train.Feature]], compressed: bool = True
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path), "GZIP" if compressed else None) as writer:
         for features in records:
@@ -61,7 +63,11 @@ def write_export(
     share = -(-len(records) // files)
     for number in range(files):
         end = "tfrecord.gz" if compressed else "tfrecord"
-        write_records(folder / f"{stem}-{number:05d}.{end}", records[number * share : (number + 1) * share], compressed)
+        write_records(
+            folder / f"{stem}-{number:05d}.{end}",
+            records[number * share : (number + 1) * share],
+            compressed,
+        )
     mixer = {
         "projection": {"crs": crs, "affine": {"doubleMatrix": [10.0, 0.0, XMIN, 0.0, -10.0, YMAX]}},
         # Earth Engine writes width first, and without the margin.
@@ -79,19 +85,26 @@ def export_planes(size: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
     side = max(size)
     stacks = (("VV", "VH"), ramp_db(side, seed)), (S2_L1C_BANDS, ramp_l1c(side, seed))
     return {
-        name: plane[: size[0], : size[1]] for names, stack in stacks for name, plane in zip(names, stack, strict=True)
+        name: plane[: size[0], : size[1]]
+        for names, stack in stacks
+        for name, plane in zip(names, stack, strict=True)
     }
 
 
 def make_ee_tfrecord(folder: Path) -> Path:
     """An image of two steps with its mixer, a margin of 4 px, and beside it a sub-folder of two patches without a place."""
     steps = [export_planes((48, 72), seed) for seed in range(2)]
-    planes = {f"{step}_{name}": plane for step, found in enumerate(steps) for name, plane in found.items()}
+    planes = {
+        f"{step}_{name}": plane for step, found in enumerate(steps) for name, plane in found.items()
+    }
     write_export(folder, "togo_2020-01-01_2020-03-01", planes, margin=4)
     records = [
         {
             "landcover": float_feature(np.random.default_rng(seed).integers(0, 9, (8, 8))),
-            **{name: float_feature(plane) for name, plane in zip(S2_L1C_BANDS, ramp_l1c(8, seed), strict=True)},
+            **{
+                name: float_feature(plane)
+                for name, plane in zip(S2_L1C_BANDS, ramp_l1c(8, seed), strict=True)
+            },
         }
         for seed in range(2)
     ]
@@ -101,7 +114,11 @@ def make_ee_tfrecord(folder: Path) -> Path:
 
 SIDE = 48
 SAMPLES = ("0080717", "0060573", "0179869")
-TIMES = {"S1GRD": "2020-06-07T01:08:08", "S2L1C": "2020-06-04T05:46:39", "S2L2A": "2020-06-04T05:46:39"}
+TIMES = {
+    "S1GRD": "2020-06-07T01:08:08",
+    "S2L1C": "2020-06-04T05:46:39",
+    "S2L2A": "2020-06-04T05:46:39",
+}
 BATCH = "ssl4eos12_val_seasonal_data_000001.zarr.zip"
 
 
@@ -119,7 +136,9 @@ def stored_bands(modality: str) -> list[str]:
     return [name if name == "B8A" else f"B{int(name[1:]):02d}" for name in names]
 
 
-def write_group(store: object, arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]) -> None:
+def write_group(
+    store: object, arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]
+) -> None:
     """Arrays with the names of their dimensions, as xarray writes them."""
     group = zarr.open_group(store, mode="w")
     for name, (dimensions, values, attributes) in arrays.items():
@@ -144,10 +163,16 @@ def make_batch(path: Path, modality: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     seasons, offset = 2, 0 if modality == "S1GRD" else 1000
     pixels = np.stack(
-        [[stored_pixels(modality, i + 3 * t) + offset for t in range(seasons)] for i in range(len(SAMPLES))]
+        [
+            [stored_pixels(modality, i + 3 * t) + offset for t in range(seasons)]
+            for i in range(len(SAMPLES))
+        ]
     )
     first = np.datetime64(TIMES[modality]) - np.datetime64("2020-01-01")
-    seconds = [[int(first.astype(int)) + 90 * 86400 * t + i for t in range(seasons)] for i in range(len(SAMPLES))]
+    seconds = [
+        [int(first.astype(int)) + 90 * 86400 * t + i for t in range(seasons)]
+        for i in range(len(SAMPLES))
+    ]
     x, y = (np.stack([centres(i)[axis] for i in range(len(SAMPLES))]) for axis in (0, 1))
     dtype = np.float16 if modality == "S1GRD" else np.int16
     arrays = {
@@ -155,7 +180,11 @@ def make_batch(path: Path, modality: str) -> Path:
         "band": (("band",), np.array(stored_bands(modality)), {}),
         "sample": (("sample",), np.array(SAMPLES), {}),
         "time": (("time",), np.arange(seasons), {}),
-        "time_": (("sample", "time"), np.array(seconds), {"units": "seconds since 2020-01-01 00:00:00"}),
+        "time_": (
+            ("sample", "time"),
+            np.array(seconds),
+            {"units": "seconds since 2020-01-01 00:00:00"},
+        ),
         "x": (("x",), np.arange(SIDE), {}),
         "y": (("y",), np.arange(SIDE), {}),
         "x_": (("sample", "x"), x, {}),
@@ -163,7 +192,9 @@ def make_batch(path: Path, modality: str) -> Path:
         "crs": (("sample",), np.full(len(SAMPLES), 32643), {}),
     }
     if modality != "S1GRD":
-        masks = np.stack([[cloud_classes(i + 3 * t) for t in range(seasons)] for i in range(len(SAMPLES))])
+        masks = np.stack(
+            [[cloud_classes(i + 3 * t) for t in range(seasons)] for i in range(len(SAMPLES))]
+        )
         arrays["cloud_mask"] = (("sample", "time", "y", "x"), masks, {})
     with zarr.ZipStore(str(path), mode="w") as store:
         write_group(store, arrays)
@@ -177,7 +208,8 @@ def make_ssl4eo_v11(folder: Path) -> Path:
 
 
 def write_shard(
-    path: Path, stores: Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]]
+    path: Path,
+    stores: Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]],
 ) -> Path:
     """A tar of zarr.zip stores."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +226,9 @@ def write_shard(
     return path
 
 
-def shard_arrays(modality: str, seed: int) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+def shard_arrays(
+    modality: str, seed: int
+) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
     """One sample of TerraMesh: [band, time, y, x] with one time."""
     x, y = centres(seed)
     if modality == "LULC":
@@ -206,7 +240,11 @@ def shard_arrays(modality: str, seed: int) -> dict[str, tuple[tuple[str, ...], n
     arrays = {
         "bands": (("band", "time", "y", "x"), pixels, {}),
         "band": (("band",), np.array(bands), {}),
-        "time": (("time",), np.array([taken.astype(np.int64)]), {"units": "nanoseconds since 1970-01-01"}),
+        "time": (
+            ("time",),
+            np.array([taken.astype(np.int64)]),
+            {"units": "nanoseconds since 1970-01-01"},
+        ),
         "x": (("x",), x, {}),
         "y": (("y",), y, {}),
         "crs": ((), np.array(32643), {}),
@@ -219,6 +257,8 @@ def shard_arrays(modality: str, seed: int) -> dict[str, tuple[tuple[str, ...], n
 def make_terramesh_shards(folder: Path) -> Path:
     """Two samples in shards of S1RTC, S2L2A and LULC."""
     for modality in ("S1RTC", "S2L2A", "LULC"):
-        stores = {f"majortom_val_{seed:07d}.zarr.zip": shard_arrays(modality, seed) for seed in range(2)}
+        stores = {
+            f"majortom_val_{seed:07d}.zarr.zip": shard_arrays(modality, seed) for seed in range(2)
+        }
         write_shard(folder / "val" / modality / "majortom_shard_000001.tar", stores)
     return folder

@@ -11,7 +11,9 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from beam_jobs.contracts import settings
 
 
-def make_fn_args(version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any) -> FnArgs:
+def make_fn_args(
+    version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any
+) -> FnArgs:
     """Arguments of a Trainer that writes below `root`; `custom` goes beside the config into `custom_config`."""
     return FnArgs(
         train_files=[str(version / "train" / "*")],

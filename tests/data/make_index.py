@@ -48,7 +48,9 @@ def make_embeddings(num_patches: int, noise: float = 0.5, seed: int = 0) -> Embe
     return {"s1": s1, "s2": unit(s1 + noise * rng.normal(size=s1.shape)) if noise else s1.copy()}
 
 
-def make_index(embeddings: Embeddings, patches: list[IndexedPatch] | None = None, **source: Any) -> EmbeddingIndex:
+def make_index(
+    embeddings: Embeddings, patches: list[IndexedPatch] | None = None, **source: Any
+) -> EmbeddingIndex:
     """In memory alone."""
     num_patches, embedding_dim = embeddings["s1"].shape
     info = IndexInfo(

@@ -7,7 +7,9 @@ import numpy as np
 from beam_jobs.contracts.records import PairedPatch
 
 
-def make_patch(patch_id: str, size_px: int, rng: np.random.Generator, s2_max: float = 0.5) -> PairedPatch:
+def make_patch(
+    patch_id: str, size_px: int, rng: np.random.Generator, s2_max: float = 0.5
+) -> PairedPatch:
     """A patch of two and twelve bands; the narrower the reflectances, up to `s2_max`, the smaller its shard."""
     return PairedPatch(
         patch_id=patch_id,

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_jobs.grids import to_lonlat
-from beam_jobs.places import Place, Window, write_places
+from beam_jobs.places.place import Place, Window, write_places
+from beam_jobs.scenes.grids import to_lonlat
 
 
-def make_places(catalog: Path, path: Path, num_places: int, size_px: int = 32, window: Window | None = None) -> Path:
+def make_places(
+    catalog: Path, path: Path, num_places: int, size_px: int = 32, window: Window | None = None
+) -> Path:
     """Writes `num_places` places whose patches of `size_px` do not touch each other or a scene's edge.
 
     Args:
@@ -34,7 +36,9 @@ def make_places(catalog: Path, path: Path, num_places: int, size_px: int = 32, w
         # A pixel of margin, since a footprint in degrees is not quite the square in metres.
         middles = np.arange(size_px / 2 + 4, scene_px - size_px / 2 - 4, size_px) * 10.0
         for north in middles:
-            lon, lat = to_lonlat(crs, transform[2] + middles, np.full(len(middles), transform[5] - north))
+            lon, lat = to_lonlat(
+                crs, transform[2] + middles, np.full(len(middles), transform[5] - north)
+            )
             places += [
                 Place(
                     place_id=f"{name}-{round(north)}-{round(east)}",

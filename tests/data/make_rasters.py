@@ -13,9 +13,9 @@ from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
-from beam_jobs.assets import BandSource
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.scenes import Scene
+from beam_jobs.scenes.assets import BandSource
+from beam_jobs.scenes.scene import Scene
 
 UTM = "EPSG:32633"
 XMIN, YMAX = 500_000.0, 5_000_000.0
@@ -67,10 +67,14 @@ def footprint(path: Path, crs: str = UTM) -> dict[str, Any]:
 def backscatter(height: int, width: int, seed: int = 0) -> np.ndarray:
     """VV and VH in dB, float32 [2, H, W], about -25 to -5."""
     rng = np.random.default_rng(seed)
-    return (rng.uniform(-18.0, -5.0, (2, height, width)) - np.array([0.0, 7.0])[:, None, None]).astype(np.float32)
+    return (
+        rng.uniform(-18.0, -5.0, (2, height, width)) - np.array([0.0, 7.0])[:, None, None]
+    ).astype(np.float32)
 
 
-def digital_numbers(bands: int, height: int, width: int, seed: int = 0, offset: int = 0) -> np.ndarray:
+def digital_numbers(
+    bands: int, height: int, width: int, seed: int = 0, offset: int = 0
+) -> np.ndarray:
     """Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000; B10 of 13 bands is dark, as the air makes it."""
     rng = np.random.default_rng(seed)
     dn = rng.integers(200, 4000, (bands, height, width))
@@ -79,7 +83,9 @@ def digital_numbers(bands: int, height: int, width: int, seed: int = 0, offset: 
     return (dn + offset).astype(np.uint16)
 
 
-def s1_scene(path: Path, pixels: np.ndarray, *, acquired_at: int = 1_600_000_000, **writing: Any) -> Scene:
+def s1_scene(
+    path: Path, pixels: np.ndarray, *, acquired_at: int = 1_600_000_000, **writing: Any
+) -> Scene:
     """A Sentinel-1 scene over one file of VV, VH that is written first."""
     crs = writing.get("crs", UTM)
     write_geotiff(path, pixels, **writing)
@@ -89,7 +95,10 @@ def s1_scene(path: Path, pixels: np.ndarray, *, acquired_at: int = 1_600_000_000
         acquired_at=acquired_at,
         orbit_state="descending",
         footprint=footprint(path, crs or UTM),
-        bands={name: BandSource(path=str(path), index=i) for i, name in enumerate(("VV", "VH")[: len(pixels)], 1)},
+        bands={
+            name: BandSource(path=str(path), index=i)
+            for i, name in enumerate(("VV", "VH")[: len(pixels)], 1)
+        },
     )
 
 
@@ -114,5 +123,8 @@ def s2_scene(
         dn_offset=dn_offset,
         cloud_fraction=cloud_fraction,
         footprint=footprint(path, crs or UTM),
-        bands={name: BandSource(path=str(path), index=i) for i, name in enumerate(names[: len(pixels)], 1)},
+        bands={
+            name: BandSource(path=str(path), index=i)
+            for i, name in enumerate(names[: len(pixels)], 1)
+        },
     )

@@ -12,7 +12,9 @@ from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
 
 
-def make_pixels(rng: np.random.Generator, num_classes: int, size: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_pixels(
+    rng: np.random.Generator, num_classes: int, size: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth, prediction [H, W] (some 255 in each) and probabilities [H, W, K] that know something of the truth."""
     truth = rng.integers(num_classes, size=(size, size)).astype(np.uint8)
     logits = rng.normal(0.0, 1.5, (size, size, num_classes)) + 1.5 * np.eye(num_classes)[truth]
@@ -23,7 +25,9 @@ def make_pixels(rng: np.random.Generator, num_classes: int, size: int = 8) -> tu
     return truth, prediction, probabilities
 
 
-def make_scores(num_classes: int = 2, num_patches: int = 12, num_blocks: int = 6, seed: int = 0) -> PatchScores:
+def make_scores(
+    num_classes: int = 2, num_patches: int = 12, num_blocks: int = 6, seed: int = 0
+) -> PatchScores:
     """Patches of different places, orbits and clouds; one of them without any counted pixel."""
     rng = np.random.default_rng(seed)
     counts: list[dict[str, Any]] = []

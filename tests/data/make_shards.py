@@ -41,16 +41,25 @@ def make_version(
     All splits lie on the same places; `north` moves them by so many degrees.
     """
     if (kind == "labels") != (label_schema is not None):
-        raise ValueError(f"label_schema goes with kind 'labels' and only with it, got {kind!r} and {label_schema!r}")
+        raise ValueError(
+            f"label_schema goes with kind 'labels' and only with it, got {kind!r} and {label_schema!r}"
+        )
     rng = np.random.default_rng(seed)
     num_classes = get_schema(label_schema).num_classes if label_schema else NUM_PAIR_CLASSES
     looks = _class_looks(num_classes, {"s1": s1_bands, "s2": s2_bands})
     path = layout.version_dir(root, span, version)
-    counts = {"train": num_patches, "eval": max(2, num_patches // 3), "test": max(2, num_patches // 3)}
+    counts = {
+        "train": num_patches,
+        "eval": max(2, num_patches // 3),
+        "test": max(2, num_patches // 3),
+    }
     shards: dict[str, manifest.ShardEntry] = {}
     num_pixels: dict[str, dict[str, int]] = {}
     for split, count in counts.items():
-        patches = [_make_patch(rng, looks, split, i, size_px, label_schema is not None) for i in range(count)]
+        patches = [
+            _make_patch(rng, looks, split, i, size_px, label_schema is not None)
+            for i in range(count)
+        ]
         patches = [dataclasses.replace(patch, lat=patch.lat + north) for patch in patches]
         encoded = [records.encode(patch) for patch in patches]
         if split == "train":
@@ -60,10 +69,14 @@ def make_version(
         for shard in range(num_shards):
             name = layout.shard_name(split, shard, num_shards)
             shards[name] = _write_shard(path / name, encoded[shard::num_shards])
-        labels = [patch.label.ravel() for patch in patches if isinstance(patch, records.LabeledPatch)]
+        labels = [
+            patch.label.ravel() for patch in patches if isinstance(patch, records.LabeledPatch)
+        ]
         if labels:
             ids, counted = np.unique(np.concatenate(labels), return_counts=True)
-            num_pixels[split] = {str(label): int(count) for label, count in zip(ids, counted, strict=True)}
+            num_pixels[split] = {
+                str(label): int(count) for label, count in zip(ids, counted, strict=True)
+            }
     document = manifest.Manifest(
         kind=kind,
         span=span,
@@ -96,21 +109,34 @@ def _class_looks(num_classes: int, bands: dict[str, tuple[str, ...]]) -> dict[st
     rng = np.random.default_rng(1234)
     base_db = np.linspace(-24.0, -4.0, num_classes)[:, None]
     base_reflectance = np.linspace(0.45, 0.04, num_classes)[:, None]
-    s1 = base_db + rng.normal(0.0, 1.5, (num_classes, len(bands["s1"]))) - np.arange(len(bands["s1"])) * 6.0
+    s1 = (
+        base_db
+        + rng.normal(0.0, 1.5, (num_classes, len(bands["s1"])))
+        - np.arange(len(bands["s1"])) * 6.0
+    )
     s2 = base_reflectance * rng.uniform(0.4, 1.6, (num_classes, len(bands["s2"])))
     return {"s1": s1.astype(np.float32), "s2": s2.astype(np.float32)}
 
 
 def _make_patch(
-    rng: np.random.Generator, looks: dict[str, np.ndarray], split: str, index: int, size: int, labeled: bool
+    rng: np.random.Generator,
+    looks: dict[str, np.ndarray],
+    split: str,
+    index: int,
+    size: int,
+    labeled: bool,
 ) -> records.PairedPatch:
     num_classes = looks["s1"].shape[0]
     # A random bias per class and patch gives each patch its own mix, by which pairs can be told apart.
-    fields = [ndimage.gaussian_filter(rng.normal(size=(size, size)), size / 8) for _ in range(num_classes)]
+    fields = [
+        ndimage.gaussian_filter(rng.normal(size=(size, size)), size / 8) for _ in range(num_classes)
+    ]
     score = np.stack([field / field.std() + rng.normal(0.0, 1.0) for field in fields])
     label = score.argmax(axis=0).astype(np.uint8)
     s1 = looks["s1"][label] + rng.normal(0.0, 1.0, (size, size, looks["s1"].shape[1]))
-    s2 = np.clip(looks["s2"][label] + rng.normal(0.0, 0.01, (size, size, looks["s2"].shape[1])), 0.001, 2.0)
+    s2 = np.clip(
+        looks["s2"][label] + rng.normal(0.0, 0.01, (size, size, looks["s2"].shape[1])), 0.001, 2.0
+    )
     s1, s2 = s1.astype(np.float32), s2.astype(np.float32)
     margin = max(2, size // 8)
     if index % 3 == 1:
@@ -155,7 +181,9 @@ def _write_shard(path: Path, encoded: list[bytes]) -> manifest.ShardEntry:
             writer.write(record)
     content = path.read_bytes()
     return manifest.ShardEntry(
-        num_examples=len(encoded), num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+        num_examples=len(encoded),
+        num_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 

@@ -14,7 +14,12 @@ from pathlib import Path
 import numpy as np
 
 BLOCKS = {"torch_resnet18": (2, 2, 2, 2), "torch_resnet50": (3, 4, 6, 3)}
-_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage", "int64": "LongStorage"}
+_STORAGES = {
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+}
 _SAFE_TYPES = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64"}
 
 
@@ -25,7 +30,9 @@ def make_state(backbone: str, num_bands: int, seed: int = 0) -> dict[str, np.nda
 
     def conv(name: str, num_in: int, num_out: int, size: int) -> None:
         spread = np.sqrt(2.0 / (num_in * size * size))
-        state[f"{name}.weight"] = (rng.standard_normal((num_out, num_in, size, size)) * spread).astype(np.float32)
+        state[f"{name}.weight"] = (
+            rng.standard_normal((num_out, num_in, size, size)) * spread
+        ).astype(np.float32)
 
     def norm(name: str, num: int) -> None:
         state[f"{name}.weight"] = rng.uniform(0.5, 1.0, num).astype(np.float32)
@@ -43,7 +50,11 @@ def make_state(backbone: str, num_bands: int, seed: int = 0) -> dict[str, np.nda
         num_out = 4 * width if is_bottleneck else width
         for index in range(num_blocks):
             block = f"layer{stage}.{index}"
-            sizes = ((width, 1), (width, 3), (num_out, 1)) if is_bottleneck else ((width, 3), (num_out, 3))
+            sizes = (
+                ((width, 1), (width, 3), (num_out, 1))
+                if is_bottleneck
+                else ((width, 3), (num_out, 3))
+            )
             if num_in != num_out:
                 conv(f"{block}.downsample.0", num_in, num_out, 1)
                 norm(f"{block}.downsample.1", num_out)
@@ -63,7 +74,11 @@ def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> Path:
     for name, array in state.items():
         raw = array.tobytes()
         offsets = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": _SAFE_TYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
+        header[name] = {
+            "dtype": _SAFE_TYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
         data += raw
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -72,11 +87,15 @@ def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> Path:
 
 def write_pth(path: Path, state: Mapping[str, np.ndarray], wrapper: str | None = None) -> Path:
     """`state` as torch.save writes it; with `wrapper`, inside a checkpoint {"epoch": 3, wrapper: state}."""
-    body = _dict({name: _tensor(array, str(index)) for index, (name, array) in enumerate(state.items())})
+    body = _dict(
+        {name: _tensor(array, str(index)) for index, (name, array) in enumerate(state.items())}
+    )
     if wrapper is not None:
         body = _dict({"epoch": b"K\x03", wrapper: body})
     return write_zip(
-        path, b"\x80\x02" + body + b".", {str(i): array.tobytes() for i, array in enumerate(state.values())}
+        path,
+        b"\x80\x02" + body + b".",
+        {str(i): array.tobytes() for i, array in enumerate(state.values())},
     )
 
 
@@ -97,7 +116,12 @@ def _tensor(array: np.ndarray, key: str) -> bytes:
 
 
 def tensor_opcodes(
-    storage: str, key: str, num_elements: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    storage: str,
+    key: str,
+    num_elements: int,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
 ) -> bytes:
     """The call of torch._utils._rebuild_tensor_v2 on a storage."""
     identity = b"(" + _text("storage") + f"ctorch\n{storage}\n".encode() + _text(key) + _text("cpu")

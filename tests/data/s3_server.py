@@ -18,7 +18,9 @@ def running() -> Iterator[dict[str, str]]:
     process could then never answer.
     """
     command = [sys.executable, "-W", "ignore", __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield _environment(process.stdout.readline().strip())
         finally:

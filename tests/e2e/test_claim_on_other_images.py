@@ -18,12 +18,27 @@ def make_config(root, catalog):
         "name": "other-images",
         "root": str(root),
         "catalogs": [{"layout": "stac", "path": str(catalog)}],
-        "pairs": {"patch": {"size_px": 256, "s1_bands": ["VV"], "s2_bands": list(make_eight_bit.OPTICAL_BANDS)}},
-        "pretrain": {"encoder": encoder, "num_steps": 2, "global_batch_size": 2, "num_eval_batches": 1},
+        "pairs": {
+            "patch": {
+                "size_px": 256,
+                "s1_bands": ["VV"],
+                "s2_bands": list(make_eight_bit.OPTICAL_BANDS),
+            }
+        },
+        "pretrain": {
+            "encoder": encoder,
+            "num_steps": 2,
+            "global_batch_size": 2,
+            "num_eval_batches": 1,
+        },
         "tasks": [
             {
                 "name": "landcover",
-                "label": {"schema": "dynamic_world", "label_from": "s2", "min_labeled_fraction": 0.1},
+                "label": {
+                    "schema": "dynamic_world",
+                    "label_from": "s2",
+                    "min_labeled_fraction": 0.1,
+                },
                 "quality": {"max_cloud_fraction": 1.0},
                 "segment": {
                     "sensors": ["s1", "s2"],
@@ -35,7 +50,12 @@ def make_config(root, catalog):
             }
         ],
         "claim": {
-            "primary": {"task": "landcover", "inputs": "s1+s2", "regime": "linear", "fraction": 1.0},
+            "primary": {
+                "task": "landcover",
+                "inputs": "s1+s2",
+                "regime": "linear",
+                "fraction": 1.0,
+            },
             "inputs": ["s1+s2"],
             "fractions": [1.0],
             "arms": ["multimodal", "simclr"],
@@ -50,13 +70,19 @@ def make_config(root, catalog):
 @pytest.mark.e2e
 @pytest.mark.timeout(1200)
 def test_one_radar_band_three_optical_ones_8_bit_and_256_px(tmp_path):
-    catalog = make_eight_bit.make_eight_bit(tmp_path / "scenes", ("train", "train", "eval", "test"), size_px=512)
+    catalog = make_eight_bit.make_eight_bit(
+        tmp_path / "scenes", ("train", "train", "eval", "test"), size_px=512
+    )
     config = tmp_path / "claim.yaml"
     config.write_text(yaml.safe_dump(make_config(tmp_path / "run", catalog)))
     ended = run_pipeline("claim-check", "--config", str(config))
     assert ended.returncode == 0, ended.stderr
     built = manifest.read(next((tmp_path / "run/data/pairs").glob("span-*/version-*")))
-    assert (built.s1_bands, built.s2_bands, built.patch_size_px) == (("VV",), make_eight_bit.OPTICAL_BANDS, 256)
+    assert (built.s1_bands, built.s2_bands, built.patch_size_px) == (
+        ("VV",),
+        make_eight_bit.OPTICAL_BANDS,
+        256,
+    )
     assert all(built.num_examples[split] for split in ("train", "eval", "test"))
     document = json.loads((tmp_path / "run/claim/claim.json").read_text())
     (cell,) = document["cells"]

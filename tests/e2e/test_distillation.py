@@ -8,7 +8,7 @@ import yaml
 from run_pipeline import REPOSITORY, run_pipeline
 
 from pipeline.config import load_run_config
-from pipeline.run_record import read_last_run
+from pipeline.report.run_record import read_last_run
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,11 @@ def config_path(tmp_path_factory):
     (flood,) = [task for task in values["tasks"] if task["use"] == "flood"]
     optical = {**flood, "name": "optical", "segment": {**flood["segment"], "sensors": ["s2"]}}
     student = {**flood, "distill": {"teacher": "optical", "num_steps": 4, "global_batch_size": 8}}
-    values |= {"root": str(root / "run"), "tasks": [optical, student], "probe": {**values["probe"], "task": "optical"}}
+    values |= {
+        "root": str(root / "run"),
+        "tasks": [optical, student],
+        "probe": {**values["probe"], "task": "optical"},
+    }
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
@@ -33,7 +37,9 @@ def test_refused_teacher_stops_the_student_and_a_blessed_one_teaches_it(config_p
     assert refused.returncode == 1
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: flood: its teacher 'optical' is refused by its Evaluator")
-    ran = {item.component_id for item in read_last_run(config.metadata_path, config.name).components}
+    ran = {
+        item.component_id for item in read_last_run(config.metadata_path, config.name).components
+    }
     assert "Pusher-optical" in ran
     assert not {"Trainer-flood", "Evaluator-flood", "Pusher-flood"} & ran
     shown = run_pipeline("report", *asked)
@@ -44,7 +50,9 @@ def test_refused_teacher_stops_the_student_and_a_blessed_one_teaches_it(config_p
     assert taught.returncode == 0, taught.stdout + taught.stderr
     record = read_last_run(config.metadata_path, config.name)
     # The teacher is trained once.
-    assert next(item for item in record.components if item.component_id == "Trainer-optical").is_cached
+    assert next(
+        item for item in record.components if item.component_id == "Trainer-optical"
+    ).is_cached
     (model,) = Path(config.serving_dir, "flood").glob("*/assets.extra/model_card.json")
     student = record.output("DistillTrainer-flood", "model").uri
     assert json.loads(model.read_text())["started_from"] == {"s1": f"{student}/Format-Serving"}

@@ -8,17 +8,23 @@ from run_pipeline import REPOSITORY, run_pipeline
 
 from beam_jobs.contracts import layout, locations, manifest
 from pipeline.config import load_run_config
-from pipeline.run_record import read_last_run
+from pipeline.report.run_record import read_last_run
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(s3_environment, s3_folder, tmp_path):
+def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
+    s3_environment, s3_folder, tmp_path
+):
     import tensorflow as tf
 
     # The smoke run with its first task only, and the root moved.
     values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
-    values |= {"root": s3_folder, "local_root": str(tmp_path / "local"), "tasks": values["tasks"][:1]}
+    values |= {
+        "root": s3_folder,
+        "local_root": str(tmp_path / "local"),
+        "tasks": values["tasks"][:1],
+    }
     values["probe"]["task"] = "flood"
     path = tmp_path / "store.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -33,13 +39,22 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(s3_e
     assert all(component.is_complete for component in record.components)
     assert record.output("ImportExampleGen-pairs", "examples").uri.startswith(f"{s3_folder}/tfx/")
     assert layout.list_versions(config.pairs_dir) == [(1, 1)]
-    written_here = {path.relative_to(tmp_path).parts[1] for path in (tmp_path / "local").rglob("*") if path.is_file()}
+    written_here = {
+        path.relative_to(tmp_path).parts[1]
+        for path in (tmp_path / "local").rglob("*")
+        if path.is_file()
+    }
     assert written_here == {"metadata.sqlite", "catalogs"}
 
-    for model, data_dir in (("encoder", config.pairs_dir), ("flood", config.task_dir(config.tasks[0]))):
+    for model, data_dir in (
+        ("encoder", config.pairs_dir),
+        ("flood", config.task_dir(config.tasks[0])),
+    ):
         (saved,) = locations.locate(f"{config.serving_dir}/{model}").glob("*/saved_model.pb")
         card = json.loads((saved.parent / "assets.extra" / "model_card.json").read_text())
-        assert card["data_manifest_sha256"] == manifest.read(layout.version_dir(data_dir, 1, 1)).sha256
+        assert (
+            card["data_manifest_sha256"] == manifest.read(layout.version_dir(data_dir, 1, 1)).sha256
+        )
         assert str(saved.parent) in ended.stdout.replace("\n", "").replace(" ", "").replace("│", "")
         signatures = tf.saved_model.load(str(saved.parent)).signatures
         assert set(card["signatures"]) <= set(signatures)

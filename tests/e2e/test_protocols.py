@@ -4,14 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
-from make_datasets import COPERNICUS_BENCH_LISTS, make_copernicus_bench_dfc2020, make_sen1floods11, read_split
+from make_datasets import (
+    COPERNICUS_BENCH_LISTS,
+    make_copernicus_bench_dfc2020,
+    make_sen1floods11,
+    read_split,
+)
 from run_pipeline import REPOSITORY, run_pipeline
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
 from components.scorer import DOCUMENT_FILE
 from pipeline.config import load_run_config
-from pipeline.run_record import read_last_run
+from pipeline.report.run_record import read_last_run
 
 SMALL = {
     "pretrain.encoder": "{backbone: small, embedding_dim: 16}",
@@ -54,7 +59,9 @@ def scenes_per_split(config, task):
 
 def scores_on_test(config, task):
     record = read_last_run(config.metadata_path, config.name)
-    return json.loads((Path(record.output(f"Scorer-{task.name}", "scores").uri) / DOCUMENT_FILE).read_text())
+    return json.loads(
+        (Path(record.output(f"Scorer-{task.name}", "scores").uri) / DOCUMENT_FILE).read_text()
+    )
 
 
 @pytest.mark.e2e
@@ -69,11 +76,15 @@ def test_dfc2020_is_scored_in_eight_classes_on_the_patches_of_the_published_list
     for task in config.tasks:
         found = scenes_per_split(config, task)
         for split, name in (("train", "train"), ("eval", "val"), ("test", "test")):
-            assert found[split] == {f"ROIs0000_test_s1_0_p{patch}" for patch in COPERNICUS_BENCH_LISTS[name]}
+            assert found[split] == {
+                f"ROIs0000_test_s1_0_p{patch}" for patch in COPERNICUS_BENCH_LISTS[name]
+            }
         scores = scores_on_test(config, task)
         assert scores["num_patches"] == len(COPERNICUS_BENCH_LISTS["test"])
         assert 0.0 <= scores["scores"]["mean_iou"] <= 1.0
-        assert {f"pooled_iou/{name}" for name in get_schema("igbp8").class_names} <= set(scores["scores"])
+        assert {f"pooled_iou/{name}" for name in get_schema("igbp8").class_names} <= set(
+            scores["scores"]
+        )
 
 
 @pytest.mark.e2e
@@ -93,7 +104,11 @@ def test_sen1floods11_is_scored_on_its_test_chips_and_on_bolivia_apart(tmp_path,
         scores = scores_on_test(config, task)
         # Four patches of 32 px a chip.
         assert scores["num_patches"] == 12
-        apart = {key: part["num_patches"] for key, part in scores["slices"].items() if key.startswith("holdout=")}
+        apart = {
+            key: part["num_patches"]
+            for key, part in scores["slices"].items()
+            if key.startswith("holdout=")
+        }
         assert apart == {"holdout=bolivia": 4, "holdout=none": 8}
         assert scores["slices"]["event=Bolivia"]["num_patches"] == 4
         for part in (scores, *(scores["slices"][key] for key in apart)):

@@ -17,7 +17,7 @@ from beam_jobs.contracts import layout, manifest
 from components.pretrain_trainer import METRICS_FILE
 from models import pretrain
 from pipeline.config import load_run_config
-from pipeline.run_record import read_last_run
+from pipeline.report.run_record import read_last_run
 
 NUM_STEPS = 200
 CHECKPOINT_EVERY = 7
@@ -57,7 +57,10 @@ def config_of(root):
 def kill_at(process, root, step):
     """Kills the whole group once a checkpoint of `step` or later is there, and some random time has passed."""
     deadline = time.monotonic() + 600
-    while not any(int(path.parent.name[5:]) >= step for path in root.glob("checkpoints/*/step-*/progress.json")):
+    while not any(
+        int(path.parent.name[5:]) >= step
+        for path in root.glob("checkpoints/*/step-*/progress.json")
+    ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -69,23 +72,31 @@ def kill_at(process, root, step):
 
 def undisturbed(config_path, version, folder):
     """Metrics of the same training in this process, without checkpoints."""
-    files = [[str(path) for path in layout.shard_paths(version, split)] for split in ("train", "eval")]
+    files = [
+        [str(path) for path in layout.shard_paths(version, split)] for split in ("train", "eval")
+    ]
     config = load_run_config(config_path, [], {}).pretrain
     folders = str(folder / "model"), str(folder / "logs")
-    return pretrain.run_pretraining(config, manifest.read(version), *files, *folders, is_served=False)
+    return pretrain.run_pretraining(
+        config, manifest.read(version), *files, *folders, is_served=False
+    )
 
 
 def trained(config_path):
     """Metrics, and the logged steps in order."""
     config = load_run_config(config_path, [], {})
-    model_run = Path(read_last_run(config.metadata_path, config.name).output("Trainer-pretrain", "model_run").uri)
+    model_run = Path(
+        read_last_run(config.metadata_path, config.name).output("Trainer-pretrain", "model_run").uri
+    )
     metrics = yaml.safe_load((model_run / METRICS_FILE).read_text())
     events = [
         event
         for path in sorted((model_run / "train").iterdir())
         for event in tf.compat.v1.train.summary_iterator(str(path))
     ]
-    return metrics, [event.step for event in events for value in event.summary.value if value.tag == "loss"]
+    return metrics, [
+        event.step for event in events for value in event.summary.value if value.tag == "loss"
+    ]
 
 
 @pytest.mark.e2e
@@ -96,7 +107,8 @@ def test_run_that_was_killed_twice_while_training_ends_as_if_it_had_not(tmp_path
     kill_at(start(killed), tmp_path / "killed", first)
     kill_at(start(killed), tmp_path / "killed", random.randrange(first, NUM_STEPS * 3 // 4))
     step = max(
-        int(path.parent.name[5:]) for path in tmp_path.glob("killed/checkpoints/pretrain-*/step-*/progress.json")
+        int(path.parent.name[5:])
+        for path in tmp_path.glob("killed/checkpoints/pretrain-*/step-*/progress.json")
     )
     version = layout.version_dir(f"{tmp_path}/killed/data/pairs", 1, 1)
     assert step > manifest.read(version).num_examples["train"] // 8, (

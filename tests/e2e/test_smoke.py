@@ -8,7 +8,7 @@ from PIL import Image
 from run_pipeline import REPOSITORY, run_pipeline
 
 from pipeline.config import load_run_config
-from pipeline.run_record import read_last_run
+from pipeline.report.run_record import read_last_run
 
 CONFIG = "pipeline/configs/smoke.yaml"
 MODELS = ("encoder", "flood", "landcover")
@@ -97,9 +97,18 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
 
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
-    assert {item.component_id for item in record.components if not item.is_complete} == {"EncoderGate"}
+    assert {item.component_id for item in record.components if not item.is_complete} == {
+        "EncoderGate"
+    }
     ran = {item.component_id for item in record.components}
-    assert not {f"{kind}-{task}" for kind in ("Trainer", "Scorer", "Evaluator", "Pusher") for task in MODELS[1:]} & ran
+    assert (
+        not {
+            f"{kind}-{task}"
+            for kind in ("Trainer", "Scorer", "Evaluator", "Pusher")
+            for task in MODELS[1:]
+        }
+        & ran
+    )
     assert record.output("Pusher-encoder", "pushed_model").properties["pushed"] == 0
     assert published(root) == before
 
@@ -111,7 +120,9 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
 
 @pytest.mark.e2e
 def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
-    raised = run_pipeline("run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999")
+    raised = run_pipeline(
+        "run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999"
+    )
     assert raised.returncode == 1
     assert "landcover: not published: mean_iou is 0." in raised.stdout
     assert "the config asks for at least 0.999" in raised.stdout

@@ -23,19 +23,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _version(path: Path) -> SimpleNamespace:
-    files = {split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS}
+    files = {
+        split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS
+    }
     return SimpleNamespace(path=path, manifest=manifest.read(path), files=files)
 
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> SimpleNamespace:
-    return _version(make_shards.make_version(tmp_path_factory.mktemp("pairs"), num_patches=24, seed=1))
+    return _version(
+        make_shards.make_version(tmp_path_factory.mktemp("pairs"), num_patches=24, seed=1)
+    )
 
 
 @pytest.fixture(scope="session")
 def labels(tmp_path_factory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("labels")
-    return _version(make_shards.make_version(root, kind="labels", label_schema="water", num_patches=24, seed=2))
+    return _version(
+        make_shards.make_version(root, kind="labels", label_schema="water", num_patches=24, seed=2)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +65,9 @@ def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
         str(root / "logs"),
         on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
     )
-    return SimpleNamespace(config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps)
+    return SimpleNamespace(
+        config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps
+    )
 
 
 @pytest.fixture(scope="session")
@@ -86,4 +94,6 @@ def segmented(labels, pretrained, tmp_path_factory) -> SimpleNamespace:
         pretrained.dir,
         on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
     )
-    return SimpleNamespace(config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps)
+    return SimpleNamespace(
+        config=config, dir=str(root / "model"), logs=root / "logs", metrics=metrics, steps=steps
+    )

@@ -16,7 +16,9 @@ def test_config_survives_plain_dicts():
         logits_chunk_size=32,
         temperature=0.2,
         precision="mixed_bfloat16",
-        input=InputConfig(deterministic=False, cache="disk", cache_dir="cache", data_service="grpc://host-1:5050"),
+        input=InputConfig(
+            deterministic=False, cache="disk", cache_dir="cache", data_service="grpc://host-1:5050"
+        ),
     )
     assert settings.from_dict(PretrainConfig, settings.to_dict(pretrain)) == pretrain
 
@@ -25,18 +27,42 @@ def test_config_survives_plain_dicts():
     ("make", "message"),
     [
         (lambda: InputConfig(cache="ram"), "cache must be none, memory or disk, got 'ram'"),
-        (lambda: InputConfig(cache="disk"), "cache_dir must be given with cache disk, and only then, got ''"),
-        (lambda: InputConfig(cache_dir="x"), "cache_dir must be given with cache disk, and only then, got 'x'"),
-        (lambda: InputConfig(cache="disk", cache_dir="s3://b/x"), "cache_dir must be a folder .* got 's3://b/x'"),
-        (lambda: InputConfig(data_service="host:5050"), "data_service must be grpc://host:port, got 'host:5050'"),
-        (lambda: InputConfig(data_service="grpc://h:1"), "deterministic must be false with data_service, .* got True"),
+        (
+            lambda: InputConfig(cache="disk"),
+            "cache_dir must be given with cache disk, and only then, got ''",
+        ),
+        (
+            lambda: InputConfig(cache_dir="x"),
+            "cache_dir must be given with cache disk, and only then, got 'x'",
+        ),
+        (
+            lambda: InputConfig(cache="disk", cache_dir="s3://b/x"),
+            "cache_dir must be a folder .* got 's3://b/x'",
+        ),
+        (
+            lambda: InputConfig(data_service="host:5050"),
+            "data_service must be grpc://host:port, got 'host:5050'",
+        ),
+        (
+            lambda: InputConfig(data_service="grpc://h:1"),
+            "deterministic must be false with data_service, .* got True",
+        ),
         (
             lambda: InputConfig(data_service="grpc://h:1", deterministic=False, cache="memory"),
             "cache must be none or disk with data_service: .* got 'memory'",
         ),
-        (lambda: EncoderConfig(backbone="vgg"), "backbone must be small, .* or torch_resnet50, got 'vgg'"),
-        (lambda: PretrainConfig(encoder=SMALL, num_steps=5, global_batch_size=1), "at least 2 .* got 1"),
-        (lambda: EncoderConfig(backbone="small", norm="layer"), "norm must be batch or group, got 'layer'"),
+        (
+            lambda: EncoderConfig(backbone="vgg"),
+            "backbone must be small, .* or torch_resnet50, got 'vgg'",
+        ),
+        (
+            lambda: PretrainConfig(encoder=SMALL, num_steps=5, global_batch_size=1),
+            "at least 2 .* got 1",
+        ),
+        (
+            lambda: EncoderConfig(backbone="small", norm="layer"),
+            "norm must be batch or group, got 'layer'",
+        ),
         (
             lambda: PretrainConfig(encoder=SMALL, num_steps=5, objective="triplet"),
             "objective must be multimodal, .* or none, got 'triplet'",
@@ -50,11 +76,15 @@ def test_config_survives_plain_dicts():
             "micro_batch_size must divide global_batch_size 256, got 0",
         ),
         (
-            lambda: PretrainConfig(encoder=SMALL, num_steps=5, objective="decur", decur_common_dim=65),
+            lambda: PretrainConfig(
+                encoder=SMALL, num_steps=5, objective="decur", decur_common_dim=65
+            ),
             "decur_common_dim must be within 1 and embedding_dim 64, got 65",
         ),
         (
-            lambda: PretrainConfig(encoder=SMALL, num_steps=5, objective="decur", min_negative_km=5.0),
+            lambda: PretrainConfig(
+                encoder=SMALL, num_steps=5, objective="decur", min_negative_km=5.0
+            ),
             "min_negative_km must be 0 under decur, which has no negatives, got 5.0",
         ),
         (
@@ -66,7 +96,9 @@ def test_config_survives_plain_dicts():
             "false_negative_weight must be within 0 and 1, got 1.5",
         ),
         (
-            lambda: PretrainConfig(encoder=SMALL, num_steps=5, objective="sigmoid", temperature=20.0),
+            lambda: PretrainConfig(
+                encoder=SMALL, num_steps=5, objective="sigmoid", temperature=20.0
+            ),
             "temperature must be within 0.01 and 10.0 to be learned, got 20.0",
         ),
         (lambda: PretrainConfig(encoder=SMALL, num_steps=0), "num_steps must be above 0, got 0"),

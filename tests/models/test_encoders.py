@@ -14,9 +14,17 @@ from models.encoders import SensorEncoder, build_encoder, with_precision
 
 def small(sensor="s1", precision="float32", norm="batch"):
     bands = ("VV", "VH") if sensor == "s1" else ("B2", "B3", "B4")
-    mean, std = ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    mean, std = (
+        ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    )
     return SensorEncoder(
-        sensor=sensor, bands=bands, mean=mean, std=std, backbone="small", norm=norm, precision=precision
+        sensor=sensor,
+        bands=bands,
+        mean=mean,
+        std=std,
+        backbone="small",
+        norm=norm,
+        precision=precision,
     )
 
 
@@ -61,7 +69,9 @@ def test_what_lies_under_no_data_changes_nothing(encoder):
 
 
 def test_patch_without_any_data_has_zero_pooled_features(encoder):
-    np.testing.assert_array_equal(encoder(np.full((1, 32, 32, 2), np.nan, np.float32))["pooled"], np.zeros((1, 128)))
+    np.testing.assert_array_equal(
+        encoder(np.full((1, 32, 32, 2), np.nan, np.float32))["pooled"], np.zeros((1, 128))
+    )
 
 
 def test_encoder_survives_saving_exactly(encoder, tmp_path):
@@ -89,7 +99,11 @@ def test_mixed_precision_gives_float32_outputs_near_those_of_float32(encoder, tm
 
 def test_batch_normalization_is_synchronized_also_after_reloading(encoder):
     copy = SensorEncoder.from_config(encoder.get_config())
-    layers = [layer for layer in copy._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [
+        layer
+        for layer in copy._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     assert len(layers) >= 7
     assert all(layer.synchronized and layer.momentum == 0.9 for layer in layers)
 
@@ -112,7 +126,9 @@ def test_group_norm_sees_each_patch_alone_and_survives_saving_exactly(tmp_path):
     )
     pixels = backscatter()
     together = grouped(pixels, training=True)["pooled"]
-    alone = np.concatenate([grouped(pixels[index : index + 1], training=True)["pooled"] for index in range(2)])
+    alone = np.concatenate(
+        [grouped(pixels[index : index + 1], training=True)["pooled"] for index in range(2)]
+    )
     np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
     grouped.save(tmp_path / "grouped.keras")
     loaded = keras.saving.load_model(tmp_path / "grouped.keras")
@@ -135,7 +151,10 @@ def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder,
     keras.utils.set_random_seed(1)
     model = build_dual_encoder({"s1": encoder, "s2": small("s2")}, embedding_dim=16)
     rng = np.random.default_rng(3)
-    batch = {"s1": backscatter(32, 32), "s2": rng.uniform(0.01, 0.5, (2, 32, 32, 3)).astype(np.float32)}
+    batch = {
+        "s1": backscatter(32, 32),
+        "s2": rng.uniform(0.01, 0.5, (2, 32, 32, 3)).astype(np.float32),
+    }
     embeddings = model(batch)
     model.save(tmp_path / "dual.keras")
     loaded = keras.saving.load_model(tmp_path / "dual.keras")
@@ -145,11 +164,14 @@ def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder,
 
 
 @pytest.mark.parametrize(
-    ("backbone", "num_bands", "depth"), [("resnet18", 2, 512), ("resnet18", 13, 512), ("resnet50", 10, 2048)]
+    ("backbone", "num_bands", "depth"),
+    [("resnet18", 2, 512), ("resnet18", 13, 512), ("resnet50", 10, 2048)],
 )
 def test_large_backbones_take_any_number_of_bands(backbone, num_bands, depth, tmp_path):
     bands = tuple(f"band{index}" for index in range(num_bands))
-    encoder = SensorEncoder(sensor="s2", bands=bands, mean=[0.1] * num_bands, std=[0.05] * num_bands, backbone=backbone)
+    encoder = SensorEncoder(
+        sensor="s2", bands=bands, mean=[0.1] * num_bands, std=[0.05] * num_bands, backbone=backbone
+    )
     pixels = np.random.default_rng(0).uniform(0.01, 0.4, (1, 64, 32, num_bands)).astype(np.float32)
     outputs = encoder(pixels)
     assert encoder.stride == EncoderConfig(backbone=backbone).stride == 32
@@ -167,7 +189,14 @@ def test_two_kinds_of_keras_in_one_process_are_refused():
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-W", "ignore", "-c", "import models.encoders"]
     result = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode != 0
-    assert "set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported" in result.stderr.splitlines()[-1]
+    assert (
+        "set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported" in result.stderr.splitlines()[-1]
+    )

@@ -23,7 +23,13 @@ def decoded(files):
 
 
 def make(labels, **changes):
-    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 5, "shuffle_buffer": 8, "seed": 3}
+    options = {
+        "num_bands": NUM_BANDS,
+        "with_label": True,
+        "batch_size": 5,
+        "shuffle_buffer": 8,
+        "seed": 3,
+    }
     options |= {"num_examples": 24} | changes
     return input_pipeline.train_dataset(labels.files["train"], **options)
 
@@ -33,7 +39,9 @@ def take(dataset, num_batches):
 
 
 def test_eval_batches_are_the_records_of_the_codec_in_order(labels):
-    dataset = input_pipeline.eval_dataset(labels.files["eval"], num_bands=NUM_BANDS, with_label=True, batch_size=3)
+    dataset = input_pipeline.eval_dataset(
+        labels.files["eval"], num_bands=NUM_BANDS, with_label=True, batch_size=3
+    )
     batches = list(dataset.as_numpy_iterator())
     assert [len(batch["label"]) for batch in batches] == [3, 3, 2]
     patches = decoded(labels.files["eval"])
@@ -44,7 +52,9 @@ def test_eval_batches_are_the_records_of_the_codec_in_order(labels):
 
 
 def test_sensor_that_is_not_asked_for_is_not_parsed(labels):
-    dataset = input_pipeline.eval_dataset(labels.files["eval"], num_bands={"s2": 12}, with_label=False, batch_size=3)
+    dataset = input_pipeline.eval_dataset(
+        labels.files["eval"], num_bands={"s2": 12}, with_label=False, batch_size=3
+    )
     assert set(dataset.element_spec) == {"s2"}
 
 
@@ -58,7 +68,9 @@ def test_training_batches_are_full_endless_and_each_round_sees_a_patch_once(labe
 
 
 def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
-    one, two, other = (take(make(labels, transform=random_symmetry, seed=seed), 3) for seed in (3, 3, 4))
+    one, two, other = (
+        take(make(labels, transform=random_symmetry, seed=seed), 3) for seed in (3, 3, 4)
+    )
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a["s2"], b["s2"])
     assert not np.array_equal(one[0]["label"], other[0]["label"])
@@ -77,10 +89,16 @@ def test_resumed_batches_are_those_of_the_uninterrupted_run(labels):
 
 def test_epochs_leave_out_other_examples_each_and_know_their_length(labels):
     batches = take(make(labels, with_patch_id=True), 8)
-    first, second = ({name for batch in part for name in batch["patch_id"]} for part in (batches[:4], batches[4:]))
+    first, second = (
+        {name for batch in part for name in batch["patch_id"]}
+        for part in (batches[:4], batches[4:])
+    )
     assert len(first) == len(second) == 20
     assert first != second
-    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 6 elements but contained only 4"):
+    with pytest.raises(
+        tf.errors.FailedPreconditionError,
+        match="expected to contain 6 elements but contained only 4",
+    ):
         take(make(labels, num_examples=30), 5)
     with pytest.raises(ValueError, match="num_examples must be at least one batch of 5, got 4"):
         make(labels, num_examples=4)
@@ -92,14 +110,18 @@ def test_a_cache_changes_no_batch(labels, cache, tmp_path):
     options = {"transform": random_symmetry, "with_patch_id": True, "with_weight": True}
     plain = take(make(labels, **options), 9)
     for first_step in (0, 6):
-        cached = take(make(labels, first_step=first_step, reading=reading, **options), 9 - first_step)
+        cached = take(
+            make(labels, first_step=first_step, reading=reading, **options), 9 - first_step
+        )
         for got, expected in zip(cached, plain[first_step:], strict=True):
             assert set(got) == set(expected)
             for name in expected:
                 np.testing.assert_array_equal(got[name], expected[name])
     options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 3}
     for got, expected in zip(
-        input_pipeline.eval_dataset(labels.files["eval"], reading=reading, **options).as_numpy_iterator(),
+        input_pipeline.eval_dataset(
+            labels.files["eval"], reading=reading, **options
+        ).as_numpy_iterator(),
         input_pipeline.eval_dataset(labels.files["eval"], **options).as_numpy_iterator(),
         strict=True,
     ):
@@ -111,7 +133,10 @@ def test_memory_that_does_not_suffice_is_refused_before_it_is_filled(labels):
     source = FileSource(
         files=tuple(labels.files["train"]),
         compression="GZIP",
-        spec={"s1": tf.io.FixedLenFeature([], tf.string), "weight": tf.io.FixedLenFeature([], tf.float32)},
+        spec={
+            "s1": tf.io.FixedLenFeature([], tf.string),
+            "weight": tf.io.FixedLenFeature([], tf.float32),
+        },
     )
     num_bytes = 24 * (32 * 32 * 2 * 2 + 4)
     assert load(source, int(1.1 * num_bytes)).columns["s1"].shape == (24,)
@@ -123,12 +148,17 @@ def test_memory_that_does_not_suffice_is_refused_before_it_is_filled(labels):
 
 def test_batches_without_a_fixed_order_hold_each_patch_once_an_epoch(labels):
     reading = InputConfig(deterministic=False)
-    for batches in (take(make(labels, batch_size=8, with_patch_id=True, reading=reading), 3) for _ in range(2)):
+    for batches in (
+        take(make(labels, batch_size=8, with_patch_id=True, reading=reading), 3) for _ in range(2)
+    ):
         assert len({name for batch in batches for name in batch["patch_id"]}) == 24
 
 
 def test_weights_stay_with_their_patches_through_shuffling_and_augmentation(labels):
-    weight_of = {round(float(np.nanmean(patch.s2)), 5): patch.weight for patch in decoded(labels.files["train"])}
+    weight_of = {
+        round(float(np.nanmean(patch.s2)), 5): patch.weight
+        for patch in decoded(labels.files["train"])
+    }
     assert set(weight_of.values()) == {1.0, 0.75, 0.5, 0.25}
     for batch in take(make(labels, transform=random_symmetry, with_weight=True), 3):
         means = [round(float(np.nanmean(pixels)), 5) for pixels in batch["s2"]]
@@ -150,9 +180,13 @@ def test_locations_are_those_of_the_records_and_transforms_come_last(labels):
     )
     batches = list(dataset.as_numpy_iterator())
     patches = decoded(labels.files["eval"])
-    assert [name.decode() for batch in batches for name in batch["patch_id"]] == [patch.patch_id for patch in patches]
+    assert [name.decode() for batch in batches for name in batch["patch_id"]] == [
+        patch.patch_id for patch in patches
+    ]
     for name in ("lon", "lat"):
         expected = np.array([getattr(patch, name) for patch in patches], np.float32)
         np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), expected)
     assert [batch["seed"].tolist() for batch in batches] == [[0, 0], [0, 1]]
-    assert batches[1]["mean"] == pytest.approx(np.mean([patch.lon for patch in patches[5:]]), rel=1e-6)
+    assert batches[1]["mean"] == pytest.approx(
+        np.mean([patch.lon for patch in patches[5:]]), rel=1e-6
+    )

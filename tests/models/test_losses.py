@@ -19,7 +19,9 @@ def nt_xent_by_loops(s1, s2, temperature, weights=None):
     for i in range(num):
         for queries, keys in ((s1, s2), (s2, s1)):
             scores = [float(np.dot(queries[i], keys[j])) / temperature for j in range(num)]
-            total += 0.5 * weights[i] * (math.log(sum(math.exp(score) for score in scores)) - scores[i])
+            total += (
+                0.5 * weights[i] * (math.log(sum(math.exp(score) for score in scores)) - scores[i])
+            )
     return total / sum(weights)
 
 
@@ -27,7 +29,9 @@ def nt_xent_by_loops(s1, s2, temperature, weights=None):
 def test_nt_xent_equals_loops_over_pairs(temperature):
     rng = np.random.default_rng(0)
     s1, s2 = unit_rows(rng, (7, 5)), unit_rows(rng, (7, 5))
-    assert float(NTXentLoss(temperature)(s1, s2)) == pytest.approx(nt_xent_by_loops(s1, s2, temperature), rel=1e-5)
+    assert float(NTXentLoss(temperature)(s1, s2)) == pytest.approx(
+        nt_xent_by_loops(s1, s2, temperature), rel=1e-5
+    )
 
 
 def test_nt_xent_of_equal_embeddings_is_log_of_the_batch():
@@ -72,14 +76,19 @@ def test_masked_crossentropy_equals_loops_over_labelled_pixels():
     # Very uneven: a mean of per-patch means would give another number.
     label[0] = 255
     label[0, 0, 0] = 2
-    assert float(MaskedCrossentropy()(label, logits)) == pytest.approx(crossentropy_by_loops(label, logits), rel=1e-5)
+    assert float(MaskedCrossentropy()(label, logits)) == pytest.approx(
+        crossentropy_by_loops(label, logits), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_pixel_crossentropy_and_its_gradient_are_tensorflows(scale):
     rng = np.random.default_rng(3)
     logits = tf.constant(scale * rng.normal(size=(2, 5, 4, 3)), tf.float32)
-    ids, upstream = rng.integers(0, 3, (2, 5, 4)), tf.constant(rng.normal(size=(2, 5, 4)), tf.float32)
+    ids, upstream = (
+        rng.integers(0, 3, (2, 5, 4)),
+        tf.constant(rng.normal(size=(2, 5, 4)), tf.float32),
+    )
     found = []
     for function in (
         lambda values: pixel_crossentropy(values, tf.one_hot(ids, 3)),

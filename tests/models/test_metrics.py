@@ -15,7 +15,9 @@ def naive_confusion(truth, prediction, num_classes):
 @pytest.fixture(scope="module")
 def masks():
     rng = np.random.default_rng(0)
-    truth, prediction = (rng.choice([*range(9), 255], (3, 17, 11)).astype(np.uint8) for _ in range(2))
+    truth, prediction = (
+        rng.choice([*range(9), 255], (3, 17, 11)).astype(np.uint8) for _ in range(2)
+    )
     return truth, prediction
 
 
@@ -44,7 +46,12 @@ def test_scores_of_a_matrix_worked_out_by_hand():
 def test_many_matrices_are_each_scored_on_their_own():
     matrices = np.random.default_rng(1).integers(0, 5, (2, 3, 4, 4))
     matrices[0, 1] = 0
-    for score in (metrics.iou_per_class, metrics.mean_iou, metrics.f1_per_class, metrics.pixel_accuracy):
+    for score in (
+        metrics.iou_per_class,
+        metrics.mean_iou,
+        metrics.f1_per_class,
+        metrics.pixel_accuracy,
+    ):
         expected = [[score(cm) for cm in row] for row in matrices]
         np.testing.assert_array_equal(score(matrices), expected)
 

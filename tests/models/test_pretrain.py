@@ -7,12 +7,13 @@ import pytest
 import tensorflow as tf
 from watched_training import KilledError, Watch
 
-from models import export, pretrain
+from models import pretrain
 from models.config import EncoderConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import build_dual_encoder
 from models.encoders import build_encoder
 from models.objectives.registry import make_objective
+from models.published import export
 
 
 def test_loss_falls_clearly_and_every_step_is_reported(pretrained):
@@ -26,7 +27,11 @@ def test_metrics_are_of_the_eval_split(pretrained):
     assert set(metrics) == {
         "train_loss",
         "eval_loss",
-        *(f"recall_at_{k}/{direction}" for k in (1, 5, 10) for direction in ("s1_to_s2", "s2_to_s1")),
+        *(
+            f"recall_at_{k}/{direction}"
+            for k in (1, 5, 10)
+            for direction in ("s1_to_s2", "s2_to_s1")
+        ),
         "num_eval_pairs",
         "num_health_patches",
         "alignment/s1_s2",
@@ -39,7 +44,9 @@ def test_metrics_are_of_the_eval_split(pretrained):
     assert metrics["num_eval_pairs"] == 8
     assert metrics["eval_loss"] < math.log(8)
     assert max(metrics["recall_at_1/s1_to_s2"], metrics["recall_at_1/s2_to_s1"]) > 1 / 8
-    assert metrics["train_loss"] == pytest.approx(np.mean([loss for _, _, loss in pretrained.steps[-10:]]))
+    assert metrics["train_loss"] == pytest.approx(
+        np.mean([loss for _, _, loss in pretrained.steps[-10:]])
+    )
     assert {path.name for path in pretrained.logs.iterdir()} == {"train", "eval"}
 
 
@@ -67,7 +74,11 @@ def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None,
 def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
     """24 pairs in batches of 8 are 3 steps an epoch: the run is killed, and goes on, within the second."""
     run(pairs, tmp_path / "earlier", seed=5)
-    options = {"warm_start_dir": str(tmp_path / "earlier" / "model"), "num_steps": 8, "checkpoint_every": 2}
+    options = {
+        "warm_start_dir": str(tmp_path / "earlier" / "model"),
+        "num_steps": 8,
+        "checkpoint_every": 2,
+    }
     cold, _ = run(pairs, tmp_path / "cold", num_steps=8)
     expected, _ = run(pairs, tmp_path / "warm", **options)
     assert expected["train_loss"] != pytest.approx(cold["train_loss"], rel=1e-2)
@@ -80,14 +91,18 @@ def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_warm_start_takes_weights_and_normalization_of_the_published_encoder(pretrained, pairs, labels):
+def test_warm_start_takes_weights_and_normalization_of_the_published_encoder(
+    pretrained, pairs, labels
+):
     config = dataclasses.replace(pretrained.config, precision="float32")
     model = pretrain.build_model(config, labels.manifest, pretrained.dir)
     encoders, heads = export.load_encoders(pretrained.dir), export.load_heads(pretrained.dir)
     for sensor in ("s1", "s2"):
         assert model.encoders[sensor].mean == encoders[sensor].mean
         for parts, published in ((model.encoders, encoders), (model.heads, heads)):
-            for got, expected in zip(parts[sensor].get_weights(), published[sensor].get_weights(), strict=True):
+            for got, expected in zip(
+                parts[sensor].get_weights(), published[sensor].get_weights(), strict=True
+            ):
                 np.testing.assert_array_equal(got, expected)
 
 
@@ -97,7 +112,10 @@ def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, p
             EncoderConfig(backbone="small", embedding_dim=16),
             r"s1: encoder\.embedding_dim is 16, the published head's 32",
         ),
-        (EncoderConfig(backbone="small", embedding_dim=32, norm="group"), r"s1: encoder\.norm is 'group'"),
+        (
+            EncoderConfig(backbone="small", embedding_dim=32, norm="group"),
+            r"s1: encoder\.norm is 'group'",
+        ),
     ):
         config = dataclasses.replace(pretrained.config, encoder=encoder)
         with pytest.raises(ValueError, match=f"^{pretrained.dir}: {rule}"):
@@ -107,7 +125,9 @@ def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, p
 @pytest.mark.e2e
 def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path):
     expected, _ = run(pairs, tmp_path / "float32", num_steps=6)
-    got, told = run(pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4)
+    got, told = run(
+        pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4
+    )
     whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
     # In parts, batch normalization is that of the parts: another training, of which only sanity is asked.
     assert math.isfinite(got["train_loss"])
@@ -121,7 +141,12 @@ def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path)
 @pytest.mark.parametrize("objective", ["simclr_s1", "dense", "shuffled"])
 def test_objective_trains_in_parts_and_publishes(pairs, tmp_path, objective):
     metrics, told = run(
-        pairs, tmp_path, objective=objective, micro_batch_size=4, logits_chunk_size=2, min_negative_km=1000.0
+        pairs,
+        tmp_path,
+        objective=objective,
+        micro_batch_size=4,
+        logits_chunk_size=2,
+        min_negative_km=1000.0,
     )
     assert math.isfinite(told["loss"])
     assert math.isfinite(metrics["eval_loss"])
@@ -156,7 +181,9 @@ def test_control_without_training_publishes_the_encoders_as_they_began(pairs, tm
 
 def test_patch_without_any_data_in_one_sensor_leaves_loss_and_gradients_finite(pairs):
     encoders = untrained(pairs)
-    config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), num_steps=1, objective="dense")
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone="small", embedding_dim=16), num_steps=1, objective="dense"
+    )
     model = ContrastiveModel(build_dual_encoder(encoders, 16), make_objective(config, 128))
     rng = np.random.default_rng(0)
     batch = {
@@ -171,7 +198,11 @@ def test_patch_without_any_data_in_one_sensor_leaves_loss_and_gradients_finite(p
     assert model.pair_losses(outputs)[1] == 0.0
     assert float(model.replica_scalars(outputs)["valid_pair_fraction"]) == pytest.approx(2 / 3)
     assert np.isfinite(float(loss))
-    gradients = [gradient for gradient in tape.gradient(loss, model.trainable_variables) if gradient is not None]
+    gradients = [
+        gradient
+        for gradient in tape.gradient(loss, model.trainable_variables)
+        if gradient is not None
+    ]
     assert len(gradients) > 20
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
@@ -181,15 +212,24 @@ def test_parts_that_do_not_fit_a_replica_are_refused(name):
     class TwoReplicas:
         num_replicas_in_sync = 2
 
-    config = PretrainConfig(encoder=EncoderConfig(backbone="small"), num_steps=1, global_batch_size=12, **{name: 4})
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone="small"), num_steps=1, global_batch_size=12, **{name: 4}
+    )
     with pytest.raises(ValueError, match=f"{name} must divide the 6 pairs of each replica, got 4"):
         pretrain._check_sizes(config, TwoReplicas())
 
 
 def test_batch_larger_than_the_train_split_is_refused(pairs, tmp_path):
-    config = PretrainConfig(encoder=EncoderConfig(backbone="small"), num_steps=1, global_batch_size=64)
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone="small"), num_steps=1, global_batch_size=64
+    )
     with pytest.raises(ValueError, match="one batch of 64 examples, got 24"):
         pretrain.run_pretraining(
-            config, pairs.manifest, pairs.files["train"], pairs.files["eval"], str(tmp_path / "m"), str(tmp_path / "l")
+            config,
+            pairs.manifest,
+            pairs.files["train"],
+            pairs.files["eval"],
+            str(tmp_path / "m"),
+            str(tmp_path / "l"),
         )
     assert not (tmp_path / "m").exists()

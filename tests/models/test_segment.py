@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import card, export, metrics, segment
+from models import metrics, segment
 from models.config import EncoderConfig
 from models.input_pipeline import eval_dataset
 from models.pixel_losses.config import LossConfig
+from models.published import card, export
 from models.scores import score_file
 from models.segment_config import SegmentConfig
 
@@ -15,7 +16,12 @@ SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 
 
 def water(**changes):
-    return SegmentConfig(**({"sensors": ("s1",), "label_schema": "water", "encoder": SMALL, "num_steps": 1} | changes))
+    return SegmentConfig(
+        **(
+            {"sensors": ("s1",), "label_schema": "water", "encoder": SMALL, "num_steps": 1}
+            | changes
+        )
+    )
 
 
 def test_loss_falls_clearly(segmented):
@@ -28,12 +34,16 @@ def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented
     kept = score_file.read_scores(f"{segmented.dir}/assets.extra/{score_file.SCORES_NAME}")
     model = export.load_segmenter(segmented.dir)
     cm = np.zeros((2, 2), np.int64)
-    for batch in eval_dataset(labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3):
+    for batch in eval_dataset(
+        labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3
+    ):
         predicted = model({"s1": batch["s1"], "s2": batch["s2"]})["label"].numpy()
         cm += metrics.confusion_matrix(batch["label"].numpy(), predicted, 2)
     assert segmented.metrics["mean_iou"] == pytest.approx(metrics.mean_iou(cm), abs=1e-3)
     np.testing.assert_array_equal(kept.confusion.sum(axis=0), cm)
-    assert segmented.metrics["pooled_iou/water"] == pytest.approx(metrics.iou_per_class(cm)[1], abs=1e-3)
+    assert segmented.metrics["pooled_iou/water"] == pytest.approx(
+        metrics.iou_per_class(cm)[1], abs=1e-3
+    )
     assert segmented.metrics["f1/dry"] == pytest.approx(metrics.f1_per_class(cm)[0], abs=1e-3)
     assert np.isfinite(segmented.metrics["loss"])
 
@@ -55,7 +65,9 @@ def test_pretrained_encoder_keeps_its_weights_and_its_normalization(pretrained, 
     encoder = export.load_encoders(pretrained.dir)["s1"]
     assert model.encoders["s1"].mean == encoder.mean
     assert encoder.mean != tuple(entry.mean for entry in labels.manifest.s1_statistics)
-    for got, expected in zip(model.encoders["s1"].get_weights(), encoder.get_weights(), strict=True):
+    for got, expected in zip(
+        model.encoders["s1"].get_weights(), encoder.get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(got, expected)
 
 
@@ -87,12 +99,19 @@ def test_class_that_is_absent_cannot_be_balanced(labels, tmp_path):
 
 def test_encoder_of_other_bands_or_architecture_is_refused(pretrained, labels):
     swapped = dataclasses.replace(labels.manifest, s1_bands=("VH", "VV"))
-    with pytest.raises(ValueError, match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)",
+    ):
         segment.build_segmenter(water(), swapped, pretrained.dir)
     with pytest.raises(ValueError, match=r"encoder\.backbone is 'resnet18', the encoder's 'small'"):
-        segment.build_segmenter(water(encoder=EncoderConfig(backbone="resnet18")), labels.manifest, pretrained.dir)
+        segment.build_segmenter(
+            water(encoder=EncoderConfig(backbone="resnet18")), labels.manifest, pretrained.dir
+        )
     with pytest.raises(ValueError, match="multiple of the stride 16, got 40"):
-        segment.build_segmenter(water(), dataclasses.replace(labels.manifest, patch_size_px=40), pretrained.dir)
+        segment.build_segmenter(
+            water(), dataclasses.replace(labels.manifest, patch_size_px=40), pretrained.dir
+        )
 
 
 def test_directory_without_an_encoder_is_refused(labels, tmp_path):
@@ -102,9 +121,17 @@ def test_directory_without_an_encoder_is_refused(labels, tmp_path):
 
 def test_shards_of_another_schema_are_refused(labels, tmp_path):
     config = water(label_schema="dynamic_world")
-    with pytest.raises(ValueError, match="label_schema is 'dynamic_world', but the shards hold 'water'"):
+    with pytest.raises(
+        ValueError, match="label_schema is 'dynamic_world', but the shards hold 'water'"
+    ):
         segment.run_segmentation(
-            config, labels.manifest, labels.files["train"], labels.files["eval"], str(tmp_path), str(tmp_path), None
+            config,
+            labels.manifest,
+            labels.files["train"],
+            labels.files["eval"],
+            str(tmp_path),
+            str(tmp_path),
+            None,
         )
 
 

@@ -9,7 +9,12 @@ SMALL = EncoderConfig(backbone="small", embedding_dim=64)
 
 
 def flood(**changes):
-    return SegmentConfig(**({"sensors": ("s1",), "label_schema": "water", "encoder": SMALL, "num_steps": 1} | changes))
+    return SegmentConfig(
+        **(
+            {"sensors": ("s1",), "label_schema": "water", "encoder": SMALL, "num_steps": 1}
+            | changes
+        )
+    )
 
 
 def test_config_survives_plain_dicts():
@@ -32,10 +37,17 @@ def test_config_survives_plain_dicts():
     ("make", "message"),
     [
         (
-            lambda: SegmentConfig(sensors=("s2", "s1"), label_schema="water", encoder=SMALL, num_steps=1),
+            lambda: SegmentConfig(
+                sensors=("s2", "s1"), label_schema="water", encoder=SMALL, num_steps=1
+            ),
             "sensors must be",
         ),
-        (lambda: SegmentConfig(sensors=("s1",), label_schema="igbp10", encoder=SMALL, num_steps=1), "has gaps"),
+        (
+            lambda: SegmentConfig(
+                sensors=("s1",), label_schema="igbp10", encoder=SMALL, num_steps=1
+            ),
+            "has gaps",
+        ),
         (
             lambda: SegmentConfig(
                 sensors=("s1",),
@@ -46,9 +58,15 @@ def test_config_survives_plain_dicts():
             ),
             "decoder_channels must hold at least 5 values",
         ),
-        (lambda: flood(head="deeplab", decoder_channels=()), r"decoder_channels must hold at least 1 values, got \(\)"),
+        (
+            lambda: flood(head="deeplab", decoder_channels=()),
+            r"decoder_channels must hold at least 1 values, got \(\)",
+        ),
         (lambda: flood(head="fpn"), "head must be unet, deeplab or linear, got 'fpn'"),
-        (lambda: flood(regime="warm"), "regime must be finetune, scratch, frozen or linear, got 'warm'"),
+        (
+            lambda: flood(regime="warm"),
+            "regime must be finetune, scratch, frozen or linear, got 'warm'",
+        ),
         (lambda: flood(regime="linear"), "head must be linear under the regime linear, got 'unet'"),
         (lambda: flood(layer_decay=0.0), "layer_decay must be above 0 and at most 1, got 0.0"),
         (lambda: flood(unfreeze_after=1.0), "unfreeze_after must be within .* got 1.0"),
@@ -60,7 +78,10 @@ def test_config_survives_plain_dicts():
             lambda: flood(regime="scratch", unfreeze_after=0.5),
             "unfreeze_after must be 0.0 under the regime scratch, got 0.5",
         ),
-        (lambda: flood(modality_dropout=0.5), "modality_dropout must be 0 with one sensor, got 0.5"),
+        (
+            lambda: flood(modality_dropout=0.5),
+            "modality_dropout must be 0 with one sensor, got 0.5",
+        ),
         (
             lambda: flood(loss=LossConfig(class_weights={"snow": 2.0})),
             "loss.class_weights must name classes of dry, water, got 'snow'",
@@ -73,7 +94,15 @@ def test_bad_values_are_refused_with_rule_and_value(make, message):
 
 
 def test_only_a_training_from_scratch_needs_no_encoder():
-    assert [flood(regime=name).needs_pretraining for name in ("finetune", "frozen", "scratch")] == [True, True, False]
-    assert [flood(regime=name).trains_encoder for name in ("finetune", "frozen", "scratch")] == [True, False, True]
+    assert [flood(regime=name).needs_pretraining for name in ("finetune", "frozen", "scratch")] == [
+        True,
+        True,
+        False,
+    ]
+    assert [flood(regime=name).trains_encoder for name in ("finetune", "frozen", "scratch")] == [
+        True,
+        False,
+        True,
+    ]
     # No hidden layer, so no widths.
     assert not flood(regime="linear", head="linear", decoder_channels=()).trains_encoder

@@ -10,7 +10,9 @@ CHANNELS = (16, 16, 8, 8)
 
 def encoder(sensor):
     bands = ("VV", "VH") if sensor == "s1" else ("B2", "B3", "B4")
-    mean, std = ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    mean, std = (
+        ((-12.0, -19.0), (4.0, 5.0)) if sensor == "s1" else ((0.1, 0.1, 0.2), (0.05, 0.06, 0.07))
+    )
     return SensorEncoder(sensor=sensor, bands=bands, mean=mean, std=std, backbone="small")
 
 
@@ -45,7 +47,9 @@ def test_label_is_the_most_probable_class_and_255_where_no_sensor_has_data(both)
 @pytest.mark.parametrize("sensor", ["s1", "s2"])
 def test_one_sensor_alone_works_and_survives_saving_exactly(sensor, tmp_path):
     keras.utils.set_random_seed(1)
-    model = Segmenter(encoders={sensor: encoder(sensor)}, num_classes=2, decoder_channels=(64, *CHANNELS))
+    model = Segmenter(
+        encoders={sensor: encoder(sensor)}, num_classes=2, decoder_channels=(64, *CHANNELS)
+    )
     model.save(tmp_path / "segmenter.keras")
     loaded = keras.saving.load_model(tmp_path / "segmenter.keras")
     assert loaded.sensors == (sensor,)
@@ -74,7 +78,11 @@ def test_files_from_before_there_was_a_choice_go_on_upsampling_bilinearly(both):
     config = both.get_config()
     assert config.pop("interpolation") == "nearest"
     old = Segmenter.from_config(config)
-    for model in (old, with_segmenter_precision(old, "mixed_bfloat16"), Segmenter.from_config(old.get_config())):
+    for model in (
+        old,
+        with_segmenter_precision(old, "mixed_bfloat16"),
+        Segmenter.from_config(old.get_config()),
+    ):
         assert model.get_layer("decoder0_up").interpolation == "bilinear"
 
 

@@ -29,7 +29,9 @@ def test_views_are_copies_each_with_its_own_seed():
     np.testing.assert_array_equal(made["lon"], original["lon"])
     assert not np.array_equal(made["s1_a"], made["s1_b"])
     for view in ("s1_a", "s1_b"):
-        np.testing.assert_array_equal(np.sort(np.ravel(made[view][0])), np.sort(np.ravel(original["s1"][0])))
+        np.testing.assert_array_equal(
+            np.sort(np.ravel(made[view][0])), np.sort(np.ravel(original["s1"][0]))
+        )
     again = make_views(original, ("s1", "s1_a", "s1_b"), random_symmetry, SEED)
     np.testing.assert_array_equal(again["s1_b"], made["s1_b"])
 
@@ -51,21 +53,29 @@ def test_no_pair_stays_whole(num_pairs):
 
 def config(no_data, **changes):
     return PretrainConfig(
-        encoder=EncoderConfig(backbone="small"), num_steps=1, augment=AugmentConfig(no_data=no_data), **changes
+        encoder=EncoderConfig(backbone="small"),
+        num_steps=1,
+        augment=AugmentConfig(no_data=no_data),
+        **changes,
     )
 
 
 MANIFEST = SimpleNamespace(
-    s1_statistics=[SimpleNamespace(band="VV", mean=0.0)], s2_statistics=[SimpleNamespace(band="B2", mean=0.0)]
+    s1_statistics=[SimpleNamespace(band="VV", mean=0.0)],
+    s2_statistics=[SimpleNamespace(band="B2", mean=0.0)],
 )
 
 
 def pairs_with_gaps(num_pairs=64, size=16):
     """Both sensors see the number of the pixel; each pair lacks a frame of its own, and Sentinel-2 a stripe more."""
     rng = np.random.default_rng(0)
-    image = np.zeros((num_pairs, size, size, 1), np.float32) + np.arange(size * size).reshape(size, size, 1)
+    image = np.zeros((num_pairs, size, size, 1), np.float32) + np.arange(size * size).reshape(
+        size, size, 1
+    )
     gaps = np.zeros((num_pairs, size, size), bool)
-    for gap, (north, south, west, east) in zip(gaps, rng.integers(0, 3, (num_pairs, 4)), strict=True):
+    for gap, (north, south, west, east) in zip(
+        gaps, rng.integers(0, 3, (num_pairs, 4)), strict=True
+    ):
         gap[north : size - south, west : size - east] = True
     more = gaps.copy()
     more[:, 7] = False
@@ -104,7 +114,9 @@ def test_hidden_no_data_does_not_tell_the_pair():
 
 def test_augmented_views_of_one_sensor_get_gaps_each_on_its_own():
     original, _, _ = pairs_with_gaps()
-    made = train_views(config("hide", objective="simclr_s1"), ("s1_a", "s1_b"), MANIFEST)({"s1": original["s1"]}, SEED)
+    made = train_views(config("hide", objective="simclr_s1"), ("s1_a", "s1_b"), MANIFEST)(
+        {"s1": original["s1"]}, SEED
+    )
     a, b = (np.isfinite(made[view]).all(-1) for view in ("s1_a", "s1_b"))
     assert np.mean([np.array_equal(x, y) for x, y in zip(a, b, strict=True)]) < 0.2
     assert a.any(axis=(1, 2)).all()
@@ -113,9 +125,14 @@ def test_augmented_views_of_one_sensor_get_gaps_each_on_its_own():
 
 def test_training_views_of_pairs_lie_on_one_grid_unless_pairs_are_broken():
     original, _, _ = pairs_with_gaps()
-    original = {sensor: image + 1000.0 * np.arange(64).reshape(64, 1, 1, 1) for sensor, image in original.items()}
+    original = {
+        sensor: image + 1000.0 * np.arange(64).reshape(64, 1, 1, 1)
+        for sensor, image in original.items()
+    }
     for objective in ("multimodal", "shuffled"):
-        made = train_views(config("mask", objective=objective), ("s1", "s2"), MANIFEST)(original, SEED)
+        made = train_views(config("mask", objective=objective), ("s1", "s2"), MANIFEST)(
+            original, SEED
+        )
         s1, s2 = made["s1"].numpy(), made["s2"].numpy()
         both = np.isfinite(s1) & np.isfinite(s2)
         np.testing.assert_array_equal(np.isfinite(s1), np.isfinite(s2))

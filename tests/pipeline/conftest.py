@@ -13,7 +13,11 @@ VALUES = {
     "catalogs": [{"layout": "stac", "path": "items.ndjson"}],
     "pairs": {"patch": {"size_px": 32}},
     "probe": {},
-    "pretrain": {"encoder": {"backbone": "small", "embedding_dim": 8}, "num_steps": 2, "global_batch_size": 4},
+    "pretrain": {
+        "encoder": {"backbone": "small", "embedding_dim": 8},
+        "num_steps": 2,
+        "global_batch_size": 4,
+    },
     "tasks": [
         {
             "name": "flood",

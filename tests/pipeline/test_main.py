@@ -10,8 +10,14 @@ from run_pipeline import REPOSITORY, run_pipeline
     ("overrides", "message"),
     [
         (["pretrain.num_step=3"], "pipeline/configs/smoke.yaml: pretrain.num_step: unknown key"),
-        (["tasks.0.label.schema=worldcover"], "tasks[0].label: schema 'worldcover' has gaps in its ids"),
-        (["root=s3://bucket/x"], "local_root: needed when root is an object store, got root 's3://bucket/x'"),
+        (
+            ["tasks.0.label.schema=worldcover"],
+            "tasks[0].label: schema 'worldcover' has gaps in its ids",
+        ),
+        (
+            ["root=s3://bucket/x"],
+            "local_root: needed when root is an object store, got root 's3://bucket/x'",
+        ),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
@@ -58,10 +64,20 @@ def test_unknown_weights_are_one_line_with_the_known_ones(tmp_path):
 def test_weights_become_a_published_encoder(tmp_path):
     state = make_state_dict.make_state("torch_resnet18", 13)
     file = make_state_dict.write_safetensors(tmp_path / "w.safetensors", state)
-    options = ("--file", str(file), "--weights", "ssl4eo-s12-s2-moco-resnet18", "--output", str(tmp_path / "encoder"))
+    options = (
+        "--file",
+        str(file),
+        "--weights",
+        "ssl4eo-s12-s2-moco-resnet18",
+        "--output",
+        str(tmp_path / "encoder"),
+    )
     ended = run_pipeline("import-weights", *options, "--bands", "B2,B3,B4,B8")
     assert ended.returncode == 0, ended.stderr
-    assert "left out, so taken for their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12" in ended.stdout
+    assert (
+        "left out, so taken for their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12"
+        in ended.stdout
+    )
     assert (tmp_path / "encoder" / "saved_model.pb").exists()
     assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
     again = run_pipeline("import-weights", *options)
@@ -78,5 +94,7 @@ silence_absl()
 from absl import logging as absl_logging
 absl_logging.error("Execution 52 failed.")
 """
-    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert ended.stderr == ""

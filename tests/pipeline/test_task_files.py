@@ -53,7 +53,10 @@ def drop(folder, name, task):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_task_is_whole_by_its_name_alone(run, name):
     (task,) = run([name]).tasks
-    assert (task.name, (task.segment.sensors, task.label.schema, get_schema(task.label.schema).num_classes)) == (
+    assert (
+        task.name,
+        (task.segment.sensors, task.label.schema, get_schema(task.label.schema).num_classes),
+    ) == (
         name,
         SHIPPED[name],
     )
@@ -73,7 +76,9 @@ def test_what_sets_the_shipped_tasks_apart(run):
 
 
 def test_a_task_trains_the_encoder_that_was_pretrained_unless_it_names_one(run, values):
-    assert [task.segment.encoder for task in run(["flood"]).tasks] == [run(["flood"]).pretrain.encoder]
+    assert [task.segment.encoder for task in run(["flood"]).tasks] == [
+        run(["flood"]).pretrain.encoder
+    ]
     own = {"encoder": {"backbone": "resnet18"}, "encoder_paths": {"s1": "encoders/s1"}}
     (task,) = run([{"use": "flood", "segment": own}]).tasks
     assert task.segment.encoder.backbone == "resnet18" != values["pretrain"]["encoder"]["backbone"]
@@ -89,7 +94,11 @@ def test_tasks_written_out_in_the_run_inherit_the_encoder_too(run, values):
 def test_a_new_file_beside_the_run_is_a_new_task(run, tmp_path):
     drop(tmp_path / "tasks", "wetland", WETLAND)
     wetland, flood = run(["wetland", "flood"]).tasks
-    assert (wetland.name, wetland.label.min_labeled_fraction, wetland.segment.num_steps) == ("wetland", 0.25, 7)
+    assert (wetland.name, wetland.label.min_labeled_fraction, wetland.segment.num_steps) == (
+        "wetland",
+        0.25,
+        7,
+    )
     assert wetland.segment.loss.class_weights == {"wetlands": 3.0, "water": 2.0}
     assert flood.name == "flood"
 
@@ -102,32 +111,57 @@ def test_a_path_is_relative_to_the_file_of_the_run(run, tmp_path, monkeypatch):
 
 def test_overrides_merge_groups_replace_values_and_clear_by_an_empty_group(run, tmp_path):
     drop(tmp_path / "tasks", "wetland", WETLAND)
-    over = {"segment": {"decoder_channels": [32] * 5, "loss": {"class_weights": {"water": 1.0}}}, "min_iou": {}}
+    over = {
+        "segment": {"decoder_channels": [32] * 5, "loss": {"class_weights": {"water": 1.0}}},
+        "min_iou": {},
+    }
     (task,) = run([{"use": "wetland", "name": "marsh", **over}]).tasks
     assert (task.name, task.min_iou) == ("marsh", {})
     assert task.segment.decoder_channels == (32,) * 5
     assert task.segment.loss.class_weights == {"wetlands": 3.0, "water": 1.0}
     assert (task.segment.loss.terms, task.segment.num_steps) == ({"focal": 1.0}, 7)
-    (cleared,) = run([{"use": "flood", "quality": None, "segment": {"loss": {"class_weights": {}}}}]).tasks
+    (cleared,) = run(
+        [{"use": "flood", "quality": None, "segment": {"loss": {"class_weights": {}}}}]
+    ).tasks
     assert (cleared.quality, cleared.segment.loss.class_weights) == (None, {})
 
 
 def test_settings_of_the_command_line_reach_into_named_tasks(run):
-    config = run(["flood", {"use": "landcover"}], "tasks.0.segment.num_steps=3", "tasks.1.segment.head=linear")
+    config = run(
+        ["flood", {"use": "landcover"}],
+        "tasks.0.segment.num_steps=3",
+        "tasks.1.segment.head=linear",
+    )
     assert (config.tasks[0].segment.num_steps, config.tasks[1].segment.head) == (3, "linear")
     assert config.tasks[0].segment.loss.class_weights == {"water": 8.0}
     assert [task.name for task in run(["flood"], "tasks=[landcover]").tasks] == ["landcover"]
 
 
 def test_one_task_twice_under_two_names(run):
-    config = run(["flood", {"use": "flood", "name": "flood-probe", "segment": {"head": "linear", "regime": "linear"}}])
-    assert [(task.name, task.segment.head) for task in config.tasks] == [("flood", "unet"), ("flood-probe", "linear")]
+    config = run(
+        [
+            "flood",
+            {
+                "use": "flood",
+                "name": "flood-probe",
+                "segment": {"head": "linear", "regime": "linear"},
+            },
+        ]
+    )
+    assert [(task.name, task.segment.head) for task in config.tasks] == [
+        ("flood", "unet"),
+        ("flood-probe", "linear"),
+    ]
 
 
-def test_what_a_task_holds_out_is_held_out_from_the_pairs_and_from_every_task(run, values, tmp_path):
+def test_what_a_task_holds_out_is_held_out_from_the_pairs_and_from_every_task(
+    run, values, tmp_path
+):
     other = {"name": "coast", "split": "eval", "geojson": "coast.geojson"}
     values["pairs"]["split"] = {"seed": 5, "holdouts": [other]}
-    drop(tmp_path / "tasks", "island", {**WETLAND, "name": "island", "split": {"holdouts": [REGION]}})
+    drop(
+        tmp_path / "tasks", "island", {**WETLAND, "name": "island", "split": {"holdouts": [REGION]}}
+    )
     config = run(["flood", "island", {"use": "island", "name": "island-2"}])
     assert [holdout.name for holdout in config.pairs.split.holdouts] == ["coast", "island"]
     assert config.pairs.split.seed == 5
@@ -151,8 +185,14 @@ def test_a_run_written_out_in_full_loads_as_it_is(run, tmp_path):
         ),
         (["flood", {"use": 3}], r"tasks\[1\].use: no task 3; known: "),
         ([{"use": "my/task.yaml"}], r"my/task.yaml: cannot read the task: No such file"),
-        ([{"use": "flood", "segmnt": {}}], r"tasks\[0\].segmnt: unknown key; known here: .*flood.yaml\)$"),
-        ([{"use": "flood", "split": {"seed": 3}}], r"tasks\[0\].split: a task may only add a list of holdouts .*seed"),
+        (
+            [{"use": "flood", "segmnt": {}}],
+            r"tasks\[0\].segmnt: unknown key; known here: .*flood.yaml\)$",
+        ),
+        (
+            [{"use": "flood", "split": {"seed": 3}}],
+            r"tasks\[0\].split: a task may only add a list of holdouts .*seed",
+        ),
         ([{"use": "list.yaml"}], r"list.yaml: a task must be a mapping, got list"),
         ([{"use": "broken.yaml"}], r"broken.yaml: not valid YAML: "),
         (

@@ -18,7 +18,14 @@ def test_level_2a_lacks_only_the_cirrus_band():
 def test_native_pixel_sizes_are_those_of_the_instrument():
     sizes = {name: band.native_pixel_size_m for name, band in bands.S2_BANDS.items()}
     assert {name for name, size in sizes.items() if size == 10} == {"B2", "B3", "B4", "B8"}
-    assert {name for name, size in sizes.items() if size == 20} == {"B5", "B6", "B7", "B8A", "B11", "B12"}
+    assert {name for name, size in sizes.items() if size == 20} == {
+        "B5",
+        "B6",
+        "B7",
+        "B8A",
+        "B11",
+        "B12",
+    }
     assert {name for name, size in sizes.items() if size == 60} == {"B1", "B9", "B10"}
 
 
@@ -33,7 +40,11 @@ def test_every_band_says_unit_scale_nodata_and_source():
         assert (band.unit, band.scale, band.nodata) == ("dB", 0.01, -32768)
     for band in bands.S2_BANDS.values():
         assert (band.unit, band.scale, band.nodata) == ("reflectance", 1e-4, 0)
-    assert all(band.source.startswith("https://") for known in bands.BANDS.values() for band in known.values())
+    assert all(
+        band.source.startswith("https://")
+        for known in bands.BANDS.values()
+        for band in known.values()
+    )
 
 
 def test_the_valid_ranges_fit_the_stored_integers():

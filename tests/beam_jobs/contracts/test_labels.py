@@ -11,7 +11,13 @@ EXPECTED = [
     (
         "worldcover",
         "dynamic_world",
-        dict(zip([10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100], [1, 5, 2, 4, 6, 7, 8, 0, 3, 3, 7], strict=True)),
+        dict(
+            zip(
+                [10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100],
+                [1, 5, 2, 4, 6, 7, 8, 0, 3, 3, 7],
+                strict=True,
+            )
+        ),
     ),
     (
         "worldcover",
@@ -76,7 +82,9 @@ def test_remap_keeps_the_meaning_of_classes_with_the_same_name(source, target, t
 
 
 @pytest.mark.parametrize(
-    ("source", "dense"), [("worldcover", "worldcover_dense"), ("igbp10", "igbp10_dense")], ids=["worldcover", "igbp10"]
+    ("source", "dense"),
+    [("worldcover", "worldcover_dense"), ("igbp10", "igbp10_dense")],
+    ids=["worldcover", "igbp10"],
 )
 def test_a_dense_variant_renumbers_its_source_and_changes_neither_names_nor_colours(source, dense):
     one, two = labels.get_schema(source), labels.get_schema(dense)
@@ -114,12 +122,16 @@ def test_ids_outside_the_schema_are_named():
 
 def test_ids_of_one_schema_are_never_read_as_another():
     # 1 is trees in Dynamic World, water in the water schema, forest in IGBP: without a remap there is no answer.
-    with pytest.raises(ValueError, match="no remap from label schema 'igbp10' to 'dynamic_world' is defined"):
+    with pytest.raises(
+        ValueError, match="no remap from label schema 'igbp10' to 'dynamic_world' is defined"
+    ):
         labels.remap(np.ones((1, 1), np.uint8), labels.IGBP10, labels.DYNAMIC_WORLD)
 
 
 def test_an_unknown_schema_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown label schema 'corine'; known: water, dynamic_world"):
+    with pytest.raises(
+        ValueError, match="unknown label schema 'corine'; known: water, dynamic_world"
+    ):
         labels.get_schema("corine")
 
 

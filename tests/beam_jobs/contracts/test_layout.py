@@ -64,7 +64,11 @@ def test_shard_names_outside_the_grammar_are_refused(split, shard, num_shards, m
 
 
 def test_shards_are_listed_in_order_and_nothing_else_is(tmp_path):
-    for name in ("part-00001-of-00002.tfrecord.gz", "part-00000-of-00002.tfrecord.gz", "part-00000-of-00002.tmp"):
+    for name in (
+        "part-00001-of-00002.tfrecord.gz",
+        "part-00000-of-00002.tfrecord.gz",
+        "part-00000-of-00002.tmp",
+    ):
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / "train" / name).touch()
     names = [path.name for path in layout.shard_paths(tmp_path, "train")]

@@ -55,6 +55,7 @@ def test_what_has_no_manifest_is_not_a_version(folder):
     shards = layout.shard_paths(layout.version_dir(folder, 1, 2), "train")
     assert [path.read_bytes() for path in shards] == [b"b", b"a"]
     with pytest.raises(
-        FileNotFoundError, match=r"version-3/manifest.json: no manifest, so this is no finished version"
+        FileNotFoundError,
+        match=r"version-3/manifest.json: no manifest, so this is no finished version",
     ):
         manifest.read(layout.version_dir(folder, 1, 3))

@@ -12,7 +12,14 @@ CONFIG = {"patch": {"size_px": 96}, "list": [1, 2.5, None, "x"]}
 
 def statistics(band: str, unit: str, mean: float) -> manifest.BandStatistics:
     return manifest.BandStatistics(
-        band=band, unit=unit, num_pixels=4711, mean=mean, std=3.25, p02=mean - 5, p50=mean + 0.5, p98=mean + 6
+        band=band,
+        unit=unit,
+        num_pixels=4711,
+        mean=mean,
+        std=3.25,
+        p02=mean - 5,
+        p50=mean + 0.5,
+        p98=mean + 6,
     )
 
 
@@ -38,7 +45,10 @@ def document() -> manifest.Manifest:
             for split, count in (("train", 5), ("eval", 2), ("test", 1))
         },
         s1_statistics=(statistics("VH", "dB", -19.5), statistics("VV", "dB", -11.25)),
-        s2_statistics=(statistics("B4", "reflectance", 0.12), statistics("B8A", "reflectance", 0.31)),
+        s2_statistics=(
+            statistics("B4", "reflectance", 0.12),
+            statistics("B8A", "reflectance", 0.31),
+        ),
         config=CONFIG,
         config_sha256=settings.sha256(CONFIG),
         source_sha256="d" * 64,
@@ -65,8 +75,15 @@ def test_a_manifest_of_pairs_has_no_label_schema(document):
 
 
 def test_the_hash_depends_on_every_field(document):
-    changed = {"span": 4, "code_version": "0.1.1", "num_rejected": {"cloudy": 8}, "s1_bands": ("VV", "VH")}
-    hashes = {dataclasses.replace(document, **{name: value}).sha256 for name, value in changed.items()}
+    changed = {
+        "span": 4,
+        "code_version": "0.1.1",
+        "num_rejected": {"cloudy": 8},
+        "s1_bands": ("VV", "VH"),
+    }
+    hashes = {
+        dataclasses.replace(document, **{name: value}).sha256 for name, value in changed.items()
+    }
     assert len(hashes | {document.sha256}) == len(changed) + 1
     assert manifest.from_json(document.to_json()).sha256 == document.sha256
 
@@ -98,14 +115,18 @@ def test_a_manifest_that_breaks_the_format_is_refused_with_the_key(document, cha
 def test_a_missing_key_is_named(document):
     values = json.loads(document.to_json())
     del values["s2_statistics"][1]["std"]
-    with pytest.raises(manifest.ManifestError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"):
+    with pytest.raises(
+        manifest.ManifestError, match=r"manifest\.s2_statistics\[1\]\.std: required, but not given"
+    ):
         manifest.from_json(json.dumps(values))
 
 
 def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_path):
     path = tmp_path / "manifest.json"
     path.write_text(document.to_json()[:500])
-    with pytest.raises(manifest.ManifestError, match="manifest: must be whole JSON, got 500 characters: ") as caught:
+    with pytest.raises(
+        manifest.ManifestError, match="manifest: must be whole JSON, got 500 characters: "
+    ) as caught:
         manifest.read(tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -118,9 +139,18 @@ def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_pa
             {"config": {"patch": {"size_px": 64}}},
             r"manifest\.config_sha256: must be that of config, [0-9a-f]{64}, got ",
         ),
-        ({"s1_bands": ["VV", "VH"]}, r"s1_statistics: must be of s1_bands \('VV', 'VH'\), got \('VH', 'VV'\)"),
-        ({"num_examples": {"train": 5, "eval": 1, "test": 1}}, r"num_examples\.eval: must be .* hold, 2, got 1"),
-        ({"num_examples": {"train": 5, "eval": 2}}, r"num_examples\.test: must be .* hold, 1, got 0"),
+        (
+            {"s1_bands": ["VV", "VH"]},
+            r"s1_statistics: must be of s1_bands \('VV', 'VH'\), got \('VH', 'VV'\)",
+        ),
+        (
+            {"num_examples": {"train": 5, "eval": 1, "test": 1}},
+            r"num_examples\.eval: must be .* hold, 2, got 1",
+        ),
+        (
+            {"num_examples": {"train": 5, "eval": 2}},
+            r"num_examples\.test: must be .* hold, 1, got 0",
+        ),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(document, change, message):
@@ -130,9 +160,16 @@ def test_a_manifest_that_contradicts_itself_is_refused(document, change, message
 
 
 @pytest.mark.parametrize("other", [1, 2, 4, None])
-def test_data_of_another_format_is_refused_in_one_line_before_any_key_is_looked_at(document, other, tmp_path):
+def test_data_of_another_format_is_refused_in_one_line_before_any_key_is_looked_at(
+    document, other, tmp_path
+):
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(document.to_json()), "format_version": other, "colour": "red"}))
+    path.write_text(
+        json.dumps({**json.loads(document.to_json()), "format_version": other, "colour": "red"})
+    )
     with pytest.raises(manifest.FormatError) as caught:
         manifest.read(tmp_path)
-    assert str(caught.value) == f"{path}: data of format {other} cannot be read, only 3: build the shards again"
+    assert (
+        str(caught.value)
+        == f"{path}: data of format {other} cannot be read, only 3: build the shards again"
+    )

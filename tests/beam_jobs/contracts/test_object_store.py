@@ -20,10 +20,25 @@ def completed(**given: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("given", "url", "host", "https"),
     [
-        ({"S3_ENDPOINT": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000", "127.0.0.1:9000", False),
-        ({"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"}, "http://minio:9000", "minio:9000", False),
+        (
+            {"S3_ENDPOINT": "http://127.0.0.1:9000"},
+            "http://127.0.0.1:9000",
+            "127.0.0.1:9000",
+            False,
+        ),
+        (
+            {"S3_ENDPOINT": "minio:9000", "S3_USE_HTTPS": "0"},
+            "http://minio:9000",
+            "minio:9000",
+            False,
+        ),
         ({"S3_ENDPOINT": "minio:9000"}, "https://minio:9000", "minio:9000", True),
-        ({"AWS_ENDPOINT_URL": "https://store.example/"}, "https://store.example", "store.example", True),
+        (
+            {"AWS_ENDPOINT_URL": "https://store.example/"},
+            "https://store.example",
+            "store.example",
+            True,
+        ),
     ],
 )
 def test_one_endpoint_reaches_tensorflow_boto3_and_gdal(given, url, host, https):
@@ -36,15 +51,22 @@ def test_one_endpoint_reaches_tensorflow_boto3_and_gdal(given, url, host, https)
 
 
 def test_without_an_endpoint_only_the_region_travels_and_what_is_set_stays():
-    assert completed(AWS_REGION="eu-west-1") == {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
-    assert completed(AWS_REGION="a", AWS_DEFAULT_REGION="b") == {"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}
+    assert completed(AWS_REGION="eu-west-1") == {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    assert completed(AWS_REGION="a", AWS_DEFAULT_REGION="b") == {
+        "AWS_REGION": "a",
+        "AWS_DEFAULT_REGION": "b",
+    }
     assert completed(S3_ENDPOINT="http://a:1", AWS_S3_ENDPOINT="b:2")["AWS_S3_ENDPOINT"] == "b:2"
     assert completed() == {}
 
 
 def test_a_windows_drive_or_a_web_address_is_no_object_store():
     assert [
-        object_store.is_remote(path) for path in ("s3://b/k", "gs://b", "s3", "/s3://x", "https://x/y", "file:///x")
+        object_store.is_remote(path)
+        for path in ("s3://b/k", "gs://b", "s3", "/s3://x", "https://x/y", "file:///x")
     ] == [
         True,
         True,
@@ -100,7 +122,11 @@ def test_a_process_without_s3_ends_as_python_does(way, code):
         "object_store.run_to_exit(work)"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", script, way], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, way],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (ended.returncode, ended.stdout) == (code, "hook")
 
@@ -111,4 +137,6 @@ def test_local_paths_do_not_import_tensorflow_io():
         "locations.locate('/tmp').exists(); locations.parse('s3://bucket/key')\n"
         "sys.exit('tensorflow_io' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=False).returncode == 0
+    )

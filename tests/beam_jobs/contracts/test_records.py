@@ -14,10 +14,15 @@ from beam_jobs.contracts import records
 
 # The contract's table, written by hand.
 FEATURES = {
-    **dict.fromkeys(("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state"), "bytes"),
+    **dict.fromkeys(
+        ("patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "orbit_state"),
+        "bytes",
+    ),
     "event": "bytes",
     **dict.fromkeys(("height", "width", "s1_acquired_at", "s2_acquired_at"), "int64"),
-    **dict.fromkeys(("lon", "lat", "time_gap_hours", "offset_px", "quality", "cloud_fraction"), "float"),
+    **dict.fromkeys(
+        ("lon", "lat", "time_gap_hours", "offset_px", "quality", "cloud_fraction"), "float"
+    ),
     **dict.fromkeys(("s1_valid_fraction", "s2_valid_fraction", "edge_noise_fraction"), "float"),
     **dict.fromkeys(("saturated_fraction", "weight"), "float"),
     **dict.fromkeys(("s1_mean", "s1_std", "s2_mean", "s2_std"), "float"),
@@ -62,7 +67,9 @@ def feature_of(serialized):
 
 
 @settings(max_examples=40, deadline=None)
-@given(arrays(np.float32, (3, 4, 2), elements=DB), arrays(np.float32, (3, 4, 3), elements=REFLECTANCE))
+@given(
+    arrays(np.float32, (3, 4, 2), elements=DB), arrays(np.float32, (3, 4, 3), elements=REFLECTANCE)
+)
 def test_round_trip_keeps_values_within_half_a_step_and_no_data_as_no_data(s1, s2):
     decoded = records.decode(records.encode(records.PairedPatch(**make_values(s1, s2))))
     assert np.array_equal(np.isnan(decoded.s1), np.isnan(s1))
@@ -71,7 +78,9 @@ def test_round_trip_keeps_values_within_half_a_step_and_no_data_as_no_data(s1, s
     assert np.nanmax(np.abs(decoded.s1.astype(np.float64) - s1), initial=0.0) <= 0.005 + 1e-5
     # Below half a step the darkest value stands in, since 0 is taken by no data.
     expected = np.where(s2 < 0.00005, np.float32(0.0001), s2)
-    assert np.nanmax(np.abs(decoded.s2.astype(np.float64) - expected), initial=0.0) <= 0.00005 + 1e-6
+    assert (
+        np.nanmax(np.abs(decoded.s2.astype(np.float64) - expected), initial=0.0) <= 0.00005 + 1e-6
+    )
     assert decoded.s1.dtype == decoded.s2.dtype == np.float32
 
 
@@ -137,10 +146,14 @@ def test_the_time_gap_is_sentinel_2_minus_sentinel_1():
 @pytest.mark.parametrize("labeled", [False, True])
 def test_an_example_has_exactly_the_features_of_the_contract(labeled):
     patch = (
-        records.LabeledPatch(**make_values(), label=make_label()) if labeled else records.PairedPatch(**make_values())
+        records.LabeledPatch(**make_values(), label=make_label())
+        if labeled
+        else records.PairedPatch(**make_values())
     )
     feature = feature_of(records.encode(patch))
-    kinds = {name: value.WhichOneof("kind").removesuffix("_list") for name, value in feature.items()}
+    kinds = {
+        name: value.WhichOneof("kind").removesuffix("_list") for name, value in feature.items()
+    }
     assert kinds == FEATURES
 
 
@@ -184,8 +197,14 @@ def test_a_pixel_counts_as_valid_when_all_its_bands_are():
 def test_the_same_patch_gives_the_same_bytes():
     first = records.encode(records.LabeledPatch(**make_values(), label=make_label()))
     # Column-major copies hold the same values in another order of memory.
-    values = {k: np.asfortranarray(v) if isinstance(v, np.ndarray) else v for k, v in reversed(make_values().items())}
-    assert records.encode(records.LabeledPatch(**values, label=np.asfortranarray(make_label()))) == first
+    values = {
+        k: np.asfortranarray(v) if isinstance(v, np.ndarray) else v
+        for k, v in reversed(make_values().items())
+    }
+    assert (
+        records.encode(records.LabeledPatch(**values, label=np.asfortranarray(make_label())))
+        == first
+    )
 
 
 @pytest.mark.parametrize("name", sorted(FEATURES))
@@ -204,11 +223,14 @@ def test_pixels_that_do_not_fit_height_and_width_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("s1_shape", "s2_shape"), [((3, 4, 2), (4, 3, 3)), ((3, 4), (3, 4, 3)), ((3, 4, 2), (1, 3, 4, 3))]
+    ("s1_shape", "s2_shape"),
+    [((3, 4, 2), (4, 3, 3)), ((3, 4), (3, 4, 3)), ((3, 4, 2), (1, 3, 4, 3))],
 )
 def test_sensors_must_share_one_grid(s1_shape, s2_shape):
     with pytest.raises(ValueError, match="on one grid"):
-        records.PairedPatch(**make_values(np.zeros(s1_shape, np.float32), np.zeros(s2_shape, np.float32)))
+        records.PairedPatch(
+            **make_values(np.zeros(s1_shape, np.float32), np.zeros(s2_shape, np.float32))
+        )
 
 
 def test_a_label_must_lie_on_the_grid_of_the_pixels():
@@ -225,7 +247,8 @@ def test_patch_ids_depend_on_scenes_and_window_only():
     assert records.make_patch_id(*given_values[:3], 500000.001, 5000000.0, 64) == first
     others = ("S1_x", "S2_x", "EPSG:32634", 500640.0, 5000640.0, 128)
     changed = {
-        records.make_patch_id(*given_values[:i], other, *given_values[i + 1 :]) for i, other in enumerate(others)
+        records.make_patch_id(*given_values[:i], other, *given_values[i + 1 :])
+        for i, other in enumerate(others)
     }
     assert len(changed | {first}) == 7
 

@@ -125,10 +125,22 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_overrides_reach_nested_keys_list_positions_and_new_groups(tmp_path):
     path = write(tmp_path, "name: x\nleaves: [{steps: 1}, {steps: 2}]\n")
-    overrides = ["leaves.1.steps=7", "leaf.rate=2.5", "on=false", "maybe.mode=slow", "pair=[4, b]", "weights.a=1"]
+    overrides = [
+        "leaves.1.steps=7",
+        "leaf.rate=2.5",
+        "on=false",
+        "maybe.mode=slow",
+        "pair=[4, b]",
+        "weights.a=1",
+    ]
     tree = settings.load_yaml(Tree, path, overrides)
     assert [leaf.steps for leaf in tree.leaves] == [1, 7]
-    assert (tree.leaf.rate, tree.on, tree.maybe, tree.pair) == (2.5, False, Leaf(mode="slow"), (4, "b"))
+    assert (tree.leaf.rate, tree.on, tree.maybe, tree.pair) == (
+        2.5,
+        False,
+        Leaf(mode="slow"),
+        (4, "b"),
+    )
     assert tree.weights == {"a": 1.0}
 
 
@@ -210,7 +222,9 @@ FRACTION = st.floats(0.0, 0.45)
 POSITIVE = st.floats(0.01, 1e6)
 BUILD_CONFIGS = st.builds(
     config.BuildConfig,
-    pairing=st.builds(config.PairingConfig, max_time_gap_hours=POSITIVE, min_overlap_fraction=FRACTION),
+    pairing=st.builds(
+        config.PairingConfig, max_time_gap_hours=POSITIVE, min_overlap_fraction=FRACTION
+    ),
     patch=st.builds(
         config.PatchConfig,
         size_px=st.integers(16, 512),
@@ -219,7 +233,9 @@ BUILD_CONFIGS = st.builds(
         s2_bands=st.permutations(["B2", "B3", "B4", "B8A"]).map(tuple),
         s2_processing_level=st.sampled_from(["L1C", "L2A"]),
     ),
-    quality=st.builds(config.QualityConfig, min_valid_fraction=FRACTION, max_cloud_fraction=FRACTION),
+    quality=st.builds(
+        config.QualityConfig, min_valid_fraction=FRACTION, max_cloud_fraction=FRACTION
+    ),
     split=st.builds(
         config.SplitConfig,
         block_size_km=st.floats(60.0, 1e4),
@@ -236,7 +252,9 @@ BUILD_CONFIGS = st.builds(
         min_labeled_fraction=FRACTION,
     )
     | st.builds(
-        config.LabelConfig, schema=st.just("igbp8"), ignore=st.lists(st.sampled_from(["urban", "water"])).map(tuple)
+        config.LabelConfig,
+        schema=st.just("igbp8"),
+        ignore=st.lists(st.sampled_from(["urban", "water"])).map(tuple),
     ),
 )
 

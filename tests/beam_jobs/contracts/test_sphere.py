@@ -14,13 +14,18 @@ LON, LAT = st.floats(-180, 180), st.floats(-90, 90)
 
 def haversine_km(lon0: float, lat0: float, lon1: float, lat1: float) -> float:
     lam0, phi0, lam1, phi1 = map(math.radians, (lon0, lat0, lon1, lat1))
-    h = math.sin((phi1 - phi0) / 2) ** 2 + math.cos(phi0) * math.cos(phi1) * math.sin((lam1 - lam0) / 2) ** 2
+    h = (
+        math.sin((phi1 - phi0) / 2) ** 2
+        + math.cos(phi0) * math.cos(phi1) * math.sin((lam1 - lam0) / 2) ** 2
+    )
     return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, h)))
 
 
 @given(LON, LAT, LON, LAT)
 def test_distance_is_that_of_the_haversine_formula(lon0, lat0, lon1, lat1):
-    assert distance_km(lon0, lat0, lon1, lat1) == pytest.approx(haversine_km(lon0, lat0, lon1, lat1), abs=1e-3)
+    assert distance_km(lon0, lat0, lon1, lat1) == pytest.approx(
+        haversine_km(lon0, lat0, lon1, lat1), abs=1e-3
+    )
 
 
 def test_one_place_has_a_distance_to_each_of_many():

@@ -35,7 +35,9 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(simulated) -> World:
-    return World(simulated.parent, [json.loads(line) for line in simulated.read_text().splitlines()])
+    return World(
+        simulated.parent, [json.loads(line) for line in simulated.read_text().splitlines()]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +67,9 @@ def new_requests(emulator) -> Callable[[], list[dict[str, Any]]]:
 def request_of(world, image_ids) -> Callable[..., PixelRequest]:
     """A function that makes a request for a window of a scene: `request_of(item, row=, col=, height=, width=, …)`."""
 
-    def request_of(item: dict[str, Any], row=0, col=0, height=64, width=48, **options) -> PixelRequest:
+    def request_of(
+        item: dict[str, Any], row=0, col=0, height=64, width=48, **options
+    ) -> PixelRequest:
         a, b, c, d, e, f = item["properties"]["proj:transform"][:6]
         sensor = "s1" if item in world.of_sensor("s1") else "s2"
         return PixelRequest(
@@ -87,7 +91,10 @@ def image_ids(world, server) -> dict[str, str]:
     """Id of a simulated scene -> id of the image that the emulator makes of it, told apart by time and sensor."""
     found = {}
     for image_id, image in server.service.images.items():
-        for sensor, collection in (("s1", "COPERNICUS/S1_GRD/"), ("s2", "COPERNICUS/S2_SR_HARMONIZED/")):
+        for sensor, collection in (
+            ("s1", "COPERNICUS/S1_GRD/"),
+            ("s2", "COPERNICUS/S2_SR_HARMONIZED/"),
+        ):
             if image_id.startswith(collection):
                 (item,) = (
                     item
@@ -100,4 +107,11 @@ def image_ids(world, server) -> dict[str, str]:
 
 def milliseconds(item: dict[str, Any]) -> int:
     """Time of an item since 1970; whole seconds, and different in every scene of the world."""
-    return int(np.datetime64(item["properties"]["datetime"].rstrip("Z")).astype("datetime64[s]").astype(int)) * 1000
+    return (
+        int(
+            np.datetime64(item["properties"]["datetime"].rstrip("Z"))
+            .astype("datetime64[s]")
+            .astype(int)
+        )
+        * 1000
+    )

@@ -5,23 +5,39 @@ import socket
 
 import pytest
 
-from beam_jobs.earth_engine.connection import HIGH_VOLUME_URL, STANDARD_URL, Connection, connect, from_environment
+from beam_jobs.earth_engine.connection import (
+    HIGH_VOLUME_URL,
+    STANDARD_URL,
+    Connection,
+    connect,
+    from_environment,
+)
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.pixels import fetch_pixels
 from beam_jobs.emulator.faults import FaultsConfig
 
 
 def test_the_environment_names_project_server_and_token():
-    environment = {"EARTHENGINE_PROJECT": "a", "GOOGLE_CLOUD_PROJECT": "b", "TERRAPAIR_EE_URL": "http://x"}
-    assert from_environment(environment, "fetch") == Connection(project="a", url="http://x", token=None)
-    connection = from_environment({"GOOGLE_CLOUD_PROJECT": "b", "TERRAPAIR_EE_TOKEN": "t"}, "export")
+    environment = {
+        "EARTHENGINE_PROJECT": "a",
+        "GOOGLE_CLOUD_PROJECT": "b",
+        "TERRAPAIR_EE_URL": "http://x",
+    }
+    assert from_environment(environment, "fetch") == Connection(
+        project="a", url="http://x", token=None
+    )
+    connection = from_environment(
+        {"GOOGLE_CLOUD_PROJECT": "b", "TERRAPAIR_EE_TOKEN": "t"}, "export"
+    )
     assert connection == Connection(project="b", url=None, token="t", purpose="export")
     assert connection.server == STANDARD_URL
     assert dataclasses.replace(connection, purpose="fetch").server == HIGH_VOLUME_URL
 
 
 def test_without_a_project_one_line_says_what_to_run():
-    with pytest.raises(EarthEngineError, match="run `earthengine authenticate` and set GOOGLE_CLOUD_PROJECT") as caught:
+    with pytest.raises(
+        EarthEngineError, match="run `earthengine authenticate` and set GOOGLE_CLOUD_PROJECT"
+    ) as caught:
         from_environment({}, "fetch")
     assert caught.value.reason == "no_credentials"
 
@@ -30,7 +46,9 @@ def test_without_saved_credentials_one_line_says_what_to_run(monkeypatch, tmp_pa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    with pytest.raises(EarthEngineError, match=r"no credentials.*run `earthengine authenticate`") as caught:
+    with pytest.raises(
+        EarthEngineError, match=r"no credentials.*run `earthengine authenticate`"
+    ) as caught:
         connect(Connection(project="terrapair", url="http://127.0.0.1:9"))
     assert (caught.value.reason, caught.value.retriable) == ("no_credentials", False)
     assert "\n" not in str(caught.value)
@@ -38,7 +56,9 @@ def test_without_saved_credentials_one_line_says_what_to_run(monkeypatch, tmp_pa
 
 def test_a_token_refused_at_the_start_is_no_credentials(emulator):
     emulator.service.set_faults(FaultsConfig(expired_token=True))
-    with pytest.raises(EarthEngineError, match=r"missing or expired.*earthengine authenticate") as caught:
+    with pytest.raises(
+        EarthEngineError, match=r"missing or expired.*earthengine authenticate"
+    ) as caught:
         connect(Connection(project="terrapair-emulator", url=emulator.url, token="old"))
     assert caught.value.reason == "no_credentials"
 
@@ -61,7 +81,9 @@ def test_a_server_that_is_not_there_is_a_failed_connection():
     assert (caught.value.reason, caught.value.retriable) == ("connection", True)
 
 
-def test_a_second_connect_asks_nothing_and_another_connection_replaces_the_first(emulator, world, request_of):
+def test_a_second_connect_asks_nothing_and_another_connection_replaces_the_first(
+    emulator, world, request_of
+):
     request = request_of(world.of_sensor("s1")[0])
     emulator.service.set_faults(FaultsConfig(expired_token=True))
     with pytest.raises(EarthEngineError):

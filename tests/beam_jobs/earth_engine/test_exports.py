@@ -27,7 +27,9 @@ def test_a_geotiff_is_exported_and_found_in_the_bucket(world, emulator, request_
     task_id = start_export(request, "exports", "run-1/patch", "GEO_TIFF")
     state = wait(task_id)
     assert (state.task_id, state.state, state.error) == (task_id, "SUCCEEDED", "")
-    assert state.destination_uris == ("https://console.developers.google.com/storage/browser/exports/run-1",)
+    assert state.destination_uris == (
+        "https://console.developers.google.com/storage/browser/exports/run-1",
+    )
     assert state.eecu_seconds == pytest.approx(0.03 + 1e-7 * 60 * 48 * 2)
     with rasterio.open(emulator.buckets_dir / "exports" / "run-1" / "patch.tif") as dataset:
         assert (dataset.nodata, dataset.descriptions) == (-32768.0, ("VV", "VH"))
@@ -40,7 +42,9 @@ def test_a_large_export_is_split_as_earth_engine_names_the_parts(world, emulator
     item = world.of_sensor("s2")[0]
     # The server of these tests splits at 64 pixels.
     assert (
-        wait(start_export(request_of(item, height=64, width=100), "exports", "split/s2", "GEO_TIFF")).state
+        wait(
+            start_export(request_of(item, height=64, width=100), "exports", "split/s2", "GEO_TIFF")
+        ).state
         == "SUCCEEDED"
     )
     folder = emulator.buckets_dir / "exports" / "split"
@@ -59,12 +63,22 @@ def test_tfrecord_patches_and_mixer_describe_the_same_pixels(world, emulator, re
 
     item = world.of_sensor("s2")[0]
     request = request_of(item, height=70, width=100, bands=("B4",), cloud_score=True)
-    assert wait(start_export(request, "exports", "tf/s2", "TFRECORD", patch_size_px=32)).state == "SUCCEEDED"
+    assert (
+        wait(start_export(request, "exports", "tf/s2", "TFRECORD", patch_size_px=32)).state
+        == "SUCCEEDED"
+    )
     folder = emulator.buckets_dir / "exports" / "tf"
-    assert sorted(path.name for path in folder.iterdir()) == ["s2-00000.tfrecord.gz", "s2-mixer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "s2-00000.tfrecord.gz",
+        "s2-mixer.json",
+    ]
     mixer = json.loads((folder / "s2-mixer.json").read_text())
     # 70 x 100 pixels hold 2 x 3 whole patches of 32; the rest is trimmed.
-    assert (mixer["patchDimensions"], mixer["patchesPerRow"], mixer["totalPatches"]) == ([32, 32], 3, 6)
+    assert (mixer["patchDimensions"], mixer["patchesPerRow"], mixer["totalPatches"]) == (
+        [32, 32],
+        3,
+        6,
+    )
     assert mixer["projection"] == {
         "crs": request.crs,
         "affine": {"doubleMatrix": list(request.transform)},
@@ -81,7 +95,9 @@ def test_tfrecord_patches_and_mixer_describe_the_same_pixels(world, emulator, re
 
 def test_an_export_that_fails_says_why(world, emulator, request_of):
     emulator.service.set_faults(FaultsConfig(failing_exports=1.0))
-    state = wait(start_export(request_of(world.of_sensor("s1")[0]), "exports", "fails/s1", "GEO_TIFF"))
+    state = wait(
+        start_export(request_of(world.of_sensor("s1")[0]), "exports", "fails/s1", "GEO_TIFF")
+    )
     assert state.state == "FAILED"
     assert "internal error" in state.error
     assert not (emulator.buckets_dir / "exports" / "fails").exists()
@@ -89,7 +105,10 @@ def test_an_export_that_fails_says_why(world, emulator, request_of):
 
 def test_a_waiting_export_can_be_cancelled_and_an_ended_one_stays(world, emulator, request_of):
     requests = [request_of(world.of_sensor("s1")[0], col=col) for col in range(4)]
-    ids = [start_export(request, "exports", f"cancel/{n}", "GEO_TIFF") for n, request in enumerate(requests)]
+    ids = [
+        start_export(request, "exports", f"cancel/{n}", "GEO_TIFF")
+        for n, request in enumerate(requests)
+    ]
     # Two run at a time, so the last has not begun.
     cancel_task(ids[-1])
     assert wait(ids[-1]).state == "CANCELLED"

@@ -25,11 +25,15 @@ def time_of(item) -> datetime:
 
 
 def of_place(world, sensor, place):
-    return [item for item in world.of_sensor(sensor) if item["properties"]["terrapair:place"] == place]
+    return [
+        item for item in world.of_sensor(sensor) if item["properties"]["terrapair:place"] == place
+    ]
 
 
 @pytest.mark.parametrize("place", ["place-0000", "place-0001", "place-0002"])
-def test_scenes_of_a_place_are_those_of_the_catalog(world, emulator, image_ids, new_requests, place):
+def test_scenes_of_a_place_are_those_of_the_catalog(
+    world, emulator, image_ids, new_requests, place
+):
     expected = []
     for sensor in ("s1", "s2"):
         for item in sorted(of_place(world, sensor, place), key=time_of):
@@ -78,7 +82,10 @@ def test_scenes_of_the_other_level_are_another_collection(world, emulator):
 
 def test_a_scene_that_holds_only_part_of_the_place_is_left_out(world, emulator):
     xmin, ymin, _, _ = world.items[0]["bbox"]
-    assert list_acquisitions((xmin - 0.01, ymin - 0.01, xmin + 0.01, ymin + 0.01), START, END, ALL) == []
+    assert (
+        list_acquisitions((xmin - 0.01, ymin - 0.01, xmin + 0.01, ymin + 0.01), START, END, ALL)
+        == []
+    )
 
 
 def test_nothing_lies_in_the_sea_nor_across_the_antimeridian(emulator):

@@ -43,7 +43,9 @@ def with_missing(world, sensor):
     raise ValueError(f"no {sensor} scene has an edge; choose another seed")
 
 
-def test_backscatter_is_that_of_the_scene_and_masked_pixels_are_no_data(world, emulator, request_of):
+def test_backscatter_is_that_of_the_scene_and_masked_pixels_are_no_data(
+    world, emulator, request_of
+):
     item, row, col = with_missing(world, "s1")
     data = fetch_pixels(request_of(item, row, col))
     expected = world.pixels(item)[:, row : row + 64, col : col + 48]
@@ -68,9 +70,13 @@ def test_reflectance_comes_as_digital_numbers_in_the_order_asked_for(world, emul
     np.testing.assert_array_equal(got, expected)
 
 
-def test_cloud_score_and_label_come_with_the_bands_in_one_request(world, emulator, request_of, new_requests):
+def test_cloud_score_and_label_come_with_the_bands_in_one_request(
+    world, emulator, request_of, new_requests
+):
     item = next(i for i in world.of_sensor("s2") if 5 < i["properties"]["eo:cloud_cover"] < 35)
-    request = request_of(item, height=160, width=160, bands=("B2",), cloud_score=True, label="dynamic_world")
+    request = request_of(
+        item, height=160, width=160, bands=("B2",), cloud_score=True, label="dynamic_world"
+    )
     blue, score, label = read(fetch_pixels(request))
     cloud = world.pixels(item, "cloud_mask")[0]
     assert {0, 1} <= set(np.unique(cloud))
@@ -91,13 +97,17 @@ def test_scores_and_labels_of_missing_pixels_are_marked(world, emulator, request
     assert (score[~missing] <= 10_000).all()
 
 
-def test_a_scene_without_dynamic_world_has_no_label_instead_of_an_error(world, emulator, request_of):
+def test_a_scene_without_dynamic_world_has_no_label_instead_of_an_error(
+    world, emulator, request_of
+):
     cloudy = [item for item in world.of_sensor("s2") if item["properties"]["eo:cloud_cover"] > 35]
     other = world.of_sensor("s2")[0]
     request = request_of(cloudy[0] if cloudy else other, bands=("B2",), label="dynamic_world")
     if not cloudy:
         # No scene of this world is that cloudy: one of another collection has no Dynamic World image either.
-        score = emulator.service.images["GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED/" + request.image_id.split("/")[-1]]
+        score = emulator.service.images[
+            "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED/" + request.image_id.split("/")[-1]
+        ]
         assert score.names == ["cs_cdf"]
         request = dataclasses.replace(request, image_id="ESA/WorldCover/v200/2021", bands=("Map",))
     assert (read(fetch_pixels(request))[1] == 255).all()
@@ -105,11 +115,15 @@ def test_a_scene_without_dynamic_world_has_no_label_instead_of_an_error(world, e
 
 def test_worldcover_is_the_label_in_its_own_schema(world, emulator, request_of):
     item = world.of_sensor("s2")[0]
-    label = read(fetch_pixels(request_of(item, bands=("B2",), height=160, width=160, label="worldcover")))[1]
+    label = read(
+        fetch_pixels(request_of(item, bands=("B2",), height=160, width=160, label="worldcover"))
+    )[1]
     truth = world.pixels(item, "label")[0]
     known = truth != 255
     assert set(np.unique(label[known])) <= set(WORLDCOVER.classes)
-    np.testing.assert_array_equal(remap(label.astype(np.uint8), WORLDCOVER, DYNAMIC_WORLD)[known], truth[known])
+    np.testing.assert_array_equal(
+        remap(label.astype(np.uint8), WORLDCOVER, DYNAMIC_WORLD)[known], truth[known]
+    )
     assert len(np.unique(label[known])) > 2
 
 
@@ -126,7 +140,9 @@ def test_another_grid_gets_the_nearest_pixels(world, emulator, request_of):
     west, south, east, north = item["bbox"]
     lon, lat = west + 0.4 * (east - west), south + 0.6 * (north - south)
     request = dataclasses.replace(
-        request_of(item, bands=("B4",)), crs="EPSG:4326", transform=(0.0002, 0.0, lon, 0.0, -0.0003, lat)
+        request_of(item, bands=("B4",)),
+        crs="EPSG:4326",
+        transform=(0.0002, 0.0, lon, 0.0, -0.0003, lat),
     )
     got = read(fetch_pixels(dataclasses.replace(request, height=5, width=7)))[0]
     scene = world.pixels(item)[3]
@@ -165,11 +181,17 @@ def test_half_of_the_pixels_can_be_missing_on_demand(world, emulator, request_of
         ({"quota_exhausted_after": 0}, "quota_exhausted", 429, False),
     ],
 )
-def test_every_fault_has_its_reason(world, emulator, request_of, new_requests, faults, reason, status, retriable):
+def test_every_fault_has_its_reason(
+    world, emulator, request_of, new_requests, faults, reason, status, retriable
+):
     emulator.service.set_faults(FaultsConfig(**faults))
     with pytest.raises(EarthEngineError) as caught:
         fetch_pixels(request_of(world.of_sensor("s2")[0]))
-    assert (caught.value.reason, caught.value.status, caught.value.retriable) == (reason, status, retriable)
+    assert (caught.value.reason, caught.value.status, caught.value.retriable) == (
+        reason,
+        status,
+        retriable,
+    )
     assert "COPERNICUS/S2_SR_HARMONIZED" in str(caught.value)
     # The client does not try again by itself.
     assert len(new_requests()) == 1
@@ -190,7 +212,11 @@ def test_passing_faults_pass(world, emulator, request_of, new_requests):
         with pytest.raises(EarthEngineError):
             fetch_pixels(request)
     assert fetch_pixels(request)
-    assert [(line["status"], line["attempt"]) for line in new_requests()] == [(503, 0), (503, 1), (200, 2)]
+    assert [(line["status"], line["attempt"]) for line in new_requests()] == [
+        (503, 0),
+        (503, 1),
+        (200, 2),
+    ]
 
 
 def test_bursts_of_refusals_come_and_go(world, emulator, request_of, new_requests):
@@ -232,7 +258,11 @@ def test_a_profile_tells_what_a_request_cost(world, emulator, request_of, new_re
     assert profiled.data == fetch_pixels(request)
     # The emulator's price: 0.03 s and 1e-7 s for each of 100 x 160 pixels of 3 bands, printed to three places.
     assert profiled.eecu_seconds == pytest.approx(0.03 + 1e-7 * 100 * 160 * 3, abs=5e-4)
-    assert [line["method"] for line in new_requests()] == ["computePixels", "compute", "computePixels"]
+    assert [line["method"] for line in new_requests()] == [
+        "computePixels",
+        "compute",
+        "computePixels",
+    ]
 
 
 def test_many_threads_share_one_connection(world, emulator, request_of, new_requests):
@@ -250,7 +280,10 @@ def test_many_threads_share_one_connection(world, emulator, request_of, new_requ
 def test_the_overview_covers_the_earth_in_worldcover_classes(emulator, new_requests):
     with MemoryFile(fetch_overview(5.0)) as file, file.open() as dataset:
         cover = dataset.read(1)
-        assert (dataset.crs.to_string(), tuple(dataset.bounds)) == ("EPSG:4326", (-180.0, -90.0, 180.0, 90.0))
+        assert (dataset.crs.to_string(), tuple(dataset.bounds)) == (
+            "EPSG:4326",
+            (-180.0, -90.0, 180.0, 90.0),
+        )
     assert cover.shape == (36, 72)
     # WorldCover ends at 60 degrees south and 82.75 degrees north.
     assert (cover[30:] == 0).all()

@@ -16,21 +16,28 @@ S1 = PixelRequest(
     height=100,
     width=50,
 )
-S2 = dataclasses.replace(S1, sensor="s2", bands=("B2", "B3", "B4"), cloud_score=True, label="worldcover")
+S2 = dataclasses.replace(
+    S1, sensor="s2", bands=("B2", "B3", "B4"), cloud_score=True, label="worldcover"
+)
 
 
 def test_bytes_count_every_band_of_the_answer():
     assert request_bytes(S1) == 2 * 100 * 50 * 4
     assert S2.answer_bands == ("B2", "B3", "B4", "cs_cdf", "label")
     assert request_bytes(S2) == 5 * 100 * 50 * 2
-    assert request_bytes(dataclasses.replace(S2, cloud_score=False, label="none")) == 3 * 100 * 50 * 2
+    assert (
+        request_bytes(dataclasses.replace(S2, cloud_score=False, label="none")) == 3 * 100 * 50 * 2
+    )
 
 
 @pytest.mark.parametrize(
     ("request_", "rule"),
     [
         (dataclasses.replace(S1, height=32_769, width=1), "32768 pixels a side, got 1 x 32769"),
-        (dataclasses.replace(S1, bands=tuple(f"b{i}" for i in range(1025)), height=1), "1024 bands, got 1025"),
+        (
+            dataclasses.replace(S1, bands=tuple(f"b{i}" for i in range(1025)), height=1),
+            "1024 bands, got 1025",
+        ),
         # 50,331,648 bytes are 6,291,456 pixels of two float32 bands: 2048 x 3072.
         (dataclasses.replace(S1, height=2048, width=3073), "50331648 bytes, got 50348032"),
     ],
@@ -57,7 +64,9 @@ def test_the_key_names_what_decides_the_pixels():
         "cloud_score": True,
         "label": "worldcover",
     }
-    keys = {dataclasses.replace(S1, **{name: value}).key for name, value in changes.items()} | {S1.key}
+    keys = {dataclasses.replace(S1, **{name: value}).key for name, value in changes.items()} | {
+        S1.key
+    }
     assert len(keys) == len(changes) + 1
     # Ledgers outlive processes, so the key of today is that of tomorrow.
     assert S1.key == "a11b767e8c7471160668c7e0e1b336d1"

@@ -9,7 +9,7 @@ import rasterio
 from beam_jobs.emulator.archive import mgrs_tile, open_archive
 from beam_jobs.emulator.rasters import sample
 from beam_jobs.errors import DataError
-from beam_jobs.grids import Grid
+from beam_jobs.scenes.grids import Grid
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,30 @@ def test_ids_look_as_in_earth_engine(simulated):
     assert (len(s1), len(s2), len(archive.collection("COPERNICUS/S2_HARMONIZED"))) == (6, 6, 0)
     for properties in s1:
         index = properties["system:index"]
-        match = re.fullmatch(r"S1A_IW_GRDH_1SDV_(\d{8}T\d{6})_\d{8}T\d{6}_(\d{6})_[0-9A-F]{6}_[0-9A-F]{4}", index)
+        match = re.fullmatch(
+            r"S1A_IW_GRDH_1SDV_(\d{8}T\d{6})_\d{8}T\d{6}_(\d{6})_[0-9A-F]{6}_[0-9A-F]{4}", index
+        )
         # Track = (orbit - 73) mod 175 + 1, as for every real Sentinel-1A product.
         assert (int(match[2]) - 73) % 175 + 1 == properties["relativeOrbitNumber_start"]
-        assert np.datetime64(properties["system:time_start"], "ms").item().strftime("%Y%m%dT%H%M%S") == match[1]
+        assert (
+            np.datetime64(properties["system:time_start"], "ms").item().strftime("%Y%m%dT%H%M%S")
+            == match[1]
+        )
     for properties in s2:
-        match = re.fullmatch(r"(\d{8}T\d{6})_\d{8}T\d{6}_T(\d\d[C-X][A-Z]{2})", properties["system:index"])
+        match = re.fullmatch(
+            r"(\d{8}T\d{6})_\d{8}T\d{6}_T(\d\d[C-X][A-Z]{2})", properties["system:index"]
+        )
         assert match[2] == properties["MGRS_TILE"]
-        assert np.datetime64(properties["system:time_start"], "ms").item().strftime("%Y%m%dT%H%M%S") == match[1]
+        assert (
+            np.datetime64(properties["system:time_start"], "ms").item().strftime("%Y%m%dT%H%M%S")
+            == match[1]
+        )
 
 
 def test_a_folder_without_scenes_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"items\.ndjson: no such file; `python -m beam_jobs simulate` writes it"):
+    with pytest.raises(
+        DataError, match=r"items\.ndjson: no such file; `python -m beam_jobs simulate` writes it"
+    ):
         open_archive(tmp_path)
 
 
@@ -66,7 +78,9 @@ def test_a_grid_between_pixels_gets_the_pixel_under_each_centre(tmp_path):
     ) as dataset:
         dataset.write(pixels[None])
     # 7 m pixels from 4 m west and 6 m north: centres at x = -0.5, 6.5, 13.5, 20.5 and y = -2.5 (outside), 4.5, 11.5.
-    grid = Grid(crs="EPSG:32631", transform=(7.0, 0.0, 599_996.0, 0.0, -7.0, 5_000_006.0), height=3, width=4)
+    grid = Grid(
+        crs="EPSG:32631", transform=(7.0, 0.0, 599_996.0, 0.0, -7.0, 5_000_006.0), height=3, width=4
+    )
     got = sample(str(path), grid)[0].filled(999)
     expected = [[999, 999, 999, 999], [999, 1, 2, 3], [999, 5, 6, 999]]
     np.testing.assert_array_equal(got, expected)

@@ -10,7 +10,12 @@ KEYS = [f"request-{n}" for n in range(4000)]
 def test_shares_are_those_asked_for():
     faults = FaultsConfig(too_many_requests=0.1, server_error=0.1, slow=0.05, truncated=0.2)
     drawn = [faults.passing_fault(key, 0) for key in KEYS]
-    for fault, share in (("too_many_requests", 0.1), ("server_error", 0.1), ("slow", 0.05), ("truncated", 0.2)):
+    for fault, share in (
+        ("too_many_requests", 0.1),
+        ("server_error", 0.1),
+        ("slow", 0.05),
+        ("truncated", 0.2),
+    ):
         # Four standard deviations of 4,000 draws are at most 0.032.
         assert drawn.count(fault) / len(KEYS) == pytest.approx(share, abs=0.03)
     assert "dropped" not in drawn
@@ -18,11 +23,15 @@ def test_shares_are_those_asked_for():
 
 def test_a_request_meets_no_more_faults_than_allowed():
     faults = FaultsConfig(server_error=1.0, max_faults_per_request=3)
-    assert [faults.passing_fault("a", attempt) for attempt in range(5)] == ["server_error"] * 3 + [None] * 2
+    assert [faults.passing_fault("a", attempt) for attempt in range(5)] == ["server_error"] * 3 + [
+        None
+    ] * 2
 
 
 def test_the_seed_decides_and_attempts_differ():
-    first, again, other = (FaultsConfig(server_error=0.5, masked=0.5, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        FaultsConfig(server_error=0.5, masked=0.5, seed=seed) for seed in (1, 1, 2)
+    )
     draws = [[faults.passing_fault(key, 0) for key in KEYS] for faults in (first, again, other)]
     assert draws[0] == draws[1] != draws[2]
     assert [first.passing_fault(key, 1) for key in KEYS] != draws[0]

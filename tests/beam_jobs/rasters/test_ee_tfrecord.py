@@ -23,7 +23,9 @@ def planes(names=("VV", "VH", "B2")) -> dict[str, np.ndarray]:
     return {name: rng.uniform(-30, 0, SHAPE).astype(np.float32) for name in names}
 
 
-@pytest.mark.parametrize(("margin", "compressed", "files"), [(0, True, 2), (8, True, 3), (4, False, 1)])
+@pytest.mark.parametrize(
+    ("margin", "compressed", "files"), [(0, True, 2), (8, True, 3), (4, False, 1)]
+)
 def test_a_window_over_patches_is_that_of_the_image(tmp_path, margin, compressed, files):
     image = planes()
     mixer = write_export(tmp_path, "x", image, margin=margin, compressed=compressed, files=files)
@@ -33,7 +35,9 @@ def test_a_window_over_patches_is_that_of_the_image(tmp_path, margin, compressed
         assert raster.bounds == (XMIN, YMAX - 480, XMIN + 720, YMAX)
         for row, col, height, width in WINDOWS:
             window = Window(col, row, width, height)
-            expected = np.stack([image["VV"], image["B2"]])[:, row : row + height, col : col + width]
+            expected = np.stack([image["VV"], image["B2"]])[
+                :, row : row + height, col : col + width
+            ]
             assert np.array_equal(raster.read([3, 1], window=window), expected)
             assert raster.window_transform(window) * (0, 0) == (XMIN + 10 * col, YMAX - 10 * row)
 
@@ -47,7 +51,10 @@ def test_a_thinned_out_read_is_every_nth_pixel(tmp_path):
 
 def test_one_band_of_an_export_and_byte_bands(tmp_path):
     ids = np.random.default_rng(1).integers(0, 256, (4, 6)).astype(np.uint8)
-    record = {"label": tf.train.Feature(bytes_list=tf.train.BytesList(value=[ids.tobytes()])), "a": float_feature(ids)}
+    record = {
+        "label": tf.train.Feature(bytes_list=tf.train.BytesList(value=[ids.tobytes()])),
+        "a": float_feature(ids),
+    }
     mixer = write_export(tmp_path, "x", {"a": ids}, patch=(4, 6), files=1)
     write_records(tmp_path / "x-00000.tfrecord.gz", [record])
     with open_raster(f"{mixer}#label") as raster:
@@ -63,8 +70,13 @@ def test_files_that_were_written_again_are_read_again(tmp_path):
 
 
 def test_a_single_record_without_mixer_is_a_square_without_a_place(tmp_path):
-    tiles = [np.random.default_rng(seed).uniform(0, 1, (5, 5)).astype(np.float32) for seed in range(3)]
-    path = write_records(tmp_path / "a.tfrecord.gz", [{"B2": float_feature(t), "x": float_feature(-t)} for t in tiles])
+    tiles = [
+        np.random.default_rng(seed).uniform(0, 1, (5, 5)).astype(np.float32) for seed in range(3)
+    ]
+    path = write_records(
+        tmp_path / "a.tfrecord.gz",
+        [{"B2": float_feature(t), "x": float_feature(-t)} for t in tiles],
+    )
     with open_raster(f"{path}#2") as raster:
         assert raster.crs is None
         assert np.array_equal(raster.read([1, 2]), np.stack([tiles[2], -tiles[2]]))

@@ -14,7 +14,8 @@ def content() -> bytes:
     rng = np.random.default_rng(0)
     # Some of it compresses well, some not at all: blocks of the file hold very different amounts.
     return b"".join(
-        rng.integers(0, high, 1 << 20, np.uint8).tobytes() for high in (2, 255, 1, 30, 255, 4, 255, 9, 255, 2)
+        rng.integers(0, high, 1 << 20, np.uint8).tobytes()
+        for high in (2, 255, 1, 30, 255, 4, 255, 9, 255, 2)
     )
 
 
@@ -22,7 +23,9 @@ def content() -> bytes:
 def test_any_range_is_that_of_the_content(tmp_path, content, streams):
     path = tmp_path / "a.gz"
     share = len(content) // streams + 1
-    path.write_bytes(b"".join(gzip.compress(content[i * share : (i + 1) * share], 1) for i in range(streams)))
+    path.write_bytes(
+        b"".join(gzip.compress(content[i * share : (i + 1) * share], 1) for i in range(streams))
+    )
     index = GzipIndex(str(path))
     assert len(index._points) > 2
     for offset, length in (

@@ -21,7 +21,9 @@ def pixels():
 
 def test_pixels_are_the_files_own_at_the_place_of_the_path(tmp_path, pixels):
     path = tmp_path / "lost.tif"
-    write_geotiff(path, pixels, transform=Affine.identity(), crs="EPSG:4326", descriptions=("VV", "VH"))
+    write_geotiff(
+        path, pixels, transform=Affine.identity(), crs="EPSG:4326", descriptions=("VV", "VH")
+    )
     placed_path = with_place(str(path), placed.member_at("EPSG:32631", 500_000.0, 12_000.0, 10.0))
     assert split_member(placed_path) == (str(path), "at=EPSG:32631,500000,12000,10")
     with open_raster(placed_path) as raster:
@@ -53,7 +55,9 @@ def test_a_place_that_is_none_is_refused_with_the_path(tmp_path, pixels, member)
     write_geotiff(tmp_path / "lost.tif", pixels, transform=Affine.identity(), crs="EPSG:4326")
     path = with_place(str(tmp_path / "lost.tif"), member)
     with (
-        pytest.raises(DataError, match=r"lost.tif#at=.*: a place must be at=crs,x,y,pixel, got 'at="),
+        pytest.raises(
+            DataError, match=r"lost.tif#at=.*: a place must be at=crs,x,y,pixel, got 'at="
+        ),
         open_raster(path),
     ):
         pass

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import zarr
-from make_exports import SIDE, centres, make_batch, shard_arrays, stored_pixels, write_group, write_shard
+from make_exports import (
+    SIDE,
+    centres,
+    make_batch,
+    shard_arrays,
+    stored_pixels,
+    write_group,
+    write_shard,
+)
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
@@ -24,7 +32,10 @@ def test_a_member_of_a_batch_is_one_location_at_one_season(tmp_path):
 
 def test_a_store_in_a_shard_may_order_its_dimensions_otherwise(tmp_path):
     arrays = shard_arrays("S1RTC", 4)
-    swapped = {**arrays, "bands": (("time", "y", "x", "band"), arrays["bands"][1].transpose(1, 2, 3, 0), {})}
+    swapped = {
+        **arrays,
+        "bands": (("time", "y", "x", "band"), arrays["bands"][1].transpose(1, 2, 3, 0), {}),
+    }
     path = write_shard(tmp_path / "a.tar", {"one.zarr.zip": arrays, "two.zarr.zip": swapped})
     assert zarr_store.store_names(str(path)) == ["one.zarr.zip", "two.zarr.zip"]
     for name in ("one", "two"):
@@ -53,7 +64,9 @@ def test_a_plane_without_bands_is_one_band(tmp_path):
 def test_times_are_decoded_by_their_unit(values, units, expected):
     store = {}
     write_group(store, {"time": (("time",), np.array(values), {"units": units} if units else {})})
-    assert zarr_store.times(zarr.open_group(store), "time", "x").tolist() == [np.datetime64(expected).item()]
+    assert zarr_store.times(zarr.open_group(store), "time", "x").tolist() == [
+        np.datetime64(expected).item()
+    ]
 
 
 def refusal(path: str) -> str:
@@ -82,7 +95,11 @@ def test_a_member_that_is_not_there_is_named(tmp_path, member, message):
         ("crs", None, "has no array 'crs'"),
         ("crs", ((), np.array(1), {}), "crs must be an EPSG code, got 1"),
         ("x", (("x",), np.arange(SIDE) ** 2.0, {}), "the coordinates x are not evenly spaced"),
-        ("bands", ((), np.zeros((2, 1, SIDE, SIDE)), {}), "array 'bands' does not name its 4 dimensions"),
+        (
+            "bands",
+            ((), np.zeros((2, 1, SIDE, SIDE)), {}),
+            "array 'bands' does not name its 4 dimensions",
+        ),
     ],
 )
 def test_a_store_without_what_places_it_is_refused(tmp_path, name, change, message):

@@ -16,7 +16,9 @@ def test_pairs_are_1_to_40_hours_apart_of_either_sign_and_dates_12_days() -> Non
         pairs = draw_pairs(0, make_place(index, 0, 64), 10, "L2A")
         gaps += [(s2.acquired_at - s1.acquired_at).total_seconds() / 3600 for s1, s2 in pairs]
         for a, b in combinations(pairs, 2):
-            days = min(abs((x.acquired_at - y.acquired_at).total_seconds()) / 86400 for x in a for y in b)
+            days = min(
+                abs((x.acquired_at - y.acquired_at).total_seconds()) / 86400 for x in a for y in b
+            )
             assert days >= 12
         assert all(scene.acquired_at.year in (2023, 2024) for pair in pairs for scene in pair)
     assert np.abs(gaps).min() >= 1
@@ -30,7 +32,9 @@ def test_radar_passes_are_at_dawn_or_dusk_and_optical_ones_in_the_morning() -> N
         place = make_place(index, 0, 64)
         for s1, s2 in draw_pairs(0, place, 6, "L2A"):
             lon = place.centre()[0]
-            local = [(t.acquired_at.hour + t.acquired_at.minute / 60 + lon / 15) % 24 for t in (s1, s2)]
+            local = [
+                (t.acquired_at.hour + t.acquired_at.minute / 60 + lon / 15) % 24 for t in (s1, s2)
+            ]
             assert local[0] == pytest.approx(18 if s1.orbit_state == "ascending" else 6, abs=0.8)
             assert local[1] == pytest.approx(10.5, abs=0.3)
             assert s2.orbit_state == "descending"

@@ -71,7 +71,9 @@ def test_some_places_have_a_coast_with_a_beach() -> None:
     for landscape in coasts:
         sea = landscape.terrain.coast_distance_px < -3
         assert landscape.terrain.water_mask(0.0)[sea].mean() > 0.95
-        beach = (np.abs(landscape.terrain.coast_distance_px) < 3) & (landscape.terrain.height_m < 1.2)
+        beach = (np.abs(landscape.terrain.coast_distance_px) < 3) & (
+            landscape.terrain.height_m < 1.2
+        )
         assert (landscape.land_cover[beach] == BARE).all()
 
 

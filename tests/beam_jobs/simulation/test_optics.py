@@ -6,7 +6,14 @@ import pytest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.simulation.clouds import Clouds, draw_clouds
 from beam_jobs.simulation.landscape import BARE, CROPS, GRASS, TREES, WATER, make_landscape
-from beam_jobs.simulation.optics import Atmosphere, coarsen, draw_atmosphere, observe, surface_reflectance, to_dn
+from beam_jobs.simulation.optics import (
+    Atmosphere,
+    coarsen,
+    draw_atmosphere,
+    observe,
+    surface_reflectance,
+    to_dn,
+)
 
 B = {name: i for i, name in enumerate(S2_L1C_BANDS)}
 STILL_AIR = Atmosphere(haze_reflectance=0.0, mud_fraction=0.0, gain=1.0, cirrus_reflectance=0.002)
@@ -26,7 +33,9 @@ def test_classes_have_the_spectral_signs_that_map_makers_use() -> None:
     ndvi = {c: (m[B["B8"]] - m[B["B4"]]) / (m[B["B8"]] + m[B["B4"]]) for c, m in mean.items()}
     assert ndvi[WATER] < 0 < ndvi[BARE] < 0.3 < ndvi[GRASS] < ndvi[CROPS]
     assert ndvi[TREES] > 0.7
-    ndwi = (mean[WATER][B["B3"]] - mean[WATER][B["B8"]]) / (mean[WATER][B["B3"]] + mean[WATER][B["B8"]])
+    ndwi = (mean[WATER][B["B3"]] - mean[WATER][B["B8"]]) / (
+        mean[WATER][B["B3"]] + mean[WATER][B["B8"]]
+    )
     assert ndwi > 0.2
     assert mean[BARE].argmax() == B["B11"]
 
@@ -37,7 +46,10 @@ def test_winter_and_harvest_take_the_green_away() -> None:
     summer = surface_reflectance(landscape, label, np.ones((128, 128), np.float32), 1.0, 0.0)
     winter = surface_reflectance(landscape, label, np.zeros((128, 128), np.float32), 0.25, 0.0)
     for class_id in (TREES, GRASS, CROPS):
-        assert summer[B["B8"], label == class_id].mean() > winter[B["B8"], label == class_id].mean() + 0.05
+        assert (
+            summer[B["B8"], label == class_id].mean()
+            > winter[B["B8"], label == class_id].mean() + 0.05
+        )
     np.testing.assert_array_equal(summer[:, label == BARE], winter[:, label == BARE])
 
 
@@ -64,7 +76,9 @@ def test_clouds_are_white_above_the_ground_and_shadows_dark_and_not_in_the_mask(
     opacity, shadow = np.zeros((60, 60), np.float32), np.zeros((60, 60), np.float32)
     opacity[:30, :30], shadow[30:, 30:] = 1.0, 1.0
     clouds = Clouds(opacity=opacity, shadow=shadow, brightness=1.0)
-    result = observe(np.full((13, 60, 60), 0.1, np.float32), STILL_AIR, clouds, False, np.random.default_rng(0))
+    result = observe(
+        np.full((13, 60, 60), 0.1, np.float32), STILL_AIR, clouds, False, np.random.default_rng(0)
+    )
     assert result[B["B2"], :30, :30].mean() == pytest.approx(0.6, abs=0.01)
     assert result[B["B10"], :30, :30].mean() == pytest.approx(0.03, abs=1e-4)
     assert result[B["B4"], 30:, 30:].mean() == pytest.approx(0.035, abs=1e-3)

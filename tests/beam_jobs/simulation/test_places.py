@@ -26,7 +26,9 @@ def test_footprint_is_a_counter_clockwise_ring_of_the_right_size() -> None:
     assert ring[0] == ring[-1]
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
     assert area > 0
-    x, y = Transformer.from_crs(4326, place.epsg, always_xy=True).transform(*zip(*ring, strict=True))
+    x, y = Transformer.from_crs(4326, place.epsg, always_xy=True).transform(
+        *zip(*ring, strict=True)
+    )
     assert max(x) - min(x) == pytest.approx(4_000, abs=0.1)
     assert max(y) == pytest.approx(place.ymax, abs=0.1)
 

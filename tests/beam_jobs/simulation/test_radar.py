@@ -82,8 +82,12 @@ def test_flat_ground_has_the_mean_of_its_class(class_id: int) -> None:
 
 def test_growing_crops_gain_more_in_vh_than_in_vv() -> None:
     landscape = flat_landscape(8, CROPS)
-    bare = mean_backscatter_db(landscape, landscape.land_cover, np.zeros((8, 8), np.float32), "ascending")
-    full = mean_backscatter_db(landscape, landscape.land_cover, np.ones((8, 8), np.float32), "ascending")
+    bare = mean_backscatter_db(
+        landscape, landscape.land_cover, np.zeros((8, 8), np.float32), "ascending"
+    )
+    full = mean_backscatter_db(
+        landscape, landscape.land_cover, np.ones((8, 8), np.float32), "ascending"
+    )
     gain = (full - bare).mean(axis=(1, 2))
     assert gain[1] > gain[0] > 1.0
 
@@ -91,7 +95,9 @@ def test_growing_crops_gain_more_in_vh_than_in_vv() -> None:
 def test_slopes_facing_the_sensor_are_brighter_and_the_other_pass_sees_the_opposite() -> None:
     landscape = flat_landscape(20, BARE)
     hill = np.broadcast_to(np.arange(20, dtype=np.float32) * 0.3, (20, 20))
-    landscape = dataclasses.replace(landscape, terrain=dataclasses.replace(landscape.terrain, height_m=hill))
+    landscape = dataclasses.replace(
+        landscape, terrain=dataclasses.replace(landscape.terrain, height_m=hill)
+    )
     cover = np.zeros((20, 20), np.float32)
     east_looking = mean_backscatter_db(landscape, landscape.land_cover, cover, "ascending")[0]
     west_looking = mean_backscatter_db(landscape, landscape.land_cover, cover, "descending")[0]
@@ -107,13 +113,16 @@ def test_layover_of_a_wall_falls_towards_the_sensor_and_a_flooded_wall_is_dark()
     landscape = dataclasses.replace(landscape, bright_point=point)
     cover = np.zeros((9, 9), np.float32)
     gains = {
-        orbit: mean_backscatter_db(landscape, landscape.land_cover, cover, orbit)[0, 4] - MEAN_BACKSCATTER_DB[BUILT][0]
+        orbit: mean_backscatter_db(landscape, landscape.land_cover, cover, orbit)[0, 4]
+        - MEAN_BACKSCATTER_DB[BUILT][0]
         for orbit in ("ascending", "descending")
     }
     np.testing.assert_allclose(gains["ascending"], [0, 0, 3, 6, 11, 0, 0, 0, 0], atol=1e-5)
     np.testing.assert_allclose(gains["descending"], gains["ascending"][::-1], atol=1e-5)
     flooded = np.full((9, 9), WATER, np.uint8)
-    np.testing.assert_allclose(mean_backscatter_db(landscape, flooded, cover, "ascending")[0], -20.0)
+    np.testing.assert_allclose(
+        mean_backscatter_db(landscape, flooded, cover, "ascending")[0], -20.0
+    )
 
 
 def test_near_range_is_west_for_ascending_and_east_for_descending() -> None:
@@ -150,7 +159,9 @@ def test_private_nuisance_hides_classes_differently_in_each_scene() -> None:
         between.append(added[0][label == TREES].mean() - added[0][label == WATER].mean())
         ramps.append(nuisance.ramp_db)
         wind = add_nuisance_db(zeros, label, nuisance, "ascending")
-        wind -= add_nuisance_db(zeros, label, dataclasses.replace(nuisance, wind_streaks=None), "ascending")
+        wind -= add_nuisance_db(
+            zeros, label, dataclasses.replace(nuisance, wind_streaks=None), "ascending"
+        )
         assert np.abs(wind[:, label == TREES]).max() == 0
         np.testing.assert_allclose(wind[1], wind[0] / 2, atol=1e-5)
         winds.append(wind[0][label == WATER].max())

@@ -7,14 +7,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.contracts.bands import S2_L2A_BANDS
-from models.augmentation.augmenter import augment_geometry, augment_photometry, make_augmenter, random_band_drop
-from models.augmentation.config import GeometryConfig, ImageAugmentConfig, OpticalConfig, PhotometryConfig, RadarConfig
+from models.augmentation.augmenter import (
+    augment_geometry,
+    augment_photometry,
+    make_augmenter,
+    random_band_drop,
+)
+from models.augmentation.config import (
+    GeometryConfig,
+    ImageAugmentConfig,
+    OpticalConfig,
+    PhotometryConfig,
+    RadarConfig,
+)
 
 SEED = tf.constant([2, 9], tf.int64)
 STRONG = PhotometryConfig(band_drop_probability=0.5)
 MANIFEST = SimpleNamespace(
-    s1_statistics=[SimpleNamespace(band=band, mean=mean) for band, mean in (("VV", -11.5), ("VH", -18.5))],
-    s2_statistics=[SimpleNamespace(band=band, mean=0.01 * i) for i, band in enumerate(S2_L2A_BANDS)],
+    s1_statistics=[
+        SimpleNamespace(band=band, mean=mean) for band, mean in (("VV", -11.5), ("VH", -18.5))
+    ],
+    s2_statistics=[
+        SimpleNamespace(band=band, mean=0.01 * i) for i, band in enumerate(S2_L2A_BANDS)
+    ],
 )
 STATISTICS = {"s1": MANIFEST.s1_statistics, "s2": MANIFEST.s2_statistics}
 
@@ -46,7 +61,10 @@ def test_photometry_keeps_the_mask_and_repeats_itself(number, gap_share, probabi
         band_drop_probability=probability,
     )
     image, seed = patches(gap_share, seed=number % 5)[sensor], tf.constant([number, 1], tf.int64)
-    after, again = (augment_photometry(image, sensor, STATISTICS[sensor], config, seed).numpy() for _ in range(2))
+    after, again = (
+        augment_photometry(image, sensor, STATISTICS[sensor], config, seed).numpy()
+        for _ in range(2)
+    )
     np.testing.assert_array_equal(np.isfinite(after), np.isfinite(image))
     np.testing.assert_array_equal(after, again)
     if sensor == "s2":
@@ -59,7 +77,9 @@ def test_dropped_bands_become_the_train_mean_where_there_is_data():
     after = random_band_drop(tf.constant(image), [-11.5, -18.5], 0.3, SEED).numpy()
     np.testing.assert_array_equal(np.isnan(after), np.isnan(image))
     valid = np.isfinite(image).all(axis=-1)
-    dropped = np.stack([(after[..., band] == mean) | ~valid for band, mean in enumerate((-11.5, -18.5))], -1)
+    dropped = np.stack(
+        [(after[..., band] == mean) | ~valid for band, mean in enumerate((-11.5, -18.5))], -1
+    )
     dropped = dropped.all(axis=(1, 2))[50:]
     # Of two bands both would go in 9 % of the patches: one of them stays then.
     assert not dropped.all(axis=1).any()
@@ -99,23 +119,31 @@ def test_photometry_is_an_option_and_each_sensor_has_its_own():
     plain = make_augmenter(ImageAugmentConfig(geometry=still), MANIFEST)(batch, SEED)
     for name in batch:
         np.testing.assert_array_equal(plain[name], batch[name])
-    changed = make_augmenter(ImageAugmentConfig(geometry=still, photometry=STRONG), MANIFEST)(batch, SEED)
+    changed = make_augmenter(ImageAugmentConfig(geometry=still, photometry=STRONG), MANIFEST)(
+        batch, SEED
+    )
     np.testing.assert_array_equal(changed["label"], batch["label"])
     for sensor in ("s1", "s2"):
         difference = np.abs(changed[sensor] - batch[sensor])
         assert (np.nanmax(difference[1:], axis=(1, 2, 3)) > 0).all()
-    alone = make_augmenter(ImageAugmentConfig(geometry=still, photometry=STRONG), MANIFEST)({"s2": batch["s2"]}, SEED)
+    alone = make_augmenter(ImageAugmentConfig(geometry=still, photometry=STRONG), MANIFEST)(
+        {"s2": batch["s2"]}, SEED
+    )
     np.testing.assert_array_equal(alone["s2"], changed["s2"])
 
 
 def test_strong_set_works_in_a_graph_with_sizes_that_are_not_known():
     augment = make_augmenter(
-        ImageAugmentConfig(geometry=GeometryConfig(min_crop_fraction=0.3), photometry=STRONG), MANIFEST
+        ImageAugmentConfig(geometry=GeometryConfig(min_crop_fraction=0.3), photometry=STRONG),
+        MANIFEST,
     )
     batch = patches()
     signature = {
-        name: tf.TensorSpec([None, None, None, tensor.shape[-1]], tf.float32) for name, tensor in batch.items()
+        name: tf.TensorSpec([None, None, None, tensor.shape[-1]], tf.float32)
+        for name, tensor in batch.items()
     }
-    traced = tf.function(augment, autograph=False, input_signature=[signature, tf.TensorSpec([2], tf.int64)])
+    traced = tf.function(
+        augment, autograph=False, input_signature=[signature, tf.TensorSpec([2], tf.int64)]
+    )
     for name, tensor in traced(batch, SEED).items():
         np.testing.assert_allclose(tensor, augment(batch, SEED)[name], rtol=1e-4, atol=1e-4)

@@ -9,7 +9,9 @@ SEED = tf.constant([1, 2], tf.int64)
 
 
 def sigmas(num_patches, max_sigma_px):
-    return 0.1 + (max_sigma_px - 0.1) * tf.random.stateless_uniform([2, num_patches], SEED)[1].numpy()
+    return (
+        0.1 + (max_sigma_px - 0.1) * tf.random.stateless_uniform([2, num_patches], SEED)[1].numpy()
+    )
 
 
 def test_blur_is_a_gaussian_mean_of_the_valid_pixels():
@@ -24,7 +26,9 @@ def test_blur_is_a_gaussian_mean_of_the_valid_pixels():
         options = {"sigma": sigma, "mode": "constant", "radius": 20}
         weight = ndimage.gaussian_filter(valid[patch], **options)
         for band in range(3):
-            expected = ndimage.gaussian_filter(filled[patch, ..., band].astype(float), **options) / weight
+            expected = (
+                ndimage.gaussian_filter(filled[patch, ..., band].astype(float), **options) / weight
+            )
             expected[valid[patch] == 0] = np.nan
             np.testing.assert_allclose(after[patch, ..., band], expected, rtol=1e-3, atol=1e-4)
 

@@ -48,7 +48,9 @@ def test_crop_is_masked_bilinear_and_the_same_for_both_sensors():
     windows = np.stack(crops._draw_windows(tf.constant(mask), CONFIG, SEED), axis=1)
     assert len({tuple(window) for window in windows}) > 10
     for name, tensor in batch.items():
-        expected = np.stack([one_crop(image, w) for image, w in zip(tensor.numpy(), windows, strict=True)])
+        expected = np.stack(
+            [one_crop(image, w) for image, w in zip(tensor.numpy(), windows, strict=True)]
+        )
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -74,7 +76,11 @@ def test_windows_keep_area_aspect_and_borders():
 def test_labels_follow_the_nearest_pixel_and_the_mask_follows_the_labels():
     number = np.arange(SIZE * SIZE).reshape(1, SIZE, SIZE) + np.zeros((16, 1, 1), int)
     image = np.where(number[..., None] % 5 == 0, np.nan, number[..., None]).astype(np.float32)
-    batch = {"s1": tf.constant(image), "label": tf.constant(number, tf.uint8), "weight": tf.range(16.0)}
+    batch = {
+        "s1": tf.constant(image),
+        "label": tf.constant(number, tf.uint8),
+        "weight": tf.range(16.0),
+    }
     after = crops.random_crop(batch, CONFIG, SEED)
     label = after["label"].numpy()
     assert label.dtype == np.uint8
@@ -100,7 +106,9 @@ def test_whole_patch_is_returned_to_the_bit_where_no_window_is_good():
     after = crops.random_crop({"s1": tf.constant(lonely)}, CONFIG, SEED)["s1"].numpy()
     valid = np.isfinite(after).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(valid, np.arange(16) != 3)
-    whole = crops.random_crop(batch, GeometryConfig(min_crop_fraction=1.0, max_crop_aspect=1.0), SEED)
+    whole = crops.random_crop(
+        batch, GeometryConfig(min_crop_fraction=1.0, max_crop_aspect=1.0), SEED
+    )
     np.testing.assert_array_equal(whole["s2"], batch["s2"])
 
 
@@ -109,7 +117,9 @@ def test_sparse_patches_are_never_emptied(seed):
     rng = np.random.default_rng(seed)
     image = np.where(rng.random((64, SIZE, SIZE, 1)) < 0.02, 1.0, np.nan).astype(np.float32)
     before = np.isfinite(image).any(axis=(1, 2, 3))
-    after = crops.random_crop({"s1": tf.constant(image)}, CONFIG, tf.constant([seed, 1], tf.int64))["s1"]
+    after = crops.random_crop({"s1": tf.constant(image)}, CONFIG, tf.constant([seed, 1], tf.int64))[
+        "s1"
+    ]
     np.testing.assert_array_equal(np.isfinite(after).any(axis=(1, 2, 3)), before)
 
 

@@ -32,7 +32,9 @@ def pair(num_patches=32):
 def test_one_missing_band_makes_a_pixel_invalid():
     image = np.ones((1, 2, 2, 3), np.float32)
     image[0, 0, 1, 2], image[0, 1, 0, 0] = np.nan, np.inf
-    np.testing.assert_array_equal(no_data.pixel_mask(tf.constant(image))[0], [[True, False], [False, True]])
+    np.testing.assert_array_equal(
+        no_data.pixel_mask(tf.constant(image))[0], [[True, False], [False, True]]
+    )
 
 
 def test_masking_jointly_takes_from_each_sensor_what_the_other_lacks():
@@ -52,7 +54,8 @@ def test_hidden_gaps_show_the_same_ground_of_the_own_patch_in_both_sensors():
         np.testing.assert_array_equal(image[joint], images[sensor].numpy()[joint])
         # All bands of a pixel come from one place.
         np.testing.assert_array_equal(
-            image[..., 1:] - image[..., :1], 1000.0 * np.arange(1, image.shape[-1]) + 0 * image[..., 1:]
+            image[..., 1:] - image[..., :1],
+            1000.0 * np.arange(1, image.shape[-1]) + 0 * image[..., 1:],
         )
     np.testing.assert_array_equal(hidden["s1"][..., 0], hidden["s2"][..., 0])
     for patch, valid in zip(hidden["s1"][..., 0].astype(int), joint, strict=True):
@@ -74,9 +77,13 @@ def test_what_cannot_be_filled_is_no_data_in_both_sensors():
     images, _ = pair(4)
     empty = {sensor: image.numpy() for sensor, image in images.items()}
     empty["s1"][1] = np.nan
-    hidden = no_data.hide_gaps({sensor: tf.constant(image) for sensor, image in empty.items()}, SEED)
+    hidden = no_data.hide_gaps(
+        {sensor: tf.constant(image) for sensor, image in empty.items()}, SEED
+    )
     for image in hidden.values():
-        np.testing.assert_array_equal(np.isnan(image).all(axis=(1, 2, 3)), [False, True, False, False])
+        np.testing.assert_array_equal(
+            np.isnan(image).all(axis=(1, 2, 3)), [False, True, False, False]
+        )
 
 
 def test_patches_without_gaps_stay_to_the_bit():
@@ -97,7 +104,9 @@ def test_given_gaps_are_those_of_the_batch_dealt_out_anew():
     assert sorted(mask.tobytes() for mask in given) == sorted(mask.tobytes() for mask in gaps)
     assert np.mean([np.array_equal(a, b) for a, b in zip(given, gaps, strict=True)]) < 0.2
     np.testing.assert_array_equal(after.numpy()[given], image.numpy()[given])
-    other = np.isfinite(no_data.give_gaps(image, tf.constant(gaps), tf.constant([5, 4], tf.int64))).all(-1)
+    other = np.isfinite(
+        no_data.give_gaps(image, tf.constant(gaps), tf.constant([5, 4], tf.int64))
+    ).all(-1)
     assert not np.array_equal(given, other)
 
 

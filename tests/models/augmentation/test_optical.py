@@ -10,14 +10,23 @@ SEED = tf.constant([8, 1], tf.int64)
 
 
 def ground(bands=S2_L2A_BANDS, num_patches=300):
-    image = np.random.default_rng(0).uniform(0.01, 0.6, (num_patches, 4, 4, len(bands))).astype(np.float32)
+    image = (
+        np.random.default_rng(0)
+        .uniform(0.01, 0.6, (num_patches, 4, 4, len(bands)))
+        .astype(np.float32)
+    )
     image[::3, 0] = np.nan
     return image
 
 
 def test_gain_is_one_factor_per_patch_and_band():
     before = ground()
-    factor = optical.random_gain(tf.constant(before), OpticalConfig(max_gain=0.2, max_band_gain=0.1), SEED) / before
+    factor = (
+        optical.random_gain(
+            tf.constant(before), OpticalConfig(max_gain=0.2, max_band_gain=0.1), SEED
+        )
+        / before
+    )
     per_band = np.nanmedian(factor, axis=(1, 2))
     np.testing.assert_allclose(factor, per_band[:, None, None] + 0 * before, rtol=1e-5)
     assert per_band.min() >= 0.8 * 0.9
@@ -52,7 +61,9 @@ def test_haze_adds_more_the_shorter_the_wavelength_and_nothing_to_cirrus():
 def test_haze_of_a_share_of_the_patches_with_bands_in_any_order():
     bands = ("B8", "B2")
     before = ground(bands)
-    after = optical.random_haze(tf.constant(before), bands, OpticalConfig(haze_probability=0.4), SEED).numpy()
+    after = optical.random_haze(
+        tf.constant(before), bands, OpticalConfig(haze_probability=0.4), SEED
+    ).numpy()
     added = np.nanmedian(after - before, axis=(1, 2))
     assert (added[:, 1] > 0).mean() == pytest.approx(0.4, abs=0.08)
     assert (added[:, 1] >= added[:, 0]).all()

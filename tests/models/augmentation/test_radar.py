@@ -40,7 +40,9 @@ def test_speckle_has_mean_one_and_variance_one_over_looks_in_power():
     after = radar.random_speckle(before, config, SEED).numpy()
     np.testing.assert_array_equal(np.isnan(after), np.isnan(before))
     ratio = power(after) / power(-12.0)
-    draws = tf.random.stateless_uniform([2, 64, 1, 1, 1], tf.random.experimental.stateless_fold_in(SEED, 0))[1]
+    draws = tf.random.stateless_uniform(
+        [2, 64, 1, 1, 1], tf.random.experimental.stateless_fold_in(SEED, 0)
+    )[1]
     looks = 4.0 * (1.0 + 3.0 * draws.numpy().ravel())
     assert looks.max() / looks.min() > 3
     assert np.nanmean(ratio) == pytest.approx(1.0, abs=0.01)
@@ -56,8 +58,12 @@ def test_speckle_has_mean_one_and_variance_one_over_looks_in_power():
 @pytest.mark.parametrize("looks", [1.0, 4.0])
 def test_speckle_is_gamma_distributed(looks):
     config = RadarConfig(speckle_probability=1.0, min_speckle_looks=looks)
-    ratio = power(radar.random_speckle(tf.fill([64, 32, 32, 2], -12.0), config, SEED).numpy()) / power(-12.0)
-    draws = tf.random.stateless_uniform([2, 64, 1, 1, 1], tf.random.experimental.stateless_fold_in(SEED, 0))[1]
+    ratio = power(
+        radar.random_speckle(tf.fill([64, 32, 32, 2], -12.0), config, SEED).numpy()
+    ) / power(-12.0)
+    draws = tf.random.stateless_uniform(
+        [2, 64, 1, 1, 1], tf.random.experimental.stateless_fold_in(SEED, 0)
+    )[1]
     shapes = looks * (1.0 + 3.0 * draws.numpy().reshape(64, 1, 1, 1))
     # What a patch's own gamma makes of its pixels is uniform, whatever its looks.
     ranks = stats.gamma.cdf(ratio, shapes, scale=1.0 / shapes)
@@ -85,4 +91,6 @@ def test_blur_takes_the_mean_of_power():
     sigma = 0.1 + 99.9 * tf.random.stateless_uniform([2, 1], SEED)[1].numpy()
     assert sigma > 3.0
     # Wide enough to mix both: the mean of power is -13 dB, that of dB would be -20.
-    assert after[0, 32, 32, 0] == pytest.approx(10 * np.log10(0.5 * (power(-30.0) + power(-10.0))), abs=0.1)
+    assert after[0, 32, 32, 0] == pytest.approx(
+        10 * np.log10(0.5 * (power(-30.0) + power(-10.0))), abs=0.1
+    )

@@ -17,7 +17,10 @@ def batch_of(rng):
 
 def test_share_of_the_patches_loses_one_sensor_wholly_and_each_equally_often():
     batch = batch_of(np.random.default_rng(0))
-    dropped = {name: np.asarray(t) for name, t in drop_sensor(batch, 0.4, tf.constant([3, 7], tf.int64)).items()}
+    dropped = {
+        name: np.asarray(t)
+        for name, t in drop_sensor(batch, 0.4, tf.constant([3, 7], tf.int64)).items()
+    }
     lost = {}
     for sensor in ("s1", "s2"):
         lost[sensor] = np.isnan(dropped[sensor]).all(axis=(1, 2, 3))
@@ -33,7 +36,10 @@ def test_share_of_the_patches_loses_one_sensor_wholly_and_each_equally_often():
 
 def test_seed_decides_and_probability_0_and_1_are_what_they_say():
     batch = batch_of(np.random.default_rng(1))
-    one, same, other = (drop_sensor(batch, 0.5, tf.constant([3, step], tf.int64))["s1"].numpy() for step in (1, 1, 2))
+    one, same, other = (
+        drop_sensor(batch, 0.5, tf.constant([3, step], tf.int64))["s1"].numpy()
+        for step in (1, 1, 2)
+    )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(np.isnan(one), np.isnan(other))
     never, always = (drop_sensor(batch, p, tf.constant([0, 0], tf.int64)) for p in (0.0, 1.0))

@@ -19,8 +19,8 @@ from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder
 from models.health.linear_probe import probe_values
 from models.objectives.registry import make_objective
-from models.optimizers import make_optimizer
-from models.steps import TwoStageLoss, make_step
+from models.optimization.optimizers import make_optimizer
+from models.training.steps import TwoStageLoss, make_step
 from models.views import train_views
 
 pytestmark = pytest.mark.e2e
@@ -35,8 +35,12 @@ BACKSCATTER_DB = np.array([[-20, -27], [-9, -14], [-12, -20], [-13, -21], [-5, -
 def smooth_fields(rng, num_patches):
     """One field per class; the highest is what covers a pixel. A bias per patch gives each a mix of its own."""
     shape = (num_patches, NUM_CLASSES, SIZE, SIZE)
-    fields = ndimage.gaussian_filter(rng.normal(size=shape).astype(np.float32), (0, 0, SIZE / 4, SIZE / 4))
-    return fields / fields.std(axis=(2, 3), keepdims=True) + rng.normal(0.0, 0.8, (*shape[:2], 1, 1))
+    fields = ndimage.gaussian_filter(
+        rng.normal(size=shape).astype(np.float32), (0, 0, SIZE / 4, SIZE / 4)
+    )
+    return fields / fields.std(axis=(2, 3), keepdims=True) + rng.normal(
+        0.0, 0.8, (*shape[:2], 1, 1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +55,17 @@ def world():
     # What hides the classes is each sensor's own: jitter of a class in a scene, speckle, gain, haze.
     s1 = (BACKSCATTER_DB + rng.normal(0.0, 4.0, (num_patches, NUM_CLASSES, 1)))[patch, seen_by_s1]
     s1 += 10.0 * np.log10(rng.gamma(4.4, 1 / 4.4, s1.shape))
-    s2 = rng.uniform(0.03, 0.4, (NUM_CLASSES, 6))[seen_by_s2] * rng.uniform(0.6, 1.4, (num_patches, 1, 1, 1))
+    s2 = rng.uniform(0.03, 0.4, (NUM_CLASSES, 6))[seen_by_s2] * rng.uniform(
+        0.6, 1.4, (num_patches, 1, 1, 1)
+    )
     s2 += rng.normal(0.0, 0.03, (num_patches, 1, 1, 6)) + rng.normal(0.0, 0.02, s2.shape)
     has_data = np.zeros((num_patches, SIZE, SIZE), bool)
     margins = rng.integers(0, WIDEST_MARGIN + 1, (num_patches, 4))
     for mask, (north, south, west, east) in zip(has_data, margins, strict=True):
         mask[north : SIZE - south, west : SIZE - east] = True
-    share = np.stack([(seen_by_s1 == number).mean(axis=(1, 2)) for number in range(NUM_CLASSES)], axis=1)
+    share = np.stack(
+        [(seen_by_s1 == number).mean(axis=(1, 2)) for number in range(NUM_CLASSES)], axis=1
+    )
     images = {"s1": s1.astype(np.float32), "s2": s2.astype(np.float32)}
     return SimpleNamespace(images=images, has_data=has_data, share=share)
 
@@ -87,7 +95,9 @@ def train(world, augment, has_margins):
     model = ContrastiveModel(build_dual_encoder(encoders, ENCODER.embedding_dim), objective)
     optimizer = make_optimizer(config.optimizer, NUM_STEPS)
     optimizer.build(model.trainable_variables)
-    loss = TwoStageLoss(encode=functools.partial(model.encode, training=True), loss=model.replica_scalars)
+    loss = TwoStageLoss(
+        encode=functools.partial(model.encode, training=True), loss=model.replica_scalars
+    )
     step = make_step(tf.distribute.get_strategy(), model, loss, optimizer)
     views = train_views(config, ("s1", "s2"), SimpleNamespace(s1_statistics=(), s2_statistics=()))
     views = tf.function(views, autograph=False)
@@ -95,7 +105,10 @@ def train(world, augment, has_margins):
     for number in range(NUM_STEPS):
         rows = rng.choice(NUM_TRAIN, BATCH_SIZE, replace=False)
         has_data = world.has_data[rows, :, :, np.newaxis] | (not has_margins)
-        batch = {sensor: tf.constant(np.where(has_data, image[rows], np.nan)) for sensor, image in world.images.items()}
+        batch = {
+            sensor: tf.constant(np.where(has_data, image[rows], np.nan))
+            for sensor, image in world.images.items()
+        }
         losses.append(float(step(views(batch, tf.constant([0, number], tf.int64)))["loss"]))
     return SimpleNamespace(loss=np.mean(losses[-20:]), probe=probe(world, encoders["s1"]))
 
@@ -103,9 +116,13 @@ def train(world, augment, has_margins):
 def probe(world, encoder):
     """How much of the classes' shares in unseen whole patches can be read off Sentinel-1's features: R2 and its interval."""
     parts = np.split(np.arange(NUM_TRAIN, NUM_TRAIN + NUM_PROBE + NUM_TEST), 11)
-    features = np.concatenate([encoder(world.images["s1"][part], training=False)["pooled"] for part in parts])
+    features = np.concatenate(
+        [encoder(world.images["s1"][part], training=False)["pooled"] for part in parts]
+    )
     share = world.share[NUM_TRAIN:]
-    return probe_values(features[:NUM_PROBE], share[:NUM_PROBE], features[NUM_PROBE:], share[NUM_PROBE:])
+    return probe_values(
+        features[:NUM_PROBE], share[:NUM_PROBE], features[NUM_PROBE:], share[NUM_PROBE:]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ NUM_PATCHES = 64
 
 def batch(height, width):
     """Both sensors and the label carry the number of the pixel, so that one symmetry of all three can be checked."""
-    number = np.arange(height * width).reshape(1, height, width) + np.zeros((NUM_PATCHES, 1, 1), int)
+    number = np.arange(height * width).reshape(1, height, width) + np.zeros(
+        (NUM_PATCHES, 1, 1), int
+    )
     return {
         "s1": tf.constant(np.stack([number, -number], -1), tf.float32),
         "s2": tf.constant(np.stack([number, 2 * number, 3 * number], -1), tf.float32),
@@ -18,7 +20,10 @@ def batch(height, width):
 
 def test_sensors_and_label_get_the_same_symmetry_and_all_eight_occur():
     before = batch(4, 4)
-    after = {name: tensor.numpy() for name, tensor in random_symmetry(before, tf.constant([1, 2], tf.int64)).items()}
+    after = {
+        name: tensor.numpy()
+        for name, tensor in random_symmetry(before, tf.constant([1, 2], tf.int64)).items()
+    }
     np.testing.assert_array_equal(after["s1"][..., 0], after["label"])
     np.testing.assert_array_equal(after["s1"][..., 1], -after["s1"][..., 0])
     np.testing.assert_array_equal(after["s2"], after["s1"][..., :1] * [1, 2, 3])
@@ -37,13 +42,16 @@ def test_no_data_moves_with_its_pixel():
 def test_patches_that_are_not_square_are_flipped_only():
     after = random_symmetry(batch(2, 4), tf.constant([1, 2], tf.int64))["label"].numpy()
     original = np.arange(8, dtype=np.uint8).reshape(2, 4)
-    flips = {a.tobytes() for a in (original, original[::-1], original[:, ::-1], original[::-1, ::-1])}
+    flips = {
+        a.tobytes() for a in (original, original[::-1], original[:, ::-1], original[::-1, ::-1])
+    }
     assert {patch.tobytes() for patch in after} == flips
 
 
 def test_symmetries_depend_on_the_seed_only():
     one, same, other = (
-        random_symmetry(batch(4, 4), tf.constant(seed, tf.int64))["label"].numpy() for seed in ([1, 2], [1, 2], [1, 3])
+        random_symmetry(batch(4, 4), tf.constant(seed, tf.int64))["label"].numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
     )
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)

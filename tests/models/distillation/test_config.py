@@ -8,7 +8,10 @@ from models.distillation.config import DistillConfig, StudentConfig
 from models.segment_config import SegmentConfig
 
 STUDENT = SegmentConfig(
-    sensors=("s1",), label_schema="water", encoder=EncoderConfig(backbone="small", embedding_dim=64), num_steps=3
+    sensors=("s1",),
+    label_schema="water",
+    encoder=EncoderConfig(backbone="small", embedding_dim=64),
+    num_steps=3,
 )
 
 
@@ -45,7 +48,10 @@ def test_bad_values_are_refused_with_rule_and_value(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sensors": ("s1",)}, r"must see a sensor that the student, of \['s1'\], lacks, got 'optical' of \['s1'\]"),
+        (
+            {"sensors": ("s1",)},
+            r"must see a sensor that the student, of \['s1'\], lacks, got 'optical' of \['s1'\]",
+        ),
         (
             {"label_schema": "dynamic_world"},
             "must have the student's label_schema 'water', got 'optical' with 'dynamic_world'",
@@ -57,4 +63,6 @@ def test_teacher_must_know_more_of_the_same(changes, message):
     for sensors in (("s2",), ("s1", "s2")):
         distill.check_teacher(STUDENT, dataclasses.replace(STUDENT, sensors=sensors))
     with pytest.raises(ValueError, match=message):
-        distill.check_teacher(STUDENT, dataclasses.replace(STUDENT, **{"sensors": ("s2",), **changes}))
+        distill.check_teacher(
+            STUDENT, dataclasses.replace(STUDENT, **{"sensors": ("s2",), **changes})
+        )

@@ -27,11 +27,15 @@ def loss_and_gradient(teacher, student, weight, temperature):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_student_that_equals_its_teacher_has_the_entropy_for_loss_and_no_gradient(values, temperature):
+def test_student_that_equals_its_teacher_has_the_entropy_for_loss_and_no_gradient(
+    values, temperature
+):
     teacher, _, weight = values
     # Logits that differ by a constant per pixel give the same probabilities.
     loss, gradient = loss_and_gradient(teacher, teacher + weight[..., None], weight, temperature)
-    entropy = stats.entropy(special.softmax(teacher.astype(np.float64) / temperature, axis=-1), axis=-1)
+    entropy = stats.entropy(
+        special.softmax(teacher.astype(np.float64) / temperature, axis=-1), axis=-1
+    )
     assert loss == pytest.approx(temperature**2 * np.average(entropy, weights=weight), rel=1e-5)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
 
@@ -40,7 +44,10 @@ def test_student_that_equals_its_teacher_has_the_entropy_for_loss_and_no_gradien
 def test_loss_and_gradient_equal_their_formulas(values, temperature):
     teacher, student, weight = values
     loss, gradient = loss_and_gradient(teacher, student, weight, temperature)
-    p, q = (special.softmax(logits.astype(np.float64) / temperature, axis=-1) for logits in (teacher, student))
+    p, q = (
+        special.softmax(logits.astype(np.float64) / temperature, axis=-1)
+        for logits in (teacher, student)
+    )
     expected = temperature**2 * np.average(-(p * np.log(q)).sum(axis=-1), weights=weight)
     assert loss == pytest.approx(expected, rel=1e-5)
     share = (weight / weight.sum(dtype=np.float64))[..., None]
@@ -52,7 +59,8 @@ def test_pixels_without_weight_do_not_count_and_nothing_is_0(values):
     teacher, student, weight = values
     other = np.where(weight[..., None] > 0, teacher, 50.0).astype(np.float32)
     np.testing.assert_allclose(
-        distillation_loss(other, student, weight, 2.0), distillation_loss(teacher, student, weight, 2.0)
+        distillation_loss(other, student, weight, 2.0),
+        distillation_loss(teacher, student, weight, 2.0),
     )
     assert float(distillation_loss(teacher, student, np.zeros_like(weight), 1.0)) == 0.0
 

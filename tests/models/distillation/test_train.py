@@ -9,12 +9,13 @@ import tensorflow as tf
 from scipy import ndimage
 from watched_training import KilledError, Watch
 
-from models import card, export, segment
+from models import segment
 from models.augmentation.config import ImageAugmentConfig, PhotometryConfig
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation import train
 from models.distillation.config import DistillConfig, StudentConfig
 from models.encoders import SensorEncoder
+from models.published import card, export
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
@@ -28,7 +29,10 @@ SEGMENT = SegmentConfig(
     checkpoint_every=1,
 )
 DISTILL = DistillConfig(
-    teacher="fused", num_steps=20, global_batch_size=8, optimizer=OptimizerConfig(learning_rate=3e-3)
+    teacher="fused",
+    num_steps=20,
+    global_batch_size=8,
+    optimizer=OptimizerConfig(learning_rate=3e-3),
 )
 CONFIG = StudentConfig(segment=SEGMENT, distill=DISTILL)
 
@@ -57,7 +61,9 @@ def untrained():
 @pytest.fixture
 def batch():
     rng = np.random.default_rng(0)
-    images = {name: rng.normal(size=(4, 32, 32, 2)).astype(np.float32) for name in ("s1", "teacher_s2")}
+    images = {
+        name: rng.normal(size=(4, 32, 32, 2)).astype(np.float32) for name in ("s1", "teacher_s2")
+    }
     return {**images, "weight": np.array([1.0, 0.5, 0.25, 1.0], np.float32)}
 
 
@@ -66,11 +72,15 @@ def loss_and_gradients(untrained, batch):
     keras.utils.set_random_seed(0)
     start = student.get_weights()
     with tf.GradientTape() as tape:
-        scalars = train._replica_loss(CONFIG, teacher, student, {k: tf.constant(v) for k, v in batch.items()})
+        scalars = train._replica_loss(
+            CONFIG, teacher, student, {k: tf.constant(v) for k, v in batch.items()}
+        )
     gradients = tape.gradient(scalars["loss"], student.trainable_variables)
     # Batch statistics have moved.
     student.set_weights(start)
-    return {name: float(value) for name, value in scalars.items()}, [gradient.numpy() for gradient in gradients]
+    return {name: float(value) for name, value in scalars.items()}, [
+        gradient.numpy() for gradient in gradients
+    ]
 
 
 def test_patch_that_the_teacher_cannot_see_counts_for_nothing(untrained, batch):
@@ -123,21 +133,32 @@ def test_photometry_is_the_students_alone_and_geometry_is_of_both(pairs):
     batch = {
         # Smooth, so that a blur leaves it recognizable.
         "s1": tf.constant(
-            ndimage.gaussian_filter(rng.normal(size=(4, size, size, 2)), (0, 4, 4, 0)) * 60.0 - 12.0, tf.float32
+            ndimage.gaussian_filter(rng.normal(size=(4, size, size, 2)), (0, 4, 4, 0)) * 60.0
+            - 12.0,
+            tf.float32,
         ),
         "s2": tf.constant(rng.uniform(0.0, 0.5, (4, size, size, 12)), tf.float32),
         "weight": tf.ones([4]),
     }
-    changed = train._make_transform(config, fused, pairs.manifest)(batch, tf.constant([3, 5], tf.int64))
+    changed = train._make_transform(config, fused, pairs.manifest)(
+        batch, tf.constant([3, 5], tf.int64)
+    )
     assert set(changed) == {"s1", "teacher_s1", "teacher_s2", "weight"}
     for sensor in ("s1", "s2"):
-        for before, after in zip(batch[sensor].numpy(), changed[f"teacher_{sensor}"].numpy(), strict=True):
-            turned = [np.rot90(image, turns) for image in (before, before[:, ::-1]) for turns in range(4)]
+        for before, after in zip(
+            batch[sensor].numpy(), changed[f"teacher_{sensor}"].numpy(), strict=True
+        ):
+            turned = [
+                np.rot90(image, turns) for image in (before, before[:, ::-1]) for turns in range(4)
+            ]
             assert any(np.array_equal(after, image) for image in turned)
     teachers, own = changed["teacher_s1"].numpy(), changed["s1"].numpy()
     assert not np.array_equal(teachers, own)
     # The same place: only looks differ.
-    assert all(np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.5 for one, two in zip(teachers, own, strict=True))
+    assert all(
+        np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.5
+        for one, two in zip(teachers, own, strict=True)
+    )
 
 
 def distill(pairs, teacher, encoder, path, config=CONFIG, **options):
@@ -158,7 +179,9 @@ def student(pairs, segmented, pretrained, tmp_path_factory):
     """(folder, scalars of each step) of a student of `segmented`."""
     path = tmp_path_factory.mktemp("student")
     steps = []
-    distill(pairs, segmented, pretrained, path, on_step=lambda step, num, scalars: steps.append(scalars))
+    distill(
+        pairs, segmented, pretrained, path, on_step=lambda step, num, scalars: steps.append(scalars)
+    )
     return path / "student", steps
 
 
@@ -186,10 +209,14 @@ def test_card_names_teacher_and_encoder(student, segmented, pretrained, pairs):
 
 
 @pytest.mark.e2e
-def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(student, labels, pretrained, tmp_path):
+def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(
+    student, labels, pretrained, tmp_path
+):
     folder = str(student[0])
     model = segment.build_segmenter(SEGMENT, labels.manifest, pretrained.dir, folder)
-    for got, expected in zip(model.get_weights(), export.load_segmenter(folder).get_weights(), strict=True):
+    for got, expected in zip(
+        model.get_weights(), export.load_segmenter(folder).get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(got, expected)
     files = labels.files
     segment.run_segmentation(
@@ -199,15 +226,22 @@ def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(student, l
     assert card.read_card(str(tmp_path / "model"))["started_from"] == {"s1": folder}
     for changes, message in (
         ({"head": "linear"}, r"head must be linear, got the student's unet"),
-        ({"decoder_channels": (8, 8, 8, 8)}, r"decoder_channels must be \(8, 8, 8, 8\), got .* \(16, 8, 8, 8\)"),
+        (
+            {"decoder_channels": (8, 8, 8, 8)},
+            r"decoder_channels must be \(8, 8, 8, 8\), got .* \(16, 8, 8, 8\)",
+        ),
         ({"sensors": ("s2",)}, r"sensors must be \('s2',\), got the student's \('s1',\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            segment.build_segmenter(dataclasses.replace(SEGMENT, **changes), labels.manifest, None, folder)
+            segment.build_segmenter(
+                dataclasses.replace(SEGMENT, **changes), labels.manifest, None, folder
+            )
 
 
 @pytest.mark.e2e
-def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(pairs, segmented, pretrained, tmp_path):
+def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(
+    pairs, segmented, pretrained, tmp_path
+):
     config = dataclasses.replace(CONFIG, distill=dataclasses.replace(DISTILL, num_steps=5))
     undisturbed, killed, resumed = Watch(), Watch(kill_at=3), Watch()
     for name in ("undisturbed", "killed"):
@@ -220,7 +254,10 @@ def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(pairs, segm
     distill(*arguments, on_step=resumed, checkpoint_dir=str(kept))
     assert min(resumed.losses) in (3, 4)
     assert killed.losses | resumed.losses == pytest.approx(undisturbed.losses, rel=1e-3)
-    one, two = (export.load_segmenter(str(tmp_path / name / "student")) for name in ("undisturbed", "killed"))
+    one, two = (
+        export.load_segmenter(str(tmp_path / name / "student"))
+        for name in ("undisturbed", "killed")
+    )
     for first, second in zip(one.variables, two.variables, strict=True):
         np.testing.assert_allclose(second, first, rtol=1e-2, atol=1e-4, err_msg=first.path)
     assert not kept.exists() or not list(kept.iterdir())
@@ -233,10 +270,15 @@ def test_teacher_of_other_classes_or_bands_is_refused(pairs, segmented, tmp_path
     with pytest.raises(ValueError, match="the teacher must label 'dynamic_world', got 'water'"):
         train.load_teacher(segmented.dir, "dynamic_world", pairs.manifest)
     swapped = dataclasses.replace(pairs.manifest, s1_bands=("VH", "VV"))
-    with pytest.raises(ValueError, match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)",
+    ):
         train.load_teacher(segmented.dir, "water", swapped)
     uneven = dataclasses.replace(pairs.manifest, patch_size_px=40)
-    with pytest.raises(ValueError, match="patch size must be a multiple of the teacher's stride 16, got 40"):
+    with pytest.raises(
+        ValueError, match="patch size must be a multiple of the teacher's stride 16, got 40"
+    ):
         train.load_teacher(segmented.dir, "water", uneven)
     with pytest.raises(FileNotFoundError, match="no model card"):
         train.load_teacher(str(tmp_path), "water", pairs.manifest)

@@ -19,7 +19,9 @@ BLOCK = np.repeat(np.arange(NUM_BLOCKS), PER_BLOCK).astype(str)
 def ranks_of(found):
     """Partners that are nearest where `found`, and farthest elsewhere: recall among few is that among all."""
     found = np.asarray(found)
-    return Ranks(num_better=np.where(found, 0, len(found) - 1), num_equal=np.zeros(len(found), np.int64))
+    return Ranks(
+        num_better=np.where(found, 0, len(found) - 1), num_equal=np.zeros(len(found), np.int64)
+    )
 
 
 def classified(truth, predicted):
@@ -42,7 +44,9 @@ def test_recall_at_chance_is_refused_with_value_and_bound():
 
 
 def test_of_few_pairs_no_more_than_all_is_asked():
-    check = checks.check_recall(ranks_of([True, True]), "s1_to_s2", ProbeConfig(min_recall_over_chance=3.0))
+    check = checks.check_recall(
+        ranks_of([True, True]), "s1_to_s2", ProbeConfig(min_recall_over_chance=3.0)
+    )
     assert (check.asked, check.value, check.passed) == (1.0, pytest.approx(1.0), True)
 
 
@@ -71,9 +75,14 @@ def test_share_of_finite_patches():
 def test_accuracy_weighs_classes_alike():
     truth = np.zeros(len(BLOCK), int)
     truth[:12] = 1
-    always_zero = checks.check_accuracy(classified(truth, np.zeros_like(truth)), "s1", ProbeConfig(min_accuracy=0.6))
+    always_zero = checks.check_accuracy(
+        classified(truth, np.zeros_like(truth)), "s1", ProbeConfig(min_accuracy=0.6)
+    )
     assert (always_zero.value, always_zero.passed) == (0.5, False)
-    assert always_zero.reason == "s1: the linear probe's balanced accuracy is 0.500, below the 0.600 asked"
+    assert (
+        always_zero.reason
+        == "s1: the linear probe's balanced accuracy is 0.500, below the 0.600 asked"
+    )
 
 
 def test_equal_recall_passes_and_clearly_lower_recall_is_refused():
@@ -93,7 +102,9 @@ def test_equal_recall_passes_and_clearly_lower_recall_is_refused():
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_between_equal_encoders_does_not_refuse(seed):
     rng = np.random.default_rng(seed)
-    check = checks.compare_recall(ranks_of(some(rng, 0.6)), ranks_of(some(rng, 0.6)), "s1_to_s2", BLOCK, CONFIG)
+    check = checks.compare_recall(
+        ranks_of(some(rng, 0.6)), ranks_of(some(rng, 0.6)), "s1_to_s2", BLOCK, CONFIG
+    )
     assert check.passed
 
 
@@ -102,7 +113,9 @@ def test_neighbours_are_drawn_together():
     last = np.ones(len(BLOCK), bool)
     new = ~np.isin(BLOCK, ["0", "1", "2"])
     by_block = checks.compare_recall(ranks_of(new), ranks_of(last), "s1_to_s2", BLOCK, CONFIG)
-    by_patch = checks.compare_recall(ranks_of(new), ranks_of(last), "s1_to_s2", np.arange(len(BLOCK)), CONFIG)
+    by_patch = checks.compare_recall(
+        ranks_of(new), ranks_of(last), "s1_to_s2", np.arange(len(BLOCK)), CONFIG
+    )
     assert by_block.value == by_patch.value == pytest.approx(-0.25)
     assert by_block.high - by_block.low > 2 * (by_patch.high - by_patch.low)
 
@@ -114,7 +127,9 @@ def test_paired_interval_equals_a_plain_loop():
     draws = np.random.default_rng(9).integers(NUM_BLOCKS, size=(4000, NUM_BLOCKS))
     rows = np.arange(len(BLOCK)).reshape(NUM_BLOCKS, PER_BLOCK)
     differences = [new[rows[draw]].mean() - last[rows[draw]].mean() for draw in draws]
-    assert [found.low, found.high] == pytest.approx(np.percentile(differences, [0.5, 99.5]), abs=0.02)
+    assert [found.low, found.high] == pytest.approx(
+        np.percentile(differences, [0.5, 99.5]), abs=0.02
+    )
 
 
 def test_few_blocks_leave_a_comparison_undecided():
@@ -147,7 +162,11 @@ def test_report_survives_json_and_is_blessed_only_when_all_passed():
     passed = checks.check_recall(ranks_of(np.ones(40, bool)), "s1_to_s2", CONFIG)
     failed = checks.check_recall(ranks_of(np.zeros(40, bool)), "s2_to_s1", CONFIG)
     compared = checks.compare_recall(
-        ranks_of(some(np.random.default_rng(0), 0.5)), ranks_of(np.ones(len(BLOCK), bool)), "s1_to_s2", BLOCK, CONFIG
+        ranks_of(some(np.random.default_rng(0), 0.5)),
+        ranks_of(np.ones(len(BLOCK), bool)),
+        "s1_to_s2",
+        BLOCK,
+        CONFIG,
     )
     values = {"encoder": "new", "last_encoder": "old", "labels": "flood", "num_pairs": 40}
     values |= {"num_train_patches": 3, "num_eval_patches": 2, "notes": ("a note",)}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from beam_jobs.contracts import layout, manifest
-from models import card, export
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData, why_one_sided
 from models.encoder_probe.probe import probe_encoder
 from models.encoders import SensorEncoder
+from models.published import card, export
 
 CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=2.0)
 
@@ -27,7 +27,9 @@ def files_of(version, split):
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("probe_data")
     pairs = make_shards.make_version(root / "pairs", num_patches=180, seed=11)
-    labels = make_shards.make_version(root / "labels", kind="labels", label_schema="water", num_patches=90, seed=12)
+    labels = make_shards.make_version(
+        root / "labels", kind="labels", label_schema="water", num_patches=90, seed=12
+    )
     return ProbeData(
         manifest=manifest.read(pairs),
         files=files_of(pairs, "eval"),
@@ -87,7 +89,12 @@ def test_an_equal_encoder_is_blessed_and_compared_with_an_untrained_one(pretrain
         *(f"{name}_{sensor}" for sensor in ("s1", "s2") for name in ("spread", "effective_rank")),
         *("recall_s1_to_s2", "recall_s2_to_s1", "accuracy_s1", "accuracy_s2"),
         *("accuracy_s1_over_random", "accuracy_s2_over_random"),
-        *("recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last", "accuracy_s1_over_last", "accuracy_s2_over_last"),
+        *(
+            "recall_s1_to_s2_over_last",
+            "recall_s2_to_s1_over_last",
+            "accuracy_s1_over_last",
+            "accuracy_s2_over_last",
+        ),
     ]
     assert {value for name, value in found.items() if name.endswith("_over_last")} == {0.0}
     assert found["accuracy_s2"] > 0.75
@@ -95,17 +102,27 @@ def test_an_equal_encoder_is_blessed_and_compared_with_an_untrained_one(pretrain
     assert (report.labels, report.last_encoder, report.notes) == ("flood", pretrained.dir, ())
 
 
-def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(spoil, pretrained, pairs_alone):
-    untrained = spoil("untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config()))
+def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(
+    spoil, pretrained, pairs_alone
+):
+    untrained = spoil(
+        "untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config())
+    )
     # The encoder of the tests is 20 steps old and its lead is small against the noise of fifteen blocks: a narrower interval.
-    report = probe_encoder(dataclasses.replace(CONFIG, confidence=0.8), untrained, pretrained.dir, pairs_alone)
+    report = probe_encoder(
+        dataclasses.replace(CONFIG, confidence=0.8), untrained, pretrained.dir, pairs_alone
+    )
     refused = outcome(report).refused
     assert {"recall_s1_to_s2", "recall_s2_to_s1"} <= set(refused), report.refusals
-    assert {"recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last"} & set(refused), report.refusals
+    assert {"recall_s1_to_s2_over_last", "recall_s2_to_s1_over_last"} & set(refused), (
+        report.refusals
+    )
 
 
 def test_a_collapsed_encoder_is_refused_for_its_spread_without_labels_too(spoil, pairs_alone):
-    report = probe_encoder(CONFIG, spoil("collapsed", change_head=set_projection(0.0, 1.0)), "", pairs_alone)
+    report = probe_encoder(
+        CONFIG, spoil("collapsed", change_head=set_projection(0.0, 1.0)), "", pairs_alone
+    )
     assert outcome(report).refused == [
         *("spread_s1", "effective_rank_s1", "spread_s2", "effective_rank_s2"),
         *("recall_s1_to_s2", "recall_s2_to_s1"),
@@ -129,13 +146,18 @@ def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, pretrain
 
 def test_labels_of_one_sensor_alone_are_told_and_left_out(pretrained, data):
     manifest = data.labels.manifest
-    some = dataclasses.replace(manifest, num_absent={"s2": {"train": manifest.num_examples["train"] - 1, "test": 2}})
+    some = dataclasses.replace(
+        manifest, num_absent={"s2": {"train": manifest.num_examples["train"] - 1, "test": 2}}
+    )
     assert why_one_sided(some) is None
     alone = dataclasses.replace(manifest, num_absent={"s2": manifest.num_examples})
     labels = dataclasses.replace(data.labels, manifest=alone)
     config = dataclasses.replace(CONFIG, num_pairs=16)
     report = probe_encoder(config, pretrained.dir, "", dataclasses.replace(data, labels=labels))
-    assert report.notes[0] == "no linear probe on the labels of flood: no train patch has a scene of s2"
+    assert (
+        report.notes[0]
+        == "no linear probe on the labels of flood: no train patch has a scene of s2"
+    )
     assert (report.labels, report.num_train_patches) == ("", 0)
 
 
@@ -154,8 +176,14 @@ def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
     content["config"]["objective"] = "simclr_s1"
     card.write_card(f"{path}/{export.ASSETS_DIR}", content)
     report = probe_encoder(CONFIG, path, "", pairs_alone)
-    assert [check.name for check in report.checks] == ["finite_s1", "spread_s1", "effective_rank_s1"]
-    assert report.notes[0] == "simclr_s1 trains s1 alone: retrieval and the other sensor are left out"
+    assert [check.name for check in report.checks] == [
+        "finite_s1",
+        "spread_s1",
+        "effective_rank_s1",
+    ]
+    assert (
+        report.notes[0] == "simclr_s1 trains s1 alone: retrieval and the other sensor are left out"
+    )
 
 
 def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, pairs_alone):
@@ -163,12 +191,17 @@ def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, p
         if encoder.sensor == "s2":
             return encoder
         values = encoder.get_config()
-        return SensorEncoder.from_config(values | {name: values[name][:1] for name in ("bands", "mean", "std")})
+        return SensorEncoder.from_config(
+            values | {name: values[name][:1] for name in ("bands", "mean", "std")}
+        )
 
     last = spoil("fewer_bands", change_encoder=fewer_bands)
     report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
-    assert report.notes[1] == f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH"
+    assert (
+        report.notes[1]
+        == f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH"
+    )
 
 
 def test_a_last_encoder_of_one_sensor_is_told_and_left_out(pretrained, spoil, pairs_alone):
@@ -177,4 +210,7 @@ def test_a_last_encoder_of_one_sensor_is_told_and_left_out(pretrained, spoil, pa
         Path(last, export.ASSETS_DIR, f"s1_{part}.keras").unlink()
     report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
-    assert report.notes[1] == f"not compared: {last}: must hold encoders of s1 and s2, got s2 without s1"
+    assert (
+        report.notes[1]
+        == f"not compared: {last}: must hold encoders of s1 and s2, got s2 without s1"
+    )

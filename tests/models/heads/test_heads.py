@@ -18,11 +18,17 @@ def make_segmenter(head):
     keras.utils.set_random_seed(0)
     encoders = {
         sensor: SensorEncoder(
-            sensor=sensor, bands=names, mean=(0.0,) * len(names), std=(1.0,) * len(names), backbone="small"
+            sensor=sensor,
+            bands=names,
+            mean=(0.0,) * len(names),
+            std=(1.0,) * len(names),
+            backbone="small",
         )
         for sensor, names in BANDS.items()
     }
-    return Segmenter(encoders=encoders, num_classes=NUM_CLASSES, decoder_channels=(16, 16, 8, 8), head=head)
+    return Segmenter(
+        encoders=encoders, num_classes=NUM_CLASSES, decoder_channels=(16, 16, 8, 8), head=head
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,10 @@ def segmenters():
 
 def pixels(height=32, width=48):
     rng = np.random.default_rng(0)
-    return {s: rng.normal(size=(2, height, width, len(names))).astype(np.float32) for s, names in BANDS.items()}
+    return {
+        s: rng.normal(size=(2, height, width, len(names))).astype(np.float32)
+        for s, names in BANDS.items()
+    }
 
 
 def upsample(image, factor):
@@ -66,9 +75,12 @@ def test_linear_head_has_nothing_but_one_kernel_and_one_bias(segmenters):
     own = {id(v) for encoder in model.encoders.values() for v in encoder.variables}
     shapes = sorted(tuple(v.shape) for v in model.variables if id(v) not in own)
     widths = {
-        level: sum(e.output[level].shape[-1] for e in model.encoders.values()) for level in ("P1", "P2", "P3", "P4")
+        level: sum(e.output[level].shape[-1] for e in model.encoders.values())
+        for level in ("P1", "P2", "P3", "P4")
     }
-    assert shapes == sorted([(NUM_CLASSES,), *((1, 1, width, NUM_CLASSES) for width in widths.values())])
+    assert shapes == sorted(
+        [(NUM_CLASSES,), *((1, 1, width, NUM_CLASSES) for width in widths.values())]
+    )
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -110,7 +122,10 @@ def test_a_sensor_without_any_data_leaves_an_answer_that_the_other_decides(segme
 
 def test_model_file_from_before_there_was_a_choice_is_a_unet(segmenters, tmp_path):
     segmenters["unet"].save(tmp_path / "new.keras")
-    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+    with (
+        zipfile.ZipFile(tmp_path / "new.keras") as new,
+        zipfile.ZipFile(tmp_path / "old.keras", "w") as old,
+    ):
         for name in new.namelist():
             content = new.read(name)
             if name == "config.json":
@@ -120,12 +135,19 @@ def test_model_file_from_before_there_was_a_choice_is_a_unet(segmenters, tmp_pat
             old.writestr(name, content)
     loaded = keras.saving.load_model(tmp_path / "old.keras")
     assert loaded.head == "unet"
-    np.testing.assert_array_equal(loaded(pixels())["logits"], segmenters["unet"](pixels())["logits"])
+    np.testing.assert_array_equal(
+        loaded(pixels())["logits"], segmenters["unet"](pixels())["logits"]
+    )
 
 
 def test_unknown_head_is_refused(segmenters):
     with pytest.raises(ValueError, match="head must be unet, deeplab, linear, got 'fpn'"):
-        Segmenter(encoders=segmenters["unet"].encoders, num_classes=2, decoder_channels=(8,) * 4, head="fpn")
+        Segmenter(
+            encoders=segmenters["unet"].encoders,
+            num_classes=2,
+            decoder_channels=(8,) * 4,
+            head="fpn",
+        )
 
 
 @pytest.mark.parametrize(("num_levels", "rates"), [(4, [1, 6, 12, 18]), (5, [1, 3, 6, 9])])
@@ -137,7 +159,10 @@ def test_deeplab_reaches_equally_far_on_the_ground_under_every_stride(num_levels
     }
     model = keras.Model(inputs, deeplab_logits([inputs], levels, (8,), 2, "nearest"))
     assert [model.get_layer(f"aspp_{index}_conv").dilation_rate[0] for index in range(4)] == rates
-    batch = {name: np.ones((1, 64 // stride, 96 // stride, 4), np.float32) for name, stride in used.items()}
+    batch = {
+        name: np.ones((1, 64 // stride, 96 // stride, 4), np.float32)
+        for name, stride in used.items()
+    }
     assert model(batch | {"pooled": np.ones((1, 4), np.float32)}).shape == (1, 64, 96, 2)
 
 
@@ -145,6 +170,7 @@ def test_deeplab_sees_far_through_its_image_level_features(segmenters):
     batch, changed = pixels(16, 160), pixels(16, 160)
     changed["s1"][:, :, 150:] = 9.0
     difference = np.abs(
-        segmenters["deeplab"](batch)["logits"].numpy() - segmenters["deeplab"](changed)["logits"].numpy()
+        segmenters["deeplab"](batch)["logits"].numpy()
+        - segmenters["deeplab"](changed)["logits"].numpy()
     )
     assert difference[:, :, :2].max() > 1e-5

@@ -75,8 +75,12 @@ def test_checkup_tells_each_figure_by_name(healthy):
         ("decur", None),
     ],
 )
-def test_loss_of_guessing_is_stuck_where_the_loss_is_a_cross_entropy(objective, chance, healthy, untrained):
-    assert alarms.chance_loss(config(objective=objective), 16) == (None if chance is None else pytest.approx(chance))
+def test_loss_of_guessing_is_stuck_where_the_loss_is_a_cross_entropy(
+    objective, chance, healthy, untrained
+):
+    assert alarms.chance_loss(config(objective=objective), 16) == (
+        None if chance is None else pytest.approx(chance)
+    )
     expected = set() if chance is None else {"stuck"}
     assert names(chance or 4.0, healthy, untrained, objective=objective) == expected
     assert names((chance or 4.0) - 0.5, healthy, untrained, objective=objective) == set()
@@ -94,7 +98,9 @@ def test_implied_recall_is_a_true_lower_bound():
         assert alarms.implied_recall(settings, float(losses.mean())) <= recall
     assert alarms.implied_recall(settings, 0.19) == pytest.approx(1 - 0.19 / math.log(2))
     assert alarms.implied_recall(settings, 1.23) == 0.0
-    assert alarms.implied_recall(config(objective="dense"), 0.19) == pytest.approx(1 - 0.38 / math.log(2))
+    assert alarms.implied_recall(config(objective="dense"), 0.19) == pytest.approx(
+        1 - 0.38 / math.log(2)
+    )
     assert alarms.implied_recall(config(objective="dense", dense_weight=1.0), 0.1) is None
     assert alarms.implied_recall(config(objective="decur"), 0.1) is None
 
@@ -121,7 +127,9 @@ def test_solved_task_without_content_is_an_alarm(healthy):
 
 def test_shortcut_beyond_the_limit_is_an_alarm_of_a_trained_sensor(untrained):
     split = make_embeddings.make_split()
-    known = examine(make_embeddings.plant(split, "s1", (split.orbit_state == "ascending").astype(float), 20.0))
+    known = examine(
+        make_embeddings.plant(split, "s1", (split.orbit_state == "ascending").astype(float), 20.0)
+    )
     assert "shortcut_orbit_state_s1" in names(2.0, known, untrained)
     assert names(2.0, known, untrained, health=HealthConfig(max_shortcut=1.0)) == set()
     assert names(2.0, known, untrained, sensors=("s2",), objective="simclr_s2") == set()
@@ -140,7 +148,9 @@ def test_nothing_is_judged_before_the_warm_up_ends_and_controls_never():
     assert alarms.judged_from_step(config()) == 300
     slow = OptimizerConfig(warmup_fraction=0.5)
     assert alarms.judged_from_step(config(optimizer=slow)) == 500
-    assert all(alarms.judged_from_step(config(objective=name)) == math.inf for name in ("shuffled", "none"))
+    assert all(
+        alarms.judged_from_step(config(objective=name)) == math.inf for name in ("shuffled", "none")
+    )
 
 
 @pytest.mark.parametrize(

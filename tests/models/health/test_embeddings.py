@@ -14,7 +14,10 @@ def embedder(pretrained):
 
 
 def decoded(files):
-    return [records.decode(item) for item in tf.data.TFRecordDataset(sorted(files), "GZIP").as_numpy_iterator()]
+    return [
+        records.decode(item)
+        for item in tf.data.TFRecordDataset(sorted(files), "GZIP").as_numpy_iterator()
+    ]
 
 
 def test_rows_are_what_the_published_signatures_and_the_records_say(embedder, pretrained, labels):
@@ -28,11 +31,14 @@ def test_rows_are_what_the_published_signatures_and_the_records_say(embedder, pr
         np.testing.assert_allclose(split.embeddings[sensor], expected, atol=1e-5)
         assert split.features[sensor].shape == (len(patches), 128)
         np.testing.assert_allclose(
-            split.valid_fraction[sensor], [records.valid_fraction(getattr(patch, sensor)) for patch in patches]
+            split.valid_fraction[sensor],
+            [records.valid_fraction(getattr(patch, sensor)) for patch in patches],
         )
         # Not closer: the record's means are of the pixels before they were rounded to be stored.
         np.testing.assert_allclose(
-            split.band_means[sensor], [records.band_moments(getattr(patch, sensor))[0] for patch in patches], rtol=1e-4
+            split.band_means[sensor],
+            [records.band_moments(getattr(patch, sensor))[0] for patch in patches],
+            rtol=1e-4,
         )
     assert split.orbit_state.tolist() == [patch.orbit_state for patch in patches]
     assert split.block.tolist() == [patch.block for patch in patches]
@@ -63,7 +69,9 @@ def test_patch_without_data_in_one_sensor_is_left_out(embedder, pairs, tmp_path)
 
 
 def test_majority_leaves_out_ignored_pixels():
-    label = np.array([[[255, 255, 255], [1, 2, 2]], [[255, 255, 255], [255, 255, 255]], [[3, 3, 0], [0, 9, 255]]])
+    label = np.array(
+        [[[255, 255, 255], [1, 2, 2]], [[255, 255, 255], [255, 255, 255]], [[3, 3, 0], [0, 9, 255]]]
+    )
     assert embedded_split.majority_label(label.astype(np.uint8)).tolist() == [2, 255, 0]
 
 

@@ -19,7 +19,9 @@ def test_separable_classes_are_found_and_shuffled_ones_are_not():
     assert found.is_above_chance
     assert found.chance == pytest.approx(1 / 3)
     rng = np.random.default_rng(2)
-    chance = linear_probe.probe_classes(train_x, rng.permutation(train_y), eval_x, rng.permutation(eval_y))
+    chance = linear_probe.probe_classes(
+        train_x, rng.permutation(train_y), eval_x, rng.permutation(eval_y)
+    )
     assert chance.score == pytest.approx(1 / 3, abs=0.08)
     assert not chance.is_above_chance
 
@@ -74,7 +76,9 @@ def test_ridge_has_the_penalty_of_least_left_out_error_by_a_plain_loop():
             predict = fit(z[kept], y[kept], weights[kept], penalty)
             errors[penalty] += weights[i] * float((y[i] - predict(z[i : i + 1]))[0, 0] ** 2)
     best = min(errors, key=errors.get)
-    np.testing.assert_allclose(linear_probe._ridge(x, y, weights, x), fit(z, y, weights, best)(z), rtol=1e-9)
+    np.testing.assert_allclose(
+        linear_probe._ridge(x, y, weights, x), fit(z, y, weights, best)(z), rtol=1e-9
+    )
 
 
 def test_unit_that_hardly_ever_fires_does_not_spoil_the_score():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import pretrain, training
+from models import pretrain
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import build_dual_encoder
@@ -16,7 +16,8 @@ from models.health.config import HealthConfig
 from models.health.monitor import CollapseError, HealthMonitor, UnhealthyTrainingError
 from models.input_pipeline import parse_examples
 from models.objectives.registry import make_objective
-from models.steps import TwoStageLoss
+from models.training import training
+from models.training.steps import TwoStageLoss
 
 
 def make_config(num_steps=6, objective="multimodal", **health):
@@ -36,7 +37,9 @@ def make_watched(pairs, tmp_path):
 
     def make(config, told, **options):
         keras.utils.set_random_seed(0)
-        encoders = {sensor: build_encoder(config.encoder, sensor, pairs.manifest) for sensor in ("s1", "s2")}
+        encoders = {
+            sensor: build_encoder(config.encoder, sensor, pairs.manifest) for sensor in ("s1", "s2")
+        }
         dual_encoder = build_dual_encoder(encoders, 16)
         model = ContrastiveModel(dual_encoder, make_objective(config, 128))
         monitor = HealthMonitor(
@@ -61,7 +64,11 @@ def scalars(log_dir):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 is_image = value.metadata.plugin_data.plugin_name == "images"
-                number = len(value.tensor.string_val[2]) if is_image else float(tf.make_ndarray(value.tensor))
+                number = (
+                    len(value.tensor.string_val[2])
+                    if is_image
+                    else float(tf.make_ndarray(value.tensor))
+                )
                 found.setdefault(value.tag, {})[event.step] = number
     return found
 
@@ -84,7 +91,10 @@ def test_collapse_during_training_stops_it(make_watched, pairs, tmp_path):
 
     serialized = tf.data.TFRecordDataset(pairs.files["eval"], "GZIP").batch(8)
     batch = parse_examples(next(iter(serialized)), {"s1": 2, "s2": 12})
-    with pytest.raises(CollapseError, match=r"^pretraining collapsed at step 6: s1 spread is .*; see docs/health.md$"):
+    with pytest.raises(
+        CollapseError,
+        match=r"^pretraining collapsed at step 6: s1 spread is .*; see docs/health.md$",
+    ):
         training.train(
             strategy=tf.distribute.get_strategy(),
             model=model,
@@ -137,7 +147,9 @@ def test_nothing_is_judged_early_and_an_alarm_can_be_made_to_stop(make_watched):
     told = []
     _, dual_encoder, monitor = make_watched(make_config(min_steps=4, stop_on_alarm=True), told)
     monitor.check(2, 3.0)
-    with pytest.raises(UnhealthyTrainingError, match=r"stopped at step 4: train loss 3.000 is that of guessing"):
+    with pytest.raises(
+        UnhealthyTrainingError, match=r"stopped at step 4: train loss 3.000 is that of guessing"
+    ):
         monitor.check(4, 3.0)
     assert len(told) == 1
     collapse(dual_encoder)

@@ -47,7 +47,9 @@ def test_recall_of_known_ranks():
 
 
 def test_collapsed_embeddings_score_exactly_chance_whatever_the_order():
-    same = np.repeat(unit(np.random.default_rng(0).normal(size=(1, 33))).astype(np.float32), 50, axis=0)
+    same = np.repeat(
+        unit(np.random.default_rng(0).normal(size=(1, 33))).astype(np.float32), 50, axis=0
+    )
     # Rounding noise as a matrix product leaves it.
     noisy = same * (1 + 1e-7 * np.random.default_rng(1).normal(size=(50, 1))).astype(np.float32)
     ranks = retrieval.rank_partners(noisy, same)

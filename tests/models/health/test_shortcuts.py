@@ -54,7 +54,9 @@ def test_what_tells_blocks_apart_is_no_shortcut_by_itself():
     split = make_embeddings.make_split(num_blocks=16)
     codes = np.random.default_rng(1).normal(size=(16, make_embeddings.EMBEDDING_DIM))
     block = np.array([int(name[1:]) for name in split.block])
-    rows = make_embeddings.unit(codes[block] + 0.01 * np.random.default_rng(2).normal(size=(160, 16)))
+    rows = make_embeddings.unit(
+        codes[block] + 0.01 * np.random.default_rng(2).normal(size=(160, 16))
+    )
     fingerprinted = make_embeddings.replace(split, embeddings={**split.embeddings, "s1": rows})
     assert by_name(fingerprinted)["latitude", "s1"].strength < 0.3
     leaky = linear_probe.cross_validate_values(rows, split.lat, np.arange(160) % 5)
@@ -76,14 +78,18 @@ def test_what_does_not_vary_or_cannot_be_held_out_is_skipped_with_its_reason():
     assert flat["latitude", "s2"].skipped == "within 1 degree"
     assert flat["nodata_edge", "s1"].skipped == "no-data edges do not vary"
     one_block = by_name(
-        make_embeddings.replace(split, orbit_state=np.where(split.block == "b3", "descending", "ascending"))
+        make_embeddings.replace(
+            split, orbit_state=np.where(split.block == "b3", "descending", "ascending")
+        )
     )
     assert "too few blocks" in one_block["orbit_state", "s1"].skipped
     few = by_name(make_embeddings.make_split(num_patches=12, num_blocks=6))
     assert "12 patches, at least 20" in few["orbit_state", "s1"].skipped
     near = by_name(make_embeddings.make_split(num_blocks=2))
     assert "2 blocks, at least 3" in near["nodata_edge", "s2"].skipped
-    assert all(item.score is None and item.strength == 0.0 for item in (*few.values(), *near.values()))
+    assert all(
+        item.score is None and item.strength == 0.0 for item in (*few.values(), *near.values())
+    )
 
 
 def test_folds_keep_blocks_whole_and_are_about_equal():

@@ -40,7 +40,9 @@ def test_uniformity_is_that_of_a_plain_loop_over_pairs(monkeypatch):
 def test_effective_rank_of_equally_strong_directions_is_their_number(rank):
     rng = np.random.default_rng(rank)
     # Orthonormal columns that are centred, too: the constant column is one of those they are orthogonal to.
-    left = np.linalg.qr(np.concatenate([np.ones((40, 1)), rng.normal(size=(40, rank))], axis=1))[0][:, 1:]
+    left = np.linalg.qr(np.concatenate([np.ones((40, 1)), rng.normal(size=(40, rank))], axis=1))[0][
+        :, 1:
+    ]
     right = np.linalg.qr(rng.normal(size=(16, rank)))[0].T
     rows = 3.0 * left @ right
     assert spread.effective_rank(rows) == pytest.approx(rank)
@@ -57,9 +59,10 @@ def test_effective_rank_of_known_shares():
 
 def test_equal_rows_have_no_rank_and_no_spread_despite_rounding():
     rng = np.random.default_rng(0)
-    rows = (np.repeat(unit(rng.normal(size=(1, 64))), 100, axis=0) * (1 + 1e-8 * rng.normal(size=(100, 64)))).astype(
-        "f4"
-    )
+    rows = (
+        np.repeat(unit(rng.normal(size=(1, 64))), 100, axis=0)
+        * (1 + 1e-8 * rng.normal(size=(100, 64)))
+    ).astype("f4")
     assert spread.effective_rank(rows) == 0.0
     assert spread.spread(rows) < 1e-6
 
@@ -71,7 +74,9 @@ def test_spread_is_one_on_the_whole_sphere_and_falls_with_the_mean():
     cone = unit(sphere + 3.0 * sphere[0])
     expected = math.sqrt(1.0 - float(np.sum(cone.mean(axis=0) ** 2)))
     assert spread.spread(cone) == pytest.approx(expected)
-    assert spread.spread_metrics(sphere)["min_dimension_std"] == pytest.approx(4.0 * min(sphere.std(axis=0)))
+    assert spread.spread_metrics(sphere)["min_dimension_std"] == pytest.approx(
+        4.0 * min(sphere.std(axis=0))
+    )
 
 
 THRESHOLDS = {"min_spread": 0.05, "min_effective_rank": 2.0}
@@ -84,7 +89,9 @@ def test_constant_and_line_are_collapses_and_a_filled_sphere_is_none():
     constant = unit(np.ones((60, 16)) + 1e-3 * rng.normal(size=(60, 16)))
     assert "spread is" in spread.find_collapse(constant, **THRESHOLDS)
     # Two opposite bundles: widest spread, one direction.
-    line = unit(np.outer(rng.choice([-1.0, 1.0], 60), healthy[0]) + 1e-3 * rng.normal(size=(60, 16)))
+    line = unit(
+        np.outer(rng.choice([-1.0, 1.0], 60), healthy[0]) + 1e-3 * rng.normal(size=(60, 16))
+    )
     assert spread.spread(line) > 0.9
     assert "effective_rank is" in spread.find_collapse(line, **THRESHOLDS)
     assert "not finite" in spread.find_collapse(np.full((3, 2), np.nan), **THRESHOLDS)

@@ -25,5 +25,11 @@ def test_checks_under_two_replicas_find_what_one_finds(pairs, tmp_path):
     one = two_replica_worker.run(pairs.path, tmp_path / "one")
     assert two["num_replicas"] == 2
     assert set(two["metrics"]) == set(one)
-    for name in ("alignment/s1_s2", "uniformity/s1", "effective_rank/s2", "spread/s1", "recall_at_5/s1_to_s2"):
+    for name in (
+        "alignment/s1_s2",
+        "uniformity/s1",
+        "effective_rank/s2",
+        "spread/s1",
+        "recall_at_5/s1_to_s2",
+    ):
         assert two["metrics"][name] == pytest.approx(one[name], rel=1e-3), name

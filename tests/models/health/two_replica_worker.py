@@ -12,8 +12,8 @@ import tensorflow as tf
 from beam_jobs.contracts import layout, manifest
 from models import pretrain
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
-from models.distribution import get_strategy
 from models.health.config import HealthConfig
+from models.training.distribution import get_strategy
 
 CONFIG = PretrainConfig(
     encoder=EncoderConfig(backbone="small", embedding_dim=16),
@@ -25,7 +25,10 @@ CONFIG = PretrainConfig(
 
 
 def run(version_dir, folder):
-    files = {split: [str(path) for path in layout.shard_paths(version_dir, split)] for split in ("train", "eval")}
+    files = {
+        split: [str(path) for path in layout.shard_paths(version_dir, split)]
+        for split in ("train", "eval")
+    }
     folders = f"{folder}/model", f"{folder}/logs"
     return pretrain.run_pretraining(
         CONFIG, manifest.read(version_dir), files["train"], files["eval"], *folders, is_served=False
@@ -35,7 +38,10 @@ def run(version_dir, folder):
 def main(version_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    result = {"num_replicas": get_strategy().num_replicas_in_sync, "metrics": run(version_dir, folder)}
+    result = {
+        "num_replicas": get_strategy().num_replicas_in_sync,
+        "metrics": run(version_dir, folder),
+    }
     Path(folder, "result.json").write_text(json.dumps(result))
 
 

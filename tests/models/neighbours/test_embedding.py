@@ -40,7 +40,10 @@ def record_at(path, number):
 def rewrite(version, name, change):
     """A shard whose records went through `change`, with a manifest that knows it."""
     path = version / name
-    patches = [records.decode(item) for item in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()]
+    patches = [
+        records.decode(item)
+        for item in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
+    ]
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for number, patch in enumerate(patches):
             writer.write(records.encode(change(number, patch)))
@@ -53,7 +56,9 @@ def rewrite(version, name, change):
     (version / layout.MANIFEST_NAME).write_text(changed.to_json())
 
 
-def test_each_row_is_the_embedding_of_the_record_that_its_line_names(encoder, dual_encoder, pairs, tmp_path):
+def test_each_row_is_the_embedding_of_the_record_that_its_line_names(
+    encoder, dual_encoder, pairs, tmp_path
+):
     steps = []
     info = embed_version(
         encoder,
@@ -74,8 +79,13 @@ def test_each_row_is_the_embedding_of_the_record_that_its_line_names(encoder, du
         assert (line.split, line.block) == (line.shard.split("/")[0], patch.block)
         assert (line.lon, line.lat) == pytest.approx((patch.lon, patch.lat), abs=1e-5)
         assert (line.s1_scene_id, line.s2_scene_id) == (patch.s1_scene_id, patch.s2_scene_id)
-        assert (line.acquired_at("s1"), line.acquired_at("s2")) == (patch.s1_acquired_at, patch.s2_acquired_at)
-        encoded = embedder.encode({sensor: tf.constant(getattr(patch, sensor)[np.newaxis]) for sensor in SENSORS})
+        assert (line.acquired_at("s1"), line.acquired_at("s2")) == (
+            patch.s1_acquired_at,
+            patch.s2_acquired_at,
+        )
+        encoded = embedder.encode(
+            {sensor: tf.constant(getattr(patch, sensor)[np.newaxis]) for sensor in SENSORS}
+        )
         for sensor in SENSORS:
             ours = index.embeddings[sensor][row]
             np.testing.assert_allclose(ours, encoded[f"{sensor}_embedding"][0], atol=1e-5)
@@ -112,7 +122,9 @@ def test_a_patch_without_data_in_one_sensor_is_left_out(encoder, version, tmp_pa
 
 def refusal(encoder, version, tmp_path, error=ValueError):
     with pytest.raises(error, match=r"\A[^\n]+\Z") as caught:
-        embed_version(str(encoder), str(version), str(tmp_path / "index"), splits=layout.SPLITS, batch_size=2)
+        embed_version(
+            str(encoder), str(version), str(tmp_path / "index"), splits=layout.SPLITS, batch_size=2
+        )
     assert not list(tmp_path.glob("index/*"))
     return str(caught.value)
 
@@ -120,7 +132,8 @@ def refusal(encoder, version, tmp_path, error=ValueError):
 def test_shards_of_other_bands_are_refused(encoder, version, tmp_path):
     document = manifest.read(version)
     statistics = tuple(
-        dataclasses.replace(entry, band=band) for entry, band in zip(document.s1_statistics, ("HH", "HV"), strict=True)
+        dataclasses.replace(entry, band=band)
+        for entry, band in zip(document.s1_statistics, ("HH", "HV"), strict=True)
     )
     changed = dataclasses.replace(document, s1_bands=("HH", "HV"), s1_statistics=statistics)
     (version / layout.MANIFEST_NAME).write_text(changed.to_json())
@@ -148,7 +161,9 @@ def test_a_later_patch_of_another_size_is_refused(encoder, version, tmp_path):
     rewrite(
         version,
         name,
-        lambda number, patch: dataclasses.replace(patch, s1=patch.s1[:16], s2=patch.s2[:16]) if number == 5 else patch,
+        lambda number, patch: dataclasses.replace(patch, s1=patch.s1[:16], s2=patch.s2[:16])
+        if number == 5
+        else patch,
     )
     assert "must hold whole records of patches" in refusal(encoder, version, tmp_path)
 

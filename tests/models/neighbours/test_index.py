@@ -47,8 +47,16 @@ def test_what_was_written_is_read(folder, embeddings):
         np.testing.assert_array_equal(np.load(folder / f"{sensor}.npy"), expected)
     assert index.patches == [make_index.make_patch(number) for number in range(NUM_PATCHES)]
     assert index.info.source == make_index.make_source()
-    assert (index.info.num_patches, index.info.embedding_dim) == (NUM_PATCHES, make_index.EMBEDDING_DIM)
-    assert sorted(path.name for path in folder.iterdir()) == ["index.json", "patches.csv", "s1.npy", "s2.npy"]
+    assert (index.info.num_patches, index.info.embedding_dim) == (
+        NUM_PATCHES,
+        make_index.EMBEDDING_DIM,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "index.json",
+        "patches.csv",
+        "s1.npy",
+        "s2.npy",
+    ]
 
 
 def test_recall_is_that_of_the_whole_index(folder, embeddings):
@@ -107,7 +115,9 @@ def test_killed_while_its_files_appear_it_is_no_index_and_can_be_written_again(
 
 
 def test_an_index_is_never_overwritten(folder, embeddings):
-    with pytest.raises(FileExistsError, match="holds an index already, and an index is never overwritten"):
+    with pytest.raises(
+        FileExistsError, match="holds an index already, and an index is never overwritten"
+    ):
         index_lib.write_index(folder, make_index.make_source(), batches(embeddings))
 
 
@@ -120,8 +130,12 @@ def test_an_embedding_that_is_not_finite_is_refused_with_its_patch(embeddings, t
 
 @pytest.mark.parametrize("sizes", [(), (0, 0)])
 def test_an_index_without_patches_is_refused(embeddings, tmp_path, sizes):
-    with pytest.raises(ValueError, match="needs a patch with data in both sensors, got none in 40 records"):
-        index_lib.write_index(tmp_path / "index", make_index.make_source(), batches(embeddings, sizes))
+    with pytest.raises(
+        ValueError, match="needs a patch with data in both sensors, got none in 40 records"
+    ):
+        index_lib.write_index(
+            tmp_path / "index", make_index.make_source(), batches(embeddings, sizes)
+        )
 
 
 def cut_rows(folder):
@@ -164,7 +178,10 @@ def change_info(**changes):
     [
         (cut_rows, r"s2\.npy: must be a whole \.npy of \(23, 8\)"),
         (empty_rows, r"s1\.npy: must be a whole \.npy of \(23, 8\)"),
-        (other_rows, r"s1\.npy: must be float32 \(23, 8\), as index\.json says, got float32 \(23, 3\)"),
+        (
+            other_rows,
+            r"s1\.npy: must be float32 \(23, 8\), as index\.json says, got float32 \(23, 3\)",
+        ),
         (cut_table, r"patches\.csv: must have 23 patches, got 22"),
         (cut_line, r"patches\.csv: line 24: must have a value for each column"),
         (other_columns, r"patches\.csv: its first line must be patch_id,split,"),

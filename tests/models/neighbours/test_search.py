@@ -80,7 +80,9 @@ def test_in_a_perfect_index_each_partner_comes_first(query_sensor, answer_sensor
 def test_partners_rank_as_recall_counts_them():
     embeddings = make_index.make_embeddings(40, noise=1.0)
     rows = [7, *range(40)]
-    results = search(make_index.make_index(embeddings), rows, query_sensor="s2", answer_sensor="s1", k=40)
+    results = search(
+        make_index.make_index(embeddings), rows, query_sensor="s2", answer_sensor="s1", k=40
+    )
     ranks = retrieval.rank_partners(embeddings["s2"], embeddings["s1"])
     assert [found.partner.rank for found in results] == (ranks.num_better[rows] + 1).tolist()
     assert len({found.partner.rank for found in results}) > 1
@@ -92,7 +94,13 @@ def test_partners_rank_as_recall_counts_them():
 
 def test_partners_in_a_collapsed_index_stand_last():
     rows = np.repeat(make_index.make_embeddings(1)["s1"], 12, axis=0)
-    (found,) = search(make_index.make_index({"s1": rows, "s2": rows}), [4], query_sensor="s1", answer_sensor="s2", k=2)
+    (found,) = search(
+        make_index.make_index({"s1": rows, "s2": rows}),
+        [4],
+        query_sensor="s1",
+        answer_sensor="s2",
+        k=2,
+    )
     assert found.partner.rank == 12
 
 
@@ -100,7 +108,9 @@ def test_within_one_sensor_the_query_is_not_its_own_answer():
     index = make_index.make_index(make_index.make_embeddings(10))
     results = search(index, [3, 8], query_sensor="s1", answer_sensor="s1", k=10)
     for found in results:
-        assert sorted(answer.row for answer in found.answers) == [row for row in range(10) if row != found.row]
+        assert sorted(answer.row for answer in found.answers) == [
+            row for row in range(10) if row != found.row
+        ]
         assert found.partner is None
         assert not any(answer.is_partner for answer in found.answers)
 
@@ -109,7 +119,11 @@ def test_distance_and_date_gap_are_from_the_query_to_the_answer():
     places = [(179.5, 0.0), (-179.5, 0.0), (179.5, 60.0)]
     patches = [
         make_index.make_patch(
-            number, lon=lon, lat=lat, s1_acquired_at=86_400 * (number + 10), s2_acquired_at=43_200 * number
+            number,
+            lon=lon,
+            lat=lat,
+            s1_acquired_at=86_400 * (number + 10),
+            s2_acquired_at=43_200 * number,
         )
         for number, (lon, lat) in enumerate(places)
     ]
@@ -117,14 +131,18 @@ def test_distance_and_date_gap_are_from_the_query_to_the_answer():
     (found,) = search(index, [0], query_sensor="s1", answer_sensor="s2", k=3)
     answers = sorted(found.answers, key=lambda answer: answer.row)
     # One degree of the equator, and sixty of a meridian.
-    assert [answer.distance_km for answer in answers] == pytest.approx([0.0, 111.195, 6671.7], abs=0.01)
+    assert [answer.distance_km for answer in answers] == pytest.approx(
+        [0.0, 111.195, 6671.7], abs=0.01
+    )
     assert [answer.gap_days for answer in answers] == pytest.approx([-10.0, -9.5, -9.0])
     (back,) = search(index, [0], query_sensor="s2", answer_sensor="s1", k=3)
     assert sorted(answer.gap_days for answer in back.answers) == pytest.approx([10.0, 11.0, 12.0])
 
 
 def test_a_patch_is_found_by_its_id_or_by_a_place():
-    patches = [make_index.make_patch(number, lon=lon) for number, lon in enumerate([10.0, -179.9, 175.0])]
+    patches = [
+        make_index.make_patch(number, lon=lon) for number, lon in enumerate([10.0, -179.9, 175.0])
+    ]
     patches = [patch._replace(lat=20.0) for patch in patches]
     assert find_patch(patches, "patch-002") == 2
     assert find_patch(patches, "179.9,20") == 1
@@ -134,7 +152,10 @@ def test_a_patch_is_found_by_its_id_or_by_a_place():
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("patch-9", "patch 'patch-9': must be a patch_id of the index's 4 patches, or lon,lat in degrees"),
+        (
+            "patch-9",
+            "patch 'patch-9': must be a patch_id of the index's 4 patches, or lon,lat in degrees",
+        ),
         ("10,north", "patch '10,north': must be a patch_id, or lon,lat in degrees"),
         ("1,2,3", "patch '1,2,3': must be a patch_id, or lon,lat in degrees"),
         ("45,181", "patch '45,181': lon must be within -180 to 180 and lat within -90 to 90"),

@@ -30,8 +30,13 @@ def unit(rows):
 def make_outputs(seed=0, valid=VALID):
     rng = np.random.default_rng(seed)
     outputs = {view: unit(rng.normal(size=(NUM_PAIRS, DIM))) for view in VIEWS}
-    outputs |= {f"{sensor}_cells": unit(rng.normal(size=(NUM_PAIRS, NUM_CELLS, DIM))) for sensor in ("s1", "s2")}
-    outputs |= {f"{sensor}_valid": rng.uniform(0.55, 1.0, (NUM_PAIRS, NUM_CELLS)) for sensor in ("s1", "s2")}
+    outputs |= {
+        f"{sensor}_cells": unit(rng.normal(size=(NUM_PAIRS, NUM_CELLS, DIM)))
+        for sensor in ("s1", "s2")
+    }
+    outputs |= {
+        f"{sensor}_valid": rng.uniform(0.55, 1.0, (NUM_PAIRS, NUM_CELLS)) for sensor in ("s1", "s2")
+    }
     # One cell that one sensor does not see, one patch whose cells are never seen by both.
     outputs["s1_valid"][0, 1] = 0.4
     outputs["s1_valid"][5, :2], outputs["s2_valid"][5, 2] = 0.0, 0.1
@@ -43,7 +48,10 @@ def make(name, **changes):
     if name != "decur":
         options = {"min_negative_km": 10.0, "false_negative_weight": NEAR_WEIGHT} | options
     config = PretrainConfig(
-        encoder=EncoderConfig(backbone="small", embedding_dim=DIM), num_steps=1, objective=name, **options
+        encoder=EncoderConfig(backbone="small", embedding_dim=DIM),
+        num_steps=1,
+        objective=name,
+        **options,
     )
     return make_objective(config, features_dim=5)
 
@@ -59,7 +67,10 @@ def losses_of(objective, outputs):
 def distance_km(i, j):
     """Haversine."""
     lon1, lat1, lon2, lat2 = map(math.radians, (LON[i], LAT[i], LON[j], LAT[j]))
-    h = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    h = (
+        math.sin((lat2 - lat1) / 2) ** 2
+        + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    )
     return 2 * 6371.0088 * math.asin(math.sqrt(h))
 
 
@@ -72,19 +83,32 @@ def counts(i, j):
 
 def info_nce(i, queries, keys, temperature=0.3, alike=None):
     """-log of what i's key makes of the sum over all keys, and over all other `alike` ones."""
-    total = sum(counts(i, j) * math.exp(queries[i] @ keys[j] / temperature) for j in range(NUM_PAIRS))
+    total = sum(
+        counts(i, j) * math.exp(queries[i] @ keys[j] / temperature) for j in range(NUM_PAIRS)
+    )
     if alike is not None:
-        total += sum(counts(i, j) * math.exp(queries[i] @ alike[j] / temperature) for j in range(NUM_PAIRS) if j != i)
+        total += sum(
+            counts(i, j) * math.exp(queries[i] @ alike[j] / temperature)
+            for j in range(NUM_PAIRS)
+            if j != i
+        )
     return math.log(total) - queries[i] @ keys[i] / temperature
 
 
 def multimodal(o):
-    return [0.5 * (info_nce(i, o["s1"], o["s2"]) + info_nce(i, o["s2"], o["s1"])) for i in range(NUM_PAIRS)]
+    return [
+        0.5 * (info_nce(i, o["s1"], o["s2"]) + info_nce(i, o["s2"], o["s1"]))
+        for i in range(NUM_PAIRS)
+    ]
 
 
 def two_n(first, second):
     return lambda o: [
-        0.5 * (info_nce(i, o[first], o[second], alike=o[first]) + info_nce(i, o[second], o[first], alike=o[second]))
+        0.5
+        * (
+            info_nce(i, o[first], o[second], alike=o[first])
+            + info_nce(i, o[second], o[first], alike=o[second])
+        )
         for i in range(NUM_PAIRS)
     ]
 
@@ -122,7 +146,9 @@ def test_sigmoid_equals_loops_over_all_combinations(chunk_size):
         for j in range(NUM_PAIRS):
             logit = outputs["s1"][i] @ outputs["s2"][j] / 0.3 - 10.0
             loss = math.log1p(math.exp(-logit if i == j else logit))
-            weight = WEIGHTS[i] / WEIGHTS.mean() if i == j else VALID[i] * counts(i, j) / VALID.mean()
+            weight = (
+                WEIGHTS[i] / WEIGHTS.mean() if i == j else VALID[i] * counts(i, j) / VALID.mean()
+            )
             total += weight * loss
     got = losses_of(make("sigmoid", logits_chunk_size=chunk_size), outputs)
     assert got.sum() == pytest.approx(total, rel=1e-5)
@@ -159,7 +185,9 @@ def test_decur_equals_loops_over_dimensions():
         + distance(between, range(3), 1.0)
         + distance(between, range(3, DIM), 0.0)
     )
-    np.testing.assert_allclose(losses_of(make("decur", decur_common_dim=3), o), [expected] * NUM_PAIRS, rtol=1e-4)
+    np.testing.assert_allclose(
+        losses_of(make("decur", decur_common_dim=3), o), [expected] * NUM_PAIRS, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
@@ -179,9 +207,9 @@ def test_dense_equals_loops_over_cells(chunk_size):
                 }
                 local[i] += 0.5 * -math.log(scores[i, c] / sum(scores.values())) / len(cells)
     local_weights = WEIGHTS * valid.any(axis=1)
-    expected = 0.75 * np.array(multimodal(o)) * WEIGHTS / WEIGHTS.mean() + 0.25 * local * local_weights / (
-        local_weights.mean()
-    )
+    expected = 0.75 * np.array(
+        multimodal(o)
+    ) * WEIGHTS / WEIGHTS.mean() + 0.25 * local * local_weights / (local_weights.mean())
     got = losses_of(make("dense", dense_weight=0.25, logits_chunk_size=chunk_size), o)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
@@ -190,12 +218,18 @@ def test_dense_equals_loops_over_cells(chunk_size):
 def test_pair_that_is_not_valid_is_as_good_as_absent(name):
     outputs = make_outputs()
     spoilt = {
-        key: np.where(np.arange(NUM_PAIRS).reshape(-1, *[1] * (value.ndim - 1)) == 3, np.roll(value, 1, 0), value)
+        key: np.where(
+            np.arange(NUM_PAIRS).reshape(-1, *[1] * (value.ndim - 1)) == 3,
+            np.roll(value, 1, 0),
+            value,
+        )
         for key, value in outputs.items()
         if key != "valid"
     }
     objective = make(name)
-    np.testing.assert_array_equal(losses_of(objective, spoilt | {"valid": VALID}), losses_of(objective, outputs))
+    np.testing.assert_array_equal(
+        losses_of(objective, spoilt | {"valid": VALID}), losses_of(objective, outputs)
+    )
 
 
 @pytest.mark.parametrize("name", ["multimodal_2n", "sigmoid", "decur", "dense"])
@@ -212,16 +246,25 @@ def test_batch_without_any_valid_pair_has_no_loss_and_no_gradient(name):
 def test_chunks_change_no_gradient(name):
     gradients = []
     for chunk_size in (None, 4):
-        objective = make(name, logits_chunk_size=chunk_size, learn_temperature=True, global_batch_size=8)
+        objective = make(
+            name, logits_chunk_size=chunk_size, learn_temperature=True, global_batch_size=8
+        )
         outputs = tensors(make_outputs())
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             # Unequal upstream gradients.
-            total = tf.reduce_sum(objective.losses_and_figures(outputs)[0] * tf.range(1.0, NUM_PAIRS + 1.0))
+            total = tf.reduce_sum(
+                objective.losses_and_figures(outputs)[0] * tf.range(1.0, NUM_PAIRS + 1.0)
+            )
         names = ["s1", "s2", *(["s1_cells", "s2_cells"] if name == "dense" else [])]
-        weights = [*objective.temperature.trainable_weights, *([objective.bias] if name == "sigmoid" else [])]
+        weights = [
+            *objective.temperature.trainable_weights,
+            *([objective.bias] if name == "sigmoid" else []),
+        ]
         gradients.append(
-            tape.gradient(total, [*(outputs[key] for key in names), *(weight.value for weight in weights)])
+            tape.gradient(
+                total, [*(outputs[key] for key in names), *(weight.value for weight in weights)]
+            )
         )
     assert len(gradients[0]) >= 3
     for whole, chunked in zip(*gradients, strict=True):
@@ -232,7 +275,8 @@ def test_chunks_change_no_gradient(name):
 def test_loss_is_float32_and_finite_on_half_precision_embeddings():
     for dtype in (tf.bfloat16, tf.float16):
         outputs = {
-            name: tf.cast(value, dtype) if name in VIEWS else value for name, value in tensors(make_outputs()).items()
+            name: tf.cast(value, dtype) if name in VIEWS else value
+            for name, value in tensors(make_outputs()).items()
         }
         for name in ("multimodal_2n", "sigmoid", "decur"):
             losses, _ = make(name, temperature=0.01).losses_and_figures(outputs)
@@ -244,15 +288,17 @@ def test_negatives_counted_as_near_are_logged():
     _, figures = make("multimodal").losses_and_figures(tensors(make_outputs()))
     assert float(figures["near_negative_fraction"]) == pytest.approx(2 / 30)
     assert float(figures["temperature"]) == pytest.approx(0.3)
-    assert set(make("multimodal", min_negative_km=0.0).losses_and_figures(tensors(make_outputs()))[1]) == {
-        "temperature"
-    }
+    assert set(
+        make("multimodal", min_negative_km=0.0).losses_and_figures(tensors(make_outputs()))[1]
+    ) == {"temperature"}
 
 
 def test_distance_needs_locations():
     outputs = tensors(make_outputs())
     del outputs["lon"], outputs["lat"]
-    with pytest.raises(ValueError, match=r"min_negative_km 10.0 needs lon and lat in the batch, got none"):
+    with pytest.raises(
+        ValueError, match=r"min_negative_km 10.0 needs lon and lat in the batch, got none"
+    ):
         make("multimodal").losses_and_figures(outputs)
 
 

@@ -23,12 +23,21 @@ def test_plain_values_survive_the_round_trip(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"terms": {}}, "terms must name at least one of crossentropy, focal, dice, lovasz, got none"),
+        (
+            {"terms": {}},
+            "terms must name at least one of crossentropy, focal, dice, lovasz, got none",
+        ),
         ({"terms": {"iou": 1.0}}, "terms must be of crossentropy, focal, dice, lovasz, got 'iou'"),
         ({"terms": {"dice": 0.0}}, "terms.dice must be above 0 and finite, got 0.0"),
         ({"focal_gamma": -1.0}, "focal_gamma must be at least 0 and finite, got -1.0"),
-        ({"class_weights": "even"}, "class_weights must be 'balanced' or weights by class name, got 'even'"),
-        ({"class_weights": {"water": 0.0}}, "class_weights.water must be above 0 and finite, got 0.0"),
+        (
+            {"class_weights": "even"},
+            "class_weights must be 'balanced' or weights by class name, got 'even'",
+        ),
+        (
+            {"class_weights": {"water": 0.0}},
+            "class_weights.water must be above 0 and finite, got 0.0",
+        ),
         (
             {"terms": {"dice": 1.0}, "class_weights": "balanced"},
             r"class_weights needs one of the terms crossentropy, focal, got \['dice'\]",
@@ -41,7 +50,11 @@ def test_bad_values_are_refused_with_rule_and_value(values, message):
 
 
 def test_value_of_another_kind_is_refused_with_its_path():
-    with pytest.raises(settings.SettingsError, match=r"class_weights: expected dict\[str, float\] or .*got int 3"):
+    with pytest.raises(
+        settings.SettingsError, match=r"class_weights: expected dict\[str, float\] or .*got int 3"
+    ):
         settings.from_dict(LossConfig, {"class_weights": 3})
-    with pytest.raises(settings.SettingsError, match=r"class_weights\.water: expected float, got str 'much'"):
+    with pytest.raises(
+        settings.SettingsError, match=r"class_weights\.water: expected float, got str 'much'"
+    ):
         settings.from_dict(LossConfig, {"class_weights": {"water": "much"}})

@@ -56,7 +56,9 @@ def lovasz_by_loops(label, logits, weights):
             entries = []
             for index in pixels:
                 is_true = bool(label[i][index] == c)
-                entries.append((abs(is_true - softmax(logits[i][index].astype(np.float64))[c]), is_true))
+                entries.append(
+                    (abs(is_true - softmax(logits[i][index].astype(np.float64))[c]), is_true)
+                )
             loss, missed, wrong = 0.0, 0, 0
             for error, is_true in sorted(entries, reverse=True):
                 before = iou_loss(missed, wrong, num_true)
@@ -76,7 +78,9 @@ ORACLES = [(soft_dice, dice_by_loops), (lovasz_softmax, lovasz_by_loops)]
 @pytest.mark.parametrize("weights", [np.ones(5, np.float32), WEIGHTS])
 def test_loss_equals_loops_over_labelled_pixels(loss, oracle, weights):
     label, logits = uneven(np.random.default_rng(0))
-    assert float(loss(label, logits, weights)) == pytest.approx(oracle(label, logits, weights), rel=1e-5)
+    assert float(loss(label, logits, weights)) == pytest.approx(
+        oracle(label, logits, weights), rel=1e-5
+    )
     assert 0.2 < oracle(label, logits, weights) < 1.0
 
 
@@ -94,7 +98,9 @@ def test_lovasz_of_a_hard_answer_is_its_iou_loss():
     predicted = np.array([[[0, 1, 0, 1, 1, 0, 1, 1]]])
     logits = 80.0 * np.eye(2, dtype=np.float32)[predicted]
     # Class 0: 2 of 4 pixels in the union; class 1: 4 of 6.
-    assert float(lovasz_softmax(label, logits, np.ones(1))) == pytest.approx(1.0 - (2 / 4 + 4 / 6) / 2, rel=1e-5)
+    assert float(lovasz_softmax(label, logits, np.ones(1))) == pytest.approx(
+        1.0 - (2 / 4 + 4 / 6) / 2, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("loss", [soft_dice, lovasz_softmax])
@@ -121,7 +127,9 @@ def test_gradient_is_the_slope_of_the_loss(loss):
         value = loss(label, variable, WEIGHTS)
     slope = float(tf.reduce_sum(tape.gradient(value, variable) * direction))
     step = 1e-3
-    ahead, behind = (float(loss(label, logits + sign * step * direction, WEIGHTS)) for sign in (1, -1))
+    ahead, behind = (
+        float(loss(label, logits + sign * step * direction, WEIGHTS)) for sign in (1, -1)
+    )
     assert slope == pytest.approx((ahead - behind) / (2 * step), abs=5e-4)
     assert abs(slope) > 1e-3
 

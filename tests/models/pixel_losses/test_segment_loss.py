@@ -39,13 +39,19 @@ def test_balanced_weights_give_each_class_the_same_share():
 
 
 def test_weights_by_name_are_in_the_order_of_the_ids_and_1_where_none_is_given():
-    assert class_weights(LossConfig(class_weights={"snow": 4.0, "dry": 0.5}), NAMES, {}) == (0.5, 1.0, 4.0)
+    assert class_weights(LossConfig(class_weights={"snow": 4.0, "dry": 0.5}), NAMES, {}) == (
+        0.5,
+        1.0,
+        4.0,
+    )
     assert class_weights(LossConfig(), NAMES, COUNTS) is None
 
 
 def test_class_that_cannot_be_weighted_is_named():
     config = LossConfig(class_weights="balanced")
-    with pytest.raises(ValueError, match=r"pixels of every class in the train split, got none of water, snow$"):
+    with pytest.raises(
+        ValueError, match=r"pixels of every class in the train split, got none of water, snow$"
+    ):
         class_weights(config, NAMES, {"0": 60, "2": 0})
     with pytest.raises(ValueError, match="must name classes of dry, water, snow, got 'ice'"):
         class_weights(LossConfig(class_weights={"ice": 2.0}), NAMES, COUNTS)
@@ -75,7 +81,9 @@ def test_sum_of_losses_is_weighted_and_tells_its_terms():
         lovasz_softmax(label, logits, np.ones(5)),
     ]
     names = ("loss_crossentropy", "loss_dice", "loss_lovasz")
-    assert [float(parts[name]) for name in names] == pytest.approx([float(term) for term in terms], rel=1e-6)
+    assert [float(parts[name]) for name in names] == pytest.approx(
+        [float(term) for term in terms], rel=1e-6
+    )
     assert float(parts["loss"]) == pytest.approx(
         sum(w * float(t) for w, t in zip((0.5, 2.0, 0.25), terms, strict=True))
     )

@@ -34,7 +34,9 @@ def prefixed(prefix, offset=0.0):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_arrays_come_back_as_they_were_written(suffix, tmp_path):
-    write = {".pth": make_state_dict.write_pth, ".safetensors": make_state_dict.write_safetensors}[suffix]
+    write = {".pth": make_state_dict.write_pth, ".safetensors": make_state_dict.write_safetensors}[
+        suffix
+    ]
     assert_equal(read_state_dict(write(tmp_path / f"weights{suffix}", STATE)), STATE)
 
 
@@ -51,18 +53,30 @@ def test_bfloat16_becomes_float32(tmp_path):
 def test_views_of_one_storage_are_read_by_their_strides(tmp_path):
     storage = np.arange(12, dtype=np.float32)
     body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, 1, (3, 2), (1, 4))
-    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": storage.tobytes()})
+    path = make_state_dict.write_zip(
+        tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": storage.tobytes()}
+    )
     np.testing.assert_array_equal(read_torch_zip(path), [[1, 5], [2, 6], [3, 7]])
 
 
 @pytest.mark.parametrize(
     ("shape", "strides", "offset"),
-    [((3, 5), (4, 1), 0), ((12,), (1,), 1), ((1000, 1000), (0, 0), 0), ((2,), (-1,), 5), ((2,), (1,), -1)],
+    [
+        ((3, 5), (4, 1), 0),
+        ((12,), (1,), 1),
+        ((1000, 1000), (0, 0), 0),
+        ((2,), (-1,), 5),
+        ((2,), (1,), -1),
+    ],
 )
 def test_tensor_outside_of_its_storage_is_refused(shape, strides, offset, tmp_path):
     body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, offset, shape, strides)
-    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)})
-    with pytest.raises(ValueError, match=r"w\.pth: no state dict that can be read: tensor with shape"):
+    path = make_state_dict.write_zip(
+        tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)}
+    )
+    with pytest.raises(
+        ValueError, match=r"w\.pth: no state dict that can be read: tensor with shape"
+    ):
         read_torch_zip(path)
 
 
@@ -85,7 +99,9 @@ class Shell:
         (b"", "no state dict that can be read"),
     ],
 )
-def test_pickle_that_holds_more_than_tensors_is_refused_and_runs_nothing(payload, message, tmp_path, monkeypatch):
+def test_pickle_that_holds_more_than_tensors_is_refused_and_runs_nothing(
+    payload, message, tmp_path, monkeypatch
+):
     path = make_state_dict.write_zip(tmp_path / "w.pth", payload, {})
     monkeypatch.setattr("os.system", lambda command: pytest.fail("the pickle was run"))
     with pytest.raises(ValueError, match=message) as error:
@@ -99,7 +115,9 @@ def test_pickle_that_holds_more_than_tensors_is_refused_and_runs_nothing(payload
 )
 def test_zip_that_python_cannot_open_is_refused(offset_in_entry, value, message, tmp_path):
     body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, 0, (12,), (1,))
-    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)})
+    path = make_state_dict.write_zip(
+        tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)}
+    )
     raw = bytearray(path.read_bytes())
     # APPNOTE.TXT 4.3.7 and 4.3.12: flags and method stand 2 bytes later in the central directory.
     for signature, shift in ((b"PK\x03\x04", -2), (b"PK\x01\x02", 0)):
@@ -113,7 +131,9 @@ def test_zip_that_python_cannot_open_is_refused(offset_in_entry, value, message,
 
 def test_storage_of_another_size_than_said_is_refused(tmp_path):
     body = make_state_dict.tensor_opcodes("FloatStorage", "0", 12, 0, (12,), (1,))
-    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(44)})
+    path = make_state_dict.write_zip(
+        tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(44)}
+    )
     with pytest.raises(ValueError, match="storage 0 must hold 12 F32, got 44 bytes"):
         read_torch_zip(path)
 
@@ -121,7 +141,10 @@ def test_storage_of_another_size_than_said_is_refused(tmp_path):
 def test_old_format_of_pytorch_is_refused(tmp_path):
     path = tmp_path / "old.pth"
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C))
-    with pytest.raises(ValueError, match=r"old\.pth: must be a zip file of torch\.save: one from before PyTorch 1\.6"):
+    with pytest.raises(
+        ValueError,
+        match=r"old\.pth: must be a zip file of torch\.save: one from before PyTorch 1\.6",
+    ):
         read_state_dict(path)
 
 
@@ -145,7 +168,9 @@ def write_header(path, header, data):
 )
 def test_safetensors_header_that_lies_is_refused(entry, tmp_path):
     path = write_header(tmp_path / "w.safetensors", {"x": entry}, bytes(8))
-    with pytest.raises(ValueError, match=r"w\.safetensors: its header does not describe its tensors"):
+    with pytest.raises(
+        ValueError, match=r"w\.safetensors: its header does not describe its tensors"
+    ):
         read_safetensors(path)
 
 
@@ -168,7 +193,11 @@ def test_safetensors_cut_short_is_refused(tmp_path):
 )
 def test_resnet_is_found_inside_of_what_projects_publish(names, wrapper, prefix, tmp_path):
     # Each network has other numbers, so that the wrong one would be seen.
-    arrays = {name: a for start in names for name, a in prefixed(start, 0.0 if start in prefix else 5.0).items()}
+    arrays = {
+        name: a
+        for start in names
+        for name, a in prefixed(start, 0.0 if start in prefix else 5.0).items()
+    }
     state = read_state_dict(make_state_dict.write_pth(tmp_path / "w.pth", arrays, wrapper))
     found, selected = select_resnet(state, None)
     assert found == prefix
@@ -177,15 +206,22 @@ def test_resnet_is_found_inside_of_what_projects_publish(names, wrapper, prefix,
 
 def test_of_two_equal_networks_one_must_be_chosen():
     state = {**prefixed("backbone_1."), **prefixed("backbone_2.", 5.0)}
-    with pytest.raises(ValueError, match=r"one ResNet .*, got 2: choose by prefix 'backbone_1\.', 'backbone_2\.'"):
+    with pytest.raises(
+        ValueError, match=r"one ResNet .*, got 2: choose by prefix 'backbone_1\.', 'backbone_2\.'"
+    ):
         select_resnet(state, None)
     assert_equal(select_resnet(state, "backbone_1.")[1], STATE)
-    with pytest.raises(ValueError, match=r"prefix must be one of 'backbone_1\.', 'backbone_2\.', got 'backbone_3\.'"):
+    with pytest.raises(
+        ValueError,
+        match=r"prefix must be one of 'backbone_1\.', 'backbone_2\.', got 'backbone_3\.'",
+    ):
         select_resnet(state, "backbone_3.")
 
 
 def test_state_dict_without_a_resnet_is_refused():
-    with pytest.raises(ValueError, match=r"must hold one ResNet .*, got 0: its first names are 'blocks\.0\.attn'"):
+    with pytest.raises(
+        ValueError, match=r"must hold one ResNet .*, got 0: its first names are 'blocks\.0\.attn'"
+    ):
         select_resnet({"blocks.0.attn": np.zeros(3)}, None)
 
 

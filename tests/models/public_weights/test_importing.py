@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from models import card, export, segment
+from models import segment
 from models.config import EncoderConfig
 from models.public_weights.catalog import KNOWN, PublicWeights, find_weights
 from models.public_weights.importing import import_encoder
+from models.published import card, export
 from models.segment_config import SegmentConfig
 
 NAME = "ssl4eo-s12-s2-moco-resnet18"
@@ -29,7 +30,9 @@ def folder(tmp_path_factory):
 def weights_file(folder):
     state = make_state_dict.make_state("torch_resnet18", 13)
     state = {f"module.encoder_q.{name}": array for name, array in state.items()}
-    return make_state_dict.write_pth(folder / "moco.pth", state | {"module.queue": np.zeros(4)}, "state_dict")
+    return make_state_dict.write_pth(
+        folder / "moco.pth", state | {"module.queue": np.zeros(4)}, "state_dict"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,18 @@ def published(imported, folder):
 
 
 def flood(**changes):
-    options = {"sensors": ("s2",), "label_schema": "water", "encoder": EncoderConfig(backbone="torch_resnet18")}
-    return SegmentConfig(**(options | {"num_steps": 2, "global_batch_size": 4, "decoder_channels": (8,) * 5} | changes))
+    options = {
+        "sensors": ("s2",),
+        "label_schema": "water",
+        "encoder": EncoderConfig(backbone="torch_resnet18"),
+    }
+    return SegmentConfig(
+        **(
+            options
+            | {"num_steps": 2, "global_batch_size": 4, "decoder_channels": (8,) * 5}
+            | changes
+        )
+    )
 
 
 def test_what_was_left_out_and_dropped_is_told(imported, weights_file):
@@ -57,7 +70,9 @@ def test_what_was_left_out_and_dropped_is_told(imported, weights_file):
     assert lines[0].startswith("torch_resnet18 of s2, trained on pixels of level L1C, bands B1, B2")
     assert lines[1] == "left out, so taken for their mean everywhere: B10"
     assert lines[2] == "no part of the ResNet, dropped: fc.bias, fc.weight"
-    assert lines[3].startswith("license CC-BY-4.0, https://github.com/zhu-xlab/SSL4EO-S12, SHA-256 ")
+    assert lines[3].startswith(
+        "license CC-BY-4.0, https://github.com/zhu-xlab/SSL4EO-S12, SHA-256 "
+    )
 
 
 def test_published_encoder_equals_keras_and_embeds_on_the_unit_sphere(published):
@@ -84,7 +99,9 @@ def test_card_names_file_hash_terms_bands_and_level(published, imported, pretrai
         "dropped_names": ["fc.bias", "fc.weight"],
         "bands_left_out": ["B10"],
     }
-    assert content["inputs"] == {"s2": {"bands": list(S2_L2A_BANDS), "unit": "reflectance", "nodata": "NaN"}}
+    assert content["inputs"] == {
+        "s2": {"bands": list(S2_L2A_BANDS), "unit": "reflectance", "nodata": "NaN"}
+    }
     assert content["s2_processing_level"] == "L1C"
     # Readers of cards find the keys that they find in those of our own encoders.
     assert set(content) - set(card.read_card(pretrained.dir)) == {"source"}
@@ -96,7 +113,9 @@ def test_segmenter_starts_from_a_published_encoder_or_a_keras_file(published, la
     for path in (published, f"{published}/assets.extra/s2_encoder.keras"):
         model = segment.build_segmenter(flood(encoder_paths={"s2": path}), labels.manifest, None)
         assert model.encoders["s2"].std == (1.0,) * 12
-        for got, expected in zip(model.encoders["s2"].get_weights(), encoder.get_weights(), strict=True):
+        for got, expected in zip(
+            model.encoders["s2"].get_weights(), encoder.get_weights(), strict=True
+        ):
             np.testing.assert_array_equal(got, expected)
 
 
@@ -105,7 +124,9 @@ def test_path_of_a_sensor_goes_before_the_pretrained_encoder(published, pretrain
     model = segment.build_segmenter(small, labels.manifest, pretrained.dir)
     assert model.encoders["s2"].backbone == "small"
     changed = dataclasses.replace(small, encoder_paths={"s2": published})
-    with pytest.raises(ValueError, match=r"s2: encoder\.backbone is 'small', the encoder's 'torch_resnet18'"):
+    with pytest.raises(
+        ValueError, match=r"s2: encoder\.backbone is 'small', the encoder's 'torch_resnet18'"
+    ):
         segment.build_segmenter(changed, labels.manifest, pretrained.dir)
 
 
@@ -114,12 +135,16 @@ def test_path_without_the_sensor_s_encoder_is_refused(published, pretrained, lab
     with pytest.raises(ValueError, match=r"encoder: must hold an encoder of s1, got s2$"):
         segment.build_segmenter(config, labels.manifest, None)
     head = f"{pretrained.dir}/assets.extra/s1_head.keras"
-    with pytest.raises(ValueError, match=r"s1_head\.keras: must be a SensorEncoder, .* got ProjectionHead"):
+    with pytest.raises(
+        ValueError, match=r"s1_head\.keras: must be a SensorEncoder, .* got ProjectionHead"
+    ):
         export.load_encoders(head)
 
 
 def test_existing_folder_is_never_overwritten(published, weights_file):
-    with pytest.raises(FileExistsError, match="exists already, and a published model is never overwritten"):
+    with pytest.raises(
+        FileExistsError, match="exists already, and a published model is never overwritten"
+    ):
         import_encoder(KNOWN[NAME], weights_file, published)
 
 
@@ -135,11 +160,19 @@ def test_weights_of_others_are_described_in_yaml(tmp_path):
     path = tmp_path / "mine.yaml"
     values = settings.to_dict(KNOWN["ssl4eo-s12-s1-moco-resnet50"]) | {"license": "MIT"}
     path.write_text(json.dumps(values))
-    assert find_weights(str(path)) == dataclasses.replace(KNOWN["ssl4eo-s12-s1-moco-resnet50"], license="MIT")
+    assert find_weights(str(path)) == dataclasses.replace(
+        KNOWN["ssl4eo-s12-s1-moco-resnet50"], license="MIT"
+    )
     path.write_text(json.dumps({**values, "std": [5.0]}))
-    with pytest.raises(settings.SettingsError, match=r"mine\.yaml: PublicWeights: 2 bands need as many means and stds"):
+    with pytest.raises(
+        settings.SettingsError,
+        match=r"mine\.yaml: PublicWeights: 2 bands need as many means and stds",
+    ):
         find_weights(str(path))
-    with pytest.raises(ValueError, match=r"weights must be a YAML file or one of decur-s1-resnet50, .*, got 'resnet'"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights must be a YAML file or one of decur-s1-resnet50, .*, got 'resnet'",
+    ):
         find_weights("resnet")
 
 
@@ -147,10 +180,16 @@ def test_weights_of_others_are_described_in_yaml(tmp_path):
     ("changes", "message"),
     [
         ({"bands": ("VV", "B2")}, "s1 has no band 'B2'"),
-        ({"backbone": "resnet50"}, "backbone must be torch_resnet18 or torch_resnet50, got 'resnet50'"),
+        (
+            {"backbone": "resnet50"},
+            "backbone must be torch_resnet18 or torch_resnet50, got 'resnet50'",
+        ),
         ({"std": (5.0, 0.0)}, r"std must be above 0, got \(5\.0, 0\.0\)"),
         ({"license": ""}, "license and source must be given"),
-        ({"s2_processing_level": "L1C"}, r"s2_processing_level must be one of \(None,\), got 'L1C'"),
+        (
+            {"s2_processing_level": "L1C"},
+            r"s2_processing_level must be one of \(None,\), got 'L1C'",
+        ),
     ],
 )
 def test_description_that_cannot_be_is_refused(changes, message):
@@ -169,8 +208,17 @@ def test_segmenter_trains_from_imported_weights_without_pretraining(published, l
     config = flood(encoder_paths={"s2": published})
     files = labels.files
     scores = segment.run_segmentation(
-        config, labels.manifest, files["train"], files["eval"], str(tmp_path / "model"), str(tmp_path / "logs"), None
+        config,
+        labels.manifest,
+        files["train"],
+        files["eval"],
+        str(tmp_path / "model"),
+        str(tmp_path / "logs"),
+        None,
     )
     assert np.isfinite(scores["loss"])
     assert card.read_card(str(tmp_path / "model"))["config"]["encoder_paths"] == {"s2": published}
-    assert max(item.max_abs_difference for item in export.compare_with_keras(str(tmp_path / "model"))) < 1e-3
+    assert (
+        max(item.max_abs_difference for item in export.compare_with_keras(str(tmp_path / "model")))
+        < 1e-3
+    )

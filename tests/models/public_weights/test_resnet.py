@@ -15,7 +15,9 @@ BANDS = ("B2", "B3", "B4")
 def make_encoder(backbone, bands=BANDS, **options):
     # Mean 0 and std 1: what goes in is what the first convolution sees.
     zeros, ones = [0.0] * len(bands), [1.0] * len(bands)
-    return SensorEncoder(sensor="s2", bands=bands, mean=zeros, std=ones, backbone=backbone, **options)
+    return SensorEncoder(
+        sensor="s2", bands=bands, mean=zeros, std=ones, backbone=backbone, **options
+    )
 
 
 def direct_resnet(state, pixels, num_blocks):
@@ -52,7 +54,9 @@ def direct_resnet(state, pixels, num_blocks):
 
 
 def relative_difference(got, expected):
-    return float(np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max())
+    return float(
+        np.abs(np.asarray(got) - np.asarray(expected)).max() / np.abs(np.asarray(expected)).max()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +103,22 @@ def test_bands_are_taken_by_name_and_those_left_out_count_as_zero(state, pixels)
     assert relative_difference(chosen(pixels[..., [2, 0]])["P5"], expected) < 1e-5
 
 
-def test_batch_normalizations_stay_synchronized_and_survive_saving(encoder, state, pixels, tmp_path):
+def test_batch_normalizations_stay_synchronized_and_survive_saving(
+    encoder, state, pixels, tmp_path
+):
     load_resnet(encoder, state, BANDS)
     encoder.save(tmp_path / "encoder.keras")
     loaded = keras.saving.load_model(tmp_path / "encoder.keras")
     np.testing.assert_array_equal(loaded(pixels)["pooled"], encoder(pixels)["pooled"])
-    norms = [layer for layer in loaded._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [
+        layer
+        for layer in loaded._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
     assert len(norms) == 20
-    assert {(layer.epsilon, layer.synchronized, layer.momentum) for layer in norms} == {(1e-5, True, 0.9)}
+    assert {(layer.epsilon, layer.synchronized, layer.momentum) for layer in norms} == {
+        (1e-5, True, 0.9)
+    }
 
 
 def changed(state, **changes):
@@ -116,13 +128,22 @@ def changed(state, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"layer3.1.bn2.bias": None}, r"^layer3\.1\.bn2\.bias: torch_resnet18 needs it, the state dict lacks it$"),
-        ({"conv1.bias": np.zeros(64)}, r"^conv1\.bias: torch_resnet18 has no place for it \(1 such names\)$"),
+        (
+            {"layer3.1.bn2.bias": None},
+            r"^layer3\.1\.bn2\.bias: torch_resnet18 needs it, the state dict lacks it$",
+        ),
+        (
+            {"conv1.bias": np.zeros(64)},
+            r"^conv1\.bias: torch_resnet18 has no place for it \(1 such names\)$",
+        ),
         (
             {"layer2.0.conv1.weight": np.zeros((128, 64, 1, 1))},
             r"^layer2\.0\.conv1\.weight: torch_resnet18 needs shape \(128, 64, 3, 3\), got \(128, 64, 1, 1\)$",
         ),
-        ({"bn1.weight": np.zeros(32)}, r"^bn1\.weight: torch_resnet18 needs shape \(64,\), got \(32,\)$"),
+        (
+            {"bn1.weight": np.zeros(32)},
+            r"^bn1\.weight: torch_resnet18 needs shape \(64,\), got \(32,\)$",
+        ),
         ({"bn1.running_mean": np.full(64, np.nan)}, r"^bn1\.running_mean: values must be finite"),
         (
             {"bn1.running_var": np.full(64, -1.0)},
@@ -143,7 +164,8 @@ def test_deeper_network_is_refused(encoder):
     state = make_state_dict.make_state("torch_resnet18", 3)
     extra = {f"layer1.2.conv{part}.weight": np.zeros((64, 64, 3, 3), np.float32) for part in (1, 2)}
     with pytest.raises(
-        ValueError, match=r"layer1\.2\.conv1\.weight: torch_resnet18 has no place for it \(2 such names\)"
+        ValueError,
+        match=r"layer1\.2\.conv1\.weight: torch_resnet18 has no place for it \(2 such names\)",
     ):
         load_resnet(encoder, state | extra, BANDS)
 

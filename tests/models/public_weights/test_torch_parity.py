@@ -18,17 +18,26 @@ from models.encoders import SensorEncoder
 from models.public_weights.resnet import load_resnet
 from models.public_weights.state_dict import read_state_dict, select_resnet
 
-PYTHON = os.environ.get("TERRAPAIR_TORCH_PYTHON") or (sys.executable if importlib.util.find_spec("torch") else None)
+PYTHON = os.environ.get("TERRAPAIR_TORCH_PYTHON") or (
+    sys.executable if importlib.util.find_spec("torch") else None
+)
 BANDS = {"torch_resnet18": S1_DEFAULT_BANDS, "torch_resnet50": S2_L1C_BANDS}
 
-pytestmark = pytest.mark.skipif(PYTHON is None, reason="no PyTorch: set TERRAPAIR_TORCH_PYTHON to a Python that has it")
+pytestmark = pytest.mark.skipif(
+    PYTHON is None, reason="no PyTorch: set TERRAPAIR_TORCH_PYTHON to a Python that has it"
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("torch")
     script = Path(__file__).with_name("torch_reference.py")
-    subprocess.run([PYTHON, str(script), str(folder)], check=True, timeout=300, env={"PATH": os.environ["PATH"]})
+    subprocess.run(
+        [PYTHON, str(script), str(folder)],
+        check=True,
+        timeout=300,
+        env={"PATH": os.environ["PATH"]},
+    )
     return folder
 
 
@@ -53,7 +62,9 @@ def test_every_level_equals_that_of_pytorch(folder, backbone, file, record_prope
     expected = np.load(folder / f"{backbone}.npz")
     got = encoder(expected["pixels"])
     for level in encoder.levels:
-        difference = np.abs(got[level].numpy() - expected[level]).max() / np.abs(expected[level]).max()
+        difference = (
+            np.abs(got[level].numpy() - expected[level]).max() / np.abs(expected[level]).max()
+        )
         record_property(level, float(difference))
         print(f"{file} {level}: {difference:.1e}")
         assert got[level].shape == expected[level].shape

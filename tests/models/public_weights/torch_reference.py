@@ -25,12 +25,16 @@ class Block(nn.Module):
         )
         self.num_parts, channels = len(shapes), num_in
         for part, (out, size, step) in enumerate(shapes, start=1):
-            setattr(self, f"conv{part}", nn.Conv2d(channels, out, size, step, size // 2, bias=False))
+            setattr(
+                self, f"conv{part}", nn.Conv2d(channels, out, size, step, size // 2, bias=False)
+            )
             setattr(self, f"bn{part}", nn.BatchNorm2d(out))
             channels = out
         self.downsample = None
         if stride != 1 or num_in != num_out:
-            self.downsample = nn.Sequential(nn.Conv2d(num_in, num_out, 1, stride, bias=False), nn.BatchNorm2d(num_out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(num_in, num_out, 1, stride, bias=False), nn.BatchNorm2d(num_out)
+            )
 
     def forward(self, x):
         y = x
@@ -52,7 +56,9 @@ class ResNet(nn.Module):
         for stage, count in enumerate(num_blocks, start=1):
             width, blocks = 32 * 2**stage, []
             for index in range(count):
-                blocks.append(Block(num_in, width, width * expansion, 2 if stage > 1 and index == 0 else 1))
+                blocks.append(
+                    Block(num_in, width, width * expansion, 2 if stage > 1 and index == 0 else 1)
+                )
                 num_in = width * expansion
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(num_in, 10)
@@ -92,14 +98,17 @@ def main(folder):
         np.savez(folder / f"{name}.npz", pixels=pixels.numpy().transpose(0, 2, 3, 1), **arrays)
     state = model.state_dict()
     # Parameters, views, halves and a second network, as a checkpoint of MoCo has them.
-    wrapped = {f"module.encoder_q.{key}": value for key, value in state.items() if not key.startswith("fc")}
+    wrapped = {
+        f"module.encoder_q.{key}": value for key, value in state.items() if not key.startswith("fc")
+    }
     wrapped |= {f"module.encoder_k.{key}": torch.zeros_like(value) for key, value in state.items()}
     wrapped["module.encoder_q.conv1.weight"] = nn.Parameter(
         state["conv1.weight"].permute(1, 0, 2, 3).contiguous().transpose(0, 1)
     )
     wrapped["module.queue"] = torch.randn(128, 64).bfloat16()
     torch.save(
-        {"epoch": 99, "arch": "resnet50", "state_dict": wrapped, "optimizer": {"state": {}}}, folder / "moco.pth"
+        {"epoch": 99, "arch": "resnet50", "state_dict": wrapped, "optimizer": {"state": {}}},
+        folder / "moco.pth",
     )
     torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
 

@@ -16,7 +16,9 @@ from models.reading import data_service
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    path = make_shards.make_version(tmp_path_factory.mktemp("served"), num_patches=46, size_px=16, seed=4)
+    path = make_shards.make_version(
+        tmp_path_factory.mktemp("served"), num_patches=46, size_px=16, seed=4
+    )
     return [str(shard) for shard in layout.shard_paths(path, "train")]
 
 
@@ -50,7 +52,10 @@ def test_an_epoch_has_each_pair_once_whichever_worker_reads_it(shards, service, 
     options = {"cache": cache, "cache_dir": str(tmp_path) if cache == "disk" else ""}
     found = batches(shards, 18, deterministic=False, data_service=service.address, **options)
     # 46 pairs: 9 full batches an epoch, 1 pair left out.
-    epochs = [[name for batch in found[start : start + 9] for name in batch["patch_id"]] for start in (0, 9)]
+    epochs = [
+        [name for batch in found[start : start + 9] for name in batch["patch_id"]]
+        for start in (0, 9)
+    ]
     for names in epochs:
         assert len(set(names)) == len(names) == 45
     assert epochs[0] != epochs[1]

@@ -35,7 +35,9 @@ def test_other_content_under_the_same_name_is_another_copy(pairs, tmp_path):
 def test_what_a_killed_process_left_is_written_anew(pairs, tmp_path):
     path = pairs.files["train"][0]
     name = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    (tmp_path / f".{name}.tfrecord.partial").write_bytes(b"half a copy, longer or shorter than the whole" * 10_000)
+    (tmp_path / f".{name}.tfrecord.partial").write_bytes(
+        b"half a copy, longer or shorter than the whole" * 10_000
+    )
     copies = inflate([path], str(tmp_path))
     assert contents(copies, "") == contents([path], "GZIP")
     assert [found.name for found in tmp_path.iterdir()] == [f"{name}.tfrecord"]

@@ -10,8 +10,8 @@ import tensorflow as tf
 from beam_jobs.contracts import layout, manifest
 from models import segment
 from models.config import EncoderConfig, OptimizerConfig
-from models.distribution import get_strategy
 from models.segment_config import SegmentConfig
+from models.training.distribution import get_strategy
 
 CONFIG = SegmentConfig(
     sensors=("s1",),
@@ -28,7 +28,10 @@ CONFIG = SegmentConfig(
 def main(version_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    files = {split: [str(path) for path in layout.shard_paths(version_dir, split)] for split in ("train", "eval")}
+    files = {
+        split: [str(path) for path in layout.shard_paths(version_dir, split)]
+        for split in ("train", "eval")
+    }
     segment.run_segmentation(
         CONFIG,
         manifest.read(version_dir),

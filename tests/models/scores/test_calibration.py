@@ -13,13 +13,20 @@ def reliability_of(confidence, hits):
     """Counts of pixels of one row: predicted class 1 with `confidence`, true in `hits`."""
     second = np.asarray(confidence, np.float32)[np.newaxis]
     truth = np.asarray(hits, np.uint8)[np.newaxis]
-    return count_pixels(truth, np.ones_like(truth), np.stack([1 - second, second], axis=-1))["reliability"]
+    return count_pixels(truth, np.ones_like(truth), np.stack([1 - second, second], axis=-1))[
+        "reliability"
+    ]
 
 
 def test_error_of_a_calibrated_model_is_nearly_zero_and_of_an_overconfident_one_its_excess():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1.0, 200_000)
-    assert calibration.expected_calibration_error(reliability_of(confidence, rng.random(200_000) < confidence)) < 0.005
+    assert (
+        calibration.expected_calibration_error(
+            reliability_of(confidence, rng.random(200_000) < confidence)
+        )
+        < 0.005
+    )
     overconfident = reliability_of(confidence, rng.random(200_000) < confidence - 0.2)
     assert calibration.expected_calibration_error(overconfident) == pytest.approx(0.2, abs=0.005)
 
@@ -29,7 +36,9 @@ def test_error_and_curve_worked_out_by_hand():
     found = reliability_of([0.85] * 4 + [0.95], [1, 1, 0, 0, 1])
     assert calibration.expected_calibration_error(found) == pytest.approx((4 * 0.35 + 1 * 0.05) / 5)
     scores = make_scores.make_scores(num_patches=1)
-    curve = calibration.reliability_curve(dataclasses.replace(scores, reliability=found[np.newaxis]))
+    curve = calibration.reliability_curve(
+        dataclasses.replace(scores, reliability=found[np.newaxis])
+    )
     np.testing.assert_allclose(curve.confidence, [0.85, 0.95], rtol=1e-6)
     np.testing.assert_allclose(curve.accuracy, [0.5, 1.0])
     np.testing.assert_allclose(curve.share, [0.8, 0.2])
@@ -66,7 +75,9 @@ def test_best_threshold_is_the_best_of_all_by_brute_force():
     scores = make_scores.make_scores(num_patches=20, seed=5)
     counts = scores.probability_counts
     iou = {
-        edge / 100: metrics.iou_per_class(calibration.threshold_confusion(counts, edge / 100).sum(axis=0))[1]
+        edge / 100: metrics.iou_per_class(
+            calibration.threshold_confusion(counts, edge / 100).sum(axis=0)
+        )[1]
         for edge in range(1, 100)
     }
     found = calibration.best_threshold(counts)

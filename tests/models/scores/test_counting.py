@@ -14,7 +14,9 @@ def loop_counts(truth, prediction, probabilities):
     confusion = np.zeros((num_classes, num_classes), np.int64)
     reliability = np.zeros((3, 15))
     probability_counts = np.zeros((2, 100), np.int64)
-    for t, p, chances in zip(truth.ravel(), prediction.ravel(), probabilities.reshape(-1, num_classes), strict=True):
+    for t, p, chances in zip(
+        truth.ravel(), prediction.ravel(), probabilities.reshape(-1, num_classes), strict=True
+    ):
         if 255 in (t, p):
             continue
         confusion[t, p] += 1
@@ -44,7 +46,9 @@ def test_counts_equal_a_loop_over_pixels(num_classes):
 def test_probability_on_an_edge_lies_below_it_and_nothing_is_lost(pixels):
     truth = np.array([[t for t, _ in pixels]], np.uint8)
     second = PROBABILITY_EDGES[[edge for _, edge in pixels]][np.newaxis]
-    counts = count_pixels(truth, truth, np.stack([1 - second, second], axis=-1))["probability_counts"]
+    counts = count_pixels(truth, truth, np.stack([1 - second, second], axis=-1))[
+        "probability_counts"
+    ]
     assert counts.sum() == len(pixels)
     for edge in range(1, 100):
         assert counts[:, edge:].sum() == (second > PROBABILITY_EDGES[edge]).sum()

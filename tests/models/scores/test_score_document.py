@@ -20,7 +20,11 @@ def test_document_is_strict_json_of_every_score_and_slice_but_those_of_scenes():
     assert found.low < document["scores"]["pooled_iou/class2"] < found.high
     assert not [name for name in document["slices"] if name.startswith("scene=")]
     for dimension in set(slices.DIMENSIONS) - {"scene"}:
-        sizes = [part["num_patches"] for name, part in document["slices"].items() if name.startswith(f"{dimension}=")]
+        sizes = [
+            part["num_patches"]
+            for name, part in document["slices"].items()
+            if name.startswith(f"{dimension}=")
+        ]
         assert sum(sizes) == 24, dimension
     ghana = summarize(select(scores, scores.event == "flood-a"))
     assert document["slices"]["event=flood-a"]["scores"] == ghana

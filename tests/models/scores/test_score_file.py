@@ -53,7 +53,9 @@ def test_file_that_is_cut_short_or_another_is_refused(tmp_path):
 
 def test_arrays_that_do_not_fit_together_are_refused():
     scores = make_scores.make_scores()
-    with pytest.raises(ValueError, match=r"confusion must have the shape \(12, 2, 2\), got \(11, 2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"confusion must have the shape \(12, 2, 2\), got \(11, 2, 2\)"
+    ):
         dataclasses.replace(scores, confusion=scores.confusion[1:])
     with pytest.raises(ValueError, match="threshold must be given for 2 classes and only then"):
         dataclasses.replace(scores, threshold=None)

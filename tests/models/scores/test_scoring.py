@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from beam_jobs.contracts import layout, records
 from beam_jobs.contracts.labels import DYNAMIC_WORLD
-from models import export, metrics, segment
+from models import metrics, segment
 from models.config import EncoderConfig
 from models.input_pipeline import parse_examples
+from models.published import export
 from models.scores import calibration
 from models.scores.scoring import get_threshold, score_patches, tune_threshold
 from models.segment_config import SegmentConfig
@@ -21,7 +22,11 @@ def model(labels):
     keras.utils.set_random_seed(0)
     encoder = EncoderConfig(backbone="small", embedding_dim=32)
     config = SegmentConfig(
-        sensors=("s1", "s2"), label_schema="water", encoder=encoder, num_steps=1, decoder_channels=(16, 8, 8, 8)
+        sensors=("s1", "s2"),
+        label_schema="water",
+        encoder=encoder,
+        num_steps=1,
+        decoder_channels=(16, 8, 8, 8),
     )
     segmenter = segment.build_segmenter(config, labels.manifest, None)
     segmenter.get_layer("logits").bias.assign([0.0, 1.0])
@@ -42,11 +47,19 @@ def test_each_patch_has_its_own_counts_and_what_its_record_tells(model, labels, 
         outputs = model({sensor: pixels[sensor] for sensor in ("s1", "s2")}, training=False)
         label, prediction = patch.label, outputs["label"].numpy()[0]
         assert (prediction == 255).any() == (row % 4 == 3)
-        np.testing.assert_array_equal(scores.confusion[row], metrics.confusion_matrix(label, prediction, 2))
+        np.testing.assert_array_equal(
+            scores.confusion[row], metrics.confusion_matrix(label, prediction, 2)
+        )
         counted = (label != 255) & (prediction != 255)
-        truth_chance = np.take_along_axis(outputs["probabilities"].numpy()[0][counted], label[counted][:, None], 1)
+        truth_chance = np.take_along_axis(
+            outputs["probabilities"].numpy()[0][counted], label[counted][:, None], 1
+        )
         assert scores.loss[row] == pytest.approx(-np.log(truth_chance).sum(), rel=1e-4)
-        assert scores.probability_counts[row].sum() == scores.reliability[row, 0].sum() == counted.sum()
+        assert (
+            scores.probability_counts[row].sum()
+            == scores.reliability[row, 0].sum()
+            == counted.sum()
+        )
         assert scores.patch_id[row] == patch.patch_id
         assert scores.block[row] == patch.block
         assert scores.s1_scene_id[row] == patch.s1_scene_id
@@ -56,7 +69,9 @@ def test_each_patch_has_its_own_counts_and_what_its_record_tells(model, labels, 
         assert scores.majority_label[row] == np.bincount(label[label != 255]).argmax()
 
 
-def test_tuned_threshold_is_that_of_the_model_and_of_its_scores_and_outlives_saving(model, labels, tmp_path):
+def test_tuned_threshold_is_that_of_the_model_and_of_its_scores_and_outlives_saving(
+    model, labels, tmp_path
+):
     before = score_patches(model, labels.files["eval"], ("dry", "water"), batch_size=8)
     assert before.threshold == get_threshold(model) == 0.5
     tuned = tune_threshold(model, before)
@@ -74,24 +89,32 @@ def test_tuned_threshold_is_that_of_the_model_and_of_its_scores_and_outlives_sav
 
 
 def test_model_of_more_classes_has_no_threshold(model, tmp_path):
-    version = make_shards.make_version(tmp_path, kind="labels", label_schema="dynamic_world", num_patches=6)
+    version = make_shards.make_version(
+        tmp_path, kind="labels", label_schema="dynamic_world", num_patches=6
+    )
     many = Segmenter(encoders=model.encoders, num_classes=9, decoder_channels=(8, 8, 8, 8))
     files = [str(path) for path in layout.shard_paths(version, "eval")]
     scores = score_patches(many, files, DYNAMIC_WORLD.class_names, batch_size=2)
     assert get_threshold(many) is None
     assert tune_threshold(many, scores) is scores
     assert scores.confusion.shape == (2, 9, 9)
-    with pytest.raises(ValueError, match=r"class_names must be 9, as the model has classes, got \['dry', 'water'\]"):
+    with pytest.raises(
+        ValueError, match=r"class_names must be 9, as the model has classes, got \['dry', 'water'\]"
+    ):
         score_patches(many, files, ("dry", "water"), batch_size=2)
 
 
 def test_label_that_is_no_class_is_refused_with_its_id(model, tmp_path):
-    version = make_shards.make_version(tmp_path, kind="labels", label_schema="dynamic_world", num_patches=6)
+    version = make_shards.make_version(
+        tmp_path, kind="labels", label_schema="dynamic_world", num_patches=6
+    )
     files = [str(path) for path in layout.shard_paths(version, "eval")]
     with pytest.raises(ValueError, match=r"truth ids must be 0\.\.1 or 255"):
         score_patches(model, files, ("dry", "water"), batch_size=2)
 
 
 def test_no_patch_is_refused(model):
-    with pytest.raises(ValueError, match="files must hold at least one example, got none in 0 files"):
+    with pytest.raises(
+        ValueError, match="files must hold at least one example, got none in 0 files"
+    ):
         score_patches(model, [], ("dry", "water"), batch_size=2)

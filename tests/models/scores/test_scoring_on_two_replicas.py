@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import card, export
+from models.published import card, export
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
 
@@ -22,8 +22,14 @@ def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(label
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[-1] == "2"
     published = str(tmp_path / "model")
-    kept, model = read_scores(f"{published}/assets.extra/{SCORES_NAME}"), export.load_segmenter(published)
+    kept, model = (
+        read_scores(f"{published}/assets.extra/{SCORES_NAME}"),
+        export.load_segmenter(published),
+    )
     assert kept.threshold == get_threshold(model) == card.read_card(published)["threshold"] != 0.5
     again = score_patches(model, labels.files["eval"], kept.class_names, batch_size=3)
     np.testing.assert_allclose(again.confusion, kept.confusion, atol=2)
-    assert max(comparison.max_abs_difference for comparison in export.compare_with_keras(published)) < 1e-4
+    assert (
+        max(comparison.max_abs_difference for comparison in export.compare_with_keras(published))
+        < 1e-4
+    )

@@ -14,9 +14,13 @@ from models.scores import slices
 def test_slices_part_the_patches_and_their_matrices_add_up(dimension, num_patches, num_classes):
     scores = make_scores.make_scores(num_classes, num_patches)
     parts = slices.by_slice(scores, dimension)
-    assert sorted(str(name) for part in parts.values() for name in part.patch_id) == sorted(map(str, scores.patch_id))
+    assert sorted(str(name) for part in parts.values() for name in part.patch_id) == sorted(
+        map(str, scores.patch_id)
+    )
     assert all(len(part) for part in parts.values())
-    np.testing.assert_array_equal(sum(part.confusion.sum(axis=0) for part in parts.values()), sum(scores.confusion))
+    np.testing.assert_array_equal(
+        sum(part.confusion.sum(axis=0) for part in parts.values()), sum(scores.confusion)
+    )
 
 
 def test_values_of_each_dimension():
@@ -35,9 +39,21 @@ def test_values_of_each_dimension():
         "0-30N",
         "60N-90N",
     ]
-    assert slices.slice_values(scores, "majority_label")[:4].tolist() == ["class0", "class1", "class0", "unknown"]
-    assert list(slices.by_slice(scores, "orbit_state")) == ["orbit_state=ascending", "orbit_state=descending"]
-    assert list(slices.by_slice(scores, "event")) == ["event=flood-a", "event=flood-b", "event=unknown"]
+    assert slices.slice_values(scores, "majority_label")[:4].tolist() == [
+        "class0",
+        "class1",
+        "class0",
+        "unknown",
+    ]
+    assert list(slices.by_slice(scores, "orbit_state")) == [
+        "orbit_state=ascending",
+        "orbit_state=descending",
+    ]
+    assert list(slices.by_slice(scores, "event")) == [
+        "event=flood-a",
+        "event=flood-b",
+        "event=unknown",
+    ]
     assert slices.slice_values(scores, "event")[[0, 3, 4, 8, 11]].tolist() == [
         "flood-b",
         "flood-b",

@@ -29,8 +29,12 @@ def test_scores_equal_a_loop_over_patches(num_classes):
         assert got[f"precision/{name}"] == pytest.approx(precision)
         assert got[f"recall/{name}"] == pytest.approx(recall)
         assert got[f"f1/{name}"] == pytest.approx(2 * precision * recall / (precision + recall))
-    assert got["mean_iou"] == pytest.approx(np.mean([iou_of(pooled, k) for k in range(num_classes)]))
-    assert got["pixel_accuracy"] == pytest.approx(sum(pooled[k, k] for k in range(num_classes)) / pooled.sum())
+    assert got["mean_iou"] == pytest.approx(
+        np.mean([iou_of(pooled, k) for k in range(num_classes)])
+    )
+    assert got["pixel_accuracy"] == pytest.approx(
+        sum(pooled[k, k] for k in range(num_classes)) / pooled.sum()
+    )
     assert got["loss"] == pytest.approx(scores.loss.sum() / pooled.sum())
     # The one patch without the class counts nowhere; the pooled and the mean score differ.
     assert got["mean_patch_iou/class1"] != pytest.approx(got["pooled_iou/class1"], abs=1e-4)

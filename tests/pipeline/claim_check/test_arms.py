@@ -24,7 +24,10 @@ def test_every_arm_sends_as_many_images_through_its_encoders(arm):
 
 def test_simclr_learns_each_sensor_from_that_sensor():
     found = arms.pretrainings("simclr", ("s1", "s2"), BASE, PLAIN, seed=3)
-    assert {sensor: config.objective for sensor, config in found.items()} == {"s1": "simclr_s1", "s2": "simclr_s2"}
+    assert {sensor: config.objective for sensor, config in found.items()} == {
+        "s1": "simclr_s1",
+        "s2": "simclr_s2",
+    }
     assert {config.seed for config in found.values()} == {3}
 
 
@@ -44,7 +47,9 @@ def test_strength_is_another_setting_only_where_views_are_augmented():
 
 
 def test_strength_scales_changes_and_no_probability():
-    plain, strong = (config_of("simclr", setting).augment.view.photometry for setting in (PLAIN, STRONG))
+    plain, strong = (
+        config_of("simclr", setting).augment.view.photometry for setting in (PLAIN, STRONG)
+    )
     assert strong.s1.max_gain_db == 2 * plain.s1.max_gain_db
     assert strong.s1.min_speckle_looks == plain.s1.min_speckle_looks / 2
     assert strong.s2.max_haze_reflectance == 2 * plain.s2.max_haze_reflectance

@@ -9,10 +9,10 @@ from pathlib import Path
 import make_shards
 import pytest
 
-from beam_jobs import audit
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
+from beam_jobs.judging import audit
 from models.config import EncoderConfig, PretrainConfig
 from models.segment_config import SegmentConfig
 from pipeline.claim_check import claim, outcomes, trainings
@@ -26,7 +26,9 @@ PRIMARY = Cell(task="flood", inputs="s1", fraction=0.5)
 
 
 def make_config(root, **changes):
-    segment = SegmentConfig(sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4)
+    segment = SegmentConfig(
+        sensors=("s1",), label_schema="water", encoder=ENCODER, num_steps=2, global_batch_size=4
+    )
     values = {
         "primary": PRIMARY,
         "fractions": (0.5,),
@@ -41,7 +43,9 @@ def make_config(root, **changes):
         root=str(root),
         catalogs=(CatalogConfig(layout="stac", path="none"),),
         pairs=BuildConfig(patch=PatchConfig(size_px=32)),
-        pretrain=PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=8, num_eval_batches=1),
+        pretrain=PretrainConfig(
+            encoder=ENCODER, num_steps=2, global_batch_size=8, num_eval_batches=1
+        ),
         tasks=(TaskConfig(name="flood", label=LabelConfig(schema="water"), segment=segment),),
         claim=ClaimConfig(**values | changes),
     )
@@ -52,7 +56,9 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     pairs = make_shards.make_version(root / "pairs", seed=1)
     # A degree away from the pairs: what is judged must not have been seen.
-    labels = make_shards.make_version(root / "flood", kind="labels", label_schema="water", seed=2, north=1.0)
+    labels = make_shards.make_version(
+        root / "flood", kind="labels", label_schema="water", seed=2, north=1.0
+    )
     return BuiltData(pairs=pairs, tasks={"flood": labels})
 
 
@@ -91,9 +97,13 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
         *(f"permuted labels, {arm}" for arm in config.claim.arms),
     }
     # Multimodal has no augmented views, so its two settings are one encoder.
-    encoders = sorted(path.name.rsplit("-", 1)[0] for path in (tmp_path / "claim/encoders").iterdir())
+    encoders = sorted(
+        path.name.rsplit("-", 1)[0] for path in (tmp_path / "claim/encoders").iterdir()
+    )
     expected = [
-        f"{objective}-seed{seed}" for objective in ("multimodal", "none", "shuffled", "simclr_s1") for seed in range(3)
+        f"{objective}-seed{seed}"
+        for objective in ("multimodal", "none", "shuffled", "simclr_s1")
+        for seed in range(3)
     ]
     assert encoders == sorted([*expected, "simclr_s1-seed0"])
     folder = tmp_path / "claim"
@@ -117,7 +127,10 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
 @pytest.mark.timeout(600)
 def test_the_arm_with_pairs_and_views_learns_in_half_the_steps_and_is_scored(data, tmp_path):
     config = make_config(tmp_path)
-    versions = [Version(path=str(path), manifest=manifest.read(path)) for path in (data.pairs, data.tasks["flood"])]
+    versions = [
+        Version(path=str(path), manifest=manifest.read(path))
+        for path in (data.pairs, data.tasks["flood"])
+    ]
     planner = Planner(config, config.claim, versions[0], {"flood": versions[1]})
     encoder = planner.pretrainings("multimodal_intra", PRIMARY, Setting(), seed=0)["s1"]
     trial = planner.trial("multimodal_intra", PRIMARY, Setting(), seed=0)
@@ -134,7 +147,8 @@ def test_ground_that_pretraining_saw_is_refused_with_the_list(data, tmp_path):
     seen = make_shards.make_version(tmp_path / "flood", kind="labels", label_schema="water", seed=2)
     config = make_config(tmp_path)
     with pytest.raises(
-        DataError, match=r"8 of 24 unlabeled train patches overlap .* all are in .*overlaps-flood\.json"
+        DataError,
+        match=r"8 of 24 unlabeled train patches overlap .* all are in .*overlaps-flood\.json",
     ):
         check(config, dataclasses.replace(data, tasks={"flood": seen}))
     listed = audit.from_json(Path(config.claim_dir, "overlaps-flood.json").read_text()).overlaps
@@ -143,17 +157,27 @@ def test_ground_that_pretraining_saw_is_refused_with_the_list(data, tmp_path):
 
 
 def test_a_class_that_cannot_be_learned_is_refused(data, tmp_path):
-    path = make_shards.make_version(tmp_path / "flood", kind="labels", label_schema="water", seed=2, north=1.0)
+    path = make_shards.make_version(
+        tmp_path / "flood", kind="labels", label_schema="water", seed=2, north=1.0
+    )
     found = manifest.read(path)
     counts = found.num_pixels_per_class | {"train": {"0": 5}}
-    (path / "manifest.json").write_text(dataclasses.replace(found, num_pixels_per_class=counts).to_json())
-    with pytest.raises(DataError, match=r"task 'flood': class 'water' has \d+ pixels in test and none in train"):
+    (path / "manifest.json").write_text(
+        dataclasses.replace(found, num_pixels_per_class=counts).to_json()
+    )
+    with pytest.raises(
+        DataError, match=r"task 'flood': class 'water' has \d+ pixels in test and none in train"
+    ):
         check(make_config(tmp_path), dataclasses.replace(data, tasks={"flood": path}))
 
 
 def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
-    config = make_config(tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01))
-    with pytest.raises(DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is no patch"):
+    config = make_config(
+        tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01)
+    )
+    with pytest.raises(
+        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is no patch"
+    ):
         check(config, data)
 
 
@@ -165,7 +189,10 @@ def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
         ({"fractions": (0.5, 1.5)}, "fractions must be above 0 and at most 1, got 1.5"),
         ({"fractions": (1.0,)}, r"primary.fraction must be among \[1.0\], got 0.5"),
         ({"settings": ()}, "settings must hold at least one value"),
-        ({"primary": Cell(task="snow", inputs="s1", fraction=0.5)}, "claim.primary.task must be one of the tasks"),
+        (
+            {"primary": Cell(task="snow", inputs="s1", fraction=0.5)},
+            "claim.primary.task must be one of the tasks",
+        ),
     ],
 )
 def test_a_claim_that_makes_no_sense_is_refused(changes, message, tmp_path):

@@ -36,7 +36,10 @@ def test_value_is_the_mean_over_seeds_of_pooled_mean_iou():
 
 def test_an_arm_is_neither_better_nor_worse_than_its_equal():
     rng = np.random.default_rng(0)
-    assert comparison.compare(counts_of(rng, 0.6), counts_of(rng, 0.6), BLOCK, **ASKED).verdict == "inconclusive"
+    assert (
+        comparison.compare(counts_of(rng, 0.6), counts_of(rng, 0.6), BLOCK, **ASKED).verdict
+        == "inconclusive"
+    )
     same = counts_of(rng, 0.6)
     found = comparison.compare(same, same, BLOCK, **ASKED)
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
@@ -46,7 +49,9 @@ def test_seeds_that_disagree_widen_the_interval():
     rng = np.random.default_rng(0)
     theirs = counts_of(rng, 0.6)
     agreeing = comparison.compare(counts_of(rng, 0.7), theirs, BLOCK, **ASKED)
-    disagreeing = comparison.compare(counts_of(rng, np.array([0.95, 0.45, 0.95, 0.45])), theirs, BLOCK, **ASKED)
+    disagreeing = comparison.compare(
+        counts_of(rng, np.array([0.95, 0.45, 0.95, 0.45])), theirs, BLOCK, **ASKED
+    )
     assert agreeing.verdict == "supported"
     assert disagreeing.value == pytest.approx(agreeing.value, abs=0.06)
     assert disagreeing.high - disagreeing.low > 3 * (agreeing.high - agreeing.low)
@@ -56,7 +61,9 @@ def test_seeds_that_disagree_widen_the_interval():
 def test_alike_neighbours_count_as_one():
     rng = np.random.default_rng(0)
     # One seed: what seeds differ by would hide what is asked here.
-    ours, theirs = (counts_of(rng, accuracy, num_seeds=1, num_patches=12) for accuracy in (0.62, 0.6))
+    ours, theirs = (
+        counts_of(rng, accuracy, num_seeds=1, num_patches=12) for accuracy in (0.62, 0.6)
+    )
     alone = comparison.compare(ours, theirs, np.arange(12), **ASKED)
     # Each patch ten times over, in one block: nothing was learned by it.
     repeated = [np.repeat(arm, 10, axis=1) for arm in (ours, theirs)]
@@ -74,7 +81,10 @@ def test_one_resample_is_what_a_loop_gives():
     seeds = draws.multinomial(4, np.full(4, 1 / 4), 1)[0]
     expected = 0.0
     for seed, times in enumerate(seeds):
-        pooled = [sum(blocks[block] * arm[seed, patch] for patch, block in enumerate(BLOCK)) for arm in (ours, theirs)]
+        pooled = [
+            sum(blocks[block] * arm[seed, patch] for patch, block in enumerate(BLOCK))
+            for arm in (ours, theirs)
+        ]
         expected += times / 4 * (metrics.mean_iou(pooled[0]) - metrics.mean_iou(pooled[1]))
     found = comparison.compare(ours, theirs, BLOCK, confidence=0.95, num_resamples=1, seed=5)
     assert found.low == found.high == pytest.approx(expected)
@@ -98,10 +108,14 @@ def test_arms_of_other_patches_are_refused():
 
 def test_interval_by_seeds_alone_is_students():
     rng = np.random.default_rng(0)
-    ours, theirs = counts_of(rng, np.array([0.6, 0.7, 0.8]), num_seeds=3), counts_of(rng, 0.5, num_seeds=3)
+    ours, theirs = (
+        counts_of(rng, np.array([0.6, 0.7, 0.8]), num_seeds=3),
+        counts_of(rng, 0.5, num_seeds=3),
+    )
     found = comparison.compare(ours, theirs, BLOCK, **ASKED)
     by_seed = [
-        metrics.mean_iou(a.sum(axis=0)) - metrics.mean_iou(b.sum(axis=0)) for a, b in zip(ours, theirs, strict=True)
+        metrics.mean_iou(a.sum(axis=0)) - metrics.mean_iou(b.sum(axis=0))
+        for a, b in zip(ours, theirs, strict=True)
     ]
     # 4.3027: the 97.5 % point of Student's t with 2 degrees of freedom, from a table.
     reach = 4.3027 * np.std(by_seed, ddof=1) / np.sqrt(3)

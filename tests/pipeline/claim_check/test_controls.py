@@ -17,7 +17,11 @@ from pipeline.claim_check.outcomes import Outcomes
 
 CELL = Cell(task="flood", inputs="s1", fraction=0.5)
 CLAIM = ClaimConfig(
-    primary=CELL, fractions=(0.5,), arms=("multimodal", "simclr", "shuffled", "random"), num_seeds=3, num_resamples=200
+    primary=CELL,
+    fractions=(0.5,),
+    arms=("multimodal", "simclr", "shuffled", "random"),
+    num_seeds=3,
+    num_resamples=200,
 )
 NUM_PIXELS = 64
 CHANCE = math.log(8)
@@ -49,11 +53,17 @@ def make_outcomes(root, *, shuffled_accuracy=0.5, shuffled_loss=CHANCE):
     encoder.mkdir()
     (encoder / RESULT).write_text(json.dumps({"metrics": {"train_loss": shuffled_loss}}))
     planner = SimpleNamespace(pretrainings=lambda *_: {"s1": SimpleNamespace(folder=str(encoder))})
-    return Outcomes(claim=CLAIM, planner=planner, chosen=dict.fromkeys(accuracies, Setting()), trials=trials)
+    return Outcomes(
+        claim=CLAIM, planner=planner, chosen=dict.fromkeys(accuracies, Setting()), trials=trials
+    )
 
 
 def check(outcomes, root, permuted_accuracy=0.5):
-    permuted = {"simclr": [make_trial(root / f"permuted-{seed}", permuted_accuracy, seed) for seed in range(3)]}
+    permuted = {
+        "simclr": [
+            make_trial(root / f"permuted-{seed}", permuted_accuracy, seed) for seed in range(3)
+        ]
+    }
     return {entry["name"]: entry for entry in controls.check_controls(outcomes, permuted, 8)}
 
 
@@ -61,9 +71,13 @@ def test_controls_that_learned_nothing_are_ok(tmp_path):
     found = check(make_outcomes(tmp_path), tmp_path)
     assert list(found) == ["shuffled loss", "shuffled over random", "permuted labels, simclr"]
     assert all(entry["ok"] for entry in found.values())
-    assert found["shuffled loss"]["text"] == "Shuffled pairs: loss 2.079; that of guessing is 2.079."
+    assert (
+        found["shuffled loss"]["text"] == "Shuffled pairs: loss 2.079; that of guessing is 2.079."
+    )
     # Answers that are right half of the time: of two equally frequent classes each has an IoU of a third.
-    assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(1 / 3, abs=0.001)
+    assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(
+        1 / 3, abs=0.001
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,13 +88,22 @@ def test_controls_that_learned_nothing_are_ok(tmp_path):
         ({}, 0.8, "permuted labels, simclr"),
     ],
 )
-def test_a_control_that_learned_fails_and_the_verdict_says_so(tmp_path, made, permuted_accuracy, failed):
+def test_a_control_that_learned_fails_and_the_verdict_says_so(
+    tmp_path, made, permuted_accuracy, failed
+):
     outcomes = make_outcomes(tmp_path, **made)
     found = check(outcomes, tmp_path, permuted_accuracy)
     assert [name for name, entry in found.items() if not entry["ok"]] == [failed]
     described = outcomes.describe(CELL)
     assert described["verdict"] == "supported"
-    claim = {"primary": described, "confidence": 0.95, "num_seeds": 3, "controls": list(found.values())}
-    assert page.sentence(claim).endswith(f"DO NOT TRUST IT: what must not learn has learned ({failed}).")
+    claim = {
+        "primary": described,
+        "confidence": 0.95,
+        "num_seeds": 3,
+        "controls": list(found.values()),
+    }
+    assert page.sentence(claim).endswith(
+        f"DO NOT TRUST IT: what must not learn has learned ({failed})."
+    )
     claim["controls"] = [entry for entry in claim["controls"] if entry["ok"]]
     assert "TRUST" not in page.sentence(claim)

@@ -29,7 +29,9 @@ LINEAR = Cell(task="flood", inputs="s1+s2", regime="linear", fraction=1.0)
 
 @pytest.fixture(scope="module")
 def planner(tmp_path_factory):
-    path = make_shards.make_version(tmp_path_factory.mktemp("flood"), kind="labels", label_schema="water")
+    path = make_shards.make_version(
+        tmp_path_factory.mktemp("flood"), kind="labels", label_schema="water"
+    )
     config = RunConfig(
         name="tiny",
         root="runs/tiny",
@@ -38,7 +40,9 @@ def planner(tmp_path_factory):
         pretrain=PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=8),
         tasks=(TaskConfig(name="flood", label=LabelConfig(schema="water"), segment=SEGMENT),),
     )
-    claim = ClaimConfig(primary=LINEAR, inputs=("s1+s2",), fractions=(1.0,), linear_learning_rate=0.04)
+    claim = ClaimConfig(
+        primary=LINEAR, inputs=("s1+s2",), fractions=(1.0,), linear_learning_rate=0.04
+    )
     version = Version(path=str(path), manifest=manifest.read(path))
     return Planner(config, claim, version, {"flood": version})
 
@@ -60,7 +64,11 @@ def test_what_only_finetuning_or_two_sensors_can_have_is_left_out_elsewhere(plan
     tuned = config_of(planner, "multimodal", regime="finetune")
     assert (tuned.head, tuned.layer_decay, tuned.unfreeze_after) == ("unet", 0.8, 0.5)
     assert tuned.modality_dropout == 0.3
-    for arm, regime in (("multimodal", "linear"), ("multimodal", "frozen"), ("scratch", "finetune")):
+    for arm, regime in (
+        ("multimodal", "linear"),
+        ("multimodal", "frozen"),
+        ("scratch", "finetune"),
+    ):
         config = config_of(planner, arm, regime=regime)
         assert (config.layer_decay, config.unfreeze_after) == (1.0, 0.0)
     assert config_of(planner, "multimodal", inputs="s1").modality_dropout == 0.0

@@ -36,13 +36,16 @@ def test_a_fraction_without_a_patch_is_refused():
     assert label_subsets.num_labelled(0.1, 30, "flood") == 3
     assert label_subsets.num_labelled(1.0, 30, "flood") == 30
     with pytest.raises(
-        DataError, match=r"claim\.fractions: 0\.01 of the 30 labelled train patches of 'flood' is no patch"
+        DataError,
+        match=r"claim\.fractions: 0\.01 of the 30 labelled train patches of 'flood' is no patch",
     ):
         label_subsets.num_labelled(0.01, 30, "flood")
 
 
 def test_subsets_hold_records_as_they_were_and_are_nested(tmp_path):
-    water_version = make_shards.make_version(tmp_path / "labels", kind="labels", label_schema="water")
+    water_version = make_shards.make_version(
+        tmp_path / "labels", kind="labels", label_schema="water"
+    )
     found = manifest.read(water_version)
     files = [str(path) for path in layout.shard_paths(water_version, "train")]
     everything = set(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator())
@@ -71,7 +74,8 @@ def test_permuted_labels_belong_to_other_patches(tmp_path):
             for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
         ]
         features[is_permuted] = [
-            {name: item[name].bytes_list.value[0] for name in ("patch_id", "s1", "label")} for item in examples
+            {name: item[name].bytes_list.value[0] for name in ("patch_id", "s1", "label")}
+            for item in examples
         ]
     true, permuted = features[False], features[True]
     assert [item["patch_id"] for item in true] == [item["patch_id"] for item in permuted]

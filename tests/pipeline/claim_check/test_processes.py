@@ -20,7 +20,9 @@ def test_jobs_are_done_in_other_processes_and_counted(tmp_path):
     jobs = [str(tmp_path / str(number)) for number in range(4)]
     with processes.workers(2) as pool:
         for some in (jobs[:3], jobs[3:]):
-            processes.run_all(pool, some, note_process, lambda done, total: calls.append((done, total)))
+            processes.run_all(
+                pool, some, note_process, lambda done, total: calls.append((done, total))
+            )
     workers = {int(Path(job).read_text()) for job in jobs}
     assert 1 <= len(workers) <= 2
     assert os.getpid() not in workers
@@ -52,7 +54,9 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     )
     job = tmp_path / "job"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(job)], env=environment)
+    parent = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(job)], env=environment
+    )
     deadline = time.monotonic() + 120
     while not (job.exists() and job.read_text()):
         assert time.monotonic() < deadline
@@ -62,7 +66,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     while (
-        Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2][:3]
+        Path(f"/proc/{worker}").exists()
+        and "Z" not in Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2][:3]
     ):
         assert time.monotonic() < deadline
         time.sleep(0.2)

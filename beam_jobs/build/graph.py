@@ -1,0 +1,77 @@
+"""The Beam graph of a build, whatever the runner: catalogs -> shards, rejected records and one summary.
+
+`build.py` runs it, locally or on the runner that Beam options name; docs/runners.md shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from beam_jobs.build import duplicates, spans, writers
+from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
+from beam_jobs.catalogs import catalog
+from beam_jobs.config import BuildConfig
+
+
+def expand(
+    pipeline: beam.Pipeline,
+    config: BuildConfig,
+    catalog_paths: Sequence[str | os.PathLike[str]],
+    building_dir: str,
+    spool_dir: str,
+    earlier: Sequence[str | os.PathLike[str]],
+) -> None:
+    """Puts the graph into `pipeline`.
+
+    Args:
+        pipeline: of any runner.
+        config: of the build.
+        catalog_paths: STAC catalogs to read.
+        building_dir: gets shards, rejected records and the summary.
+        spool_dir: gets encoded patches in between.
+        earlier: `scenes.txt` of earlier spans, whose scenes are left out.
+    """
+    items = (
+        pipeline
+        | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
+        | "ReadItems"
+        >> beam.FlatMap(lambda path: [(path, item) for item in catalog.read_items(path)])
+    )
+    refused = []
+    if earlier:
+        parted = items | "LeaveOutKnown" >> spans.LeaveOutKnown(tuple(map(str, earlier)), REJECTED)
+        items, refused = parted.new, [parted[REJECTED]]
+    inspected = items | "InspectScenes" >> InspectScenes(config)
+    paired = inspected.scenes | "MakePairs" >> MakePairs(config)
+    paired["pairs"] | "WriteScenes" >> spans.WriteScenes(building_dir)
+    cut = paired["pairs"] | "CutPatches" >> CutPatches(config, spool_dir)
+    judged = (
+        cut
+        | "Refs" >> beam.FlatMap(lambda result: result.refs)
+        | "RejectDuplicates" >> duplicates.RejectDuplicates(config)
+    )
+    doubled = judged[duplicates.DUPLICATE]
+    rejected = (
+        *refused,
+        inspected[REJECTED],
+        paired[REJECTED],
+        cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
+        doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
+    ) | "Rejections" >> beam.Flatten()
+    summaries = (
+        # Each on its own: a Flatten of the results would keep every histogram in memory.
+        cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
+        doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),
+        rejected | "WriteRejected" >> writers.WriteRejected(building_dir),
+        judged.refs | "WriteShards" >> writers.WriteShards(building_dir, config.shards),
+        paired["pairs"] | "Sources" >> beam.Map(writers.count_sources),
+    )
+    (
+        summaries
+        | "FlattenSummaries" >> beam.Flatten()
+        | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
+        | "WriteSummary" >> beam.Map(writers.write_summary, building_dir)
+    )

@@ -1,0 +1,212 @@
+"""Patches: a pair of scenes on their common grid, cut into patches that are kept or refused with a reason.
+
+Input: a PairTask (two inspected scenes and a strip of their grid). Output: PairedPatch or LabeledPatch with its split, or a
+Rejection. Pure apart from reading rasters; `transforms.py` runs it on workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import labels
+from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
+from beam_jobs.judging import quality, registration, splits
+from beam_jobs.judging.pairing import time_gap_hours
+from beam_jobs.scenes import grids, readers
+from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """Something that is not used, and why.
+
+    Attributes:
+        kind: "scenes" or "patches": the file below `rejected/` it goes to.
+        id: of the scene or patch.
+        reason: machine-readable.
+        detail: one line with rule and value.
+        is_error: the input breaks a rule, which counts towards max_rejected_fraction; otherwise it was not selected.
+    """
+
+    kind: str
+    id: str
+    reason: str
+    detail: str
+    is_error: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTask:
+    """A strip of the common grid of two scenes: the unit of work that a killed job does not repeat. One may be absent."""
+
+    s1: Scene
+    s2: Scene
+    strip: Grid
+
+    @property
+    def scene_id(self) -> str:
+        """Of the Sentinel-1 scene, or of the only one there is."""
+        return self.s1.scene_id or self.s2.scene_id
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether one of the two is absent."""
+        return self.s1.is_absent or self.s2.is_absent
+
+    @property
+    def task_id(self) -> str:
+        """Names the task within a job."""
+        return f"{self.s1.scene_id}|{self.s2.scene_id}|{self.strip.transform}|{self.strip.height}"
+
+
+@dataclass(kw_only=True)
+class _Strip:
+    """The pixels of a strip."""
+
+    s1: FloatArray
+    s2: FloatArray
+    cloud_mask: npt.NDArray[np.bool_] | None
+    label: npt.NDArray[np.uint8] | None
+    is_weak: bool
+
+
+def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
+    """The strips of a pair; none when the two share less than one patch."""
+    if s1.grid is None or s2.grid is None:
+        raise ValueError(
+            f"scenes must be inspected before they are cut: {s1.scene_id}, {s2.scene_id}"
+        )
+    grid = grids.common_grid(s2.grid, s1.grid, config.patch.pixel_size_m)
+    if grid is None or grid.width < config.patch.size_px:
+        return []
+    return [
+        PairTask(s1=s1, s2=s2, strip=strip) for strip in grids.strips(grid, config.patch.size_px)
+    ]
+
+
+def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch] | Rejection]:
+    """(split, patch) for every patch of the strip that is kept, a Rejection for every other one.
+
+    Raises:
+        DataError: a raster or a label breaks a rule.
+    """
+    pixels = _read(task, config)
+    for row, col, patch_grid in grids.patch_windows(task.strip, config.patch.size_px):
+        yield _patch(task, pixels, (row, col), patch_grid, config)
+
+
+def _read(task: PairTask, config: BuildConfig) -> _Strip:
+    label, is_weak = None, False
+    if config.label is not None:
+        source = (task.s1 if config.label.label_from == "s1" else task.s2).label
+        if source is None:
+            raise ValueError(f"{task.task_id}: scene without label was not filtered out")
+        label = readers.read_label(source, config.label.schema, task.strip)
+        label = labels.ignore(label, labels.get_schema(config.label.schema), config.label.ignore)
+        is_weak = source.kind == "weak"
+    mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
+    return _Strip(
+        s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
+        s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
+        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
+        label=label,
+        is_weak=is_weak,
+    )
+
+
+def _measure(task: PairTask, s1: FloatArray, s2: FloatArray, clouds: float) -> quality.Parts:
+    """The parts of a patch but for its shift; a sensor without a scene has no valid fraction that it could fail by."""
+    parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
+    absent = [f"{scene.sensor}_valid_fraction" for scene in (task.s1, task.s2) if scene.is_absent]
+    return replace(parts, **dict.fromkeys(absent, math.nan))
+
+
+def _label_weight(pixels: _Strip, config: BuildConfig) -> float:
+    """What the label leaves of a patch's weight, 0-1."""
+    return config.label.weak_weight if config.label is not None and pixels.is_weak else 1.0
+
+
+def _event(task: PairTask, config: BuildConfig) -> str:
+    """The event of the scene that the label belongs to; where it tells none, of the other."""
+    first, second = (
+        (task.s2, task.s1)
+        if config.label and config.label.label_from == "s2"
+        else (task.s1, task.s2)
+    )
+    return first.event or second.event
+
+
+def _patch(
+    task: PairTask, pixels: _Strip, corner: tuple[int, int], grid: Grid, config: BuildConfig
+) -> tuple[str, PairedPatch] | Rejection:
+    """One patch of a strip, or why it is refused."""
+    window = np.s_[corner[0] : corner[0] + grid.height, corner[1] : corner[1] + grid.width]
+    # The strip's bands lie apart; what follows looks at a patch many times, pixel by pixel.
+    s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])
+    patch_id = make_patch_id(
+        task.s1.scene_id,
+        task.s2.scene_id,
+        grid.crs,
+        grid.transform[2],
+        grid.transform[5],
+        grid.height,
+    )
+    lon, lat = grids.centre_and_corners(grid)
+    declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)
+    place = splits.assign(
+        lon.tolist(), lat.tolist(), config.split, declared, task.s1.holdouts | task.s2.holdouts
+    )
+    clouds = quality.cloud_fraction(
+        None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
+    )
+    parts = _measure(task, s1, s2, clouds)
+    refusal = quality.refusal(parts, config.quality)
+    if refusal is None and config.label is not None and pixels.label is not None:
+        refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
+    if refusal is None and place.split is None:
+        refusal = place.reason, place.detail
+    if refusal is None and config.label is not None:
+        refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
+    # Last, as it costs most: only what is otherwise kept is measured.
+    if refusal is None and config.quality.measure_offset and not task.is_alone:
+        offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
+        parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
+        refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
+    score = quality.score(parts, config.pairing, config.quality)
+    refusal = refusal or quality.score_refusal(score, config.quality)
+    if refusal is not None or place.split is None:
+        reason, detail = refusal or ("", "")
+        return Rejection(
+            kind="patches", id=patch_id, reason=reason, detail=f"{task.scene_id}: {detail}"
+        )
+    values: dict[str, Any] = {
+        "patch_id": patch_id,
+        "s1": s1,
+        "s2": s2,
+        "lon": float(lon[0]),
+        "lat": float(lat[0]),
+        "block": place.block,
+        "s1_scene_id": task.s1.scene_id,
+        "s2_scene_id": task.s2.scene_id,
+        "s1_acquired_at": task.s1.acquired_at,
+        "s2_acquired_at": task.s2.acquired_at,
+        "orbit_state": task.s1.orbit_state,
+        "cloud_fraction": clouds,
+        "offset_px": parts.offset_px,
+        "edge_noise_fraction": parts.edge_noise_fraction,
+        "saturated_fraction": parts.saturated_fraction,
+        "quality": score,
+        "weight": quality.weight(score, config.quality) * _label_weight(pixels, config),
+        "event": _event(task, config),
+    }
+    if pixels.label is None:
+        return place.split, PairedPatch(**values)
+    return place.split, LabeledPatch(**values, label=pixels.label[window])

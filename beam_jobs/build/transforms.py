@@ -1,0 +1,373 @@
+"""PTransforms of the builds: InspectScenes, MakePairs, CutPatches. Each has a good output and a rejected one.
+
+Input: STAC item dicts with their catalog. Output: CutResults that point at encoded patches on disk; pixels never cross
+from one stage to the next, so memory does not grow with the number of pairs. `build.py` joins the transforms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import apache_beam as beam
+import threadpoolctl
+
+from beam_jobs.build import patches, spool
+from beam_jobs.build.patches import PairTask, Rejection
+from beam_jobs.config import BuildConfig
+from beam_jobs.contracts import labels, locations
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.errors import DataError
+from beam_jobs.judging import holdouts, pairing
+from beam_jobs.scenes import readers
+from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import Scene
+
+ALONE = "alone"
+"""Tag of the output that holds pairs of a labelled scene with an absent partner."""
+REJECTED = "rejected"
+"""Tag of the output that holds Rejections."""
+
+SPOOL_FILE_BYTES = 64 << 20
+"""What a bundle of small pairs holds: large enough for object stores and file systems, and seconds of work lost by a kill."""
+MAX_PAIRS_PER_FILE = 1024
+"""Bounds what a worker holds of scenes, and what a kill loses, where patches are tiny."""
+MIN_FILES = 64
+"""So many bundles at least, so that 64 workers have something to do. Not the number of workers: a job that goes on with
+another number must find the bundles it left."""
+
+
+@dataclass
+class InspectScenes(beam.PTransform):
+    """(catalog path, STAC item) -> checked Scenes that the config can use; the rest in REJECTED."""
+
+    config: BuildConfig
+
+    def expand(self, items: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
+        """Groups by id first: a scene listed twice would otherwise become two pairs with the same patches."""
+        return (
+            items
+            | "KeyById" >> beam.Map(lambda item: (str(item[1].get("id", "")), item))
+            | "GroupById" >> beam.GroupByKey()
+            | "Inspect" >> beam.FlatMap(_inspect, self.config).with_outputs(REJECTED, main="scenes")
+        )
+
+
+def _inspect(
+    keyed: tuple[str, Iterable[tuple[str, dict[str, Any]]]], config: BuildConfig
+) -> Iterator[Any]:
+    item_id, listed = keyed
+    first, *repeated = sorted(listed, key=lambda item: item[0])
+    for catalog, _ in repeated:
+        yield _rejected(
+            item_id,
+            "duplicate_scene_id",
+            f"{catalog}: item {item_id} is listed before",
+            is_error=True,
+        )
+    catalog, values = first
+    try:
+        scene = scenes.from_item(values, locations.parse(catalog))
+        scene = replace(
+            scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split)
+        )
+        refusal = _unwanted(scene, config)
+        if refusal is not None:
+            yield _rejected(item_id, *refusal)
+            return
+        if config.label is not None and scene.sensor == config.label.label_from:
+            readers.check_label_place(scene)
+        yield readers.inspect(
+            scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands
+        )
+    except DataError as error:
+        # A patch that never had a place is whole, only of no use here: a folder of such must not stop the others' build.
+        yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
+
+
+def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
+    """(reason, detail) when a sound scene is not what this build is about."""
+    wanted = config.patch.s2_processing_level
+    if scene.sensor == "s2" and scene.processing_level != wanted:
+        return "other_processing_level", f"is {scene.processing_level}, the build takes {wanted}"
+    if config.label is None or scene.sensor != config.label.label_from:
+        return None
+    if scene.label is None:
+        return "no_label", "has no label asset"
+    if scene.label.kind == "weak" and config.label.weak_weight == 0:
+        return "weak_label", "its label is weak, and label.weak_weight is 0"
+    why = labels.why_no_remap(scene.label.schema, config.label.schema)
+    return ("other_label_schema", why) if why else None
+
+
+def _rejected(
+    item_id: str, reason: str, detail: str, is_error: bool = False
+) -> beam.pvalue.TaggedOutput:
+    rejection = Rejection(
+        kind="scenes", id=item_id, reason=reason, detail=detail, is_error=is_error
+    )
+    return beam.pvalue.TaggedOutput(REJECTED, rejection)
+
+
+@dataclass
+class MakePairs(beam.PTransform):
+    """Scenes -> (s1, s2) pairs, nearest in time; scenes of either sensor that found no partner in REJECTED.
+
+    Where a label's partner is optional, a labelled scene that found none is paired with `scenes.absent_partner`.
+    """
+
+    config: BuildConfig
+
+    def expand(self, found: beam.PCollection) -> dict[str, beam.PCollection]:
+        """Joins outlines by cell and time bucket, then ids with scenes: a scene itself is shuffled twice, not per cell."""
+        pairing_config = self.config.pairing
+        chosen = (
+            found
+            | "Outline" >> beam.Map(pairing.outline)
+            | "KeyByCellAndTime"
+            >> beam.FlatMap(lambda one: [(key, one) for key in pairing.keys(one, pairing_config)])
+            | "GroupByCellAndTime" >> beam.GroupByKey()
+            | "Join" >> beam.FlatMap(lambda group: pairing.join(group[0], group[1], pairing_config))
+            | "Best" >> beam.combiners.Top.PerKey(pairing_config.max_s2_per_s1, reverse=True)
+        )
+        by_s1 = {"scenes": _keyed(found, "s1"), "chosen": chosen} | "JoinS1" >> beam.CoGroupByKey()
+        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config).with_outputs(
+            REJECTED, ALONE, main="s1_by_s2_id"
+        )
+        by_s2 = {
+            "scenes": _keyed(found, "s2"),
+            "s1": asked.s1_by_s2_id,
+        } | "JoinS2" >> beam.CoGroupByKey()
+        made = by_s2 | "Pair" >> beam.FlatMap(_pair, self.config).with_outputs(
+            REJECTED, main="pairs"
+        )
+        return {
+            "pairs": (made.pairs, asked[ALONE]) | "FlattenPairs" >> beam.Flatten(),
+            REJECTED: (asked[REJECTED], made[REJECTED]) | "FlattenRejected" >> beam.Flatten(),
+        }
+
+
+def _keyed(found: beam.PCollection, sensor: Sensor) -> beam.PCollection:
+    return (
+        found
+        | f"Only {sensor}" >> beam.Filter(lambda scene: scene.sensor == sensor)
+        | f"KeyById {sensor}" >> beam.Map(lambda scene: (scene.scene_id, scene))
+    )
+
+
+def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -> Iterator[Any]:
+    """(id of a chosen Sentinel-2 scene, the Sentinel-1 scene); of one without, a pair in ALONE or a Rejection."""
+    scene_id, values = joined
+    chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
+    if not chosen and _may_be_alone("s1", config):
+        for s1 in values["scenes"]:
+            yield beam.pvalue.TaggedOutput(ALONE, (s1, scenes.absent_partner(s1)))
+    elif not chosen:
+        yield _rejected(scene_id, "no_s2_partner", why)
+    for s1, candidate in itertools.product(values["scenes"], chosen):
+        yield candidate.s2_id, s1
+
+
+def _may_be_alone(sensor: Sensor, config: BuildConfig) -> bool:
+    """Whether scenes of a sensor, which then all have a label, are used without a partner too."""
+    return (
+        config.label is not None
+        and config.label.partner == "optional"
+        and config.label.label_from == sensor
+    )
+
+
+def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -> Iterator[Any]:
+    """The pairs of a Sentinel-2 scene; when no Sentinel-1 scene chose it, one with none or its Rejection."""
+    scene_id, values = joined
+    (s2,) = values["scenes"]
+    kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
+    if not kept and _may_be_alone("s2", config):
+        yield scenes.absent_partner(s2), s2
+    elif not kept:
+        yield _rejected(scene_id, "no_s1_partner", "no Sentinel-1 scene chose it")
+    for s1 in kept:
+        yield s1, s2
+    for s1 in left_out:
+        if _may_be_alone("s1", config):
+            yield s1, scenes.absent_partner(s1)
+            continue
+        detail = (
+            f"{scene_id} goes with nearer passes; max_s1_per_s2 is {config.pairing.max_s1_per_s2}"
+        )
+        yield _rejected(s1.scene_id, "s2_taken", detail)
+
+
+@dataclass
+class CutPatches(beam.PTransform):
+    """(s1, s2) pairs -> one CutResult per task, whose patches lie encoded in `spool_dir`.
+
+    A large pair is cut strip by strip, each a task with a spool file of its own; small pairs are bundled, so that a million
+    tiny scenes do not become a million files. A pair of which one strip cannot be read is rejected whole: its other strips
+    are not used either. Only names of tasks cross the stages; the results are read from the spool at the end, since their
+    histograms are large.
+
+    Attributes:
+        config: of the build.
+        spool_dir: where finished tasks are kept until the shards are written; a task found there is not cut again.
+        min_files: fewer small pairs are not bundled; see MIN_FILES.
+    """
+
+    config: BuildConfig
+    spool_dir: str = field(default="")
+    min_files: int = MIN_FILES
+
+    def expand(self, pairs: beam.PCollection) -> beam.PCollection:
+        """Groups by task, which also shares tasks among workers evenly, cuts, then groups by pair."""
+        strips = pairs | "ToStrips" >> beam.Map(_strips, self.config)
+        sizes = (
+            strips
+            | "Sizes" >> beam.Map(_num_bytes, self.config)
+            | "Small" >> beam.Filter(_is_small)
+        )
+        num_small = sizes | beam.combiners.Count.Globally()
+        small_bytes = sizes | "SmallBytes" >> beam.CombineGlobally(sum)
+        return (
+            strips
+            | "KeyByTask"
+            >> beam.FlatMap(
+                _keyed_by_task,
+                self.config,
+                beam.pvalue.AsSingleton(num_small),
+                beam.pvalue.AsSingleton(small_bytes),
+                self.min_files,
+            )
+            | "GroupByTask" >> beam.GroupByKey()
+            | "Cut" >> beam.Map(_cut, self.config, self.spool_dir)
+            | "GroupByPair" >> beam.GroupByKey()
+            | "WholePairs" >> beam.FlatMap(_whole_pair, self.spool_dir)
+        )
+
+
+def _strips(pair: tuple[Scene, Scene], config: BuildConfig) -> list[PairTask | Rejection]:
+    tasks = patches.tasks(*pair, config)
+    if tasks:
+        return list(tasks)
+    first, *others = [scene.scene_id for scene in pair if not scene.is_absent]
+    of_what = f"shares less than one patch of {config.patch.size_px} px with {others[0]}"
+    detail = of_what if others else f"is smaller than one patch of {config.patch.size_px} px"
+    return [Rejection(kind="scenes", id=first, reason="too_small", detail=detail)]
+
+
+def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:
+    """About what a pair takes in the spool: two bytes a pixel and band, one for the label."""
+    pixels = sum(
+        task.strip.height * task.strip.width for task in strips if isinstance(task, PairTask)
+    )
+    return pixels * (
+        2 * len(config.patch.s1_bands) + 2 * len(config.patch.s2_bands) + (config.label is not None)
+    )
+
+
+def _is_small(num_bytes: int) -> bool:
+    # A bundle is cut by one worker from start to end; a pair that fills a fourth of it gains nothing from company.
+    return num_bytes <= SPOOL_FILE_BYTES // 4
+
+
+def _keyed_by_task(
+    strips: list[PairTask | Rejection],
+    config: BuildConfig,
+    num_small: int,
+    small_bytes: int,
+    min_files: int,
+) -> Iterator[tuple[tuple[str, bool], list[PairTask | Rejection]]]:
+    """((name of the task, whether it is a bundle), strips); the same for the same pairs, so that a killed job goes on."""
+    num_files = max(
+        min_files, -(-small_bytes // SPOOL_FILE_BYTES), -(-num_small // MAX_PAIRS_PER_FILE)
+    )
+    if not _is_small(_num_bytes(strips, config)) or num_small <= num_files:
+        yield from (((_name(strip), False), [strip]) for strip in strips)
+        return
+    digest = hashlib.sha256(_name(strips[0]).encode()).digest()
+    yield (f"bundle {int.from_bytes(digest[:8], 'big') % num_files} of {num_files}", True), strips
+
+
+def _name(strip: PairTask | Rejection) -> str:
+    return strip.task_id if isinstance(strip, PairTask) else f"{strip.id}|{strip.detail}"
+
+
+def _cut(
+    keyed: tuple[tuple[str, bool], Iterable[list[PairTask | Rejection]]],
+    config: BuildConfig,
+    spool_dir: str,
+) -> tuple[str, tuple[str, int] | Rejection]:
+    """(what must be used whole: a pair or a bundle; name and number of pairs of the task in the spool, or a Rejection)."""
+    (name, is_bundle), units = keyed
+    pairs = sorted(units, key=lambda strips: _name(strips[0]))
+    first = pairs[0][0]
+    if not is_bundle and isinstance(first, Rejection):
+        return first.id, first
+    found = spool.load(spool_dir, name, len(pairs))
+    # What could not be read when a job died may be readable now.
+    if found is None or any(rejection.is_error for rejection in found.rejections):
+        writer = spool.Writer(spool_dir, name, config, len(pairs))
+        for strips in pairs:
+            # Runners use a process per core: BLAS threads beside it only spin, for half of the CPU time of 64-px patches.
+            with threadpoolctl.threadpool_limits(1, user_api="blas"):
+                rejection = _cut_pair(strips, writer, config)
+            if rejection is not None and not is_bundle:
+                writer.abandon()
+                return _pair_id(first), rejection
+            if rejection is not None:
+                writer.drop()
+                writer.add(rejection)
+            writer.commit()
+        writer.finish()
+    return name if is_bundle else _pair_id(first), (name, len(pairs))
+
+
+def _cut_pair(
+    strips: list[PairTask | Rejection], writer: spool.Writer, config: BuildConfig
+) -> Rejection | None:
+    """Adds the patches of the strips; the Rejection of the scene when a file of it cannot be read."""
+    for strip in strips:
+        if isinstance(strip, Rejection):
+            return strip
+        try:
+            for outcome in patches.cut(strip, config):
+                writer.add(outcome)
+        except DataError as error:
+            return _blame(error, strip)
+    return None
+
+
+def _pair_id(strip: PairTask | Rejection) -> str:
+    return f"{strip.s1.scene_id}|{strip.s2.scene_id}" if isinstance(strip, PairTask) else strip.id
+
+
+def _blame(error: DataError, task: PairTask) -> Rejection:
+    """The Rejection of the scene whose file the error names."""
+    owner = next(
+        (s for s in (task.s1, task.s2) if any(path in str(error) for path in s.paths)), task.s1
+    )
+    return Rejection(
+        kind="scenes", id=owner.scene_id, reason=error.reason, detail=str(error), is_error=True
+    )
+
+
+def _whole_pair(
+    tasks: tuple[str, Iterable[tuple[str, int] | Rejection]], spool_dir: str
+) -> Iterator[spool.CutResult]:
+    outcomes = list(tasks[1])
+    # Strips of one scene often break off at the same spot of the same file.
+    rejections = sorted(
+        {one for one in outcomes if isinstance(one, Rejection)}, key=lambda one: one.detail
+    )
+    if rejections:
+        yield spool.CutResult(rejections=rejections)
+        return
+    for outcome in outcomes:
+        if isinstance(outcome, Rejection):
+            continue
+        result = spool.load(spool_dir, *outcome)
+        if result is None:
+            raise ValueError(f"{spool_dir}: the task {outcome[0]} is gone from the spool")
+        yield result

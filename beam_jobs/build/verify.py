@@ -1,0 +1,81 @@
+"""Verify: whether the shards of a version are the ones its manifest names: all there, none else, not cut short, not changed.
+
+Version directory, which may be an object store -> silence or one DataError. Called by `python -m beam_jobs verify`, and
+before a pipeline run reads the shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.fingerprint import file_sha256
+from beam_jobs.contracts.manifest import Manifest, ShardEntry
+from beam_jobs.errors import DataError
+
+
+def verify(
+    version_path: str | Path,
+    with_hashes: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Compares the shards with the manifest and returns it.
+
+    Args:
+        version_path: the version directory.
+        with_hashes: read every byte and compare SHA-256; otherwise sizes only, which takes no time.
+        on_progress: called with (shards compared, all shards).
+
+    Raises:
+        DataError: no manifest, one that is not whole, or shards that are missing, cut short, changed or not named; with the
+            first of them.
+    """
+    root = str(version_path).rstrip("/")
+    found = _manifest(root)
+    problems = []
+    for number, (name, entry) in enumerate(sorted(found.shards.items()), start=1):
+        problem = _problem(f"{root}/{name}", entry, with_hashes)
+        problems += [problem] if problem else []
+        if on_progress is not None:
+            on_progress(number, len(found.shards))
+    problems += [
+        f"{root}/{name}: the manifest does not name it"
+        for name in _shards(root)
+        if name not in found.shards
+    ]
+    if problems:
+        more = f" ({len(problems)} shards are wrong)" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0]}{more}; build the version again", "bad_shard")
+    return found
+
+
+def _manifest(root: str) -> Manifest:
+    try:
+        return manifest.read(root)
+    except FileNotFoundError as error:
+        raise DataError(str(error), "no_version") from error
+    except manifest.ManifestError as error:
+        raise DataError(str(error), "bad_manifest") from error
+
+
+def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
+    """What is wrong with a shard; "" when nothing is."""
+    if not tf.io.gfile.exists(path):
+        return f"{path}: the shard is missing"
+    num_bytes = tf.io.gfile.stat(path).length
+    if num_bytes != entry.num_bytes:
+        short = "cut short" if num_bytes < entry.num_bytes else "too long"
+        return f"{path}: the shard is {short}: it has {num_bytes} bytes, the manifest says {entry.num_bytes}"
+    if with_hashes and file_sha256(path) != entry.sha256:
+        return f"{path}: the shard has another SHA-256 than the manifest says"
+    return ""
+
+
+def _shards(root: str) -> Iterator[str]:
+    """Names below `root` of all that a reader of the splits would take for a shard."""
+    for split in layout.SPLITS:
+        for path in sorted(tf.io.gfile.glob(f"{root}/{split}/*")):
+            yield f"{split}/{path.rsplit('/', 1)[-1]}"

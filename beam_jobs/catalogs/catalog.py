@@ -1,0 +1,208 @@
+"""Catalogs: files of STAC items, one item per line, that say which scenes there are; read, written and found.
+
+Input: a catalog file, a public data set's folder or the simulator's config. Output: the path of a catalog that
+`build-pairs` and `build-labels` read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from beam_jobs.catalogs import layouts
+from beam_jobs.config import CatalogConfig
+from beam_jobs.contracts import locations
+from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.errors import DataError
+from beam_jobs.rasters.opening import split_member
+from beam_jobs.simulation.simulate import simulate
+from beam_jobs.storage import files
+
+CATALOG_NAME = "items.ndjson"
+NUM_PARALLEL_REQUESTS = 32
+"""Sizes asked for at a time when scenes lie on an object store."""
+_ITEMS_AT_A_TIME = 1024
+
+
+def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The items of a catalog: newline-delimited STAC items, or one STAC ItemCollection.
+
+    Raises:
+        DataError: the file is missing, empty, not JSON, or holds something that is no item.
+    """
+    catalog = locations.parse(path)
+    try:
+        with files.open_text(str(catalog)) as lines:
+            number, first = next(
+                ((n, line) for n, line in enumerate(lines, start=1) if line.strip()), (0, "")
+            )
+            if not first:
+                raise DataError(f"{path}: the catalog is empty", "empty_catalog")
+            # An ItemCollection that a person can read spans many lines.
+            head = json.loads(first if _is_whole_json(first) else first + lines.read())
+            if isinstance(head, dict) and head.get("type") == "FeatureCollection":
+                yield from _features(head, catalog)
+                return
+            yield _as_item(head, catalog, number)
+            for line_number, line in enumerate(lines, start=number + 1):
+                if line.strip():
+                    yield _parse_line(line, catalog, line_number)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot read the catalog: {error.strerror or error}", "missing_file"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the catalog is not JSON: {error}", "bad_item") from error
+
+
+def write_items(items: Iterable[pystac.Item], path: str | os.PathLike[str]) -> Location:
+    """Writes a catalog, one item per line; it appears under its name only once it is whole."""
+    with locations.staged(path) as partial:
+        with partial.open("w") as lines:
+            for item in items:
+                lines.write(
+                    json.dumps(item.to_dict(include_self_link=False), sort_keys=True) + "\n"
+                )
+        if not partial.stat().st_size:
+            raise DataError(f"{path}: not written, since no scene was found", "empty_catalog")
+    return locations.parse(path)
+
+
+def content_sha256(catalogs: Sequence[str | os.PathLike[str]]) -> str:
+    """Hash over the catalogs' items and the sizes of the files they name, whatever the catalogs' order.
+
+    Names what a build reads: a scene that was exported again under the same name has another size, as it is compressed.
+    """
+    digests = []
+    for catalog in catalogs:
+        digest = hashlib.sha256()
+        for item, sizes in _with_sizes(read_items(catalog), locations.parse(catalog).parent):
+            digest.update(json.dumps(item, sort_keys=True).encode())
+            for size in sizes:
+                digest.update(f"{size};".encode())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+
+
+def _with_sizes(
+    items: Iterator[dict[str, Any]], folder: Location
+) -> Iterator[tuple[dict[str, Any], list[int | None]]]:
+    """Items with the sizes in bytes of their assets, None for a missing one."""
+
+    def sizes(item: dict[str, Any]) -> list[int | None]:
+        found = []
+        for href in _hrefs(item):
+            # What no build can open has no size; that scene is rejected, with its reason, when it is looked at.
+            is_known = is_remote(href) or "://" not in href
+            found.append(
+                locations.size(href if is_remote(href) else folder / href) if is_known else None
+            )
+        return found
+
+    with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
+        while chunk := list(itertools.islice(items, _ITEMS_AT_A_TIME)):
+            # A store takes some ten milliseconds to answer each question; a disk answers faster than threads are woken.
+            is_slow = is_remote(folder) or any(
+                is_remote(href) for item in chunk for href in _hrefs(item)
+            )
+            yield from zip(
+                chunk, pool.map(sizes, chunk) if is_slow else map(sizes, chunk), strict=True
+            )
+
+
+def _hrefs(item: dict[str, Any]) -> list[str]:
+    assets = (item.get("assets") or {}).values()
+    hrefs = [str(asset.get("href", "") if isinstance(asset, dict) else "") for asset in assets]
+    return [split_member(href)[0] for href in hrefs]
+
+
+def resolve_catalog(
+    config: CatalogConfig, work_dir: str | Path, on_scene: Callable[[int, int], None] | None = None
+) -> Location:
+    """The catalog file of one source; simulates or scans a folder first where the config says so.
+
+    Args:
+        config: the source.
+        work_dir: where simulated scenes and catalogs of folders are written.
+        on_scene: called with (done, total) while scenes are simulated.
+    """
+    work_dir = Path(work_dir)
+    if config.layout == "stac":
+        return locations.parse(config.path)
+    if config.layout == "simulated":
+        if config.simulate is None:
+            raise ValueError("layout 'simulated' needs the simulate settings")
+        return simulate(
+            config.simulate, Path(config.path) if config.path else work_dir / "simulated", on_scene
+        )
+    items = layouts.read(
+        config.layout, Path(config.path).resolve(), tuple(map(Path, config.split_lists))
+    )
+    return write_items(items, work_dir / config.layout / CATALOG_NAME)
+
+
+def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
+    """The sources in a folder of real data: sub-folders in a public data set's layout, and catalog files.
+
+    Raises:
+        DataError: nothing that terrapair can read lies there.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: no such folder", "missing_file")
+    found = []
+    for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
+        if (folder / CATALOG_NAME).exists():
+            found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
+            continue
+        layout = layouts.detect(folder)
+        if layout is not None:
+            found.append(CatalogConfig(layout=layout, path=str(folder)))
+    if not found:
+        raise DataError(
+            f"{data_dir}: neither {CATALOG_NAME} nor a folder in a known layout "
+            f"({', '.join(layouts.READERS)}) lies there",
+            "missing_file",
+        )
+    return tuple(found)
+
+
+def _is_whole_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _features(collection: dict[str, Any], path: Location) -> list[dict[str, Any]]:
+    features = collection.get("features")
+    if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
+        raise DataError(
+            f"{path}: an ItemCollection needs a list of items as its features", "bad_item"
+        )
+    return features
+
+
+def _parse_line(line: str, path: Location, number: int) -> dict[str, Any]:
+    try:
+        return _as_item(json.loads(line), path, number)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {number} is not JSON: {error}", "bad_item") from error
+
+
+def _as_item(value: Any, path: Location, number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{path}: line {number} is not a STAC item but a {type(value).__name__}", "bad_item"
+        )
+    return value

@@ -1,0 +1,98 @@
+"""Images that Earth Engine exported as TFRecord: `<name>-mixer.json` with `<name>-00000.tfrecord.gz`, ..., or patches alone.
+
+Input: a folder with such files, or with sub-folders of them (training, validation). Output: STAC items. Called through
+`layouts.READERS`; `beam_jobs/rasters/ee_tfrecord.py` reads the pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pystac
+
+from beam_jobs.catalogs import ee_timeseries, items
+from beam_jobs.contracts.bands import BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.rasters import ee_tfrecord as rasters
+from beam_jobs.rasters.mixer import MIXER_SUFFIX, record_paths
+from beam_jobs.rasters.opening import open_raster
+
+LABEL_BAND = "landcover"
+"""Band that Google's land cover sample adds to its patches: WorldCover in the ids of Dynamic World.
+
+Source: https://github.com/GoogleCloudPlatform/python-docs-samples (people-and-planet-ai/land-cover-classification).
+"""
+MASKED = 0.0
+"""What masked pixels are unless the export sets `defaultValue`; in float32 dB no measurement is exactly 0."""
+
+
+def read(folder: Path) -> Iterator[pystac.Item]:
+    """Items of a folder of TFRecord exports.
+
+    With a mixer file the patches are one image, whose band names and dates are read as those of `ee_timeseries`. Without
+    one, each record is a patch of unknown place: it is listed with its assets, so that it can be looked at, and refused as
+    `unlocated`, because nothing can be paired or split by place.
+
+    Source: https://developers.google.com/earth-engine/guides/tfrecord
+    """
+    described: set[Path] = set()
+    for mixer in files(folder, (MIXER_SUFFIX,)):
+        stem = mixer.name.removesuffix(MIXER_SUFFIX).rstrip("-_")
+        try:
+            described |= set(record_paths(mixer))
+            yield from _export(stem, mixer)
+        except DataError as error:
+            yield items.refused(stem, {}, error)
+    for path in files(folder, rasters.RECORD_SUFFIXES):
+        if path not in described:
+            yield from _unlocated(path)
+
+
+def files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
+    """Files below `folder`, or one folder deeper, whose names end so."""
+    return sorted(
+        path
+        for pattern in ("*", "*/*")
+        for path in folder.glob(pattern)
+        if path.name.endswith(ends)
+    )
+
+
+def _export(stem: str, mixer: Path) -> Iterator[pystac.Item]:
+    with open_raster(str(mixer)) as raster:
+        names = [str(name) for name in raster.descriptions]
+    for item in ee_timeseries.items_of(stem, {name: (mixer, name) for name in names}):
+        if item.properties["constellation"] == "sentinel-1":
+            for asset in item.assets.values():
+                asset.extra_fields["nodata"] = MASKED
+        yield item
+
+
+def _unlocated(path: Path) -> Iterator[pystac.Item]:
+    """One item a record and sensor; ids carry the folder, since splits use the same file names."""
+    stem = f"{path.parent.name}_{path.name.partition('.')[0]}"
+    try:
+        number = rasters.num_records(path)
+        with open_raster(f"{path}#0") as raster:
+            names = [str(name) for name in raster.descriptions]
+    except DataError as error:
+        yield items.refused(stem, {}, error)
+        return
+    for record in range(number):
+        href = f"{path}#{record}"
+        why = DataError(
+            f"{href}: the patch has no coordinates: neither a mixer file nor a place", "unlocated"
+        )
+        label = (
+            {"label": items.label(f"{href}/{LABEL_BAND}", "dynamic_world", None)}
+            if LABEL_BAND in names
+            else {}
+        )
+        for sensor, known in BANDS.items():
+            bands = {name: name for name in known if name in names}
+            if bands:
+                level = items.optical("L1C" if "B10" in bands else "L2A", None)
+                properties = items.radar({}, tuple(bands)) if sensor == "s1" else level
+                assets = {"data": items.asset(href, bands), **label}
+                yield items.refused(f"{stem}_{record:05d}_{sensor}", properties, why, assets)

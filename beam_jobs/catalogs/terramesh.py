@@ -1,0 +1,63 @@
+"""TerraMesh: S1RTC, S2L1C, S2L2A and LULC, one GeoTIFF per place in each.
+
+Input: the folder. Output: STAC items. Called through `layouts.READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pystac
+
+from beam_jobs.catalogs import items
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.rasters.opening import open_raster
+
+_LEVELS: tuple[tuple[Literal["L1C", "L2A"], tuple[str, ...], int | None], ...] = (
+    ("L1C", S2_L1C_BANDS, None),
+    ("L2A", S2_L2A_BANDS, 0),
+)
+
+
+def read(folder: Path) -> Iterator[pystac.Item]:
+    """Items of a folder in the TerraMesh layout.
+
+    The file names give no bands and no dates: bands have the order of the data set's description, the radar's time is the
+    `datetime` tag of S1RTC, the optical one that of LULC. L2A files carry no offset; whether an L1C file does is left to
+    its pixels, because reprocessed files of any date may.
+
+    Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh
+    """
+    for path in sorted((folder / "S1RTC").glob("*.tif")):
+        assets = {"data": items.asset(path, S1_DEFAULT_BANDS)}
+        yield items.item(
+            f"S1RTC_{path.stem}", path, partial(_tag_time, path), items.radar(), assets
+        )
+    for level, bands, dn_offset in _LEVELS:
+        for path in sorted((folder / f"S2{level}").glob("*.tif")):
+            label = folder / "LULC" / path.name
+            # Id 0 of the data set means no data.
+            assets = {
+                "data": items.asset(path, bands),
+                "label": items.label(label, "terramesh_lulc", 0),
+            }
+            properties = items.optical(level, dn_offset)
+            yield items.item(
+                f"S2{level}_{path.stem}", path, partial(_tag_time, label), properties, assets
+            )
+
+
+def _tag_time(path: Path) -> datetime:
+    if not path.exists():
+        raise DataError(f"{path}: is missing, and the scene's time is in it", "missing_file")
+    with open_raster(str(path)) as dataset:
+        text = dataset.tags().get("datetime")
+    if not text:
+        raise DataError(f"{path}: lacks the tag 'datetime' of the TerraMesh layout", "bad_item")
+    # The tags have nanoseconds, which Python's datetime does not read.
+    return items.utc_time(text.split(".")[0], "the tag 'datetime'", path)

@@ -1,0 +1,245 @@
+"""One slice of a fetch: lists, chooses and fetches the pairs of its units, with threads, within its share of the quota.
+
+Input: a `SliceTask`. Output: files of the units and entries in the ledger. Called by `fetch.py` inside Beam, once a slice.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from beam_jobs.collect import collecting, ledger_store, patch_files, quota
+from beam_jobs.collect.collecting import Pair, Unit
+from beam_jobs.collect.config import FetchConfig
+from beam_jobs.collect.job_folder import JobFolder, Watch
+from beam_jobs.collect.ledger import LedgerState, read_state
+from beam_jobs.collect.ledger_store import Writer
+from beam_jobs.earth_engine import connection as ee_connection
+from beam_jobs.earth_engine import listing, pixels
+from beam_jobs.earth_engine.connection import Connection
+from beam_jobs.earth_engine.errors import EarthEngineError
+from beam_jobs.earth_engine.requests import PixelRequest
+from beam_jobs.errors import DataError
+from beam_jobs.places.place import read_places
+from beam_jobs.storage import files
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceTask:
+    """What a worker needs to know. Pickles.
+
+    Attributes:
+        folder: of the job.
+        places: path or URI of all places; each slice takes its own share of them.
+        config: of the job.
+        connection: to Earth Engine.
+        number: of the slice.
+        retry_rejected: ask again for what was rejected.
+        max_units: only the first so many units of the file; None = all.
+        profiled: also ask what each pixel request cost.
+    """
+
+    folder: JobFolder
+    places: str
+    config: FetchConfig
+    connection: Connection
+    number: int
+    retry_rejected: bool = False
+    max_units: int | None = None
+    profiled: bool = False
+
+    def belongs(self, unit_id: str) -> bool:
+        """Whether the unit is of this slice."""
+        return collecting.slice_of(unit_id, quota.num_slices(self.config.quota)) == self.number
+
+
+class _StoppedError(Exception):
+    """The job ends; the unit is left as it is."""
+
+
+def run_slice(task: SliceTask) -> None:
+    """Works through the slice, until it is done or the job is stopped.
+
+    Raises:
+        EarthEngineError: the connection cannot be made.
+    """
+    ee_connection.connect(task.connection)
+    with ledger_store.local_copy(task.folder.ledger_dir) as copy:
+        state = read_state(copy.path, task.belongs)
+    if task.retry_rejected:
+        state.forget_rejected()
+    writer = ledger_store.open_writer(task.folder.ledger_dir)
+    try:
+        _Fetcher(task, state, writer).run()
+    finally:
+        writer.close()
+
+
+class _Fetcher:
+    """Threads of one slice, what they share."""
+
+    def __init__(self, task: SliceTask, state: LedgerState, writer: Writer) -> None:
+        self._task, self._state, self._writer = task, state, writer
+        self._config = task.config.collect
+        self._share = quota.share(task.config.quota)
+        self._limiter = quota.Limiter(self._share.rate)
+        self._watch = Watch(task.folder)
+        self._num_given_up = 0
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Keeps every thread busy, and only as many units in hand as that needs."""
+        running: set[Future[None]] = set()
+        with ThreadPoolExecutor(self._share.concurrency) as pool:
+            try:
+                for unit in self._open_units():
+                    running.add(pool.submit(self._run_unit, unit))
+                    if len(running) >= 2 * self._share.concurrency:
+                        finished, running = wait(running, return_when=FIRST_COMPLETED)
+                        for future in finished:
+                            future.result()
+                    if self._watch.why_stopped() is not None:
+                        break
+                wait(running)
+            except KeyboardInterrupt:
+                # With one worker, Ctrl-C arrives here: threads end what they are at, and the driver says the rest.
+                self._watch.stop("interrupted", "interrupted")
+        for future in running:
+            future.result()
+
+    def _open_units(self) -> Iterator[Unit]:
+        for unit in islice(collecting.units(read_places(self._task.places)), self._task.max_units):
+            if self._task.belongs(unit.unit_id) and unit.unit_id not in self._state.finished:
+                yield unit
+
+    def _run_unit(self, unit: Unit) -> None:
+        try:
+            self._collect(unit)
+            with self._lock:
+                self._num_given_up = 0
+        except _StoppedError:
+            return
+        except EarthEngineError as error:
+            if error.reason in quota.STOPPING:
+                self._watch.stop(error.reason, str(error))
+                return
+            self._reject(unit, error)
+            with self._lock:
+                self._num_given_up += 1
+                given_up = self._num_given_up
+            if given_up >= self._task.config.quota.max_failures_in_a_row:
+                why = f"{given_up} places in a row were given up, the last one since: {error}"
+                self._watch.stop("stopped", why)
+        except DataError as error:
+            self._reject(unit, error)
+
+    def _collect(self, unit: Unit) -> None:
+        """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
+        # Files of a pair that is only chosen now cannot be there, and each look at a store is a request.
+        was_begun = unit.unit_id in self._state.pending
+        pair, entry = self._pair(unit)
+        grid = collecting.grid_of(unit, self._config)
+        stem = self._stem(unit)
+        requests = collecting.pixel_requests(pair, grid, self._config)
+        if was_begun and files.exists(patch_files.path_of(stem, "s2")):
+            cloud_fraction = patch_files.stored_cloud_fraction(stem)
+        else:
+            patch = patch_files.decode_s2(
+                self._fetch(unit, requests["s2"]), requests["s2"], self._config
+            )
+            patch_files.check_s2(patch, self._config)
+            # The choice must outlive the process before the first file does, which else would be asked for again.
+            self._writer.sync(entry)
+            patch_files.write_s2(stem, patch, grid, self._config)
+            cloud_fraction = patch.cloud_fraction
+        if not (was_begun and files.exists(patch_files.path_of(stem, "s1"))):
+            data = patch_files.decode_s1(self._fetch(unit, requests["s1"]))
+            patch_files.check_s1(data, self._config)
+            patch_files.write_s1(stem, data, grid, self._config)
+        found = {**pair.to_dict(), **collecting.place_fields(unit)}
+        self._writer.add(unit.unit_id, "done", cloud_fraction=cloud_fraction, **found)
+
+    def _pair(self, unit: Unit) -> tuple[Pair, int]:
+        """The pair that was chosen, from the ledger if an earlier run asked for it, and the number of its entry."""
+        known = self._state.pending.get(unit.unit_id)
+        if known is not None:
+            return Pair.from_dict(known), 0
+        bounds = collecting.listing_bounds(collecting.grid_of(unit, self._config))
+        start, end = unit.window.times
+        ask = partial(listing.list_acquisitions, bounds, start, end, self._config.earth_engine)
+        found, seconds = self._timed(unit, "list", ask)
+        answered = {"num_requests": 1, "request_seconds": seconds}
+        try:
+            pair = collecting.choose(found, self._config)
+        except DataError:
+            self._writer.add(unit.unit_id, "answered", step="list", **answered)
+            raise
+        # Files of a choice that the ledger has lost may be those of other scenes.
+        self._discard(unit)
+        return pair, self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
+
+    def _fetch(self, unit: Unit, request: PixelRequest) -> bytes:
+        def ask() -> pixels.ProfiledPixels:
+            if self._task.profiled:
+                return pixels.fetch_profiled(request)
+            return pixels.ProfiledPixels(data=pixels.fetch_pixels(request), eecu_seconds=math.nan)
+
+        found, seconds = self._timed(unit, request.sensor, ask)
+        cost = {} if math.isnan(found.eecu_seconds) else {"eecu_seconds": found.eecu_seconds}
+        self._writer.add(
+            unit.unit_id,
+            "answered",
+            step=request.sensor,
+            # The profile is read by a request of its own.
+            num_requests=1 + bool(cost),
+            request_seconds=seconds,
+            num_bytes=len(found.data),
+            **cost,
+        )
+        return found.data
+
+    def _timed(self, unit: Unit, step: str, ask: Callable[[], T]) -> tuple[T, float]:
+        """The answer, and the seconds of the try that brought it."""
+        begun = time.monotonic()
+
+        def timed() -> T:
+            nonlocal begun
+            begun = time.monotonic()
+            return ask()
+
+        def on_failure(error: EarthEngineError) -> None:
+            seconds = round(time.monotonic() - begun, 3)
+            details = {"step": step, "reason": error.reason, "status": error.status}
+            self._writer.add(
+                unit.unit_id, "failed", num_requests=1, request_seconds=seconds, **details
+            )
+            if self._watch.why_stopped() is not None:
+                raise _StoppedError from error
+
+        if self._watch.why_stopped() is not None:
+            raise _StoppedError
+        answer = quota.call(timed, self._limiter, self._task.config.quota, on_failure)
+        return answer, round(time.monotonic() - begun, 3)
+
+    def _stem(self, unit: Unit) -> str:
+        return f"{self._task.folder.path}/{unit.stem}"
+
+    def _discard(self, unit: Unit) -> None:
+        files.delete_files(
+            [patch_files.path_of(self._stem(unit), name) for name in patch_files.NAMES]
+        )
+
+    def _reject(self, unit: Unit, error: DataError) -> None:
+        self._discard(unit)
+        self._writer.add(
+            unit.unit_id, "rejected", reason=error.reason, detail=" ".join(str(error).split())
+        )

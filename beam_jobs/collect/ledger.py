@@ -1,0 +1,279 @@
+"""Ledger: what was asked of Earth Engine, what came, what failed how often and why. Survives `kill -9`.
+
+Input: one entry per event. Output: lines of JSON in one file per writer, and the state of every unit when they are read.
+`fetch.py` and `export.py` write it and ask it what is left to do; `plan.py` counts with it.
+
+All here is about a folder on a disk; `ledger_store.py` brings that of an object store to one.
+
+Nobody locks: each writer has a file of its own, which it alone appends to, one `write` per line. A line that a crash or a
+full disk cut short is no entry: what it would have said is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.storage import files as storage
+
+Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
+"""chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
+failed: a request failed for now. done: its files are whole. rejected: it will not come, and why."""
+
+LEDGER_DIR = "ledger"
+REJECTED_NAME = "rejected.ndjson"
+_STATES: dict[str, Event] = {event: sys.intern(event) for event in ("done", "rejected")}  # type: ignore[misc]
+_LOGGER = logging.getLogger(__name__)
+
+
+class LedgerWriter:
+    """Appends to a new file; any number of threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A fresh name each: after a crash nobody goes on behind a line that was cut short. The time makes files sort as
+        # runs followed each other, since a later task replaces an earlier one of the same unit.
+        self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def add(self, unit: str, event: Event, **details: Any) -> int:
+        """Writes one entry; returns a number to `sync`.
+
+        Raises:
+            OSError: the disk took less than the line.
+        """
+        line = line_of(unit, event, details)
+        if os.write(self._file, line) != len(line):
+            raise OSError(f"{self._path}: the disk is full")
+        return 0
+
+    def sync(self, number: int) -> None:
+        """Nothing to do: an entry that was added outlives the process."""
+
+    def close(self) -> None:
+        """Closes the file; without an entry it vanishes."""
+        os.close(self._file)
+        if not self._path.stat().st_size:
+            self._path.unlink()
+
+
+def line_of(unit: str, event: Event, details: dict[str, Any]) -> bytes:
+    """One entry as it is written down."""
+    return (
+        json.dumps({"unit": unit, "event": event, **details}, separators=(",", ":")) + "\n"
+    ).encode()
+
+
+@dataclass(kw_only=True)
+class LedgerState:
+    """What the entries come to.
+
+    Attributes:
+        finished: unit -> "done" or "rejected".
+        pending: unit -> merged details of its `chosen` and `started` entries, while it is not finished.
+        num_failures: reason -> requests that failed and were or will be asked again.
+        num_rejected: reason -> units, as they stand.
+        num_done: units.
+        num_requests: requests that were answered or failed.
+        num_bytes: bytes that came.
+        num_answers: step (list, s1, s2) -> requests that were answered.
+        eecu_seconds: compute that Earth Engine told.
+        num_with_eecu: pixel requests for which it told.
+        request_seconds: sum over requests of the time each took.
+    """
+
+    finished: dict[str, Event] = field(default_factory=dict)
+    pending: dict[str, dict[str, Any]] = field(default_factory=dict)
+    num_failures: Counter[str] = field(default_factory=Counter)
+    num_rejected: Counter[str] = field(default_factory=Counter)
+    num_done: int = 0
+    num_requests: int = 0
+    num_bytes: int = 0
+    num_answers: Counter[str] = field(default_factory=Counter)
+    eecu_seconds: float = 0.0
+    num_with_eecu: int = 0
+    request_seconds: float = 0.0
+    _rejected_for: dict[str, str] = field(default_factory=dict)
+
+    def take(self, entry: dict[str, Any]) -> None:
+        """Takes one entry in; entries of a unit may come from several files in any order, so `done` always wins."""
+        unit, event = str(entry["unit"]), str(entry["event"])
+        self.num_requests += int(entry.get("num_requests", 0))
+        self.request_seconds += float(entry.get("request_seconds", 0.0))
+        if event == "failed":
+            self.num_failures[sys.intern(str(entry.get("reason")))] += 1
+        elif event == "answered":
+            self.num_answers[str(entry.get("step"))] += 1
+            self.num_bytes += int(entry.get("num_bytes", 0))
+            if entry.get("eecu_seconds") is not None:
+                self.eecu_seconds += float(entry["eecu_seconds"])
+                self.num_with_eecu += 1
+        elif event in ("chosen", "started"):
+            self.num_answers["list" if event == "chosen" else event] += 1
+            if unit not in self.finished:
+                self.pending.setdefault(unit, {}).update(entry)
+        else:
+            self._finish(unit, _STATES[event], entry)
+
+    def _finish(self, unit: str, event: Event, entry: dict[str, Any]) -> None:
+        before = self.finished.get(unit)
+        if before == "done" or before == event:
+            return
+        self.finished[unit] = event
+        self.pending.pop(unit, None)
+        if before == "rejected":
+            self._forget_rejection(unit)
+        if event == "rejected":
+            reason = sys.intern(str(entry.get("reason")))
+            self._rejected_for[unit] = reason
+            self.num_rejected[reason] += 1
+            return
+        self.num_done += 1
+
+    def _forget_rejection(self, unit: str) -> None:
+        reason = self._rejected_for.pop(unit)
+        self.num_rejected[reason] -= 1
+        self.num_rejected += Counter()
+
+    def forget_rejected(self) -> None:
+        """Rejected units count as never asked: what `--retry-rejected` does."""
+        for unit in self._rejected_for:
+            del self.finished[unit]
+        self._rejected_for.clear()
+        self.num_rejected.clear()
+
+
+def read_entries(folder: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """Every whole entry with its file and byte offset, file by file; lines cut short are counted and left out."""
+    for path in sorted(folder.glob("*.ndjson")):
+        num_torn = 0
+        with path.open("rb") as lines:
+            offset = 0
+            for line in lines:
+                entry = _parse(line)
+                if entry is None:
+                    num_torn += 1
+                else:
+                    yield path, offset, entry
+                offset += len(line)
+        if num_torn:
+            _LOGGER.warning("%s: left out %d lines that were cut short", path, num_torn)
+
+
+def read_state(folder: Path, belongs: Callable[[str], bool] = lambda _: True) -> LedgerState:
+    """What the entries of the units that `belongs` accepts come to; a worker reads only its own share."""
+    state = LedgerState()
+    for _, _, entry in read_entries(folder):
+        if belongs(str(entry["unit"])):
+            state.take(entry)
+    return state
+
+
+class LedgerTail:
+    """Counts finished units while workers write, reading each byte once. A unit that is retried counts again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._offsets: Counter[Path] = Counter()
+        self._num_finished = 0
+
+    def num_finished(self) -> int:
+        """Entries `done` and `rejected` so far."""
+        for path in self._folder.glob("*.ndjson"):
+            with path.open("rb") as file:
+                file.seek(self._offsets[path])
+                added = file.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            self._offsets[path] += len(whole)
+            self._num_finished += sum(
+                whole.count(b'"event":"%s"' % event.encode()) for event in _STATES
+            )
+        return self._num_finished
+
+
+def repair(folder: Path) -> int:
+    """Cuts torn last lines off, before any writer begins; returns how many."""
+    num_torn = 0
+    for path in folder.glob("*.ndjson"):
+        with path.open("rb+") as file:
+            content_end = _end_of_last_line(file)
+            if content_end != file.seek(0, os.SEEK_END):
+                file.truncate(content_end)
+                num_torn += 1
+    return num_torn
+
+
+def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """The `done` entry of every unit, sorted by unit; held in memory is where each lies, not what it says."""
+    where: dict[str, tuple[Path, int]] = {}
+    for path, offset, entry in read_entries(folder):
+        if entry["event"] == "done":
+            where.setdefault(str(entry["unit"]), (path, offset))
+    yield from _read_at(where)
+
+
+def write_rejected(folder: Path, path: str) -> int:
+    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number.
+
+    An object store holds no file without a line: there it vanishes when nothing is rejected.
+    """
+    where: dict[str, tuple[Path, int]] = {}
+    done = set()
+    for file, offset, entry in read_entries(folder):
+        if entry["event"] == "done":
+            done.add(entry["unit"])
+        elif entry["event"] == "rejected":
+            where[str(entry["unit"])] = (file, offset)
+    standing = {unit: at for unit, at in where.items() if unit not in done}
+    lines = []
+    for entry in _read_at(standing):
+        kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
+        lines.append(json.dumps(kept, sort_keys=True) + "\n")
+    if not lines and is_remote(path):
+        storage.delete_file(path)
+    else:
+        storage.write_bytes(path, "".join(lines).encode())
+    return len(standing)
+
+
+def _read_at(where: dict[str, tuple[Path, int]]) -> Iterator[dict[str, Any]]:
+    files = {path: path.open("rb") for path in {path for path, _ in where.values()}}
+    try:
+        for unit in sorted(where):
+            path, offset = where[unit]
+            files[path].seek(offset)
+            yield json.loads(files[path].readline())
+    finally:
+        for file in files.values():
+            file.close()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and {"unit", "event"} <= entry.keys() else None
+
+
+def _end_of_last_line(file: Any) -> int:
+    """Offset behind the last newline."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        step = min(end, 1 << 16)
+        file.seek(end - step)
+        found = file.read(step).rfind(b"\n")
+        if found >= 0:
+            return int(end - step + found + 1)
+        end -= step
+    return 0

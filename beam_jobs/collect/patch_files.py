@@ -1,0 +1,205 @@
+"""Patch files: the answer of Earth Engine -> GeoTIFFs of a unit, and what they say about its quality.
+
+Input: a whole GeoTIFF, or its planes. Output: `<stem>_s1.tif`, `<stem>_s2.tif`, `<stem>_cloud.tif`, `<stem>_label.tif`. A data
+file that is visible is whole, and what goes with it was written before. Called by `fetch_slice.py` and `exported_files.py`.
+
+A stem is a path or a URI of an object store without the ending.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pystac
+from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
+
+from beam_jobs.collect import collecting
+from beam_jobs.collect.collecting import Pair, Unit
+from beam_jobs.collect.config import CollectConfig
+from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
+from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.earth_engine.errors import EarthEngineError
+from beam_jobs.earth_engine.requests import (
+    CLOUD_SCORE_BAND,
+    CLOUD_SCORE_NODATA,
+    CLOUD_SCORE_SCALE,
+    LABEL_BAND,
+    PixelRequest,
+)
+from beam_jobs.errors import DataError
+from beam_jobs.rasters.geotiff import write_geotiff
+from beam_jobs.scenes.grids import Grid
+from beam_jobs.storage import files
+
+NAMES = ("s1", "s2", "cloud", "label")
+CLOUD_UNKNOWN = 255
+"""In a cloud mask: neither known to be cloud nor clear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticalPatch:
+    """Sentinel-2 of a unit, taken apart.
+
+    Attributes:
+        data: uint16 [C, H, W], DN, 0 = no data.
+        cloud: uint8 [H, W], 1 cloud, 0 clear, 255 unknown; None when no score was asked for.
+        label: uint8 [H, W], 255 = ignore; None when none was asked for.
+    """
+
+    data: npt.NDArray[np.uint16]
+    cloud: npt.NDArray[np.uint8] | None
+    label: npt.NDArray[np.uint8] | None
+
+    @property
+    def cloud_fraction(self) -> float | None:
+        """Share of valid pixels not known to be clear, 0-1; None without a mask."""
+        if self.cloud is None:
+            return None
+        valid = (self.data != S2_NODATA).any(axis=0)
+        return float((self.cloud[valid] != 0).mean()) if valid.any() else 1.0
+
+
+def decode_s1(answer: bytes) -> npt.NDArray[np.float32]:
+    """As `radar_of`, of the bytes of a GeoTIFF."""
+    return radar_of(_read(answer))
+
+
+def decode_s2(answer: bytes, request: PixelRequest, config: CollectConfig) -> OpticalPatch:
+    """As `optical_of`, of the bytes of a GeoTIFF."""
+    return optical_of(_read(answer), request, config)
+
+
+def radar_of(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """float32 [C, H, W] dB, NaN = no data, of planes as Earth Engine sends them."""
+    data = planes.astype(np.float32)
+    data[data == S1_NODATA] = np.nan
+    return data
+
+
+def optical_of(
+    stored: npt.NDArray[Any], request: PixelRequest, config: CollectConfig
+) -> OpticalPatch:
+    """Bands, cloud mask and label of the planes [C, H, W] that came for `request`."""
+    planes = dict(zip(request.answer_bands, stored.astype(np.uint16, copy=False), strict=True))
+    cloud = label = None
+    if CLOUD_SCORE_BAND in planes:
+        score = planes[CLOUD_SCORE_BAND]
+        cloud = (score < config.earth_engine.min_clear_score * CLOUD_SCORE_SCALE).astype(np.uint8)
+        cloud[score == CLOUD_SCORE_NODATA] = CLOUD_UNKNOWN
+    if LABEL_BAND in planes:
+        label = planes[LABEL_BAND].astype(np.uint8)
+    return OpticalPatch(
+        data=np.stack([planes[name] for name in request.bands]), cloud=cloud, label=label
+    )
+
+
+def check_s1(data: npt.NDArray[np.float32], config: CollectConfig) -> None:
+    """Refuses a radar patch with too few measurements.
+
+    Raises:
+        DataError: reason s1_invalid.
+    """
+    _check_valid(float(np.isfinite(data).all(axis=0).mean()), "Sentinel-1", "s1_invalid", config)
+
+
+def check_s2(patch: OpticalPatch, config: CollectConfig) -> None:
+    """Refuses an optical patch with too few measurements or too much cloud.
+
+    Raises:
+        DataError: reason s2_invalid or too_cloudy.
+    """
+    _check_valid(
+        float((patch.data != S2_NODATA).any(axis=0).mean()), "Sentinel-2", "s2_invalid", config
+    )
+    cloud = patch.cloud_fraction
+    if cloud is not None and cloud > config.max_cloud_fraction:
+        limit = f"max_cloud_fraction is {config.max_cloud_fraction:g}"
+        raise DataError(f"Sentinel-2 is {100 * cloud:.0f} % cloud; {limit}", "too_cloudy")
+
+
+def write_s1(stem: str, data: npt.NDArray[np.float32], grid: Grid, config: CollectConfig) -> int:
+    """Writes the radar file; returns its bytes."""
+    return _write(path_of(stem, "s1"), data, grid, float("nan"), config.s1_bands)
+
+
+def write_s2(stem: str, patch: OpticalPatch, grid: Grid, config: CollectConfig) -> int:
+    """Writes cloud mask, label and then the optical file; returns their bytes."""
+    num_bytes = 0
+    for name, plane in (("cloud", patch.cloud), ("label", patch.label)):
+        if plane is not None:
+            num_bytes += _write(path_of(stem, name), plane[None], grid, IGNORE, (name,))
+    return num_bytes + _write(path_of(stem, "s2"), patch.data, grid, S2_NODATA, config.bands_of_s2)
+
+
+def stored_cloud_fraction(stem: str) -> float | None:
+    """What `OpticalPatch.cloud_fraction` was before the files were written; None without a cloud file."""
+    if not files.exists(path_of(stem, "cloud")):
+        return None
+    cloud, data = (_read(files.read_bytes(path_of(stem, name))) for name in ("cloud", "s2"))
+    return OpticalPatch(data=data, cloud=cloud[0], label=None).cloud_fraction
+
+
+def path_of(stem: str, name: str) -> str:
+    """File of a unit: name is one of NAMES."""
+    return f"{stem}_{name}.tif"
+
+
+def stac_items(
+    unit: Unit, pair: Pair, config: CollectConfig, cloud_fraction: float | None
+) -> list[pystac.Item]:
+    """The two items of a unit whose files lie below the catalog's folder; hrefs are relative to it."""
+    assets = {"data": "s2"}
+    if config.earth_engine.cloud_score:
+        assets["cloud_mask"] = "cloud"
+    if config.earth_engine.label != "none":
+        assets["label"] = "label"
+    of_s2 = {asset: _href(unit, name) for asset, name in assets.items()}
+    return [
+        collecting.stac_item(pair.s1, unit, config, {"data": _href(unit, "s1")}),
+        collecting.stac_item(pair.s2, unit, config, of_s2, cloud_fraction),
+    ]
+
+
+def _href(unit: Unit, name: str) -> str:
+    return f"./{path_of(unit.stem, name)}"
+
+
+def _check_valid(fraction: float, sensor: str, reason: str, config: CollectConfig) -> None:
+    if fraction < config.min_valid_fraction:
+        limit = f"min_valid_fraction is {config.min_valid_fraction:g}"
+        raise DataError(
+            f"{sensor} has measurements in {100 * fraction:.0f} % of the pixels; {limit}", reason
+        )
+
+
+def _read(answer: bytes) -> npt.NDArray[Any]:
+    try:
+        with MemoryFile(answer) as file, file.open() as dataset:
+            return dataset.read()
+    except RasterioError as error:
+        raise EarthEngineError(f"the answer is no whole GeoTIFF: {error}", "truncated") from error
+
+
+def _write(
+    path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]
+) -> int:
+    """Writes a compressed GeoTIFF under its name only once it is whole; the same pixels give the same bytes."""
+    if is_remote(path):
+        with MemoryFile() as file:
+            write_geotiff(file.name, data, grid.crs, grid.affine, nodata, band_names)
+            content = file.read()
+        files.write_bytes(path, content)
+        return len(content)
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    partial = f"{folder}/.{name}.{os.getpid()}.partial"
+    write_geotiff(partial, data, grid.crs, grid.affine, nodata, band_names)
+    num_bytes = os.path.getsize(partial)
+    os.replace(partial, path)
+    return num_bytes

@@ -1,0 +1,225 @@
+"""Data card: what a version holds, from where, on which terms and of what quality, for people and for programs.
+
+Manifest and Contents -> data_card.json, data_card.md and two pictures beside the manifest. `build.py` writes it with the
+version; `python -m beam_jobs card` makes it again from the shards, the same to the byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from beam_jobs.contracts import manifest as manifest_lib
+from beam_jobs.contracts.bands import BANDS, SENSORS
+from beam_jobs.contracts.locations import Location, locate, staged
+from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.data_card import pictures
+from beam_jobs.data_card.contents import (
+    CELL_DEGREES,
+    NUM_SCORE_BINS,
+    OFFSET_BIN_PX,
+    SCORES,
+    Contents,
+    bin_edges,
+)
+from beam_jobs.errors import DataError
+
+JSON_NAME, MARKDOWN_NAME = "data_card.json", "data_card.md"
+MAP_NAME, HISTOGRAMS_NAME = "data_card_map.png", "data_card_histograms.png"
+
+
+def write(version_path: str | os.PathLike[str], found: Manifest, contents: Contents) -> None:
+    """Writes the card into a version directory, or one that is being built; each file appears whole."""
+    card = make_card(found, contents)
+    files: dict[str, Callable[[Path], Any]] = {
+        MAP_NAME: lambda path: pictures.draw_map(card, path),
+        HISTOGRAMS_NAME: lambda path: pictures.draw_histograms(card, path),
+        JSON_NAME: lambda path: path.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n"),
+        MARKDOWN_NAME: lambda path: path.write_text("\n".join(_markdown(card)) + "\n"),
+    }
+    for name, make in files.items():
+        with staged(locate(version_path) / name) as path:
+            make(path)
+
+
+def remake(
+    version_path: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None
+) -> Location:
+    """Reads all shards of a finished version and writes its card again; returns the card's path.
+
+    Args:
+        version_path: the version directory.
+        on_progress: called with (shards read, all shards).
+
+    Raises:
+        FileNotFoundError: no manifest.
+        DataError: a shard is missing or not whole.
+    """
+    version_path = locate(version_path)
+    found = manifest_lib.read(version_path)
+    contents = Contents()
+    for number, name in enumerate(sorted(found.shards), start=1):
+        path = version_path / name
+        try:
+            for serialized in tf.data.TFRecordDataset(
+                str(path), compression_type="GZIP"
+            ).as_numpy_iterator():
+                contents.add(name.split("/")[0], serialized)
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, ValueError, IndexError) as error:
+            raise DataError(
+                f"{path}: not a whole shard of patches: {error}", "bad_shard"
+            ) from error
+        if on_progress is not None:
+            on_progress(number, len(found.shards))
+    write(version_path, found, contents)
+    return version_path / MARKDOWN_NAME
+
+
+def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
+    """The card as JSON values. Numbers come from whole counts, so the same shards give the same card."""
+    names = {"s1": found.s1_bands, "s2": found.s2_bands}
+    statistics = {entry.band: entry for entry in (*found.s1_statistics, *found.s2_statistics)}
+    bands = {}
+    for sensor in SENSORS:
+        first, width = bin_edges(sensor)
+        for channel, name in enumerate(names[sensor]):
+            bands[name] = {
+                "sensor": sensor,
+                "unit": BANDS[sensor][name].unit,
+                "first_edge": first,
+                "bin_width": width,
+                "counts": contents.bands[sensor][channel].tolist()
+                if sensor in contents.bands
+                else [],
+                "train_mean": statistics[name].mean,
+                "train_std": statistics[name].std,
+            }
+    return {
+        "kind": found.kind,
+        "span": found.span,
+        "version": found.version,
+        "manifest_sha256": found.sha256,
+        "config_sha256": found.config_sha256,
+        "code_version": found.code_version,
+        "patch": {"size_px": found.patch_size_px, "pixel_size_m": found.pixel_size_m},
+        "s2_processing_level": found.s2_processing_level,
+        "label_schema": found.label_schema,
+        "sources": [
+            {"sensor": e.sensor, "source": e.source, "license": e.license, "num_pairs": e.num_pairs}
+            for e in found.sources
+        ],
+        "num_examples": dict(found.num_examples),
+        "num_held_out": found.num_held_out,
+        "num_absent": found.num_absent,
+        "num_rejected": found.num_rejected,
+        "num_pixels_per_class": found.num_pixels_per_class,
+        "num_bytes": sum(entry.num_bytes for entry in found.shards.values()),
+        "num_shards": len(found.shards),
+        "split": found.config.get("split", {}),
+        "acquired_at": {
+            sensor: [_utc(at) for at in both]
+            for sensor, both in sorted(contents.acquired_at.items())
+        },
+        "patches_per_month": dict(sorted(contents.months.items())),
+        "time_gap_hours": {str(hour): count for hour, count in sorted(contents.gaps.items())},
+        "offset_px": {
+            "not_measured": contents.offsets[-1],
+            **{
+                f"{b * OFFSET_BIN_PX:g}": count
+                for b, count in sorted(contents.offsets.items())
+                if b >= 0
+            },
+        },
+        "scores": _scores(contents),
+        "bands": bands,
+        "cell_degrees": CELL_DEGREES,
+        # [south edge, west edge, patches]
+        "cells": [
+            [row * CELL_DEGREES - 90.0, column * CELL_DEGREES - 180.0, count]
+            for (row, column), count in sorted(contents.cells.items())
+        ],
+    }
+
+
+def _scores(contents: Contents) -> dict[str, dict[str, Any]]:
+    """Per score the counts of its bins over 0-1, and of what is not known."""
+    present = {name for name, _ in contents.scores}
+    return {
+        name: {
+            "counts": [contents.scores[name, number] for number in range(NUM_SCORE_BINS)],
+            "unknown": contents.scores[name, -1],
+        }
+        for name in SCORES
+        if name in present
+    }
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# Data card: {card['kind']}, span {card['span']}, version {card['version']}"
+    yield ""
+    size_px, pixel_size_m = card["patch"]["size_px"], card["patch"]["pixel_size_m"]
+    yield (
+        f"Patches of {size_px} x {size_px} pixels of {pixel_size_m:g} m, Sentinel-2 {card['s2_processing_level']}"
+        + (f", labels in `{card['label_schema']}`." if card["label_schema"] else ", no labels.")
+    )
+    yield f"{card['num_shards']} shards, {card['num_bytes'] / 1e6:.1f} MB. Manifest `{card['manifest_sha256'][:12]}`."
+    rows = [(e["sensor"], e["source"], e["license"], e["num_pairs"]) for e in card["sources"]]
+    yield from _table("Sources", ("sensor", "source", "licence", "pairs of scenes"), rows)
+    yield from _table("Patches kept", ("split", "patches"), card["num_examples"].items())
+    held_out = [
+        (name, split, count)
+        for name, per in card["num_held_out"].items()
+        for split, count in per.items()
+    ]
+    yield from _table("Held out", ("hold-out", "split", "patches"), held_out)
+    absent = [
+        (sensor, split, count)
+        for sensor, per in card["num_absent"].items()
+        for split, count in per.items()
+    ]
+    yield from _table("Of one sensor alone", ("sensor without a scene", "split", "patches"), absent)
+    yield from _table("Not used", ("reason", "scenes or patches"), card["num_rejected"].items())
+    classes = [
+        (split, k, n) for split, per in card["num_pixels_per_class"].items() for k, n in per.items()
+    ]
+    yield from _table("Labels", ("split", "class id", "pixels"), classes)
+    dates = [(sensor, first, last) for sensor, (first, last) in card["acquired_at"].items()]
+    yield from _table("Dates (UTC)", ("sensor", "first", "last"), dates)
+    rows = [
+        (name, e["unit"], f"{e['train_mean']:.4g}", f"{e['train_std']:.4g}")
+        for name, e in card["bands"].items()
+    ]
+    yield from _table("Bands (train)", ("band", "unit", "mean", "standard deviation"), rows)
+    yield from (
+        "",
+        "## Where",
+        "",
+        f"![map]({MAP_NAME})",
+        "",
+        "## Distributions",
+        "",
+        f"![histograms]({HISTOGRAMS_NAME})",
+    )
+
+
+def _table(title: str, header: tuple[str, ...], rows: Any) -> Iterator[str]:
+    rows = list(rows)
+    yield from ("", f"## {title}", "")
+    if not rows:
+        yield "None."
+        return
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        # A bar in a catalog's text would begin a new column.
+        yield f"| {' | '.join(str(value).replace('|', '/') for value in row)} |"

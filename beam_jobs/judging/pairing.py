@@ -1,0 +1,184 @@
+"""Pairing: which Sentinel-2 scenes go with a Sentinel-1 scene. Pure functions over outlines of scenes.
+
+Input: outlines, the little that pairing needs of a scene. Output: ranked candidates. The join is by cell of 1 degree and
+bucket of time: `transforms.py` groups outlines by `keys` and hands each group to `join`. A group holds one cell's scenes of
+one bucket, so that no worker sees a region's whole history, and within it an R-tree finds who meets whom.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from beam_jobs.config import PairingConfig
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.scenes import footprints
+from beam_jobs.scenes.scene import Scene
+
+CELL_DEGREES = 1.0
+"""Side of the cells scenes are grouped by. A Sentinel-2 tile is about 1 degree wide."""
+MIN_BUCKET_SECONDS = 30 * 86_400
+"""Least length of a time bucket. A month of one cell is some dozen scenes: shorter ones cost more to group than to join."""
+SAME_PASS_SECONDS = 300
+"""Scenes of one sensor less apart belong to one pass: a frame or tile follows the next within half a minute, and the next
+pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-1 and Sentinel-2 mission guides."""
+
+Cell = tuple[int, int]
+Key = tuple[int, int, int]
+"""Column, row and bucket."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """What pairing needs to know of a scene; some hundred bytes.
+
+    Attributes:
+        scene_id: of the scene.
+        sensor: "s1" or "s2".
+        acquired_at: seconds since 1970, UTC.
+        wkb: footprint on the globe (see `footprints.on_globe`) as well-known binary.
+    """
+
+    scene_id: str
+    sensor: Sensor
+    acquired_at: int
+    wkb: bytes
+
+
+class Candidate(NamedTuple):
+    """A Sentinel-2 scene that overlaps a Sentinel-1 scene enough; candidates sort best first.
+
+    Overlap decides among the patches of a public data set that share one date: neighbours may overlap by half. The id
+    comes last, so that there is never a tie and the choice does not depend on the order in which workers see scenes.
+    """
+
+    abs_gap_seconds: int
+    minus_overlap: float
+    s2_id: str
+    gap_seconds: int
+
+
+def outline(scene: Scene) -> Outline:
+    """The outline of a scene."""
+    wkb = shapely.to_wkb(footprints.on_globe(scene.footprint))
+    return Outline(
+        scene_id=scene.scene_id, sensor=scene.sensor, acquired_at=scene.acquired_at, wkb=wkb
+    )
+
+
+def cells(footprint: shapely.Geometry) -> Iterator[Cell]:
+    """The 1-degree cells (column, row) that the parts of a footprint on the globe may touch."""
+    found = set()
+    for part in shapely.get_parts(footprint):
+        west, south, east, north = (math.floor(value / CELL_DEGREES) for value in part.bounds)
+        found |= set(itertools.product(range(west, east + 1), range(south, north + 1)))
+    return iter(found)
+
+
+def keys(scene: Outline, config: PairingConfig) -> Iterator[Key]:
+    """The groups an outline belongs to: a Sentinel-1 scene that of its time, Sentinel-2 also one that its reach touches."""
+    reach = math.ceil(config.max_time_gap_hours * 3600.0)
+    # Whole seconds, so that no rounding can put two scenes further apart than they are.
+    length = max(reach, MIN_BUCKET_SECONDS)
+    if scene.sensor == "s1":
+        reach = 0
+    buckets = range(
+        (scene.acquired_at - reach) // length, (scene.acquired_at + reach) // length + 1
+    )
+    for (column, row), bucket in itertools.product(cells(shapely.from_wkb(scene.wkb)), buckets):
+        yield column, row, bucket
+
+
+def join(
+    key: Key, scenes: Iterable[Outline], config: PairingConfig
+) -> Iterator[tuple[str, Candidate]]:
+    """(Sentinel-1 id, candidate) for all scenes of a group that overlap enough and are not further apart than allowed.
+
+    A pair meets in every cell that both touch; only the first of them yields it. A Sentinel-1 scene without any such
+    partner yields the nearest one that is too far in time, if this group knows one, so that its rejection can name it.
+    """
+    s1 = [scene for scene in scenes if scene.sensor == "s1"]
+    s2 = [scene for scene in scenes if scene.sensor == "s2"]
+    if not s1 or not s2:
+        return
+    shapes = [np.array(shapely.from_wkb([scene.wkb for scene in group])) for group in (s1, s2)]
+    cells_of = [[frozenset(cells(footprint)) for footprint in group] for group in shapes]
+    one, two = shapely.STRtree(shapes[1]).query(shapes[0], predicate="intersects")
+    gaps = _times(s2)[two] - _times(s1)[one]
+    near = np.abs(gaps) <= config.max_time_gap_hours * 3600.0
+    # What is too far is looked at only for scenes that have nothing nearer: it is two thirds of all.
+    lonely = ~np.isin(one, one[near])
+    for chosen, is_last_resort in ((near, False), (lonely, True)):
+        rows, columns = one[chosen], two[chosen]
+        overlaps = footprints.overlap_fractions(shapes[0][rows], shapes[1][columns])
+        found: dict[int, Candidate] = {}
+        for i in np.flatnonzero(overlaps >= config.min_overlap_fraction):
+            row, column, gap = int(rows[i]), int(columns[i]), int(gaps[chosen][i])
+            candidate = Candidate(abs(gap), -round(float(overlaps[i]), 6), s2[column].scene_id, gap)
+            if is_last_resort:
+                found[row] = min(found.get(row, candidate), candidate)
+            elif min(cells_of[0][row] & cells_of[1][column]) == key[:2]:
+                yield s1[row].scene_id, candidate
+        yield from ((s1[row].scene_id, candidate) for row, candidate in found.items())
+
+
+def choose(candidates: Iterable[Candidate], config: PairingConfig) -> tuple[list[Candidate], str]:
+    """The best candidates of a Sentinel-1 scene, at most `max_s2_per_s1`; or none, and why there is none."""
+    ranked = sorted(candidates)
+    limit = f"max_time_gap_hours is {config.max_time_gap_hours:g}"
+    if not ranked:
+        return (
+            [],
+            f"no Sentinel-2 scene near it in time ({limit}) covers at least {config.min_overlap_fraction:g} of it",
+        )
+    chosen = [c for c in ranked if c.abs_gap_seconds <= config.max_time_gap_hours * 3600.0][
+        : config.max_s2_per_s1
+    ]
+    nearest = f"the Sentinel-2 scene {ranked[0].s2_id} is {ranked[0].gap_seconds / 3600.0:+.1f} h away; {limit}"
+    return chosen, "" if chosen else nearest
+
+
+def nearest_passes(
+    s2: Scene, s1_scenes: Iterable[Scene], config: PairingConfig
+) -> tuple[list[Scene], list[Scene]]:
+    """(kept, left out) of the Sentinel-1 scenes that chose `s2`: those of the `max_s1_per_s2` best passes are kept.
+
+    Best is the nearest in time; of two equally near ones that of `orbit_preference`, then the smaller relative orbit, so
+    that one track wins at all dates of a place. Frames of one pass count as one: each shows other ground.
+    """
+    ranked = sorted(s1_scenes, key=lambda s1: _pass_rank(s1, s2, config))
+    if config.max_s1_per_s2 is None:
+        return ranked, []
+    passes: list[int] = []
+    kept, left_out = [], []
+    for s1 in ranked:
+        is_known = any(abs(s1.acquired_at - known) <= SAME_PASS_SECONDS for known in passes)
+        if not is_known and len(passes) == config.max_s1_per_s2:
+            left_out.append(s1)
+            continue
+        if not is_known:
+            passes.append(s1.acquired_at)
+        kept.append(s1)
+    return kept, left_out
+
+
+def time_gap_hours(s1: Scene, s2: Scene) -> float:
+    """Sentinel-2 time minus Sentinel-1 time, hours."""
+    return (s2.acquired_at - s1.acquired_at) / 3600.0
+
+
+def _pass_rank(s1: Scene, s2: Scene, config: PairingConfig) -> tuple[int, bool, float, str]:
+    is_other = config.orbit_preference not in ("any", s1.orbit_state)
+    orbit = math.inf if s1.relative_orbit is None else s1.relative_orbit
+    return abs(s2.acquired_at - s1.acquired_at), is_other, orbit, s1.scene_id
+
+
+def _times(scenes: list[Outline]) -> npt.NDArray[np.int64]:
+    return np.array([scene.acquired_at for scene in scenes], np.int64)

@@ -1,0 +1,183 @@
+"""Splits: place -> spatial block -> train, eval or test. Pure functions; never a split by row.
+
+A block's split is a hash of its id, so it stays the same in every job, span and worker, and labelled patches of a place
+fall into the same split as the unlabeled pairs there. Scenes that declare the split their data set published keep it, and
+hold-outs go before both. docs/splits.md tells why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from shapely.geometry import box
+
+from beam_jobs.config import SplitConfig
+from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.contracts.records import HOLDOUT_MARK
+from beam_jobs.judging import holdouts
+
+KM_PER_DEGREE = 111.195
+"""Length of a degree of latitude on a sphere of radius 6371.0 km."""
+_LEAST_KM_PER_DEGREE = 110.57
+"""Length of a degree of latitude on WGS 84 at the equator, its shortest: reaches in degrees are never too small with it."""
+
+Box = tuple[float, float, float, float]
+"""west, south, east, north in degrees; west may be below -180 and east above 180 at the date line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Where a patch goes.
+
+    Attributes:
+        block: id of the block of its centre, with the names of the hold-outs it falls under.
+        split: "train", "eval" or "test"; None when it is left out.
+        reason: why it is left out, machine-readable; "" when it is not.
+        detail: likewise, for a person.
+    """
+
+    block: str
+    split: str | None
+    reason: str = ""
+    detail: str = ""
+
+
+def block_id(lon: float, lat: float, block_size_km: float) -> str:
+    """Id of the block that holds a place: rows of latitude, columns that shrink with the cosine of their row.
+
+    Independent of CRS and scene, so places near a UTM border get one block, not two.
+    """
+    step = block_size_km / KM_PER_DEGREE
+    row = math.floor(lat / step)
+    return f"{block_size_km:g}km_{row}_{math.floor(lon / _column_step(row, step))}"
+
+
+def _column_step(row: int, step: float) -> float:
+    # The row's own latitude, not the place's: all of a row must share one column width.
+    return step / max(math.cos(math.radians((row + 0.5) * step)), 1e-3)
+
+
+def split_of(block: str, config: SplitConfig) -> str:
+    """The split of a block: "train", "eval" or "test"."""
+    digest = hashlib.sha256(f"{config.seed}|{block}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2.0**64
+    if position < config.test_fraction:
+        return "test"
+    return "eval" if position < config.test_fraction + config.eval_fraction else "train"
+
+
+def assign(
+    lon: Sequence[float],
+    lat: Sequence[float],
+    config: SplitConfig,
+    declared: frozenset[str] = frozenset(),
+    held_out: frozenset[str] = frozenset(),
+) -> Assignment:
+    """Block and split of a patch given by its centre and corners, degrees; from its own place alone.
+
+    Hold-outs go first, then the split that its scenes declare (scores on a public data set compare with others only on its
+    own split), then its blocks. A patch is left out as `straddles_splits` when what decides names several splits: two such
+    patches of different scenes could share pixels across train and test. It is left out as `in_buffer` when a split that
+    is judged on more than its own comes closer than the buffer: train gives way to eval and test, eval to test, so that
+    the few judged patches stay.
+
+    Args:
+        lon: of centre and corners.
+        lat: likewise.
+        config: of the split.
+        declared: the splits that the patch's scenes declare, if any.
+        held_out: names of the hold-outs that its scenes fall under, if any.
+    """
+    block = block_id(lon[0], lat[0], config.block_size_km)
+    regions, is_inside = _regions(_bounds(lon, lat, 0.0), config)
+    names = held_out | regions
+    found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in names}
+    # A scene that is held out takes its patches along wherever they lie; a region takes only what lies wholly inside.
+    if not held_out and not is_inside:
+        blocks = {block_id(x, y, config.block_size_km) for x, y in zip(lon, lat, strict=True)}
+        found |= set(declared) or {split_of(one, config) for one in blocks}
+    label = HOLDOUT_MARK.join((block, *sorted(names)))
+    if len(found) > 1:
+        why = f"its scenes declare {' and '.join(sorted(declared))}"
+        if len(declared) < 2:
+            why = f"reaches from block {label} into one of another split"
+        return Assignment(block=label, split=None, reason="straddles_splits", detail=why)
+    (split,) = found
+    nearer = _splits_within_reach(lon, lat, config, blocks_too=not held_out and not declared)
+    above = [one for one in SPLITS[SPLITS.index(split) + 1 :] if one in nearer]
+    if above:
+        detail = (
+            f"block {label} of {split} is within {config.buffer_m:g} m of {' and '.join(above)}"
+        )
+        return Assignment(block=label, split=None, reason="in_buffer", detail=detail)
+    return Assignment(block=label, split=split)
+
+
+def _splits_within_reach(
+    lon: Sequence[float], lat: Sequence[float], config: SplitConfig, blocks_too: bool
+) -> set[str]:
+    """Splits of the regions, and of the blocks, that come closer to a patch than the buffer; none without a buffer."""
+    if config.buffer_m == 0:
+        return set()
+    reach = _bounds(lon, lat, config.buffer_m)
+    regions, is_inside = _regions(reach, config)
+    found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in regions}
+    if blocks_too and not is_inside:
+        found |= {
+            _cached_split(block, config)
+            for piece in _pieces(reach)
+            for block in _blocks(piece, config)
+        }
+    return found
+
+
+def _bounds(lon: Sequence[float], lat: Sequence[float], reach_m: float) -> Box:
+    """Box around the points that is at least `reach_m` larger on every side."""
+    # Relative to the centre, so that a patch on the date line is as wide as any other.
+    east = [(x - lon[0] + 180.0) % 360.0 - 180.0 for x in lon]
+    degrees = reach_m / 1000.0 / _LEAST_KM_PER_DEGREE
+    south, north = max(min(lat) - degrees, -90.0), min(max(lat) + degrees, 90.0)
+    # A degree of longitude is shortest where the box is nearest to a pole.
+    sideways = min(degrees / max(math.cos(math.radians(max(abs(south), abs(north)))), 1e-3), 180.0)
+    return lon[0] + min(east) - sideways, south, lon[0] + max(east) + sideways, north
+
+
+def _pieces(bounds: Box) -> list[Box]:
+    """The box, cut at the date line."""
+    west, south, east, north = bounds
+    if west < -180.0:
+        return [(west + 360.0, south, 180.0, north), (-180.0, south, east, north)]
+    if east > 180.0:
+        return [(west, south, 180.0, north), (-180.0, south, east - 360.0, north)]
+    return [bounds]
+
+
+def _blocks(piece: Box, config: SplitConfig) -> Iterator[str]:
+    """Ids of the blocks that a box touches."""
+    west, south, east, north = piece
+    step = config.block_size_km / KM_PER_DEGREE
+    for row in range(math.floor(south / step), math.floor(north / step) + 1):
+        column_step = _column_step(row, step)
+        for column in range(math.floor(west / column_step), math.floor(east / column_step) + 1):
+            yield f"{config.block_size_km:g}km_{row}_{column}"
+
+
+# A patch's neighbours are mostly those of the patch before.
+_cached_split = lru_cache(maxsize=4096)(split_of)
+
+
+def _regions(bounds: Box, config: SplitConfig) -> tuple[frozenset[str], bool]:
+    """(names of the hold-outs whose region the box touches, whether one of them holds all of it)."""
+    touched, is_inside = set(), False
+    for holdout in config.holdouts:
+        if holdout.geojson:
+            region = holdouts.region(holdout)
+            pieces = [box(*piece) for piece in _pieces(bounds)]
+            if any(region.intersects(piece) for piece in pieces):
+                touched.add(holdout.name)
+                is_inside = is_inside or all(region.covers(piece) for piece in pieces)
+    return frozenset(touched), is_inside

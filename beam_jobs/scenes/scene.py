@@ -1,0 +1,248 @@
+"""Scene: one acquisition of one sensor, as a STAC item describes it; the element of the first half of every build.
+
+Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its rasters (`readers.inspect` does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pystac
+import shapely
+from shapely.geometry import shape
+
+from beam_jobs.contracts.bands import S2_BASELINE_0400_DN_OFFSET, Sensor
+from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.records import OrbitState
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import assets
+from beam_jobs.scenes.assets import BandSource, LabelSource
+from beam_jobs.scenes.grids import Grid
+
+SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
+
+
+REFUSED = "terrapair:refused"
+"""Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One acquisition.
+
+    Attributes:
+        scene_id: id of the STAC item.
+        sensor: "s1" or "s2".
+        acquired_at: seconds since 1970, UTC.
+        orbit_state: of the pass, "unknown" when the item does not tell.
+        relative_orbit: number of the track, which repeats; None = not declared.
+        processing_level: "L1C" or "L2A" for Sentinel-2, "" for Sentinel-1.
+        footprint: GeoJSON polygon, lon/lat.
+        declared_crs: `proj:code` of the item, if any.
+        dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
+        cloud_fraction: of the whole scene, 0-1, NaN = not declared.
+        split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
+        event: name of the event it was chosen for (`terrapair:event`), "" when the item does not tell.
+        holdouts: names of the hold-outs that the scene falls under by a property.
+        source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
+        license: likewise (STAC's `license`).
+        bands: band name -> where it is.
+        label: label raster, if any.
+        cloud_mask: path of a uint8 raster, if any.
+        clear_values: values of the cloud mask that mean clear; any other is cloud, shadow or unknown.
+        grid: grid of the band with the finest pixels; None until inspected.
+    """
+
+    scene_id: str
+    sensor: Sensor
+    acquired_at: int
+    orbit_state: OrbitState = "unknown"
+    relative_orbit: int | None = None
+    processing_level: Literal["", "L1C", "L2A"] = ""
+    footprint: Mapping[str, Any] = field(repr=False)
+    declared_crs: str | None = None
+    dn_offset: int | None = None
+    cloud_fraction: float = float("nan")
+    split: str | None = None
+    event: str = ""
+    holdouts: frozenset[str] = frozenset()
+    source: str = "unknown"
+    license: str = "unknown"
+    bands: Mapping[str, BandSource] = field(repr=False)
+    label: LabelSource | None = None
+    cloud_mask: str | None = None
+    clear_values: tuple[int, ...] = (0,)
+    grid: Grid | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is no such scene; see `absent_partner`."""
+        return not self.scene_id
+
+    @property
+    def declares_units(self) -> bool:
+        """Whether the item says what its pixels are, so that nothing is told from their values."""
+        return any(source.unit for source in self.bands.values())
+
+    @property
+    def paths(self) -> set[str]:
+        """All rasters of the scene."""
+        side = [self.label.path if self.label else None, self.cloud_mask]
+        return {source.path for source in self.bands.values()} | {path for path in side if path}
+
+
+def absent_partner(scene: Scene) -> Scene:
+    """Stands in for the partner that an inspected `scene` does not have: of the other sensor, same time and grid, no band."""
+    return Scene(
+        scene_id="",
+        sensor="s2" if scene.sensor == "s1" else "s1",
+        acquired_at=scene.acquired_at,
+        footprint=scene.footprint,
+        bands={},
+        grid=scene.grid,
+    )
+
+
+def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
+    """The scene of a STAC item.
+
+    Args:
+        values: the item as JSON.
+        catalog: its file; relative hrefs are resolved against the folder.
+
+    Raises:
+        DataError: not a STAC item, no time, no footprint, an unknown constellation, or assets without known bands.
+    """
+    try:
+        item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
+    except (
+        pystac.STACError,
+        pystac.STACTypeError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
+    if not item.id:
+        raise DataError(f"{catalog}: an item needs an id, got {item.id!r}", "bad_item")
+    where = f"{catalog}: item {item.id}"
+    refused = item.properties.get(REFUSED)
+    if isinstance(refused, Mapping):
+        raise DataError(str(refused.get("detail", where)), str(refused.get("reason", "bad_item")))
+    constellation = constellation_of(item.properties)
+    if constellation not in SENSOR_OF_CONSTELLATION:
+        raise DataError(
+            f"{where}: constellation must be sentinel-1 or sentinel-2, got {constellation!r}",
+            "bad_item",
+        )
+    if item.datetime is None or item.datetime.tzinfo is None or item.geometry is None:
+        raise DataError(f"{where}: needs a datetime with a time zone and a geometry", "bad_item")
+    sensor = SENSOR_OF_CONSTELLATION[constellation]
+    properties = item.properties
+    orbit_state = str(properties.get("sat:orbit_state", "unknown")).lower()
+    dn_offset = _dn_offset(properties, where)
+    bands = assets.band_sources(item, sensor, catalog.parent, where)
+    assets.check_one_unit(bands, dn_offset, where)
+    return Scene(
+        scene_id=item.id,
+        sensor=sensor,
+        acquired_at=int(item.datetime.timestamp()),
+        orbit_state=orbit_state if orbit_state in ("ascending", "descending") else "unknown",  # type: ignore[arg-type]
+        relative_orbit=_relative_orbit(properties, where),
+        processing_level=_processing_level(properties, where) if sensor == "s2" else "",
+        footprint=_footprint(item.geometry, where),
+        declared_crs=_declared_crs(properties),
+        dn_offset=dn_offset,
+        cloud_fraction=_cloud_fraction(properties, where),
+        split=_split(properties, where),
+        event=str(properties.get("terrapair:event") or ""),
+        source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
+        license=str(properties.get("license") or "unknown"),
+        bands=bands,
+        label=assets.label_source(item, catalog.parent, where),
+        **assets.cloud_mask(item, catalog.parent, where),
+    )
+
+
+def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The geometry, once it has an extent: pairing asks every scene for it."""
+    try:
+        empty = shape(geometry).is_empty
+    except (
+        shapely.errors.ShapelyError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(f"{where}: its geometry is not GeoJSON: {error}", "bad_item") from error
+    if empty:
+        raise DataError(f"{where}: its geometry is empty", "bad_item")
+    return geometry
+
+
+def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
+    offset = properties.get("terrapair:dn_offset")
+    # Products write it as -1000 (BOA_ADD_OFFSET); taken as that, it would be added instead of removed.
+    if offset not in (None, 0, S2_BASELINE_0400_DN_OFFSET):
+        raise DataError(
+            f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item"
+        )
+    return None if offset is None else int(offset)
+
+
+def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
+    cover = properties.get("eo:cloud_cover")
+    if cover is None:
+        return float("nan")
+    if not isinstance(cover, (int, float)) or not 0 <= cover <= 100:
+        raise DataError(f"{where}: eo:cloud_cover must be 0-100, got {cover!r}", "bad_item")
+    return cover / 100.0
+
+
+def constellation_of(properties: Mapping[str, Any]) -> str:
+    """`constellation` of an item's properties, or what its `platform` belongs to: sentinel-1a -> sentinel-1."""
+    named = (
+        properties.get("constellation") or str(properties.get("platform", ""))[: len("sentinel-1")]
+    )
+    return str(named).lower()
+
+
+def _relative_orbit(properties: Mapping[str, Any], where: str) -> int | None:
+    number = properties.get("sat:relative_orbit")
+    if number is not None and (
+        isinstance(number, bool) or not isinstance(number, int) or number < 1
+    ):
+        raise DataError(
+            f"{where}: sat:relative_orbit must be a whole number from 1, got {number!r}", "bad_item"
+        )
+    return number
+
+
+def _split(properties: Mapping[str, Any], where: str) -> str | None:
+    split = properties.get("terrapair:split")
+    if split not in (None, *SPLITS):
+        raise DataError(
+            f"{where}: terrapair:split must be one of {', '.join(SPLITS)}, got {split!r}",
+            "bad_item",
+        )
+    return split
+
+
+def _declared_crs(properties: Mapping[str, Any]) -> str | None:
+    """`proj:code` of STAC projection 2.0, or its forerunner `proj:epsg`."""
+    if properties.get("proj:code"):
+        return str(properties["proj:code"])
+    return f"EPSG:{properties['proj:epsg']}" if properties.get("proj:epsg") else None
+
+
+def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C", "L2A"]:
+    level = str(properties.get("processing:level", "")).upper()
+    if level not in ("L1C", "L2A"):
+        raise DataError(f"{where}: processing:level must be L1C or L2A, got {level!r}", "bad_item")
+    return "L1C" if level == "L1C" else "L2A"

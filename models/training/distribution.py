@@ -1,0 +1,78 @@
+"""Where training runs: one device, all devices of this machine, or several machines.
+
+Input: the visible devices and TF_CONFIG. Output: the process's `tf.distribute.Strategy`. Called by `pretrain.py` and
+`segment.py` before anything else touches TensorFlow's devices.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+
+@functools.cache
+def get_strategy() -> tf.distribute.Strategy:
+    """The strategy of this process.
+
+    MultiWorkerMirroredStrategy when TF_CONFIG names several workers; else MirroredStrategy over all visible GPUs, or over all
+    logical CPUs; the default strategy for a single CPU.
+
+    One per process: a second MirroredStrategy numbers its collectives from the start again, and trainers that run one after
+    the other in one process would meet each other's ("Collective ops is aborted").
+    """
+    if _num_workers() > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1 and devices[0].device_type == "CPU":
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes what is to be written once: checkpoints, logs, the model."""
+    resolver = strategy.cluster_resolver
+    # Without a task of type "chief" the first worker is it.
+    return (
+        resolver is None
+        or not resolver.task_type
+        or resolver.task_type == "chief"
+        or (
+            resolver.task_type == "worker"
+            and resolver.task_id == 0
+            and "chief" not in resolver.cluster_spec().jobs
+        )
+    )
+
+
+def check_divisible(global_batch_size: int, strategy: tf.distribute.Strategy) -> None:
+    """Refuses a global batch that cannot be split evenly.
+
+    Raises:
+        ValueError: replicas would get batches of unequal size, and the gathered negatives would not fit together.
+    """
+    num_replicas = strategy.num_replicas_in_sync
+    if global_batch_size % num_replicas:
+        raise ValueError(
+            f"global_batch_size must be a multiple of the {num_replicas} replicas, got {global_batch_size}"
+        )
+
+
+def check_same_on_workers(strategy: tf.distribute.Strategy, name: str, value: int) -> None:
+    """Refuses to go on when the workers disagree; they wait for each other here. A single worker agrees.
+
+    Raises:
+        RuntimeError: another worker has another value.
+    """
+    if strategy.cluster_resolver is None:
+        return
+    values = strategy.gather(strategy.run(lambda: tf.constant([value])), axis=0).numpy().tolist()
+    if set(values) != {value}:
+        raise RuntimeError(
+            f"{name} must be the same on all workers, got {values}: they need one shared folder"
+        )
+
+
+def _num_workers() -> int:
+    spec = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    return sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker"))

@@ -1,0 +1,46 @@
+"""The whole TFX pipeline of a run: data, pretraining and its probe, then one segmentation per task, perhaps from a teacher.
+
+RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipeline.
+"""
+
+from __future__ import annotations
+
+from tfx.orchestration.pipeline import Pipeline
+
+from beam_jobs.contracts.object_store import beam_plugins
+from beam_jobs.runner import local_arguments
+from components.examples import create_examples
+from pipeline.assembly.distillation import create_distillation
+from pipeline.assembly.labels import create_labels
+from pipeline.assembly.pretraining import create_pretraining
+from pipeline.assembly.segmentation import SegmentationComponents, create_segmentation
+from pipeline.config import RunConfig
+
+
+def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeline:
+    """Joins the parts.
+
+    Args:
+        config: the run.
+        metadata: connection config of ML Metadata for local runs; Kubeflow brings its own.
+    """
+    pairs = create_examples(config.pairs_dir, "pairs")
+    labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
+    pretraining = create_pretraining(config, pairs, labels)
+    components = [*pairs.as_list(), *(item for part in labels.values() for item in part.as_list())]
+    components += pretraining.as_list()
+    segmentations: dict[str, SegmentationComponents] = {}
+    for task in config.tasks:
+        student = create_distillation(config, task, pairs, pretraining, segmentations)
+        segmentations[task.name] = create_segmentation(
+            config, task, labels[task.name], pretraining, student
+        )
+        components += [*([student] if student else []), *segmentations[task.name].as_list()]
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=config.artifacts_dir,
+        components=components,
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=[*local_arguments(config.num_beam_workers), *beam_plugins(config.root)],
+    )

@@ -1,0 +1,65 @@
+"""Segmentation part of the pipeline, once per task: Trainer, Scorer, Evaluator, Pusher.
+
+Pure: the same configs give the same components. Called by `full.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfx.dsl.components.base.base_component import BaseComponent
+
+from beam_jobs.contracts.labels import get_schema
+from components.evaluation import create_eval_config, create_evaluator
+from components.publishing import create_pusher
+from components.scorer import create_scorer
+from components.segment_trainer import create_segment_trainer
+from pipeline.assembly.labels import LabelComponents
+from pipeline.assembly.pretraining import PretrainingComponents
+from pipeline.config import RunConfig, TaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationComponents:
+    """Components of one task's segmenter."""
+
+    trainer: BaseComponent
+    scorer: BaseComponent
+    evaluator: BaseComponent
+    pusher: BaseComponent
+
+    def as_list(self) -> list[BaseComponent]:
+        """All of them, in topological order."""
+        return [self.trainer, self.scorer, self.evaluator, self.pusher]
+
+
+def create_segmentation(
+    config: RunConfig,
+    task: TaskConfig,
+    labels: LabelComponents,
+    pretraining: PretrainingComponents,
+    student: BaseComponent | None = None,
+) -> SegmentationComponents:
+    """Components that turn the labels of `task` into a published segmenter.
+
+    Args:
+        config: the run.
+        task: one of its tasks.
+        labels: the task's labels.
+        pretraining: its encoder is what the segmenter starts from, once it is blessed.
+        student: DistillTrainer of the task, whose model is the start instead; None = none.
+    """
+    encoder = pretraining.trainer if task.segment.needs_pretraining else None
+    trainer = create_segment_trainer(
+        task.name, task.segment, labels.data, student or encoder, config.checkpoints_dir
+    )
+    # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the run, since it mostly tells of the data.
+    for gate in (labels.gate, pretraining.gate):
+        trainer.add_upstream_node(gate)
+    scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)
+    eval_config = create_eval_config(get_schema(task.label.schema), task.min_mean_iou, task.min_iou)
+    evaluator = create_evaluator(task.name, labels.data.examples, trainer, eval_config)
+    pusher = create_pusher(task.name, trainer, config.serving_dir, evaluator)
+    return SegmentationComponents(
+        trainer=trainer, scorer=scorer, evaluator=evaluator, pusher=pusher
+    )

@@ -1,0 +1,243 @@
+"""Results of a run, gathered from ML Metadata and the artifacts: what the report shows and what decides the exit code.
+
+RunConfig -> RunResults. Everything comes from the artifacts that the run used, not from what lies newest on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx.utils import path_utils
+
+from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.locations import Location, locate
+from components import blessing
+from components.data_manifest import read_manifest
+from components.overlap_audit import read_report
+from components.pretrain_trainer import METRICS_FILE
+from components.publishing import ENCODER_NAME
+from components.scorer import scores_path
+from models.encoder_probe.report import ProbeReport
+from models.published.card import read_card
+from pipeline.config import RunConfig
+from pipeline.report.run_record import RunRecord, read_last_run
+
+OVERALL = "all"
+"""Name of the slice that holds every patch."""
+_ANOMALIES_FILE = "SchemaDiff.pb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdFailure:
+    """A metric below its bound: what keeps a model from being published. NaN = no test pixel to measure it on."""
+
+    metric: str
+    value: float
+    lower_bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """One trained model.
+
+    Attributes:
+        name: "encoder" or the task's name.
+        saved_model: SavedModel of the Trainer.
+        log_dir: TensorBoard events.
+        training: final metrics of the training, eval split.
+        health: what the health checks of pretraining found, as in the model card; empty for other models.
+        published: folder of the published version; None when it was not pushed or the folder is gone.
+    """
+
+    name: str
+    saved_model: Location
+    log_dir: Location
+    training: Mapping[str, float]
+    health: Mapping[str, Any]
+    published: Location | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult(ModelResult):
+    """One segmenter.
+
+    Attributes:
+        test: slice -> metric -> value on the test split, as the gate saw them.
+        failures: bounds of the gate that were missed.
+        test_scores: file of the counts of each test patch; None in a run of before there was a Scorer.
+    """
+
+    test: Mapping[str, Mapping[str, float]]
+    failures: tuple[ThresholdFailure, ...]
+    test_scores: Location | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataResult:
+    """One data set that the run used: its manifest, and anomalies as split -> "feature: what"."""
+
+    name: str
+    version_dir: Location
+    manifest: manifest.Manifest
+    anomalies: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
+
+    `tasks` is empty when the encoder was refused, and without those that a run had not come to when it ended at a refused
+    teacher, which `refused_teachers` names.
+    """
+
+    record: RunRecord
+    data: tuple[DataResult, ...]
+    encoder: ModelResult
+    probe: ProbeReport
+    tasks: tuple[TaskResult, ...]
+    audits: Mapping[str, str]
+    refused_teachers: tuple[str, ...] = ()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether every model lies in the serving folder: what `run` ends with 0 for."""
+        return all(model.published is not None for model in (self.encoder, *self.tasks))
+
+
+def collect_results(config: RunConfig) -> RunResults:
+    """Results of the last run of `config`.
+
+    Raises:
+        DataError: nothing has run, or a component of the last run did not end well.
+    """
+    record = read_last_run(config.metadata_path, config.name)
+    data = [_data(record, "pairs", config.pairs_dir)]
+    data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
+    probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
+    tasks = []
+    refused = _refused_teachers(config, record) if probe.is_blessed else ()
+    for task in config.tasks if probe.is_blessed else ():
+        if refused and not record.is_complete(f"Pusher-{task.name}"):
+            continue
+        evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
+        model = _model(record, f"Trainer-{task.name}", task.name)
+        tasks.append(
+            TaskResult(
+                **vars(model),
+                test=read_slices(evaluation),
+                failures=read_failures(evaluation),
+                test_scores=_test_scores(record, task.name),
+            )
+        )
+    return RunResults(
+        record=record,
+        data=tuple(data),
+        encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
+        probe=probe,
+        tasks=tuple(tasks),
+        refused_teachers=refused,
+        audits={
+            task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
+            for task in config.tasks
+        },
+    )
+
+
+def _refused_teachers(config: RunConfig, record: RunRecord) -> tuple[str, ...]:
+    """The teachers that their Evaluators refused; one that was not evaluated is not among them."""
+    teachers = {task.distill.teacher for task in config.tasks if task.distill is not None}
+    evaluators = {name: f"Evaluator-{name}" for name in sorted(teachers)}
+    return tuple(
+        name
+        for name, evaluator in evaluators.items()
+        if record.is_complete(evaluator)
+        and not record.output(evaluator, "blessing").properties.get("blessed")
+    )
+
+
+def read_slices(evaluation: str) -> dict[str, dict[str, float]]:
+    """Slice -> metric -> value of a TFMA evaluation; the overall slice first, NaN where TFMA has it."""
+    slices = {}
+    for key, outputs in tfma.load_eval_result(evaluation).slicing_metrics:
+        name = ", ".join(f"{feature}={value}" for feature, value in key) or OVERALL
+        slices[name] = {
+            metric: _double(value)
+            for metric, value in outputs[""][""].items()
+            if "doubleValue" in value
+        }
+    return dict(sorted(slices.items(), key=lambda item: (item[0] != OVERALL, item[0])))
+
+
+def read_failures(evaluation: str) -> tuple[ThresholdFailure, ...]:
+    """The thresholds of a TFMA evaluation that were missed."""
+    failures = []
+    for checked in tfma.load_validation_result(evaluation).metric_validations_per_slice:
+        for failure in checked.failures:
+            value = (
+                failure.metric_value.double_value.value
+                if failure.HasField("metric_value")
+                else math.nan
+            )
+            bound = failure.metric_threshold.value_threshold.lower_bound.value
+            failures.append(
+                ThresholdFailure(metric=failure.metric_key.name, value=value, lower_bound=bound)
+            )
+    return tuple(failures)
+
+
+def read_anomalies(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
+    """Split -> "feature: description" of an ExampleValidator's output; splits without anomalies are left out."""
+    found = {}
+    for path in sorted(locate(folder).glob(f"Split-*/{_ANOMALIES_FILE}")):
+        anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
+        lines = tuple(
+            f"{name}: {info.description}" for name, info in sorted(anomalies.anomaly_info.items())
+        )
+        if lines:
+            found[path.parent.name.removeprefix("Split-")] = lines
+    return found
+
+
+def _test_scores(record: RunRecord, task: str) -> Location | None:
+    scorer = f"Scorer-{task}"
+    return scores_path(record.output(scorer, "scores").uri) if record.is_complete(scorer) else None
+
+
+def _double(value: Mapping[str, float]) -> float:
+    # TFMA's JSON writes NaN as text.
+    return float(value["doubleValue"])
+
+
+def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
+    found = read_manifest(record.output(f"DataManifest-{name}", "manifest").uri)
+    return DataResult(
+        name=name,
+        version_dir=layout.version_dir(data_dir, found.span, found.version),
+        manifest=found,
+        anomalies=read_anomalies(record.output(f"ExampleValidator-{name}", "anomalies").uri),
+    )
+
+
+def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
+    log_dir = locate(record.output(trainer, "model_run").uri)
+    saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
+    pushed = record.output(f"Pusher-{name}", "pushed_model").properties
+    published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
+    return ModelResult(
+        name=name,
+        saved_model=saved_model,
+        log_dir=log_dir,
+        training=json.loads((log_dir / METRICS_FILE).read_text()),
+        health=read_card(str(saved_model)).get("health") or {},
+        # The cache may remember a push whose folder somebody has removed since.
+        published=published
+        if published is not None and (published / "saved_model.pb").exists()
+        else None,
+    )

@@ -1,0 +1,147 @@
+"""What ML Metadata knows of the last run: each component's state, duration and output artifacts.
+
+SQLite of a local run -> RunRecord. The report and the closing check of `run` read it; a cached component shows the artifacts
+of the execution that made them, so a second run reports as fully as the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_metadata import metadata_store, proto
+
+from beam_jobs.errors import DataError
+
+_STATE: Any = proto.Execution
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """One output artifact: where it is, and its custom properties as plain values."""
+
+    uri: str
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentRecord:
+    """One component of a run.
+
+    Attributes:
+        component_id: its id in the pipeline.
+        is_cached: whether the cache answered.
+        is_complete: whether it ended well, cached or not.
+        num_seconds: how long it ran; about 0 when cached.
+        outputs: artifacts by output name.
+    """
+
+    component_id: str
+    is_cached: bool
+    is_complete: bool
+    num_seconds: float
+    outputs: Mapping[str, ArtifactRecord]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The components of one run, in the order in which they ran."""
+
+    components: tuple[ComponentRecord, ...]
+
+    def output(self, component_id: str, name: str) -> ArtifactRecord:
+        """One output artifact.
+
+        Raises:
+            DataError: the component did not end well in this run, or has no such output.
+        """
+        for component in self.components:
+            if (
+                component.component_id == component_id
+                and component.is_complete
+                and name in component.outputs
+            ):
+                return component.outputs[name]
+        raise DataError(
+            f"{component_id}: no finished output {name!r} in the last run", "missing_output"
+        )
+
+    def is_complete(self, component_id: str) -> bool:
+        """Whether a component ended well in this run, cached or not."""
+        return any(
+            item.component_id == component_id and item.is_complete for item in self.components
+        )
+
+    @property
+    def num_cached(self) -> int:
+        """How many components the cache answered."""
+        return sum(component.is_cached for component in self.components)
+
+
+def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
+    """The newest run of a pipeline.
+
+    Raises:
+        DataError: no metadata, or no run of that pipeline.
+    """
+    if not Path(metadata_path).exists():
+        raise DataError(
+            f"{metadata_path}: no metadata, so nothing has run here yet", "missing_file"
+        )
+    config = proto.ConnectionConfig()
+    config.sqlite.filename_uri = str(metadata_path)
+    config.sqlite.connection_mode = proto.SqliteMetadataSourceConfig.READONLY
+    store = metadata_store.MetadataStore(config)
+    pipeline = store.get_context_by_type_and_name("pipeline", pipeline_name)
+    if pipeline is None:
+        raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
+    runs = store.get_contexts_by_type("pipeline_run")
+    # One metadata file may hold several pipelines: a run is ours when its executions are also in our context.
+    for run in sorted(runs, key=lambda context: context.id, reverse=True):
+        ordered = sorted(
+            store.get_executions_by_context(run.id), key=lambda execution: execution.id
+        )
+        if ordered and pipeline.id in {
+            context.id for context in store.get_contexts_by_execution(ordered[0].id)
+        }:
+            return RunRecord(
+                components=tuple(
+                    _component(store, execution, pipeline_name) for execution in ordered
+                )
+            )
+    raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
+
+
+def _component(store: Any, execution: Any, pipeline_name: str) -> ComponentRecord:
+    events = store.get_events_by_execution_ids([execution.id])
+    outputs = [event for event in events if event.type == proto.Event.OUTPUT]
+    artifacts = {
+        item.id: item
+        for item in store.get_artifacts_by_id([event.artifact_id for event in outputs])
+    }
+    records = {
+        event.path.steps[0].key: ArtifactRecord(
+            uri=artifacts[event.artifact_id].uri,
+            properties={
+                key: getattr(value, value.WhichOneof("value"))
+                for key, value in artifacts[event.artifact_id].custom_properties.items()
+                if value.WhichOneof("value")
+            },
+        )
+        for event in outputs
+    }
+    (node,) = [
+        context
+        for context in store.get_contexts_by_execution(execution.id)
+        if context.type == "node"
+    ]
+    milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+    return ComponentRecord(
+        component_id=node.name.removeprefix(f"{pipeline_name}."),
+        is_cached=execution.last_known_state == _STATE.CACHED,
+        is_complete=execution.last_known_state in (_STATE.CACHED, _STATE.COMPLETE),
+        num_seconds=milliseconds / 1000.0,
+        outputs=records,
+    )

@@ -1,0 +1,67 @@
+"""Layouts: each folder is recognized as what it is."""
+
+import numpy as np
+import pytest
+from make_datasets import (
+    make_bigearthnet,
+    make_dfc2020,
+    make_ee_timeseries,
+    make_sen1floods11,
+    make_sen12ms,
+    make_ssl4eo,
+    make_terramesh,
+)
+from make_exports import make_ee_tfrecord, make_ssl4eo_v11, make_terramesh_shards
+from make_rasters import write_geotiff
+
+from beam_jobs.catalogs import layouts
+from beam_jobs.config import CatalogConfig
+
+MAKERS = {
+    "terramesh": make_terramesh,
+    "bigearthnet": make_bigearthnet,
+    "sen1floods11": make_sen1floods11,
+    "sen12ms": make_sen12ms,
+    "dfc2020": make_dfc2020,
+    "ssl4eo": make_ssl4eo,
+    "ssl4eo_v11": make_ssl4eo_v11,
+    "terramesh_shards": make_terramesh_shards,
+    "ee_timeseries": make_ee_timeseries,
+    "ee_tfrecord": make_ee_tfrecord,
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_layouts_are_told_apart(tmp_path, name):
+    assert layouts.detect(MAKERS[name](tmp_path)) == name
+    assert CatalogConfig(layout=name, path="x").layout == name
+
+
+def test_every_layout_has_a_reader_and_a_miniature():
+    assert set(layouts.READERS) == set(MAKERS)
+
+
+def test_folders_of_something_else_have_no_layout(tmp_path):
+    assert layouts.detect(tmp_path) is None
+    # One step only is a scene, not a series; and a text file is no raster.
+    write_geotiff(tmp_path / "one" / "a.tif", np.eye(4)[None], descriptions=("VV",))
+    assert layouts.detect(tmp_path / "one") is None
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "a.tif").write_text("not a raster")
+    assert layouts.detect(tmp_path / "two") is None
+
+
+def test_only_the_layout_that_has_split_lists_takes_them():
+    with pytest.raises(
+        ValueError,
+        match="split_lists go with layouts sen12ms and dfc2020 only, got layout 'ssl4eo'",
+    ):
+        CatalogConfig(layout="ssl4eo", path="x", split_lists=("a.txt",))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_items_tell_source_and_licence(tmp_path, name):
+    found = list(layouts.READERS[name](MAKERS[name](tmp_path)))
+    assert found
+    told = {(item.properties["terrapair:source"], item.properties["license"]) for item in found}
+    assert told == {layouts.SOURCES[name]}

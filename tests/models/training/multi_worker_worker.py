@@ -1,0 +1,91 @@
+"""One worker of several, or the only one: trains from scratch, then goes on from the checkpoint; writes what came out.
+
+A program of its own, since a process is one worker. Usage: multi_worker_worker.py FOLDER NAME, with TF_CONFIG or without.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.losses import NTXentLoss
+from models.optimization.optimizers import LossScaled
+from models.training import distribution, training
+from models.training.steps import TwoStageLoss
+
+GLOBAL_BATCH_SIZE = 8
+
+
+def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None, is_scaled=False):
+    """Mean loss and variables of a contrastive training with negatives of all workers and synchronized statistics."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs = {sensor: keras.Input((6,), name=sensor) for sensor in ("s1", "s2")}
+        outputs = {}
+        for sensor in ("s1", "s2"):
+            hidden = keras.layers.Dense(5, activation="tanh")(inputs[sensor])
+            # In parts, statistics would be those of the parts.
+            hidden = (
+                keras.layers.BatchNormalization(synchronized=True)(hidden)
+                if num_parts == 1
+                else hidden
+            )
+            outputs[sensor] = keras.layers.UnitNormalization()(hidden)
+        model = keras.Model(inputs, outputs)
+        optimizer = keras.optimizers.AdamW(0.05)
+        optimizer = LossScaled(optimizer) if is_scaled else optimizer
+    rows = {
+        sensor: tf.random.stateless_normal([9, GLOBAL_BATCH_SIZE, 6], [0, seed])
+        for seed, sensor in enumerate(inputs)
+    }
+    rows["patch_id"] = tf.constant(
+        [[f"{step}-{row}" for row in range(GLOBAL_BATCH_SIZE)] for step in range(9)]
+    )
+    loss = training.train(
+        strategy=strategy,
+        model=model,
+        compute_loss=TwoStageLoss(
+            encode=lambda batch: model(batch, training=True),
+            loss=lambda encoded: {"loss": NTXentLoss(0.2)(encoded["s1"], encoded["s2"])},
+            num_micro_batches=num_parts,
+        ),
+        optimizer=optimizer,
+        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
+        num_steps=num_steps,
+        log_dir=f"{folder}/logs-{name}",
+        checkpoint_dir=checkpoint_dir,
+    )
+    return {
+        "loss": loss,
+        "variables": np.concatenate([variable.numpy().ravel() for variable in model.variables]),
+    }
+
+
+def main(folder, name):
+    strategy = distribution.get_strategy()
+    results = {
+        "num_replicas": strategy.num_replicas_in_sync,
+        "is_chief": distribution.is_chief(strategy),
+    }
+    kept = f"{folder}/kept-{name.split('-')[0]}"
+    attempts = {
+        "whole": attempt(strategy, folder, name, 4),
+        "parts": attempt(strategy, folder, name, 4, num_parts=2),
+        "scaled": attempt(strategy, folder, name, 4, is_scaled=True),
+        "first": attempt(strategy, folder, name, 2, checkpoint_dir=kept),
+    }
+    # The chief may still be writing.
+    while not list(Path(kept).glob("step-*/progress.json")):
+        time.sleep(0.05)
+    attempts["resumed"] = attempt(strategy, folder, name, 4, checkpoint_dir=kept)
+    results |= {
+        f"{kind}/{key}": value for kind, values in attempts.items() for key, value in values.items()
+    }
+    np.savez(f"{folder}/{name}.npz", **results)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,77 @@
+"""Two processes as two workers of one training, on this machine."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Three processes that each import TensorFlow and trace five trainings.
+pytestmark = pytest.mark.e2e
+
+WORKER = Path(__file__).with_name("multi_worker_worker.py")
+ROOT = Path(__file__).parents[2]
+
+
+def free_ports(number):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the only worker wrote, and what each of two did."""
+    folder = tmp_path_factory.mktemp("workers")
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    cluster = {
+        f"two-{index}": {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        for index in (0, 1)
+    }
+    processes = {}
+    for name, config in {"one": None, **cluster}.items():
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment |= {"TF_CONFIG": json.dumps(config)} if config else {}
+        command = [sys.executable, str(WORKER), str(folder), name]
+        processes[name] = subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, text=True
+        )
+    for process in processes.values():
+        _, stderr = process.communicate(timeout=500)
+        assert process.returncode == 0, stderr[-3000:]
+    return folder, {name: np.load(folder / f"{name}.npz") for name in processes}
+
+
+@pytest.mark.parametrize("kind", ["whole", "parts", "scaled", "resumed"])
+def test_two_workers_take_the_steps_of_one(results, kind):
+    _, by_name = results
+    expected = by_name["one"]["whole/variables" if kind == "resumed" else f"{kind}/variables"]
+    assert (
+        np.abs(by_name["one"]["whole/variables"] - by_name["one"]["first/variables"]).max() > 1e-2
+    )
+    for name in ("two-0", "two-1"):
+        assert by_name[name]["num_replicas"] == 2
+        assert by_name[name][f"{kind}/loss"] == pytest.approx(
+            float(by_name["one"][f"{kind}/loss"]), rel=1e-5
+        )
+        np.testing.assert_allclose(
+            by_name[name][f"{kind}/variables"], expected, rtol=1e-5, atol=1e-6
+        )
+
+
+def test_the_first_worker_alone_writes(results):
+    folder, by_name = results
+    assert [bool(by_name[name]["is_chief"]) for name in ("one", "two-0", "two-1")] == [
+        True,
+        True,
+        False,
+    ]
+    assert (folder / "logs-two-0" / "train").exists()
+    assert not (folder / "logs-two-1").exists()
+    assert [path.name for path in (folder / "kept-two").iterdir()] == ["step-000000004"]

@@ -1,0 +1,107 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+WORKER = Path(__file__).with_name("replica_parity_worker.py")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("parity") / "results.npz"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, str(WORKER), str(path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.load(path)
+
+
+def relative_difference(one, two):
+    return float(np.abs(one - two).max() / np.abs(one).max())
+
+
+# The ResNet with synchronized batch normalization sums over thousands of pixels in another order: hence its 1e-4.
+@pytest.mark.parametrize(
+    ("case", "tolerance"),
+    [
+        ("contrastive_without_batch_norm", 1e-5),
+        ("masked_crossentropy", 1e-5),
+        ("contrastive_resnet", 1e-4),
+        ("weighted_contrastive", 1e-5),
+        ("weighted_crossentropy", 1e-5),
+        ("balanced_focal", 1e-5),
+        ("dice", 1e-5),
+        ("lovasz", 1e-5),
+        ("sum_of_losses", 1e-5),
+        ("distillation", 1e-5),
+    ],
+)
+def test_two_replicas_take_the_step_of_one(results, case, tolerance):
+    assert results["num_replicas"] == 2
+    one, two = (
+        {key: results[f"{case}/{name}/{key}"] for key in ("loss", "gradient", "weights")}
+        for name in ("one", "two")
+    )
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+    assert np.abs(one["gradient"]).max() > 1e-3
+    assert relative_difference(one["gradient"], two["gradient"]) < tolerance
+    assert relative_difference(one["weights"], two["weights"]) < tolerance
+
+
+def test_batch_statistics_are_those_of_the_global_batch(results):
+    one, two = (results[f"contrastive_resnet/{name}/moving_statistics"] for name in ("one", "two"))
+    assert one.size > 100
+    assert relative_difference(one, two) < 1e-5
+
+
+def test_two_replicas_leave_out_the_step_that_overflows_on_one_of_them(results):
+    one, two = results["scaled_lars/one"], results["scaled_lars/two"]
+    assert np.abs(one).max() < 10.0
+    assert relative_difference(one, two) < 1e-5
+
+
+def test_error_names_the_patches_of_both_replicas(results):
+    message = str(results["message"])
+    assert message.startswith("loss must be finite, got nan at step 1 of 3")
+    assert "its 8 patches" in message
+    assert message.endswith("patch-0, patch-1, patch-2, patch-3, patch-4, ...")
+
+
+def test_checkpoint_of_two_replicas_goes_on_with_one(results):
+    assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["adamw", "paced"])
+def test_three_steps_of_adamw_are_the_same(results, case):
+    one, two = results[f"{case}/one/weights"], results[f"{case}/two/weights"]
+    assert one.size > 50
+    assert relative_difference(one, two) < 1e-5
+
+
+def test_paces_change_the_steps(results):
+    assert relative_difference(results["adamw/one/weights"], results["paced/one/weights"]) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_levels_begin_one_after_the_other_on_any_number_of_replicas(results, name):
+    # The head, then the levels from the deepest to the stem: each moves with the step after its first one.
+    for part, first_move in enumerate((1, 2, 3, 4, 5)):
+        weights = results[f"gradual/{name}/part_{part}"]
+        assert len(weights) == 6
+        np.testing.assert_array_equal(
+            weights[:first_move], np.broadcast_to(weights[0], (first_move, weights.shape[1]))
+        )
+        assert (np.abs(np.diff(weights[first_move - 1 :], axis=0)).max(axis=1) > 1e-5).all()
+
+
+def test_gradual_unfreezing_takes_the_same_steps_on_two_replicas(results):
+    for part in range(5):
+        one, two = (results[f"gradual/{name}/part_{part}"] for name in ("one", "two"))
+        assert relative_difference(one - one[0], two - two[0]) < 1e-2

@@ -1,0 +1,330 @@
+import dataclasses
+import io
+import math
+
+import make_scores
+import make_shards
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from rich.console import Console
+
+from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts.labels import WATER
+from models.encoder_probe.report import Check, ProbeReport
+from models.scores.score_file import write_scores
+from pipeline.config import RunConfig
+from pipeline.console import RunProgress
+from pipeline.report import page, patch_images, pictures, results
+from pipeline.report.run_record import ComponentRecord, RunRecord
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    version = make_shards.make_version(
+        tmp_path_factory.mktemp("data"), kind="labels", label_schema="water"
+    )
+    return results.DataResult(
+        name="flood",
+        version_dir=version,
+        manifest=manifest.read(version),
+        anomalies={"eval": ("orbit_state: Unexpected string values [sideways]",)},
+    )
+
+
+def make_probe(is_blessed):
+    values = {"encoder": "new", "last_encoder": "", "labels": "flood", "num_pairs": 40}
+    values |= {
+        "num_train_patches": 30,
+        "num_eval_patches": 10,
+        "notes": ("nothing [to] compare with",),
+    }
+    check = Check(
+        name="recall_s1_to_s2",
+        value=0.6875 if is_blessed else 0.0625,
+        asked=0.125,
+        passed=is_blessed,
+        reason="recall@1 is high enough" if is_blessed else "recall@1 is below the 0.125 asked",
+    )
+    undecided = Check(
+        name="accuracy_s1_over_random",
+        value=-0.5,
+        asked=0.0,
+        passed=True,
+        judged=False,
+        reason="2 blocks are too few",
+    )
+    return ProbeReport(**values, checks=(check, undecided))
+
+
+def make_results(data, tmp_path, published):
+    model = {
+        "saved_model": tmp_path / "model",
+        "log_dir": tmp_path / "logs",
+        "training": {
+            "train_loss": 0.5,
+            "eval_loss": 0.625,
+            "mean_iou": 0.75,
+            "pooled_iou/water": math.nan,
+        },
+        "health": {},
+        "published": tmp_path / "serving/1" if published else None,
+    }
+    task = results.TaskResult(
+        name="flood",
+        **model,
+        test={
+            "all": {"mean_iou": 0.4375, "pooled_iou/dry": 0.875, "pooled_iou/water": math.nan},
+            "orbit_state=ascending": {},
+        },
+        failures=()
+        if published
+        else (
+            results.ThresholdFailure(metric="mean_iou", value=0.4375, lower_bound=0.6),
+            results.ThresholdFailure(metric="pooled_iou/water", value=math.nan, lower_bound=0.125),
+        ),
+        test_scores=None,
+    )
+    parts = [("Trainer-flood", True), ("Pusher-flood", False)]
+    record = RunRecord(
+        components=tuple(
+            ComponentRecord(
+                component_id=name, is_cached=cached, is_complete=True, num_seconds=1.0, outputs={}
+            )
+            for name, cached in parts
+        )
+    )
+    health = {
+        "recall_at_1/s1_to_s2": 0.375,
+        "recall_at_1/s2_to_s1": 0.4375,
+        "alignment/s1_s2": 0.8125,
+    }
+    encoder = results.ModelResult(
+        name="encoder",
+        **model
+        | {
+            "published": tmp_path / "serving/encoder/1",
+            "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
+            "health": {
+                "alarms": ["nothing [is] learned"],
+                "not_measured": {"shortcut_latitude/s1": "within 1 degree"},
+            },
+        },
+    )
+    return results.RunResults(
+        record=record,
+        data=(data,),
+        encoder=encoder,
+        probe=make_probe(is_blessed=True),
+        tasks=(task,),
+        audits={"flood": "3 [of] 9 overlap"},
+    )
+
+
+def refused_results(data, tmp_path):
+    """Of a run that ended at the encoder's gate."""
+    found = make_results(data, tmp_path, published=True)
+    return dataclasses.replace(
+        found,
+        probe=make_probe(is_blessed=False),
+        encoder=dataclasses.replace(found.encoder, published=None),
+        tasks=(),
+    )
+
+
+def text_of(values, tmp_path, monkeypatch, found):
+    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path)})
+    monkeypatch.setattr(page, "draw_task", lambda *_: None)
+    console = Console(file=io.StringIO(), width=200)
+    for part in page.render_report(config, found):
+        console.print(part)
+    return console.file.getvalue()
+
+
+def test_unblessed_task_is_told_with_metric_value_and_threshold(
+    values, data, tmp_path, monkeypatch
+):
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
+    assert "flood: not published: mean_iou is 0.438, the config asks for at least 0.600" in text
+    assert "flood: not published: pooled_iou/water could not be measured (no test pixel)" in text
+    assert not make_results(data, tmp_path, published=False).is_published
+
+
+def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
+    for expected in (
+        "24",
+        "0.500",
+        "0.625",
+        "0.875",
+        "sideways",
+        "1 ran, 1 cached",
+        "flood: 3 [of] 9 overlap",
+        "none: python -m beam_jobs card",
+        "Encoder probe: blessed (40 pairs, 30 + 10 patches of flood)",
+        "nothing [to] compare with",
+        "0.688",
+        "too few to judge",
+        str(tmp_path / "serving/1"),
+    ):
+        assert expected in text
+    assert "not published" not in text
+    assert make_results(data, tmp_path, published=True).is_published
+
+
+def test_test_scores_come_first_and_those_of_eval_in_a_line(values, data, tmp_path, monkeypatch):
+    found = make_results(data, tmp_path, published=True)
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    write_scores(assets / "eval_scores.npz", make_scores.make_scores(seed=1))
+    before = text_of(values, tmp_path, monkeypatch, found)
+    assert "flood: scores on the eval split" in before
+    assert "slices of the eval split" in before
+    kept = tmp_path / "test_scores.npz"
+    write_scores(kept, make_scores.make_scores(seed=2, num_patches=20))
+    scored = dataclasses.replace(
+        found, tasks=(dataclasses.replace(found.tasks[0], test_scores=kept),)
+    )
+    text = text_of(values, tmp_path, monkeypatch, scored)
+    assert "flood: scores on the test split" in text
+    assert "scores on the eval split (docs" not in text
+    assert text.index("slices of the test split") < text.index(
+        "  eval split (12 patches): class1 pooled IoU"
+    )
+    assert str(kept) in text
+
+
+def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(
+    values, data, tmp_path, monkeypatch
+):
+    found = refused_results(data, tmp_path)
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "Encoder probe: refused" in text
+    assert "encoder: not published: recall@1 is below the 0.125 asked" in text
+    assert "no task was trained: the encoder is refused" in text
+    assert "pooled IoU on the test split" not in text
+    assert not found.is_published
+
+
+def test_student_that_a_refused_teacher_kept_from_training_is_named_with_it(
+    values, data, tmp_path, monkeypatch
+):
+    (flood,) = values["tasks"]
+    for number in (1, 2):
+        student = {
+            **flood,
+            "name": f"radar-{number}",
+            "segment": flood["segment"] | {"sensors": ["s2"]},
+        }
+        values["tasks"].append(student | {"distill": {"teacher": "flood", "num_steps": 3}})
+    found = dataclasses.replace(
+        make_results(data, tmp_path, published=False), refused_teachers=("flood",)
+    )
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "not trained: radar-1, radar-2: the run ended at a refused teacher: flood" in text
+    assert "flood: not published: mean_iou is 0.438" in text
+    assert not found.is_published
+
+
+def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(
+    values, data, tmp_path, monkeypatch
+):
+    assets = tmp_path / "model" / "assets.extra"
+    assets.mkdir(parents=True)
+    (assets / "embedding_map.png").write_bytes(b"png")
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
+    lines = {line.split("│")[1].strip(): line for line in text.splitlines() if line.count("│") == 4}
+    assert [cell.strip() for cell in lines["recall_at_1"].split("│")[1:4]] == [
+        "recall_at_1",
+        "0.375",
+        "0.438",
+    ]
+    assert [cell.strip() for cell in lines["alignment"].split("│")[1:4]] == [
+        "alignment",
+        "0.812",
+        "-",
+    ]
+    assert "alarm: nothing [is] learned" in text
+    assert "not measured: shortcut_latitude/s1 (within 1 degree)" in text
+    shown = tmp_path / "report" / "embedding_map.png"
+    assert str(shown) in text
+    assert shown.read_bytes() == b"png"
+
+
+def test_chosen_patches_are_mixed_and_from_different_scenes(data):
+    chosen = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)]
+    entropies = [pictures.label_entropy(patch.label) for patch in chosen]
+    num_eval = data.manifest.num_examples["eval"]
+    num_scenes = -(-num_eval // 4)
+    assert len(chosen) == pictures.NUM_PATCHES
+    assert len({patch.s1_scene_id for patch in chosen[:num_scenes]}) == num_scenes
+    assert entropies[0] == max(entropies)
+
+
+def test_entropy_of_known_label():
+    label = np.array([[0, 0], [1, 255]], np.uint8)
+    assert pictures.label_entropy(label) == pytest.approx(
+        -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
+    )
+    assert pictures.label_entropy(np.full((2, 2), 255, np.uint8)) == 0.0
+
+
+def test_images_show_no_data_in_its_own_colour_and_classes_in_theirs(data):
+    s1 = np.full((2, 2, 2), data.manifest.s1_statistics[0].p98, np.float32)
+    s1[0, 0] = np.nan
+    image = patch_images.radar_image(s1, data.manifest)
+    assert image[0, 0].tolist() == list(to_rgb(patch_images.NODATA_COLOR))
+    assert image[1, 1].tolist() == [1.0, 1.0, 1.0]
+    label = patch_images.label_image(np.array([[0, 1, 255]]), WATER, pictures.IGNORE_COLOR)
+    assert label[0].tolist() == [
+        list(to_rgb(color)) for color in (*WATER.colors.values(), pictures.IGNORE_COLOR)
+    ]
+
+
+def test_optical_image_takes_the_visible_bands(data):
+    bands = data.manifest.s2_bands
+    s2 = np.full((1, 2, len(bands)), 0.01, np.float32)
+    s2[0, 0, bands.index("B4")] = s2[0, 1, bands.index("B2")] = 1.0
+    image = pictures.optical_image(s2, data.manifest)
+    assert image[0, 0].argmax() == 0
+    assert image[0, 1].argmax() == 2
+    assert image.max() == 1.0
+
+
+def test_figure_has_one_column_a_patch(data):
+    patches = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)][
+        :3
+    ]
+    figure = pictures.draw(
+        "flood", patches, np.stack([patch.label for patch in patches]), data.manifest
+    )
+    assert len(figure.axes) == 12
+    assert figure.axes[9].get_xlabel() == "100% of pixels right"
+
+
+def test_notice_and_warning_are_told_as_they_are():
+    console = Console(file=io.StringIO(), width=80)
+    with RunProgress(console) as progress, progress.stage("Trainer"):
+        progress.note("resumed after [step] 3")
+        progress.note("nothing [is] learned", is_warning=True)
+    assert console.file.getvalue().splitlines()[:2] == [
+        "  Trainer: resumed after [step] 3",
+        "! Trainer: nothing [is] learned",
+    ]
+
+
+def test_progress_without_a_terminal_names_finished_and_failed_stages():
+    console = Console(file=io.StringIO(), width=80)
+
+    def fail():
+        with RunProgress(console) as progress:
+            with progress.stage("build-pairs"):
+                progress.update(1, 2)
+            progress.start("Trainer")
+            raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        fail()
+    lines = console.file.getvalue().splitlines()
+    assert any("✓ build-pairs" in line for line in lines)
+    assert any("✗ Trainer" in line for line in lines)
