@@ -1,6 +1,7 @@
 """`python -m beam_jobs <job>`: the jobs on data, from a list of places to shards, their audit and their data card.
 
-Reads options, shows progress, turns errors into one line. The jobs themselves know nothing of the terminal.
+Reads options, shows progress, turns errors into one line. The jobs themselves know
+nothing of the terminal.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _SET_HELP = "Override one setting, as in --set patch.size_px=128. Repeatable."
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and all log messages.")
 def main(debug: bool) -> None:
     """Turn Earth Engine exports, public data sets or simulated scenes into shards of Sentinel-1/2 pairs."""
-    # Google's clients, which Beam imports, announce one after the other that Python 3.10 ends; TFX runs on no later one.
+    # Google's clients, which Beam imports, announce one after the other that Python
+    # 3.10 ends; TFX runs on no later one.
     warnings.filterwarnings("ignore", _GOOGLE_ON_PYTHON, FutureWarning)
     os.environ.setdefault("PYTHONWARNINGS", f"ignore:{_GOOGLE_ON_PYTHON}:FutureWarning")
     logging.basicConfig(
@@ -116,7 +118,8 @@ def catalog_command(folder: Path, layout: Any, output: str, split_lists: tuple[P
 def _build_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that both builds share."""
     for option in (
-        # Beam programs take runner options on the command line; after -- none of them can be mistaken for one of ours.
+        # Beam programs take runner options on the command line; after -- none of them
+        # can be mistaken for one of ours.
         click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         click.option(
             "--version",
@@ -399,7 +402,8 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except click.Abort:
         return 130
-    # DataError, SettingsError and what configs refuse are ValueErrors; Beam wraps what a worker raised in a RuntimeError.
+    # DataError, SettingsError and what configs refuse are ValueErrors; Beam wraps what
+    # a worker raised in a RuntimeError.
     except (ValueError, OSError, RuntimeError) as error:
         if debug:
             raise

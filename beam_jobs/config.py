@@ -1,6 +1,7 @@
 """Configs of the Beam jobs: one frozen dataclass a concern, units in the names, defaults only here.
 
-`pipeline/config.py` assembles them into a run; each job's manifest holds the resolved config and its hash.
+`pipeline/config.py` assembles them into a run; each job's manifest holds the resolved
+config and its hash.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ class SimulateConfig:
 
     Attributes:
         num_places: places on Earth, spread over real UTM zones.
-        num_dates: dates per place; each gives one Sentinel-1 and one Sentinel-2 scene, hours apart.
+        num_dates: dates per place; each gives one Sentinel-1 and one Sentinel-2 scene,
+            hours apart.
         size_px: height and width of a scene in 10 m pixels.
         nuisance: what hides the classes in radar; see beam_jobs/simulation/simulate.py.
-        shared_edges: give both sensors the same no-data margin (a shortcut that destroys contrastive pretraining unseen).
-        s2_processing_level: L2A writes the 12 surface bands, L1C all 13 bands with the path reflectance of the air.
+        shared_edges: give both sensors the same no-data margin (a shortcut that
+            destroys contrastive pretraining unseen).
+        s2_processing_level: L2A writes the 12 surface bands, L1C all 13 bands with the
+            path reflectance of the air.
         seed: same seed, same bytes; 0 or above.
     """
 
@@ -78,11 +82,13 @@ class CatalogConfig:
     """One source of scenes.
 
     Attributes:
-        layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data set's layout, or of Earth Engine
-            exports), or "simulated" (the simulator writes it first, as `simulate` says).
-        path: catalog file or folder; for "simulated" leave it empty: the run's own folder is used.
-        split_lists: files that say which scenes or patches a split holds, for "sen12ms" and "dfc2020" only; those in the
-            folder are found.
+        layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data
+            set's layout, or of Earth Engine exports), or "simulated" (the simulator
+            writes it first, as `simulate` says).
+        path: catalog file or folder; for "simulated" leave it empty: the run's own
+            folder is used.
+        split_lists: files that say which scenes or patches a split holds, for "sen12ms"
+            and "dfc2020" only; those in the folder are found.
         simulate: options of the simulator, for "simulated" only.
     """
 
@@ -111,11 +117,14 @@ class PairingConfig:
     Attributes:
         max_time_gap_hours: largest |S2 - S1|. Default 72: floods move within days.
         min_overlap_fraction: share of the smaller footprint that the two must share.
-        max_s2_per_s1: a Sentinel-1 scene goes with so many Sentinel-2 scenes at most, nearest in time first. Default 1:
-            exports by place; a whole Sentinel-1 frame covers up to a dozen Sentinel-2 tiles.
-        max_s1_per_s2: a Sentinel-2 scene goes with so many Sentinel-1 passes at most, nearest in time first; None takes
-            all that chose it. Frames of one pass count as one.
-        orbit_preference: which of two Sentinel-1 passes equally near in time goes first, with `max_s1_per_s2` only.
+        max_s2_per_s1: a Sentinel-1 scene goes with so many Sentinel-2 scenes at most,
+            nearest in time first. Default 1: exports by place; a whole Sentinel-1 frame
+            covers up to a dozen Sentinel-2 tiles.
+        max_s1_per_s2: a Sentinel-2 scene goes with so many Sentinel-1 passes at most,
+            nearest in time first; None takes all that chose it. Frames of one pass
+            count as one.
+        orbit_preference: which of two Sentinel-1 passes equally near in time goes
+            first, with `max_s1_per_s2` only.
     """
 
     max_time_gap_hours: float = 72.0
@@ -145,7 +154,8 @@ class PatchConfig:
         pixel_size_m: ground size of a pixel of the common grid.
         s1_bands: channels of `s1`, in order.
         s2_bands: channels of `s2`, in order.
-        s2_processing_level: top of atmosphere (L1C) or surface (L2A) reflectance; the two are never mixed.
+        s2_processing_level: top of atmosphere (L1C) or surface (L2A) reflectance; the
+            two are never mixed.
     """
 
     size_px: int = 64
@@ -170,19 +180,25 @@ class QualityConfig:
 
     Attributes:
         min_valid_fraction: least share of valid pixels, in each sensor.
-        max_cloud_fraction: most share of cloud; patches whose source does not tell are kept.
-        max_edge_noise_fraction: most share of radar pixels that are noise of the swath's edge. Default 0.01: a clean
-            patch has none, and one line of them across a patch of 64 px is 0.016.
-        max_saturated_fraction: most share of optical pixels at the top of their number range. Default 0.01: single
-            glints stay, burnt-out clouds and broken lines go.
-        measure_offset: look for a shift between the two sensors in every kept patch; about 1 ms for 64 px.
-        max_offset_px: longest measured shift that is kept; None keeps all and only records and scores it. A patch whose
-            shift cannot be told is kept.
-        min_quality: a patch of a lower score (see `quality.score`) is refused. Default 0 refuses none: the limits above
-            speak of one part each.
-        full_weight_quality: a patch of a lower score counts in training in proportion, one from it on in full. Default
-            0.5, the score of a patch without any fault but the largest time gap.
-        max_rejected_fraction: the job fails when a larger share of scenes is unreadable or breaks a rule.
+        max_cloud_fraction: most share of cloud; patches whose source does not tell are
+            kept.
+        max_edge_noise_fraction: most share of radar pixels that are noise of the
+            swath's edge. Default 0.01: a clean patch has none, and one line of them
+            across a patch of 64 px is 0.016.
+        max_saturated_fraction: most share of optical pixels at the top of their number
+            range. Default 0.01: single glints stay, burnt-out clouds and broken lines
+            go.
+        measure_offset: look for a shift between the two sensors in every kept patch;
+            about 1 ms for 64 px.
+        max_offset_px: longest measured shift that is kept; None keeps all and only
+            records and scores it. A patch whose shift cannot be told is kept.
+        min_quality: a patch of a lower score (see `quality.score`) is refused. Default
+            0 refuses none: the limits above speak of one part each.
+        full_weight_quality: a patch of a lower score counts in training in proportion,
+            one from it on in full. Default 0.5, the score of a patch without any fault
+            but the largest time gap.
+        max_rejected_fraction: the job fails when a larger share of scenes is unreadable
+            or breaks a rule.
     """
 
     min_valid_fraction: float = 0.7
@@ -220,12 +236,16 @@ class HoldoutConfig:
     """What goes to one split whatever its blocks say: an event, a country, a region. Give `values` or `geojson`.
 
     Attributes:
-        name: lower case letters, digits and -; told in the blocks of its patches and in the manifest's counts.
+        name: lower case letters, digits and -; told in the blocks of its patches and in
+            the manifest's counts.
         split: "eval" or "test". What is held out never trains.
         property: property of the STAC items that `values` are of.
-        values: items whose property is one of these are held out, with every pair that one of their scenes is in.
-        geojson: file with polygons in degrees; patches inside are held out, patches across the edge left out.
-        geojson_sha256: of the file; the build fills it in, so that a changed file is a changed config.
+        values: items whose property is one of these are held out, with every pair that
+            one of their scenes is in.
+        geojson: file with polygons in degrees; patches inside are held out, patches
+            across the edge left out.
+        geojson_sha256: of the file; the build fills it in, so that a changed file is a
+            changed config.
     """
 
     name: str
@@ -251,8 +271,9 @@ class SplitConfig:
         eval_fraction: expected share of blocks in eval.
         test_fraction: expected share of blocks in test.
         seed: of the hash that assigns blocks.
-        buffer_m: train patches closer than this to a block of eval or test are left out, and so are eval patches this close
-            to one of test. 0 leaves out only what reaches into another split.
+        buffer_m: train patches closer than this to a block of eval or test are left
+            out, and so are eval patches this close to one of test. 0 leaves out only
+            what reaches into another split.
         holdouts: go before declared splits and blocks.
     """
 
@@ -265,7 +286,8 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         _check_positive("block_size_km", self.block_size_km)
-        # More would leave out nearly all of train, and many blocks would have to be looked at for each patch.
+        # More would leave out nearly all of train, and many blocks would have to be
+        # looked at for each patch.
         if not 0 <= self.buffer_m <= self.block_size_km * 1000:
             raise ValueError(f"buffer_m must be within 0 and block_size_km, got {self.buffer_m:g}")
         if len({holdout.name for holdout in self.holdouts}) != len(self.holdouts):
@@ -286,14 +308,19 @@ class LabelConfig:
 
     Attributes:
         schema: label schema of the shards; source labels are remapped to it.
-        label_from: sensor whose scene the label belongs to (a flood label is the water of the radar's date).
+        label_from: sensor whose scene the label belongs to (a flood label is the water
+            of the radar's date).
         min_labeled_fraction: least share of pixels that have a label other than 255.
-        weak_weight: what a patch with a weak label counts in training, 0-1, times what its quality gives; 0 leaves such
-            scenes out. Default 0.5; origin: ours, half a label drawn by hand, not tuned on data.
-        weak_only: train on weak labels alone. Hand-drawn ones that fall into train are left out; those of eval and test judge.
-        partner: what a labelled scene without a partner of the other sensor becomes: "required" rejects it, "optional" cuts
-            it into patches whose other sensor is all no data, for tasks of its own sensor alone.
-        ignore: names of classes of `schema` whose pixels become 255, on top of what the remap has no counterpart for.
+        weak_weight: what a patch with a weak label counts in training, 0-1, times what
+            its quality gives; 0 leaves such scenes out. Default 0.5; origin: ours, half
+            a label drawn by hand, not tuned on data.
+        weak_only: train on weak labels alone. Hand-drawn ones that fall into train are
+            left out; those of eval and test judge.
+        partner: what a labelled scene without a partner of the other sensor becomes:
+            "required" rejects it, "optional" cuts it into patches whose other sensor is
+            all no data, for tasks of its own sensor alone.
+        ignore: names of classes of `schema` whose pixels become 255, on top of what the
+            remap has no counterpart for.
     """
 
     schema: str
@@ -331,7 +358,8 @@ class ShardConfig:
 
     Attributes:
         target_shard_mb: about how large a shard is, in 10^6 bytes as it lies on disk.
-        num_examples_per_shard: about how many examples a shard holds at most; None = as many as make its size.
+        num_examples_per_shard: about how many examples a shard holds at most; None = as
+            many as make its size.
         num_workers: worker processes of the local runner.
     """
 
@@ -351,11 +379,16 @@ class EarthEngineConfig:
     """Which collections of Earth Engine are read, and which scenes of them.
 
     Attributes:
-        s2_processing_level: L2A reads COPERNICUS/S2_SR_HARMONIZED, L1C COPERNICUS/S2_HARMONIZED.
-        max_scene_cloud_fraction: most cloud over the whole Sentinel-2 scene, by its own metadata.
-        cloud_score: fetch Cloud Score+ (GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED, band cs_cdf) with every Sentinel-2 patch.
-        min_clear_score: a pixel whose Cloud Score+ is below is cloud. Default 0.6, within the 0.50-0.65 that Google advises.
-        label: what the label band holds: Dynamic World of the same scene, WorldCover 2021, or none.
+        s2_processing_level: L2A reads COPERNICUS/S2_SR_HARMONIZED, L1C
+            COPERNICUS/S2_HARMONIZED.
+        max_scene_cloud_fraction: most cloud over the whole Sentinel-2 scene, by its own
+            metadata.
+        cloud_score: fetch Cloud Score+ (GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED, band
+            cs_cdf) with every Sentinel-2 patch.
+        min_clear_score: a pixel whose Cloud Score+ is below is cloud. Default 0.6,
+            within the 0.50-0.65 that Google advises.
+        label: what the label band holds: Dynamic World of the same scene, WorldCover
+            2021, or none.
     """
 
     s2_processing_level: ProcessingLevel = "L2A"
@@ -382,7 +415,8 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         patch_km = self.patch.size_px * self.patch.pixel_size_m / 1000.0
-        # The split looks at a patch's corners: smaller blocks could lie between them, and their pixels in two splits.
+        # The split looks at a patch's corners: smaller blocks could lie between them,
+        # and their pixels in two splits.
         if self.split.block_size_km < patch_km:
             raise ValueError(
                 f"split.block_size_km must be at least a patch's side, {patch_km:g} km, got {self.split.block_size_km:g}"

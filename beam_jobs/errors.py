@@ -17,5 +17,6 @@ class DataError(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
-        # Beam workers send exceptions as pickles, which would otherwise lose the reason.
+        # Beam workers send exceptions as pickles, which would otherwise lose the
+        # reason.
         return DataError, (str(self), self.reason)

@@ -1,6 +1,7 @@
 """Repeating: a look at something now and then while a long piece of work runs. The progress of the jobs comes from it.
 
-Workers may be other processes, so the driver looks at what they leave behind: a spool, a ledger.
+Workers may be other processes, so the driver looks at what they leave behind: a spool,
+a ledger.
 """
 
 from __future__ import annotations

@@ -24,13 +24,15 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
     """Options of a job: `beam_options` unchanged where they name a runner, else after those of the local runner.
 
     Args:
-        num_workers: processes of the local runner; other runners have options of their own for it.
+        num_workers: processes of the local runner; other runners have options of their
+            own for it.
         beam_options: as on a Beam command line, such as `--runner=DataflowRunner`.
 
     Raises:
-        ValueError: they do not begin with an option, which Beam would pass over in silence; or they name Beam's Dask
-            runner, whose answers are wrong: tagged outputs reach every consumer and side inputs are counted again in
-            each task (docs/runners.md).
+        ValueError: they do not begin with an option, which Beam would pass over in
+            silence; or they name Beam's Dask runner, whose answers are wrong: tagged
+            outputs reach every consumer and side inputs are counted again in each task
+            (docs/runners.md).
     """
     if beam_options and not beam_options[0].startswith("--"):
         raise ValueError(f"Beam options look like --name=value, got {beam_options[0]!r}")

@@ -1,8 +1,9 @@
 """Where a Trainer keeps the checkpoints that its next attempt goes on from.
 
-TFX gives every execution folders of its own, so an attempt after a kill could not find anything there. The folder named here
-follows from all that decides the outcome of a training: the next attempt at the same training finds it, and no other does.
-Called by the Trainers.
+TFX gives every execution folders of its own, so an attempt after a kill could not find
+anything there. The folder named here follows from all that decides the outcome of a
+training: the next attempt at the same training finds it, and no other does. Called by
+the Trainers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     Args:
         fn_args: config, code and manifest name the training, together with `start`.
         component: what trains, "pretrain" or the task's name.
-        start: encoder that it begins with; empty = from scratch, or named in the config.
+        start: encoder that it begins with; empty = from scratch, or named in the
+            config.
     """
     custom = fn_args.custom_config
     return training_dir(

@@ -1,6 +1,7 @@
 """What EncoderProbe leaves behind: a ModelBlessing as TFX's own Evaluator writes it, and the report with the reasons.
 
-ProbeReport -> two artifacts, and back. Called by `component.py` and by the pipeline's report.
+ProbeReport -> two artifacts, and back. Called by `component.py` and by the pipeline's
+report.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def write_blessing(
 ) -> None:
     """Marks `blessing` so that TFX's Pusher and its resolver of the latest blessed model understand it.
 
-    Source: tfx/components/evaluator/executor.py: the same properties and the same marker file.
+    Source: tfx/components/evaluator/executor.py: the same properties and the same
+    marker file.
     """
     blessing.set_string_custom_property(
         constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri

@@ -1,11 +1,14 @@
 """DataManifest: brings the manifest of the data that ExampleGen took to the Trainer.
 
-Examples artifact -> HyperParameters artifact whose one file holds the manifest as JSON. ExampleGen resolves the newest
-span and version only at run time, so a scheduled run must look the manifest up then, not when the pipeline is compiled.
-`HyperParameters` is the one input of TFX's Trainer that hands a JSON document to `run_fn` (`fn_args.hyperparameters`).
+Examples artifact -> HyperParameters artifact whose one file holds the manifest as JSON.
+ExampleGen resolves the newest span and version only at run time, so a scheduled run
+must look the manifest up then, not when the pipeline is compiled. `HyperParameters` is
+the one input of TFX's Trainer that hands a JSON document to `run_fn`
+(`fn_args.hyperparameters`).
 """
 
-# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+# No `from __future__ import annotations` here: TFX's @component reads the annotations
+# as objects, not as text.
 import json
 import os
 
@@ -25,9 +28,11 @@ def resolve_version(examples: standard_artifacts.Examples) -> tuple[int, int]:
     """(span, version) that ExampleGen stamped on its output as custom properties; Kubeflow may pass them as text.
 
     Raises:
-        ValueError: the artifact carries none, so it does not come from a span/version pattern.
+        ValueError: the artifact carries none, so it does not come from a span/version
+            pattern.
     """
-    # Not `examples.span`: the declared property reads 0 when it was never set, which would pass as a span.
+    # Not `examples.span`: the declared property reads 0 when it was never set, which
+    # would pass as a span.
     for name in ("span", "version"):
         if not examples.has_custom_property(name):
             raise ValueError(f"{examples.uri}: the Examples artifact carries no {name}")
@@ -73,6 +78,7 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
         data_root: the folder that ExampleGen reads from.
     """
     span, version = resolve_version(examples)  # type: ignore[arg-type]
-    # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a Trainer when it was not whole.
+    # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a
+    # Trainer when it was not whole.
     found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
     write_manifest(found, manifest.uri)  # type: ignore[attr-defined]

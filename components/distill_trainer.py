@@ -1,11 +1,13 @@
 """DistillTrainer: a blessed teacher labels the unlabeled pairs, a task's student learns from it.
 
-The teacher's Model and ModelBlessing, the Examples of the pairs and the pretrained encoder -> a Model that the task's segment
-Trainer starts from, TensorBoard logs beside it. A component of its own, since TFX's Trainer takes one model, and neither a
-teacher nor its blessing. All training is in `models/distillation`.
+The teacher's Model and ModelBlessing, the Examples of the pairs and the pretrained
+encoder -> a Model that the task's segment Trainer starts from, TensorBoard logs beside
+it. A component of its own, since TFX's Trainer takes one model, and neither a teacher
+nor its blessing. All training is in `models/distillation`.
 """
 
-# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+# No `from __future__ import annotations` here: TFX's @component reads the annotations
+# as objects, not as text.
 import json
 
 from tfx.components.util import model_utils
@@ -53,7 +55,8 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
         config: StudentConfig as JSON.
         checkpoints_dir: of the run; empty = a killed training starts over.
         code: fingerprint, since the cache does not see changed code.
-        encoder: output of the pretrain Trainer; None when the student's config names all encoders or needs none.
+        encoder: output of the pretrain Trainer; None when the student's config names
+            all encoders or needs none.
 
     Raises:
         DataError: the teacher is refused.
@@ -101,7 +104,8 @@ def create_distill_trainer(
         pairs: data components of the pairs.
         teacher: segment Trainer of the teacher's task.
         judge: Evaluator of the teacher.
-        encoder: the pretrain Trainer; None when the student needs no pretraining of this run.
+        encoder: the pretrain Trainer; None when the student needs no pretraining of
+            this run.
         checkpoints_dir: of the run; empty = a killed training starts over.
     """
     return DistillTrainer(

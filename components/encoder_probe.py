@@ -1,11 +1,13 @@
 """EncoderProbe and EncoderGate: no encoder is published, and none is a segmenter's start, that has not shown what it can.
 
-The pretrain Trainer's Model, the eval pairs and a task's train and eval patches -> a ModelBlessing, which the Pusher obeys, and
-a report; the gate reads the report and fails when the encoder is refused. Two components, so that the report of a failed run is
-an artifact too. All measuring is in `models/encoder_probe`.
+The pretrain Trainer's Model, the eval pairs and a task's train and eval patches -> a
+ModelBlessing, which the Pusher obeys, and a report; the gate reads the report and fails
+when the encoder is refused. Two components, so that the report of a failed run is an
+artifact too. All measuring is in `models/encoder_probe`.
 """
 
-# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+# No `from __future__ import annotations` here: TFX's @component reads the annotations
+# as objects, not as text.
 import dataclasses
 import json
 import os
@@ -51,10 +53,12 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
         model: output of the pretrain Trainer.
         pairs: Examples of the pairs; the eval split is read.
         pairs_manifest: output of their DataManifest.
-        serving_dir: base folder of the published models; the newest encoder there is what this one must not fall behind.
+        serving_dir: base folder of the published models; the newest encoder there is
+            what this one must not fall behind.
         config: ProbeConfig as JSON; its `task` names the labels.
         code: fingerprint, since the cache does not see changed code.
-        labels: Examples of a task; train and eval are read, never test. None: no linear probe.
+        labels: Examples of a task; train and eval are read, never test. None: no linear
+            probe.
         labels_manifest: output of their DataManifest.
     """
     del code

@@ -1,6 +1,7 @@
 """Evaluation: TFMA's Evaluator over the test split, with IoU metrics, slices by orbit and the thresholds of the gate.
 
-Task settings -> EvalConfig -> Evaluator component. The blessing it gives decides whether the Pusher publishes.
+Task settings -> EvalConfig -> Evaluator component. The blessing it gives decides
+whether the Pusher publishes.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ def create_eval_config(
         }
         metrics.append(_metric("IoU", config, min_iou.get(class_name)))
     return tfma.EvalConfig(
-        # No label_key: the truth is a raw bytes feature that only our metric can read. To TFMA a Keras 3 export is no
-        # Keras model, so it is loaded as a plain SavedModel.
+        # No label_key: the truth is a raw bytes feature that only our metric can read.
+        # To TFMA a Keras 3 export is no Keras model, so it is loaded as a plain
+        # SavedModel.
         model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, model_type=tfma.TF_GENERIC)],
         slicing_specs=[
             tfma.SlicingSpec(),
@@ -96,7 +98,8 @@ def create_evaluator(
 def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:
     """A copy whose metrics carry the hash of the metric code, so that changed code is not answered from the cache.
 
-    The Evaluator has no custom_config; the metrics' own config is the place that reaches the cache key.
+    The Evaluator has no custom_config; the metrics' own config is the place that
+    reaches the cache key.
     """
     result = tfma.EvalConfig()
     result.CopyFrom(eval_config)
@@ -117,7 +120,8 @@ def _metric(
     )
     if lower_bound is not None:
         bound = tfma.GenericValueThreshold(lower_bound={"value": lower_bound})
-        # On the overall slice only: a plain `threshold` would hold each orbit slice to it as well.
+        # On the overall slice only: a plain `threshold` would hold each orbit slice to
+        # it as well.
         metric.per_slice_thresholds.append(
             tfma.PerSliceMetricThreshold(
                 slicing_specs=[tfma.SlicingSpec()],

@@ -1,6 +1,7 @@
 """Data components: shards -> Examples, statistics, schema, anomalies and manifest.
 
-`create_examples` is called once for the pairs and once per task; everything downstream hangs on what it returns.
+`create_examples` is called once for the pairs and once per task; everything downstream
+hangs on what it returns.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class ExampleComponents:
     """The data components of one data set, in topological order.
 
     Attributes:
-        examples: ImportExampleGen over the newest span and version, which must be whole.
+        examples: ImportExampleGen over the newest span and version, which must be
+            whole.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
         validator: anomalies of the other splits against that schema.
@@ -71,8 +73,9 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
 
     Args:
         data_root: folder that holds `span-N/version-M`; may be an object store.
-        name: suffix of the component ids, "pairs" or the task's name. Ids must be unique in a pipeline, and free of dots:
-            Kubeflow makes workflow names of them.
+        name: suffix of the component ids, "pairs" or the task's name. Ids must be
+            unique in a pipeline, and free of dots: Kubeflow makes workflow names of
+            them.
     """
     input_config = Input(
         splits=[
@@ -86,7 +89,8 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
     ).with_id(f"StatisticsGen-{name}")
-    # The schema comes from train alone: then a value that only eval or test holds shows up as an anomaly.
+    # The schema comes from train alone: then a value that only eval or test holds shows
+    # up as an anomaly.
     schema = SchemaGen(
         statistics=statistics.outputs["statistics"],
         infer_feature_shape=True,

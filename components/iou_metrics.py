@@ -1,7 +1,8 @@
 """TFMA metrics of dense label maps: IoU of one class and mean IoU, sliced by any feature.
 
-Features `label`, `height`, `width` and the model's output `label` -> one shared confusion matrix per slice -> `mean_iou`
-and `pooled_iou/<class>`. TFMA finds the classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
+Features `label`, `height`, `width` and the model's output `label` -> one shared
+confusion matrix per slice -> `mean_iou` and `pooled_iou/<class>`. TFMA finds the
+classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class ConfusionMatrixPreprocessor(metric_types.Preprocessor):
         """
         features = extracts[tfma.FEATURES_KEY]
         height, width = (int(np.asarray(features[name]).ravel()[0]) for name in ("height", "width"))
-        # As objects: NumPy's own bytes type drops trailing zero bytes, which here are pixels of class 0.
+        # As objects: NumPy's own bytes type drops trailing zero bytes, which here are
+        # pixels of class 0.
         stored = np.asarray(features["label"], dtype=object).ravel()[0]
         truth = np.frombuffer(stored, np.uint8)
         if truth.size != height * width:

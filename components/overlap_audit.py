@@ -1,10 +1,12 @@
 """OverlapAudit and OverlapGate: no model may be judged on ground that pretraining saw, or nothing is trained.
 
-The Examples of the pairs and of a task -> an OverlapReport artifact with the whole report; the gate reads it and fails on an
-overlap. Two components, so that the report of a failed run is an artifact too and a second look at it costs nothing.
+The Examples of the pairs and of a task -> an OverlapReport artifact with the whole
+report; the gate reads it and fails on an overlap. Two components, so that the report of
+a failed run is an artifact too and a second look at it costs nothing.
 """
 
-# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+# No `from __future__ import annotations` here: TFX's @component reads the annotations
+# as objects, not as text.
 import os
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
@@ -44,7 +46,8 @@ def audit_examples(
 ) -> audit.AuditReport:
     """Compares the versions that two ExampleGens took.
 
-    The shards are read where they were built: ExampleGen's copies carry neither bands nor pixel size.
+    The shards are read where they were built: ExampleGen's copies carry neither bands
+    nor pixel size.
     """
     pair_version, label_version = (
         _version(*taken) for taken in ((pairs, pairs_root), (labels, labels_root))

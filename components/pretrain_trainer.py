@@ -1,6 +1,7 @@
 """Pretrain Trainer: pairs -> the encoder's SavedModel, TensorBoard logs beside it.
 
-`create_pretrain_trainer` wires the component; TFX calls `run_fn` in the Trainer. All training is in `models`.
+`create_pretrain_trainer` wires the component; TFX calls `run_fn` in the Trainer. All
+training is in `models`.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ def create_pretrain_trainer(
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the pairs.
         checkpoints_dir: of the run; empty = a killed training starts over.
-        published_dir: base folder of the published models, to start from the newest encoder there; empty = from scratch.
+        published_dir: base folder of the published models, to start from the newest
+            encoder there; empty = from scratch.
     """
     return Trainer(
         run_fn=RUN_FN,
         examples=data.examples.outputs["examples"],
         hyperparameters=data.manifest.outputs["manifest"],
-        # The step counts live in the config; TFX wants these two arguments all the same.
+        # The step counts live in the config; TFX wants these two arguments all the
+        # same.
         train_args=TrainArgs(splits=["train"]),
         eval_args=EvalArgs(splits=["eval"]),
         custom_config={
@@ -64,11 +67,12 @@ def create_pretrain_trainer(
 def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports the encoder into `fn_args.serving_model_dir`; starts from the newest published one if it is to.
 
-    The encoder is looked up here and is no input of the component: what was just published would be another input, and a run
-    without new data would train again.
+    The encoder is looked up here and is no input of the component: what was just
+    published would be another input, and a run without new data would train again.
 
     Raises:
-        ValueError: no manifest, a split without shards, or a published encoder that does not fit.
+        ValueError: no manifest, a split without shards, or a published encoder that
+            does not fit.
     """
     config = settings.from_dict(
         PretrainConfig, json.loads(fn_args.custom_config["config"]), "pretrain"

@@ -1,7 +1,7 @@
 """Publishing: Pushers that copy models to `<serving>/<model>/<version>`, where TF Serving looks.
 
-A model is pushed only when it is blessed, segmenters by their Evaluator and the encoder by its EncoderProbe; so what lies
-there is what was blessed last.
+A model is pushed only when it is blessed, segmenters by their Evaluator and the encoder
+by its EncoderProbe; so what lies there is what was blessed last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def create_pusher(
     """Pusher of one model.
 
     Args:
-        name: "encoder" or the task's name: the model's folder below `serving_dir` and suffix of the component id.
+        name: "encoder" or the task's name: the model's folder below `serving_dir` and
+            suffix of the component id.
         model: the Trainer that made it.
         serving_dir: base folder of all published models; may be an object store.
         judge: Evaluator or EncoderProbe, whose `blessing` decides.
@@ -46,7 +47,8 @@ def find_published(serving_dir: str, name: str) -> Location | None:
         serving_dir: base folder of all published models.
         name: the model's folder below it.
     """
-    # The card is written last: a folder without one is not a whole model, or none of ours.
+    # The card is written last: a folder without one is not a whole model, or none of
+    # ours.
     found = [
         path.parent.parent
         for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")

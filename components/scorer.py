@@ -1,10 +1,12 @@
 """Scorer: what a segmenter got right in each patch of the test split, kept as an artifact that the report reads.
 
-A segment Trainer's Model and the Examples of its task -> `test_scores.npz` (counts per patch) and `test_scores.json` (the
-scores that follow, by slice). It judges nothing: the gate is the Evaluator's. All counting is in `models/scores`.
+A segment Trainer's Model and the Examples of its task -> `test_scores.npz` (counts per
+patch) and `test_scores.json` (the scores that follow, by slice). It judges nothing: the
+gate is the Evaluator's. All counting is in `models/scores`.
 """
 
-# No `from __future__ import annotations` here: TFX's @component reads the annotations as objects, not as text.
+# No `from __future__ import annotations` here: TFX's @component reads the annotations
+# as objects, not as text.
 import json
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
@@ -86,7 +88,8 @@ def create_scorer(
         name: the task's name.
         model: segment Trainer of the task.
         data: data components of the task's labelled patches.
-        batch_size: patches at a time; as in training, where as many fitted into memory with their gradients.
+        batch_size: patches at a time; as in training, where as many fitted into memory
+            with their gradients.
     """
     return Scorer(
         model=model.outputs["model"],

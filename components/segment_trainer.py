@@ -1,6 +1,7 @@
 """Segment Trainer: labelled patches + pretrained encoder or distilled student -> one task's segmenter, logs beside it.
 
-`create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. All training is in `models/segment.py`.
+`create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. All
+training is in `models/segment.py`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def create_segment_trainer(
         name: the task's name.
         config: crosses the TFX boundary as JSON in custom_config.
         data: data components of the task's labelled patches.
-        start: the pretrain Trainer or the task's DistillTrainer, whose model is the start; None when `config.encoder_paths`
-            names all encoders.
+        start: the pretrain Trainer or the task's DistillTrainer, whose model is the
+            start; None when `config.encoder_paths` names all encoders.
         checkpoints_dir: of the run; empty = a killed training starts over.
     """
     return Trainer(

@@ -1,7 +1,8 @@
 """ShardExampleGen: ImportExampleGen that takes whole versions only.
 
-Span and version are chosen by TFX's driver, which knows patterns of paths and nothing of manifests; on an object store it may
-see a version whose objects are still being moved. The executor looks before it reads. Called by `examples.py`.
+Span and version are chosen by TFX's driver, which knows patterns of paths and nothing
+of manifests; on an object store it may see a version whose objects are still being
+moved. The executor looks before it reads. Called by `examples.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a Trainer's steps reach whoever watches: as log records with fields.
 
-`run_fn` gets no callback from TFX, and under Kubeflow nobody could receive one; a log record reaches both the local
-runner's progress bar and the pod's log.
+`run_fn` gets no callback from TFX, and under Kubeflow nobody could receive one; a log
+record reaches both the local runner's progress bar and the pod's log.
 """
 
 from __future__ import annotations

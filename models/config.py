@@ -1,8 +1,9 @@
 """Configs of pretraining, and of what segmentation has in common with it: encoder, optimizer, input.
 
-Input: a run's YAML through `beam_jobs.contracts.settings`. Output: checked frozen dataclasses. Used by `pretrain.py`,
-`segment_config.py` and by the run config. The paper's own hyper-parameters could not be verified, so every default names the
-published recipe it was taken from; none of them is "as in the paper".
+Input: a run's YAML through `beam_jobs.contracts.settings`. Output: checked frozen
+dataclasses. Used by `pretrain.py`, `segment_config.py` and by the run config. The
+paper's own hyper-parameters could not be verified, so every default names the published
+recipe it was taken from; none of them is "as in the paper".
 """
 
 from __future__ import annotations
@@ -58,14 +59,19 @@ class EncoderConfig:
     """One encoder; both sensors get the same architecture with weights of their own.
 
     Attributes:
-        backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin: IaI-SimCLR) or "small", a
-            three-stage residual net for CPU runs (origin: this project's own trials). "torch_resnet18" and
-            "torch_resnet50" differ from these in padding, strides and epsilon (`torch_resnet.py`): public weights need them.
-        embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al. 2022 and IaI-SimCLR.
-        norm: "batch" (over the batch of all replicas) or "group" (32 groups within each patch; Wu and He 2018, arXiv
-            1803.08494). Batch normalization lets pairs leak into each other: a patch's features depend on what else is in
-            its batch, which a contrastive loss can exploit (He et al. 2020, MoCo, arXiv 1911.05722, section 3.3), and
-            cached gradients are then those of statistics per micro-batch. Default "batch"; origin: the published ResNets.
+        backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin:
+            IaI-SimCLR) or "small", a three-stage residual net for CPU runs (origin:
+            this project's own trials). "torch_resnet18" and "torch_resnet50" differ
+            from these in padding, strides and epsilon (`torch_resnet.py`): public
+            weights need them.
+        embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al.
+            2022 and IaI-SimCLR.
+        norm: "batch" (over the batch of all replicas) or "group" (32 groups within each
+            patch; Wu and He 2018, arXiv 1803.08494). Batch normalization lets pairs
+            leak into each other: a patch's features depend on what else is in its
+            batch, which a contrastive loss can exploit (He et al. 2020, MoCo, arXiv
+            1911.05722, section 3.3), and cached gradients are then those of statistics
+            per micro-batch. Default "batch"; origin: the published ResNets.
     """
 
     backbone: Backbone
@@ -88,16 +94,20 @@ class OptimizerConfig:
     """The optimizer, on a cosine schedule after a linear warm-up.
 
     Attributes:
-        optimizer: "adamw", or "lars" (layer-wise rates; You et al. 2017, arXiv 1708.03888) for global batches of thousands.
-        learning_rate: peak; it is taken as it is, not scaled by the batch. Default 1e-3, for AdamW; origin: this project's own
-            trials with batch 128 (big nets on big batches were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et
-            al. 2022). LARS needs rates of another size: 0.3 x global_batch_size / 256, or 0.075 x sqrt(global_batch_size)
-            when training is short (SimCLR, arXiv 2002.05709, appendix B.1): 4.8 for 4,096 pairs. AdamW's is often scaled by
-            the square root of the batch (Malladi et al. 2022, arXiv 2205.10287).
-        weight_decay: decoupled under AdamW, part of the gradient under LARS (SimCLR: 1e-6). Default 1e-4; origin: IaI-SimCLR
-            and Scheibenreif et al. 2022.
-        warmup_fraction: share of the steps over which the rate rises from 0. Default 0.1; origin: SimCLR (Chen et al.
-            2020: 10 of 100 epochs).
+        optimizer: "adamw", or "lars" (layer-wise rates; You et al. 2017, arXiv
+            1708.03888) for global batches of thousands.
+        learning_rate: peak; it is taken as it is, not scaled by the batch. Default
+            1e-3, for AdamW; origin: this project's own trials with batch 128 (big nets
+            on big batches were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif
+            et al. 2022). LARS needs rates of another size: 0.3 x global_batch_size /
+            256, or 0.075 x sqrt(global_batch_size) when training is short (SimCLR,
+            arXiv 2002.05709, appendix B.1): 4.8 for 4,096 pairs. AdamW's is often
+            scaled by the square root of the batch (Malladi et al. 2022, arXiv
+            2205.10287).
+        weight_decay: decoupled under AdamW, part of the gradient under LARS (SimCLR:
+            1e-6). Default 1e-4; origin: IaI-SimCLR and Scheibenreif et al. 2022.
+        warmup_fraction: share of the steps over which the rate rises from 0. Default
+            0.1; origin: SimCLR (Chen et al. 2020: 10 of 100 epochs).
     """
 
     optimizer: OptimizerName = "adamw"
@@ -121,14 +131,18 @@ class InputConfig:
     """How shards are read; speed only, but for `deterministic`.
 
     Attributes:
-        deterministic: whether the batch of a step follows from seed and step alone. False lets whatever is ready come first:
-            a run cannot be repeated, and one that resumes sees other batches.
-        cache: "none" inflates the shards in every epoch. "memory" holds what the task reads, inflated: size² x 2 bytes per band
-            (and 1 for a label), 123 kB a pair of 64 px with 2 + 13 bands; refused when it will not fit. "disk" keeps inflated
-            copies of whole shards in `cache_dir`.
-        cache_dir: local folder; runs on the same data share it, other data never meets there. It may be deleted between runs.
-        data_service: grpc://host:port of a tf.data service's dispatcher, whose workers read, decode and augment; empty = this
-            process does. An epoch still sees each pair once, but in the order in which the workers answer.
+        deterministic: whether the batch of a step follows from seed and step alone.
+            False lets whatever is ready come first: a run cannot be repeated, and one
+            that resumes sees other batches.
+        cache: "none" inflates the shards in every epoch. "memory" holds what the task
+            reads, inflated: size² x 2 bytes per band (and 1 for a label), 123 kB a pair
+            of 64 px with 2 + 13 bands; refused when it will not fit. "disk" keeps
+            inflated copies of whole shards in `cache_dir`.
+        cache_dir: local folder; runs on the same data share it, other data never meets
+            there. It may be deleted between runs.
+        data_service: grpc://host:port of a tf.data service's dispatcher, whose workers
+            read, decode and augment; empty = this process does. An epoch still sees
+            each pair once, but in the order in which the workers answer.
     """
 
     deterministic: bool = True
@@ -165,39 +179,50 @@ class PretrainConfig:
     Attributes:
         encoder: architecture of both encoders.
         num_steps: updates of the weights.
-        objective: what is learned; each class of `models/objectives` names its source. "multimodal": the paper's;
-            "multimodal_2n", "multimodal_intra": with negatives, or SimCLR, within a sensor; "simclr_s1", "simclr_s2": the
-            paper's baseline; "sigmoid"; "decur"; "dense": also per location. Controls: "shuffled" breaks all pairs, "none"
-            publishes the encoders as they began.
-        temperature: of the contrastive loss, or its first value. Default 0.1; origin: SimCLR's best for large batches,
-            within the 0.07-0.5 of the sibling recipes.
-        learn_temperature: whether it moves. Default None: as the objective's source does (only "sigmoid" learns it).
-        min_negative_km: negatives nearer than this on the ground are false ones. 0 = none are.
+        objective: what is learned; each class of `models/objectives` names its source.
+            "multimodal": the paper's; "multimodal_2n", "multimodal_intra": with
+            negatives, or SimCLR, within a sensor; "simclr_s1", "simclr_s2": the paper's
+            baseline; "sigmoid"; "decur"; "dense": also per location. Controls:
+            "shuffled" breaks all pairs, "none" publishes the encoders as they began.
+        temperature: of the contrastive loss, or its first value. Default 0.1; origin:
+            SimCLR's best for large batches, within the 0.07-0.5 of the sibling recipes.
+        learn_temperature: whether it moves. Default None: as the objective's source
+            does (only "sigmoid" learns it).
+        min_negative_km: negatives nearer than this on the ground are false ones. 0 =
+            none are.
         false_negative_weight: what these count, 0 (masked) to 1.
-        intra_weight: of the SimCLR terms of "multimodal_intra". Default 1; origin: IaI-SimCLR.
-        dense_weight: share of the local term of "dense", 0-1. Default 0.5; origin: DenseCL.
-        decur_common_dim: dimensions of the embedding that both sensors share under "decur". Default None: 7/8 of them;
-            origin: DeCUR (448 of 512).
-        global_batch_size: pairs per step over all replicas; each pair's negatives are all others. Default 256;
-            origin: DeCUR.
-        micro_batch_size: pairs that go through the encoders of a replica at a time, by cached gradients (Gao et al. 2021,
-            arXiv 2101.06983), at the price of a second forward pass; the negatives stay those of the global batch. None =
+        intra_weight: of the SimCLR terms of "multimodal_intra". Default 1; origin:
+            IaI-SimCLR.
+        dense_weight: share of the local term of "dense", 0-1. Default 0.5; origin:
+            DenseCL.
+        decur_common_dim: dimensions of the embedding that both sensors share under
+            "decur". Default None: 7/8 of them; origin: DeCUR (448 of 512).
+        global_batch_size: pairs per step over all replicas; each pair's negatives are
+            all others. Default 256; origin: DeCUR.
+        micro_batch_size: pairs that go through the encoders of a replica at a time, by
+            cached gradients (Gao et al. 2021, arXiv 2101.06983), at the price of a
+            second forward pass; the negatives stay those of the global batch. None =
             all at once.
-        logits_chunk_size: pairs of a replica whose logits against the global batch are held at a time; same numbers,
-            less memory. None = all.
+        logits_chunk_size: pairs of a replica whose logits against the global batch are
+            held at a time; same numbers, less memory. None = all.
         optimizer: rate, decay, warm-up.
         health: when the encoders are looked at during training, and what counts as ill.
-        augment: what is changed in both sensors alike, what in the views of one sensor, and what becomes of no data.
-        use_weights: let each pair count what its record's `weight`, the outcome of the quality gate, says; else all
-            count alike. Metrics of the eval split never weigh.
-        num_eval_batches: most global batches of the eval split that loss and recall are computed on.
+        augment: what is changed in both sensors alike, what in the views of one sensor,
+            and what becomes of no data.
+        use_weights: let each pair count what its record's `weight`, the outcome of the
+            quality gate, says; else all count alike. Metrics of the eval split never
+            weigh.
+        num_eval_batches: most global batches of the eval split that loss and recall are
+            computed on.
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
         seed: of weights, shuffling and augmentation.
-        precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights and loss); float16 scales the loss and
-            leaves out steps whose gradients overflow: for GPUs without bfloat16.
-        checkpoint_every: steps between checkpoints, from which a killed training goes on. Default 500; origin: this project,
-            some minutes of a ResNet-50 on one GPU.
+        precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights
+            and loss); float16 scales the loss and leaves out steps whose gradients
+            overflow: for GPUs without bfloat16.
+        checkpoint_every: steps between checkpoints, from which a killed training goes
+            on. Default 500; origin: this project, some minutes of a ResNet-50 on one
+            GPU.
     """
 
     encoder: EncoderConfig

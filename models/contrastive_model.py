@@ -1,7 +1,8 @@
 """What contrastive pretraining trains: the encoders and heads that an objective needs, and the objective's own weights.
 
-Input: a batch of pixels by view. Output: first what the encoders make of it, then the loss; the two stages can run on parts
-of the batch and on the whole of it (`gradient_cache.py`). Built by `pretrain.py`.
+Input: a batch of pixels by view. Output: first what the encoders make of it, then the
+loss; the two stages can run on parts of the batch and on the whole of it
+(`gradient_cache.py`). Built by `pretrain.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class ContrastiveModel(keras.Model):
 
     Attributes:
         objective: what is learned.
-        encoders: by sensor, only those the objective looks at: the others have no gradient, and must not decay either.
+        encoders: by sensor, only those the objective looks at: the others have no
+            gradient, and must not decay either.
         heads: by sensor, likewise.
     """
 
@@ -36,13 +38,14 @@ class ContrastiveModel(keras.Model):
         """The first stage; row i of the outputs depends on other rows through batch normalization only.
 
         Args:
-            batch: pixels float32 [B, H, W, C] of each of the objective's views, NaN = no data; if there are any, also `lon`
-                and `lat` [B] and `weight` [B].
+            batch: pixels float32 [B, H, W, C] of each of the objective's views, NaN =
+                no data; if there are any, also `lon` and `lat` [B] and `weight` [B].
             training: whether batch normalization uses the batch.
 
         Returns:
-            What `Objective.losses_and_figures` wants. A pair is not valid when a view has no valid pixel at all: all such
-            patches look alike, whatever is on the ground.
+            What `Objective.losses_and_figures` wants. A pair is not valid when a view
+            has no valid pixel at all: all such patches look alike, whatever is on the
+            ground.
         """
         outputs = {name: batch[name] for name in ("lon", "lat", "weight") if name in batch}
         valid = []

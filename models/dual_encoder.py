@@ -1,7 +1,7 @@
 """The model of contrastive pretraining: two encoders, two projection heads, two unit-norm embeddings.
 
-Input: `s1` dB and `s2` reflectance of the same patches. Output: one embedding per sensor and patch. Built by `pretrain.py`,
-split into its parts by `export.py`.
+Input: `s1` dB and `s2` reflectance of the same patches. Output: one embedding per
+sensor and patch. Built by `pretrain.py`, split into its parts by `export.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class ProjectionHead(keras.Model):
     """MLP from pooled features to the unit sphere, all in float32.
 
     Call: float32 [B, D] -> float32 [B, E], each row of length 1 (a zero row stays 0).
-    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, section 4.2: one hidden layer as wide as the features.
+    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, section 4.2: one hidden layer
+    as wide as the features.
 
     Attributes:
         features_dim: D.
@@ -28,7 +29,8 @@ class ProjectionHead(keras.Model):
     """
 
     def __init__(self, *, features_dim: int, embedding_dim: int, **kwargs: Any) -> None:
-        # float32 by name: under mixed precision a unit vector would have only two to three good digits.
+        # float32 by name: under mixed precision a unit vector would have only two to
+        # three good digits.
         pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
         hidden = keras.layers.Dense(
             features_dim, activation="relu", dtype="float32", name="hidden"
@@ -52,8 +54,9 @@ class ProjectionHead(keras.Model):
 class DualEncoder(keras.Model):
     """Both sensors' encoders with their heads.
 
-    Call: {"s1": float32 [B, H, W, C1] dB, "s2": float32 [B, H, W, C2] reflectance} -> {"s1": float32 [B, E], "s2": float32
-    [B, E]}, unit norm. Row i of both is the same patch: the positive pair.
+    Call: {"s1": float32 [B, H, W, C1] dB, "s2": float32 [B, H, W, C2] reflectance} ->
+    {"s1": float32 [B, E], "s2": float32 [B, E]}, unit norm. Row i of both is the same
+    patch: the positive pair.
 
     Attributes:
         encoders: by sensor.

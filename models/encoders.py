@@ -1,7 +1,8 @@
 """One sensor's encoder: physical pixels -> feature pyramid and pooled features, on a keras-cv ResNet.
 
-Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisible by the stride. Output: a dict of tensors
-(see `SensorEncoder`). Used by `dual_encoder.py` for pretraining and by `segmenter.py` with a decoder on top.
+Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisible by
+the stride. Output: a dict of tensors (see `SensorEncoder`). Used by `dual_encoder.py`
+for pretraining and by `segmenter.py` with a decoder on top.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from models.layers.masked import MaskedGlobalAveragePooling2D, PixelNormalizatio
 from models.layers.torch_resnet import with_torch_semantics
 
 if not keras_3():
-    # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set; keras-cv then mixes two Keras.
+    # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set;
+    # keras-cv then mixes two Keras.
     raise ImportError(
         "keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported"
     )
@@ -34,7 +36,8 @@ NUM_NORM_GROUPS = 32
 """Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""
 
 # Filters, blocks and strides of the stages behind the stem (64 filters, stride 4).
-# Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in each of three thin stages.
+# Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in
+# each of three thin stages.
 _STAGES: dict[str, dict[str, Any]] = {
     "small": {
         "filters": (64, 96, 128),
@@ -61,10 +64,10 @@ _STAGES: dict[str, dict[str, Any]] = {
 class SensorEncoder(keras.Model):
     """Normalization, ResNet and masked pooling of one sensor.
 
-    Call: float32 [B, H, W, C] -> dict of
-    `normalized` float32 [B, H, W, C] z-scores; `valid_mask` float32 [B, H, W, 1]; `P1` ... `Pn` [B, H/2**i, W/2**i, D_i]
-    (compute dtype); `features` float32 [B, h, w, D] = the deepest level; `pooled` float32 [B, D], the mean of `features`
-    weighted by the share of valid pixels under each cell.
+    Call: float32 [B, H, W, C] -> dict of `normalized` float32 [B, H, W, C] z-scores;
+    `valid_mask` float32 [B, H, W, 1]; `P1` ... `Pn` [B, H/2**i, W/2**i, D_i] (compute
+    dtype); `features` float32 [B, h, w, D] = the deepest level; `pooled` float32 [B,
+    D], the mean of `features` weighted by the share of valid pixels under each cell.
 
     Attributes:
         sensor: "s1" or "s2".
@@ -120,7 +123,8 @@ class SensorEncoder(keras.Model):
             "pooled": pooled,
         }
         kwargs.setdefault("name", f"{sensor}_encoder")
-        # Outside of the policy: the model itself must take float32 pixels, and its ResNet casts them on entry.
+        # Outside of the policy: the model itself must take float32 pixels, and its
+        # ResNet casts them on entry.
         super().__init__(inputs=pixels, outputs=outputs, **kwargs)
         self.sensor, self.bands, self.backbone = sensor, tuple(bands), backbone
         self.norm, self.precision = norm, precision
@@ -138,7 +142,8 @@ class SensorEncoder(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        # Not Keras' list of layers: the graph is rebuilt from these few values, whatever built it then.
+        # Not Keras' list of layers: the graph is rebuilt from these few values,
+        # whatever built it then.
         return {
             "sensor": self.sensor,
             "bands": self.bands,
@@ -158,7 +163,8 @@ def build_encoder(
     """A new encoder of `sensor` with the bands and train statistics of `manifest`.
 
     Raises:
-        ValueError: a band without valid pixels or without spread in the train split, or with statistics that are no numbers.
+        ValueError: a band without valid pixels or without spread in the train split, or
+            with statistics that are no numbers.
     """
     statistics = manifest.s1_statistics if sensor == "s1" else manifest.s2_statistics
     for entry in statistics:

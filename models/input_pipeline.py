@@ -1,8 +1,9 @@
 """tf.data from shards: gzip TFRecords -> batches of physical float32 pixels with NaN as no data.
 
-Input: files of one split. Output: `tf.data.Dataset` of {"s1": [B, H, W, C1] dB, "s2": [B, H, W, C2] reflectance, "label":
-uint8 [B, H, W], "weight": float32 [B]}, as asked for. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives
-in the published graph. No Python runs per record.
+Input: files of one split. Output: `tf.data.Dataset` of {"s1": [B, H, W, C1] dB, "s2":
+[B, H, W, C2] reflectance, "label": uint8 [B, H, W], "weight": float32 [B]}, as asked
+for. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives in the
+published graph. No Python runs per record.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def parse_examples(
         with_patch_id: whether to decode `patch_id` too.
 
     Returns:
-        float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8 [B, H, W], 255 = ignore; `weight`
-        float32 [B], 0-1; `lon` and `lat` of the patch centres float32 [B], degrees; `patch_id` string [B].
+        float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8
+        [B, H, W], 255 = ignore; `weight` float32 [B], 0-1; `lon` and `lat` of the patch
+        centres float32 [B], degrees; `patch_id` string [B].
     """
     spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
     return _decode(tf.io.parse_example(serialized, spec), num_bands)
@@ -70,7 +72,8 @@ def train_dataset(
 ) -> tf.data.Dataset:
     """Endless shuffled batches of exactly `batch_size`; the batch of a step depends on nothing but the seed and its number.
 
-    An epoch sees each example at most once: those that fill no batch at its end are left out, others in each epoch.
+    An epoch sees each example at most once: those that fill no batch at its end are
+    left out, others in each epoch.
 
     Args:
         files: gzip TFRecords of the split.
@@ -84,9 +87,11 @@ def train_dataset(
         with_location: whether to decode `lon` and `lat` too.
         with_patch_id: whether to decode `patch_id` too.
         transform: augments each batch.
-        first_step: steps done already. The first batch is that of the step after them; of the epochs before it nothing is
-            read, of its own epoch the records before it are read but not decoded.
-        reading: cache, order, service. Only `deterministic` reading keeps what is said here of steps.
+        first_step: steps done already. The first batch is that of the step after them;
+            of the epochs before it nothing is read, of its own epoch the records before
+            it are read but not decoded.
+        reading: cache, order, service. Only `deterministic` reading keeps what is said
+            here of steps.
 
     Raises:
         ValueError: fewer examples than one batch, or a cache that cannot be filled.
@@ -107,7 +112,8 @@ def train_dataset(
         dataset = epochs.served_batches(source, decode, sizes, reading.data_service)
     else:
         batches = epochs.ordered_batches(source, sizes, seed, first_step, reading.deterministic)
-        # The step seeds its augmentation, so that parallel decoding cannot change the result.
+        # The step seeds its augmentation, so that parallel decoding cannot change the
+        # result.
         counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), batches))
         dataset = counted.map(
             decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reading.deterministic
@@ -128,8 +134,9 @@ def eval_dataset(
 ) -> tf.data.Dataset:
     """One pass over all examples in file order, the last batch as small as it comes.
 
-    `transform` is seeded by the batch's number alone: every pass, of every run, sees the same. Of `reading` only the cache
-    counts: metrics of two models are compared on the same batches, and are read by this process.
+    `transform` is seeded by the batch's number alone: every pass, of every run, sees
+    the same. Of `reading` only the cache counts: metrics of two models are compared on
+    the same batches, and are read by this process.
 
     Raises:
         ValueError: a cache that cannot be filled.
@@ -186,7 +193,8 @@ def _feature_spec(
 def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:
     """Bytes -> pixels and labels; what is no pixel stays as it is."""
     num_examples = tf.shape(columns["height"])[0]
-    # One size per batch, read at run time: the published graph must take patches of any size.
+    # One size per batch, read at run time: the published graph must take patches of any
+    # size.
     height, width = tf.cast(columns["height"][0], tf.int32), tf.cast(columns["width"][0], tf.int32)
     decoded: dict[str, tf.Tensor] = {}
     for sensor, channels in num_bands.items():
@@ -195,7 +203,8 @@ def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.T
             if sensor == "s1"
             else (tf.uint16, bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
         )
-        # Every int16 and uint16 is exact in float32, so the no-data mark is still found after the cast.
+        # Every int16 and uint16 is exact in float32, so the no-data mark is still found
+        # after the cast.
         stored = tf.cast(tf.io.decode_raw(columns[sensor], dtype), tf.float32)
         pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
         decoded[sensor] = tf.reshape(pixels, [num_examples, height, width, channels])

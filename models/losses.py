@@ -1,7 +1,8 @@
 """Losses: contrastive over the global batch, and cross-entropy, or focal loss, over the pixels that have a label.
 
-Input: tensors of one replica. Output: per-example losses whose Keras reduction (mean, divided by the number of replicas,
-summed over replicas) is the loss of the global batch, on any number of replicas. Used by `pixel_losses/segment_loss.py`.
+Input: tensors of one replica. Output: per-example losses whose Keras reduction (mean,
+divided by the number of replicas, summed over replicas) is the loss of the global
+batch, on any number of replicas. Used by `pixel_losses/segment_loss.py`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from models.training import replicas
 class NTXentLoss(keras.losses.Loss):
     """Symmetric cross-modal InfoNCE with the negatives of all replicas.
 
-    Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both float32 [B, E], unit norm, row i
-    the same patch. Loss of row i: mean of the two cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all
-    N patches of the global batch.
-    With `sample_weight` from `global_weight` a doubtful pair counts less as a positive; as a negative it counts in full,
-    since its images are sound each on its own.
-    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives (Radford et al. 2021, arXiv
-    2103.00020, figure 3).
+    Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both
+    float32 [B, E], unit norm, row i the same patch. Loss of row i: mean of the two
+    cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all N patches
+    of the global batch. With `sample_weight` from `global_weight` a doubtful pair
+    counts less as a positive; as a negative it counts in full, since its images are
+    sound each on its own.
+    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives
+    (Radford et al. 2021, arXiv 2103.00020, figure 3).
 
     Attributes:
         temperature: divides the cosines.
@@ -70,11 +72,13 @@ class NTXentLoss(keras.losses.Loss):
 class MaskedCrossentropy(keras.losses.Loss):
     """Mean cross-entropy, or focal loss, over the labelled pixels of the global batch.
 
-    Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32 [B, H, W, K]. The sum over pixels is
-    divided by the number of labelled pixels of all replicas, so that a patch with few labels weighs little wherever it
-    lands; with class weights both are sums of the pixels' weights. 0 when no pixel is labelled. With `sample_weight` from
-    `global_weight` every pixel counts what its patch does.
-    Source of the focal factor (1 - p)**gamma, p the probability of the true class: Lin et al. 2017, arXiv 1708.02002, eq. 4.
+    Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32
+    [B, H, W, K]. The sum over pixels is divided by the number of labelled pixels of all
+    replicas, so that a patch with few labels weighs little wherever it lands; with
+    class weights both are sums of the pixels' weights. 0 when no pixel is labelled.
+    With `sample_weight` from `global_weight` every pixel counts what its patch does.
+    Source of the focal factor (1 - p)**gamma, p the probability of the true class: Lin
+    et al. 2017, arXiv 1708.02002, eq. 4.
 
     Attributes:
         class_weights: what a pixel of each of the K classes counts; None = all alike.
@@ -96,10 +100,12 @@ class MaskedCrossentropy(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """float32 [B]; its mean over the replica, divided by the replicas and summed over them, is the masked mean."""
-        # 255 is no class: an out-of-range id makes the loss NaN even where its weight is 0.
+        # 255 is no class: an out-of-range id makes the loss NaN even where its weight
+        # is 0.
         pixel_loss = pixel_crossentropy(y_pred, tf.one_hot(_known_ids(y_true), y_pred.shape[-1]))
         if self.focal_gamma:
-            # 1 - p without its loss of digits; the floor keeps the gradient finite for gamma below 1.
+            # 1 - p without its loss of digits; the floor keeps the gradient finite for
+            # gamma below 1.
             pixel_loss *= tf.maximum(-tf.math.expm1(-pixel_loss), 1e-7) ** self.focal_gamma
         weight = self._pixel_weight(y_true)
         total = replicas.sum_over_replicas(tf.reduce_sum(weight))
@@ -133,7 +139,8 @@ def pixel_crossentropy(
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
     """Cross-entropy [...] of logits [..., K] against one-hot `target` [..., K].
 
-    TensorFlow's own kernels take twice the time on CPU (docs/performance.md): few classes, many pixels.
+    TensorFlow's own kernels take twice the time on CPU (docs/performance.md): few
+    classes, many pixels.
     """
     log_probabilities = tf.nn.log_softmax(logits)
 
@@ -154,11 +161,14 @@ def global_weight(weight: Any, size: Any) -> tf.Tensor:
 
     Args:
         weight: float32 [B], 0 or above, what each example of this replica counts.
-        size: float32 [B], how many terms each example has in the unweighted mean: 1 per pair, or a loss's `size`.
+        size: float32 [B], how many terms each example has in the unweighted mean: 1 per
+            pair, or a loss's `size`.
 
     Returns:
-        float32 [B]: weight x (sum of size) / (sum of weight x size), both sums over all replicas; exactly 1 when all weights
-        are 1, so that the loss is then the unweighted one to the last bit, and 0 when nothing counts.
+        float32 [B]: weight x (sum of size) / (sum of weight x size), both sums over all
+            replicas; exactly 1 when all weights
+        are 1, so that the loss is then the unweighted one to the last bit, and 0 when
+        nothing counts.
     """
     weight, size = tf.cast(weight, tf.float32), tf.cast(size, tf.float32)
     total = replicas.sum_over_replicas(tf.reduce_sum(size))

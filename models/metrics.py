@@ -1,7 +1,8 @@
 """Segmentation metrics, all from confusion matrices.
 
-Input: class ids of truth and prediction, any integer type, 255 = ignore. Output: int64 [K, K] counts, and the metrics of one
-matrix or of many, [..., K, K], each on its own. Called by `scores` and by the TFMA metrics of `components`.
+Input: class ids of truth and prediction, any integer type, 255 = ignore. Output: int64
+[K, K] counts, and the metrics of one matrix or of many, [..., K, K], each on its own.
+Called by `scores` and by the TFMA metrics of `components`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ def confusion_matrix(
 
     Args:
         truth: integer class ids, any shape; 255 = ignore.
-        prediction: integer class ids, same shape; 255 = the model says nothing (no data).
+        prediction: integer class ids, same shape; 255 = the model says nothing (no
+            data).
         num_classes: K.
 
     Returns:
-        int64 [K, K], rows truth, columns prediction. A pixel that is 255 in either counts nowhere.
+        int64 [K, K], rows truth, columns prediction. A pixel that is 255 in either
+        counts nowhere.
 
     Raises:
         ValueError: shapes differ, or an id is neither 0..K-1 nor 255.
@@ -59,7 +62,8 @@ def iou_per_class(cm: npt.NDArray[Any]) -> FloatArray:
 def mean_iou(cm: npt.NDArray[Any]) -> FloatArray:
     """Mean IoU over the classes that occur in truth or prediction, float64 [...]; NaN when no pixel was counted.
 
-    A class that is predicted but never true counts with IoU 0: leaving it out would hide false alarms.
+    A class that is predicted but never true counts with IoU 0: leaving it out would
+    hide false alarms.
     """
     iou = iou_per_class(cm)
     # Over what occurs: a slice without snow must not be punished, or praised, for snow.

@@ -1,7 +1,8 @@
 """Contrastive pretraining: pairs -> one encoder per sensor, as a published SavedModel.
 
-Input: shards of pairs and their manifest. Output: a SavedModel with `embed_s1` and `embed_s2`, TensorBoard logs, metrics.
-Called by the pretrain Trainer of `components`; runs without TFX.
+Input: shards of pairs and their manifest. Output: a SavedModel with `embed_s1` and
+`embed_s2`, TensorBoard logs, metrics. Called by the pretrain Trainer of `components`;
+runs without TFX.
 """
 
 from __future__ import annotations
@@ -50,25 +51,30 @@ def run_pretraining(
 
     Args:
         config: what to train and how.
-        manifest: of the shards: bands and the statistics of the train split, which go into the graph.
+        manifest: of the shards: bands and the statistics of the train split, which go
+            into the graph.
         train_files: gzip TFRecords of the train split.
         eval_files: gzip TFRecords of the eval split.
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
         on_step: told of every step.
-        warm_start_dir: SavedModel of an earlier pretraining, such as the last blessed encoder. Its normalization comes along.
+        warm_start_dir: SavedModel of an earlier pretraining, such as the last blessed
+            encoder. Its normalization comes along.
         checkpoint_dir: see `training.train`; empty again when the encoder is published.
         is_served: see `export.export_encoder`.
 
     Returns:
-        `train_loss` (mean of the last steps), the metrics of `evaluate` and of `Checkup.metrics`.
+        `train_loss` (mean of the last steps), the metrics of `evaluate` and of
+        `Checkup.metrics`.
 
     Raises:
-        ValueError: fewer train examples than a global batch, no eval example, shards that are not the manifest's, a band that
-            cannot be normalized, uneven parts, a warm start or a checkpoint of another architecture.
+        ValueError: fewer train examples than a global batch, no eval example, shards
+            that are not the manifest's, a band that cannot be normalized, uneven parts,
+            a warm start or a checkpoint of another architecture.
         FileNotFoundError: `warm_start_dir` holds no encoder.
         NonFiniteLossError, NoValidPairError: see `training.train`.
-        UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run; nothing is published.
+        UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run;
+            nothing is published.
     """
     strategy = get_strategy()  # Workers must know each other before TensorFlow starts.
     keras.utils.set_random_seed(
@@ -109,7 +115,8 @@ def build_model(
     """A new dual encoder, or that of `warm_start_dir`.
 
     Raises:
-        ValueError: the warm start has other bands or another architecture, or a band cannot be normalized.
+        ValueError: the warm start has other bands or another architecture, or a band
+            cannot be normalized.
         FileNotFoundError: `warm_start_dir` holds no encoder.
     """
     if warm_start_dir is None:
@@ -170,8 +177,10 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
         dataset: batches of the objective's views.
 
     Returns:
-        `eval_loss`: mean over the batches, each pair weighing the same; a short last batch has fewer negatives, so compare
-        losses of one objective, data set and batch size only. `num_eval_pairs`: what it is the mean of.
+        `eval_loss`: mean over the batches, each pair weighing the same; a short last
+            batch has fewer negatives, so compare
+        losses of one objective, data set and batch size only. `num_eval_pairs`: what it
+        is the mean of.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -216,8 +225,9 @@ def _publish(
     log_dir: str,
     export_encoder: Callable[..., None],
 ) -> dict[str, float]:
-    # Published in float32 whatever it was trained in: half precision is emulated, slowly, on many serving CPUs. Evaluated
-    # after the change, so that the metrics are those of the published model.
+    # Published in float32 whatever it was trained in: half precision is emulated,
+    # slowly, on many serving CPUs. Evaluated after the change, so that the metrics are
+    # those of the published model.
     dual_encoder = with_dual_precision(dual_encoder, "float32")
     conclusion = monitor.conclude(dual_encoder, train_loss)
     scores = evaluate(ContrastiveModel(dual_encoder, objective), eval_set)
@@ -262,8 +272,9 @@ def _make_datasets(
         with_patch_id=True,
         transform=train_views(config, views, manifest),
     )
-    # The batch size of training: a contrastive loss is comparable only among equal numbers of negatives. Pairs are whole
-    # whatever the objective: what was learned from broken ones must not be found in these.
+    # The batch size of training: a contrastive loss is comparable only among equal
+    # numbers of negatives. Pairs are whole whatever the objective: what was learned
+    # from broken ones must not be found in these.
     eval_set = input_pipeline.eval_dataset(
         eval_files,
         num_bands=num_bands,
@@ -295,7 +306,8 @@ def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> in
     """The number of micro-batches of each replica.
 
     Raises:
-        ValueError: replicas, micro-batches or chunks of logits cannot share the batch evenly.
+        ValueError: replicas, micro-batches or chunks of logits cannot share the batch
+            evenly.
     """
     check_divisible(config.global_batch_size, strategy)
     per_replica = config.global_batch_size // strategy.num_replicas_in_sync

@@ -1,7 +1,8 @@
 """Segmentation: labelled patches and what it starts from -> a published segmenter.
 
-Input: labelled shards, their manifest; a SavedModel of `pretrain.py`, a student of `distillation`, or nothing. Output: a
-SavedModel with `serving_default` and `serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of
+Input: labelled shards, their manifest; a SavedModel of `pretrain.py`, a student of
+`distillation`, or nothing. Output: a SavedModel with `serving_default` and
+`serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of
 `components`; runs without TFX.
 """
 
@@ -59,18 +60,23 @@ def run_segmentation(
         eval_files: gzip TFRecords of the eval split, at least one example.
         output_dir: where the SavedModel is written.
         log_dir: where TensorBoard events are written.
-        encoder_dir: SavedModel of `run_pretraining`; None = none. See `build_segmenter`.
+        encoder_dir: SavedModel of `run_pretraining`; None = none. See
+            `build_segmenter`.
         on_step: told of every step.
         name: under which the model is served.
-        checkpoint_dir: see `training.train`; empty again when the segmenter is published.
-        student_dir: what `run_distillation` wrote, all of whose weights are the start; None = none.
+        checkpoint_dir: see `training.train`; empty again when the segmenter is
+            published.
+        student_dir: what `run_distillation` wrote, all of whose weights are the start;
+            None = none.
 
     Returns:
-        `train_loss` (mean of the last steps) and what `summarize` returns for the eval split.
+        `train_loss` (mean of the last steps) and what `summarize` returns for the eval
+        split.
 
     Raises:
-        ValueError: shards without labels or not the manifest's, too few examples, a class without pixels to be balanced, what
-            `build_segmenter` refuses, and see `training.train`.
+        ValueError: shards without labels or not the manifest's, too few examples, a
+            class without pixels to be balanced, what `build_segmenter` refuses, and see
+            `training.train`.
     """
     model, train_loss = train_segmenter(
         config,
@@ -171,13 +177,15 @@ def build_segmenter(
 ) -> Segmenter:
     """A segmenter with pretrained encoders and their normalization, or with new ones; or a distilled student.
 
-    A student of `student_dir` is taken whole. Else each sensor's encoder comes from `config.encoder_paths`, else from
-    `encoder_dir`, else it is new, with the statistics of `manifest`; under the regime "scratch" all are new. Which of its
-    variables train is what the regime says.
+    A student of `student_dir` is taken whole. Else each sensor's encoder comes from
+    `config.encoder_paths`, else from `encoder_dir`, else it is new, with the statistics
+    of `manifest`; under the regime "scratch" all are new. Which of its variables train
+    is what the regime says.
 
     Raises:
-        ValueError: a pretrained encoder is of another sensor, has other bands or another architecture, likewise a student, or
-            the stride does not divide the patch size of `manifest`.
+        ValueError: a pretrained encoder is of another sensor, has other bands or
+            another architecture, likewise a student, or the stride does not divide the
+            patch size of `manifest`.
         FileNotFoundError: a path holds no encoder, or no student.
     """
     stride = config.encoder.stride
@@ -250,7 +258,8 @@ def _make_train_set(
         shard_checks.check_split(
             split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed
         )
-    # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a flood task does not look at it.
+    # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a
+    # flood task does not look at it.
     num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
     train_set = functools.partial(
         input_pipeline.train_dataset,

@@ -1,7 +1,7 @@
 """Config of segmentation: what a task's segmenter is made of, what it starts from, how it is trained.
 
-Input: a run's YAML through `beam_jobs.contracts.settings`. Output: a checked frozen dataclass. Used by `segment.py` and by
-the run config.
+Input: a run's YAML through `beam_jobs.contracts.settings`. Output: a checked frozen
+dataclass. Used by `segment.py` and by the run config.
 """
 
 from __future__ import annotations
@@ -26,32 +26,42 @@ class SegmentConfig:
 
     Attributes:
         sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
-        label_schema: name of the label schema the model outputs; must be that of the shards.
+        label_schema: name of the label schema the model outputs; must be that of the
+            shards.
         encoder: architecture; must be that of the pretrained encoder when one is given.
-        encoder_paths: sensor -> encoder to start from instead of the run's pretrained one: directory of a published encoder
-            (also of `import-weights`), or a `.keras` file.
+        encoder_paths: sensor -> encoder to start from instead of the run's pretrained
+            one: directory of a published encoder (also of `import-weights`), or a
+            `.keras` file.
         num_steps: updates of the weights.
-        head: what makes labels of the encoders' pyramids: "unet", "deeplab" (DeepLabV3+) or "linear" (a 1x1 convolution).
-        decoder_channels: of the stages of "unet", deepest first; an encoder of stride 2**n uses the last n. Of "deeplab" the
-            first is the width. Default: the U-Net of segmentation_models (Iakubovskii 2019), DeepLabV3+ (256).
-        regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the head alone; "linear" the linear head alone.
-        layer_decay: of the rate, from each level of the encoder to the one before, under finetune; see `regimes.py`. Default
-            1 = the same rate for all.
-        unfreeze_after: share of the steps after which all of the encoder moves, under finetune; until then its levels begin
-            one after the other, the deepest first. Default 0 = all move from the start.
-        modality_dropout: probability that in training a patch loses one of its two sensors. Default 0.
+        head: what makes labels of the encoders' pyramids: "unet", "deeplab"
+            (DeepLabV3+) or "linear" (a 1x1 convolution).
+        decoder_channels: of the stages of "unet", deepest first; an encoder of stride
+            2**n uses the last n. Of "deeplab" the first is the width. Default: the
+            U-Net of segmentation_models (Iakubovskii 2019), DeepLabV3+ (256).
+        regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the
+            head alone; "linear" the linear head alone.
+        layer_decay: of the rate, from each level of the encoder to the one before,
+            under finetune; see `regimes.py`. Default 1 = the same rate for all.
+        unfreeze_after: share of the steps after which all of the encoder moves, under
+            finetune; until then its levels begin one after the other, the deepest
+            first. Default 0 = all move from the start.
+        modality_dropout: probability that in training a patch loses one of its two
+            sensors. Default 0.
         loss: what is minimized.
         global_batch_size: patches per step over all replicas.
         optimizer: rate, decay, warm-up.
-        augment: of images and label alike, and, with `photometry`, of each sensor's pixels. Default: symmetries only.
-        use_weights: let each patch count what its record's `weight` says; see PretrainConfig.
+        augment: of images and label alike, and, with `photometry`, of each sensor's
+            pixels. Default: symmetries only.
+        use_weights: let each patch count what its record's `weight` says; see
+            PretrainConfig.
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
         seed: of weights, shuffling and augmentation.
         precision: as of PretrainConfig; outputs are float32, too.
         checkpoint_every: see PretrainConfig.
-        tune_threshold: of two classes, publish the threshold that gives the second one the best IoU on the eval split; False =
-            0.5, the likelier class. More classes have none.
+        tune_threshold: of two classes, publish the threshold that gives the second one
+            the best IoU on the eval split; False = 0.5, the likelier class. More
+            classes have none.
     """
 
     sensors: tuple[Sensor, ...]

@@ -1,7 +1,8 @@
 """The segmenter: one or two sensor encoders and a head that makes logits of their pyramids.
 
-Input: `s1` dB and/or `s2` reflectance, NaN = no data, any H and W divisible by the stride. Output: logits, probabilities and
-labels per pixel. Trained by `segment.py`, published by `export.py`.
+Input: `s1` dB and/or `s2` reflectance, NaN = no data, any H and W divisible by the
+stride. Output: logits, probabilities and labels per pixel. Trained by `segment.py`,
+published by `export.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from models.segment_config import HeadName
 class Segmenter(keras.Model):
     """Encoders of the input sensors and a head of `models/heads`, which joins them level by level.
 
-    Call: dict of float32 [B, H, W, C] by sensor -> dict of `logits` float32 [B, H, W, K], `probabilities` float32
-    [B, H, W, K] (sum 1), `label` int32 [B, H, W] (0..K-1, 255 where no sensor has data) and `valid_mask` float32
-    [B, H, W, 1] (1 where at least one sensor has data).
+    Call: dict of float32 [B, H, W, C] by sensor -> dict of `logits` float32 [B, H, W,
+    K], `probabilities` float32 [B, H, W, K] (sum 1), `label` int32 [B, H, W] (0..K-1,
+    255 where no sensor has data) and `valid_mask` float32 [B, H, W, 1] (1 where at
+    least one sensor has data).
 
     Attributes:
         encoders: by sensor.
@@ -52,7 +54,8 @@ class Segmenter(keras.Model):
         """Builds the graph.
 
         Raises:
-            ValueError: encoders of different strides, too few decoder channels, or an unknown head.
+            ValueError: encoders of different strides, too few decoder channels, or an
+                unknown head.
         """
         sensors = tuple(sensor for sensor in SENSORS if sensor in encoders)
         strides = {encoders[sensor].stride for sensor in sensors}
@@ -65,7 +68,8 @@ class Segmenter(keras.Model):
             for sensor in sensors
         }
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
-        # Files of models from before there was a choice do not name their head: it is the default.
+        # Files of models from before there was a choice do not name their head: it is
+        # the default.
         with dtype_policy(precision):
             logits = get_head(head)(
                 outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation

@@ -1,6 +1,7 @@
 """Checks of one value of a config; each message holds the rule and the value.
 
-Input: the key's name and its value. Output: a ValueError, or nothing. Called by the configs' `__post_init__`.
+Input: the key's name and its value. Output: a ValueError, or nothing. Called by the
+configs' `__post_init__`.
 """
 
 from __future__ import annotations

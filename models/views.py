@@ -1,7 +1,8 @@
 """Views of a batch: pairs as an objective compares them, augmented copies, no data made harmless, pairs broken on purpose.
 
-Input: a batch of the input pipeline and a seed. Output: the batch with the views that an objective compares. Made in the input
-pipeline, on the global batch: the same views on any number of replicas, and in both passes of cached gradients. Called by
+Input: a batch of the input pipeline and a seed. Output: the batch with the views that
+an objective compares. Made in the input pipeline, on the global batch: the same views
+on any number of replicas, and in both passes of cached gradients. Called by
 `pretrain.py`.
 """
 
@@ -66,7 +67,8 @@ def make_views(
 
     Args:
         batch: `s1` and `s2` [B, H, W, C], whichever the views need, and tensors [B].
-        views: "s1" is the image as it is, "s1_a" and "s1_b" are copies that `augment` changed, each with its own seed.
+        views: "s1" is the image as it is, "s1_a" and "s1_b" are copies that `augment`
+            changed, each with its own seed.
         augment: makes the copies.
         seed: int64 [2].
     """
@@ -83,8 +85,9 @@ def make_views(
 def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
     """Gives every Sentinel-1 patch the Sentinel-2 patch of another place: no pair of the global batch stays whole.
 
-    The order is one random cycle through all patches, so no patch can meet itself (batches of 1 cannot be broken). What the
-    record says of a pair, such as its place, stays with the Sentinel-1 patch.
+    The order is one random cycle through all patches, so no patch can meet itself
+    (batches of 1 cannot be broken). What the record says of a pair, such as its place,
+    stays with the Sentinel-1 patch.
     """
     num_pairs = tf.shape(batch["s2"])[0]
     order = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))

@@ -1,7 +1,8 @@
 """`python -m pipeline <verb>`: run, compile, report, serve-check, claim-check, embed, search, import-weights, data-service.
 
-Command line -> the functions of this package. Here and in `neighbour_commands.py` alone the environment is read. TensorFlow
-and TFX are imported inside the verbs: so `--help` and bad settings answer at once, and silencing comes before their import.
+Command line -> the functions of this package. Here and in `neighbour_commands.py` alone
+the environment is read. TensorFlow and TFX are imported inside the verbs: so `--help`
+and bad settings answer at once, and silencing comes before their import.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def _config_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _load(config_path: str, overrides: tuple[str, ...], data: str | None = None) -> RunConfig:
     config = load_run_config(config_path, overrides, os.environ)
-    # ML Metadata remembers paths: relative ones would point elsewhere when the next run starts from another folder.
+    # ML Metadata remembers paths: relative ones would point elsewhere when the next run
+    # starts from another folder.
     if "://" not in config.root:
         config = dataclasses.replace(config, root=str(Path(config.root).resolve()))
     if config.local_root:
@@ -258,8 +260,9 @@ def import_weights(
 ) -> None:
     """Publish an encoder from the public weights of a PyTorch ResNet; see docs/public_weights.md.
 
-    Example, for shards of level 2A: python -m pipeline import-weights --file B13_rn50_moco.pth --weights
-    ssl4eo-s12-s2-moco-resnet50 --bands B1,B2,B3,B4,B5,B6,B7,B8,B8A,B9,B11,B12 --output encoders/s2
+    Example, for shards of level 2A: python -m pipeline import-weights --file
+    B13_rn50_moco.pth --weights ssl4eo-s12-s2-moco-resnet50 --bands
+    B1,B2,B3,B4,B5,B6,B7,B8,B8A,B9,B11,B12 --output encoders/s2
     """
     prepare_libraries(os.environ, verbose)
 

@@ -1,6 +1,7 @@
 """RunConfig: everything of one run, assembled from the packages' own configs, with the checks that span packages.
 
-One YAML file -> one RunConfig; `pipeline/__main__.py` loads it, the create_* functions and runners read it.
+One YAML file -> one RunConfig; `pipeline/__main__.py` loads it, the create_* functions
+and runners read it.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class TaskConfig:
         label: label of the patches.
         segment: how the segmenter is trained.
         quality: which labelled patches are kept; None takes that of the pairs.
-        distill: how the segmenter first learns from a task before it, on the unlabeled pairs; None = it does not.
-        min_mean_iou: the model is published only when its mean IoU on the test split is at least this.
+        distill: how the segmenter first learns from a task before it, on the unlabeled
+            pairs; None = it does not.
+        min_mean_iou: the model is published only when its mean IoU on the test split is
+            at least this.
         min_iou: class name -> the same for one class.
     """
 
@@ -88,7 +91,8 @@ class TaskConfig:
     def build_config(self, pairs: BuildConfig) -> BuildConfig:
         """Config of this task's `build-labels`: that of the pairs with the task's label and quality.
 
-        The split is the pairs' own: with another one, a block that pretraining saw could be tested on.
+        The split is the pairs' own: with another one, a block that pretraining saw
+        could be tested on.
         """
         return dataclasses.replace(pairs, label=self.label, quality=self.quality or pairs.quality)
 
@@ -99,20 +103,26 @@ class RunConfig:
 
     Attributes:
         name: of the pipeline.
-        root: folder of the run: data, metadata, published models, report; path, or URI of an object store.
-        local_root: folder of this machine for what cannot lie on an object store: the SQLite file of ML Metadata, simulated
-            scenes and catalogs of folders. Empty = root, which must then be a path for everything but `compile`.
+        root: folder of the run: data, metadata, published models, report; path, or URI
+            of an object store.
+        local_root: folder of this machine for what cannot lie on an object store: the
+            SQLite file of ML Metadata, simulated scenes and catalogs of folders. Empty
+            = root, which must then be a path for everything but `compile`.
         catalogs: sources of scenes.
         pretrain: contrastive pretraining.
         tasks: downstream tasks, in the order in which they run.
-        warm_start: pretraining starts from the encoder published last, where there is one, and keeps its normalization: for
-            runs that come again with more data. False = from scratch each time.
+        warm_start: pretraining starts from the encoder published last, where there is
+            one, and keeps its normalization: for runs that come again with more data.
+            False = from scratch each time.
         pairs: how pairs are built.
-        probe: what the pretrained encoder must show before it is published and segmenters start from it.
+        probe: what the pretrained encoder must show before it is published and
+            segmenters start from it.
         container_image: image of the Kubeflow components; needed by `compile` only.
-        num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the runner's process.
+        num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the
+            runner's process.
         claim: what `claim-check` compares; None where it is not used.
-        verify_hashes: read all shards before a run and compare their SHA-256; otherwise only their sizes are compared.
+        verify_hashes: read all shards before a run and compare their SHA-256; otherwise
+            only their sizes are compared.
     """
 
     name: str
@@ -147,7 +157,8 @@ class RunConfig:
                 f"tasks must have distinct names, got {[task.name for task in self.tasks]}"
             )
         names = [task.name for task in self.tasks]
-        # Without tasks there is nothing to choose from, and the probe does without labels.
+        # Without tasks there is nothing to choose from, and the probe does without
+        # labels.
         if names and self.probe.task not in ("", *names):
             raise ValueError(
                 f"probe.task must be one of the tasks {names}, got {self.probe.task!r}"
@@ -174,7 +185,8 @@ class RunConfig:
         for i, task in enumerate(self.tasks):
             if task.distill is None:
                 continue
-            # A teacher comes before its students: so no task can be its own teacher, over no number of others.
+            # A teacher comes before its students: so no task can be its own teacher,
+            # over no number of others.
             before = {other.name: other.segment for other in self.tasks[:i]}
             if task.distill.teacher not in before:
                 raise ValueError(
@@ -252,12 +264,15 @@ def load_run_config(
     Args:
         path: the file; `${NAME}` in a text value stands for that environment variable.
         overrides: `a.b=c` each.
-        environment: the variables; given by the caller, so that only `__main__` reads the process's own.
+        environment: the variables; given by the caller, so that only `__main__` reads
+            the process's own.
 
     Raises:
-        settings.SettingsError: the file is missing, not YAML, names an unset variable, or its content does not fit.
+        settings.SettingsError: the file is missing, not YAML, names an unset variable,
+        or its content does not fit.
     """
-    # Any mapping passes here; the check of keys and types follows once the variables are filled in.
+    # Any mapping passes here; the check of keys and types follows once the variables
+    # are filled in.
     try:
         values = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -268,7 +283,8 @@ def load_run_config(
         ) from error
     files: dict[int, Path] = {}
     try:
-        # Overrides go into the groups that the run's file has, before tasks are read from files of their own.
+        # Overrides go into the groups that the run's file has, before tasks are read
+        # from files of their own.
         values = settings.apply_overrides(task_files.name_groups(values or {}), overrides)
         expanded = task_files.expand(values, Path(path).parent)
         files = expanded.files

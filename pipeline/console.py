@@ -1,6 +1,7 @@
 """What a person sees while a command runs: quiet libraries, one progress line a stage, one line for an error.
 
-The commands call `prepare_libraries` before they import TensorFlow, and hand a RunProgress to the stages.
+The commands call `prepare_libraries` before they import TensorFlow, and hand a
+RunProgress to the stages.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _LOG_LINE_EVERY_SECONDS = 10.0
 
 def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> None:
     """Settles what TensorFlow and TFX read when they are imported, here and in child processes; to be called before that."""
-    # tensorflow-transform, which TFX imports, chooses Keras 2 for everybody unless the variable is set.
+    # tensorflow-transform, which TFX imports, chooses Keras 2 for everybody unless the
+    # variable is set.
     environment.setdefault("TF_USE_LEGACY_KERAS", "0")
     object_store.complete_environment(environment)
     if not verbose:
@@ -47,7 +49,8 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
     """Runs `work`, ends the process with its code; an error is one line, unless `debug`."""
     try:
         code = work()
-    # ValueError holds SettingsError and DataError; RuntimeError what Beam and TensorFlow raise for the user's input.
+    # ValueError holds SettingsError and DataError; RuntimeError what Beam and
+    # TensorFlow raise for the user's input.
     except (ValueError, OSError, RuntimeError) as error:
         if debug:
             raise
@@ -61,7 +64,8 @@ def guarded(debug: bool, work: Callable[[], int]) -> None:
 
 def _silence_libraries(environment: MutableMapping[str, str]) -> None:
     """Turns off start-up messages of TensorFlow and warnings of libraries."""
-    # TensorFlow's C++ side reads these when it is loaded; setting them later has no effect.
+    # TensorFlow's C++ side reads these when it is loaded; setting them later has no
+    # effect.
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     environment.setdefault("AUTOGRAPH_VERBOSITY", "0")
@@ -78,7 +82,8 @@ def silence_absl() -> None:
     # Records of absl also travel to the root logger; its handlers decide there.
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)
-    # One of those handlers is absl's own. TFX logs a failed execution as ERROR and then raises: the one-line error is enough.
+    # One of those handlers is absl's own. TFX logs a failed execution as ERROR and then
+    # raises: the one-line error is enough.
     absl_logging.get_absl_handler().setLevel(logging.CRITICAL)
 
 

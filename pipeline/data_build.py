@@ -1,7 +1,7 @@
 """The data part of a run: catalogs -> pairs -> labels of each task, as versions that ExampleGen can read.
 
-RunConfig -> version directories with manifests. Called by `pipeline/__main__.py` before the TFX pipeline; what exists
-unchanged is reused by the jobs themselves.
+RunConfig -> version directories with manifests. Called by `pipeline/__main__.py` before
+the TFX pipeline; what exists unchanged is reused by the jobs themselves.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
     """Builds what is missing, then checks that all shards are whole: a version may lie there for months.
 
     Args:
-        config: the run; `local_root` names a local folder when its root is on an object store.
+        config: the run; `local_root` names a local folder when its root is on an object
+            store.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        beam_jobs.errors.DataError: bad input, a split that would be empty, or a shard that is cut short.
+        beam_jobs.errors.DataError: bad input, a split that would be empty, or a shard
+        that is cut short.
     """
     catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
     with stage("build-pairs"):
@@ -70,6 +72,7 @@ def resolve_catalogs(
     catalogs = []
     for i, source in enumerate(sources):
         with stage(f"catalog {i + 1}/{len(sources)} ({source.layout})"):
-            # A folder each: two sources of one layout must not overwrite each other's catalog.
+            # A folder each: two sources of one layout must not overwrite each other's
+            # catalog.
             catalogs.append(resolve_catalog(source, Path(work_dir) / str(i), on_progress))
     return catalogs

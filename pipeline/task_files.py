@@ -1,7 +1,8 @@
 """Task files: one YAML file is one downstream task that any run can take by name.
 
-Input: the plain values of a run, whose `tasks` may name files. Output: the same values with every task written out, as
-RunConfig wants them. Called by `config.load_run_config`; nothing here knows what a task means.
+Input: the plain values of a run, whose `tasks` may name files. Output: the same values
+with every task written out, as RunConfig wants them. Called by
+`config.load_run_config`; nothing here knows what a task means.
 """
 
 from __future__ import annotations
@@ -48,17 +49,20 @@ def name_groups(values: Any) -> Any:
 def expand(values: Mapping[str, Any], folder: Path) -> Expanded:
     """The run's values with its tasks written out.
 
-    Of `- {use: flood, ...}` the keys beside `use` override those of the file: groups are merged, anything else replaces, and
-    an empty group `{}` clears one. A segmenter for which no encoder or label schema is named gets those of the run's
-    pretraining and of its task's label. What a task holds out (`split.holdouts`) moves to the run's pairs, which all tasks
-    share: what one task is tested on, neither pretraining nor another task may see.
+    Of `- {use: flood, ...}` the keys beside `use` override those of the file: groups
+    are merged, anything else replaces, and an empty group `{}` clears one. A segmenter
+    for which no encoder or label schema is named gets those of the run's pretraining
+    and of its task's label. What a task holds out (`split.holdouts`) moves to the run's
+    pairs, which all tasks share: what one task is tested on, neither pretraining nor
+    another task may see.
 
     Args:
         values: of the run; left as they are.
         folder: of the run's file; paths of task files are relative to it.
 
     Raises:
-        SettingsError: no such task, its file is no YAML mapping, or it changes the split by more than hold-outs.
+        SettingsError: no such task, its file is no YAML mapping, or it changes the
+            split by more than hold-outs.
     """
     expanded = Expanded(values=copy.deepcopy(dict(name_groups(values))))
     tasks = expanded.values.get("tasks")

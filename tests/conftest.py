@@ -14,7 +14,8 @@ settings.register_profile("terrapair", deadline=None, suppress_health_check=[Hea
 settings.load_profile("terrapair")
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-# Before any import of TFX, which would choose Keras 2 for this process and its children.
+# Before any import of TFX, which would choose Keras 2 for this process and its
+# children.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
 
 _exit_codes: list[int] = []

@@ -1,7 +1,8 @@
 """The building directory: where a version is written before it is one, and how it becomes one.
 
-On this machine it is renamed last, so a version that is visible is whole. An object store cannot rename a folder: there objects
-are moved, the manifest last, and what has no manifest is not a version. Called by `build.py`.
+On this machine it is renamed last, so a version that is visible is whole. An object
+store cannot rename a folder: there objects are moved, the manifest last, and what has
+no manifest is not a version. Called by `build.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def prepare(building_dir: str, marker: str) -> None:
     files.write_bytes(marker_path, marker.encode())
     # What an earlier run summed up is not what this one finds.
     files.delete_file(f"{building_dir}/{writers.SUMMARY_NAME}")
-    # Shards are cheap to write again, and a half-written one must not be mistaken for a whole one.
+    # Shards are cheap to write again, and a half-written one must not be mistaken for a
+    # whole one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
         files.delete_tree(f"{building_dir}/{name}")
 

@@ -1,7 +1,8 @@
 """One build: catalogs -> a version directory with shards, manifest and rejected records.
 
-`build_pairs.py` and `build_labels.py` call it. The Beam pipeline of `build_graph.py` writes into a hidden building directory;
-the driver checks what came of it, writes manifest and data card, and `building.py` turns the directory into the version.
+`build_pairs.py` and `build_labels.py` call it. The Beam pipeline of `build_graph.py`
+writes into a hidden building directory; the driver checks what came of it, writes
+manifest and data card, and `building.py` turns the directory into the version.
 """
 
 from __future__ import annotations
@@ -87,21 +88,29 @@ def build(
         config: of the build.
         catalog_paths: STAC catalogs to read.
         output_root: folder that holds the spans; path or URI, as the catalogs.
-        span: number of the data span; None begins the next one, which takes only scenes that no earlier span was cut from.
-        version: number to build; None takes the newest version of the span when it was built from the same config,
-            catalogs and code, and the next free number otherwise.
-        on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the catalogs) while patches are cut.
-        spool_root: folder for encoded patches between cutting and sharding; None = beside the output. All workers must see
-            it, and a killed job resumes only with the same one.
-        beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the local runner.
-        needed_splits: those that must get a patch; "train", of which the statistics are, among them.
+        span: number of the data span; None begins the next one, which takes only scenes
+            that no earlier span was cut from.
+        version: number to build; None takes the newest version of the span when it was
+            built from the same config, catalogs and code, and the next free number
+            otherwise.
+        on_progress: called with (strips cut, at most all; Sentinel-1 scenes in the
+            catalogs) while patches are cut.
+        spool_root: folder for encoded patches between cutting and sharding; None =
+            beside the output. All workers must see it, and a killed job resumes only
+            with the same one.
+        beam_options: of Beam's own, such as `--runner=DataflowRunner`; none means the
+            local runner.
+        needed_splits: those that must get a patch; "train", of which the statistics
+            are, among them.
 
     Raises:
-        DataError: input breaks a rule, too many scenes are bad, nothing is left, or the version exists.
+        DataError: input breaks a rule, too many scenes are bad, nothing is left, or the
+            version exists.
     """
     output_root = locate(output_root)
     options = runner.pipeline_options(config.shards.num_workers, beam_options)
-    # Beam does so too, but later: the driver looks at the output before there is a pipeline.
+    # Beam does so too, but later: the driver looks at the output before there is a
+    # pipeline.
     FileSystems.set_options(options)
     config = replace(config, split=holdouts.with_hashes(config.split))
     earlier: list[Location] = []
@@ -187,7 +196,8 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
     """Number of items per constellation; labels that are all of other schemas are refused before a pixel is read.
 
     Raises:
-        DataError: no label of the wanted sensor can be remapped; with the schema of the most scenes.
+        DataError: no label of the wanted sensor can be remapped; with the schema of the
+            most scenes.
     """
     num_scenes: Counter[str] = Counter()
     schemas: Counter[str] = Counter()
@@ -235,7 +245,8 @@ def _check(
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
-        DataError: with the first error when scenes were bad, or with the reasons of what was not used.
+        DataError: with the first error when scenes were bad, or with the reasons of
+            what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
     unwanted = (
@@ -330,7 +341,8 @@ def _statistics(
 ) -> tuple[manifest.BandStatistics, ...]:
     if sums is None:
         raise ValueError("a build with train patches must have sums")
-    # Without one scene of a sensor there is nothing to tell; a band without data otherwise is an error.
+    # Without one scene of a sensor there is nothing to tell; a band without data
+    # otherwise is an error.
     if num_absent.get(sensor, {}).get("train") == num_examples["train"]:
         return statistics.of_nothing(sensor, bands)
     return statistics.band_statistics(sums, sensor, bands)

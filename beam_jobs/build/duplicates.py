@@ -1,8 +1,10 @@
 """Duplicates: patches that show the same ground by the same two passes, of which the worse is rejected.
 
-Input: references to finished patches. Output: those that stay, and for each of the others a CutResult that lists it and takes
-it out of the sums. Sentinel-2 tiles overlap by 10 km and frames of a pass by less, on grids that need not be aligned; so a
-duplicate is more than half of the same ground, not the same window. Other dates and other passes are no duplicates.
+Input: references to finished patches. Output: those that stay, and for each of the
+others a CutResult that lists it and takes it out of the sums. Sentinel-2 tiles overlap
+by 10 km and frames of a pass by less, on grids that need not be aligned; so a duplicate
+is more than half of the same ground, not the same window. Other dates and other passes
+are no duplicates.
 """
 
 from __future__ import annotations
@@ -77,8 +79,9 @@ def keys(ref: PatchRef, side_m: float) -> Iterator[Key]:
 def worse_ones(refs: list[PatchRef], side_m: float) -> dict[str, PatchRef]:
     """Id of each patch that is a duplicate of a better one -> the best of those, all within a cell or beside it.
 
-    Better is the higher score in steps of 0.1, so that one tile tends to win as a whole, then the pair of the smaller hash.
-    Each is compared with all others, rejected ones too: then the answer depends neither on order nor on workers.
+    Better is the higher score in steps of 0.1, so that one tile tends to win as a
+    whole, then the pair of the smaller hash. Each is compared with all others, rejected
+    ones too: then the answer depends neither on order nor on workers.
     """
     # Patches of one pair lie side by side: most groups end here.
     if len({ref.pair for ref in refs}) < 2:

@@ -1,6 +1,7 @@
 """The Beam graph of a build, whatever the runner: catalogs -> shards, rejected records and one summary.
 
-`build.py` runs it, locally or on the runner that Beam options name; docs/runners.md shows it.
+`build.py` runs it, locally or on the runner that Beam options name; docs/runners.md
+shows it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def expand(
         doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
     ) | "Rejections" >> beam.Flatten()
     summaries = (
-        # Each on its own: a Flatten of the results would keep every histogram in memory.
+        # Each on its own: a Flatten of the results would keep every histogram in
+        # memory.
         cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
         doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),
         rejected | "WriteRejected" >> writers.WriteRejected(building_dir),

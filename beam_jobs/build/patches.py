@@ -1,7 +1,8 @@
 """Patches: a pair of scenes on their common grid, cut into patches that are kept or refused with a reason.
 
-Input: a PairTask (two inspected scenes and a strip of their grid). Output: PairedPatch or LabeledPatch with its split, or a
-Rejection. Pure apart from reading rasters; `transforms.py` runs it on workers.
+Input: a PairTask (two inspected scenes and a strip of their grid). Output: PairedPatch
+or LabeledPatch with its split, or a Rejection. Pure apart from reading rasters;
+`transforms.py` runs it on workers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Rejection:
         id: of the scene or patch.
         reason: machine-readable.
         detail: one line with rule and value.
-        is_error: the input breaks a rule, which counts towards max_rejected_fraction; otherwise it was not selected.
+        is_error: the input breaks a rule, which counts towards max_rejected_fraction;
+            otherwise it was not selected.
     """
 
     kind: str
@@ -149,7 +151,8 @@ def _patch(
 ) -> tuple[str, PairedPatch] | Rejection:
     """One patch of a strip, or why it is refused."""
     window = np.s_[corner[0] : corner[0] + grid.height, corner[1] : corner[1] + grid.width]
-    # The strip's bands lie apart; what follows looks at a patch many times, pixel by pixel.
+    # The strip's bands lie apart; what follows looks at a patch many times, pixel by
+    # pixel.
     s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])
     patch_id = make_patch_id(
         task.s1.scene_id,

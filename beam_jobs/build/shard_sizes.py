@@ -1,7 +1,8 @@
 """Shard sizes: how many shards a split needs for the size one wants, known before a byte of them is written.
 
-The number must not depend on workers or on the order of patches, so it comes from sums over all patches: their bytes as
-they lie in the spool, times how far a fixed sample of them shrinks. `spool.py` measures, `writers.py` asks.
+The number must not depend on workers or on the order of patches, so it comes from sums
+over all patches: their bytes as they lie in the spool, times how far a fixed sample of
+them shrinks. `spool.py` measures, `writers.py` asks.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Volume:
     def num_shards(self, target_mb: float, num_examples_per_shard: int | None) -> int:
         """Shards of at most about `target_mb` million bytes and `num_examples_per_shard` examples; at least 1.
 
-        Without a sample patches count as incompressible: the shards of a small split are then smaller than asked for.
+        Without a sample patches count as incompressible: the shards of a small split
+        are then smaller than asked for.
         """
         ratio = self.sampled_gzip_bytes / self.sampled_bytes if self.sampled_bytes else 1.0
         by_size = math.ceil(self.num_bytes * ratio / (target_mb * 1e6))

@@ -1,7 +1,8 @@
 """Spans: which scenes earlier spans used, so that a new span takes only what is new.
 
-Version directories -> ids of their scenes, from the `scenes.txt` beside each manifest; a PTransform that turns away scenes
-that are among them. `build.py` writes the file and applies the transform.
+Version directories -> ids of their scenes, from the `scenes.txt` beside each manifest;
+a PTransform that turns away scenes that are among them. `build.py` writes the file and
+applies the transform.
 """
 
 from __future__ import annotations

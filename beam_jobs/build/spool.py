@@ -1,8 +1,10 @@
 """The spool: encoded patches between cutting and sharding, one file per task, with an index beside it.
 
-It lies beside the output, on an object store too, where all machines of a job see it; or in a folder that the user names.
-Only references travel through Beam, never pixels. A task, a strip of a large pair or a bundle of small pairs, whose index
-exists is finished: a job that was killed reads it instead of cutting again. `transforms.py` writes, `writers.py` reads.
+It lies beside the output, on an object store too, where all machines of a job see it;
+or in a folder that the user names. Only references travel through Beam, never pixels. A
+task, a strip of a large pair or a bundle of small pairs, whose index exists is
+finished: a job that was killed reads it instead of cutting again. `transforms.py`
+writes, `writers.py` reads.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ class CutResult:
 class Writer:
     """Writes the patches of one task; `finish` makes them visible, `abandon` leaves nothing.
 
-    In a bundle each pair ends with `commit` or, when a file of it cannot be read, with `drop`.
+    In a bundle each pair ends with `commit` or, when a file of it cannot be read, with
+    `drop`.
     """
 
     def __init__(
@@ -121,7 +124,8 @@ class Writer:
                 gzip_bytes=shard_sizes.sampled_gzip_bytes(patch.patch_id, serialized),
             )
         )
-        # Of what the shards hold, after rounding: a duplicate can then be taken out again exactly.
+        # Of what the shards hold, after rounding: a duplicate can then be taken out
+        # again exactly.
         _count(self._pending, split, records.decode(serialized), self._config)
 
     def commit(self) -> None:

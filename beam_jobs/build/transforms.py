@@ -1,7 +1,8 @@
 """PTransforms of the builds: InspectScenes, MakePairs, CutPatches. Each has a good output and a rejected one.
 
-Input: STAC item dicts with their catalog. Output: CutResults that point at encoded patches on disk; pixels never cross
-from one stage to the next, so memory does not grow with the number of pairs. `build.py` joins the transforms.
+Input: STAC item dicts with their catalog. Output: CutResults that point at encoded
+patches on disk; pixels never cross from one stage to the next, so memory does not grow
+with the number of pairs. `build.py` joins the transforms.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _inspect(
             scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands
         )
     except DataError as error:
-        # A patch that never had a place is whole, only of no use here: a folder of such must not stop the others' build.
+        # A patch that never had a place is whole, only of no use here: a folder of such
+        # must not stop the others' build.
         yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
 
 
@@ -116,7 +118,8 @@ def _rejected(
 class MakePairs(beam.PTransform):
     """Scenes -> (s1, s2) pairs, nearest in time; scenes of either sensor that found no partner in REJECTED.
 
-    Where a label's partner is optional, a labelled scene that found none is paired with `scenes.absent_partner`.
+    Where a label's partner is optional, a labelled scene that found none is paired with
+    `scenes.absent_partner`.
     """
 
     config: BuildConfig
@@ -205,14 +208,16 @@ def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -
 class CutPatches(beam.PTransform):
     """(s1, s2) pairs -> one CutResult per task, whose patches lie encoded in `spool_dir`.
 
-    A large pair is cut strip by strip, each a task with a spool file of its own; small pairs are bundled, so that a million
-    tiny scenes do not become a million files. A pair of which one strip cannot be read is rejected whole: its other strips
-    are not used either. Only names of tasks cross the stages; the results are read from the spool at the end, since their
-    histograms are large.
+    A large pair is cut strip by strip, each a task with a spool file of its own; small
+    pairs are bundled, so that a million tiny scenes do not become a million files. A
+    pair of which one strip cannot be read is rejected whole: its other strips are not
+    used either. Only names of tasks cross the stages; the results are read from the
+    spool at the end, since their histograms are large.
 
     Attributes:
         config: of the build.
-        spool_dir: where finished tasks are kept until the shards are written; a task found there is not cut again.
+        spool_dir: where finished tasks are kept until the shards are written; a task
+            found there is not cut again.
         min_files: fewer small pairs are not bundled; see MIN_FILES.
     """
 
@@ -268,7 +273,8 @@ def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:
 
 
 def _is_small(num_bytes: int) -> bool:
-    # A bundle is cut by one worker from start to end; a pair that fills a fourth of it gains nothing from company.
+    # A bundle is cut by one worker from start to end; a pair that fills a fourth of it
+    # gains nothing from company.
     return num_bytes <= SPOOL_FILE_BYTES // 4
 
 
@@ -310,7 +316,8 @@ def _cut(
     if found is None or any(rejection.is_error for rejection in found.rejections):
         writer = spool.Writer(spool_dir, name, config, len(pairs))
         for strips in pairs:
-            # Runners use a process per core: BLAS threads beside it only spin, for half of the CPU time of 64-px patches.
+            # Runners use a process per core: BLAS threads beside it only spin, for half
+            # of the CPU time of 64-px patches.
             with threadpoolctl.threadpool_limits(1, user_api="blas"):
                 rejection = _cut_pair(strips, writer, config)
             if rejection is not None and not is_bundle:

@@ -1,7 +1,7 @@
 """Verify: whether the shards of a version are the ones its manifest names: all there, none else, not cut short, not changed.
 
-Version directory, which may be an object store -> silence or one DataError. Called by `python -m beam_jobs verify`, and
-before a pipeline run reads the shards.
+Version directory, which may be an object store -> silence or one DataError. Called by
+`python -m beam_jobs verify`, and before a pipeline run reads the shards.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ def verify(
 
     Args:
         version_path: the version directory.
-        with_hashes: read every byte and compare SHA-256; otherwise sizes only, which takes no time.
+        with_hashes: read every byte and compare SHA-256; otherwise sizes only, which
+            takes no time.
         on_progress: called with (shards compared, all shards).
 
     Raises:
-        DataError: no manifest, one that is not whole, or shards that are missing, cut short, changed or not named; with the
-            first of them.
+        DataError: no manifest, one that is not whole, or shards that are missing, cut
+            short, changed or not named; with the first of them.
     """
     root = str(version_path).rstrip("/")
     found = _manifest(root)

@@ -1,7 +1,8 @@
 """Writers: spooled patches -> shards, rejections -> rejected/*.ndjson, sums -> one summary that the manifest is made of.
 
-Input: CutResults and Rejections. Output: files below the building directory. A patch's shard and place in it depend on
-patch ids only, so the same input gives the same bytes whatever the number of workers.
+Input: CutResults and Rejections. Output: files below the building directory. A patch's
+shard and place in it depend on patch ids only, so the same input gives the same bytes
+whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def _shard_key(
     num_shards = volumes[ref.split].num_shards(
         config.target_shard_mb, config.num_examples_per_shard
     )
-    # patch_id is a hash already; its first digits spread patches of one place over all shards.
+    # patch_id is a hash already; its first digits spread patches of one place over all
+    # shards.
     return (ref.split, int(ref.patch_id[:12], 16) % num_shards, num_shards), ref
 
 
@@ -185,10 +187,12 @@ class MergeSummaries(beam.CombineFn):
 
 
 def _merge(one: Summary, two: Summary) -> Summary:
-    # Not `+`, which drops what is below 0, as duplicates are until they meet what they take from.
+    # Not `+`, which drops what is below 0, as duplicates are until they meet what they
+    # take from.
     num_pixels_per_class = Counter(one.num_pixels_per_class)
     num_pixels_per_class.update(two.num_pixels_per_class)
-    # In place: a Summary is merged once a shard, and a new one each time would copy all that is there already.
+    # In place: a Summary is merged once a shard, and a new one each time would copy all
+    # that is there already.
     one.contents.merge(two.contents)
     return Summary(
         s1_sums=spool.merge_sums(one.s1_sums, two.s1_sums),

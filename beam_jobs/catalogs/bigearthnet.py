@@ -39,7 +39,8 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     for patch in sorted(path for path in (folder / "s2").iterdir() if path.is_dir()):
         # File names write B01 where Earth Engine writes B1.
         files = {name: patch / f"{patch.name}_{_two_digits(name)}.tif" for name in S2_L2A_BANDS}
-        # All scenes are from 2017-2018, before the offset, and the archive was not reprocessed.
+        # All scenes are from 2017-2018, before the offset, and the archive was not
+        # reprocessed.
         properties = items.optical("L2A", 0, {"platform": f"sentinel-{patch.name[1:3].lower()}"})
         assets = {name: items.asset(path) for name, path in files.items()}
         yield items.item(

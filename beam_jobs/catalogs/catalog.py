@@ -1,7 +1,7 @@
 """Catalogs: files of STAC items, one item per line, that say which scenes there are; read, written and found.
 
-Input: a catalog file, a public data set's folder or the simulator's config. Output: the path of a catalog that
-`build-pairs` and `build-labels` read.
+Input: a catalog file, a public data set's folder or the simulator's config. Output: the
+path of a catalog that `build-pairs` and `build-labels` read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """The items of a catalog: newline-delimited STAC items, or one STAC ItemCollection.
 
     Raises:
-        DataError: the file is missing, empty, not JSON, or holds something that is no item.
+        DataError: the file is missing, empty, not JSON, or holds something that is no
+            item.
     """
     catalog = locations.parse(path)
     try:
@@ -80,7 +81,8 @@ def write_items(items: Iterable[pystac.Item], path: str | os.PathLike[str]) -> L
 def content_sha256(catalogs: Sequence[str | os.PathLike[str]]) -> str:
     """Hash over the catalogs' items and the sizes of the files they name, whatever the catalogs' order.
 
-    Names what a build reads: a scene that was exported again under the same name has another size, as it is compressed.
+    Names what a build reads: a scene that was exported again under the same name has
+    another size, as it is compressed.
     """
     digests = []
     for catalog in catalogs:
@@ -101,7 +103,8 @@ def _with_sizes(
     def sizes(item: dict[str, Any]) -> list[int | None]:
         found = []
         for href in _hrefs(item):
-            # What no build can open has no size; that scene is rejected, with its reason, when it is looked at.
+            # What no build can open has no size; that scene is rejected, with its
+            # reason, when it is looked at.
             is_known = is_remote(href) or "://" not in href
             found.append(
                 locations.size(href if is_remote(href) else folder / href) if is_known else None
@@ -110,7 +113,8 @@ def _with_sizes(
 
     with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
         while chunk := list(itertools.islice(items, _ITEMS_AT_A_TIME)):
-            # A store takes some ten milliseconds to answer each question; a disk answers faster than threads are woken.
+            # A store takes some ten milliseconds to answer each question; a disk
+            # answers faster than threads are woken.
             is_slow = is_remote(folder) or any(
                 is_remote(href) for item in chunk for href in _hrefs(item)
             )

@@ -1,7 +1,7 @@
 """DFC2020: patches of 256 px with land cover drawn at 10 m, as the contest or as Copernicus-Bench hands them out.
 
-Input: the folder that holds `ROIs0000_{validation,test}/{s1,s2,dfc}_*`, or `{s1,s2,dfc}` themselves. Output: STAC items. Called
-through `layouts.READERS`.
+Input: the folder that holds `ROIs0000_{validation,test}/{s1,s2,dfc}_*`, or
+`{s1,s2,dfc}` themselves. Output: STAC items. Called through `layouts.READERS`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ _SPACING_M = 12_000.0
 def read(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
     """Items of a DFC2020 folder, labels in the 10 simplified IGBP classes of its `dfc` files.
 
-    With split lists, given or found in `folder` or `folder/splits`, each patch declares the split of its list, and patches in
-    no list are left out. Without them no item declares a split: publications give the folders `validation` and `test` opposite
+    With split lists, given or found in `folder` or `folder/splits`, each patch declares
+    the split of its list, and patches in no list are left out. Without them no item
+    declares a split: publications give the folders `validation` and `test` opposite
     roles, so a hold-out by `terrapair:part` decides (docs/protocols.md).
 
-    Patches whose files carry no georeference get a nominal place each (`terrapair:place_is_nominal`), apart from all others.
+    Patches whose files carry no georeference get a nominal place each
+    (`terrapair:place_is_nominal`), apart from all others.
 
     Raises:
         DataError: a split list cannot be read, or lists a patch for two splits.
 
     Source: https://ieee-dataport.org/competitions/2020-ieee-grss-data-fusion-contest;
-        https://github.com/zhu-xlab/Copernicus-FM (Copernicus-Bench, cobench_dfc2020s12_wrapper.py): lists and their form.
+        https://github.com/zhu-xlab/Copernicus-FM (Copernicus-Bench,
+        cobench_dfc2020s12_wrapper.py): lists and their form.
     """
     splits = sen12ms_splits.read(folder, split_lists, LISTS)
     for part in folders(folder):

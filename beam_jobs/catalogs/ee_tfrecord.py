@@ -1,7 +1,8 @@
 """Images that Earth Engine exported as TFRecord: `<name>-mixer.json` with `<name>-00000.tfrecord.gz`, ..., or patches alone.
 
-Input: a folder with such files, or with sub-folders of them (training, validation). Output: STAC items. Called through
-`layouts.READERS`; `beam_jobs/rasters/ee_tfrecord.py` reads the pixels.
+Input: a folder with such files, or with sub-folders of them (training, validation).
+Output: STAC items. Called through `layouts.READERS`; `beam_jobs/rasters/ee_tfrecord.py`
+reads the pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from beam_jobs.rasters.opening import open_raster
 LABEL_BAND = "landcover"
 """Band that Google's land cover sample adds to its patches: WorldCover in the ids of Dynamic World.
 
-Source: https://github.com/GoogleCloudPlatform/python-docs-samples (people-and-planet-ai/land-cover-classification).
+Source: https://github.com/GoogleCloudPlatform/python-docs-samples
+(people-and-planet-ai/land-cover-classification).
 """
 MASKED = 0.0
 """What masked pixels are unless the export sets `defaultValue`; in float32 dB no measurement is exactly 0."""
@@ -30,9 +32,10 @@ MASKED = 0.0
 def read(folder: Path) -> Iterator[pystac.Item]:
     """Items of a folder of TFRecord exports.
 
-    With a mixer file the patches are one image, whose band names and dates are read as those of `ee_timeseries`. Without
-    one, each record is a patch of unknown place: it is listed with its assets, so that it can be looked at, and refused as
-    `unlocated`, because nothing can be paired or split by place.
+    With a mixer file the patches are one image, whose band names and dates are read as
+    those of `ee_timeseries`. Without one, each record is a patch of unknown place: it
+    is listed with its assets, so that it can be looked at, and refused as `unlocated`,
+    because nothing can be paired or split by place.
 
     Source: https://developers.google.com/earth-engine/guides/tfrecord
     """

@@ -1,7 +1,8 @@
 """Series that Earth Engine exported as one image: each band name says which step it belongs to.
 
-Input: a folder of GeoTIFFs. Output: one Sentinel-1 and one Sentinel-2 STAC item per step and file. Called through
-`layouts.READERS`; `ee_tfrecord.py` reads TFRecord exports of the same images through `items_of`.
+Input: a folder of GeoTIFFs. Output: one Sentinel-1 and one Sentinel-2 STAC item per
+step and file. Called through `layouts.READERS`; `ee_tfrecord.py` reads TFRecord exports
+of the same images through `items_of`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ Place = tuple[Path, int | str]
 def read(folder: Path) -> Iterator[pystac.Item]:
     """Items of a folder of exported series.
 
-    A series too large for one file is split by Earth Engine into `<name>-<row>-<column>.tif`: each such file is a scene
-    of its own. Files `<name>.<band>.tif`, one a band, belong together. Bands that are no Sentinel band (weather, elevation)
-    are left out.
+    A series too large for one file is split by Earth Engine into
+    `<name>-<row>-<column>.tif`: each such file is a scene of its own. Files
+    `<name>.<band>.tif`, one a band, belong together. Bands that are no Sentinel band
+    (weather, elevation) are left out.
 
     Raises:
         DataError: a file without such bands or without a date in its name.
 
-    Source: https://github.com/nasaharvest/cropharvest (names and steps); Earth Engine, Exporting images (file splitting),
+    Source: https://github.com/nasaharvest/cropharvest (names and steps); Earth Engine,
+    Exporting images (file splitting),
         ee.ImageCollection.toBands (prefixes), ee.Image.getDownloadURL (filePerBand).
     """
     for stem, places in _exports(folder).items():
@@ -52,9 +55,10 @@ def read(folder: Path) -> Iterator[pystac.Item]:
 def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
     """Items of one export: `stem` names it, `places` says where each of its bands is, at least one.
 
-    Steps are told by a suffix (VV, VH, VV_1, ...), by a number in front (0_VV, 1_VV, ...) or by the name of the image in
-    front, as `toBands()` of a collection writes it (20230105T101401_20230105T101356_T31UFS_B2). An image's name holds its
-    time; a numbered step is a composite and its time the nominal middle of the step.
+    Steps are told by a suffix (VV, VH, VV_1, ...), by a number in front (0_VV, 1_VV,
+    ...) or by the name of the image in front, as `toBands()` of a collection writes it
+    (20230105T101401_20230105T101356_T31UFS_B2). An image's name holds its time; a
+    numbered step is a composite and its time the nominal middle of the step.
 
     Raises:
         DataError: no Sentinel band, or no date for numbered steps.
@@ -72,7 +76,8 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
             if sensor == "s1":
                 properties = items.radar(nominal, tuple(names))
             else:
-                # The collection is not written down, but only level 1C has the cirrus band.
+                # The collection is not written down, but only level 1C has the cirrus
+                # band.
                 properties = items.optical("L1C" if "B10" in names else "L2A", None, nominal)
             assets = _assets({band: places[name] for band, name in names.items()})
             item_id = (
@@ -100,8 +105,9 @@ def band_steps(names: Iterable[str]) -> Steps:
 def step_times(path: Path, num_steps: int) -> list[datetime]:
     """The middle of each step, UTC.
 
-    With two dates in the name, first and last day, the steps divide the time between them evenly: exporters use steps of
-    30 days as well as calendar months. With one date, it begins the first of as many months of 30.44 days.
+    With two dates in the name, first and last day, the steps divide the time between
+    them evenly: exporters use steps of 30 days as well as calendar months. With one
+    date, it begins the first of as many months of 30.44 days.
 
     Raises:
         DataError: no date, or the second is not after the first.

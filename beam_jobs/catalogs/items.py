@@ -1,7 +1,8 @@
 """STAC items over rasters: what all layouts share. The layouts know names and dates, this module asks the files.
 
-Input: paths, times and properties that a layout found. Output: pystac Assets and Items with absolute hrefs. Called by the
-layout modules of this package; the only one of them that opens rasters.
+Input: paths, times and properties that a layout found. Output: pystac Assets and Items
+with absolute hrefs. Called by the layout modules of this package; the only one of them
+that opens rasters.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def asset(path: Path | str, bands: Sequence[str] | Mapping[str, int | str] = ())
     """A raster of a scene.
 
     Args:
-        path: of the file, which may be missing: the build names it then; with `#<member>` where it holds many rasters.
-        bands: names in the order of the file, or name -> 1-based index, or the file's own name, where it holds other bands
-            besides or spells them otherwise.
+        path: of the file, which may be missing: the build names it then; with
+            `#<member>` where it holds many rasters.
+        bands: names in the order of the file, or name -> 1-based index, or the file's
+            own name, where it holds other bands besides or spells them otherwise.
     """
     if isinstance(bands, Mapping):
         place = {int: "terrapair:index", str: "terrapair:key"}
@@ -114,8 +116,9 @@ def item(
 ) -> pystac.Item:
     """A STAC item whose geometry and projection come from the raster `reference`.
 
-    One file that cannot be read must not end the catalog of a whole data set: its item says so in `terrapair:refused`
-    (reason, detail), and the build rejects it like any other bad scene.
+    One file that cannot be read must not end the catalog of a whole data set: its item
+    says so in `terrapair:refused` (reason, detail), and the build rejects it like any
+    other bad scene.
 
     Args:
         item_id: id of the scene.

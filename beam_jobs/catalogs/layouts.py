@@ -1,7 +1,8 @@
 """Layouts: which folder is which data set, and the reader of each.
 
-Input: a folder. Output: the name of its layout, or the reader that yields its STAC items. Called by `catalogs.py` and the
-`catalog` command; a new data set is one more module and one more entry in READERS.
+Input: a folder. Output: the name of its layout, or the reader that yields its STAC
+items. Called by `catalogs.py` and the `catalog` command; a new data set is one more
+module and one more entry in READERS.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ SOURCES: dict[FolderLayout, tuple[str, str]] = {
 }
 """Name and licence of each data set: what the data card tells. "unknown" where its publisher's word was not at hand.
 
-Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh, https://bigearth.net,
-    https://github.com/cloudtostreet/Sen1Floods11, https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
+Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh,
+https://bigearth.net,
+    https://github.com/cloudtostreet/Sen1Floods11,
+    https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
 """
 
 
@@ -88,7 +91,8 @@ def read(
     Args:
         layout: of the folder.
         folder: where it is.
-        split_lists: lists of scenes or patches of a split, for "sen12ms" and "dfc2020" only.
+        split_lists: lists of scenes or patches of a split, for "sen12ms" and "dfc2020"
+            only.
     """
     if layout in _WITH_LISTS:
         return _with_source(layout, lambda root: _WITH_LISTS[layout](root, split_lists))(folder)
@@ -128,5 +132,6 @@ def _holds_time_series(folder: Path) -> bool:
         steps = ee_timeseries.band_steps(ee_timeseries.band_places(first))
         return bool(set(steps) - {0})
     except DataError:
-        # A folder is only being looked at here; a broken raster is reported by whoever reads it.
+        # A folder is only being looked at here; a broken raster is reported by whoever
+        # reads it.
         return False

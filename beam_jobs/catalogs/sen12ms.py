@@ -1,7 +1,7 @@
 """SEN12MS: ROIs<seed>_<season>/{s1,s2,lc}_<scene>/..._p<patch>.tif, patches of 256 px with land cover.
 
-Input: the folder that holds the ROIs folders. Output: STAC items. Called through `layouts.READERS`, and by `dfc2020.py`, whose
-files are arranged alike.
+Input: the folder that holds the ROIs folders. Output: STAC items. Called through
+`layouts.READERS`, and by `dfc2020.py`, whose files are arranged alike.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ _SEASON_FOLDER = re.compile(rf"ROIs\d+_({'|'.join(MIDDLE_OF_SEASON)})")
 def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
     """Items of a SEN12MS folder, labels in the 17 IGBP classes, band 1 of `lc`.
 
-    The files have no dates: both sensors get the middle of the season their folder is named after, one same nominal time,
-    so that a patch pairs with its own partner and never with another season's. With the data set's split lists, given or
-    found in `folder` or `folder/splits`, items declare the official split; without them it stays with the place.
+    The files have no dates: both sensors get the middle of the season their folder is
+    named after, one same nominal time, so that a patch pairs with its own partner and
+    never with another season's. With the data set's split lists, given or found in
+    `folder` or `folder/splits`, items declare the official split; without them it stays
+    with the place.
 
     Raises:
         DataError: a split list cannot be read, or lists a patch for two splits.
@@ -75,7 +77,8 @@ def patches(
     """
     sensors = (
         ("s1", S1_DEFAULT_BANDS, items.radar(items.NOMINAL_TIME)),
-        # All images are from 2016-2017, before the 2022 offset, and the archives were not reprocessed.
+        # All images are from 2016-2017, before the 2022 offset, and the archives were
+        # not reprocessed.
         ("s2", S2_L1C_BANDS, items.optical("L1C", 0, items.NOMINAL_TIME)),
     )
     for sensor, bands, properties in sensors:
@@ -84,7 +87,8 @@ def patches(
             assets = {"data": items.asset(raster, bands)}
             label = _sibling(path, sensor, label_kind)
             if label.exists():
-                # 0 is no class: what Earth Engine writes where its land cover has no value.
+                # 0 is no class: what Earth Engine writes where its land cover has no
+                # value.
                 assets["label"] = items.label(place(label), schema, 0)
             yield items.item(path.stem, raster, acquired_at, properties, assets)
 

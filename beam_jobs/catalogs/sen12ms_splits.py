@@ -1,9 +1,11 @@
 """Split lists of SEN12MS and DFC2020: text of scenes (ROIs1158_spring/s1_63) or patches (ROIs1158_spring_s2_124_p100.tif).
 
-Input: the lists' paths. Output: the split of a patch. `sen12ms.py` and `dfc2020.py` call it.
+Input: the lists' paths. Output: the split of a patch. `sen12ms.py` and `dfc2020.py`
+call it.
 
-Source: https://github.com/schmitt-muc/SEN12MS (splits): SEN12MS_holdOutScenes.txt and test_list.txt are the test split,
-ValidationScenes.txt and val_list.txt choose among the rest, what no list names is for training.
+Source: https://github.com/schmitt-muc/SEN12MS (splits): SEN12MS_holdOutScenes.txt and
+test_list.txt are the test split, ValidationScenes.txt and val_list.txt choose among the
+rest, what no list names is for training.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def read(folder: Path, given: Sequence[Path] = (), names: Sequence[str] = SEN12M
         names: patterns of the names by which lists are found.
 
     Raises:
-        DataError: a list is missing, is a pickle, holds a line that is neither scene nor patch, or two lists disagree.
+        DataError: a list is missing, is a pickle, holds a line that is neither scene
+            nor patch, or two lists disagree.
     """
     paths = list(given) or _found(folder, names)
     splits: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Sen1Floods11 v1.1: flood events, Sentinel-1 and Sentinel-2 with water labels drawn by hand, and weak labels.
 
-Input: the folder that holds `data/flood_events`, `splits` and `Sen1Floods11_Metadata.geojson`. Output: STAC items. Called
-through `layouts.READERS`.
+Input: the folder that holds `data/flood_events`, `splits` and
+`Sen1Floods11_Metadata.geojson`. Output: STAC items. Called through `layouts.READERS`.
 """
 
 from __future__ import annotations
@@ -47,15 +47,19 @@ class _Event:
 def read(folder: Path) -> Iterator[pystac.Item]:
     """Items of a Sen1Floods11 folder: S1Hand, S2Hand and, as far as they are there, S1Weak.
 
-    Both sensors' items carry the label: it shows the water of the event, not of one sensor. They also carry the data
-    set's own split (`terrapair:split`); weakly labelled chips, which have no Sentinel-2 image, are for training only, and
-    those of the hold-out event are left out. The metadata give the day, so the times, at noon, are nominal.
+    Both sensors' items carry the label: it shows the water of the event, not of one
+    sensor. They also carry the data set's own split (`terrapair:split`); weakly
+    labelled chips, which have no Sentinel-2 image, are for training only, and those of
+    the hold-out event are left out. The metadata give the day, so the times, at noon,
+    are nominal.
 
     Raises:
         DataError: metadata or split lists are missing, or do not know a chip.
 
-    Source: https://github.com/cloudtostreet/Sen1Floods11 (docs, metadata): S1 float32 VV, VH in dB; S2 uint16 L1C x 10000,
-        13 bands; labels int16 with -1 = no data. All images are from 2016-2019, before the 2022 offset.
+    Source: https://github.com/cloudtostreet/Sen1Floods11 (docs, metadata): S1 float32
+    VV, VH in dB; S2 uint16 L1C x 10000,
+        13 bands; labels int16 with -1 = no data. All images are from 2016-2019, before
+        the 2022 offset.
     """
     events = _events(folder / METADATA_NAME)
     hand = folder / "data" / "flood_events" / "HandLabeled"
@@ -131,7 +135,8 @@ def _splits(folder: Path) -> dict[str, str]:
                     if row:
                         found[Path(row[0].strip()).stem.rsplit("_", 1)[0]] = split
         except OSError as error:
-            # Without its own split, a score on this data set could be compared with no other.
+            # Without its own split, a score on this data set could be compared with no
+            # other.
             raise DataError(
                 f"{folder / name}: cannot read the split list: {error.strerror}", "missing_file"
             ) from error

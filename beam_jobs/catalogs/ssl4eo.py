@@ -1,6 +1,7 @@
 """SSL4EO-S12 v1: {s1,s2c,s2a}/<location>/<granule>/<band>.tif, four seasons a location, patches of 264 px.
 
-Input: the folder that holds s1 and s2c or s2a. Output: STAC items. Called through `layouts.READERS`.
+Input: the folder that holds s1 and s2c or s2a. Output: STAC items. Called through
+`layouts.READERS`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _LEVELS: tuple[tuple[str, Literal["L1C", "L2A"], tuple[str, ...]], ...] = (
 def read(folder: Path) -> Iterator[pystac.Item]:
     """Items of an SSL4EO-S12 v1 folder, one per granule and location; the location is part of the id.
 
-    Times are in the granules' names. Sensors of one season are up to 30 days apart: set pairing.max_time_gap_hours to
-    720 to pair them all. Missing radar pixels are 0 in both polarizations, which the readers take as no data.
+    Times are in the granules' names. Sensors of one season are up to 30 days apart: set
+    pairing.max_time_gap_hours to 720 to pair them all. Missing radar pixels are 0 in
+    both polarizations, which the readers take as no data.
 
     Raises:
         DataError: a granule's name has no time.
@@ -43,7 +45,8 @@ def read(folder: Path) -> Iterator[pystac.Item]:
         yield _item(granule, S1_DEFAULT_BANDS, "VV", items.radar(platform))
     for name, level, bands in _LEVELS:
         for granule in _granules(folder / name):
-            # The archive it was read from kept earlier images as they were; later ones must show it by their pixels.
+            # The archive it was read from kept earlier images as they were; later ones
+            # must show it by their pixels.
             dn_offset = 0 if _acquired_at(granule) < OFFSET_FROM else None
             yield _item(granule, bands, "B2", items.optical(level, dn_offset))
 

@@ -27,9 +27,10 @@ _LEVELS: tuple[tuple[Literal["L1C", "L2A"], tuple[str, ...], int | None], ...] =
 def read(folder: Path) -> Iterator[pystac.Item]:
     """Items of a folder in the TerraMesh layout.
 
-    The file names give no bands and no dates: bands have the order of the data set's description, the radar's time is the
-    `datetime` tag of S1RTC, the optical one that of LULC. L2A files carry no offset; whether an L1C file does is left to
-    its pixels, because reprocessed files of any date may.
+    The file names give no bands and no dates: bands have the order of the data set's
+    description, the radar's time is the `datetime` tag of S1RTC, the optical one that
+    of LULC. L2A files carry no offset; whether an L1C file does is left to its pixels,
+    because reprocessed files of any date may.
 
     Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh
     """

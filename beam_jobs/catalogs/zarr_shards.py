@@ -1,7 +1,8 @@
 """SSL4EO-S12 v1.1 and sharded TerraMesh: zarr stores by modality, in `.zarr.zip` batches or in tar shards.
 
-Input: the folder that holds train and val, or one of them, with a folder for each modality. Output: STAC items. Called through
-`layouts.READERS`; `beam_jobs/rasters/zarr_store.py` reads the pixels.
+Input: the folder that holds train and val, or one of them, with a folder for each
+modality. Output: STAC items. Called through `layouts.READERS`;
+`beam_jobs/rasters/zarr_store.py` reads the pixels.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ class _Layout:
 def read_ssl4eo_v11(folder: Path) -> Iterator[pystac.Item]:
     """Items of SSL4EO-S12 v1.1, one per location, season and modality (S1GRD, S2L1C, S2L2A).
 
-    Batches (`ssl4eos12_train_seasonal_data_000001.zarr.zip`, 64 locations each) carry the 2022 offset in every optical
-    image, whatever its date; the later tar shards (`ssl4eos12_shard_000001.tar`, one store a location) do not. Sensors of
-    one season are up to weeks apart: set pairing.max_time_gap_hours to 720 to pair them all. No split is declared: `val` is
-    no published benchmark, so the split stays with the place, as for any other data.
+    Batches (`ssl4eos12_train_seasonal_data_000001.zarr.zip`, 64 locations each) carry
+    the 2022 offset in every optical image, whatever its date; the later tar shards
+    (`ssl4eos12_shard_000001.tar`, one store a location) do not. Sensors of one season
+    are up to weeks apart: set pairing.max_time_gap_hours to 720 to pair them all. No
+    split is declared: `val` is no published benchmark, so the split stays with the
+    place, as for any other data.
 
-    Names of variables are those of the data set's description and loader; neither shows x, y and crs in tar shards, which
-    are taken to be as in TerraMesh: a store with other names is refused in one line that says which it has.
+    Names of variables are those of the data set's description and loader; neither shows
+    x, y and crs in tar shards, which are taken to be as in TerraMesh: a store with
+    other names is refused in one line that says which it has.
 
     Source: https://github.com/DLR-MF-DAS/SSL4EO-S12-v1.1; arXiv 2503.00168.
     """
@@ -67,10 +71,12 @@ def read_ssl4eo_v11(folder: Path) -> Iterator[pystac.Item]:
 def read_terramesh_shards(folder: Path) -> Iterator[pystac.Item]:
     """Items of TerraMesh as published: `majortom_shard_000001.tar`, ..., in each modality's folder.
 
-    Each sample has one radar modality, S1RTC (Major TOM) or S1GRD (SSL4EO-S12); land cover is that of the shard of the
-    same name in LULC, 0 = no data. L2A carries no offset, whether L1C does is left to its pixels (as in `terramesh.py`).
+    Each sample has one radar modality, S1RTC (Major TOM) or S1GRD (SSL4EO-S12); land
+    cover is that of the shard of the same name in LULC, 0 = no data. L2A carries no
+    offset, whether L1C does is left to its pixels (as in `terramesh.py`).
 
-    Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh; arXiv 2504.11172.
+    Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh; arXiv
+    2504.11172.
     """
     layout = _Layout(s1=("S1RTC", "S1GRD"), dn_offsets={"S2L1C": None, "S2L2A": 0}, has_labels=True)
     yield from _read(folder, zarr_store.SHARD_SUFFIX, layout)

@@ -1,7 +1,8 @@
 """Collecting: what is asked of Earth Engine for one place in one window, and which pair of scenes is taken. Pure.
 
-Input: places and listed acquisitions. Output: units, the chosen pair, the two pixel requests, and the STAC items of what
-came. `fetch.py` and `export.py` do the asking; `plan.py` counts.
+Input: places and listed acquisitions. Output: units, the chosen pair, the two pixel
+requests, and the STAC items of what came. `fetch.py` and `export.py` do the asking;
+`plan.py` counts.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def listing_bounds(grid: Grid) -> Bounds:
 def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
     """The pair to take: of the preferred orbit if there is one, nearest in time, then least cloud, then smaller ids.
 
-    Every listed scene covers the whole patch, so overlap does not decide as it does for catalogs (`pairing.py`).
+    Every listed scene covers the whole patch, so overlap does not decide as it does for
+    catalogs (`pairing.py`).
 
     Raises:
         DataError: no pair, with reason no_s1, no_s2 or time_gap.

@@ -1,6 +1,7 @@
 """Commands on Earth Engine: sample, plan, fetch, export. `__main__.py` adds them to `python -m beam_jobs`.
 
-Reads options and the environment, shows progress and tables. The jobs themselves know nothing of the terminal.
+Reads options and the environment, shows progress and tables. The jobs themselves know
+nothing of the terminal.
 """
 
 from __future__ import annotations

@@ -20,15 +20,18 @@ class QuotaConfig:
     """How hard Earth Engine is asked, over all workers together.
 
     Attributes:
-        max_requests_per_second: requests that begin in a second. Default below the 100 of a project.
+        max_requests_per_second: requests that begin in a second. Default below the 100
+            of a project.
         max_concurrency: requests at once. Default the 40 of a project.
             Source of both: https://developers.google.com/earth-engine/guides/usage.
-        num_workers: worker processes the job is cut for; each gets an equal share of both.
+        num_workers: worker processes the job is cut for; each gets an equal share of
+            both.
         max_attempts: times that a request is asked before its place is rejected.
         first_backoff_s: longest wait after the first failure; doubles with each.
         max_backoff_s: longest wait at all.
-        max_failures_in_a_row: places of one worker given up one after the other, after which Earth Engine counts as down
-            and the job stops instead of rejecting the rest.
+        max_failures_in_a_row: places of one worker given up one after the other, after
+            which Earth Engine counts as down and the job stops instead of rejecting the
+            rest.
     """
 
     max_requests_per_second: float = 90.0
@@ -59,7 +62,8 @@ class CollectConfig:
         s2_bands: of Sentinel-2; () = all of the processing level.
         earth_engine: collections, clouds and labels.
         max_time_gap_hours: largest |S2 - S1| of a pair. Default 72, as when pairs are built.
-        orbit_preference: of Sentinel-1; the other orbit is taken only where the preferred one has no pair.
+        orbit_preference: of Sentinel-1; the other orbit is taken only where the
+            preferred one has no pair.
         max_cloud_fraction: a square with more cloud by Cloud Score+ is rejected.
         min_valid_fraction: least share of pixels with a measurement, in each sensor.
     """
@@ -105,11 +109,13 @@ class ExportConfig:
         bucket: Google Cloud Storage bucket, without gs://.
         prefix: folder in the bucket.
         file_format: GEO_TIFF, or TFRECORD with a mixer.
-        max_tasks: tasks in Earth Engine's queue at once. Default below the 3,000 that a queue takes.
-            Source: https://developers.google.com/earth-engine/guides/usage.
+        max_tasks: tasks in Earth Engine's queue at once. Default below the 3,000 that a
+            queue takes. Source:
+            https://developers.google.com/earth-engine/guides/usage.
         max_attempts: times that a task is started before its place is rejected.
         poll_s: seconds between two looks at the running tasks.
-        local_dir: where the bucket is mounted or copied to; "" = the catalog names gs:// files.
+        local_dir: where the bucket is mounted or copied to; "" = the catalog names
+            gs:// files.
     """
 
     bucket: str = ""

@@ -1,9 +1,11 @@
 """export: the pairs of places as files in a Google Cloud Storage bucket, made by batch tasks that are watched to their end.
 
-Input: `places.geojson`. Output: files in the bucket; ledger, `rejected.ndjson` and `items.ndjson` in one folder. A job that
-was killed finds its running tasks in the ledger: run it again. Called by `python -m beam_jobs export`.
+Input: `places.geojson`. Output: files in the bucket; ledger, `rejected.ndjson` and
+`items.ndjson` in one folder. A job that was killed finds its running tasks in the
+ledger: run it again. Called by `python -m beam_jobs export`.
 
-Slower than `fetch` and bound to a bucket, but nobody has to stay online for it, and it takes what one request cannot hold.
+Slower than `fetch` and bound to a bucket, but nobody has to stay online for it, and it
+takes what one request cannot hold.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class _Running:
     Attributes:
         unit: place and window.
         pair: chosen scenes.
-        tasks: sensor -> id of the task that runs; what ended well is not in it any more.
+        tasks: sensor -> id of the task that runs; what ended well is not in it any
+            more.
         num_starts: sensor -> times started.
     """
 
@@ -76,8 +79,9 @@ def export(
         on_progress: called with (units done or rejected, units in all).
 
     Raises:
-        DataError: no bucket, the places break a rule, the folder is another job's, Earth Engine stopped answering, no pair
-            came, or exported files are not in `export.local_dir` yet.
+        DataError: no bucket, the places break a rule, the folder is another job's,
+            Earth Engine stopped answering, no pair came, or exported files are not in
+            `export.local_dir` yet.
     """
     if not config.export.bucket:
         raise DataError("export needs a bucket: --set export.bucket=<name>", "no_bucket")
@@ -136,7 +140,8 @@ class _Exporter:
         """Until every unit is done or rejected.
 
         Raises:
-            DataError: Earth Engine stopped answering; all that was started is in the ledger.
+            DataError: Earth Engine stopped answering; all that was started is in the
+                ledger.
         """
         try:
             with ThreadPoolExecutor(self._config.quota.max_concurrency) as pool:
@@ -146,7 +151,8 @@ class _Exporter:
                     stopped = self._holding.why_stopped()
                     if stopped is not None:
                         raise stopped
-                    # Listing takes seconds, so only a handful is started before the queue is looked at again.
+                    # Listing takes seconds, so only a handful is started before the
+                    # queue is looked at again.
                     room = (
                         self._config.export.max_tasks - sum(len(entry.tasks) for entry in running)
                     ) // 2
@@ -244,7 +250,8 @@ class _Exporter:
             try:
                 found[sensor] = self._ask(entry.unit, "task", partial(exports.get_task, task_id))
             except EarthEngineError as error:
-                # Earth Engine forgets tasks after days: such a one counts as failed, and is started again.
+                # Earth Engine forgets tasks after days: such a one counts as failed,
+                # and is started again.
                 if error.reason != "not_found":
                     raise
                 found[sensor] = TaskState(

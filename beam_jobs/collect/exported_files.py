@@ -1,7 +1,8 @@
 """Exported files: where batch tasks leave the scenes of a unit, and the catalog over them.
 
-Input: the ledger of an export. Output: STAC items. Where the bucket is mounted or copied (`export.local_dir`), GeoTIFFs and
-TFRecords are taken apart into the files that a fetch writes; else items name the files in the bucket as they are. Called by
+Input: the ledger of an export. Output: STAC items. Where the bucket is mounted or
+copied (`export.local_dir`), GeoTIFFs and TFRecords are taken apart into the files that
+a fetch writes; else items name the files in the bucket as they are. Called by
 `export.py`.
 """
 
@@ -42,7 +43,8 @@ def items(
         entries: folder of the ledger, on this machine.
         folder: of the job.
         config: of the job.
-        num_left_out: reason -> number; pairs that the pixels show to be too cloudy or empty are added to it.
+        num_left_out: reason -> number; pairs that the pixels show to be too cloudy or
+            empty are added to it.
 
     Raises:
         DataError: a file is not in `export.local_dir`.
@@ -121,7 +123,8 @@ def _planes(unit: Unit, request: PixelRequest, config: ExportConfig) -> npt.NDAr
         (len(request.answer_bands), request.height, request.width), request.dtype
     )
     is_there = np.zeros((request.height, request.width), bool)
-    # What is too large for one GeoTIFF lies in several: <name>-<first row>-<first column>.tif, ten digits each.
+    # What is too large for one GeoTIFF lies in several: <name>-<first row>-<first
+    # column>.tif, ten digits each.
     for part in sorted(
         whole.parent.glob(f"{whole.stem}-{'[0-9]' * 10}-{'[0-9]' * 10}{whole.suffix}")
     ):

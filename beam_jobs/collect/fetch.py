@@ -1,11 +1,13 @@
 """fetch: places -> GeoTIFFs of Sentinel-1/2 pairs with a catalog, patch by patch from Earth Engine, inside Beam.
 
-Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the ledger in one folder, on a disk or an
-object store. A job that was killed or stopped goes on where it was: run it again. Called by `python -m beam_jobs fetch` and,
-for its pilot, by `plan`.
+Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the
+ledger in one folder, on a disk or an object store. A job that was killed or stopped
+goes on where it was: run it again. Called by `python -m beam_jobs fetch` and, for its
+pilot, by `plan`.
 
-The job is cut into as many slices as there are workers. A slice is one Beam element, because its threads share a part of the
-quota that nobody else may use (`quota.py`); what it did is in the ledger, so a runner may start it again at any time.
+The job is cut into as many slices as there are workers. A slice is one Beam element,
+because its threads share a part of the quota that nobody else may use (`quota.py`);
+what it did is in the ledger, so a runner may start it again at any time.
 """
 
 from __future__ import annotations
@@ -84,8 +86,9 @@ def fetch(
         beam_options: as on a Beam command line; see `runner.pipeline_options`.
 
     Raises:
-        DataError: the places break a rule, the folder is another job's, Earth Engine stopped answering (reason
-            quota_exhausted, no_credentials or stopped), or no pair came.
+        DataError: the places break a rule, the folder is another job's, Earth Engine
+            stopped answering (reason quota_exhausted, no_credentials or stopped), or no
+            pair came.
     """
     # Before the first look at a store: endpoint and keys may be among the options.
     FileSystems.set_options(runner.pipeline_options(quota.num_slices(config.quota), beam_options))

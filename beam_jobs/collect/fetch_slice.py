@@ -1,6 +1,7 @@
 """One slice of a fetch: lists, chooses and fetches the pairs of its units, with threads, within its share of the quota.
 
-Input: a `SliceTask`. Output: files of the units and entries in the ledger. Called by `fetch.py` inside Beam, once a slice.
+Input: a `SliceTask`. Output: files of the units and entries in the ledger. Called by
+`fetch.py` inside Beam, once a slice.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class _Fetcher:
                         break
                 wait(running)
             except KeyboardInterrupt:
-                # With one worker, Ctrl-C arrives here: threads end what they are at, and the driver says the rest.
+                # With one worker, Ctrl-C arrives here: threads end what they are at,
+                # and the driver says the rest.
                 self._watch.stop("interrupted", "interrupted")
         for future in running:
             future.result()
@@ -144,7 +146,8 @@ class _Fetcher:
 
     def _collect(self, unit: Unit) -> None:
         """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
-        # Files of a pair that is only chosen now cannot be there, and each look at a store is a request.
+        # Files of a pair that is only chosen now cannot be there, and each look at a
+        # store is a request.
         was_begun = unit.unit_id in self._state.pending
         pair, entry = self._pair(unit)
         grid = collecting.grid_of(unit, self._config)
@@ -157,7 +160,8 @@ class _Fetcher:
                 self._fetch(unit, requests["s2"]), requests["s2"], self._config
             )
             patch_files.check_s2(patch, self._config)
-            # The choice must outlive the process before the first file does, which else would be asked for again.
+            # The choice must outlive the process before the first file does, which else
+            # would be asked for again.
             self._writer.sync(entry)
             patch_files.write_s2(stem, patch, grid, self._config)
             cloud_fraction = patch.cloud_fraction

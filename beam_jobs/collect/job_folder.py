@@ -1,7 +1,8 @@
 """Job folder: where a fetch or an export keeps what came; held by one job at a time, for one config.
 
-Input: folder and what decides its content. Output: a `JobFolder`, which Beam workers get too. Called by `fetch.py`,
-`export.py` and `plan.py`. The folder must be one that all workers see: a disk, a mounted volume, an object store.
+Input: folder and what decides its content. Output: a `JobFolder`, which Beam workers
+get too. Called by `fetch.py`, `export.py` and `plan.py`. The folder must be one that
+all workers see: a disk, a mounted volume, an object store.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class JobFolder:
     def why_stopped(self) -> DataError | None:
         """Why the workers of this job must begin nothing more; None = they may go on.
 
-        A worker outlives a driver that is killed, and would go on asking beside the job that is started next.
+        A worker outlives a driver that is killed, and would go on asking beside the job
+        that is started next.
         """
         stop = f"{self.path}/{_STOP_NAME}"
         if files.exists(stop):
@@ -109,7 +111,8 @@ class Watch:
 def hold(path: str | os.PathLike[str], config_json: str) -> Iterator[JobFolder]:
     """Holds the folder for one job; its ledger is repaired first.
 
-    On a disk the system lets go of it when the process ends, on a store a lease does (`leases.py`).
+    On a disk the system lets go of it when the process ends, on a store a lease does
+    (`leases.py`).
 
     Args:
         path: of the folder, or its URI; made if needed.

@@ -1,11 +1,13 @@
 """Leases: one job at a time in a folder of an object store, which has no locks.
 
-Input: the URI of a lock object. Who holds it writes it anew every few seconds while it lives; a lock that does not change any
-more is that of a job that was killed. No clock of another machine is read. Called by `job_folder.py`.
+Input: the URI of a lock object. Who holds it writes it anew every few seconds while it
+lives; a lock that does not change any more is that of a job that was killed. No clock
+of another machine is read. Called by `job_folder.py`.
 
-Limits: S3's conditional writes are not in Beam, so of two jobs that begin in the same half second both may see themselves as
-the holder until the first renewal; and a holder that is cut off from the store for LEASE_SECONDS can lose its folder to a job
-that is started then, which it notices when it is back.
+Limits: S3's conditional writes are not in Beam, so of two jobs that begin in the same
+half second both may see themselves as the holder until the first renewal; and a holder
+that is cut off from the store for LEASE_SECONDS can lose its folder to a job that is
+started then, which it notices when it is back.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ def hold(path: str, name: str, lease_seconds: float = LEASE_SECONDS) -> Iterator
         if now != left:
             raise in_use
     files.write_bytes(path, _text(name, 0))
-    # Two jobs that found it free in the same moment have both written by then; the last one has it.
+    # Two jobs that found it free in the same moment have both written by then; the last
+    # one has it.
     time.sleep(_SETTLE_SECONDS)
     if holder(path) != name:
         raise in_use

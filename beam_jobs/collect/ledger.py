@@ -1,12 +1,15 @@
 """Ledger: what was asked of Earth Engine, what came, what failed how often and why. Survives `kill -9`.
 
-Input: one entry per event. Output: lines of JSON in one file per writer, and the state of every unit when they are read.
-`fetch.py` and `export.py` write it and ask it what is left to do; `plan.py` counts with it.
+Input: one entry per event. Output: lines of JSON in one file per writer, and the state
+of every unit when they are read. `fetch.py` and `export.py` write it and ask it what is
+left to do; `plan.py` counts with it.
 
-All here is about a folder on a disk; `ledger_store.py` brings that of an object store to one.
+All here is about a folder on a disk; `ledger_store.py` brings that of an object store
+to one.
 
-Nobody locks: each writer has a file of its own, which it alone appends to, one `write` per line. A line that a crash or a
-full disk cut short is no entry: what it would have said is asked again.
+Nobody locks: each writer has a file of its own, which it alone appends to, one `write`
+per line. A line that a crash or a full disk cut short is no entry: what it would have
+said is asked again.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from beam_jobs.storage import files as storage
 
 Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
 """chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
-failed: a request failed for now. done: its files are whole. rejected: it will not come, and why."""
+failed: a request failed for now. done: its files are whole. rejected: it will not come,
+and why."""
 
 LEDGER_DIR = "ledger"
 REJECTED_NAME = "rejected.ndjson"
@@ -41,8 +45,9 @@ class LedgerWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # A fresh name each: after a crash nobody goes on behind a line that was cut short. The time makes files sort as
-        # runs followed each other, since a later task replaces an earlier one of the same unit.
+        # A fresh name each: after a crash nobody goes on behind a line that was cut
+        # short. The time makes files sort as runs followed each other, since a later
+        # task replaces an earlier one of the same unit.
         self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
@@ -80,7 +85,8 @@ class LedgerState:
 
     Attributes:
         finished: unit -> "done" or "rejected".
-        pending: unit -> merged details of its `chosen` and `started` entries, while it is not finished.
+        pending: unit -> merged details of its `chosen` and `started` entries, while it
+            is not finished.
         num_failures: reason -> requests that failed and were or will be asked again.
         num_rejected: reason -> units, as they stand.
         num_done: units.
@@ -225,7 +231,8 @@ def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
 def write_rejected(folder: Path, path: str) -> int:
     """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number.
 
-    An object store holds no file without a line: there it vanishes when nothing is rejected.
+    An object store holds no file without a line: there it vanishes when nothing is
+    rejected.
     """
     where: dict[str, tuple[Path, int]] = {}
     done = set()

@@ -1,10 +1,12 @@
 """The ledger on an object store, which cannot append: writers leave small objects, readers take a copy of all of them.
 
-Input: the ledger's folder, a path or a URI. Output: writers, and a local folder that `ledger.py` reads; on a disk that is the
-folder itself. Called by `fetch.py`, `fetch_slice.py`, `export.py` and `plan.py`.
+Input: the ledger's folder, a path or a URI. Output: writers, and a local folder that
+`ledger.py` reads; on a disk that is the folder itself. Called by `fetch.py`,
+`fetch_slice.py`, `export.py` and `plan.py`.
 
-Entries wait in memory for at most FLUSH_SECONDS, so a killed job loses that much of what it knew. What must not be lost is
-written by `sync` before anything rests on it: the choice of a pair before its pixels, and a task once it is started.
+Entries wait in memory for at most FLUSH_SECONDS, so a killed job loses that much of
+what it knew. What must not be lost is written by `sync` before anything rests on it:
+the choice of a pair before its pixels, and a task once it is started.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ class StoreLedgerWriter:
         Raises:
             OSError: the store did not take them; they are kept for the next try.
         """
-        # Who waits here while another thread uploads, finds its own entries stored with those of all others.
+        # Who waits here while another thread uploads, finds its own entries stored with
+        # those of all others.
         with self._upload_lock:
             if self._num_stored >= number:
                 return
@@ -108,7 +111,8 @@ class LocalCopy:
 
     Attributes:
         path: of the folder.
-        seconds_between_looks: how often it is worth a `refresh`: of a store each lists all objects.
+        seconds_between_looks: how often it is worth a `refresh`: of a store each lists
+            all objects.
     """
 
     def __init__(self, folder: str, path: Path) -> None:

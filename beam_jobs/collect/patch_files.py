@@ -1,7 +1,8 @@
 """Patch files: the answer of Earth Engine -> GeoTIFFs of a unit, and what they say about its quality.
 
-Input: a whole GeoTIFF, or its planes. Output: `<stem>_s1.tif`, `<stem>_s2.tif`, `<stem>_cloud.tif`, `<stem>_label.tif`. A data
-file that is visible is whole, and what goes with it was written before. Called by `fetch_slice.py` and `exported_files.py`.
+Input: a whole GeoTIFF, or its planes. Output: `<stem>_s1.tif`, `<stem>_s2.tif`,
+`<stem>_cloud.tif`, `<stem>_label.tif`. A data file that is visible is whole, and what
+goes with it was written before. Called by `fetch_slice.py` and `exported_files.py`.
 
 A stem is a path or a URI of an object store without the ending.
 """
@@ -48,7 +49,8 @@ class OpticalPatch:
 
     Attributes:
         data: uint16 [C, H, W], DN, 0 = no data.
-        cloud: uint8 [H, W], 1 cloud, 0 clear, 255 unknown; None when no score was asked for.
+        cloud: uint8 [H, W], 1 cloud, 0 clear, 255 unknown; None when no score was asked
+            for.
         label: uint8 [H, W], 255 = ignore; None when none was asked for.
     """
 

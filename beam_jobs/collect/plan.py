@@ -1,7 +1,8 @@
 """plan: what a fetch will ask for and cost, before anything is spent; a pilot measures what cannot be computed.
 
-Input: places and config. Output: a `Plan`. Called by `python -m beam_jobs plan`. The pilot fetches the first N places into
-the job's own folder, so that nothing of it is lost.
+Input: places and config. Output: a `Plan`. Called by `python -m beam_jobs plan`. The
+pilot fetches the first N places into the job's own folder, so that nothing of it is
+lost.
 """
 
 from __future__ import annotations
@@ -28,14 +29,16 @@ EECU_HOURS_A_MONTH: dict[Tier, float | None] = {
     "commercial": None,
 }
 """Compute that the tier of a project may use; commercial is paid by use.
-Source: https://developers.google.com/earth-engine/guides/noncommercial_tiers (from 27 April 2026)."""
+Source: https://developers.google.com/earth-engine/guides/noncommercial_tiers (from 27
+April 2026)."""
 PROJECT_REQUESTS_PER_SECOND, PROJECT_CONCURRENCY = 100.0, 40
 """Source: https://developers.google.com/earth-engine/guides/usage."""
 REQUESTS_PER_UNIT = 3
 """One listing of both sensors, and the pixels of each."""
 ASSUMED_REQUEST_SECONDS = 2.5
 """Until a pilot measures it: computePixels of 256 px took 2-3 s at 40 at once.
-Source: the notebook Earth_Engine_training_patches_computePixels of google/earthengine-community."""
+Source: the notebook Earth_Engine_training_patches_computePixels of
+google/earthengine-community."""
 ASSUMED_DISK_FRACTION = 0.5
 """Until a pilot measures it: compressed GeoTIFF to raw bytes; 2.1 TB of a million pairs became about 1 TB."""
 ASSUMED_EECU_PER_REQUEST_SECOND = 1.0
@@ -53,7 +56,8 @@ class Plan:
         num_places: places.
         num_units: places x windows.
         num_pairs: units that are expected to give a pair.
-        num_requests: listings and pixel requests, failed ones included as far as a pilot saw them.
+        num_requests: listings and pixel requests, failed ones included as far as a
+            pilot saw them.
         request_bytes: raw bytes of the larger of the two pixel requests.
         raw_bytes: of all pixels, uncompressed: what Earth Engine's limit counts.
         disk_bytes: of the files.
@@ -187,7 +191,8 @@ def estimate(
 ) -> Plan:
     """The plan from counts and what a pilot measured. Pure.
 
-    Requests a second = min(rate, concurrency / seconds of a request) (Little's law); hours = requests / that.
+    Requests a second = min(rate, concurrency / seconds of a request) (Little's law);
+    hours = requests / that.
 
     Args:
         config: of the fetch.

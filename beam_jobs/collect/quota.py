@@ -1,12 +1,13 @@
 """Quota: how fast and how many at once, and how often again. One limit for the whole job, whatever runs it.
 
-Input: the job's limits and the number of slices it is cut into. Output: a `Limiter` per slice, and `call` that retries.
-Used by `fetch.py` and `export.py`.
+Input: the job's limits and the number of slices it is cut into. Output: a `Limiter` per
+slice, and `call` that retries. Used by `fetch.py` and `export.py`.
 
-A job is cut into a fixed number of slices, and each slice gets an equal share of the rate and of the concurrency. Shares
-never add up to more than the whole, however many slices a runner runs at once, starts again or moves; so no worker has to
-talk to another, and it holds on every runner. The price: a slice that ends early does not hand its share on, which is why
-places are dealt out by hash, evenly.
+A job is cut into a fixed number of slices, and each slice gets an equal share of the
+rate and of the concurrency. Shares never add up to more than the whole, however many
+slices a runner runs at once, starts again or moves; so no worker has to talk to
+another, and it holds on every runner. The price: a slice that ends early does not hand
+its share on, which is why places are dealt out by hash, evenly.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ STOPPING: frozenset[Reason] = frozenset({"quota_exhausted", "no_credentials"})
 class Limiter:
     """Lets at most `rate` requests a second begin, evenly, with no burst beyond one second's worth.
 
-    A token bucket written as the time at which the next request may begin. Source: generic cell rate algorithm,
-    ITU-T I.371.
+    A token bucket written as the time at which the next request may begin. Source:
+    generic cell rate algorithm, ITU-T I.371.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ def call(
         sleep: waits.
 
     Raises:
-        EarthEngineError: the last one, when it was no use to ask again or the tries are used up.
+        EarthEngineError: the last one, when it was no use to ask again or the tries are
+            used up.
     """
     rng = rng or random.Random()
     for num_failures in range(1, config.max_attempts + 1):

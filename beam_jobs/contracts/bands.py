@@ -1,7 +1,8 @@
 """Bands of Sentinel-1 and Sentinel-2: name, unit, stored scale, valid range, no-data and source.
 
-Everything that reads, writes, normalizes or checks pixels takes units and no-data from here. In memory pixels are physical
-float32 (dB, reflectance) with NaN as no data; in shards they are the integers below (`records.py` converts).
+Everything that reads, writes, normalizes or checks pixels takes units and no-data from
+here. In memory pixels are physical float32 (dB, reflectance) with NaN as no data; in
+shards they are the integers below (`records.py` converts).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ S2_REFLECTANCE_PER_DN = 1e-4
 S2_BASELINE_0400_DN_OFFSET = 1000
 """What processing baseline 04.00 (from 2022-01-25) adds to every digital number; shards never carry it.
 
-Source: https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming
+Source:
+https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming
 """
 S1_VALID_RANGE_DB = (-70.0, 40.0)
 """Outside of it a backscatter is no measurement. Extremes seen in Sen1Floods11: -65 and +30 dB."""

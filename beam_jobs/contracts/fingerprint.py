@@ -1,7 +1,8 @@
 """Fingerprints: of a file, and of source code, which makes a result stale besides its input and config.
 
-TFX caches a component by its inputs and parameters and does not see the code that `run_fn` names; a build reuses a version
-of the same catalogs and config. Both carry this hash, so changed code gives a new execution and a new version.
+TFX caches a component by its inputs and parameters and does not see the code that
+`run_fn` names; a build reuses a version of the same catalogs and config. Both carry
+this hash, so changed code gives a new execution and a new version.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def source_fingerprint(sources: Sequence[str], root: Path = REPOSITORY) -> str:
     """Hex SHA-256 over the Python files of `sources`.
 
     Args:
-        sources: files or folders below `root`; a folder stands for every *.py file in it.
+        sources: files or folders below `root`; a folder stands for every *.py file in
+            it.
         root: what the paths are relative to.
 
     Raises:

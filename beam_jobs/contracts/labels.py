@@ -1,7 +1,8 @@
 """Label schemas (what a label id means) and the remaps between them.
 
-A label raster is uint8 with 255 = ignore. Every label artifact names its schema; a remap exists only where it is written
-down here, so ids of one schema are never read as ids of another.
+A label raster is uint8 with 255 = ignore. Every label artifact names its schema; a
+remap exists only where it is written down here, so ids of one schema are never read as
+ids of another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class LabelSchema:
 
     Attributes:
         name: what `terrapair:label_schema` of a STAC asset says.
-        classes: id -> class name; ids of model outputs are 0..K-1 (`is_dense`), source schemas may have gaps.
+        classes: id -> class name; ids of model outputs are 0..K-1 (`is_dense`), source
+            schemas may have gaps.
         colors: id -> #rrggbb for maps.
         source: page that defines the schema.
     """
@@ -201,12 +203,14 @@ _IGBP17_TO_IGBP10 = {
 _IGBP10_TO_DENSE = _to_dense(IGBP10)
 _IGBP10_TO_IGBP8 = {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7}
 
-# (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes 255, a decision, not an oversight:
-# flooded vegetation and wetlands are neither clearly water nor clearly dry; IGBP-8 drops savanna and snow as DFC2020 does.
+# (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes
+# 255, a decision, not an oversight: flooded vegetation and wetlands are neither clearly
+# water nor clearly dry; IGBP-8 drops savanna and snow as DFC2020 does.
 _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     ("dynamic_world", "water"): {0: 1, 1: 0, 2: 0, 4: 0, 5: 0, 6: 0, 7: 0},
-    # Google's own correspondence: wetland and mangrove -> flooded vegetation, moss -> bare.
-    # Source: GoogleCloudPlatform/python-docs-samples, people-and-planet-ai/land-cover-classification.
+    # Google's own correspondence: wetland and mangrove -> flooded vegetation, moss ->
+    # bare. Source: GoogleCloudPlatform/python-docs-samples,
+    # people-and-planet-ai/land-cover-classification.
     ("worldcover", "dynamic_world"): {
         10: 1,
         20: 5,
@@ -222,10 +226,12 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     },
     ("worldcover", "water"): {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 80: 1, 100: 0},
     ("worldcover", "worldcover_dense"): _to_dense(WORLDCOVER),
-    # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses") is nearer to grass.
+    # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses")
+    # is nearer to grass.
     ("terramesh_lulc", "dynamic_world"): {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 9: 2},
     ("terramesh_lulc", "water"): {1: 1, 2: 0, 4: 0, 5: 0, 6: 0, 9: 0},
-    # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural vegetation counts as cropland.
+    # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural
+    # vegetation counts as cropland.
     ("igbp17", "igbp10"): _IGBP17_TO_IGBP10,
     ("igbp17", "igbp10_dense"): {i: _IGBP10_TO_DENSE[j] for i, j in _IGBP17_TO_IGBP10.items()},
     ("igbp17", "igbp8"): {

@@ -1,7 +1,8 @@
 """Path grammar of shard directories: span-N/version-M/<split>/part-?????-of-?????.tfrecord.gz beside manifest.json.
 
-A version is visible only once its manifest is there: jobs write into `building_dir` and rename it last, or on an object store
-move the manifest last. Roots may be paths or URIs.
+A version is visible only once its manifest is there: jobs write into `building_dir` and
+rename it last, or on an object store move the manifest last. Roots may be paths or
+URIs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Locations: folders and files on this machine or on an object store, with one interface, that of pathlib.
 
-Input: a path or URI. Output: `pathlib.Path` for a path, `epath.Path` (over `tf.io.gfile`) for a URI. Called by whatever
-reads or writes small files beside the jobs' data flow; Beam workers use `beam_jobs/storage/files.py` instead.
+Input: a path or URI. Output: `pathlib.Path` for a path, `epath.Path` (over
+`tf.io.gfile`) for a URI. Called by whatever reads or writes small files beside the
+jobs' data flow; Beam workers use `beam_jobs/storage/files.py` instead.
 """
 
 from __future__ import annotations

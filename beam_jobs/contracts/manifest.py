@@ -1,6 +1,7 @@
 """The manifest beside the shards of a version: what was built, from what, how much, and the statistics of `train`.
 
-Beam jobs write it last; trainers take normalization and provenance from it; the report and the model card quote it.
+Beam jobs write it last; trainers take normalization and provenance from it; the report
+and the model card quote it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_jobs.contracts import layout, settings
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 3
@@ -90,12 +92,14 @@ class Manifest:
         s2_statistics: of the train split, in the order of `s2_bands`.
         config: the resolved config of the job.
         config_sha256: its hash.
-        source_sha256: hash over the catalogs and the sizes of the files they name: what was read.
+        source_sha256: hash over the catalogs and the sizes of the files they name: what
+            was read.
         code_sha256: hash over the code that built it.
         code_version: version of the code that built it.
         num_held_out: patches per hold-out and split.
         sources: where the scenes come from.
-        num_absent: per sensor and split, patches that have no scene of that sensor; see `LabelConfig.partner`.
+        num_absent: per sensor and split, patches that have no scene of that sensor; see
+            `LabelConfig.partner`.
         format_version: of this file and of the records in the shards.
     """
 
@@ -124,6 +128,14 @@ class Manifest:
     num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def bands(self, sensor: Sensor) -> tuple[str, ...]:
+        """Return the band names of `sensor`, in the order of its channels."""
+        return {"s1": self.s1_bands, "s2": self.s2_bands}[sensor]
+
+    def statistics(self, sensor: Sensor) -> tuple[BandStatistics, ...]:
+        """Return the train statistics of `sensor`, one entry per band, in band order."""
+        return {"s1": self.s1_statistics, "s2": self.s2_statistics}[sensor]
+
     def to_json(self) -> str:
         """Indented JSON, keys sorted."""
         return json.dumps(settings.to_dict(self), indent=2, sort_keys=True) + "\n"
@@ -138,7 +150,8 @@ def from_json(text: str) -> Manifest:
     """The manifest of `Manifest.to_json`.
 
     Raises:
-        ManifestError: no JSON, an unknown or missing key, a wrong type, or entries that contradict each other.
+        ManifestError: no JSON, an unknown or missing key, a wrong type, or entries that
+            contradict each other.
         FormatError: of another format version.
     """
     try:

@@ -1,7 +1,8 @@
 """Object stores as file systems of TensorFlow: how s3:// is opened, where its settings come from, how a process ends.
 
-Called by whatever opens a path that may be a URI, and by the `__main__` modules. gs:// needs nothing: TensorFlow knows it.
-docs/adr/0007 says why tensorflow-io is here and Beam's own file systems in the jobs.
+Called by whatever opens a path that may be a URI, and by the `__main__` modules. gs://
+needs nothing: TensorFlow knows it. docs/adr/0007 says why tensorflow-io is here and
+Beam's own file systems in the jobs.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ def beam_plugins(path: str | os.PathLike[str]) -> list[str]:
 def complete_environment(environment: MutableMapping[str, str]) -> None:
     """Fills in what tensorflow-io, boto3 (Beam) and GDAL (rasters) each call the same settings; what is set stays.
 
-    One set is enough: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, S3_ENDPOINT, and S3_USE_HTTPS=0 where the
-    endpoint is plain HTTP and does not say so by http://; AWS_CA_BUNDLE for a private certificate authority. Without an
-    endpoint nothing but the region and the certificates is filled in, and all three talk to Amazon.
+    One set is enough: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    S3_ENDPOINT, and S3_USE_HTTPS=0 where the endpoint is plain HTTP and does not say so
+    by http://; AWS_CA_BUNDLE for a private certificate authority. Without an endpoint
+    nothing but the region and the certificates is filled in, and all three talk to
+    Amazon.
 
-    Source: https://github.com/tensorflow/io (s3_filesystem.cc); boto3 guide, "Configuration"; GDAL manual, /vsis3/.
+    Source: https://github.com/tensorflow/io (s3_filesystem.cc); boto3 guide,
+    "Configuration"; GDAL manual, /vsis3/.
     """
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     if region:
@@ -67,18 +71,21 @@ def complete_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("AWS_ENDPOINT_URL_S3", f"{scheme}://{host}")
     environment.setdefault("AWS_S3_ENDPOINT", host)
     environment.setdefault("AWS_HTTPS", "YES" if scheme == "https" else "NO")
-    # Stores outside Amazon seldom have a DNS name per bucket; the other two choose the path by themselves.
+    # Stores outside Amazon seldom have a DNS name per bucket; the other two choose the
+    # path by themselves.
     environment.setdefault("AWS_VIRTUAL_HOSTING", "FALSE")
 
 
 def run_to_exit(entry_point: Callable[[], int]) -> NoReturn:
     """Runs an entry point and ends the process with the code it returns or leaves with, s3:// or not.
 
-    tensorflow-io 0.37 aborts at interpreter exit ("pure virtual method called", code 134) once its S3 file system was used,
-    though all work is done: such a process leaves by os._exit instead, after every other exit hook has run.
+    tensorflow-io 0.37 aborts at interpreter exit ("pure virtual method called", code
+    134) once its S3 file system was used, though all work is done: such a process
+    leaves by os._exit instead, after every other exit hook has run.
     """
     codes: list[int] = []
-    # Hooks run in reverse order: registered before the libraries are imported, this one comes after all of theirs.
+    # Hooks run in reverse order: registered before the libraries are imported, this one
+    # comes after all of theirs.
     atexit.register(_leave, codes)
     with _recorded(codes):
         codes.append(entry_point())

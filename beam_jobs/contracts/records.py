@@ -1,7 +1,8 @@
 """The records of the shards: PairedPatch and LabeledPatch, their tf.Example codec and feature spec.
 
-A record in memory holds physical float32 pixels with NaN as no data; `encode` writes the integers of the shard contract and
-`decode` reads them back. Beam jobs write records, `models` reads them as tensors through `feature_spec` and `bands`.
+A record in memory holds physical float32 pixels with NaN as no data; `encode` writes
+the integers of the shard contract and `decode` reads them back. Beam jobs write
+records, `models` reads them as tensors through `feature_spec` and `bands`.
 """
 
 from __future__ import annotations
@@ -40,13 +41,17 @@ class PairedPatch:
         s1_acquired_at: seconds since 1970, UTC.
         s2_acquired_at: seconds since 1970, UTC.
         orbit_state: of the Sentinel-1 pass.
-        cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1; NaN = the source does not tell.
-        offset_px: measured shift between the two images in pixels; NaN = not measured, or no significant peak.
+        cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1; NaN = the source
+            does not tell.
+        offset_px: measured shift between the two images in pixels; NaN = not measured,
+            or no significant peak.
         quality: score of the pair, 0-1; its parts are the fields around it.
-        edge_noise_fraction: share of Sentinel-1 pixels that are noise of the swath's edge, 0-1.
+        edge_noise_fraction: share of Sentinel-1 pixels that are noise of the swath's
+            edge, 0-1.
         saturated_fraction: share of Sentinel-2 pixels that are saturated, 0-1.
         weight: what the pair counts in training, 0-1; 1 = in full.
-        event: name of the flood or other event that the scenes were chosen for; "" = none is known.
+        event: name of the flood or other event that the scenes were chosen for; "" =
+            none is known.
     """
 
     patch_id: str
@@ -118,7 +123,8 @@ def make_patch_id(
 def quantize(pixels: FloatArray, sensor: bands_lib.Sensor) -> npt.NDArray[Any]:
     """Physical float32 [H, W, C] -> stored int16 (s1) or uint16 (s2); NaN and what is out of range become no data.
 
-    A dark Sentinel-2 pixel that rounds to 0 is stored as 1: 0 would turn a measurement into no data.
+    A dark Sentinel-2 pixel that rounds to 0 is stored as 1: 0 would turn a measurement
+    into no data.
     """
     low, high = bands_lib.S1_VALID_RANGE_DB if sensor == "s1" else bands_lib.S2_VALID_RANGE
     # NaN and infinity lie in no range.
@@ -178,7 +184,8 @@ def encode(patch: PairedPatch) -> bytes:
         features[f"{sensor}_mean"] = _floats(*mean)
         features[f"{sensor}_std"] = _floats(*std)
     example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Deterministic: the same patch must give the same bytes, so that shards can be compared by SHA-256.
+    # Deterministic: the same patch must give the same bytes, so that shards can be
+    # compared by SHA-256.
     return bytes(example.SerializeToString(deterministic=True))
 
 
@@ -190,7 +197,8 @@ def decode(serialized: bytes) -> PairedPatch:
     """
     feature = tf.train.Example.FromString(serialized).features.feature
     names = {field.name for field in dataclasses.fields(PairedPatch)} - {"s1", "s2"}
-    # Also what this function does not need: a reader of the contract (TFDV, a trainer) would miss it later.
+    # Also what this function does not need: a reader of the contract (TFDV, a trainer)
+    # would miss it later.
     missing = [name for name in sorted(feature_spec(1, 1)) if name not in feature]
     if missing:
         raise ValueError(f"tf.Example lacks the features {missing}")
@@ -252,7 +260,8 @@ def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLen
 def valid_fraction(pixels: FloatArray) -> float:
     """Share of pixels of float32 [H, W, C] that have data in every band, 0-1."""
     finite = np.isfinite(pixels)
-    # Nearly every patch ends here, many times faster than looking at each pixel's bands.
+    # Nearly every patch ends here, many times faster than looking at each pixel's
+    # bands.
     return 1.0 if finite.all() else float(finite.all(axis=-1).mean())
 
 

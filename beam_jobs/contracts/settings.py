@@ -1,7 +1,8 @@
 """Settings: frozen dataclass trees from YAML and back, with errors that name the full path of the bad key.
 
-Input: YAML or plain dicts. Output: checked dataclass instances, canonical JSON and its SHA-256. Called by every `__main__`
-and by the TFX adapters, since configs cross the TFX boundary as JSON.
+Input: YAML or plain dicts. Output: checked dataclass instances, canonical JSON and its
+SHA-256. Called by every `__main__` and by the TFX adapters, since configs cross the TFX
+boundary as JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """Builds the frozen dataclass `cls` from plain values.
 
     Args:
-        cls: a dataclass; its fields may be nested dataclasses, `tuple[X, ...]`, `dict[str, X]`, `Literal` and unions.
+        cls: a dataclass; its fields may be nested dataclasses, `tuple[X, ...]`,
+            `dict[str, X]`, `Literal` and unions.
         values: plain dicts, lists and scalars, as YAML or JSON gives them.
         path: dotted path of `values` in the whole tree, for messages.
 
     Raises:
-        SettingsError: an unknown key, a missing key, a wrong type, or what the class's own `__post_init__` refuses.
+        SettingsError: an unknown key, a missing key, a wrong type, or what the class's
+            own `__post_init__` refuses.
     """
     where = path or cls.__name__
     if not isinstance(values, Mapping):
@@ -77,7 +80,8 @@ def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> 
     """Reads one YAML file into `cls`, after applying `a.b=c` overrides.
 
     Raises:
-        SettingsError: the file is missing or no YAML mapping, or its content does not fit `cls`.
+        SettingsError: the file is missing or no YAML mapping, or its content does not
+            fit `cls`.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
@@ -95,7 +99,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """A copy of `values` with each `a.b=c` set; `c` is read as YAML, a number names a position in a list.
 
     Raises:
-        SettingsError: `values` is no mapping, or an override has no value, is not YAML or leads nowhere.
+        SettingsError: `values` is no mapping, or an override has no value, is not YAML
+            or leads nowhere.
     """
     if not isinstance(values, Mapping):
         raise SettingsError(f"expected a mapping, got {type(values).__name__} {values!r}")

@@ -1,7 +1,7 @@
 """The sphere: points on it and distances between them.
 
-Degrees -> unit vectors, kilometres. Called by the sampling of places, the loss's negatives and the search for neighbours. NumPy
-only.
+Degrees -> unit vectors, kilometres. Called by the sampling of places, the loss's
+negatives and the search for neighbours. NumPy only.
 """
 
 from __future__ import annotations

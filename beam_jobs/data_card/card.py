@@ -1,7 +1,8 @@
 """Data card: what a version holds, from where, on which terms and of what quality, for people and for programs.
 
-Manifest and Contents -> data_card.json, data_card.md and two pictures beside the manifest. `build.py` writes it with the
-version; `python -m beam_jobs card` makes it again from the shards, the same to the byte.
+Manifest and Contents -> data_card.json, data_card.md and two pictures beside the
+manifest. `build.py` writes it with the version; `python -m beam_jobs card` makes it
+again from the shards, the same to the byte.
 """
 
 from __future__ import annotations

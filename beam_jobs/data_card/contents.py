@@ -1,7 +1,8 @@
 """Contents: what the shards of a version hold, counted: when, where, how bright, how good. What the data card shows.
 
-Input: serialized tf.Examples of the shards. Output: whole numbers only, so that the same shards give the same card in any
-order of adding. `writers.py` counts while it writes, `data_card.py` counts finished shards again.
+Input: serialized tf.Examples of the shards. Output: whole numbers only, so that the
+same shards give the same card in any order of adding. `writers.py` counts while it
+writes, `data_card.py` counts finished shards again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Contents:
         num_absent: (sensor, split) -> patches without a scene of that sensor.
         acquired_at: sensor -> [first, last], seconds since 1970, UTC.
         months: "2020-03" of the Sentinel-1 date -> patches.
-        cells: (row of CELL_DEGREES from the south pole, column from 180 degrees west) -> patches.
+        cells: (row of CELL_DEGREES from the south pole, column from 180 degrees west)
+            -> patches.
         gaps: whole hours of S2 - S1, rounded down -> patches.
         offsets: bins of OFFSET_BIN_PX, -1 = not measured -> patches.
         scores: (name of SCORES, bin of NUM_SCORE_BINS or -1 = not known) -> patches.

@@ -1,7 +1,8 @@
 """Land: a coarse map of land and sea, for the background of the data card's map.
 
-Half a degree a cell, made from the GLOBE elevation data as the package global-land-mask brings them; a test makes it again.
-That package itself fills 1 GB of memory, too much for a picture.
+Half a degree a cell, made from the GLOBE elevation data as the package global-land-mask
+brings them; a test makes it again. That package itself fills 1 GB of memory, too much
+for a picture.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ NUM_ROWS, NUM_COLUMNS = 360, 720
 def land_mask() -> npt.NDArray[np.bool_]:
     """True = at least half land; bool [360, 720], row 0 at 90 degrees north, column 0 at 180 degrees west.
 
-    Source: NOAA GLOBE 1 km elevation model (public domain), through global-land-mask 1.0.0 (MIT).
+    Source: NOAA GLOBE 1 km elevation model (public domain), through global-land-mask
+    1.0.0 (MIT).
     """
     bits = np.frombuffer(zlib.decompress(base64.b85decode("".join(_PACKED))), np.uint8)
     return np.unpackbits(bits).astype(bool).reshape(NUM_ROWS, NUM_COLUMNS)

@@ -1,6 +1,7 @@
 """Pictures of the data card: where the patches lie, and how bands, time gaps and scores are distributed.
 
-A card's JSON values -> PNG. The same card gives the same bytes: no date and no version is written into the file.
+A card's JSON values -> PNG. The same card gives the same bytes: no date and no version
+is written into the file.
 """
 
 from __future__ import annotations

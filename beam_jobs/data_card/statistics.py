@@ -1,6 +1,7 @@
 """Statistics of bands and labels that can be merged in any order: what the manifest's numbers come from.
 
-Input: patches of the train split. Output: BandStatistics. Each worker sums its own patches, Beam merges the sums.
+Input: patches of the train split. Output: BandStatistics. Each worker sums its own
+patches, Beam merges the sums.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class BandSums:
     def add(self, pixels: FloatArray, sensor: Sensor) -> None:
         """Adds the valid pixels of float32 [H, W, C]."""
         low, high = _range(sensor)
-        # One band after the other in memory: walking over interleaved ones costs more than the arithmetic.
+        # One band after the other in memory: walking over interleaved ones costs more
+        # than the arithmetic.
         for channel, plane in enumerate(
             np.ascontiguousarray(pixels.reshape(-1, pixels.shape[-1]).T)
         ):
@@ -57,7 +59,8 @@ class BandSums:
             self.count[channel] += values.size
             self.total[channel] += exact.sum()
             self.total_squares[channel] += np.dot(exact, exact)
-            # float32 will do: which of two bins a value on their edge falls into decides nothing.
+            # float32 will do: which of two bins a value on their edge falls into
+            # decides nothing.
             bins = ((values - np.float32(low)) * np.float32(NUM_BINS / (high - low))).astype(
                 np.intp
             )

@@ -1,6 +1,7 @@
 """Connection to Earth Engine: which project, which server, whose credentials. Made in `__main__` from the environment.
 
-Input: project, URL and token. Output: an initialized `ee` client in this process, and Earth Engine's errors as ours.
+Input: project, URL and token. Output: an initialized `ee` client in this process, and
+Earth Engine's errors as ours.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ class Connection:
 
     Attributes:
         project: Google Cloud project that is registered for Earth Engine.
-        url: server; None = Google's, the high-volume endpoint for `purpose` fetch and the standard one for export.
-        token: access token; None = the credentials that `earthengine authenticate` saved.
+        url: server; None = Google's, the high-volume endpoint for `purpose` fetch and
+            the standard one for export.
+        token: access token; None = the credentials that `earthengine authenticate`
+            saved.
         purpose: what the connection is for.
         deadline_s: seconds after which a request without an answer is a timeout.
     """
@@ -56,8 +59,8 @@ def from_environment(
 ) -> Connection:
     """The connection that the environment describes; only `__main__` calls this.
 
-    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and TERRAPAIR_EE_TOKEN, both optional,
-    another server (the emulator) and a token for it.
+    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and
+    TERRAPAIR_EE_TOKEN, both optional, another server (the emulator) and a token for it.
 
     Raises:
         EarthEngineError: reason no_credentials; no project is named.
@@ -78,11 +81,12 @@ def from_environment(
 def connect(connection: Connection) -> None:
     """Initializes `ee` in this process; the same connection again does nothing, another one replaces the first.
 
-    The client's own retries are off afterwards: jobs retry, so that the ledger sees every failure.
+    The client's own retries are off afterwards: jobs retry, so that the ledger sees
+    every failure.
 
     Raises:
-        EarthEngineError: reason no_credentials, with the command to run, when credentials are missing or expired; others
-            when the server does not answer.
+        EarthEngineError: reason no_credentials, with the command to run, when
+            credentials are missing or expired; others when the server does not answer.
     """
     with _LOCK, translated(f"connecting to {connection.server}"):
         is_connected = False
@@ -91,7 +95,8 @@ def connect(connection: Connection) -> None:
             is_connected = True
         finally:
             if not is_connected:
-                # The attempt has already undone the connection before it, which must not pass for the current one.
+                # The attempt has already undone the connection before it, which must
+                # not pass for the current one.
                 _initialize.cache_clear()
 
 
@@ -119,7 +124,8 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except ee.EEException as error:
-        # The client raises its own exception while it handles the HTTP one, which alone knows the status.
+        # The client raises its own exception while it handles the HTTP one, which alone
+        # knows the status.
         response = getattr(error.__context__, "resp", None)
         if response is not None:
             raise errors.from_status(what, int(response.status), _one_line(error)) from error
@@ -140,7 +146,8 @@ def translated(what: str) -> Iterator[None]:
             f"the credentials are missing or expired ({_one_line(error)})"
         ) from error
     except OSError as error:
-        # ConnectionError and TimeoutError, and what requests raises; a body that stops coming is "timed out" in both.
+        # ConnectionError and TimeoutError, and what requests raises; a body that stops
+        # coming is "timed out" in both.
         is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
         raise errors.EarthEngineError(
             f"{what}: {_one_line(error)}", "timeout" if is_timeout else "connection"

@@ -1,6 +1,7 @@
 """EarthEngineError: what went wrong with a request, and whether asking again can help. Knows nothing of `ee`.
 
-Input: HTTP status and message of the server, or what the network raised. Output: an error with a reason that ledgers keep.
+Input: HTTP status and message of the server, or what the network raised. Output: an
+error with a reason that ledgers keep.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Reason = Literal[
     "refused",
 ]
 """quota_exceeded: too many requests just now (429). quota_exhausted: the compute of the month is used up; waiting does not
-help. truncated: the answer is no whole GeoTIFF of what was asked. refused: any other 4xx."""
+help. truncated: the answer is no whole GeoTIFF of what was asked. refused: any other
+4xx."""
 
 RETRIABLE: frozenset[Reason] = frozenset(
     {"quota_exceeded", "server_error", "timeout", "connection", "truncated"}
@@ -53,8 +55,9 @@ class EarthEngineError(DataError):
         return EarthEngineError, (str(self), self.reason, self.status)
 
 
-# Substrings of Earth Engine's messages, lower case. Sources: google/Xee issues 50 and 85 (sizes); the warning that
-# earthengine-api 1.7 gives for a project in restricted mode (compute quota).
+# Substrings of Earth Engine's messages, lower case. Sources: google/Xee issues 50 and
+# 85 (sizes); the warning that earthengine-api 1.7 gives for a project in restricted
+# mode (compute quota).
 _EXHAUSTED_SIGNS = ("compute quota", "noncommercial", "eecu", "monthly", "per month")
 _SIZE_SIGNS = (
     "must be less than or equal to",

@@ -1,6 +1,7 @@
 """Batch exports: the same pixels as files in a Google Cloud Storage bucket, made by tasks that one watches.
 
-Input: `PixelRequest`. Output: task ids and their states. Called by `export` after `connection.connect`.
+Input: `PixelRequest`. Output: task ids and their states. Called by `export` after
+`connection.connect`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class TaskState:
         task_id: as `start_export` returned it: projects/<project>/operations/<id>.
         state: of Earth Engine's operation.
         error: what went wrong; empty unless FAILED.
-        destination_uris: folders in the bucket that hold the files, once SUCCEEDED; pages of the console, not gs://.
+        destination_uris: folders in the bucket that hold the files, once SUCCEEDED;
+            pages of the console, not gs://.
         eecu_seconds: compute used so far; NaN when not reported.
     """
 
@@ -55,12 +57,14 @@ def start_export(
     """Starts an export of an image to Cloud Storage and returns the task's id. Not bound by the limits of a pixel request.
 
     Args:
-        request: what to export; it lies at `prefix` + `.tif`, or `-00000.tfrecord.gz` and `-mixer.json`. Earth Engine
-            splits large GeoTIFFs and then adds -<row>-<column> of the first pixel to each name.
+        request: what to export; it lies at `prefix` + `.tif`, or `-00000.tfrecord.gz`
+            and `-mixer.json`. Earth Engine splits large GeoTIFFs and then adds
+            -<row>-<column> of the first pixel to each name.
         bucket: name without gs://.
         prefix: path in the bucket, without extension.
         file_format: TFRECORD holds float32 only, whatever the request's dtype.
-        patch_size_px: side of the patches of a TFRECORD; None = the whole grid is one patch.
+        patch_size_px: side of the patches of a TFRECORD; None = the whole grid is one
+            patch.
 
     Raises:
         EarthEngineError: see `errors.Reason`.
@@ -82,7 +86,8 @@ def start_export(
             "cloudStorageDestination": {"bucket": bucket, "filenamePrefix": prefix},
         },
         "maxPixels": {"value": str(request.height * request.width)},
-        # ee.batch.Export would reproject and clip instead, and so decide the pixels by what it makes of a region.
+        # ee.batch.Export would reproject and clip instead, and so decide the pixels by
+        # what it makes of a region.
         "grid": pixel_grid(request.grid),
     }
     with translated(f"export of {request.image_id}"):
@@ -96,7 +101,8 @@ def get_task(task_id: str) -> TaskState:
     """Where the task stands.
 
     Raises:
-        EarthEngineError: not_found when there is no such task; others as in `errors.Reason`.
+        EarthEngineError: not_found when there is no such task; others as in
+            `errors.Reason`.
     """
     with translated(f"task {task_id}"):
         operation = ee.data.getOperation(task_id)

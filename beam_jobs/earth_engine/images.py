@@ -1,7 +1,8 @@
 """Expressions of images: what Earth Engine computes for a request. Builds `ee.Image` objects; sends nothing.
 
-Input: `PixelRequest`. Output: an image whose masked pixels are all filled with explicit values, since formats without a
-mask would otherwise write 0, which is bright ground in dB and "water" in Dynamic World. Called by pixels.py, exports.py.
+Input: `PixelRequest`. Output: an image whose masked pixels are all filled with explicit
+values, since formats without a mask would otherwise write 0, which is bright ground in
+dB and "water" in Dynamic World. Called by pixels.py, exports.py.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def request_image(request: PixelRequest) -> ee.Image:
         return _filled(scene.select(list(request.bands)), S1_NODATA).toFloat()
     image = _filled(scene.select(list(request.bands)), S2_NODATA)
     if request.cloud_score:
-        # linkCollection, not a lookup by id: a scene that has no cloud score comes masked instead of as an error.
+        # linkCollection, not a lookup by id: a scene that has no cloud score comes
+        # masked instead of as an error.
         scores = scene.linkCollection(
             ee.ImageCollection(CLOUD_SCORE_COLLECTION), [CLOUD_SCORE_BAND]
         )

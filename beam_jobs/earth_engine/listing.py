@@ -1,6 +1,7 @@
 """Which scenes there are of a place and a time: both sensors in one request.
 
-Input: bounds and dates. Output: `Acquisition`s. Called by the planning of a fetch after `connection.connect`.
+Input: bounds and dates. Output: `Acquisition`s. Called by the planning of a fetch after
+`connection.connect`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Acquisition:
     """One scene of a place.
 
     Attributes:
-        image_id: full asset id, as COPERNICUS/S2_SR_HARMONIZED/20230105T103421_20230105T103417_T31UFS.
+        image_id: full asset id, as
+            COPERNICUS/S2_SR_HARMONIZED/20230105T103421_20230105T103417_T31UFS.
         sensor: s1 or s2.
         acquired_at: seconds since 1970, UTC.
         orbit_state: ascending, descending or unknown.
@@ -49,7 +51,8 @@ def list_acquisitions(
     """All scenes whose footprint holds `bounds`, by sensor and time; Sentinel-1 only in IW mode with VV and VH.
 
     Args:
-        bounds: xmin, ymin, xmax, ymax in degrees of longitude and latitude; xmax may exceed 180 across the antimeridian.
+        bounds: xmin, ymin, xmax, ymax in degrees of longitude and latitude; xmax may
+            exceed 180 across the antimeridian.
         start: UTC, included.
         end: UTC, excluded.
         config: collections and the cloudiest scene wanted.
@@ -65,7 +68,8 @@ def list_acquisitions(
     return sorted(found, key=lambda scene: (scene.sensor, scene.acquired_at, scene.image_id))
 
 
-# Columns fetched by aggregate_array drop what is missing and so slip against each other; a feature per scene cannot.
+# Columns fetched by aggregate_array drop what is missing and so slip against each
+# other; a feature per scene cannot.
 def _s1_scenes(region: ee.Geometry, start: datetime, end: datetime) -> ee.FeatureCollection:
     scenes = (
         _covering(S1_COLLECTION, region, start, end)
@@ -96,7 +100,8 @@ def _s2_scenes(
 def _covering(
     collection: str, region: ee.Geometry, start: datetime, end: datetime
 ) -> ee.ImageCollection:
-    # filterBounds goes through the server's spatial index; only what it leaves is tested for holding the whole region.
+    # filterBounds goes through the server's spatial index; only what it leaves is
+    # tested for holding the whole region.
     within = ee.ImageCollection(collection).filterDate(start, end).filterBounds(region)
     return within.filter(ee.Filter.contains(leftField=".geo", rightValue=region))
 

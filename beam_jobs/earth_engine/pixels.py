@@ -1,6 +1,7 @@
 """Pixels, request by request: computePixels, checked to be whole before anyone sees them.
 
-Input: `PixelRequest`. Output: the bytes of a GeoTIFF. Called inside Beam by `fetch` after `connection.connect`.
+Input: `PixelRequest`. Output: the bytes of a GeoTIFF. Called inside Beam by `fetch`
+after `connection.connect`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class ProfiledPixels:
 
     Attributes:
         data: GeoTIFF.
-        eecu_seconds: compute that Earth Engine's profile counts for the request; NaN when the server sent no profile.
+        eecu_seconds: compute that Earth Engine's profile counts for the request; NaN
+            when the server sent no profile.
     """
 
     data: bytes
@@ -65,7 +67,8 @@ def fetch_profiled(request: PixelRequest) -> ProfiledPixels:
 def fetch_overview(pixel_size_degrees: float) -> bytes:
     """WorldCover 2021 of the whole Earth on a coarse grid, uint8 GeoTIFF in EPSG:4326, 0 = masked (open sea).
 
-    Each pixel is one class, as Earth Engine's pyramid keeps it: enough to stratify a sample, not to measure areas.
+    Each pixel is one class, as Earth Engine's pyramid keeps it: enough to stratify a
+    sample, not to measure areas.
 
     Args:
         pixel_size_degrees: as 0.25; must divide 180.

@@ -1,7 +1,8 @@
 """What is asked of Earth Engine: pixel requests, their size and the limits they must keep. Pure; does not import `ee`.
 
-Input: an acquisition and the grid of a place. Output: `PixelRequest`, which alone decides every byte of the answer, so its
-`key` names it in ledgers. `pixels.py` fetches it, `exports.py` exports it, `plan` counts its bytes.
+Input: an acquisition and the grid of a place. Output: `PixelRequest`, which alone
+decides every byte of the answer, so its `key` names it in ledgers. `pixels.py` fetches
+it, `exports.py` exports it, `plan` counts its bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ CLOUD_SCORE_NODATA = 65_535
 LABEL_BAND = "label"
 """Band of the answer: ids of the schema named as the label source, 255 = ignore."""
 
-# Source: https://developers.google.com/earth-engine/guides/usage#request_payload_size and the answers to larger requests.
+# Source: https://developers.google.com/earth-engine/guides/usage#request_payload_size
+# and the answers to larger requests.
 MAX_REQUEST_BYTES = 50_331_648
 MAX_REQUEST_SIDE_PX = 32_768
 MAX_REQUEST_BANDS = 1_024
@@ -34,7 +36,8 @@ MAX_REQUEST_BANDS = 1_024
 class PixelRequest:
     """Pixels of one scene on one grid, as one GeoTIFF.
 
-    Sentinel-1 comes as float32 dB with -32768 (S1_NODATA) where masked; Sentinel-2 as uint16 DN without offset, 0 where masked.
+    Sentinel-1 comes as float32 dB with -32768 (S1_NODATA) where masked; Sentinel-2 as
+    uint16 DN without offset, 0 where masked.
 
     Attributes:
         sensor: s1 or s2.
@@ -45,7 +48,8 @@ class PixelRequest:
         height: rows.
         width: columns.
         cloud_score: s2 only: CLOUD_SCORE_BAND follows the bands.
-        label: s2 only: LABEL_BAND follows, from the Dynamic World image of the same scene or from WorldCover 2021.
+        label: s2 only: LABEL_BAND follows, from the Dynamic World image of the same
+            scene or from WorldCover 2021.
     """
 
     sensor: Sensor
@@ -90,7 +94,8 @@ def check_limits(request: PixelRequest) -> None:
     """Refuses what Earth Engine would refuse, before it is sent.
 
     Raises:
-        EarthEngineError: reason too_large; more than 48 MB, 32,768 pixels a side or 1,024 bands.
+        EarthEngineError: reason too_large; more than 48 MB, 32,768 pixels a side or
+            1,024 bands.
     """
     side, num_bytes = max(request.height, request.width), request_bytes(request)
     if side > MAX_REQUEST_SIDE_PX:

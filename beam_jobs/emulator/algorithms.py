@@ -1,7 +1,8 @@
 """The algorithms that the emulator knows: for each its signature, as the client reads it, and what it does.
 
-Input: nothing; a table. Output: the answer of `algorithms`, and functions for expressions.py. Names, argument names and
-types are those that Earth Engine publishes; an algorithm that is not here is refused by name.
+Input: nothing; a table. Output: the answer of `algorithms`, and functions for
+expressions.py. Names, argument names and types are those that Earth Engine publishes;
+an algorithm that is not here is refused by name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The emulator's data catalog: simulated scenes under the names, ids and properties that Earth Engine's collections have.
 
-Input: the simulator's folder. Output: images and collections. Sentinel-1 and -2 are the scenes; Cloud Score+ comes from their
-cloud masks, Dynamic World and WorldCover from their labels. Called by server.py.
+Input: the simulator's folder. Output: images and collections. Sentinel-1 and -2 are the
+scenes; Cloud Score+ comes from their cloud masks, Dynamic World and WorldCover from
+their labels. Called by server.py.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ DYNAMIC_WORLD_IMAGES = "GOOGLE/DYNAMICWORLD/V1"
 WORLDCOVER_IMAGES = "ESA/WorldCover/v200"
 CLEAR_SCORE, SCORE_OF_CLOUD = 0.95, 0.05
 """What the simulator's cloud mask says, as Cloud Score+ scores; real scores take every value between."""
-# Source: https://developers.google.com/earth-engine/datasets/catalog/GOOGLE_DYNAMICWORLD_V1
+# Source:
+# https://developers.google.com/earth-engine/datasets/catalog/GOOGLE_DYNAMICWORLD_V1
 _DYNAMIC_WORLD_MAX_CLOUD_PERCENT = 35.0
-# Source: https://developers.google.com/earth-engine/datasets/catalog/ESA_WorldCover_v200
+# Source:
+# https://developers.google.com/earth-engine/datasets/catalog/ESA_WorldCover_v200
 _WORLDCOVER_LATITUDES = (-60.0, 82.75)
 
 
@@ -51,7 +54,8 @@ class Archive:
         """The image of that id.
 
         Raises:
-            RequestError: 400, as Earth Engine answers for an expression; there is no such image.
+            RequestError: 400, as Earth Engine answers for an expression; there is no
+                such image.
         """
         if image_id not in self.images:
             raise RequestError(
@@ -170,7 +174,8 @@ def _s1_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
 def _s2_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
     properties, acquired_at = item["properties"], _acquired_at(item)
     tile = mgrs_tile(properties["proj:code"], *properties["proj:transform"][2:6:3])
-    # The second time is that of the granule, some seconds after the datatake began; it keeps places of one tile apart.
+    # The second time is that of the granule, some seconds after the datatake began; it
+    # keeps places of one tile apart.
     granule = acquired_at + timedelta(
         seconds=1 + int(hashlib.sha256(item["id"].encode()).hexdigest(), 16) % 600
     )
@@ -240,7 +245,8 @@ def _looked_up(plane: Plane, table: np.ma.MaskedArray) -> Plane:
 def _worldcover(places: tuple[tuple[str, BaseGeometry], ...]) -> Image:
     """One image of the Earth: the places' labels, and elsewhere made-up belts by latitude.
 
-    Belts, so that places can be sampled by class; a place smaller than a pixel does not show.
+    Belts, so that places can be sampled by class; a place smaller than a pixel does not
+    show.
     """
     table = _dynamic_world_to_worldcover()
 

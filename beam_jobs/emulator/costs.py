@@ -1,6 +1,7 @@
 """What requests cost: profile ids that hold their own cost, and the text that Profile.getProfiles returns of them.
 
-A made-up price, near enough to real requests that plans made against the emulator have realistic figures.
+A made-up price, near enough to real requests that plans made against the emulator have
+realistic figures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Features, collections and filters as the server computes with them.
 
-Input: arguments of `Collection.*`, `Filter.*`, `Feature` and geometry algorithms. Output: values of these types. Called by
-algorithms.py.
+Input: arguments of `Collection.*`, `Filter.*`, `Feature` and geometry algorithms.
+Output: values of these types. Called by algorithms.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Expressions: the graph of function calls that the client sends, evaluated node by node.
 
-Input: the JSON of an Expression (https://developers.google.com/earth-engine/reference/rest/v1/Expression) and the assets.
+Input: the JSON of an Expression
+(https://developers.google.com/earth-engine/reference/rest/v1/Expression) and the
+assets.
 Output: its value. Called by server.py and tasks.py.
 """
 
@@ -17,7 +19,8 @@ def evaluate(expression: Mapping[str, Any], assets: Assets) -> Any:
     """The value of an expression: number, text, list, dict, Image, Feature, tuple of elements, or geometry.
 
     Raises:
-        RequestError: 400; an algorithm or a kind of node that the emulator does not know, or a graph that is not whole.
+        RequestError: 400; an algorithm or a kind of node that the emulator does not
+            know, or a graph that is not whole.
     """
     try:
         return _Evaluator(expression["values"], assets).value(expression["result"], {})

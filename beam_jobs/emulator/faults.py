@@ -1,6 +1,7 @@
 """Faults on demand: which requests the emulator answers wrongly, and how. The same seed and requests give the same faults.
 
-Input: `FaultsConfig` and a request. Output: the fault of this attempt. Called by server.py and tasks.py.
+Input: `FaultsConfig` and a request. Output: the fault of this attempt. Called by
+server.py and tasks.py.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ class FaultsConfig:
         slow_s: seconds.
         truncated: share whose body is cut in half and sent as if whole.
         dropped: share whose connection ends in the middle of the body.
-        max_faults_per_request: passing faults that one request meets at most, so that retries end.
+        max_faults_per_request: passing faults that one request meets at most, so that
+            retries end.
         burst_every: after so many requests a burst of 429 follows; 0 = none.
         burst_length: requests of a burst.
-        max_requests_per_second: more are answered 429, as Earth Engine does; 0 = no limit.
+        max_requests_per_second: more are answered 429, as Earth Engine does; 0 = no
+            limit.
         masked: share of requests that see only the right half of their images.
         too_large: share of requests answered 400 with the size message, always.
-        quota_exhausted_after: requests after which all are refused because the month's compute is used up; -1 = never.
+        quota_exhausted_after: requests after which all are refused because the month's
+            compute is used up; -1 = never.
         expired_token: every request is answered 401.
         failing_exports: share of exports that end as FAILED.
     """

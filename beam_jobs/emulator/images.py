@@ -1,6 +1,7 @@
 """Images as the server computes with them: named bands that are read only when a grid is asked for.
 
-Input: arguments of `Image.*` algorithms. Output: new images; pixels once `planes` is called. Called by algorithms.py.
+Input: arguments of `Image.*` algorithms. Output: new images; pixels once `planes` is
+called. Called by algorithms.py.
 """
 
 from __future__ import annotations

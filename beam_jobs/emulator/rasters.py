@@ -1,6 +1,7 @@
 """Planes of pixels on a requested grid: read from the simulator's GeoTIFFs by nearest neighbour, written in EE's formats.
 
-Input: a file and a Grid. Output: masked arrays; bytes of a GeoTIFF or an NPY. Called by archive.py, server.py, tasks.py.
+Input: a file and a Grid. Output: masked arrays; bytes of a GeoTIFF or an NPY. Called by
+archive.py, server.py, tasks.py.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def band_names(path: str) -> tuple[str, ...]:
 def sample(path: str, grid: Grid) -> Plane:
     """All bands of a file on `grid`, [C, H, W] of the file's dtype: the pixel that each grid pixel's centre lies in.
 
-    Nearest neighbour, Earth Engine's default. Masked: outside of the file, its no-data value, NaN.
+    Nearest neighbour, Earth Engine's default. Masked: outside of the file, its no-data
+    value, NaN.
     """
     with rasterio.open(path) as dataset:
         rows, cols, inside = _pixels_at_centres(

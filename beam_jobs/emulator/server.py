@@ -1,7 +1,7 @@
 """The emulator's HTTP server: a thread a connection, on the loopback address only.
 
-Input: a folder of simulated scenes. Output: a URL that the real Earth Engine client talks to. Called by
-`python -m beam_jobs emulate-ee` and by tests.
+Input: a folder of simulated scenes. Output: a URL that the real Earth Engine client
+talks to. Called by `python -m beam_jobs emulate-ee` and by tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Running:
 
     Attributes:
         url: of the server.
-        log_path: NDJSON, a line a request: time, method, what, grid, key, attempt, status, fault.
+        log_path: NDJSON, a line a request: time, method, what, grid, key, attempt,
+            status, fault.
         buckets_dir: what stands for Cloud Storage: a folder for each bucket.
         service: for changing faults from the same process.
     """
@@ -72,7 +73,8 @@ def running(
 
     Args:
         scenes_dir: the simulator's output.
-        work_dir: for the buckets, and for the request log unless `log_path` says otherwise.
+        work_dir: for the buckets, and for the request log unless `log_path` says
+            otherwise.
         config: faults, and times and sizes of exports.
         port: 0 = any free one.
         log_path: file that the request log is appended to.

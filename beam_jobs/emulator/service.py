@@ -76,7 +76,8 @@ class Service:
         self._lock = Lock()
         self.set_faults(config.faults)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        # (method, pattern of the path, name in the log, handler); the groups of the pattern go to the handler.
+        # (method, pattern of the path, name in the log, handler); the groups of the
+        # pattern go to the handler.
         self._routes: tuple[tuple[str, str, str, Callable[..., Response]], ...] = (
             ("POST", r"(projects/[^/]+)/value:compute", "compute", self._compute_value),
             (
@@ -169,7 +170,8 @@ class Service:
         except RequestError as error:
             response = _json(error.body, error.status)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            # A client's mistake, such as a missing field or an unknown CRS, must not end the connection without a word.
+            # A client's mistake, such as a missing field or an unknown CRS, must not
+            # end the connection without a word.
             refused = RequestError(400, f"Invalid request: {type(error).__name__}: {error}")
             response = _json(refused.body, refused.status)
         if response.status == 200:

@@ -1,7 +1,7 @@
 """Export tasks: they wait, run and end as Earth Engine's do, and leave their files in a folder that stands for the buckets.
 
-Input: the JSON of an ExportImageRequest. Output: operations as JSON; GeoTIFFs, or TFRecords with a mixer, under
-`<buckets_dir>/<bucket>/<prefix>`. Called by service.py.
+Input: the JSON of an ExportImageRequest. Output: operations as JSON; GeoTIFFs, or
+TFRecords with a mixer, under `<buckets_dir>/<bucket>/<prefix>`. Called by service.py.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ class Tasks:
 def _operation(task: _Task) -> dict[str, Any]:
     """The task in JSON.
 
-    Source: https://developers.google.com/earth-engine/reference/rest/v1/projects.operations#Operation
+    Source:
+    https://developers.google.com/earth-engine/reference/rest/v1/projects.operations#Operation
     """
     metadata: dict[str, Any] = {
         "@type": "type.googleapis.com/google.earthengine.v1.OperationMetadata",

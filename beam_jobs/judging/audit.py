@@ -1,7 +1,8 @@
 """Audit: do unlabeled train patches show ground on which labelled eval and test patches are judged?
 
-Input: version directories of pairs and of labels. Output: an AuditReport, as JSON an artifact of the run. Called by
-`python -m beam_jobs audit`. Shards are streamed: what is held are the Sights of the labelled eval and test patches.
+Input: version directories of pairs and of labels. Output: an AuditReport, as JSON an
+artifact of the run. Called by `python -m beam_jobs audit`. Shards are streamed: what is
+held are the Sights of the labelled eval and test patches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from beam_jobs.judging.overlaps import Overlap, Sight
 
 MAX_HASH_DISTANCE = 6
 """Most bits of 128 in which hashes of the same pixels may differ: rounding to 0.05 dB and 10 % more light change up to 3,
-another date of the same place 8 or more, and no two places of real and simulated patches differed in fewer than 39."""
+another date of the same place 8 or more, and no two places of real and simulated
+patches differed in fewer than 39."""
 MAX_LISTED = 10_000
 """Most overlaps that a report lists, so that a wholly leaking set does not fill the memory; all are counted."""
 
@@ -43,12 +45,14 @@ class AuditReport:
         max_hash_distance: of hashes that count as alike.
         num_pair_patches: unlabeled train patches.
         num_label_patches: labelled eval and test patches.
-        num_pair_patches_without_hash: of them, compared by place only: too little texture, or a block without data.
+        num_pair_patches_without_hash: of them, compared by place only: too little
+            texture, or a block without data.
         num_label_patches_without_hash: likewise.
         num_footprint_overlaps: overlaps by place.
         num_hash_overlaps: overlaps by looks.
         num_overlaps: by either.
-        num_leaking_pair_patches: unlabeled train patches with an overlap: what to leave out.
+        num_leaking_pair_patches: unlabeled train patches with an overlap: what to leave
+            out.
         overlaps: the first MAX_LISTED of them.
     """
 
@@ -102,11 +106,13 @@ def audit(
     Args:
         pairs: version directories, or roots: of a root the newest version of each span.
         labels: likewise.
-        buffer_m: patches closer than this count as overlapping; patches side by side do not at 0.
+        buffer_m: patches closer than this count as overlapping; patches side by side do
+            not at 0.
         max_hash_distance: of hashes that count as alike, 0-127.
 
     Raises:
-        DataError: a directory is no version, of the wrong kind, without a patch, or shares no band with the others.
+        DataError: a directory is no version, of the wrong kind, without a patch, or
+            shares no band with the others.
     """
     return compare(_versions(pairs), _versions(labels), buffer_m, max_hash_distance)
 
@@ -207,7 +213,8 @@ def _sights(
         s1_channels = [found.s1_bands.index(name) for name in common["s1"]]
         s2_channels = [found.s2_bands.index(name) for name in common["s2"]]
         for split in splits:
-            # Those of the manifest: a shard that is gone must not pass as one that held nothing.
+            # Those of the manifest: a shard that is gone must not pass as one that held
+            # nothing.
             for name in sorted(name for name in found.shards if name.startswith(f"{split}/")):
                 yield from _read_shard(
                     f"{path}/{name}", split, found.pixel_size_m, s1_channels, s2_channels

@@ -1,7 +1,8 @@
 """Hold-outs: which events and regions go to eval or test whatever their blocks say. Pure but for reading polygons.
 
-Input: HoldoutConfigs, item properties and patch footprints. Output: the hold-outs that a scene or patch falls under.
-`scenes.py` and `splits.py` call it; `build.py` fills in the hashes of the polygon files first.
+Input: HoldoutConfigs, item properties and patch footprints. Output: the hold-outs that
+a scene or patch falls under. `scenes.py` and `splits.py` call it; `build.py` fills in
+the hashes of the polygon files first.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def region(holdout: HoldoutConfig) -> BaseGeometry:
     """The union of a hold-out's polygons, lon/lat degrees.
 
     Raises:
-        DataError: the file is missing, holds no polygon, or is not the one that the build began with.
+        DataError: the file is missing, holds no polygon, or is not the one that the
+            build began with.
     """
     return _polygons(holdout.geojson, holdout.geojson_sha256)
 
@@ -89,7 +91,8 @@ def _polygons(path: str, digest: str) -> BaseGeometry:
             f"{path}: polygons must be in degrees, got {xmin:g}..{xmax:g}, {ymin:g}..{ymax:g}",
             "bad_holdout",
         )
-    # Lines drawn by hand cross themselves; a union of what is invalid would raise in the middle of a build.
+    # Lines drawn by hand cross themselves; a union of what is invalid would raise in
+    # the middle of a build.
     union = shapely.union_all(shapely.make_valid(shapes))
     # Asked once a patch, often of a whole country's border.
     shapely.prepare(union)

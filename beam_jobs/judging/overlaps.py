@@ -1,7 +1,7 @@
 """Overlaps: whether two patches show the same ground, by where they lie or by what they look like. Pure functions.
 
-Input: records of shards. Output: a Sight of each, which is all that is kept of it, and an index that finds the labelled
-ones that a pair overlaps. `audit.py` calls it.
+Input: records of shards. Output: a Sight of each, which is all that is kept of it, and
+an index that finds the labelled ones that a pair overlaps. `audit.py` calls it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MIN_S1_TEXTURE = 0.7
 """Likewise in dB; speckle alone gives about 0.3 in a patch of 64 px."""
 _ROWS, _COLS = 8, 9
 _EQUATOR_RADIUS_M, _ECCENTRICITY_SQUARED = 6_378_137.0, 0.00669438
-# WGS 84. What a plane over rounded float32 coordinates and a turned UTM grid cannot tell from patches side by side.
+# WGS 84. What a plane over rounded float32 coordinates and a turned UTM grid cannot
+# tell from patches side by side.
 _TOLERANCE_M, _TOLERANCE = 2.0, 0.005
 
 
@@ -62,7 +63,8 @@ class Overlap:
         label_split: split of the labelled patch.
         distance_m: between their centres.
         footprints_overlap: they share ground, or lie closer than the buffer.
-        hash_distance: number of bits in which their hashes differ, where they are alike; None where they are not.
+        hash_distance: number of bits in which their hashes differ, where they are
+            alike; None where they are not.
     """
 
     pair_patch_id: str
@@ -95,14 +97,16 @@ def sight(
 def difference_hash(s1: FloatArray, s2: FloatArray) -> int | None:
     """Perceptual hash of both images, HASH_BITS bits: which of two neighbouring blocks of the 8 x 9 is brighter.
 
-    It survives rounding, a change of brightness and small errors, not a turn or another patch size.
+    It survives rounding, a change of brightness and small errors, not a turn or another
+    patch size.
 
     Args:
         s1: backscatter in dB, float32 [H, W, C1], NaN = no data; H and W at least 9.
         s2: reflectance, float32 [H, W, C2], NaN = no data.
 
     Returns:
-        The bits; None when a block has no data or one of the images has too little texture to be told from another.
+        The bits; None when a block has no data or one of the images has too little
+        texture to be told from another.
     """
     value = 0
     for pixels, min_texture in ((s2, MIN_S2_TEXTURE), (s1, MIN_S1_TEXTURE)):
@@ -168,12 +172,14 @@ class Index:
         Args:
             sights: of the labelled patches.
             buffer_m: patches closer than this overlap.
-            max_hash_distance: patches whose hashes differ in at most so many bits overlap.
+            max_hash_distance: patches whose hashes differ in at most so many bits
+                overlap.
         """
         self.sights = list(sights)
         self._buffer_m = buffer_m
         self._half_m = max((max(s.height_m, s.width_m) / 2 for s in self.sights), default=0.0)
-        # A cell as large as what a patch reaches: a look-up visits few cells, and a cell holds few patches.
+        # A cell as large as what a patch reaches: a look-up visits few cells, and a
+        # cell holds few patches.
         self._cell_degrees = max(2 * self._half_m + buffer_m, 100.0) / 111_195.0
         self._by_cell: dict[tuple[int, int], list[int]] = defaultdict(list)
         for number, found in enumerate(self.sights):
@@ -215,7 +221,8 @@ class Index:
     def _cells(self, pair: Sight) -> Iterator[tuple[int, int]]:
         """The cells in which the centre of a labelled patch that overlaps `pair` can lie."""
         reach_m = max(pair.height_m, pair.width_m) / 2 + self._half_m + self._buffer_m
-        # 1 % more than the plane says: the plane of `offsets_m` lies at another latitude.
+        # 1 % more than the plane says: the plane of `offsets_m` lies at another
+        # latitude.
         north = 1.01 * reach_m / metres_per_degree(pair.lat)[0]
         furthest = min(abs(pair.lat) + north, 90.0)
         east = min(1.01 * reach_m / metres_per_degree(furthest)[1], 180.0)
@@ -232,14 +239,16 @@ class Index:
 class HashIndex:
     """Hashes, found by another one that differs in few bits.
 
-    A hash is cut into one part more than bits may differ: two hashes that are alike share at least one part. Smooth images
-    have like parts often, so candidates are compared in bulk.
+    A hash is cut into one part more than bits may differ: two hashes that are alike
+    share at least one part. Smooth images have like parts often, so candidates are
+    compared in bulk.
     """
 
     def __init__(self, hashes: Sequence[int | None], max_distance: int) -> None:
         """Holds `hashes`; None is never found."""
         self._max_distance = max_distance
-        # Keys are sums of random weights: a part may have more bits than a number, and a chance hit is compared anyway.
+        # Keys are sums of random weights: a part may have more bits than a number, and
+        # a chance hit is compared anyway.
         self._weights = np.random.default_rng(0).integers(1, 2**63, HASH_BITS, dtype=np.uint64)
         self._edges = [HASH_BITS * part // (max_distance + 1) for part in range(max_distance + 2)]
         self._numbers = np.array(
@@ -259,7 +268,8 @@ class HashIndex:
         for (table, order), keys in zip(self._tables, self._keys(words), strict=True):
             first = np.searchsorted(table, keys, "left")
             counts = np.searchsorted(table, keys, "right") - first
-            # Groups of queries of a bounded number of candidates: many hashes may share a part.
+            # Groups of queries of a bounded number of candidates: many hashes may share
+            # a part.
             groups = np.cumsum(counts) // _MAX_CANDIDATES
             for group in np.unique(groups):
                 chosen = np.flatnonzero(groups == group)

@@ -1,8 +1,10 @@
 """Pairing: which Sentinel-2 scenes go with a Sentinel-1 scene. Pure functions over outlines of scenes.
 
-Input: outlines, the little that pairing needs of a scene. Output: ranked candidates. The join is by cell of 1 degree and
-bucket of time: `transforms.py` groups outlines by `keys` and hands each group to `join`. A group holds one cell's scenes of
-one bucket, so that no worker sees a region's whole history, and within it an R-tree finds who meets whom.
+Input: outlines, the little that pairing needs of a scene. Output: ranked candidates.
+The join is by cell of 1 degree and bucket of time: `transforms.py` groups outlines by
+`keys` and hands each group to `join`. A group holds one cell's scenes of one bucket, so
+that no worker sees a region's whole history, and within it an R-tree finds who meets
+whom.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ MIN_BUCKET_SECONDS = 30 * 86_400
 """Least length of a time bucket. A month of one cell is some dozen scenes: shorter ones cost more to group than to join."""
 SAME_PASS_SECONDS = 300
 """Scenes of one sensor less apart belong to one pass: a frame or tile follows the next within half a minute, and the next
-pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-1 and Sentinel-2 mission guides."""
+pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-1 and
+Sentinel-2 mission guides."""
 
 Cell = tuple[int, int]
 Key = tuple[int, int, int]
@@ -55,8 +58,9 @@ class Outline:
 class Candidate(NamedTuple):
     """A Sentinel-2 scene that overlaps a Sentinel-1 scene enough; candidates sort best first.
 
-    Overlap decides among the patches of a public data set that share one date: neighbours may overlap by half. The id
-    comes last, so that there is never a tie and the choice does not depend on the order in which workers see scenes.
+    Overlap decides among the patches of a public data set that share one date:
+    neighbours may overlap by half. The id comes last, so that there is never a tie and
+    the choice does not depend on the order in which workers see scenes.
     """
 
     abs_gap_seconds: int
@@ -101,8 +105,9 @@ def join(
 ) -> Iterator[tuple[str, Candidate]]:
     """(Sentinel-1 id, candidate) for all scenes of a group that overlap enough and are not further apart than allowed.
 
-    A pair meets in every cell that both touch; only the first of them yields it. A Sentinel-1 scene without any such
-    partner yields the nearest one that is too far in time, if this group knows one, so that its rejection can name it.
+    A pair meets in every cell that both touch; only the first of them yields it. A
+    Sentinel-1 scene without any such partner yields the nearest one that is too far in
+    time, if this group knows one, so that its rejection can name it.
     """
     s1 = [scene for scene in scenes if scene.sensor == "s1"]
     s2 = [scene for scene in scenes if scene.sensor == "s2"]
@@ -113,7 +118,8 @@ def join(
     one, two = shapely.STRtree(shapes[1]).query(shapes[0], predicate="intersects")
     gaps = _times(s2)[two] - _times(s1)[one]
     near = np.abs(gaps) <= config.max_time_gap_hours * 3600.0
-    # What is too far is looked at only for scenes that have nothing nearer: it is two thirds of all.
+    # What is too far is looked at only for scenes that have nothing nearer: it is two
+    # thirds of all.
     lonely = ~np.isin(one, one[near])
     for chosen, is_last_resort in ((near, False), (lonely, True)):
         rows, columns = one[chosen], two[chosen]
@@ -150,8 +156,9 @@ def nearest_passes(
 ) -> tuple[list[Scene], list[Scene]]:
     """(kept, left out) of the Sentinel-1 scenes that chose `s2`: those of the `max_s1_per_s2` best passes are kept.
 
-    Best is the nearest in time; of two equally near ones that of `orbit_preference`, then the smaller relative orbit, so
-    that one track wins at all dates of a place. Frames of one pass count as one: each shows other ground.
+    Best is the nearest in time; of two equally near ones that of `orbit_preference`,
+    then the smaller relative orbit, so that one track wins at all dates of a place.
+    Frames of one pass count as one: each shows other ground.
     """
     ranked = sorted(s1_scenes, key=lambda s1: _pass_rank(s1, s2, config))
     if config.max_s1_per_s2 is None:

@@ -17,8 +17,9 @@ from beam_jobs.judging.registration import MAX_SHIFT_PX
 EDGE_NOISE_DB = -40.0
 """Backscatter below it, beside no data, is noise of the swath's edge: the sensor's noise floor lies at about -22 dB.
 
-Source: Sentinel-1 IW noise-equivalent sigma zero of -22 dB (ESA, Sentinel-1 SAR Technical Guide); the border's artefacts:
-Ali et al. 2018, doi 10.1109/JSTARS.2017.2787650.
+Source: Sentinel-1 IW noise-equivalent sigma zero of -22 dB (ESA, Sentinel-1 SAR
+Technical Guide); the border's artefacts: Ali et al. 2018, doi
+10.1109/JSTARS.2017.2787650.
 """
 EDGE_REACH_PX = 10
 """How far from no data edge noise is looked for; further away such dark pixels are smooth water."""
@@ -31,11 +32,15 @@ class Parts:
     """What is measured of a patch; the score and every decision come from it alone.
 
     Attributes:
-        s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1; NaN = there is no such scene.
+        s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1; NaN
+            = there is no such scene.
         s2_valid_fraction: likewise of Sentinel-2.
-        cloud_fraction: share of cloud among the valid Sentinel-2 pixels, 0-1; NaN = unknown.
-        edge_noise_fraction: share of the valid Sentinel-1 pixels that are noise of the swath's edge, 0-1.
-        saturated_fraction: share of the valid Sentinel-2 pixels that are saturated, 0-1.
+        cloud_fraction: share of cloud among the valid Sentinel-2 pixels, 0-1; NaN =
+            unknown.
+        edge_noise_fraction: share of the valid Sentinel-1 pixels that are noise of the
+            swath's edge, 0-1.
+        saturated_fraction: share of the valid Sentinel-2 pixels that are saturated,
+            0-1.
         time_gap_hours: Sentinel-2 minus Sentinel-1.
         offset_px: measured shift between the two, pixels; NaN = unknown.
     """
@@ -76,7 +81,8 @@ def cloud_fraction(
     Args:
         cloud_mask: bool [H, W], True = cloud; None when the source has no mask.
         s2: reflectance float32 [H, W, C], NaN = no data.
-        scene_cloud_fraction: what the catalog says of the whole scene, the answer when there is no mask; NaN = unknown.
+        scene_cloud_fraction: what the catalog says of the whole scene, the answer when
+            there is no mask; NaN = unknown.
     """
     if cloud_mask is None:
         return scene_cloud_fraction
@@ -89,7 +95,8 @@ def cloud_fraction(
 
 def refusal(parts: Parts, config: QualityConfig) -> tuple[str, str] | None:
     """(reason, detail) why a patch is not kept, or None when it is; its shift and score are judged later."""
-    # A NaN compares False: a patch whose source tells nothing of clouds is kept, and so is one without the other sensor.
+    # A NaN compares False: a patch whose source tells nothing of clouds is kept, and so
+    # is one without the other sensor.
     for sensor, valid in (("s1", parts.s1_valid_fraction), ("s2", parts.s2_valid_fraction)):
         if valid < config.min_valid_fraction:
             return (
@@ -109,7 +116,8 @@ def refusal(parts: Parts, config: QualityConfig) -> tuple[str, str] | None:
 def edge_noise_fraction(s1: FloatArray) -> float:
     """Share of the valid pixels of backscatter float32 [H, W, C] (dB, NaN = no data) that are noise of the swath's edge.
 
-    Such a pixel is below EDGE_NOISE_DB in any polarization and lies within EDGE_REACH_PX of no data.
+    Such a pixel is below EDGE_NOISE_DB in any polarization and lies within
+    EDGE_REACH_PX of no data.
     """
     if np.isfinite(s1).all():
         return 0.0
@@ -157,7 +165,8 @@ def label_refusal(
 def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> tuple[str, str] | None:
     """(reason, detail) when a patch's split has no use for its kind of label.
 
-    Nothing is measured on weak labels; where they alone are to train, those drawn by hand do not.
+    Nothing is measured on weak labels; where they alone are to train, those drawn by
+    hand do not.
     """
     if is_weak and split not in (None, "train"):
         return (
@@ -175,13 +184,14 @@ def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> tup
 def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
     """Quality of a pair, 0-1: the product of what each part leaves of it, so it never rises when a part gets worse.
 
-    score = valid x clear x clean x unsaturated x closeness x alignment, where
-    valid = the smaller valid fraction of the two sensors,
-    clear = 1 - cloud_fraction, clean = 1 - edge_noise_fraction, unsaturated = 1 - saturated_fraction,
-    closeness falls linearly from 1 at no gap to 0.5 at the largest gap allowed,
-    alignment falls linearly from 1 at no shift to 0 at the longest that is kept, or that is looked for where all are kept.
-    An unknown (NaN) cloud fraction or shift counts as none: what cannot be told is no fault of the patch. Nor is a sensor
-    without a scene (NaN valid fraction): the score is then that of the other sensor's image.
+    score = valid x clear x clean x unsaturated x closeness x alignment, where valid =
+    the smaller valid fraction of the two sensors, clear = 1 - cloud_fraction, clean = 1
+    - edge_noise_fraction, unsaturated = 1 - saturated_fraction, closeness falls
+    linearly from 1 at no gap to 0.5 at the largest gap allowed, alignment falls
+    linearly from 1 at no shift to 0 at the longest that is kept, or that is looked for
+    where all are kept. An unknown (NaN) cloud fraction or shift counts as none: what
+    cannot be told is no fault of the patch. Nor is a sensor without a scene (NaN valid
+    fraction): the score is then that of the other sensor's image.
     """
     clear = 1.0 if math.isnan(parts.cloud_fraction) else 1.0 - parts.cloud_fraction
     closeness = 1.0 - 0.5 * min(abs(parts.time_gap_hours) / pairing.max_time_gap_hours, 1.0)

@@ -1,20 +1,24 @@
 """Registration: by how many pixels Sentinel-2 lies beside Sentinel-1 in a patch, found by phase correlation.
 
-Input: the pixels of a patch. Output: an Offset, or None when the two images do not tell. Pure; `patches.py` calls it and
-`quality.py` judges the result. Radar and optics share no brightness, only where things end and in which direction: so
-gradients are compared, not the images.
+Input: the pixels of a patch. Output: an Offset, or None when the two images do not
+tell. Pure; `patches.py` calls it and `quality.py` judges the result. Radar and optics
+share no brightness, only where things end and in which direction: so gradients are
+compared, not the images.
 
-Measured on pairs of 64 px: simulated ones (317 of 24 places, Sentinel-2 moved by a spline, 222-229 of them measured per
-shift) are found with a median error of 0.15-0.16 px for each of 0, 0.5, 1, 2 and 3 px, 3 or 4 of them by more than 1.5 px
-beside the truth. In the three TerraMind tiles that gave 17-23 of 36 overlapping patches a shift, half of the shifts lie
-within 0.13-0.32 px of the tile's median along each axis; the medians are 0.9-1.8 px long. Open water with waves of its
-own in each sensor stays below a significance of 5.4 in 500 trials; a ship that sailed 5 px between two images of such
+Measured on pairs of 64 px: simulated ones (317 of 24 places, Sentinel-2 moved by a
+spline, 222-229 of them measured per shift) are found with a median error of 0.15-0.16
+px for each of 0, 0.5, 1, 2 and 3 px, 3 or 4 of them by more than 1.5 px beside the
+truth. In the three TerraMind tiles that gave 17-23 of 36 overlapping patches a shift,
+half of the shifts lie within 0.13-0.32 px of the tile's median along each axis; the
+medians are 0.9-1.8 px long. Open water with waves of its own in each sensor stays below
+a significance of 5.4 in 500 trials; a ship that sailed 5 px between two images of such
 water passes in 4 of 50.
 
-Source: phase correlation, Kuglin and Hines 1975; with mean spectra as weights (the smoothed coherence transform), Knapp
-and Carter 1976, doi 10.1109/TASSP.1976.1162830; on oriented gradients across sensors, Ye et al. 2019, doi
-10.1109/TGRS.2019.2924684; gradient tensor over channels, Di Zenzo 1986, "A note on the gradient of a multi-image"; part
-of a pixel by matrix DFT, Guizar-Sicairos et al. 2008, doi 10.1364/OL.33.000156.
+Source: phase correlation, Kuglin and Hines 1975; with mean spectra as weights (the
+smoothed coherence transform), Knapp and Carter 1976, doi 10.1109/TASSP.1976.1162830; on
+oriented gradients across sensors, Ye et al. 2019, doi 10.1109/TGRS.2019.2924684;
+gradient tensor over channels, Di Zenzo 1986, "A note on the gradient of a multi-image";
+part of a pixel by matrix DFT, Guizar-Sicairos et al. 2008, doi 10.1364/OL.33.000156.
 """
 
 from __future__ import annotations
@@ -33,8 +37,9 @@ MAX_SHIFT_PX = 8
 """Shifts are looked for below this, along each axis; the geolocation error of either sensor is about 1 px."""
 MIN_SIGNIFICANCE = 6.5
 """Least height of the peak, in standard deviations of the surface around it, that counts. Images of two different places
-passed it in 0 of 720 trials (TerraMind tiles, 64 px), 5 of 1268 (simulated scenes), 1 of 600 (fields with sharp borders)
-and 5 of 600 (the same with margins of no data); at 32 px in 9 of 3380 (TerraMind) and 11 of 634 (simulated scenes).
+passed it in 0 of 720 trials (TerraMind tiles, 64 px), 5 of 1268 (simulated scenes), 1
+of 600 (fields with sharp borders) and 5 of 600 (the same with margins of no data); at
+32 px in 9 of 3380 (TerraMind) and 11 of 634 (simulated scenes).
 """
 MIN_SIZE_PX = 32
 """A smaller patch holds too few edges to tell a peak from chance."""
@@ -57,7 +62,8 @@ class Offset:
     Attributes:
         row_shift_px: downwards.
         col_shift_px: to the right.
-        significance: height of the correlation peak in standard deviations of the surface around it.
+        significance: height of the correlation peak in standard deviations of the
+            surface around it.
     """
 
     row_shift_px: float
@@ -81,7 +87,8 @@ def measure_offset(
     Args:
         s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
         s2: reflectance, float32 [H, W, C2], NaN = no data.
-        s2_bands: names of the channels of `s2`; those of 10 m are used, or all when there is none.
+        s2_bands: names of the channels of `s2`; those of 10 m are used, or all when
+            there is none.
         min_significance: a lower peak counts as none.
     """
     height, width = s1.shape[:2]
@@ -112,12 +119,14 @@ def _sharp_channels(s2_bands: tuple[str, ...]) -> list[int]:
 def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
     """Gradients over all channels of [H, W, C] whatever their sign, [3, H, W]: length, and length in two directions.
 
-    Channels count alike whatever their contrast. A border of red and near infrared that change places, as where a field is
-    bare, shows in each and not in their mean. The direction, at twice its angle, is the same for bright beside dark and dark
-    beside bright: it tells a border from another border of a like strength.
+    Channels count alike whatever their contrast. A border of red and near infrared that
+    change places, as where a field is bare, shows in each and not in their mean. The
+    direction, at twice its angle, is the same for bright beside dark and dark beside
+    bright: it tells a border from another border of a like strength.
     """
     if not common.all():
-        # The nearest valid value makes no edge of its own where data ends, as a constant would.
+        # The nearest valid value makes no edge of its own where data ends, as a
+        # constant would.
         nearest = ndimage.distance_transform_edt(
             ~common, return_distances=False, return_indices=True
         )
@@ -126,7 +135,8 @@ def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
         np.moveaxis(pixels, -1, 0), (0, _SMOOTHING_PX, _SMOOTHING_PX), truncate=3.0
     )
     down, right = np.gradient(smooth, axis=(1, 2))
-    # Sums over channels without a stack of products: with 256 px this is where the time goes.
+    # Sums over channels without a stack of products: with 256 px this is where the time
+    # goes.
     tiny = np.finfo(np.float32).tiny
     scale = 1.0 / np.maximum(
         np.einsum("chw,chw->c", down, down) + np.einsum("chw,chw->c", right, right), tiny
@@ -136,7 +146,8 @@ def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
     slanted = np.einsum("c,chw,chw->hw", scale, down, right)
     squared = np.stack([steep + level, level - steep, 2.0 * slanted])
     length = np.sqrt(squared[0])
-    # A limit, so that one bright target, a ship that sails, does not outweigh all field borders.
+    # A limit, so that one bright target, a ship that sails, does not outweigh all field
+    # borders.
     length = np.minimum(length, np.quantile(length[common], _LIMIT_QUANTILE))
     return squared * (length / np.maximum(squared[0], tiny))
 
@@ -146,7 +157,8 @@ def _weights(common: npt.NDArray[np.bool_]) -> Plane:
     window = _hann(*common.shape)
     if common.all():
         return window
-    # One mask for both images, and none of its border: else that border would be found again, at no shift.
+    # One mask for both images, and none of its border: else that border would be found
+    # again, at no shift.
     inner = ndimage.binary_erosion(common, iterations=4, border_value=1)
     return window * ndimage.gaussian_filter(inner.astype(np.float32), 1.0)
 
@@ -162,7 +174,8 @@ def _spectrum(edges: Plane, weights: Plane) -> npt.NDArray[np.complexfloating]:
 def _mean_power(spectra: npt.NDArray[np.complexfloating]) -> Plane:
     """Power of spectra [K, H, W] over neighbouring frequencies.
 
-    A mean makes the quotient a coherence: frequencies that only one sensor holds count little. A phase alone has length 1.
+    A mean makes the quotient a coherence: frequencies that only one sensor holds count
+    little. A phase alone has length 1.
     """
     power = (spectra.real**2 + spectra.imag**2).sum(axis=0)
     # Rows of a spectrum are periodic; columns of rfft2 are the half of a symmetric one.
@@ -195,7 +208,8 @@ def _peak(
         return None
     rest = np.ones(near.shape, bool)
     rest[max(row - 3, 0) : row + 4, max(col - 3, 0) : col + 4] = False
-    # Compared with other shifts of a like length: the less the images have in common, the higher all of them.
+    # Compared with other shifts of a like length: the less the images have in common,
+    # the higher all of them.
     significance = float((near[row, col] - near[rest].mean()) / near[rest].std())
     if not significance >= min_significance:
         return None
@@ -208,10 +222,12 @@ def _refine(
 ) -> tuple[float, float]:
     """Top of the surface within 1 px of (row, col): its Fourier series on a grid of 1/8 px, then a parabola.
 
-    A parabola through whole pixels is pulled towards them: the peak is too narrow for it.
+    A parabola through whole pixels is pulled towards them: the peak is too narrow for
+    it.
     """
     rows, cols = fft.fftfreq(shape[0]), fft.rfftfreq(shape[1])
-    # rfft2 leaves out the mirror image of every column but those of frequency 0 and one half.
+    # rfft2 leaves out the mirror image of every column but those of frequency 0 and one
+    # half.
     twice = np.where((cols == 0.0) | (cols == 0.5), 1.0, 2.0)[:, None]
     down = np.exp(2j * np.pi * np.outer(row + _STEPS_PX, rows))
     across = twice * np.exp(2j * np.pi * np.outer(cols, col + _STEPS_PX))

@@ -1,8 +1,9 @@
 """Splits: place -> spatial block -> train, eval or test. Pure functions; never a split by row.
 
-A block's split is a hash of its id, so it stays the same in every job, span and worker, and labelled patches of a place
-fall into the same split as the unlabeled pairs there. Scenes that declare the split their data set published keep it, and
-hold-outs go before both. docs/splits.md tells why.
+A block's split is a hash of its id, so it stays the same in every job, span and worker,
+and labelled patches of a place fall into the same split as the unlabeled pairs there.
+Scenes that declare the split their data set published keep it, and hold-outs go before
+both. docs/splits.md tells why.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Assignment:
     """Where a patch goes.
 
     Attributes:
-        block: id of the block of its centre, with the names of the hold-outs it falls under.
+        block: id of the block of its centre, with the names of the hold-outs it falls
+            under.
         split: "train", "eval" or "test"; None when it is left out.
         reason: why it is left out, machine-readable; "" when it is not.
         detail: likewise, for a person.
@@ -79,11 +81,13 @@ def assign(
 ) -> Assignment:
     """Block and split of a patch given by its centre and corners, degrees; from its own place alone.
 
-    Hold-outs go first, then the split that its scenes declare (scores on a public data set compare with others only on its
-    own split), then its blocks. A patch is left out as `straddles_splits` when what decides names several splits: two such
-    patches of different scenes could share pixels across train and test. It is left out as `in_buffer` when a split that
-    is judged on more than its own comes closer than the buffer: train gives way to eval and test, eval to test, so that
-    the few judged patches stay.
+    Hold-outs go first, then the split that its scenes declare (scores on a public data
+    set compare with others only on its own split), then its blocks. A patch is left out
+    as `straddles_splits` when what decides names several splits: two such patches of
+    different scenes could share pixels across train and test. It is left out as
+    `in_buffer` when a split that is judged on more than its own comes closer than the
+    buffer: train gives way to eval and test, eval to test, so that the few judged
+    patches stay.
 
     Args:
         lon: of centre and corners.
@@ -96,7 +100,8 @@ def assign(
     regions, is_inside = _regions(_bounds(lon, lat, 0.0), config)
     names = held_out | regions
     found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in names}
-    # A scene that is held out takes its patches along wherever they lie; a region takes only what lies wholly inside.
+    # A scene that is held out takes its patches along wherever they lie; a region takes
+    # only what lies wholly inside.
     if not held_out and not is_inside:
         blocks = {block_id(x, y, config.block_size_km) for x, y in zip(lon, lat, strict=True)}
         found |= set(declared) or {split_of(one, config) for one in blocks}

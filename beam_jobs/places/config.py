@@ -21,13 +21,16 @@ class WindowsConfig:
     """Time windows of every place; one pair is looked for in each.
 
     Attributes:
-        dates: middles of the windows, ISO days. Default: the four seasons of the year of WorldCover 2021, as SSL4EO-S12
-            takes them (docs/earth_engine.md). Not used with `start`.
-        start: first day of a period that is cut into `num_windows` equal parts; "" = use `dates`.
+        dates: middles of the windows, ISO days. Default: the four seasons of the year
+            of WorldCover 2021, as SSL4EO-S12 takes them (docs/earth_engine.md). Not
+            used with `start`.
+        start: first day of a period that is cut into `num_windows` equal parts; "" =
+            use `dates`.
         end: day after its last.
         num_windows: parts of the period.
-        window_days: length of a window, at the middle of its part or around its date. Default 30: SSL4EO-S12's 15 days
-            to both sides. Source: https://github.com/zhu-xlab/SSL4EO-S12.
+        window_days: length of a window, at the middle of its part or around its date.
+            Default 30: SSL4EO-S12's 15 days to both sides. Source:
+            https://github.com/zhu-xlab/SSL4EO-S12.
     """
 
     dates: tuple[Day, ...] = ("2020-12-21", "2021-03-20", "2021-06-21", "2021-09-22")
@@ -72,19 +75,24 @@ class SampleConfig:
     """How places are drawn.
 
     Attributes:
-        strategy: "land" uniform over the land of the sphere, "land_cover" equal numbers per class, "cities" around the
-            largest cities, "file" a list of your own.
+        strategy: "land" uniform over the land of the sphere, "land_cover" equal numbers
+            per class, "cities" around the largest cities, "file" a list of your own.
         num_places: how many; not used with "file".
-        min_distance_km: no two places are closer (great circle). Default 4: patches of 256 px at 10 m, 3.6 km from corner
-            to corner, cannot share a pixel.
-        min_lat: southern limit, degrees. Default -56: Sentinel-2 observes land from 56 S.
-        max_lat: northern limit, degrees. Default 82.8: to 82.8 N. Source: Sentinel-2 User Handbook, 2015, ESA.
-        path: "land_cover": a GeoTIFF, "" = WorldCover through Earth Engine; "file": a GeoJSON or CSV.
+        min_distance_km: no two places are closer (great circle). Default 4: patches of
+            256 px at 10 m, 3.6 km from corner to corner, cannot share a pixel.
+        min_lat: southern limit, degrees. Default -56: Sentinel-2 observes land from 56
+            S.
+        max_lat: northern limit, degrees. Default 82.8: to 82.8 N. Source: Sentinel-2
+            User Handbook, 2015, ESA.
+        path: "land_cover": a GeoTIFF, "" = WorldCover through Earth Engine; "file": a
+            GeoJSON or CSV.
         label_schema: "land_cover": what the ids of the raster mean.
         num_cities: "cities": how many of the largest. Default as SSL4EO-S12.
-        city_sd_km: "cities": standard deviation of the distance east and north of a city. Default as SSL4EO-S12.
+        city_sd_km: "cities": standard deviation of the distance east and north of a
+            city. Default as SSL4EO-S12.
         windows: of every place that brings none of its own.
-        seed: the same seed, the same places; a larger num_places keeps the places of a smaller one ("land", "cities").
+        seed: the same seed, the same places; a larger num_places keeps the places of a
+            smaller one ("land", "cities").
     """
 
     strategy: Strategy = "land"

@@ -1,7 +1,7 @@
 """Land cover map: which class is where on Earth, thinned out enough to draw places from.
 
-Input: any GeoTIFF of label ids. Output: random points of a class, uniform over its area on the sphere. Called by
-`sampling.py`.
+Input: any GeoTIFF of label ids. Output: random points of a class, uniform over its area
+on the sphere. Called by `sampling.py`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class LandCoverMap:
         pixels = np.flatnonzero(self._ids == class_id)
         rows, columns = np.divmod(pixels, self._ids.shape[1])
         north = self._north - rows * self._step_lat
-        # A pixel's area goes with the difference of the sines of its edges (Archimedes' hat-box theorem).
+        # A pixel's area goes with the difference of the sines of its edges (Archimedes'
+        # hat-box theorem).
         top, bottom = np.sin(np.radians(north)), np.sin(np.radians(north - self._step_lat))
         reach = np.cumsum(top - bottom)
         chosen = np.searchsorted(reach, rng.random(num_points) * reach[-1], side="right")

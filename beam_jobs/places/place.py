@@ -1,7 +1,8 @@
 """Places: where on Earth pairs are collected, and in which time windows; the file `places.geojson` and lists of users.
 
-Input: GeoJSON or CSV. Output: checked `Place`s, and the GeoJSON that `plan`, `fetch` and `export` read. `sampling.py`
-draws places; this module only knows what a place is and how it is written down.
+Input: GeoJSON or CSV. Output: checked `Place`s, and the GeoJSON that `plan`, `fetch`
+and `export` read. `sampling.py` draws places; this module only knows what a place is
+and how it is written down.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def make_windows(config: WindowsConfig) -> tuple[Window, ...]:
 def patch_grid(place: Place, size_px: int, pixel_size_m: float) -> Grid:
     """The grid of a patch centred on the place, in the place's own UTM zone, corners on whole pixels of the zone.
 
-    So pixels of 10 m are those of the Sentinel-2 archive wherever its tile is of the same zone.
+    So pixels of 10 m are those of the Sentinel-2 archive wherever its tile is of the
+    same zone.
     """
     crs = utm_crs(place.lon, place.lat)
     x, y = from_lonlat(crs, place.lon, place.lat)

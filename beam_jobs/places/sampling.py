@@ -1,6 +1,7 @@
 """Sampling: draws places over land, by land cover, around cities, or takes a user's list; never two too near.
 
-Input: `SampleConfig`. Output: `Place`s with their time windows. Called by `python -m beam_jobs sample`.
+Input: `SampleConfig`. Output: `Place`s with their time windows. Called by `python -m
+beam_jobs sample`.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ def sample(
 
     Args:
         config: how.
-        fetch_overview: gets WorldCover of the whole Earth as a GeoTIFF; called for "land_cover" without a path only.
+        fetch_overview: gets WorldCover of the whole Earth as a GeoTIFF; called for
+            "land_cover" without a path only.
         on_progress: called with (places so far, places in all).
 
     Raises:
-        DataError: a list or raster that breaks a rule, or fewer places fit than are wanted.
+        DataError: a list or raster that breaks a rule, or fewer places fit than are
+            wanted.
     """
     if config.strategy == "file":
         yield from _listed(config)
@@ -64,7 +67,8 @@ def draw_on_sphere(
 ) -> Points:
     """Points uniform over the sphere between two latitudes: longitude and the sine of latitude are uniform.
 
-    Source: Archimedes' hat-box theorem; Marsaglia 1972, Choosing a point from the surface of a sphere.
+    Source: Archimedes' hat-box theorem; Marsaglia 1972, Choosing a point from the
+    surface of a sphere.
     """
     lon = rng.uniform(-180.0, 180.0, num_points)
     sines = rng.uniform(np.sin(np.radians(min_lat)), np.sin(np.radians(max_lat)), num_points)
@@ -79,7 +83,8 @@ def offset_places(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Where one comes from (lon, lat) by going along the great circle towards (east, north), right at poles too.
 
-    Source: https://www.movable-type.co.uk/scripts/latlong.html (destination point on a great circle).
+    Source: https://www.movable-type.co.uk/scripts/latlong.html (destination point on a
+    great circle).
     """
     east, north = np.asarray(east_km, np.float64), np.asarray(north_km, np.float64)
     angle, bearing = np.hypot(east, north) / EARTH_RADIUS_KM, np.arctan2(east, north)

@@ -1,6 +1,7 @@
 """Spacing: keeps points on the sphere a least distance apart, for a million of them.
 
-Input: unit vectors, one after the other. Output: which earlier point is too near, if any. Called by `sampling.py`.
+Input: unit vectors, one after the other. Output: which earlier point is too near, if
+any. Called by `sampling.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _NEIGHBOURS = tuple((i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (
 class Spacing:
     """Points so far, in a grid of cubes around the sphere whose side is the least distance.
 
-    A point's neighbours lie in its own cube or one of the 26 around it. A cube is one number, so that a million points
-    take some 200 MB.
+    A point's neighbours lie in its own cube or one of the 26 around it. A cube is one
+    number, so that a million points take some 200 MB.
     """
 
     def __init__(self, min_distance_km: float) -> None:
@@ -61,7 +62,8 @@ class Spacing:
         self._points.extend(point)
         held = self._cubes.get(cube)
         if held is None:
-            # Nearly every cube holds one point: a bare number is much smaller than a list.
+            # Nearly every cube holds one point: a bare number is much smaller than a
+            # list.
             self._cubes[cube] = number
         elif isinstance(held, int):
             self._cubes[cube] = [held, number]

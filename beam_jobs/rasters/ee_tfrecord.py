@@ -1,11 +1,13 @@
 """Earth Engine's TFRecord exports as rasters: patches in a grid that `...mixer.json` describes, or single patches.
 
-Members: `...mixer.json#<band>` is a raster of that band alone (a label, a cloud mask); `....tfrecord.gz#<n>` is record n,
-from 0, and `#<n>/<band>` one band of it. Called through `opening.py`.
+Members: `...mixer.json#<band>` is a raster of that band alone (a label, a cloud mask);
+`....tfrecord.gz#<n>` is record n, from 0, and `#<n>/<band>` one band of it. Called
+through `opening.py`.
 
-Source: https://developers.google.com/earth-engine/guides/tfrecord (patches in row order over files in name order, each band a
-list of floats by row; masked pixels are the export's `defaultValue`, 0 unless it was set, so the catalog's `nodata` must say
-what they are where 0 can be a measurement).
+Source: https://developers.google.com/earth-engine/guides/tfrecord (patches in row order
+over files in name order, each band a list of floats by row; masked pixels are the
+export's `defaultValue`, 0 unless it was set, so the catalog's `nodata` must say what
+they are where 0 can be a measurement).
 """
 
 from __future__ import annotations
@@ -144,7 +146,8 @@ def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
     """The raster of a mixer file and the TFRecord files beside it.
 
     Raises:
-        DataError: the mixer or a file is missing, the patches are fewer or more than the mixer says, or have another size.
+        DataError: the mixer or a file is missing, the patches are fewer or more than
+            the mixer says, or have another size.
     """
     mixer = read_mixer(Path(mixer_path))
     paths = record_paths(Path(mixer_path))
@@ -191,7 +194,8 @@ def _records(paths: tuple[str, ...]) -> Records:
 
 @lru_cache(maxsize=8)
 def _indexed(paths: tuple[str, ...], _: tuple[tuple[int, int], ...]) -> Records:
-    # A build opens a scene for each of its strips; size and time of change let a file that was exported again be seen.
+    # A build opens a scene for each of its strips; size and time of change let a file
+    # that was exported again be seen.
     return Records(paths)
 
 
@@ -206,7 +210,8 @@ def _offsets(path: str) -> list[tuple[int, int]]:
             tf.io.parse_single_example(content, {"any": tf.io.VarLenFeature(tf.float32)})
             offsets.append((offset + _HEADER_BYTES, len(content)))
             offset += _HEADER_BYTES + len(content) + _FOOTER_BYTES
-    # TensorFlow quotes the record in its message, which is no text where the record is no tf.Example.
+    # TensorFlow quotes the record in its message, which is no text where the record is
+    # no tf.Example.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         detail = (
             error.message

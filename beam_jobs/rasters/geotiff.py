@@ -43,7 +43,8 @@ def write_geotiff(
         blockysize=256,
         interleave="band",
         compress="deflate",
-        # Level 1 and a predictor: a third of the time of the default level, and files only a few percent larger.
+        # Level 1 and a predictor: a third of the time of the default level, and files
+        # only a few percent larger.
         zlevel=1,
         predictor=3 if data.dtype == np.float32 else 2,
     ) as dataset:

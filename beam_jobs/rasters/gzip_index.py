@@ -1,6 +1,7 @@
 """Random access to gzip files: reading a part costs the same wherever it is, instead of all that lies before it.
 
-Input: a gzip file. Output: any range of its content. `ee_tfrecord.py` reads the records of large exports with it.
+Input: a gzip file. Output: any range of its content. `ee_tfrecord.py` reads the records
+of large exports with it.
 """
 
 from __future__ import annotations

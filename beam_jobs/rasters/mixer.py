@@ -1,6 +1,7 @@
 """Mixer files: what Earth Engine writes beside the TFRecords of an image, to say where their patches lie.
 
-Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files it belongs to. `ee_tfrecord.py` reads the pixels.
+Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files it
+belongs to. `ee_tfrecord.py` reads the pixels.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ _HOLDERS = (MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
 def split_member(path: str) -> tuple[str, str]:
     """(file, which raster in it) of a path.
 
-    `<file>#<member>` names one raster of a file that holds many; each format says what its members are. `<file>#at=...` is a
-    raster without a place of its own, put there (`placed.py`). In any other path the sign is part of the file's name.
+    `<file>#<member>` names one raster of a file that holds many; each format says what
+    its members are. `<file>#at=...` is a raster without a place of its own, put there
+    (`placed.py`). In any other path the sign is part of the file's name.
     """
     file, sign, member = path.rpartition(_MEMBER)
     is_member = file.endswith(_HOLDERS) or member.startswith(placed.PREFIX)
@@ -46,8 +47,9 @@ def open_raster(path: str) -> Iterator[Raster]:
     """The open raster; whatever goes wrong inside becomes a DataError that names it.
 
     Args:
-        path: of a GeoTIFF (or what else GDAL reads), of an Earth Engine `...mixer.json` or TFRecord, or of a zarr store, zipped
-            or in a tar; with `#<member>` where the file holds many rasters.
+        path: of a GeoTIFF (or what else GDAL reads), of an Earth Engine `...mixer.json`
+            or TFRecord, or of a zarr store, zipped or in a tar; with `#<member>` where
+            the file holds many rasters.
 
     Raises:
         DataError: missing, cut short, or not what its name says.
@@ -58,7 +60,8 @@ def open_raster(path: str) -> Iterator[Raster]:
             yield raster
     except RasterioError as error:
         reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
-        # GDAL's reason is in the cause; rasterio's own text only says that reading failed.
+        # GDAL's reason is in the cause; rasterio's own text only says that reading
+        # failed.
         detail = str(error.__cause__ or error).split("\n")[0]
         raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
     except FileNotFoundError as error:
@@ -87,7 +90,8 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    # Of a store GDAL would list the whole folder to look for side files, which may be a million scenes.
+    # Of a store GDAL would list the whole folder to look for side files, which may be a
+    # million scenes.
     options = (
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
     )

@@ -1,7 +1,8 @@
 """Placed rasters: files that lost their place on Earth, read as if they lay where their path says.
 
-Input: an open raster and a member `at=<crs>,<x>,<y>,<pixel>`. Output: a Raster there. Called by `opening.py`; layouts write the
-member with `member_at`, for data sets whose splits do not need the place.
+Input: an open raster and a member `at=<crs>,<x>,<y>,<pixel>`. Output: a Raster there.
+Called by `opening.py`; layouts write the member with `member_at`, for data sets whose
+splits do not need the place.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Raster: what the readers ask of any file that holds pixels.
 
-A GeoTIFF that rasterio opened answers as it is; formats that GDAL does not read derive from GridRaster. `opening.py` chooses.
+A GeoTIFF that rasterio opened answers as it is; formats that GDAL does not read derive
+from GridRaster. `opening.py` chooses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Raster(Protocol):
         transform: affine, pixel corner (column, row) -> CRS.
         height: rows.
         width: columns.
-        descriptions: names of the bands in the file, in the order of their 1-based indexes; None where unnamed.
+        descriptions: names of the bands in the file, in the order of their 1-based
+            indexes; None where unnamed.
         nodata: stored value that means no data, if the file declares one.
         bounds: xmin, ymin, xmax, ymax in the CRS.
     """
@@ -63,7 +65,8 @@ class GridRaster(ABC):
 
     Attributes:
         name: as in Raster, like all that follow but
-        block_shape: height and width of what the format decodes at once: a thinned-out read holds one block at a time.
+        block_shape: height and width of what the format decodes at once: a thinned-out
+            read holds one block at a time.
     """
 
     def __init__(

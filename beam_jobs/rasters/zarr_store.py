@@ -1,11 +1,14 @@
 """Zarr stores as rasters: arrays that xarray wrote, in a `.zarr.zip` file or in a tar shard of such files.
 
-Members: `<file>.zarr.zip#<array>/<i>/<j>` is one raster of an array, with an index for each dimension besides band, y and
-x, in the array's order; `<shard>.tar#<name>.zarr.zip/<array>/<i>` the same in a shard. Dimensions are told apart by the names
-that xarray writes (`_ARRAY_DIMENSIONS`), coordinates by those of SSL4EO-S12 v1.1 and TerraMesh: `x_`, `y_` or `x`, `y` in
-metres of the CRS, `crs` as EPSG code, `band` as names. Called through `opening.py`; the layouts call `open_group`.
+Members: `<file>.zarr.zip#<array>/<i>/<j>` is one raster of an array, with an index for
+each dimension besides band, y and x, in the array's order;
+`<shard>.tar#<name>.zarr.zip/<array>/<i>` the same in a shard. Dimensions are told apart
+by the names that xarray writes (`_ARRAY_DIMENSIONS`), coordinates by those of
+SSL4EO-S12 v1.1 and TerraMesh: `x_`, `y_` or `x`, `y` in metres of the CRS, `crs` as
+EPSG code, `band` as names. Called through `opening.py`; the layouts call `open_group`.
 
-Source: https://github.com/DLR-MF-DAS/SSL4EO-S12-v1.1 (README, zarr_dataset.py, ssl4eos12_dataset.py).
+Source: https://github.com/DLR-MF-DAS/SSL4EO-S12-v1.1 (README, zarr_dataset.py,
+ssl4eos12_dataset.py).
 """
 
 from __future__ import annotations
@@ -81,7 +84,8 @@ def open_array(name: str, file: str, member: str) -> ArrayRaster:
     """The raster of a member.
 
     Raises:
-        DataError: the store lacks the array, an index is out of range, or coordinates are missing or uneven.
+        DataError: the store lacks the array, an index is out of range, or coordinates
+            are missing or uneven.
     """
     store, path = "", member
     if file.endswith(SHARD_SUFFIX):
@@ -195,7 +199,8 @@ def times(group: zarr.Group, name: str, where: str) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=16)
 def _group(file: str, store: str, size: int, mtime_ns: int) -> zarr.Group:
-    # A batch holds hundreds of scenes; size and time of change let a file that was written again be seen.
+    # A batch holds hundreds of scenes; size and time of change let a file that was
+    # written again be seen.
     if not store:
         return zarr.open_group(zarr.ZipStore(file, mode="r"), mode="r")
     offset, length = _shard_index(file, size, mtime_ns)[store]

@@ -1,6 +1,7 @@
 """Assets: where a scene's bands, label and cloud mask are, and what is in them, as its STAC item's assets say.
 
-Input: a STAC item. Output: BandSources, LabelSource, and the cloud mask's path. Called by `scenes.py`; `readers.py` opens them.
+Input: a STAC item. Output: BandSources, LabelSource, and the cloud mask's path. Called
+by `scenes.py`; `readers.py` opens them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ SCL_CLEAR_VALUES = (1, 2, 4, 5, 6, 7, 11)
 """Classes of Sentinel-2's scene classification that show the ground: all but no data (0), cloud shadow (3), cloud of medium
 and of high probability (8, 9) and thin cirrus (10).
 
-Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene classification.
+Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene
+classification.
 """
 
 
@@ -40,8 +42,10 @@ class BandSource:
         path: raster file, with `#<member>` where it holds many (`beam_jobs/rasters`).
         index: 1-based band index, where `key` is empty.
         key: the file's own name of the band: of formats whose bands have no order.
-        nodata: stored value that means no data, besides what the file declares and what no measurement can be.
-        unit: what stored value x scale + offset is; "" = stored as the sensor's archives do, in dB or digital numbers.
+        nodata: stored value that means no data, besides what the file declares and what
+            no measurement can be.
+        unit: what stored value x scale + offset is; "" = stored as the sensor's
+            archives do, in dB or digital numbers.
         scale: see `unit`.
         offset: see `unit`.
     """
@@ -63,7 +67,8 @@ class LabelSource:
         path: of the file.
         schema: name of its label schema.
         nodata: value that means no label (besides 255).
-        kind: "hand", or "weak": made by a rule or another model, so that nothing may be measured on it.
+        kind: "hand", or "weak": made by a rule or another model, so that nothing may be
+            measured on it.
     """
 
     path: str
@@ -75,14 +80,17 @@ class LabelSource:
 def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any]:
     """Where the scene's cloud mask is and which values of it mean clear.
 
-    Asset `cloud_mask` is a mask of its own, by default with 0 as clear; `terrapair:clear_values` lists the values where it
-    holds classes. Asset `scl` is the scene classification of a Level-2A product, used where the other lacks.
+    Asset `cloud_mask` is a mask of its own, by default with 0 as clear;
+    `terrapair:clear_values` lists the values where it holds classes. Asset `scl` is the
+    scene classification of a Level-2A product, used where the other lacks.
 
     Returns:
-        `cloud_mask` and `clear_values` of a Scene; nothing when the item has neither asset.
+        `cloud_mask` and `clear_values` of a Scene; nothing when the item has neither
+        asset.
 
     Raises:
-        DataError: the values are no list of whole numbers, or the file cannot be reached.
+        DataError: the values are no list of whole numbers, or the file cannot be
+            reached.
     """
     name = next((name for name in ("cloud_mask", "scl") if name in item.assets), None)
     if name is None:
@@ -109,11 +117,13 @@ def band_sources(
 ) -> dict[str, BandSource]:
     """Bands of the `data` asset in the order it names them, or one asset per band.
 
-    A band may say where it is, as it must in a file that holds other bands between them: by `terrapair:index` (1-based), or by
-    `terrapair:key`, the file's own name for it. TFRecords know names only, so there the band's name is the key.
+    A band may say where it is, as it must in a file that holds other bands between
+    them: by `terrapair:index` (1-based), or by `terrapair:key`, the file's own name for
+    it. TFRecords know names only, so there the band's name is the key.
 
     Raises:
-        DataError: no known band, bands in no order or at one place, or fields that say nothing.
+        DataError: no known band, bands in no order or at one place, or fields that say
+            nothing.
     """
     if "data" not in item.assets:
         sources = {
@@ -192,8 +202,9 @@ def _band_source(
 def _units(sensor: Sensor, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a band holds where the item says it: `terrapair:unit`, with scale and offset of STAC's raster extension.
 
-    Without the unit, scale and offset are not looked at: catalogs of Sentinel-2 carry the 2022 offset there, also where the
-    pixels do not. With it the sensors' own fill values no longer tell no data, so the item must.
+    Without the unit, scale and offset are not looked at: catalogs of Sentinel-2 carry
+    the 2022 offset there, also where the pixels do not. With it the sensors' own fill
+    values no longer tell no data, so the item must.
     """
     unit = fields.get("terrapair:unit")
     if unit is None:
@@ -248,7 +259,8 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
     """The label raster of asset `label`; None when the item has none.
 
     Raises:
-        DataError: it names no schema, an unknown kind, or a file that cannot be reached.
+        DataError: it names no schema, an unknown kind, or a file that cannot be
+            reached.
     """
     if "label" not in item.assets:
         return None

@@ -1,7 +1,8 @@
 """Footprints: polygons on the globe, cut at the antimeridian, so that bounds, cells and overlaps are right there too.
 
-Input: GeoJSON geometries as catalogs write them, or bounds in a CRS. Output: shapely geometries whose longitudes lie within
--180 to 180. Pure; pairing and readers compare footprints through it.
+Input: GeoJSON geometries as catalogs write them, or bounds in a CRS. Output: shapely
+geometries whose longitudes lie within -180 to 180. Pure; pairing and readers compare
+footprints through it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from beam_jobs.scenes.grids import Bounds, lonlat_bounds
 def on_globe(geometry: Mapping[str, Any] | shapely.Geometry) -> shapely.Geometry:
     """The polygons of a geometry, valid, with longitudes within -180 to 180.
 
-    A scene over the antimeridian may be written in three ways, and all give the same two parts: split as RFC 7946 (section
-    3.1.9) wants it, with longitudes beyond 180, or as one ring that jumps from 179 to -179. No scene is wider than 180
-    degrees, so a longer edge is such a jump. A ring around a pole, where neither sensor's mode of interest looks, is not
-    understood.
+    A scene over the antimeridian may be written in three ways, and all give the same
+    two parts: split as RFC 7946 (section 3.1.9) wants it, with longitudes beyond 180,
+    or as one ring that jumps from 179 to -179. No scene is wider than 180 degrees, so a
+    longer edge is such a jump. A ring around a pole, where neither sensor's mode of
+    interest looks, is not understood.
     """
     given = shape(geometry) if isinstance(geometry, Mapping) else geometry
     parts = [piece for polygon in _polygons(given) for piece in _split(polygon)]
@@ -39,8 +41,9 @@ def of_bounds(crs: str, bounds: Bounds) -> shapely.Geometry:
 def overlap_fractions(ones: Any, others: Any) -> Any:
     """Share of the smaller of two geometries that both cover, 0-1, element by element of two arrays of geometries.
 
-    Measured in degrees: as a ratio it needs no equal areas, since two scenes that meet lie at one latitude; over a
-    footprint of 2 degrees at 60 degrees north, northern and southern parts count 6 % differently.
+    Measured in degrees: as a ratio it needs no equal areas, since two scenes that meet
+    lie at one latitude; over a footprint of 2 degrees at 60 degrees north, northern and
+    southern parts count 6 % differently.
     """
     smaller = np.minimum(shapely.area(ones), shapely.area(others))
     common = shapely.area(shapely.intersection(ones, others))

@@ -1,6 +1,7 @@
 """Grids: where pixels lie on Earth; the common grid of a pair and its patch windows. Pure geometry.
 
-Input: CRS, affine transforms and shapes of two scenes. Output: a Grid in metres and the windows that `transforms.py` cuts.
+Input: CRS, affine transforms and shapes of two scenes. Output: a Grid in metres and the
+windows that `transforms.py` cuts.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | Non
     """The grid in metres that covers what both scenes cover; None when they do not overlap by a pixel.
 
     Args:
-        reference: decides CRS and pixel alignment when it is projected (Sentinel-2: its tiles are the archive's grid);
-            a grid in degrees is replaced by the UTM zone of its centre.
+        reference: decides CRS and pixel alignment when it is projected (Sentinel-2: its
+            tiles are the archive's grid); a grid in degrees is replaced by the UTM zone
+            of its centre.
         other: the second scene, in any CRS.
         pixel_size_m: of the result.
     """
@@ -107,7 +109,8 @@ def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | Non
     boxes = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in (reference, other)]
     xmin, ymin = (max(box[i] for box in boxes) for i in (0, 1))
     xmax, ymax = (min(box[i] for box in boxes) for i in (2, 3))
-    # Snap to the reference's pixel corners, inwards, so that aligned scenes are read without resampling.
+    # Snap to the reference's pixel corners, inwards, so that aligned scenes are read
+    # without resampling.
     col0, col1 = (
         math.ceil((xmin - x0) / pixel_size_m - 1e-6),
         math.floor((xmax - x0) / pixel_size_m + 1e-6),

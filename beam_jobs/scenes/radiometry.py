@@ -1,7 +1,7 @@
 """Radiometry: stored pixels -> physical values with NaN as no data; dB <-> power; the 2022 Sentinel-2 offset.
 
-Pure NumPy. `readers.py` calls it between reading and resampling, because resampling must see power, not dB, and must never
-mix no-data into its neighbours.
+Pure NumPy. `readers.py` calls it between reading and resampling, because resampling
+must see power, not dB, and must never mix no-data into its neighbours.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ def declared_values(
 
     Args:
         stored: values of the file, NaN = no data.
-        unit: of `stored` x `scale` + `offset`: "dB", "power" (linear backscatter) or "reflectance".
+        unit: of `stored` x `scale` + `offset`: "dB", "power" (linear backscatter) or
+            "reflectance".
         scale: see `unit`.
         offset: see `unit`.
 
-    Reflectance of 0 and below is a measurement here, the darkest one: what is no data has been said.
+    Reflectance of 0 and below is a measurement here, the darkest one: what is no data
+    has been said.
     """
     physical = stored * np.float32(scale) + np.float32(offset)
     if unit == "power":
@@ -62,8 +64,9 @@ def clean_backscatter_db(
 ) -> FloatArray:
     """Backscatter as stored, [C, H, W] dB -> float32 [C, H, W] with NaN where there is no measurement.
 
-    No data is: NaN and infinity, the file's own no-data value, values outside S1_VALID_RANGE_DB, and, unless no data was
-    declared, 0.0 dB in every polarization at once: several downloaders fill missing pixels with 0, which would read as very
+    No data is: NaN and infinity, the file's own no-data value, values outside
+    S1_VALID_RANGE_DB, and, unless no data was declared, 0.0 dB in every polarization at
+    once: several downloaders fill missing pixels with 0, which would read as very
     bright ground.
     """
     values = pixels.astype(np.float32)
@@ -81,7 +84,8 @@ def clean_backscatter_db(
 def looks_like_power(backscatter: FloatArray) -> bool:
     """Whether float32 [C, H, W], said to be dB, is linear power: no valid value is below 0.
 
-    Land and water lie at about -30 to 0 dB, so a scene in dB always has negative values, while power never has.
+    Land and water lie at about -30 to 0 dB, so a scene in dB always has negative
+    values, while power never has.
     """
     valid = backscatter[np.isfinite(backscatter)]
     return valid.size > 0 and bool((valid >= 0).all())
@@ -93,12 +97,15 @@ def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int
     Args:
         dn: as stored; 0 and negative fill values are no data.
         nodata: the file's own no-data value, if it declares one.
-        dn_offset: what the file adds to every digital number: 0, or 1000 from processing baseline 04.00 on.
+        dn_offset: what the file adds to every digital number: 0, or 1000 from
+            processing baseline 04.00 on.
 
-    A measured pixel that falls to 0 or below once the offset is taken away stays a measurement: the darkest one.
+    A measured pixel that falls to 0 or below once the offset is taken away stays a
+    measurement: the darkest one.
     """
     reflectance = dn.astype(np.float32)
-    # In place and plane by plane, which stays in the processor's cache: this runs over every pixel of every scene.
+    # In place and plane by plane, which stays in the processor's cache: this runs over
+    # every pixel of every scene.
     for values in reflectance:
         valid = np.isfinite(values) & (values > 0)
         if nodata is not None and np.isfinite(nodata):
@@ -113,11 +120,13 @@ def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int
 def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int | None:
     """The offset that Sentinel-2 digital numbers [C, H, W] carry: 0 or 1000; None when the pixels cannot tell.
 
-    With B10 (cirrus, level 1C): water vapour absorbs nearly all light there, so without the offset its median is some
-    tens, with it a little above 1000, in summer, winter, desert and over snow. Dates and names are not asked: archives
-    hold reprocessed old scenes with the offset and harmonized new ones without. Without B10: numbers below half the offset
-    (in at least 1 of 1,000 pixels) tell that there is none, since with it they would be reflectances below -0.05, which
-    even dark water in overcorrected level-2A scenes hardly reaches. The reverse does not hold: haze and cloud lift whole
+    With B10 (cirrus, level 1C): water vapour absorbs nearly all light there, so without
+    the offset its median is some tens, with it a little above 1000, in summer, winter,
+    desert and over snow. Dates and names are not asked: archives hold reprocessed old
+    scenes with the offset and harmonized new ones without. Without B10: numbers below
+    half the offset (in at least 1 of 1,000 pixels) tell that there is none, since with
+    it they would be reflectances below -0.05, which even dark water in overcorrected
+    level-2A scenes hardly reaches. The reverse does not hold: haze and cloud lift whole
     scenes above 1000, so nothing is guessed from a lack of dark pixels.
     """
     valid = dn[dn > 0]

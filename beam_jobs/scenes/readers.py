@@ -1,7 +1,8 @@
 """Readers: check a scene against its rasters, and read any part of it on any grid as physical values.
 
-Input: Scene and Grid. Output: float32 [H, W, C] with NaN as no data (dB, reflectance), uint8 labels with 255 as ignore,
-boolean cloud masks. Pixels come through `beam_jobs/rasters`, whatever the file's format; `transforms.py` calls this module.
+Input: Scene and Grid. Output: float32 [H, W, C] with NaN as no data (dB, reflectance),
+uint8 labels with 255 as ignore, boolean cloud masks. Pixels come through
+`beam_jobs/rasters`, whatever the file's format; `transforms.py` calls this module.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
     """`scene` with its grid and, for Sentinel-2, its offset filled in, after all checks against the rasters.
 
     Raises:
-        DataError: with the file, the rule and the value: a band or file is missing, a raster cannot be read to its end,
-            has no CRS or another one than declared, lies elsewhere than its footprint, names its bands differently, or
-            holds other units than dB, digital numbers, or what its item declares.
+        DataError: with the file, the rule and the value: a band or file is missing, a
+            raster cannot be read to its end, has no CRS or another one than declared,
+            lies elsewhere than its footprint, names its bands differently, or holds
+            other units than dB, digital numbers, or what its item declares.
     """
-    # B10 tells best whether the 2022 offset is there, though the patches may not want it.
+    # B10 tells best whether the 2022 offset is there, though the patches may not want
+    # it.
     if "B10" in scene.bands and scene.dn_offset is None:
         band_names = tuple(dict.fromkeys((*band_names, "B10")))
     missing = [name for name in band_names if name not in scene.bands]
@@ -68,7 +71,8 @@ def check_label_place(scene: Scene) -> None:
     """Refuses a label that lies apart from its scene; any other grid is taken, since `read_label` resamples.
 
     Raises:
-        DataError: the label is missing, unreadable, has no CRS, or covers nothing of the scene's footprint.
+        DataError: the label is missing, unreadable, has no CRS, or covers nothing of
+            the scene's footprint.
     """
     if scene.label is None:
         return
@@ -88,12 +92,14 @@ def check_label_place(scene: Scene) -> None:
 def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
     """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data, outside the scene, or no scene.
 
-    Bands on another grid are resampled bilinearly, radar in power; a target pixel is valid only where the nearest source
-    pixel is, so no-data neither grows nor bleeds into values.
+    Bands on another grid are resampled bilinearly, radar in power; a target pixel is
+    valid only where the nearest source pixel is, so no-data neither grows nor bleeds
+    into values.
     """
     if scene.is_absent:
         return np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
-    # Bands apart in memory: scattering each over pixels of 12 bands costs more than all the arithmetic.
+    # Bands apart in memory: scattering each over pixels of 12 bands costs more than all
+    # the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     to_grid = (
         resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
@@ -112,11 +118,13 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
     """Label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore or outside.
 
-    The file may have another CRS, pixel size and extent than the images: each pixel takes the id of the label pixel that holds
-    its centre, since ids between two ids mean nothing.
+    The file may have another CRS, pixel size and extent than the images: each pixel
+    takes the id of the label pixel that holds its centre, since ids between two ids
+    mean nothing.
 
     Raises:
-        DataError: an id outside the source's schema, an unknown schema, or no remap between the two.
+        DataError: an id outside the source's schema, an unknown schema, or no remap
+            between the two.
     """
     with open_raster(source.path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
@@ -144,7 +152,8 @@ def read_cloud_mask(
     Args:
         path: of the mask.
         grid: wanted grid.
-        clear_values: stored values that mean clear; 0 for masks of cloud alone, more for masks that tell land from water.
+        clear_values: stored values that mean clear; 0 for masks of cloud alone, more
+            for masks that tell land from water.
     """
     with open_raster(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
@@ -175,8 +184,8 @@ def _stored_planes(
 ) -> Iterator[tuple[list[str], FloatArray, resampling.Source]]:
     """(band names, values float32 [C, h, w] as archives store them, no-data as NaN, where they lie) per source grid.
 
-    Files on one grid come as one array: with a file per polarization, fill value 0 is told from a measured 0 dB only by
-    looking at all polarizations at once.
+    Files on one grid come as one array: with a file per polarization, fill value 0 is
+    told from a measured 0 dB only by looking at all polarizations at once.
     """
     parts: dict[tuple[Any, ...], list[tuple[list[str], FloatArray]]] = {}
     for path, sources in _by_file(scene.bands, band_names).items():
@@ -195,7 +204,8 @@ def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
     """1-based indexes of the bands: those of the catalog, or where the file has the names that it gives.
 
     Raises:
-        DataError: the file has no such band, or its own band descriptions, if they name bands, disagree.
+        DataError: the file has no such band, or its own band descriptions, if they name
+            bands, disagree.
     """
     indexes = []
     for name, source in sources.items():
@@ -276,14 +286,16 @@ def _degrees(bounds: tuple[float, ...]) -> str:
 def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
     """Values [C, h, w] of the whole scene as archives store them, thinned out to at most SAMPLE_PX a side; no data as NaN.
 
-    The last row is decoded at full size besides, so a truncated file shows itself here, before any patch is cut.
+    The last row is decoded at full size besides, so a truncated file shows itself here,
+    before any patch is cut.
     """
     planes = []
     shape_px = None
     for path, sources in _by_file(scene.bands, band_names).items():
         with open_raster(path) as dataset:
             shape_px = shape_px or (min(dataset.height, SAMPLE_PX), min(dataset.width, SAMPLE_PX))
-            # The thinned-out read may skip rows, or take them from overviews, which can lie before the pixels.
+            # The thinned-out read may skip rows, or take them from overviews, which can
+            # lie before the pixels.
             last_row = Window(0, dataset.height - 1, dataset.width, 1)
             indexes = _indexes(dataset, sources)
             dataset.read(indexes, window=last_row)

@@ -1,6 +1,7 @@
 """Resampling: pixels from a source raster's grid onto the common grid of a pair. Pure NumPy around rasterio's warper.
 
-Input: planes with NaN as no data and where they lie. Output: planes on the wanted Grid. `readers.py` calls it.
+Input: planes with NaN as no data and where they lie. Output: planes on the wanted Grid.
+`readers.py` calls it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) 
 def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> FloatArray:
     """Linear values float32 [C, h, w], NaN = no data -> float32 [C, H, W] on `grid`, NaN outside; bilinear.
 
-    Aligned pixels are copied, not interpolated. A target pixel is valid exactly where its nearest source pixel is.
+    Aligned pixels are copied, not interpolated. A target pixel is valid exactly where
+    its nearest source pixel is.
     """
     offset = _aligned_offset(source, grid)
     if offset is not None:
@@ -39,7 +41,8 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
     planes = []
     for plane in values:
         smooth = _reproject(plane, source, grid, Resampling.bilinear)
-        # Bilinear interpolation skips NaN neighbours and so widens the image into no-data; the nearest pixel decides.
+        # Bilinear interpolation skips NaN neighbours and so widens the image into
+        # no-data; the nearest pixel decides.
         nearest = _reproject(plane, source, grid, Resampling.nearest)
         planes.append(np.where(np.isfinite(smooth) & np.isfinite(nearest), smooth, nearest))
     return np.stack(planes)
@@ -52,7 +55,8 @@ def ids_to_grid(
     offset = _aligned_offset(source, grid) if ids.size else (0, 0)
     if offset is not None:
         return _cut(ids, *offset, grid, fill)
-    # float32 with NaN outside: 0 and 255 are both meaningful ids somewhere, so neither can mark "outside".
+    # float32 with NaN outside: 0 and 255 are both meaningful ids somewhere, so neither
+    # can mark "outside".
     values = _reproject(ids.astype(np.float32), source, grid, Resampling.nearest)
     return np.where(np.isfinite(values), values, fill).astype(np.uint8)
 

@@ -1,6 +1,7 @@
 """Scene: one acquisition of one sensor, as a STAC item describes it; the element of the first half of every build.
 
-Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its rasters (`readers.inspect` does that).
+Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its rasters
+(`readers.inspect` does that).
 """
 
 from __future__ import annotations
@@ -42,17 +43,22 @@ class Scene:
         processing_level: "L1C" or "L2A" for Sentinel-2, "" for Sentinel-1.
         footprint: GeoJSON polygon, lon/lat.
         declared_crs: `proj:code` of the item, if any.
-        dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the pixels must tell.
+        dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the
+            pixels must tell.
         cloud_fraction: of the whole scene, 0-1, NaN = not declared.
-        split: the data set's own split of the scene, which goes before that of its blocks; None = not declared.
-        event: name of the event it was chosen for (`terrapair:event`), "" when the item does not tell.
+        split: the data set's own split of the scene, which goes before that of its
+            blocks; None = not declared.
+        event: name of the event it was chosen for (`terrapair:event`), "" when the item
+            does not tell.
         holdouts: names of the hold-outs that the scene falls under by a property.
-        source: where it comes from (`terrapair:source`, or the item's collection), "unknown" when the item does not tell.
+        source: where it comes from (`terrapair:source`, or the item's collection),
+            "unknown" when the item does not tell.
         license: likewise (STAC's `license`).
         bands: band name -> where it is.
         label: label raster, if any.
         cloud_mask: path of a uint8 raster, if any.
-        clear_values: values of the cloud mask that mean clear; any other is cloud, shadow or unknown.
+        clear_values: values of the cloud mask that mean clear; any other is cloud,
+            shadow or unknown.
         grid: grid of the band with the finest pixels; None until inspected.
     """
 
@@ -114,7 +120,8 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         catalog: its file; relative hrefs are resolved against the folder.
 
     Raises:
-        DataError: not a STAC item, no time, no footprint, an unknown constellation, or assets without known bands.
+        DataError: not a STAC item, no time, no footprint, an unknown constellation, or
+            assets without known bands.
     """
     try:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
@@ -188,7 +195,8 @@ def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
     offset = properties.get("terrapair:dn_offset")
-    # Products write it as -1000 (BOA_ADD_OFFSET); taken as that, it would be added instead of removed.
+    # Products write it as -1000 (BOA_ADD_OFFSET); taken as that, it would be added
+    # instead of removed.
     if offset not in (None, 0, S2_BASELINE_0400_DN_OFFSET):
         raise DataError(
             f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item"

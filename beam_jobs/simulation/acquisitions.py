@@ -24,8 +24,9 @@ MIN_DAYS_BETWEEN_DATES = 15
 """Between the optical days of a place; radar is up to 32 h off, so scenes of different dates are 12 days apart."""
 FLOOD_PROBABILITY = 0.5
 _RECESSION_HOURS = 240.0
-# Hours from the optical pass (10:30 local solar time) to radar passes at 06:00 (descending) and 18:00 (ascending).
-# Source: Sentinel-1 dawn-dusk orbit, https://sentiwiki.copernicus.eu/web/s1-mission; Sentinel-2 10:30 descending node.
+# Hours from the optical pass (10:30 local solar time) to radar passes at 06:00
+# (descending) and 18:00 (ascending). Source: Sentinel-1 dawn-dusk orbit,
+# https://sentiwiki.copernicus.eu/web/s1-mission; Sentinel-2 10:30 descending node.
 _RADAR_SLOTS: tuple[tuple[float, OrbitState], ...] = (
     (-28.5, "descending"),
     (-16.5, "ascending"),
@@ -73,8 +74,9 @@ def draw_pairs(
 ) -> list[tuple[Acquisition, Acquisition]]:
     """The Sentinel-1 and the Sentinel-2 acquisition of each date of a place, in time order.
 
-    Floods come and go: about half of the dates are flooded; with two dates or more at least one is and one is not.
-    Between the two passes of a pair the flood recedes, so each scene's label is the water of its own hour.
+    Floods come and go: about half of the dates are flooded; with two dates or more at
+    least one is and one is not. Between the two passes of a pair the flood recedes, so
+    each scene's label is the water of its own hour.
 
     Args:
         seed: the run's seed.

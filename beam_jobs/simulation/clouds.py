@@ -1,6 +1,7 @@
 """Clouds and their shadows over a place on one date.
 
-Input: random stream, size, hemisphere. Output: `Clouds`. Called by simulate.py; optics.py paints them.
+Input: random stream, size, hemisphere. Output: `Clouds`. Called by simulate.py;
+optics.py paints them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float)
     Args:
         rng: stream of this scene's clouds.
         size_px: height and width.
-        latitude_degrees: at 10:30 the sun is in the south-east of northern places, in the north-east of southern ones.
+        latitude_degrees: at 10:30 the sun is in the south-east of northern places, in
+            the north-east of southern ones.
     """
     is_clear = rng.random() < CLEAR_PROBABILITY
     cover = rng.uniform(0.01, MAX_COVER_FRACTION)
@@ -56,7 +58,8 @@ def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float)
     field = fractal_field(rng, size_px, min(110.0, size_px / 2.5), num_octaves=6, persistence=0.62)
     edge = np.float32(np.quantile(field[::2, ::2], 1 - cover))
     opacity = np.clip((field - edge) / np.float32(0.5) + np.float32(MASK_OPACITY), 0.0, 1.0)
-    # Away from the sun is north-west in the north: up and to the left; south-west in the south.
+    # Away from the sun is north-west in the north: up and to the left; south-west in
+    # the south.
     down = -distance_px if latitude_degrees >= 0 else distance_px
     shadow = _shift(opacity, round(down), round(-distance_px)) * (1 - opacity)
     return Clouds(opacity=opacity, shadow=shadow, brightness=brightness)

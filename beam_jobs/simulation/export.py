@@ -1,6 +1,7 @@
 """Writes scenes as an Earth Engine export would: GeoTIFFs in UTM and one STAC Item a scene.
 
-Input: arrays and their acquisition. Output: files below the place's folder, STAC dicts. Called by simulate.py.
+Input: arrays and their acquisition. Output: files below the place's folder, STAC dicts.
+Called by simulate.py.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def _stac_item(scene: Scene, stem: str) -> dict[str, Any]:
     if scene.cloud_mask is not None:
         item.add_asset("cloud_mask", _asset(f"{stem}_cloud.tif", "cloud", {}))
     result = item.to_dict(include_self_link=False, transform_hrefs=False)
-    # pystac writes its newest version; nothing here needs more than 1.0, which older readers know.
+    # pystac writes its newest version; nothing here needs more than 1.0, which older
+    # readers know.
     result["stac_version"] = "1.0.0"
     return result
 

@@ -1,6 +1,7 @@
 """Random streams by name, and smooth random fields that are cheap at any size.
 
-Input: a seed and keys, sizes in pixels. Output: generators and float32 rasters. Called by every other module here.
+Input: a seed and keys, sizes in pixels. Output: generators and float32 rasters. Called
+by every other module here.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ _SPLINE_GAIN = 0.479
 def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     """Generator of one purpose, for example the speckle of place 3, date 1.
 
-    Each purpose has its own stream, so that one more draw for the nuisance never moves a cloud or a speckle.
+    Each purpose has its own stream, so that one more draw for the nuisance never moves
+    a cloud or a speckle.
 
     Args:
         seed: the run's seed, 0 or above.
         purpose: name of what is drawn.
         keys: indices such as place and date, 0 or above.
     """
-    # crc32, because Python's own hash of a text differs from process to process.
-    # As spawn key, because a plain entropy list is padded with zeros: place 0 would share the stream of no place.
+    # crc32, because Python's own hash of a text differs from process to process. As
+    # spawn key, because a plain entropy list is padded with zeros: place 0 would share
+    # the stream of no place.
     return np.random.default_rng(
         np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys))
     )
@@ -36,8 +39,9 @@ def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
 def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
     """Gaussian random field float32 [size_px, size_px], mean 0, standard deviation about 1, no missing values.
 
-    White noise on a grid of `scale_px`, interpolated by cubic B-splines. A Gaussian filter of that width at full
-    resolution gives the same look at many times the cost; and plain sums, unlike BLAS, do not depend on thread counts.
+    White noise on a grid of `scale_px`, interpolated by cubic B-splines. A Gaussian
+    filter of that width at full resolution gives the same look at many times the cost;
+    and plain sums, unlike BLAS, do not depend on thread counts.
 
     Args:
         rng: where the noise comes from.
@@ -72,7 +76,8 @@ def fractal_field(
         persistence: 0-1; low is smooth, high is rough.
 
     Returns:
-        float32 [size_px, size_px], mean 0, standard deviation about 1, no missing values.
+        float32 [size_px, size_px], mean 0, standard deviation about 1, no missing
+        values.
     """
     total = np.zeros((size_px, size_px), np.float32)
     power = 0.0

@@ -1,6 +1,7 @@
 """The latent landscape of a place, which both sensors see: land cover, parcels, towns, texture and terrain.
 
-Input: seed, place index, size. Output: `Landscape` and, for a water level, the label of a date. Called by simulate.py.
+Input: seed, place index, size. Output: `Landscape` and, for a water level, the label of
+a date. Called by simulate.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Landscape:
         parcel_phase: float32 0-1, crop calendar of the parcel (early to late).
         parcel_tone: float32, mean 0, sd 1: soil and management of the parcel.
         row_wave: float32 -1 to 1, plant rows and tramlines along the parcel.
-        texture: float32, mean 0, sd 1: what differs from pixel to pixel and stays from date to date.
+        texture: float32, mean 0, sd 1: what differs from pixel to pixel and stays from
+            date to date.
         bright_point: bool, corner reflectors such as walls and roofs in towns.
     """
 
@@ -142,7 +144,8 @@ def _add_farmland(rng: np.random.Generator, cover: LabelArray, parcels: _Parcels
     suited = fractal_field(rng, size_px, min(120.0, size_px / 2), num_octaves=2)
     number = parcels.number.ravel()
     counts = np.maximum(np.bincount(number, minlength=parcels.num_parcels), 1)
-    # One decision a parcel, taken from its mean, keeps fields whole where the suitability falls off.
+    # One decision a parcel, taken from its mean, keeps fields whole where the
+    # suitability falls off.
     mean_suited = (np.bincount(number, suited.ravel(), parcels.num_parcels) / counts)[
         parcels.number
     ]
@@ -203,6 +206,7 @@ def _town_centres(
     candidates = rng.integers(margin, size_px - margin, (60, 2))
     at = height_m[candidates[:, 0], candidates[:, 1]]
     order = np.argsort(np.where(at > 1.0, at, np.inf), kind="stable")
-    # Every sixth of the dry candidates by height, so that towns of one place do not all fall into one hollow.
+    # Every sixth of the dry candidates by height, so that towns of one place do not all
+    # fall into one hollow.
     chosen = candidates[order[: 6 * num_towns : 6]]
     return [(int(row), int(column)) for row, column in chosen]

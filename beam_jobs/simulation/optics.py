@@ -1,7 +1,8 @@
 """Sentinel-2: reflectance of a landscape in 13 bands on one date, with season, haze, clouds and shadows.
 
-Input: landscape, label of the date, season, clouds, sensor stream. Output: float32 [13, H, W] reflectance in L1C order
-without gaps (simulate.py cuts the detector edge and drops B10 for L2A). Called by simulate.py.
+Input: landscape, label of the date, season, clouds, sensor stream. Output: float32 [13,
+H, W] reflectance in L1C order without gaps (simulate.py cuts the detector edge and
+drops B10 for L2A). Called by simulate.py.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Atmosphere:
     """Air over one scene.
 
     Attributes:
-        haze_reflectance: additive reflectance at 496.6 nm that is left over; less at longer wavelengths.
+        haze_reflectance: additive reflectance at 496.6 nm that is left over; less at
+            longer wavelengths.
         mud_fraction: 0-1, from clear to muddy water.
         gain: factor on the ground's reflectance, for sun angle and calibration.
         cirrus_reflectance: B10 of the clear sky.
@@ -117,7 +119,8 @@ def observe(
         reflectance: float32 [13, H, W] of the ground; changed in place.
         atmosphere: air of this scene.
         clouds: clouds of this scene.
-        is_top_of_atmosphere: True adds the path reflectance of the air (L1C), False leaves only haze (L2A).
+        is_top_of_atmosphere: True adds the path reflectance of the air (L1C), False
+            leaves only haze (L2A).
         rng: stream of the sensor noise.
 
     Returns:
@@ -137,7 +140,8 @@ def observe(
             ground += np.float32(path[band])
         cloud = CLOUD[band] * clouds.brightness if band != _CIRRUS else CLOUD_CIRRUS_REFLECTANCE
         ground += clouds.opacity * (np.float32(cloud) - ground)
-        # One noise field, rolled per band: independent to a reader, at a thirteenth of the cost.
+        # One noise field, rolled per band: independent to a reader, at a thirteenth of
+        # the cost.
         if band != _CIRRUS:
             ground += np.roll(noise, 17 * band)
         reflectance[band] = coarsen(

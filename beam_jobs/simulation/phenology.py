@@ -1,6 +1,7 @@
 """Season: how green grass and trees are and how far each parcel's crop has grown, by date and hemisphere.
 
-Input: day of the year, latitude, landscape. Output: 0-1 values. Called by simulate.py; radar.py and optics.py use them.
+Input: day of the year, latitude, landscape. Output: 0-1 values. Called by simulate.py;
+radar.py and optics.py use them.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def season_greenness(day_of_year: int, latitude_degrees: float) -> float:
 def crop_cover(day_of_year: int, latitude_degrees: float, parcel_phase: FloatArray) -> FloatArray:
     """Ground cover of crops, float32 [H, W], 0 bare soil to 1 closed canopy.
 
-    A bell over the year around a peak of the parcel's own, so that neighbours differ on one date and each parcel
-    differs between dates.
+    A bell over the year around a peak of the parcel's own, so that neighbours differ on
+    one date and each parcel differs between dates.
 
     Args:
         day_of_year: 1-366.

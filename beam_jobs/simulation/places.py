@@ -15,7 +15,8 @@ from beam_jobs.simulation.fields import stream
 PIXEL_SIZE_M = 10.0
 _NUM_COLUMNS = 8
 _MAX_PLACES = 10_000
-# Lon/lat near the middle of a UTM zone, where rivers, farmland and coasts are: the first place of each region.
+# Lon/lat near the middle of a UTM zone, where rivers, farmland and coasts are: the
+# first place of each region.
 _REGIONS = (
     (15.2, 48.2),
     (-93.1, 41.5),
@@ -63,7 +64,8 @@ class Place:
         x = np.array([0.0, side_m, side_m, 0.0, 0.0]) + self.xmin
         y = np.array([0.0, 0.0, side_m, side_m, 0.0]) + self.ymax - side_m
         lon, lat = Transformer.from_crs(self.epsg, 4326, always_xy=True).transform(x, y)
-        # Seven decimals are a centimetre: enough, and the same text whichever PROJ computed it.
+        # Seven decimals are a centimetre: enough, and the same text whichever PROJ
+        # computed it.
         return [[round(float(a), 7), round(float(b), 7)] for a, b in zip(lon, lat, strict=True)]
 
     def centre(self) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """Sentinel-1: backscatter in dB of a landscape, with speckle, noise floor, layover and one of two nuisance presets.
 
-Input: landscape, label of the date, orbit, nuisance, speckle stream. Output: float32 [2, H, W] VV, VH in dB without
-gaps (simulate.py cuts the swath edge). Called by simulate.py.
+Input: landscape, label of the date, orbit, nuisance, speckle stream. Output: float32
+[2, H, W] VV, VH in dB without gaps (simulate.py cuts the swath edge). Called by
+simulate.py.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ NUM_LOOKS = 4.4
 NOISE_FLOOR_DB = (-24.0, -28.0)
 """Thermal noise of VV and VH. Source: required is -22 dB or less; IW products state -22 to -30 dB by sub-swath."""
 
-# Mean VV, VH in dB near 38 degrees incidence. Rounded values inside the C-band ranges of Ulaby and Dobson, Handbook of
-# Radar Scattering Statistics for Terrain (1989); water as calm inland water in Sen1Floods11 scenes.
+# Mean VV, VH in dB near 38 degrees incidence. Rounded values inside the C-band ranges
+# of Ulaby and Dobson, Handbook of Radar Scattering Statistics for Terrain (1989); water
+# as calm inland water in Sen1Floods11 scenes.
 MEAN_BACKSCATTER_DB: dict[int, tuple[float, float]] = {
     WATER: (-20.0, -27.0),
     TREES: (-9.0, -14.5),
@@ -61,9 +63,11 @@ class Nuisance:
     """What hides the classes in one radar scene; all zero is a clean scene.
 
     Attributes:
-        class_offset_db: float32 [256, 2], added by label id and polarization: moisture, incidence, roughness, growth.
+        class_offset_db: float32 [256, 2], added by label id and polarization: moisture,
+            incidence, roughness, growth.
         wind_db: how much wind lifts water in VV; VH gets half.
-        wind_streaks: float32 [H, W], 0-1, where on the water the wind blows; None = calm.
+        wind_streaks: float32 [H, W], 0-1, where on the water the wind blows; None =
+            calm.
         ramp_db: near range minus far range, across the scene.
         offset_db: VV, VH, the same for all pixels.
     """
@@ -91,10 +95,11 @@ def draw_nuisance(
 ) -> Nuisance:
     """Draws one scene's nuisance.
 
-    `private`: per class jitter of sd 1.5 dB on top of soil moisture, wind of up to 9 dB on water, a ramp of sd 3 dB,
-    an offset of sd 0.5 dB: the usual augmentations cannot imitate these. `augmentable`: an offset of sd 1.8 dB plus
-    1.0 dB per polarization and nothing else: jitter of brightness imitates it. A claim that holds under both is more
-    likely a rigged generator than a finding.
+    `private`: per class jitter of sd 1.5 dB on top of soil moisture, wind of up to 9 dB
+    on water, a ramp of sd 3 dB, an offset of sd 0.5 dB: the usual augmentations cannot
+    imitate these. `augmentable`: an offset of sd 1.8 dB plus 1.0 dB per polarization
+    and nothing else: jitter of brightness imitates it. A claim that holds under both is
+    more likely a rigged generator than a finding.
 
     Args:
         preset: which of the two.
@@ -113,7 +118,8 @@ def draw_nuisance(
         )
     class_offset_db = np.zeros((256, 2), np.float32)
     class_offset_db[list(CLASS_IDS)] = rng.normal(0.0, 1.5, (len(CLASS_IDS), 2))
-    # Wet soil raises the dielectric constant: open ground gets brighter, closed canopies and roofs hardly.
+    # Wet soil raises the dielectric constant: open ground gets brighter, closed
+    # canopies and roofs hardly.
     moisture_db = rng.uniform(-1.5, 1.5)
     class_offset_db[BARE] += np.float32(moisture_db)
     class_offset_db[[GRASS, CROPS]] += np.float32(0.6 * moisture_db)
@@ -154,7 +160,8 @@ def mean_backscatter_db(
     detail = textures[label] * landscape.texture + parcels[label] * landscape.parcel_tone
     detail += np.where(is_crop, np.float32(_ROW_DB) * landscape.row_wave, 0)
     facing = slope_east(landscape.terrain.height_m, PIXEL_SIZE_M)
-    # Slopes that rise towards the look direction face the sensor. Water is flat, whatever its bed does.
+    # Slopes that rise towards the look direction face the sensor. Water is flat,
+    # whatever its bed does.
     facing = np.where(label == WATER, 0, facing if orbit_state == "ascending" else -facing)
     detail += np.clip(np.float32(_SLOPE_DB_PER_UNIT) * facing, -2.0, 2.0)
     detail += _layover_db(landscape, label, orbit_state)
@@ -184,7 +191,8 @@ def add_nuisance_db(
 def near_range(size_px: int, orbit_state: OrbitState) -> FloatArray:
     """Position across the track, float32 [H, W], 0.5 at the near edge to -0.5 at the far edge, at mid-height.
 
-    Both satellites look right: ascending passes fly north and have near range in the west, descending ones in the east.
+    Both satellites look right: ascending passes fly north and have near range in the
+    west, descending ones in the east.
     """
     rows, columns = np.indices((size_px, size_px), dtype=np.float32)
     shifted = columns - np.float32(track_lean(orbit_state)) * (rows - np.float32(size_px / 2))
@@ -218,7 +226,8 @@ def _layover_db(landscape: Landscape, label: LabelArray, orbit_state: OrbitState
     points: npt.NDArray[np.bool_] = landscape.bright_point & (label == BUILT)
     result = np.where(points, np.float32(_POINT_DB), np.float32(0))
     for shift_px in (1, 2):
-        # Near range is west on ascending passes; tops of buildings are nearer to the sensor than their feet.
+        # Near range is west on ascending passes; tops of buildings are nearer to the
+        # sensor than their feet.
         moved = np.zeros_like(points)
         if orbit_state == "ascending":
             moved[:, :-shift_px] = points[:, shift_px:]

@@ -1,11 +1,13 @@
 """Simulated Sentinel-1/2 scenes in the format of an Earth Engine export: the embedded default input.
 
-Input: `SimulateConfig`. Output: `<output_dir>/<place_id>/*.tif` and the STAC catalog `<output_dir>/items.ndjson`.
-Called by `python -m beam_jobs simulate` and by the pipeline for a catalog of layout "simulated". It is a tool for
-running and testing: results on it prove nothing about the real world.
+Input: `SimulateConfig`. Output: `<output_dir>/<place_id>/*.tif` and the STAC catalog
+`<output_dir>/items.ndjson`. Called by `python -m beam_jobs simulate` and by the
+pipeline for a catalog of layout "simulated". It is a tool for running and testing:
+results on it prove nothing about the real world.
 
-Landscape, optics, orbits, edges and speckle each have their own random stream; the preset `nuisance` reaches only the
-radar's nuisance. So the two presets are the same world but for what hides the classes in radar.
+Landscape, optics, orbits, edges and speckle each have their own random stream; the
+preset `nuisance` reaches only the radar's nuisance. So the two presets are the same
+world but for what hides the classes in radar.
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ def simulate(
 ) -> Path:
     """Writes all scenes, then the catalog; returns the catalog's path.
 
-    One place is in memory at a time. The catalog comes last and at once, so a killed run leaves none; a later run with
-    the same config keeps the places that were finished and goes on. With the catalog there, nothing is done.
+    One place is in memory at a time. The catalog comes last and at once, so a killed
+    run leaves none; a later run with the same config keeps the places that were
+    finished and goes on. With the catalog there, nothing is done.
 
     Args:
         config: what to simulate.
@@ -52,7 +55,8 @@ def simulate(
         on_scene: called with (scenes done, scenes in all) after each scene.
 
     Raises:
-        ValueError: the folder holds scenes of another config, or a catalog of unknown origin.
+        ValueError: the folder holds scenes of another config, or a catalog of unknown
+            origin.
     """
     output_dir = Path(output_dir)
     catalog_path = output_dir / CATALOG_NAME
@@ -161,7 +165,8 @@ def _simulate_place(config: SimulateConfig, index: int, output_dir: Path) -> Ite
         lines.append(item_line(write_scene(render_s1(config, s1, landscape, nuisance), output_dir)))
         yield len(lines)
         lines.append(item_line(write_scene(render_s2(config, s2, landscape), output_dir)))
-        # Before the last yield, so that a caller that stops there leaves a finished place.
+        # Before the last yield, so that a caller that stops there leaves a finished
+        # place.
         if len(lines) == 2 * config.num_dates:
             write_text_atomically(part_path, "".join(f"{line}\n" for line in lines))
         yield len(lines)

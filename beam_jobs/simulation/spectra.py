@@ -2,9 +2,10 @@
 
 Output: constants. Called by optics.py.
 
-Source: rounded means of the kind shown in the ECOSTRESS spectral library (https://speclib.jpl.nasa.gov) for the
-vegetation, soil and manmade groups and, for water, of turbid inland waters; atmospheric water absorption is not in
-them. They are plausible, not fitted: the simulator is for running and testing.
+Source: rounded means of the kind shown in the ECOSTRESS spectral library
+(https://speclib.jpl.nasa.gov) for the vegetation, soil and manmade groups and, for
+water, of turbid inland waters; atmospheric water absorption is not in them. They are
+plausible, not fitted: the simulator is for running and testing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where a scene has no data: swath edges along the orbit's tilt, or the same margin for both sensors.
 
-Input: a random stream and the orbit. Output: valid masks, True = usable. Called by simulate.py.
+Input: a random stream and the orbit. Output: valid masks, True = usable. Called by
+simulate.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ MAX_SHARED_MARGIN_FRACTION = 0.1
 def track_lean(orbit_state: OrbitState) -> float:
     """Columns that the ground track moves east per row towards south: above 0 ascending, below 0 descending.
 
-    Going north, ascending passes drift west; going south, descending passes drift west too.
+    Going north, ascending passes drift west; going south, descending passes drift west
+    too.
     """
     lean = float(np.tan(np.radians(TRACK_TILT_DEGREES)))
     return lean if orbit_state == "ascending" else -lean
@@ -40,7 +42,8 @@ def swath_mask(
         size_px: height and width.
         orbit_state: which way the edge leans.
         edge_probability: 0-1, share of scenes with an edge.
-        max_width_fraction: widest strip without data, as a share of the width, at mid-height.
+        max_width_fraction: widest strip without data, as a share of the width, at
+            mid-height.
     """
     has_edge, is_west = rng.random() < edge_probability, rng.random() < 0.5
     width_px = rng.uniform(0.03, max_width_fraction) * size_px

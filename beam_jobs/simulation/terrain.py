@@ -1,7 +1,8 @@
 """Terrain of a place: height above normal water level, with a river along low ground, lakes, and a coast on some.
 
-Input: a random stream and the size. Output: `Terrain`; one comparison with a water level gives the water of a date.
-Called by landscape.py and, for the water of a date, simulate.py.
+Input: a random stream and the size. Output: `Terrain`; one comparison with a water
+level gives the water of a date. Called by landscape.py and, for the water of a date,
+simulate.py.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Terrain:
     """Ground of a place.
 
     Attributes:
-        height_m: float32 [H, W], metres above the normal water level of the nearest river or sea; below 0 is the bed
-            of permanent water. No missing values.
-        coast_distance_px: float32 [H, W], pixels inland from the coast line, large where there is no coast.
+        height_m: float32 [H, W], metres above the normal water level of the nearest
+            river or sea; below 0 is the bed of permanent water. No missing values.
+        coast_distance_px: float32 [H, W], pixels inland from the coast line, large
+            where there is no coast.
     """
 
     height_m: FloatArray
@@ -61,7 +63,8 @@ def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
     half_width_px = rng.uniform(2.0, 6.5) * max(scale, 0.5)
     valley_px = rng.uniform(25.0, 60.0) * scale
     floor = 1.0 - np.float32(0.85) * np.exp(-((distance_px / np.float32(valley_px)) ** 2))
-    # Banks of half a metre keep a river in its bed at normal level even where it crosses a basin.
+    # Banks of half a metre keep a river in its bed at normal level even where it
+    # crosses a basin.
     height_m = np.maximum(height_m, np.float32(-1.5)) * floor
     bank_m = np.clip((distance_px - np.float32(half_width_px)) * np.float32(0.8), -4.0, 0.5)
     height_m = np.where(distance_px < half_width_px + 1.0, np.minimum(height_m, bank_m), height_m)
@@ -82,7 +85,8 @@ def _route(rng: np.random.Generator, relief: FloatArray) -> npt.NDArray[np.float
     """The river's cheapest way between two opposite edges, [N, 2] row and column in pixels: it keeps to low ground."""
     size_px, n = relief.shape[0], _NUM_ROUTE_NODES
     pick = np.linspace(0, size_px - 1, n).astype(int)
-    # Lognormal noise makes the river wind where the ground alone would let it run straight.
+    # Lognormal noise makes the river wind where the ground alone would let it run
+    # straight.
     cost = np.exp(1.1 * relief[np.ix_(pick, pick)] + 0.6 * rng.standard_normal((n, n)))
     start, end = _edge_nodes(rng, n)
     path = _cheapest_path(cost, start, end)

@@ -1,7 +1,8 @@
 """Storage: what the Beam jobs read and write, on this machine or on an object store, through Beam.
 
-Paths and URIs in, bytes out. `spool.py`, `writers.py` and `build.py` call it, in worker processes that need no TensorFlow
-file system. Local paths go straight to the operating system, so a local build costs what it did.
+Paths and URIs in, bytes out. `spool.py`, `writers.py` and `build.py` call it, in worker
+processes that need no TensorFlow file system. Local paths go straight to the operating
+system, so a local build costs what it did.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class StagedFile:
         self._file: IO[bytes] | None = None
         if not is_remote(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # A retried or a second worker, and another thread, must not write into the same file.
+            # A retried or a second worker, and another thread, must not write into the
+            # same file.
             self._partial = f"{path}.partial-{os.getpid()}-{threading.get_ident()}"
             self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or abandon
 

@@ -1,7 +1,8 @@
 """Clients of object stores, through Beam: what `storage.py` asks for remote paths.
 
-URIs in, open files and names out. Any store that Beam knows goes through its `FileSystems`; S3 through the client below them,
-since Beam's S3 file system makes a new boto3 client for every call (0.1 s of CPU each), which would double the cost of a strip.
+URIs in, open files and names out. Any store that Beam knows goes through its
+`FileSystems`; S3 through the client below them, since Beam's S3 file system makes a new
+boto3 client for every call (0.1 s of CPU each), which would double the cost of a strip.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Store(Protocol):
 def store_of(path: str) -> Store:
     """The client for `path`; one per thread, since the client keeps the state of a download.
 
-    Beam's pipeline options, in force in every worker and set by the driver, name endpoint and keys; else the environment does.
+    Beam's pipeline options, in force in every worker and set by the driver, name
+    endpoint and keys; else the environment does.
     """
     if not path.startswith("s3://"):
         return _BeamStore()

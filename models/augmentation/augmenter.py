@@ -1,7 +1,7 @@
 """The augmentations of one image, or of a patch's images and label, in order.
 
-Input: strengths, and the manifest for what the bands are. Output: a function of a batch and a seed. Made by `views.py` for
-pretraining and by `segment.py`.
+Input: strengths, and the manifest for what the bands are. Output: a function of a batch
+and a seed. Made by `views.py` for pretraining and by `segment.py`.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def random_band_drop(
 ) -> tf.Tensor:
     """Replaces some bands of some patches by the band's train mean, which says nothing: after normalization it is 0.
 
-    Not by NaN: one band without data makes a pixel invalid, so the patch would be emptied, or look like the outside of a swath.
-    What has no data keeps none. At least one band stays.
+    Not by NaN: one band without data makes a pixel invalid, so the patch would be
+    emptied, or look like the outside of a swath. What has no data keeps none. At least
+    one band stays.
 
     Args:
         image: float32 [B, H, W, C].

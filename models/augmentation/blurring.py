@@ -1,7 +1,7 @@
 """Gaussian blur of each patch with a width of its own, around no data.
 
-Input and output: pixels of one sensor in physical units. Called by `augmenter.py`. keras-cv's blur spreads NaN over the whole
-kernel and has one kernel size for all.
+Input and output: pixels of one sensor in physical units. Called by `augmenter.py`.
+keras-cv's blur spreads NaN over the whole kernel and has one kernel size for all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def random_blur(
     """Blurs some patches; means are over valid pixels only, and what has no data has none after.
 
     Args:
-        image: float32 [B, H, W, C] on a scale on which means make sense: reflectance, or backscatter as power.
+        image: float32 [B, H, W, C] on a scale on which means make sense: reflectance,
+            or backscatter as power.
         probability: share of the patches that are blurred, 0-1.
         max_sigma_px: sigma is uniform between 0.1 and this.
         seed: int64 [2].

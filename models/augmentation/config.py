@@ -1,7 +1,7 @@
 """Strength of the augmentations.
 
-Input: a run's YAML, as part of `PretrainConfig` and `SegmentConfig`. Output: checked frozen dataclasses. Used by the modules
-of this package and by `models/views.py`.
+Input: a run's YAML, as part of `PretrainConfig` and `SegmentConfig`. Output: checked
+frozen dataclasses. Used by the modules of this package and by `models/views.py`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class GeometryConfig(_Strengths):
     """Where pixels go; pixels themselves do not change but by resampling.
 
     Attributes:
-        symmetries: one of the eight symmetries of the square at random: flips and quarter turns, exact. Default True; origin:
-            this project (Scheibenreif et al. 2022 use none).
-        min_crop_fraction: least share of the patch's area that a random crop keeps; it is resized to the whole patch. 1 = no
-            crop. Default 1.
-        max_crop_aspect: widest ratio of a crop's sides, either way. Default 4/3; origin: SimCLR (Chen et al. 2020,
-            arXiv 2002.05709, appendix A).
+        symmetries: one of the eight symmetries of the square at random: flips and
+            quarter turns, exact. Default True; origin: this project (Scheibenreif et
+            al. 2022 use none).
+        min_crop_fraction: least share of the patch's area that a random crop keeps; it
+            is resized to the whole patch. 1 = no crop. Default 1.
+        max_crop_aspect: widest ratio of a crop's sides, either way. Default 4/3;
+            origin: SimCLR (Chen et al. 2020, arXiv 2002.05709, appendix A).
     """
 
     symmetries: bool = True
@@ -58,12 +59,16 @@ class RadarConfig(_Strengths):
     """What differs between two looks of Sentinel-1 at one ground.
 
     Attributes:
-        max_gain_db: offset of all polarizations alike, uniform within plus and minus this. Default 2; origin: this project,
-            about what soil moisture and the incidence angle do.
-        max_polarization_gain_db: offset of each polarization on top. Default 1; origin: this project.
-        speckle_probability: share of the patches that get more speckle. Default 0.5; origin: this project.
-        min_speckle_looks: looks of the strongest speckle; the looks are uniform between this and four times it. Default 4;
-            origin: speckle as strong as the image's own (4.4 looks of IW GRDH, Sentinel-1 Product Definition).
+        max_gain_db: offset of all polarizations alike, uniform within plus and minus
+            this. Default 2; origin: this project, about what soil moisture and the
+            incidence angle do.
+        max_polarization_gain_db: offset of each polarization on top. Default 1; origin:
+            this project.
+        speckle_probability: share of the patches that get more speckle. Default 0.5;
+            origin: this project.
+        min_speckle_looks: looks of the strongest speckle; the looks are uniform between
+            this and four times it. Default 4; origin: speckle as strong as the image's
+            own (4.4 looks of IW GRDH, Sentinel-1 Product Definition).
     """
 
     max_gain_db: float = 2.0
@@ -82,11 +87,13 @@ class OpticalConfig(_Strengths):
     """What differs between two looks of Sentinel-2 at one ground.
 
     Attributes:
-        max_gain: the light: all bands times 1 plus or minus up to this. Default 0.2; origin: this project, about what
-            the sun's height does.
+        max_gain: the light: all bands times 1 plus or minus up to this. Default 0.2;
+            origin: this project, about what the sun's height does.
         max_band_gain: the same for each band on top. Default 0.1; origin: this project.
-        haze_probability: share of the patches that get haze. Default 0.5; origin: this project.
-        max_haze_reflectance: what the thickest haze adds at 496.6 nm (B2), reflectance. Default 0.05; origin: this project.
+        haze_probability: share of the patches that get haze. Default 0.5; origin: this
+            project.
+        max_haze_reflectance: what the thickest haze adds at 496.6 nm (B2), reflectance.
+            Default 0.05; origin: this project.
     """
 
     max_gain: float = 0.2
@@ -109,11 +116,15 @@ class PhotometryConfig(_Strengths):
     Attributes:
         s1: of Sentinel-1.
         s2: of Sentinel-2.
-        blur_probability: share of the patches that are blurred. Default 0.5; origin: SimCLR, appendix A.
-        max_blur_sigma_px: widest Gaussian; the narrowest is 0.1. Default 2; origin: SimCLR, appendix A.
-        band_drop_probability: chance of each band to be replaced by its train mean; one band always stays. Default 0; origin:
-            trials on simulated radar, where two views without a polarization in common have little to be recognized by: with
-            0.1, SimCLR's linear probe lost 3 to 4 points of mean IoU (docs/claim_check.md).
+        blur_probability: share of the patches that are blurred. Default 0.5; origin:
+            SimCLR, appendix A.
+        max_blur_sigma_px: widest Gaussian; the narrowest is 0.1. Default 2; origin:
+            SimCLR, appendix A.
+        band_drop_probability: chance of each band to be replaced by its train mean; one
+            band always stays. Default 0; origin: trials on simulated radar, where two
+            views without a polarization in common have little to be recognized by: with
+            0.1, SimCLR's linear probe lost 3 to 4 points of mean IoU
+            (docs/claim_check.md).
     """
 
     s1: RadarConfig = field(default_factory=RadarConfig)
@@ -160,13 +171,16 @@ class AugmentConfig:
     """Augmentation in contrastive pretraining.
 
     Attributes:
-        pair: of both sensors of a pair alike, so that pixels stay on top of each other. Default: symmetries only; the other
-            sensor is the strong view.
-        view: of each augmented view of one sensor on its own, which SimCLR terms compare.
-        no_data: "hide" (default) fills what one sensor lacks, in both, with ground of the same patch, and gives each view the
-            gaps of other patches: no-data tells nothing of the pair. "mask" takes from each sensor what the other lacks, so
-            that both show one gap. "keep" leaves both as they are. With gaps common to both sensors, "mask" and "keep" let
-            the loss fall without a look at the ground (docs/adr/0013).
+        pair: of both sensors of a pair alike, so that pixels stay on top of each other.
+            Default: symmetries only; the other sensor is the strong view.
+        view: of each augmented view of one sensor on its own, which SimCLR terms
+            compare.
+        no_data: "hide" (default) fills what one sensor lacks, in both, with ground of
+            the same patch, and gives each view the gaps of other patches: no-data tells
+            nothing of the pair. "mask" takes from each sensor what the other lacks, so
+            that both show one gap. "keep" leaves both as they are. With gaps common to
+            both sensors, "mask" and "keep" let the loss fall without a look at the
+            ground (docs/adr/0013).
     """
 
     pair: GeometryConfig = field(default_factory=GeometryConfig)

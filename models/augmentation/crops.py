@@ -1,7 +1,8 @@
 """Random crop and resize: the same window for all sensors and the label of a patch.
 
-Input and output: batches of pixels. Called by `augmenter.py`. Not keras-cv's layers: their bilinear weights spread NaN over the
-neighbours, and inside tf.data they fall back to a loop over patches.
+Input and output: batches of pixels. Called by `augmenter.py`. Not keras-cv's layers:
+their bilinear weights spread NaN over the neighbours, and inside tf.data they fall back
+to a loop over patches.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ def random_crop(
 ) -> dict[str, tf.Tensor]:
     """Resizes a random window of each patch to the size of the patch.
 
-    A pixel of the result is valid where the nearest pixel of the window is, so gaps neither grow nor shrink; its value is
-    bilinear among the valid pixels around it. Labels are those of the nearest pixel. Where no window is good the patch stays as
-    it is.
+    A pixel of the result is valid where the nearest pixel of the window is, so gaps
+    neither grow nor shrink; its value is bilinear among the valid pixels around it.
+    Labels are those of the nearest pixel. Where no window is good the patch stays as it
+    is.
 
     Args:
-        batch: float32 [B, H, W, C] by sensor, NaN = no data, and integers [B, H, W] such as `label`. What has one value per
-            patch stays as it is.
+        batch: float32 [B, H, W, C] by sensor, NaN = no data, and integers [B, H, W]
+            such as `label`. What has one value per patch stays as it is.
         config: area and aspect of the windows.
         seed: int64 [2]; equal seeds give equal windows.
     """
@@ -64,13 +66,15 @@ def _draw_windows(
     num_patches, num_rows, num_columns = tf.unstack(tf.shape(mask))
     draws = tf.random.stateless_uniform([4, num_patches, NUM_WINDOW_TRIES], seed)
     fraction = config.min_crop_fraction + (1.0 - config.min_crop_fraction) * draws[0]
-    # A window of most of the patch cannot be long and thin: no side is longer than the patch's.
+    # A window of most of the patch cannot be long and thin: no side is longer than the
+    # patch's.
     widest = tf.minimum(math.log(config.max_crop_aspect), -tf.math.log(fraction))
     stretch = tf.exp(0.5 * widest * (2.0 * draws[1] - 1.0))
     height = _side(num_rows, tf.sqrt(fraction) * stretch)
     width = _side(num_columns, tf.sqrt(fraction) / stretch)
     top, left = _start(num_rows - height, draws[2]), _start(num_columns - width, draws[3])
-    # Valid pixels above and left of each corner: four of them tell the number in a window.
+    # Valid pixels above and left of each corner: four of them tell the number in a
+    # window.
     sums = tf.pad(
         tf.cumsum(tf.cumsum(tf.cast(mask, tf.int32), axis=1), axis=2), [[0, 0], [1, 0], [1, 0]]
     )

@@ -1,12 +1,14 @@
 """No data as a tensor: which pixels count, and how a batch is kept from being told apart by them.
 
-Input and output: batches of pixels, NaN = no data. Called by `models/views.py`; the other modules of this package take masks
-from here.
+Input and output: batches of pixels, NaN = no data. Called by `models/views.py`; the
+other modules of this package take masks from here.
 
-Patches of one pair often lack data in one place (a margin of the export, a scene's edge, a cloud mask given to both). A
-contrastive loss then needs no look at the ground: the shape of the gap alone names the partner. Masking both sensors by both
-masks does not help, it makes gaps of one sensor common to both. So gaps are taken away (`hide_gaps`), and patches get the gaps
-of others (`give_gaps`), each view on its own: encoders still learn what gaps look like, but gaps no longer tell the pair.
+Patches of one pair often lack data in one place (a margin of the export, a scene's
+edge, a cloud mask given to both). A contrastive loss then needs no look at the ground:
+the shape of the gap alone names the partner. Masking both sensors by both masks does
+not help, it makes gaps of one sensor common to both. So gaps are taken away
+(`hide_gaps`), and patches get the gaps of others (`give_gaps`), each view on its own:
+encoders still learn what gaps look like, but gaps no longer tell the pair.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ def mask_jointly(images: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 def hide_gaps(images: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
     """Fills what one sensor lacks, in all sensors alike, with ground of the same patch, moved and flipped at random.
 
-    So all sensors still see one ground at each pixel, and what covers a patch stays about the same. Nothing is averaged: each
-    value is one that was measured. What stays open after all tries has no data in any sensor; so has a patch without any.
+    So all sensors still see one ground at each pixel, and what covers a patch stays
+    about the same. Nothing is averaged: each value is one that was measured. What stays
+    open after all tries has no data in any sensor; so has a patch without any.
 
     Args:
         images: float32 [B, H, W, C] by sensor.
@@ -76,7 +79,8 @@ def give_gaps(image: tf.Tensor, gaps: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Args:
         image: float32 [B, H, W, C].
         gaps: bool [B, H, W], True = valid: the masks that are dealt out anew.
-        seed: int64 [2]; another one for each view, or the views of a pair get the same gap.
+        seed: int64 [2]; another one for each view, or the views of a pair get the same
+            gap.
 
     Returns:
         The images with NaN in the gaps; a patch that would lose too much gets none.
@@ -101,7 +105,8 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         tf.unstack(_moved(num_columns, draws[2], draws[3])),
     )
     valid = tf.reshape(mask, [num_patches, -1])
-    # Only the open pixels are looked at, patch and pixel [N, 2]: they are few, and fewer with each try.
+    # Only the open pixels are looked at, patch and pixel [N, 2]: they are few, and
+    # fewer with each try.
     left, found, sources = tf.cast(tf.where(~valid), tf.int32), [], []
     for attempt in range(NUM_FILL_TRIES):
         patch, pixel = tf.unstack(left, axis=1)
@@ -109,7 +114,8 @@ def _fill_from(mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         column = tf.gather_nd(columns[attempt], tf.stack([patch, pixel % num_columns], axis=1))
         moved = row * num_columns + column
         is_found = tf.gather_nd(valid, tf.stack([patch, moved], axis=1))
-        # boolean_mask says the same in three times as many operations, and they are traced for each try.
+        # boolean_mask says the same in three times as many operations, and they are
+        # traced for each try.
         hits = tf.squeeze(tf.where(is_found), axis=1)
         found.append(tf.gather(left, hits))
         sources.append(tf.gather(moved, hits))

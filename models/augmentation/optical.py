@@ -1,7 +1,7 @@
 """What changes Sentinel-2 without changing the ground: light, calibration, haze.
 
-Input and output: reflectance, NaN = no data. Called by `augmenter.py`. Not keras-cv's colour layers, which
-know three bands only.
+Input and output: reflectance, NaN = no data. Called by `augmenter.py`. Not keras-cv's
+colour layers, which know three bands only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def random_haze(
 
     Args:
         reflectance: float32 [B, H, W, C].
-        bands: names of the C channels. B10 gets nothing: water vapour above the haze takes all of its light.
+        bands: names of the C channels. B10 gets nothing: water vapour above the haze
+            takes all of its light.
         config: how thick and how often.
         seed: int64 [2].
     """

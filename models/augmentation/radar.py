@@ -36,8 +36,9 @@ def random_gain(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor)
 def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
     """Multiplies the power of some patches by gamma noise of mean 1, drawn for each pixel and polarization.
 
-    With L looks its variance is 1 / L; L differs from patch to patch. Source: Goodman 1976, JOSA 66(11): the intensity of fully
-    developed speckle, averaged over L looks, is gamma distributed with shape L. Its cube root is drawn as a normal (Wilson and
+    With L looks its variance is 1 / L; L differs from patch to patch. Source: Goodman
+    1976, JOSA 66(11): the intensity of fully developed speckle, averaged over L looks,
+    is gamma distributed with shape L. Its cube root is drawn as a normal (Wilson and
     Hilferty 1931, PNAS 17(12)), in a seventh of the time of an exact draw.
 
     Args:

@@ -1,7 +1,8 @@
 """Resampling that knows about no data: rows and columns of each patch weighed by a matrix of its own.
 
-Input: a batch of pixels, NaN = no data, and one weight matrix per patch and axis. Output: a batch of pixels. Used by `crops.py`
-and `blurring.py`. Crop, resize and blur are separable, so both are two batched matrix products: no loop over patches.
+Input: a batch of pixels, NaN = no data, and one weight matrix per patch and axis.
+Output: a batch of pixels. Used by `crops.py` and `blurring.py`. Crop, resize and blur
+are separable, so both are two batched matrix products: no loop over patches.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ def resample(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, mask: tf.Ten
     """Weighted means over the valid pixels.
 
     Args:
-        image: float32 [B, H, W, C]; a pixel that is not finite in some band has no part in any mean.
-        rows: float32 [B, H', H], at least 0: what each row of the input counts for each row of the result.
+        image: float32 [B, H, W, C]; a pixel that is not finite in some band has no part
+            in any mean.
+        rows: float32 [B, H', H], at least 0: what each row of the input counts for each
+            row of the result.
         columns: float32 [B, W', W], likewise.
-        mask: bool [B, H', W'], pixels of the result that get a value; some valid pixel must count for each of them.
+        mask: bool [B, H', W'], pixels of the result that get a value; some valid pixel
+            must count for each of them.
 
     Returns:
         float32 [B, H', W', C], NaN in all bands where `mask` is False.
     """
     valid = pixel_mask(image)
-    # NaN * 0 is NaN, so no data must go before the products; the means are then divided by the weight that was left.
+    # NaN * 0 is NaN, so no data must go before the products; the means are then divided
+    # by the weight that was left.
     sums = tf.einsum("bih,bhwc->biwc", rows, tf.where(valid[..., tf.newaxis], image, 0.0))
     sums = tf.einsum("bjw,biwc->bijc", columns, sums)
     weights = rows @ tf.cast(valid, tf.float32) @ tf.linalg.matrix_transpose(columns)

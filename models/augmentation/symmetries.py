@@ -1,7 +1,8 @@
 """The eight symmetries of the square, the same one for both sensors and the label of a patch.
 
-Input and output: a batch of pixels. Called by `augmenter.py`. Plain tensor ops on whole batches, since keras-cv's layers fall
-back to a slow per-image loop inside tf.data. Exact; other angles are left out, since they cut corners off or make new gaps.
+Input and output: a batch of pixels. Called by `augmenter.py`. Plain tensor ops on whole
+batches, since keras-cv's layers fall back to a slow per-image loop inside tf.data.
+Exact; other angles are left out, since they cut corners off or make new gaps.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
     """Flips and transposes each patch at random.
 
     Args:
-        batch: tensors [B, H, W, C] (`s1`, `s2`) or [B, H, W] (`label`), any dtype; no-data marks move with their pixels.
-            What has one value per patch stays as it is.
+        batch: tensors [B, H, W, C] (`s1`, `s2`) or [B, H, W] (`label`), any dtype;
+            no-data marks move with their pixels. What has one value per patch stays as
+            it is.
         seed: int64 [2]; the same seed gives the same symmetries.
 
     Returns:
-        The batch with one symmetry per patch. Patches that are not square are flipped only.
+        The batch with one symmetry per patch. Patches that are not square are flipped
+        only.
     """
     first = next(tensor for tensor in batch.values() if tensor.shape.rank > 1)
     num_patches, height, width = tf.unstack(tf.shape(first)[:3])

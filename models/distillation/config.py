@@ -1,6 +1,7 @@
 """How a student learns from a teacher on unlabeled pairs.
 
-Input: a task's YAML, as `TaskConfig.distill`. Output: checked frozen dataclasses. Used by `train.py` and by the run config.
+Input: a task's YAML, as `TaskConfig.distill`. Output: checked frozen dataclasses. Used
+by `train.py` and by the run config.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ class DistillConfig:
         num_steps: updates of the student's weights.
         global_batch_size: pairs per step over all replicas.
         optimizer: rate, decay, warm-up.
-        temperature: divides the logits of both before their probabilities are compared; above 1 the student also learns how
-            likely the teacher holds the other classes. Default 1; origin: this project.
-        edge_weight: what a pixel near an edge of the teacher's label map counts; one elsewhere counts 1. 1 = no difference.
-            Default 4; origin: this project.
+        temperature: divides the logits of both before their probabilities are compared;
+            above 1 the student also learns how likely the teacher holds the other
+            classes. Default 1; origin: this project.
+        edge_weight: what a pixel near an edge of the teacher's label map counts; one
+            elsewhere counts 1. 1 = no difference. Default 4; origin: this project.
         edge_radius_px: how near. Default 2; origin: this project.
     """
 

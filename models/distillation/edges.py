@@ -1,6 +1,7 @@
 """Which pixels of a label map lie near an edge between two classes, and what each pixel counts.
 
-Input: label ids. Output: weights of pixels. Called by `train.py` on the teacher's label map.
+Input: label ids. Output: weights of pixels. Called by `train.py` on the teacher's label
+map.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from beam_jobs.contracts.labels import IGNORE
 def edge_weights(label: Any, edge_weight: float, radius_px: int) -> tf.Tensor:
     """`edge_weight` where two classes are near, 1 elsewhere, 0 where there is no label.
 
-    Near is: the window of 2 x radius_px + 1 pixels a side around the pixel, cut off at the patch's border, holds more than one
-    class. No data is no class: the border of a swath is no edge.
-    Source: ours. Garg et al. 2023 (arXiv 2302.08180) weigh edges too, for there a flood map is wrong most; how, could not be
-    looked up. The band is the morphological gradient of the label map (dilation above erosion; Rivest, Soille, Beucher 1993).
+    Near is: the window of 2 x radius_px + 1 pixels a side around the pixel, cut off at
+    the patch's border, holds more than one class. No data is no class: the border of a
+    swath is no edge.
+    Source: ours. Garg et al. 2023 (arXiv 2302.08180) weigh edges too, for there a flood
+    map is wrong most; how, could not be looked up. The band is the morphological
+    gradient of the label map (dilation above erosion; Rivest, Soille, Beucher 1993).
 
     Args:
         label: class ids [B, H, W], 255 = no label.
@@ -39,5 +42,6 @@ def edge_weights(label: Any, edge_weight: float, radius_px: int) -> tf.Tensor:
 
 
 def _window_maximum(values: tf.Tensor, radius_px: int) -> tf.Tensor:
-    # Padding of a maximum is minus infinity: what lies outside of the patch never counts.
+    # Padding of a maximum is minus infinity: what lies outside of the patch never
+    # counts.
     return tf.nn.max_pool2d(values, 2 * radius_px + 1, strides=1, padding="SAME")

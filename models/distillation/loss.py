@@ -1,7 +1,8 @@
 """The loss of a student against its teacher.
 
-Input: logits of both and weights of pixels, of one replica's patches. Output: this replica's part of the loss; the parts of all
-replicas add up to the loss of the global batch, and so do their gradients. Called by `train.py`.
+Input: logits of both and weights of pixels, of one replica's patches. Output: this
+replica's part of the loss; the parts of all replicas add up to the loss of the global
+batch, and so do their gradients. Called by `train.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ def distillation_loss(
 ) -> tf.Tensor:
     """Weighted mean over the pixels of the global batch of the cross-entropy against the teacher's probabilities.
 
-    temperature² x sum(w x -sum_k p_k log q_k) / sum(w), p and q the softmax of the teacher's and the student's logits over
-    `temperature`; the factor keeps the gradients' size whatever the temperature. Least, with gradient 0, where q = p: then it
-    is temperature² x the entropy of p. No gradient flows to the teacher.
+    temperature² x sum(w x -sum_k p_k log q_k) / sum(w), p and q the softmax of the
+    teacher's and the student's logits over `temperature`; the factor keeps the
+    gradients' size whatever the temperature. Least, with gradient 0, where q = p: then
+    it is temperature² x the entropy of p. No gradient flows to the teacher.
     Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
 
     Args:

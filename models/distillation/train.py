@@ -1,8 +1,9 @@
 """Distillation: unlabeled pairs, a published teacher and a pretrained encoder -> a student that labels as the teacher does.
 
-Input: shards of pairs, their manifest, SavedModels of `segment.py` and `pretrain.py`. Output: a Keras segmenter with its card,
-from which the segment training of the student's task goes on; TensorBoard logs. Called by `components/distill_trainer.py`; runs
-without TFX.
+Input: shards of pairs, their manifest, SavedModels of `segment.py` and `pretrain.py`.
+Output: a Keras segmenter with its card, from which the segment training of the
+student's task goes on; TensorBoard logs. Called by `components/distill_trainer.py`;
+runs without TFX.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def run_distillation(
     Args:
         config: what to train.
         manifest: of the pairs.
-        train_files: gzip TFRecords of the pairs' train split, at least one global batch. Never of another split, in whose
-            blocks the tasks are judged.
+        train_files: gzip TFRecords of the pairs' train split, at least one global
+            batch. Never of another split, in whose blocks the tasks are judged.
         output_dir: where the student is written, for `run_segmentation`.
         log_dir: where TensorBoard events are written.
         teacher_dir: SavedModel of `run_segmentation`.
@@ -69,8 +70,8 @@ def run_distillation(
         `train_loss`, the mean of the last steps.
 
     Raises:
-        ValueError: a teacher that does not fit, shards that are not the manifest's, too few pairs, what
-            `segment.build_segmenter` refuses, and see `training.train`.
+        ValueError: a teacher that does not fit, shards that are not the manifest's, too
+            few pairs, what `segment.build_segmenter` refuses, and see `training.train`.
         FileNotFoundError: there is no teacher, or no encoder.
     """
     model, train_loss = _train_student(
@@ -137,7 +138,8 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
     """A published segmenter, with its own normalization, that nothing trains.
 
     Raises:
-        ValueError: it has other classes, other bands than the shards of `manifest`, or a stride that does not divide them.
+        ValueError: it has other classes, other bands than the shards of `manifest`, or
+            a stride that does not divide them.
         FileNotFoundError: there is none.
     """
     found = card_lib.read_card(saved_model_dir)["label_schema"]

@@ -1,7 +1,7 @@
 """What one encoder makes of the data: features and embeddings, and the classes that linear probes read off the features.
 
-Dual encoder and shards -> arrays whose rows are the same patches whatever the encoder, so that encoders can be compared patch
-by patch. Called by `probe.py`.
+Dual encoder and shards -> arrays whose rows are the same patches whatever the encoder,
+so that encoders can be compared patch by patch. Called by `probe.py`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def look(
     """Runs `model` over all data.
 
     Raises:
-        ValueError: no patch with data in both sensors, or bands that the encoder does not know.
+        ValueError: no patch with data in both sensors, or bands that the encoder does
+            not know.
     """
     embedder = Embedder(model)
     return View(
@@ -140,7 +141,8 @@ def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) 
     """Features of the patches that have a label.
 
     Raises:
-        ValueError: no patch with data in both sensors, or bands that the encoder does not know.
+        ValueError: no patch with data in both sensors, or bands that the encoder does
+            not know.
     """
     train, judged = (
         embedder.embed_split(labels.manifest, files, max_patches=max_patches)

@@ -1,6 +1,7 @@
 """Probes a published encoder: measures it, checks it, and compares it with an untrained one and with the last one in service.
 
-SavedModel directories and shards -> ProbeReport. Called by `components/encoder_probe`; runs without TFX.
+SavedModel directories and shards -> ProbeReport. Called by `components/encoder_probe`;
+runs without TFX.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ def probe_encoder(
     Args:
         config: thresholds.
         encoder_dir: SavedModel of `run_pretraining`.
-        last_dir: the encoder in service, which this one must not fall behind on the same patches; empty: none.
+        last_dir: the encoder in service, which this one must not fall behind on the
+            same patches; empty: none.
         data: what both are probed on.
 
     Raises:
-        ValueError: the data do not fit the encoder, or no patch has data in both sensors.
+        ValueError: the data do not fit the encoder, or no patch has data in both
+            sensors.
         FileNotFoundError: a directory holds no whole encoder.
     """
     model = load_dual_encoder(encoder_dir)
@@ -124,7 +127,8 @@ def _compare_with_last(
     try:
         model = load_dual_encoder(last_dir)
     except FileNotFoundError as error:
-        # Put there by hand, such as public weights of one sensor: it must not keep a good encoder from replacing it.
+        # Put there by hand, such as public weights of one sensor: it must not keep a
+        # good encoder from replacing it.
         return [], f"not compared: {error}"
     for manifest in (data.manifest, *([data.labels.manifest] if data.labels else [])):
         if reason := why_unfit(model, manifest):

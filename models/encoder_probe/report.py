@@ -1,6 +1,7 @@
 """ProbeReport: every check of an encoder with its value, its bound and a sentence; blessed when all passed.
 
-Made by `verdict.py`; written and read as JSON by `components/encoder_probe`; shown by the pipeline's report.
+Made by `verdict.py`; written and read as JSON by `components/encoder_probe`; shown by
+the pipeline's report.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Check:
         name: e.g. "recall_s1_to_s2", "accuracy_s2_over_last".
         value: what was measured; of a comparison, the difference.
         asked: least value that passes; of a comparison, `high` must reach it.
-        low: lower end of the bootstrap interval of a comparison; None where there is none.
+        low: lower end of the bootstrap interval of a comparison; None where there is
+            none.
         high: its upper end.
         passed: the outcome.
         judged: False = the data are too few to tell, and the check passes for that.

@@ -1,6 +1,7 @@
 """Parts that more than one head is built of.
 
-Input and output: symbolic tensors of Keras' functional API. Called by the heads of this package only.
+Input and output: symbolic tensors of Keras' functional API. Called by the heads of this
+package only.
 """
 
 from __future__ import annotations

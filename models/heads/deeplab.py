@@ -1,7 +1,8 @@
 """DeepLabV3+'s decoder: the deepest features seen at several distances at once, then one skip at a quarter of the size.
 
-Input: what the encoders give, in the order of the sensors. Output: logits. Called through `registry.py`. Plain Keras layers:
-keras-cv's `DeepLabV3Plus` wants a backbone of its own, of one input, and resizes to sizes fixed when it is built.
+Input: what the encoders give, in the order of the sensors. Output: logits. Called
+through `registry.py`. Plain Keras layers: keras-cv's `DeepLabV3Plus` wants a backbone
+of its own, of one input, and resizes to sizes fixed when it is built.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from models.layers.upsampling import UpSampling2D
 ATROUS_RATES = (6, 12, 18)
 ATROUS_STRIDE = 16
 """Rates of the dilated convolutions on features of this stride; under another stride they reach as far on the ground.
-Source: Chen et al. 2018, arXiv 1802.02611, section 4 (as in DeepLabV3, arXiv 1706.05587, section 3.3)."""
+Source: Chen et al. 2018, arXiv 1802.02611, section 4 (as in DeepLabV3, arXiv
+1706.05587, section 3.3)."""
 
 LOW_LEVEL = "P2"
 LOW_LEVEL_STRIDE = 4
@@ -34,9 +36,11 @@ def deeplab_logits(
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The first of `channels` is the width of all convolutions.
 
-    The image-level features are the encoders' `pooled`, in which no data counts for nothing. They come from the whole patch,
-    so a pixel's class depends, a little, on the size of what is given to the model.
-    Source: Chen et al. 2018 (DeepLabV3+), arXiv 1802.02611, figure 2 (256 channels), with plain for separable convolutions.
+    The image-level features are the encoders' `pooled`, in which no data counts for
+    nothing. They come from the whole patch, so a pixel's class depends, a little, on
+    the size of what is given to the model.
+    Source: Chen et al. 2018 (DeepLabV3+), arXiv 1802.02611, figure 2 (256 channels),
+    with plain for separable convolutions.
 
     Raises:
         ValueError: no channels.
@@ -67,9 +71,11 @@ def _pyramid_pooling(deepest: Any, pooled: Any, width: int, stride: int) -> Any:
         branches.append(conv_bn_relu(deepest, width, f"aspp_{index}", dilation=dilation))
     x = concatenate(branches, "aspp")
     x = keras.layers.Conv2D(width, 1, use_bias=False, name="aspp_project_conv")(x)
-    # A bias, no batch normalization: it would have one value per patch to take its statistics from.
+    # A bias, no batch normalization: it would have one value per patch to take its
+    # statistics from.
     image = keras.layers.Dense(width, activation="relu", name="image")(pooled)
-    # What is the same at every pixel need not be copied to all of them: a 1x1 convolution of copies is a sum.
+    # What is the same at every pixel need not be copied to all of them: a 1x1
+    # convolution of copies is a sum.
     image = keras.layers.Dense(width, use_bias=False, name="image_project")(image)
     image = keras.layers.Reshape((1, 1, width), name="image_reshape")(image)
     return norm_relu(keras.layers.Add(name="aspp_project_add")([x, image]), "aspp_project")

@@ -1,7 +1,8 @@
 """The linear probe: one 1x1 convolution on all levels of the pyramids, at full size.
 
-Input: what the encoders give, in the order of the sensors. Output: logits. Called through `registry.py`. Nothing in it can
-learn what the encoder does not know: no hidden layer, no normalization, no look at the pixels or at neighbours.
+Input: what the encoders give, in the order of the sensors. Output: logits. Called
+through `registry.py`. Nothing in it can learn what the encoder does not know: no hidden
+layer, no normalization, no look at the pixels or at neighbours.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def linear_logits(
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. `channels` does not matter: nothing is hidden.
 
-    The same as a 1x1 convolution on the levels upsampled bilinearly and concatenated, since both are linear and the weights of
-    an interpolation add up to 1; but it is K channels that are upsampled, not thousands.
+    The same as a 1x1 convolution on the levels upsampled bilinearly and concatenated,
+    since both are linear and the weights of an interpolation add up to 1; but it is K
+    channels that are upsampled, not thousands.
     """
     del channels, interpolation
     parts = []

@@ -1,6 +1,7 @@
 """The heads by name.
 
-Input: a name of `SegmentConfig.head`. Output: the function that builds the head. Called by `segmenter.py`.
+Input: a name of `SegmentConfig.head`. Output: the function that builds the head. Called
+by `segmenter.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from models.heads.unet import unet_logits
 
 HeadFunction = Callable[[Sequence[Mapping[str, Any]], Sequence[str], Sequence[int], int, str], Any]
 """(outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, decoder channels, number of classes K, how a U-Net upsamples)
--> logits float32 [B, H, W, K]; all symbolic, H and W of any size that the stride 2**n divides."""
+-> logits float32 [B, H, W, K]; all symbolic, H and W of any size that the stride 2**n
+divides."""
 
 _HEADS: dict[str, HeadFunction] = {
     "unet": unet_logits,

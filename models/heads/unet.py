@@ -1,6 +1,7 @@
 """U-Net's decoder: back to full size in steps of two, with a skip at each, down to the pixels themselves.
 
-Input: what the encoders give, in the order of the sensors. Output: logits. Called through `registry.py`.
+Input: what the encoders give, in the order of the sensors. Output: logits. Called
+through `registry.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def unet_logits(
 ) -> Any:
     """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The last of `channels` are taken, one per level.
 
-    `interpolation` "nearest" repeats pixels, which two convolutions smooth; "bilinear" takes longer (docs/performance.md).
+    `interpolation` "nearest" repeats pixels, which two convolutions smooth; "bilinear"
+    takes longer (docs/performance.md).
     Source: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
 
     Raises:
@@ -33,8 +35,10 @@ def unet_logits(
         raise ValueError(
             f"decoder_channels must hold at least {len(levels)} values, got {channels}"
         )
-    # Skips from half of the deepest level's size up to the normalized pixels themselves, with their mask, so that the decoder
-    # can tell no data from a mean value. In one: a convolution of the mask alone would take as long as that of the bands.
+    # Skips from half of the deepest level's size up to the normalized pixels
+    # themselves, with their mask, so that the decoder can tell no data from a mean
+    # value. In one: a convolution of the mask alone would take as long as that of the
+    # bands.
     skips = [[output[level] for output in outputs] for level in reversed(levels[:-1])]
     skips.append(
         [

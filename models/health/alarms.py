@@ -1,7 +1,8 @@
 """The rules by which a checkup and a train loss become alarms.
 
-Input: config, loss, a checkup and that of the encoders as they began. Output: alarms by name; the reason of a collapse.
-Called by `monitor.py`. docs/adr/0016 says why these rules.
+Input: config, loss, a checkup and that of the encoders as they began. Output: alarms by
+name; the reason of a collapse. Called by `monitor.py`. docs/adr/0016 says why these
+rules.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
 def implied_recall(config: PretrainConfig, loss: float) -> float | None:
     """The least recall@1 within the train batches that a mean loss allows, 0-1; None where it says nothing of recall.
 
-    A row whose loss is below ln 2 gives its partner more than half of the probability, so the partner is the nearest
-    ("sigmoid": partner above 0 and all others below). By Markov's inequality no more than loss / ln 2 of the rows are not.
-    The terms beside the cross-modal one are at least 0, so the bound holds for sums, too.
+    A row whose loss is below ln 2 gives its partner more than half of the probability,
+    so the partner is the nearest ("sigmoid": partner above 0 and all others below). By
+    Markov's inequality no more than loss / ln 2 of the rows are not. The terms beside
+    the cross-modal one are at least 0, so the bound holds for sums, too.
     """
     # "dense": its global term alone is about patches.
     share = 1.0 - config.dense_weight if config.objective == "dense" else 1.0
@@ -95,7 +97,8 @@ def find_alarms(
         config: objective and thresholds.
         loss: mean train loss of the last steps.
         checkup: of the encoders as they are.
-        start: of the untrained encoders; None = not known, and progress over them is not asked for.
+        start: of the untrained encoders; None = not known, and progress over them is
+            not asked for.
         sensors: those that the objective trains.
         num_cells: see `chance_loss`.
     """
@@ -125,7 +128,8 @@ def _beyond_recall(
     # An objective within one sensor promises nothing about the other.
     if implied is None or len(sensors) < 2:
         return
-    # Fewer candidates make it easier, so the bound holds when the eval split is smaller than a batch.
+    # Fewer candidates make it easier, so the bound holds when the eval split is smaller
+    # than a batch.
     num_candidates = min(config.global_batch_size, checkup.num_patches)
     found = sum(ranks.recall_among(num_candidates) for ranks in checkup.ranks.values()) / len(
         checkup.ranks

@@ -1,7 +1,7 @@
 """Bootstrap intervals of a statistic of sums over patches, drawing whole groups of neighbours.
 
-Input: per-patch parts whose sums give the statistic. Output: an `Interval`. Called by `linear_probe.py`, the encoder's
-probe and `scores/summary.py`. NumPy only.
+Input: per-patch parts whose sums give the statistic. Output: an `Interval`. Called by
+`linear_probe.py`, the encoder's probe and `scores/summary.py`. NumPy only.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def bootstrap(
     Args:
         parts: what is summed over the patches [M, P].
         statistic: sums [R, P] -> values [R]; NaN where it has none.
-        groups: group of each patch [M], such as its block; whole groups are drawn, since neighbours are alike. None = each
-            patch on its own.
+        groups: group of each patch [M], such as its block; whole groups are drawn,
+            since neighbours are alike. None = each patch on its own.
         confidence: share of the resamples within the interval, 0-1.
         seed: of the resamples.
 

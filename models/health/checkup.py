@@ -1,6 +1,7 @@
 """One look at the encoders: every health figure of an embedded split.
 
-Input: an `EmbeddedSplit`. Output: a `Checkup`, which alarms are raised from and which becomes metrics. Called by `monitor.py`.
+Input: an `EmbeddedSplit`. Output: a `Checkup`, which alarms are raised from and which
+becomes metrics. Called by `monitor.py`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Checkup:
         ranks: of partners, by direction.
         alignment: see `spread.alignment`.
         spreads: `spread.spread_metrics` by sensor.
-        content: R2 of reading the other sensor's band means off this sensor's features, by sensor; empty when the split is too
-            small.
+        content: R2 of reading the other sensor's band means off this sensor's features,
+            by sensor; empty when the split is too small.
         shortcuts: see `shortcuts.py`.
     """
 

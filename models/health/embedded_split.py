@@ -1,6 +1,7 @@
 """What the encoders make of a split: features and embeddings of its patches, beside what the records tell of each.
 
-Made by `embeddings.py`; read by all checks of this package and by the encoder's probe. NumPy only.
+Made by `embeddings.py`; read by all checks of this package and by the encoder's probe.
+NumPy only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class EmbeddedSplit:
     """N patches; row i of all arrays is the same patch. A patch without any valid pixel in one sensor is not among them.
 
     Attributes:
-        features: pooled features float32 [N, D] by sensor: what downstream tasks start from.
+        features: pooled features float32 [N, D] by sensor: what downstream tasks start
+            from.
         embeddings: float32 [N, E] by sensor, unit norm: what pairs are compared by.
         lon: of the patch centres, degrees [N].
         lat: of the patch centres, degrees [N].
@@ -31,7 +33,8 @@ class EmbeddedSplit:
         orbit_state: text [N].
         valid_fraction: share of pixels with data, 0-1, [N] by sensor.
         band_means: mean over the valid pixels, dB or reflectance, [N, C] by sensor.
-        label: the most frequent label of each patch int64 [N], 255 where it has none; None for unlabelled shards.
+        label: the most frequent label of each patch int64 [N], 255 where it has none;
+            None for unlabelled shards.
     """
 
     features: dict[Sensor, FloatArray]

@@ -1,6 +1,7 @@
 """The embedding map: both sensors' embeddings of one split in two dimensions.
 
-Input: an `EmbeddedSplit`. Output: a PNG. Called by `monitor.py`; shown by TensorBoard and the report.
+Input: an `EmbeddedSplit`. Output: a PNG. Called by `monitor.py`; shown by TensorBoard
+and the report.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def project(
         embeddings: [N, E] of each sensor.
 
     Returns:
-        [N, 2] of each sensor, and the share of the variance that the two axes show, 0-1. One plane for both: sensors that are
-        not aligned must not look as if they were.
+        [N, 2] of each sensor, and the share of the variance that the two axes show,
+        0-1. One plane for both: sensors that are not aligned must not look as if they
+        were.
     """
     rows = np.concatenate(embeddings).astype(np.float64)
     centred = rows - rows.mean(axis=0)
@@ -82,8 +84,8 @@ def surface_index(
         bands: names of the C bands.
 
     Returns:
-        Position in "water", "bare or built", "sparse vegetation", "dense vegetation" of each patch [N], by NDWI and NDVI of the
-        means; None without B3, B4 and B8.
+        Position in "water", "bare or built", "sparse vegetation", "dense vegetation" of
+        each patch [N], by NDWI and NDVI of the means; None without B3, B4 and B8.
     """
     if not {"B3", "B4", "B8"} <= set(bands):
         return None
@@ -100,8 +102,8 @@ def draw_map(
 ) -> bytes:
     """The map as PNG: left coloured by land cover, right by sensor with partners joined.
 
-    Land cover is the patches' most frequent label; without labels the surface that Sentinel-2's mean spectrum shows; without
-    its bands the latitude.
+    Land cover is the patches' most frequent label; without labels the surface that
+    Sentinel-2's mean spectrum shows; without its bands the latitude.
     """
     # Evenly over the split: its beginning is often one place.
     rows = np.unique(np.linspace(0, len(split) - 1, _MAX_PATCHES).astype(int))

@@ -1,7 +1,8 @@
 """Runs the encoders over a split.
 
-Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`, or embeddings batch by batch. Called by
-`monitor.py`, the encoder's probe and the index of neighbours.
+Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`,
+or embeddings batch by batch. Called by `monitor.py`, the encoder's probe and the index
+of neighbours.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class Embedder:
         Args:
             manifest: of the shards; one with a label schema says that there are labels.
             files: gzip TFRecords of one split.
-            max_patches: at most so many, taken from the beginning of all files alike. None = all.
+            max_patches: at most so many, taken from the beginning of all files alike.
+                None = all.
             batch_size: patches at a time.
 
         Raises:
@@ -153,7 +155,8 @@ def told(batch: Mapping[str, tf.Tensor]) -> Arrays:
 def seen_by_both(arrays: Arrays) -> Arrays:
     """The rows whose patch has data in both sensors, by their `<sensor>_valid_fraction`.
 
-    The others have the embedding of all patches without data: neighbours that say nothing.
+    The others have the embedding of all patches without data: neighbours that say
+    nothing.
     """
     seen = np.all([arrays[f"{sensor}_valid_fraction"] > 0 for sensor in SENSORS], axis=0)
     return {name: array[seen] for name, array in arrays.items()}
@@ -163,7 +166,8 @@ def _read_batches(
     manifest: Manifest, files: Sequence[str], max_patches: int | None, batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
     with_label = manifest.label_schema is not None
-    # Record by record from each file in turn: the first patches of one file are often those of one place.
+    # Record by record from each file in turn: the first patches of one file are often
+    # those of one place.
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sorted(files), tf.string)).interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
         cycle_length=min(max(len(files), 1), _MAX_OPEN_FILES),

@@ -1,8 +1,9 @@
 """Linear probes on frozen features: how much a few labels, or a known quantity, can be read off them in a straight line.
 
-Input: features and targets of train and eval patches. Output: a score with a bootstrap interval. Called by `shortcuts.py`,
-`monitor.py` and the encoder's probe. NumPy only; ridge regression in closed form, so a probe has no seed, no steps and no
-learning rate that could favour one encoder.
+Input: features and targets of train and eval patches. Output: a score with a bootstrap
+interval. Called by `shortcuts.py`, `monitor.py` and the encoder's probe. NumPy only;
+ridge regression in closed form, so a probe has no seed, no steps and no learning rate
+that could favour one encoder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class ProbeScore:
     """How well a probe does on patches it was not fitted on.
 
     Attributes:
-        score: balanced accuracy (0-1) of classes, or R2 (at most 1, below 0 = worse than the mean) of values.
+        score: balanced accuracy (0-1) of classes, or R2 (at most 1, below 0 = worse
+            than the mean) of values.
         low: lower end of the 95 % bootstrap interval.
         high: its upper end.
         chance: what features without any information score: 1 / classes, or 0.
@@ -63,12 +65,13 @@ def probe_classes(
     """Balanced accuracy of a linear classifier fitted on train patches and measured on eval patches.
 
     Args:
-        train_features: [N, D]; standardized here, by the train patches' mean and standard deviation.
+        train_features: [N, D]; standardized here, by the train patches' mean and
+            standard deviation.
         train_labels: class of each train patch [N], of any type.
         eval_features: [M, D].
         eval_labels: [M]; a class that no train patch has counts as never found.
-        eval_groups: block of each eval patch [M]; whole groups are drawn for the interval, since neighbours are alike. None =
-            each patch on its own.
+        eval_groups: block of each eval patch [M]; whole groups are drawn for the
+            interval, since neighbours are alike. None = each patch on its own.
         seed: of the bootstrap.
 
     Raises:
@@ -101,7 +104,8 @@ def predict_classes(
 ) -> AnyArray:
     """Classes [M] of `features` [M, D] by least squares on class membership, every class weighing the same.
 
-    Source: Hastie, Tibshirani and Friedman 2009, "The Elements of Statistical Learning", section 4.2.
+    Source: Hastie, Tibshirani and Friedman 2009, "The Elements of Statistical
+    Learning", section 4.2.
 
     Raises:
         ValueError: fewer than two classes.
@@ -109,7 +113,8 @@ def predict_classes(
     classes, index, counts = np.unique(train_labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"a probe of classes needs at least 2 of them, got {len(classes)}")
-    # Rare classes (water) must not vanish in the frequent ones: balanced accuracy counts them alike.
+    # Rare classes (water) must not vanish in the frequent ones: balanced accuracy
+    # counts them alike.
     weights = len(index) / (len(classes) * counts[index])
     membership = np.eye(len(classes))[index]
     return classes[_ridge(train_features, membership, weights, features).argmax(axis=1)]
@@ -274,8 +279,9 @@ def _ridge(
 ) -> FloatArray:
     """Predictions [M, T] of a weighted ridge regression whose penalty has the least leave-one-out error.
 
-    Source: Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter",
-    section 1 (the closed form of the leave-one-out error).
+    Source: Golub, Heath and Wahba 1979, "Generalized cross-validation as a method for
+    choosing a good ridge parameter", section 1 (the closed form of the leave-one-out
+    error).
 
     Args:
         train: [N, D].
@@ -293,8 +299,8 @@ def _ridge(
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     # A feature that does not vary tells nothing and stays 0.
     std = np.where(std > 1e-9 * (1.0 + np.abs(mean)), std, np.inf)
-    # Not beyond what was seen: a unit that fires in few train patches has a tiny std, and one eval patch in which it fires
-    # strongly would outweigh all others.
+    # Not beyond what was seen: a unit that fires in few train patches has a tiny std,
+    # and one eval patch in which it fires strongly would outweigh all others.
     others = np.clip(features.astype(np.float64), rows.min(axis=0), rows.max(axis=0))
     rows, others = (rows - mean) / std, (others - mean) / std
     share = weights / weights.sum()

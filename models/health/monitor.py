@@ -1,7 +1,8 @@
 """The health monitor: looks at the encoders during training and after it, says what is wrong, and stops what has collapsed.
 
-Input: a run's config, the dual encoder being trained, shards of the eval split. Output: TensorBoard scalars and the embedding
-map, alarms, metrics for the model card. Made by `pretrain.py`; `training.train` calls `check`.
+Input: a run's config, the dual encoder being trained, shards of the eval split. Output:
+TensorBoard scalars and the embedding map, alarms, metrics for the model card. Made by
+`pretrain.py`; `training.train` calls `check`.
 """
 
 from __future__ import annotations
@@ -76,11 +77,13 @@ class HealthMonitor:
     ) -> None:
         """Looks at the encoders for the first time.
 
-        `is_new` says that they are untrained: progress is measured by that, and not by what an earlier training reached.
-        Only an `is_writer` writes events and tells alarms; the other workers look, too, so that all end together.
+        `is_new` says that they are untrained: progress is measured by that, and not by
+        what an earlier training reached. Only an `is_writer` writes events and tells
+        alarms; the other workers look, too, so that all end together.
 
         Raises:
-            ValueError: the eval split has fewer than two patches with data in both sensors, or other bands.
+            ValueError: the eval split has fewer than two patches with data in both
+                sensors, or other bands.
         """
         self.config, self.sensors = config, tuple(sensors)
         self._manifest, self._eval_files = manifest, eval_files
@@ -111,7 +114,8 @@ class HealthMonitor:
     def conclude(self, dual_encoder: DualEncoder, mean_loss: float) -> Conclusion:
         """Looks at `dual_encoder` as it will be published; raises as `check` does.
 
-        TensorBoard gets the map here; the metrics are the caller's to write, with its own.
+        TensorBoard gets the map here; the metrics are the caller's to write, with its
+        own.
         """
         step = self.config.num_steps
         split = self._embed(Embedder(dual_encoder))
@@ -138,7 +142,8 @@ class HealthMonitor:
     def _write(self, step: int, metrics: dict[str, float], picture: bytes) -> None:
         if not self._is_writer:
             return
-        # Opened anew each time: what is written must be on disk when the check ends the run.
+        # Opened anew each time: what is written must be on disk when the check ends the
+        # run.
         writer = tf.summary.create_file_writer(f"{self._log_dir}/eval")
         with writer.as_default(step=step):
             for name, value in metrics.items():

@@ -1,7 +1,8 @@
 """Cross-modal retrieval: is a patch's nearest neighbour in the other sensor its own partner?
 
-Input: embeddings of both sensors, row i the same patch. Output: recall. Called by `monitor.py` and the encoder's probe.
-NumPy only; memory grows with the number of patches, not with its square.
+Input: embeddings of both sensors, row i the same patch. Output: recall. Called by
+`monitor.py` and the encoder's probe. NumPy only; memory grows with the number of
+patches, not with its square.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ class Ranks:
     def recall_at(self, k: int) -> float:
         """Share of queries whose partner is among the `k` nearest keys, 0-1.
 
-        Ties are broken by lot, and the value is the mean over the draws: a collapsed encoder scores exactly chance, k / N.
+        Ties are broken by lot, and the value is the mean over the draws: a collapsed
+        encoder scores exactly chance, k / N.
         """
-        # Of the `num_equal + 1` places that the partner may get, this many are among the first k.
+        # Of the `num_equal + 1` places that the partner may get, this many are among
+        # the first k.
         return float(np.mean(np.clip((k - self.num_better) / (self.num_equal + 1), 0.0, 1.0)))
 
     def recall_among(self, num_candidates: int) -> float:
@@ -58,8 +61,9 @@ class Ranks:
     def wins_among(self, num_candidates: int) -> FloatArray:
         """`recall_among` of each query, float64 [N].
 
-        This makes recall comparable with that within a training batch. With M keys, b better and e equal ones the partner wins
-        with probability (C(M-b, n) - C(M-b-e-1, n)) / ((e+1) C(M-1, n-1)), n = `num_candidates`.
+        This makes recall comparable with that within a training batch. With M keys, b
+        better and e equal ones the partner wins with probability (C(M-b, n) -
+        C(M-b-e-1, n)) / ((e+1) C(M-1, n-1)), n = `num_candidates`.
 
         Raises:
             ValueError: fewer keys than candidates, or no candidate.
@@ -84,7 +88,8 @@ def rank_partners(queries: FloatArray, keys: FloatArray) -> Ranks:
         keys: unit norm, [N, E]; row i is the partner of query i.
 
     Raises:
-        ValueError: no rows, different shapes, or a value that is not finite (it would count as found).
+        ValueError: no rows, different shapes, or a value that is not finite (it would
+            count as found).
     """
     if queries.shape != keys.shape or queries.ndim != 2 or not len(queries):
         raise ValueError(
@@ -97,7 +102,8 @@ def rank_partners(queries: FloatArray, keys: FloatArray) -> Ranks:
     for first in range(0, len(queries), _ROWS_AT_A_TIME):
         rows = slice(first, first + _ROWS_AT_A_TIME)
         cosines = queries[rows] @ keys.T  # [rows, N]
-        # From the same product: another order of summation could differ in the last bit.
+        # From the same product: another order of summation could differ in the last
+        # bit.
         partner = np.diagonal(cosines, offset=first)[:, np.newaxis]
         num_better[rows] = (cosines > partner + TIE_TOLERANCE).sum(axis=1)
         num_equal[rows] = (np.abs(cosines - partner) <= TIE_TOLERANCE).sum(axis=1) - 1

@@ -1,8 +1,9 @@
 """Shortcuts: can the embedding tell what has nothing to do with the ground?
 
-Input: an `EmbeddedSplit`. Output: for each nuisance (orbit state, latitude, width of the no-data edge) how well a linear
-probe reads it off the embedding. Called by `checkup.py`. A nuisance that both sensors of a pair share lets the loss fall
-without anything being learned of the scene.
+Input: an `EmbeddedSplit`. Output: for each nuisance (orbit state, latitude, width of
+the no-data edge) how well a linear probe reads it off the embedding. Called by
+`checkup.py`. A nuisance that both sensors of a pair share lets the loss fall without
+anything being learned of the scene.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Shortcut:
 def find_shortcuts(split: EmbeddedSplit) -> list[Shortcut]:
     """All nuisances, each for the sensors that could know it; orbit is Sentinel-1's, latitude and edges are both's.
 
-    Blocks are held out whole: of two neighbours one would give the other's nuisance away.
+    Blocks are held out whole: of two neighbours one would give the other's nuisance
+    away.
     """
     return [
         _probe(nuisance, sensor, split)

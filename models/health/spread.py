@@ -1,7 +1,7 @@
 """Spread of embeddings: do they fill the sphere, or have they collapsed?
 
-Input: unit-norm embeddings. Output: alignment, uniformity, effective rank, spread per dimension, and the verdict. Called by
-`monitor.py` and the encoder's probe. NumPy only.
+Input: unit-norm embeddings. Output: alignment, uniformity, effective rank, spread per
+dimension, and the verdict. Called by `monitor.py` and the encoder's probe. NumPy only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def alignment(first: FloatArray, second: FloatArray) -> float:
 def uniformity(embeddings: FloatArray) -> float:
     """Logarithm of the mean Gaussian potential over all pairs of rows of unit-norm `embeddings` [N, E], N at least 2.
 
-    0 when all are the same point, about -4 when they fill the sphere of many dimensions; -8 at the least (two opposite rows).
+    0 when all are the same point, about -4 when they fill the sphere of many
+    dimensions; -8 at the least (two opposite rows).
     Source: Wang and Isola 2020, arXiv 2005.10242, section 4.1.2.
 
     Raises:
@@ -60,12 +61,15 @@ def uniformity(embeddings: FloatArray) -> float:
 def effective_rank(rows: FloatArray) -> float:
     """How many directions `rows` [N, D] vary in: exp of the entropy of the singular values' shares, 0 to min(N - 1, D).
 
-    Of the centred rows: a mean that all share tells no row from another. 0 when all rows are equal.
-    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, definition 1.
+    Of the centred rows: a mean that all share tells no row from another. 0 when all
+    rows are equal.
+    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective
+    dimensionality", EUSIPCO, definition 1.
     """
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     values = np.linalg.svd(centred, compute_uv=False)
-    # What rounding alone leaves of equal rows is spread over all directions and would look like full rank.
+    # What rounding alone leaves of equal rows is spread over all directions and would
+    # look like full rank.
     scale = np.sqrt(np.mean(np.square(rows, dtype=np.float64)) * rows.size)
     values = values[values > _ROUNDING * scale]
     shares = values / values.sum() if values.size else values
@@ -80,8 +84,8 @@ def dimension_std(embeddings: FloatArray) -> FloatArray:
 def spread(embeddings: FloatArray) -> float:
     """Root mean square of the dimensions' standard deviations times sqrt(E): 0 (one point) to 1 (centred on the sphere).
 
-    Source: Chen and He 2021 (SimSiam), arXiv 2011.10566, section 4.1: unit vectors that fill the sphere have 1 / sqrt(E) per
-    dimension, a collapsed output has 0.
+    Source: Chen and He 2021 (SimSiam), arXiv 2011.10566, section 4.1: unit vectors that
+    fill the sphere have 1 / sqrt(E) per dimension, a collapsed output has 0.
     """
     return float(np.sqrt(np.sum(dimension_std(embeddings) ** 2)))
 

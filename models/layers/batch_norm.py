@@ -1,7 +1,7 @@
 """Batch normalization over the global batch: one fused kernel on one replica, shared statistics on several.
 
-Input: features of a convolution. Output: normalized features of the same shape and dtype. Put into every net by `encoders.py`
-and `segmenter.py`.
+Input: features of a convolution. Output: normalized features of the same shape and
+dtype. Put into every net by `encoders.py` and `segmenter.py`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, synchronized over replicas, with its numbers, by TensorFlow's fused kernel wherever that gives them.
 
-    Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are float32. Keras itself composes the
-    normalization from a dozen elementwise operations and, in half precision, on float32 copies: up to half of a training step
-    on CPU, see docs/performance.md.
+    Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are
+    float32. Keras itself composes the normalization from a dozen elementwise operations
+    and, in half precision, on float32 copies: up to half of a training step on CPU, see
+    docs/performance.md.
 
-    The class keeps Keras' name: files of weights address layers by the names of their classes.
+    The class keeps Keras' name: files of weights address layers by the names of their
+    classes.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if uses_batch:
             num_values = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
-            # The kernel gives the estimate for an endless population; Keras keeps the variance of the batch itself.
+            # The kernel gives the estimate for an endless population; Keras keeps the
+            # variance of the batch itself.
             self._advance(mean, variance * (num_values - 1.0) / num_values)
         return outputs
 

@@ -1,7 +1,8 @@
 """Convolutions of which bfloat16 training on CPU takes the gradient of the kernel as products of matrices.
 
-Input and output as of Keras' layer. Put into every ResNet by `encoders.py`, and into heads. oneDNN's bfloat16 kernel for that
-gradient goes over the accumulated kernel once an image: with many channels and few pixels that is most of a step
+Input and output as of Keras' layer. Put into every ResNet by `encoders.py`, and into
+heads. oneDNN's bfloat16 kernel for that gradient goes over the accumulated kernel once
+an image: with many channels and few pixels that is most of a step
 (docs/performance.md).
 """
 
@@ -24,10 +25,13 @@ _ONES = [1, 1, 1, 1]
 class Conv2D(keras.layers.Conv2D):
     """Keras' layer with its numbers; other kernels where they are faster.
 
-    Call: [B, H, W, C], or several [B, H, W, C_i] that are meant to be concatenated: each meets its own part of the kernel, and
-    the sums are those of the one convolution, without the copies and without a gradient for what needs none, such as pixels.
+    Call: [B, H, W, C], or several [B, H, W, C_i] that are meant to be concatenated:
+    each meets its own part of the kernel, and the sums are those of the one
+    convolution, without the copies and without a gradient for what needs none, such as
+    pixels.
 
-    The class keeps Keras' name: files of weights address layers by the names of their classes.
+    The class keeps Keras' name: files of weights address layers by the names of their
+    classes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +90,8 @@ def pointwise(pixels: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) ->
         [B, H / strides, W / strides, D], rounded up.
     """
     if strides != (1, 1):
-        # The mean of one pixel: that pixel, in a quarter of the time of a slice with steps.
+        # The mean of one pixel: that pixel, in a quarter of the time of a slice with
+        # steps.
         pixels = tf.nn.avg_pool2d(pixels, 1, strides, "VALID")
     product = tf.matmul(tf.reshape(pixels, [-1, kernel.shape[2]]), kernel[0, 0])
     result = tf.reshape(product, tf.concat([tf.shape(pixels)[:3], [kernel.shape[3]]], axis=0))

@@ -1,7 +1,7 @@
 """Group normalization in few passes over the features.
 
-Input: features of a convolution. Output: normalized features of the same shape and dtype. Put into every net by `encoders.py`
-where `norm` is "group".
+Input: features of a convolution. Output: normalized features of the same shape and
+dtype. Put into every net by `encoders.py` where `norm` is "group".
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from keras import ops
 class GroupNormalization(keras.layers.GroupNormalization):
     """Keras' layer with its numbers, forward and backward as one scale and shift of each patch's channels.
 
-    Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are float32. Keras takes the moments of a
-    five-dimensional view and leaves the gradient to a dozen elementwise operations; here all that goes over the pixels are sums
-    and one multiplication with one addition, see docs/performance.md.
+    Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are
+    float32. Keras takes the moments of a five-dimensional view and leaves the gradient
+    to a dozen elementwise operations; here all that goes over the pixels are sums and
+    one multiplication with one addition, see docs/performance.md.
     Source: Wu and He 2018, arXiv 1803.08494, eq. 7.
 
-    The class keeps Keras' name: files of weights address layers by the names of their classes.
+    The class keeps Keras' name: files of weights address layers by the names of their
+    classes.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -41,7 +43,8 @@ def _normalize(groups: int, epsilon: float) -> Any:
     @tf.custom_gradient
     def normalize(inputs: Any, gamma: Any, beta: Any) -> Any:
         values = tf.cast(inputs, tf.float32)
-        # Two passes: the mean of squares less the square of the mean loses all digits far from 0.
+        # Two passes: the mean of squares less the square of the mean loses all digits
+        # far from 0.
         mean = _by_group(
             tf.reduce_mean(values, (1, 2), keepdims=True), groups
         )  # [B, 1, 1, C], as all statistics here.

@@ -1,7 +1,8 @@
 """Layers that know about missing data: normalization with a valid mask, masked pooling, label output.
 
-Input: pixels in physical units (dB, reflectance) with NaN as no data. Output: tensors in which no data counts for nothing.
-Used by `encoders.py` and `segmenter.py`; they are part of the published graph, so callers send physical values.
+Input: pixels in physical units (dB, reflectance) with NaN as no data. Output: tensors
+in which no data counts for nothing. Used by `encoders.py` and `segmenter.py`; they are
+part of the published graph, so callers send physical values.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def dtype_policy(precision: str) -> Iterator[None]:
 class PixelNormalization(keras.layers.Layer):
     """Physical values -> z-scores and a valid mask; always computes in float32.
 
-    Call: float32 [B, H, W, C] (dB or reflectance, NaN or infinite = no data) -> (float32 [B, H, W, C] z-scores, float32
-    [B, H, W, 1] valid mask). A pixel is valid when every band is finite; an invalid one is 0 in every band, which after
+    Call: float32 [B, H, W, C] (dB or reflectance, NaN or infinite = no data) ->
+    (float32 [B, H, W, C] z-scores, float32 [B, H, W, 1] valid mask). A pixel is valid
+    when every band is finite; an invalid one is 0 in every band, which after
     normalization is the mean, not a bright or dark value.
 
     Attributes:
@@ -44,7 +46,8 @@ class PixelNormalization(keras.layers.Layer):
         """Checks and keeps the statistics.
 
         Raises:
-            ValueError: lengths differ, or a standard deviation is not above 0 (a constant band cannot be scaled).
+            ValueError: lengths differ, or a standard deviation is not above 0 (a
+                constant band cannot be scaled).
         """
         # Before any policy: bfloat16 has steps of 0.06 at -12 dB.
         kwargs["dtype"] = "float32"
@@ -60,7 +63,8 @@ class PixelNormalization(keras.layers.Layer):
         mean = ops.convert_to_tensor(self.mean, "float32")
         std = ops.convert_to_tensor(self.std, "float32")
         valid = ops.all(ops.isfinite(pixels), axis=-1, keepdims=True)
-        # The fill comes before the arithmetic: NaN * 0 is NaN, in values and in gradients.
+        # The fill comes before the arithmetic: NaN * 0 is NaN, in values and in
+        # gradients.
         z_scores = (ops.where(valid, pixels, mean) - mean) / std
         return z_scores, ops.cast(valid, "float32")
 
@@ -73,8 +77,8 @@ class PixelNormalization(keras.layers.Layer):
 class MaskedGlobalAveragePooling2D(keras.layers.Layer):
     """Mean of the features over what has data; always computes in float32.
 
-    Call: features [B, h, w, D] and weights float32 [B, h, w, 1] (share of valid pixels under each cell, 0-1) -> float32
-    [B, D]. Zeros where no cell has data.
+    Call: features [B, h, w, D] and weights float32 [B, h, w, 1] (share of valid pixels
+    under each cell, 0-1) -> float32 [B, D]. Zeros where no cell has data.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -92,12 +96,14 @@ class MaskedGlobalAveragePooling2D(keras.layers.Layer):
 class LabelOutput(keras.layers.Layer):
     """Class ids from probabilities.
 
-    Call: probabilities float32 [B, H, W, K] and valid mask float32 [B, H, W, 1] -> int32 [B, H, W], 0..K-1, and 255 where
-    the mask is 0: no input sensor has data there, so the model says nothing.
+    Call: probabilities float32 [B, H, W, K] and valid mask float32 [B, H, W, 1] ->
+    int32 [B, H, W], 0..K-1, and 255 where the mask is 0: no input sensor has data
+    there, so the model says nothing.
 
     Attributes:
-        threshold: of two classes, the second is taken where its probability is above this. A variable, so that it can be chosen
-            after training and is saved with the weights; 0.5 at first, which is the likelier class. None unless K = 2.
+        threshold: of two classes, the second is taken where its probability is above
+            this. A variable, so that it can be chosen after training and is saved with
+            the weights; 0.5 at first, which is the likelier class. None unless K = 2.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -1,8 +1,10 @@
 """A keras-cv ResNet as PyTorch computes it: where the stride sits, how strided layers are padded, the epsilon.
 
-Input: the pyramid of `encoders.py`. Output: a new one with the same layer names, whose outputs equal those of torchvision's and
-timm's ResNets once it has their weights (`public_weights/resnet.py`).
-Source: torchvision 0.28, torchvision/models/resnet.py, class Bottleneck ("ResNet V1.5"), and torch.nn.BatchNorm2d.
+Input: the pyramid of `encoders.py`. Output: a new one with the same layer names, whose
+outputs equal those of torchvision's and timm's ResNets once it has their weights
+(`public_weights/resnet.py`).
+Source: torchvision 0.28, torchvision/models/resnet.py, class Bottleneck ("ResNet
+V1.5"), and torch.nn.BatchNorm2d.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ BATCH_NORM_EPSILON = 1e-5
 def with_torch_semantics(pyramid: keras.Model) -> keras.Model:
     """A copy of `pyramid` with new weights, in which
 
-    - the 3x3 convolution of a bottleneck has the stride, not the 1x1 before it;
-    - strided convolutions and the pooling have the same zeros on both sides, where TensorFlow's "same" puts fewer on the
+    - the 3x3 convolution of a bottleneck has the stride, not the 1x1 before it; -
+    strided convolutions and the pooling have the same zeros on both sides, where
+    TensorFlow's "same" puts fewer on the
       top and the left of an even size;
     - batch normalizations have PyTorch's epsilon.
     """

@@ -15,9 +15,11 @@ import tensorflow as tf
 class UpSampling2D(keras.layers.UpSampling2D):
     """Keras' upsampling in half the time: bilinear under mixed precision, bit for bit, and by repeated pixels.
 
-    Call: [B, H, W, C] -> [B, H size, W size, C] of the same dtype. TensorFlow's bilinear kernel answers in float32, and Keras
-    holds that within the range of the half precision, in three more passes at full size, before it casts: a mean of numbers is
-    within their range as it is. Keras repeats pixels by two gathers; copied side by side, their gradient is a sum of slices.
+    Call: [B, H, W, C] -> [B, H size, W size, C] of the same dtype. TensorFlow's
+    bilinear kernel answers in float32, and Keras holds that within the range of the
+    half precision, in three more passes at full size, before it casts: a mean of
+    numbers is within their range as it is. Keras repeats pixels by two gathers; copied
+    side by side, their gradient is a sum of slices.
     """
 
     def __init__(self, size: int | tuple[int, int], **kwargs: Any) -> None:

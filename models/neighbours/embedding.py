@@ -1,7 +1,7 @@
 """Embeds a version: a published encoder and the shards of its splits -> an index of neighbours.
 
-Called by `python -m pipeline embed`. Batches go from the shards to the index one after the other: memory does not grow with
-the number of patches.
+Called by `python -m pipeline embed`. Batches go from the shards to the index one after
+the other: memory does not grow with the number of patches.
 """
 
 from __future__ import annotations
@@ -60,15 +60,17 @@ def embed_version(
         encoder_dir: published encoder of both sensors, a SavedModel directory.
         version_dir: finished version directory of pairs or labels.
         output: folder without an index.
-        splits: of `layout.SPLITS`; those without a shard are left out as long as one is left.
+        splits: of `layout.SPLITS`; those without a shard are left out as long as one is
+            left.
         batch_size: patches at a time.
         on_progress: called after each batch.
 
     Raises:
         FileNotFoundError: no finished encoder of both sensors, or no finished version.
         FileExistsError: `output` holds an index.
-        ValueError: the encoder knows other bands than the version holds, or its stride does not divide the patches; a shard is
-            missing or not whole; no patch has data in both sensors.
+        ValueError: the encoder knows other bands than the version holds, or its stride
+            does not divide the patches; a shard is missing or not whole; no patch has
+            data in both sensors.
     """
     check_absent(output)
     model_path, version_path = locate(encoder_dir), locate(version_dir)

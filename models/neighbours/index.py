@@ -1,8 +1,9 @@
 """The index: embeddings of the patches of a version in both sensors, and where each patch is found again, on disk.
 
-Batches of embeddings -> a folder with `s1.npy` and `s2.npy` (float32 [M, E], unit norm, to be memory-mapped), `patches.csv`
-(one line a patch) and `index.json`, which appears last: what has none is no index. Written by `embedding.py`; read by
-`python -m pipeline search`. NumPy only; the folder may lie on an object store.
+Batches of embeddings -> a folder with `s1.npy` and `s2.npy` (float32 [M, E], unit norm,
+to be memory-mapped), `patches.csv` (one line a patch) and `index.json`, which appears
+last: what has none is no index. Written by `embedding.py`; read by `python -m pipeline
+search`. NumPy only; the folder may lie on an object store.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ class IndexSource:
         pairs: version directory of the patches.
         manifest_sha256: of its manifest.
         splits: that were embedded.
-        num_records: in these splits; what has no data in one sensor is not in the index.
+        num_records: in these splits; what has no data in one sensor is not in the
+            index.
     """
 
     encoder: str
@@ -141,7 +143,8 @@ def write_index(
     Args:
         output: folder without an index.
         source: what the batches are made of.
-        batches: unit-norm embeddings [B, E] of each sensor and the B patches they are of; B may be 0 and may differ.
+        batches: unit-norm embeddings [B, E] of each sensor and the B patches they are
+            of; B may be 0 and may differ.
 
     Raises:
         FileExistsError: `output` holds an index.

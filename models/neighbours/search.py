@@ -1,7 +1,8 @@
 """Search: the patches whose embedding in one sensor is nearest to that of a patch in the same or the other sensor.
 
-An `EmbeddingIndex` and some of its rows -> answers by cosine, exact. Called by `python -m pipeline search`. NumPy only; keys
-are read in pieces, so that memory does not grow with the index.
+An `EmbeddingIndex` and some of its rows -> answers by cosine, exact. Called by `python
+-m pipeline search`. NumPy only; keys are read in pieces, so that memory does not grow
+with the index.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Found:
     Attributes:
         row: of the query.
         answers: nearest first.
-        partner: where its own patch stands among all M; equals count against it, so that a collapsed encoder's stands last.
-            None within one sensor.
+        partner: where its own patch stands among all M; equals count against it, so
+            that a collapsed encoder's stands last. None within one sensor.
     """
 
     row: int
@@ -151,7 +152,8 @@ def nearest(
         hidden: a key [Q] that each query must not find; None = none.
 
     Returns:
-        Rows [Q, k] and cosines [Q, k], the largest first; of equals the one that comes first in `keys`.
+        Rows [Q, k] and cosines [Q, k], the largest first; of equals the one that comes
+        first in `keys`.
     """
     k = min(k, len(keys) - (hidden is not None))
     best_rows, best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)

@@ -1,7 +1,8 @@
 """Losses of rows against the global batch, a few rows at a time: memory of one chunk, the same numbers.
 
-Input: a function from some rows to their losses. Output: the losses of all rows, with exact gradients. Used by the
-objectives, whose logits [B, N] are the one tensor of the training step that grows with the square of the batch.
+Input: a function from some rows to their losses. Output: the losses of all rows, with
+exact gradients. Used by the objectives, whose logits [B, N] are the one tensor of the
+training step that grows with the square of the batch.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ def by_row_chunks(
 ) -> Any:
     """`function` over all rows, `chunk_size` rows at a time.
 
-    The backward pass computes each chunk again instead of keeping its logits: about a third more arithmetic in the loss,
-    and memory linear in the batch. Source: Chen et al. 2016, arXiv 1604.06174 (recomputation).
+    The backward pass computes each chunk again instead of keeping its logits: about a
+    third more arithmetic in the loss, and memory linear in the batch. Source: Chen et
+    al. 2016, arXiv 1604.06174 (recomputation).
 
     Args:
-        function: losses of some rows; no gradient reaches tensors that it takes from elsewhere (masks, coordinates).
+        function: losses of some rows; no gradient reaches tensors that it takes from
+            elsewhere (masks, coordinates).
         rows: float32 tensors [B, ...], cut into chunks alike.
         shared: float32 tensors that every chunk sees whole.
         chunk_size: rows at a time; the last chunk may be shorter. None = all at once.
@@ -105,7 +108,8 @@ class _Chunks:
         return [tensor[chunk * self._size : (chunk + 1) * self._size] for tensor in tensors]
 
     def _loop(self, body: Callable[..., Any], *state: Any) -> Any:
-        # One after the other: chunks side by side would need their memory at the same time.
+        # One after the other: chunks side by side would need their memory at the same
+        # time.
         return tf.while_loop(
             lambda chunk, *_: chunk < self._num_chunks,
             body,

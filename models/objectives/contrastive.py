@@ -1,7 +1,7 @@
 """Softmax objectives: cross-modal InfoNCE, NT-Xent with negatives within a sensor, SimCLR per sensor.
 
-Input: embeddings by view. Output: losses per pair. Chosen by `registry.py`; `cross_modal` is also what `losses.NTXentLoss`
-and the dense objective compute.
+Input: embeddings by view. Output: losses per pair. Chosen by `registry.py`;
+`cross_modal` is also what `losses.NTXentLoss` and the dense objective compute.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from models.training import replicas
 class Multimodal(Objective):
     """Symmetric InfoNCE between the sensors: each finds its partner among all patches of the other sensor.
 
-    Source: Jain et al. 2022, arXiv 2209.02329 (positives are the two sensors of one place); the symmetric form without
-    negatives of the own sensor is Radford et al. 2021, arXiv 2103.00020, figure 3.
+    Source: Jain et al. 2022, arXiv 2209.02329 (positives are the two sensors of one
+    place); the symmetric form without negatives of the own sensor is Radford et al.
+    2021, arXiv 2103.00020, figure 3.
     """
 
     views: ClassVar[tuple[str, ...]] = ("s1", "s2")
@@ -41,8 +42,8 @@ class Multimodal(Objective):
 class Multimodal2N(Objective):
     """NT-Xent over all 2N embeddings: the patches of the own sensor are negatives, too.
 
-    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1; with two sensors as the two views: Scheibenreif et al. 2022
-    (SSLTransformerRS).
+    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1; with two sensors as the
+    two views: Scheibenreif et al. 2022 (SSLTransformerRS).
     """
 
     views: ClassVar[tuple[str, ...]] = ("s1", "s2")
@@ -62,7 +63,8 @@ class Multimodal2N(Objective):
 class SimCLRS1(Multimodal2N):
     """Two augmented views of each Sentinel-1 patch; Sentinel-2 is not looked at, and its encoder stays as it began.
 
-    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1: the baseline of Jain et al. 2022, arXiv 2209.02329.
+    Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1: the baseline of Jain et
+    al. 2022, arXiv 2209.02329.
     """
 
     views: ClassVar[tuple[str, ...]] = ("s1_a", "s1_b")
@@ -77,7 +79,8 @@ class SimCLRS2(Multimodal2N):
 class MultimodalIntra(Multimodal2N):
     """Cross-modal InfoNCE plus `intra_weight` times SimCLR of each sensor.
 
-    Source: Prexl and Schmitt 2023 (IaI-SimCLR: intra- and inter-modality terms of equal weight).
+    Source: Prexl and Schmitt 2023 (IaI-SimCLR: intra- and inter-modality terms of equal
+    weight).
     """
 
     views: ClassVar[tuple[str, ...]] = ("s1", "s2", "s1_b", "s2_b")

@@ -23,10 +23,12 @@ _EPSILON = 1e-5
 class DeCUR(Objective):
     """Some dimensions say what both sensors see, the others what only one sees.
 
-    With C the correlation matrix of two views' dimensions over the global batch, the loss is the mean of four terms: within
-    each sensor C of two augmented views should be the identity in all dimensions; between the sensors it should be the
-    identity in the first `decur_common_dim` dimensions, and 0 in the others. There are no negatives, so `min_negative_km`
-    means nothing here and is refused; temperature plays no part. Equal weights of the four terms: this project.
+    With C the correlation matrix of two views' dimensions over the global batch, the
+    loss is the mean of four terms: within each sensor C of two augmented views should
+    be the identity in all dimensions; between the sensors it should be the identity in
+    the first `decur_common_dim` dimensions, and 0 in the others. There are no
+    negatives, so `min_negative_km` means nothing here and is refused; temperature plays
+    no part. Equal weights of the four terms: this project.
     Source: Wang et al. 2023 (DeCUR), arXiv 2309.05300, section 3.
     """
 

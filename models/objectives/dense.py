@@ -1,6 +1,7 @@
 """Cross-modal InfoNCE on patches and on the cells of the feature map: what segmentation needs.
 
-Input: embeddings and embedded feature maps by view. Output: losses per pair. Chosen by `registry.py`.
+Input: embeddings and embedded feature maps by view. Output: losses per pair. Chosen by
+`registry.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ MIN_CELL_VALID_FRACTION = 0.5
 class Dense(Multimodal):
     """(1 - `dense_weight`) cross-modal InfoNCE + `dense_weight` the same between cells.
 
-    A cell of one sensor must find the same cell of the other sensor among all valid cells of all patches; both sensors lie on
-    one grid, so that no matching is needed. The other cells of the own patch stay negatives whatever `min_negative_km` says:
-    to tell them apart is the point. The loss of a patch is the mean over its valid cells.
-    Source: Wang et al. 2021 (DenseCL), arXiv 2011.09157, section 3 (local term, its weight 0.5, a head of its own), and Bardes
-    et al. 2022 (VICRegL), arXiv 2210.01571 (positives by location).
+    A cell of one sensor must find the same cell of the other sensor among all valid
+    cells of all patches; both sensors lie on one grid, so that no matching is needed.
+    The other cells of the own patch stay negatives whatever `min_negative_km` says: to
+    tell them apart is the point. The loss of a patch is the mean over its valid cells.
+    Source: Wang et al. 2021 (DenseCL), arXiv 2011.09157, section 3 (local term, its
+    weight 0.5, a head of its own), and Bardes et al. 2022 (VICRegL), arXiv 2210.01571
+    (positives by location).
 
     Attributes:
         local_heads: by sensor, features [D] of a cell -> its unit-norm embedding.
@@ -69,7 +72,8 @@ class Dense(Multimodal):
         valid = (
             tf.minimum(outputs["s1_valid"], outputs["s2_valid"]) >= MIN_CELL_VALID_FRACTION
         )  # [B, c]
-        # A pair may have valid pixels and yet no cell that both sensors see; the others then weigh more.
+        # A pair may have valid pixels and yet no cell that both sensors see; the others
+        # then weigh more.
         local_weight = batch.weight * tf.cast(tf.reduce_any(valid, axis=1), tf.float32)
         total = replicas.sum_over_replicas(tf.reduce_sum(local_weight))
         local_weight *= tf.math.divide_no_nan(batch.num_pairs, total)

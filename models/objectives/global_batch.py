@@ -1,7 +1,8 @@
 """The global batch as one replica sees it: its own pairs' weights, and which of all patches are their negatives.
 
-Input: weights, longitudes and latitudes of this replica's pairs. Output: weights that average 1, and a weight for each (own
-pair, any pair). Made once per loss by the objectives.
+Input: weights, longitudes and latitudes of this replica's pairs. Output: weights that
+average 1, and a weight for each (own pair, any pair). Made once per loss by the
+objectives.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from models.training import replicas
 class GlobalBatch:
     """Weights of pairs and of negatives.
 
-    A weight says how much a pair counts as a positive; as a negative a doubtful pair counts in full, since its images are
-    sound each on its own. A pair that is not valid (a sensor without a valid pixel) is as good as not in the batch: it has no
-    loss, and it is nobody's negative. Negatives nearer than `min_negative_km` count `false_negative_weight`: neighbours often
-    look the same, and pushing them apart teaches the encoder to tell apart what is alike.
-    Source: Huynh et al. 2020, arXiv 2011.11765 (cancelling false negatives); by distance on the ground: this project.
+    A weight says how much a pair counts as a positive; as a negative a doubtful pair
+    counts in full, since its images are sound each on its own. A pair that is not valid
+    (a sensor without a valid pixel) is as good as not in the batch: it has no loss, and
+    it is nobody's negative. Negatives nearer than `min_negative_km` count
+    `false_negative_weight`: neighbours often look the same, and pushing them apart
+    teaches the encoder to tell apart what is alike.
+    Source: Huynh et al. 2020, arXiv 2011.11765 (cancelling false negatives); by
+    distance on the ground: this project.
 
     Attributes:
         first_row: of this replica's pairs among all.
         num_pairs: N, float32.
-        weight: float32 [B], this replica's weights, 0 where not valid, scaled to average 1 over the global batch.
+        weight: float32 [B], this replica's weights, 0 where not valid, scaled to
+            average 1 over the global batch.
         all_weight: float32 [N], the same of all replicas.
         all_valid: float32 [N], 1 = valid, 0 = not.
     """
@@ -46,9 +51,10 @@ class GlobalBatch:
         Args:
             weight: float32 [B], at least 0; only ratios count.
             valid: float32 [B], 1 = valid, 0 = not.
-            location: longitude and latitude in degrees, float32 [B] each; a NaN is far from everything. Not needed when
-                `min_negative_km` is 0.
-            min_negative_km: great-circle distance below which negatives are false; 0 = none are.
+            location: longitude and latitude in degrees, float32 [B] each; a NaN is far
+                from everything. Not needed when `min_negative_km` is 0.
+            min_negative_km: great-circle distance below which negatives are false; 0 =
+                none are.
             false_negative_weight: what they count then, 0-1.
 
         Raises:

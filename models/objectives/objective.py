@@ -1,7 +1,8 @@
 """The one interface of all objectives.
 
-Input: what the encoders made of the views that the objective asks for. Output: this replica's loss per pair, and figures to
-log. Implemented by the other modules of this package, chosen by `registry.py`, called by `contrastive_model.py`.
+Input: what the encoders made of the views that the objective asks for. Output: this
+replica's loss per pair, and figures to log. Implemented by the other modules of this
+package, chosen by `registry.py`, called by `contrastive_model.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from models.training import replicas
 
 Outputs = Mapping[str, Any]
 """By name: embeddings float32 [B, E] of each view, unit norm; `weight` and `valid` float32 [B], see `GlobalBatch`; `lon`, `lat`
-float32 [B] if there are any; and what `describe_view` adds. Row i of all of them is the same pair."""
+float32 [B] if there are any; and what `describe_view` adds. Row i of all of them is the
+same pair."""
 
 
 def sensor_of(view: str) -> Sensor:
@@ -32,7 +34,8 @@ def sensor_of(view: str) -> Sensor:
 class Objective(keras.layers.Layer, abc.ABC):
     """What is learned; holds the weights that belong to it alone.
 
-    The mean of its losses over the global batch is the loss, on any number of replicas: negatives are those of all replicas.
+    The mean of its losses over the global batch is the loss, on any number of replicas:
+    negatives are those of all replicas.
 
     Attributes:
         views: names of the views it compares; the encoders run once for each.
@@ -67,7 +70,8 @@ class Objective(keras.layers.Layer, abc.ABC):
     def losses_and_figures(self, outputs: Outputs) -> tuple[Any, dict[str, Any]]:
         """The losses float32 [B], and scalars whose sum over the replicas is to be logged.
 
-        `temperature`, and with `min_negative_km` also `near_negative_fraction`: the share of negatives that are nearer.
+        `temperature`, and with `min_negative_km` also `near_negative_fraction`: the
+        share of negatives that are nearer.
         """
         floats = {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
         location = (floats["lon"], floats["lat"]) if "lon" in floats else None

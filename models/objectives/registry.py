@@ -1,6 +1,7 @@
 """Objectives by the names of the config.
 
-Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py` and the encoder's probe.
+Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py` and the
+encoder's probe.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _CLASSES: dict[ObjectiveName, type[Objective]] = {
     "sigmoid": Sigmoid,
     "decur": DeCUR,
     "dense": Dense,
-    # The controls learn, or are measured by, the paper's loss; what differs is the pairs, or that nothing is learned.
+    # The controls learn, or are measured by, the paper's loss; what differs is the
+    # pairs, or that nothing is learned.
     "shuffled": Multimodal,
     "none": Multimodal,
 }

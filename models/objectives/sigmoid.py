@@ -23,9 +23,9 @@ taken for it."""
 class Sigmoid(Objective):
     """Is this Sentinel-2 patch the partner of this Sentinel-1 patch? No softmax, so only one side is gathered.
 
-    Loss of row i: -sum over j of log sigmoid(z_ij (s1_i s2_j / temperature + bias)), z_ij = 1 if i = j, else -1. A pair's
-    weight is that of its positive; its negatives count in full. Temperature (0.1 at first, as in the source) and bias are
-    learned.
+    Loss of row i: -sum over j of log sigmoid(z_ij (s1_i s2_j / temperature + bias)),
+    z_ij = 1 if i = j, else -1. A pair's weight is that of its positive; its negatives
+    count in full. Temperature (0.1 at first, as in the source) and bias are learned.
     Source: Zhai et al. 2023 (SigLIP), arXiv 2303.15343, section 3.2.
 
     Attributes:
@@ -48,7 +48,8 @@ class Sigmoid(Objective):
             (own_s1,), (all_s2, heat, bias) = rows, shared  # [b, E], [N, E]
             logits = tf.matmul(own_s1, all_s2, transpose_b=True) / heat + bias  # [b, N]
             sign = tf.where(batch.is_own(positions), 1.0, -1.0)
-            # Of negatives: 1 between two valid pairs, on average over the global batch as many as positives.
+            # Of negatives: 1 between two valid pairs, on average over the global batch
+            # as many as positives.
             counts = tf.gather(negative_weight, positions)[:, tf.newaxis] * tf.exp(
                 batch.log_weights(positions)
             )
@@ -59,7 +60,8 @@ class Sigmoid(Objective):
 
         all_valid = batch.all_valid
         own_valid = tf.gather(all_valid, batch.own(tf.range(batch.num_rows)))
-        # Invalid pairs make the sum smaller; the mean over the batch is then one over the valid pairs.
+        # Invalid pairs make the sum smaller; the mean over the batch is then one over
+        # the valid pairs.
         negative_weight = own_valid * tf.math.divide_no_nan(
             batch.num_pairs, tf.reduce_sum(all_valid)
         )

@@ -1,6 +1,7 @@
 """The temperature of a contrastive loss: fixed, or learned within bounds.
 
-Input: its first value. Output: a scalar by which cosines are divided. Held by the objectives.
+Input: its first value. Output: a scalar by which cosines are divided. Held by the
+objectives.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Temperature(keras.layers.Layer):
             self.log_temperature = self.add_weight(
                 shape=(),
                 initializer=keras.initializers.Constant(math.log(initial)),
-                # After each update, not in the forward pass: behind a clip the gradient is 0, and it would stay outside.
+                # After each update, not in the forward pass: behind a clip the gradient
+                # is 0, and it would stay outside.
                 constraint=_LogClip(),
                 # Replicas clip the same number; one of them says it.
                 aggregation="only_first_replica",

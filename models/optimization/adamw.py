@@ -18,14 +18,17 @@ from models.optimization.pacing import Paces
 class FusedAdamW(keras.optimizers.Adam):
     """The numbers of `keras.optimizers.AdamW`, in a quarter of its memory traffic.
 
-    Keras composes the update from about fifteen elementwise operations, each of which reads and writes arrays of the weight's
-    size; for ResNet-18 on CPU that took as long as the forward pass, see docs/performance.md. Here the moments and the weight
-    change in one pass over memory, after one for the decay.
+    Keras composes the update from about fifteen elementwise operations, each of which
+    reads and writes arrays of the weight's size; for ResNet-18 on CPU that took as long
+    as the forward pass, see docs/performance.md. Here the moments and the weight change
+    in one pass over memory, after one for the decay.
     Source: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2.
 
     Attributes:
-        decay: decoupled weight decay, times the learning rate; `exclude_from_weight_decay` is Keras' own.
-        paces: of the variables, see `Paces`; the bias correction counts from a variable's own first step.
+        decay: decoupled weight decay, times the learning rate;
+            `exclude_from_weight_decay` is Keras' own.
+        paces: of the variables, see `Paces`; the bias correction counts from a
+            variable's own first step.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Optimizers: AdamW or LARS on a cosine schedule after a warm-up, with loss scaling under float16.
 
-Input: `OptimizerConfig`, number of steps, precision. Output: a Keras optimizer, right on any number of replicas. Called by
-`pretrain.py` and `segment.py`.
+Input: `OptimizerConfig`, number of steps, precision. Output: a Keras optimizer, right
+on any number of replicas. Called by `pretrain.py` and `segment.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from models.training import replicas
 
 NOT_DECAYED = ("bias", "gamma", "beta", "log_temperature")
 """Biases, normalization scales and temperatures do not decay, nor does LARS adapt their rate. Source: Goyal et al. 2017,
-arXiv 1706.02677, section 5.3; for LARS Chen et al. 2020, arXiv 2002.05709, appendix B.6."""
+arXiv 1706.02677, section 5.3; for LARS Chen et al. 2020, arXiv 2002.05709, appendix
+B.6."""
 
 
 def make_optimizer(
@@ -47,7 +48,8 @@ def make_optimizer(
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """A line up to `peak`, then half a cosine down to 0 at `num_steps`.
 
-    Keras' CosineDecay branches on the step, and the host then waits for the device at each step; this one is arithmetic only.
+    Keras' CosineDecay branches on the step, and the host then waits for the device at
+    each step; this one is arithmetic only.
     Source: Loshchilov and Hutter 2016, arXiv 1608.03983, eq. 5, without restarts.
     """
 
@@ -79,7 +81,8 @@ class Lars(keras.optimizers.Optimizer):
 
     Of a weight w with gradient g: rate = trust x |w| / (|g| + decay x |w|), 1 where w or g is 0; momentum m <- momentum x m +
     learning_rate x rate x (g + decay x w); w <- w - m. What does not decay (`exclude_from_weight_decay`) has rate 1.
-    Source: You, Gitman, Ginsburg 2017, arXiv 1708.03888, algorithm 1; defaults: SimCLR's (arXiv 2002.05709, its code).
+    Source: You, Gitman, Ginsburg 2017, arXiv 1708.03888, algorithm 1; defaults:
+    SimCLR's (arXiv 2002.05709, its code).
     """
 
     def __init__(
@@ -92,7 +95,8 @@ class Lars(keras.optimizers.Optimizer):
         paces: Iterable[Sequence[float]] = (),
         name: str = "lars",
     ) -> None:
-        # Not Keras' own `weight_decay`, which is decoupled: here the decay is part of the gradient.
+        # Not Keras' own `weight_decay`, which is decoupled: here the decay is part of
+        # the gradient.
         super().__init__(learning_rate=learning_rate, name=name)
         self.decay, self.momentum, self.trust, self.paces = decay, momentum, trust, Paces(paces)
 
@@ -137,8 +141,9 @@ class Lars(keras.optimizers.Optimizer):
 class LossScaled(keras.optimizers.LossScaleOptimizer):
     """Keras' dynamic loss scale, with one decision for all replicas.
 
-    A step with an infinite or NaN gradient is left out and the scale halved. Keras asks the first replica only, which has its
-    own part of the gradient: an overflow elsewhere would pass.
+    A step with an infinite or NaN gradient is left out and the scale halved. Keras asks
+    the first replica only, which has its own part of the gradient: an overflow
+    elsewhere would pass.
     """
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:

@@ -1,7 +1,8 @@
 """Paces: how fast, and from when on, an optimizer moves each variable.
 
-Input: a pace per variable. Output: rate, gradient and step count of one variable's update. Paces come from `regimes.py`; the
-optimizers of `optimizers.py` and `adamw.py` keep to them.
+Input: a pace per variable. Output: rate, gradient and step count of one variable's
+update. Paces come from `regimes.py`; the optimizers of `optimizers.py` and `adamw.py`
+keep to them.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Paces:
     ) -> tuple[Any, Any, Any]:
         """What the update of variable `index` takes: (gradient, rate, number of this update counted from the variable's first).
 
-        Before its first step the gradient and the rate are 0, which leaves weights and slots as they are; from then on the
-        variable is moved as by an optimizer that starts there. One graph serves both.
+        Before its first step the gradient and the rate are 0, which leaves weights and
+        slots as they are; from then on the variable is moved as by an optimizer that
+        starts there. One graph serves both.
         """
         number = iterations + 1
         factor, first_step = self._paces[index] if self._paces else Pace()

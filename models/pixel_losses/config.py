@@ -1,6 +1,7 @@
 """Which loss a segmenter is trained with.
 
-Input: a run's YAML, as `SegmentConfig.loss`. Output: a checked frozen dataclass. Used by `segment_loss.py`.
+Input: a run's YAML, as `SegmentConfig.loss`. Output: a checked frozen dataclass. Used
+by `segment_loss.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ class LossConfig:
     """A sum of losses over the labelled pixels.
 
     Attributes:
-        terms: loss -> its weight in the sum. "crossentropy"; "focal" (easy pixels count less); "dice" (overlap of each class in
-            the global batch); "lovasz" (IoU of each class in each patch). Default: cross-entropy alone.
-        focal_gamma: how much less easy pixels count; 0 = not at all, which is cross-entropy. Default 2; origin: Lin et al.
-            2017, arXiv 1708.02002.
-        class_weights: class name -> what its pixels count under crossentropy and focal, 1 for a class that is not named; or
-            "balanced": inversely to the pixels of the train split. The others weigh classes alike as they are.
+        terms: loss -> its weight in the sum. "crossentropy"; "focal" (easy pixels count
+            less); "dice" (overlap of each class in the global batch); "lovasz" (IoU of
+            each class in each patch). Default: cross-entropy alone.
+        focal_gamma: how much less easy pixels count; 0 = not at all, which is
+            cross-entropy. Default 2; origin: Lin et al. 2017, arXiv 1708.02002.
+        class_weights: class name -> what its pixels count under crossentropy and focal,
+            1 for a class that is not named; or "balanced": inversely to the pixels of
+            the train split. The others weigh classes alike as they are.
     """
 
     terms: dict[LossName, float] = field(default_factory=lambda: {"crossentropy": 1.0})

@@ -1,7 +1,8 @@
 """Losses of whole regions: how far each class's predicted area is from its true one.
 
-Input: labels, logits and weights of one replica's patches. Output: this replica's part of the loss; the parts of all replicas
-add up to the loss of the global batch, and so do their gradients. Called by `segment_loss.py`.
+Input: labels, logits and weights of one replica's patches. Output: this replica's part
+of the loss; the parts of all replicas add up to the loss of the global batch, and so do
+their gradients. Called by `segment_loss.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from models.training import replicas
 def soft_dice(label: Any, logits: Any, weight: Any) -> tf.Tensor:
     """1 - mean Dice coefficient of the classes that the labels of the global batch hold, with probabilities for predictions.
 
-    Dice of a class: 2 sum(w t p) / sum(w (t + p)) over all labelled pixels of the global batch, t its truth (0 or 1), p its
-    probability, w the weight of the patch. The sums run over the replicas before they are divided, so the loss is exact on any
-    number of them. A class without true pixels is left out; what is wrongly taken for it is missing in another class.
-    Source: Milletari et al. 2016 (V-Net), arXiv 1606.04797, with the plain sums of Sudre et al. 2017, arXiv 1707.03237, in the
-    denominator.
+    Dice of a class: 2 sum(w t p) / sum(w (t + p)) over all labelled pixels of the
+    global batch, t its truth (0 or 1), p its probability, w the weight of the patch.
+    The sums run over the replicas before they are divided, so the loss is exact on any
+    number of them. A class without true pixels is left out; what is wrongly taken for
+    it is missing in another class.
+    Source: Milletari et al. 2016 (V-Net), arXiv 1606.04797, with the plain sums of
+    Sudre et al. 2017, arXiv 1707.03237, in the denominator.
 
     Args:
         label: class ids [B, H, W], 0..K-1, 255 = ignore.
@@ -47,9 +50,11 @@ def soft_dice(label: Any, logits: Any, weight: Any) -> tf.Tensor:
 def lovasz_softmax(label: Any, logits: Any, weight: Any) -> tf.Tensor:
     """Weighted mean over the patches of the Lovász extension of 1 - IoU, itself the mean over the classes a patch holds.
 
-    Exact in: each patch by itself, whatever the replicas and the batch. Not the IoU of the pooled pixels: that would need the
-    errors of all replicas in one order. A patch without labels does not count.
-    Source: Berman et al. 2018, arXiv 1705.08790, algorithm 1, averaged per image and over the classes present.
+    Exact in: each patch by itself, whatever the replicas and the batch. Not the IoU of
+    the pooled pixels: that would need the errors of all replicas in one order. A patch
+    without labels does not count.
+    Source: Berman et al. 2018, arXiv 1705.08790, algorithm 1, averaged per image and
+    over the classes present.
 
     Args:
         label: class ids [B, H, W], 0..K-1, 255 = ignore.
@@ -62,7 +67,8 @@ def lovasz_softmax(label: Any, logits: Any, weight: Any) -> tf.Tensor:
     truth, probabilities = (
         tf.transpose(values, [0, 2, 1]) for values in _by_pixel(label, logits)
     )  # [B, K, P]
-    # Ignored pixels are 0 in both: no error, so they come last in the order and add nothing.
+    # Ignored pixels are 0 in both: no error, so they come last in the order and add
+    # nothing.
     errors = tf.abs(truth - probabilities)
     order = tf.argsort(tf.stop_gradient(errors), axis=-1, direction="DESCENDING")
     errors, is_true = tf.gather(errors, order, batch_dims=2), tf.gather(truth, order, batch_dims=2)

@@ -1,7 +1,8 @@
 """The loss of a segmenter's training: a weighted sum of the losses its config names.
 
-Input: `LossConfig`, the pixels per class of the train split. Output: a function of one replica's labels, logits and weights,
-whose values on all replicas add up to the loss of the global batch. Made by `segment.py`.
+Input: `LossConfig`, the pixels per class of the train split. Output: a function of one
+replica's labels, logits and weights, whose values on all replicas add up to the loss of
+the global batch. Made by `segment.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def make_segment_loss(
     Args:
         config: terms and weights.
         class_names: of the K classes, in the order of their ids.
-        num_pixels_per_class: id as text -> pixels of the train split, as `Manifest.num_pixels_per_class["train"]`.
+        num_pixels_per_class: id as text -> pixels of the train split, as
+            `Manifest.num_pixels_per_class["train"]`.
 
     Raises:
         ValueError: see `class_weights`.
@@ -55,11 +57,14 @@ def class_weights(
 ) -> tuple[float, ...] | None:
     """What a pixel of each class counts; None = all alike.
 
-    Balanced weights are (all pixels) / (K x pixels of the class), so that each class has the same share of the loss.
-    Source: King and Zeng 2001, "Logistic Regression in Rare Events Data", as scikit-learn's "balanced".
+    Balanced weights are (all pixels) / (K x pixels of the class), so that each class
+    has the same share of the loss.
+    Source: King and Zeng 2001, "Logistic Regression in Rare Events Data", as
+    scikit-learn's "balanced".
 
     Raises:
-        ValueError: a weight of no class, or a class without pixels that cannot be balanced.
+        ValueError: a weight of no class, or a class without pixels that cannot be
+            balanced.
     """
     config.check_classes(class_names)
     if not isinstance(config.class_weights, str):

@@ -1,7 +1,8 @@
 """What must be known of public weights beside their numbers, and the published ones that we know it of.
 
-A state dict says nothing of bands, units, normalization or licence, and with a wrong one of them the features are quietly
-worthless. Used by `importing.py` and by `python -m pipeline import-weights`.
+A state dict says nothing of bands, units, normalization or licence, and with a wrong
+one of them the features are quietly worthless. Used by `importing.py` and by `python -m
+pipeline import-weights`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class PublicWeights:
         std: per band, in our unit: what their training divided by.
         license: under which they are published; goes into the model card.
         source: page that says so.
-        s2_processing_level: "L1C" (top of atmosphere) or "L2A" (surface reflectance) of the pixels they were trained on;
-            None for Sentinel-1.
+        s2_processing_level: "L1C" (top of atmosphere) or "L2A" (surface reflectance) of
+            the pixels they were trained on; None for Sentinel-1.
     """
 
     sensor: Sensor
@@ -77,7 +78,8 @@ _SOFTCON = "https://github.com/zhu-xlab/softcon"
 _S1_MEAN_DB, _S1_STD_DB = (-12.59, -20.26), (5.26, 5.91)
 """VV, VH. Source: torchgeo, torchgeo/models/resnet.py, from DeCUR's linear_BE_resnet.py."""
 
-# Source: torchgeo, torchgeo/models/resnet.py: statistics of SSL4EO-S12's level 1C, in digital numbers.
+# Source: torchgeo, torchgeo/models/resnet.py: statistics of SSL4EO-S12's level 1C, in
+# digital numbers.
 _S2_MEAN_DN = (
     1612.9,
     1397.6,

@@ -1,6 +1,7 @@
 """Element types of stored tensors: raw little-endian bytes -> NumPy arrays.
 
-Called by the readers of the two file formats, `safetensors.py` and `torch_zip.py`, which check sizes and bounds.
+Called by the readers of the two file formats, `safetensors.py` and `torch_zip.py`,
+which check sizes and bounds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-# Names as in safetensors. Source: https://huggingface.co/docs/safetensors (format) and torch/storage.py (PyTorch's names).
+# Names as in safetensors. Source: https://huggingface.co/docs/safetensors (format) and
+# torch/storage.py (PyTorch's names).
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",

@@ -1,7 +1,8 @@
 """Public weights -> a published encoder of one sensor, in the layout of `export.py`.
 
-Input: a file that the user brought, and what is known of it. Output: a SavedModel with `embed_<sensor>`, the Keras models and a
-card that names file, hash and licence. Called by `python -m pipeline import-weights`; training takes the directory from there
+Input: a file that the user brought, and what is known of it. Output: a SavedModel with
+`embed_<sensor>`, the Keras models and a card that names file, hash and licence. Called
+by `python -m pipeline import-weights`; training takes the directory from there
 (`SegmentConfig.encoder_paths`).
 """
 
@@ -70,9 +71,10 @@ def import_encoder(
         weights: what the file is.
         path: .pth (torch.save) or .safetensors.
         output_dir: a new directory.
-        bands: of the encoder, in the order of the shards that it will see: a choice of `weights.bands`. None = these. A
-            band left out counts as its mean, which is how SSL4EO-S12's authors evaluated 12-band level 2A: zeros in the
-            place of B10 (their linear_BE_moco.py).
+        bands: of the encoder, in the order of the shards that it will see: a choice of
+            `weights.bands`. None = these. A band left out counts as its mean, which is
+            how SSL4EO-S12's authors evaluated 12-band level 2A: zeros in the place of
+            B10 (their linear_BE_moco.py).
         prefix: of the ResNet's names in the file; None = found.
 
     Raises:

@@ -1,7 +1,8 @@
 """Puts the state dict of a torchvision or timm ResNet into one of our encoders.
 
-Input: an encoder with a `torch_` backbone, arrays by torchvision's names. Output: the encoder's weights, changed in place, and
-the names that were not used. Called by `importing.py`. Outputs then equal PyTorch's in eval mode.
+Input: an encoder with a `torch_` backbone, arrays by torchvision's names. Output: the
+encoder's weights, changed in place, and the names that were not used. Called by
+`importing.py`. Outputs then equal PyTorch's in eval mode.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ def load_resnet(
     Args:
         encoder: its bands are a choice of `state_bands`, in any order.
         state: arrays by torchvision's names; `conv1.weight` [64, C, 7, 7].
-        state_bands: the C bands of the state dict, in its order. A band that the encoder does not take is left out of the
-            first convolution, which is the same as its normalized value being 0 everywhere.
+        state_bands: the C bands of the state dict, in its order. A band that the
+            encoder does not take is left out of the first convolution, which is the
+            same as its normalized value being 0 everywhere.
 
     Returns:
         Names in `state` that are no part of the ResNet, without PyTorch's counters.
 
     Raises:
-        ValueError: a name is missing or not understood, a shape differs, a value is not finite, or a band is not in
-            `state_bands`.
+        ValueError: a name is missing or not understood, a shape differs, a value is not
+            finite, or a band is not in `state_bands`.
     """
     if not encoder.backbone.startswith(TORCH_PREFIX) or encoder.norm != "batch":
         raise ValueError(

@@ -1,7 +1,8 @@
 """Reads .safetensors: a JSON header of names, types, shapes and byte ranges, then the bytes.
 
-Input: a file. Output: arrays by name. Called by `state_dict.py`. Twenty lines of our own instead of the library of that name,
-which would be one more binary wheel in the lock. Source: https://huggingface.co/docs/safetensors, section "Format".
+Input: a file. Output: arrays by name. Called by `state_dict.py`. Twenty lines of our
+own instead of the library of that name, which would be one more binary wheel in the
+lock. Source: https://huggingface.co/docs/safetensors, section "Format".
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The state dict inside a file: flat names -> arrays, and which of them are the ResNet.
 
-Input: a .pth or .safetensors file as projects publish them: bare, inside a training checkpoint, or with the names of a wrapper
-(`module.encoder_q.` of MoCo, `teacher.backbone.` of DINO). Output: arrays by torchvision's names. Called by `importing.py`.
+Input: a .pth or .safetensors file as projects publish them: bare, inside a training
+checkpoint, or with the names of a wrapper (`module.encoder_q.` of MoCo,
+`teacher.backbone.` of DINO). Output: arrays by torchvision's names. Called by
+`importing.py`.
 """
 
 from __future__ import annotations

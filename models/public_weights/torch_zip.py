@@ -1,8 +1,10 @@
 """Reads what `torch.save` writes (.pth, .pt, since PyTorch 1.6): a zip of one pickle and one file per storage.
 
-Input: a file. Output: the pickled tree of dicts, lists and numbers with its tensors as NumPy arrays. Called by `state_dict.py`.
-A pickle can call anything; this one may name tensors and ordered dicts only, and all else is refused unread.
-Source: PyTorch 2.13, torch/serialization.py and torch/_utils.py (names and arguments of what rebuilds tensors).
+Input: a file. Output: the pickled tree of dicts, lists and numbers with its tensors as
+NumPy arrays. Called by `state_dict.py`. A pickle can call anything; this one may name
+tensors and ordered dicts only, and all else is refused unread.
+Source: PyTorch 2.13, torch/serialization.py and torch/_utils.py (names and arguments of
+what rebuilds tensors).
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ def read_torch_zip(path: Path) -> Any:
     """The pickled object.
 
     Raises:
-        ValueError: not a zip of PyTorch, or its pickle holds anything but tensors, containers, numbers and text.
+        ValueError: not a zip of PyTorch, or its pickle holds anything but tensors,
+            containers, numbers and text.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError(
@@ -35,7 +38,8 @@ def read_torch_zip(path: Path) -> Any:
             (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             with archive.open(pickled) as file:
                 return _TensorUnpickler(file, archive, pickled.removesuffix("data.pkl")).load()
-    # What a crafted or damaged file can make the pickle machine and the zip reader raise.
+    # What a crafted or damaged file can make the pickle machine and the zip reader
+    # raise.
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -72,7 +76,8 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _rebuild_parameter
         if module == "torch" and name in elements.TORCH_STORAGES:
-            # A text, not a class: a storage is read by its persistent id, never built by a call.
+            # A text, not a class: a storage is read by its persistent id, never built
+            # by a call.
             return elements.TORCH_STORAGES[name]
         raise pickle.UnpicklingError(
             f"holds {module}.{name}, only tensors and dicts are read: save the state_dict alone, or as safetensors"
@@ -84,7 +89,8 @@ class _TensorUnpickler(pickle.Unpickler):
         if element not in elements.TORCH_STORAGES.values():
             raise pickle.UnpicklingError(f"storage of type {element!r} is not read")
         entry = self._archive.getinfo(f"{self._root}data/{key}")
-        # Compared before reading, so that a small zip cannot unpack into all of the memory.
+        # Compared before reading, so that a small zip cannot unpack into all of the
+        # memory.
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or entry.file_size != num_elements * elements.size_of(element)
@@ -110,7 +116,8 @@ def _rebuild_tensor(
     last = offset + sum(
         (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
     )
-    # Out of bounds would read foreign memory; a tensor larger than its storage would repeat itself without end.
+    # Out of bounds would read foreign memory; a tensor larger than its storage would
+    # repeat itself without end.
     if math.prod(shape) and (last >= storage.size or math.prod(shape) > storage.size):
         raise pickle.UnpicklingError(
             f"tensor with shape {shape} reaches outside of its storage of {storage.size}"

@@ -1,8 +1,9 @@
 """The model card: what a published model is, what it was trained on and how good it was.
 
-Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json, written last, so that a card means a whole
-model. Written by `export.py` and `public_weights/importing.py`; read by the publishing components, the report and the serving
-checks.
+Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json, written
+last, so that a card means a whole model. Written by `export.py` and
+`public_weights/importing.py`; read by the publishing components, the report and the
+serving checks.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def make_card(
 ) -> dict[str, Any]:
     """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null.
 
-    `started_from` names the encoder that each sensor's training began with; empty = from scratch. `health` holds what the
-    checks of pretraining found: `alarms`, one line each, and `not_measured`, figure -> why; null for other models. `threshold`
-    is the probability above which a segmenter of two classes takes a pixel for the second one; null for other models.
+    `started_from` names the encoder that each sensor's training began with; empty =
+    from scratch. `health` holds what the checks of pretraining found: `alarms`, one
+    line each, and `not_measured`, figure -> why; null for other models. `threshold` is
+    the probability above which a segmenter of two classes takes a pixel for the second
+    one; null for other models.
     """
     bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
     return {
@@ -107,7 +110,8 @@ def _describe(
         "task": task,
         "config_sha256": settings.sha256(config),
         "config": settings.to_dict(config),
-        # Units and bands travel with the model: a caller that sends power instead of dB gets no error, only wrong maps.
+        # Units and bands travel with the model: a caller that sends power instead of dB
+        # gets no error, only wrong maps.
         "inputs": {
             sensor: {"bands": list(names), "unit": BANDS[sensor][names[0]].unit, "nodata": "NaN"}
             for sensor, names in bands.items()

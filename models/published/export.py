@@ -1,8 +1,9 @@
 """Writes and reads published models: SavedModel with signatures, and assets.extra with the Keras models, warm-up and card.
 
-Input: trained Keras models. Output: the published model contract: `serving_default` and `serve_examples` of a segmenter,
-`embed_s1` and `embed_s2` of an encoder, all taking physical values with NaN as no data. Called by `pretrain.py`,
-`segment.py`, `public_weights/importing.py`, the serving checks and the components.
+Input: trained Keras models. Output: the published model contract: `serving_default` and
+`serve_examples` of a segmenter, `embed_s1` and `embed_s2` of an encoder, all taking
+physical values with NaN as no data. Called by `pretrain.py`, `segment.py`,
+`public_weights/importing.py`, the serving checks and the components.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ def export_segmenter(
 ) -> None:
     """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last.
 
-    `scores` are those of its eval split, at its threshold. For `started_from` see `make_card`.
+    `scores` are those of its eval split, at its threshold. For `started_from` see
+    `make_card`.
     """
     assets = _make_assets_dir(output_dir)
     segmenter.save(f"{assets}/model.keras")
-    # The reloaded copy is free of the training strategy's mirrored variables, and is what a reader will compare with.
+    # The reloaded copy is free of the training strategy's mirrored variables, and is
+    # what a reader will compare with.
     model = load_segmenter(output_dir)
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -112,8 +115,9 @@ def export_encoder(
 ) -> None:
     """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
 
-    Not `is_served`, they are the start of other trainings only, for `load_encoders`: there are no signatures. `health` and
-    `started_from` (see `make_card`) and `embedding_map` (PNG) are what the health checks found.
+    Not `is_served`, they are the start of other trainings only, for `load_encoders`:
+    there are no signatures. `health` and `started_from` (see `make_card`) and
+    `embedding_map` (PNG) are what the health checks found.
     """
     assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir, is_served)
     if embedding_map is not None:
@@ -179,7 +183,8 @@ def write_encoders(
         return assets
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
     archive = keras.export.ExportArchive()
-    # Heads are published too: `embedding` is what pairs are compared by, and what the encoder's probe measures.
+    # Heads are published too: `embedding` is what pairs are compared by, and what the
+    # encoder's probe measures.
     for sensor in encoders:
         archive.track(encoders[sensor])
         archive.track(heads[sensor])
@@ -242,7 +247,8 @@ class SignatureComparison:
         signature: its name.
         input_shapes: by input name.
         output_shapes: by output name.
-        max_abs_difference: SavedModel against Keras, the largest over all outputs; infinite when a value is not finite.
+        max_abs_difference: SavedModel against Keras, the largest over all outputs;
+            infinite when a value is not finite.
     """
 
     signature: str
@@ -288,7 +294,8 @@ def _compare_segmenter(
     for pixels in batches:
         tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
         examples = tf.constant(warmup.encode_examples(pixels))
-        # What was stored is rounded, so the Keras model must see what the codec gives back, not the original values.
+        # What was stored is rounded, so the Keras model must see what the codec gives
+        # back, not the original values.
         stored = parse_examples(
             examples, {sensor: values.shape[-1] for sensor, values in pixels.items()}
         )
@@ -323,7 +330,8 @@ def _compare(
     threshold: float | None = None,
 ) -> SignatureComparison:
     outputs = loaded[signature](**inputs)
-    # Ids are no measure: where two classes are equally likely, the last bit decides which one it is.
+    # Ids are no measure: where two classes are equally likely, the last bit decides
+    # which one it is.
     differences = [
         np.abs(np.asarray(outputs[name], np.float64) - np.asarray(expected[name], np.float64)).max()
         for name in expected
@@ -346,7 +354,8 @@ def _label_difference(
 ) -> float:
     """1.0 when a label differs where the choice is clear, else 0.0.
 
-    It is between the two likeliest classes, or of two classes between the second one's probability and `threshold`.
+    It is between the two likeliest classes, or of two classes between the second one's
+    probability and `threshold`.
     """
     probabilities = np.asarray(expected["probabilities"])
     first, second = np.moveaxis(np.sort(probabilities, axis=-1)[..., -2:], -1, 0)
@@ -364,7 +373,8 @@ def _random_pixels(
     """Two patches of plausible values with a no-data corner each; float32 [2, H, W, C]."""
     shape = (2, height, width, num_bands)
     pixels = rng.normal(-14.0, 5.0, shape) if sensor == "s1" else rng.uniform(0.01, 0.6, shape)
-    # NaN in the compared inputs: a graph that lost its mask would differ here, or be NaN all over.
+    # NaN in the compared inputs: a graph that lost its mask would differ here, or be
+    # NaN all over.
     pixels[:, : height // 4, : width // 3] = np.nan
     return pixels.astype(np.float32)
 
@@ -381,7 +391,8 @@ def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
         for sensor in SENSORS
     }
     found = {sensor: path for sensor, path in paths.items() if tf.io.gfile.exists(path)}
-    # One sensor is enough: public weights know one. Of none at all, the message names the first.
+    # One sensor is enough: public weights know one. Of none at all, the message names
+    # the first.
     return {sensor: _load(path) for sensor, path in (found or paths).items()}
 
 

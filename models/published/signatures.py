@@ -1,7 +1,7 @@
 """The functions behind the signatures of published models.
 
-Input: Keras models. Output: functions of tensors, and their tensor specs, for `keras.export.ExportArchive`. Called by
-`export.py` only.
+Input: Keras models. Output: functions of tensors, and their tensor specs, for
+`keras.export.ExportArchive`. Called by `export.py` only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
 def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
     """`serving_default`: one tensor per sensor."""
 
-    # Positional in the order of the sensors; the names of the TensorSpecs become the names of the signature's inputs.
+    # Positional in the order of the sensors; the names of the TensorSpecs become the
+    # names of the signature's inputs.
     def serving_default(*pixels: Any) -> dict[str, Any]:
         return segment(model, dict(zip(model.sensors, pixels, strict=True)))
 
@@ -45,7 +46,8 @@ def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
 
 def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
     """`serve_examples`: tf.string [B] tf.Examples of the shard contract, all of one size."""
-    # Only what the model looks at is parsed, so that a Sentinel-1 model also serves examples without Sentinel-2.
+    # Only what the model looks at is parsed, so that a Sentinel-1 model also serves
+    # examples without Sentinel-2.
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
 
     def serve_examples(examples: Any) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def check_size(pixels: Any, stride: int) -> None:
     """Refuses pixels [B, H, W, C] whose H or W is no multiple of `stride`, inside the graph too.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run; without it the skips of the decoder fail with a message about shapes only.
+        tf.errors.InvalidArgumentError: when run; without it the skips of the decoder
+        fail with a message about shapes only.
     """
     size = tf.shape(pixels)[1:3]
     tf.debugging.assert_equal(

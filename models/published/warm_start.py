@@ -1,7 +1,8 @@
 """Warm starts: the encoders of a published pretraining, or a distilled student, as the beginning of another training.
 
-Input: SavedModels of `export.py` or `.keras` files, and what the new training expects. Output: encoders, heads and segmenters
-with those weights, or one line that says why they do not fit. Called by `pretrain.py`, `segment.py` and `distillation`.
+Input: SavedModels of `export.py` or `.keras` files, and what the new training expects.
+Output: encoders, heads and segmenters with those weights, or one line that says why
+they do not fit. Called by `pretrain.py`, `segment.py` and `distillation`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def load_encoders(
     """The published encoder of each sensor, with its own normalization: its weights were learned on those z-scores.
 
     Raises:
-        ValueError: a path holds no encoder of its sensor, or one with other bands than the shards of `manifest` or of
-            another architecture than `config`.
+        ValueError: a path holds no encoder of its sensor, or one with other bands than
+            the shards of `manifest` or of another architecture than `config`.
         FileNotFoundError: a path holds no encoder at all.
     """
     published = {path: export.load_encoders(path) for path in set(paths.values())}
@@ -62,7 +63,8 @@ def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest
     """A student of `run_distillation`, with its own normalization.
 
     Raises:
-        ValueError: it has other inputs, classes or parts than `config`, or other bands than the shards of `manifest`.
+        ValueError: it has other inputs, classes or parts than `config`, or other bands
+            than the shards of `manifest`.
         FileNotFoundError: the directory holds none.
     """
     model = export.load_segmenter(saved_model_dir)

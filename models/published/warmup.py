@@ -1,7 +1,8 @@
 """Warm-up requests of a published model: one small call per signature, which TF Serving replays before it takes traffic.
 
-Input: signature names and band counts. Output: assets.extra/tf_serving_warmup_requests, a TFRecord of PredictionLog.
-Written by `export.py`. Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
+Input: signature names and band counts. Output: assets.extra/tf_serving_warmup_requests,
+a TFRecord of PredictionLog. Written by `export.py`. Source:
+https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
 
 WARMUP_NAME = "tf_serving_warmup_requests"
-# Plausible values at the middle of each sensor's range, so that a warm-up runs the same code as a real request.
+# Plausible values at the middle of each sensor's range, so that a warm-up runs the same
+# code as a real request.
 _WARMUP_VALUE: dict[Sensor, float] = {"s1": -15.0, "s2": 0.2}
 
 
@@ -52,7 +54,8 @@ def write_encoder_requests(
 def encode_examples(pixels: Mapping[Sensor, npt.NDArray[np.float32]]) -> list[bytes]:
     """tf.Examples of the shard contract from physical pixels float32 [B, H, W, C] by sensor.
 
-    A sensor that is not given becomes one band without data: the contract has no optional features.
+    A sensor that is not given becomes one band without data: the contract has no
+    optional features.
     """
     first = next(iter(pixels.values()))
     missing = np.full((*first.shape[:3], 1), np.nan, np.float32)

@@ -1,8 +1,10 @@
 """tf.data service: reading and decoding on other machines than the training.
 
-Input: a dataset whose source is the shards, the dispatcher's address. Output: its batches, made by the workers. Called by
-`epochs.py`; `python -m pipeline data-service` starts the servers.
-Source: Audibert et al. 2023, arXiv 2210.14826; https://www.tensorflow.org/api_docs/python/tf/data/experimental/service.
+Input: a dataset whose source is the shards, the dispatcher's address. Output: its
+batches, made by the workers. Called by `epochs.py`; `python -m pipeline data-service`
+starts the servers.
+Source: Audibert et al. 2023, arXiv 2210.14826;
+https://www.tensorflow.org/api_docs/python/tf/data/experimental/service.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ def start_worker(
 def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
     """`dataset`, produced by the workers of the dispatcher at `address`; each pass over it takes every shard once.
 
-    The order is the one in which workers answer. A shard in the hands of a worker that dies is lost for that pass.
+    The order is the one in which workers answer. A shard in the hands of a worker that
+    dies is lost for that pass.
     """
     return dataset.apply(
         tf.data.experimental.service.distribute(
             processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
             service=address,
-            # Noisy pixels hardly shrink; unpacking would be all that the trainer's processor does.
+            # Noisy pixels hardly shrink; unpacking would be all that the trainer's
+            # processor does.
             compression=None,
         )
     )
@@ -55,6 +59,7 @@ def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
 def fresh_seed() -> tf.Tensor:
     """int64 [], another one whenever the graph comes by.
 
-    A worker starts each pass from the graph as it was sent: seeds made here, at the trainer, would repeat with every epoch.
+    A worker starts each pass from the graph as it was sent: seeds made here, at the
+    trainer, would repeat with every epoch.
     """
     return tf.cast(tf.timestamp() * 1e6, tf.int64)

@@ -1,7 +1,8 @@
 """Epochs: which records make up which batch, in an order that can be repeated or by a tf.data service.
 
-Input: a RecordSource and sizes. Output: endless batches of keys, or decoded ones from a service; both leave out only what fills
-no batch at the end of an epoch. Called by `input_pipeline.py`.
+Input: a RecordSource and sizes. Output: endless batches of keys, or decoded ones from a
+service; both leave out only what fills no batch at the end of an epoch. Called by
+`input_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -52,14 +53,17 @@ def ordered_batches(
 ) -> tf.data.Dataset:
     """Endless batches of keys, from that of the step after `first_step` on; each follows from `seed` and its step.
 
-    What comes before within the epoch of `first_step` is read again, but not decoded; earlier epochs are not.
+    What comes before within the epoch of `first_step` is read again, but not decoded;
+    earlier epochs are not.
     """
     first_epoch, num_skipped = divmod(first_step, sizes.num_steps)
 
-    # A dataset per epoch, not `repeat`: so each one's order follows from its number, and a resumed run can begin with any.
+    # A dataset per epoch, not `repeat`: so each one's order follows from its number,
+    # and a resumed run can begin with any.
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        # Shards among each other, records within a buffer: together they mix records of far-apart places.
+        # Shards among each other, records within a buffer: together they mix records of
+        # far-apart places.
         shards = tf.random.experimental.stateless_shuffle(
             tf.range(source.num_shards, dtype=tf.int64), epoch_seed
         )
@@ -69,7 +73,8 @@ def ordered_batches(
         keys = _shuffled(
             read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed
         )
-        # Batches end with their epoch: across the seam of two a pair could meet its own copy as a negative.
+        # Batches end with their epoch: across the seam of two a pair could meet its own
+        # copy as a negative.
         batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)
         return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
 
@@ -95,7 +100,8 @@ def served_batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
-    # The last batch of each worker comes as small as it is, and batches are put together again here: no example is lost.
+    # The last batch of each worker comes as small as it is, and batches are put
+    # together again here: no example is lost.
     served = data_service.distribute(batches, address).rebatch(
         sizes.batch_size, drop_remainder=True
     )
@@ -116,7 +122,8 @@ def read_shards(
 
 def _shuffled(keys: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
     """`keys` in an order that follows from `seed` int64 [] alone; to be called within the function of a dataset."""
-    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot mix 0 with a tensor. Of this graph only.
+    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot
+    # mix 0 with a tensor. Of this graph only.
     tf.compat.v1.set_random_seed(1)
     return keys.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
 

@@ -15,8 +15,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 def count_bytes() -> int:
     """Free memory in bytes; where the system does not tell, all of the machine's.
 
-    Source: man 5 proc_meminfo, MemAvailable; Linux, Documentation/admin-guide/cgroup-v2.rst, memory.max, memory.current and
-    memory.stat.
+    Source: man 5 proc_meminfo, MemAvailable; Linux,
+    Documentation/admin-guide/cgroup-v2.rst, memory.max, memory.current and memory.stat.
     """
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if _MEMINFO.exists():

@@ -1,7 +1,8 @@
 """The disk cache: inflated copies of gzipped shards, which are read several times faster.
 
-Input: gzip TFRecords, which may lie on an object store, and a local folder. Output: paths of plain TFRecords. Called by
-`record_source.py`. A copy is named by the SHA-256 of its shard, so other data never meets it; processes may share a folder.
+Input: gzip TFRecords, which may lie on an object store, and a local folder. Output:
+paths of plain TFRecords. Called by `record_source.py`. A copy is named by the SHA-256
+of its shard, so other data never meets it; processes may share a folder.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _inflated(path: str, folder: Path) -> Path:
     if target.exists():
         return target
     partial = folder / f".{target.name}.partial"
-    # Opened without cutting it: another process may be writing it. Its lock ends with the process, however that ends.
+    # Opened without cutting it: another process may be writing it. Its lock ends with
+    # the process, however that ends.
     with partial.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if target.exists():
@@ -62,7 +64,8 @@ def _inflated(path: str, folder: Path) -> Path:
         except OSError as error:
             raise OSError(f"input.cache_dir: cannot write to {folder}: {error.strerror}") from error
         file.flush()
-        # A name must never stand before its content: after a power cut the copy would be short, and trusted.
+        # A name must never stand before its content: after a power cut the copy would
+        # be short, and trusted.
         os.fsync(file.fileno())
         os.replace(partial, target)
     return target

@@ -1,8 +1,9 @@
 """Where the records of a split come from: gzipped shards, inflated copies of them on disk, or memory.
 
-Input: files and the features to read. Output: a RecordSource: keys of the records of each shard, which are put in order at no
-cost, and the features behind a batch of keys. All sources give the same records in the same order, so a cache changes the
-speed of a training and nothing else. Called by `input_pipeline.py`.
+Input: files and the features to read. Output: a RecordSource: keys of the records of
+each shard, which are put in order at no cost, and the features behind a batch of keys.
+All sources give the same records in the same order, so a cache changes the speed of a
+training and nothing else. Called by `input_pipeline.py`.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def load(source: FileSource, max_bytes: int) -> MemorySource:
     """Reads all records of `source` into memory, only the features that its spec names.
 
     Raises:
-        ValueError: they need more than `max_bytes`, as seen from the first file and the sizes of all.
+        ValueError: they need more than `max_bytes`, as seen from the first file and the
+            sizes of all.
     """
     shards = tf.data.Dataset.range(source.num_shards)
     first, _ = _read_rows(source, shards.take(1))
@@ -152,7 +154,8 @@ def _read_rows(source: FileSource, shards: tf.data.Dataset) -> tuple[Columns, tf
         num_parallel_calls=4,
         deterministic=True,
     )
-    # One batch of all: the elements move into it, a concatenation of parts would hold them twice.
+    # One batch of all: the elements move into it, a concatenation of parts would hold
+    # them twice.
     columns, shard_of_row = records.batch(np.iinfo(np.int64).max).get_single_element()
     return columns, shard_of_row
 

@@ -1,7 +1,8 @@
 """Whether shards hold what their manifest and the config say, seen from their first records before anything is trained.
 
-Input: the files of a split, the manifest, what will be read. Output: silence or one ValueError of one line. Called by
-`pretrain.py` and `segment.py`. Bytes that do not fit would be taken for other pixels or stop a training in its middle.
+Input: the files of a split, the manifest, what will be read. Output: silence or one
+ValueError of one line. Called by `pretrain.py` and `segment.py`. Bytes that do not fit
+would be taken for other pixels or stop a training in its middle.
 """
 
 from __future__ import annotations
@@ -46,15 +47,17 @@ def check_split(
 
     Args:
         split: name, for messages.
-        files: gzip TFRecords; where one is a shard that the manifest names, it must have the size that it says.
+        files: gzip TFRecords; where one is a shard that the manifest names, it must
+            have the size that it says.
         manifest: of the shards.
         sensors: what will be read.
         with_label: whether labels will be, too.
         num_needed: records that there must be at least.
 
     Raises:
-        ValueError: no file, patches without a scene of a sensor, a file that is missing, is not the manifest's or cannot be
-            read, a record of other bands or size or without label, or too few records.
+        ValueError: no file, patches without a scene of a sensor, a file that is
+            missing, is not the manifest's or cannot be read, a record of other bands or
+            size or without label, or too few records.
     """
     if not files:
         raise ValueError(f"{split} split must have at least one file, got none")
@@ -63,7 +66,8 @@ def check_split(
     num_seen = 0
     for number, path in enumerate(files):
         _check_file_size(path, manifest)
-        # The rest, evenly: every file is looked into, and small ones are made up for by those that follow.
+        # The rest, evenly: every file is looked into, and small ones are made up for by
+        # those that follow.
         share = max(1, math.ceil((num_needed - num_seen) / (len(files) - number)))
         num_seen += _check_records(path, manifest.patch_size_px, expected, share)
     if num_seen < num_needed:

@@ -1,7 +1,8 @@
 """Calibration: whether probabilities mean what they say, and above which one a pixel is best taken for the second class.
 
-Sums of PatchScores -> expected calibration error, reliability curve, confusion at a threshold, the best threshold. Called by
-`summary.py`, `scoring.py` and the report. NumPy only.
+Sums of PatchScores -> expected calibration error, reliability curve, confusion at a
+threshold, the best threshold. Called by `summary.py`, `scoring.py` and the report.
+NumPy only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class ReliabilityCurve:
 
     Attributes:
         confidence: mean probability of the likeliest class [N], 0-1.
-        accuracy: share of pixels of that class [N], 0-1; equal to `confidence` where the model is calibrated.
+        accuracy: share of pixels of that class [N], 0-1; equal to `confidence` where
+            the model is calibrated.
         share: of all pixels [N], sum 1.
     """
 
@@ -57,7 +59,8 @@ def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) 
     """Confusion int64 [..., 2, 2] when pixels above `threshold` are taken for the second class, of counts [..., 2, 100].
 
     Raises:
-        ValueError: the threshold is not the edge of a bin, or takes all pixels for one class.
+        ValueError: the threshold is not the edge of a bin, or takes all pixels for one
+            class.
     """
     edge = round(threshold * NUM_PROBABILITY_BINS)
     if abs(edge - threshold * NUM_PROBABILITY_BINS) > 1e-6 or not 0 < edge < NUM_PROBABILITY_BINS:

@@ -1,6 +1,7 @@
 """Counts of one patch: confusion matrix, reliability bins, probabilities of the second class by truth.
 
-Truth, prediction and probabilities per pixel -> the counts that PatchScores holds. Called by `scoring.py`. NumPy only.
+Truth, prediction and probabilities per pixel -> the counts that PatchScores holds.
+Called by `scoring.py`. NumPy only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def count_pixels(
         probabilities: float32 [H, W, K], sum 1.
 
     Returns:
-        `confusion`, `reliability` and, for two classes, `probability_counts`, each one row of the arrays of PatchScores.
+        `confusion`, `reliability` and, for two classes, `probability_counts`, each one
+        row of the arrays of PatchScores.
 
     Raises:
         ValueError: see `metrics.confusion_matrix`.
@@ -46,7 +48,8 @@ def _reliability(
 ) -> npt.NDArray[np.float64]:
     """Pixels, hits and confidence in each bin, float64 [3, 15], of truth [N] and probabilities [N, K]."""
     confidence = probabilities.max(axis=-1).astype(np.float64)
-    # Whether the likeliest class is true, whatever the threshold: confidence speaks of that class.
+    # Whether the likeliest class is true, whatever the threshold: confidence speaks of
+    # that class.
     hits = (probabilities.argmax(axis=-1) == truth).astype(np.float64)
     bins = np.clip(
         np.ceil(confidence * NUM_CONFIDENCE_BINS).astype(np.int64) - 1, 0, NUM_CONFIDENCE_BINS - 1
@@ -59,7 +62,8 @@ def _probability_counts(
     truth: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
     """Pixels by truth and bin, int64 [2, 100]."""
-    # Edges below a value, less one: its bin, so that "above an edge" is the same as "in a bin beyond it".
+    # Edges below a value, less one: its bin, so that "above an edge" is the same as "in
+    # a bin beyond it".
     bins = np.maximum(np.searchsorted(PROBABILITY_EDGES, probability, side="left") - 1, 0)
     # Rounding may lift a certainty above 1.
     bins = np.minimum(bins, NUM_PROBABILITY_BINS - 1)

@@ -1,6 +1,7 @@
 """PatchScores: what a segmenter got right and wrong in each patch of a split, as counts that add up.
 
-Made by `scoring.py`, kept by `score_file.py`; all other modules of this package read scores off it. NumPy only.
+Made by `scoring.py`, kept by `score_file.py`; all other modules of this package read
+scores off it. NumPy only.
 """
 
 from __future__ import annotations
@@ -34,22 +35,26 @@ class PatchScores:
 
     Attributes:
         class_names: of the K classes.
-        threshold: above which probability `confusion` takes a pixel for the second of two classes; None unless K = 2.
+        threshold: above which probability `confusion` takes a pixel for the second of
+            two classes; None unless K = 2.
         patch_id: text [M].
         block: id of the spatial block, text [M].
         s1_scene_id: text [M].
         s2_scene_id: text [M].
         orbit_state: of the Sentinel-1 pass, text [M].
         event: name of the event, text [M]; "" = none is known.
-        cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1, [M]; NaN = not known.
+        cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1, [M]; NaN = not
+            known.
         lat: of the patch centre, degrees [M].
         majority_label: most frequent label id [M]; 255 = no pixel has one.
         loss: sum of the pixels' cross-entropy [M].
         confusion: pixels by truth and prediction, int64 [M, K, K].
-        reliability: float64 [M, 3, 15]; in each bin (low, high] of the likeliest class's probability the number of pixels, the
-            number of those of that class, and the sum of that probability.
-        probability_counts: pixels by truth and bin (low, high] of the second class's probability, int64 [M, 2, 100]; None
-            unless K = 2. Sums of it give the confusion at any threshold that is a bin's edge.
+        reliability: float64 [M, 3, 15]; in each bin (low, high] of the likeliest
+            class's probability the number of pixels, the number of those of that class,
+            and the sum of that probability.
+        probability_counts: pixels by truth and bin (low, high] of the second class's
+            probability, int64 [M, 2, 100]; None unless K = 2. Sums of it give the
+            confusion at any threshold that is a bin's edge.
     """
 
     class_names: tuple[str, ...]

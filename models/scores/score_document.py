@@ -1,6 +1,7 @@
 """The scores of a split as JSON values: what programs outside read, without NumPy and without counting again.
 
-PatchScores -> scores of all patches, with intervals, and of each slice. Called by the Scorer. NumPy only.
+PatchScores -> scores of all patches, with intervals, and of each slice. Called by the
+Scorer. NumPy only.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def make_document(scores: PatchScores, split: str) -> dict[str, Any]:
         split: its name.
 
     Returns:
-        `split`, `class_names`, `threshold`, `num_patches`; `scores`, the names and values of `summarize`; `intervals`, of each
-        pooled IoU and of `mean_iou` [low, high]; `slices`, `<dimension>=<value>` -> `num_patches` and `scores`. None stands
-        for what could not be measured, which JSON has no number for.
+        `split`, `class_names`, `threshold`, `num_patches`; `scores`, the names and
+        values of `summarize`; `intervals`, of each pooled IoU and of `mean_iou` [low,
+        high]; `slices`, `<dimension>=<value>` -> `num_patches` and `scores`. None
+        stands for what could not be measured, which JSON has no number for.
     """
     judged = [f"pooled_iou/{name}" for name in scores.class_names]
     found = {name: interval(scores, name) for name in (*judged, "mean_iou")}

@@ -1,6 +1,7 @@
 """The file of a split's scores: one small `.npz`, beside the model or wherever scores are compared.
 
-PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py` and the Scorer; read by the report.
+PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py` and the
+Scorer; read by the report.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
             f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}"
         )
     arrays.setdefault("probability_counts", None)
-    # Scores of before records named the event; whatever else such a file lacks is told below.
+    # Scores of before records named the event; whatever else such a file lacks is told
+    # below.
     arrays.setdefault("event", np.full(np.shape(arrays.get("patch_id", ())), ""))
     try:
         return PatchScores(

@@ -1,7 +1,7 @@
 """One pass of a segmenter over a split, and the threshold that follows from it.
 
-Input: a Keras segmenter and shards. Output: PatchScores. Called by `segment.py` after training; any split of any labelled
-version can be scored.
+Input: a Keras segmenter and shards. Output: PatchScores. Called by `segment.py` after
+training; any split of any labelled version can be scored.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ def score_patches(
     """Runs `model` over all labelled patches of `files`, in the order of their names.
 
     Args:
-        model: a segmenter; of two classes, its own threshold decides what `confusion` counts.
+        model: a segmenter; of two classes, its own threshold decides what `confusion`
+            counts.
         files: gzip TFRecords of one split, at least one example.
         class_names: of the model's classes, by id.
         batch_size: patches at a time.
 
     Raises:
-        ValueError: no patch, as many names as the model has classes are not given, or a label is neither 0..K-1 nor 255.
+        ValueError: no patch, as many names as the model has classes are not given, or a
+            label is neither 0..K-1 nor 255.
     """
     if len(class_names) != model.num_classes:
         raise ValueError(
@@ -69,7 +71,8 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
     """Gives a model of two classes the threshold that is best for the second one's pooled IoU on `scores` of it.
 
     Returns:
-        What `score_patches` would say of it now. A model of more classes has no threshold and stays as it is.
+        What `score_patches` would say of it now. A model of more classes has no
+        threshold and stays as it is.
     """
     counts = scores.probability_counts
     if counts is None:
@@ -86,7 +89,8 @@ def get_threshold(model: Segmenter) -> float | None:
     threshold = model.get_layer("label").threshold
     if threshold is None:
         return None
-    # Through a tensor, since a mirrored variable is no number; 0.37 as it was written, not as float32 reads it.
+    # Through a tensor, since a mirrored variable is no number; 0.37 as it was written,
+    # not as float32 reads it.
     return round(float(tf.convert_to_tensor(threshold.value)), 6)
 
 

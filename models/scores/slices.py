@@ -1,7 +1,7 @@
 """Slices: the patches of one event, hold-out, scene, orbit, cloud cover, land cover or latitude.
 
-PatchScores -> name of a slice -> PatchScores of its patches; every dimension parts the patches into slices. Called by the
-report. NumPy only.
+PatchScores -> name of a slice -> PatchScores of its patches; every dimension parts the
+patches into slices. Called by the report. NumPy only.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
 def slice_values(scores: PatchScores, dimension: str) -> Texts:
     """Value of each patch, text [M].
 
-    `holdout` names the hold-outs that a patch falls under, "none" for the others: where a data set's own split has a region
-    that no training saw, `holdout=none` is the split without it. `scene` is the Sentinel-1 scene; `event` and `cloud_fraction`
-    are "unknown" where the source does not tell; `majority_label` is the most frequent class of the label, "unknown" without
-    any labelled pixel.
+    `holdout` names the hold-outs that a patch falls under, "none" for the others: where
+    a data set's own split has a region that no training saw, `holdout=none` is the
+    split without it. `scene` is the Sentinel-1 scene; `event` and `cloud_fraction` are
+    "unknown" where the source does not tell; `majority_label` is the most frequent
+    class of the label, "unknown" without any labelled pixel.
 
     Raises:
         ValueError: an unknown dimension.

@@ -1,6 +1,7 @@
 """Scores by name, of all patches together, and how sure they are.
 
-PatchScores -> name -> value, and bootstrap intervals over blocks. Called by `segment.py` and the report. NumPy only.
+PatchScores -> name -> value, and bootstrap intervals over blocks. Called by
+`segment.py` and the report. NumPy only.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ def summarize(scores: PatchScores) -> dict[str, float]:
     """All scores over all patches; NaN where nothing could be measured.
 
     Returns:
-        `loss` (mean cross-entropy per pixel), `mean_iou` (mean over the classes that occur of their pooled IoU),
-        `pixel_accuracy`, `ece` (expected calibration error), and for each class
-        `pooled_iou/<class>` (of all pixels together),
-        `mean_patch_iou/<class>` (mean of the patches' own IoU; patches with the class neither in truth nor in prediction
-        are left out, those where it is only predicted count 0),
-        `f1/<class>`, `precision/<class>`, `recall/<class>` (pooled).
+        `loss` (mean cross-entropy per pixel), `mean_iou` (mean over the classes that
+        occur of their pooled IoU), `pixel_accuracy`, `ece` (expected calibration
+        error), and for each class `pooled_iou/<class>` (of all pixels together),
+        `mean_patch_iou/<class>` (mean of the patches' own IoU; patches with the class
+        neither in truth nor in prediction are left out, those where it is only
+        predicted count 0), `f1/<class>`, `precision/<class>`, `recall/<class>`
+        (pooled).
     """
     sums = _split(_parts(scores).sum(axis=0), len(scores.class_names))
     return {name: float(value) for name, value in _figures(sums, scores.class_names).items()}

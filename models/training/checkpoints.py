@@ -1,7 +1,8 @@
 """Checkpoints of a training that is under way: all that the next attempt needs to go on as if nothing had happened.
 
-Input: the variables of model and optimizer, the steps done, the last losses, the TensorBoard events so far. Output: a folder
-`step-<n>/` on a disk or an object store, and the same back. Used by `training.py`. Where data stand follows from the steps done
+Input: the variables of model and optimizer, the steps done, the last losses, the
+TensorBoard events so far. Output: a folder `step-<n>/` on a disk or an object store,
+and the same back. Used by `training.py`. Where data stand follows from the steps done
 (`input_pipeline.train_dataset`), so no data are kept.
 """
 
@@ -93,7 +94,8 @@ class Checkpoints:
         }
         with tf.io.gfile.GFile(f"{path}/{PROGRESS_FILE}.part", "w") as file:
             file.write(json.dumps(record))
-        # All or nothing: a kill within the write must not leave half a JSON under the name that counts.
+        # All or nothing: a kill within the write must not leave half a JSON under the
+        # name that counts.
         tf.io.gfile.rename(
             f"{path}/{PROGRESS_FILE}.part", f"{path}/{PROGRESS_FILE}", overwrite=True
         )

@@ -1,7 +1,8 @@
 """Where training runs: one device, all devices of this machine, or several machines.
 
-Input: the visible devices and TF_CONFIG. Output: the process's `tf.distribute.Strategy`. Called by `pretrain.py` and
-`segment.py` before anything else touches TensorFlow's devices.
+Input: the visible devices and TF_CONFIG. Output: the process's
+`tf.distribute.Strategy`. Called by `pretrain.py` and `segment.py` before anything else
+touches TensorFlow's devices.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import tensorflow as tf
 def get_strategy() -> tf.distribute.Strategy:
     """The strategy of this process.
 
-    MultiWorkerMirroredStrategy when TF_CONFIG names several workers; else MirroredStrategy over all visible GPUs, or over all
-    logical CPUs; the default strategy for a single CPU.
+    MultiWorkerMirroredStrategy when TF_CONFIG names several workers; else
+    MirroredStrategy over all visible GPUs, or over all logical CPUs; the default
+    strategy for a single CPU.
 
-    One per process: a second MirroredStrategy numbers its collectives from the start again, and trainers that run one after
-    the other in one process would meet each other's ("Collective ops is aborted").
+    One per process: a second MirroredStrategy numbers its collectives from the start
+    again, and trainers that run one after the other in one process would meet each
+    other's ("Collective ops is aborted").
     """
     if _num_workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -49,7 +52,8 @@ def check_divisible(global_batch_size: int, strategy: tf.distribute.Strategy) ->
     """Refuses a global batch that cannot be split evenly.
 
     Raises:
-        ValueError: replicas would get batches of unequal size, and the gathered negatives would not fit together.
+        ValueError: replicas would get batches of unequal size, and the gathered
+            negatives would not fit together.
     """
     num_replicas = strategy.num_replicas_in_sync
     if global_batch_size % num_replicas:

@@ -1,15 +1,19 @@
 """Cached gradients: one update from a batch whose activations do not fit into memory, exact.
 
-Input: a `TwoStageLoss`. Output: a step like that of `steps.make_step`. Made by `training.py`.
-Source: Gao et al. 2021 (GradCache), arXiv 2101.06983, section 3: (1) encode all micro-batches without keeping activations;
-(2) the loss of the whole global batch, and its gradient with respect to the encoders' outputs; (3) encode each micro-batch
-again, and send its part of that gradient through it.
+Input: a `TwoStageLoss`. Output: a step like that of `steps.make_step`. Made by
+`training.py`.
+Source: Gao et al. 2021 (GradCache), arXiv 2101.06983, section 3: (1) encode all
+micro-batches without keeping activations; (2) the loss of the whole global batch, and
+its gradient with respect to the encoders' outputs; (3) encode each micro-batch again,
+and send its part of that gradient through it.
 
-What is exact: the update equals that of the undivided batch when a row's outputs depend on that row alone (group
-normalization, or batch normalization that is frozen). Batch normalization takes its statistics per micro-batch (of all
-replicas): the gradient is then exact for the loss with these statistics, which is another loss than the undivided batch's.
-The moving statistics advance once per micro-batch. Both passes see the same state (moving statistics, seeds of dropout), and
-augmentation happened in the input pipeline, so the second pass repeats the first to the bit.
+What is exact: the update equals that of the undivided batch when a row's outputs depend
+on that row alone (group normalization, or batch normalization that is frozen). Batch
+normalization takes its statistics per micro-batch (of all replicas): the gradient is
+then exact for the loss with these statistics, which is another loss than the undivided
+batch's. The moving statistics advance once per micro-batch. Both passes see the same
+state (moving statistics, seeds of dropout), and augmentation happened in the input
+pipeline, so the second pass repeats the first to the bit.
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ from models.training.steps import Batch, Scalars, TwoStageLoss, sum_scalars
 class CachedStep:
     """The update with the gradient of a `TwoStageLoss` in `num_micro_batches` parts; the optimizer must be built.
 
-    Several small graphs, called one after the other, and not a loop within one: collectives (synchronized batch
-    normalization) are not allowed in TensorFlow's loops, and an unrolled loop would let parts run side by side in memory.
+    Several small graphs, called one after the other, and not a loop within one:
+    collectives (synchronized batch normalization) are not allowed in TensorFlow's
+    loops, and an unrolled loop would let parts run side by side in memory.
     """
 
     def __init__(
@@ -95,7 +100,8 @@ class CachedStep:
         return [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
-        # Keras sums them over replicas. What comes from outside of the graph has no device yet, which several workers need.
+        # Keras sums them over replicas. What comes from outside of the graph has no
+        # device yet, which several workers need.
         self._optimizer.apply([tf.identity(gradient) for gradient in gradients], self._variables)
 
     def _read_state(self) -> list[tf.Tensor]:

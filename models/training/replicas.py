@@ -1,7 +1,7 @@
 """What replicas tell each other: gathered rows, this replica's place among them, sums.
 
-Input: tensors of one replica, inside `strategy.run` or outside of any strategy. Output: those of the global batch. Used by
-`losses.py` and by every objective.
+Input: tensors of one replica, inside `strategy.run` or outside of any strategy. Output:
+those of the global batch. Used by `losses.py` and by every objective.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import tensorflow as tf
 def gather(tensor: Any) -> Any:
     """Rows [B, ...] of all replicas in the order of the replicas, [N, ...]; gradients flow back to every replica.
 
-    Without gathering, negatives shrink to the per-replica batch and the loss looks better the more devices there are.
+    Without gathering, negatives shrink to the per-replica batch and the loss looks
+    better the more devices there are.
     """
     context = _context()
     return tensor if context is None else context.all_gather(tensor, axis=0)

@@ -1,7 +1,8 @@
 """What is known of each step, read from the device one step late: losses, TensorBoard curves, and why a run ends at a batch.
 
-Input: the scalars of each step and the ids of its patches. Output: events, progress calls, the mean of the last losses; an
-error and the file of patch ids where the loss is no number or nothing counts. Used by `training.py`.
+Input: the scalars of each step and the ids of its patches. Output: events, progress
+calls, the mean of the last losses; an error and the file of patch ids where the loss is
+no number or nothing counts. Used by `training.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Sent:
         step: counts from 1.
         scalars: tensors of the step.
         learning_rate: tensor.
-        patch_ids: what `ids_as_bytes` made, of each replica of this process; empty when the batch has none.
+        patch_ids: what `ids_as_bytes` made, of each replica of this process; empty when
+            the batch has none.
     """
 
     step: int
@@ -70,12 +72,14 @@ class StepLog:
         """Opens the events.
 
         Args:
-            log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train.
+            log_dir: TensorBoard events (scalars of the loss, learning rate) go to
+                `log_dir`/train.
             num_steps: of the whole training.
             on_step: told of every step.
             start: where an earlier attempt ended.
             is_writer: whether this process writes the events.
-            stop_dir: where the patch ids of a batch that ends the run are written; None = `log_dir`.
+            stop_dir: where the patch ids of a batch that ends the run are written; None
+                = `log_dir`.
         """
         self._log_dir, self._num_steps, self._on_step = log_dir, num_steps, on_step
         self._stop_dir = stop_dir or log_dir
@@ -131,7 +135,8 @@ class StepLog:
             NoValidPairError: none of its pairs counts.
         """
         scalars = {name: float(value) for name, value in sent.scalars.items()}
-        # Before anything is logged or saved: a NaN never heals, every further step is wasted.
+        # Before anything is logged or saved: a NaN never heals, every further step is
+        # wasted.
         if not math.isfinite(scalars["loss"]):
             self._refuse(sent, NonFiniteLossError, f"loss must be finite, got {scalars['loss']}")
         if scalars.get(VALID_FRACTION, 1.0) == 0.0:

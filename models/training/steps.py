@@ -1,7 +1,7 @@
 """One update of the weights, under any number of replicas.
 
-Input: the loss of a replica's batch. Output: a function of a distributed batch. Made by `training.py`; the update by parts of
-the batch is `gradient_cache.py`'s.
+Input: the loss of a replica's batch. Output: a function of a distributed batch. Made by
+`training.py`; the update by parts of the batch is `gradient_cache.py`'s.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class TwoStageLoss:
 
     Attributes:
         encode: batch -> outputs by name, one row per row of the batch.
-        loss: outputs of a replica's whole batch -> `loss` and other scalars; may talk to other replicas.
+        loss: outputs of a replica's whole batch -> `loss` and other scalars; may talk
+            to other replicas.
         num_micro_batches: parts of a replica's batch; 1 = no cached gradients.
     """
 
@@ -62,13 +63,16 @@ def make_step(
             tape.watch([variable.value for variable in variables])
             result = compute_loss(batch)
             scalars = result if isinstance(result, Mapping) else {"loss": result}
-            # As it is, unless half precision needs larger gradients; the optimizer divides them again.
+            # As it is, unless half precision needs larger gradients; the optimizer
+            # divides them again.
             scaled_loss = optimizer.scale_loss(scalars["loss"])
-        # Keras sums the gradients over replicas here; the loss is already divided by their number.
+        # Keras sums the gradients over replicas here; the loss is already divided by
+        # their number.
         optimizer.apply(tape.gradient(scaled_loss, variables), variables)
         return dict(scalars)
 
-    # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not left to "auto".
+    # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not
+    # left to "auto".
     @tf.function(jit_compile=False, autograph=False)
     def step(batch: Any) -> Scalars:
         return sum_scalars(strategy, strategy.run(replica_step, args=(batch,)))

@@ -1,8 +1,9 @@
 """The training loop: one distributed step after the other, under any number of replicas, going on where it was killed.
 
-Input: a step's loss as a function of a batch, the variables, the batches from any step on. Output: the final loss, TensorBoard
-events, progress calls, checkpoints on the way. Called by `pretrain.py` and `segment.py`, which decide what is trained and
-what a training without a checkpoint starts from.
+Input: a step's loss as a function of a batch, the variables, the batches from any step
+on. Output: the final loss, TensorBoard events, progress calls, checkpoints on the way.
+Called by `pretrain.py` and `segment.py`, which decide what is trained and what a
+training without a checkpoint starts from.
 """
 
 from __future__ import annotations
@@ -58,24 +59,30 @@ def train(
     Args:
         strategy: under whose scope model and optimizer were made.
         model: what is trained.
-        compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it: its sum over replicas is the loss; or
-            `loss` among other such scalars, which are logged and told, too.
+        compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it:
+            its sum over replicas is the loss; or `loss` among other such scalars, which
+            are logged and told, too.
         optimizer: of the weights.
         dataset: gives the batches from a step on.
         num_steps: number of updates.
-        log_dir: TensorBoard events (scalars of the loss, learning rate) go to `log_dir`/train, in place of what is there.
+        log_dir: TensorBoard events (scalars of the loss, learning rate) go to
+            `log_dir`/train, in place of what is there.
         on_step: told of every step.
-        checkpoint_dir: folder of this training alone, the same for each attempt, which goes on from the checkpoint in it. It
-            stays when the training is done, with the last step. None = no checkpoints.
+        checkpoint_dir: folder of this training alone, the same for each attempt, which
+            goes on from the checkpoint in it. It stays when the training is done, with
+            the last step. None = no checkpoints.
         checkpoint_every: steps between checkpoints; 0 = only after the last step.
-        check_every: steps between calls of `check`; 0 = none. The end is the caller's to look at.
-        check: may end the run by an exception; no checkpoint is made of a step that it refuses.
+        check_every: steps between calls of `check`; 0 = none. The end is the caller's
+            to look at.
+        check: may end the run by an exception; no checkpoint is made of a step that it
+            refuses.
 
     Returns:
         The mean loss over the last steps.
 
     Raises:
-        NonFiniteLossError: at the first loss that is NaN or infinite, or before such weights would be kept or returned.
+        NonFiniteLossError: at the first loss that is NaN or infinite, or before such
+            weights would be kept or returned.
         NoValidPairError: at the first batch of which nothing counts.
         CheckpointMismatchError: the checkpoint is of another architecture.
     """
@@ -154,7 +161,8 @@ def _open_log(
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
     """The replicas' shares of each global batch."""
     options = tf.data.Options()
-    # Workers take their rows of the same batch; were files shared out instead, each would make batches of its own.
+    # Workers take their rows of the same batch; were files shared out instead, each
+    # would make batches of its own.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return strategy.experimental_distribute_dataset(dataset.map(ids_as_bytes).with_options(options))
 

@@ -1,6 +1,7 @@
 """Distillation part of the pipeline: a DistillTrainer for each task that has a teacher.
 
-Pure: the same configs give the same components. Called by `full.py`, before the task's own segmentation.
+Pure: the same configs give the same components. Called by `full.py`, before the task's
+own segmentation.
 """
 
 from __future__ import annotations

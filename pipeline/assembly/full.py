@@ -22,7 +22,8 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
 
     Args:
         config: the run.
-        metadata: connection config of ML Metadata for local runs; Kubeflow brings its own.
+        metadata: connection config of ML Metadata for local runs; Kubeflow brings its
+            own.
     """
     pairs = create_examples(config.pairs_dir, "pairs")
     labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}

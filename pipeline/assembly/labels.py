@@ -1,6 +1,7 @@
 """Label part of the pipeline, once per task: data components and the audit of overlaps with the pairs.
 
-Pure: the same configs give the same components. Called by `full.py`, before pretraining, which needs them.
+Pure: the same configs give the same components. Called by `full.py`, before
+pretraining, which needs them.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ def create_pretraining(
     Args:
         config: the run.
         pairs: data components of the pairs.
-        labels: those of the labels by task: pretraining waits for their audits, and the probe reads one of them.
+        labels: those of the labels by task: pretraining waits for their audits, and the
+            probe reads one of them.
     """
     trainer = create_pretrain_trainer(
         config.pretrain,
@@ -49,7 +50,8 @@ def create_pretraining(
         config.serving_dir if config.warm_start else "",
     )
     for task in labels.values():
-        # Before pretraining already: an overlap found after it would have cost its hours.
+        # Before pretraining already: an overlap found after it would have cost its
+        # hours.
         trainer.add_upstream_node(task.gate)
     task_name = config.probe_task
     probe, gate = create_encoder_probe(

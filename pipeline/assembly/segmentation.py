@@ -47,13 +47,15 @@ def create_segmentation(
         task: one of its tasks.
         labels: the task's labels.
         pretraining: its encoder is what the segmenter starts from, once it is blessed.
-        student: DistillTrainer of the task, whose model is the start instead; None = none.
+        student: DistillTrainer of the task, whose model is the start instead; None =
+            none.
     """
     encoder = pretraining.trainer if task.segment.needs_pretraining else None
     trainer = create_segment_trainer(
         task.name, task.segment, labels.data, student or encoder, config.checkpoints_dir
     )
-    # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the run, since it mostly tells of the data.
+    # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the
+    # run, since it mostly tells of the data.
     for gate in (labels.gate, pretraining.gate):
         trainer.add_upstream_node(gate)
     scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)

@@ -1,11 +1,13 @@
 """Arms: what each one pretrains, at equal cost.
 
-Arm, setting and seed -> the PretrainConfig of each sensor's encoder. Pure. Called by `jobs.py`.
+Arm, setting and seed -> the PretrainConfig of each sensor's encoder. Pure. Called by
+`jobs.py`.
 
-The unit of cost is an image that passes through an encoder in training. A step of `multimodal` is two passes for each patch
-(one of each sensor), of `simclr` two (two views of one sensor), of `multimodal_intra` four; arms with more passes take fewer
-steps, of the same batch. `simclr` on both sensors is two such trainings, each with the whole budget: twice what
-`multimodal` gets.
+The unit of cost is an image that passes through an encoder in training. A step of
+`multimodal` is two passes for each patch (one of each sensor), of `simclr` two (two
+views of one sensor), of `multimodal_intra` four; arms with more passes take fewer
+steps, of the same batch. `simclr` on both sensors is two such trainings, each with the
+whole budget: twice what `multimodal` gets.
 """
 
 from __future__ import annotations
@@ -84,12 +86,14 @@ def _pretraining(
     objective: ObjectiveName, base: PretrainConfig, setting: Setting, seed: int
 ) -> PretrainConfig:
     if objective == "none":
-        # Untrained: what does not change it is left out, so that all settings share one encoder.
+        # Untrained: what does not change it is left out, so that all settings share one
+        # encoder.
         return dataclasses.replace(base, objective="none", seed=seed)
     views = views_of(objective)
     augment = base.augment
     if len({sensor_of(view) for view in views}) < len(views):
-        # Else nothing is augmented as a view, and a strength that changes nothing must not look like another setting.
+        # Else nothing is augmented as a view, and a strength that changes nothing must
+        # not look like another setting.
         augment = dataclasses.replace(augment, view=strengthened(augment.view, setting.strength))
     return dataclasses.replace(
         base,

@@ -1,7 +1,8 @@
 """A claim check from data to page: encoders of all arms, their trials, the comparison.
 
-RunConfig with a `claim` -> `claim.json`, `claim.html` and curves in the run's `claim` folder. Called by `pipeline/__main__.py`.
-What is done already is found again, so a killed check goes on.
+RunConfig with a `claim` -> `claim.json`, `claim.html` and curves in the run's `claim`
+folder. Called by `pipeline/__main__.py`. What is done already is found again, so a
+killed check goes on.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def check_claim(
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        DataError: a test block that pretraining sees, a class that train lacks, or a fraction without a patch.
+        DataError: a test block that pretraining sees, a class that train lacks, or a
+            fraction without a patch.
     """
     claim = claim_of(config)
     pairs = _version(str(data.pairs))
@@ -83,7 +85,8 @@ def _try_settings(
     trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm, s in wanted}
     encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in wanted]
     run("encoders to choose among", unique(itertools.chain(*encoders)))
-    # On test, too: the trial of the setting that is chosen is one of those that are compared.
+    # On test, too: the trial of the setting that is chosen is one of those that are
+    # compared.
     run(
         "settings",
         unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()),

@@ -1,7 +1,7 @@
 """The verdict: two arms on the same test patches, with what other blocks and other seeds would have said.
 
-Confusion matrices per seed and patch -> the difference of the mean IoU with a paired bootstrap interval, and one of three
-words. Pure NumPy. Called by `claim.py`.
+Confusion matrices per seed and patch -> the difference of the mean IoU with a paired
+bootstrap interval, and one of three words. Pure NumPy. Called by `claim.py`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Difference:
         high: its upper end.
         ours: mean IoU of the first arm, mean over seeds.
         theirs: of the other.
-        over_seeds: interval by the seeds' own differences alone (Student's t), all blocks taken as they are; None of one seed.
-            Wider than the bootstrap's with few seeds, and blind to which ground was tested: a second opinion.
+        over_seeds: interval by the seeds' own differences alone (Student's t), all
+            blocks taken as they are; None of one seed. Wider than the bootstrap's with
+            few seeds, and blind to which ground was tested: a second opinion.
     """
 
     value: float
@@ -74,8 +75,8 @@ def points(value: float) -> str:
 def mean_iou(cm: npt.NDArray[np.number], classes: npt.NDArray[np.bool_]) -> FloatArray:
     """Mean IoU [...] of pooled counts [..., K, K] over `classes` [K].
 
-    The classes are given, so that all arms and resamples are means of the same ones. One that a resample holds neither in truth
-    nor prediction is left out there.
+    The classes are given, so that all arms and resamples are means of the same ones.
+    One that a resample holds neither in truth nor prediction is left out there.
     """
     iou = metrics.iou_per_class(cm)
     present = np.isfinite(iou) & classes
@@ -93,8 +94,9 @@ def compare(
 ) -> Difference:
     """The paired difference between two arms.
 
-    Blocks are drawn with replacement, since neighbours are alike, and so are seeds; both arms get the same draw. Patches of a
-    seed are pooled, then seeds are averaged. Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 8.
+    Blocks are drawn with replacement, since neighbours are alike, and so are seeds;
+    both arms get the same draw. Patches of a seed are pooled, then seeds are averaged.
+    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 8.
     With few seeds such intervals are somewhat too narrow.
 
     Args:

@@ -1,6 +1,7 @@
 """What claim-check compares: arms, label fractions, seeds, and the one cell that decides.
 
-Part of a run's YAML (`claim`) -> checked frozen dataclasses. Read by the modules of this package and by `pipeline/config.py`.
+Part of a run's YAML (`claim`) -> checked frozen dataclasses. Read by the modules of
+this package and by `pipeline/config.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Cell:
     Attributes:
         task: name of the run's task.
         inputs: sensors that its model sees.
-        regime: "linear" (1x1 probe on a frozen encoder), "frozen" (the task's head on it) or "finetune".
+        regime: "linear" (1x1 probe on a frozen encoder), "frozen" (the task's head on
+            it) or "finetune".
         fraction: share of the task's train patches, above 0 and at most 1.
     """
 
@@ -81,18 +83,23 @@ class ClaimConfig:
     """A comparison, fixed before it runs.
 
     Attributes:
-        primary: the cell whose interval decides on the claim; the others are shown beside it.
+        primary: the cell whose interval decides on the claim; the others are shown
+            beside it.
         inputs: sensors that tasks are tried with.
         regimes: how they are trained.
-        fractions: shares of the train labels, nested: what a smaller one holds, a larger one holds, too. Default; origin: this
-            project's question of how few labels are enough (1 to 100 %).
+        fractions: shares of the train labels, nested: what a smaller one holds, a
+            larger one holds, too. Default; origin: this project's question of how few
+            labels are enough (1 to 100 %).
         arms: what is compared; the claim is that `multimodal` beats `simclr`.
-        settings: tried by every contrastive arm with the first seed, on `eval`; the best is used for all seeds. The same small
-            budget for the baselines as for what is claimed.
-        linear_learning_rate: of the linear probe on a frozen encoder, in place of the task's. Its problem is convex and has one
-            answer, but in some hundred steps at the rate of deep nets it is not reached, and arms then differ by how far they
-            came. Default 0.03; origin: trials on simulated scenes (200 steps of 32 patches of 32 px, mean IoU on eval:
-            multimodal and an untrained encoder reached 0.25 and 0.20 at 0.001, 0.33 and 0.27 at 0.03).
+        settings: tried by every contrastive arm with the first seed, on `eval`; the
+            best is used for all seeds. The same small budget for the baselines as for
+            what is claimed.
+        linear_learning_rate: of the linear probe on a frozen encoder, in place of the
+            task's. Its problem is convex and has one answer, but in some hundred steps
+            at the rate of deep nets it is not reached, and arms then differ by how far
+            they came. Default 0.03; origin: trials on simulated scenes (200 steps of 32
+            patches of 32 px, mean IoU on eval: multimodal and an untrained encoder
+            reached 0.25 and 0.20 at 0.001, 0.33 and 0.27 at 0.03).
         num_seeds: trainings of every arm; each also draws its own labels.
         num_processes: trainings at a time.
         confidence: of the intervals.

@@ -1,6 +1,7 @@
 """Controls: trainings that must not succeed. Where one does, no verdict of the check can be trusted.
 
-Outcomes and the trials on permuted labels -> entries of the claim document. Called by `claim.py`.
+Outcomes and the trials on permuted labels -> entries of the claim document. Called by
+`claim.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def check_controls(
 
     Args:
         outcomes: of all trials.
-        permuted: each arm's trials in the primary cell, by seed, on labels of other patches.
+        permuted: each arm's trials in the primary cell, by seed, on labels of other
+            patches.
         global_batch_size: N of pretraining; guessing among N patches has the loss ln N.
     """
     shuffled = _shuffled(outcomes, global_batch_size) if "shuffled" in outcomes.claim.arms else ()

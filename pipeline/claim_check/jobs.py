@@ -1,9 +1,11 @@
 """The trainings of a claim check: which there are, and the folder each leaves its result in.
 
-RunConfig, data versions and chosen settings -> jobs. Pure. Called by `claim.py`; done by `trainings.py`.
+RunConfig, data versions and chosen settings -> jobs. Pure. Called by `claim.py`; done
+by `trainings.py`.
 
-A folder's name ends in a hash of all that decides the result: config, data, code. So jobs that are done are found again, also
-by a check with more seeds or other fractions, and a changed job never meets an old result.
+A folder's name ends in a hash of all that decides the result: config, data, code. So
+jobs that are done are found again, also by a check with more seeds or other fractions,
+and a changed job never meets an old result.
 """
 
 from __future__ import annotations
@@ -124,7 +126,8 @@ class Planner:
         num_patches = num_labelled(cell.fraction, version.manifest.num_examples["train"], cell.task)
         encoders = self.pretrainings(arm, cell, setting, seed)
         config = self._segment_config(arm, cell, seed, num_patches)
-        # Not the encoders' folders, which would differ from one place of the run to another, but what they were made of.
+        # Not the encoders' folders, which would differ from one place of the run to
+        # another, but what they were made of.
         decides = [
             config,
             num_patches,

@@ -33,7 +33,8 @@ def nested_order(block: AnyArray, seed: int) -> npt.NDArray[np.int64]:
     by_block = np.argsort(index, kind="stable")
     rank = np.empty(len(block))
     rank[by_block] = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else []
-    # Patch r of a block of n stands somewhere between r/n and (r + 1)/n of the way: systematic sampling in each block.
+    # Patch r of a block of n stands somewhere between r/n and (r + 1)/n of the way:
+    # systematic sampling in each block.
     place = (rank + rng.random(len(block))) / sizes[index]
     return shuffled[np.argsort(place, kind="stable")]
 
@@ -64,7 +65,8 @@ def write_subset(
         num_patches: of the subset.
         seed: of the draw; see `nested_order`.
         path: of the shard; its folder is made.
-        is_permuted: each patch gets the label of another one of the subset: nothing can be learned from them.
+        is_permuted: each patch gets the label of another one of the subset: nothing can
+            be learned from them.
     """
     if path.exists():
         return

@@ -1,6 +1,7 @@
 """What the trials of a claim check found: counts, differences, cells and cost.
 
-Trials that are done -> the parts of the claim document that are numbers. Called by `claim.py` and `controls.py`.
+Trials that are done -> the parts of the claim document that are numbers. Called by
+`claim.py` and `controls.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Jobs in processes of their own, several at a time.
 
-Jobs and the function that does one -> all done, or the first error. Called by `claim.py`. A job must leave its result in one
-step and find it again: whoever kills this process starts it again, and what is done is not done twice.
+Jobs and the function that does one -> all done, or the first error. Called by
+`claim.py`. A job must leave its result in one step and find it again: whoever kills
+this process starts it again, and what is done is not done twice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _LOOK_EVERY_SECONDS = 2.0
 def workers(num_processes: int) -> Iterator[ProcessPoolExecutor]:
     """Processes for several `run_all` in turn, each of which would wait seconds for TensorFlow in new ones.
 
-    They share the cores, and end when this does; a process is begun when a job needs it.
+    They share the cores, and end when this does; a process is begun when a job needs
+    it.
     """
     num_threads = max(1, (os.cpu_count() or 1) // num_processes)
     # Not forked: TensorFlow's threads do not survive that.
@@ -71,7 +73,8 @@ def _begin(num_threads: int, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # Of a killed parent the pool's processes learn nothing: they would train on beside those of the next attempt.
+    # Of a killed parent the pool's processes learn nothing: they would train on beside
+    # those of the next attempt.
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_SECONDS)
     os._exit(1)

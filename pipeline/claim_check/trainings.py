@@ -1,6 +1,7 @@
 """Does the jobs of a claim check: trains an encoder, or a task's model on few labels, and scores it patch by patch.
 
-Job -> its folder with `result.json`, written last. Called by `processes.py` in a process of its own.
+Job -> its folder with `result.json`, written last. Called by `processes.py` in a
+process of its own.
 """
 
 from __future__ import annotations

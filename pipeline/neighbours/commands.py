@@ -1,7 +1,8 @@
 """`embed` and `search`: an index of a version's or a folder's patches, and what lies near to a patch in it.
 
-Options -> `models/neighbours/` and `pipeline/neighbours/neighbours.py`. `pipeline/__main__.py` adds the commands; TensorFlow is imported
-inside them, so that `--help` and a wrong option answer at once.
+Options -> `models/neighbours/` and `pipeline/neighbours/neighbours.py`.
+`pipeline/__main__.py` adds the commands; TensorFlow is imported inside them, so that
+`--help` and a wrong option answer at once.
 """
 
 from __future__ import annotations
@@ -176,7 +177,8 @@ def search(
             rows = draw_patches(len(index.patches), num_random or 1, seed)
         else:
             rows = [find_patch(index.patches, wanted)]
-        # Only now, since importing TensorFlow takes seconds that a wrong id should not cost.
+        # Only now, since importing TensorFlow takes seconds that a wrong id should not
+        # cost.
         from pipeline.neighbours.neighbours import describe_recall, draw_search, make_table
 
         results = search_index(

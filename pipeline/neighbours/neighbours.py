@@ -1,7 +1,8 @@
 """Answers of a search as a person sees them: a table, and one picture with a row for each query.
 
-An `EmbeddingIndex` and what was found in it -> rich table, PNG, lines of text. Called by `python -m pipeline embed` and
-`search`. Pixels are read again from the shards that the index was made of.
+An `EmbeddingIndex` and what was found in it -> rich table, PNG, lines of text. Called
+by `python -m pipeline embed` and `search`. Pixels are read again from the shards that
+the index was made of.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def read_patches(
     """The records of some patches of an index, by patch id.
 
     Raises:
-        ValueError: a shard is missing or cannot be read, or holds other patches than the index says.
+        ValueError: a shard is missing or cannot be read, or holds other patches than
+            the index says.
     """
     by_shard: dict[str, dict[int, str]] = {}
     for patch in wanted:

@@ -1,6 +1,7 @@
 """Patches of a folder of scenes, cut as a published encoder wants them: what `embed --scenes` embeds.
 
-Folder of scenes + encoder -> a version of unlabeled pairs, all of them in one split. Called by `neighbour_commands.py`.
+Folder of scenes + encoder -> a version of unlabeled pairs, all of them in one split.
+Called by `neighbour_commands.py`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ def cut_scenes(
     """Builds the version below `output`, or finds it there when nothing has changed.
 
     Args:
-        scenes: folder with a catalog, in a public data set's layout, or of Earth Engine exports.
-        encoder: published encoder of both sensors: bands, processing level and pixel size are those of its card.
-        config: of the build; what the card says goes before it, and only what a data set itself declares as eval or test is
-            apart from the rest.
+        scenes: folder with a catalog, in a public data set's layout, or of Earth Engine
+            exports.
+        encoder: published encoder of both sensors: bands, processing level and pixel
+            size are those of its card.
+        config: of the build; what the card says goes before it, and only what a data
+            set itself declares as eval or test is apart from the rest.
         output: folder that holds the spans.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
 
     Raises:
         FileNotFoundError: no finished encoder.
-        ValueError: it is of one sensor alone; or nothing in the folder can be read or paired (`DataError`).
+        ValueError: it is of one sensor alone; or nothing in the folder can be read or
+            paired (`DataError`).
     """
     card = read_card(encoder)
     if missing := [sensor for sensor in SENSORS if sensor not in card["inputs"]]:
@@ -56,7 +60,8 @@ def cut_scenes(
         ),
         split=replace(config.split, eval_fraction=0.0, test_fraction=0.0),
     )
-    # The catalog of a folder names the scenes by their full paths, and nobody reads it after the build.
+    # The catalog of a folder names the scenes by their full paths, and nobody reads it
+    # after the build.
     with TemporaryDirectory() as work_dir:
         catalogs = resolve_catalogs(discover(scenes), work_dir, stage, on_progress)
         with stage("build-pairs"):

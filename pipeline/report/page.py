@@ -1,6 +1,7 @@
 """The closing report: tables for the terminal, and one picture per task.
 
-RunConfig and RunResults -> rich renderables. Called at the end of `run` and by `report`.
+RunConfig and RunResults -> rich renderables. Called at the end of `run` and by
+`report`.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def _training_table(results: RunResults) -> Table:
         table.add_column(column, justify="left" if column in ("model", "scores") else "right")
     for model in (results.encoder, *results.tasks):
         values = model.training
-        # Per-class values are in the tables of the tasks; here one line a model is enough.
+        # Per-class values are in the tables of the tasks; here one line a model is
+        # enough.
         scores = {
             key: value
             for key, value in values.items()
@@ -133,7 +135,8 @@ def _health_table(encoder: ModelResult) -> Table:
     for key, value in encoder.training.items():
         name, _, about = key.partition("/")
         if about:
-            # "s1_to_s2" is what Sentinel-1 finds; "s1_s2" belongs to both and stands once.
+            # "s1_to_s2" is what Sentinel-1 finds; "s1_s2" belongs to both and stands
+            # once.
             rows.setdefault(name, {})[about[:2]] = value
     for name, values in rows.items():
         table.add_row(name, number(values.get("s1")), number(values.get("s2")))

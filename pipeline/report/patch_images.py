@@ -1,6 +1,7 @@
 """Pixels of a patch as images: radar in grey or colours, true colour, class ids in their schema's colours.
 
-Physical values and manifest -> RGB [H, W, 3], 0-1. Called by the pictures of tasks and of neighbours.
+Physical values and manifest -> RGB [H, W, 3], 0-1. Called by the pictures of tasks and
+of neighbours.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def radar_image(s1: records.FloatArray, manifest: Manifest) -> RGB:
 def radar_color_image(s1: records.FloatArray, manifest: Manifest) -> RGB:
     """Two polarizations of `s1` dB [H, W, C] in red and green, their ratio in blue, each stretched; one alone in grey.
 
-    Source of the composite VV, VH, VV / VH: NASA ARSET, "SAR Part 1"; the stretch is by the statistics of the train split.
+    Source of the composite VV, VH, VV / VH: NASA ARSET, "SAR Part 1"; the stretch is by
+    the statistics of the train split.
     """
     if len(manifest.s1_bands) < 2:
         return radar_image(s1, manifest)
@@ -58,7 +60,8 @@ def optical_image(s2: records.FloatArray, manifest: Manifest) -> RGB:
     """True colour of `s2` reflectance [H, W, C], one stretch for all three bands so that colours keep their hue."""
     channels = _color_channels(manifest)
     low = min(manifest.s2_statistics[i].p02 for i in channels)
-    # Clouds lift the 98th percentile far above land, which would leave land black: they may saturate instead.
+    # Clouds lift the 98th percentile far above land, which would leave land black: they
+    # may saturate instead.
     high = min(
         max(manifest.s2_statistics[i].p98 for i in channels),
         MAX_OVER_MEDIAN * max(manifest.s2_statistics[i].p50 for i in channels),

@@ -1,7 +1,7 @@
 """The picture of a task: Sentinel-1, Sentinel-2, label and prediction of six eval patches.
 
-SavedModel and shards -> PNG. Called by the report. The prediction comes from the SavedModel's own `serve_examples`, so the
-picture shows what a server would answer.
+SavedModel and shards -> PNG. Called by the report. The prediction comes from the
+SavedModel's own `serve_examples`, so the picture shows what a server would answer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Results of a run, gathered from ML Metadata and the artifacts: what the report shows and what decides the exit code.
 
-RunConfig -> RunResults. Everything comes from the artifacts that the run used, not from what lies newest on disk.
+RunConfig -> RunResults. Everything comes from the artifacts that the run used, not from
+what lies newest on disk.
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ class ModelResult:
         saved_model: SavedModel of the Trainer.
         log_dir: TensorBoard events.
         training: final metrics of the training, eval split.
-        health: what the health checks of pretraining found, as in the model card; empty for other models.
-        published: folder of the published version; None when it was not pushed or the folder is gone.
+        health: what the health checks of pretraining found, as in the model card; empty
+            for other models.
+        published: folder of the published version; None when it was not pushed or the
+            folder is gone.
     """
 
     name: str
@@ -71,7 +74,8 @@ class TaskResult(ModelResult):
     Attributes:
         test: slice -> metric -> value on the test split, as the gate saw them.
         failures: bounds of the gate that were missed.
-        test_scores: file of the counts of each test patch; None in a run of before there was a Scorer.
+        test_scores: file of the counts of each test patch; None in a run of before
+            there was a Scorer.
     """
 
     test: Mapping[str, Mapping[str, float]]
@@ -93,8 +97,8 @@ class DataResult:
 class RunResults:
     """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
 
-    `tasks` is empty when the encoder was refused, and without those that a run had not come to when it ended at a refused
-    teacher, which `refused_teachers` names.
+    `tasks` is empty when the encoder was refused, and without those that a run had not
+    come to when it ended at a refused teacher, which `refused_teachers` names.
     """
 
     record: RunRecord

@@ -1,7 +1,8 @@
 """What ML Metadata knows of the last run: each component's state, duration and output artifacts.
 
-SQLite of a local run -> RunRecord. The report and the closing check of `run` read it; a cached component shows the artifacts
-of the execution that made them, so a second run reports as fully as the first.
+SQLite of a local run -> RunRecord. The report and the closing check of `run` read it; a
+cached component shows the artifacts of the execution that made them, so a second run
+reports as fully as the first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class RunRecord:
         """One output artifact.
 
         Raises:
-            DataError: the component did not end well in this run, or has no such output.
+            DataError: the component did not end well in this run, or has no such
+                output.
         """
         for component in self.components:
             if (
@@ -98,7 +100,8 @@ def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
     if pipeline is None:
         raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
     runs = store.get_contexts_by_type("pipeline_run")
-    # One metadata file may hold several pipelines: a run is ours when its executions are also in our context.
+    # One metadata file may hold several pipelines: a run is ours when its executions
+    # are also in our context.
     for run in sorted(runs, key=lambda context: context.id, reverse=True):
         ordered = sorted(
             store.get_executions_by_context(run.id), key=lambda execution: execution.id

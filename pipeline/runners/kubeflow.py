@@ -1,6 +1,7 @@
 """Compiles the pipeline to a Kubeflow Pipelines v2 specification; needs neither cluster nor network.
 
-RunConfig -> JSON file, the same components as a local run. Called by `python -m pipeline compile`.
+RunConfig -> JSON file, the same components as a local run. Called by `python -m
+pipeline compile`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     """Writes the specification of `config` to `output`.
 
     Raises:
-        SettingsError: no container image, or the root is a path of this machine, which pods do not share.
+        SettingsError: no container image, or the root is a path of this machine, which
+            pods do not share.
     """
     if not config.container_image:
         raise SettingsError(
@@ -43,7 +45,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     specification = json.loads(output.read_text())
     for executor in specification["pipelineSpec"]["deploymentSpec"]["executors"].values():
         container = executor.get("container", {})
-        # TFX lets one choose the command of executors, but not that of ExampleGen's driver, which reads the store too.
+        # TFX lets one choose the command of executors, but not that of ExampleGen's
+        # driver, which reads the store too.
         driver = container.get("lifecycle", {}).get("preCacheCheck", {})
         for step in (container, driver):
             if step.get("command", [])[:2] == ["python", "-m"]:

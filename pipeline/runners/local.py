@@ -83,17 +83,20 @@ def run_local(
     """Runs every component of `config` that the cache cannot answer.
 
     Args:
-        config: the run; `local_root` names a local folder when its root is on an object store.
+        config: the run; `local_root` names a local folder when its root is on an object
+            store.
         on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
-        on_notice: called with whatever else a training has to say, such as that it goes on from a checkpoint, and whether it
-            is a warning, such as an alarm of the health checks.
+        on_notice: called with whatever else a training has to say, such as that it goes
+            on from a checkpoint, and whether it is a warning, such as an alarm of the
+            health checks.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
     connection = metadata.sqlite_metadata_connection_config(config.metadata_path)
     logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step, on_notice)
     level = logger.level
-    # What reaches the terminal is the business of the root's handlers; this logger only has to let INFO through.
+    # What reaches the terminal is the business of the root's handlers; this logger only
+    # has to let INFO through.
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:

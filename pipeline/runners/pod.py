@@ -1,7 +1,8 @@
 """Entry point of every container of the compiled pipeline: makes object stores ready, then runs the module of TFX it is given.
 
-`python -m pipeline.runners.pod <module> <arguments>`; `kubeflow_runner.py` puts it into the specification. TFX's own entry points know
-nothing of s3:// and would end with tensorflow-io's abort after work that was done.
+`python -m pipeline.runners.pod <module> <arguments>`; `kubeflow_runner.py` puts it into
+the specification. TFX's own entry points know nothing of s3:// and would end with
+tensorflow-io's abort after work that was done.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from beam_jobs.errors import DataError
 TOLERANCE = 1e-4
 """Largest allowed difference between SavedModel and Keras; models are published in float32 whatever they trained in.
 
-Both run the same weights, but the graph fuses and reorders operations. Sums of some thousand float32 products then differ by
-about 1e-6 relative, on features of size 1-10; 1e-4 leaves a margin and is far below what a wrong weight or a missing
-normalization makes.
+Both run the same weights, but the graph fuses and reorders operations. Sums of some
+thousand float32 products then differ by about 1e-6 relative, on features of size 1-10;
+1e-4 leaves a margin and is far below what a wrong weight or a missing normalization
+makes.
 """
 _TIMEOUT_SECONDS = 600
 

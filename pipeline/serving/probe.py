@@ -1,7 +1,8 @@
 """Checks one published model in this process and prints the comparisons as JSON: the child process of `check.py`.
 
-SavedModel directory -> JSON list on the last line of stdout. A fresh process a model, since a server has loaded nothing before
-and Keras classes that training registered would hide a SavedModel that cannot stand alone.
+SavedModel directory -> JSON list on the last line of stdout. A fresh process a model,
+since a server has loaded nothing before and Keras classes that training registered
+would hide a SavedModel that cannot stand alone.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
         f"--sdk_container_image={IMAGE}",
     ]
     arguments += ["--sdk_location=container", "--machine_type=n2-standard-4", "--max_num_workers=8"]
-    # An endpoint on this machine and no sign-in: nothing is asked of Google, and paths here will do.
+    # An endpoint on this machine and no sign-in: nothing is asked of Google, and paths
+    # here will do.
     arguments += [
         "--no_auth",
         "--dataflow_endpoint=http://localhost:1",
@@ -101,7 +102,8 @@ def test_dataflow_job_asks_for_our_container_and_the_portable_worker(dataflow_jo
     assert pool["workerHarnessContainerImage"] == IMAGE
     (image,) = pool["sdkHarnessContainerImages"]
     assert image["containerImage"] == IMAGE
-    # One process a core: NumPy and GDAL work would wait for one interpreter lock otherwise.
+    # One process a core: NumPy and GDAL work would wait for one interpreter lock
+    # otherwise.
     assert image["useSingleCorePerContainer"] is True
     assert pool["machineType"] == "n2-standard-4"
     assert pool["autoscalingSettings"] == {"maxNumWorkers": 8}
@@ -116,7 +118,8 @@ def test_dataflow_job_asks_for_our_container_and_the_portable_worker(dataflow_jo
 def test_dataflow_job_needs_no_package_but_the_container(dataflow_job):
     job, graph = dataflow_job
     (pool,) = job["environment"]["workerPools"]
-    # The list of the sender's packages is a note for Dataflow's checks; no code is staged.
+    # The list of the sender's packages is a note for Dataflow's checks; no code is
+    # staged.
     assert [package["name"] for package in pool["packages"]] == [
         "submission_environment_dependencies.txt"
     ]

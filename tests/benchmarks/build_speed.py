@@ -1,8 +1,9 @@
 """CPU time of build-pairs per pair for 64, 128 and 256 px beside a plain loop, and what a second process brings.
 
-Scenes are the simulator's: GeoTIFF in tiles of 256 px with DEFLATE, 10 m, 2 + 12 bands. The ratios are of one run on one
-machine; CPU time is of all processes. Each figure is that of a large job less that of a small one, so that what is paid once,
-by the build for its data card and by both for imports, does not count as if each pair cost it.
+Scenes are the simulator's: GeoTIFF in tiles of 256 px with DEFLATE, 10 m, 2 + 12 bands.
+The ratios are of one run on one machine; CPU time is of all processes. Each figure is
+that of a large job less that of a small one, so that what is paid once, by the build
+for its data card and by both for imports, does not count as if each pair cost it.
 """
 
 import json
@@ -15,7 +16,8 @@ from pathlib import Path
 
 SIZES_PX = (64, 128, 256)
 SCENE_PX = 1024
-# Declared splits: all patches are kept, and three fifths feed the statistics of the train split.
+# Declared splits: all patches are kept, and three fifths feed the statistics of the
+# train split.
 SPLITS = ("train", "train", "train", "eval", "test")
 REPEATS = (1, 4)
 
@@ -64,7 +66,8 @@ def _in_process(*arguments: object) -> dict[str, float]:
         "tests.benchmarks.build_speed",
         *(str(one) for one in arguments),
     ]
-    # Without it the threads of BLAS double the plain loop's time; a build sees to that itself.
+    # Without it the threads of BLAS double the plain loop's time; a build sees to that
+    # itself.
     single = {"OPENBLAS_NUM_THREADS": "1"} if arguments[0] == "plain" else {}
     output = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | single
@@ -87,7 +90,8 @@ def _simulate(folder: Path) -> dict[str, float]:
         with (folder / f"catalog-{repeats}.ndjson").open("w") as lines:
             for repeat in range(repeats):
                 for item in items:
-                    # The same files under other ids and years: more work without more simulating, and no duplicates.
+                    # The same files under other ids and years: more work without more
+                    # simulating, and no duplicates.
                     again = {**item, "id": f"{item['id']}-{repeat}"}
                     month = int(item["properties"]["datetime"][5:7])
                     later = f"20{10 + repeat:02d}-{month:02d}"
@@ -143,7 +147,8 @@ class _Clock:
         self._start = os.times(), time.perf_counter()
 
     def figures(self, num_pairs: int, num_bytes: int) -> dict[str, float]:
-        # user, system, and those of processes that have ended; the last of the five is wall time.
+        # user, system, and those of processes that have ended; the last of the five is
+        # wall time.
         cpu_s = sum(
             after - before
             for before, after in list(zip(self._start[0], os.times(), strict=True))[:4]

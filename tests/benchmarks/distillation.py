@@ -1,10 +1,12 @@
 """What a teacher of Sentinel-2 is worth to a student of Sentinel-1 with few labels, on the simulator's data.
 
-`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for a quarter of an hour. Every seed
-draws its own labels, a small share of the train patches, and trains from one pretrained encoder, which is frozen: the teacher
-on them; a student on them alone; one on them with as many updates as the last one has in all; and one that learns from the
-teacher on all pairs first, with edges weighted and not. Mean IoU of the classes in the test split. TERRAPAIR_DISTILL_ROOT
-keeps data and models; what is done there is not done again.
+`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for
+a quarter of an hour. Every seed draws its own labels, a small share of the train
+patches, and trains from one pretrained encoder, which is frozen: the teacher on them; a
+student on them alone; one on them with as many updates as the last one has in all; and
+one that learns from the teacher on all pairs first, with edges weighted and not. Mean
+IoU of the classes in the test split. TERRAPAIR_DISTILL_ROOT keeps data and models; what
+is done there is not done again.
 """
 
 import contextlib
@@ -127,7 +129,8 @@ class _Bench:
             model = load_segmenter(str(self.root / f"{arm}-{seed}"))
             scores = score_patches(model, self.files[self.labels]["test"], names, batch_size=64)
             confusion = scores.confusion.sum(axis=0)
-            # Not `mean_iou`, which a class that is only predicted, of a few pixels, lowers by a seventh.
+            # Not `mean_iou`, which a class that is only predicted, of a few pixels,
+            # lowers by a seventh.
             occurs = confusion.sum(axis=1) > 0
             found = {"mean_iou": float(iou_per_class(confusion)[occurs].mean())}
             kept.write_text(json.dumps(found))

@@ -8,7 +8,8 @@ import time
 
 from tests.benchmarks import peak_memory
 
-# Global batch, micro-batch; without a micro-batch the activations of the whole batch are kept.
+# Global batch, micro-batch; without a micro-batch the activations of the whole batch
+# are kept.
 SIZES = ((256, 0), (1_024, 0), (1_024, 64), (4_096, 64))
 PATCH_SIZE_PX = 32
 
@@ -78,7 +79,8 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: ends.append(time.perf_counter()),
     )
-    # The first step also builds the graphs, and a step is told of once the next one is done, the last one at once.
+    # The first step also builds the graphs, and a step is told of once the next one is
+    # done, the last one at once.
     return {"peak_mib": round(peak_mib()), "seconds_per_step": round(ends[2] - ends[1], 2)}
 
 

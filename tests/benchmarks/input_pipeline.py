@@ -1,7 +1,8 @@
 """The input pipeline alone against the training that it feeds: ResNet-18 dual encoder, 64 px, batch 32, 2 + 13 bands.
 
-Shards are those of the tests, gzipped, of noise like that of real pairs. Training is measured on a batch that is there already
-(`training_speed`), so the two rates are each one's own.
+Shards are those of the tests, gzipped, of noise like that of real pairs. Training is
+measured on a batch that is there already (`training_speed`), so the two rates are each
+one's own.
 """
 
 import itertools

@@ -1,6 +1,7 @@
 """Memory and time of the contrastive loss and its gradient by global batch, whole and in chunks of logits.
 
-With chunks both the memory and the batch must grow alike; without, the memory grows with the square.
+With chunks both the memory and the batch must grow alike; without, the memory grows
+with the square.
 """
 
 import json

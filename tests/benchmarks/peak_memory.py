@@ -11,8 +11,8 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def start() -> Callable[[], float]:
     """Begins a stretch; what is returned tells its peak in MiB above the start.
 
-    The process's peak so far is forgotten first: imports reach a higher one than what they leave behind, and would hide all
-    that is smaller. Source: proc(5), clear_refs.
+    The process's peak so far is forgotten first: imports reach a higher one than what
+    they leave behind, and would hide all that is smaller. Source: proc(5), clear_refs.
     """
     _CLEAR.write_text("5")
     before = _mib("VmRSS")

@@ -1,7 +1,8 @@
 """What a user would pick instead: a U-Net on a ResNet-18 in plain PyTorch, trained on labelled patches.
 
-Runs in an environment of its own with torch alone (`segmentation_speed.py` says how). Encoder as He et al. 2015, decoder with
-the widths of segmentation_models: 256, 128, 64, 32, 16. Prints a JSON line with `seconds_per_step`, the median after two steps.
+Runs in an environment of its own with torch alone (`segmentation_speed.py` says how).
+Encoder as He et al. 2015, decoder with the widths of segmentation_models: 256, 128, 64,
+32, 16. Prints a JSON line with `seconds_per_step`, the median after two steps.
 """
 
 import argparse

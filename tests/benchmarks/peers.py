@@ -1,6 +1,7 @@
 """Ours against a peer: processes of both sides in turn, at float32 and bfloat16, so that a drift of the machine meets both.
 
-A process is a command whose last line of output is JSON with `seconds_per_step`. Used by the benchmarks of training.
+A process is a command whose last line of output is JSON with `seconds_per_step`. Used
+by the benchmarks of training.
 """
 
 import itertools
@@ -23,7 +24,8 @@ Command = Callable[[str], Sequence[str]]
 def compare(ours: Command, peer: Command | None) -> dict[str, object]:
     """Medians of rounds that take turns, and how many times as fast as the peer ours is: each at its best, and by precision.
 
-    A speedup is the median of what the rounds say, each of which met one state of the machine; all rounds' are listed too.
+    A speedup is the median of what the rounds say, each of which met one state of the
+    machine; all rounds' are listed too.
 
     Args:
         ours: precision -> command.

@@ -1,9 +1,10 @@
 """The baseline of `build_speed`: what a careful person writes in an afternoon with rasterio and NumPy, and no Beam.
 
-One process, one pass: window by window from both files into one gzipped TFRecord, with the same features and integers. It
-takes for granted that both scenes lie on one grid and are sound, and keeps nothing to resume from. Shared
-with build-pairs is only what decides a value: ids, splits, the rules of refusal, the measured shift, the score, the sums that
-become the normalization.
+One process, one pass: window by window from both files into one gzipped TFRecord, with
+the same features and integers. It takes for granted that both scenes lie on one grid
+and are sound, and keeps nothing to resume from. Shared with build-pairs is only what
+decides a value: ids, splits, the rules of refusal, the measured shift, the score, the
+sums that become the normalization.
 """
 
 from __future__ import annotations

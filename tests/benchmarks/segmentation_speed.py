@@ -1,7 +1,8 @@
 """Seconds of a training step of a segmenter, U-Net on ResNet-18, in turn with the same in plain PyTorch.
 
-Ours goes through the project's own training loop, with its logging, on random pixels that are there already: reading is not
-measured. The peer, `peer_unet.py`, runs when TERRAPAIR_PEER_PYTHON names an interpreter that has torch.
+Ours goes through the project's own training loop, with its logging, on random pixels
+that are there already: reading is not measured. The peer, `peer_unet.py`, runs when
+TERRAPAIR_PEER_PYTHON names an interpreter that has torch.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Bytes and CPU time per pair for each way to compress a shard of 64-px pairs.
 
-TFRecord readers take none, ZLIB and GZIP, at any level; zstd is no choice and not measured. Sizes are of simulated pixels,
-whose speckle and noise compress about as badly as real ones.
+TFRecord readers take none, ZLIB and GZIP, at any level; zstd is no choice and not
+measured. Sizes are of simulated pixels, whose speckle and noise compress about as badly
+as real ones.
 """
 
 import time

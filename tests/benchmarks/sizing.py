@@ -1,7 +1,8 @@
 """The sizing table of docs/scaling.md, computed: `python -m tests.benchmarks.sizing` prints it.
 
-Input: what was measured (`make bench`) and Earth Engine's limits. Output: requests, hours, bytes and cores by the formulas that
-the page shows. A test holds the page at this table.
+Input: what was measured (`make bench`) and Earth Engine's limits. Output: requests,
+hours, bytes and cores by the formulas that the page shows. A test holds the page at
+this table.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
 """Seconds of an optimizer step of the ResNet dual encoders, in turn with the same step in plain PyTorch.
 
-Ours goes through the project's own training loop, with its logging, on random pixels that are there already: reading is not
-measured. The peer is a script with the arguments --arch, --batch, --size, --dtype, --steps that prints a JSON line with
-`seconds_per_step`; it runs when TERRAPAIR_PEER_PYTHON and TERRAPAIR_PEER_SCRIPT name its interpreter and the script. Each
-figure is the median of a process of its own; processes of both sides alternate, so that a drift of the machine meets both.
+Ours goes through the project's own training loop, with its logging, on random pixels
+that are there already: reading is not measured. The peer is a script with the arguments
+--arch, --batch, --size, --dtype, --steps that prints a JSON line with
+`seconds_per_step`; it runs when TERRAPAIR_PEER_PYTHON and TERRAPAIR_PEER_SCRIPT name
+its interpreter and the script. Each figure is the median of a process of its own;
+processes of both sides alternate, so that a drift of the machine meets both.
 """
 
 import itertools

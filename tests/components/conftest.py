@@ -28,7 +28,8 @@ class RollingModel(tf.Module):
         label = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [tf.size(examples), 32, 32])
         rolled = tf.cast(tf.roll(label, shift=3, axis=2), tf.int32)
         first_row = tf.range(32)[None, :, None] == 0
-        # Two outputs, as the published segmenter has: TFMA squeezes a single one to an array.
+        # Two outputs, as the published segmenter has: TFMA squeezes a single one to an
+        # array.
         return {"label": tf.where(first_row, 255, rolled), "probabilities": tf.one_hot(rolled, 2)}
 
 

@@ -54,7 +54,8 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     )
     pairs, pairs_manifest = import_version(pairs_version, root / "pairs")
     labels, labels_manifest = import_version(water_version, root / "labels")
-    # The probe must not need the test split; that it is never opened cannot be seen otherwise.
+    # The probe must not need the test split; that it is never opened cannot be seen
+    # otherwise.
     for examples in (pairs, labels):
         shutil.rmtree(f"{examples.uri}/Split-test")
     model = artifact_of(standard_artifacts.Model, root / "model")

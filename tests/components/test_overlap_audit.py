@@ -65,7 +65,8 @@ def test_disjoint_places_pass_and_the_report_tells_what_was_compared(roots, tmp_
 def test_an_overlap_is_reported_whole_and_fails_in_the_gate(roots, tmp_path):
     report = run_audit(roots, 1, tmp_path)
     found = overlap_audit.read_report(report.uri)
-    # Patches of one index lie on one place in every split of `make_shards`: two of eval and test each.
+    # Patches of one index lie on one place in every split of `make_shards`: two of eval
+    # and test each.
     assert found.num_leaking_pair_patches == 2
     assert found.num_footprint_overlaps == len(found.overlaps) == 4
     with pytest.raises(

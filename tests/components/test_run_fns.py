@@ -117,7 +117,8 @@ def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders
         global_batch_size=4,
         encoder_paths={"s1": str(tmp_path / "imported")},
     )
-    # The path is what it goes for, so that a missing encoder is the error, not a missing base model.
+    # The path is what it goes for, so that a missing encoder is the error, not a
+    # missing base model.
     with pytest.raises(
         FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"
     ):

@@ -35,11 +35,13 @@ def answered(log: list[dict[str, Any]]) -> Counter[str]:
 def num_asked_twice(log: list[dict[str, Any]], killed_at: float, concurrency: int) -> int:
     """Requests that were answered whole and then asked again.
 
-    Success is an answer that reached the disk or the ledger. What was on its way there when the kill came is asked again:
-    at most one request a thread, answered within the last seconds before the kill.
+    Success is an answer that reached the disk or the ledger. What was on its way there
+    when the kill came is asked again: at most one request a thread, answered within the
+    last seconds before the kill.
 
     Raises:
-        AssertionError: a request was asked again that was answered long before the kill, or more than once.
+        AssertionError: a request was asked again that was answered long before the
+            kill, or more than once.
     """
     counts = answered(log)
     twice = {key for key, number in counts.items() if number > 1}
@@ -93,7 +95,8 @@ def start(
         stderr=stderr,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        # A shell starts what goes on in its background deaf to interrupts, and so would be all children of such a test run.
+        # A shell starts what goes on in its background deaf to interrupts, and so would
+        # be all children of such a test run.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

@@ -195,7 +195,8 @@ def flood_label(size: int, seed: int) -> np.ndarray:
 def make_sen1floods11(folder: Path, size: int = 96, textured: bool = False) -> Path:
     """Five hand-labelled chips and two weakly labelled ones, in four of the data set's events.
 
-    `textured` makes chips look apart, as whole runs need, whose audit looks for copies between the splits.
+    `textured` makes chips look apart, as whole runs need, whose audit looks for copies
+    between the splits.
     """
     events = folder / "data" / "flood_events"
     for seed, (chip, (lon, lat)) in enumerate(SEN1FLOODS11_PLACES.items()):

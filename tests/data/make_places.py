@@ -33,7 +33,8 @@ def make_places(
         )
     places = []
     for name, (crs, transform, scene_px) in sorted(squares.items()):
-        # A pixel of margin, since a footprint in degrees is not quite the square in metres.
+        # A pixel of margin, since a footprint in degrees is not quite the square in
+        # metres.
         middles = np.arange(size_px / 2 + 4, scene_px - size_px / 2 - 4, size_px) * 10.0
         for north in middles:
             lon, lat = to_lonlat(

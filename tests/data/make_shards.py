@@ -1,7 +1,8 @@
 """Writes a small, true version directory: shards in the real codec, a manifest with real statistics, learnable patches.
 
-One latent class map is seen by both sensors, so that contrastive and supervised training can both fall; no patch is
-constant. Some pixels are no data (per sensor and in both), some labels are 255, both orbit states occur.
+One latent class map is seen by both sensors, so that contrastive and supervised
+training can both fall; no patch is constant. Some pixels are no data (per sensor and in
+both), some labels are 255, both orbit states occur.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def _make_patch(
     labeled: bool,
 ) -> records.PairedPatch:
     num_classes = looks["s1"].shape[0]
-    # A random bias per class and patch gives each patch its own mix, by which pairs can be told apart.
+    # A random bias per class and patch gives each patch its own mix, by which pairs can
+    # be told apart.
     fields = [
         ndimage.gaussian_filter(rng.normal(size=(size, size)), size / 8) for _ in range(num_classes)
     ]

@@ -1,6 +1,7 @@
 """State dicts of torchvision's ResNets, and the files that PyTorch and safetensors write, made without either.
 
-The pickle is assembled opcode by opcode, so that the reader is tested against the format and not against itself.
+The pickle is assembled opcode by opcode, so that the reader is tested against the
+format and not against itself.
 """
 
 from __future__ import annotations

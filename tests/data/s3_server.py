@@ -14,8 +14,8 @@ BUCKET = "terrapair-tests"
 def running() -> Iterator[dict[str, str]]:
     """Starts the server with an empty bucket; yields the environment variables that lead to it.
 
-    In a process of its own: TensorFlow reads some files while it holds Python's lock, and a server in a thread of the same
-    process could then never answer.
+    In a process of its own: TensorFlow reads some files while it holds Python's lock,
+    and a server in a thread of the same process could then never answer.
     """
     command = [sys.executable, "-W", "ignore", __file__]
     with subprocess.Popen(

@@ -129,7 +129,8 @@ def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path)
         pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4
     )
     whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
-    # In parts, batch normalization is that of the parts: another training, of which only sanity is asked.
+    # In parts, batch normalization is that of the parts: another training, of which
+    # only sanity is asked.
     assert math.isfinite(got["train_loss"])
     assert told["valid_pair_fraction"] == 1.0
     assert whole["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)
@@ -137,7 +138,8 @@ def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path)
 
 
 @pytest.mark.e2e
-# One with views of its own, one with heads of its own, one with changed pairs; the steps of all are in the parity test.
+# One with views of its own, one with heads of its own, one with changed pairs; the
+# steps of all are in the parity test.
 @pytest.mark.parametrize("objective", ["simclr_s1", "dense", "shuffled"])
 def test_objective_trains_in_parts_and_publishes(pairs, tmp_path, objective):
     metrics, told = run(

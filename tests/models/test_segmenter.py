@@ -65,7 +65,8 @@ def test_single_pixel_reaches_its_own_logits_through_the_full_resolution_skip(bo
     changed = {sensor: tensor.copy() for sensor, tensor in batch.items()}
     changed["s2"][0, 17, 21] = 0.9
     difference = np.abs(both(batch)["logits"].numpy() - both(changed)["logits"].numpy()).max(-1)[0]
-    # Far away only the blurred path through the encoder is left; at the pixel the direct one is added.
+    # Far away only the blurred path through the encoder is left; at the pixel the
+    # direct one is added.
     assert difference[17, 21] > 3 * np.median(difference)
 
 

@@ -44,7 +44,8 @@ def test_shards_built_from_and_on_a_store_are_those_built_here(built_here, uploa
     assert str(version) == f"{s3_folder}/pairs/span-1/version-1"
     found = manifest.read(version)
     assert found.shards == built_here.shards
-    # The names of files are in the hash of the sources only through the items, which are the same.
+    # The names of files are in the hash of the sources only through the items, which
+    # are the same.
     assert dataclasses.replace(found, code_sha256="") == dataclasses.replace(
         built_here, code_sha256=""
     )

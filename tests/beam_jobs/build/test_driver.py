@@ -66,7 +66,8 @@ def test_manifest_counts_hashes_and_statistics_are_those_of_the_shards(pairs):
     for channel, statistics in enumerate(found.s1_statistics):
         values = train[:, channel][np.isfinite(train[:, channel])]
         assert statistics.num_pixels == values.size
-        # The shards hold dB in steps of 0.01, the statistics are of the pixels before that rounding.
+        # The shards hold dB in steps of 0.01, the statistics are of the pixels before
+        # that rounding.
         assert statistics.mean == pytest.approx(values.mean(), abs=1e-3)
         assert statistics.std == pytest.approx(values.std(), abs=1e-3)
         assert statistics.p50 == pytest.approx(np.median(values), abs=0.05)
@@ -137,7 +138,8 @@ def test_labels_belong_to_the_date_of_the_sensor_that_the_config_names(
             per_split.get(str(label_id), 0) for per_split in found.num_pixels_per_class.values()
         )
         assert total == counted[label_id] > 0
-    # Water is smooth to radar: where the label of the radar's date says water, VV is darker.
+    # Water is smooth to radar: where the label of the radar's date says water, VV is
+    # darker.
     water = np.concatenate([patch.s1[..., 0][patch.label == 1] for patch in patches])
     dry = np.concatenate([patch.s1[..., 0][patch.label == 0] for patch in patches])
     assert np.nanmean(water) < np.nanmean(dry) - 3.0

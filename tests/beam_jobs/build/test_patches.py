@@ -216,7 +216,8 @@ def test_a_scene_alone_gives_patches_whose_other_sensor_is_all_no_data(pair, tmp
         assert patch.saturated_fraction == patch.edge_noise_fraction == 0.0
         assert math.isnan(patch.offset_px)
         assert math.isnan(patch.cloud_fraction)
-        # The label file lies on the grid of the Sentinel-1 scene, 8 px west of that of Sentinel-2.
+        # The label file lies on the grid of the Sentinel-1 scene, 8 px west of that of
+        # Sentinel-2.
         west = 0 if sensor == "s1" else 8
         labeled = np.pad(ids, ((0, 0), (0, 8)), constant_values=255)[:, west:]
         assert np.array_equal(patch.label, labeled[row : row + SIZE, col : col + SIZE])
@@ -381,7 +382,8 @@ def test_scenes_that_declare_different_splits_give_no_patch(pair):
 
 def test_a_shift_between_the_sensors_is_recorded_scored_and_refused_beyond_the_limit(tmp_path):
     rng = np.random.default_rng(4)
-    # Fields of 8 px with sharp borders, seen by the radar and, 3 px further east, by the optical sensor.
+    # Fields of 8 px with sharp borders, seen by the radar and, 3 px further east, by
+    # the optical sensor.
     fields = np.kron(rng.uniform(0, 1, (10, 10)), np.ones((8, 8)))
     dn = (500 + 3000 * np.roll(fields, 3, axis=1) + rng.uniform(0, 50, (12, 80, 80))).astype(
         np.uint16
@@ -429,7 +431,8 @@ def over_a_zone_border(folder, s1_zone: int, s2_zone: int, lon: float, lat: floa
         east, north = ground(crs, transform, size)
         writing = {"crs": crs, "transform": transform}
         if sensor == "s1":
-            # 1 dB per 100 m: the largest second difference of power over a pixel is far below 0.01 dB.
+            # 1 dB per 100 m: the largest second difference of power over a pixel is far
+            # below 0.01 dB.
             pixels = np.stack([-12 + east / 100, -16 + north / 100]).astype(np.float32)
             scenes.append(
                 readers.inspect(s1_scene(folder / "S1_z.tif", pixels, **writing), S1_BANDS)

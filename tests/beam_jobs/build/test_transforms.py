@@ -116,7 +116,8 @@ def test_footprints_that_cross_a_cell_border_pair_once():
 
 
 def test_partner_in_another_cell_is_found_and_the_reason_names_it():
-    # The Sentinel-1 scene touches two cells; in one of them there is no Sentinel-2 scene at all.
+    # The Sentinel-1 scene touches two cells; in one of them there is no Sentinel-2
+    # scene at all.
     scenes = [scene("S1_a", 0, lon=10.95), scene("S2_a", 30, lon=10.88)]
     config = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
     with TestPipeline(runner=LOCAL_RUNNER) as pipeline:

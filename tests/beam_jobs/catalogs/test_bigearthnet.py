@@ -85,7 +85,8 @@ def test_the_real_bigearthnet_pairs_read_at_10_m():
                 coarse = dataset.read(1)
             assert coarse.shape == (20, 20)
             plane = pixels[..., S2_L2A_BANDS.index(name)]
-            # Interpolated: far more values than the 400 of the file, and the mean of the file.
+            # Interpolated: far more values than the 400 of the file, and the mean of
+            # the file.
             assert np.unique(plane).size > 2000
             assert np.nanmean(plane) == pytest.approx(
                 np.mean(coarse[coarse > 0]) / 10_000, rel=0.05

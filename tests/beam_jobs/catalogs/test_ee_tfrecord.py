@@ -98,7 +98,8 @@ def test_a_build_pairs_the_sensors_of_an_export_and_counts_what_has_no_place(tmp
         assert patch.s2_scene_id == patch.s1_scene_id.replace("_s1_", "_s2_")
         # Both ramps rise by the same steps a pixel.
         difference = patch.s2[..., 0] * 10_000 - (patch.s1[..., 0] + 22) * 100
-        # 0 dB exactly is what an export writes where it has nothing; the ramp meets it in single pixels.
+        # 0 dB exactly is what an export writes where it has nothing; the ramp meets it
+        # in single pixels.
         valid = np.isfinite(difference)
         assert valid.mean() > 0.98
         assert difference[valid] == pytest.approx(np.zeros(valid.sum()), abs=1.5)

@@ -37,7 +37,8 @@ def folder(tmp_path_factory):
 def test_each_step_of_each_file_is_a_scene_of_either_sensor(folder):
     found = scenes_of("ee_timeseries", folder)
     assert len(found) == 4 * 3 * 2
-    # 2020-01-01 to 2020-03-31 are 90 days: the middle of the second step is 45 days after its begin.
+    # 2020-01-01 to 2020-03-31 are 90 days: the middle of the second step is 45 days
+    # after its begin.
     middle = int(datetime(2020, 2, 15, tzinfo=timezone.utc).timestamp())
     for sensor in ("s1", "s2"):
         scene = found[f"8-togo_2020-01-01_2020-03-31-0000000000-0000000080_{sensor}_01"]
@@ -194,7 +195,8 @@ def test_the_real_files_give_the_numbers_that_rasterio_gives():
     # Steps of 30 days from 2019-02-06.
     first = found["98-togo_2019-02-06_2020-02-01_s1_00"]
     assert first.acquired_at == int(datetime(2019, 2, 21, tzinfo=timezone.utc).timestamp())
-    # Every read decodes all bands of all steps, so a few scenes of either sensor must do.
+    # Every read decodes all bands of all steps, so a few scenes of either sensor must
+    # do.
     for scene in list(found.values())[::13]:
         checked = readers.inspect(scene, tuple(scene.bands))
         pixels = readers.read_bands(checked, tuple(scene.bands), checked.grid)
@@ -227,5 +229,6 @@ def test_the_real_files_give_a_patch_a_step():
                 assert type(patch) is PairedPatch
                 assert -25 < np.nanmedian(patch.s1[..., 0]) < -3
                 kept.append(patch.s1_scene_id)
-    # 17 pixels of a degree grid are 16.4 of 10 m at 15 degrees north and, cut along the UTM grid, 15 whole ones in Togo.
+    # 17 pixels of a degree grid are 16.4 of 10 m at 15 degrees north and, cut along the
+    # UTM grid, 15 whole ones in Togo.
     assert sorted(kept) == [name for name in first_steps if name.startswith("min_lat=14.9517")]

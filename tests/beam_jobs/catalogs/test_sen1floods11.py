@@ -168,7 +168,8 @@ def test_weak_chips_train_a_radar_task_at_their_weight_where_a_partner_is_option
         else:
             assert patch.weight == by_hand[patch.patch_id].weight
     assert len(seen) == 4
-    # Statistics of the sensor that is not always there are those of the patches that have it.
+    # Statistics of the sensor that is not always there are those of the patches that
+    # have it.
     assert found.s2_statistics == manifest.read(version).s2_statistics
 
 
@@ -208,7 +209,8 @@ def test_built_patches_hold_the_pixels_of_their_place(version):
         for patch in read_split(version, split):
             chip = patch.s1_scene_id.rsplit("_", 1)[0]
             seed, (lon, lat) = CHIPS.index(chip), SEN1FLOODS11_PLACES[chip]
-            # The files' pixel coordinates of the patch's middle; the ramp's mean over a patch is its value there.
+            # The files' pixel coordinates of the patch's middle; the ramp's mean over a
+            # patch is its value there.
             col, row = (
                 (patch.lon - lon) / DEGREES_PER_PX - 0.5,
                 (lat - patch.lat) / DEGREES_PER_PX - 0.5,
@@ -222,7 +224,8 @@ def test_built_patches_hold_the_pixels_of_their_place(version):
             agreeing += int((patch.label == expected_label).sum())
             total += patch.label.size
             seen |= set(np.unique(patch.label).tolist())
-    # Longitude is stored in float32, so pixels on a class border may fall to the other side.
+    # Longitude is stored in float32, so pixels on a class border may fall to the other
+    # side.
     assert agreeing / total > 0.98
     assert seen == {0, 1, 255}
 

@@ -62,7 +62,8 @@ def test_a_build_pairs_the_sensors_of_each_location(folder, tmp_path, level, pro
         assert patch.s2_scene_id.split("_")[1] == location
         assert patch.time_gap_hours == pytest.approx(-67.36, abs=0.02)
         locations.add(location)
-        # Both ramps rise by the same steps, so they differ by a constant of the location alone.
+        # Both ramps rise by the same steps, so they differ by a constant of the
+        # location alone.
         seed = int(location) + (3 if level == "L2A" else 0)
         difference = patch.s2[..., 0] * 10_000 - (patch.s1[..., 0] + 22) * 100
         valid = np.isfinite(difference)

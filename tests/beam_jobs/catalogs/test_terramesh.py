@@ -110,7 +110,8 @@ def test_items_say_where_the_raster_is(tmp_path):
     assert item.properties["proj:code"] == UTM
     assert item.properties["proj:shape"] == [40, 40]
     assert item.properties["proj:transform"] == [10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0]
-    # Central meridian of zone 33 is 15 degrees east; 400 m are about 0.005 degrees of longitude there.
+    # Central meridian of zone 33 is 15 degrees east; 400 m are about 0.005 degrees of
+    # longitude there.
     assert item.bbox[0] == pytest.approx(15.0, abs=1e-6)
     assert item.bbox[2] - item.bbox[0] == pytest.approx(
         400 / (111_195 * math.cos(math.radians(45.15))), rel=0.01
@@ -150,7 +151,8 @@ def test_the_real_terramind_files_give_the_numbers_that_rasterio_gives():
         if scene.sensor == "s1":
             assert np.array_equal(got, by_hand.astype(np.float32))
         else:
-            # What is as dark as the offset, or darker, stays a measurement: the smallest one.
+            # What is as dark as the offset, or darker, stays a measurement: the
+            # smallest one.
             np.testing.assert_allclose(
                 got, np.maximum(by_hand - scene.dn_offset, 1) / 10_000, rtol=0, atol=1e-6
             )

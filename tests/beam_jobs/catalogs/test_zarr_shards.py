@@ -42,7 +42,8 @@ def physical(modality: str, seed: int) -> np.ndarray:
 def test_each_location_and_season_of_a_batch_is_a_scene_with_its_time(folder):
     found = scenes_of("ssl4eo_v11", folder)
     assert len(found) == 3 * 3 * 2
-    # 2020-06-07 01:08:08 UTC; the second season is 90 days later, the third location 2 s.
+    # 2020-06-07 01:08:08 UTC; the second season is 90 days later, the third location 2
+    # s.
     assert found["S1GRD_0080717_0"].acquired_at == 1591492088
     assert found["S1GRD_0179869_1"].acquired_at == 1591492088 + 90 * 86400 + 2
     assert found["S2L1C_0080717_0"].acquired_at == 1591249599

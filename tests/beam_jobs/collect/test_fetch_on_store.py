@@ -123,7 +123,8 @@ def test_killed_fetch_asks_for_nothing_again_that_is_on_the_store(local, server,
     stored = [path for path in files.list_files(s3_folder) if path.endswith(("_s1.tif", "_s2.tif"))]
     before = num_pixel_requests(server)
     assert 8 <= len(stored) < 2 * NUM_PLACES
-    # As one may who knows that the job is dead; else the next one waits until its lease has run out.
+    # As one may who knows that the job is dead; else the next one waits until its lease
+    # has run out.
     files.delete_file(f"{s3_folder}/.lock")
     summary = fetching.fetch(
         CONFIG, from_environment(server.environment, "fetch"), places, s3_folder

@@ -121,7 +121,8 @@ def test_ids_outside_the_schema_are_named():
 
 
 def test_ids_of_one_schema_are_never_read_as_another():
-    # 1 is trees in Dynamic World, water in the water schema, forest in IGBP: without a remap there is no answer.
+    # 1 is trees in Dynamic World, water in the water schema, forest in IGBP: without a
+    # remap there is no answer.
     with pytest.raises(
         ValueError, match="no remap from label schema 'igbp10' to 'dynamic_world' is defined"
     ):

@@ -43,7 +43,8 @@ def test_what_has_no_manifest_is_not_a_version(folder):
         "span-1/version-2/train/part-00000-of-00002.tfrecord.gz": b"b",
         "span-1/version-2/train/part-00001-of-00002.tfrecord.gz": b"a",
         "span-1/version-2/manifest.json": b"{}",
-        # What a job leaves that was killed while it moved objects, and one that is still building.
+        # What a job leaves that was killed while it moved objects, and one that is
+        # still building.
         "span-1/version-3/train/part-00000-of-00001.tfrecord.gz": b"x",
         "span-1/.building-version-4/manifest.json": b"{}",
         "span-10/version-1/manifest.json": b"{}",

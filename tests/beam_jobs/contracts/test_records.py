@@ -180,7 +180,8 @@ def test_moments_are_those_of_the_valid_pixels(s1):
     feature = feature_of(records.encode(records.PairedPatch(**make_values(s1))))
     for channel in range(2):
         valid = s1[..., channel][np.isfinite(s1[..., channel])].astype(np.float64)
-        # A band without any valid pixel gives 0: a NaN would make TFDV's statistics useless.
+        # A band without any valid pixel gives 0: a NaN would make TFDV's statistics
+        # useless.
         mean, std = (valid.mean(), valid.std()) if valid.size else (0.0, 0.0)
         assert feature["s1_mean"].float_list.value[channel] == pytest.approx(mean, abs=1e-4)
         assert feature["s1_std"].float_list.value[channel] == pytest.approx(std, abs=1e-4)

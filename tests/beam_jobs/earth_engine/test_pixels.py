@@ -104,7 +104,8 @@ def test_a_scene_without_dynamic_world_has_no_label_instead_of_an_error(
     other = world.of_sensor("s2")[0]
     request = request_of(cloudy[0] if cloudy else other, bands=("B2",), label="dynamic_world")
     if not cloudy:
-        # No scene of this world is that cloudy: one of another collection has no Dynamic World image either.
+        # No scene of this world is that cloudy: one of another collection has no
+        # Dynamic World image either.
         score = emulator.service.images[
             "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED/" + request.image_id.split("/")[-1]
         ]
@@ -256,7 +257,8 @@ def test_a_profile_tells_what_a_request_cost(world, emulator, request_of, new_re
     request = request_of(world.of_sensor("s2")[0], height=100, width=160)
     profiled = fetch_profiled(request)
     assert profiled.data == fetch_pixels(request)
-    # The emulator's price: 0.03 s and 1e-7 s for each of 100 x 160 pixels of 3 bands, printed to three places.
+    # The emulator's price: 0.03 s and 1e-7 s for each of 100 x 160 pixels of 3 bands,
+    # printed to three places.
     assert profiled.eecu_seconds == pytest.approx(0.03 + 1e-7 * 100 * 160 * 3, abs=5e-4)
     assert [line["method"] for line in new_requests()] == [
         "computePixels",

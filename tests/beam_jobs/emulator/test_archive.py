@@ -77,7 +77,8 @@ def test_a_grid_between_pixels_gets_the_pixel_under_each_centre(tmp_path):
         nodata=0,
     ) as dataset:
         dataset.write(pixels[None])
-    # 7 m pixels from 4 m west and 6 m north: centres at x = -0.5, 6.5, 13.5, 20.5 and y = -2.5 (outside), 4.5, 11.5.
+    # 7 m pixels from 4 m west and 6 m north: centres at x = -0.5, 6.5, 13.5, 20.5 and y
+    # = -2.5 (outside), 4.5, 11.5.
     grid = Grid(
         crs="EPSG:32631", transform=(7.0, 0.0, 599_996.0, 0.0, -7.0, 5_000_006.0), height=3, width=4
     )

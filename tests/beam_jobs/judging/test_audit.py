@@ -114,7 +114,8 @@ def test_another_split_of_the_same_places_leaks_and_every_pair_is_named(
         for split in ("eval", "test")
         for p in read_split(other_labels, split)
     }
-    # Patches of one scene pair lie on one grid: the same window has the same id in both builds.
+    # Patches of one scene pair lie on one grid: the same window has the same id in both
+    # builds.
     same = {patch_id for patch_id in train if patch_id in judged}
     assert same
     found = {

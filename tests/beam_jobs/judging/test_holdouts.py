@@ -103,7 +103,8 @@ def test_the_buffer_goes_around_regions_too_and_declared_splits_respect_it(tmp_p
     config = region_config(
         tmp_path / "r.geojson", ring, eval_fraction=0.0, test_fraction=0.0, buffer_m=1000.0
     )
-    # 0.0105 degrees of longitude at 45 degrees are 827 m, 0.018 are 1419 m; the patch reaches 0.002 degrees out.
+    # 0.0105 degrees of longitude at 45 degrees are 827 m, 0.018 are 1419 m; the patch
+    # reaches 0.002 degrees out.
     for declared in (frozenset(), frozenset({"train"})):
         assert splits.assign(*square(10.1105, 45.0), config, declared).reason == "in_buffer"
         assert splits.assign(*square(10.118, 45.0), config, declared).split == "train"
@@ -156,7 +157,8 @@ def test_a_missing_file_and_one_that_changes_on_the_way_are_refused(tmp_path):
     (two,) = region_config(path, shapely.box(0, 0, 2, 2)).holdouts
     assert one.geojson_sha256 != two.geojson_sha256
     assert holdouts.region(two).area == 4
-    # A worker that has read the first file keeps it; one that has not must not take the second for it.
+    # A worker that has read the first file keeps it; one that has not must not take the
+    # second for it.
     holdouts._polygons.cache_clear()
     with pytest.raises(DataError, match="the polygons changed while they were used"):
         holdouts.region(one)

@@ -160,7 +160,8 @@ def test_open_water_and_missing_blocks_have_no_hash():
 
 @pytest.mark.parametrize("max_distance", [0, 1, 6, 20])
 def test_hashes_found_in_bulk_are_those_of_comparing_each_with_each(max_distance, monkeypatch):
-    # Skewed on purpose: many hashes share whole parts, and groups of candidates are split.
+    # Skewed on purpose: many hashes share whole parts, and groups of candidates are
+    # split.
     monkeypatch.setattr(overlaps, "_MAX_CANDIDATES", 500)
     rng = np.random.default_rng(max_distance)
     patterns = [int.from_bytes(rng.bytes(16), "big") for _ in range(4)]

@@ -149,7 +149,8 @@ def test_the_gap_is_sentinel_2_minus_sentinel_1():
         ([("S2_a", 30), ("S2_b", -20), ("S2_c", -40)], "S2_b"),
         # A tie in everything goes to the smaller id.
         ([("S2_b", 10), ("S2_a", -10), ("S2_c", 10)], "S2_a"),
-        # Patches of a data set that overlap by half, all with its nominal time: each must find its own partner.
+        # Patches of a data set that overlap by half, all with its nominal time: each
+        # must find its own partner.
         (
             [("S2_a", 0, (9.5, 45, 10.5, 46)), ("S2_b", 0), ("S2_c", 0, (10.5, 45, 11.5, 46))],
             "S2_b",

@@ -48,7 +48,8 @@ def test_the_parts_are_measured_on_the_pixels_and_the_shift_later():
 def test_cloud_is_counted_among_valid_pixels():
     mask = np.zeros((10, 10), bool)
     mask[4:7] = True
-    # The first 50 pixels, with 10 cloudy ones among them, have no data: 20 of 50 are left.
+    # The first 50 pixels, with 10 cloudy ones among them, have no data: 20 of 50 are
+    # left.
     assert quality.cloud_fraction(mask, pixels(50), math.nan) == pytest.approx(20 / 50)
     assert quality.cloud_fraction(mask, pixels(0), 0.9) == pytest.approx(0.3)
 

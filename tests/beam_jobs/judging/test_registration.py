@@ -163,7 +163,8 @@ def simulated_patches(simulated: Path, quality: QualityConfig, size_px: int = SI
     found = [scenes.from_item(item, simulated) for item in catalogs.read_items(simulated)]
     s1 = [readers.inspect(scene, config.patch.s1_bands) for scene in found if scene.sensor == "s1"]
     s2 = [readers.inspect(scene, config.patch.s2_bands) for scene in found if scene.sensor == "s2"]
-    # Scenes are named after time and place; the n-th of one sensor goes with the n-th of the other.
+    # Scenes are named after time and place; the n-th of one sensor goes with the n-th
+    # of the other.
     pairs = zip(
         sorted(s1, key=lambda s: (s.scene_id[-10:], s.acquired_at)),
         sorted(s2, key=lambda s: (s.scene_id[-10:], s.acquired_at)),

@@ -49,7 +49,8 @@ def test_blocks_have_their_size_on_the_ground(lat, size_km):
 
 
 def test_all_places_of_a_row_share_the_columns():
-    # Two latitudes of one row: the column edge must be at the same longitude, or blocks would overlap.
+    # Two latitudes of one row: the column edge must be at the same longitude, or blocks
+    # would overlap.
     size = 2.56
     row_height = size / splits.KM_PER_DEGREE
     low, high = 45.0 // row_height * row_height + 1e-6, (45.0 // row_height + 1) * row_height - 1e-6
@@ -65,7 +66,8 @@ def test_the_block_of_a_place_does_not_depend_on_the_crs_it_came_through(lon, la
     ids = set()
     for crs, project in PROJECTIONS.items():
         back = grids.to_lonlat(crs, *project.transform(lon, lat))
-        # A place within a hair of an edge may fall to either side; round as far as a millimetre.
+        # A place within a hair of an edge may fall to either side; round as far as a
+        # millimetre.
         ids.add(
             splits.block_id(
                 round(float(back[0]), 8) + 1e-10, round(float(back[1]), 8) + 1e-10, 2.56
@@ -112,7 +114,8 @@ def test_a_split_without_share_gets_nothing():
 
 
 def test_the_split_of_a_block_is_the_same_for_good():
-    # Published splits must not move when code changes: positions by `printf '0|BLOCK' | sha256sum`, first 16 bits.
+    # Published splits must not move when code changes: positions by `printf '0|BLOCK' |
+    # sha256sum`, first 16 bits.
     config = SplitConfig(eval_fraction=0.3, test_fraction=0.15)
     positions = {
         "2.56km_0_0": 0xD97A,
@@ -267,7 +270,8 @@ def test_no_two_patches_of_different_splits_are_closer_than_the_buffer(
     assert closest_of_different_splits(shapes, unbuffered) < 50
     assert closest_of_different_splits(shapes, found) >= buffer_m
     for split, before in zip(found, unbuffered, strict=True):
-        # The buffer moves no patch to another split, and judged patches are too few to lose: test keeps all of its own.
+        # The buffer moves no patch to another split, and judged patches are too few to
+        # lose: test keeps all of its own.
         assert split in (before, None)
         assert split == before or before != "test"
 
@@ -293,7 +297,8 @@ def test_patches_far_from_other_splits_stay_and_the_reason_names_what_is_near():
     for one in left_out:
         assert "is within 300 m of " in one.detail
         assert one.split is None
-    # The corners of what the buffer looks at are further than the buffer; the places of `dense` are 100 m apart.
+    # The corners of what the buffer looks at are further than the buffer; the places of
+    # `dense` are 100 m apart.
     clear = [
         f for s, f in zip(shapes, found, strict=True) if s.distance(judged) > 300 * 2**0.5 + 100
     ]

@@ -94,7 +94,8 @@ def test_city_sample_has_the_spread_of_a_gaussian():
     places = drawn(
         strategy="cities", num_places=3000, num_cities=1, city_sd_km=30.0, min_distance_km=0.0
     )
-    # The largest city of GeoNames; its sea is left out, so only the side that is land keeps the Gaussian.
+    # The largest city of GeoNames; its sea is left out, so only the side that is land
+    # keeps the Gaussian.
     assert {place.stratum for place in places} == {"Shanghai"}
     lat = np.array([place.lat for place in places])
     km = np.array([distance_km(121.45806, 31.22222, p.lon, p.lat) for p in places])

@@ -21,7 +21,8 @@ def kept(places: list[tuple[float, float]], min_distance_km: float) -> list[int]
 
 @given(st.data(), st.sampled_from([0.01, 4.0, 300.0, 15_000.0]))
 def test_keeps_what_comparing_all_with_all_keeps(data, min_distance_km):
-    # Places within some distances of each other, anywhere on Earth: the antimeridian and the poles among them.
+    # Places within some distances of each other, anywhere on Earth: the antimeridian
+    # and the poles among them.
     lon = data.draw(st.sampled_from([0.0, 179.999, -180.0, 90.0]))
     lat = data.draw(st.sampled_from([0.0, 89.9999, -90.0, 45.0]))
     spread = min(60.0, 3 * min_distance_km / 111.0)

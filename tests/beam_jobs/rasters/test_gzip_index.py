@@ -12,7 +12,8 @@ from beam_jobs.rasters.gzip_index import GzipIndex
 @pytest.fixture(scope="module")
 def content() -> bytes:
     rng = np.random.default_rng(0)
-    # Some of it compresses well, some not at all: blocks of the file hold very different amounts.
+    # Some of it compresses well, some not at all: blocks of the file hold very
+    # different amounts.
     return b"".join(
         rng.integers(0, high, 1 << 20, np.uint8).tobytes()
         for high in (2, 255, 1, 30, 255, 4, 255, 9, 255, 2)

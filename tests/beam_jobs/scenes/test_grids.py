@@ -82,7 +82,8 @@ def test_scenes_of_two_utm_zones_meet_where_both_see_the_ground():
     assert common is not None
     assert common.crs == "EPSG:32633"
     assert (common.transform[2] - one.transform[2]) % 10 == pytest.approx(0, abs=1e-6)
-    # Points seen by both must lie in it, and its centre must be seen by both; pyproj is the oracle.
+    # Points seen by both must lie in it, and its centre must be seen by both; pyproj is
+    # the oracle.
     rng = np.random.default_rng(0)
     px, py = (
         rng.uniform(one.bounds[0], one.bounds[2], 2000),

@@ -130,7 +130,8 @@ def test_a_dark_pixel_proves_that_level_2a_has_no_offset():
 
 
 def test_hazy_level_2a_is_never_called_offset():
-    # Haze lifts everything: the 1st percentile exceeds 1000, as it would with the offset.
+    # Haze lifts everything: the 1st percentile exceeds 1000, as it would with the
+    # offset.
     hazy = np.random.default_rng(5).integers(1300, 6000, (12, 40, 40))
     assert np.percentile(hazy, 1) > 1000
     assert radiometry.detect_dn_offset(hazy, S2_L2A_BANDS) is None

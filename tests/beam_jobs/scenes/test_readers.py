@@ -63,7 +63,8 @@ def test_a_window_beside_the_scene_is_all_nan(tmp_path):
 
 
 def test_reading_in_parts_is_reading_the_whole(tmp_path):
-    # On a shifted grid: interpolation at the edge of a part must see the pixels beyond it.
+    # On a shifted grid: interpolation at the edge of a part must see the pixels beyond
+    # it.
     scene = readers.inspect(s1_scene(tmp_path / "s1.tif", backscatter(60, 60)), S1_BANDS)
     whole = readers.read_bands(scene, S1_BANDS, grid(40, 40, dx=53, dy=57))
     part = readers.read_bands(scene, S1_BANDS, grid(10, 15, dx=53 + 200, dy=57 + 100))

@@ -67,7 +67,8 @@ def test_half_a_pixel_both_ways_gives_the_mean_of_four_reflectances():
 
 @pytest.mark.parametrize("ratio", [2, 6])
 def test_coarse_bands_become_smooth_not_blocky_at_10_m(ratio):
-    # A plane is what bilinear interpolation gives back exactly: value = 0.1 + x / 1000 + y / 500, metres from the corner.
+    # A plane is what bilinear interpolation gives back exactly: value = 0.1 + x / 1000
+    # + y / 500, metres from the corner.
     size = 10.0 * ratio
     centres = (np.arange(10) + 0.5) * size
     plane = (0.1 + centres[None, :] / 1000 + centres[:, None] / 500).astype(np.float32)[None]
@@ -85,7 +86,8 @@ def test_fine_bands_are_averaged_onto_coarser_pixels():
     values = np.random.default_rng(2).uniform(0, 1, (1, 40, 40)).astype(np.float32)
     got = resampling.reflectance_to_grid(values, SOURCE, grid(20, 20, pixel_size=20))
     blocks = values[0].reshape(20, 2, 20, 2).mean(axis=(1, 3))
-    # GDAL widens the bilinear kernel, so a target pixel is near, not equal to, the mean of its four.
+    # GDAL widens the bilinear kernel, so a target pixel is near, not equal to, the mean
+    # of its four.
     assert np.corrcoef(got[0, 2:-2, 2:-2].ravel(), blocks[2:-2, 2:-2].ravel())[0, 1] > 0.85
     assert got.std() < values.std() * 0.7
 
@@ -96,10 +98,12 @@ def test_no_data_neither_grows_nor_bleeds(dx, dy):
     values[:, 10:18, 5:9] = np.nan
     values[1, 25, 20] = np.nan
     got = resampling.backscatter_to_grid(values, SOURCE, grid(20, 20, dx=50 + dx, dy=50 + dy))
-    # Less than half a pixel away, the nearest source pixel is the one at the same place.
+    # Less than half a pixel away, the nearest source pixel is the one at the same
+    # place.
     same_place = values[:, 5:25, 5:25]
     assert np.array_equal(np.isnan(got), np.isnan(same_place))
-    # Values next to no-data stay among those of their valid neighbours; a fill value would leave that range.
+    # Values next to no-data stay among those of their valid neighbours; a fill value
+    # would leave that range.
     low, high = np.nanmin(values, axis=(1, 2)), np.nanmax(values, axis=(1, 2))
     for channel in range(2):
         valid = got[channel][np.isfinite(got[channel])]
@@ -129,7 +133,8 @@ def test_pixels_far_from_no_data_do_not_notice_it():
 def test_another_crs_puts_values_where_the_ground_is():
     import pyproj
 
-    # A plane over UTM 33 read on a grid of UTM 34: pyproj says where each target pixel lies.
+    # A plane over UTM 33 read on a grid of UTM 34: pyproj says where each target pixel
+    # lies.
     rows, cols = np.mgrid[0:200, 0:200] + 0.5
     plane = (0.2 + cols / 1000 + rows / 400).astype(np.float32)[None]
     x, y = pyproj.Transformer.from_crs(UTM, "EPSG:32634", always_xy=True).transform(

@@ -407,7 +407,8 @@ def test_units_that_an_item_declares_are_those_of_its_bands():
 
 
 def test_scale_and_offset_without_a_unit_are_not_applied():
-    # Catalogs of Sentinel-2 say offset -0.1 for pixels that have it and for pixels that have not.
+    # Catalogs of Sentinel-2 say offset -0.1 for pixels that have it and for pixels that
+    # have not.
     values = item()
     values["assets"]["data"].update({"raster:scale": 0.0001, "raster:offset": -0.1})
     scene = from_item(values, CATALOG)

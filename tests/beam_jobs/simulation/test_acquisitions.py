@@ -81,6 +81,7 @@ def test_crops_peak_early_or_late_by_phase_and_across_new_year() -> None:
     np.testing.assert_allclose(crop_cover(180, 48.0, phase)[0, 1], 1.0, atol=1e-3)
     assert crop_cover(80, 48.0, phase)[0].argmax() == 0
     assert crop_cover(280, 48.0, phase)[0].argmax() == 2
-    # In the south the peak of middle crops is at day 362.6: days 355 and 5 are near to it.
+    # In the south the peak of middle crops is at day 362.6: days 355 and 5 are near to
+    # it.
     assert crop_cover(5, -30.0, phase)[0, 1] > 0.9
     assert crop_cover(355, -30.0, phase)[0, 1] > 0.9

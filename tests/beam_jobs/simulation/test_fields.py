@@ -22,7 +22,8 @@ def test_smooth_field_has_unit_variance_and_the_scale_asked_for() -> None:
     def correlation(lag: int) -> float:
         return float(np.corrcoef(fields[:, :, :-lag].ravel(), fields[:, :, lag:].ravel())[0, 1])
 
-    # Cubic B-splines: neighbours are nearly alike, and nothing is left beyond the support of four nodes.
+    # Cubic B-splines: neighbours are nearly alike, and nothing is left beyond the
+    # support of four nodes.
     assert correlation(1) > 0.95
     assert abs(correlation(40)) < 0.1
 

@@ -127,7 +127,8 @@ def test_no_data_is_nan_or_zero_and_the_label_255_in_the_same_pixels(
         assert (empty[0] == (read(s2, "cloud_mask")[0] == 255)).all()
         for mask in (missing[0], empty[0]):
             num_cut += bool(mask.any())
-            # An edge of a swath is one run of each row that touches its left or its right end.
+            # An edge of a swath is one run of each row that touches its left or its
+            # right end.
             changes = np.abs(np.diff(mask.astype(int), axis=1)).sum(axis=1)
             assert changes.max() <= 1
             assert mask.mean() < 0.4

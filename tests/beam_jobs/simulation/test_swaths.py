@@ -9,7 +9,8 @@ def test_edges_lean_with_the_orbit() -> None:
     for orbit_state, sign in (("ascending", 1), ("descending", -1)):
         masks = [swath_mask(np.random.default_rng(i), 200, orbit_state, 1.0) for i in range(20)]
         for mask in masks:
-            # First valid column of each row where the west is cut, last valid one where the east is.
+            # First valid column of each row where the west is cut, last valid one where
+            # the east is.
             edge = mask.argmax(axis=1) if not mask[100, 0] else 199 - mask[:, ::-1].argmax(axis=1)
             inner = edge[(edge > 0) & (edge < 199)]
             slope = np.polyfit(np.arange(len(inner)), inner, 1)[0]

@@ -87,7 +87,8 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
     ]
     for name in names:
         files.write_bytes(f"{building_dir}/{name}", name.encode())
-    # Moved by the job that was killed, under a number of shards that is no longer right.
+    # Moved by the job that was killed, under a number of shards that is no longer
+    # right.
     files.write_bytes(str(target / "train" / "part-0-of-9"), b"stale")
     assert layout.list_versions(s3_folder) == []
     assert not directory.is_taken(target)

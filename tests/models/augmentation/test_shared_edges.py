@@ -1,7 +1,8 @@
 """Margins without data that both sensors share: small encoders, trained with them and without, probed on whole patches.
 
-The ground tells partners apart only roughly, since half of what each sensor shows the other does not; the margins tell them
-exactly. Without protection the loss looks better and the features are worthless (docs/adr/0013 has the figures).
+The ground tells partners apart only roughly, since half of what each sensor shows the
+other does not; the margins tell them exactly. Without protection the loss looks better
+and the features are worthless (docs/adr/0013 has the figures).
 """
 
 import functools
@@ -52,7 +53,8 @@ def world():
     seen_by_s1 = fields.argmax(axis=1)
     seen_by_s2 = (0.75 * fields + 0.66 * smooth_fields(rng, num_patches)).argmax(axis=1)
     patch = np.arange(num_patches)[:, None, None]
-    # What hides the classes is each sensor's own: jitter of a class in a scene, speckle, gain, haze.
+    # What hides the classes is each sensor's own: jitter of a class in a scene,
+    # speckle, gain, haze.
     s1 = (BACKSCATTER_DB + rng.normal(0.0, 4.0, (num_patches, NUM_CLASSES, 1)))[patch, seen_by_s1]
     s1 += 10.0 * np.log10(rng.gamma(4.4, 1 / 4.4, s1.shape))
     s2 = rng.uniform(0.03, 0.4, (NUM_CLASSES, 6))[seen_by_s2] * rng.uniform(
@@ -132,7 +134,8 @@ def clean(world):
 
 def test_by_default_margins_leave_the_probe_where_clean_pairs_have_it(world, clean):
     hidden = train(world, AugmentConfig(), has_margins=True)
-    # The intervals are over patches: another processor's rounding is another training, and moves the value by some 0.03.
+    # The intervals are over patches: another processor's rounding is another training,
+    # and moves the value by some 0.03.
     assert hidden.probe.high >= clean.probe.low > 0.2
     # The margins do not tell the partners: the loss is not better than without any.
     assert hidden.loss > 0.9 * clean.loss

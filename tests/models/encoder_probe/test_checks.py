@@ -109,7 +109,8 @@ def test_noise_between_equal_encoders_does_not_refuse(seed):
 
 
 def test_neighbours_are_drawn_together():
-    # Worse in three of twelve blocks, by all of their patches: much, but of three places only.
+    # Worse in three of twelve blocks, by all of their patches: much, but of three
+    # places only.
     last = np.ones(len(BLOCK), bool)
     new = ~np.isin(BLOCK, ["0", "1", "2"])
     by_block = checks.compare_recall(ranks_of(new), ranks_of(last), "s1_to_s2", BLOCK, CONFIG)

@@ -108,7 +108,8 @@ def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(
     untrained = spoil(
         "untrained", change_encoder=lambda encoder: SensorEncoder.from_config(encoder.get_config())
     )
-    # The encoder of the tests is 20 steps old and its lead is small against the noise of fifteen blocks: a narrower interval.
+    # The encoder of the tests is 20 steps old and its lead is small against the noise
+    # of fifteen blocks: a narrower interval.
     report = probe_encoder(
         dataclasses.replace(CONFIG, confidence=0.8), untrained, pretrained.dir, pairs_alone
     )

@@ -115,7 +115,8 @@ def test_loss_that_held_out_pairs_do_not_bear_out_is_an_alarm(untrained, healthy
 
 
 def test_solved_task_without_content_is_an_alarm(healthy):
-    # What the trial with shared no-data margins showed: loss 0.19, pairs found, features as good as untrained ones.
+    # What the trial with shared no-data margins showed: loss 0.19, pairs found,
+    # features as good as untrained ones.
     start = examine(with_random_features(make_embeddings.make_split(), share=0.9))
     hollow = examine(with_random_features(make_embeddings.make_split(), share=0.95))
     assert names(0.19, hollow, start) == {"loss_beyond_probe"}

@@ -34,7 +34,8 @@ def test_rows_are_what_the_published_signatures_and_the_records_say(embedder, pr
             split.valid_fraction[sensor],
             [records.valid_fraction(getattr(patch, sensor)) for patch in patches],
         )
-        # Not closer: the record's means are of the pixels before they were rounded to be stored.
+        # Not closer: the record's means are of the pixels before they were rounded to
+        # be stored.
         np.testing.assert_allclose(
             split.band_means[sensor],
             [records.band_moments(getattr(patch, sensor))[0] for patch in patches],

@@ -50,7 +50,8 @@ def test_planted_nuisance_with_shuffled_truth_is_at_chance():
 
 
 def test_what_tells_blocks_apart_is_no_shortcut_by_itself():
-    # A fingerprint of each block: with neighbours in the train folds it would give latitude away.
+    # A fingerprint of each block: with neighbours in the train folds it would give
+    # latitude away.
     split = make_embeddings.make_split(num_blocks=16)
     codes = np.random.default_rng(1).normal(size=(16, make_embeddings.EMBEDDING_DIM))
     block = np.array([int(name[1:]) for name in split.block])

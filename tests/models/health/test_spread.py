@@ -39,7 +39,8 @@ def test_uniformity_is_that_of_a_plain_loop_over_pairs(monkeypatch):
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_effective_rank_of_equally_strong_directions_is_their_number(rank):
     rng = np.random.default_rng(rank)
-    # Orthonormal columns that are centred, too: the constant column is one of those they are orthogonal to.
+    # Orthonormal columns that are centred, too: the constant column is one of those
+    # they are orthogonal to.
     left = np.linalg.qr(np.concatenate([np.ones((40, 1)), rng.normal(size=(40, rank))], axis=1))[0][
         :, 1:
     ]

@@ -1,6 +1,7 @@
 """Pretrains with health checks on two logical CPUs; writes the metrics as JSON.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage: two_replica_worker.py VERSION_DIR OUT
+A program of its own, since logical devices must be set before TensorFlow starts. Usage:
+two_replica_worker.py VERSION_DIR OUT
 """
 
 import json

@@ -43,7 +43,8 @@ def everything(layer, training):
     }
 
 
-# Half precision keeps 8 or 11 bits; Keras rounds once less, since it normalizes a float32 copy.
+# Half precision keeps 8 or 11 bits; Keras rounds once less, since it normalizes a
+# float32 copy.
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [("float32", 2e-6), ("mixed_bfloat16", 2**-7), ("mixed_float16", 2**-10)],

@@ -1,6 +1,7 @@
 """Takes one step of every objective on one replica and on two logical CPUs, with and without cached gradients and chunks.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage: objective_parity_worker.py OUT.npz
+A program of its own, since logical devices must be set before TensorFlow starts. Usage:
+objective_parity_worker.py OUT.npz
 """
 
 import sys
@@ -19,7 +20,8 @@ from models.training import distribution, training
 from models.training.steps import TwoStageLoss
 
 NUM_PAIRS = 8
-# The controls break pairs in the input pipeline or do not train: their loss is that of the default.
+# The controls break pairs in the input pipeline or do not train: their loss is that of
+# the default.
 OBJECTIVES = tuple(name for name in get_args(ObjectiveName) if name not in ("shuffled", "none"))
 # Parts of a replica's batch, rows of logits at a time. Two replicas hold 4 pairs each.
 VARIANTS = {"one/whole": (1, None), "two/whole": (1, None), "two/parts": (2, 2)}
@@ -56,7 +58,8 @@ def make_batch(views):
         pixels = rng.normal(size=(NUM_PAIRS, 8, 8, 2 if view.startswith("s1") else 3)).astype(
             np.float32
         )
-        # Uneven between the replicas: one pair without any data, one with a cell that does not count.
+        # Uneven between the replicas: one pair without any data, one with a cell that
+        # does not count.
         pixels[1] = np.nan if view == views[0] else pixels[1]
         pixels[2, :4, :4] = np.nan
         batch[view] = pixels

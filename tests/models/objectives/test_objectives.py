@@ -13,7 +13,8 @@ from models.objectives.registry import make_objective
 
 NUM_PAIRS, DIM, NUM_CELLS = 6, 4, 3
 VIEWS = ("s1", "s2", "s1_a", "s1_b", "s2_a", "s2_b")
-# Pairs 1 and 4 are 5.6 km apart over the antimeridian, all others are far from each other.
+# Pairs 1 and 4 are 5.6 km apart over the antimeridian, all others are far from each
+# other.
 LON = np.array([0.0, 179.98, 60, 90, -179.97, 150])
 LAT = np.array([10.0, 0.0, 30, -40, 0.0, 60])
 # Pair 3 is not valid; pair 0 counts nothing as a positive, but in full as a negative.
@@ -37,7 +38,8 @@ def make_outputs(seed=0, valid=VALID):
     outputs |= {
         f"{sensor}_valid": rng.uniform(0.55, 1.0, (NUM_PAIRS, NUM_CELLS)) for sensor in ("s1", "s2")
     }
-    # One cell that one sensor does not see, one patch whose cells are never seen by both.
+    # One cell that one sensor does not see, one patch whose cells are never seen by
+    # both.
     outputs["s1_valid"][0, 1] = 0.4
     outputs["s1_valid"][5, :2], outputs["s2_valid"][5, 2] = 0.0, 0.1
     return outputs | {"lon": LON, "lat": LAT, "weight": RAW_WEIGHTS, "valid": valid}

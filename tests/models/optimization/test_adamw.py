@@ -34,7 +34,8 @@ def test_first_step_by_hand():
     optimizer = FusedAdamW(0.5, decay=0.1)
     optimizer.build([variable])
     optimizer.apply([np.array([3.0, -7.0], np.float32)], [variable])
-    # Decay by 0.5 x 0.1, then a step of the rate against the sign of the gradient, whatever its size.
+    # Decay by 0.5 x 0.1, then a step of the rate against the sign of the gradient,
+    # whatever its size.
     np.testing.assert_allclose(variable, [2.0 * 0.95 - 0.5, -4.0 * 0.95 + 0.5], rtol=1e-5)
 
 

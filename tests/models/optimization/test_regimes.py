@@ -82,7 +82,8 @@ def test_paces_are_none_unless_asked_for_and_spread_the_levels_up_to_the_share_o
     assert regimes.make_paces(model, CONFIG) == ()
     paces = regimes.make_paces(model, dataclasses.replace(CONFIG, num_steps=20, unfreeze_after=0.4))
     by_id = dict(zip((id(variable) for variable in model.trainable_variables), paces, strict=True))
-    # From the stem, whose share of the steps is the one asked for, to the deepest level.
+    # From the stem, whose share of the steps is the one asked for, to the deepest
+    # level.
     for level, first_step in zip(
         model.encoders["s1"].variables_by_level(), (8, 6, 4, 2), strict=True
     ):

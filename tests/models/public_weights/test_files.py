@@ -119,7 +119,8 @@ def test_zip_that_python_cannot_open_is_refused(offset_in_entry, value, message,
         tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)}
     )
     raw = bytearray(path.read_bytes())
-    # APPNOTE.TXT 4.3.7 and 4.3.12: flags and method stand 2 bytes later in the central directory.
+    # APPNOTE.TXT 4.3.7 and 4.3.12: flags and method stand 2 bytes later in the central
+    # directory.
     for signature, shift in ((b"PK\x03\x04", -2), (b"PK\x01\x02", 0)):
         start = -1
         while (start := raw.find(signature, start + 1)) >= 0:

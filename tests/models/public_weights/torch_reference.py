@@ -1,7 +1,8 @@
 """Run by a Python that has PyTorch, never imported: ResNets in torch.nn, their files and what they compute.
 
-Usage: python torch_reference.py FOLDER. Writes <name>.pth, <name>.safetensors (by the safetensors library, where it is
-installed), <name>.npz with the pixels and the levels P1 to P5, and moco.pth and old.pth with other layouts of one state dict.
+Usage: python torch_reference.py FOLDER. Writes <name>.pth, <name>.safetensors (by the
+safetensors library, where it is installed), <name>.npz with the pixels and the levels
+P1 to P5, and moco.pth and old.pth with other layouts of one state dict.
 """
 
 import sys

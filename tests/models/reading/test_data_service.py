@@ -47,7 +47,8 @@ def batches(files, num_batches, **reading):
 
 @pytest.mark.parametrize("cache", ["none", "disk"])
 def test_an_epoch_has_each_pair_once_whichever_worker_reads_it(shards, service, cache, tmp_path):
-    # A training sets the global seed, 0 by default, which must neither stop the shuffling nor make epochs alike.
+    # A training sets the global seed, 0 by default, which must neither stop the
+    # shuffling nor make epochs alike.
     tf.random.set_seed(0)
     options = {"cache": cache, "cache_dir": str(tmp_path) if cache == "disk" else ""}
     found = batches(shards, 18, deterministic=False, data_service=service.address, **options)

@@ -1,6 +1,7 @@
 """Trains and publishes a small water segmenter on two logical CPUs; prints the number of replicas.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage: segment_worker.py VERSION_DIR OUT
+A program of its own, since logical devices must be set before TensorFlow starts. Usage:
+segment_worker.py VERSION_DIR OUT
 """
 
 import sys
@@ -20,7 +21,8 @@ CONFIG = SegmentConfig(
     num_steps=1,
     decoder_channels=(16, 8, 8, 8),
     global_batch_size=8,
-    # As it began: what it says of water is far from calibrated, so that its threshold is not a half.
+    # As it began: what it says of water is far from calibrated, so that its threshold
+    # is not a half.
     optimizer=OptimizerConfig(learning_rate=1e-6),
 )
 

@@ -32,7 +32,8 @@ def test_error_of_a_calibrated_model_is_nearly_zero_and_of_an_overconfident_one_
 
 
 def test_error_and_curve_worked_out_by_hand():
-    # Bins (12/15, 13/15] and (14/15, 1]: gaps |0.85 - 2/4| over 4 pixels and |0.95 - 1| over 1.
+    # Bins (12/15, 13/15] and (14/15, 1]: gaps |0.85 - 2/4| over 4 pixels and |0.95 - 1|
+    # over 1.
     found = reliability_of([0.85] * 4 + [0.95], [1, 1, 0, 0, 1])
     assert calibration.expected_calibration_error(found) == pytest.approx((4 * 0.35 + 1 * 0.05) / 5)
     scores = make_scores.make_scores(num_patches=1)

@@ -36,7 +36,8 @@ def test_scores_equal_a_loop_over_patches(num_classes):
         sum(pooled[k, k] for k in range(num_classes)) / pooled.sum()
     )
     assert got["loss"] == pytest.approx(scores.loss.sum() / pooled.sum())
-    # The one patch without the class counts nowhere; the pooled and the mean score differ.
+    # The one patch without the class counts nowhere; the pooled and the mean score
+    # differ.
     assert got["mean_patch_iou/class1"] != pytest.approx(got["pooled_iou/class1"], abs=1e-4)
 
 

@@ -1,6 +1,7 @@
 """One worker of several, or the only one: trains from scratch, then goes on from the checkpoint; writes what came out.
 
-A program of its own, since a process is one worker. Usage: multi_worker_worker.py FOLDER NAME, with TF_CONFIG or without.
+A program of its own, since a process is one worker. Usage: multi_worker_worker.py
+FOLDER NAME, with TF_CONFIG or without.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Trains the same models on one replica and on two logical CPUs; writes losses and weights of both to an .npz.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage: replica_parity_worker.py OUT.npz
+A program of its own, since logical devices must be set before TensorFlow starts. Usage:
+replica_parity_worker.py OUT.npz
 """
 
 import sys
@@ -49,7 +50,8 @@ def contrastive_without_batch_norm(rng):
 def contrastive_resnet(rng):
     """A real encoder, with synchronized batch normalization, against fixed embeddings of the other sensor."""
     pixels = rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32)
-    # No data on the first replica only: its batch statistics must still be the global ones.
+    # No data on the first replica only: its batch statistics must still be the global
+    # ones.
     pixels[: GLOBAL_BATCH_SIZE // 2, :16] = np.nan
     other = rng.normal(size=(GLOBAL_BATCH_SIZE, 128)).astype(np.float32)
     batch = {"pixels": pixels, "s2": other / np.linalg.norm(other, axis=-1, keepdims=True)}
@@ -254,7 +256,8 @@ def gradual_unfreezing(strategy):
         model = Segmenter(
             encoders={"s1": encoder}, num_classes=2, decoder_channels=(), head="linear"
         )
-        # Not AdamW: it divides by a gradient's size, and of one near 0 the order of the sum decides.
+        # Not AdamW: it divides by a gradient's size, and of one near 0 the order of the
+        # sum decides.
         rates = OptimizerConfig(optimizer="lars", learning_rate=5.0, warmup_fraction=0.0)
         optimizer = make_optimizer(rates, config.num_steps, paces=regimes.make_paces(model, config))
     levels = encoder.variables_by_level()[::-1]

@@ -70,7 +70,8 @@ def test_newer_checkpoint_takes_the_place_of_the_older(tmp_path, events):
 def test_checkpoint_that_was_cut_off_is_never_restored(tmp_path, events):
     save(tmp_path / "kept", 5, 5.0, events)
     whole = tmp_path / "kept" / "step-000000005"
-    # As a kill within the next one leaves it: everything but the last file, or that under its first name.
+    # As a kill within the next one leaves it: everything but the last file, or that
+    # under its first name.
     cut_off = shutil.copytree(whole, whole.with_name("step-000000010"))
     (cut_off / "progress.json").rename(cut_off / "progress.json.part")
     target = trained(0.0)

@@ -27,7 +27,8 @@ def relative_difference(one, two):
     return float(np.abs(one - two).max() / np.abs(one).max())
 
 
-# The ResNet with synchronized batch normalization sums over thousands of pixels in another order: hence its 1e-4.
+# The ResNet with synchronized batch normalization sums over thousands of pixels in
+# another order: hence its 1e-4.
 @pytest.mark.parametrize(
     ("case", "tolerance"),
     [
@@ -91,7 +92,8 @@ def test_paces_change_the_steps(results):
 
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_levels_begin_one_after_the_other_on_any_number_of_replicas(results, name):
-    # The head, then the levels from the deepest to the stem: each moves with the step after its first one.
+    # The head, then the levels from the deepest to the stem: each moves with the step
+    # after its first one.
     for part, first_move in enumerate((1, 2, 3, 4, 5)):
         weights = results[f"gradual/{name}/part_{part}"]
         assert len(weights) == 6

@@ -37,7 +37,8 @@ def run(
 def logged(log_dir):
     """(tag, step) of all events of the training, in the order in which they were written.
 
-    Their files' names tell it only by the second: the writers of one second are counted, and 10 sorts before 9.
+    Their files' names tell it only by the second: the writers of one second are
+    counted, and 10 sorts before 9.
     """
     events = [
         event

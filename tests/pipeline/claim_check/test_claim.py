@@ -107,7 +107,8 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     ]
     assert encoders == sorted([*expected, "simclr_s1-seed0"])
     folder = tmp_path / "claim"
-    # Only what is chosen among is looked at on eval, and one of them is not chosen. Nothing of it is served.
+    # Only what is chosen among is looked at on eval, and one of them is not chosen.
+    # Nothing of it is served.
     assert len(list(folder.glob("trials/*/*/eval.npz"))) == 3
     assert len(list(folder.glob("trials/*/*/test.npz"))) == 2 * 3 * 5 + 1
     assert not list(folder.glob("**/saved_model.pb"))

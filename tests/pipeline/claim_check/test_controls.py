@@ -74,7 +74,8 @@ def test_controls_that_learned_nothing_are_ok(tmp_path):
     assert (
         found["shuffled loss"]["text"] == "Shuffled pairs: loss 2.079; that of guessing is 2.079."
     )
-    # Answers that are right half of the time: of two equally frequent classes each has an IoU of a third.
+    # Answers that are right half of the time: of two equally frequent classes each has
+    # an IoU of a third.
     assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(
         1 / 3, abs=0.001
     )

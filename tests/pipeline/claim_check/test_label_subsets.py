@@ -20,7 +20,8 @@ def test_every_length_takes_about_the_same_share_of_each_block(blocks, seed):
     for length in range(1, len(block) + 1):
         taken = np.bincount(block[order[:length]], minlength=7)
         share = length / len(block)
-        # Systematic sampling is within one patch of each block's share at one threshold; the threshold itself varies.
+        # Systematic sampling is within one patch of each block's share at one
+        # threshold; the threshold itself varies.
         for number, size in zip(taken, np.bincount(block, minlength=7), strict=True):
             assert abs(number - share * size) <= 2.5
 
