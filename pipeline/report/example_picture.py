@@ -30,7 +30,6 @@ from pipeline.report.pictures import IGNORE_COLOR, choose_patches, decode_labele
 
 NUM_PATCHES = 4
 PATCHES_PER_ROW = 2
-HEADINGS = ("Sentinel-1, VV", "Sentinel-2", "label", "prediction")
 
 
 def draw_example(
@@ -52,10 +51,11 @@ def draw_example(
         raise ValueError("the manifest names no label schema: use the manifest of a labelled build")
     schema = get_schema(data.label_schema)
     matplotlib.rcParams["font.size"] = 10
+    headings = (f"Sentinel-1, {data.bands('s1')[0]}", "Sentinel-2", "label", "prediction")
     num_rows = -(-len(patches) // PATCHES_PER_ROW)
     # An empty column in the middle separates the two patches of a row.
     widths = [1, 1, 1, 1, 0.12, 1, 1, 1, 1]
-    figure = Figure(figsize=(11.0, 1.42 * num_rows + 0.75), layout="constrained")
+    figure = Figure(figsize=(11.0, 1.3 * num_rows + 0.65), layout="constrained")
     axes = figure.subplots(num_rows, 9, squeeze=False, width_ratios=widths)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -71,7 +71,7 @@ def draw_example(
             axis = axes[row][first + offset]
             axis.imshow(image, interpolation="nearest")
             if row == 0:
-                axis.set_title(HEADINGS[offset], fontsize=10)
+                axis.set_title(headings[offset], fontsize=10)
     shown = set(np.unique([patch.label for patch in patches])) | set(np.unique(prediction))
     handles = [
         Patch(color=schema.colors[i], label=schema.classes[i].replace("_", " "))
