@@ -45,11 +45,7 @@ def _texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def _wrong_names(text: str) -> list[str]:
     """The names of modules, folders and pages in `text` that do not exist."""
-    wrong = [
-        page
-        for page in re.findall(r"\bdocs/[\w/\-]+\.md\b", text)
-        if not (REPOSITORY / page).is_file()
-    ]
+    wrong = _wrong_pages(text)
     for code in re.findall(r"`([^`\n]+)`", text):
         wrong += [
             name
@@ -66,6 +62,11 @@ def _wrong_names(text: str) -> list[str]:
             if not name.endswith((".py", ".md", ".yaml", ".pb", ".json")) and not _is_dotted(name)
         ]
     return wrong
+
+
+def _wrong_pages(text: str) -> list[str]:
+    pages = re.findall(r"\bdocs/[\w/\-]+\.md\b", text)
+    return [page for page in pages if not (REPOSITORY / page).is_file()]
 
 
 def _is_file(name: str) -> bool:
@@ -118,6 +119,17 @@ def test_every_named_module_exists(root):
         for name in _wrong_names(text)
     ]
     assert not found, "names that do not exist:\n" + "\n".join(found)
+
+
+def test_every_page_that_code_names_exists():
+    # Error messages and help texts name pages, too.
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {page}"
+        for path in MODULES
+        if path != Path(__file__)
+        for page in _wrong_pages(path.read_text())
+    ]
+    assert not found
 
 
 def test_a_stale_name_is_found():
