@@ -15,7 +15,7 @@ WORKDIR /src
 # The dependencies first: they change seldom, so this layer is built seldom. The lock gives versions and hashes.
 COPY pyproject.toml requirements.txt ./
 RUN /opt/uv/bin/uv --native-tls pip install --python /opt/terrapair/bin/python --no-cache --compile-bytecode --verify-hashes \
-      --constraint requirements.txt --extra pipeline --extra earthengine --requirement pyproject.toml
+      --constraint requirements.txt --extra pipeline --extra gcp --extra earthengine --requirement pyproject.toml
 COPY . .
 RUN /opt/uv/bin/uv --native-tls pip install --python /opt/terrapair/bin/python --no-cache --compile-bytecode --no-deps .
 

@@ -57,7 +57,7 @@ image:  ## build the container image terrapair:latest with podman or docker (IMA
 
 lock:  ## resolve pyproject.toml into requirements.txt
 	@test -x $(PYTHON) || .ci/make-venv
-	@$(PYTHON) -m uv --native-tls pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra earthengine --extra dev --quiet \
+	@$(PYTHON) -m uv --native-tls pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra gcp --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
 
 clean:  ## remove runs and caches (not .venv)
