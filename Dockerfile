@@ -1,21 +1,39 @@
-# Two images with the locked packages and this repository: Kubeflow components (the default), and remote Beam workers
-# (--target worker, see docs/runners.md).
-FROM python:3.10-slim-bookworm AS base
-WORKDIR /terrapair
-RUN pip install --no-cache-dir uv==0.8.17
-COPY requirements.txt .
-RUN uv pip install --system --no-cache --require-hashes --requirement requirements.txt
-COPY beam_jobs beam_jobs
-COPY models models
-COPY components components
-COPY pipeline pipeline
-# TF_USE_LEGACY_KERAS: tensorflow-transform would choose Keras 2 for everybody.
-ENV PYTHONPATH=/terrapair TF_CPP_MIN_LOG_LEVEL=3 TF_USE_LEGACY_KERAS=0
+# One image with the locked packages and terrapair, in two forms:
+#   components (the default)  the `terrapair` command: whole runs, single verbs, Kubeflow tasks
+#   worker (--target worker)  a remote Beam worker; see docs/runners.md
+# `make image` builds it with podman or docker. It runs as uid 1000, needs no writable root file system and no network of its
+# own: give it a writable /tmp and one folder for the run.
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+FROM ${BASE} AS build
+# pyfarmhash (under tfx) has no wheel for Python 3.11: the compiler stays in this stage.
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates g++ python3-dev python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv==0.8.17 && python3 -m venv --without-pip /opt/terrapair
+WORKDIR /src
+# The dependencies first: they change seldom, so this layer is built seldom. The lock gives versions and hashes.
+COPY pyproject.toml requirements.txt ./
+RUN /opt/uv/bin/uv --native-tls pip install --python /opt/terrapair/bin/python --no-cache --compile-bytecode --verify-hashes \
+      --constraint requirements.txt --extra pipeline --extra gcp --extra earthengine --requirement pyproject.toml
+COPY . .
+RUN /opt/uv/bin/uv --native-tls pip install --python /opt/terrapair/bin/python --no-cache --compile-bytecode --no-deps .
+
+FROM ${BASE} AS base
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates python3 \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 1000 --create-home terrapair
+COPY --from=build /opt/terrapair /opt/terrapair
+# TF_USE_LEGACY_KERAS: tensorflow-transform would choose Keras 2 for everybody. HOME and MPLCONFIGDIR: the root may be read-only.
+ENV PATH=/opt/terrapair/bin:$PATH HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib PYTHONDONTWRITEBYTECODE=1 \
+    TF_CPP_MIN_LOG_LEVEL=3 TF_USE_LEGACY_KERAS=0
+USER 1000
+WORKDIR /tmp
 
 FROM base AS worker
-# Beam's boot program starts the workers that a runner asks for. Its version is that of apache-beam in requirements.txt.
-COPY --from=apache/beam_python3.10_sdk:2.74.0 /opt/apache/beam /opt/apache/beam
-ENTRYPOINT ["/opt/apache/beam/boot"]
+# Beam's runner starts this program with the addresses of its services; it becomes the worker process.
+ENTRYPOINT ["python", "-m", "beam_jobs.worker"]
 
 FROM base AS components
-ENTRYPOINT ["python"]
+ENTRYPOINT ["terrapair"]

@@ -7,10 +7,10 @@ PYTEST := $(PYTHON) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-re
 DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo real test unit e2e check format bench lock clean
+.PHONY: help setup demo real test unit e2e test-next check format bench audit image lock clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup:  ## make .venv with the locked packages (the other commands call it; does nothing when it is up to date)
 	@.ci/make-venv
@@ -33,6 +33,9 @@ unit: setup  ## the quick tests only
 e2e: setup  ## the tests that run whole jobs
 	@$(PYTEST) -m e2e
 
+test-next:  ## the tests of models and beam_jobs with the newest TensorFlow, Keras, Beam and NumPy, in .venv-next
+	@.ci/test-next
+
 check: setup  ## format, lint, types, imports
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
@@ -46,8 +49,15 @@ format: setup  ## format the code and mend what lint can mend
 bench: setup  ## measure speed and memory
 	@$(PYTHON) -m tests.benchmarks
 
+audit: setup  ## look for known vulnerabilities of the locked packages; exit 3 where nobody answers
+	@$(PYTHON) .ci/audit.py
+
+image:  ## build the container image terrapair:latest with podman or docker (IMAGE_FLAGS=... goes to the builder)
+	@.ci/make-image
+
 lock:  ## resolve pyproject.toml into requirements.txt
-	@$(PYTHON) -m uv pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra earthengine --extra dev --quiet \
+	@test -x $(PYTHON) || .ci/make-venv
+	@$(PYTHON) -m uv --native-tls pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra gcp --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
 
 clean:  ## remove runs and caches (not .venv)

@@ -107,7 +107,7 @@ def test_only_the_earth_engine_package_imports_its_client():
 
 def test_every_direct_dependency_is_pinned_and_has_a_reason():
     text = (REPOSITORY / "pyproject.toml").read_text()
-    section = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    section = text[text.index("dependencies = [") : text.index("[dependency-groups]")]
     lines = [line.strip() for line in section.splitlines() if line.strip().startswith('"')]
     assert len(lines) > 15
     for line in lines:
@@ -128,7 +128,7 @@ def test_every_third_party_import_is_a_direct_dependency():
 
 def test_lock_holds_every_direct_dependency_at_its_pin():
     text = (REPOSITORY / "pyproject.toml").read_text()
-    section = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    section = text[text.index("dependencies = [") : text.index("[dependency-groups]")]
     locked = dict(
         re.findall(
             r"^([\w\-]+)==([\w.]+)", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE

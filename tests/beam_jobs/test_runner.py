@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
@@ -160,21 +162,37 @@ def test_every_step_of_the_dataflow_graph_can_be_unpickled(dataflow_job):
     assert not [function for function in functions if type(function).__module__ == "__main__"]
 
 
+@pytest.fixture
+def worker_pool(tmp_path):
+    """Address of a pool that starts `python -m beam_jobs.worker` for each worker a job asks for."""
+    boot = tmp_path / "boot.sh"
+    boot.write_text(f'#!/bin/sh\nexec {sys.executable} -m beam_jobs.worker "$@"\n')
+    boot.chmod(0o755)
+    address, server = BeamFnExternalWorkerPoolServicer.start(
+        use_process=True, container_executable=str(boot)
+    )
+    yield address
+    server.stop(0)
+
+
 @pytest.mark.e2e
-def test_same_bytes_through_the_job_api_that_flink_and_spark_use(simulated, build_config, tmp_path):
+def test_same_bytes_through_the_job_api_that_flink_and_spark_use(
+    simulated, build_config, worker_pool, tmp_path
+):
     jobs = LocalJobServicer()
     options = ["--runner=PortableRunner", f"--job_endpoint=localhost:{jobs.start_grpc_server(0)}"]
     try:
-        # LOOPBACK: this process is the worker, as the container is elsewhere.
-        beam_options = [*options, "--environment_type=LOOPBACK"]
+        beam_options = [*options, "--environment_type=EXTERNAL"]
         portable = build_pairs(
-            build_config, [simulated], tmp_path / "portable", beam_options=beam_options
+            build_config,
+            [simulated],
+            tmp_path / "portable",
+            beam_options=[*beam_options, f"--environment_config={worker_pool}"],
         )
     finally:
         jobs.stop()
-    assert _digests(portable) == _digests(
-        build_pairs(build_config, [simulated], tmp_path / "local")
-    )
+    local = build_pairs(build_config, [simulated], tmp_path / "local")
+    assert _digests(portable) == _digests(local)
 
 
 def _tag(number: int):
