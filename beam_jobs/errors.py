@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from beam_jobs.contracts.reasons import Reason
+
 
 class DataError(ValueError):
     """Input that breaks a rule: a catalog, a raster, a label, an output that exists.
@@ -12,7 +14,7 @@ class DataError(ValueError):
         reason: machine-readable name of the rule, as in `rejected/*.ndjson`.
     """
 
-    def __init__(self, message: str, reason: str = "bad_input") -> None:
+    def __init__(self, message: str, reason: Reason = "bad_input") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -27,6 +27,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.data_card import card, statistics
 from beam_jobs.errors import DataError
 from beam_jobs.judging import holdouts
@@ -249,7 +250,7 @@ def _check(
             what was not used.
     """
     # Scenes this build never wanted must not thin out the bad ones.
-    unwanted = (
+    unwanted: tuple[Reason, ...] = (
         "other_processing_level",
         "no_label",
         "other_label_schema",

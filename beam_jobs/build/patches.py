@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import labels
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.judging import quality, registration, splits
 from beam_jobs.judging.pairing import time_gap_hours
@@ -40,7 +41,7 @@ class Rejection:
 
     kind: str
     id: str
-    reason: str
+    reason: Reason
     detail: str
     is_error: bool = False
 
@@ -174,8 +175,8 @@ def _patch(
     refusal = quality.refusal(parts, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
-    if refusal is None and place.split is None:
-        refusal = place.reason, place.detail
+    if refusal is None:
+        refusal = place.refusal
     if refusal is None and config.label is not None:
         refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
     # Last, as it costs most: only what is otherwise kept is measured.
@@ -185,11 +186,13 @@ def _patch(
         refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
     score = quality.score(parts, config.pairing, config.quality)
     refusal = refusal or quality.score_refusal(score, config.quality)
-    if refusal is not None or place.split is None:
-        reason, detail = refusal or ("", "")
+    if refusal is not None:
+        reason, detail = refusal
         return Rejection(
             kind="patches", id=patch_id, reason=reason, detail=f"{task.scene_id}: {detail}"
         )
+    if place.split is None:
+        raise ValueError(f"{patch_id}: has neither a split nor a reason to be left out: {place}")
     values: dict[str, Any] = {
         "patch_id": patch_id,
         "s1": s1,

@@ -17,13 +17,14 @@ import apache_beam as beam
 from beam_jobs.build.patches import Rejection
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
 from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files as storage
 
 SCENES_NAME = "scenes.txt"
 """Ids of the scenes whose pairs a version was cut from, one a line, sorted."""
-KNOWN_REASON = "in_earlier_span"
+KNOWN_REASON: Reason = "in_earlier_span"
 
 
 def next_span(output_root: Location) -> int:

@@ -21,6 +21,7 @@ from beam_jobs.build.patches import PairTask, Rejection
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import labels, locations
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.errors import DataError
 from beam_jobs.judging import holdouts, pairing
 from beam_jobs.scenes import readers
@@ -90,7 +91,7 @@ def _inspect(
         yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
 
 
-def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
+def _unwanted(scene: Scene, config: BuildConfig) -> Refusal | None:
     """(reason, detail) when a sound scene is not what this build is about."""
     wanted = config.patch.s2_processing_level
     if scene.sensor == "s2" and scene.processing_level != wanted:
@@ -106,7 +107,7 @@ def _unwanted(scene: Scene, config: BuildConfig) -> tuple[str, str] | None:
 
 
 def _rejected(
-    item_id: str, reason: str, detail: str, is_error: bool = False
+    item_id: str, reason: Reason, detail: str, is_error: bool = False
 ) -> beam.pvalue.TaggedOutput:
     rejection = Rejection(
         kind="scenes", id=item_id, reason=reason, detail=detail, is_error=is_error

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from beam_jobs.collect import leases, ledger
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason, is_reason
 from beam_jobs.errors import DataError
 from beam_jobs.storage import files
 
@@ -51,7 +52,7 @@ class JobFolder:
         """Of the file that says who holds the folder."""
         return f"{self.path}/{_LOCK_NAME}"
 
-    def stop(self, reason: str, why: str) -> None:
+    def stop(self, reason: Reason, why: str) -> None:
         """Tells all workers of the job to begin nothing more."""
         files.write_bytes(f"{self.path}/{_STOP_NAME}", f"{self.run_id}\n{reason}\n{why}".encode())
 
@@ -65,7 +66,7 @@ class JobFolder:
         if files.exists(stop):
             run_id, reason, why = files.read_bytes(stop).decode().split("\n", maxsplit=2)
             if run_id == self.run_id:
-                return DataError(why, reason)
+                return DataError(why, reason if is_reason(reason) else "stopped")
         if is_remote(self.path):
             is_held = leases.holder(self.lock_path) == self.run_id
         else:
@@ -88,7 +89,7 @@ class Watch:
         self._found: DataError | None = None
         self._next_look = 0.0
 
-    def stop(self, reason: str, why: str) -> None:
+    def stop(self, reason: Reason, why: str) -> None:
         """As `JobFolder.stop`; the threads of this worker know at once."""
         self._folder.stop(reason, why)
         with self._lock:

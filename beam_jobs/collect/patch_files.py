@@ -25,6 +25,7 @@ from beam_jobs.collect.config import CollectConfig
 from beam_jobs.contracts.bands import S1_NODATA, S2_NODATA
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import (
     CLOUD_SCORE_BAND,
@@ -172,7 +173,7 @@ def _href(unit: Unit, name: str) -> str:
     return f"./{path_of(unit.stem, name)}"
 
 
-def _check_valid(fraction: float, sensor: str, reason: str, config: CollectConfig) -> None:
+def _check_valid(fraction: float, sensor: str, reason: Reason, config: CollectConfig) -> None:
     if fraction < config.min_valid_fraction:
         limit = f"min_valid_fraction is {config.min_valid_fraction:g}"
         raise DataError(

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from beam_jobs.collect.config import QuotaConfig
-from beam_jobs.earth_engine.errors import EarthEngineError, Reason
+from beam_jobs.contracts.reasons import RequestReason
+from beam_jobs.earth_engine.errors import EarthEngineError
 
 T = TypeVar("T")
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
-STOPPING: frozenset[Reason] = frozenset({"quota_exhausted", "no_credentials"})
+STOPPING: frozenset[RequestReason] = frozenset({"quota_exhausted", "no_credentials"})
 """Reasons that hold for every further request: the job stops, and nothing is rejected for them."""
 
 

@@ -119,7 +119,7 @@ def translated(what: str) -> Iterator[None]:
         what: what is asked for, to begin the line with.
 
     Raises:
-        EarthEngineError: see `errors.Reason`.
+        EarthEngineError: see `RequestReason`.
     """
     try:
         yield

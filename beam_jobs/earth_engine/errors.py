@@ -6,27 +6,10 @@ error with a reason that ledgers keep.
 
 from __future__ import annotations
 
-from typing import Literal
-
+from beam_jobs.contracts.reasons import RequestReason
 from beam_jobs.errors import DataError
 
-Reason = Literal[
-    "quota_exceeded",
-    "quota_exhausted",
-    "server_error",
-    "timeout",
-    "connection",
-    "truncated",
-    "too_large",
-    "not_found",
-    "no_credentials",
-    "refused",
-]
-"""quota_exceeded: too many requests just now (429). quota_exhausted: the compute of the month is used up; waiting does not
-help. truncated: the answer is no whole GeoTIFF of what was asked. refused: any other
-4xx."""
-
-RETRIABLE: frozenset[Reason] = frozenset(
+RETRIABLE: frozenset[RequestReason] = frozenset(
     {"quota_exceeded", "server_error", "timeout", "connection", "truncated"}
 )
 """Reasons for which the same request may succeed a little later."""
@@ -36,13 +19,13 @@ class EarthEngineError(DataError):
     """A request that Earth Engine did not answer as asked.
 
     Attributes:
-        reason: one of `Reason`.
+        reason: one of `RequestReason`.
         status: HTTP status; None when no answer came or the answer was cut short.
     """
 
-    reason: Reason
+    reason: RequestReason
 
-    def __init__(self, message: str, reason: Reason, status: int | None = None) -> None:
+    def __init__(self, message: str, reason: RequestReason, status: int | None = None) -> None:
         super().__init__(message, reason)
         self.status = status
 
@@ -51,7 +34,7 @@ class EarthEngineError(DataError):
         """Whether the same request may succeed a little later."""
         return self.reason in RETRIABLE
 
-    def __reduce__(self) -> tuple[type[EarthEngineError], tuple[str, Reason, int | None]]:
+    def __reduce__(self) -> tuple[type[EarthEngineError], tuple[str, RequestReason, int | None]]:
         return EarthEngineError, (str(self), self.reason, self.status)
 
 
@@ -76,7 +59,7 @@ def from_status(what: str, status: int, message: str) -> EarthEngineError:
         message: the server's.
     """
     lower = message.lower()
-    reason: Reason
+    reason: RequestReason
     if status == 401:
         return no_credentials(f"Earth Engine refused the credentials ({message})", status)
     if status == 429 or "quota" in lower or "too many concurrent" in lower:

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from beam_jobs.config import PairingConfig, QualityConfig
 from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.contracts.records import FloatArray, valid_fraction
 from beam_jobs.judging.registration import MAX_SHIFT_PX
 
@@ -25,6 +26,16 @@ EDGE_REACH_PX = 10
 """How far from no data edge noise is looked for; further away such dark pixels are smooth water."""
 SATURATED_REFLECTANCE = 6.45
 """From here on a pixel sits at the top of uint16: 65535 is 6.5535, and 6.4535 where the offset of 1000 was taken away."""
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """The most that a fraction of a patch may be; `what` names it in the detail."""
+
+    reason: Reason
+    what: str
+    value: float
+    most: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,23 +104,28 @@ def cloud_fraction(
     return float(cloud_mask[valid_mask].mean()) if valid_mask.any() else 0.0
 
 
-def refusal(parts: Parts, config: QualityConfig) -> tuple[str, str] | None:
+def refusal(parts: Parts, config: QualityConfig) -> Refusal | None:
     """(reason, detail) why a patch is not kept, or None when it is; its shift and score are judged later."""
     # A NaN compares False: a patch whose source tells nothing of clouds is kept, and so
     # is one without the other sensor.
-    for sensor, valid in (("s1", parts.s1_valid_fraction), ("s2", parts.s2_valid_fraction)):
+    fractions: dict[Reason, float] = {
+        "s1_no_data": parts.s1_valid_fraction,
+        "s2_no_data": parts.s2_valid_fraction,
+    }
+    for reason, valid in fractions.items():
         if valid < config.min_valid_fraction:
-            return (
-                f"{sensor}_no_data",
-                f"valid fraction {valid:.3f} is below {config.min_valid_fraction:g}",
-            )
-    for reason, what, value, most in (
-        ("cloudy", "cloud", parts.cloud_fraction, config.max_cloud_fraction),
-        ("edge_noise", "edge noise", parts.edge_noise_fraction, config.max_edge_noise_fraction),
-        ("saturated", "saturated", parts.saturated_fraction, config.max_saturated_fraction),
-    ):
-        if value > most:
-            return reason, f"{what} fraction {value:.3f} is above {most:g}"
+            return reason, f"valid fraction {valid:.3f} is below {config.min_valid_fraction:g}"
+    limits: tuple[_Limit, ...] = (
+        _Limit("cloudy", "cloud", parts.cloud_fraction, config.max_cloud_fraction),
+        _Limit(
+            "edge_noise", "edge noise", parts.edge_noise_fraction, config.max_edge_noise_fraction
+        ),
+        _Limit("saturated", "saturated", parts.saturated_fraction, config.max_saturated_fraction),
+    )
+    for limit in limits:
+        if limit.value > limit.most:
+            detail = f"{limit.what} fraction {limit.value:.3f} is above {limit.most:g}"
+            return limit.reason, detail
     return None
 
 
@@ -142,7 +158,7 @@ def saturated_fraction(s2: FloatArray) -> float:
     return float(saturated.mean()) if saturated.size else 0.0
 
 
-def offset_refusal(offset_px: float, max_offset_px: float | None) -> tuple[str, str] | None:
+def offset_refusal(offset_px: float, max_offset_px: float | None) -> Refusal | None:
     """(reason, detail) when the measured shift in pixels is too long; NaN = not measured, which is no reason."""
     if max_offset_px is not None and offset_px > max_offset_px:
         return (
@@ -152,9 +168,7 @@ def offset_refusal(offset_px: float, max_offset_px: float | None) -> tuple[str, 
     return None
 
 
-def label_refusal(
-    label: npt.NDArray[np.uint8], min_labeled_fraction: float
-) -> tuple[str, str] | None:
+def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> Refusal | None:
     """(reason, detail) when too few pixels of uint8 [H, W] have a label other than 255."""
     labeled = float((label != IGNORE).mean())
     if labeled < min_labeled_fraction:
@@ -162,7 +176,7 @@ def label_refusal(
     return None
 
 
-def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> tuple[str, str] | None:
+def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> Refusal | None:
     """(reason, detail) when a patch's split has no use for its kind of label.
 
     Nothing is measured on weak labels; where they alone are to train, those drawn by
@@ -207,7 +221,7 @@ def weight(quality: float, config: QualityConfig) -> float:
     return min(quality / config.full_weight_quality, 1.0)
 
 
-def score_refusal(quality: float, config: QualityConfig) -> tuple[str, str] | None:
+def score_refusal(quality: float, config: QualityConfig) -> Refusal | None:
     """(reason, detail) when the score is too low to be kept at any weight."""
     if quality < config.min_quality:
         return "low_quality", f"score {quality:.3f} is below {config.min_quality:g}"

@@ -18,6 +18,7 @@ from shapely.geometry import box
 
 from beam_jobs.config import SplitConfig
 from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.contracts.reasons import PatchReason, Refusal
 from beam_jobs.contracts.records import HOLDOUT_MARK
 from beam_jobs.judging import holdouts
 
@@ -38,14 +39,19 @@ class Assignment:
         block: id of the block of its centre, with the names of the hold-outs it falls
             under.
         split: "train", "eval" or "test"; None when it is left out.
-        reason: why it is left out, machine-readable; "" when it is not.
-        detail: likewise, for a person.
+        reason: why it is left out; None when it is kept.
+        detail: the same in one line for a person.
     """
 
     block: str
     split: str | None
-    reason: str = ""
+    reason: PatchReason | None = None
     detail: str = ""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The reason and the detail why the patch is left out; None when it is kept."""
+        return None if self.reason is None else (self.reason, self.detail)
 
 
 def block_id(lon: float, lat: float, block_size_km: float) -> str:

@@ -15,6 +15,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
@@ -59,7 +60,7 @@ def open_raster(path: str) -> Iterator[Raster]:
         with _opened(path, file, member) as raster:
             yield raster
     except RasterioError as error:
-        reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
+        reason: Reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
         # GDAL's reason is in the cause; rasterio's own text only says that reading
         # failed.
         detail = str(error.__cause__ or error).split("\n")[0]

@@ -17,6 +17,7 @@ from shapely.geometry import shape
 from beam_jobs.contracts.bands import S2_BASELINE_0400_DN_OFFSET, Sensor
 from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.reasons import is_reason
 from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import assets
@@ -139,7 +140,10 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
     where = f"{catalog}: item {item.id}"
     refused = item.properties.get(REFUSED)
     if isinstance(refused, Mapping):
-        raise DataError(str(refused.get("detail", where)), str(refused.get("reason", "bad_item")))
+        reason = str(refused.get("reason"))
+        raise DataError(
+            str(refused.get("detail", where)), reason if is_reason(reason) else "bad_item"
+        )
     constellation = constellation_of(item.properties)
     if constellation not in SENSOR_OF_CONSTELLATION:
         raise DataError(

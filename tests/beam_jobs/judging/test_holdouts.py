@@ -94,7 +94,7 @@ def test_a_region_takes_what_lies_inside_and_leaves_out_what_crosses_its_edge(tm
         counted[where] += 1
         assert found.split == {"inside": "test", "outside": "train", "across": None}[where]
         assert found.block.endswith("@region") == (where != "outside")
-        assert found.reason == ("straddles_splits" if where == "across" else "")
+        assert found.reason == ("straddles_splits" if where == "across" else None)
     assert min(counted.values()) > 15
 
 

@@ -154,7 +154,7 @@ def test_a_patch_is_refused_exactly_when_it_reaches_into_another_split():
         found_place = splits.assign(lons, lats, config)
         split = found_place.split
         assert found_place.block == blocks[0]
-        assert found_place.reason == ("" if split else "straddles_splits")
+        assert found_place.reason == (None if split else "straddles_splits")
         assert (split is None) == (len(found) > 1)
         if split is not None:
             assert split == splits.split_of(blocks[0], config)
