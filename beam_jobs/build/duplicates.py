@@ -32,8 +32,20 @@ SAME_GROUND_FRACTION = 0.5
 _CELL_DEGREES = 0.25
 _DAY_SECONDS = 86_400
 
-Key = tuple[int, int, int]
-"""Row and column of a cell, and day."""
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Patches that one worker compares: those of one cell of the globe on one day.
+
+    Attributes:
+        row: of the cell, in steps of latitude.
+        column: of the cell, in steps of longitude.
+        day: of the Sentinel-2 scene, days since 1970.
+    """
+
+    row: int
+    column: int
+    day: int
 
 
 @dataclass
@@ -54,12 +66,12 @@ class RejectDuplicates(beam.PTransform):
         )
 
 
-def home(ref: PatchRef) -> Key:
+def home(ref: PatchRef) -> Group:
     """The group that judges a patch: the cell of its centre, and the day of its Sentinel-2 scene."""
-    return (*_cell(ref.lat, ref.lon), ref.s2_acquired_at // _DAY_SECONDS)
+    return _group(ref.lat, ref.lon, ref.s2_acquired_at)
 
 
-def keys(ref: PatchRef, side_m: float) -> Iterator[Key]:
+def keys(ref: PatchRef, side_m: float) -> Iterator[Group]:
     """The home of a patch and of every patch that can be a duplicate of it."""
     north, east = metres_per_degree(ref.lat)
     # A tenth more than a side, since a degree of longitude is shorter at the far edge.
@@ -68,11 +80,8 @@ def keys(ref: PatchRef, side_m: float) -> Iterator[Key]:
         (-reach_lat, 0.0, reach_lat), (-reach_lon, 0.0, reach_lon), (-1, 0, 1)
     )
     yield from {
-        (
-            *_cell(ref.lat + lat, ref.lon + lon),
-            (ref.s2_acquired_at + second * SAME_PASS_SECONDS) // _DAY_SECONDS,
-        )
-        for lat, lon, second in places
+        _group(ref.lat + lat, ref.lon + lon, ref.s2_acquired_at + step * SAME_PASS_SECONDS)
+        for lat, lon, step in places
     }
 
 
@@ -99,7 +108,7 @@ def worse_ones(refs: list[PatchRef], side_m: float) -> dict[str, PatchRef]:
 
 
 def _judge(
-    group: tuple[Key, Iterable[PatchRef]], config: BuildConfig, side_m: float
+    group: tuple[Group, Iterable[PatchRef]], config: BuildConfig, side_m: float
 ) -> Iterator[object]:
     key, refs = group[0], sorted(group[1], key=lambda ref: (ref.pair, ref.patch_id))
     worse = worse_ones(refs, side_m)
@@ -130,5 +139,9 @@ def _of_the_same_passes(one: PatchRef, two: PatchRef) -> bool:
     )
 
 
-def _cell(lat: float, lon: float) -> tuple[int, int]:
-    return math.floor(lat / _CELL_DEGREES), math.floor(((lon + 180.0) % 360.0) / _CELL_DEGREES)
+def _group(lat: float, lon: float, acquired_at: int) -> Group:
+    return Group(
+        row=math.floor(lat / _CELL_DEGREES),
+        column=math.floor(((lon + 180.0) % 360.0) / _CELL_DEGREES),
+        day=acquired_at // _DAY_SECONDS,
+    )

@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import labels
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.judging import quality, registration, splits
 from beam_jobs.judging.pairing import time_gap_hours
 from beam_jobs.scenes import grids, readers
-from beam_jobs.scenes.grids import Grid
-from beam_jobs.scenes.scene import Scene
+from beam_jobs.scenes.grids import Grid, PatchWindow
+from beam_jobs.scenes.scene import OTHER_SENSOR, Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,10 @@ class PairTask:
     s1: Scene
     s2: Scene
     strip: Grid
+
+    def scene(self, sensor: Sensor) -> Scene:
+        """Return the scene of `sensor`."""
+        return {"s1": self.s1, "s2": self.s2}[sensor]
 
     @property
     def scene_id(self) -> str:
@@ -102,14 +107,14 @@ def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch]
         DataError: a raster or a label breaks a rule.
     """
     pixels = _read(task, config)
-    for row, col, patch_grid in grids.patch_windows(task.strip, config.patch.size_px):
-        yield _patch(task, pixels, (row, col), patch_grid, config)
+    for window in grids.patch_windows(task.strip, config.patch.size_px):
+        yield _patch(task, pixels, window, config)
 
 
 def _read(task: PairTask, config: BuildConfig) -> _Strip:
     label, is_weak = None, False
     if config.label is not None:
-        source = (task.s1 if config.label.label_from == "s1" else task.s2).label
+        source = task.scene(config.label.label_from).label
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
         label = readers.read_label(source, config.label.schema, task.strip)
@@ -139,19 +144,15 @@ def _label_weight(pixels: _Strip, config: BuildConfig) -> float:
 
 def _event(task: PairTask, config: BuildConfig) -> str:
     """The event of the scene that the label belongs to; where it tells none, of the other."""
-    first, second = (
-        (task.s2, task.s1)
-        if config.label and config.label.label_from == "s2"
-        else (task.s1, task.s2)
-    )
-    return first.event or second.event
+    sensor = config.label.label_from if config.label else "s1"
+    return task.scene(sensor).event or task.scene(OTHER_SENSOR[sensor]).event
 
 
 def _patch(
-    task: PairTask, pixels: _Strip, corner: tuple[int, int], grid: Grid, config: BuildConfig
+    task: PairTask, pixels: _Strip, placed: PatchWindow, config: BuildConfig
 ) -> tuple[str, PairedPatch] | Rejection:
     """One patch of a strip, or why it is refused."""
-    window = np.s_[corner[0] : corner[0] + grid.height, corner[1] : corner[1] + grid.width]
+    window, grid = placed.pixels, placed.grid
     # The strip's bands lie apart; what follows looks at a patch many times, pixel by
     # pixel.
     s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])

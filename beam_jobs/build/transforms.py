@@ -25,8 +25,7 @@ from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.errors import DataError
 from beam_jobs.judging import holdouts, pairing
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes
-from beam_jobs.scenes.scene import Scene
+from beam_jobs.scenes.scene import Scene, absent_partner, from_item
 
 ALONE = "alone"
 """Tag of the output that holds pairs of a labelled scene with an absent partner."""
@@ -40,6 +39,28 @@ MAX_PAIRS_PER_FILE = 1024
 MIN_FILES = 64
 """So many bundles at least, so that 64 workers have something to do. Not the number of workers: a job that goes on with
 another number must find the bundles it left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskKey:
+    """Names a task of the spool.
+
+    Attributes:
+        name: of the task; the same pairs give the same name, so that a job which is
+            started again finds what an earlier one finished.
+        is_bundle: the task holds several small pairs, not one strip of a large pair.
+    """
+
+    name: str
+    is_bundle: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedTask:
+    """A task whose result lies in the spool: its name, and how many pairs it holds."""
+
+    name: str
+    num_pairs: int
 
 
 @dataclass
@@ -72,7 +93,7 @@ def _inspect(
         )
     catalog, values = first
     try:
-        scene = scenes.from_item(values, locations.parse(catalog))
+        scene = from_item(values, locations.parse(catalog))
         scene = replace(
             scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split)
         )
@@ -82,9 +103,8 @@ def _inspect(
             return
         if config.label is not None and scene.sensor == config.label.label_from:
             readers.check_label_place(scene)
-        yield readers.inspect(
-            scene, config.patch.s1_bands if scene.sensor == "s1" else config.patch.s2_bands
-        )
+        bands = {"s1": config.patch.s1_bands, "s2": config.patch.s2_bands}
+        yield readers.inspect(scene, bands[scene.sensor])
     except DataError as error:
         # A patch that never had a place is whole, only of no use here: a folder of such
         # must not stop the others' build.
@@ -168,7 +188,7 @@ def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -
     chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
     if not chosen and _may_be_alone("s1", config):
         for s1 in values["scenes"]:
-            yield beam.pvalue.TaggedOutput(ALONE, (s1, scenes.absent_partner(s1)))
+            yield beam.pvalue.TaggedOutput(ALONE, (s1, absent_partner(s1)))
     elif not chosen:
         yield _rejected(scene_id, "no_s2_partner", why)
     for s1, candidate in itertools.product(values["scenes"], chosen):
@@ -190,14 +210,14 @@ def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -
     (s2,) = values["scenes"]
     kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
     if not kept and _may_be_alone("s2", config):
-        yield scenes.absent_partner(s2), s2
+        yield absent_partner(s2), s2
     elif not kept:
         yield _rejected(scene_id, "no_s1_partner", "no Sentinel-1 scene chose it")
     for s1 in kept:
         yield s1, s2
     for s1 in left_out:
         if _may_be_alone("s1", config):
-            yield s1, scenes.absent_partner(s1)
+            yield s1, absent_partner(s1)
             continue
         detail = (
             f"{scene_id} goes with nearer passes; max_s1_per_s2 is {config.pairing.max_s1_per_s2}"
@@ -285,16 +305,18 @@ def _keyed_by_task(
     num_small: int,
     small_bytes: int,
     min_files: int,
-) -> Iterator[tuple[tuple[str, bool], list[PairTask | Rejection]]]:
+) -> Iterator[tuple[TaskKey, list[PairTask | Rejection]]]:
     """((name of the task, whether it is a bundle), strips); the same for the same pairs, so that a killed job goes on."""
     num_files = max(
         min_files, -(-small_bytes // SPOOL_FILE_BYTES), -(-num_small // MAX_PAIRS_PER_FILE)
     )
     if not _is_small(_num_bytes(strips, config)) or num_small <= num_files:
-        yield from (((_name(strip), False), [strip]) for strip in strips)
+        for strip in strips:
+            yield TaskKey(name=_name(strip), is_bundle=False), [strip]
         return
     digest = hashlib.sha256(_name(strips[0]).encode()).digest()
-    yield (f"bundle {int.from_bytes(digest[:8], 'big') % num_files} of {num_files}", True), strips
+    number = int.from_bytes(digest[:8], "big") % num_files
+    yield TaskKey(name=f"bundle {number} of {num_files}", is_bundle=True), strips
 
 
 def _name(strip: PairTask | Rejection) -> str:
@@ -302,26 +324,26 @@ def _name(strip: PairTask | Rejection) -> str:
 
 
 def _cut(
-    keyed: tuple[tuple[str, bool], Iterable[list[PairTask | Rejection]]],
+    keyed: tuple[TaskKey, Iterable[list[PairTask | Rejection]]],
     config: BuildConfig,
     spool_dir: str,
-) -> tuple[str, tuple[str, int] | Rejection]:
+) -> tuple[str, FinishedTask | Rejection]:
     """(what must be used whole: a pair or a bundle; name and number of pairs of the task in the spool, or a Rejection)."""
-    (name, is_bundle), units = keyed
+    task, units = keyed
     pairs = sorted(units, key=lambda strips: _name(strips[0]))
     first = pairs[0][0]
-    if not is_bundle and isinstance(first, Rejection):
+    if not task.is_bundle and isinstance(first, Rejection):
         return first.id, first
-    found = spool.load(spool_dir, name, len(pairs))
+    found = spool.load(spool_dir, task.name, len(pairs))
     # What could not be read when a job died may be readable now.
     if found is None or any(rejection.is_error for rejection in found.rejections):
-        writer = spool.Writer(spool_dir, name, config, len(pairs))
+        writer = spool.Writer(spool_dir, task.name, config, len(pairs))
         for strips in pairs:
             # Runners use a process per core: BLAS threads beside it only spin, for half
             # of the CPU time of 64-px patches.
             with threadpoolctl.threadpool_limits(1, user_api="blas"):
                 rejection = _cut_pair(strips, writer, config)
-            if rejection is not None and not is_bundle:
+            if rejection is not None and not task.is_bundle:
                 writer.abandon()
                 return _pair_id(first), rejection
             if rejection is not None:
@@ -329,7 +351,8 @@ def _cut(
                 writer.add(rejection)
             writer.commit()
         writer.finish()
-    return name if is_bundle else _pair_id(first), (name, len(pairs))
+    finished = FinishedTask(name=task.name, num_pairs=len(pairs))
+    return task.name if task.is_bundle else _pair_id(first), finished
 
 
 def _cut_pair(
@@ -362,7 +385,7 @@ def _blame(error: DataError, task: PairTask) -> Rejection:
 
 
 def _whole_pair(
-    tasks: tuple[str, Iterable[tuple[str, int] | Rejection]], spool_dir: str
+    tasks: tuple[str, Iterable[FinishedTask | Rejection]], spool_dir: str
 ) -> Iterator[spool.CutResult]:
     outcomes = list(tasks[1])
     # Strips of one scene often break off at the same spot of the same file.
@@ -375,7 +398,7 @@ def _whole_pair(
     for outcome in outcomes:
         if isinstance(outcome, Rejection):
             continue
-        result = spool.load(spool_dir, *outcome)
+        result = spool.load(spool_dir, outcome.name, outcome.num_pairs)
         if result is None:
-            raise ValueError(f"{spool_dir}: the task {outcome[0]} is gone from the spool")
+            raise ValueError(f"{spool_dir}: the task {outcome.name} is gone from the spool")
         yield result

@@ -15,7 +15,7 @@ import pystac
 from beam_jobs.catalogs import ee_timeseries, items
 from beam_jobs.contracts.bands import BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord as rasters
+from beam_jobs.rasters.ee_tfrecord import RECORD_SUFFIXES, num_records
 from beam_jobs.rasters.mixer import MIXER_SUFFIX, record_paths
 from beam_jobs.rasters.opening import open_raster
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Iterator[pystac.Item]:
             yield from _export(stem, mixer)
         except DataError as error:
             yield items.refused(stem, {}, error)
-    for path in files(folder, rasters.RECORD_SUFFIXES):
+    for path in files(folder, RECORD_SUFFIXES):
         if path not in described:
             yield from _unlocated(path)
 
@@ -76,7 +76,7 @@ def _unlocated(path: Path) -> Iterator[pystac.Item]:
     """One item a record and sensor; ids carry the folder, since splits use the same file names."""
     stem = f"{path.parent.name}_{path.name.partition('.')[0]}"
     try:
-        number = rasters.num_records(path)
+        number = num_records(path)
         with open_raster(f"{path}#0") as raster:
             names = [str(name) for name in raster.descriptions]
     except DataError as error:
@@ -95,7 +95,6 @@ def _unlocated(path: Path) -> Iterator[pystac.Item]:
         for sensor, known in BANDS.items():
             bands = {name: name for name in known if name in names}
             if bands:
-                level = items.optical("L1C" if "B10" in bands else "L2A", None)
-                properties = items.radar({}, tuple(bands)) if sensor == "s1" else level
+                properties = ee_timeseries.properties_of(sensor, bands)
                 assets = {"data": items.asset(href, bands), **label}
                 yield items.refused(f"{stem}_{record:05d}_{sensor}", properties, why, assets)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pystac
 
@@ -73,12 +74,7 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
         nominal = {} if exact else items.NOMINAL_TIME
         acquired_at = times[step] if isinstance(step, int) else _time_of(step, _file(places))
         for sensor, names in sorted(by_sensor.items()):
-            if sensor == "s1":
-                properties = items.radar(nominal, tuple(names))
-            else:
-                # The collection is not written down, but only level 1C has the cirrus
-                # band.
-                properties = items.optical("L1C" if "B10" in names else "L2A", None, nominal)
+            properties = properties_of(sensor, names, nominal)
             assets = _assets({band: places[name] for band, name in names.items()})
             item_id = (
                 f"{stem}_{sensor}_{step:02d}"
@@ -88,6 +84,17 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
             yield items.item(
                 item_id, next(iter(assets.values())).href, acquired_at, properties, assets
             )
+
+
+def properties_of(
+    sensor: Sensor, bands: Iterable[str], others: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the properties of an exported scene with these bands, joined with `others`."""
+    names = tuple(bands)
+    if sensor == "s1":
+        return items.radar(others, names)
+    # The collection is not written down, but only level 1C has the cirrus band.
+    return items.optical("L1C" if "B10" in names else "L2A", None, others)
 
 
 def band_steps(names: Iterable[str]) -> Steps:

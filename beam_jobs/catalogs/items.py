@@ -11,12 +11,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pystac
 from rasterio.warp import transform_bounds
 from shapely.geometry import mapping
 
+from beam_jobs.config import ProcessingLevel
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster, split_member
@@ -52,7 +53,7 @@ def radar(
 
 
 def optical(
-    level: Literal["L1C", "L2A"], dn_offset: int | None, properties: Mapping[str, Any] | None = None
+    level: ProcessingLevel, dn_offset: int | None, properties: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Properties of a Sentinel-2 item; `dn_offset` None leaves it to the pixels whether the 2022 offset is in them."""
     declared = {} if dn_offset is None else {"terrapair:dn_offset": dn_offset}

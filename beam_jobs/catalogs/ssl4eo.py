@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pystac
 
 from beam_jobs.catalogs import items
+from beam_jobs.config import ProcessingLevel
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 
@@ -22,9 +24,20 @@ OFFSET_FROM = datetime(2022, 1, 25, tzinfo=timezone.utc)
 """First day of processing baseline 04.00. Source: `beam_jobs.contracts.bands.S2_BASELINE_0400_DN_OFFSET`."""
 
 _TIME = re.compile(r"\d{8}T\d{6}")
-_LEVELS: tuple[tuple[str, Literal["L1C", "L2A"], tuple[str, ...]], ...] = (
-    ("s2c", "L1C", S2_L1C_BANDS),
-    ("s2a", "L2A", S2_L2A_BANDS),
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    """A folder of Sentinel-2 granules, with their processing level and bands."""
+
+    folder: str
+    level: ProcessingLevel
+    bands: tuple[str, ...]
+
+
+_LEVELS = (
+    _Level(folder="s2c", level="L1C", bands=S2_L1C_BANDS),
+    _Level(folder="s2a", level="L2A", bands=S2_L2A_BANDS),
 )
 
 
@@ -43,12 +56,12 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     for granule in _granules(folder / "s1"):
         platform = {"platform": f"sentinel-{granule.name[1:3].lower()}"}
         yield _item(granule, S1_DEFAULT_BANDS, "VV", items.radar(platform))
-    for name, level, bands in _LEVELS:
-        for granule in _granules(folder / name):
+    for level in _LEVELS:
+        for granule in _granules(folder / level.folder):
             # The archive it was read from kept earlier images as they were; later ones
             # must show it by their pixels.
             dn_offset = 0 if _acquired_at(granule) < OFFSET_FROM else None
-            yield _item(granule, bands, "B2", items.optical(level, dn_offset))
+            yield _item(granule, level.bands, "B2", items.optical(level.level, dn_offset))
 
 
 def _granules(folder: Path) -> list[Path]:

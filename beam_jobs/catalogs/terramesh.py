@@ -6,21 +6,32 @@ Input: the folder. Output: STAC items. Called through `layouts.READERS`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import pystac
 
 from beam_jobs.catalogs import items
+from beam_jobs.config import ProcessingLevel
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 
-_LEVELS: tuple[tuple[Literal["L1C", "L2A"], tuple[str, ...], int | None], ...] = (
-    ("L1C", S2_L1C_BANDS, None),
-    ("L2A", S2_L2A_BANDS, 0),
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    """A processing level of Sentinel-2, its bands, and the 2022 offset of its files."""
+
+    name: ProcessingLevel
+    bands: tuple[str, ...]
+    dn_offset: int | None
+
+
+_LEVELS = (
+    _Level(name="L1C", bands=S2_L1C_BANDS, dn_offset=None),
+    _Level(name="L2A", bands=S2_L2A_BANDS, dn_offset=0),
 )
 
 
@@ -39,17 +50,17 @@ def read(folder: Path) -> Iterator[pystac.Item]:
         yield items.item(
             f"S1RTC_{path.stem}", path, partial(_tag_time, path), items.radar(), assets
         )
-    for level, bands, dn_offset in _LEVELS:
-        for path in sorted((folder / f"S2{level}").glob("*.tif")):
+    for level in _LEVELS:
+        for path in sorted((folder / f"S2{level.name}").glob("*.tif")):
             label = folder / "LULC" / path.name
             # Id 0 of the data set means no data.
             assets = {
-                "data": items.asset(path, bands),
+                "data": items.asset(path, level.bands),
                 "label": items.label(label, "terramesh_lulc", 0),
             }
-            properties = items.optical(level, dn_offset)
+            properties = items.optical(level.name, level.dn_offset)
             yield items.item(
-                f"S2{level}_{path.stem}", path, partial(_tag_time, label), properties, assets
+                f"S2{level.name}_{path.stem}", path, partial(_tag_time, label), properties, assets
             )
 
 

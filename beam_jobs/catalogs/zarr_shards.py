@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pystac
 import zarr
 
 from beam_jobs.catalogs import items
+from beam_jobs.config import ProcessingLevel
 from beam_jobs.contracts.bands import BANDS, S2_BASELINE_0400_DN_OFFSET
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import zarr_store
@@ -31,7 +32,7 @@ CLEAR_VALUES = [0, 1, 2]
 Source: arXiv 2504.11172 (TerraMesh), cloud masks by SEnSeIv2.
 """
 
-_LEVELS: dict[str, Literal["L1C", "L2A"]] = {"S2L1C": "L1C", "S2L2A": "L2A"}
+_LEVELS: dict[str, ProcessingLevel] = {"S2L1C": "L1C", "S2L2A": "L2A"}
 
 
 @dataclass(frozen=True, kw_only=True)

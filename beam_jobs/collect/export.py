@@ -103,9 +103,9 @@ def export(
             state = ledger.read_state(copy.path)
             catalog = f"{folder.path}/{CATALOG_NAME}"
             # Brings TensorFlow with it, for which nothing before should wait.
-            from beam_jobs.catalogs import catalog as catalogs
+            from beam_jobs.catalogs.catalog import write_items
 
-            catalogs.write_items(
+            write_items(
                 exported_files.items(copy.path, folder, config, state.num_rejected), catalog
             )
         return FetchSummary(

@@ -103,9 +103,9 @@ def fetch(
             beam_options=beam_options,
         )
         # Brings TensorFlow with it, for which nothing before should wait.
-        from beam_jobs.catalogs import catalog as catalogs
+        from beam_jobs.catalogs.catalog import write_items
 
-        catalogs.write_items(_items(folder, config.collect), summary.catalog)
+        write_items(_items(folder, config.collect), summary.catalog)
         return summary
 
 

@@ -196,7 +196,7 @@ def _versions(paths: Sequence[str | os.PathLike[str]]) -> dict[str, manifest.Man
 
 def _common_bands(manifests: Sequence[manifest.Manifest], sensor: Sensor) -> list[str]:
     """Bands that all versions hold: a hash of other bands would be of another image."""
-    sets = [set(m.s1_bands if sensor == "s1" else m.s2_bands) for m in manifests]
+    sets = [set(m.bands(sensor)) for m in manifests]
     common = [name for name in BANDS[sensor] if all(name in names for names in sets)]
     if not common:
         raise DataError(f"pairs and labels share no band of {sensor}", "no_common_band")
@@ -210,22 +210,22 @@ def _sights(
 ) -> Iterator[Sight]:
     """The Sight of every patch, one shard after the other."""
     for path, found in versions.items():
-        s1_channels = [found.s1_bands.index(name) for name in common["s1"]]
-        s2_channels = [found.s2_bands.index(name) for name in common["s2"]]
+        channels = {
+            sensor: [found.bands(sensor).index(name) for name in names]
+            for sensor, names in common.items()
+        }
         for split in splits:
             # Those of the manifest: a shard that is gone must not pass as one that held
             # nothing.
             for name in sorted(name for name in found.shards if name.startswith(f"{split}/")):
-                yield from _read_shard(
-                    f"{path}/{name}", split, found.pixel_size_m, s1_channels, s2_channels
-                )
+                yield from _read_shard(f"{path}/{name}", split, found.pixel_size_m, channels)
 
 
 def _read_shard(
-    shard: str, split: str, pixel_size_m: float, s1_channels: list[int], s2_channels: list[int]
+    shard: str, split: str, pixel_size_m: float, channels: Mapping[Sensor, list[int]]
 ) -> Iterator[Sight]:
     try:
         for raw in tf.data.TFRecordDataset(shard, compression_type="GZIP").as_numpy_iterator():
-            yield overlaps.sight(records.decode(raw), split, pixel_size_m, s1_channels, s2_channels)
+            yield overlaps.sight(records.decode(raw), split, pixel_size_m, channels)
     except (tf.errors.DataLossError, tf.errors.NotFoundError, ValueError) as error:
         raise DataError(f"{shard}: not a whole shard of patches: {error}", "bad_shard") from error

@@ -11,10 +11,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.records import FloatArray, PairedPatch
 
 HASH_BITS = 128
@@ -79,8 +81,7 @@ def sight(
     patch: PairedPatch,
     split: str,
     pixel_size_m: float,
-    s1_channels: list[int],
-    s2_channels: list[int],
+    channels: Mapping[Sensor, list[int]],
 ) -> Sight:
     """The Sight of a record; its hash is of the given channels only, which both sides must have."""
     return Sight(
@@ -90,7 +91,7 @@ def sight(
         lat=patch.lat,
         height_m=patch.height * pixel_size_m,
         width_m=patch.width * pixel_size_m,
-        hash=difference_hash(patch.s1[..., s1_channels], patch.s2[..., s2_channels]),
+        hash=difference_hash(patch.s1[..., channels["s1"]], patch.s2[..., channels["s2"]]),
     )
 
 
@@ -193,8 +194,8 @@ class Index:
     def overlaps(self, pairs: Sequence[Sight]) -> list[list[Overlap]]:
         """For each of `pairs` every labelled patch of the ground that it shows, by id. Some hundreds at a time are best."""
         alike: dict[int, dict[int, int]] = defaultdict(dict)
-        for query, number, distance in self._hashes.alike([pair.hash for pair in pairs]):
-            alike[query][number] = distance
+        for match in self._hashes.alike([pair.hash for pair in pairs]):
+            alike[match.query][match.held] = match.distance
         return [self._overlaps(pair, alike.get(query, {})) for query, pair in enumerate(pairs)]
 
     def _overlaps(self, pair: Sight, alike: Mapping[int, int]) -> list[Overlap]:
@@ -236,6 +237,20 @@ class Index:
                 yield row, column % columns
 
 
+class HashMatch(NamedTuple):
+    """Two hashes that are alike.
+
+    Attributes:
+        query: number of the given hash.
+        held: number of the hash in the index.
+        distance: bits in which the two differ.
+    """
+
+    query: int
+    held: int
+    distance: int
+
+
 class HashIndex:
     """Hashes, found by another one that differs in few bits.
 
@@ -260,11 +275,11 @@ class HashIndex:
             order = np.argsort(keys, kind="stable")
             self._tables.append((keys[order], order))
 
-    def alike(self, hashes: Sequence[int | None]) -> set[tuple[int, int, int]]:
+    def alike(self, hashes: Sequence[int | None]) -> set[HashMatch]:
         """(number of the given hash, number of the held one, bits in which they differ) of all that are alike."""
         queries = np.array([n for n, value in enumerate(hashes) if value is not None], np.int64)
         words = _words([value for value in hashes if value is not None])
-        found: set[tuple[int, int, int]] = set()
+        found: set[HashMatch] = set()
         for (table, order), keys in zip(self._tables, self._keys(words), strict=True):
             first = np.searchsorted(table, keys, "left")
             counts = np.searchsorted(table, keys, "right") - first
@@ -281,7 +296,7 @@ class HashIndex:
                 distance = _NUM_BITS[words[query] ^ self._words[held]].sum(axis=1)
                 close = distance <= self._max_distance
                 rows = (queries[query[close]], self._numbers[held[close]], distance[close])
-                found.update(zip(*(row.tolist() for row in rows), strict=True))
+                found.update(map(HashMatch, *(row.tolist() for row in rows)))
         return found
 
     def _keys(self, words: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint64]]:

@@ -34,8 +34,20 @@ pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-
 Sentinel-2 mission guides."""
 
 Cell = tuple[int, int]
-Key = tuple[int, int, int]
-"""Column, row and bucket."""
+"""Column and row, in steps of CELL_DEGREES."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Scenes that are compared with each other: those of one cell and one time bucket.
+
+    Attributes:
+        cell: column and row of the cell.
+        bucket: number of the time bucket, counted from 1970.
+    """
+
+    cell: Cell
+    bucket: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +98,7 @@ def cells(footprint: shapely.Geometry) -> Iterator[Cell]:
     return iter(found)
 
 
-def keys(scene: Outline, config: PairingConfig) -> Iterator[Key]:
+def keys(scene: Outline, config: PairingConfig) -> Iterator[Group]:
     """The groups an outline belongs to: a Sentinel-1 scene that of its time, Sentinel-2 also one that its reach touches."""
     reach = math.ceil(config.max_time_gap_hours * 3600.0)
     # Whole seconds, so that no rounding can put two scenes further apart than they are.
@@ -96,12 +108,12 @@ def keys(scene: Outline, config: PairingConfig) -> Iterator[Key]:
     buckets = range(
         (scene.acquired_at - reach) // length, (scene.acquired_at + reach) // length + 1
     )
-    for (column, row), bucket in itertools.product(cells(shapely.from_wkb(scene.wkb)), buckets):
-        yield column, row, bucket
+    for cell, bucket in itertools.product(cells(shapely.from_wkb(scene.wkb)), buckets):
+        yield Group(cell=cell, bucket=bucket)
 
 
 def join(
-    key: Key, scenes: Iterable[Outline], config: PairingConfig
+    group: Group, scenes: Iterable[Outline], config: PairingConfig
 ) -> Iterator[tuple[str, Candidate]]:
     """(Sentinel-1 id, candidate) for all scenes of a group that overlap enough and are not further apart than allowed.
 
@@ -113,8 +125,8 @@ def join(
     s2 = [scene for scene in scenes if scene.sensor == "s2"]
     if not s1 or not s2:
         return
-    shapes = [np.array(shapely.from_wkb([scene.wkb for scene in group])) for group in (s1, s2)]
-    cells_of = [[frozenset(cells(footprint)) for footprint in group] for group in shapes]
+    shapes = [np.array(shapely.from_wkb([scene.wkb for scene in part])) for part in (s1, s2)]
+    cells_of = [[frozenset(cells(footprint)) for footprint in part] for part in shapes]
     one, two = shapely.STRtree(shapes[1]).query(shapes[0], predicate="intersects")
     gaps = _times(s2)[two] - _times(s1)[one]
     near = np.abs(gaps) <= config.max_time_gap_hours * 3600.0
@@ -130,7 +142,7 @@ def join(
             candidate = Candidate(abs(gap), -round(float(overlaps[i]), 6), s2[column].scene_id, gap)
             if is_last_resort:
                 found[row] = min(found.get(row, candidate), candidate)
-            elif min(cells_of[0][row] & cells_of[1][column]) == key[:2]:
+            elif min(cells_of[0][row] & cells_of[1][column]) == group.cell:
                 yield s1[row].scene_id, candidate
         yield from ((s1[row].scene_id, candidate) for row, candidate in found.items())
 

@@ -25,7 +25,7 @@ from rasterio import Affine
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.gzip_index import GzipIndex
 from beam_jobs.rasters.mixer import Mixer, read_mixer, record_paths, stem
-from beam_jobs.rasters.raster import GridRaster, Pixels
+from beam_jobs.rasters.raster import GridRaster, Header, Pixels
 
 RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
@@ -41,15 +41,16 @@ class ExportRaster(GridRaster):
         self._mixer, self._records = mixer, records
         self._margin = _margin(mixer, _values(example, bands[0], name).size, name)
         rows = mixer.num_patches // mixer.patches_per_row
-        super().__init__(
-            name=name,
+        header = Header(
             crs=mixer.crs,
             transform=mixer.transform,
-            shape=(rows * mixer.patch_height, mixer.patches_per_row * mixer.patch_width),
+            height=rows * mixer.patch_height,
+            width=mixer.patches_per_row * mixer.patch_width,
             descriptions=bands,
             nodata=None,
             block_shape=(mixer.patch_height, mixer.patch_width),
         )
+        super().__init__(name, header)
 
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         mixer = self._mixer
@@ -96,15 +97,16 @@ class RecordRaster(GridRaster):
                 "wrong_patch_size",
             )
         self._planes = np.stack([_plane(example, band, (size, size), name) for band in bands])
-        super().__init__(
-            name=name,
+        header = Header(
             crs=None,
             transform=Affine.identity(),
-            shape=(size, size),
+            height=size,
+            width=size,
             descriptions=bands,
             nodata=None,
             block_shape=(size, size),
         )
+        super().__init__(name, header)
 
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         return self._planes[[index - 1 for index in indexes], row : row + height, col : col + width]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 _POINT_BYTES = 4 << 20
@@ -18,18 +19,36 @@ _GZIP_WBITS = 31
 """Makes zlib read gzip's header and checksum. Source: https://docs.python.org/3/library/zlib.html#zlib.decompress"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """A place from which decompression can go on.
+
+    Attributes:
+        position: bytes of content before it.
+        file_offset: bytes of the compressed file before it.
+        state: zlib's decompressor, which is copied before it is used.
+    """
+
+    position: int
+    file_offset: int
+    state: Any
+
+
 class GzipIndex:
     """States of the decompressor along a file, from which it goes on; the content itself is not held."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._points: list[tuple[int, int, Any]] = [(0, 0, zlib.decompressobj(_GZIP_WBITS))]
+        start = _Point(position=0, file_offset=0, state=zlib.decompressobj(_GZIP_WBITS))
+        self._points = [start]
         position = 0
         with open(path, "rb") as file:
-            for content, state in _inflate(file, self._points[0][2].copy()):
+            for content, state in _inflate(file, start.state.copy()):
                 position += len(content)
-                if position - self._points[-1][0] >= _POINT_BYTES and not state.eof:
-                    self._points.append((position, file.tell(), state.copy()))
+                if position - self._points[-1].position >= _POINT_BYTES and not state.eof:
+                    self._points.append(
+                        _Point(position=position, file_offset=file.tell(), state=state.copy())
+                    )
 
     def read(self, offset: int, length: int) -> bytes:
         """Content from `offset` on.
@@ -37,13 +56,13 @@ class GzipIndex:
         Raises:
             EOFError: it ends before.
         """
-        position, file_offset, state = self._points[
-            bisect_right(self._points, offset, key=lambda point: point[0]) - 1
-        ]
+        after = bisect_right(self._points, offset, key=lambda point: point.position)
+        point = self._points[after - 1]
+        position = point.position
         found = bytearray()
         with open(self._path, "rb") as file:
-            file.seek(file_offset)
-            for content, _ in _inflate(file, state.copy()):
+            file.seek(point.file_offset)
+            for content, _ in _inflate(file, point.state.copy()):
                 found += content[max(offset - position, 0) :]
                 position += len(content)
                 if len(found) >= length:

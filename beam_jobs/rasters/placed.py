@@ -13,7 +13,7 @@ from rasterio.errors import CRSError
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.raster import GridRaster, Pixels, Raster
+from beam_jobs.rasters.raster import GridRaster, Header, Pixels, Raster
 
 PREFIX = "at="
 """Begins a member that is a place."""
@@ -45,23 +45,21 @@ class PlacedRaster(GridRaster):
         """
         try:
             crs, x, y, pixel_size_m = member.removeprefix(PREFIX).split(",")
-            place = (
-                CRS.from_string(crs),
-                Affine(float(pixel_size_m), 0, float(x), 0, -float(pixel_size_m), float(y)),
+            size_m = float(pixel_size_m)
+            header = Header(
+                crs=CRS.from_string(crs),
+                transform=Affine(size_m, 0, float(x), 0, -size_m, float(y)),
+                height=raster.height,
+                width=raster.width,
+                descriptions=raster.descriptions,
+                nodata=raster.nodata,
+                block_shape=(raster.height, raster.width),
             )
         except (CRSError, ValueError) as error:
             raise DataError(
                 f"{name}: a place must be {PREFIX}crs,x,y,pixel, got {member!r}", "bad_item"
             ) from error
-        super().__init__(
-            name=name,
-            crs=place[0],
-            transform=place[1],
-            shape=(raster.height, raster.width),
-            descriptions=raster.descriptions,
-            nodata=raster.nodata,
-            block_shape=(raster.height, raster.width),
-        )
+        super().__init__(name, header)
         self._raster = raster
 
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:

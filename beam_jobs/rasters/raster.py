@@ -7,6 +7,7 @@ from GridRaster. `opening.py` chooses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +61,29 @@ class Raster(Protocol):
         """Texts that the file carries, by name."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of its pixels, besides the pixels themselves.
+
+    Attributes:
+        crs: as in Raster, like the five fields that follow.
+        transform: see `crs`.
+        height: see `crs`.
+        width: see `crs`.
+        descriptions: see `crs`.
+        nodata: see `crs`.
+        block_shape: height and width of what the format decodes at once.
+    """
+
+    crs: CRS | None
+    transform: Affine
+    height: int
+    width: int
+    descriptions: tuple[str | None, ...]
+    nodata: float | None
+    block_shape: tuple[int, int]
+
+
 class GridRaster(ABC):
     """A Raster out of blocks of pixels; a format adds how a window is read.
 
@@ -69,21 +93,12 @@ class GridRaster(ABC):
             read holds one block at a time.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        crs: CRS | None,
-        transform: Affine,
-        shape: tuple[int, int],
-        descriptions: tuple[str | None, ...],
-        nodata: float | None,
-        block_shape: tuple[int, int],
-    ) -> None:
-        self.name, self.crs, self.transform = name, crs, transform
-        self.height, self.width = shape
-        self.descriptions, self.nodata = descriptions, nodata
-        self.block_shape = block_shape
+    def __init__(self, name: str, header: Header) -> None:
+        self.name = name
+        self.crs, self.transform = header.crs, header.transform
+        self.height, self.width = header.height, header.width
+        self.descriptions, self.nodata = header.descriptions, header.nodata
+        self.block_shape = header.block_shape
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

@@ -29,7 +29,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.raster import GridRaster, Pixels
+from beam_jobs.rasters.raster import GridRaster, Header, Pixels
 
 STORE_SUFFIX, SHARD_SUFFIX = ".zarr.zip", ".tar"
 SUFFIXES = (STORE_SUFFIX, SHARD_SUFFIX)
@@ -53,15 +53,16 @@ class ArrayRaster(GridRaster):
         sizes = dict(zip(self._dimensions, array.shape, strict=True))
         chunks = dict(zip(self._dimensions, array.chunks, strict=True))
         fill = array.attrs.get("_FillValue")
-        super().__init__(
-            name=name,
+        header = Header(
             crs=_crs(group, at, name),
             transform=_transform(group, at, name),
-            shape=(sizes["y"], sizes["x"]),
+            height=sizes["y"],
+            width=sizes["x"],
             descriptions=band_names(group, name) if "band" in sizes else (array.basename,),
             nodata=float(fill) if isinstance(fill, (int, float)) else None,
             block_shape=(chunks["y"], chunks["x"]),
         )
+        super().__init__(name, header)
 
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         wanted: dict[str, Any] = {

@@ -145,10 +145,27 @@ def strips(grid: Grid, patch_size_px: int, max_pixels: int = 1 << 20) -> Iterato
         yield grid.window(first * patch_size_px, 0, height, grid.width)
 
 
-def patch_windows(strip: Grid, patch_size_px: int) -> list[tuple[int, int, Grid]]:
+@dataclass(frozen=True, kw_only=True)
+class PatchWindow:
+    """A patch within a strip: the pixel (row, col) where it begins, and its own grid."""
+
+    row: int
+    col: int
+    grid: Grid
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Index of the patch's pixels in an array [H, W, ...] of the strip."""
+        return (
+            slice(self.row, self.row + self.grid.height),
+            slice(self.col, self.col + self.grid.width),
+        )
+
+
+def patch_windows(strip: Grid, patch_size_px: int) -> list[PatchWindow]:
     """(row, col, grid) of every whole patch of a strip, row by row; a remainder at the right edge is left out."""
     return [
-        (row, col, strip.window(row, col, patch_size_px, patch_size_px))
+        PatchWindow(row=row, col=col, grid=strip.window(row, col, patch_size_px, patch_size_px))
         for row in range(0, strip.height - patch_size_px + 1, patch_size_px)
         for col in range(0, strip.width - patch_size_px + 1, patch_size_px)
     ]

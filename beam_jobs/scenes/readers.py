@@ -7,8 +7,8 @@ uint8 labels with 255 as ignore, boolean cloud masks. Pixels come through
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window, from_bounds
 
 from beam_jobs.contracts import labels
-from beam_jobs.contracts.bands import BANDS, S2_REFLECTANCE_PER_DN, S2_VALID_RANGE
+from beam_jobs.contracts.bands import BANDS, S2_REFLECTANCE_PER_DN, S2_VALID_RANGE, Sensor
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
@@ -32,6 +32,22 @@ SAMPLE_PX = 256
 """Side of the thinned-out sample that unit and offset checks look at."""
 MARGIN_PX = 4
 """Source pixels read beyond a window before resampling, so that interpolation at its edge is that of the whole scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planes:
+    """Bands of a scene that lie on one grid of its files.
+
+    Attributes:
+        names: of the bands.
+        values: float32 [C, h, w] as archives store them (dB or digital numbers), NaN =
+            no data.
+        source: where the pixels lie.
+    """
+
+    names: list[str]
+    values: FloatArray
+    source: resampling.Source
 
 
 def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
@@ -101,18 +117,28 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     # Bands apart in memory: scattering each over pixels of 12 bands costs more than all
     # the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
-    to_grid = (
-        resampling.backscatter_to_grid if scene.sensor == "s1" else resampling.reflectance_to_grid
-    )
-    for names, pixels, source_grid in _stored_planes(scene, band_names, grid):
-        physical = (
-            radiometry.clean_backscatter_db(pixels, None, is_zero_missing=not scene.declares_units)
-            if scene.sensor == "s1"
-            else radiometry.dn_to_reflectance(pixels, None, scene.dn_offset or 0)
-        )
-        for plane, name in zip(to_grid(physical, source_grid, grid), names, strict=True):
+    for part in _stored_planes(scene, band_names, grid):
+        for plane, name in zip(_ON_GRID[scene.sensor](scene, part, grid), part.names, strict=True):
             result[band_names.index(name)] = plane
     return np.moveaxis(result, 0, -1)
+
+
+def _backscatter_on_grid(scene: Scene, part: _Planes, grid: Grid) -> FloatArray:
+    backscatter_db = radiometry.clean_backscatter_db(
+        part.values, None, is_zero_missing=not scene.declares_units
+    )
+    return resampling.backscatter_to_grid(backscatter_db, part.source, grid)
+
+
+def _reflectance_on_grid(scene: Scene, part: _Planes, grid: Grid) -> FloatArray:
+    reflectance = radiometry.dn_to_reflectance(part.values, None, scene.dn_offset or 0)
+    return resampling.reflectance_to_grid(reflectance, part.source, grid)
+
+
+_ON_GRID: dict[Sensor, Callable[[Scene, _Planes, Grid], FloatArray]] = {
+    "s1": _backscatter_on_grid,
+    "s2": _reflectance_on_grid,
+}
 
 
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
@@ -179,9 +205,7 @@ def _by_file(
     return files
 
 
-def _stored_planes(
-    scene: Scene, band_names: tuple[str, ...], grid: Grid
-) -> Iterator[tuple[list[str], FloatArray, resampling.Source]]:
+def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> Iterator[_Planes]:
     """(band names, values float32 [C, h, w] as archives store them, no-data as NaN, where they lie) per source grid.
 
     Files on one grid come as one array: with a file per polarization, fill value 0 is
@@ -197,7 +221,8 @@ def _stored_planes(
     for (crs, transform, _), found in parts.items():
         names = [name for part, _ in found for name in part]
         planes = [values for _, values in found]
-        yield names, planes[0] if len(planes) == 1 else np.concatenate(planes), (crs, transform)
+        values = planes[0] if len(planes) == 1 else np.concatenate(planes)
+        yield _Planes(names=names, values=values, source=(crs, transform))
 
 
 def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:

@@ -25,7 +25,7 @@ from beam_jobs.scenes.assets import BandSource, LabelSource
 from beam_jobs.scenes.grids import Grid
 
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
-
+OTHER_SENSOR: dict[Sensor, Sensor] = {"s1": "s2", "s2": "s1"}
 
 REFUSED = "terrapair:refused"
 """Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
@@ -105,7 +105,7 @@ def absent_partner(scene: Scene) -> Scene:
     """Stands in for the partner that an inspected `scene` does not have: of the other sensor, same time and grid, no band."""
     return Scene(
         scene_id="",
-        sensor="s2" if scene.sensor == "s1" else "s1",
+        sensor=OTHER_SENSOR[scene.sensor],
         acquired_at=scene.acquired_at,
         footprint=scene.footprint,
         bands={},

@@ -26,8 +26,7 @@ from beam_jobs.contracts import labels, layout, records
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.judging import pairing
-from beam_jobs.scenes import scene as scenes
-from beam_jobs.scenes.scene import Scene
+from beam_jobs.scenes.scene import Scene, from_item
 
 """Real sample files, where they are at hand."""
 S1_PATCH = "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_4_55"
@@ -74,7 +73,7 @@ def make_bigearthnet(folder: Path) -> Path:
 
 def scenes_of(name: FolderLayout, folder: Path) -> dict[str, Scene]:
     items = [item.to_dict(include_self_link=False) for item in layouts.READERS[name](folder)]
-    found = [scenes.from_item(item, folder / "items.ndjson") for item in items]
+    found = [from_item(item, folder / "items.ndjson") for item in items]
     return {scene.scene_id: scene for scene in found}
 
 

@@ -15,8 +15,7 @@ from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes_lib
-from beam_jobs.scenes.scene import Scene
+from beam_jobs.scenes.scene import Scene, from_item
 
 HOUR = 3600
 IN_A_DAY = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
@@ -186,7 +185,7 @@ def row_of(outcome: spool.PatchRef | spool.Rejection) -> str:
 def test_bundled_pairs_give_the_same_patches_in_fewer_files_and_a_bad_one_spoils_no_other(
     copied, build_config, tmp_path
 ):
-    found = [scenes_lib.from_item(item, copied) for item in catalog.read_items(copied)]
+    found = [from_item(item, copied) for item in catalog.read_items(copied)]
     s1, s2 = (
         sorted(
             (one for one in found if one.sensor == sensor),

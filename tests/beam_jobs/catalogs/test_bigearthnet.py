@@ -12,7 +12,7 @@ from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import from_item
 
 
 def test_a_bigearthnet_folder_brings_all_bands_to_10_m(tmp_path):
@@ -58,8 +58,8 @@ def test_bad_bigearthnet_metadata_is_named(tmp_path, text, reason):
         path.write_text(text)
     items = {item.id: item.to_dict(include_self_link=False) for item in bigearthnet.read(tmp_path)}
     with pytest.raises(DataError) as error:
-        scenes.from_item(items[S1_PATCH], tmp_path / "items.ndjson")
-    assert scenes.from_item(items[S2_PATCH], tmp_path / "items.ndjson").sensor == "s2"
+        from_item(items[S1_PATCH], tmp_path / "items.ndjson")
+    assert from_item(items[S2_PATCH], tmp_path / "items.ndjson").sensor == "s2"
     assert str(error.value).startswith(f"{path}: ")
     assert error.value.reason == reason
 

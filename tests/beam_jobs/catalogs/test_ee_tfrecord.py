@@ -11,13 +11,13 @@ from rasterio.windows import Window
 from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.build.driver import build_pairs
-from beam_jobs.catalogs import catalog as catalogs
+from beam_jobs.catalogs.catalog import read_items
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import from_item
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,11 @@ def catalog(folder, tmp_path_factory):
 
 
 def test_an_export_with_mixer_reads_like_the_image_it_was_cut_from(catalog):
-    items = {item["id"]: item for item in catalogs.read_items(catalog)}
+    items = {item["id"]: item for item in read_items(catalog)}
     for step in range(2):
         planes = export_planes((48, 72), step)
         for sensor, bands in (("s1", ("VV", "VH")), ("s2", S2_L1C_BANDS)):
-            scene = scenes.from_item(
-                items[f"togo_2020-01-01_2020-03-01_{sensor}_{step:02d}"], catalog
-            )
+            scene = from_item(items[f"togo_2020-01-01_2020-03-01_{sensor}_{step:02d}"], catalog)
             scene = readers.inspect(scene, bands)
             assert (scene.grid.height, scene.grid.width) == (48, 72)
             got = readers.read_bands(scene, bands, scene.grid)
@@ -55,8 +53,8 @@ def test_masked_radar_pixels_are_no_data_in_each_polarization_alone(tmp_path):
     planes["VV"] = np.where(np.arange(72) < 5, 0.0, planes["VV"])
     write_export(tmp_path, "a_2020-01-01", planes)
     catalog = write_catalog("ee_tfrecord", tmp_path, tmp_path / "items.ndjson")
-    item = next(item for item in catalogs.read_items(catalog) if "_s1_" in item["id"])
-    scene = readers.inspect(scenes.from_item(item, catalog), ("VV", "VH"))
+    item = next(item for item in read_items(catalog) if "_s1_" in item["id"])
+    scene = readers.inspect(from_item(item, catalog), ("VV", "VH"))
     got = readers.read_bands(scene, ("VV", "VH"), scene.grid)
     assert np.isnan(got[:, :5, 0]).all()
     assert np.isfinite(got[:, 5:, 0]).all()
@@ -68,20 +66,20 @@ def test_one_bad_export_is_one_bad_scene(folder, tmp_path):
     mixer = tmp_path / "togo_2020-01-01_2020-03-01-mixer.json"
     mixer.write_text(json.dumps({**json.loads(mixer.read_text()), "totalPatches": 15}))
     catalog = write_catalog("ee_tfrecord", tmp_path, tmp_path / "items.ndjson")
-    items = {item["id"]: item for item in catalogs.read_items(catalog)}
+    items = {item["id"]: item for item in read_items(catalog)}
     assert len(items) == 1 + 2
     with pytest.raises(DataError, match="says 15 patches, the 2 TFRecord files beside it hold 9"):
-        scenes.from_item(items["togo_2020-01-01_2020-03-01"], catalog)
+        from_item(items["togo_2020-01-01_2020-03-01"], catalog)
 
 
 def test_patches_without_a_place_are_listed_with_their_files_and_refused(catalog):
-    items = [item for item in catalogs.read_items(catalog) if item["id"].startswith("training")]
+    items = [item for item in read_items(catalog) if item["id"].startswith("training")]
     assert [item["id"] for item in items] == [
         f"training_data-00000-of-00001_0000{i}_s2" for i in range(2)
     ]
     for item in items:
         with pytest.raises(DataError, match="the patch has no coordinates") as error:
-            scenes.from_item(item, catalog)
+            from_item(item, catalog)
         assert error.value.reason == "unlocated"
 
 
@@ -110,7 +108,7 @@ def test_a_build_pairs_the_sensors_of_an_export_and_counts_what_has_no_place(tmp
 def test_the_real_patches_give_the_numbers_that_tensorflow_gives(tmp_path):
     catalog = write_catalog("ee_tfrecord", SAMPLES / "ee_tfrecord", tmp_path / "items.ndjson")
     by_file: dict[str, list] = {}
-    for item in catalogs.read_items(catalog):
+    for item in read_items(catalog):
         assert item["properties"]["terrapair:refused"]["reason"] == "unlocated"
         by_file.setdefault(item["assets"]["data"]["href"].rpartition("#")[0], []).append(item)
     assert len(by_file) == 6

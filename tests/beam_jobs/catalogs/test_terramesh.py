@@ -15,7 +15,7 @@ from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.judging import pairing
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import from_item
 
 
 def test_a_terramesh_folder_gives_one_item_a_file_with_the_times_of_the_tags(tmp_path):
@@ -65,7 +65,7 @@ def refused(folder) -> dict[str, str]:
     found = {}
     for item in terramesh.read(folder):
         try:
-            scenes.from_item(item.to_dict(include_self_link=False), folder / "items.ndjson")
+            from_item(item.to_dict(include_self_link=False), folder / "items.ndjson")
         except DataError as error:
             found[item.id] = str(error)
     return found

@@ -15,8 +15,8 @@ from make_exports import (
 )
 
 from beam_jobs.build.driver import build_pairs
-from beam_jobs.catalogs import catalog as catalogs
 from beam_jobs.catalogs import zarr_shards
+from beam_jobs.catalogs.catalog import content_sha256
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.scenes import readers
 
@@ -114,10 +114,10 @@ def test_one_bad_store_is_one_bad_scene_that_says_what_the_store_has(tmp_path):
 def test_a_batch_that_was_written_again_changes_the_catalogs_hash(folder, tmp_path):
     make_ssl4eo_v11(tmp_path / "data")
     catalog = write_catalog("ssl4eo_v11", tmp_path / "data", tmp_path / "items.ndjson")
-    before = catalogs.content_sha256([catalog])
+    before = content_sha256([catalog])
     path = tmp_path / "data" / "val" / "S1GRD" / BATCH
     path.write_bytes(path.read_bytes() + b"\0")
-    assert catalogs.content_sha256([catalog]) != before
+    assert content_sha256([catalog]) != before
 
 
 @pytest.mark.e2e

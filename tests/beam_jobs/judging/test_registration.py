@@ -9,13 +9,13 @@ from real_samples import SAMPLES, needs_samples
 from scipy import ndimage
 
 from beam_jobs.build import patches
-from beam_jobs.catalogs import catalog as catalogs
+from beam_jobs.catalogs.catalog import read_items
 from beam_jobs.config import BuildConfig, PatchConfig, QualityConfig, SimulateConfig, SplitConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.judging import registration
 from beam_jobs.judging.registration import measure_offset
 from beam_jobs.scenes import readers
-from beam_jobs.scenes import scene as scenes
+from beam_jobs.scenes.scene import from_item
 from beam_jobs.simulation.simulate import simulate
 
 BANDS = ("B2", "B4", "B8", "B11")
@@ -160,7 +160,7 @@ def simulated_patches(simulated: Path, quality: QualityConfig, size_px: int = SI
     config = BuildConfig(
         patch=PatchConfig(size_px=size_px), quality=quality, split=SplitConfig(block_size_km=900.0)
     )
-    found = [scenes.from_item(item, simulated) for item in catalogs.read_items(simulated)]
+    found = [from_item(item, simulated) for item in read_items(simulated)]
     s1 = [readers.inspect(scene, config.patch.s1_bands) for scene in found if scene.sensor == "s1"]
     s2 = [readers.inspect(scene, config.patch.s2_bands) for scene in found if scene.sensor == "s2"]
     # Scenes are named after time and place; the n-th of one sensor goes with the n-th

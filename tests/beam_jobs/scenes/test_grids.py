@@ -183,11 +183,13 @@ def test_strips_and_windows_cover_each_whole_patch_once_within_the_limit(
         # One row of patches is the least there can be.
         assert strip.height * strip.width <= max(max_pixels, size * width)
         top = round((grid.transform[5] - strip.transform[5]) / 10)
-        for row, col, patch in grids.patch_windows(strip, size):
+        for window in grids.patch_windows(strip, size):
+            row, col, patch = window.row, window.col, window.grid
             assert (patch.height, patch.width) == (size, size)
             assert patch.transform[2] == grid.transform[2] + col * 10
             assert patch.transform[5] == strip.transform[5] - row * 10
-            covered[top + row : top + row + size, col : col + size] += 1
+            rows, cols = window.pixels
+            covered[top + rows.start : top + rows.stop, cols] += 1
     whole = np.zeros_like(covered)
     whole[: height // size * size, : width // size * size] = 1
     assert np.array_equal(covered, whole)
