@@ -1,10 +1,10 @@
-"""Duplicates: patches that show the same ground by the same two passes, of which the worse is rejected.
+"""Duplicates: patches of the same ground and passes; the worse one is rejected.
 
-Input: references to finished patches. Output: those that stay, and for each of the
-others a CutResult that lists it and takes it out of the sums. Sentinel-2 tiles overlap
-by 10 km and frames of a pass by less, on grids that need not be aligned; so a duplicate
-is more than half of the same ground, not the same window. Other dates and other passes
-are no duplicates.
+Input: references to finished patches. Output: the references that stay, and for each
+other patch a CutResult that lists it and removes it from the sums. Sentinel-2 tiles
+overlap by 10 km, and frames of a pass by less, on grids that need not be aligned. So a
+duplicate shares more than half of its ground, not the same window. Patches of other
+dates or other passes are not duplicates.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from beam_jobs.judging.overlaps import metres_per_degree
 from beam_jobs.judging.pairing import SAME_PASS_SECONDS
 
 DUPLICATE = "duplicate"
-"""Tag of the output that holds CutResults of duplicates."""
+"""Tag of the output with CutResults of duplicates."""
 SAME_GROUND_FRACTION = 0.5
-"""Patches that share more than this of their ground are duplicates: the better one shows most of what the other does."""
+"""Patches that share more than this part of their ground are duplicates.
+
+The better one then shows most of what the other shows.
+"""
 _CELL_DEGREES = 0.25
 _DAY_SECONDS = 86_400
 
@@ -55,7 +58,7 @@ class RejectDuplicates(beam.PTransform):
     config: BuildConfig
 
     def expand(self, refs: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
-        """Sends each patch to all cells in which a duplicate of it may lie; that of its centre judges it."""
+        """Send each patch to all groups that may hold a duplicate; its home decides."""
         side_m = self.config.patch.size_px * self.config.patch.pixel_size_m
         return (
             refs
@@ -67,14 +70,17 @@ class RejectDuplicates(beam.PTransform):
 
 
 def home(ref: PatchRef) -> Group:
-    """The group that judges a patch: the cell of its centre, and the day of its Sentinel-2 scene."""
+    """Return the group that decides about a patch.
+
+    It is the cell of the patch's centre, and the day of its Sentinel-2 scene.
+    """
     return _group(ref.lat, ref.lon, ref.s2_acquired_at)
 
 
 def keys(ref: PatchRef, side_m: float) -> Iterator[Group]:
-    """The home of a patch and of every patch that can be a duplicate of it."""
+    """Yield the home of a patch and of every patch that can be a duplicate of it."""
     north, east = metres_per_degree(ref.lat)
-    # A tenth more than a side, since a degree of longitude is shorter at the far edge.
+    # Add a tenth, since a degree of longitude is shorter at the far edge.
     reach_lat, reach_lon = 1.1 * side_m / north, min(1.1 * side_m / east, 180.0)
     places = itertools.product(
         (-reach_lat, 0.0, reach_lat), (-reach_lon, 0.0, reach_lon), (-1, 0, 1)
@@ -86,13 +92,18 @@ def keys(ref: PatchRef, side_m: float) -> Iterator[Group]:
 
 
 def worse_ones(refs: list[PatchRef], side_m: float) -> dict[str, PatchRef]:
-    """Id of each patch that is a duplicate of a better one -> the best of those, all within a cell or beside it.
+    """Return the id of each duplicate of a better patch -> the best of its duplicates.
 
-    Better is the higher score in steps of 0.1, so that one tile tends to win as a
-    whole, then the pair of the smaller hash. Each is compared with all others, rejected
-    ones too: then the answer depends neither on order nor on workers.
+    The higher score is better, in steps of 0.1, so that one tile tends to win as a
+    whole. In a tie, the pair with the smaller hash is better. Each patch is compared
+    with all others, rejected ones too, so the result depends neither on order nor on
+    workers.
+
+    Args:
+        refs: patches within a cell or beside it.
+        side_m: side of a patch.
     """
-    # Patches of one pair lie side by side: most groups end here.
+    # Fast path for most groups: patches of one pair lie side by side.
     if len({ref.pair for ref in refs}) < 2:
         return {}
     north, east = metres_per_degree(refs[0].lat)
@@ -120,7 +131,10 @@ def _judge(
             yield ref
             continue
         result = spool.uncounted(ref, config)
-        detail = f"shows the ground of {better.patch_id} by the same passes; scores {ref.quality:.3f}, {better.quality:.3f}"
+        detail = (
+            f"shows the ground of {better.patch_id} by the same passes; "
+            f"scores {ref.quality:.3f}, {better.quality:.3f}"
+        )
         result.rejections = [
             Rejection(kind="patches", id=ref.patch_id, reason="duplicate_patch", detail=detail)
         ]

@@ -1,7 +1,6 @@
-"""The Beam graph of a build, whatever the runner: catalogs -> shards, rejected records and one summary.
+"""The Beam graph of a build: catalogs -> shards, rejected records and one summary.
 
-`build.py` runs it, locally or on the runner that Beam options name; docs/runners.md
-shows it.
+It is the same for every runner. docs/runners.md shows it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ def expand(
     spool_dir: str,
     earlier: Sequence[str | os.PathLike[str]],
 ) -> None:
-    """Puts the graph into `pipeline`.
+    """Add the graph of a build to `pipeline`.
 
     Args:
         pipeline: of any runner.
         config: of the build.
         catalog_paths: STAC catalogs to read.
-        building_dir: gets shards, rejected records and the summary.
-        spool_dir: gets encoded patches in between.
-        earlier: `scenes.txt` of earlier spans, whose scenes are left out.
+        building_dir: receives shards, rejected records and the summary.
+        spool_dir: receives encoded patches in between.
+        earlier: `scenes.txt` files of earlier spans, whose scenes are left out.
     """
     items = (
         pipeline
@@ -63,7 +62,7 @@ def expand(
         doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),
     ) | "Rejections" >> beam.Flatten()
     summaries = (
-        # Each on its own: a Flatten of the results would keep every histogram in
+        # Merge each separately: a Flatten of the results would keep every histogram in
         # memory.
         cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
         doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),

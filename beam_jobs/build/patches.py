@@ -1,8 +1,8 @@
-"""Patches: a pair of scenes on their common grid, cut into patches that are kept or refused with a reason.
+"""Patches: cut a pair of scenes on their common grid, and judge each patch.
 
-Input: a PairTask (two inspected scenes and a strip of their grid). Output: PairedPatch
-or LabeledPatch with its split, or a Rejection. Pure apart from reading rasters;
-`transforms.py` runs it on workers.
+Input: a PairTask: two inspected scenes and a strip of their grid. Output: a PairedPatch
+or LabeledPatch with its split, or a Rejection. Pure functions apart from reading
+rasters.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from beam_jobs.scenes.scene import OTHER_SENSOR, Scene
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """Something that is not used, and why.
+    """A scene or patch that is not used, and why.
 
     Attributes:
-        kind: "scenes" or "patches": the file below `rejected/` it goes to.
+        kind: "scenes" or "patches": the file in `rejected/` that lists it.
         id: of the scene or patch.
-        reason: machine-readable.
-        detail: one line with rule and value.
-        is_error: the input breaks a rule, which counts towards max_rejected_fraction;
-            otherwise it was not selected.
+        reason: one of `contracts.reasons`.
+        detail: one line with the rule and the value.
+        is_error: whether the input breaks a rule, which counts towards
+            max_rejected_fraction; otherwise it was only not selected.
     """
 
     kind: str
@@ -49,7 +49,10 @@ class Rejection:
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask:
-    """A strip of the common grid of two scenes: the unit of work that a killed job does not repeat. One may be absent."""
+    """A strip of the common grid of two scenes, one of which may be absent.
+
+    It is the unit of work that a killed job does not repeat.
+    """
 
     s1: Scene
     s2: Scene
@@ -61,23 +64,31 @@ class PairTask:
 
     @property
     def scene_id(self) -> str:
-        """Of the Sentinel-1 scene, or of the only one there is."""
+        """The id of the Sentinel-1 scene, or of the only scene there is."""
         return self.s1.scene_id or self.s2.scene_id
 
     @property
     def is_alone(self) -> bool:
-        """Whether one of the two is absent."""
+        """Whether one of the two scenes is absent."""
         return self.s1.is_absent or self.s2.is_absent
 
     @property
     def task_id(self) -> str:
-        """Names the task within a job."""
+        """The name of the task within a job."""
         return f"{self.s1.scene_id}|{self.s2.scene_id}|{self.strip.transform}|{self.strip.height}"
 
 
 @dataclass(kw_only=True)
 class _Strip:
-    """The pixels of a strip."""
+    """The pixels of a strip.
+
+    Attributes:
+        s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
+        s2: reflectance, float32 [H, W, C2], NaN = no data.
+        cloud_mask: bool [H, W], True = cloud; None without a mask.
+        label: uint8 [H, W], 255 = ignore; None in a build without labels.
+        is_weak: whether the label is weak.
+    """
 
     s1: FloatArray
     s2: FloatArray
@@ -87,7 +98,7 @@ class _Strip:
 
 
 def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
-    """The strips of a pair; none when the two share less than one patch."""
+    """Return the strips of a pair; none if the scenes share less than one patch."""
     if s1.grid is None or s2.grid is None:
         raise ValueError(
             f"scenes must be inspected before they are cut: {s1.scene_id}, {s2.scene_id}"
@@ -101,7 +112,7 @@ def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
 
 
 def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch] | Rejection]:
-    """(split, patch) for every patch of the strip that is kept, a Rejection for every other one.
+    """Yield (split, patch) for every patch that is kept, else a Rejection.
 
     Raises:
         DataError: a raster or a label breaks a rule.
@@ -131,19 +142,22 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
 
 
 def _measure(task: PairTask, s1: FloatArray, s2: FloatArray, clouds: float) -> quality.Parts:
-    """The parts of a patch but for its shift; a sensor without a scene has no valid fraction that it could fail by."""
+    """Return the parts of a patch except its shift.
+
+    A sensor without a scene gets a valid fraction of NaN, which never fails.
+    """
     parts = quality.measure(s1, s2, clouds, time_gap_hours(task.s1, task.s2))
     absent = [f"{scene.sensor}_valid_fraction" for scene in (task.s1, task.s2) if scene.is_absent]
     return replace(parts, **dict.fromkeys(absent, math.nan))
 
 
 def _label_weight(pixels: _Strip, config: BuildConfig) -> float:
-    """What the label leaves of a patch's weight, 0-1."""
+    """Return the factor that the label adds to a patch's weight, 0-1."""
     return config.label.weak_weight if config.label is not None and pixels.is_weak else 1.0
 
 
 def _event(task: PairTask, config: BuildConfig) -> str:
-    """The event of the scene that the label belongs to; where it tells none, of the other."""
+    """Return the event of the scene with the label, or else of the other scene."""
     sensor = config.label.label_from if config.label else "s1"
     return task.scene(sensor).event or task.scene(OTHER_SENSOR[sensor]).event
 
@@ -151,10 +165,10 @@ def _event(task: PairTask, config: BuildConfig) -> str:
 def _patch(
     task: PairTask, pixels: _Strip, placed: PatchWindow, config: BuildConfig
 ) -> tuple[str, PairedPatch] | Rejection:
-    """One patch of a strip, or why it is refused."""
+    """Return one patch of a strip with its split, or why it is refused."""
     window, grid = placed.pixels, placed.grid
-    # The strip's bands lie apart; what follows looks at a patch many times, pixel by
-    # pixel.
+    # Bands of the strip are separate planes. Interleave them once, since a patch is
+    # read many times pixel by pixel.
     s1, s2 = np.ascontiguousarray(pixels.s1[window]), np.ascontiguousarray(pixels.s2[window])
     patch_id = make_patch_id(
         task.s1.scene_id,
@@ -180,7 +194,7 @@ def _patch(
         refusal = place.refusal
     if refusal is None and config.label is not None:
         refusal = quality.label_kind_refusal(pixels.is_weak, config.label.weak_only, place.split)
-    # Last, as it costs most: only what is otherwise kept is measured.
+    # Measured last, and only if the patch is otherwise kept, since it costs most.
     if refusal is None and config.quality.measure_offset and not task.is_alone:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
         parts = replace(parts, offset_px=offset.length_px if offset else math.nan)

@@ -1,8 +1,8 @@
-"""PTransforms of the builds: InspectScenes, MakePairs, CutPatches. Each has a good output and a rejected one.
+"""PTransforms of a build: InspectScenes, MakePairs, CutPatches.
 
-Input: STAC item dicts with their catalog. Output: CutResults that point at encoded
-patches on disk; pixels never cross from one stage to the next, so memory does not grow
-with the number of pairs. `build.py` joins the transforms.
+Input: STAC items with their catalog. Output: CutResults that point at encoded patches
+on disk. Each transform has a good output and one of Rejections. Pixels never cross from
+one stage to the next, so memory does not grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -28,17 +28,24 @@ from beam_jobs.scenes import readers
 from beam_jobs.scenes.scene import Scene, absent_partner, from_item
 
 ALONE = "alone"
-"""Tag of the output that holds pairs of a labelled scene with an absent partner."""
+"""Tag of the output with pairs of a labelled scene and an absent partner."""
 REJECTED = "rejected"
-"""Tag of the output that holds Rejections."""
+"""Tag of the output with Rejections."""
 
 SPOOL_FILE_BYTES = 64 << 20
-"""What a bundle of small pairs holds: large enough for object stores and file systems, and seconds of work lost by a kill."""
+"""Size of a bundle of small pairs.
+
+It is large enough for object stores and file systems, and small enough that a kill
+loses only seconds of work.
+"""
 MAX_PAIRS_PER_FILE = 1024
-"""Bounds what a worker holds of scenes, and what a kill loses, where patches are tiny."""
+"""Bounds the scenes that a worker holds, and what a kill loses, if patches are tiny."""
 MIN_FILES = 64
-"""So many bundles at least, so that 64 workers have something to do. Not the number of workers: a job that goes on with
-another number must find the bundles it left."""
+"""Least number of bundles, so that 64 workers have something to do.
+
+It is not the number of workers: a job that is started again with another number of
+workers must find the bundles of the first.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +72,12 @@ class FinishedTask:
 
 @dataclass
 class InspectScenes(beam.PTransform):
-    """(catalog path, STAC item) -> checked Scenes that the config can use; the rest in REJECTED."""
+    """(catalog path, STAC item) -> Scenes for the build; the others in REJECTED."""
 
     config: BuildConfig
 
     def expand(self, items: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
-        """Groups by id first: a scene listed twice would otherwise become two pairs with the same patches."""
+        """Group items by id, so that a scene that is listed twice is used once."""
         return (
             items
             | "KeyById" >> beam.Map(lambda item: (str(item[1].get("id", "")), item))
@@ -106,13 +113,13 @@ def _inspect(
         bands = {"s1": config.patch.s1_bands, "s2": config.patch.s2_bands}
         yield readers.inspect(scene, bands[scene.sensor])
     except DataError as error:
-        # A patch that never had a place is whole, only of no use here: a folder of such
-        # must not stop the others' build.
+        # A file without a place is sound but cannot be used here. A folder of such
+        # files must not stop the build.
         yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
 
 
 def _unwanted(scene: Scene, config: BuildConfig) -> Refusal | None:
-    """(reason, detail) when a sound scene is not what this build is about."""
+    """Return (reason, detail) if a sound scene is not for this build, else None."""
     wanted = config.patch.s2_processing_level
     if scene.sensor == "s2" and scene.processing_level != wanted:
         return "other_processing_level", f"is {scene.processing_level}, the build takes {wanted}"
@@ -137,16 +144,19 @@ def _rejected(
 
 @dataclass
 class MakePairs(beam.PTransform):
-    """Scenes -> (s1, s2) pairs, nearest in time; scenes of either sensor that found no partner in REJECTED.
+    """Scenes -> (s1, s2) pairs, nearest in time; scenes without a pair in REJECTED.
 
-    Where a label's partner is optional, a labelled scene that found none is paired with
-    `scenes.absent_partner`.
+    If a label's partner is optional, a labelled scene without a partner is paired with
+    `absent_partner`.
     """
 
     config: BuildConfig
 
     def expand(self, found: beam.PCollection) -> dict[str, beam.PCollection]:
-        """Joins outlines by cell and time bucket, then ids with scenes: a scene itself is shuffled twice, not per cell."""
+        """Join outlines by cell and time bucket, then the chosen ids with the scenes.
+
+        A scene itself is shuffled only twice, instead of once per cell.
+        """
         pairing_config = self.config.pairing
         chosen = (
             found
@@ -183,7 +193,10 @@ def _keyed(found: beam.PCollection, sensor: Sensor) -> beam.PCollection:
 
 
 def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -> Iterator[Any]:
-    """(id of a chosen Sentinel-2 scene, the Sentinel-1 scene); of one without, a pair in ALONE or a Rejection."""
+    """Yield (id of a chosen Sentinel-2 scene, the Sentinel-1 scene).
+
+    A Sentinel-1 scene that chooses none gives a pair in ALONE or a Rejection.
+    """
     scene_id, values = joined
     chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
     if not chosen and _may_be_alone("s1", config):
@@ -196,7 +209,10 @@ def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -
 
 
 def _may_be_alone(sensor: Sensor, config: BuildConfig) -> bool:
-    """Whether scenes of a sensor, which then all have a label, are used without a partner too."""
+    """Return whether scenes of a sensor are used without a partner too.
+
+    All of them then have a label.
+    """
     return (
         config.label is not None
         and config.label.partner == "optional"
@@ -205,7 +221,11 @@ def _may_be_alone(sensor: Sensor, config: BuildConfig) -> bool:
 
 
 def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -> Iterator[Any]:
-    """The pairs of a Sentinel-2 scene; when no Sentinel-1 scene chose it, one with none or its Rejection."""
+    """Yield the pairs of a Sentinel-2 scene.
+
+    If no Sentinel-1 scene chose it, it gives a pair with an absent partner, or a
+    Rejection.
+    """
     scene_id, values = joined
     (s2,) = values["scenes"]
     kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
@@ -227,19 +247,20 @@ def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -
 
 @dataclass
 class CutPatches(beam.PTransform):
-    """(s1, s2) pairs -> one CutResult per task, whose patches lie encoded in `spool_dir`.
+    """(s1, s2) pairs -> one CutResult per task; the patches are encoded in `spool_dir`.
 
-    A large pair is cut strip by strip, each a task with a spool file of its own; small
-    pairs are bundled, so that a million tiny scenes do not become a million files. A
-    pair of which one strip cannot be read is rejected whole: its other strips are not
-    used either. Only names of tasks cross the stages; the results are read from the
-    spool at the end, since their histograms are large.
+    A large pair is cut strip by strip; each strip is a task with its own spool file.
+    Small pairs are bundled, so that a million tiny scenes do not become a million
+    files. If one strip of a pair cannot be read, the whole pair is rejected. Only names
+    of tasks cross the stages. The results are read from the spool at the end, since
+    their histograms are large.
 
     Attributes:
         config: of the build.
         spool_dir: where finished tasks are kept until the shards are written; a task
-            found there is not cut again.
-        min_files: fewer small pairs are not bundled; see MIN_FILES.
+            that is found there is not cut again.
+        min_files: if there are fewer small pairs than this, they are not bundled; see
+            MIN_FILES.
     """
 
     config: BuildConfig
@@ -247,7 +268,10 @@ class CutPatches(beam.PTransform):
     min_files: int = MIN_FILES
 
     def expand(self, pairs: beam.PCollection) -> beam.PCollection:
-        """Groups by task, which also shares tasks among workers evenly, cuts, then groups by pair."""
+        """Group by task, cut, then group by pair.
+
+        Grouping by task also spreads the tasks evenly over workers.
+        """
         strips = pairs | "ToStrips" >> beam.Map(_strips, self.config)
         sizes = (
             strips
@@ -284,7 +308,10 @@ def _strips(pair: tuple[Scene, Scene], config: BuildConfig) -> list[PairTask | R
 
 
 def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:
-    """About what a pair takes in the spool: two bytes a pixel and band, one for the label."""
+    """Return about what a pair takes in the spool.
+
+    That is two bytes per pixel and band, and one byte per pixel of the label.
+    """
     pixels = sum(
         task.strip.height * task.strip.width for task in strips if isinstance(task, PairTask)
     )
@@ -294,8 +321,8 @@ def _num_bytes(strips: list[PairTask | Rejection], config: BuildConfig) -> int:
 
 
 def _is_small(num_bytes: int) -> bool:
-    # A bundle is cut by one worker from start to end; a pair that fills a fourth of it
-    # gains nothing from company.
+    # One worker cuts a bundle from start to end. A pair that fills a fourth of it gains
+    # nothing from being bundled.
     return num_bytes <= SPOOL_FILE_BYTES // 4
 
 
@@ -306,7 +333,10 @@ def _keyed_by_task(
     small_bytes: int,
     min_files: int,
 ) -> Iterator[tuple[TaskKey, list[PairTask | Rejection]]]:
-    """((name of the task, whether it is a bundle), strips); the same for the same pairs, so that a killed job goes on."""
+    """Yield (task, strips); the same pairs always give the same tasks.
+
+    So a job that was killed and is started again finds its finished tasks.
+    """
     num_files = max(
         min_files, -(-small_bytes // SPOOL_FILE_BYTES), -(-num_small // MAX_PAIRS_PER_FILE)
     )
@@ -328,19 +358,22 @@ def _cut(
     config: BuildConfig,
     spool_dir: str,
 ) -> tuple[str, FinishedTask | Rejection]:
-    """(what must be used whole: a pair or a bundle; name and number of pairs of the task in the spool, or a Rejection)."""
+    """Return (id of the pair or name of the bundle, the finished task or a Rejection).
+
+    Everything under one id is used as a whole or not at all.
+    """
     task, units = keyed
     pairs = sorted(units, key=lambda strips: _name(strips[0]))
     first = pairs[0][0]
     if not task.is_bundle and isinstance(first, Rejection):
         return first.id, first
     found = spool.load(spool_dir, task.name, len(pairs))
-    # What could not be read when a job died may be readable now.
+    # A file that could not be read by an earlier job may be readable now.
     if found is None or any(rejection.is_error for rejection in found.rejections):
         writer = spool.Writer(spool_dir, task.name, config, len(pairs))
         for strips in pairs:
-            # Runners use a process per core: BLAS threads beside it only spin, for half
-            # of the CPU time of 64-px patches.
+            # Runners use one process per core. More BLAS threads would only spin, for
+            # half of the CPU time at 64-px patches.
             with threadpoolctl.threadpool_limits(1, user_api="blas"):
                 rejection = _cut_pair(strips, writer, config)
             if rejection is not None and not task.is_bundle:
@@ -358,7 +391,7 @@ def _cut(
 def _cut_pair(
     strips: list[PairTask | Rejection], writer: spool.Writer, config: BuildConfig
 ) -> Rejection | None:
-    """Adds the patches of the strips; the Rejection of the scene when a file of it cannot be read."""
+    """Add the patches of the strips; return a Rejection if a file cannot be read."""
     for strip in strips:
         if isinstance(strip, Rejection):
             return strip
@@ -375,7 +408,7 @@ def _pair_id(strip: PairTask | Rejection) -> str:
 
 
 def _blame(error: DataError, task: PairTask) -> Rejection:
-    """The Rejection of the scene whose file the error names."""
+    """Return the Rejection of the scene whose file the error names."""
     owner = next(
         (s for s in (task.s1, task.s2) if any(path in str(error) for path in s.paths)), task.s1
     )
@@ -388,7 +421,7 @@ def _whole_pair(
     tasks: tuple[str, Iterable[FinishedTask | Rejection]], spool_dir: str
 ) -> Iterator[spool.CutResult]:
     outcomes = list(tasks[1])
-    # Strips of one scene often break off at the same spot of the same file.
+    # Strips of one scene often fail at the same place of the same file.
     rejections = sorted(
         {one for one in outcomes if isinstance(one, Rejection)}, key=lambda one: one.detail
     )

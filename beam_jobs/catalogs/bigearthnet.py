@@ -1,6 +1,7 @@
-"""BigEarthNet-MM: s1/<patch>/<patch>_VV.tif, s2/<patch>/<patch>_B02.tif, ..., with a JSON file beside the bands.
+"""BigEarthNet-MM: a folder per patch and sensor, one GeoTIFF per band.
 
-Input: the folder. Output: STAC items. Called through `layouts.READERS`.
+Input: the folder with s1/<patch>/<patch>_VV.tif, s2/<patch>/<patch>_B02.tif, ..., and a
+JSON file beside the bands. Output: STAC items.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS
 
 
 def read(folder: Path) -> Iterator[pystac.Item]:
-    """Items of a folder in the BigEarthNet layout.
+    """Yield the items of a folder in the BigEarthNet layout.
 
-    Times are in the JSON. Sentinel-2 bands lie at 10, 20 and 60 m.
+    Times are in the JSON files. Sentinel-2 bands have pixels of 10, 20 and 60 m.
 
     Source: https://bigearth.net, BigEarthNet-MM v1.0 guide.
     """
@@ -37,9 +38,9 @@ def read(folder: Path) -> Iterator[pystac.Item]:
             assets,
         )
     for patch in sorted(path for path in (folder / "s2").iterdir() if path.is_dir()):
-        # File names write B01 where Earth Engine writes B1.
+        # The file names have B01 where Earth Engine has B1.
         files = {name: patch / f"{patch.name}_{_two_digits(name)}.tif" for name in S2_L2A_BANDS}
-        # All scenes are from 2017-2018, before the offset, and the archive was not
+        # All scenes are from 2017-2018, before the 2022 offset, and were not
         # reprocessed.
         properties = items.optical("L2A", 0, {"platform": f"sentinel-{patch.name[1:3].lower()}"})
         assets = {name: items.asset(path) for name, path in files.items()}

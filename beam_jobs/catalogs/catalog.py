@@ -1,7 +1,7 @@
-"""Catalogs: files of STAC items, one item per line, that say which scenes there are; read, written and found.
+"""Catalogs: files of STAC items, one per line, that list the scenes of a build.
 
-Input: a catalog file, a public data set's folder or the simulator's config. Output: the
-path of a catalog that `build-pairs` and `build-labels` read.
+Input: a catalog file, a public data set's folder, or the simulator's config. Output:
+the path of a catalog. Catalogs are read, written and found here.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from beam_jobs.storage import files
 
 CATALOG_NAME = "items.ndjson"
 NUM_PARALLEL_REQUESTS = 32
-"""Sizes asked for at a time when scenes lie on an object store."""
+"""File sizes that are asked for at a time when scenes are in an object store."""
 _ITEMS_AT_A_TIME = 1024
 
 
 def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The items of a catalog: newline-delimited STAC items, or one STAC ItemCollection.
+    """Yield the items of a catalog: one STAC item per line, or one ItemCollection.
 
     Raises:
-        DataError: the file is missing, empty, not JSON, or holds something that is no
-            item.
+        DataError: the file is missing, empty, not JSON, or holds something that is not
+            an item.
     """
     catalog = locations.parse(path)
     try:
@@ -48,7 +48,7 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             )
             if not first:
                 raise DataError(f"{path}: the catalog is empty", "empty_catalog")
-            # An ItemCollection that a person can read spans many lines.
+            # An indented ItemCollection spans many lines.
             head = json.loads(first if _is_whole_json(first) else first + lines.read())
             if isinstance(head, dict) and head.get("type") == "FeatureCollection":
                 yield from _features(head, catalog)
@@ -66,7 +66,7 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def write_items(items: Iterable[pystac.Item], path: str | os.PathLike[str]) -> Location:
-    """Writes a catalog, one item per line; it appears under its name only once it is whole."""
+    """Write a catalog, one item per line; the file appears only when it is complete."""
     with locations.staged(path) as partial:
         with partial.open("w") as lines:
             for item in items:
@@ -79,10 +79,11 @@ def write_items(items: Iterable[pystac.Item], path: str | os.PathLike[str]) -> L
 
 
 def content_sha256(catalogs: Sequence[str | os.PathLike[str]]) -> str:
-    """Hash over the catalogs' items and the sizes of the files they name, whatever the catalogs' order.
+    """Return a hash of the catalogs' items and of the sizes of their files.
 
-    Names what a build reads: a scene that was exported again under the same name has
-    another size, as it is compressed.
+    The order of the catalogs does not matter. The hash identifies what a build reads: a
+    scene that was exported again under the same name has another size, since it is
+    compressed.
     """
     digests = []
     for catalog in catalogs:
@@ -98,13 +99,13 @@ def content_sha256(catalogs: Sequence[str | os.PathLike[str]]) -> str:
 def _with_sizes(
     items: Iterator[dict[str, Any]], folder: Location
 ) -> Iterator[tuple[dict[str, Any], list[int | None]]]:
-    """Items with the sizes in bytes of their assets, None for a missing one."""
+    """Yield items with the sizes of their assets in bytes; None for a missing file."""
 
     def sizes(item: dict[str, Any]) -> list[int | None]:
         found = []
         for href in _hrefs(item):
-            # What no build can open has no size; that scene is rejected, with its
-            # reason, when it is looked at.
+            # A location that no build can open has no size. The build rejects that
+            # scene with its own reason.
             is_known = is_remote(href) or "://" not in href
             found.append(
                 locations.size(href if is_remote(href) else folder / href) if is_known else None
@@ -113,8 +114,8 @@ def _with_sizes(
 
     with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
         while chunk := list(itertools.islice(items, _ITEMS_AT_A_TIME)):
-            # A store takes some ten milliseconds to answer each question; a disk
-            # answers faster than threads are woken.
+            # A store takes some ten milliseconds for each size. A disk answers faster
+            # than a thread starts.
             is_slow = is_remote(folder) or any(
                 is_remote(href) for item in chunk for href in _hrefs(item)
             )
@@ -132,7 +133,7 @@ def _hrefs(item: dict[str, Any]) -> list[str]:
 def resolve_catalog(
     config: CatalogConfig, work_dir: str | Path, on_scene: Callable[[int, int], None] | None = None
 ) -> Location:
-    """The catalog file of one source; simulates or scans a folder first where the config says so.
+    """Return the catalog file of one source, after simulating or scanning if needed.
 
     Args:
         config: the source.
@@ -155,10 +156,12 @@ def resolve_catalog(
 
 
 def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
-    """The sources in a folder of real data: sub-folders in a public data set's layout, and catalog files.
+    """Return the sources in a folder of real data.
+
+    They are sub-folders in a public data set's layout, and catalog files.
 
     Raises:
-        DataError: nothing that terrapair can read lies there.
+        DataError: the folder holds nothing that terrapair can read.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():

@@ -1,8 +1,8 @@
-"""Images that Earth Engine exported as TFRecord: `<name>-mixer.json` with `<name>-00000.tfrecord.gz`, ..., or patches alone.
+"""Images that Earth Engine exported as TFRecord.
 
-Input: a folder with such files, or with sub-folders of them (training, validation).
-Output: STAC items. Called through `layouts.READERS`; `beam_jobs/rasters/ee_tfrecord.py`
-reads the pixels.
+Input: a folder, or its sub-folders (training, validation), with `<name>-mixer.json` and
+`<name>-00000.tfrecord.gz`, ..., or with TFRecords alone. Output: STAC items.
+`beam_jobs/rasters/ee_tfrecord.py` reads the pixels.
 """
 
 from __future__ import annotations
@@ -20,22 +20,27 @@ from beam_jobs.rasters.mixer import MIXER_SUFFIX, record_paths
 from beam_jobs.rasters.opening import open_raster
 
 LABEL_BAND = "landcover"
-"""Band that Google's land cover sample adds to its patches: WorldCover in the ids of Dynamic World.
+"""Band that Google's land cover sample adds to its patches.
+
+It holds WorldCover in the ids of Dynamic World.
 
 Source: https://github.com/GoogleCloudPlatform/python-docs-samples
 (people-and-planet-ai/land-cover-classification).
 """
 MASKED = 0.0
-"""What masked pixels are unless the export sets `defaultValue`; in float32 dB no measurement is exactly 0."""
+"""Value of masked pixels, unless the export sets `defaultValue`.
+
+In float32 dB no measurement is exactly 0.
+"""
 
 
 def read(folder: Path) -> Iterator[pystac.Item]:
-    """Items of a folder of TFRecord exports.
+    """Yield the items of a folder of TFRecord exports.
 
     With a mixer file the patches are one image, whose band names and dates are read as
-    those of `ee_timeseries`. Without one, each record is a patch of unknown place: it
-    is listed with its assets, so that it can be looked at, and refused as `unlocated`,
-    because nothing can be paired or split by place.
+    those of `ee_timeseries`. Without one, each record is a patch of unknown place. It
+    is listed with its assets, so that it can be viewed, and refused as `unlocated`,
+    because it can be neither paired nor split by place.
 
     Source: https://developers.google.com/earth-engine/guides/tfrecord
     """
@@ -53,7 +58,7 @@ def read(folder: Path) -> Iterator[pystac.Item]:
 
 
 def files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
-    """Files below `folder`, or one folder deeper, whose names end so."""
+    """Return the files in `folder` or one folder deeper whose names end with `ends`."""
     return sorted(
         path
         for pattern in ("*", "*/*")
@@ -73,7 +78,10 @@ def _export(stem: str, mixer: Path) -> Iterator[pystac.Item]:
 
 
 def _unlocated(path: Path) -> Iterator[pystac.Item]:
-    """One item a record and sensor; ids carry the folder, since splits use the same file names."""
+    """Yield one refused item per record and sensor.
+
+    The ids contain the folder, since splits use the same file names.
+    """
     stem = f"{path.parent.name}_{path.name.partition('.')[0]}"
     try:
         number = num_records(path)

@@ -1,8 +1,7 @@
-"""Series that Earth Engine exported as one image: each band name says which step it belongs to.
+"""Series that Earth Engine exported as one image; band names tell the step.
 
 Input: a folder of GeoTIFFs. Output: one Sentinel-1 and one Sentinel-2 STAC item per
-step and file. Called through `layouts.READERS`; `ee_tfrecord.py` reads TFRecord exports
-of the same images through `items_of`.
+step and file. `items_of` serves TFRecord exports of the same images too.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NO_BAND = "no band is named like VV, B2, VV_1, 0_VV or 20230105T101401_B2"
 
 Step = int | str
-"""Number of a step, from 0, or the name of the image it came from, which holds its time."""
+"""Number of a step, from 0, or the name of its source image, which holds its time."""
 Steps = dict[Step, dict[Sensor, dict[str, str]]]
 """Step -> sensor -> band -> name of the band in the export."""
 Place = tuple[Path, int | str]
@@ -35,31 +34,35 @@ Place = tuple[Path, int | str]
 
 
 def read(folder: Path) -> Iterator[pystac.Item]:
-    """Items of a folder of exported series.
+    """Yield the items of a folder of exported series.
 
-    A series too large for one file is split by Earth Engine into
-    `<name>-<row>-<column>.tif`: each such file is a scene of its own. Files
-    `<name>.<band>.tif`, one a band, belong together. Bands that are no Sentinel band
-    (weather, elevation) are left out.
+    Earth Engine splits a series that is too large for one file into
+    `<name>-<row>-<column>.tif`; each such file is a scene of its own. Files
+    `<name>.<band>.tif`, one per band, belong together. Bands of other sensors (weather,
+    elevation) are left out.
 
     Raises:
-        DataError: a file without such bands or without a date in its name.
+        DataError: a file without Sentinel bands, or without a date in its name.
 
     Source: https://github.com/nasaharvest/cropharvest (names and steps); Earth Engine,
-    Exporting images (file splitting),
-        ee.ImageCollection.toBands (prefixes), ee.Image.getDownloadURL (filePerBand).
+    Exporting images (file splitting), ee.ImageCollection.toBands (prefixes),
+    ee.Image.getDownloadURL (filePerBand).
     """
     for stem, places in _exports(folder).items():
         yield from items_of(stem, places)
 
 
 def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
-    """Items of one export: `stem` names it, `places` says where each of its bands is, at least one.
+    """Yield the items of one export.
 
-    Steps are told by a suffix (VV, VH, VV_1, ...), by a number in front (0_VV, 1_VV,
-    ...) or by the name of the image in front, as `toBands()` of a collection writes it
-    (20230105T101401_20230105T101356_T31UFS_B2). An image's name holds its time; a
-    numbered step is a composite and its time the nominal middle of the step.
+    A step is known by a suffix (VV, VH, VV_1, ...), by a number in front (0_VV, 1_VV,
+    ...), or by the name of the image in front, as `toBands()` of a collection writes it
+    (20230105T101401_20230105T101356_T31UFS_B2). An image's name holds its time. A
+    numbered step is a composite; its time is the nominal middle of the step.
+
+    Args:
+        stem: name of the export.
+        places: where each of its bands is; at least one.
 
     Raises:
         DataError: no Sentinel band, or no date for numbered steps.
@@ -89,16 +92,16 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
 def properties_of(
     sensor: Sensor, bands: Iterable[str], others: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the properties of an exported scene with these bands, joined with `others`."""
+    """Return the properties of an exported scene with these bands, and `others`."""
     names = tuple(bands)
     if sensor == "s1":
         return items.radar(others, names)
-    # The collection is not written down, but only level 1C has the cirrus band.
+    # Exports do not name their collection, but only level 1C has the cirrus band.
     return items.optical("L1C" if "B10" in names else "L2A", None, others)
 
 
 def band_steps(names: Iterable[str]) -> Steps:
-    """Which Sentinel bands each step has, by the names of an export's bands."""
+    """Return the Sentinel bands of each step, from the band names of an export."""
     steps: Steps = {}
     for name in names:
         match = _NAME.fullmatch(name)
@@ -110,11 +113,12 @@ def band_steps(names: Iterable[str]) -> Steps:
 
 
 def step_times(path: Path, num_steps: int) -> list[datetime]:
-    """The middle of each step, UTC.
+    """Return the middle of each step, UTC.
 
-    With two dates in the name, first and last day, the steps divide the time between
-    them evenly: exporters use steps of 30 days as well as calendar months. With one
-    date, it begins the first of as many months of 30.44 days.
+    With two dates in the name, the first and the last day, the steps divide the time
+    between them evenly: exporters use steps of 30 days as well as calendar months. A
+    single date is the first day of the first step, and each step is a month of 30.44
+    days.
 
     Raises:
         DataError: no date, or the second is not after the first.
@@ -138,10 +142,10 @@ def step_times(path: Path, num_steps: int) -> list[datetime]:
 
 
 def band_places(path: Path) -> dict[str, Place]:
-    """Where the named bands of one GeoTIFF are.
+    """Return where the named bands of one GeoTIFF are.
 
     Raises:
-        DataError: it cannot be opened, or names no band.
+        DataError: the file cannot be opened, or names no band.
     """
     with open_raster(str(path)) as dataset:
         places: dict[str, Place] = {
@@ -153,7 +157,10 @@ def band_places(path: Path) -> dict[str, Place]:
 
 
 def _exports(folder: Path) -> dict[str, dict[str, Place]]:
-    """Name of an export -> where its bands are; files of one band each, `<name>.<band>.tif`, make one export."""
+    """Return the places of bands for each export, by the export's name.
+
+    Files of one band each, `<name>.<band>.tif`, make one export.
+    """
     found: dict[str, dict[str, Place]] = {}
     for path in sorted(folder.glob("*.tif")):
         stem, _, band = path.stem.rpartition(".")
@@ -169,7 +176,7 @@ def _file(places: Mapping[str, Place]) -> Path:
 
 
 def _assets(places: Mapping[str, Place]) -> dict[str, pystac.Asset]:
-    """One asset `data` when all bands are in one file, else one a band."""
+    """Return one asset `data` if all bands are in one file, else one asset per band."""
     if len({path for path, _ in places.values()}) == 1:
         return {
             "data": items.asset(_file(places), {band: where for band, (_, where) in places.items()})
@@ -178,7 +185,7 @@ def _assets(places: Mapping[str, Place]) -> dict[str, pystac.Asset]:
 
 
 def _step(prefix: str | None, suffix: str | None) -> Step | None:
-    """The step of a band name, or None when its prefix is neither a number nor the name of a dated image."""
+    """Return the step of a band name, or None if its prefix has no number or date."""
     if prefix is None:
         return int(suffix or 0)
     if _TIME.search(prefix) or _DAY.search(prefix):
@@ -187,7 +194,7 @@ def _step(prefix: str | None, suffix: str | None) -> Step | None:
 
 
 def _time_of(image: str, path: Path) -> datetime:
-    """When the image with this name was taken; noon, if it tells the day only."""
+    """Return when the image of this name was taken; noon if the name has only a day."""
     time, day = _TIME.search(image), _DAY.search(image)
     text = time[0] if time else "".join(day.groups()) + "T120000" if day else ""
     try:

@@ -1,8 +1,7 @@
-"""STAC items over rasters: what all layouts share. The layouts know names and dates, this module asks the files.
+"""STAC items and assets over rasters, for all layouts.
 
 Input: paths, times and properties that a layout found. Output: pystac Assets and Items
-with absolute hrefs. Called by the layout modules of this package; the only one of them
-that opens rasters.
+with absolute hrefs. Layouts know names and dates; this module opens the files.
 """
 
 from __future__ import annotations
@@ -27,7 +26,10 @@ from beam_jobs.scenes.grids import LONLAT
 from beam_jobs.scenes.scene import REFUSED
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}
-"""Property of items whose data set tells the day, month or season only: a time gap between two of them is no measurement."""
+"""Property of items whose data set publishes only the day, month or season.
+
+A time gap between two such items is not a measurement.
+"""
 
 
 _MEDIA_TYPES = {
@@ -37,13 +39,13 @@ _MEDIA_TYPES = {
     ".zarr.zip": "application/vnd+zarr",
     ".tar": "application/x-tar",
 }
-"""End of a file's name -> media type; anything else is a GeoTIFF."""
+"""End of a file's name -> media type; any other file is a GeoTIFF."""
 
 
 def radar(
     properties: Mapping[str, Any] | None = None, bands: Sequence[str] = S1_DEFAULT_BANDS
 ) -> dict[str, Any]:
-    """Properties of a Sentinel-1 item in interferometric wide mode, with those of the layout."""
+    """Return the properties of a Sentinel-1 item in IW mode, and `properties`."""
     fixed = {
         "constellation": "sentinel-1",
         "sar:polarizations": list(bands),
@@ -55,7 +57,13 @@ def radar(
 def optical(
     level: ProcessingLevel, dn_offset: int | None, properties: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Properties of a Sentinel-2 item; `dn_offset` None leaves it to the pixels whether the 2022 offset is in them."""
+    """Return the properties of a Sentinel-2 item, joined with `properties`.
+
+    Args:
+        level: processing level.
+        dn_offset: offset in the digital numbers; None if the pixels must show it.
+        properties: further ones.
+    """
     declared = {} if dn_offset is None else {"terrapair:dn_offset": dn_offset}
     return {
         "constellation": "sentinel-2",
@@ -66,13 +74,13 @@ def optical(
 
 
 def asset(path: Path | str, bands: Sequence[str] | Mapping[str, int | str] = ()) -> pystac.Asset:
-    """A raster of a scene.
+    """Return the asset of a raster.
 
     Args:
-        path: of the file, which may be missing: the build names it then; with
-            `#<member>` where it holds many rasters.
-        bands: names in the order of the file, or name -> 1-based index, or the file's
-            own name, where it holds other bands besides or spells them otherwise.
+        path: of the file; `#<member>` names one raster of a file that holds many. The
+            file may be missing: the build reports it.
+        bands: names in the order of the file; or, if the file holds other bands too or
+            spells them differently, name -> 1-based index or the file's own name.
     """
     if isinstance(bands, Mapping):
         place = {int: "terrapair:index", str: "terrapair:key"}
@@ -84,7 +92,7 @@ def asset(path: Path | str, bands: Sequence[str] | Mapping[str, int | str] = ())
     extra: dict[str, Any] = {"bands": listed} if listed else {}
     file = Path(split_member(str(path))[0])
     if file.exists():
-        # The size makes the catalog's hash change when a file is replaced.
+        # With the size, the catalog's hash changes when a file is replaced.
         extra["file:size"] = file.stat().st_size
     return pystac.Asset(href=str(path), media_type=_media_type(file.name), extra_fields=extra)
 
@@ -98,7 +106,15 @@ def _media_type(name: str) -> str:
 def label(
     path: Path | str, schema: str, nodata: int | None, kind: LabelKind = "hand"
 ) -> pystac.Asset:
-    """A label raster in ids of `schema`; `nodata` is the id that means no label, which must not reach a remap."""
+    """Return the asset of a label raster.
+
+    Args:
+        path: as in `asset`.
+        schema: name of the schema of its ids.
+        nodata: id that means no label, which must not be remapped; None if there is
+            none.
+        kind: "hand" or "weak".
+    """
     found = asset(path)
     found.extra_fields["terrapair:label_schema"] = schema
     if nodata is not None:
@@ -115,16 +131,16 @@ def item(
     properties: dict[str, Any],
     assets: dict[str, pystac.Asset],
 ) -> pystac.Item:
-    """A STAC item whose geometry and projection come from the raster `reference`.
+    """Return a STAC item with the geometry and projection of the raster `reference`.
 
-    One file that cannot be read must not end the catalog of a whole data set: its item
-    says so in `terrapair:refused` (reason, detail), and the build rejects it like any
-    other bad scene.
+    If the raster cannot be read, the item carries `terrapair:refused` (reason, detail),
+    and the build rejects it like any other bad scene. One bad file must not end the
+    catalog of a whole data set.
 
     Args:
         item_id: id of the scene.
-        reference: raster that says where the scene is.
-        acquired_at: the time, or how to read it from the scene's own files.
+        reference: raster that tells where the scene is.
+        acquired_at: the time, or a function that reads it from the scene's own files.
         properties: of the item.
         assets: of the item.
     """
@@ -160,9 +176,16 @@ def refused(
     error: DataError,
     assets: Mapping[str, pystac.Asset] | None = None,
 ) -> pystac.Item:
-    """The item of a scene that a build must reject, with why, and with its assets where they can be looked at all the same."""
+    """Return the item of a scene that a build must reject, with the reason.
+
+    Args:
+        item_id: id of the scene.
+        properties: of the item.
+        error: why it must be rejected.
+        assets: of the item, if they can be viewed nevertheless.
+    """
     why = {REFUSED: {"reason": error.reason, "detail": str(error)}}
-    # STAC wants a time; this one is never read.
+    # STAC requires a time; this one is never read.
     found = pystac.Item(
         item_id, None, None, datetime.fromtimestamp(0, timezone.utc), {**properties, **why}
     )
@@ -172,10 +195,15 @@ def refused(
 
 
 def utc_time(text: object, what: str, path: Path) -> datetime:
-    """UTC time of ISO text without a zone, which the data sets leave out.
+    """Return the UTC time of ISO text without a zone.
+
+    Args:
+        text: the time; data sets leave out its zone.
+        what: name of the value in messages.
+        path: file of the value, for messages.
 
     Raises:
-        DataError: with the file and what of it was read.
+        DataError: the text is not an ISO time.
     """
     try:
         return datetime.fromisoformat(str(text)).replace(tzinfo=timezone.utc)
@@ -184,7 +212,7 @@ def utc_time(text: object, what: str, path: Path) -> datetime:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         DataError: the file is missing or holds something else.

@@ -1,8 +1,7 @@
 """Layouts: which folder is which data set, and the reader of each.
 
-Input: a folder. Output: the name of its layout, or the reader that yields its STAC
-items. Called by `catalogs.py` and the `catalog` command; a new data set is one more
-module and one more entry in READERS.
+Input: a folder. Output: the name of its layout, or its STAC items. A new data set is
+one more module and one more entry in `_READERS` and SOURCES.
 """
 
 from __future__ import annotations
@@ -42,17 +41,18 @@ SOURCES: dict[FolderLayout, tuple[str, str]] = {
     "ee_timeseries": ("Earth Engine export", "unknown"),
     "ee_tfrecord": ("Earth Engine export", "unknown"),
 }
-"""Name and licence of each data set: what the data card tells. "unknown" where its publisher's word was not at hand.
+"""Name and licence of each data set, for the data card.
+
+The licence is "unknown" where the publisher's text was not available.
 
 Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh,
-https://bigearth.net,
-    https://github.com/cloudtostreet/Sen1Floods11,
-    https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
+https://bigearth.net, https://github.com/cloudtostreet/Sen1Floods11,
+https://huggingface.co/datasets/wangyi111/SSL4EO-S12.
 """
 
 
 def _with_source(layout: FolderLayout, read: Reader) -> Reader:
-    """The reader, whose items also tell source and licence where they do not themselves."""
+    """Return the reader with source and licence added to items that declare none."""
 
     def read_with_source(folder: Path) -> Iterator[pystac.Item]:
         source, terms = SOURCES[layout]
@@ -86,7 +86,7 @@ READERS = {layout: _with_source(layout, reader) for layout, reader in _READERS.i
 def read(
     layout: FolderLayout, folder: Path, split_lists: Sequence[Path] = ()
 ) -> Iterator[pystac.Item]:
-    """The items of a folder in a layout.
+    """Yield the items of a folder in a layout.
 
     Args:
         layout: of the folder.
@@ -100,7 +100,7 @@ def read(
 
 
 def detect(folder: Path) -> FolderLayout | None:
-    """The layout of a folder, or None when it has none that is known."""
+    """Return the layout of a folder, or None if it is unknown."""
     if dfc2020.folders(folder):
         return "dfc2020"
     modalities = zarr_shards.modalities(folder)
@@ -124,7 +124,7 @@ def detect(folder: Path) -> FolderLayout | None:
 
 
 def _holds_time_series(folder: Path) -> bool:
-    """Whether the first raster of the folder has bands of a second step, or of images named in front."""
+    """Return whether the first raster has bands of a second step or of named images."""
     first = next(iter(sorted(folder.glob("*.tif"))), None)
     if first is None:
         return False
@@ -132,6 +132,5 @@ def _holds_time_series(folder: Path) -> bool:
         steps = ee_timeseries.band_steps(ee_timeseries.band_places(first))
         return bool(set(steps) - {0})
     except DataError:
-        # A folder is only being looked at here; a broken raster is reported by whoever
-        # reads it.
+        # This only detects the layout: the reader reports a broken raster.
         return False

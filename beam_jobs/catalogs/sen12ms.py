@@ -1,7 +1,7 @@
-"""SEN12MS: ROIs<seed>_<season>/{s1,s2,lc}_<scene>/..._p<patch>.tif, patches of 256 px with land cover.
+"""SEN12MS: patches of 256 px with land cover labels, in folders of seasons.
 
-Input: the folder that holds the ROIs folders. Output: STAC items. Called through
-`layouts.READERS`, and by `dfc2020.py`, whose files are arranged alike.
+Input: the folder with ROIs<seed>_<season>/{s1,s2,lc}_<scene>/..._p<patch>.tif. Output:
+STAC items. `patches` serves DFC2020 too, whose files are arranged alike.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ MIDDLE_OF_SEASON = {
     "summer": datetime(2017, 7, 15, 12, tzinfo=timezone.utc),
     "fall": datetime(2017, 10, 15, 12, tzinfo=timezone.utc),
 }
-"""Northern meteorological seasons from December 2016 to November 2017. Source: SEN12MS, arXiv 1906.07789."""
+"""Northern meteorological seasons from December 2016 to November 2017.
+
+Source: SEN12MS, arXiv 1906.07789.
+"""
 
 _SEASON_FOLDER = re.compile(rf"ROIs\d+_({'|'.join(MIDDLE_OF_SEASON)})")
 
 
 def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pystac.Item]:
-    """Items of a SEN12MS folder, labels in the 17 IGBP classes, band 1 of `lc`.
+    """Yield the items of a SEN12MS folder.
 
-    The files have no dates: both sensors get the middle of the season their folder is
-    named after, one same nominal time, so that a patch pairs with its own partner and
-    never with another season's. With the data set's split lists, given or found in
-    `folder` or `folder/splits`, items declare the official split; without them it stays
-    with the place.
+    Labels are the 17 IGBP classes in band 1 of `lc`. The files have no dates. Both
+    sensors get the middle of their folder's season as a nominal time, so a patch pairs
+    with its own partner and never with another season's. With the data set's split
+    lists, given or found in `folder` or `folder/splits`, items declare the official
+    split. Without them the place decides.
 
     Raises:
         DataError: a split list cannot be read, or lists a patch for two splits.
@@ -51,7 +54,7 @@ def read_sen12ms(folder: Path, split_lists: Sequence[Path] = ()) -> Iterator[pys
 
 
 def season_folders(folder: Path) -> list[Path]:
-    """The ROIs<seed>_<season> folders of SEN12MS below `folder`."""
+    """Return the ROIs<seed>_<season> folders of SEN12MS below `folder`."""
     return sorted(
         path
         for path in folder.glob("ROIs*")
@@ -66,19 +69,20 @@ def patches(
     schema: str,
     place: Callable[[Path], str] = str,
 ) -> Iterator[pystac.Item]:
-    """Two items a patch; a radar or optical file whose partner is missing gives its item all the same.
+    """Yield two items per patch, or one if the file of the other sensor is missing.
 
     Args:
-        folder: that of `<sensor>_<scene>`, or of `<sensor>` alone.
+        folder: the one with folders `<sensor>_<scene>` or `<sensor>`.
         acquired_at: of all its patches.
-        label_kind: what names the labels' files and folders in place of the sensor.
+        label_kind: takes the place of the sensor in the names of label files and
+            folders.
         schema: of the labels.
         place: file -> path under which its pixels have a place on Earth.
     """
     sensors = (
         ("s1", S1_DEFAULT_BANDS, items.radar(items.NOMINAL_TIME)),
-        # All images are from 2016-2017, before the 2022 offset, and the archives were
-        # not reprocessed.
+        # All images are from 2016-2017, before the 2022 offset, and were not
+        # reprocessed.
         ("s2", S2_L1C_BANDS, items.optical("L1C", 0, items.NOMINAL_TIME)),
     )
     for sensor, bands, properties in sensors:
@@ -87,13 +91,16 @@ def patches(
             assets = {"data": items.asset(raster, bands)}
             label = _sibling(path, sensor, label_kind)
             if label.exists():
-                # 0 is no class: what Earth Engine writes where its land cover has no
+                # 0 is not a class: Earth Engine writes it where its land cover has no
                 # value.
                 assets["label"] = items.label(place(label), schema, 0)
             yield items.item(path.stem, raster, acquired_at, properties, assets)
 
 
 def _sibling(path: Path, sensor: str, kind: str) -> Path:
-    """.../s1_7/ROIs1158_spring_s1_7_p30.tif -> .../lc_7/ROIs1158_spring_lc_7_p30.tif."""
+    """Return the path of the label, or of another kind of file, of the same patch.
+
+    .../s1_7/ROIs1158_spring_s1_7_p30.tif -> .../lc_7/ROIs1158_spring_lc_7_p30.tif.
+    """
     folder = path.parent.name.replace(sensor, kind, 1)
     return path.parents[1] / folder / path.name.replace(f"_{sensor}_", f"_{kind}_", 1)

@@ -1,11 +1,11 @@
-"""Split lists of SEN12MS and DFC2020: text of scenes (ROIs1158_spring/s1_63) or patches (ROIs1158_spring_s2_124_p100.tif).
+"""Split lists of SEN12MS and DFC2020.
 
-Input: the lists' paths. Output: the split of a patch. `sen12ms.py` and `dfc2020.py`
-call it.
+Input: lists of scenes (ROIs1158_spring/s1_63) or of patches
+(ROIs1158_spring_s2_124_p100.tif). Output: the split of a patch.
 
 Source: https://github.com/schmitt-muc/SEN12MS (splits): SEN12MS_holdOutScenes.txt and
 test_list.txt are the test split, ValidationScenes.txt and val_list.txt choose among the
-rest, what no list names is for training.
+rest, patches in no list are for training.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Splits = Mapping[str, str]
 
 
 def read(folder: Path, given: Sequence[Path] = (), names: Sequence[str] = SEN12MS_LISTS) -> Splits:
-    """The splits of the lists that were given, or of those in the folder.
+    """Return the splits of the given lists, or of the lists in the folder.
 
     Args:
-        folder: in it, or in its `splits`, lists are looked for.
-        given: lists; none = those that are found.
-        names: patterns of the names by which lists are found.
+        folder: searched for lists, like its sub-folder `splits`.
+        given: lists; if empty, those in the folder are used.
+        names: patterns of the names of lists.
 
     Raises:
         DataError: a list is missing, is a pickle, holds a line that is neither scene
@@ -55,16 +55,20 @@ def read(folder: Path, given: Sequence[Path] = (), names: Sequence[str] = SEN12M
 
 
 def split_of(item_id: str, splits: Splits) -> str:
-    """The split of a patch by its id (ROIs1158_spring_s1_63_p30): its own, or its scene's, or train.
+    """Return the split of a patch: its own, or its scene's, or "train".
+
+    Args:
+        item_id: of the patch, for example ROIs1158_spring_s1_63_p30.
+        splits: as `read` returns them.
 
     Raises:
-        DataError: the id is that of no patch.
+        DataError: the id is not one of a patch.
     """
     return listed_split(item_id, splits) or "train"
 
 
 def listed_split(item_id: str, splits: Splits) -> str | None:
-    """The split of a patch by its id as `split_of`, None where no list names it."""
+    """Return the split of a patch as `split_of`, or None if it is in no list."""
     match = _PATCH.fullmatch(item_id)
     if match is None:
         raise DataError(f"{item_id}: no patch of SEN12MS or DFC2020 is named so", "bad_item")
@@ -73,7 +77,7 @@ def listed_split(item_id: str, splits: Splits) -> str | None:
 
 
 def _found(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Lists in the folder or its `splits`; a pickle only where no text of the same name says it all."""
+    """Return the lists in the folder or its `splits`; text goes before a pickle."""
     paths = {
         path for part in (folder, folder / "splits") for name in names for path in part.glob(name)
     }
@@ -82,7 +86,7 @@ def _found(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The scenes and patches of a list; a file with another ending may be text all the same."""
+    """Return the scenes and patches of a list, whatever the ending of its name."""
     try:
         lines = path.read_text(encoding="ascii").split()
     except UnicodeDecodeError:
@@ -95,8 +99,8 @@ def _lines(path: Path) -> list[str]:
     bad = next((line for line, match in zip(lines, matches, strict=True) if match is None), None)
     if bad is not None and path.suffix == ".pkl":
         raise DataError(
-            f"{path}: a pickle can run code and is not read; use the .txt list of the data set, or write its names to one, "
-            "one a line, where you trust the file",
+            f"{path}: a pickle can run code and is not read; use the .txt list of the data set, "
+            "or write its names to one, one a line, where you trust the file",
             "bad_item",
         )
     if bad is not None:

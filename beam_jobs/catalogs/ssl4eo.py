@@ -1,7 +1,6 @@
-"""SSL4EO-S12 v1: {s1,s2c,s2a}/<location>/<granule>/<band>.tif, four seasons a location, patches of 264 px.
+"""SSL4EO-S12 v1: four seasons per location, patches of 264 px.
 
-Input: the folder that holds s1 and s2c or s2a. Output: STAC items. Called through
-`layouts.READERS`.
+Input: the folder with {s1,s2c,s2a}/<location>/<granule>/<band>.tif. Output: STAC items.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BAN
 from beam_jobs.errors import DataError
 
 OFFSET_FROM = datetime(2022, 1, 25, tzinfo=timezone.utc)
-"""First day of processing baseline 04.00. Source: `beam_jobs.contracts.bands.S2_BASELINE_0400_DN_OFFSET`."""
+"""First day of processing baseline 04.00.
+
+Source: `beam_jobs.contracts.bands.S2_BASELINE_0400_DN_OFFSET`.
+"""
 
 _TIME = re.compile(r"\d{8}T\d{6}")
 
@@ -42,11 +44,12 @@ _LEVELS = (
 
 
 def read(folder: Path) -> Iterator[pystac.Item]:
-    """Items of an SSL4EO-S12 v1 folder, one per granule and location; the location is part of the id.
+    """Yield the items of an SSL4EO-S12 v1 folder, one per granule and location.
 
-    Times are in the granules' names. Sensors of one season are up to 30 days apart: set
-    pairing.max_time_gap_hours to 720 to pair them all. Missing radar pixels are 0 in
-    both polarizations, which the readers take as no data.
+    The location is part of the id. Times are in the granules' names. Sensors of one
+    season are up to 30 days apart: set pairing.max_time_gap_hours to 720 to pair them
+    all. Missing radar pixels are 0 in both polarizations, which the readers take as no
+    data.
 
     Raises:
         DataError: a granule's name has no time.
@@ -58,8 +61,8 @@ def read(folder: Path) -> Iterator[pystac.Item]:
         yield _item(granule, S1_DEFAULT_BANDS, "VV", items.radar(platform))
     for level in _LEVELS:
         for granule in _granules(folder / level.folder):
-            # The archive it was read from kept earlier images as they were; later ones
-            # must show it by their pixels.
+            # Earlier images were not reprocessed in the source archive. The pixels of
+            # later ones must show the offset.
             dn_offset = 0 if _acquired_at(granule) < OFFSET_FROM else None
             yield _item(granule, level.bands, "B2", items.optical(level.level, dn_offset))
 
@@ -73,7 +76,7 @@ def _item(
 ) -> pystac.Item:
     location, level = granule.parent.name, granule.parents[1].name
     assets = {name: items.asset(granule / f"{name}.tif") for name in bands}
-    # One granule covers many locations, and a location has both levels of one.
+    # A granule covers many locations, and a location has both levels of a granule.
     item_id = f"{level}_{location}_{granule.name}"
     return items.item(
         item_id, granule / f"{reference}.tif", _acquired_at(granule), properties, assets
@@ -81,7 +84,7 @@ def _item(
 
 
 def _acquired_at(granule: Path) -> datetime:
-    """The first time in the granule's name: when its acquisition began."""
+    """Return the first time in the granule's name: the begin of its acquisition."""
     match = _TIME.search(granule.name)
     if match is None:
         raise DataError(f"{granule}: its name needs a time, as in 20200604T054639", "bad_item")
@@ -89,5 +92,5 @@ def _acquired_at(granule: Path) -> datetime:
         return datetime.strptime(match[0], "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
     except ValueError as error:
         raise DataError(
-            f"{granule}: the time in its name, {match[0]}, is none: {error}", "bad_item"
+            f"{granule}: the time in its name, {match[0]}, is not valid: {error}", "bad_item"
         ) from error

@@ -1,6 +1,6 @@
-"""TerraMesh: S1RTC, S2L1C, S2L2A and LULC, one GeoTIFF per place in each.
+"""TerraMesh as GeoTIFFs: S1RTC, S2L1C, S2L2A and LULC, one file per place in each.
 
-Input: the folder. Output: STAC items. Called through `layouts.READERS`.
+Input: the folder. Output: STAC items.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from beam_jobs.rasters.opening import open_raster
 
 @dataclass(frozen=True, kw_only=True)
 class _Level:
-    """A processing level of Sentinel-2, its bands, and the 2022 offset of its files."""
+    """A processing level of Sentinel-2.
+
+    Attributes:
+        name: of the level.
+        bands: in the order of the files.
+        dn_offset: the 2022 offset of its files; None if the pixels must show it.
+    """
 
     name: ProcessingLevel
     bands: tuple[str, ...]
@@ -36,12 +42,12 @@ _LEVELS = (
 
 
 def read(folder: Path) -> Iterator[pystac.Item]:
-    """Items of a folder in the TerraMesh layout.
+    """Yield the items of a folder in the TerraMesh layout.
 
-    The file names give no bands and no dates: bands have the order of the data set's
-    description, the radar's time is the `datetime` tag of S1RTC, the optical one that
-    of LULC. L2A files carry no offset; whether an L1C file does is left to its pixels,
-    because reprocessed files of any date may.
+    The files name neither bands nor dates. Bands have the order of the data set's
+    description. The radar's time is the `datetime` tag of S1RTC, the optical one that
+    of LULC. L2A files carry no offset. The pixels of an L1C file must show whether it
+    does, because reprocessed files of any date may.
 
     Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh
     """
@@ -71,5 +77,5 @@ def _tag_time(path: Path) -> datetime:
         text = dataset.tags().get("datetime")
     if not text:
         raise DataError(f"{path}: lacks the tag 'datetime' of the TerraMesh layout", "bad_item")
-    # The tags have nanoseconds, which Python's datetime does not read.
+    # Python's datetime cannot read the nanoseconds of the tags.
     return items.utc_time(text.split(".")[0], "the tag 'datetime'", path)

@@ -1,8 +1,7 @@
-"""SSL4EO-S12 v1.1 and sharded TerraMesh: zarr stores by modality, in `.zarr.zip` batches or in tar shards.
+"""SSL4EO-S12 v1.1 and sharded TerraMesh: zarr stores in batches or in tar shards.
 
 Input: the folder that holds train and val, or one of them, with a folder for each
-modality. Output: STAC items. Called through `layouts.READERS`;
-`beam_jobs/rasters/zarr_store.py` reads the pixels.
+modality. Output: STAC items. `beam_jobs/rasters/zarr_store.py` reads the pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +26,9 @@ from beam_jobs.rasters import zarr_store
 PARTS = ("", "train", "val")
 PIXELS, CLOUDS, LABELS = "bands", "cloud_mask", "LULC"
 CLEAR_VALUES = [0, 1, 2]
-"""Land, water and snow of `cloud_mask`; 3 thin cloud, 4 thick cloud, 5 shadow, 6 no data.
+"""Land, water and snow of `cloud_mask`.
+
+3 is thin cloud, 4 thick cloud, 5 shadow, 6 no data.
 
 Source: arXiv 2504.11172 (TerraMesh), cloud masks by SEnSeIv2.
 """
@@ -37,7 +38,13 @@ _LEVELS: dict[str, ProcessingLevel] = {"S2L1C": "L1C", "S2L2A": "L2A"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What differs between the data sets: radar modalities, offset by modality, and whether they come with land cover."""
+    """What differs between the data sets.
+
+    Attributes:
+        s1: radar modalities.
+        dn_offsets: modality -> the 2022 offset; None if the pixels must show it.
+        has_labels: whether the data set has land cover.
+    """
 
     s1: tuple[str, ...]
     dn_offsets: Mapping[str, int | None]
@@ -45,18 +52,19 @@ class _Layout:
 
 
 def read_ssl4eo_v11(folder: Path) -> Iterator[pystac.Item]:
-    """Items of SSL4EO-S12 v1.1, one per location, season and modality (S1GRD, S2L1C, S2L2A).
+    """Yield the items of SSL4EO-S12 v1.1.
 
-    Batches (`ssl4eos12_train_seasonal_data_000001.zarr.zip`, 64 locations each) carry
-    the 2022 offset in every optical image, whatever its date; the later tar shards
-    (`ssl4eos12_shard_000001.tar`, one store a location) do not. Sensors of one season
+    There is one item per location, season and modality (S1GRD, S2L1C, S2L2A). Batches
+    (`ssl4eos12_train_seasonal_data_000001.zarr.zip`, 64 locations each) carry the 2022
+    offset in every optical image, whatever its date. The later tar shards
+    (`ssl4eos12_shard_000001.tar`, one store per location) do not. Sensors of one season
     are up to weeks apart: set pairing.max_time_gap_hours to 720 to pair them all. No
-    split is declared: `val` is no published benchmark, so the split stays with the
-    place, as for any other data.
+    split is declared: `val` is not a published benchmark, so the place decides, as for
+    any other data.
 
-    Names of variables are those of the data set's description and loader; neither shows
-    x, y and crs in tar shards, which are taken to be as in TerraMesh: a store with
-    other names is refused in one line that says which it has.
+    Names of variables are those of the data set's description and loader. Neither shows
+    x, y and crs in tar shards; they are assumed to be as in TerraMesh. A store with
+    other names is refused with an error that lists them.
 
     Source: https://github.com/DLR-MF-DAS/SSL4EO-S12-v1.1; arXiv 2503.00168.
     """
@@ -70,11 +78,12 @@ def read_ssl4eo_v11(folder: Path) -> Iterator[pystac.Item]:
 
 
 def read_terramesh_shards(folder: Path) -> Iterator[pystac.Item]:
-    """Items of TerraMesh as published: `majortom_shard_000001.tar`, ..., in each modality's folder.
+    """Yield the items of TerraMesh as published, in tar shards.
 
-    Each sample has one radar modality, S1RTC (Major TOM) or S1GRD (SSL4EO-S12); land
-    cover is that of the shard of the same name in LULC, 0 = no data. L2A carries no
-    offset, whether L1C does is left to its pixels (as in `terramesh.py`).
+    Each modality's folder has `majortom_shard_000001.tar`, .... Each sample has one
+    radar modality, S1RTC (Major TOM) or S1GRD (SSL4EO-S12). Its land cover is in the
+    shard of the same name in LULC, with 0 = no data. L2A carries no offset. The pixels
+    of L1C must show whether it does (as in `terramesh.py`).
 
     Source: https://huggingface.co/datasets/ibm-esa-geospatial/TerraMesh; arXiv
     2504.11172.
@@ -84,7 +93,7 @@ def read_terramesh_shards(folder: Path) -> Iterator[pystac.Item]:
 
 
 def modalities(folder: Path) -> set[str]:
-    """Modalities below `folder` that have zarr batches or tar shards."""
+    """Return the modalities below `folder` that have zarr batches or tar shards."""
     found = (
         path
         for part in PARTS
@@ -109,18 +118,18 @@ def _read(folder: Path, end: str, layout: _Layout) -> Iterator[pystac.Item]:
 
 
 def _stores(path: Path) -> list[str]:
-    """The stores in a file: one without a name in a batch."""
+    """Return the stores in a file; a batch has one store without a name."""
     return (
         zarr_store.store_names(str(path)) if path.name.endswith(zarr_store.SHARD_SUFFIX) else [""]
     )
 
 
 def _scenes(path: Path, store: str, modality: str, layout: _Layout) -> Iterator[pystac.Item]:
-    """The scenes of one store: its locations x seasons, in batches, or its seasons."""
+    """Yield the scenes of one store: its seasons, in batches times its locations."""
     where = f"{path}#{store}/{PIXELS}" if store else f"{path}#{PIXELS}"
     group = zarr_store.open_group(str(path), store)
     bands = _bands(group, where)
-    # Batches keep times in `time_`, since `time` counts seasons there.
+    # Batches have times in `time_`, since `time` counts seasons there.
     time_name = "time_" if "time_" in group else "time"
     times = zarr_store.times(group, time_name, where)
     time_dimensions = zarr_store.dimensions(group[time_name], where)
@@ -154,7 +163,7 @@ def _properties(modality: str, layout: _Layout) -> dict[str, Any]:
 
 
 def _bands(group: zarr.Group, where: str) -> dict[str, int | str]:
-    """Band -> the store's name for it: vv, B01 for VV, B1."""
+    """Return band -> the store's name of it: vv and B01 for VV and B1."""
     spelled = {
         re.sub(r"^B0", "B", name.upper()): name for name in zarr_store.band_names(group, where)
     }
@@ -164,7 +173,10 @@ def _bands(group: zarr.Group, where: str) -> dict[str, int | str]:
 
 
 def _indexes(group: zarr.Group, array_name: str, where: str) -> Iterator[dict[str, int]]:
-    """An index for each dimension besides band, y and x, for each raster of an array."""
+    """Yield the index of each raster in an array: one number per other dimension.
+
+    The other dimensions are all but band, y and x.
+    """
     array = zarr_store.array_of(group, array_name, where)
     sizes = dict(zip(zarr_store.dimensions(array, where), array.shape, strict=True))
     others = {
@@ -175,7 +187,7 @@ def _indexes(group: zarr.Group, array_name: str, where: str) -> Iterator[dict[st
 
 
 def _item_id(group: zarr.Group, store: str, modality: str, at: dict[str, int], where: str) -> str:
-    """S2L2A_0080717_1: modality, location and season."""
+    """Return the id of a scene from modality, location and season: S2L2A_0080717_1."""
     if store:
         name = store.removesuffix(zarr_store.STORE_SUFFIX)
     else:
@@ -200,7 +212,7 @@ def _cloud_mask(group: zarr.Group, where: str, at: dict[str, int]) -> dict[str, 
 
 
 def _label(path: Path, store: str) -> dict[str, pystac.Asset]:
-    """The land cover of the same store in the shard of the same name."""
+    """Return the land cover of the same store in the shard of the same name."""
     labels = path.parents[1] / LABELS / path.name
     if not labels.exists() or store not in zarr_store.store_names(str(labels)):
         return {}

@@ -1,8 +1,8 @@
-"""Audit: do unlabeled train patches show ground on which labelled eval and test patches are judged?
+"""Audit: whether unlabeled train patches show ground of eval or test labels.
 
-Input: version directories of pairs and of labels. Output: an AuditReport, as JSON an
-artifact of the run. Called by `python -m beam_jobs audit`. Shards are streamed: what is
-held are the Sights of the labelled eval and test patches.
+Input: version directories of pairs and of labels. Output: an AuditReport. Shards are
+streamed: only a small AuditedPatch of each labelled eval and test patch is kept in
+memory.
 """
 
 from __future__ import annotations
@@ -20,17 +20,23 @@ from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
 from beam_jobs.judging import overlaps
-from beam_jobs.judging.overlaps import Overlap, Sight
+from beam_jobs.judging.overlaps import AuditedPatch, Overlap
 
 MAX_HASH_DISTANCE = 6
-"""Most bits of 128 in which hashes of the same pixels may differ: rounding to 0.05 dB and 10 % more light change up to 3,
-another date of the same place 8 or more, and no two places of real and simulated
-patches differed in fewer than 39."""
+"""Most bits of 128 in which hashes of the same pixels may differ.
+
+Rounding to 0.05 dB and 10 % more light change up to 3 bits. Another date of the same
+place changes 8 or more. No two places of real and simulated patches differed in fewer
+than 39.
+"""
 MAX_LISTED = 10_000
-"""Most overlaps that a report lists, so that a wholly leaking set does not fill the memory; all are counted."""
+"""Most overlaps that a report lists; all are counted.
+
+The limit bounds memory when a whole set overlaps.
+"""
 
 _BATCH = 512
-"""Unlabeled patches compared at a time."""
+"""Number of unlabeled patches that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +48,19 @@ class AuditReport:
         labels: version directories of labelled patches.
         manifests_sha256: version directory -> hash of its manifest.
         buffer_m: patches closer than this count as overlapping.
-        max_hash_distance: of hashes that count as alike.
+        max_hash_distance: most bits in which the hashes of overlapping patches differ.
         num_pair_patches: unlabeled train patches.
         num_label_patches: labelled eval and test patches.
-        num_pair_patches_without_hash: of them, compared by place only: too little
-            texture, or a block without data.
-        num_label_patches_without_hash: likewise.
-        num_footprint_overlaps: overlaps by place.
-        num_hash_overlaps: overlaps by looks.
-        num_overlaps: by either.
-        num_leaking_pair_patches: unlabeled train patches with an overlap: what to leave
-            out.
-        overlaps: the first MAX_LISTED of them.
+        num_pair_patches_without_hash: unlabeled train patches that are compared by
+            place only: they have too little texture, or a block without data.
+        num_label_patches_without_hash: labelled patches that are compared by place
+            only.
+        num_footprint_overlaps: overlaps found by place.
+        num_hash_overlaps: overlaps found by image content.
+        num_overlaps: overlaps found by either.
+        num_leaking_pair_patches: unlabeled train patches with an overlap; these should
+            be left out of training.
+        overlaps: the first MAX_LISTED overlaps.
     """
 
     pairs: tuple[str, ...]
@@ -73,7 +80,7 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """What was found, in one line."""
+        """The result in one line."""
         compared = f"{self.num_pair_patches} unlabeled train patches"
         judged = f"{self.num_label_patches} labelled eval and test patches"
         if not self.num_overlaps:
@@ -81,17 +88,18 @@ class AuditReport:
         first = self.overlaps[0]
         return (
             f"{self.num_leaking_pair_patches} of {compared} overlap {judged.partition(' ')[2]} "
-            f"({self.num_footprint_overlaps} times by footprint, {self.num_hash_overlaps} by looks); "
+            f"({self.num_footprint_overlaps} times by footprint, "
+            f"{self.num_hash_overlaps} by looks); "
             f"the first is {first.pair_patch_id} on {first.label_patch_id} of {first.label_split}"
         )
 
     def to_json(self) -> str:
-        """Indented JSON, keys sorted."""
+        """Return the report as indented JSON with sorted keys."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> AuditReport:
-    """The report of `AuditReport.to_json`."""
+    """Return the report that `AuditReport.to_json` wrote."""
     return settings.from_dict(AuditReport, json.loads(text), "audit")
 
 
@@ -101,17 +109,19 @@ def audit(
     buffer_m: float = 0.0,
     max_hash_distance: int = MAX_HASH_DISTANCE,
 ) -> AuditReport:
-    """Compares every unlabeled train patch with every labelled eval and test patch.
+    """Compare every unlabeled train patch with every labelled eval and test patch.
 
     Args:
-        pairs: version directories, or roots: of a root the newest version of each span.
-        labels: likewise.
-        buffer_m: patches closer than this count as overlapping; patches side by side do
-            not at 0.
-        max_hash_distance: of hashes that count as alike, 0-127.
+        pairs: version directories, or roots; a root stands for the newest version of
+            each of its spans.
+        labels: as `pairs`.
+        buffer_m: patches closer than this count as overlapping; at 0, patches side by
+            side do not.
+        max_hash_distance: most bits in which the hashes of overlapping patches differ,
+            0-127.
 
     Raises:
-        DataError: a directory is no version, of the wrong kind, without a patch, or
+        DataError: a directory is no version, is of the wrong kind, has no patch, or
             shares no band with the others.
     """
     return compare(_versions(pairs), _versions(labels), buffer_m, max_hash_distance)
@@ -123,10 +133,16 @@ def compare(
     buffer_m: float = 0.0,
     max_hash_distance: int = MAX_HASH_DISTANCE,
 ) -> AuditReport:
-    """The audit of versions that are known: version directory, which may be in an object store -> its manifest.
+    """Run the audit on versions whose manifests are already read.
+
+    Args:
+        pair_versions: version directory, local or in an object store -> its manifest.
+        label_versions: as `pair_versions`.
+        buffer_m: see `audit`.
+        max_hash_distance: see `audit`.
 
     Raises:
-        DataError: as `audit`.
+        DataError: see `audit`.
     """
     if not buffer_m >= 0:
         raise ValueError(f"buffer_m must be 0 or above, got {buffer_m}")
@@ -137,15 +153,15 @@ def compare(
     for versions, kind in ((pair_versions, "pairs"), (label_versions, "labels")):
         for path, read in versions.items():
             if read.kind != kind:
-                raise DataError(f"{path}: holds {read.kind!r}, needed are {kind!r}", "wrong_kind")
+                raise DataError(f"{path}: holds {read.kind!r}, needs {kind!r}", "wrong_kind")
     manifests = [*pair_versions.values(), *label_versions.values()]
     common = {sensor: _common_bands(manifests, sensor) for sensor in BANDS}
     index = overlaps.Index(
-        _sights(label_versions, ("eval", "test"), common), buffer_m, max_hash_distance
+        _audited_patches(label_versions, ("eval", "test"), common), buffer_m, max_hash_distance
     )
     listed: list[Overlap] = []
     num_patches = num_without_hash = num_near = num_alike = num_overlaps = num_leaking = 0
-    patches = _sights(pair_versions, ("train",), common)
+    patches = _audited_patches(pair_versions, ("train",), common)
     while batch := list(itertools.islice(patches, _BATCH)):
         num_patches += len(batch)
         num_without_hash += sum(patch.hash is None for patch in batch)
@@ -155,8 +171,8 @@ def compare(
             num_alike += sum(overlap.hash_distance is not None for overlap in found)
             num_leaking += bool(found)
             listed.extend(found[: MAX_LISTED - len(listed)])
-    # Nothing compared is no proof of no overlap.
-    for number, where in ((num_patches, pair_versions), (len(index.sights), label_versions)):
+    # An audit that compared nothing must not pass.
+    for number, where in ((num_patches, pair_versions), (len(index.patches), label_versions)):
         if number == 0:
             raise DataError(f"{', '.join(where)}: holds no patch to compare", "no_patch")
     return AuditReport(
@@ -168,9 +184,9 @@ def compare(
         buffer_m=buffer_m,
         max_hash_distance=max_hash_distance,
         num_pair_patches=num_patches,
-        num_label_patches=len(index.sights),
+        num_label_patches=len(index.patches),
         num_pair_patches_without_hash=num_without_hash,
-        num_label_patches_without_hash=sum(patch.hash is None for patch in index.sights),
+        num_label_patches_without_hash=sum(patch.hash is None for patch in index.patches),
         num_footprint_overlaps=num_near,
         num_hash_overlaps=num_alike,
         num_overlaps=num_overlaps,
@@ -180,7 +196,7 @@ def compare(
 
 
 def _versions(paths: Sequence[str | os.PathLike[str]]) -> dict[str, manifest.Manifest]:
-    """The versions that `paths` name, with their manifests."""
+    """Return the versions that `paths` name, with their manifests."""
     found: dict[str, manifest.Manifest] = {}
     for path in paths:
         newest = dict(layout.list_versions(path))
@@ -195,7 +211,7 @@ def _versions(paths: Sequence[str | os.PathLike[str]]) -> dict[str, manifest.Man
 
 
 def _common_bands(manifests: Sequence[manifest.Manifest], sensor: Sensor) -> list[str]:
-    """Bands that all versions hold: a hash of other bands would be of another image."""
+    """Return the bands of `sensor` that all versions hold; hashes must use the same."""
     sets = [set(m.bands(sensor)) for m in manifests]
     common = [name for name in BANDS[sensor] if all(name in names for names in sets)]
     if not common:
@@ -203,29 +219,29 @@ def _common_bands(manifests: Sequence[manifest.Manifest], sensor: Sensor) -> lis
     return common
 
 
-def _sights(
+def _audited_patches(
     versions: Mapping[str, manifest.Manifest],
     splits: Sequence[str],
     common: dict[Sensor, list[str]],
-) -> Iterator[Sight]:
-    """The Sight of every patch, one shard after the other."""
+) -> Iterator[AuditedPatch]:
+    """Yield what the audit keeps of every patch, shard by shard."""
     for path, found in versions.items():
         channels = {
             sensor: [found.bands(sensor).index(name) for name in names]
             for sensor, names in common.items()
         }
         for split in splits:
-            # Those of the manifest: a shard that is gone must not pass as one that held
-            # nothing.
+            # Read the shards that the manifest lists: a missing shard must be an error,
+            # not an empty shard.
             for name in sorted(name for name in found.shards if name.startswith(f"{split}/")):
                 yield from _read_shard(f"{path}/{name}", split, found.pixel_size_m, channels)
 
 
 def _read_shard(
     shard: str, split: str, pixel_size_m: float, channels: Mapping[Sensor, list[int]]
-) -> Iterator[Sight]:
+) -> Iterator[AuditedPatch]:
     try:
         for raw in tf.data.TFRecordDataset(shard, compression_type="GZIP").as_numpy_iterator():
-            yield overlaps.sight(records.decode(raw), split, pixel_size_m, channels)
+            yield overlaps.audited_patch(records.decode(raw), split, pixel_size_m, channels)
     except (tf.errors.DataLossError, tf.errors.NotFoundError, ValueError) as error:
         raise DataError(f"{shard}: not a whole shard of patches: {error}", "bad_shard") from error

@@ -1,8 +1,8 @@
-"""Hold-outs: which events and regions go to eval or test whatever their blocks say. Pure but for reading polygons.
+"""Hold-outs: events and regions that always go to eval or test.
 
-Input: HoldoutConfigs, item properties and patch footprints. Output: the hold-outs that
-a scene or patch falls under. `scenes.py` and `splits.py` call it; `build.py` fills in
-the hashes of the polygon files first.
+Input: HoldoutConfigs, properties of items, footprints of patches. Output: the hold-outs
+that a scene or patch falls under. A build first stores the hashes of the polygon files
+in its config (`with_hashes`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from beam_jobs.storage import files
 
 
 def of_item(properties: Mapping[str, Any], config: SplitConfig) -> frozenset[str]:
-    """Names of the hold-outs whose property a STAC item has."""
+    """Return the names of the hold-outs whose property a STAC item has."""
     return frozenset(
         holdout.name
         for holdout in config.holdouts
@@ -33,7 +33,7 @@ def of_item(properties: Mapping[str, Any], config: SplitConfig) -> frozenset[str
 
 
 def with_hashes(config: SplitConfig) -> SplitConfig:
-    """The config with the hash of each polygon file, after a look into it.
+    """Return the config with the hash of each polygon file, after checking the files.
 
     Raises:
         DataError: a file is missing or holds no polygon.
@@ -49,11 +49,11 @@ def with_hashes(config: SplitConfig) -> SplitConfig:
 
 
 def region(holdout: HoldoutConfig) -> BaseGeometry:
-    """The union of a hold-out's polygons, lon/lat degrees.
+    """Return the union of a hold-out's polygons, in lon/lat degrees.
 
     Raises:
-        DataError: the file is missing, holds no polygon, or is not the one that the
-            build began with.
+        DataError: the file is missing, holds no polygon, or has changed since the build
+            began.
     """
     return _polygons(holdout.geojson, holdout.geojson_sha256)
 
@@ -62,7 +62,10 @@ def region(holdout: HoldoutConfig) -> BaseGeometry:
 def _polygons(path: str, digest: str) -> BaseGeometry:
     raw = _read(path)
     if digest and hashlib.sha256(raw).hexdigest() != digest:
-        raise DataError(f"{path}: the polygons changed while they were used", "bad_holdout")
+        raise DataError(
+            f"{path}: the polygons changed while they were used: start the build again",
+            "bad_holdout",
+        )
     try:
         document = json.loads(raw)
         features = document.get("features", [document])
@@ -91,10 +94,10 @@ def _polygons(path: str, digest: str) -> BaseGeometry:
             f"{path}: polygons must be in degrees, got {xmin:g}..{xmax:g}, {ymin:g}..{ymax:g}",
             "bad_holdout",
         )
-    # Lines drawn by hand cross themselves; a union of what is invalid would raise in
-    # the middle of a build.
+    # Polygons drawn by hand may cross themselves, and the union of invalid polygons
+    # raises.
     union = shapely.union_all(shapely.make_valid(shapes))
-    # Asked once a patch, often of a whole country's border.
+    # Every patch is tested against it, and it may be the border of a whole country.
     shapely.prepare(union)
     return union
 

@@ -1,10 +1,10 @@
-"""Pairing: which Sentinel-2 scenes go with a Sentinel-1 scene. Pure functions over outlines of scenes.
+"""Pairing: which Sentinel-2 scenes go with a Sentinel-1 scene. Pure functions.
 
-Input: outlines, the little that pairing needs of a scene. Output: ranked candidates.
-The join is by cell of 1 degree and bucket of time: `transforms.py` groups outlines by
-`keys` and hands each group to `join`. A group holds one cell's scenes of one bucket, so
-that no worker sees a region's whole history, and within it an R-tree finds who meets
-whom.
+Input: Outlines of scenes. Output: ranked Candidates. Scenes are joined by cell of 1
+degree and by time bucket: `keys` gives the groups of an outline, and `join` compares
+the scenes of one group. A group holds the scenes of one cell and one bucket, so no
+worker holds a region's whole history. Within a group, an R-tree finds which footprints
+intersect.
 """
 
 from __future__ import annotations
@@ -25,13 +25,21 @@ from beam_jobs.scenes import footprints
 from beam_jobs.scenes.scene import Scene
 
 CELL_DEGREES = 1.0
-"""Side of the cells scenes are grouped by. A Sentinel-2 tile is about 1 degree wide."""
+"""Side of the cells by which scenes are grouped; a Sentinel-2 tile is as wide."""
 MIN_BUCKET_SECONDS = 30 * 86_400
-"""Least length of a time bucket. A month of one cell is some dozen scenes: shorter ones cost more to group than to join."""
+"""Least length of a time bucket.
+
+A month of one cell holds some dozen scenes. In shorter buckets, grouping would cost
+more than joining.
+"""
 SAME_PASS_SECONDS = 300
-"""Scenes of one sensor less apart belong to one pass: a frame or tile follows the next within half a minute, and the next
-pass over the same ground is an orbit, 98 minutes, later. Source: ESA, Sentinel-1 and
-Sentinel-2 mission guides."""
+"""Scenes of one sensor that are less than this apart belong to one pass.
+
+A frame or tile follows the next within half a minute. The next pass over the same
+ground comes an orbit later, after 98 minutes.
+
+Source: ESA, Sentinel-1 and Sentinel-2 mission guides.
+"""
 
 Cell = tuple[int, int]
 """Column and row, in steps of CELL_DEGREES."""
@@ -52,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
-    """What pairing needs to know of a scene; some hundred bytes.
+    """The little that pairing needs to know of a scene: some hundred bytes.
 
     Attributes:
         scene_id: of the scene.
@@ -68,11 +76,17 @@ class Outline:
 
 
 class Candidate(NamedTuple):
-    """A Sentinel-2 scene that overlaps a Sentinel-1 scene enough; candidates sort best first.
+    """A Sentinel-2 scene that overlaps a Sentinel-1 scene enough; the best sorts first.
 
-    Overlap decides among the patches of a public data set that share one date:
-    neighbours may overlap by half. The id comes last, so that there is never a tie and
-    the choice does not depend on the order in which workers see scenes.
+    The overlap decides among patches of a public data set that share one date, where
+    neighbours may overlap by half. The id comes next, so there is never a tie, and the
+    choice does not depend on the order of scenes.
+
+    Attributes:
+        abs_gap_seconds: absolute time gap.
+        minus_overlap: negative share of the smaller footprint that both cover.
+        s2_id: id of the Sentinel-2 scene.
+        gap_seconds: Sentinel-2 time minus Sentinel-1 time.
     """
 
     abs_gap_seconds: int
@@ -82,7 +96,7 @@ class Candidate(NamedTuple):
 
 
 def outline(scene: Scene) -> Outline:
-    """The outline of a scene."""
+    """Return the outline of a scene."""
     wkb = shapely.to_wkb(footprints.on_globe(scene.footprint))
     return Outline(
         scene_id=scene.scene_id, sensor=scene.sensor, acquired_at=scene.acquired_at, wkb=wkb
@@ -90,7 +104,7 @@ def outline(scene: Scene) -> Outline:
 
 
 def cells(footprint: shapely.Geometry) -> Iterator[Cell]:
-    """The 1-degree cells (column, row) that the parts of a footprint on the globe may touch."""
+    """Return the 1-degree cells (column, row) that a footprint may touch."""
     found = set()
     for part in shapely.get_parts(footprint):
         west, south, east, north = (math.floor(value / CELL_DEGREES) for value in part.bounds)
@@ -99,9 +113,13 @@ def cells(footprint: shapely.Geometry) -> Iterator[Cell]:
 
 
 def keys(scene: Outline, config: PairingConfig) -> Iterator[Group]:
-    """The groups an outline belongs to: a Sentinel-1 scene that of its time, Sentinel-2 also one that its reach touches."""
+    """Yield the groups in which a scene takes part.
+
+    A Sentinel-1 scene takes part in the bucket of its time. A Sentinel-2 scene takes
+    part in every bucket within the largest time gap.
+    """
     reach = math.ceil(config.max_time_gap_hours * 3600.0)
-    # Whole seconds, so that no rounding can put two scenes further apart than they are.
+    # Whole seconds, so that rounding cannot separate two scenes.
     length = max(reach, MIN_BUCKET_SECONDS)
     if scene.sensor == "s1":
         reach = 0
@@ -115,11 +133,12 @@ def keys(scene: Outline, config: PairingConfig) -> Iterator[Group]:
 def join(
     group: Group, scenes: Iterable[Outline], config: PairingConfig
 ) -> Iterator[tuple[str, Candidate]]:
-    """(Sentinel-1 id, candidate) for all scenes of a group that overlap enough and are not further apart than allowed.
+    """Yield (Sentinel-1 id, candidate) for all scenes of a group that may be paired.
 
-    A pair meets in every cell that both touch; only the first of them yields it. A
-    Sentinel-1 scene without any such partner yields the nearest one that is too far in
-    time, if this group knows one, so that its rejection can name it.
+    Their footprints overlap enough, and they are not further apart in time than
+    allowed. A pair meets in every cell that both touch; only the first of these cells
+    yields it. A Sentinel-1 scene without such a partner yields the nearest one that is
+    too far in time, if this group has one, so that its rejection can name it.
     """
     s1 = [scene for scene in scenes if scene.sensor == "s1"]
     s2 = [scene for scene in scenes if scene.sensor == "s2"]
@@ -130,8 +149,8 @@ def join(
     one, two = shapely.STRtree(shapes[1]).query(shapes[0], predicate="intersects")
     gaps = _times(s2)[two] - _times(s1)[one]
     near = np.abs(gaps) <= config.max_time_gap_hours * 3600.0
-    # What is too far is looked at only for scenes that have nothing nearer: it is two
-    # thirds of all.
+    # Two thirds of all candidates are too far in time. Compute their overlap only for
+    # scenes that have nothing nearer.
     lonely = ~np.isin(one, one[near])
     for chosen, is_last_resort in ((near, False), (lonely, True)):
         rows, columns = one[chosen], two[chosen]
@@ -148,29 +167,40 @@ def join(
 
 
 def choose(candidates: Iterable[Candidate], config: PairingConfig) -> tuple[list[Candidate], str]:
-    """The best candidates of a Sentinel-1 scene, at most `max_s2_per_s1`; or none, and why there is none."""
+    """Return the best candidates of a Sentinel-1 scene, or why there is none.
+
+    Args:
+        candidates: of one Sentinel-1 scene, from all groups.
+        config: of pairing.
+
+    Returns:
+        (at most `max_s2_per_s1` candidates, ""), or ([], why there is none).
+    """
     ranked = sorted(candidates)
     limit = f"max_time_gap_hours is {config.max_time_gap_hours:g}"
     if not ranked:
         return (
             [],
-            f"no Sentinel-2 scene near it in time ({limit}) covers at least {config.min_overlap_fraction:g} of it",
+            f"no Sentinel-2 scene near it in time ({limit}) "
+            f"covers at least {config.min_overlap_fraction:g} of it",
         )
     chosen = [c for c in ranked if c.abs_gap_seconds <= config.max_time_gap_hours * 3600.0][
         : config.max_s2_per_s1
     ]
-    nearest = f"the Sentinel-2 scene {ranked[0].s2_id} is {ranked[0].gap_seconds / 3600.0:+.1f} h away; {limit}"
+    hours = ranked[0].gap_seconds / 3600.0
+    nearest = f"the Sentinel-2 scene {ranked[0].s2_id} is {hours:+.1f} h away; {limit}"
     return chosen, "" if chosen else nearest
 
 
 def nearest_passes(
     s2: Scene, s1_scenes: Iterable[Scene], config: PairingConfig
 ) -> tuple[list[Scene], list[Scene]]:
-    """(kept, left out) of the Sentinel-1 scenes that chose `s2`: those of the `max_s1_per_s2` best passes are kept.
+    """Return (kept, left out) of the Sentinel-1 scenes that chose `s2`.
 
-    Best is the nearest in time; of two equally near ones that of `orbit_preference`,
-    then the smaller relative orbit, so that one track wins at all dates of a place.
-    Frames of one pass count as one: each shows other ground.
+    The `max_s1_per_s2` best passes are kept. The best is the nearest in time. Of two
+    equally near passes, `orbit_preference` decides, then the smaller relative orbit, so
+    that the same track is chosen at all dates of a place. Frames of one pass count as
+    one pass, since each shows other ground.
     """
     ranked = sorted(s1_scenes, key=lambda s1: _pass_rank(s1, s2, config))
     if config.max_s1_per_s2 is None:
@@ -189,7 +219,7 @@ def nearest_passes(
 
 
 def time_gap_hours(s1: Scene, s2: Scene) -> float:
-    """Sentinel-2 time minus Sentinel-1 time, hours."""
+    """Return Sentinel-2 time minus Sentinel-1 time, in hours."""
     return (s2.acquired_at - s1.acquired_at) / 3600.0
 
 

@@ -1,4 +1,7 @@
-"""Quality: whether a patch is kept, and its score. Pure functions over pixels and masks."""
+"""Quality: whether a patch is kept, its score and its weight in training.
+
+Input: pixels and masks of a patch. Output: Parts, refusals and scores. Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,24 @@ from beam_jobs.contracts.records import FloatArray, valid_fraction
 from beam_jobs.judging.registration import MAX_SHIFT_PX
 
 EDGE_NOISE_DB = -40.0
-"""Backscatter below it, beside no data, is noise of the swath's edge: the sensor's noise floor lies at about -22 dB.
+"""Backscatter below this, near no data, is noise of the swath's edge.
+
+The sensor's noise floor lies at about -22 dB.
 
 Source: Sentinel-1 IW noise-equivalent sigma zero of -22 dB (ESA, Sentinel-1 SAR
-Technical Guide); the border's artefacts: Ali et al. 2018, doi
+Technical Guide); artefacts at the border: Ali et al. 2018, doi
 10.1109/JSTARS.2017.2787650.
 """
 EDGE_REACH_PX = 10
-"""How far from no data edge noise is looked for; further away such dark pixels are smooth water."""
+"""Largest distance of edge noise from no data.
+
+Dark pixels further away are smooth water.
+"""
 SATURATED_REFLECTANCE = 6.45
-"""From here on a pixel sits at the top of uint16: 65535 is 6.5535, and 6.4535 where the offset of 1000 was taken away."""
+"""A pixel from here on is saturated: it is at the top of uint16.
+
+65535 is a reflectance of 6.5535, and of 6.4535 where the offset of 1000 was removed.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,12 @@ class _Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What is measured of a patch; the score and every decision come from it alone.
+    """Measurements of a patch, from which its score and every refusal are computed.
 
     Attributes:
         s1_valid_fraction: share of Sentinel-1 pixels with data in every band, 0-1; NaN
             = there is no such scene.
-        s2_valid_fraction: likewise of Sentinel-2.
+        s2_valid_fraction: the same for Sentinel-2.
         cloud_fraction: share of cloud among the valid Sentinel-2 pixels, 0-1; NaN =
             unknown.
         edge_noise_fraction: share of the valid Sentinel-1 pixels that are noise of the
@@ -53,7 +64,7 @@ class Parts:
         saturated_fraction: share of the valid Sentinel-2 pixels that are saturated,
             0-1.
         time_gap_hours: Sentinel-2 minus Sentinel-1.
-        offset_px: measured shift between the two, pixels; NaN = unknown.
+        offset_px: measured shift between the two images, pixels; NaN = unknown.
     """
 
     s1_valid_fraction: float
@@ -66,12 +77,14 @@ class Parts:
 
 
 def measure(s1: FloatArray, s2: FloatArray, clouds: float, time_gap_hours: float) -> Parts:
-    """The parts of a patch but for its shift, which costs most and is measured last.
+    """Return the parts of a patch except its shift, which is measured last.
+
+    The shift costs most, so it is measured only for patches that are otherwise kept.
 
     Args:
         s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
         s2: reflectance, float32 [H, W, C2], NaN = no data.
-        clouds: what `cloud_fraction` says.
+        clouds: result of `cloud_fraction`.
         time_gap_hours: Sentinel-2 minus Sentinel-1.
     """
     return Parts(
@@ -87,12 +100,12 @@ def measure(s1: FloatArray, s2: FloatArray, clouds: float, time_gap_hours: float
 def cloud_fraction(
     cloud_mask: npt.NDArray[np.bool_] | None, s2: FloatArray, scene_cloud_fraction: float
 ) -> float:
-    """Share of cloud among the valid Sentinel-2 pixels of a patch, 0-1.
+    """Return the share of cloud among a patch's valid Sentinel-2 pixels, 0-1.
 
     Args:
         cloud_mask: bool [H, W], True = cloud; None when the source has no mask.
         s2: reflectance float32 [H, W, C], NaN = no data.
-        scene_cloud_fraction: what the catalog says of the whole scene, the answer when
+        scene_cloud_fraction: the catalog's value for the whole scene, returned when
             there is no mask; NaN = unknown.
     """
     if cloud_mask is None:
@@ -105,9 +118,12 @@ def cloud_fraction(
 
 
 def refusal(parts: Parts, config: QualityConfig) -> Refusal | None:
-    """(reason, detail) why a patch is not kept, or None when it is; its shift and score are judged later."""
-    # A NaN compares False: a patch whose source tells nothing of clouds is kept, and so
-    # is one without the other sensor.
+    """Return (reason, detail) if a patch is not kept, else None.
+
+    Shift, label and score are judged by the other functions.
+    """
+    # NaN compares False: a patch with unknown cloud cover is kept, and so is a patch
+    # without the other sensor.
     fractions: dict[Reason, float] = {
         "s1_no_data": parts.s1_valid_fraction,
         "s2_no_data": parts.s2_valid_fraction,
@@ -130,16 +146,19 @@ def refusal(parts: Parts, config: QualityConfig) -> Refusal | None:
 
 
 def edge_noise_fraction(s1: FloatArray) -> float:
-    """Share of the valid pixels of backscatter float32 [H, W, C] (dB, NaN = no data) that are noise of the swath's edge.
+    """Return the share of valid pixels that are noise of the swath's edge, 0-1.
 
-    Such a pixel is below EDGE_NOISE_DB in any polarization and lies within
-    EDGE_REACH_PX of no data.
+    Such a pixel is below EDGE_NOISE_DB in any polarization, and within EDGE_REACH_PX of
+    no data.
+
+    Args:
+        s1: backscatter float32 [H, W, C], dB, NaN = no data.
     """
     if np.isfinite(s1).all():
         return 0.0
     valid_mask = np.isfinite(s1).all(axis=-1)
     dark = valid_mask & (np.where(valid_mask[..., None], s1, 0.0) < EDGE_NOISE_DB).any(axis=-1)
-    # Only where an edge can be is it looked for.
+    # The dilation is slow: skip it if no pixel is dark enough.
     if not dark.any():
         return 0.0
     beside_edge = ndimage.binary_dilation(
@@ -149,8 +168,12 @@ def edge_noise_fraction(s1: FloatArray) -> float:
 
 
 def saturated_fraction(s2: FloatArray) -> float:
-    """Share of the valid pixels of reflectance float32 [H, W, C] (NaN = no data) that are saturated in any band."""
-    # NaN is above nothing, so nearly every patch ends here.
+    """Return the share of valid pixels that are saturated in any band, 0-1.
+
+    Args:
+        s2: reflectance float32 [H, W, C], NaN = no data.
+    """
+    # Fast path for nearly every patch; NaN compares False.
     if not (s2 >= SATURATED_REFLECTANCE).any():
         return 0.0
     valid_mask = np.isfinite(s2).all(axis=-1)
@@ -159,7 +182,10 @@ def saturated_fraction(s2: FloatArray) -> float:
 
 
 def offset_refusal(offset_px: float, max_offset_px: float | None) -> Refusal | None:
-    """(reason, detail) when the measured shift in pixels is too long; NaN = not measured, which is no reason."""
+    """Return (reason, detail) if the measured shift is too long, else None.
+
+    An `offset_px` of NaN means not measured, and is kept.
+    """
     if max_offset_px is not None and offset_px > max_offset_px:
         return (
             "misregistered",
@@ -169,7 +195,12 @@ def offset_refusal(offset_px: float, max_offset_px: float | None) -> Refusal | N
 
 
 def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> Refusal | None:
-    """(reason, detail) when too few pixels of uint8 [H, W] have a label other than 255."""
+    """Return (reason, detail) if too few pixels have a label, else None.
+
+    Args:
+        label: uint8 [H, W]; 255 is no label.
+        min_labeled_fraction: least share of pixels with a label, 0-1.
+    """
     labeled = float((label != IGNORE).mean())
     if labeled < min_labeled_fraction:
         return "unlabeled", f"labelled fraction {labeled:.3f} is below {min_labeled_fraction:g}"
@@ -177,10 +208,10 @@ def label_refusal(label: npt.NDArray[np.uint8], min_labeled_fraction: float) -> 
 
 
 def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> Refusal | None:
-    """(reason, detail) when a patch's split has no use for its kind of label.
+    """Return (reason, detail) if a patch's split does not use its kind of label.
 
-    Nothing is measured on weak labels; where they alone are to train, those drawn by
-    hand do not.
+    Weak labels are never in eval or test. If weak labels alone are for training
+    (`weak_only`), labels drawn by hand are not in train.
     """
     if is_weak and split not in (None, "train"):
         return (
@@ -196,16 +227,22 @@ def label_kind_refusal(is_weak: bool, weak_only: bool, split: str | None) -> Ref
 
 
 def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
-    """Quality of a pair, 0-1: the product of what each part leaves of it, so it never rises when a part gets worse.
+    """Return the quality of a pair, 0-1.
 
-    score = valid x clear x clean x unsaturated x closeness x alignment, where valid =
-    the smaller valid fraction of the two sensors, clear = 1 - cloud_fraction, clean = 1
-    - edge_noise_fraction, unsaturated = 1 - saturated_fraction, closeness falls
-    linearly from 1 at no gap to 0.5 at the largest gap allowed, alignment falls
-    linearly from 1 at no shift to 0 at the longest that is kept, or that is looked for
-    where all are kept. An unknown (NaN) cloud fraction or shift counts as none: what
-    cannot be told is no fault of the patch. Nor is a sensor without a scene (NaN valid
-    fraction): the score is then that of the other sensor's image.
+    The score is a product, so it never rises when a part gets worse:
+
+    score = valid x clear x clean x unsaturated x closeness x alignment
+
+    - valid: the smaller valid fraction of the two sensors.
+    - clear: 1 - cloud_fraction.
+    - clean: 1 - edge_noise_fraction.
+    - unsaturated: 1 - saturated_fraction.
+    - closeness: falls linearly from 1 at no time gap to 0.5 at the largest gap allowed.
+    - alignment: falls linearly from 1 at no shift to 0 at `max_offset_px`, or at
+      MAX_SHIFT_PX where every shift is kept.
+
+    An unknown (NaN) cloud fraction or shift counts as none. If one sensor has no scene
+    (NaN valid fraction), the score is that of the other image.
     """
     clear = 1.0 if math.isnan(parts.cloud_fraction) else 1.0 - parts.cloud_fraction
     closeness = 1.0 - 0.5 * min(abs(parts.time_gap_hours) / pairing.max_time_gap_hours, 1.0)
@@ -217,12 +254,15 @@ def score(parts: Parts, pairing: PairingConfig, config: QualityConfig) -> float:
 
 
 def weight(quality: float, config: QualityConfig) -> float:
-    """What a pair of a score counts in training, 0-1: in full from `full_weight_quality` on, in proportion below it."""
+    """Return the weight of a pair in training, 0-1.
+
+    It is 1 from `full_weight_quality` on, and proportional to the score below.
+    """
     return min(quality / config.full_weight_quality, 1.0)
 
 
 def score_refusal(quality: float, config: QualityConfig) -> Refusal | None:
-    """(reason, detail) when the score is too low to be kept at any weight."""
+    """Return (reason, detail) if the score is below `min_quality`, else None."""
     if quality < config.min_quality:
         return "low_quality", f"score {quality:.3f} is below {config.min_quality:g}"
     return None

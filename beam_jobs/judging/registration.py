@@ -1,18 +1,19 @@
-"""Registration: by how many pixels Sentinel-2 lies beside Sentinel-1 in a patch, found by phase correlation.
+"""Registration: the shift between the two images of a patch, by phase correlation.
 
-Input: the pixels of a patch. Output: an Offset, or None when the two images do not
-tell. Pure; `patches.py` calls it and `quality.py` judges the result. Radar and optics
-share no brightness, only where things end and in which direction: so gradients are
-compared, not the images.
+Input: the pixels of a patch. Output: an Offset, or None when no shift can be measured.
+Pure functions. Radar and optical images have no brightness in common. They share the
+places and directions of edges, so gradients are compared instead of pixels.
 
-Measured on pairs of 64 px: simulated ones (317 of 24 places, Sentinel-2 moved by a
-spline, 222-229 of them measured per shift) are found with a median error of 0.15-0.16
-px for each of 0, 0.5, 1, 2 and 3 px, 3 or 4 of them by more than 1.5 px beside the
-truth. In the three TerraMind tiles that gave 17-23 of 36 overlapping patches a shift,
-half of the shifts lie within 0.13-0.32 px of the tile's median along each axis; the
-medians are 0.9-1.8 px long. Open water with waves of its own in each sensor stays below
-a significance of 5.4 in 500 trials; a ship that sailed 5 px between two images of such
-water passes in 4 of 50.
+Measured on pairs of 64 px:
+
+- Simulated pairs: 317 pairs of 24 places, with Sentinel-2 moved by a spline by 0, 0.5,
+  1, 2 and 3 px. 222-229 of them are measured per shift. The median error is 0.15-0.16
+  px for each shift. 3 or 4 are wrong by more than 1.5 px.
+- Three TerraMind tiles, in which 17-23 of 36 overlapping patches give a shift: half of
+  the shifts lie within 0.13-0.32 px of the tile's median along each axis. The medians
+  are 0.9-1.8 px long.
+- Open water with different waves in each image: the significance stays below 5.4 in 500
+  trials. With a ship that sailed 5 px between the images, 4 of 50 pass.
 
 Source: phase correlation, Kuglin and Hines 1975; with mean spectra as weights (the
 smoothed coherence transform), Knapp and Carter 1976, doi 10.1109/TASSP.1976.1162830; on
@@ -34,12 +35,14 @@ from scipy import fft, ndimage
 from beam_jobs.contracts.records import FloatArray
 
 MAX_SHIFT_PX = 8
-"""Shifts are looked for below this, along each axis; the geolocation error of either sensor is about 1 px."""
+"""Longest shift that is searched, along each axis; either sensor errs by about 1 px."""
 MIN_SIGNIFICANCE = 6.5
-"""Least height of the peak, in standard deviations of the surface around it, that counts. Images of two different places
-passed it in 0 of 720 trials (TerraMind tiles, 64 px), 5 of 1268 (simulated scenes), 1
-of 600 (fields with sharp borders) and 5 of 600 (the same with margins of no data); at
-32 px in 9 of 3380 (TerraMind) and 11 of 634 (simulated scenes).
+"""Least height of a peak, in standard deviations of the surface around it.
+
+Images of two different places passed it in 0 of 720 trials (TerraMind tiles, 64 px), 5
+of 1268 (simulated scenes), 1 of 600 (fields with sharp borders) and 5 of 600 (the same
+with margins of no data). At 32 px they passed in 9 of 3380 (TerraMind) and 11 of 634
+trials (simulated scenes).
 """
 MIN_SIZE_PX = 32
 """A smaller patch holds too few edges to tell a peak from chance."""
@@ -57,7 +60,10 @@ Plane = npt.NDArray[np.floating]
 
 @dataclass(frozen=True, kw_only=True)
 class Offset:
-    """A shift: what Sentinel-1 shows at (row, col), Sentinel-2 shows at (row + row_shift_px, col + col_shift_px).
+    """A shift of Sentinel-2 against Sentinel-1.
+
+    What Sentinel-1 shows at (row, col), Sentinel-2 shows at (row + row_shift_px, col +
+    col_shift_px).
 
     Attributes:
         row_shift_px: downwards.
@@ -82,19 +88,21 @@ def measure_offset(
     s2_bands: tuple[str, ...],
     min_significance: float = MIN_SIGNIFICANCE,
 ) -> Offset | None:
-    """The shift between the two images of a patch; None when no peak stands out, as over open water.
+    """Return the shift between the images of a patch, or None if no peak stands out.
+
+    Open water, for example, gives None.
 
     Args:
         s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
         s2: reflectance, float32 [H, W, C2], NaN = no data.
-        s2_bands: names of the channels of `s2`; those of 10 m are used, or all when
-            there is none.
-        min_significance: a lower peak counts as none.
+        s2_bands: names of the channels of `s2`; the 10 m bands are used, or all bands
+            if there is none.
+        min_significance: a lower peak does not count.
     """
     height, width = s1.shape[:2]
     if min(height, width) < MIN_SIZE_PX:
         return None
-    # In dB, where speckle is noise that adds to the signal.
+    # Radar stays in dB, where speckle is additive noise.
     sharp = s2[..., _sharp_channels(s2_bands)]
     common = np.isfinite(s1).all(axis=-1) & np.isfinite(sharp).all(axis=-1)
     if common.mean() < MIN_COMMON_FRACTION:
@@ -117,16 +125,17 @@ def _sharp_channels(s2_bands: tuple[str, ...]) -> list[int]:
 
 
 def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
-    """Gradients over all channels of [H, W, C] whatever their sign, [3, H, W]: length, and length in two directions.
+    """Return gradients over all channels of [H, W, C] without their sign, as [3, H, W].
 
-    Channels count alike whatever their contrast. A border of red and near infrared that
-    change places, as where a field is bare, shows in each and not in their mean. The
-    direction, at twice its angle, is the same for bright beside dark and dark beside
-    bright: it tells a border from another border of a like strength.
+    The planes are the length, and the length in two directions. Every channel has the
+    same weight, whatever its contrast. A border where red and near infrared swap, as at
+    a bare field, shows in each channel but not in their mean. The direction is given at
+    twice its angle, so bright beside dark and dark beside bright are the same. It
+    separates borders of equal strength.
     """
     if not common.all():
-        # The nearest valid value makes no edge of its own where data ends, as a
-        # constant would.
+        # Fill gaps with the nearest valid value: a constant would add an edge where
+        # data ends.
         nearest = ndimage.distance_transform_edt(
             ~common, return_distances=False, return_indices=True
         )
@@ -135,8 +144,7 @@ def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
         np.moveaxis(pixels, -1, 0), (0, _SMOOTHING_PX, _SMOOTHING_PX), truncate=3.0
     )
     down, right = np.gradient(smooth, axis=(1, 2))
-    # Sums over channels without a stack of products: with 256 px this is where the time
-    # goes.
+    # einsum needs no stack of products; at 256 px most of the time is spent here.
     tiny = np.finfo(np.float32).tiny
     scale = 1.0 / np.maximum(
         np.einsum("chw,chw->c", down, down) + np.einsum("chw,chw->c", right, right), tiny
@@ -146,25 +154,28 @@ def _edges(pixels: FloatArray, common: npt.NDArray[np.bool_]) -> Plane:
     slanted = np.einsum("c,chw,chw->hw", scale, down, right)
     squared = np.stack([steep + level, level - steep, 2.0 * slanted])
     length = np.sqrt(squared[0])
-    # A limit, so that one bright target, a ship that sails, does not outweigh all field
-    # borders.
+    # Limit the strength, so that one bright target, such as a moving ship, does not
+    # outweigh all field borders.
     length = np.minimum(length, np.quantile(length[common], _LIMIT_QUANTILE))
     return squared * (length / np.maximum(squared[0], tiny))
 
 
 def _weights(common: npt.NDArray[np.bool_]) -> Plane:
-    """A Hann window that also fades out towards what one of the two sensors did not measure, [H, W]."""
+    """Return a Hann window [H, W] that also fades towards pixels without data."""
     window = _hann(*common.shape)
     if common.all():
         return window
-    # One mask for both images, and none of its border: else that border would be found
-    # again, at no shift.
+    # Erode the common mask: its border is the same in both images and would correlate
+    # at no shift.
     inner = ndimage.binary_erosion(common, iterations=4, border_value=1)
     return window * ndimage.gaussian_filter(inner.astype(np.float32), 1.0)
 
 
 def _spectrum(edges: Plane, weights: Plane) -> npt.NDArray[np.complexfloating]:
-    """Spectra of weighted planes; their weighted means are 0, so that the weights themselves do not correlate."""
+    """Return the spectra of weighted planes whose weighted mean is 0.
+
+    With a mean of 0, the weights themselves do not correlate.
+    """
     total = weights.sum()
     if not total > 0:
         return np.zeros((*edges.shape[:2], edges.shape[2] // 2 + 1), np.complex64)
@@ -172,13 +183,14 @@ def _spectrum(edges: Plane, weights: Plane) -> npt.NDArray[np.complexfloating]:
 
 
 def _mean_power(spectra: npt.NDArray[np.complexfloating]) -> Plane:
-    """Power of spectra [K, H, W] over neighbouring frequencies.
+    """Return the power of spectra [K, H, W], averaged over neighbouring frequencies.
 
-    A mean makes the quotient a coherence: frequencies that only one sensor holds count
-    little. A phase alone has length 1.
+    The average turns the quotient into a coherence: frequencies that only one sensor
+    shows have little weight. Without it, each frequency would have length 1.
     """
     power = (spectra.real**2 + spectra.imag**2).sum(axis=0)
-    # Rows of a spectrum are periodic; columns of rfft2 are the half of a symmetric one.
+    # Rows of a spectrum are periodic; columns of rfft2 are half of a symmetric
+    # spectrum.
     return ndimage.uniform_filter(power, _SPECTRUM_WINDOW, mode=("wrap", "mirror"))
 
 
@@ -189,7 +201,10 @@ def _hann(height: int, width: int) -> Plane:
 
 @lru_cache(maxsize=8)
 def _low_pass(height: int, width: int) -> Plane:
-    """Gaussian transfer function of rfft2 that gives the peak its width: finer detail is speckle in one of the two."""
+    """Return the Gaussian transfer function that gives the correlation peak its width.
+
+    Finer detail is speckle in one of the two images.
+    """
     rows, cols = fft.fftfreq(height)[:, None], fft.rfftfreq(width)[None]
     return np.exp(-2.0 * (np.pi * _PEAK_WIDTH_PX) ** 2 * (rows**2 + cols**2)).astype(np.float32)
 
@@ -197,19 +212,25 @@ def _low_pass(height: int, width: int) -> Plane:
 def _peak(
     coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int], min_significance: float
 ) -> Offset | None:
-    """The highest point near no shift of the surface [H, W] that has the spectrum `coherence`, to a part of a pixel."""
+    """Return the highest point of the correlation surface near no shift, or None.
+
+    Args:
+        coherence: spectrum of the surface [H, W], as rfft2 returns it.
+        shape: H and W of the surface.
+        min_significance: a lower peak does not count.
+    """
     side = 2 * MAX_SHIFT_PX + 1
     near = np.roll(fft.irfft2(coherence, s=shape), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 1))[
         :side, :side
     ]
     row, col = divmod(int(near.argmax()), side)
-    # On the rim the true peak may lie outside.
+    # A peak at the rim may have its true top outside of the search range.
     if not (0 < row < side - 1 and 0 < col < side - 1):
         return None
     rest = np.ones(near.shape, bool)
     rest[max(row - 3, 0) : row + 4, max(col - 3, 0) : col + 4] = False
-    # Compared with other shifts of a like length: the less the images have in common,
-    # the higher all of them.
+    # Compare with other shifts of similar length: the less the images have in common,
+    # the higher are all values.
     significance = float((near[row, col] - near[rest].mean()) / near[rest].std())
     if not significance >= min_significance:
         return None
@@ -220,13 +241,14 @@ def _peak(
 def _refine(
     coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int], row: int, col: int
 ) -> tuple[float, float]:
-    """Top of the surface within 1 px of (row, col): its Fourier series on a grid of 1/8 px, then a parabola.
+    """Return the top of the surface within 1 px of (row, col).
 
-    A parabola through whole pixels is pulled towards them: the peak is too narrow for
-    it.
+    The surface's Fourier series is evaluated on a grid of 1/8 px; a parabola then
+    refines the top. A parabola through whole pixels is pulled towards them, since the
+    peak is too narrow.
     """
     rows, cols = fft.fftfreq(shape[0]), fft.rfftfreq(shape[1])
-    # rfft2 leaves out the mirror image of every column but those of frequency 0 and one
+    # rfft2 omits the mirror image of every column except those of frequency 0 and one
     # half.
     twice = np.where((cols == 0.0) | (cols == 0.5), 1.0, 2.0)[:, None]
     down = np.exp(2j * np.pi * np.outer(row + _STEPS_PX, rows))
@@ -242,7 +264,10 @@ def _refine(
 
 
 def _vertex(values: Plane) -> float:
-    """Place of a parabola's top through three values at -1, 0, 1, no nearer to a neighbour than to the middle one."""
+    """Return the place of a parabola's top through three values at -1, 0, 1.
+
+    The result lies within -0.5 to 0.5.
+    """
     before, at, after = (float(value) for value in values)
     curvature = before - 2.0 * at + after
     return min(max(0.5 * (before - after) / curvature, -0.5), 0.5) if curvature < 0 else 0.0

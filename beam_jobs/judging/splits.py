@@ -1,9 +1,9 @@
-"""Splits: place -> spatial block -> train, eval or test. Pure functions; never a split by row.
+"""Splits: place -> spatial block -> train, eval or test. Pure functions.
 
-A block's split is a hash of its id, so it stays the same in every job, span and worker,
-and labelled patches of a place fall into the same split as the unlabeled pairs there.
-Scenes that declare the split their data set published keep it, and hold-outs go before
-both. docs/splits.md tells why.
+A block's split is a hash of its id, so it is the same in every job, span and worker.
+Labelled patches of a place fall into the same split as the unlabeled pairs there.
+Scenes keep the split that their data set published, and hold-outs override both.
+docs/splits.md explains why.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from beam_jobs.judging import holdouts
 KM_PER_DEGREE = 111.195
 """Length of a degree of latitude on a sphere of radius 6371.0 km."""
 _LEAST_KM_PER_DEGREE = 110.57
-"""Length of a degree of latitude on WGS 84 at the equator, its shortest: reaches in degrees are never too small with it."""
+"""Length of a degree of latitude at the equator of WGS 84, where it is shortest.
+
+Reaches in degrees that are computed with it are never too small.
+"""
 
 Box = tuple[float, float, float, float]
-"""west, south, east, north in degrees; west may be below -180 and east above 180 at the date line."""
+"""west, south, east, north in degrees; across the date line below -180 or above 180."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,8 @@ class Assignment:
     """Where a patch goes.
 
     Attributes:
-        block: id of the block of its centre, with the names of the hold-outs it falls
-            under.
+        block: id of the block of its centre, with the names of the hold-outs that it
+            falls under.
         split: "train", "eval" or "test"; None when it is left out.
         reason: why it is left out; None when it is kept.
         detail: the same in one line for a person.
@@ -55,9 +58,11 @@ class Assignment:
 
 
 def block_id(lon: float, lat: float, block_size_km: float) -> str:
-    """Id of the block that holds a place: rows of latitude, columns that shrink with the cosine of their row.
+    """Return the id of the block that holds a place.
 
-    Independent of CRS and scene, so places near a UTM border get one block, not two.
+    Blocks form rows of latitude. The width of a row's columns depends on the cosine of
+    its latitude. The id does not depend on CRS or scene, so places on both sides of a
+    UTM border get the same block.
     """
     step = block_size_km / KM_PER_DEGREE
     row = math.floor(lat / step)
@@ -65,12 +70,12 @@ def block_id(lon: float, lat: float, block_size_km: float) -> str:
 
 
 def _column_step(row: int, step: float) -> float:
-    # The row's own latitude, not the place's: all of a row must share one column width.
+    # Use the row's latitude, not the place's: all columns of a row must have one width.
     return step / max(math.cos(math.radians((row + 0.5) * step)), 1e-3)
 
 
 def split_of(block: str, config: SplitConfig) -> str:
-    """The split of a block: "train", "eval" or "test"."""
+    """Return the split of a block: "train", "eval" or "test"."""
     digest = hashlib.sha256(f"{config.seed}|{block}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2.0**64
     if position < config.test_fraction:
@@ -85,19 +90,20 @@ def assign(
     declared: frozenset[str] = frozenset(),
     held_out: frozenset[str] = frozenset(),
 ) -> Assignment:
-    """Block and split of a patch given by its centre and corners, degrees; from its own place alone.
+    """Return block and split of a patch, from its own place alone.
 
-    Hold-outs go first, then the split that its scenes declare (scores on a public data
-    set compare with others only on its own split), then its blocks. A patch is left out
-    as `straddles_splits` when what decides names several splits: two such patches of
-    different scenes could share pixels across train and test. It is left out as
-    `in_buffer` when a split that is judged on more than its own comes closer than the
-    buffer: train gives way to eval and test, eval to test, so that the few judged
-    patches stay.
+    Hold-outs decide first. Then comes the split that the scenes declare, since scores
+    on a public data set are comparable only on its own split. Then the blocks decide.
+
+    A patch is left out as `straddles_splits` when its blocks, or the declared splits,
+    disagree: two such patches of different scenes could share pixels across train and
+    test. It is left out as `in_buffer` when a more important split is closer than the
+    buffer. Train gives way to eval and test, and eval to test, so that the few patches
+    for measurement stay.
 
     Args:
-        lon: of centre and corners.
-        lat: likewise.
+        lon: longitudes of centre and corners, degrees.
+        lat: latitudes of centre and corners, degrees.
         config: of the split.
         declared: the splits that the patch's scenes declare, if any.
         held_out: names of the hold-outs that its scenes fall under, if any.
@@ -106,8 +112,8 @@ def assign(
     regions, is_inside = _regions(_bounds(lon, lat, 0.0), config)
     names = held_out | regions
     found: set[str] = {holdout.split for holdout in config.holdouts if holdout.name in names}
-    # A scene that is held out takes its patches along wherever they lie; a region takes
-    # only what lies wholly inside.
+    # All patches of a held-out scene are held out. A held-out region only decides for
+    # patches that lie wholly inside.
     if not held_out and not is_inside:
         blocks = {block_id(x, y, config.block_size_km) for x, y in zip(lon, lat, strict=True)}
         found |= set(declared) or {split_of(one, config) for one in blocks}
@@ -131,7 +137,10 @@ def assign(
 def _splits_within_reach(
     lon: Sequence[float], lat: Sequence[float], config: SplitConfig, blocks_too: bool
 ) -> set[str]:
-    """Splits of the regions, and of the blocks, that come closer to a patch than the buffer; none without a buffer."""
+    """Return the splits of regions and blocks that are nearer than the buffer.
+
+    The set is empty without a buffer.
+    """
     if config.buffer_m == 0:
         return set()
     reach = _bounds(lon, lat, config.buffer_m)
@@ -147,8 +156,9 @@ def _splits_within_reach(
 
 
 def _bounds(lon: Sequence[float], lat: Sequence[float], reach_m: float) -> Box:
-    """Box around the points that is at least `reach_m` larger on every side."""
-    # Relative to the centre, so that a patch on the date line is as wide as any other.
+    """Return the box around the points, at least `reach_m` larger on every side."""
+    # Measure relative to the centre, so that a patch on the date line is not 360
+    # degrees wide.
     east = [(x - lon[0] + 180.0) % 360.0 - 180.0 for x in lon]
     degrees = reach_m / 1000.0 / _LEAST_KM_PER_DEGREE
     south, north = max(min(lat) - degrees, -90.0), min(max(lat) + degrees, 90.0)
@@ -158,7 +168,7 @@ def _bounds(lon: Sequence[float], lat: Sequence[float], reach_m: float) -> Box:
 
 
 def _pieces(bounds: Box) -> list[Box]:
-    """The box, cut at the date line."""
+    """Return the box, cut at the date line."""
     west, south, east, north = bounds
     if west < -180.0:
         return [(west + 360.0, south, 180.0, north), (-180.0, south, east, north)]
@@ -168,7 +178,7 @@ def _pieces(bounds: Box) -> list[Box]:
 
 
 def _blocks(piece: Box, config: SplitConfig) -> Iterator[str]:
-    """Ids of the blocks that a box touches."""
+    """Yield the ids of the blocks that a box touches."""
     west, south, east, north = piece
     step = config.block_size_km / KM_PER_DEGREE
     for row in range(math.floor(south / step), math.floor(north / step) + 1):
@@ -177,12 +187,12 @@ def _blocks(piece: Box, config: SplitConfig) -> Iterator[str]:
             yield f"{config.block_size_km:g}km_{row}_{column}"
 
 
-# A patch's neighbours are mostly those of the patch before.
+# Neighbouring patches ask for the same blocks.
 _cached_split = lru_cache(maxsize=4096)(split_of)
 
 
 def _regions(bounds: Box, config: SplitConfig) -> tuple[frozenset[str], bool]:
-    """(names of the hold-outs whose region the box touches, whether one of them holds all of it)."""
+    """Return (hold-outs whose region the box touches, whether one holds all of it)."""
     touched, is_inside = set(), False
     for holdout in config.holdouts:
         if holdout.geojson:

@@ -1,1 +1,13 @@
-"""Rasters: files that hold pixels, whatever their format, behind the few calls the readers need; `opening.py` opens them."""
+"""Files that hold pixels, whatever their format, behind one protocol.
+
+Read `raster.py` first, then `opening.py`.
+
+- `raster.py`: the Raster protocol, and GridRaster for formats that GDAL does not read.
+- `opening.py`: a path as catalogs write it to an open Raster.
+- `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
+- `zarr_store.py`: zarr stores, zipped or in tar shards.
+- `placed.py`: rasters whose files do not say where they lie.
+- `geotiff.py`: writes GeoTIFF.
+
+It imports `contracts` only. Every other room of `beam_jobs` may import it.
+"""

@@ -1,13 +1,17 @@
-"""Earth Engine's TFRecord exports as rasters: patches in a grid that `...mixer.json` describes, or single patches.
+"""Earth Engine's TFRecord exports as rasters.
 
-Members: `...mixer.json#<band>` is a raster of that band alone (a label, a cloud mask);
-`....tfrecord.gz#<n>` is record n, from 0, and `#<n>/<band>` one band of it. Called
-through `opening.py`.
+An export is a grid of patches that a `...mixer.json` describes, or single patches.
+Members:
+
+- `...mixer.json#<band>` is a raster of that band alone (a label, a cloud mask).
+- `....tfrecord.gz#<n>` is record n, counted from 0.
+- `....tfrecord.gz#<n>/<band>` is one band of record n.
+
+Masked pixels have the export's `defaultValue`, which is 0 unless it was set. Where 0
+can be a measurement, the catalog must therefore declare `nodata`.
 
 Source: https://developers.google.com/earth-engine/guides/tfrecord (patches in row order
-over files in name order, each band a list of floats by row; masked pixels are the
-export's `defaultValue`, 0 unless it was set, so the catalog's `nodata` must say what
-they are where 0 can be a measurement).
+over files in name order, each band a list of floats by row).
 """
 
 from __future__ import annotations
@@ -28,12 +32,16 @@ from beam_jobs.rasters.mixer import Mixer, read_mixer, record_paths, stem
 from beam_jobs.rasters.raster import GridRaster, Header, Pixels
 
 RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
+# A record has its length and a checksum before it, and a checksum after it.
+# Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
-"""Length and its checksum before a record, checksum after it. Source: https://www.tensorflow.org/tutorials/load_data/tfrecord"""
 
 
 class ExportRaster(GridRaster):
-    """The patches of an export as one raster; the margin that `kernelSize` adds around each is cut off."""
+    """The patches of an export as one raster.
+
+    The margin that `kernelSize` adds around each patch is cut off.
+    """
 
     def __init__(self, name: str, mixer: Mixer, records: Records, band: str) -> None:
         example = records.example(0)
@@ -70,7 +78,7 @@ class ExportRaster(GridRaster):
         return result
 
     def _patch(self, indexes: list[int], number: int) -> Pixels:
-        """Patch `number` without its margin, float32 [C, patch_height, patch_width]."""
+        """Return patch `number` without its margin, [C, patch_height, patch_width]."""
         mixer, margin = self._mixer, self._margin
         where = f"{self.name}: patch {number}"
         example = self._records.example(number)
@@ -84,7 +92,7 @@ class ExportRaster(GridRaster):
 
 
 class RecordRaster(GridRaster):
-    """One record that no mixer describes: square, and without a place on Earth."""
+    """One record without a mixer: a square patch without a place on Earth."""
 
     def __init__(self, name: str, example: dict[str, tf.train.Feature], band: str) -> None:
         bands = (band,) if band else tuple(sorted(example))
@@ -92,8 +100,8 @@ class RecordRaster(GridRaster):
         size = math.isqrt(num_values)
         if size == 0 or size * size != num_values:
             raise DataError(
-                f"{name}: band {bands[0]} has {num_values} values, which are no square patch; without a mixer file its height "
-                "and width are unknown",
+                f"{name}: band {bands[0]} has {num_values} values, which are no square patch; "
+                "without a mixer file its height and width are unknown",
                 "wrong_patch_size",
             )
         self._planes = np.stack([_plane(example, band, (size, size), name) for band in bands])
@@ -113,7 +121,10 @@ class RecordRaster(GridRaster):
 
 
 class Records:
-    """Records of TFRecord files in their order, read one at a time: only where they are is held."""
+    """Records of TFRecord files in order, read one at a time.
+
+    Only the places of the records are held in memory.
+    """
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self._paths = paths
@@ -125,7 +136,7 @@ class Records:
         return self._first[-1]
 
     def example(self, number: int) -> dict[str, tf.train.Feature]:
-        """The features of record `number`, from 0, by name."""
+        """Return the features of record `number`, counted from 0, by name."""
         file = next(index for index, first in enumerate(self._first[1:]) if number < first)
         offset, length = self._offsets[file][number - self._first[file]]
         path = self._paths[file]
@@ -145,11 +156,11 @@ class Records:
 
 
 def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
-    """The raster of a mixer file and the TFRecord files beside it.
+    """Return the raster of a mixer file and the TFRecord files beside it.
 
     Raises:
-        DataError: the mixer or a file is missing, the patches are fewer or more than
-            the mixer says, or have another size.
+        DataError: the mixer or a file is missing, or number or size of the patches
+            contradict the mixer.
     """
     mixer = read_mixer(Path(mixer_path))
     paths = record_paths(Path(mixer_path))
@@ -161,7 +172,8 @@ def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
     records = _records(tuple(map(str, paths)))
     if len(records) != mixer.num_patches:
         raise DataError(
-            f"{mixer_path}: says {mixer.num_patches} patches, the {len(paths)} TFRecord files beside it hold {len(records)} "
+            f"{mixer_path}: says {mixer.num_patches} patches, the {len(paths)} TFRecord files "
+            f"beside it hold {len(records)} "
             "(an export with maskedThreshold leaves patches out and cannot be put together)",
             "wrong_patch_count",
         )
@@ -169,7 +181,7 @@ def open_export(name: str, mixer_path: str, band: str) -> ExportRaster:
 
 
 def open_record(name: str, path: str, member: str) -> RecordRaster:
-    """The raster of one record.
+    """Return the raster of one record.
 
     Raises:
         DataError: there is no such record, or its patch is not square.
@@ -185,7 +197,7 @@ def open_record(name: str, path: str, member: str) -> RecordRaster:
 
 
 def num_records(path: Path) -> int:
-    """How many records a TFRecord file holds; all of them are read and checked."""
+    """Return the number of records in a TFRecord file, after checking all of them."""
     return len(_records((str(path),)))
 
 
@@ -196,24 +208,27 @@ def _records(paths: tuple[str, ...]) -> Records:
 
 @lru_cache(maxsize=8)
 def _indexed(paths: tuple[str, ...], _: tuple[tuple[int, int], ...]) -> Records:
-    # A build opens a scene for each of its strips; size and time of change let a file
-    # that was exported again be seen.
+    # A build opens a scene once for each of its strips. Size and modification time are
+    # in the key, so a file that was exported again is indexed again.
     return Records(paths)
 
 
 def _offsets(path: str) -> list[tuple[int, int]]:
-    """(offset in the uncompressed file, length) of each record; TensorFlow reads the file and checks its checksums."""
+    """Return (offset in the uncompressed file, length) of each record.
+
+    TensorFlow reads the file and checks its checksums.
+    """
     offsets, offset = [], 0
     try:
         for content in tf.data.TFRecordDataset(
             path, "GZIP" if _is_gzip(path) else ""
         ).as_numpy_iterator():
-            # Fails on what is no tf.Example, whatever its features are called.
+            # Fails if the record is not a tf.Example, whatever its features are called.
             tf.io.parse_single_example(content, {"any": tf.io.VarLenFeature(tf.float32)})
             offsets.append((offset + _HEADER_BYTES, len(content)))
             offset += _HEADER_BYTES + len(content) + _FOOTER_BYTES
-    # TensorFlow quotes the record in its message, which is no text where the record is
-    # no tf.Example.
+    # TensorFlow quotes the record in its message, which is not valid text if the record
+    # is not a tf.Example.
     except (tf.errors.OpError, UnicodeDecodeError) as error:
         detail = (
             error.message
@@ -235,7 +250,11 @@ def _is_gzip(path: str) -> bool:
 
 
 def _margin(mixer: Mixer, num_values: int, where: str) -> int:
-    """Pixels that `kernelSize` added on each side: the m of (height + 2m)(width + 2m) = num_values; the mixer is silent."""
+    """Return the pixels that `kernelSize` added on each side of a patch.
+
+    The mixer does not tell them. They are the m of (height + 2m)(width + 2m) =
+    num_values.
+    """
     total, difference = (
         mixer.patch_height + mixer.patch_width,
         mixer.patch_height - mixer.patch_width,
@@ -248,7 +267,8 @@ def _margin(mixer: Mixer, num_values: int, where: str) -> int:
         or (mixer.patch_height + 2 * margin) * (mixer.patch_width + 2 * margin) != num_values
     ):
         raise DataError(
-            f"{where}: a band has {num_values} values a patch, which is neither {mixer.patch_width} x {mixer.patch_height} nor "
+            f"{where}: a band has {num_values} values a patch, which is neither "
+            f"{mixer.patch_width} x {mixer.patch_height} nor "
             "that with the margin of a square, even kernelSize",
             "wrong_patch_size",
         )
@@ -256,7 +276,7 @@ def _margin(mixer: Mixer, num_values: int, where: str) -> int:
 
 
 def _values(example: dict[str, tf.train.Feature], band: str, where: str) -> npt.NDArray[np.float32]:
-    """All values of a band as stored; byte bands come as one string of bytes."""
+    """Return all values of a band as stored; a byte band is one string of bytes."""
     if band not in example:
         raise DataError(
             f"{where}: has no band {band}; it has {', '.join(sorted(example))}", "missing_bands"
@@ -265,7 +285,7 @@ def _values(example: dict[str, tf.train.Feature], band: str, where: str) -> npt.
     if feature.bytes_list.value:
         return np.frombuffer(b"".join(feature.bytes_list.value), np.uint8).astype(np.float32)
     values = feature.float_list.value or feature.int64_list.value
-    # Not np.array, which takes twenty times as long on a repeated field.
+    # np.array would take twenty times as long on a repeated field.
     return np.fromiter(values, np.float32, len(values))
 
 
@@ -275,7 +295,8 @@ def _plane(
     values = _values(example, band, where)
     if values.size != shape[0] * shape[1]:
         raise DataError(
-            f"{where}: band {band} has {values.size} values, needs {shape[0]} x {shape[1]} = {shape[0] * shape[1]}",
+            f"{where}: band {band} has {values.size} values, "
+            f"needs {shape[0]} x {shape[1]} = {shape[0] * shape[1]}",
             "wrong_patch_size",
         )
     return values.reshape(shape)

@@ -1,6 +1,6 @@
-"""GeoTIFF as this project writes it: tiled, deflated, with band names. Used by the simulator and by the fetch.
+"""GeoTIFF as this project writes it: tiled, deflated, with band names.
 
-Input: pixels and their grid. Output: a file; the same pixels give the same bytes.
+Input: pixels and their grid. Output: a file. The same pixels give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def write_geotiff(
     nodata: float,
     band_names: tuple[str, ...],
 ) -> None:
-    """Writes `data` [C, H, W] on the grid that `crs` and `transform` give.
+    """Write `data` [C, H, W] on the grid that `crs` and `transform` give.
 
     Raises:
         rasterio.errors.RasterioIOError: the file cannot be written.
@@ -43,8 +43,8 @@ def write_geotiff(
         blockysize=256,
         interleave="band",
         compress="deflate",
-        # Level 1 and a predictor: a third of the time of the default level, and files
-        # only a few percent larger.
+        # Level 1 with a predictor takes a third of the time of the default level, and
+        # files are only a few percent larger.
         zlevel=1,
         predictor=3 if data.dtype == np.float32 else 2,
     ) as dataset:

@@ -1,7 +1,7 @@
-"""Random access to gzip files: reading a part costs the same wherever it is, instead of all that lies before it.
+"""Random access to gzip files: any part is read at the same cost.
 
-Input: a gzip file. Output: any range of its content. `ee_tfrecord.py` reads the records
-of large exports with it.
+Input: a gzip file. Output: any range of its content. Without an index, all content
+before a range would have to be decompressed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 _POINT_BYTES = 4 << 20
-"""Content between two kept states. A state is about 50 kB, so 1 GiB of content costs some 13 MB."""
+"""Content between two kept states.
+
+A state is about 50 kB, so 1 GiB of content costs about 13 MB.
+"""
 _BLOCK_BYTES = 1 << 16
 _GZIP_WBITS = 31
-"""Makes zlib read gzip's header and checksum. Source: https://docs.python.org/3/library/zlib.html#zlib.decompress"""
+"""Makes zlib read gzip's header and checksum.
+
+Source: https://docs.python.org/3/library/zlib.html#zlib.decompress
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,7 @@ class _Point:
     Attributes:
         position: bytes of content before it.
         file_offset: bytes of the compressed file before it.
-        state: zlib's decompressor, which is copied before it is used.
+        state: zlib's decompressor; it is copied before use.
     """
 
     position: int
@@ -35,7 +41,7 @@ class _Point:
 
 
 class GzipIndex:
-    """States of the decompressor along a file, from which it goes on; the content itself is not held."""
+    """States of the decompressor along a file; the content itself is not held."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -51,10 +57,10 @@ class GzipIndex:
                     )
 
     def read(self, offset: int, length: int) -> bytes:
-        """Content from `offset` on.
+        """Return `length` bytes of content from `offset` on.
 
         Raises:
-            EOFError: it ends before.
+            EOFError: the content ends before.
         """
         after = bisect_right(self._points, offset, key=lambda point: point.position)
         point = self._points[after - 1]
@@ -71,7 +77,10 @@ class GzipIndex:
 
 
 def _inflate(file: BinaryIO, state: Any) -> Iterator[tuple[bytes, Any]]:
-    """Content of each block of a file, from its position on, with the decompressor's state after the block."""
+    """Yield the content of each block, with the decompressor's state after it.
+
+    Reading begins at the file's current position.
+    """
     while block := file.read(_BLOCK_BYTES):
         content = b""
         while block:

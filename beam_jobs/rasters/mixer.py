@@ -1,7 +1,7 @@
-"""Mixer files: what Earth Engine writes beside the TFRecords of an image, to say where their patches lie.
+"""Mixer files: where the patches of an Earth Engine TFRecord export lie.
 
-Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files it
-belongs to. `ee_tfrecord.py` reads the pixels.
+Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files of the
+export.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIXER_SUFFIX = "mixer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Mixer:
-    """What a mixer file says: where the patches lie. Patch sizes are those without the kernel's margin."""
+    """What a mixer file says; patch sizes are without the margin of the kernel."""
 
     crs: CRS
     transform: Affine
@@ -34,10 +34,10 @@ class Mixer:
 
 
 def read_mixer(path: Path) -> Mixer:
-    """The mixer in a file.
+    """Return the mixer in a file.
 
     Raises:
-        DataError: it is missing, no JSON, or lacks what a mixer says.
+        DataError: the file is missing, is not JSON, or lacks a field of a mixer.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text())
@@ -63,7 +63,8 @@ def read_mixer(path: Path) -> Mixer:
     sizes = (mixer.patch_height, mixer.patch_width, mixer.patches_per_row, mixer.num_patches)
     if min(sizes) < 1 or mixer.num_patches % mixer.patches_per_row:
         raise DataError(
-            f"{path}: needs sizes above 0 and whole rows of patches, got {mixer.num_patches} patches, "
+            f"{path}: needs sizes above 0 and whole rows of patches, "
+            f"got {mixer.num_patches} patches, "
             f"{mixer.patches_per_row} a row, of {mixer.patch_width} x {mixer.patch_height} px",
             "bad_mixer",
         )
@@ -71,7 +72,9 @@ def read_mixer(path: Path) -> Mixer:
 
 
 def record_paths(mixer_path: Path) -> list[Path]:
-    """The TFRecord files of a mixer in order: `<name>-00000.tfrecord.gz`, ..., or `<name>.tfrecord.gz` alone.
+    """Return the TFRecord files of a mixer in order.
+
+    They are `<name>-00000.tfrecord.gz`, ..., or `<name>.tfrecord.gz` alone.
 
     Raises:
         DataError: a number is missing between them or comes twice.
@@ -84,12 +87,13 @@ def record_paths(mixer_path: Path) -> list[Path]:
     numbers = [number for number, _ in numbered]
     if numbers != list(range(len(numbers))):
         raise DataError(
-            f"{mixer_path}: the TFRecord files beside it must be numbered from 0 without gaps, got {numbers}",
+            f"{mixer_path}: the TFRecord files beside it must be numbered from 0 without gaps, "
+            f"got {numbers}",
             "missing_file",
         )
     return [path for _, path in numbered]
 
 
 def stem(mixer_path: Path) -> str:
-    """What the names of an export's files begin with."""
+    """Return the beginning of the names of an export's files."""
     return mixer_path.name[: -len(MIXER_SUFFIX)].removesuffix("-")

@@ -1,6 +1,7 @@
-"""Opening: a path as a catalog writes it -> the Raster behind it; what cannot be read becomes a one-line DataError.
+"""Opening: a path as a catalog writes it to an open Raster.
 
-Called by `readers.py` and by the layouts of public data sets.
+Every error while opening or reading becomes a DataError of one line that names the
+file.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from beam_jobs.rasters.raster import Raster
 
 _MEMBER = "#"
 _HOLDERS = (MIXER_SUFFIX, *ee_tfrecord.RECORD_SUFFIXES, *zarr_store.SUFFIXES)
-"""How files end that hold many rasters."""
+"""Ends of the names of files that hold many rasters."""
 
 
 def split_member(path: str) -> tuple[str, str]:
-    """(file, which raster in it) of a path.
+    """Return (file, member) of a path; the member names one raster of a file.
 
-    `<file>#<member>` names one raster of a file that holds many; each format says what
-    its members are. `<file>#at=...` is a raster without a place of its own, put there
-    (`placed.py`). In any other path the sign is part of the file's name.
+    `<file>#<member>` names one raster of a file that holds many; each format defines
+    its members. `<file>#at=...` gives a place to a raster that has none (`placed.py`).
+    In any other path, `#` is part of the file's name and the member is "".
     """
     file, sign, member = path.rpartition(_MEMBER)
     is_member = file.endswith(_HOLDERS) or member.startswith(placed.PREFIX)
@@ -39,21 +40,22 @@ def split_member(path: str) -> tuple[str, str]:
 
 
 def with_place(path: str, member: str) -> str:
-    """The path under which a raster without a place of its own lies at that of `placed.member_at`."""
+    """Return the path that opens a raster at the place of `placed.member_at`."""
     return f"{path}{_MEMBER}{member}"
 
 
 @contextmanager
 def open_raster(path: str) -> Iterator[Raster]:
-    """The open raster; whatever goes wrong inside becomes a DataError that names it.
+    """Open a raster; every error inside the context becomes a DataError that names it.
 
     Args:
-        path: of a GeoTIFF (or what else GDAL reads), of an Earth Engine `...mixer.json`
-            or TFRecord, or of a zarr store, zipped or in a tar; with `#<member>` where
-            the file holds many rasters.
+        path: of a GeoTIFF (or another format of GDAL), of an Earth Engine
+            `...mixer.json` or TFRecord, or of a zarr store, zipped or in a tar; with
+            `#<member>` where the file holds many rasters.
 
     Raises:
-        DataError: missing, cut short, or not what its name says.
+        DataError: the file is missing, cut short, or not of the format that its name
+            says.
     """
     file, member = split_member(path)
     try:
@@ -61,7 +63,7 @@ def open_raster(path: str) -> Iterator[Raster]:
             yield raster
     except RasterioError as error:
         reason: Reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
-        # GDAL's reason is in the cause; rasterio's own text only says that reading
+        # GDAL's message is in the cause; rasterio's own message only says that reading
         # failed.
         detail = str(error.__cause__ or error).split("\n")[0]
         raise DataError(f"{path}: cannot read the raster: {detail}", reason) from error
@@ -77,7 +79,8 @@ def open_raster(path: str) -> Iterator[Raster]:
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
     if is_remote(file) and file.endswith(_HOLDERS):
         raise DataError(
-            f"{path}: of an object store only rasters that GDAL reads can be opened",
+            f"{path}: only rasters that GDAL reads can be opened in an object store: "
+            "copy this file to a local folder",
             "unreadable_raster",
         )
     if file.endswith(MIXER_SUFFIX):
@@ -91,8 +94,8 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    # Of a store GDAL would list the whole folder to look for side files, which may be a
-    # million scenes.
+    # On a store, GDAL would list the whole folder to look for side files. The folder
+    # may hold a million scenes.
     options = (
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
     )
@@ -102,6 +105,6 @@ def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
 
 def _without_warning(file: str) -> rasterio.DatasetReader:
     with warnings.catch_warnings():
-        # What has no place is given one, or refused by a reason of its own.
+        # A raster without a place gets one, or is refused with its own reason.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(file)

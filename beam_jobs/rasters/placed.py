@@ -1,8 +1,7 @@
-"""Placed rasters: files that lost their place on Earth, read as if they lay where their path says.
+"""Placed rasters: files that do not say where they lie, put at a nominal place.
 
 Input: an open raster and a member `at=<crs>,<x>,<y>,<pixel>`. Output: a Raster there.
-Called by `opening.py`; layouts write the member with `member_at`, for data sets whose
-splits do not need the place.
+For data sets whose splits do not depend on the place.
 """
 
 from __future__ import annotations
@@ -16,16 +15,22 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.raster import GridRaster, Header, Pixels, Raster
 
 PREFIX = "at="
-"""Begins a member that is a place."""
+"""Beginning of a member that is a place."""
 
 
 def member_at(crs: str, x: float, y: float, pixel_size_m: float) -> str:
-    """The member that puts the upper left corner of a raster at (x, y) of `crs`, rows to the south."""
+    """Return the member that puts a raster's upper left corner at (x, y) of `crs`.
+
+    Rows run southwards.
+    """
     return f"{PREFIX}{crs},{x:g},{y:g},{pixel_size_m:g}"
 
 
 def has_place(raster: Raster) -> bool:
-    """Whether the file says where it lies: it has a CRS, and pixels that are not just numbered from 0."""
+    """Return whether the file says where it lies.
+
+    It has a CRS, and its transform is not the identity, which only numbers the pixels.
+    """
     return raster.crs is not None and not raster.transform.almost_equals(Affine.identity())
 
 
@@ -33,15 +38,15 @@ class PlacedRaster(GridRaster):
     """The pixels of a raster at another place."""
 
     def __init__(self, raster: Raster, name: str, member: str) -> None:
-        """Reads the place.
+        """Put `raster` at the place of `member`.
 
         Args:
-            raster: open, and open as long as this one is read.
-            name: what messages call it.
+            raster: open; it must stay open while this raster is read.
+            name: name of the raster in messages.
             member: as `member_at` writes it.
 
         Raises:
-            DataError: the member is no place.
+            DataError: the member is not a place.
         """
         try:
             crs, x, y, pixel_size_m = member.removeprefix(PREFIX).split(",")

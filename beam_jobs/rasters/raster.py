@@ -1,7 +1,7 @@
-"""Raster: what the readers ask of any file that holds pixels.
+"""Raster: the protocol behind which every file with pixels is read.
 
-A GeoTIFF that rasterio opened answers as it is; formats that GDAL does not read derive
-from GridRaster. `opening.py` chooses.
+A GeoTIFF that rasterio opened satisfies it. Formats that GDAL does not read derive from
+GridRaster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Raster(Protocol):
     """The part of `rasterio.DatasetReader` that is used.
 
     Attributes:
-        name: what messages call it: the path it was opened by.
+        name: the path it was opened by, for messages.
         crs: None when the pixels have no place on Earth.
         transform: affine, pixel corner (column, row) -> CRS.
         height: rows.
@@ -44,7 +44,7 @@ class Raster(Protocol):
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Outer bounds in the CRS."""
+        """The outer bounds in the CRS."""
 
     def read(
         self,
@@ -52,27 +52,30 @@ class Raster(Protocol):
         window: Window | None = None,
         out_shape: tuple[int, int, int] | None = None,
     ) -> Pixels:
-        """Stored pixels [C, h, w] of a window, or of the whole raster thinned out to `out_shape`."""
+        """Return stored pixels [C, h, w] of `window`, or of the whole raster.
+
+        With `out_shape` the whole raster is thinned out to that shape.
+        """
 
     def window_transform(self, window: Window) -> Affine:
-        """The affine transform of a window."""
+        """Return the affine transform of a window."""
 
     def tags(self) -> dict[str, str]:
-        """Texts that the file carries, by name."""
+        """Return the texts that the file carries, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file says of its pixels, besides the pixels themselves.
+    """What a file declares about its pixels.
 
     Attributes:
-        crs: as in Raster, like the five fields that follow.
-        transform: see `crs`.
-        height: see `crs`.
-        width: see `crs`.
-        descriptions: see `crs`.
-        nodata: see `crs`.
-        block_shape: height and width of what the format decodes at once.
+        crs: see Raster.
+        transform: see Raster.
+        height: see Raster.
+        width: see Raster.
+        descriptions: see Raster.
+        nodata: see Raster.
+        block_shape: height and width of the block that the format decodes at once.
     """
 
     crs: CRS | None
@@ -85,12 +88,13 @@ class Header:
 
 
 class GridRaster(ABC):
-    """A Raster out of blocks of pixels; a format adds how a window is read.
+    """A Raster made of blocks of pixels; a format only adds how to read a window.
 
     Attributes:
-        name: as in Raster, like all that follow but
-        block_shape: height and width of what the format decodes at once: a thinned-out
-            read holds one block at a time.
+        name: the path it was opened by, for messages.
+        block_shape: height and width of the block that the format decodes at once; a
+            thinned-out read holds one block at a time. The other fields of its Header
+            are attributes too.
     """
 
     def __init__(self, name: str, header: Header) -> None:
@@ -102,7 +106,7 @@ class GridRaster(ABC):
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Outer bounds in the CRS: xmin, ymin, xmax, ymax."""
+        """The outer bounds in the CRS: xmin, ymin, xmax, ymax."""
         corners = [
             self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)
         ]
@@ -110,11 +114,11 @@ class GridRaster(ABC):
         return min(xs), min(ys), max(xs), max(ys)
 
     def window_transform(self, window: Window) -> Affine:
-        """The affine transform of a window."""
+        """Return the affine transform of a window."""
         return self.transform * Affine.translation(window.col_off, window.row_off)
 
     def tags(self) -> dict[str, str]:
-        """No texts: no layout needs those of such a file."""
+        """Return no texts: no layout needs the texts of such a file."""
         return {}
 
     def read(
@@ -123,7 +127,10 @@ class GridRaster(ABC):
         window: Window | None = None,
         out_shape: tuple[int, int, int] | None = None,
     ) -> Pixels:
-        """Stored pixels [C, h, w] of `window` (default: all), or of all thinned out to `out_shape` by nearest neighbour."""
+        """Return stored pixels [C, h, w] of `window`, by default of the whole raster.
+
+        With `out_shape` the whole raster is thinned out by nearest neighbour.
+        """
         if out_shape is not None:
             return self._thinned(indexes, *out_shape[1:])
         if window is None:
@@ -134,7 +141,10 @@ class GridRaster(ABC):
 
     @abstractmethod
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
-        """Stored pixels [C, height, width] from pixel (row, col) on; the window lies within the raster."""
+        """Return stored pixels [C, height, width] from pixel (row, col) on.
+
+        The window lies within the raster.
+        """
 
     def _thinned(self, indexes: list[int], height: int, width: int) -> Pixels:
         rows = ((np.arange(height) + 0.5) * self.height / height).astype(int)

@@ -1,11 +1,14 @@
-"""Zarr stores as rasters: arrays that xarray wrote, in a `.zarr.zip` file or in a tar shard of such files.
+"""Zarr stores as rasters: `.zarr.zip` files, or tar shards of such files.
 
-Members: `<file>.zarr.zip#<array>/<i>/<j>` is one raster of an array, with an index for
-each dimension besides band, y and x, in the array's order;
-`<shard>.tar#<name>.zarr.zip/<array>/<i>` the same in a shard. Dimensions are told apart
-by the names that xarray writes (`_ARRAY_DIMENSIONS`), coordinates by those of
-SSL4EO-S12 v1.1 and TerraMesh: `x_`, `y_` or `x`, `y` in metres of the CRS, `crs` as
-EPSG code, `band` as names. Called through `opening.py`; the layouts call `open_group`.
+The arrays are as xarray writes them. Members:
+
+- `<file>.zarr.zip#<array>/<i>/<j>` is one raster of an array. It has an index for each
+  dimension other than band, y and x, in the array's order.
+- `<shard>.tar#<name>.zarr.zip/<array>/<i>` is the same in a shard.
+
+Dimensions are known by the names that xarray writes (`_ARRAY_DIMENSIONS`). Coordinates
+have the names of SSL4EO-S12 v1.1 and TerraMesh: `x_`, `y_` or `x`, `y` in metres of the
+CRS, `crs` as EPSG code, `band` as names.
 
 Source: https://github.com/DLR-MF-DAS/SSL4EO-S12-v1.1 (README, zarr_dataset.py,
 ssl4eos12_dataset.py).
@@ -82,11 +85,11 @@ class ArrayRaster(GridRaster):
 
 
 def open_array(name: str, file: str, member: str) -> ArrayRaster:
-    """The raster of a member.
+    """Return the raster of a member.
 
     Raises:
         DataError: the store lacks the array, an index is out of range, or coordinates
-            are missing or uneven.
+            are missing or not evenly spaced.
     """
     store, path = "", member
     if file.endswith(SHARD_SUFFIX):
@@ -113,10 +116,10 @@ def open_array(name: str, file: str, member: str) -> ArrayRaster:
 
 
 def open_group(file: str, store: str = "") -> zarr.Group:
-    """The zarr group of a `.zarr.zip` file, or of the store named so in a tar shard.
+    """Return the zarr group of a `.zarr.zip` file, or of a store in a tar shard.
 
     Raises:
-        DataError: there is no such store in the shard, or it is no zarr group.
+        DataError: the shard has no such store, or the store is not a zarr group.
     """
     stat = os.stat(file)
     try:
@@ -135,7 +138,7 @@ def open_group(file: str, store: str = "") -> zarr.Group:
 
 
 def store_names(file: str) -> list[str]:
-    """Names of the stores in a tar shard, sorted."""
+    """Return the names of the stores in a tar shard, sorted."""
     stat = os.stat(file)
     try:
         return sorted(_shard_index(file, stat.st_size, stat.st_mtime_ns))
@@ -146,10 +149,10 @@ def store_names(file: str) -> list[str]:
 
 
 def array_of(group: zarr.Group, array_name: str, where: str) -> zarr.Array:
-    """An array of the group by name.
+    """Return an array of the group by name.
 
     Raises:
-        DataError: the store has none of that name.
+        DataError: the store has no array of that name.
     """
     if array_name not in group or not isinstance(group[array_name], zarr.Array):
         raise DataError(
@@ -160,7 +163,7 @@ def array_of(group: zarr.Group, array_name: str, where: str) -> zarr.Array:
 
 
 def dimensions(array: zarr.Array, where: str) -> tuple[str, ...]:
-    """Names of an array's dimensions, as xarray writes them."""
+    """Return the names of an array's dimensions, as xarray writes them."""
     names = tuple(array.attrs.get("_ARRAY_DIMENSIONS", ()))
     if len(names) != array.ndim:
         raise DataError(
@@ -171,21 +174,23 @@ def dimensions(array: zarr.Array, where: str) -> tuple[str, ...]:
 
 
 def band_names(group: zarr.Group, where: str) -> tuple[str, ...]:
-    """Names of the bands, by the coordinate `band`."""
+    """Return the names of the bands, from the coordinate `band`."""
     return tuple(str(name) for name in array_of(group, "band", where)[...].tolist())
 
 
 def times(group: zarr.Group, name: str, where: str) -> npt.NDArray[Any]:
-    """Array `name` as UTC times, datetime64[s] of the array's shape; xarray writes numbers and a unit.
+    """Return array `name` as UTC times, datetime64[s] of the array's shape.
+
+    xarray stores times as numbers with a unit.
 
     Raises:
-        DataError: no such array, or its unit is none.
+        DataError: there is no such array, or its unit is not a unit of time.
     """
     array = array_of(group, name, where)
     values = array[...]
     if np.issubdtype(values.dtype, np.datetime64):
         return values.astype("datetime64[s]")
-    # TerraMesh's own reader takes numbers without a unit as nanoseconds since 1970.
+    # Numbers without a unit are nanoseconds since 1970, as in TerraMesh's own reader.
     units = str(array.attrs.get("units", "nanoseconds since 1970-01-01"))
     match = re.fullmatch(
         r"(\w+) since (\d{4}-\d{2}-\d{2})(?:[ T](\d{2}:\d{2}:\d{2})(?:\.\d+)?)?(?:Z|\+00:00)?",
@@ -200,8 +205,8 @@ def times(group: zarr.Group, name: str, where: str) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=16)
 def _group(file: str, store: str, size: int, mtime_ns: int) -> zarr.Group:
-    # A batch holds hundreds of scenes; size and time of change let a file that was
-    # written again be seen.
+    # A batch holds hundreds of scenes. Size and modification time are in the key, so a
+    # file that was written again is opened again.
     if not store:
         return zarr.open_group(zarr.ZipStore(file, mode="r"), mode="r")
     offset, length = _shard_index(file, size, mtime_ns)[store]
@@ -239,7 +244,10 @@ def _transform(group: zarr.Group, at: dict[str, int], where: str) -> Affine:
 
 
 def _axis(group: zarr.Group, name: str, at: dict[str, int], where: str) -> tuple[float, float]:
-    """(step, centre of the first pixel) of an axis. Batches keep metres in `x_`, since `x` counts pixels there."""
+    """Return (step, centre of the first pixel) of an axis.
+
+    In batches metres are in `x_`, since `x` counts pixels there.
+    """
     centres = np.asarray(
         _coordinate(group, f"{name}_" if f"{name}_" in group else name, at, where), np.float64
     )
@@ -250,7 +258,7 @@ def _axis(group: zarr.Group, name: str, at: dict[str, int], where: str) -> tuple
 
 
 def _coordinate(group: zarr.Group, name: str, at: dict[str, int], where: str) -> Any:
-    """The part of a coordinate array that belongs to the raster at `at`."""
+    """Return the part of a coordinate array that belongs to the raster at `at`."""
     array = array_of(group, name, where)
     values = array[tuple(at.get(dimension, slice(None)) for dimension in dimensions(array, where))]
     return values if np.ndim(values) else np.asarray(values).item()

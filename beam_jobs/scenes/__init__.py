@@ -1,1 +1,14 @@
-"""Map to come."""
+"""One scene as physical values: its STAC item, its rasters, and any part of it.
+
+Read `scene.py` first, then `readers.py`.
+
+- `scene.py`: Scene, the parsed STAC item.
+- `assets.py`: where a scene's bands, label and cloud mask are stored.
+- `readers.py`: check a scene against its rasters, and read it on any grid.
+- `radiometry.py`: stored pixels to dB or reflectance; the 2022 Sentinel-2 offset.
+- `resampling.py`: pixels from one grid onto another.
+- `grids.py`: grids, windows of patches, conversions to longitude and latitude.
+- `footprints.py`: polygons on the globe and their overlap.
+
+It imports `contracts` and `rasters`. Every other room of `beam_jobs` may import it.
+"""

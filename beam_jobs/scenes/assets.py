@@ -1,7 +1,7 @@
-"""Assets: where a scene's bands, label and cloud mask are, and what is in them, as its STAC item's assets say.
+"""Assets: where a scene's bands, label and cloud mask are stored, and in which units.
 
-Input: a STAC item. Output: BandSources, LabelSource, and the cloud mask's path. Called
-by `scenes.py`; `readers.py` opens them.
+Input: a STAC item. Output: BandSources, a LabelSource and the path of the cloud mask.
+The files themselves are not opened here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from beam_jobs.errors import DataError
 
 Unit = Literal["", "dB", "power", "reflectance"]
 UNITS: dict[Sensor, tuple[Unit, ...]] = {"s1": ("dB", "power"), "s2": ("reflectance",)}
-"""What the bands of a sensor can be declared to hold; power is linear backscatter."""
+"""Units that a band of each sensor may declare. "power" is linear backscatter."""
 NAMED_BANDS_SUFFIX = "mixer.json"
-"""End of the files whose bands have names but no order: Earth Engine's TFRecord exports."""
-_DISTINCT = "the terrapair:index of bands must be distinct whole numbers from 1, and a terrapair:key name one band"
+"""End of the names of Earth Engine's TFRecord exports, whose bands have no order."""
+_DISTINCT = (
+    "the terrapair:index of bands must be distinct whole numbers from 1, "
+    "and a terrapair:key name one band"
+)
 LabelKind = Literal["hand", "weak"]
 SCL_CLEAR_VALUES = (1, 2, 4, 5, 6, 7, 11)
-"""Classes of Sentinel-2's scene classification that show the ground: all but no data (0), cloud shadow (3), cloud of medium
-and of high probability (8, 9) and thin cirrus (10).
+"""Classes of Sentinel-2's scene classification that show the ground.
+
+All classes but no data (0), cloud shadow (3), cloud of medium (8) and of high
+probability (9), and thin cirrus (10).
 
 Source: ESA, Sentinel-2 Level-2A Algorithm Theoretical Basis Document, scene
 classification.
@@ -36,16 +41,16 @@ classification.
 
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
-    """Where a band's pixels are.
+    """Where the pixels of one band are stored, and how to read their unit.
 
     Attributes:
-        path: raster file, with `#<member>` where it holds many (`beam_jobs/rasters`).
-        index: 1-based band index, where `key` is empty.
-        key: the file's own name of the band: of formats whose bands have no order.
-        nodata: stored value that means no data, besides what the file declares and what
-            no measurement can be.
-        unit: what stored value x scale + offset is; "" = stored as the sensor's
-            archives do, in dB or digital numbers.
+        path: raster file; `#<member>` names one raster of a file that holds many.
+        index: 1-based band index; not used when `key` is set.
+        key: the file's own name of the band, for formats whose bands have no order.
+        nodata: stored value that means no data, in addition to the one that the file
+            declares and to values that no measurement can have.
+        unit: unit of stored value x scale + offset; "" means that the file holds what
+            the sensor's archive holds: dB or digital numbers.
         scale: see `unit`.
         offset: see `unit`.
     """
@@ -61,14 +66,14 @@ class BandSource:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """A label raster.
+    """Where a scene's label raster is, and what its values mean.
 
     Attributes:
-        path: of the file.
+        path: of the raster file.
         schema: name of its label schema.
-        nodata: value that means no label (besides 255).
-        kind: "hand", or "weak": made by a rule or another model, so that nothing may be
-            measured on it.
+        nodata: value that means no label, in addition to 255.
+        kind: "hand" for labels drawn by people; "weak" for labels made by a rule or
+            another model, which are never used to measure a model.
     """
 
     path: str
@@ -78,19 +83,19 @@ class LabelSource:
 
 
 def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any]:
-    """Where the scene's cloud mask is and which values of it mean clear.
+    """Return where the scene's cloud mask is, and which of its values mean clear.
 
-    Asset `cloud_mask` is a mask of its own, by default with 0 as clear;
-    `terrapair:clear_values` lists the values where it holds classes. Asset `scl` is the
-    scene classification of a Level-2A product, used where the other lacks.
+    The asset `cloud_mask` goes first. Its value 0 means clear unless
+    `terrapair:clear_values` lists other values. Without it, the asset `scl` (the scene
+    classification of a Level-2A product) is used.
 
     Returns:
-        `cloud_mask` and `clear_values` of a Scene; nothing when the item has neither
-        asset.
+        The fields `cloud_mask` and `clear_values` of a Scene; an empty dict when the
+        item has neither asset.
 
     Raises:
-        DataError: the values are no list of whole numbers, or the file cannot be
-            reached.
+        DataError: the values are not a list of whole numbers, or the file is at an
+            unsupported location.
     """
     name = next((name for name in ("cloud_mask", "scl") if name in item.assets), None)
     if name is None:
@@ -115,15 +120,17 @@ def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any
 def band_sources(
     item: pystac.Item, sensor: Sensor, folder: Location, where: str
 ) -> dict[str, BandSource]:
-    """Bands of the `data` asset in the order it names them, or one asset per band.
+    """Return where each band of the scene is stored, by band name.
 
-    A band may say where it is, as it must in a file that holds other bands between
-    them: by `terrapair:index` (1-based), or by `terrapair:key`, the file's own name for
-    it. TFRecords know names only, so there the band's name is the key.
+    The bands are listed in order in the asset `data`, or each band has an asset of its
+    own. A band may declare its place in the file by `terrapair:index` (1-based) or by
+    `terrapair:key` (the file's own name of the band). This is needed when the file
+    holds other bands between them. TFRecord exports have no order, so there the band's
+    name is the key by default.
 
     Raises:
-        DataError: no known band, bands in no order or at one place, or fields that say
-            nothing.
+        DataError: no known band, an unknown order, two bands at one place, or a field
+            with a wrong value.
     """
     if "data" not in item.assets:
         sources = {
@@ -175,7 +182,10 @@ def band_sources(
 def _band_source(
     sensor: Sensor, fields: Mapping[str, Any], path: str, where: str, position: int
 ) -> BandSource:
-    """Where a band is, by the fields of its entry or asset; `nodata` is that of STAC's common metadata."""
+    """Return where one band is stored, from the fields of its entry or asset.
+
+    `nodata` is the field of STAC's common metadata.
+    """
     index, nodata = fields.get("terrapair:index", position), fields.get("nodata")
     if type(index) is not int or index < 1:
         raise DataError(f"{where}: {_DISTINCT}, got {index!r}", "unknown_band_order")
@@ -200,23 +210,26 @@ def _band_source(
 
 
 def _units(sensor: Sensor, fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a band holds where the item says it: `terrapair:unit`, with scale and offset of STAC's raster extension.
+    """Return the declared unit of a band, with its scale and offset.
 
-    Without the unit, scale and offset are not looked at: catalogs of Sentinel-2 carry
-    the 2022 offset there, also where the pixels do not. With it the sensors' own fill
-    values no longer tell no data, so the item must.
+    Scale and offset are those of STAC's raster extension. Without `terrapair:unit` they
+    are ignored: catalogs of Sentinel-2 declare the 2022 offset there even when the
+    pixels do not carry it. With the unit, a sensor's usual fill values may be
+    measurements, so the item must declare `nodata`.
     """
     unit = fields.get("terrapair:unit")
     if unit is None:
         return {}
     if unit not in UNITS[sensor]:
         raise DataError(
-            f"{where}: terrapair:unit of {sensor} must be {' or '.join(UNITS[sensor])}, got {unit!r}",
+            f"{where}: terrapair:unit of {sensor} must be {' or '.join(UNITS[sensor])}, "
+            f"got {unit!r}",
             "bad_item",
         )
     if "nodata" not in fields:
         raise DataError(
-            f"{where}: a band with terrapair:unit needs nodata: the stored value, or null when all are measurements, got none",
+            f"{where}: a band with terrapair:unit needs nodata: the stored value, "
+            "or null when all are measurements, got none",
             "bad_item",
         )
     numbers = {
@@ -237,10 +250,10 @@ def _units(sensor: Sensor, fields: Mapping[str, Any], where: str) -> dict[str, A
 
 
 def check_one_unit(bands: Mapping[str, BandSource], dn_offset: int | None, where: str) -> None:
-    """Refuses bands of several units, and an offset of digital numbers beside a unit.
+    """Check that all bands have one unit, and no offset beside a unit.
 
     Raises:
-        DataError: with what was found.
+        DataError: with the units or the offset that were found.
     """
     units = sorted({source.unit for source in bands.values()})
     if len(units) > 1:
@@ -256,11 +269,11 @@ def check_one_unit(bands: Mapping[str, BandSource], dn_offset: int | None, where
 
 
 def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource | None:
-    """The label raster of asset `label`; None when the item has none.
+    """Return the label raster of the asset `label`, or None when the item has none.
 
     Raises:
-        DataError: it names no schema, an unknown kind, or a file that cannot be
-            reached.
+        DataError: the asset names no schema, an unknown kind, or an unsupported
+            location.
     """
     if "label" not in item.assets:
         return None
@@ -269,7 +282,7 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
     if not schema:
         raise DataError(f"{where}: asset 'label' lacks terrapair:label_schema", "bad_item")
     kind = asset.extra_fields.get("terrapair:label_kind", "hand")
-    # A slip of the pen must not make a weak label one to measure on.
+    # A typing error must not turn a weak label into one that models are measured on.
     if kind not in ("hand", "weak"):
         raise DataError(
             f"{where}: terrapair:label_kind must be hand or weak, got {kind!r}", "bad_item"
@@ -283,7 +296,7 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
 
 
 def _resolve(href: str, folder: Location, where: str) -> str:
-    """Path or URI of an asset; relative ones are relative to the catalog."""
+    """Return the path or URI of an asset; relative ones start at the catalog folder."""
     scheme, separator, rest = href.partition("://")
     if not separator:
         return str(folder / href)

@@ -1,8 +1,8 @@
-"""Footprints: polygons on the globe, cut at the antimeridian, so that bounds, cells and overlaps are right there too.
+"""Footprints: polygons on the globe, cut at the antimeridian.
 
-Input: GeoJSON geometries as catalogs write them, or bounds in a CRS. Output: shapely
-geometries whose longitudes lie within -180 to 180. Pure; pairing and readers compare
-footprints through it.
+Input: GeoJSON geometries of catalogs, or bounds in a CRS. Output: shapely geometries
+with longitudes within -180 to 180, so that bounds, cells and overlaps are right at the
+antimeridian too. Pure functions.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from beam_jobs.scenes.grids import Bounds, lonlat_bounds
 
 
 def on_globe(geometry: Mapping[str, Any] | shapely.Geometry) -> shapely.Geometry:
-    """The polygons of a geometry, valid, with longitudes within -180 to 180.
+    """Return the valid polygons of a geometry, with longitudes within -180 to 180.
 
-    A scene over the antimeridian may be written in three ways, and all give the same
-    two parts: split as RFC 7946 (section 3.1.9) wants it, with longitudes beyond 180,
-    or as one ring that jumps from 179 to -179. No scene is wider than 180 degrees, so a
-    longer edge is such a jump. A ring around a pole, where neither sensor's mode of
-    interest looks, is not understood.
+    A scene over the antimeridian may be written in three ways: split in two parts (RFC
+    7946, section 3.1.9), with longitudes beyond 180, or as one ring that jumps from 179
+    to -179. All three give the same two parts. No scene is wider than 180 degrees, so a
+    longer edge is such a jump. A ring around a pole is not supported: neither sensor
+    looks there in the modes used here.
     """
     given = shape(geometry) if isinstance(geometry, Mapping) else geometry
     parts = [piece for polygon in _polygons(given) for piece in _split(polygon)]
@@ -34,16 +34,20 @@ def on_globe(geometry: Mapping[str, Any] | shapely.Geometry) -> shapely.Geometry
 
 
 def of_bounds(crs: str, bounds: Bounds) -> shapely.Geometry:
-    """The lon/lat box around bounds in `crs`; two boxes when they reach over the antimeridian."""
+    """Return the lon/lat box around `bounds`; two boxes across the antimeridian."""
     return on_globe(box(*lonlat_bounds(crs, bounds)))
 
 
 def overlap_fractions(ones: Any, others: Any) -> Any:
-    """Share of the smaller of two geometries that both cover, 0-1, element by element of two arrays of geometries.
+    """Return the share of the smaller geometry that both cover, 0-1, per element.
 
-    Measured in degrees: as a ratio it needs no equal areas, since two scenes that meet
-    lie at one latitude; over a footprint of 2 degrees at 60 degrees north, northern and
-    southern parts count 6 % differently.
+    Areas are measured in square degrees. This is exact enough for a ratio, since two
+    scenes that meet lie at one latitude. In a footprint 2 degrees high at 60 degrees
+    north, northern and southern parts count 6 % differently.
+
+    Args:
+        ones: array of geometries.
+        others: array of geometries, of the same shape.
     """
     smaller = np.minimum(shapely.area(ones), shapely.area(others))
     common = shapely.area(shapely.intersection(ones, others))
@@ -61,7 +65,7 @@ def _split(polygon: Polygon) -> list[Polygon]:
     unwrapped = np.unwrap(lon, period=360.0)
     if np.array_equal(unwrapped, lon) and lon.min() >= -180.0 and lon.max() <= 180.0:
         return _polygons(shapely.make_valid(polygon))
-    # Holes are left out: a footprint over the antimeridian that has one was never seen.
+    # Holes are dropped: no footprint over the antimeridian is known to have one.
     whole = shapely.make_valid(Polygon(np.column_stack([unwrapped, coordinates[:, 1]])))
     pieces = []
     for turn in (-360.0, 0.0, 360.0):

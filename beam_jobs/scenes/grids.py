@@ -1,7 +1,7 @@
-"""Grids: where pixels lie on Earth; the common grid of a pair and its patch windows. Pure geometry.
+"""Grids: where pixels lie on Earth. Pure geometry.
 
-Input: CRS, affine transforms and shapes of two scenes. Output: a Grid in metres and the
-windows that `transforms.py` cuts.
+Input: CRS, affine transforms and shapes of two scenes. Output: their common Grid in
+metres, its strips and the windows of its patches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ Bounds = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A raster grid: CRS as text, affine transform (rasterio order: a, b, c, d, e, f), height and width in pixels."""
+    """A raster grid.
+
+    Attributes:
+        crs: coordinate system as text, for example "EPSG:32633".
+        transform: affine transform in rasterio's order (a, b, c, d, e, f).
+        height: rows in pixels.
+        width: columns in pixels.
+    """
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
@@ -34,12 +41,12 @@ class Grid:
 
     @property
     def affine(self) -> Affine:
-        """The transform as rasterio takes it."""
+        """The transform as a rasterio Affine."""
         return Affine(*self.transform)
 
     @property
     def bounds(self) -> Bounds:
-        """Outer bounds in the units of the CRS."""
+        """The outer bounds in the units of the CRS."""
         a, b, c, d, e, f = self.transform
         corners = [(col, row) for col in (0, self.width) for row in (0, self.height)]
         xs, ys = (
@@ -49,7 +56,7 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def window(self, row: int, col: int, height: int, width: int) -> Grid:
-        """The part of the grid that begins at pixel (row, col)."""
+        """Return the part of the grid that begins at pixel (row, col)."""
         a, b, c, d, e, f = self.transform
         corner = (a, b, a * col + b * row + c, d, e, d * col + e * row + f)
         return replace(self, transform=corner, height=height, width=width)
@@ -63,7 +70,7 @@ def _lonlat_transformer(crs: str) -> pyproj.Transformer:
 def to_lonlat(
     crs: str, x: npt.ArrayLike, y: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Coordinates in `crs` -> (lon, lat) in degrees, same shape."""
+    """Convert coordinates in `crs` to (lon, lat) in degrees; shapes are kept."""
     lon, lat = _lonlat_transformer(crs).transform(x, y)
     return np.asarray(lon), np.asarray(lat)
 
@@ -74,31 +81,34 @@ def _from_lonlat_transformer(crs: str) -> pyproj.Transformer:
 
 
 def from_lonlat(crs: str, lon: float, lat: float) -> tuple[float, float]:
-    """A place in degrees -> its (x, y) in `crs`."""
+    """Convert a place in degrees to its (x, y) in `crs`."""
     x, y = _from_lonlat_transformer(crs).transform(lon, lat)
     return float(x), float(y)
 
 
 def lonlat_bounds(crs: str, bounds: Bounds) -> Bounds:
-    """Bounds in `crs` as bounds in degrees; over the antimeridian the eastern one is above 180."""
+    """Convert bounds in `crs` to degrees; east is above 180 across the antimeridian."""
     xmin, ymin, xmax, ymax = transform_bounds(crs, LONLAT, *bounds)
-    # GDAL gives such bounds a west that lies east of their east.
+    # Across the antimeridian, GDAL returns a west that is larger than the east.
     return xmin, ymin, xmax if xmin <= xmax else xmax + 360.0, ymax
 
 
 def utm_crs(lon: float, lat: float) -> str:
-    """EPSG code of the UTM zone of a place, as text. Source: zone = floor((lon + 180) / 6) + 1; 326xx north, 327xx south."""
+    """Return the EPSG code of a place's UTM zone, for example "EPSG:32633".
+
+    Source: zone = floor((lon + 180) / 6) + 1; 326xx north, 327xx south.
+    """
     zone = min(int((lon + 180.0) // 6.0) + 1, 60)
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
 def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | None:
-    """The grid in metres that covers what both scenes cover; None when they do not overlap by a pixel.
+    """Return the grid in metres of what both scenes cover, or None if they are apart.
 
     Args:
-        reference: decides CRS and pixel alignment when it is projected (Sentinel-2: its
-            tiles are the archive's grid); a grid in degrees is replaced by the UTM zone
-            of its centre.
+        reference: decides CRS and pixel corners when it is projected. Sentinel-2 is the
+            reference, since its tiles are the archive's grid. A grid in degrees is
+            replaced by the UTM zone of its centre.
         other: the second scene, in any CRS.
         pixel_size_m: of the result.
     """
@@ -109,7 +119,7 @@ def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | Non
     boxes = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in (reference, other)]
     xmin, ymin = (max(box[i] for box in boxes) for i in (0, 1))
     xmax, ymax = (min(box[i] for box in boxes) for i in (2, 3))
-    # Snap to the reference's pixel corners, inwards, so that aligned scenes are read
+    # Snap inwards to the reference's pixel corners: aligned scenes are then read
     # without resampling.
     col0, col1 = (
         math.ceil((xmin - x0) / pixel_size_m - 1e-6),
@@ -137,7 +147,10 @@ def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | Non
 
 
 def strips(grid: Grid, patch_size_px: int, max_pixels: int = 1 << 20) -> Iterator[Grid]:
-    """Horizontal strips of whole patch rows, each at most about `max_pixels`: bounds what a worker holds in memory."""
+    """Yield horizontal strips of whole patch rows, each of at most about `max_pixels`.
+
+    A strip is what a worker holds in memory at a time.
+    """
     patch_rows = grid.height // patch_size_px
     rows_per_strip = max(1, max_pixels // (grid.width * patch_size_px))
     for first in range(0, patch_rows, rows_per_strip):
@@ -147,7 +160,13 @@ def strips(grid: Grid, patch_size_px: int, max_pixels: int = 1 << 20) -> Iterato
 
 @dataclass(frozen=True, kw_only=True)
 class PatchWindow:
-    """A patch within a strip: the pixel (row, col) where it begins, and its own grid."""
+    """One patch of a strip.
+
+    Attributes:
+        row: first row of the patch within the strip.
+        col: first column of the patch within the strip.
+        grid: the patch's own grid.
+    """
 
     row: int
     col: int
@@ -155,7 +174,7 @@ class PatchWindow:
 
     @property
     def pixels(self) -> tuple[slice, slice]:
-        """Index of the patch's pixels in an array [H, W, ...] of the strip."""
+        """The index of the patch's pixels in an array [H, W, ...] of the strip."""
         return (
             slice(self.row, self.row + self.grid.height),
             slice(self.col, self.col + self.grid.width),
@@ -163,7 +182,10 @@ class PatchWindow:
 
 
 def patch_windows(strip: Grid, patch_size_px: int) -> list[PatchWindow]:
-    """(row, col, grid) of every whole patch of a strip, row by row; a remainder at the right edge is left out."""
+    """Return the windows of all whole patches of a strip, row by row.
+
+    A remainder at the right edge that is narrower than a patch is left out.
+    """
     return [
         PatchWindow(row=row, col=col, grid=strip.window(row, col, patch_size_px, patch_size_px))
         for row in range(0, strip.height - patch_size_px + 1, patch_size_px)
@@ -172,7 +194,7 @@ def patch_windows(strip: Grid, patch_size_px: int) -> list[PatchWindow]:
 
 
 def centre_and_corners(patch: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(lon [5], lat [5]) in degrees: the centre first, then the four corners."""
+    """Return (lon [5], lat [5]) in degrees: first the centre, then the four corners."""
     xmin, ymin, xmax, ymax = patch.bounds
     x = np.array([(xmin + xmax) / 2, xmin, xmax, xmax, xmin])
     y = np.array([(ymin + ymax) / 2, ymin, ymin, ymax, ymax])

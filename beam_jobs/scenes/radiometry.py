@@ -1,7 +1,8 @@
-"""Radiometry: stored pixels -> physical values with NaN as no data; dB <-> power; the 2022 Sentinel-2 offset.
+"""Radiometry: stored pixels to physical values with NaN as no data.
 
-Pure NumPy. `readers.py` calls it between reading and resampling, because resampling
-must see power, not dB, and must never mix no-data into its neighbours.
+Also converts dB to power and back, and detects the 2022 Sentinel-2 offset. Pure NumPy.
+These functions run between reading and resampling: resampling must see power instead of
+dB, and must never mix no data into its neighbours.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def db_to_power(backscatter_db: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Backscatter in dB -> linear power, 10^(dB/10); NaN stays NaN."""
+    """Convert backscatter in dB to linear power, 10^(dB/10); NaN stays NaN."""
     return np.power(10.0, backscatter_db / 10.0)
 
 
 def power_to_db(backscatter_power: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Linear power -> dB; power that is not above 0 has no dB value and becomes NaN."""
+    """Convert linear power to dB; power of 0 and below becomes NaN."""
     positive = np.where(backscatter_power > 0, backscatter_power, np.nan)
     return 10.0 * np.log10(positive)
 
@@ -37,17 +38,18 @@ def declared_values(
     scale: float,
     offset: float,
 ) -> FloatArray:
-    """A band in units of its own, [H, W] -> what archives hold: dB, or digital numbers without offset; NaN stays NaN.
+    """Convert a band [H, W] with a declared unit to what archives hold; NaN stays NaN.
+
+    The result is dB, or digital numbers without the 2022 offset. Reflectance of 0 and
+    below is kept as the darkest measurement, since the item has declared which value
+    means no data.
 
     Args:
         stored: values of the file, NaN = no data.
-        unit: of `stored` x `scale` + `offset`: "dB", "power" (linear backscatter) or
-            "reflectance".
+        unit: unit of `stored` x `scale` + `offset`: "dB", "power" (linear backscatter)
+            or "reflectance".
         scale: see `unit`.
         offset: see `unit`.
-
-    Reflectance of 0 and below is a measurement here, the darkest one: what is no data
-    has been said.
     """
     physical = stored * np.float32(scale) + np.float32(offset)
     if unit == "power":
@@ -62,16 +64,21 @@ def declared_values(
 def clean_backscatter_db(
     pixels: npt.NDArray[Any], nodata: float | None, is_zero_missing: bool = True
 ) -> FloatArray:
-    """Backscatter as stored, [C, H, W] dB -> float32 [C, H, W] with NaN where there is no measurement.
+    """Return backscatter [C, H, W] in dB as float32, NaN where there is no measurement.
 
-    No data is: NaN and infinity, the file's own no-data value, values outside
-    S1_VALID_RANGE_DB, and, unless no data was declared, 0.0 dB in every polarization at
-    once: several downloaders fill missing pixels with 0, which would read as very
+    No data are NaN, infinity, the file's own no-data value, and values outside
+    S1_VALID_RANGE_DB. If `is_zero_missing`, 0.0 dB in all polarizations at once is no
+    data too: several downloaders fill missing pixels with 0, which would look like very
     bright ground.
+
+    Args:
+        pixels: backscatter as stored, [C, H, W], dB.
+        nodata: the file's own no-data value, if it declares one.
+        is_zero_missing: False when the item declares its no-data value.
     """
     values = pixels.astype(np.float32)
     low, high = S1_VALID_RANGE_DB
-    # NaN and infinity lie in no range.
+    # NaN and infinity compare False.
     valid = (values >= low) & (values <= high)
     if nodata is not None and np.isfinite(nodata):
         valid &= values != np.float32(nodata)
@@ -82,30 +89,30 @@ def clean_backscatter_db(
 
 
 def looks_like_power(backscatter: FloatArray) -> bool:
-    """Whether float32 [C, H, W], said to be dB, is linear power: no valid value is below 0.
+    """Return whether float32 [C, H, W] is linear power, although it should be dB.
 
     Land and water lie at about -30 to 0 dB, so a scene in dB always has negative
-    values, while power never has.
+    values. Linear power never has.
     """
     valid = backscatter[np.isfinite(backscatter)]
     return valid.size > 0 and bool((valid >= 0).all())
 
 
 def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int) -> FloatArray:
-    """Sentinel-2 digital numbers [C, H, W] -> reflectance float32 [C, H, W], NaN = no data.
+    """Convert digital numbers [C, H, W] to reflectance, float32, NaN = no data.
+
+    A measured pixel that falls to 0 or below when the offset is removed is kept as the
+    darkest measurement.
 
     Args:
-        dn: as stored; 0 and negative fill values are no data.
+        dn: Sentinel-2 as stored; 0 and negative fill values are no data.
         nodata: the file's own no-data value, if it declares one.
         dn_offset: what the file adds to every digital number: 0, or 1000 from
             processing baseline 04.00 on.
-
-    A measured pixel that falls to 0 or below once the offset is taken away stays a
-    measurement: the darkest one.
     """
     reflectance = dn.astype(np.float32)
-    # In place and plane by plane, which stays in the processor's cache: this runs over
-    # every pixel of every scene.
+    # This runs over every pixel of every scene. One plane at a time, in place, fits the
+    # processor's cache.
     for values in reflectance:
         valid = np.isfinite(values) & (values > 0)
         if nodata is not None and np.isfinite(nodata):
@@ -118,16 +125,23 @@ def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int
 
 
 def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int | None:
-    """The offset that Sentinel-2 digital numbers [C, H, W] carry: 0 or 1000; None when the pixels cannot tell.
+    """Return the offset in Sentinel-2 digital numbers: 0, 1000, or None if unclear.
 
-    With B10 (cirrus, level 1C): water vapour absorbs nearly all light there, so without
-    the offset its median is some tens, with it a little above 1000, in summer, winter,
-    desert and over snow. Dates and names are not asked: archives hold reprocessed old
-    scenes with the offset and harmonized new ones without. Without B10: numbers below
-    half the offset (in at least 1 of 1,000 pixels) tell that there is none, since with
-    it they would be reflectances below -0.05, which even dark water in overcorrected
-    level-2A scenes hardly reaches. The reverse does not hold: haze and cloud lift whole
-    scenes above 1000, so nothing is guessed from a lack of dark pixels.
+    With B10 (cirrus, level 1C), its median decides. Water vapour absorbs nearly all
+    light there: the median is some tens without the offset and a little above 1000 with
+    it, in summer, winter, desert and over snow.
+
+    Without B10, dark pixels decide. If at least 1 of 1,000 numbers is below half the
+    offset, there is no offset: with it they would be reflectances below -0.05, which
+    even dark water in overcorrected level-2A scenes hardly reaches. A lack of dark
+    pixels proves nothing, since haze and cloud lift whole scenes above 1000.
+
+    Dates and names are not used: archives hold reprocessed old scenes with the offset,
+    and harmonized new scenes without it.
+
+    Args:
+        dn: digital numbers [C, H, W]; 0 is no data.
+        band_names: names of the C bands.
     """
     valid = dn[dn > 0]
     if valid.size == 0:

@@ -1,8 +1,8 @@
-"""Readers: check a scene against its rasters, and read any part of it on any grid as physical values.
+"""Readers: check a scene against its rasters, and read any part of it on any grid.
 
-Input: Scene and Grid. Output: float32 [H, W, C] with NaN as no data (dB, reflectance),
-uint8 labels with 255 as ignore, boolean cloud masks. Pixels come through
-`beam_jobs/rasters`, whatever the file's format; `transforms.py` calls this module.
+Input: Scene and Grid. Output: float32 [H, W, C] in dB or reflectance with NaN as no
+data, uint8 labels with 255 as ignore, boolean cloud masks. `beam_jobs/rasters` opens
+the files, whatever their format.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
 
 SAMPLE_PX = 256
-"""Side of the thinned-out sample that unit and offset checks look at."""
+"""Side of the thinned-out sample in which units and offset are checked."""
 MARGIN_PX = 4
-"""Source pixels read beyond a window before resampling, so that interpolation at its edge is that of the whole scene."""
+"""Source pixels that are read around a window before resampling.
+
+With them, interpolation at the window's edge gives the same values as over the whole
+scene.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +55,19 @@ class _Planes:
 
 
 def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
-    """`scene` with its grid and, for Sentinel-2, its offset filled in, after all checks against the rasters.
+    """Check `scene` against its rasters; return it with grid and offset filled in.
+
+    Args:
+        scene: as parsed from its item.
+        band_names: the bands that a build needs.
 
     Raises:
-        DataError: with the file, the rule and the value: a band or file is missing, a
-            raster cannot be read to its end, has no CRS or another one than declared,
-            lies elsewhere than its footprint, names its bands differently, or holds
-            other units than dB, digital numbers, or what its item declares.
+        DataError: a band or file is missing; a raster cannot be read to its end, has no
+            CRS or another one than declared, lies outside the footprint, or names its
+            bands differently; or the values are neither dB, digital numbers, nor what
+            the item declares.
     """
-    # B10 tells best whether the 2022 offset is there, though the patches may not want
+    # B10 shows best whether the 2022 offset is present, even if the patches do not use
     # it.
     if "B10" in scene.bands and scene.dn_offset is None:
         band_names = tuple(dict.fromkeys((*band_names, "B10")))
@@ -73,7 +81,7 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
     for path in _by_file(scene.bands, band_names):
         with open_raster(path) as dataset:
             grids.append(_grid_of(dataset, scene))
-    # Bands at 10, 20 and 60 m: the finest pixels are the scene's grid.
+    # Sentinel-2 has bands at 10, 20 and 60 m: the finest pixels give the scene's grid.
     grid = min(grids, key=lambda candidate: abs(candidate.transform[0]))
     checked = replace(scene, grid=grid)
     sample = _sample(checked, band_names)
@@ -84,10 +92,12 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
 
 
 def check_label_place(scene: Scene) -> None:
-    """Refuses a label that lies apart from its scene; any other grid is taken, since `read_label` resamples.
+    """Check that a scene's label overlaps the scene.
+
+    The label may be on any grid, since `read_label` resamples it.
 
     Raises:
-        DataError: the label is missing, unreadable, has no CRS, or covers nothing of
+        DataError: the label is missing or unreadable, has no CRS, or does not overlap
             the scene's footprint.
     """
     if scene.label is None:
@@ -99,23 +109,24 @@ def check_label_place(scene: Scene) -> None:
     footprint = footprints.on_globe(scene.footprint)
     if not footprint.intersects(extent):
         raise DataError(
-            f"{scene.label.path}: the label lies at {_degrees(extent.bounds)}, its scene {scene.scene_id} at "
-            f"{_degrees(footprint.bounds)}",
+            f"{scene.label.path}: the label lies at {_degrees(extent.bounds)}, "
+            f"its scene {scene.scene_id} at {_degrees(footprint.bounds)}",
             "label_elsewhere",
         )
 
 
 def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
-    """Physical values of an inspected scene on `grid`, float32 [H, W, C], NaN = no data, outside the scene, or no scene.
+    """Return physical values of an inspected scene on `grid`, float32 [H, W, C].
 
-    Bands on another grid are resampled bilinearly, radar in power; a target pixel is
-    valid only where the nearest source pixel is, so no-data neither grows nor bleeds
-    into values.
+    NaN marks no data and pixels outside the scene; all pixels of an absent scene are
+    NaN. Bands on another grid are resampled bilinearly, radar in linear power. A target
+    pixel is valid only where its nearest source pixel is valid, so no data neither
+    grows nor mixes with measurements.
     """
     if scene.is_absent:
         return np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
-    # Bands apart in memory: scattering each over pixels of 12 bands costs more than all
-    # the arithmetic.
+    # Each band is contiguous in memory: writing into interleaved pixels of 12 bands
+    # would take longer than all the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
     for part in _stored_planes(scene, band_names, grid):
         for plane, name in zip(_ON_GRID[scene.sensor](scene, part, grid), part.names, strict=True):
@@ -142,15 +153,15 @@ _ON_GRID: dict[Sensor, Callable[[Scene, _Planes, Grid], FloatArray]] = {
 
 
 def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.uint8]:
-    """Label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore or outside.
+    """Return the label on `grid` in ids of `target_schema`, uint8 [H, W], 255 = ignore.
 
-    The file may have another CRS, pixel size and extent than the images: each pixel
-    takes the id of the label pixel that holds its centre, since ids between two ids
-    mean nothing.
+    The file may have another CRS, pixel size and extent than the images. Each pixel
+    takes the id of the label pixel that contains its centre: class ids cannot be
+    interpolated. Pixels outside the file are 255.
 
     Raises:
-        DataError: an id outside the source's schema, an unknown schema, or no remap
-            between the two.
+        DataError: an id is not in the source's schema, a schema is unknown, or no remap
+            exists between the two schemas.
     """
     with open_raster(source.path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
@@ -173,13 +184,15 @@ def read_label(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArr
 def read_cloud_mask(
     path: str, grid: Grid, clear_values: tuple[int, ...] = (0,)
 ) -> npt.NDArray[np.bool_]:
-    """Cloud mask on `grid`, bool [H, W], True = cloud, or not known to be clear: what the mask does not cover.
+    """Return the cloud mask on `grid`, bool [H, W], True = cloud.
+
+    Pixels that the mask does not cover are True too.
 
     Args:
         path: of the mask.
         grid: wanted grid.
-        clear_values: stored values that mean clear; 0 for masks of cloud alone, more
-            for masks that tell land from water.
+        clear_values: stored values that mean clear; more than 0 when the mask separates
+            several clear classes, such as land and water.
     """
     with open_raster(path) as dataset:
         pixels, source_grid = _read_window(dataset, [1], grid)
@@ -198,7 +211,7 @@ def _file(scene: Scene) -> str:
 def _by_file(
     bands: Mapping[str, BandSource], names: tuple[str, ...]
 ) -> dict[str, dict[str, BandSource]]:
-    """The wanted bands grouped by the file that holds them, so that each file is opened once."""
+    """Group the wanted bands by file, so that each file is opened once."""
     files: dict[str, dict[str, BandSource]] = {}
     for name in names:
         files.setdefault(bands[name].path, {})[name] = bands[name]
@@ -206,10 +219,10 @@ def _by_file(
 
 
 def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> Iterator[_Planes]:
-    """(band names, values float32 [C, h, w] as archives store them, no-data as NaN, where they lie) per source grid.
+    """Yield the wanted bands as archives store them, one _Planes per source grid.
 
-    Files on one grid come as one array: with a file per polarization, fill value 0 is
-    told from a measured 0 dB only by looking at all polarizations at once.
+    Files on the same grid are joined: with one file per polarization, the fill value 0
+    can be told from a measured 0 dB only by looking at all polarizations together.
     """
     parts: dict[tuple[Any, ...], list[tuple[list[str], FloatArray]]] = {}
     for path, sources in _by_file(scene.bands, band_names).items():
@@ -226,11 +239,11 @@ def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> Ite
 
 
 def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
-    """1-based indexes of the bands: those of the catalog, or where the file has the names that it gives.
+    """Return the 1-based index of each band in the file.
 
     Raises:
-        DataError: the file has no such band, or its own band descriptions, if they name
-            bands, disagree.
+        DataError: the file has no such band, or its own band descriptions contradict
+            the catalog.
     """
     indexes = []
     for name, source in sources.items():
@@ -242,13 +255,15 @@ def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
         index = dataset.descriptions.index(source.key) + 1 if source.key else source.index
         if index > len(dataset.descriptions):
             raise DataError(
-                f"{dataset.name}: the catalog puts band {name} at {index}, the file has {len(dataset.descriptions)} bands",
+                f"{dataset.name}: the catalog puts band {name} at {index}, "
+                f"the file has {len(dataset.descriptions)} bands",
                 "missing_bands",
             )
         written = dataset.descriptions[index - 1]
         if written in BANDS["s1"] | BANDS["s2"] and written != name:
             raise DataError(
-                f"{dataset.name}: the catalog puts band {name} at {index}, the file calls that one {written}",
+                f"{dataset.name}: the catalog puts band {name} at {index}, "
+                f"the file calls that one {written}",
                 "unknown_band_order",
             )
         indexes.append(index)
@@ -256,9 +271,9 @@ def _indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int]:
 
 
 def _as_archived(pixels: Pixels, nodata: float | None, sources: Mapping[str, BandSource]) -> Pixels:
-    """Floating point pixels [C, h, w], in place, in dB or digital numbers.
+    """Convert float pixels [C, h, w] in place to dB or digital numbers, NaN = no data.
 
-    NaN is where a plane has the file's no-data value or its own from the catalog.
+    No data are the file's no-data value and the one that the catalog gives for a band.
     """
     for plane, source in zip(pixels, sources.values(), strict=True):
         for value in (nodata, source.nodata):
@@ -277,14 +292,16 @@ def _grid_of(dataset: Raster, scene: Scene) -> Grid:
         and _parse_crs(scene.declared_crs, dataset.name) != dataset.crs
     ):
         raise DataError(
-            f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, the raster has {dataset.crs.to_string()}",
+            f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, "
+            f"the raster has {dataset.crs.to_string()}",
             "wrong_crs",
         )
     footprint = footprints.on_globe(scene.footprint)
     extent = footprints.of_bounds(dataset.crs.to_string(), dataset.bounds)
     if not footprint.intersects(extent):
         raise DataError(
-            f"{dataset.name}: lies at {_degrees(extent.bounds)}, its catalog footprint at {_degrees(footprint.bounds)}",
+            f"{dataset.name}: lies at {_degrees(extent.bounds)}, "
+            f"its catalog footprint at {_degrees(footprint.bounds)}",
             "wrong_crs",
         )
     return Grid(
@@ -300,7 +317,7 @@ def _parse_crs(text: str, file: str) -> CRS:
         return CRS.from_string(text)
     except ValueError as error:
         raise DataError(
-            f"{file}: the CRS in its catalog, {text!r}, is none: {error}", "wrong_crs"
+            f"{file}: its catalog has an unknown CRS, {text!r}: {error}", "wrong_crs"
         ) from error
 
 
@@ -309,22 +326,24 @@ def _degrees(bounds: tuple[float, ...]) -> str:
 
 
 def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
-    """Values [C, h, w] of the whole scene as archives store them, thinned out to at most SAMPLE_PX a side; no data as NaN.
+    """Return a thinned-out copy [C, h, w] of the whole scene, NaN = no data.
 
-    The last row is decoded at full size besides, so a truncated file shows itself here,
-    before any patch is cut.
+    Values are as archives store them; each side has at most SAMPLE_PX pixels. The last
+    row is also read at full size, so that a truncated file fails here, before any patch
+    is cut.
     """
     planes = []
     shape_px = None
     for path, sources in _by_file(scene.bands, band_names).items():
         with open_raster(path) as dataset:
             shape_px = shape_px or (min(dataset.height, SAMPLE_PX), min(dataset.width, SAMPLE_PX))
-            # The thinned-out read may skip rows, or take them from overviews, which can
-            # lie before the pixels.
+            # The thinned-out read may skip the last rows, or use overviews, which may
+            # be stored before the pixels.
             last_row = Window(0, dataset.height - 1, dataset.width, 1)
             indexes = _indexes(dataset, sources)
             dataset.read(indexes, window=last_row)
-            # One call: files that interleave bands are decoded whole for each.
+            # Read all bands in one call: a file with interleaved bands is decoded
+            # completely for each call.
             stored = dataset.read(indexes, out_shape=(len(indexes), *shape_px)).astype(np.float64)
             stored = _as_archived(stored, dataset.nodata, sources)
             planes += [
@@ -343,21 +362,22 @@ def _check_backscatter(scene: Scene, sample: npt.NDArray[Any]) -> None:
     if radiometry.looks_like_power(cleaned):
         low, high = float(np.nanmin(cleaned)), float(np.nanmax(cleaned))
         raise DataError(
-            f"{_file(scene)}: backscatter must be in dB, but all values are >= 0 ({low:.3g} to {high:.3g}): "
-            "this is linear power; declare terrapair:unit power in its STAC item",
+            f"{_file(scene)}: backscatter must be in dB, but all values are >= 0 "
+            f"({low:.3g} to {high:.3g}): this is linear power; "
+            "declare terrapair:unit power in its STAC item",
             "s1_not_db",
         )
 
 
 def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple[str, ...]) -> int:
-    """The declared offset, or what the pixels tell."""
+    """Return the declared offset, or the one that the pixels show."""
     valid = sample[sample > 0]
     if not valid.size:
         raise DataError(f"{_file(scene)}: no pixel holds a measurement", "no_valid_pixel")
     if valid.max() < 16:
         raise DataError(
-            f"{_file(scene)}: Sentinel-2 must be digital numbers (reflectance x 10000), but the largest is "
-            f"{valid.max():.3g}",
+            f"{_file(scene)}: Sentinel-2 must be digital numbers (reflectance x 10000), "
+            f"but the largest is {valid.max():.3g}",
             "s2_not_dn",
         )
     if scene.declares_units:
@@ -368,7 +388,8 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
     offset = radiometry.detect_dn_offset(np.nan_to_num(sample), band_names)
     if offset is None:
         raise DataError(
-            f"{_file(scene)}: cannot tell whether the 2022 offset of 1000 is in it (smallest value {valid.min():.0f}); "
+            f"{_file(scene)}: cannot tell whether the 2022 offset of 1000 is in it "
+            f"(smallest value {valid.min():.0f}); "
             "declare terrapair:dn_offset (0 or 1000) in its STAC item",
             "unknown_dn_offset",
         )
@@ -376,12 +397,16 @@ def _checked_dn_offset(scene: Scene, sample: npt.NDArray[Any], band_names: tuple
 
 
 def _check_declared_reflectance(scene: Scene, valid: npt.NDArray[Any]) -> None:
-    """Of a forgotten scale nothing would remain but no data, without a word."""
+    """Check that the declared scale and offset give a plausible reflectance.
+
+    If the scale is forgotten, every pixel falls outside the valid range and all patches
+    would look empty.
+    """
     typical = float(np.median(valid)) * S2_REFLECTANCE_PER_DN
     if typical > S2_VALID_RANGE[1]:
         raise DataError(
-            f"{_file(scene)}: reflectance must be at most {S2_VALID_RANGE[1]}, but raster:scale and raster:offset make its "
-            f"median {typical:.3g}",
+            f"{_file(scene)}: reflectance must be at most {S2_VALID_RANGE[1]}, "
+            f"but raster:scale and raster:offset make its median {typical:.3g}",
             "s2_not_reflectance",
         )
 
@@ -389,7 +414,7 @@ def _check_declared_reflectance(scene: Scene, valid: npt.NDArray[Any]) -> None:
 def _read_window(
     dataset: Raster, indexes: list[int], grid: Grid
 ) -> tuple[npt.NDArray[Any], resampling.Source]:
-    """Stored pixels [C, h, w] of the part of the file that `grid` needs, with (CRS, affine) of that part."""
+    """Return the stored pixels [C, h, w] that `grid` needs, and where they lie."""
     if dataset.crs is None:
         raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
     crs = dataset.crs.to_string()

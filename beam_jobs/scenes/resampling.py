@@ -1,7 +1,7 @@
-"""Resampling: pixels from a source raster's grid onto the common grid of a pair. Pure NumPy around rasterio's warper.
+"""Resampling: pixels from a raster's own grid onto the common grid of a pair.
 
-Input: planes with NaN as no data and where they lie. Output: planes on the wanted Grid.
-`readers.py` calls it.
+Input: planes with NaN as no data, and where they lie. Output: planes on a Grid. NumPy
+around rasterio's warper.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Source = tuple[str, Affine]
 
 
 def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) -> FloatArray:
-    """Backscatter float32 [C, h, w] in dB -> float32 [C, H, W] in dB on `grid`; interpolated in power, as energy adds."""
+    """Resample backscatter float32 [C, h, w] in dB to [C, H, W] in dB on `grid`.
+
+    Interpolation is done in linear power, because energies add and decibels do not.
+    """
     if _aligned_offset(source, grid) is not None:
         return reflectance_to_grid(backscatter_db, source, grid)
     power = radiometry.db_to_power(backscatter_db).astype(np.float32)
@@ -30,10 +33,11 @@ def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) 
 
 
 def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> FloatArray:
-    """Linear values float32 [C, h, w], NaN = no data -> float32 [C, H, W] on `grid`, NaN outside; bilinear.
+    """Resample linear values float32 [C, h, w] to [C, H, W] on `grid`, bilinear.
 
-    Aligned pixels are copied, not interpolated. A target pixel is valid exactly where
-    its nearest source pixel is.
+    NaN is no data. Pixels outside the source become NaN. Pixels that are already
+    aligned with `grid` are copied without interpolation. A target pixel is valid
+    exactly where its nearest source pixel is valid.
     """
     offset = _aligned_offset(source, grid)
     if offset is not None:
@@ -41,8 +45,8 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
     planes = []
     for plane in values:
         smooth = _reproject(plane, source, grid, Resampling.bilinear)
-        # Bilinear interpolation skips NaN neighbours and so widens the image into
-        # no-data; the nearest pixel decides.
+        # Bilinear interpolation skips NaN neighbours, so it would widen the image into
+        # no data. The nearest source pixel decides instead.
         nearest = _reproject(plane, source, grid, Resampling.nearest)
         planes.append(np.where(np.isfinite(smooth) & np.isfinite(nearest), smooth, nearest))
     return np.stack(planes)
@@ -51,18 +55,23 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
 def ids_to_grid(
     ids: npt.NDArray[np.uint8], source: Source, grid: Grid, fill: int
 ) -> npt.NDArray[np.uint8]:
-    """Ids uint8 [h, w] -> uint8 [H, W] on `grid` by nearest neighbour, `fill` outside."""
+    """Resample ids uint8 [h, w] to [H, W] on `grid`, nearest neighbour.
+
+    Pixels outside the source become `fill`.
+    """
     offset = _aligned_offset(source, grid) if ids.size else (0, 0)
     if offset is not None:
         return _cut(ids, *offset, grid, fill)
-    # float32 with NaN outside: 0 and 255 are both meaningful ids somewhere, so neither
-    # can mark "outside".
+    # Mark "outside" by NaN in float32: 0 and 255 are meaningful ids in some schema.
     values = _reproject(ids.astype(np.float32), source, grid, Resampling.nearest)
     return np.where(np.isfinite(values), values, fill).astype(np.uint8)
 
 
 def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
-    """(row, col) of the grid's first pixel in the source when both share CRS, pixel size and pixel corners."""
+    """Return (row, col) of the grid's first pixel in an aligned source, or None.
+
+    Aligned means the same CRS, pixel size and pixel corners.
+    """
     crs, transform = source
     a, b, _, d, e, _ = grid.transform
     if crs != grid.crs or not np.allclose(
@@ -76,7 +85,10 @@ def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
 
 
 def _cut(planes: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) -> npt.NDArray[Any]:
-    """The grid's part of aligned planes [..., h, w], no copy where they cover it; what lies outside becomes `fill`."""
+    """Return the grid's part of aligned planes [..., h, w]; `fill` outside of them.
+
+    Nothing is copied when the planes cover the whole grid.
+    """
     row0, col0 = max(row, 0), max(col, 0)
     row1, col1 = min(row + grid.height, planes.shape[-2]), min(col + grid.width, planes.shape[-1])
     covered = planes[..., row0:row1, col0:col1]

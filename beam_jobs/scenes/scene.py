@@ -1,7 +1,7 @@
-"""Scene: one acquisition of one sensor, as a STAC item describes it; the element of the first half of every build.
+"""Scene: one acquisition of one sensor, parsed from its STAC item.
 
-Input: STAC item dicts of a catalog. Output: Scene, still unchecked against its rasters
-(`readers.inspect` does that).
+Input: STAC items of a catalog as JSON. Output: Scene. Its rasters are not opened here:
+`readers.inspect` checks the scene against them.
 """
 
 from __future__ import annotations
@@ -26,41 +26,45 @@ from beam_jobs.scenes.grids import Grid
 
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 OTHER_SENSOR: dict[Sensor, Sensor] = {"s1": "s2", "s2": "s1"}
+"""The partner of each sensor."""
 
 REFUSED = "terrapair:refused"
-"""Property of an item whose files could not be read when its catalog was written: {"reason": ..., "detail": ...}."""
+"""Property of an item whose files could not be read when the catalog was written.
+
+Its value is {"reason": ..., "detail": ...}.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One acquisition.
+    """One acquisition of one sensor.
 
     Attributes:
         scene_id: id of the STAC item.
         sensor: "s1" or "s2".
         acquired_at: seconds since 1970, UTC.
-        orbit_state: of the pass, "unknown" when the item does not tell.
-        relative_orbit: number of the track, which repeats; None = not declared.
+        orbit_state: direction of the pass; "unknown" when the item does not declare it.
+        relative_orbit: number of the repeating track; None when not declared.
         processing_level: "L1C" or "L2A" for Sentinel-2, "" for Sentinel-1.
         footprint: GeoJSON polygon, lon/lat.
         declared_crs: `proj:code` of the item, if any.
-        dn_offset: what Sentinel-2 digital numbers carry; None = not declared, the
-            pixels must tell.
-        cloud_fraction: of the whole scene, 0-1, NaN = not declared.
-        split: the data set's own split of the scene, which goes before that of its
-            blocks; None = not declared.
-        event: name of the event it was chosen for (`terrapair:event`), "" when the item
-            does not tell.
-        holdouts: names of the hold-outs that the scene falls under by a property.
-        source: where it comes from (`terrapair:source`, or the item's collection),
-            "unknown" when the item does not tell.
-        license: likewise (STAC's `license`).
-        bands: band name -> where it is.
+        dn_offset: offset in the Sentinel-2 digital numbers; None when not declared, so
+            that the pixels must show it.
+        cloud_fraction: of the whole scene, 0-1; NaN when not declared.
+        split: the data set's own split of the scene, which overrides the split of its
+            blocks; None when not declared.
+        event: name of the event that the scene was chosen for (`terrapair:event`); ""
+            when not declared.
+        holdouts: names of the hold-outs whose property the item has.
+        source: data set of the scene (`terrapair:source`, or the item's collection);
+            "unknown" when not declared.
+        license: STAC's `license`; "unknown" when not declared.
+        bands: band name -> where the band is stored.
         label: label raster, if any.
         cloud_mask: path of a uint8 raster, if any.
-        clear_values: values of the cloud mask that mean clear; any other is cloud,
-            shadow or unknown.
-        grid: grid of the band with the finest pixels; None until inspected.
+        clear_values: values of the cloud mask that mean clear; any other value is
+            cloud, shadow or unknown.
+        grid: grid of the band with the finest pixels; None until `readers.inspect`.
     """
 
     scene_id: str
@@ -86,23 +90,26 @@ class Scene:
 
     @property
     def is_absent(self) -> bool:
-        """Whether there is no such scene; see `absent_partner`."""
+        """Whether this stands for a scene that does not exist; see `absent_partner`."""
         return not self.scene_id
 
     @property
     def declares_units(self) -> bool:
-        """Whether the item says what its pixels are, so that nothing is told from their values."""
+        """Whether the item declares units; then nothing is guessed from pixels."""
         return any(source.unit for source in self.bands.values())
 
     @property
     def paths(self) -> set[str]:
-        """All rasters of the scene."""
+        """The paths of all rasters of the scene."""
         side = [self.label.path if self.label else None, self.cloud_mask]
         return {source.path for source in self.bands.values()} | {path for path in side if path}
 
 
 def absent_partner(scene: Scene) -> Scene:
-    """Stands in for the partner that an inspected `scene` does not have: of the other sensor, same time and grid, no band."""
+    """Return the stand-in for the missing partner of an inspected `scene`.
+
+    It has the other sensor, the same time and grid, no id and no bands.
+    """
     return Scene(
         scene_id="",
         sensor=OTHER_SENSOR[scene.sensor],
@@ -114,15 +121,15 @@ def absent_partner(scene: Scene) -> Scene:
 
 
 def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
-    """The scene of a STAC item.
+    """Return the Scene of a STAC item.
 
     Args:
         values: the item as JSON.
-        catalog: its file; relative hrefs are resolved against the folder.
+        catalog: the catalog file; relative hrefs start at its folder.
 
     Raises:
-        DataError: not a STAC item, no time, no footprint, an unknown constellation, or
-            assets without known bands.
+        DataError: the item is not valid STAC, lacks a time or a footprint, has an
+            unknown constellation, or its assets have no known bands.
     """
     try:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
@@ -180,7 +187,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
 
 
 def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The geometry, once it has an extent: pairing asks every scene for it."""
+    """Return the geometry if it is valid and not empty; pairing needs its extent."""
     try:
         empty = shape(geometry).is_empty
     except (
@@ -199,8 +206,8 @@ def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
     offset = properties.get("terrapair:dn_offset")
-    # Products write it as -1000 (BOA_ADD_OFFSET); taken as that, it would be added
-    # instead of removed.
+    # Product metadata write -1000 (BOA_ADD_OFFSET). With that sign the offset would be
+    # added instead of removed.
     if offset not in (None, 0, S2_BASELINE_0400_DN_OFFSET):
         raise DataError(
             f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item"
@@ -218,7 +225,11 @@ def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
 
 
 def constellation_of(properties: Mapping[str, Any]) -> str:
-    """`constellation` of an item's properties, or what its `platform` belongs to: sentinel-1a -> sentinel-1."""
+    """Return the constellation of an item's properties, lower case.
+
+    It is taken from `constellation`, or from `platform` ("sentinel-1a" gives
+    "sentinel-1").
+    """
     named = (
         properties.get("constellation") or str(properties.get("platform", ""))[: len("sentinel-1")]
     )
@@ -247,7 +258,7 @@ def _split(properties: Mapping[str, Any], where: str) -> str | None:
 
 
 def _declared_crs(properties: Mapping[str, Any]) -> str | None:
-    """`proj:code` of STAC projection 2.0, or its forerunner `proj:epsg`."""
+    """Return `proj:code` of STAC projection 2.0, or its predecessor `proj:epsg`."""
     if properties.get("proj:code"):
         return str(properties["proj:code"])
     return f"EPSG:{properties['proj:epsg']}" if properties.get("proj:epsg") else None

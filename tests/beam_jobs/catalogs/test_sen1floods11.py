@@ -248,7 +248,7 @@ def label_at(patch, lon, lat, label):
 def test_without_metadata_there_are_no_dates(copied):
     (copied / "Sen1Floods11_Metadata.geojson").unlink()
     with pytest.raises(
-        DataError, match=r"Metadata\.geojson: is missing; the chips' dates are there only"
+        DataError, match=r"Metadata\.geojson: is missing, and only it has the dates"
     ) as error:
         list(sen1floods11.read(copied))
     assert error.value.reason == "missing_file"

@@ -169,7 +169,7 @@ def test_the_same_pixels_under_another_place_are_found_by_their_looks(pairs, lab
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(pairs, labels, tmp_path):
-    with pytest.raises(DataError, match="holds 'labels', needed are 'pairs'"):
+    with pytest.raises(DataError, match="holds 'labels', needs 'pairs'"):
         audit([labels], [labels])
     with pytest.raises(DataError, match="neither a version directory nor a folder that holds one"):
         audit([tmp_path / "nowhere"], [labels])

@@ -8,22 +8,22 @@ import pytest
 from scipy import ndimage
 
 from beam_jobs.judging import overlaps
-from beam_jobs.judging.overlaps import Index, Sight, difference_hash, footprints_overlap
+from beam_jobs.judging.overlaps import AuditedPatch, Index, difference_hash, footprints_overlap
 from beam_jobs.scenes.grids import to_lonlat
 
 
-def sight(
+def audited(
     lon: float, lat: float, side_m: float = 640.0, name: str = "a", code: int | None = None
-) -> Sight:
-    return Sight(
+) -> AuditedPatch:
+    return AuditedPatch(
         patch_id=name, split="eval", lon=lon, lat=lat, height_m=side_m, width_m=side_m, hash=code
     )
 
 
-def utm_sight(x: float, y: float, crs: str = "EPSG:32633", side_m: float = 640.0) -> Sight:
+def utm_patch(x: float, y: float, crs: str = "EPSG:32633", side_m: float = 640.0) -> AuditedPatch:
     """A patch of a UTM grid, its centre rounded to float32 as shards do."""
     lon, lat = to_lonlat(crs, x, y)
-    return sight(float(np.float32(lon)), float(np.float32(lat)), side_m)
+    return audited(float(np.float32(lon)), float(np.float32(lat)), side_m)
 
 
 @pytest.mark.parametrize("lon", [12.02, 15.0, 17.98])
@@ -33,18 +33,18 @@ def test_patches_side_by_side_do_not_overlap_and_those_that_share_two_pixels_do(
     x, y = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True).transform(
         lon, lat
     )
-    here = utm_sight(x, y)
+    here = utm_patch(x, y)
     for dx, dy in ((640, 0), (0, -640), (640, 640), (-640, 10)):
-        assert not footprints_overlap(here, utm_sight(x + dx, y + dy))
+        assert not footprints_overlap(here, utm_patch(x + dx, y + dy))
     for dx, dy in ((620, 0), (0, 620), (-600, -600), (0, 0)):
-        assert footprints_overlap(here, utm_sight(x + dx, y + dy))
+        assert footprints_overlap(here, utm_patch(x + dx, y + dy))
 
 
 def test_patches_of_two_zones_and_sizes_overlap_where_they_share_ground():
     lon, lat = to_lonlat("EPSG:32632", 736_000.0, 5_000_000.0)
     small, large = (
-        sight(float(lon), float(lat), 640.0),
-        sight(float(lon) + 0.012, float(lat), 2560.0),
+        audited(float(lon), float(lat), 640.0),
+        audited(float(lon) + 0.012, float(lat), 2560.0),
     )
     # 0.012 degrees are 0.94 km here; the sides end 1.6 km from each other's centre.
     assert footprints_overlap(small, large)
@@ -52,10 +52,10 @@ def test_patches_of_two_zones_and_sizes_overlap_where_they_share_ground():
 
 
 def test_a_buffer_counts_from_border_to_border():
-    here, there = utm_sight(500_000.0, 5_000_000.0), utm_sight(500_000.0 + 640 + 300, 5_000_000.0)
+    here, there = utm_patch(500_000.0, 5_000_000.0), utm_patch(500_000.0 + 640 + 300, 5_000_000.0)
     assert not footprints_overlap(here, there, 290.0)
     assert footprints_overlap(here, there, 320.0)
-    diagonal = utm_sight(500_000.0 + 640 + 300, 5_000_000.0 + 640 + 400)
+    diagonal = utm_patch(500_000.0 + 640 + 300, 5_000_000.0 + 640 + 400)
     assert not footprints_overlap(here, diagonal, 480.0)
     assert footprints_overlap(here, diagonal, 520.0)
 
@@ -68,7 +68,7 @@ def test_the_index_finds_what_all_pairs_would(lon, lat, buffer_m):
     rng = np.random.default_rng(7)
     east = 5_000 / overlaps.metres_per_degree(lat)[1]
 
-    def some(number: int, sides: list[float]) -> list[Sight]:
+    def some(number: int, sides: list[float]) -> list[AuditedPatch]:
         places = zip(
             rng.normal(lon, east, number),
             rng.normal(lat, 0.04, number),
@@ -76,7 +76,7 @@ def test_the_index_finds_what_all_pairs_would(lon, lat, buffer_m):
             strict=True,
         )
         return [
-            sight((x + 180) % 360 - 180, y, side, f"{i:03d}")
+            audited((x + 180) % 360 - 180, y, side, f"{i:03d}")
             for i, (x, y, side) in enumerate(places)
         ]
 
@@ -94,21 +94,21 @@ def test_the_index_finds_what_all_pairs_would(lon, lat, buffer_m):
 def test_the_index_finds_hashes_up_to_the_distance_wherever_the_bits_differ():
     rng = np.random.default_rng(1)
     labeled = [
-        sight(i * 1.0, 0.0, name=f"{i:03d}", code=int.from_bytes(rng.bytes(16), "big"))
+        audited(i * 1.0, 0.0, name=f"{i:03d}", code=int.from_bytes(rng.bytes(16), "big"))
         for i in range(60)
     ]
-    index = Index([*labeled, sight(100.0, 0.0, name="water")], 0.0, 6)
+    index = Index([*labeled, audited(100.0, 0.0, name="water")], 0.0, 6)
     for number, other in enumerate(labeled):
         bits = rng.choice(128, 7, replace=False)
         code = other.hash
         for flipped, bit in enumerate(bits, start=1):
             code ^= 1 << int(bit)
-            found = index.overlaps([sight(-90.0, 45.0, code=code)])[0]
+            found = index.overlaps([audited(-90.0, 45.0, code=code)])[0]
             expected = [(f"{number:03d}", flipped, False)] if flipped <= 6 else []
             assert [
                 (o.label_patch_id, o.hash_distance, o.footprints_overlap) for o in found
             ] == expected
-    assert index.overlaps([sight(-90.0, 45.0)]) == [[]]
+    assert index.overlaps([audited(-90.0, 45.0)]) == [[]]
 
 
 def scene(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
