@@ -86,7 +86,6 @@ def measure_offset(
     s1: FloatArray,
     s2: FloatArray,
     s2_bands: tuple[str, ...],
-    min_significance: float = MIN_SIGNIFICANCE,
 ) -> Offset | None:
     """Return the shift between the images of a patch, or None if no peak stands out.
 
@@ -97,7 +96,6 @@ def measure_offset(
         s2: reflectance, float32 [H, W, C2], NaN = no data.
         s2_bands: names of the channels of `s2`; the 10 m bands are used, or all bands
             if there is none.
-        min_significance: a lower peak does not count.
     """
     height, width = s1.shape[:2]
     if min(height, width) < MIN_SIZE_PX:
@@ -115,7 +113,7 @@ def measure_offset(
     if not strength.max() > 0:
         return None
     coherence = cross / np.maximum(strength, strength.max() * 1e-9)
-    return _peak(coherence * _low_pass(height, width), (height, width), min_significance)
+    return _peak(coherence * _low_pass(height, width), (height, width))
 
 
 def _sharp_channels(s2_bands: tuple[str, ...]) -> list[int]:
@@ -209,15 +207,12 @@ def _low_pass(height: int, width: int) -> Plane:
     return np.exp(-2.0 * (np.pi * _PEAK_WIDTH_PX) ** 2 * (rows**2 + cols**2)).astype(np.float32)
 
 
-def _peak(
-    coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int], min_significance: float
-) -> Offset | None:
+def _peak(coherence: npt.NDArray[np.complexfloating], shape: tuple[int, int]) -> Offset | None:
     """Return the highest point of the correlation surface near no shift, or None.
 
     Args:
         coherence: spectrum of the surface [H, W], as rfft2 returns it.
         shape: H and W of the surface.
-        min_significance: a lower peak does not count.
     """
     side = 2 * MAX_SHIFT_PX + 1
     near = np.roll(fft.irfft2(coherence, s=shape), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 1))[
@@ -232,7 +227,7 @@ def _peak(
     # Compare with other shifts of similar length: the less the images have in common,
     # the higher are all values.
     significance = float((near[row, col] - near[rest].mean()) / near[rest].std())
-    if not significance >= min_significance:
+    if not significance >= MIN_SIGNIFICANCE:
         return None
     row_shift, col_shift = _refine(coherence, shape, row - MAX_SHIFT_PX, col - MAX_SHIFT_PX)
     return Offset(row_shift_px=row_shift, col_shift_px=col_shift, significance=significance)

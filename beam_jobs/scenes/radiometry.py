@@ -61,27 +61,22 @@ def declared_values(
     )
 
 
-def clean_backscatter_db(
-    pixels: npt.NDArray[Any], nodata: float | None, is_zero_missing: bool = True
-) -> FloatArray:
+def clean_backscatter_db(pixels: npt.NDArray[Any], *, is_zero_missing: bool = True) -> FloatArray:
     """Return backscatter [C, H, W] in dB as float32, NaN where there is no measurement.
 
-    No data are NaN, infinity, the file's own no-data value, and values outside
-    S1_VALID_RANGE_DB. If `is_zero_missing`, 0.0 dB in all polarizations at once is no
-    data too: several downloaders fill missing pixels with 0, which would look like very
-    bright ground.
+    No data are NaN, infinity, and values outside S1_VALID_RANGE_DB. If
+    `is_zero_missing`, 0.0 dB in all polarizations at once is no data too: several
+    downloaders fill missing pixels with 0, which would look like very bright ground.
 
     Args:
-        pixels: backscatter as stored, [C, H, W], dB.
-        nodata: the file's own no-data value, if it declares one.
+        pixels: backscatter [C, H, W] in dB, with NaN where the file has its own no-data
+            value.
         is_zero_missing: False when the item declares its no-data value.
     """
     values = pixels.astype(np.float32)
     low, high = S1_VALID_RANGE_DB
     # NaN and infinity compare False.
     valid = (values >= low) & (values <= high)
-    if nodata is not None and np.isfinite(nodata):
-        valid &= values != np.float32(nodata)
     if is_zero_missing:
         valid &= ~(values == 0.0).all(axis=0, keepdims=True)
     values[~valid] = np.nan
@@ -98,15 +93,15 @@ def looks_like_power(backscatter: FloatArray) -> bool:
     return valid.size > 0 and bool((valid >= 0).all())
 
 
-def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int) -> FloatArray:
+def dn_to_reflectance(dn: npt.NDArray[Any], dn_offset: int) -> FloatArray:
     """Convert digital numbers [C, H, W] to reflectance, float32, NaN = no data.
 
     A measured pixel that falls to 0 or below when the offset is removed is kept as the
     darkest measurement.
 
     Args:
-        dn: Sentinel-2 as stored; 0 and negative fill values are no data.
-        nodata: the file's own no-data value, if it declares one.
+        dn: Sentinel-2 as stored, with NaN where the file has its own no-data value; 0
+            and negative fill values are no data too.
         dn_offset: what the file adds to every digital number: 0, or 1000 from
             processing baseline 04.00 on.
     """
@@ -115,8 +110,6 @@ def dn_to_reflectance(dn: npt.NDArray[Any], nodata: float | None, dn_offset: int
     # processor's cache.
     for values in reflectance:
         valid = np.isfinite(values) & (values > 0)
-        if nodata is not None and np.isfinite(nodata):
-            valid &= values != np.float32(nodata)
         values -= dn_offset
         np.maximum(values, 1.0, out=values)
         values *= np.float32(S2_REFLECTANCE_PER_DN)

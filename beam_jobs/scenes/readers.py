@@ -136,13 +136,13 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
 
 def _backscatter_on_grid(scene: Scene, part: _Planes, grid: Grid) -> FloatArray:
     backscatter_db = radiometry.clean_backscatter_db(
-        part.values, None, is_zero_missing=not scene.declares_units
+        part.values, is_zero_missing=not scene.declares_units
     )
     return resampling.backscatter_to_grid(backscatter_db, part.source, grid)
 
 
 def _reflectance_on_grid(scene: Scene, part: _Planes, grid: Grid) -> FloatArray:
-    reflectance = radiometry.dn_to_reflectance(part.values, None, scene.dn_offset or 0)
+    reflectance = radiometry.dn_to_reflectance(part.values, scene.dn_offset or 0)
     return resampling.reflectance_to_grid(reflectance, part.source, grid)
 
 
@@ -354,9 +354,7 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
 
 
 def _check_backscatter(scene: Scene, sample: npt.NDArray[Any]) -> None:
-    cleaned = radiometry.clean_backscatter_db(
-        sample, None, is_zero_missing=not scene.declares_units
-    )
+    cleaned = radiometry.clean_backscatter_db(sample, is_zero_missing=not scene.declares_units)
     if not np.isfinite(cleaned).any():
         raise DataError(f"{_file(scene)}: no pixel holds a measurement", "no_valid_pixel")
     if radiometry.looks_like_power(cleaned):

@@ -45,6 +45,6 @@ def test_any_range_is_that_of_the_content(tmp_path, content, streams):
 def test_the_states_are_some_megabytes_apart(tmp_path, content):
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(content, 1))
-    positions = [point[0] for point in GzipIndex(str(path))._points]
+    positions = [point.position for point in GzipIndex(str(path))._points]
     assert positions[0] == 0
     assert min(np.diff(positions)) >= gzip_index._POINT_BYTES

@@ -41,26 +41,16 @@ def test_power_that_is_not_above_zero_has_no_decibels():
 def test_backscatter_without_measurement_becomes_nan_and_the_rest_stays():
     vv = [-10.5, np.nan, -99.0, -71.0, 41.0, np.inf, -70.0, 40.0]
     vh = [-17.5, -18.0, -18.5, -19.0, -20.0, -21.0, -22.0, -23.0]
-    got = radiometry.clean_backscatter_db(np.array([[vv], [vh]], np.float64), nodata=-99.0)
+    got = radiometry.clean_backscatter_db(np.array([[vv], [vh]], np.float64))
     assert got.dtype == np.float32
     assert np.isnan(got[0, 0]).tolist() == [False, True, True, True, True, True, False, False]
     assert got[1, 0].tolist() == vh
     assert got[0, 0, 0] == np.float32(-10.5)
 
 
-def test_the_files_own_nodata_value_counts_even_within_the_valid_range():
-    pixels = np.array([[[-30.0, -12.0]], [[-25.0, -30.0]]])
-    assert np.isnan(radiometry.clean_backscatter_db(pixels, nodata=-30.0)).tolist() == [
-        [[True, False]],
-        [[False, True]],
-    ]
-    assert not np.isnan(radiometry.clean_backscatter_db(pixels, nodata=None)).any()
-    assert not np.isnan(radiometry.clean_backscatter_db(pixels, nodata=float("nan"))).any()
-
-
 def test_zero_is_fill_only_when_all_polarizations_are_zero():
     pixels = np.array([[[0.0, 0.0, -8.0]], [[0.0, -14.0, 0.0]]])
-    got = radiometry.clean_backscatter_db(pixels, nodata=None)
+    got = radiometry.clean_backscatter_db(pixels)
     assert np.isnan(got).tolist() == [[[True, False, False]], [[True, False, False]]]
     assert got[0, 0, 1] == 0.0
 
@@ -81,22 +71,22 @@ def test_no_data_does_not_hide_power_and_nothing_is_no_power():
 
 def test_the_offset_is_taken_away_and_the_darkest_pixels_stay_measurements():
     dn = np.array([[[1200, 900, 1000, 0, 11000]]], np.uint16)
-    got = radiometry.dn_to_reflectance(dn, None, 1000)[0, 0]
+    got = radiometry.dn_to_reflectance(dn, 1000)[0, 0]
     assert got[[0, 4]] == pytest.approx([0.02, 1.0])
     assert got[[1, 2]] == pytest.approx([0.0001, 0.0001])
     assert np.isnan(got).tolist() == [False, False, False, True, False]
 
 
 def test_without_offset_digital_numbers_are_ten_thousandths():
-    got = radiometry.dn_to_reflectance(np.array([[[1200, 1, 0]]], np.int16), None, 0)[0, 0]
+    got = radiometry.dn_to_reflectance(np.array([[[1200, 1, 0]]], np.int16), 0)[0, 0]
     assert got.dtype == np.float32
     assert got[:2] == pytest.approx([0.12, 0.0001])
     assert np.isnan(got[2])
 
 
 def test_fill_values_are_no_data_before_the_offset_is_taken_away():
-    dn = np.array([[[-9999.0, 65535.0, np.nan, 1500.0]]])
-    got = radiometry.dn_to_reflectance(dn, 65535.0, 1000)[0, 0]
+    dn = np.array([[[-9999.0, -1.0, np.nan, 1500.0]]])
+    got = radiometry.dn_to_reflectance(dn, 1000)[0, 0]
     assert np.isnan(got).tolist() == [True, True, True, False]
     assert got[3] == pytest.approx(0.05)
 
@@ -175,5 +165,5 @@ def test_declared_units_become_what_archives_hold():
 
 def test_zero_decibels_are_a_measurement_where_no_data_was_declared():
     pixels = np.zeros((1, 1, 2), np.float32)
-    assert np.isnan(radiometry.clean_backscatter_db(pixels, None)).all()
-    assert (radiometry.clean_backscatter_db(pixels, None, is_zero_missing=False) == 0.0).all()
+    assert np.isnan(radiometry.clean_backscatter_db(pixels)).all()
+    assert (radiometry.clean_backscatter_db(pixels, is_zero_missing=False) == 0.0).all()

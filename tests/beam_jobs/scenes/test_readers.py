@@ -82,6 +82,14 @@ def test_no_data_of_every_kind_is_nan(tmp_path):
     assert np.isfinite(got[3:]).all()
 
 
+def test_the_files_own_nodata_counts_even_within_the_valid_range(tmp_path):
+    pixels = backscatter(20, 20)
+    pixels[0, 3, 4] = pixels[1, 5, 6] = -33.25
+    scene = readers.inspect(s1_scene(tmp_path / "s1.tif", pixels, nodata=-33.25), S1_BANDS)
+    missing = np.isnan(readers.read_bands(scene, S1_BANDS, grid(20, 20)))
+    assert np.argwhere(missing).tolist() == [[3, 4, 0], [5, 6, 1]]
+
+
 def test_the_offset_is_detected_and_removed(tmp_path):
     plain = digital_numbers(13, 30, 30)
     plain[:, :2] = 0
