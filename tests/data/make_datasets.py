@@ -1,4 +1,6 @@
-"""Miniature public data sets with the true folder and file names, types, CRS and no-data; never constant."""
+"""Miniature public data sets with the true names, types, CRS and no-data; never
+constant.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def scenes_of(name: FolderLayout, folder: Path) -> dict[str, Scene]:
 def partner_of(
     s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig
 ) -> tuple[str | None, str]:
-    """Id of the Sentinel-2 scene that a Sentinel-1 scene pairs with, or None and why there is none."""
+    """Id of the partner of a Sentinel-1 scene, or None and why there is none."""
     one = pairing.outline(s1)
     outlines = [one, *map(pairing.outline, s2_scenes)]
     candidates = [
@@ -137,7 +139,10 @@ DEGREES_PER_PX = 8.983152841195215e-05
 
 
 def ramp(bands: int, size: int, seed: int = 0) -> np.ndarray:
-    """[C, H, W] that rises by 5 a column, 3 a row and 50 a band, so that resampling keeps it and a shift shows."""
+    """[C, H, W] that rises by 5 a column, 3 a row and 50 a band.
+
+    Resampling keeps it, and a shift shows.
+    """
     band, row, col = np.mgrid[0:bands, 0:size, 0:size]
     return 1000.0 + 200 * seed + 50 * band + 5 * col + 3 * row
 
@@ -150,7 +155,10 @@ def ramp_l1c(size: int, seed: int = 0) -> np.ndarray:
 
 
 def texture(size: int, seed: int) -> np.ndarray:
-    """Blocks of 8 px about 0 with deviation 1, [H, W]: two seeds look like two places, which two ramps do not."""
+    """Blocks of 8 px about 0 with deviation 1, [H, W].
+
+    Two seeds look like two places; two ramps would not.
+    """
     side = -(-size // 8)
     return (
         np.random.default_rng(seed)
@@ -286,7 +294,10 @@ def make_dfc2020(folder: Path, size: int = 64) -> Path:
 def check_land_cover_patch(
     patch: LabeledPatch, seed: int, ids: np.ndarray, schema: labels.LabelSchema
 ) -> None:
-    """A patch of 16 px equals exactly one of the 16 windows of its file, in both sensors; its label is IGBP-8."""
+    """Check that a patch of 16 px equals exactly one of the 16 windows of its file.
+
+    Both sensors are checked, and the label, which is IGBP-8.
+    """
     wanted = labels.remap(np.where(ids == 0, 255, ids).astype(np.uint8), schema, labels.IGBP8)
     dn, in_db = ramp_l1c(64, seed).transpose(1, 2, 0), ramp_db(64, seed).transpose(1, 2, 0)
     corners = [(row, col) for row in range(0, 64, 16) for col in range(0, 64, 16)]
@@ -306,9 +317,10 @@ COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50, 88), "test": 
 
 
 def make_copernicus_bench_dfc2020(folder: Path, size: int = 64, textured: bool = False) -> Path:
-    """DFC2020 as Copernicus-Bench hands it out: one folder a kind, three lists, and rasters that lost their place.
+    """DFC2020 as Copernicus-Bench publishes it.
 
-    `textured` as in `make_sen1floods11`.
+    It has one folder per kind, three lists, and rasters without a place. `textured` as
+    in `make_sen1floods11`.
     """
     lost = {"transform": Affine.identity(), "crs": "EPSG:4326"}
     for patch in (7, *(patch for patches in COPERNICUS_BENCH_LISTS.values() for patch in patches)):
@@ -336,7 +348,9 @@ def ee_band_names(num_steps: int) -> list[str]:
 
 
 def make_ee_timeseries(folder: Path, num_steps: int = 3, size: int = 80) -> Path:
-    """Three places of `num_steps` steps; one of them is split into two files, as Earth Engine does."""
+    """Three places of `num_steps` steps; one is split into two files, as Earth Engine
+    does.
+    """
     names = (
         ("7-togo_2020-01-01_2020-03-31.tif", 1.0),
         ("8-togo_2020-01-01_2020-03-31-0000000000-0000000000.tif", 1.1),
@@ -366,7 +380,7 @@ SSL4EO_S2 = "20200604T054639_20200604T{}_T43RCP"
 
 
 def make_ssl4eo(folder: Path, size: int = 64) -> Path:
-    """Three locations, two of them out of the same granules, each with one season of all three products."""
+    """Three locations, two of the same granules, with one season of all three products."""
     for location, (minute, x) in enumerate(
         (("010808", 0.0), ("010808", 5_000.0), ("010908", 40_000.0))
     ):

@@ -1,4 +1,6 @@
-"""Simulated scenes as 8-bit imagery: one polarization in linear amplitude's square (power), three optical bands."""
+"""Simulated scenes as 8-bit images: linear power of one polarization, three optical
+bands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Miniatures of what is not a GeoTIFF: Earth Engine's TFRecord exports, SSL4EO-S12 v1.1 batches, tar shards of TerraMesh."""
+"""Miniatures of formats other than GeoTIFF.
+
+Earth Engine's TFRecord exports, SSL4EO-S12 v1.1 batches, tar shards of TerraMesh.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ def write_export(
     compressed: bool = True,
     crs: str = UTM,
 ) -> Path:
-    """An image [H, W] a band, cut as Earth Engine cuts it: patches by row, a margin of their neighbours, in several files."""
+    """One image [H, W] per band, cut as Earth Engine cuts it.
+
+    Patches are in row order, with a margin of their neighbours, in several files.
+    """
     height, width = next(iter(planes.values())).shape
     rows, cols = height // patch[0], width // patch[1]
     padded = {name: np.pad(plane.astype(np.float32), margin) for name, plane in planes.items()}
@@ -92,7 +98,10 @@ def export_planes(size: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
 
 
 def make_ee_tfrecord(folder: Path) -> Path:
-    """An image of two steps with its mixer, a margin of 4 px, and beside it a sub-folder of two patches without a place."""
+    """An image of two steps with its mixer and a margin of 4 px.
+
+    Beside it is a sub-folder of two patches without a place.
+    """
     steps = [export_planes((48, 72), seed) for seed in range(2)]
     planes = {
         f"{step}_{name}": plane for step, found in enumerate(steps) for name, plane in found.items()
@@ -123,7 +132,7 @@ BATCH = "ssl4eos12_val_seasonal_data_000001.zarr.zip"
 
 
 def stored_pixels(modality: str, seed: int) -> np.ndarray:
-    """Pixels [C, H, W] of a modality as the data sets store them, without the offset of the batches."""
+    """Pixels [C, H, W] of a modality as stored, without the offset of the batches."""
     if modality.startswith("S1"):
         return ramp_db(SIDE, seed).astype(np.float16)
     return (ramp_l1c(SIDE, seed) if modality == "S2L1C" else ramp(12, SIDE, seed)).astype(np.int16)

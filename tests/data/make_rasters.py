@@ -1,4 +1,4 @@
-"""Writes small, true rasters and the scenes that name them: content never constant, so that a wrong pixel shows."""
+"""Write small rasters and the scenes that name them; never constant, so errors show."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ def backscatter(height: int, width: int, seed: int = 0) -> np.ndarray:
 def digital_numbers(
     bands: int, height: int, width: int, seed: int = 0, offset: int = 0
 ) -> np.ndarray:
-    """Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000; B10 of 13 bands is dark, as the air makes it."""
+    """Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000.
+
+    B10 of 13 bands is dark, as in real images.
+    """
     rng = np.random.default_rng(seed)
     dn = rng.integers(200, 4000, (bands, height, width))
     if bands == len(S2_L1C_BANDS):

@@ -1,4 +1,7 @@
-"""Duplicates: more than half of the same ground by the same two passes; the answer is that of a look at every two patches."""
+"""Duplicates: patches that share more than half of the ground by the same two passes.
+
+The result equals a comparison of every two patches.
+"""
 
 import itertools
 import math

@@ -1,4 +1,6 @@
-"""Patches: what is kept equals the rasters, what is not kept says why, and the label is that of the right sensor."""
+"""Patches: kept ones equal the rasters, others have a reason, labels come from their
+sensor.
+"""
 
 import dataclasses
 import math
@@ -33,7 +35,9 @@ def label_of(folder, name, seed):
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two scenes of 48 x 64 px; Sentinel-2 lies 8 px east of Sentinel-1, so that they share 48 x 56 px."""
+    """Two scenes of 48 x 64 px that share 48 x 56 px: Sentinel-2 lies 8 px further
+    east.
+    """
     s1 = s1_scene(tmp_path / "S1_a.tif", backscatter(48, 64))
     dn = digital_numbers(12, 48, 64)
     s2 = s2_scene(tmp_path / "S2_b.tif", dn, transform=north_up(x=500_080.0), dn_offset=0)
@@ -413,7 +417,10 @@ def test_a_shift_between_the_sensors_is_recorded_scored_and_refused_beyond_the_l
 
 
 def over_a_zone_border(folder, s1_zone: int, s2_zone: int, lon: float, lat: float):
-    """A pair around a place at the border of two zones, each scene in its own: both show smooth functions of the ground."""
+    """A pair at the border of two UTM zones, each scene in its own zone.
+
+    Both show smooth functions of the ground.
+    """
 
     def ground(crs, transform, size):
         cols, rows = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)

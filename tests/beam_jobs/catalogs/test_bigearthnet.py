@@ -1,4 +1,4 @@
-"""BigEarthNet: a miniature with the true names and types, and the real sample files where they are at hand."""
+"""BigEarthNet: a miniature with the true names and types, and real files if present."""
 
 import numpy as np
 import pytest

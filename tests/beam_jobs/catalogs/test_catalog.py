@@ -1,4 +1,4 @@
-"""Catalogs: all three ways of writing items read the same, and what is no catalog says so in one line."""
+"""Catalogs: all three forms of items read the same; anything else is a one-line error."""
 
 import json
 from datetime import datetime, timezone

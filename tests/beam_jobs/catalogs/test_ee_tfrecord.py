@@ -1,4 +1,6 @@
-"""TFRecord exports as catalogs: a miniature with mixer, patches without one, and the real files where they are at hand."""
+"""TFRecord exports as catalogs: a miniature with mixer, patches without, and real
+files.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""Exported time series: a miniature with the true band names, type and CRS, and the real files where they are at hand."""
+"""Exported time series: a miniature with the true band names, type and CRS, and real
+files.
+"""
 
 from datetime import datetime, timezone
 

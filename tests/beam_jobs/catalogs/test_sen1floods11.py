@@ -1,4 +1,6 @@
-"""Sen1Floods11: a miniature with the true names, types, CRS and no-data, from the catalog to the shards."""
+"""Sen1Floods11: a miniature with the true names, types, CRS and no-data, up to the
+shards.
+"""
 
 import json
 import math
@@ -47,7 +49,7 @@ def test_times_and_orbits_are_those_of_the_event(folder):
     assert found["Ghana_1_S2Hand"].acquired_at == 1537272000 + 86400
     assert found["Ghana_1_S1Hand"].orbit_state == "ascending"
     assert found["Sri-Lanka_3_S1Hand"].orbit_state == "descending"
-    # Chips say Mekong, the metadata Cambodia: 2018-08-05.
+    # The files say Mekong, the metadata Cambodia: 2018-08-05.
     assert found["Mekong_4_S1Hand"].acquired_at == 1533470400
     item = next(iter(sen1floods11.read(folder)))
     assert item.properties["terrapair:time_is_nominal"] is True
@@ -131,7 +133,7 @@ def test_a_build_keeps_the_data_sets_split_whatever_the_block(version):
             # Sri-Lanka of Sri-Lanka_3_S1Hand.
             assert patch.event == patch.s1_scene_id.rsplit("_", 2)[0]
     found = manifest.read(version)
-    # The weak chip has no Sentinel-2 image.
+    # The weakly labelled patch has no Sentinel-2 image.
     assert found.num_rejected["no_s2_partner"] == 1
     assert found.num_examples == {"train": 4, "eval": 4, "test": 12}
 

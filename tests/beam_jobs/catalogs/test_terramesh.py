@@ -1,4 +1,4 @@
-"""TerraMesh: a miniature with the true names and types, and the real sample files where they are at hand."""
+"""TerraMesh: a miniature with the true names and types, and real files if present."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SSL4EO-S12 v1.1 and sharded TerraMesh: miniatures with the true names, types and CRS, from the catalog to the shards."""
+"""SSL4EO-S12 v1.1 and sharded TerraMesh: true names, types and CRS, up to the shards."""
 
 import numpy as np
 import pytest

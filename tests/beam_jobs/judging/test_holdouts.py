@@ -1,4 +1,6 @@
-"""Hold-outs: events and regions go to their split before anything else decides, and nothing near them trains."""
+"""Hold-outs: events and regions decide before anything else; nothing near them is in
+train.
+"""
 
 import dataclasses
 import json

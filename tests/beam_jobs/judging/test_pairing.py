@@ -1,4 +1,7 @@
-"""Pairing: the join finds what a look at every pair finds, whatever the order; ties, several partners, the antimeridian."""
+"""Pairing: the join finds what a comparison of every pair finds, in any order.
+
+Also ties, several partners and the antimeridian.
+"""
 
 import itertools
 import random
@@ -70,7 +73,7 @@ def by_join(scenes, config: PairingConfig) -> dict[str, list[str]]:
 
 @st.composite
 def some_scenes(draw):
-    """Up to 14 scenes on a coarse lattice of places and hours, so that ties and shared borders are common."""
+    """Up to 14 scenes on a coarse lattice of places and hours: ties are common."""
     west, south = draw(st.sampled_from([(9.0, 44.0), (178.0, -2.0), (-181.0, 79.0)]))
     quarter = st.integers(0, 12).map(lambda n: n / 4)
     side = st.integers(1, 6).map(lambda n: n / 4)
@@ -157,7 +160,7 @@ def test_the_gap_is_sentinel_2_minus_sentinel_1():
         ),
         # Time goes before overlap.
         ([("S2_a", 3), ("S2_b", 2, (10.0, 45.0, 10.5, 46.0))], "S2_b"),
-        # What hardly overlaps is passed over.
+        # A scene that hardly overlaps is not chosen.
         ([("S2_a", 1, (10.9, 45.0, 11.9, 46.0)), ("S2_b", 40)], "S2_b"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Registration: known shifts are found to a part of a pixel, and what does not match is not given a shift."""
+"""Registration: known shifts are found to a fraction of a pixel; unrelated images give
+none.
+"""
 
 from pathlib import Path
 
@@ -41,7 +43,10 @@ def world(seed: int) -> list[np.ndarray]:
 
 
 def render(seed: int, shift: tuple[float, float] = (0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
-    """(s1, s2) [64, 64, C] of one world: brightness of its own in each sensor, speckle of 4 looks, Sentinel-2 shifted."""
+    """(s1, s2) [64, 64, C] of one world, with Sentinel-2 shifted.
+
+    Each sensor has a brightness of its own; the radar has speckle of 4 looks.
+    """
     rng = np.random.default_rng(1000 + seed)
     covers, crop = world(seed), np.s_[16 : 16 + SIZE, 16 : 16 + SIZE]
     s1 = np.stack(
@@ -105,7 +110,9 @@ def test_images_of_two_places_are_rarely_given_a_shift(unrelated, sensors):
 
 
 def open_water(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Speckle and sensor noise, waves of its own in each sensor, and the same slow fall of brightness across both."""
+    """Speckle and sensor noise, different waves in each sensor, and one common
+    gradient.
+    """
     rng = np.random.default_rng(seed)
     fall = np.linspace(0, 1, SIZE)[None, :, None]
     swell = [
@@ -192,7 +199,10 @@ def test_simulated_scenes_lie_on_each_other(simulated):
 
 @pytest.fixture(scope="module")
 def whole_pairs(tmp_path_factory) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(s1, 10 m bands of s2) of about 80 simulated patches without gaps, 8 px wider on each side than what is measured."""
+    """(s1, 10 m bands of s2) of about 80 simulated patches without gaps.
+
+    They are 8 px wider on each side than what is measured.
+    """
     config = SimulateConfig(num_places=6, num_dates=2, size_px=256, seed=6)
     catalog = simulate(config, tmp_path_factory.mktemp("places"))
     cuts = simulated_patches(catalog, QualityConfig(measure_offset=False), SIZE + 16)

@@ -1,4 +1,6 @@
-"""Splits: blocks have their size in km on the ground, splits their share, and no patch reaches into two splits."""
+"""Splits: block sizes in km on the ground, shares of the splits, no patch in two
+splits.
+"""
 
 import dataclasses
 import math
@@ -189,7 +191,7 @@ def test_a_patch_whose_scenes_declare_different_splits_has_none():
     assert found.block == splits.block_id(10.0, 45.0, SplitConfig().block_size_km)
 
 
-# --- buffer: patches of different splits keep their distance --------------------------------------------------------
+# The buffer: patches of different splits keep their distance.
 
 SIDE_M = 320.0
 

@@ -1,4 +1,7 @@
-"""Earth Engine TFRecord exports: any window equals the image they were cut from, and every broken export is named."""
+"""Earth Engine TFRecord exports: any window equals the image that was cut into patches.
+
+Every broken export is named in the error.
+"""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Zarr stores: any window of any member equals the array, whatever the order of its dimensions; broken stores are named."""
+"""Zarr stores: any window of any member equals the array; broken stores are named."""
 
 import numpy as np
 import pytest

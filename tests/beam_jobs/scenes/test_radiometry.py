@@ -1,4 +1,4 @@
-"""Radiometry: closed forms of dB and power, no-data rules, and the offset of 2022 told from pixels."""
+"""Radiometry: closed forms of dB and power, rules of no data, and the 2022 offset."""
 
 import numpy as np
 import pytest

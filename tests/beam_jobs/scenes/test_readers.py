@@ -1,4 +1,4 @@
-"""Readers: what is read is what is in the file, in physical units; and every bad raster is named in one line."""
+"""Readers: values equal the files, in physical units; a bad raster is a one-line error."""
 
 import dataclasses
 import math

@@ -1,4 +1,6 @@
-"""Resampling: aligned pixels are copied, others are means of power, and no-data neither grows nor bleeds."""
+"""Resampling: aligned pixels are copied, others averaged in power; no data does not
+grow.
+"""
 
 import numpy as np
 import pytest
