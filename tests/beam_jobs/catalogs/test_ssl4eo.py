@@ -75,7 +75,7 @@ def test_a_build_pairs_the_sensors_of_each_location(folder, tmp_path, level, pro
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("granule", "its name needs a time"), ("20201399T000000", "is none")]
+    ("name", "message"), [("granule", "its name needs a time"), ("20201399T000000", "is not valid")]
 )
 def test_a_granule_without_a_time_is_named(tmp_path, name, message):
     (tmp_path / "s1" / "0000000" / name).mkdir(parents=True)
