@@ -6,6 +6,29 @@ from typing import Any
 
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 
+_EXIT_CODES: dict[str, ExitCode] = {
+    # What another option or setting mends.
+    "no_credentials": ExitCode.USAGE,
+    "other_config": ExitCode.USAGE,
+    "too_large": ExitCode.USAGE,
+    "version_exists": ExitCode.USAGE,
+    # What stopped a job whose input may be good: it can run again later.
+    "connection": ExitCode.CRASH,
+    "folder_in_use": ExitCode.CRASH,
+    "interrupted": ExitCode.CRASH,
+    "no_answer": ExitCode.CRASH,
+    "not_run": ExitCode.CRASH,
+    "orphaned": ExitCode.CRASH,
+    "quota_exceeded": ExitCode.CRASH,
+    "quota_exhausted": ExitCode.CRASH,
+    "refused": ExitCode.CRASH,
+    "server_error": ExitCode.CRASH,
+    "stopped": ExitCode.CRASH,
+    "timeout": ExitCode.CRASH,
+    "truncated": ExitCode.CRASH,
+}
+"""Reason -> exit code, where bad data is not the cause."""
+
 
 class DataError(TerrapairError, ValueError):
     """Input breaks a rule: a catalog, a raster, a label, or an output that exists.
@@ -19,6 +42,7 @@ class DataError(TerrapairError, ValueError):
     def __init__(self, message: str, reason: str = "bad_input") -> None:
         super().__init__(message)
         self.reason = reason
+        self.exit_code = _EXIT_CODES.get(reason, type(self).exit_code)
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Any, ...]]:
         # Beam workers send exceptions as pickles, which would otherwise lose the

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability import python_urns
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from beam_jobs.contracts.settings import SettingsError
 
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-"""The local runner by its own name: the alias DirectRunner first tries to download
+LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
+"""The local runner by its full name: the alias DirectRunner first tries to download
 another one (docs/adr/0004)."""
+_WORKER = "beam_jobs.local_worker"
+
+
+class LocalRunner(FnApiRunner):
+    """Beam's runner for this machine, whose worker processes stay off the terminal."""
+
+    def run_via_runner_api(self, pipeline_proto: Any, options: PipelineOptions) -> Any:
+        """Run a pipeline; its worker processes start with our module, not Beam's."""
+        for environment in pipeline_proto.components.environments.values():
+            if environment.urn == python_urns.SUBPROCESS_SDK:
+                environment.payload = f"{sys.executable} -m {_WORKER}".encode()
+        return super().run_via_runner_api(pipeline_proto, options)
 
 
 def local_arguments(num_workers: int) -> list[str]:

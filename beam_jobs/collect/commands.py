@@ -37,8 +37,9 @@ _EARTH_ENGINE = ("earthengine",)
 def sample(
     session: Session, output: Path, config_path: str | None, overrides: tuple[str, ...]
 ) -> None:
-    """Draw places on Earth: over land, by land cover, around cities, or from a file.
+    """Draw places on Earth to collect pairs at.
 
+    They are drawn over land, by land cover or around cities, or come from a file.
     \b
     Example:
       terrapair sample --output places.geojson --set num_places=1000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.errors import DataError
 
 Reason = Literal[
@@ -33,14 +32,6 @@ RETRIABLE: frozenset[Reason] = frozenset(
 """Reasons for which the same request may succeed a little later."""
 
 
-_EXIT_CODES: dict[Reason, ExitCode] = {
-    "no_credentials": ExitCode.USAGE,
-    "too_large": ExitCode.USAGE,
-    "not_found": ExitCode.BAD_DATA,
-}
-"""What the user can mend; other reasons are failures of the service or the network."""
-
-
 class EarthEngineError(DataError):
     """A request that Earth Engine did not answer as asked.
 
@@ -54,7 +45,6 @@ class EarthEngineError(DataError):
     def __init__(self, message: str, reason: Reason, status: int | None = None) -> None:
         super().__init__(message, reason)
         self.status = status
-        self.exit_code = _EXIT_CODES.get(reason, ExitCode.CRASH)
 
     @property
     def retriable(self) -> bool:

@@ -24,7 +24,6 @@ PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 
 _BAD_INPUT = (
     FileNotFoundError,
-    FileExistsError,
     IsADirectoryError,
     NotADirectoryError,
     EOFError,
@@ -82,6 +81,8 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
             return Failure(exit_code=ExitCode.USAGE, message=line)
     if _TRACEBACK in str(error):
         return _of_worker(str(error))
+    if isinstance(error, FileExistsError):
+        return Failure(exit_code=ExitCode.USAGE, message=_first_line(error))
     if isinstance(error, _BAD_INPUT) or _qualified_name(type(error)) in _BAD_INPUT_NAMES:
         return Failure(exit_code=ExitCode.BAD_DATA, message=_first_line(error))
     # Our own code raises ValueError for data and arguments that break a rule. From a
@@ -110,7 +111,8 @@ def _of_worker(text: str) -> Failure:
     if name in _BAD_INPUT_NAMES or (found is not None and issubclass(found, _BAD_INPUT)):
         return Failure(exit_code=ExitCode.BAD_DATA, message=message + _SEE_ALL)
     return Failure(
-        exit_code=ExitCode.CRASH, message=f"{name.rpartition('.')[2]}: {message}{_SEE_ALL}"
+        exit_code=ExitCode.CRASH,
+        message=f"unexpected {name.rpartition('.')[2]}: {message}{_SEE_ALL}",
     )
 
 
@@ -136,11 +138,11 @@ def _qualified_name(kind: type) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(_STEP.sub("", text).split())
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _STEP.sub("", str(error)).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     return lines[0] if len(lines) == 1 else lines[0] + _SEE_ALL

@@ -165,7 +165,7 @@ def group(**_: Any) -> None:
 @options.verb("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(session: Any, shell: str) -> None:
-    """Print the script that completes verbs and options of terrapair in a shell.
+    """Print the script for shell completion of verbs and options.
 
     \b
     Example:

@@ -14,7 +14,6 @@ from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
-from pipeline.console import RunProgress
 from pipeline.report import page, patch_images, pictures, results
 from pipeline.report.run_record import ComponentRecord, RunRecord
 
@@ -300,31 +299,3 @@ def test_figure_has_one_column_a_patch(data):
     )
     assert len(figure.axes) == 12
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
-
-
-def test_notice_and_warning_are_told_as_they_are():
-    console = Console(file=io.StringIO(), width=80)
-    with RunProgress(console) as progress, progress.stage("Trainer"):
-        progress.note("resumed after [step] 3")
-        progress.note("nothing [is] learned", is_warning=True)
-    assert console.file.getvalue().splitlines()[:2] == [
-        "  Trainer: resumed after [step] 3",
-        "! Trainer: nothing [is] learned",
-    ]
-
-
-def test_progress_without_a_terminal_names_finished_and_failed_stages():
-    console = Console(file=io.StringIO(), width=80)
-
-    def fail():
-        with RunProgress(console) as progress:
-            with progress.stage("build-pairs"):
-                progress.update(1, 2)
-            progress.start("Trainer")
-            raise ValueError("bad")
-
-    with pytest.raises(ValueError, match="bad"):
-        fail()
-    lines = console.file.getvalue().splitlines()
-    assert any("✓ build-pairs" in line for line in lines)
-    assert any("✗ Trainer" in line for line in lines)
