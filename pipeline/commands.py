@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from pipeline.report.results import RunResults
 
 _PIPELINE = ("pipeline",)
-_run_config = config_option("the settings of the run, e.g. pipeline/configs/demo.yaml", True)
+CONFIGS_DIR = Path(__file__).parent / "configs"
+"""The shipped configs."""
+_run_config = config_option("the settings of the run, or a shipped one by name, e.g. demo", True)
 _data_option = click.option(
     "--data",
     type=click.Path(),
@@ -75,6 +78,19 @@ def run(
 
         run_local(config, progress.start, on_step, progress.note)
     return _report(session, config)
+
+
+@verb("config")
+@_run_config
+def config(session: Session, config_path: str, overrides: tuple[str, ...]) -> None:
+    """Show the settings of a run, with all defaults, as YAML or JSON; run nothing.
+
+    \b
+    Example:
+      terrapair config --config demo --set pretrain.num_steps=50
+    """
+    values = settings.to_dict(_load(config_path, overrides))
+    session.result(values, yaml.safe_dump(values, sort_keys=False).rstrip())
 
 
 @verb("report", needs=_PIPELINE)
@@ -249,8 +265,15 @@ def import_weights(
     )
 
 
+def _find_config(path: str) -> str:
+    """Return the file of a shipped config that is given by its name, else the path."""
+    shipped = CONFIGS_DIR / f"{path}.yaml"
+    is_name = "/" not in path and not Path(path).exists()
+    return str(shipped) if is_name and shipped.is_file() else path
+
+
 def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
-    config = load_run_config(config_path, overrides, os.environ)
+    config = load_run_config(_find_config(config_path), overrides, os.environ)
     # ML Metadata remembers paths: relative ones would point elsewhere when the next run
     # starts from another folder.
     if "://" not in config.root:
@@ -300,8 +323,6 @@ def _quiet_absl(session: Session) -> None:
 
 
 def _write_resolved(session: Session, config: RunConfig) -> None:
-    import yaml
-
     from beam_jobs.contracts import locations
 
     digest = settings.sha256(config)

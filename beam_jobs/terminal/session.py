@@ -7,8 +7,9 @@ document, so that a script can read it.
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,7 +65,7 @@ class Session:
             parts: lines and tables, printed otherwise. Text is printed as it is.
         """
         if self.as_json:
-            text = json.dumps(document, indent=2, sort_keys=True, default=str)
+            text = json.dumps(_plain(document), indent=2, sort_keys=True)
             sys.stdout.write(text + "\n")
             # A server that goes on may be read through a pipe.
             sys.stdout.flush()
@@ -73,3 +74,14 @@ class Session:
         console = Console(width=width)
         for part in parts:
             console.print(part, highlight=False, soft_wrap=True, markup=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: a path as text, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)

@@ -1,11 +1,16 @@
 """Verbs on models: what they print, and how they end."""
 
+import json
 import subprocess
 import sys
 
 import make_state_dict
 import pytest
+import yaml
 from run_pipeline import REPOSITORY, run_pipeline
+
+from beam_jobs.contracts import settings
+from pipeline.config import load_run_config
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,17 @@ def test_unknown_weights_are_one_line_with_the_known_ones(tmp_path):
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: weights must be a YAML file or one of decur-s1-resnet50, ")
+
+
+def test_shipped_config_is_found_by_its_name_and_shown_with_all_defaults(tmp_path):
+    shown = run_pipeline("config", "--config", "smoke", "--set", f"root={tmp_path}")
+    assert shown.returncode == 0, shown.stderr
+    values = yaml.safe_load(shown.stdout)
+    assert values == settings.to_dict(
+        load_run_config(REPOSITORY / "pipeline/configs/smoke.yaml", [f"root={tmp_path}"], {})
+    )
+    as_json = run_pipeline("config", "--config", "smoke", "--set", f"root={tmp_path}", "--json")
+    assert json.loads(as_json.stdout) == values
 
 
 @pytest.mark.e2e

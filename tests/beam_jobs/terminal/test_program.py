@@ -249,10 +249,10 @@ def test_file_that_ends_early_is_bad_data_and_an_interrupt_is_none(failing, caps
 def test_result_is_text_or_json(monkeypatch, capsys):
     @options.verb("card")
     def card(session):
-        session.result({"card": Path("a[b]")}, "a[b]")
+        session.result({"card": Path("a[b]"), "iou": float("nan")}, "a[b]")
 
     monkeypatch.setattr("beam_jobs.commands.card", card)
     assert program.run(["card"]) == 0
     assert capsys.readouterr().out == "a[b]\n"
     assert program.run(["card", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"card": "a[b]"}
+    assert json.loads(capsys.readouterr().out) == {"card": "a[b]", "iou": None}
