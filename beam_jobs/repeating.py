@@ -1,7 +1,7 @@
-"""Repeating: a look at something now and then while a long piece of work runs. The progress of the jobs comes from it.
+"""Call a function again and again while a long piece of work runs, to report progress.
 
-Workers may be other processes, so the driver looks at what they leave behind: a spool,
-a ledger.
+The work may run in other processes. The function looks at what they leave behind, such
+as files in a spool or lines of a ledger.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def repeating(look: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Calls `look` every `seconds` in a thread of its own until the body ends; an OSError of one look is passed over."""
+    """Call `look` every `seconds` in a thread until the body ends.
+
+    An OSError of one call is ignored.
+    """
     finished = threading.Event()
 
     def look_until_finished() -> None:
         while not finished.wait(seconds):
-            # A store that is down for a moment is no reason to lose the bar.
+            # A store that is down for a moment must not end the progress bar.
             with suppress(OSError):
                 look()
 

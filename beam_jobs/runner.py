@@ -1,17 +1,36 @@
-"""The Beam runner: this machine's, for the builds here and for the Beam jobs that TFX starts, or what Beam options name."""
+"""Options of a Beam job: those of the local runner, or those that the user gives."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability import python_urns
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-"""The direct runner by its own name: the alias DirectRunner first tries one that it downloads (docs/adr/0004)."""
+from beam_jobs.contracts.settings import SettingsError
+
+LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
+"""The local runner by its full name: the alias DirectRunner first tries to download
+another one (docs/adr/0004)."""
+_WORKER = "beam_jobs.local_worker"
+
+
+class LocalRunner(FnApiRunner):
+    """Beam's runner for this machine, whose worker processes stay off the terminal."""
+
+    def run_via_runner_api(self, pipeline_proto: Any, options: PipelineOptions) -> Any:
+        """Run a pipeline; its worker processes start with our module, not Beam's."""
+        for environment in pipeline_proto.components.environments.values():
+            if environment.urn == python_urns.SUBPROCESS_SDK:
+                environment.payload = f"{sys.executable} -m {_WORKER}".encode()
+        return super().run_via_runner_api(pipeline_proto, options)
 
 
 def local_arguments(num_workers: int) -> list[str]:
-    """Beam arguments for `num_workers` processes; one stays in the caller's process."""
+    """Return Beam arguments for `num_workers` local processes; 1 stays in this one."""
     mode = "in_memory" if num_workers == 1 else "multi_processing"
     return [
         f"--runner={LOCAL_RUNNER}",
@@ -21,7 +40,10 @@ def local_arguments(num_workers: int) -> list[str]:
 
 
 def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> PipelineOptions:
-    """Options of a job: `beam_options` unchanged where they name a runner, else after those of the local runner.
+    """Return the options of a job.
+
+    If `beam_options` name a runner, they are taken unchanged. Otherwise they follow
+    those of the local runner.
 
     Args:
         num_workers: processes of the local runner; other runners have options of their
@@ -29,19 +51,20 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
         beam_options: as on a Beam command line, such as `--runner=DataflowRunner`.
 
     Raises:
-        ValueError: they do not begin with an option, which Beam would pass over in
-            silence; or they name Beam's Dask runner, whose answers are wrong: tagged
-            outputs reach every consumer and side inputs are counted again in each task
+        SettingsError: the first of `beam_options` does not begin with "--": Beam would
+            ignore it. Or they name Beam's Dask runner, whose results are wrong: tagged
+            outputs reach every consumer, and side inputs are counted again in each task
             (docs/runners.md).
     """
     if beam_options and not beam_options[0].startswith("--"):
-        raise ValueError(f"Beam options look like --name=value, got {beam_options[0]!r}")
+        raise SettingsError(f"Beam options look like --name=value, got {beam_options[0]!r}")
     given = PipelineOptions(list(beam_options))
     name = given.view_as(StandardOptions).runner
     if name is None:
         return PipelineOptions([*local_arguments(num_workers), *beam_options])
     if name.rpartition(".")[2] == "DaskRunner":
-        raise ValueError(
-            f"runner {name} is refused: Beam 2.74 loses and repeats elements on it; see docs/runners.md"
+        raise SettingsError(
+            f"runner {name} is refused: Beam loses and repeats elements on it; use another runner, "
+            "see docs/runners.md"
         )
     return given

@@ -19,7 +19,7 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.errors import DataError
+from beam_jobs.errors import RefusedError
 from components.attempts import training_dir
 from components.data_manifest import read_manifest
 from components.encoder_probe import split_files
@@ -59,11 +59,11 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
             all encoders or needs none.
 
     Raises:
-        DataError: the teacher is refused.
+        RefusedError: the teacher is refused.
     """
     student = settings.from_dict(StudentConfig, json.loads(config), name)  # type: ignore[arg-type]
     if not model_utils.is_model_blessed(blessing):  # type: ignore[arg-type]
-        raise DataError(
+        raise RefusedError(
             f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so it labels nothing and "
             f"{name} is not trained: mend the teacher, lower its thresholds, or leave {name}'s `distill` out",
             "teacher_refused",

@@ -21,7 +21,7 @@ from tfx.utils import io_utils, path_utils
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.errors import DataError
+from beam_jobs.errors import RefusedError
 from components.blessing import REPORT_FILE, read_report, write_blessing, write_report
 from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
@@ -94,12 +94,12 @@ def EncoderGate(  # noqa: N802
         report: output of EncoderProbe.
 
     Raises:
-        DataError: it is; with the reasons, what to do and where the report is.
+        RefusedError: it is; with the reasons, what to do and where the report is.
     """
     found = read_report(report.uri)  # type: ignore[attr-defined]
     if not found.is_blessed:
         where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
-        raise DataError(
+        raise RefusedError(
             f"the encoder is refused: {'; '.join(found.refusals)}; nothing is trained on it, and what is published stays in "
             f"service: mend the pairs or pretrain longer, or change the thresholds of `probe`; all checks are in {where}",
             "encoder_refused",

@@ -18,7 +18,7 @@ from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.errors import DataError
+from beam_jobs.errors import RefusedError
 from beam_jobs.judging import audit
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
@@ -104,12 +104,12 @@ def OverlapGate(  # noqa: N802
         report: output of OverlapAudit.
 
     Raises:
-        DataError: there is one; with the verdict and where the report is.
+        RefusedError: there is one; with the verdict and where the report is.
     """
     found = read_report(report.uri)  # type: ignore[attr-defined]
     if found.num_overlaps:
         where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
-        raise DataError(f"{found.verdict}; all are in {where}", "overlap")
+        raise RefusedError(f"{found.verdict}; all are in {where}", "overlap")
 
 
 def create_overlap_audit(

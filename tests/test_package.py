@@ -90,9 +90,10 @@ def test_the_base_runs_alone(base_environment, tmp_path):
         found = list((base_environment.parent / "lib").glob(f"python*/site-packages/{package}"))
         assert not found, "the base must not bring it"
     # A shipped YAML, by its name: the wheel's user has no folder of configs.
-    shown = run("config", "--config", "demo", "--set", "seed=7")
+    shown = run("config", "--config", "demo", "--set", "num_beam_workers=3")
     assert shown.returncode == 0, shown.stderr
-    assert "name: demo" in shown.stdout
+    assert "name: terrapair-demo\n" in shown.stdout
+    assert "num_beam_workers: 3\n" in shown.stdout
     done = run("simulate", "--output", "sim", "--set", "num_places=1", "--set", "num_dates=1")
     assert done.returncode == 0, done.stderr
     # TFX is not there: one line says how to get it.

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 import pytest
-from beam_jobs.terminal.program import group
 from click.testing import CliRunner
 
+from beam_jobs.terminal.program import group
 from pipeline.config import load_run_config
 from tests.benchmarks.__main__ import BENCHMARKS
 

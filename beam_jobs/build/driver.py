@@ -29,7 +29,7 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.data_card import card, statistics
-from beam_jobs.errors import DataError
+from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.judging import holdouts
 from beam_jobs.repeating import repeating
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, constellation_of
@@ -50,7 +50,7 @@ def build_pairs(
         ValueError: the config names a label.
     """
     if config.label is not None:
-        raise ValueError(
+        raise settings.SettingsError(
             f"build-pairs takes no label, got one of schema {config.label.schema!r}: use build-labels"
         )
     return build(config, catalog_paths, output_root, **options)
@@ -65,7 +65,7 @@ def build_labels(
         ValueError: the config names no label.
     """
     if config.label is None:
-        raise ValueError(
+        raise settings.SettingsError(
             "build-labels needs the setting label: which schema, and from which sensor's scene"
         )
     return build(config, catalog_paths, output_root, **options)
@@ -246,6 +246,7 @@ def _check(
     """Refuses a build that lost too much or has nothing to train or measure on.
 
     Raises:
+        NothingNewError: earlier spans hold all scenes.
         DataError: with the first error when scenes were bad, or with the reasons of
             what was not used.
     """
@@ -270,6 +271,8 @@ def _check(
     )
     where = ", ".join(str(path) for path in catalog_paths)
     counts = _num_examples(summary)
+    if not summary.shards and summary.num_rejected[spans.KNOWN_REASON] >= num_scenes > 0:
+        raise NothingNewError(f"{where}: every scene is in an earlier span already", "nothing_new")
     if not summary.shards:
         raise DataError(f"{where}: no pair of scenes gave a patch (not used: {reasons})", "no_pair")
     for split in needed_splits:

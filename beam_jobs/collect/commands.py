@@ -1,12 +1,12 @@
-"""Commands on Earth Engine: sample, plan, fetch, export. `__main__.py` adds them to `python -m beam_jobs`.
+"""Verbs on Earth Engine: sample, plan, fetch, export.
 
-Reads options and the environment, shows progress and tables. The jobs themselves know
-nothing of the terminal.
+Each reads its options and the environment, and calls one job. The jobs know nothing of
+the terminal. They are imported inside the verbs, because they import Beam and the
+client of Earth Engine.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,67 +17,58 @@ from rich.table import Table
 
 from beam_jobs.collect.config import FetchConfig
 from beam_jobs.contracts import settings
-from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.places.config import SampleConfig
-from beam_jobs.terminal import CONSOLE, load_config, progress
+from beam_jobs.terminal import inputs
+from beam_jobs.terminal.options import check_groups, config_option, load_config, verb
+from beam_jobs.terminal.session import Session
 
 OVERVIEW_PIXEL_DEGREES = 0.05
-_SET_HELP = "Override one setting, as in --set collect.size_px=128. Repeatable."
+_EARTH_ENGINE = ("earthengine",)
 
 
-class _Refused(click.ClickException):
-    """A plan that cannot succeed."""
-
-    exit_code = 2
-
-
-@click.command("sample")
+@verb("sample")
 @click.option(
     "--output",
     required=True,
     type=click.Path(path_type=Path),
     help="GeoJSON file of places to write.",
 )
-@click.option("--config", "config_path", type=click.Path(), help="YAML file with sample settings.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    help="Override one setting, as in --set num_places=100. Repeatable.",
-)
-def sample_command(output: Path, config_path: str | None, overrides: tuple[str, ...]) -> None:
-    """Draw places: over land, by land cover, around cities, or from your own GeoJSON or CSV.
+@config_option("sample settings")
+def sample(
+    session: Session, output: Path, config_path: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Draw places on Earth to collect pairs at.
 
+    They are drawn over land, by land cover or around cities, or come from a file.
     \b
     Example:
-      python -m beam_jobs sample --output places.geojson --set strategy=cities --set num_places=1000
+      terrapair sample --output places.geojson --set num_places=1000
     """
+    config = load_config(SampleConfig, config_path, overrides)
     from beam_jobs.places import place, sampling
 
-    config = load_config(SampleConfig, config_path, overrides)
-    with progress("places") as update:
+    with session.stage("sample") as update:
         found = sampling.sample(config, _overview, update)
         number = place.write_places(found, output, settings.to_dict(config))
-    CONSOLE.print(f"{number} places")
-    click.echo(output)
+    session.note(f"{number} places")
+    session.result({"places": output, "num_places": number}, str(output))
 
 
 def _job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that plan, fetch and export share."""
-    for option in (
-        click.option("--set", "overrides", multiple=True, help=_SET_HELP),
-        click.option(
-            "--config", "config_path", type=click.Path(), help="YAML file with fetch settings."
-        ),
-        click.option(
-            "--places", required=True, help="File of places that `sample` wrote; path or URI."
-        ),
-    ):
-        command = option(command)
-    return command
+    """Add the options that plan, fetch and export share."""
+    command = config_option("fetch settings")(command)
+    return click.option(
+        "--places", required=True, help="File of places that `sample` wrote; path or URI."
+    )(command)
 
 
-@click.command("plan")
+def _load(places: str, config_path: str | None, overrides: tuple[str, ...]) -> FetchConfig:
+    config: FetchConfig = load_config(FetchConfig, config_path, overrides)
+    inputs.check_file(places, "places")
+    return config
+
+
+@verb("plan")
 @_job_options
 @click.option("--output", help="Folder of the fetch, path or URI; a pilot is fetched into it.")
 @click.option(
@@ -86,52 +77,47 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     default=0,
     help="Pairs to fetch first, to measure time and compute.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan_command(
+def plan(
+    session: Session,
     places: str,
     config_path: str | None,
     overrides: tuple[str, ...],
     output: str | None,
     pilot: int,
-    as_json: bool,
 ) -> None:
-    """Say what a fetch will ask for and cost; refuse (exit code 2) what Earth Engine would refuse.
+    """Estimate what a fetch asks for and costs.
 
+    The exit code is 2 if Earth Engine would refuse such requests.
     Without --pilot nothing is asked of Earth Engine, and time and compute are rough.
 
     \b
     Example:
-      python -m beam_jobs plan --places places.geojson --output runs/ee --pilot 20
+      terrapair plan --places places.geojson --output runs/ee --pilot 20
     """
-    from beam_jobs.collect import plan as planning
-
-    config = load_config(FetchConfig, config_path, overrides)
     if pilot and output is None:
         raise click.UsageError("--pilot needs --output, the folder that it fetches into")
-    try:
-        if pilot:
-            with progress("pilot pairs") as update:
-                found = planning.plan(config, places, output, pilot, _connection("fetch"), update)
-        else:
-            found = planning.plan(config, places, output)
-    except EarthEngineError as error:
-        if error.reason == "too_large":
-            raise _Refused(str(error)) from error
-        raise
-    if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2, sort_keys=True))
-        return
-    CONSOLE.print(_plan_table(found, places))
+    config = _load(places, config_path, overrides)
+    if pilot:
+        check_groups("plan", _EARTH_ENGINE)
+    from beam_jobs.collect import plan as planning
+
+    if pilot:
+        with session.stage("pilot") as update:
+            found = planning.plan(config, places, output, pilot, _connection("fetch"), update)
+    else:
+        found = planning.plan(config, places, output)
+    session.result(found.to_dict(), _plan_table(found, places))
     for warning in found.warnings:
-        CONSOLE.print(f"[yellow]warning:[/] {warning}")
+        session.note(f"warning: {warning}")
 
 
-@click.command("fetch")
+@verb("fetch", needs=_EARTH_ENGINE)
 @_job_options
 @click.option("--output", required=True, help="Folder of the job; path or URI (s3://, gs://).")
 @click.option("--retry-rejected", is_flag=True, help="Ask again for what was rejected.")
 @click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]")
-def fetch_command(
+def fetch(
+    session: Session,
     places: str,
     config_path: str | None,
     overrides: tuple[str, ...],
@@ -139,56 +125,72 @@ def fetch_command(
     retry_rejected: bool,
     beam_options: tuple[str, ...],
 ) -> None:
-    """Fetch Sentinel-1/2 pairs of places, patch by patch; run it again to go on after a stop.
+    """Fetch pairs of places from Earth Engine; run it again to go on after a stop.
 
-    What follows -- goes to Beam unchanged; without a --runner there, this machine does the work. See docs/runners.md.
+    What follows -- goes to Beam unchanged. Without a --runner there, the fetch runs on
+    this machine. See docs/runners.md.
 
     \b
     Example:
-      python -m beam_jobs fetch --places places.geojson --output runs/ee --set quota.num_workers=4
-      python -m beam_jobs fetch --places gs://b/places.geojson --output gs://b/ee --set quota.num_workers=4 -- \\
-        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp --sdk_container_image=IMAGE
+      terrapair fetch --places places.geojson --output runs/ee --set quota.num_workers=4
+      terrapair fetch --places gs://b/places.geojson --output gs://b/ee \\
+        --set quota.num_workers=4 -- --runner=DataflowRunner --project=p --region=r \\
+        --temp_location=gs://b/tmp --sdk_container_image=IMAGE
     """
+    config = _load(places, config_path, overrides)
     from beam_jobs.collect import fetch as fetching
 
-    config = load_config(FetchConfig, config_path, overrides)
-    with progress("pairs") as update:
+    with session.stage("fetch") as update:
         summary = fetching.fetch(
             config, _connection("fetch"), places, output, retry_rejected, update, beam_options
         )
-    CONSOLE.print(_fetch_table(summary))
-    click.echo(summary.catalog)
+    _show(session, summary)
 
 
-@click.command("export")
+@verb("export", needs=_EARTH_ENGINE)
 @_job_options
 @click.option("--output", required=True, help="Folder of the job, path or URI: ledger and catalog.")
 @click.option("--retry-rejected", is_flag=True, help="Export again what was rejected.")
-def export_command(
+def export(
+    session: Session,
     places: str,
     config_path: str | None,
     overrides: tuple[str, ...],
     output: str,
     retry_rejected: bool,
 ) -> None:
-    """Export Sentinel-1/2 pairs of places to a bucket with batch tasks, and watch them to their end.
+    """Export pairs of places to a bucket with batch tasks, and wait until they end.
 
     \b
     Example:
-      python -m beam_jobs export --places places.geojson --output runs/export --set export.bucket=my-bucket
+      terrapair export --places places.geojson --output runs/export \\
+        --set export.bucket=my-bucket
     """
+    config = _load(places, config_path, overrides)
     from beam_jobs.collect import export as exporting
 
-    config = load_config(FetchConfig, config_path, overrides)
-    with progress("pairs") as update:
+    with session.stage("export") as update:
         summary = exporting.export(
             config, _connection("export"), places, output, retry_rejected, update
         )
-    CONSOLE.print(_fetch_table(summary))
-    click.echo(summary.catalog)
+    _show(session, summary)
 
 
-COMMANDS = (sample_command, plan_command, fetch_command, export_command)
+def _show(session: Session, summary: Any) -> None:
+    session.note(_fetch_table(summary))
+    state = summary.state
+    document = {
+        "catalog": summary.catalog,
+        "num_units": summary.num_units,
+        "num_done": state.num_done,
+        "num_rejected": dict(state.num_rejected),
+        "num_failures": dict(state.num_failures),
+        "num_requests": state.num_requests,
+        "num_bytes": state.num_bytes,
+        "num_requests_of_this_run": summary.num_requests,
+        "seconds_of_this_run": summary.seconds,
+    }
+    session.result(document, summary.catalog)
 
 
 def _connection(purpose: Any) -> Any:
@@ -198,6 +200,7 @@ def _connection(purpose: Any) -> Any:
 
 
 def _overview() -> bytes:
+    check_groups("sample", _EARTH_ENGINE)
     from beam_jobs.earth_engine import connection, pixels
 
     connection.connect(_connection("fetch"))

@@ -84,7 +84,7 @@ def export(
             `export.local_dir` yet.
     """
     if not config.export.bucket:
-        raise DataError("export needs a bucket: --set export.bucket=<name>", "no_bucket")
+        raise settings.SettingsError("export needs a bucket: --set export.bucket=<name>")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
     FileSystems.set_options(runner.pipeline_options(1))
     with job_folder.hold(output_dir, f"{decides} {config.export.file_format}") as folder:

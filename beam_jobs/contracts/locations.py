@@ -17,6 +17,7 @@ from typing import TypeAlias
 from etils import epath
 
 from beam_jobs.contracts import object_store
+from beam_jobs.contracts.settings import SettingsError
 
 Location: TypeAlias = Path | epath.Path
 
@@ -25,12 +26,12 @@ def parse(path: str | os.PathLike[str]) -> Location:
     """The location that `path` names; opens nothing.
 
     Raises:
-        ValueError: a URI of another scheme than those of `object_store.SCHEMES`.
+        SettingsError: a URI of another scheme than those of `object_store.SCHEMES`.
     """
     if object_store.is_remote(path):
         return epath.Path(os.fspath(path))
     if "://" in os.fspath(path):
-        raise ValueError(
+        raise SettingsError(
             f"{path}: must be a path, or a URI of one of {', '.join(object_store.SCHEMES)}"
         )
     return Path(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 3
@@ -22,8 +23,10 @@ CODE_VERSION = "0.1.0"
 """Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
 
 
-class ManifestError(ValueError):
+class ManifestError(TerrapairError, ValueError):
     """A manifest that is cut short, lacks a key, or was changed since it was written; one line."""
+
+    exit_code = ExitCode.BAD_DATA
 
 
 class FormatError(ManifestError):

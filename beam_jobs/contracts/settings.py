@@ -19,11 +19,15 @@ from typing import Any, TypeVar
 
 import yaml
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
+
 T = TypeVar("T")
 
 
-class SettingsError(ValueError):
+class SettingsError(TerrapairError, ValueError):
     """A setting that is unknown, missing, of the wrong type or out of its range; one line."""
+
+    exit_code = ExitCode.USAGE
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 
 with warnings.catch_warnings():
-    # google.api_core tells at its first import that it will drop Python 3.10; nobody
-    # who runs a job can act on it.
+    # google.api_core warns at its first import about the end of life of this Python.
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     import ee as ee

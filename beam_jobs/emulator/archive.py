@@ -137,7 +137,7 @@ def _items(path: Path) -> Iterator[dict[str, Any]]:
     """The simulator's items. Not by catalogs.py, whose readers bring TensorFlow, seconds and hundreds of MB, along."""
     if not path.exists():
         raise DataError(
-            f"{path}: no such file; `python -m beam_jobs simulate` writes it", "missing_file"
+            f"{path}: no such file; `terrapair simulate` writes it", "missing_file"
         )
     with path.open() as lines:
         yield from map(json.loads, lines)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
 from models.dual_encoder import DualEncoder
@@ -30,8 +31,10 @@ log_alarm: AlarmCallback = logging.getLogger("terrapair.training").warning
 """Whoever watches a run shows what is said here."""
 
 
-class UnhealthyTrainingError(RuntimeError):
+class UnhealthyTrainingError(TerrapairError, RuntimeError):
     """An alarm that the config wants to end the run."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class CollapseError(UnhealthyTrainingError):

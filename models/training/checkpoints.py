@@ -17,6 +17,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
+
 PROGRESS_FILE = "progress.json"
 """Written last and removed first: a folder without it is no checkpoint."""
 
@@ -24,8 +26,10 @@ _VARIABLES = "variables"
 _EVENTS = "events"
 
 
-class CheckpointMismatchError(ValueError):
+class CheckpointMismatchError(TerrapairError, ValueError):
     """A checkpoint is of another architecture or optimizer."""
+
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import tensorflow as tf
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from models.training.checkpoints import Progress
 from models.training.steps import PATCH_ID, VALID_FRACTION, Batch
 
@@ -30,12 +31,14 @@ _ID_BYTES = 64
 _LEARNING_RATE = "learning_rate"
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(TerrapairError, RuntimeError):
     """The loss became NaN or infinite; weights from then on are worthless."""
 
 
-class NoValidPairError(RuntimeError):
+class NoValidPairError(TerrapairError, RuntimeError):
     """No pair of a batch has a valid pixel in every sensor that is looked at."""
+
+    exit_code = ExitCode.BAD_DATA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,41 +1,35 @@
-"""`embed` and `search`: an index of a version's or a folder's patches, and what lies near to a patch in it.
+"""Verbs on indexes: `embed` makes an index of patches, `search` looks for near ones.
 
-Options -> `models/neighbours/` and `pipeline/neighbours/neighbours.py`.
-`pipeline/__main__.py` adds the commands; TensorFlow is imported inside them, so that
-`--help` and a wrong option answer at once.
+TensorFlow is imported inside the verbs, after options and input files are checked: a
+wrong option then costs a fraction of a second.
 """
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict
 
 import click
 
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.layout import SPLITS
-from beam_jobs.terminal import load_config
-from pipeline.console import CONSOLE, RunProgress, guarded, prepare_libraries
+from beam_jobs.terminal import inputs
+from beam_jobs.terminal.options import config_option, load_config, verb
+from beam_jobs.terminal.session import Session
 
 
-@click.command()
+@verb("embed")
 @click.option(
     "--encoder", required=True, help="Published encoder of both sensors: a SavedModel folder."
 )
 @click.option(
     "--scenes",
-    help="Folder of scenes, as `run --data` takes it; cut into patches first, in OUTPUT-patches.",
+    help="Folder of scenes, as `run --data` takes it. They are cut into patches first, in "
+    "OUTPUT-patches.",
 )
-@click.option("--config", "config_path", help="YAML file with build settings, for --scenes.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=C",
-    help="Override one build setting, for --scenes.",
-)
-@click.option("--pairs", help="Instead of scenes: a version directory, as build-pairs writes it.")
-@click.option("--split", type=click.Choice([*SPLITS, "all"]), help="Of --pairs.  [default: eval]")
+@config_option("build settings, for --scenes")
+@click.option("--pairs", help="Instead of scenes: a version that build-pairs wrote.")
+@click.option("--split", type=click.Choice([*SPLITS, "all"]), help="Split of --pairs. [eval]")
 @click.option(
     "--output", required=True, help="Folder for the index; one that exists is never overwritten."
 )
@@ -46,9 +40,8 @@ from pipeline.console import CONSOLE, RunProgress, guarded, prepare_libraries
     type=click.IntRange(min=1),
     help="Patches at a time.",
 )
-@click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def embed(
+    session: Session,
     encoder: str,
     scenes: str | None,
     config_path: str | None,
@@ -57,70 +50,67 @@ def embed(
     split: str | None,
     output: str,
     batch_size: int,
-    verbose: bool,
-    debug: bool,
 ) -> None:
-    """Embed a folder of scenes, or the patches of a version, with a published encoder: an index for `search`.
+    """Embed patches into an index for `search`.
 
-    See docs/neighbours.md.
+    The patches are cut from a folder of scenes, or are those of a version. See
+    docs/neighbours.md.
 
     \b
-    Examples:
-      python -m pipeline embed --encoder runs/demo/serving/encoder/<version> \\
+    Example:
+      terrapair embed --encoder runs/demo/serving/encoder/<version> \\
         --scenes exports --set patch.size_px=32 --output runs/index
-      python -m pipeline embed --encoder runs/demo/serving/encoder/<version> \\
+      terrapair embed --encoder runs/demo/serving/encoder/<version> \\
         --pairs runs/demo/data/pairs/span-1/version-1 --output runs/demo/index
     """
-    prepare_libraries(os.environ, verbose)
+    if (scenes is None) == (pairs is None):
+        raise click.UsageError("an index needs either --scenes or --pairs, got both or none")
+    if scenes is None and (config_path or overrides):
+        raise click.UsageError("--config and --set say how --scenes are cut, but got --pairs")
+    if scenes is not None and split is not None:
+        raise click.UsageError("--split goes with --pairs only: --scenes have no splits")
+    config = load_config(BuildConfig, config_path, overrides)
+    inputs.check_encoder(encoder)
+    if scenes is not None:
+        inputs.check_folder(scenes, "scenes")
+    else:
+        inputs.check_version(str(pairs))
+    from models.neighbours.index import check_absent
 
-    def work() -> int:
-        if (scenes is None) == (pairs is None):
-            raise ValueError("an index needs either --scenes or --pairs, got both or none")
-        if scenes is None and (config_path or overrides):
-            raise ValueError(
-                "--config and --set say how scenes are cut, and go with --scenes only, got --pairs"
+    # Before the scenes are cut, which may take hours.
+    check_absent(output)
+    with session.progress() as progress:
+        if scenes is None:
+            version, splits = str(pairs), SPLITS if split == "all" else (split or "eval",)
+        else:
+            from pipeline.neighbours.scene_patches import cut_scenes
+
+            patches = f"{output.rstrip('/')}-patches"
+            version = str(
+                cut_scenes(scenes, encoder, config, patches, progress.stage, progress.update)
             )
-        if scenes is not None and split is not None:
-            raise ValueError("--split goes with --pairs only: of --scenes all patches are embedded")
-        with RunProgress(CONSOLE) as progress:
-            if scenes is None:
-                version, splits = str(pairs), SPLITS if split == "all" else (split or "eval",)
-            else:
-                config = load_config(BuildConfig, config_path, overrides)
-                from models.neighbours.index import check_absent
-                from pipeline.neighbours.scene_patches import cut_scenes
+            splits = SPLITS
+        from models.neighbours.embedding import embed_version
+        from pipeline.neighbours.neighbours import describe_patches, describe_recall
 
-                # Before the scenes are cut, which may take hours.
-                check_absent(output)
-                patches = f"{output.rstrip('/')}-patches"
-                version = str(
-                    cut_scenes(scenes, encoder, config, patches, progress.stage, progress.update)
-                )
-                splits = SPLITS
-            from models.neighbours.embedding import embed_version
-            from pipeline.neighbours.neighbours import describe_patches, describe_recall
-
-            with progress.stage("embed"):
-                info = embed_version(
-                    encoder,
-                    version,
-                    output,
-                    splits=splits,
-                    batch_size=batch_size,
-                    on_progress=progress.update,
-                )
-        for line in (
-            f"Patches: {version}",
-            f"Index: {output}  ({describe_patches(info)})",
-            *describe_recall(info),
-        ):
-            CONSOLE.print(line, highlight=False, soft_wrap=True)
-        return 0
-
-    guarded(debug, work)
+        with progress.stage("embed"):
+            info = embed_version(
+                encoder,
+                version,
+                output,
+                splits=splits,
+                batch_size=batch_size,
+                on_progress=progress.update,
+            )
+    session.result(
+        {"index": output, "patches": version, **asdict(info)},
+        f"Patches: {version}",
+        f"Index: {output}  ({describe_patches(info)})",
+        *describe_recall(info),
+    )
 
 
-@click.command()
+@verb("search")
 @click.option("--index", "folder", required=True, help="Folder that `embed` wrote.")
 @click.option(
     "--patch",
@@ -133,18 +123,31 @@ def embed(
     "num_random",
     type=click.IntRange(1, 100),
     metavar="N",
-    help="N queries drawn by lot instead.",
+    help="Instead of --patch: N random queries.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the lot.")
-@click.option("--from", "query_sensor", type=click.Choice(SENSORS), default="s1", show_default=True)
-@click.option("--to", "answer_sensor", type=click.Choice(SENSORS), default="s2", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the random queries.")
+@click.option(
+    "--from",
+    "query_sensor",
+    type=click.Choice(SENSORS),
+    default="s1",
+    show_default=True,
+    help="Sensor of the query.",
+)
+@click.option(
+    "--to",
+    "answer_sensor",
+    type=click.Choice(SENSORS),
+    default="s2",
+    show_default=True,
+    help="Sensor of the answers.",
+)
 @click.option(
     "--k", default=5, show_default=True, type=click.IntRange(1, 20), help="Answers to each query."
 )
 @click.option("--output", required=True, help="PNG to write.")
-@click.option("--verbose", is_flag=True, help="Show the log of TensorFlow.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def search(
+    session: Session,
     folder: str,
     wanted: str | None,
     num_random: int | None,
@@ -153,45 +156,47 @@ def search(
     answer_sensor: Sensor,
     k: int,
     output: str,
-    verbose: bool,
-    debug: bool,
 ) -> None:
-    """Find the patches whose embedding is nearest to that of a patch in the other sensor, as a table and a picture.
+    """Find the nearest patches of a patch, in the other sensor: a table and a picture.
 
     \b
-    Examples:
-      python -m pipeline search --index runs/demo/index --random 8 --output neighbours.png
-      python -m pipeline search --index runs/demo/index --patch 12.5,41.9 --from s2 --to s1 --output rome.png
+    Example:
+      terrapair search --index runs/demo/index --random 8 --output neighbours.png
+      terrapair search --index runs/demo/index --patch 12.5,41.9 --output rome.png
     """
-    prepare_libraries(os.environ, verbose)
+    if (wanted is None) == (num_random is None):
+        raise click.UsageError("a search needs either --patch or --random, got both or none")
+    inputs.check_folder(folder, "index")
+    from models.neighbours.index import read_index
+    from models.neighbours.search import draw_patches, find_patch
+    from models.neighbours.search import search as search_index
 
-    def work() -> int:
-        if (wanted is None) == (num_random is None):
-            raise ValueError("a search needs either --patch or --random, got both or none")
-        from models.neighbours.index import read_index
-        from models.neighbours.search import draw_patches, find_patch
-        from models.neighbours.search import search as search_index
+    index = read_index(folder)
+    if wanted is None:
+        rows = draw_patches(len(index.patches), num_random or 1, seed)
+    else:
+        rows = [find_patch(index.patches, wanted)]
+    # Only now: importing TensorFlow takes seconds that a wrong id should not cost.
+    from pipeline.neighbours.neighbours import describe_recall, draw_search, make_table
 
-        index = read_index(folder)
-        if wanted is None:
-            rows = draw_patches(len(index.patches), num_random or 1, seed)
-        else:
-            rows = [find_patch(index.patches, wanted)]
-        # Only now, since importing TensorFlow takes seconds that a wrong id should not
-        # cost.
-        from pipeline.neighbours.neighbours import describe_recall, draw_search, make_table
-
-        results = search_index(
-            index, rows, query_sensor=query_sensor, answer_sensor=answer_sensor, k=k
-        )
-        CONSOLE.print(make_table(index, results))
-        for line in describe_recall(index.info):
-            CONSOLE.print(line, highlight=False, soft_wrap=True)
-        draw_search(index, results, query_sensor, answer_sensor, output)
-        CONSOLE.print(f"Picture: {output}", highlight=False, soft_wrap=True)
-        return 0
-
-    guarded(debug, work)
-
-
-COMMANDS = (embed, search)
+    results = search_index(index, rows, query_sensor=query_sensor, answer_sensor=answer_sensor, k=k)
+    draw_search(index, results, query_sensor, answer_sensor, output)
+    document = {
+        "picture": output,
+        "queries": [
+            {
+                "patch": index.patches[found.row].patch_id,
+                "answers": [
+                    {**asdict(answer), "patch": index.patches[answer.row].patch_id}
+                    for answer in found.answers
+                ],
+            }
+            for found in results
+        ],
+    }
+    session.result(
+        document,
+        make_table(index, results),
+        *describe_recall(index.info),
+        f"Picture: {output}",
+    )

@@ -237,7 +237,7 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
         # Versions of before there were cards are still read.
         table.add_row(
             f"data card {item.name}",
-            str(card) if card.exists() else "none: python -m beam_jobs card",
+            str(card) if card.exists() else "none: terrapair card",
         )
     for task in results.tasks:
         if task.test_scores is not None:

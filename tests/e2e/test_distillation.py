@@ -34,7 +34,7 @@ def test_refused_teacher_stops_the_student_and_a_blessed_one_teaches_it(config_p
     config = load_run_config(config_path, [], {})
     asked = ["--config", str(config_path), "--set", "tasks.0.min_mean_iou=1.0"]
     refused = run_pipeline("run", *asked)
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: flood: its teacher 'optical' is refused by its Evaluator")
     ran = {
@@ -43,7 +43,7 @@ def test_refused_teacher_stops_the_student_and_a_blessed_one_teaches_it(config_p
     assert "Pusher-optical" in ran
     assert not {"Trainer-flood", "Evaluator-flood", "Pusher-flood"} & ran
     shown = run_pipeline("report", *asked)
-    assert shown.returncode == 1
+    assert shown.returncode == 4
     assert "not trained: flood: the run ended at a refused teacher: optical" in shown.stdout
 
     taught = run_pipeline("run", "--config", str(config_path))

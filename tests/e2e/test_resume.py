@@ -39,9 +39,10 @@ def start(config):
 
 
 def run_to_end(config):
+    """Return what the run printed about its progress."""
     stdout, stderr = (process := start(config)).communicate(timeout=900)
     assert process.returncode == 0, stdout + stderr
-    return stdout
+    return stderr
 
 
 def config_of(root):

@@ -90,7 +90,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     # So much that every partner must be found.
     settings = ["--set", f"root={root}", "--set", "probe.min_recall_over_chance=1000"]
     refused = run_pipeline("run", "--config", CONFIG, *settings)
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: the encoder is refused: recall@1 s1 to s2 among ")
     assert "Traceback" not in refused.stderr
@@ -113,7 +113,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert published(root) == before
 
     shown = run_pipeline("report", "--config", CONFIG, *settings)
-    assert shown.returncode == 1
+    assert shown.returncode == 4
     assert "Encoder probe: refused" in shown.stdout
     assert "no task was trained: the encoder is refused" in shown.stdout
 
@@ -123,7 +123,7 @@ def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
     raised = run_pipeline(
         "run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999"
     )
-    assert raised.returncode == 1
+    assert raised.returncode == 4
     assert "landcover: not published: mean_iou is 0." in raised.stdout
     assert "the config asks for at least 0.999" in raised.stdout
     # What was published before stays in service.

@@ -1,9 +1,16 @@
+"""Verbs on models: what they print, and how they end."""
+
+import json
 import subprocess
 import sys
 
 import make_state_dict
 import pytest
+import yaml
 from run_pipeline import REPOSITORY, run_pipeline
+
+from beam_jobs.contracts import settings
+from pipeline.config import load_run_config
 
 
 @pytest.mark.parametrize(
@@ -20,16 +27,15 @@ from run_pipeline import REPOSITORY, run_pipeline
         ),
     ],
 )
-def test_bad_settings_are_one_line_and_exit_code_1(overrides, message):
+def test_bad_settings_are_one_line_and_exit_code_2(overrides, message):
     options = [item for override in overrides for item in ("--set", override)]
     ended = run_pipeline("run", "--config", "pipeline/configs/smoke.yaml", *options)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
 
 
-@pytest.mark.e2e
 def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
     catalog = tmp_path / "nowhere.ndjson"
     ended = run_pipeline(
@@ -39,7 +45,7 @@ def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
         *("--set", f"root={tmp_path / 'root'}"),
         *("--set", f"catalogs=[{{layout: stac, path: {catalog}}}]"),
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     (line,) = ended.stderr.splitlines()
     assert str(catalog) in line
     assert list(tmp_path.glob("root/**/manifest.json")) == []
@@ -47,7 +53,7 @@ def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
 
 def test_debug_shows_the_traceback():
     ended = run_pipeline("run", "--config", "nowhere.yaml", "--debug")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "Traceback" in ended.stderr
     assert "nowhere.yaml: cannot read the config: No such file or directory" in ended.stderr
 
@@ -55,9 +61,20 @@ def test_debug_shows_the_traceback():
 def test_unknown_weights_are_one_line_with_the_known_ones(tmp_path):
     options = ("--file", "none.pth", "--weights", "resnet", "--output", str(tmp_path / "encoder"))
     ended = run_pipeline("import-weights", *options)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: weights must be a YAML file or one of decur-s1-resnet50, ")
+
+
+def test_shipped_config_is_found_by_its_name_and_shown_with_all_defaults(tmp_path):
+    shown = run_pipeline("config", "--config", "smoke", "--set", f"root={tmp_path}")
+    assert shown.returncode == 0, shown.stderr
+    values = yaml.safe_load(shown.stdout)
+    assert values == settings.to_dict(
+        load_run_config(REPOSITORY / "pipeline/configs/smoke.yaml", [f"root={tmp_path}"], {})
+    )
+    as_json = run_pipeline("config", "--config", "smoke", "--set", f"root={tmp_path}", "--json")
+    assert json.loads(as_json.stdout) == values
 
 
 @pytest.mark.e2e
@@ -81,14 +98,14 @@ def test_weights_become_a_published_encoder(tmp_path):
     assert (tmp_path / "encoder" / "saved_model.pb").exists()
     assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
     again = run_pipeline("import-weights", *options)
-    assert again.returncode == 1
+    assert again.returncode == 2
     assert "exists already, and a published model is never overwritten" in again.stderr
 
 
 def test_tfx_says_nothing_of_a_failed_execution_beside_the_one_line_error():
     program = """
 import logging
-from pipeline.console import silence_absl
+from beam_jobs.terminal.quiet import silence_absl
 logging.basicConfig(level=logging.ERROR)
 silence_absl()
 from absl import logging as absl_logging

@@ -67,9 +67,9 @@ def test_the_command_says_what_it_compared_and_fails_in_one_line(version, capsys
     assert run(["verify", str(version)]) == 0
     assert "(sizes and SHA-256)" in capsys.readouterr().out
     first_shard(version).write_bytes(b"")
-    assert run(["verify", str(version)]) == 1
+    assert run(["verify", str(version)]) == 3
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith(f"error: {first_shard(version)}: the shard is cut short")
-    assert run(["verify", str(version.parent)]) == 1
+    assert run(["verify", str(version.parent)]) == 3
     assert "no manifest, so this is no finished version" in capsys.readouterr().err

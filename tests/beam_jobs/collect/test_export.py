@@ -303,5 +303,5 @@ def test_the_folder_of_an_export_may_lie_on_a_store(server, places, tmp_path, s3
 def test_no_bucket_is_said(server, places, tmp_path, capsys, monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    assert run(["export", "--places", str(places), "--output", str(tmp_path / "out")]) == 1
+    assert run(["export", "--places", str(places), "--output", str(tmp_path / "out")]) == 2
     assert "error: export needs a bucket: --set export.bucket=<name>" in capsys.readouterr().err

@@ -288,7 +288,7 @@ def test_expired_credentials_say_what_to_run_before_any_worker_starts(few, serve
 def test_no_project_says_what_to_set(few, tmp_path, capsys, monkeypatch):
     for name in ("EARTHENGINE_PROJECT", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
-    assert run(["fetch", "--places", str(few), "--output", str(tmp_path / "out")]) == 1
+    assert run(["fetch", "--places", str(few), "--output", str(tmp_path / "out")]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(error) == 1
     assert "GOOGLE_CLOUD_PROJECT" in error[0]

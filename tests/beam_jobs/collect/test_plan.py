@@ -104,7 +104,7 @@ def test_plan_without_a_pilot_asks_nobody(places, capsys):
     # 12 optical bands and the cloud score, uint16.
     assert plan["request_bytes"] == 13 * 2 * 128 * 128
     assert run(["plan", "--places", str(places)]) == 0
-    assert "places x windows" in capsys.readouterr().err
+    assert "places x windows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

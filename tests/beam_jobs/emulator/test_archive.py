@@ -54,7 +54,7 @@ def test_ids_look_as_in_earth_engine(simulated):
 
 def test_a_folder_without_scenes_is_refused(tmp_path):
     with pytest.raises(
-        DataError, match=r"items\.ndjson: no such file; `python -m beam_jobs simulate` writes it"
+        DataError, match=r"items\.ndjson: no such file; `terrapair simulate` writes it"
     ):
         open_archive(tmp_path)
 

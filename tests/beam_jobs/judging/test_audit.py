@@ -102,7 +102,7 @@ def test_another_split_of_the_same_places_leaks_and_every_pair_is_named(
         "--output",
         str(tmp_path / "r.json"),
     ]
-    assert run(arguments) == 1
+    assert run(arguments) == 4
     error = capsys.readouterr().err.strip()
     assert "\n" not in error
     report = json.loads((tmp_path / "r.json").read_text())

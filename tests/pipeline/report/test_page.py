@@ -14,7 +14,6 @@ from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
-from pipeline.console import RunProgress
 from pipeline.report import page, patch_images, pictures, results
 from pipeline.report.run_record import ComponentRecord, RunRecord
 
@@ -160,7 +159,7 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         "sideways",
         "1 ran, 1 cached",
         "flood: 3 [of] 9 overlap",
-        "none: python -m beam_jobs card",
+        "none: terrapair card",
         "Encoder probe: blessed (40 pairs, 30 + 10 patches of flood)",
         "nothing [to] compare with",
         "0.688",
@@ -300,31 +299,3 @@ def test_figure_has_one_column_a_patch(data):
     )
     assert len(figure.axes) == 12
     assert figure.axes[9].get_xlabel() == "100% of pixels right"
-
-
-def test_notice_and_warning_are_told_as_they_are():
-    console = Console(file=io.StringIO(), width=80)
-    with RunProgress(console) as progress, progress.stage("Trainer"):
-        progress.note("resumed after [step] 3")
-        progress.note("nothing [is] learned", is_warning=True)
-    assert console.file.getvalue().splitlines()[:2] == [
-        "  Trainer: resumed after [step] 3",
-        "! Trainer: nothing [is] learned",
-    ]
-
-
-def test_progress_without_a_terminal_names_finished_and_failed_stages():
-    console = Console(file=io.StringIO(), width=80)
-
-    def fail():
-        with RunProgress(console) as progress:
-            with progress.stage("build-pairs"):
-                progress.update(1, 2)
-            progress.start("Trainer")
-            raise ValueError("bad")
-
-    with pytest.raises(ValueError, match="bad"):
-        fail()
-    lines = console.file.getvalue().splitlines()
-    assert any("✓ build-pairs" in line for line in lines)
-    assert any("✗ Trainer" in line for line in lines)

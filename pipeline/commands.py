@@ -1,0 +1,365 @@
+"""Verbs on models, from `run` to `serve-check`.
+
+Each reads its options and the environment, and calls functions of this package.
+TensorFlow and TFX are imported inside the verbs, after settings and input files are
+checked: a wrong setting then costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+from rich.text import Text
+
+from beam_jobs.contracts import object_store, settings
+from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.terminal import inputs
+from beam_jobs.terminal.options import as_usage, config_option, verb
+from beam_jobs.terminal.quiet import silence_absl
+from beam_jobs.terminal.session import Session
+from models.public_weights.catalog import KNOWN, find_weights
+from pipeline.config import RunConfig, load_run_config
+
+if TYPE_CHECKING:
+    from pipeline.report.results import RunResults
+
+_PIPELINE = ("pipeline",)
+CONFIGS_DIR = Path(__file__).parent / "configs"
+"""The shipped configs."""
+_run_config = config_option("the settings of the run, or a shipped one by name, e.g. demo", True)
+_data_option = click.option(
+    "--data",
+    type=click.Path(),
+    help="Folder of real data: what lies in it replaces the catalogs of the config.",
+)
+
+
+@verb("run", needs=_PIPELINE)
+@_run_config
+@_data_option
+def run(
+    session: Session, config_path: str, overrides: tuple[str, ...], data: str | None
+) -> ExitCode:
+    """Run the whole pipeline on this machine.
+
+    It builds the data, pretrains, trains the tasks, publishes, and shows the report.
+    Exit code 0 means that every model is published, 4 that a gate refused one. What has
+    not changed since the last run is taken from the cache.
+
+    \b
+    Example:
+      terrapair run --config pipeline/configs/demo.yaml
+      terrapair run --config pipeline/configs/local.yaml --data exports
+    """
+    config = _load(config_path, overrides)
+    _check_inputs(config, data)
+    config = _with_data(config, data)
+    _write_resolved(session, config)
+    from pipeline.data_build import build_data
+
+    with session.progress() as progress:
+        build_data(config, progress.stage, progress.update)
+        # Only now: importing TFX takes seconds that bad data should not cost.
+        with progress.stage("import TFX"):
+            from pipeline.runners.local import run_local
+        _quiet_absl(session)
+
+        def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
+            progress.update(step, total, values)
+
+        run_local(config, progress.start, on_step, progress.note)
+    return _report(session, config)
+
+
+@verb("config")
+@_run_config
+def config(session: Session, config_path: str, overrides: tuple[str, ...]) -> None:
+    """Show the settings of a run, with all defaults, as YAML or JSON; run nothing.
+
+    \b
+    Example:
+      terrapair config --config demo --set pretrain.num_steps=50
+    """
+    values = settings.to_dict(_load(config_path, overrides))
+    session.result(values, yaml.safe_dump(values, sort_keys=False).rstrip())
+
+
+@verb("report", needs=_PIPELINE)
+@_run_config
+def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> ExitCode:
+    """Show the report of the last run again; exit codes are those of `run`.
+
+    \b
+    Example:
+      terrapair report --config pipeline/configs/demo.yaml
+    """
+    config = _load(config_path, overrides)
+    inputs.check_file(config.metadata_path, "metadata of the last run")
+    _quiet_absl(session)
+    return _report(session, config)
+
+
+@verb("compile", needs=_PIPELINE)
+@_run_config
+@click.option(
+    "--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write."
+)
+def compile_(session: Session, config_path: str, overrides: tuple[str, ...], output: str) -> None:
+    """Write the pipeline's specification for Kubeflow Pipelines v2; needs no cluster.
+
+    \b
+    Example:
+      terrapair compile --config pipeline/configs/kubeflow.yaml --output run.json
+    """
+    config = _load(config_path, overrides)
+    from pipeline.runners.kubeflow import compile_pipeline
+
+    _quiet_absl(session)
+    compile_pipeline(config, Path(output))
+    session.result({"specification": output}, f"Pipeline specification: {output}")
+
+
+@verb("serve-check")
+@_run_config
+def serve_check(session: Session, config_path: str, overrides: tuple[str, ...]) -> ExitCode:
+    """Compare published models with Keras; exit code 4 if an answer differs.
+
+    Each model is loaded in a process of its own, as a server would load it.
+
+    \b
+    Example:
+      terrapair serve-check --config pipeline/configs/demo.yaml
+    """
+    config = _load(config_path, overrides)
+    inputs.check_folder(config.serving_dir, "published models")
+    from pipeline.serving.check import check_published, render
+
+    results = check_published(config.serving_dir, os.environ)
+    document = [{**dataclasses.asdict(result), "is_ok": result.is_ok} for result in results]
+    session.result(document, render(results))
+    return ExitCode.DONE if all(result.is_ok for result in results) else ExitCode.REFUSED
+
+
+@verb("claim-check")
+@_run_config
+@_data_option
+def claim_check(
+    session: Session, config_path: str, overrides: tuple[str, ...], data: str | None
+) -> None:
+    """Measure whether pretraining helps: by how much, and with how few labels.
+
+    docs/claim_check.md describes how it compares, and what the page shows.
+
+    \b
+    Example:
+      terrapair claim-check --config pipeline/configs/claim.yaml
+    """
+    config = _load(config_path, overrides)
+    _check_inputs(config, data)
+    if config.claim is None:
+        raise settings.SettingsError(
+            f"{config_path}: claim: required by claim-check, but not given; see docs/claim_check.md"
+        )
+    config = _with_data(config, data)
+    from pipeline.claim_check import claim, page
+    from pipeline.data_build import build_data
+
+    _write_resolved(session, config)
+    with session.progress() as progress:
+        built = build_data(config, progress.stage, progress.update)
+        document = claim.check_claim(config, built, progress.stage, progress.update)
+    session.result(document, page.sentence(document), f"Page: {config.claim_dir}/{claim.PAGE_FILE}")
+
+
+@verb("data-service")
+@click.option(
+    "--dispatcher",
+    default="",
+    metavar="GRPC://HOST:PORT",
+    help="Start a worker of this dispatcher.",
+)
+@click.option(
+    "--host", default=socket.gethostname(), help="Name under which trainers reach the worker."
+)
+@click.option("--port", default=0, help="Port to listen on; 0 takes any free one.")
+def data_service(session: Session, dispatcher: str, host: str, port: int) -> None:
+    """Serve input to trainers: run a dispatcher, or one of its workers.
+
+    Trainers name it in the setting input.data_service; see docs/input_pipeline.md.
+
+    \b
+    Example:
+      terrapair data-service --port 5050
+      terrapair data-service --dispatcher grpc://host:5050
+    """
+    from models.reading import data_service as service
+
+    if dispatcher:
+        # A trainer sends its graph, but not the file systems that the graph opens.
+        object_store.load_filesystem("s3://")
+        server = service.start_worker(dispatcher, host, port)
+        session.result(
+            {"dispatcher": dispatcher, "host": host}, f"worker of {dispatcher} on {host}"
+        )
+    else:
+        server = service.start_dispatcher(port)
+        session.result({"dispatcher": server.target}, f"dispatcher {server.target}")
+    # Not the server's own join: an interrupt would wait for it.
+    threading.Event().wait()
+
+
+@verb("import-weights")
+@click.option(
+    "--file", "path", required=True, type=click.Path(), help=".pth of torch.save, or .safetensors."
+)
+@click.option(
+    "--weights",
+    required=True,
+    metavar="NAME|YAML",
+    help=f"What the file is: {', '.join(KNOWN)}; or a YAML file.",
+)
+@click.option(
+    "--output", required=True, type=click.Path(), help="New folder for the published encoder."
+)
+@click.option(
+    "--bands",
+    help="Bands of your shards, in their order, e.g. B2,B3,B4. [all that the file knows]",
+)
+@click.option(
+    "--prefix", help="What stands before conv1.weight in the file, if it holds several networks."
+)
+def import_weights(
+    session: Session, path: str, weights: str, output: str, bands: str | None, prefix: str | None
+) -> None:
+    """Publish an encoder of public weights: those of a PyTorch ResNet.
+
+    docs/public_weights.md names the files that are known.
+
+    \b
+    Example, for shards of level 2A:
+      terrapair import-weights --file B13_rn50_moco.pth --output encoders/s2 \\
+        --weights ssl4eo-s12-s2-moco-resnet50 \\
+        --bands B1,B2,B3,B4,B5,B6,B7,B8,B8A,B9,B11,B12
+    """
+    with as_usage():
+        known = find_weights(weights)
+    inputs.check_file(path, "weights")
+    from models.public_weights.importing import import_encoder
+
+    imported = import_encoder(
+        known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
+    )
+    session.result(
+        {"encoder": output, "sensor": known.sensor},
+        *imported.lines(known),
+        f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})",
+    )
+
+
+def _find_config(path: str) -> str:
+    """Return the file of a shipped config that is given by its name, else the path."""
+    shipped = CONFIGS_DIR / f"{path}.yaml"
+    is_name = "/" not in path and not Path(path).exists()
+    return str(shipped) if is_name and shipped.is_file() else path
+
+
+def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
+    config = load_run_config(_find_config(config_path), overrides, os.environ)
+    # ML Metadata remembers paths: relative ones would point elsewhere when the next run
+    # starts from another folder.
+    if "://" not in config.root:
+        config = dataclasses.replace(config, root=str(Path(config.root).resolve()))
+    if config.local_root:
+        config = dataclasses.replace(config, local_root=str(Path(config.local_root).resolve()))
+    return config
+
+
+def _check_inputs(config: RunConfig, data: str | None) -> None:
+    """Refuse a run whose files are missing, before anything heavy is imported.
+
+    Raises:
+        DataError: the folder of `--data`, a catalog, scenes or an encoder is missing.
+        SettingsError: the run needs a folder of this machine and names none.
+    """
+    if "://" in config.root and not config.local_root:
+        raise settings.SettingsError(
+            f"local_root: needed when root is an object store, got root {config.root!r}: name a "
+            "folder of this machine for ML Metadata and simulated scenes"
+        )
+    if data is not None:
+        inputs.check_folder(data, "data")
+    for source in config.catalogs if data is None else ():
+        if source.layout == "stac":
+            inputs.check_file(source.path, "catalog")
+        elif source.layout != "simulated":
+            inputs.check_folder(source.path, "scenes")
+        for split_list in source.split_lists:
+            inputs.check_file(split_list, "split list")
+    for task in config.tasks:
+        for path in task.segment.encoder_paths.values():
+            inputs.check_folder(path, "encoder")
+
+
+def _with_data(config: RunConfig, data: str | None) -> RunConfig:
+    if data is None:
+        return config
+    from beam_jobs.catalogs.catalog import discover
+
+    return dataclasses.replace(config, catalogs=discover(data))
+
+
+def _quiet_absl(session: Session) -> None:
+    if not session.verbose:
+        silence_absl()
+
+
+def _write_resolved(session: Session, config: RunConfig) -> None:
+    from beam_jobs.contracts import locations
+
+    digest = settings.sha256(config)
+    logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    path = locations.parse(config.root) / "config.yaml"
+    with locations.staged(path) as file:
+        file.write_text(f"# sha256 {digest}\n{text}")
+    session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")
+
+
+def _report(session: Session, config: RunConfig) -> ExitCode:
+    from pipeline.report.page import render_report
+    from pipeline.report.results import collect_results
+
+    results = collect_results(config)
+    # The pictures are drawn while the parts are made, with --json, too.
+    parts = [
+        Text.from_markup(part) if isinstance(part, str) else part
+        for part in render_report(config, results)
+    ]
+    session.result(_document(config, results), *parts)
+    return ExitCode.DONE if results.is_published else ExitCode.REFUSED
+
+
+def _document(config: RunConfig, results: RunResults) -> dict[str, Any]:
+    """Return the results of a run as plain values, for `--json`."""
+    return {
+        "name": config.name,
+        "root": config.root,
+        "config_sha256": settings.sha256(config),
+        "is_published": results.is_published,
+        "encoder_is_blessed": results.probe.is_blessed,
+        "published": {
+            model.name: None if model.published is None else str(model.published)
+            for model in (results.encoder, *results.tasks)
+        },
+        "test_metrics": {task.name: task.test for task in results.tasks},
+        "report": config.report_dir,
+    }
