@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
 
 _MANIFEST = "manifest.json"
 _CARD = "assets.extra/model_card.json"
-_REASON = "missing_file"
+_REASON: Reason = "missing_file"
 
 
 def check_file(path: str | os.PathLike[str], what: str) -> None:
