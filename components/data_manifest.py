@@ -12,14 +12,13 @@ the one input of TFX's Trainer that hands a JSON document to `run_fn`
 import json
 import os
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.locations import locate
+from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 MANIFEST_FILE = "manifest.json"
 
@@ -65,11 +64,11 @@ def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> 
     return manifest.from_json(json.dumps(hyperparameters))
 
 
-@component  # type: ignore[call-overload]
+@component
 def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
-    examples: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    manifest: OutputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    data_root: Parameter[str],  # type: ignore[type-arg]
+    examples: InputArtifact[standard_artifacts.Examples],
+    manifest: OutputArtifact[standard_artifacts.HyperParameters],
+    data_root: Parameter[str],
 ) -> None:
     """Copies the manifest of the resolved version into `manifest`.
 
@@ -77,8 +76,8 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
         examples: output of ImportExampleGen over `span-{SPAN}/version-{VERSION}`.
         data_root: the folder that ExampleGen reads from.
     """
-    span, version = resolve_version(examples)  # type: ignore[arg-type]
+    span, version = resolve_version(examples)
     # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a
     # Trainer when it was not whole.
     found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
-    write_manifest(found, manifest.uri)  # type: ignore[attr-defined]
+    write_manifest(found, manifest.uri)

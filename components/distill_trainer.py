@@ -11,8 +11,6 @@ nor its blessing. All training is in `models/distillation`.
 import json
 
 from tfx.components.util import model_utils
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
@@ -25,24 +23,31 @@ from components.data_manifest import read_manifest
 from components.encoder_probe import split_files
 from components.examples import ExampleComponents
 from components.pretrain_trainer import SOURCES, write_metrics
+from components.tfx_types import (
+    InputArtifact,
+    OptionalInputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 from components.training_log import log_steps
 from models.distillation.config import StudentConfig
 from models.distillation.train import run_distillation
 
 
-@component  # type: ignore[call-overload]
+@component
 def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    teacher: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    blessing: InputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    model: OutputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    model_run: OutputArtifact[standard_artifacts.ModelRun],  # type: ignore[type-arg]
-    name: Parameter[str],  # type: ignore[type-arg]
-    config: Parameter[str],  # type: ignore[type-arg]
-    checkpoints_dir: Parameter[str],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
-    encoder: InputArtifact[standard_artifacts.Model] = None,  # type: ignore[type-arg, assignment]
+    pairs: InputArtifact[standard_artifacts.Examples],
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],
+    teacher: InputArtifact[standard_artifacts.Model],
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    model: OutputArtifact[standard_artifacts.Model],
+    model_run: OutputArtifact[standard_artifacts.ModelRun],
+    name: Parameter[str],
+    config: Parameter[str],
+    checkpoints_dir: Parameter[str],
+    code: Parameter[str],
+    encoder: OptionalInputArtifact[standard_artifacts.Model] = None,
 ) -> None:
     """Trains the student, if its teacher is blessed.
 
@@ -61,30 +66,30 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     Raises:
         DataError: the teacher is refused.
     """
-    student = settings.from_dict(StudentConfig, json.loads(config), name)  # type: ignore[arg-type]
-    if not model_utils.is_model_blessed(blessing):  # type: ignore[arg-type]
+    student = settings.from_dict(StudentConfig, json.loads(config), name)
+    if not model_utils.is_model_blessed(blessing):
         raise DataError(
             f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so it labels nothing and "
             f"{name} is not trained: mend the teacher, lower its thresholds, or leave {name}'s `distill` out",
             "teacher_refused",
         )
-    manifest = read_manifest(pairs_manifest.uri)  # type: ignore[attr-defined]
-    teacher_dir = path_utils.serving_model_path(teacher.uri)  # type: ignore[attr-defined]
-    encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None  # type: ignore[attr-defined]
+    manifest = read_manifest(pairs_manifest.uri)
+    teacher_dir = path_utils.serving_model_path(teacher.uri)
+    encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None
     training = (config, code, json.loads(manifest.to_json()), teacher_dir, encoder_dir)
     metrics = run_distillation(
         student,
         manifest,
-        split_files(pairs, "train"),  # type: ignore[arg-type]
-        path_utils.serving_model_dir(model.uri),  # type: ignore[attr-defined]
-        model_run.uri,  # type: ignore[attr-defined]
+        split_files(pairs, "train"),
+        path_utils.serving_model_dir(model.uri),
+        model_run.uri,
         teacher_dir,
         encoder_dir,
-        on_step=log_steps(name),  # type: ignore[arg-type]
-        name=name,  # type: ignore[arg-type]
-        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),  # type: ignore[arg-type]
+        on_step=log_steps(name),
+        name=name,
+        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),
     )
-    write_metrics(metrics, model_run.uri)  # type: ignore[attr-defined]
+    write_metrics(metrics, model_run.uri)
 
 
 def create_distill_trainer(

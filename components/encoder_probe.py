@@ -12,8 +12,6 @@ import dataclasses
 import json
 import os
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.experimental import simple_artifacts
@@ -27,6 +25,13 @@ from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
 from components.pretrain_trainer import list_files
 from components.publishing import ENCODER_NAME, find_published
+from components.tfx_types import (
+    InputArtifact,
+    OptionalInputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData
 from models.encoder_probe.probe import probe_encoder
@@ -34,18 +39,18 @@ from models.encoder_probe.probe import probe_encoder
 SOURCES = ("models", "beam_jobs/contracts", "components")
 
 
-@component  # type: ignore[call-overload]
+@component
 def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
-    model: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    blessing: OutputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    report: OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
-    serving_dir: Parameter[str],  # type: ignore[type-arg]
-    config: Parameter[str],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
-    labels: InputArtifact[standard_artifacts.Examples] = None,  # type: ignore[type-arg, assignment]
-    labels_manifest: InputArtifact[standard_artifacts.HyperParameters] = None,  # type: ignore[type-arg, assignment]
+    model: InputArtifact[standard_artifacts.Model],
+    pairs: InputArtifact[standard_artifacts.Examples],
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+    report: OutputArtifact[simple_artifacts.File],
+    serving_dir: Parameter[str],
+    config: Parameter[str],
+    code: Parameter[str],
+    labels: OptionalInputArtifact[standard_artifacts.Examples] = None,
+    labels_manifest: OptionalInputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
     """Probes the encoder; ends well whatever it finds.
 
@@ -62,31 +67,31 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
         labels_manifest: output of their DataManifest.
     """
     del code
-    probe_config = settings.from_dict(ProbeConfig, json.loads(config), "probe")  # type: ignore[arg-type]
+    probe_config = settings.from_dict(ProbeConfig, json.loads(config), "probe")
     labeled = None
-    if labels is not None:
+    if labels is not None and labels_manifest is not None:
         labeled = LabeledFiles(
             task=probe_config.task,
-            manifest=read_manifest(labels_manifest.uri),  # type: ignore[attr-defined]
-            train_files=split_files(labels, "train"),  # type: ignore[arg-type]
-            eval_files=split_files(labels, "eval"),  # type: ignore[arg-type]
+            manifest=read_manifest(labels_manifest.uri),
+            train_files=split_files(labels, "train"),
+            eval_files=split_files(labels, "eval"),
         )
     data = ProbeData(
-        manifest=read_manifest(pairs_manifest.uri),  # type: ignore[attr-defined]
-        files=split_files(pairs, "eval"),  # type: ignore[arg-type]
+        manifest=read_manifest(pairs_manifest.uri),
+        files=split_files(pairs, "eval"),
         labels=labeled,
     )
-    last = find_published(serving_dir, ENCODER_NAME)  # type: ignore[arg-type]
-    encoder_dir = path_utils.serving_model_path(model.uri)  # type: ignore[attr-defined]
+    last = find_published(serving_dir, ENCODER_NAME)
+    encoder_dir = path_utils.serving_model_path(model.uri)
     found = probe_encoder(probe_config, encoder_dir, "" if last is None else str(last), data)
-    write_report(found, report.uri)  # type: ignore[attr-defined]
+    write_report(found, report.uri)
     # Last: what makes the outcome visible.
-    write_blessing(blessing, model, found.is_blessed)  # type: ignore[arg-type]
+    write_blessing(blessing, model, found.is_blessed)
 
 
-@component  # type: ignore[call-overload]
+@component
 def EncoderGate(  # noqa: N802
-    report: InputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    report: InputArtifact[simple_artifacts.File],
 ) -> None:
     """Fails when the encoder is refused.
 
@@ -96,9 +101,9 @@ def EncoderGate(  # noqa: N802
     Raises:
         DataError: it is; with the reasons, what to do and where the report is.
     """
-    found = read_report(report.uri)  # type: ignore[attr-defined]
+    found = read_report(report.uri)
     if not found.is_blessed:
-        where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
+        where = os.path.join(report.uri, REPORT_FILE)
         raise DataError(
             f"the encoder is refused: {'; '.join(found.refusals)}; nothing is trained on it, and what is published stays in "
             f"service: mend the pairs or pretrain longer, or change the thresholds of `probe`; all checks are in {where}",

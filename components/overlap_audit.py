@@ -9,8 +9,6 @@ a failed run is an artifact too and a second look at it costs nothing.
 # as objects, not as text.
 import os
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
@@ -22,6 +20,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.judging import audit
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
+from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 REPORT_FILE = "overlaps.json"
 SOURCES = (
@@ -67,15 +66,15 @@ def read_report(folder: str) -> audit.AuditReport:
         return audit.from_json(file.read())
 
 
-@component  # type: ignore[call-overload]
+@component
 def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    labels: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    report: OutputArtifact[OverlapReport],  # type: ignore[type-arg]
-    pairs_root: Parameter[str],  # type: ignore[type-arg]
-    labels_root: Parameter[str],  # type: ignore[type-arg]
-    buffer_m: Parameter[float],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
+    pairs: InputArtifact[standard_artifacts.Examples],
+    labels: InputArtifact[standard_artifacts.Examples],
+    report: OutputArtifact[OverlapReport],
+    pairs_root: Parameter[str],
+    labels_root: Parameter[str],
+    buffer_m: Parameter[float],
+    code: Parameter[str],
 ) -> None:
     """Compares the unlabeled train patches with the labelled eval and test patches; passes whatever it finds.
 
@@ -88,15 +87,15 @@ def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
         code: fingerprint, since the cache does not see changed code.
     """
     del code
-    found = audit_examples(pairs, pairs_root, labels, labels_root, buffer_m)  # type: ignore[arg-type]
-    fileio.makedirs(report.uri)  # type: ignore[attr-defined]
-    with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:  # type: ignore[attr-defined]
+    found = audit_examples(pairs, pairs_root, labels, labels_root, buffer_m)
+    fileio.makedirs(report.uri)
+    with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:
         file.write(found.to_json())
 
 
-@component  # type: ignore[call-overload]
+@component
 def OverlapGate(  # noqa: N802
-    report: InputArtifact[OverlapReport],  # type: ignore[type-arg]
+    report: InputArtifact[OverlapReport],
 ) -> None:
     """Fails on an overlap.
 
@@ -106,9 +105,9 @@ def OverlapGate(  # noqa: N802
     Raises:
         DataError: there is one; with the verdict and where the report is.
     """
-    found = read_report(report.uri)  # type: ignore[attr-defined]
+    found = read_report(report.uri)
     if found.num_overlaps:
-        where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
+        where = os.path.join(report.uri, REPORT_FILE)
         raise DataError(f"{found.verdict}; all are in {where}", "overlap")
 
 

@@ -9,8 +9,6 @@ gate is the Evaluator's. All counting is in `models/scores`.
 # as objects, not as text.
 import json
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
@@ -22,6 +20,7 @@ from beam_jobs.contracts.locations import Location, locate, staged
 from components.data_manifest import read_manifest
 from components.encoder_probe import SOURCES, split_files
 from components.examples import ExampleComponents
+from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 from models.published.export import load_segmenter
 from models.scores.score_document import make_document
 from models.scores.score_file import write_scores
@@ -38,14 +37,14 @@ def scores_path(folder: str) -> Location:
     return locate(folder) / SCORES_FILE
 
 
-@component  # type: ignore[call-overload]
+@component
 def Scorer(  # noqa: N802 - TFX names a component after its function
-    model: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    examples: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    scores: OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
-    batch_size: Parameter[int],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
+    model: InputArtifact[standard_artifacts.Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    manifest: InputArtifact[standard_artifacts.HyperParameters],
+    scores: OutputArtifact[simple_artifacts.File],
+    batch_size: Parameter[int],
+    code: Parameter[str],
 ) -> None:
     """Scores the model on the test split.
 
@@ -61,18 +60,18 @@ def Scorer(  # noqa: N802 - TFX names a component after its function
         ValueError: shards without labels, or see `score_patches`.
     """
     del code
-    schema = read_manifest(manifest.uri).label_schema  # type: ignore[attr-defined]
+    schema = read_manifest(manifest.uri).label_schema
     if schema is None:
         raise ValueError(
             f"{manifest.uri}: the shards have no label schema, so nothing can be scored on them"
-        )  # type: ignore[attr-defined]
+        )
     found = score_patches(
-        load_segmenter(path_utils.serving_model_path(model.uri)),  # type: ignore[attr-defined]
-        split_files(examples, SPLIT),  # type: ignore[arg-type]
+        load_segmenter(path_utils.serving_model_path(model.uri)),
+        split_files(examples, SPLIT),
         get_schema(schema).class_names,
-        batch_size=batch_size,  # type: ignore[arg-type]
+        batch_size=batch_size,
     )
-    folder = locate(scores.uri)  # type: ignore[attr-defined]
+    folder = locate(scores.uri)
     with staged(folder / SCORES_FILE) as file:
         write_scores(file, found)
     with staged(folder / DOCUMENT_FILE) as file:
