@@ -1,14 +1,15 @@
-"""DistillTrainer: a blessed teacher labels the unlabeled pairs, a task's student learns from it.
+"""DistillTrainer: train a task's student on the answers of a blessed teacher.
 
-The teacher's Model and ModelBlessing, the Examples of the pairs and the pretrained
-encoder -> a Model that the task's segment Trainer starts from, TensorBoard logs beside
-it. A component of its own, since TFX's Trainer takes one model, and neither a teacher
-nor its blessing. All training is in `models/distillation`.
+Model and ModelBlessing of the teacher, Examples of the unlabeled pairs, pretrained
+encoder -> a Model that the task's segment Trainer starts from, and TensorBoard logs.
+TFX's Trainer takes one model and no blessing, so this is a component of its own. The
+training itself is in `models/distillation`.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
 import json
+from dataclasses import dataclass
 
 from tfx.components.util import model_utils
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -18,11 +19,10 @@ from tfx.utils import path_utils
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import DataError
+from components.artifacts import SOURCES, split_files, write_metrics
 from components.attempts import training_dir
 from components.data_manifest import read_manifest
-from components.encoder_probe import split_files
 from components.examples import ExampleComponents
-from components.pretrain_trainer import SOURCES, write_metrics
 from components.tfx_types import (
     InputArtifact,
     OptionalInputArtifact,
@@ -49,17 +49,18 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     code: Parameter[str],
     encoder: OptionalInputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Trains the student, if its teacher is blessed.
+    """Train the student, if its teacher is blessed.
 
     Args:
-        pairs: Examples of the pairs; the train split alone is read.
+        pairs: Examples of the pairs; only the train split is read.
         pairs_manifest: output of their DataManifest.
         teacher: output of the segment Trainer of the teacher's task.
-        blessing: output of its Evaluator.
-        name: of the student's task.
+        blessing: output of the teacher's Evaluator.
+        name: name of the student's task.
         config: StudentConfig as JSON.
-        checkpoints_dir: of the run; empty = a killed training starts over.
-        code: fingerprint, since the cache does not see changed code.
+        checkpoints_dir: folder of the run's checkpoints; empty = a training that was
+            killed starts over.
+        code: fingerprint of the code, because TFX's cache does not see changed code.
         encoder: output of the pretrain Trainer; None when the student's config names
             all encoders or needs none.
 
@@ -69,8 +70,9 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     student = settings.from_dict(StudentConfig, json.loads(config), name)
     if not model_utils.is_model_blessed(blessing):
         raise DataError(
-            f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so it labels nothing and "
-            f"{name} is not trained: mend the teacher, lower its thresholds, or leave {name}'s `distill` out",
+            f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so "
+            f"{name} is not trained: improve the teacher, lower its thresholds, or remove "
+            f"`distill` from {name}",
             "teacher_refused",
         )
     manifest = read_manifest(pairs_manifest.uri)
@@ -92,32 +94,45 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     write_metrics(metrics, model_run.uri)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Components of a teacher's task.
+
+    Attributes:
+        trainer: segment Trainer, whose model labels the pairs.
+        evaluator: Evaluator, whose blessing decides whether it may.
+    """
+
+    trainer: BaseComponent
+    evaluator: BaseComponent
+
+
 def create_distill_trainer(
     name: str,
     config: StudentConfig,
+    *,
     pairs: ExampleComponents,
-    teacher: BaseComponent,
-    judge: BaseComponent,
+    teacher: Teacher,
     encoder: BaseComponent | None,
     checkpoints_dir: str,
 ) -> BaseComponent:
-    """DistillTrainer "DistillTrainer-<task>" of one student.
+    """Return the DistillTrainer "DistillTrainer-<task>" of one student.
 
     Args:
-        name: of the student's task.
-        config: crosses the TFX boundary as JSON.
+        name: name of the student's task.
+        config: passed to the component as JSON.
         pairs: data components of the pairs.
-        teacher: segment Trainer of the teacher's task.
-        judge: Evaluator of the teacher.
+        teacher: components of the teacher's task.
         encoder: the pretrain Trainer; None when the student needs no pretraining of
             this run.
-        checkpoints_dir: of the run; empty = a killed training starts over.
+        checkpoints_dir: folder of the run's checkpoints; empty = a training that was
+            killed starts over.
     """
     return DistillTrainer(
         pairs=pairs.examples.outputs["examples"],
         pairs_manifest=pairs.manifest.outputs["manifest"],
-        teacher=teacher.outputs["model"],
-        blessing=judge.outputs["blessing"],
+        teacher=teacher.trainer.outputs["model"],
+        blessing=teacher.evaluator.outputs["blessing"],
         name=name,
         config=settings.canonical_json(config),
         checkpoints_dir=checkpoints_dir,

@@ -1,4 +1,4 @@
-"""EncoderProbe on TFX's artifacts, and what its blessing does to the real Pusher and to the gate."""
+"""EncoderProbe on TFX's artifacts, and the effect of its blessing on Pusher and gate."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The audit as components: over the versions that ExampleGen took, silent on disjoint places, loud in the gate."""
+"""The audit as components: disjoint places pass, an overlap fails in the gate."""
 
 import make_shards
 import pytest
@@ -18,7 +18,7 @@ def examples_of(span, version):
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """Roots of pairs and of labels: version 1 of the labels lies on the ground of the pairs, version 2 far from it."""
+    """Roots of pairs and labels; labels of version 1 overlap the pairs, of version 2 do not."""
     root = tmp_path_factory.mktemp("data")
     make_shards.make_version(root / "pairs", num_patches=6, size_px=16, span=4)
     for version, north in ((1, 0.0), (2, 3.0)):

@@ -7,7 +7,7 @@ import pytest
 from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import manifest
-from components import attempts, pretrain_trainer, segment_trainer
+from components import artifacts, attempts, pretrain_trainer, segment_trainer
 from models.config import EncoderConfig, PretrainConfig
 from models.published import export
 from models.segment_config import SegmentConfig
@@ -33,7 +33,7 @@ def pretrained(pairs_version, tmp_path_factory):
 
 def test_pretrain_run_fn_writes_model_metrics_and_logs(pretrained, pairs_version):
     assert set(export.load_encoders(str(pretrained / "Format-Serving"))) == {"s1", "s2"}
-    metrics = json.loads((pretrained / "model_run" / pretrain_trainer.METRICS_FILE).read_text())
+    metrics = json.loads((pretrained / "model_run" / artifacts.METRICS_FILE).read_text())
     assert metrics["num_eval_pairs"] == min(4, manifest.read(pairs_version).num_examples["eval"])
     assert metrics["train_loss"] > 0
     assert list((pretrained / "model_run" / "train").glob("events*"))
