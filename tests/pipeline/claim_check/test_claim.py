@@ -1,4 +1,4 @@
-"""A whole check on tiny shards: it ends with a page, is not done twice, and refuses what could not be judged."""
+"""A whole check on tiny shards: it writes a page, does no job twice, and refuses bad data."""
 
 import contextlib
 import dataclasses
@@ -177,7 +177,7 @@ def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
         tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01)
     )
     with pytest.raises(
-        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is no patch"
+        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is less than one patch"
     ):
         check(config, data)
 

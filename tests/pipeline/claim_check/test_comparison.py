@@ -1,4 +1,4 @@
-"""The paired bootstrap over blocks and seeds, against loops, and on arms whose difference is known."""
+"""The paired bootstrap, against plain loops and on arms whose difference is known."""
 
 import numpy as np
 import pytest
@@ -127,6 +127,6 @@ def test_an_alarm_needs_both_intervals_and_tells_both():
     said = {"value": 0.049, "low": 0.005, "high": 0.09, "ours": 0.166, "theirs": 0.117}
     found = comparison.Difference(**said, over_seeds=(-0.001, 0.1))
     assert not found.is_certain
-    assert found.in_points == "+4.9 [+0.5, +9.0] (by the seeds alone [-0.1, +10.0])"
+    assert found.in_points == "+4.9 [+0.5, +9.0] (over seeds [-0.1, +10.0])"
     assert comparison.Difference(**said, over_seeds=(0.001, 0.1)).is_certain
     assert comparison.Difference(**said, over_seeds=None).is_certain

@@ -38,7 +38,7 @@ def test_a_fraction_without_a_patch_is_refused():
     assert label_subsets.num_labelled(1.0, 30, "flood") == 30
     with pytest.raises(
         DataError,
-        match=r"claim\.fractions: 0\.01 of the 30 labelled train patches of 'flood' is no patch",
+        match=r"claim\.fractions: 0\.01 of the 30 .* patches of 'flood' is less than one patch",
     ):
         label_subsets.num_labelled(0.01, 30, "flood")
 
