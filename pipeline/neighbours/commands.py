@@ -1,6 +1,6 @@
 """`embed` and `search`: an index of a version's or a folder's patches, and what lies near to a patch in it.
 
-Options -> `models/neighbours/` and `pipeline/neighbours/neighbours.py`.
+Options -> `models/neighbours/` and `pipeline/neighbours/answers.py`.
 `pipeline/__main__.py` adds the commands; TensorFlow is imported inside them, so that
 `--help` and a wrong option answer at once.
 """
@@ -98,7 +98,7 @@ def embed(
                 )
                 splits = SPLITS
             from models.neighbours.embedding import embed_version
-            from pipeline.neighbours.neighbours import describe_patches, describe_recall
+            from pipeline.neighbours.answers import describe_patches, describe_recall
 
             with progress.stage("embed"):
                 info = embed_version(
@@ -179,7 +179,7 @@ def search(
             rows = [find_patch(index.patches, wanted)]
         # Only now, since importing TensorFlow takes seconds that a wrong id should not
         # cost.
-        from pipeline.neighbours.neighbours import describe_recall, draw_search, make_table
+        from pipeline.neighbours.answers import describe_recall, draw_search, make_table
 
         results = search_index(
             index, rows, query_sensor=query_sensor, answer_sensor=answer_sensor, k=k
