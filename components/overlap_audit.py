@@ -8,13 +8,15 @@ fails, and so that the audit is cached.
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
+import json
 import os
+from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
@@ -40,12 +42,23 @@ and TFX allows no module path in that name.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """What an audit needs to know besides its artifacts.
+
+    Attributes:
+        pairs_root: folder that the ExampleGen of the pairs reads from.
+        labels_root: folder that the ExampleGen of the task reads from.
+        buffer_m: patches closer than this count as overlapping, metres.
+    """
+
+    pairs_root: str
+    labels_root: str
+    buffer_m: float
+
+
 def audit_examples(
-    pairs: standard_artifacts.Examples,
-    pairs_root: str,
-    labels: standard_artifacts.Examples,
-    labels_root: str,
-    buffer_m: float,
+    pairs: standard_artifacts.Examples, labels: standard_artifacts.Examples, config: AuditConfig
 ) -> audit.AuditReport:
     """Compare the versions that two ExampleGens read.
 
@@ -54,12 +67,12 @@ def audit_examples(
 
     Args:
         pairs: output of ImportExampleGen over the pairs.
-        pairs_root: folder that it read from.
         labels: output of ImportExampleGen over a task's patches.
-        labels_root: folder that it read from.
-        buffer_m: patches closer than this count as overlapping.
+        config: where both were read from, and the buffer.
     """
-    return audit.compare(_version(pairs, pairs_root), _version(labels, labels_root), buffer_m)
+    return audit.compare(
+        _version(pairs, config.pairs_root), _version(labels, config.labels_root), config.buffer_m
+    )
 
 
 def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
@@ -78,9 +91,7 @@ def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
     pairs: InputArtifact[standard_artifacts.Examples],
     labels: InputArtifact[standard_artifacts.Examples],
     report: OutputArtifact[OverlapReport],
-    pairs_root: Parameter[str],
-    labels_root: Parameter[str],
-    buffer_m: Parameter[float],
+    config: Parameter[str],
     code: Parameter[str],
 ) -> None:
     """Compare the unlabeled train patches with the labelled eval and test patches.
@@ -90,13 +101,12 @@ def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
     Args:
         pairs: output of ImportExampleGen over the pairs.
         labels: output of ImportExampleGen over a task's patches.
-        pairs_root: the folder that `pairs` were read from.
-        labels_root: the folder that `labels` were read from.
-        buffer_m: patches closer than this count as overlapping.
+        config: AuditConfig as JSON.
         code: fingerprint of the code, because TFX's cache does not see changed code.
     """
     del code
-    found = audit_examples(pairs, pairs_root, labels, labels_root, buffer_m)
+    audit_config = settings.from_dict(AuditConfig, json.loads(config), "audit")
+    found = audit_examples(pairs, labels, audit_config)
     with staged(locate(report.uri) / REPORT_FILE) as file:
         file.write_text(found.to_json())
 
@@ -134,12 +144,13 @@ def create_overlap_audit(
         buffer_m: the buffer of the split itself, which the patches keep between
             splits.
     """
+    config = AuditConfig(
+        pairs_root=pairs.data_root, labels_root=labels.data_root, buffer_m=float(buffer_m)
+    )
     auditor = OverlapAudit(
         pairs=pairs.examples.outputs["examples"],
         labels=labels.examples.outputs["examples"],
-        pairs_root=pairs.data_root,
-        labels_root=labels.data_root,
-        buffer_m=float(buffer_m),
+        config=settings.canonical_json(config),
         code=source_fingerprint(SOURCES),
     ).with_id(f"OverlapAudit-{name}")
     gate = OverlapGate(report=auditor.outputs["report"]).with_id(f"OverlapGate-{name}")

@@ -4,6 +4,7 @@ import make_shards
 import pytest
 from tfx.types import standard_artifacts
 
+from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
 from components import overlap_audit
 
@@ -38,13 +39,14 @@ def roots(tmp_path_factory):
 def run_audit(roots, version, folder, buffer_m=0.0):
     report = overlap_audit.OverlapReport()
     report.uri = str(folder)
+    config = overlap_audit.AuditConfig(
+        pairs_root=str(roots / "pairs"), labels_root=str(roots / "flood"), buffer_m=buffer_m
+    )
     overlap_audit.OverlapAudit.test_call(
         pairs=examples_of(4, 1),
         labels=examples_of(1, version),
         report=report,
-        pairs_root=str(roots / "pairs"),
-        labels_root=str(roots / "flood"),
-        buffer_m=buffer_m,
+        config=settings.canonical_json(config),
         code="x",
     )
     return report
@@ -65,8 +67,8 @@ def test_disjoint_places_pass_and_the_report_tells_what_was_compared(roots, tmp_
 def test_an_overlap_is_reported_whole_and_fails_in_the_gate(roots, tmp_path):
     report = run_audit(roots, 1, tmp_path)
     found = overlap_audit.read_report(report.uri)
-    # Patches of one index lie on one place in every split of `make_shards`: two of eval
-    # and test each.
+    # `make_shards` puts the patch of one index at the same place in every split: two
+    # places are in eval and test too.
     assert found.num_leaking_pair_patches == 2
     assert found.num_footprint_overlaps == len(found.overlaps) == 4
     with pytest.raises(

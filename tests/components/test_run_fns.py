@@ -117,8 +117,7 @@ def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders
         global_batch_size=4,
         encoder_paths={"s1": str(tmp_path / "imported")},
     )
-    # The path is what it goes for, so that a missing encoder is the error, not a
-    # missing base model.
+    # It looks for the encoder of the path, so the error names that and not base_model.
     with pytest.raises(
         FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"
     ):

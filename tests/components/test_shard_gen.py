@@ -1,4 +1,4 @@
-"""ExampleGen takes whole versions only, also where objects are moved one by one."""
+"""ExampleGen accepts only complete versions, also while objects are being moved."""
 
 import pytest
 from make_shards import make_version

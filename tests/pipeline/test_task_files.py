@@ -1,4 +1,4 @@
-"""Tasks as files: what a run takes over, what it overrides, and what is refused."""
+"""Task files: what a run inherits, what it overrides, and what is refused."""
 
 import copy
 

@@ -57,5 +57,5 @@ def test_strength_scales_changes_and_no_probability():
         plain.blur_probability,
         plain.s1.speckle_probability,
     )
-    # As strong as it may be, not an error in the middle of a check.
+    # The gain is limited; it must not raise in the middle of a check.
     assert config_of("simclr", Setting(strength=50.0)).augment.view.photometry.s2.max_gain == 0.9

@@ -8,7 +8,7 @@ from pipeline.claim_check import comparison
 
 
 def counts_of(rng, accuracy, num_seeds=4, num_patches=60, num_classes=3, num_pixels=50):
-    """Counts of models that are right with `accuracy` [S] or one value, and else say any class."""
+    """Counts of models that are right with `accuracy` (one value or [S]), else random."""
     counts = np.zeros((num_seeds, num_patches, num_classes, num_classes), np.int64)
     truth = np.random.default_rng(1).integers(num_classes, size=(num_patches, num_pixels))
     for seed, patch in np.ndindex(num_seeds, num_patches):
@@ -60,12 +60,12 @@ def test_seeds_that_disagree_widen_the_interval():
 
 def test_alike_neighbours_count_as_one():
     rng = np.random.default_rng(0)
-    # One seed: what seeds differ by would hide what is asked here.
+    # One seed, because the spread of seeds would hide the effect of blocks.
     ours, theirs = (
         counts_of(rng, accuracy, num_seeds=1, num_patches=12) for accuracy in (0.62, 0.6)
     )
     alone = comparison.compare(ours, theirs, np.arange(12), **ASKED)
-    # Each patch ten times over, in one block: nothing was learned by it.
+    # Each patch ten times in one block: this adds no information.
     repeated = [np.repeat(arm, 10, axis=1) for arm in (ours, theirs)]
     in_blocks = comparison.compare(*repeated, np.repeat(np.arange(12), 10), **ASKED)
     as_patches = comparison.compare(*repeated, np.arange(120), **ASKED)

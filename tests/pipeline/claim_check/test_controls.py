@@ -28,7 +28,7 @@ CHANCE = math.log(8)
 
 
 def confusion(accuracy, rng):
-    """Counts [M, K, K] of two classes: a patch of each, told apart with `accuracy`."""
+    """Counts [M, K, K] of two classes that a model tells apart with `accuracy`."""
     right = rng.binomial(NUM_PIXELS, accuracy, (12, 2))
     return np.stack([[[a, NUM_PIXELS - a], [NUM_PIXELS - b, b]] for a, b in right])
 
@@ -76,8 +76,7 @@ def test_controls_that_learned_nothing_are_ok(tmp_path):
     assert (
         found["shuffled loss"]["text"] == "Shuffled pairs: the loss is 2.079; guessing has 2.079."
     )
-    # Answers that are right half of the time: of two equally frequent classes each has
-    # an IoU of a third.
+    # With two equally frequent classes and half of the answers right, IoU is a third.
     assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(
         1 / 3, abs=0.001
     )

@@ -33,7 +33,7 @@ def version(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(version, tmp_path_factory):
-    """An untrained one, published whole."""
+    """An untrained encoder, published with all its files."""
     path = tmp_path_factory.mktemp("encoder") / "published"
     found = manifest.read(version)
     config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
@@ -50,7 +50,7 @@ def encoder(version, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patches(version):
-    """Those of the train split, as an index would name them."""
+    """The patches of the train split, as an index names them."""
     found = []
     for path in layout.shard_paths(version, "train"):
         for number, serialized in enumerate(
@@ -202,7 +202,7 @@ def test_radar_in_colour_shows_two_polarizations_and_their_ratio(version):
     s1[0, 0] = first.p98, second.p98
     s1[0, 1] = first.p02, second.p02
     s1[0, 2] = np.nan, second.p50
-    # The ratio at its middle and both a little up.
+    # The ratio is at its middle, and both bands are a little brighter.
     s1[0, 3] = first.p50 + 1.0, second.p50 + 1.0
     image = patch_images.radar_color_image(s1, found)
     assert image[0, 0, :2].tolist() == [1.0, 1.0]
