@@ -5,6 +5,7 @@
   Metadata for it.
 - `scores`: tables and calibration picture of a segmenter's scores.
 - `pictures`: the picture of a task; `patch_images` turns pixels into colours.
+- `example_picture`: a program of its own, which draws the README's picture.
 
 `pipeline/__main__.py` imports `page` and `results`; `pipeline/neighbours` imports
 `patch_images`.
