@@ -1,9 +1,8 @@
-"""Where a Trainer keeps the checkpoints that its next attempt goes on from.
+"""Checkpoint folders: where a training that was killed is continued.
 
-TFX gives every execution folders of its own, so an attempt after a kill could not find
-anything there. The folder named here follows from all that decides the outcome of a
-training: the next attempt at the same training finds it, and no other does. Called by
-the Trainers.
+TFX gives every execution new folders, so a second attempt would not find the
+checkpoints of the first. The folder named here is derived from everything that decides
+the result: the same training always gets the same folder, another training never does.
 """
 
 from __future__ import annotations
@@ -14,16 +13,19 @@ import json
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 CHECKPOINTS_DIR = "checkpoints_dir"
-"""Key of the Trainers' custom_config: folder of the run's checkpoints; absent or empty = none are made."""
+"""Key in the Trainers' custom_config: folder of the run's checkpoints.
+
+If it is absent or empty, no checkpoints are written.
+"""
 
 
 def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
-    """Folder of this training's checkpoints, None when there are to be none.
+    """Return the checkpoint folder of a Trainer's training; None: no checkpoints.
 
     Args:
-        fn_args: config, code and manifest name the training, together with `start`.
+        fn_args: its config, code and manifest identify the training, with `start`.
         component: what trains, "pretrain" or the task's name.
-        start: encoder that it begins with; empty = from scratch, or named in the
+        start: encoder that the training starts from; empty = none, or named in the
             config.
     """
     custom = fn_args.custom_config
@@ -38,9 +40,12 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
 
 
 def training_dir(checkpoints_dir: str, component: str, *training: object) -> str | None:
-    """Folder for checkpoints of the one training of `component` that is described by `training`, plain values.
+    """Return the checkpoint folder of one training; None: no checkpoints.
 
-    None when `checkpoints_dir` is empty: there are to be none.
+    Args:
+        checkpoints_dir: folder of the run's checkpoints; empty = none are written.
+        component: start of the folder's name.
+        training: JSON values that identify the training; their hash ends the name.
     """
     if not checkpoints_dir:
         return None

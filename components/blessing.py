@@ -1,7 +1,6 @@
-"""What EncoderProbe leaves behind: a ModelBlessing as TFX's own Evaluator writes it, and the report with the reasons.
+"""The two artifacts of EncoderProbe: its report, and a ModelBlessing as TFX writes it.
 
-ProbeReport -> two artifacts, and back. Called by `component.py` and by the pipeline's
-report.
+ProbeReport -> files and artifact properties, and back.
 """
 
 from __future__ import annotations
@@ -17,23 +16,22 @@ REPORT_FILE = "encoder_probe.json"
 
 
 def write_report(report: ProbeReport, folder: str) -> None:
-    """Writes `report` as the only file of `folder`."""
+    """Write `report` as the only file of `folder`."""
     with staged(locate(folder) / REPORT_FILE) as file:
         file.write_text(report.to_json())
 
 
 def read_report(folder: str) -> ProbeReport:
-    """The report of an EncoderProbe's `report` artifact."""
+    """Return the report of an EncoderProbe's `report` artifact."""
     return report_lib.from_json((locate(folder) / REPORT_FILE).read_text())
 
 
 def write_blessing(
     blessing: standard_artifacts.ModelBlessing, model: standard_artifacts.Model, is_blessed: bool
 ) -> None:
-    """Marks `blessing` so that TFX's Pusher and its resolver of the latest blessed model understand it.
+    """Fill `blessing` so that TFX's Pusher and latest-blessed-model resolver read it.
 
-    Source: tfx/components/evaluator/executor.py: the same properties and the same
-    marker file.
+    Source: tfx/components/evaluator/executor.py, same properties and marker file.
     """
     blessing.set_string_custom_property(
         constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri

@@ -1,62 +1,60 @@
-"""DataManifest: brings the manifest of the data that ExampleGen took to the Trainer.
+"""DataManifest: give the Trainer the manifest of the data that ExampleGen read.
 
-Examples artifact -> HyperParameters artifact whose one file holds the manifest as JSON.
-ExampleGen resolves the newest span and version only at run time, so a scheduled run
-must look the manifest up then, not when the pipeline is compiled. `HyperParameters` is
-the one input of TFX's Trainer that hands a JSON document to `run_fn`
-(`fn_args.hyperparameters`).
+Examples artifact -> HyperParameters artifact with the manifest as its only file.
+ExampleGen chooses the newest span and version at run time, so the manifest must be
+looked up then too. `HyperParameters` is the one input of TFX's Trainer that passes a
+JSON document to `run_fn` (`fn_args.hyperparameters`).
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
 import json
-import os
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
-from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts import manifest
-from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.locations import locate, staged
+from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 MANIFEST_FILE = "manifest.json"
 
 
 def resolve_version(examples: standard_artifacts.Examples) -> tuple[int, int]:
-    """(span, version) that ExampleGen stamped on its output as custom properties; Kubeflow may pass them as text.
+    """Return (span, version) that ExampleGen wrote into its output's properties.
 
     Raises:
-        ValueError: the artifact carries none, so it does not come from a span/version
-            pattern.
+        ValueError: a property is missing, so no span/version pattern was read.
     """
     # Not `examples.span`: the declared property reads 0 when it was never set, which
     # would pass as a span.
     for name in ("span", "version"):
         if not examples.has_custom_property(name):
-            raise ValueError(f"{examples.uri}: the Examples artifact carries no {name}")
+            raise ValueError(
+                f"{examples.uri}: the Examples artifact has no property {name!r}: "
+                "read the data through a span/version pattern"
+            )
+    # Kubeflow may pass numbers as text.
     span, version = (int(float(examples.get_custom_property(name))) for name in ("span", "version"))
     return span, version
 
 
 def write_manifest(value: manifest.Manifest, folder: str) -> None:
-    """Writes `value` as the only file of `folder`, as the Trainer's executor expects of hyperparameters."""
-    fileio.makedirs(folder)
-    with fileio.open(os.path.join(folder, MANIFEST_FILE), "w") as file:
-        file.write(value.to_json())
+    """Write `value` as the only file of `folder`, as the Trainer's executor expects."""
+    with staged(locate(folder) / MANIFEST_FILE) as file:
+        file.write_text(value.to_json())
 
 
 def read_manifest(folder: str) -> manifest.Manifest:
-    """The manifest of a DataManifest's artifact."""
+    """Return the manifest of a DataManifest's artifact."""
     return manifest.from_json((locate(folder) / MANIFEST_FILE).read_text())
 
 
 def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> manifest.Manifest:
-    """The manifest that `run_fn` receives as `fn_args.hyperparameters`.
+    """Return the manifest that `run_fn` receives as `fn_args.hyperparameters`.
 
     Raises:
-        ValueError: the Trainer was wired without a DataManifest.
+        ValueError: the Trainer was not wired to a DataManifest.
     """
     if not hyperparameters:
         raise ValueError(
@@ -65,20 +63,23 @@ def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> 
     return manifest.from_json(json.dumps(hyperparameters))
 
 
-@component  # type: ignore[call-overload]
+@component
 def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
-    examples: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    manifest: OutputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    data_root: Parameter[str],  # type: ignore[type-arg]
+    examples: InputArtifact[standard_artifacts.Examples],
+    manifest: OutputArtifact[standard_artifacts.HyperParameters],
+    data_root: Parameter[str],
 ) -> None:
-    """Copies the manifest of the resolved version into `manifest`.
+    """Check the version that ExampleGen read, and copy its manifest into `manifest`.
 
     Args:
         examples: output of ImportExampleGen over `span-{SPAN}/version-{VERSION}`.
         data_root: the folder that ExampleGen reads from.
+
+    Raises:
+        DataError: the version has no manifest, or its shards are not whole.
     """
-    span, version = resolve_version(examples)  # type: ignore[arg-type]
-    # On Kubeflow nothing of ours runs before ExampleGen; what it read must not reach a
-    # Trainer when it was not whole.
+    span, version = resolve_version(examples)
+    # On Kubeflow no check of ours runs before ExampleGen. This one keeps an incomplete
+    # version away from the Trainers.
     found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
-    write_manifest(found, manifest.uri)  # type: ignore[attr-defined]
+    write_manifest(found, manifest.uri)

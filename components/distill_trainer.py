@@ -1,18 +1,17 @@
-"""DistillTrainer: a blessed teacher labels the unlabeled pairs, a task's student learns from it.
+"""DistillTrainer: train a task's student on the answers of a blessed teacher.
 
-The teacher's Model and ModelBlessing, the Examples of the pairs and the pretrained
-encoder -> a Model that the task's segment Trainer starts from, TensorBoard logs beside
-it. A component of its own, since TFX's Trainer takes one model, and neither a teacher
-nor its blessing. All training is in `models/distillation`.
+Model and ModelBlessing of the teacher, Examples of the unlabeled pairs, pretrained
+encoder -> a Model that the task's segment Trainer starts from, and TensorBoard logs.
+TFX's Trainer takes one model and no blessing, so this is a component of its own. The
+training itself is in `models/distillation`.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
 import json
+from dataclasses import dataclass
 
 from tfx.components.util import model_utils
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
@@ -20,99 +19,120 @@ from tfx.utils import path_utils
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import RefusedError
+from components.artifacts import SOURCES, split_files, write_metrics
 from components.attempts import training_dir
 from components.data_manifest import read_manifest
-from components.encoder_probe import split_files
 from components.examples import ExampleComponents
-from components.pretrain_trainer import SOURCES, write_metrics
+from components.tfx_types import (
+    InputArtifact,
+    OptionalInputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 from components.training_log import log_steps
 from models.distillation.config import StudentConfig
 from models.distillation.train import run_distillation
 
 
-@component  # type: ignore[call-overload]
+@component
 def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    teacher: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    blessing: InputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    model: OutputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    model_run: OutputArtifact[standard_artifacts.ModelRun],  # type: ignore[type-arg]
-    name: Parameter[str],  # type: ignore[type-arg]
-    config: Parameter[str],  # type: ignore[type-arg]
-    checkpoints_dir: Parameter[str],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
-    encoder: InputArtifact[standard_artifacts.Model] = None,  # type: ignore[type-arg, assignment]
+    pairs: InputArtifact[standard_artifacts.Examples],
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],
+    teacher: InputArtifact[standard_artifacts.Model],
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    model: OutputArtifact[standard_artifacts.Model],
+    model_run: OutputArtifact[standard_artifacts.ModelRun],
+    name: Parameter[str],
+    config: Parameter[str],
+    checkpoints_dir: Parameter[str],
+    code: Parameter[str],
+    encoder: OptionalInputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Trains the student, if its teacher is blessed.
+    """Train the student, if its teacher is blessed.
 
     Args:
-        pairs: Examples of the pairs; the train split alone is read.
+        pairs: Examples of the pairs; only the train split is read.
         pairs_manifest: output of their DataManifest.
         teacher: output of the segment Trainer of the teacher's task.
-        blessing: output of its Evaluator.
-        name: of the student's task.
+        blessing: output of the teacher's Evaluator.
+        name: name of the student's task.
         config: StudentConfig as JSON.
-        checkpoints_dir: of the run; empty = a killed training starts over.
-        code: fingerprint, since the cache does not see changed code.
+        checkpoints_dir: folder of the run's checkpoints; empty = a training that was
+            killed starts over.
+        code: fingerprint of the code, because TFX's cache does not see changed code.
         encoder: output of the pretrain Trainer; None when the student's config names
             all encoders or needs none.
 
     Raises:
         RefusedError: the teacher is refused.
     """
-    student = settings.from_dict(StudentConfig, json.loads(config), name)  # type: ignore[arg-type]
-    if not model_utils.is_model_blessed(blessing):  # type: ignore[arg-type]
+    student = settings.from_dict(StudentConfig, json.loads(config), name)
+    if not model_utils.is_model_blessed(blessing):
         raise RefusedError(
-            f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so it labels nothing and "
-            f"{name} is not trained: mend the teacher, lower its thresholds, or leave {name}'s `distill` out",
+            f"{name}: its teacher {student.distill.teacher!r} is refused by its Evaluator, so "
+            f"{name} is not trained: improve the teacher, lower its thresholds, or remove "
+            f"`distill` from {name}",
             "teacher_refused",
         )
-    manifest = read_manifest(pairs_manifest.uri)  # type: ignore[attr-defined]
-    teacher_dir = path_utils.serving_model_path(teacher.uri)  # type: ignore[attr-defined]
-    encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None  # type: ignore[attr-defined]
+    manifest = read_manifest(pairs_manifest.uri)
+    teacher_dir = path_utils.serving_model_path(teacher.uri)
+    encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None
     training = (config, code, json.loads(manifest.to_json()), teacher_dir, encoder_dir)
     metrics = run_distillation(
         student,
         manifest,
-        split_files(pairs, "train"),  # type: ignore[arg-type]
-        path_utils.serving_model_dir(model.uri),  # type: ignore[attr-defined]
-        model_run.uri,  # type: ignore[attr-defined]
+        split_files(pairs, "train"),
+        path_utils.serving_model_dir(model.uri),
+        model_run.uri,
         teacher_dir,
         encoder_dir,
-        on_step=log_steps(name),  # type: ignore[arg-type]
-        name=name,  # type: ignore[arg-type]
-        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),  # type: ignore[arg-type]
+        on_step=log_steps(name),
+        name=name,
+        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),
     )
-    write_metrics(metrics, model_run.uri)  # type: ignore[attr-defined]
+    write_metrics(metrics, model_run.uri)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Components of a teacher's task.
+
+    Attributes:
+        trainer: segment Trainer, whose model labels the pairs.
+        evaluator: Evaluator, whose blessing decides whether it may.
+    """
+
+    trainer: BaseComponent
+    evaluator: BaseComponent
 
 
 def create_distill_trainer(
     name: str,
     config: StudentConfig,
+    *,
     pairs: ExampleComponents,
-    teacher: BaseComponent,
-    judge: BaseComponent,
+    teacher: Teacher,
     encoder: BaseComponent | None,
     checkpoints_dir: str,
 ) -> BaseComponent:
-    """DistillTrainer "DistillTrainer-<task>" of one student.
+    """Return the DistillTrainer "DistillTrainer-<task>" of one student.
 
     Args:
-        name: of the student's task.
-        config: crosses the TFX boundary as JSON.
+        name: name of the student's task.
+        config: passed to the component as JSON.
         pairs: data components of the pairs.
-        teacher: segment Trainer of the teacher's task.
-        judge: Evaluator of the teacher.
+        teacher: components of the teacher's task.
         encoder: the pretrain Trainer; None when the student needs no pretraining of
             this run.
-        checkpoints_dir: of the run; empty = a killed training starts over.
+        checkpoints_dir: folder of the run's checkpoints; empty = a training that was
+            killed starts over.
     """
     return DistillTrainer(
         pairs=pairs.examples.outputs["examples"],
         pairs_manifest=pairs.manifest.outputs["manifest"],
-        teacher=teacher.outputs["model"],
-        blessing=judge.outputs["blessing"],
+        teacher=teacher.trainer.outputs["model"],
+        blessing=teacher.evaluator.outputs["blessing"],
         name=name,
         config=settings.canonical_json(config),
         checkpoints_dir=checkpoints_dir,

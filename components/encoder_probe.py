@@ -1,9 +1,9 @@
-"""EncoderProbe and EncoderGate: no encoder is published, and none is a segmenter's start, that has not shown what it can.
+"""EncoderProbe and EncoderGate: measure the pretrained encoder, and refuse a poor one.
 
-The pretrain Trainer's Model, the eval pairs and a task's train and eval patches -> a
-ModelBlessing, which the Pusher obeys, and a report; the gate reads the report and fails
-when the encoder is refused. Two components, so that the report of a failed run is an
-artifact too. All measuring is in `models/encoder_probe`.
+The pretrain Trainer's Model, the eval pairs, and train and eval patches of a task -> a
+ModelBlessing that the Pusher obeys, and a report. The gate reads the report and fails
+when the encoder is refused. They are two components so that the report is kept as an
+artifact when the run fails. The measuring itself is in `models/encoder_probe`.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
@@ -12,125 +12,124 @@ import dataclasses
 import json
 import os
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.types import artifact_utils, standard_artifacts
+from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import RefusedError
+from components.artifacts import SOURCES, split_files
 from components.blessing import REPORT_FILE, read_report, write_blessing, write_report
 from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
-from components.pretrain_trainer import list_files
 from components.publishing import ENCODER_NAME, find_published
+from components.tfx_types import (
+    InputArtifact,
+    OptionalInputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData
 from models.encoder_probe.probe import probe_encoder
 
-SOURCES = ("models", "beam_jobs/contracts", "components")
 
-
-@component  # type: ignore[call-overload]
+@component
 def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
-    model: InputArtifact[standard_artifacts.Model],  # type: ignore[type-arg]
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],  # type: ignore[type-arg]
-    blessing: OutputArtifact[standard_artifacts.ModelBlessing],  # type: ignore[type-arg]
-    report: OutputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
-    serving_dir: Parameter[str],  # type: ignore[type-arg]
-    config: Parameter[str],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
-    labels: InputArtifact[standard_artifacts.Examples] = None,  # type: ignore[type-arg, assignment]
-    labels_manifest: InputArtifact[standard_artifacts.HyperParameters] = None,  # type: ignore[type-arg, assignment]
+    model: InputArtifact[standard_artifacts.Model],
+    pairs: InputArtifact[standard_artifacts.Examples],
+    pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],
+    blessing: OutputArtifact[standard_artifacts.ModelBlessing],
+    report: OutputArtifact[simple_artifacts.File],
+    serving_dir: Parameter[str],
+    config: Parameter[str],
+    code: Parameter[str],
+    labels: OptionalInputArtifact[standard_artifacts.Examples] = None,
+    labels_manifest: OptionalInputArtifact[standard_artifacts.HyperParameters] = None,
 ) -> None:
-    """Probes the encoder; ends well whatever it finds.
+    """Measure the encoder; succeed whatever the outcome is.
 
     Args:
         model: output of the pretrain Trainer.
-        pairs: Examples of the pairs; the eval split is read.
+        pairs: Examples of the pairs; only the eval split is read.
         pairs_manifest: output of their DataManifest.
-        serving_dir: base folder of the published models; the newest encoder there is
-            what this one must not fall behind.
+        serving_dir: base folder of the published models. The encoder is compared with
+            the newest encoder there.
         config: ProbeConfig as JSON; its `task` names the labels.
-        code: fingerprint, since the cache does not see changed code.
+        code: fingerprint of the code, because TFX's cache does not see changed code.
         labels: Examples of a task; train and eval are read, never test. None: no linear
             probe.
-        labels_manifest: output of their DataManifest.
+        labels_manifest: output of their DataManifest; None with `labels`.
     """
     del code
-    probe_config = settings.from_dict(ProbeConfig, json.loads(config), "probe")  # type: ignore[arg-type]
+    probe_config = settings.from_dict(ProbeConfig, json.loads(config), "probe")
     labeled = None
-    if labels is not None:
+    if labels is not None and labels_manifest is not None:
         labeled = LabeledFiles(
             task=probe_config.task,
-            manifest=read_manifest(labels_manifest.uri),  # type: ignore[attr-defined]
-            train_files=split_files(labels, "train"),  # type: ignore[arg-type]
-            eval_files=split_files(labels, "eval"),  # type: ignore[arg-type]
+            manifest=read_manifest(labels_manifest.uri),
+            train_files=split_files(labels, "train"),
+            eval_files=split_files(labels, "eval"),
         )
     data = ProbeData(
-        manifest=read_manifest(pairs_manifest.uri),  # type: ignore[attr-defined]
-        files=split_files(pairs, "eval"),  # type: ignore[arg-type]
+        manifest=read_manifest(pairs_manifest.uri),
+        files=split_files(pairs, "eval"),
         labels=labeled,
     )
-    last = find_published(serving_dir, ENCODER_NAME)  # type: ignore[arg-type]
-    encoder_dir = path_utils.serving_model_path(model.uri)  # type: ignore[attr-defined]
+    last = find_published(serving_dir, ENCODER_NAME)
+    encoder_dir = path_utils.serving_model_path(model.uri)
     found = probe_encoder(probe_config, encoder_dir, "" if last is None else str(last), data)
-    write_report(found, report.uri)  # type: ignore[attr-defined]
-    # Last: what makes the outcome visible.
-    write_blessing(blessing, model, found.is_blessed)  # type: ignore[arg-type]
+    write_report(found, report.uri)
+    # Last, because the blessing makes the outcome visible.
+    write_blessing(blessing, model, found.is_blessed)
 
 
-@component  # type: ignore[call-overload]
+@component
 def EncoderGate(  # noqa: N802
-    report: InputArtifact[simple_artifacts.File],  # type: ignore[type-arg]
+    report: InputArtifact[simple_artifacts.File],
 ) -> None:
-    """Fails when the encoder is refused.
+    """Fail when the encoder is refused.
 
     Args:
         report: output of EncoderProbe.
 
     Raises:
-        RefusedError: it is; with the reasons, what to do and where the report is.
+        RefusedError: the encoder is refused; the message has the reasons, what to do and
+            the path of the report.
     """
-    found = read_report(report.uri)  # type: ignore[attr-defined]
+    found = read_report(report.uri)
     if not found.is_blessed:
-        where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
+        where = os.path.join(report.uri, REPORT_FILE)
         raise RefusedError(
-            f"the encoder is refused: {'; '.join(found.refusals)}; nothing is trained on it, and what is published stays in "
-            f"service: mend the pairs or pretrain longer, or change the thresholds of `probe`; all checks are in {where}",
+            f"the encoder is refused: {'; '.join(found.refusals)}; no model is trained on it, and "
+            "the published encoder stays in service: check the pairs, pretrain longer, or change "
+            f"the thresholds of `probe`; all checks are in {where}",
             "encoder_refused",
         )
-
-
-def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
-    """The files of one split of an Examples artifact, sorted.
-
-    Raises:
-        ValueError: the split is empty.
-    """
-    return list_files([io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))])
 
 
 def create_encoder_probe(
     config: ProbeConfig,
     model: BaseComponent,
+    *,
     pairs: ExampleComponents,
     serving_dir: str,
     task: str,
     labels: ExampleComponents | None,
 ) -> tuple[BaseComponent, BaseComponent]:
-    """(EncoderProbe, EncoderGate); what trains on the encoder must wait for the gate.
+    """Return (EncoderProbe, EncoderGate).
+
+    Whatever trains on the encoder must wait for the gate.
 
     Args:
-        config: thresholds; cross the TFX boundary as JSON.
+        config: thresholds; passed to the component as JSON.
         model: the pretrain Trainer.
         pairs: data components of the pairs.
         serving_dir: base folder of the published models; may be an object store.
-        task: name of the task that `labels` are of; empty without.
+        task: name of the task that `labels` belong to; empty without labels.
         labels: data components of that task; None: no linear probe.
     """
     optional = {}

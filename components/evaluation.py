@@ -1,7 +1,7 @@
-"""Evaluation: TFMA's Evaluator over the test split, with IoU metrics, slices by orbit and the thresholds of the gate.
+"""Evaluation: TFMA's Evaluator with IoU metrics, slices by orbit and thresholds.
 
-Task settings -> EvalConfig -> Evaluator component. The blessing it gives decides
-whether the Pusher publishes.
+Task settings -> EvalConfig -> Evaluator component over the test split. Its blessing
+decides whether the Pusher publishes the model.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ EVALUATION_SOURCES = ("components/evaluation.py", "components/iou_metrics.py", "
 def create_eval_config(
     schema: LabelSchema, min_mean_iou: float, min_iou: Mapping[str, float]
 ) -> tfma.EvalConfig:
-    """EvalConfig of one task.
+    """Return the EvalConfig of one task.
 
     Args:
-        schema: classes of the task; one `pooled_iou/<class>` metric each.
+        schema: classes of the task; each gets a metric `pooled_iou/<class>`.
         min_mean_iou: lower bound of `mean_iou` over the whole split, 0-1.
         min_iou: class name -> lower bound of its pooled IoU, 0-1.
 
@@ -40,7 +40,8 @@ def create_eval_config(
     unknown = sorted(set(min_iou) - set(schema.class_names))
     if unknown:
         raise ValueError(
-            f"min_iou: {unknown} are no classes of {schema.name!r}: {', '.join(schema.class_names)}"
+            f"min_iou: {unknown} are no classes of {schema.name!r}: use "
+            f"{', '.join(schema.class_names)}"
         )
     metrics = [
         _metric("MeanIoU", {"num_classes": schema.num_classes, "name": "mean_iou"}, min_mean_iou)
@@ -54,7 +55,7 @@ def create_eval_config(
         metrics.append(_metric("IoU", config, min_iou.get(class_name)))
     return tfma.EvalConfig(
         # No label_key: the truth is a raw bytes feature that only our metric can read.
-        # To TFMA a Keras 3 export is no Keras model, so it is loaded as a plain
+        # TFMA does not know Keras 3 exports, so the model is loaded as a plain
         # SavedModel.
         model_specs=[tfma.ModelSpec(signature_name=SIGNATURE, model_type=tfma.TF_GENERIC)],
         slicing_specs=[
@@ -72,17 +73,17 @@ def create_evaluator(
     eval_config: tfma.EvalConfig,
     splits: Sequence[str] = ("test",),
 ) -> BaseComponent:
-    """Evaluator of one task's model.
+    """Return the Evaluator of one task's model.
 
     Args:
         name: the task's name, suffix of the component id.
         examples: ImportExampleGen of the task.
         model: segment Trainer of the task.
-        eval_config: from `create_eval_config`.
-        splits: splits that are evaluated; never those that training saw.
+        eval_config: result of `create_eval_config`.
+        splits: splits to evaluate; never `train`.
 
     Raises:
-        ValueError: an unknown split, or one that training uses.
+        ValueError: no split, an unknown split, or `train`.
     """
     allowed = set(layout.SPLITS) - {"train"}
     if not splits or not set(splits) <= allowed:
@@ -96,10 +97,10 @@ def create_evaluator(
 
 
 def with_code_fingerprint(eval_config: tfma.EvalConfig) -> tfma.EvalConfig:
-    """A copy whose metrics carry the hash of the metric code, so that changed code is not answered from the cache.
+    """Return a copy whose metrics carry a hash of the metric code.
 
-    The Evaluator has no custom_config; the metrics' own config is the place that
-    reaches the cache key.
+    TFX's cache then runs the Evaluator again when that code changes. The Evaluator has
+    no custom_config, but the metrics' own config is part of the cache key.
     """
     result = tfma.EvalConfig()
     result.CopyFrom(eval_config)
@@ -120,8 +121,8 @@ def _metric(
     )
     if lower_bound is not None:
         bound = tfma.GenericValueThreshold(lower_bound={"value": lower_bound})
-        # On the overall slice only: a plain `threshold` would hold each orbit slice to
-        # it as well.
+        # Only on the overall slice: a plain `threshold` would apply to each orbit slice
+        # too.
         metric.per_slice_thresholds.append(
             tfma.PerSliceMetricThreshold(
                 slicing_specs=[tfma.SlicingSpec()],

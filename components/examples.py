@@ -1,7 +1,7 @@
 """Data components: shards -> Examples, statistics, schema, anomalies and manifest.
 
-`create_examples` is called once for the pairs and once per task; everything downstream
-hangs on what it returns.
+`create_examples` makes one set for the pairs and one for each task. All other
+components of the pipeline read their outputs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ WATCHED_FEATURES = (
     "s2_mean",
     "s2_std",
 )
-"""Features that TFDV sees. Ids, events and pixel bytes are left out: a new one in a split would be an anomaly, and is none."""
+"""Features that TFDV sees.
+
+Ids, events and pixel bytes are left out: every split has values of its own, which TFDV
+would report as anomalies.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +53,16 @@ class ExampleComponents:
     """The data components of one data set, in topological order.
 
     Attributes:
+        data_root: folder that holds `span-N/version-M`.
         examples: ImportExampleGen over the newest span and version, which must be
-            whole.
+            complete.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
         validator: anomalies of the other splits against that schema.
-        manifest: the manifest of the version that `examples` took.
+        manifest: the manifest of the version that `examples` read.
     """
+
+    data_root: str
 
     examples: BaseComponent
     statistics: BaseComponent
@@ -64,18 +71,18 @@ class ExampleComponents:
     manifest: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
-        """All of them, for TFX's `Pipeline`."""
+        """Return all components, for TFX's `Pipeline`."""
         return [self.examples, self.statistics, self.schema, self.validator, self.manifest]
 
 
 def create_examples(data_root: str, name: str) -> ExampleComponents:
-    """Builds the data components.
+    """Return the data components of one data set.
 
     Args:
         data_root: folder that holds `span-N/version-M`; may be an object store.
         name: suffix of the component ids, "pairs" or the task's name. Ids must be
-            unique in a pipeline, and free of dots: Kubeflow makes workflow names of
-            them.
+            unique in a pipeline and have no dots, because Kubeflow makes workflow
+            names of them.
     """
     input_config = Input(
         splits=[
@@ -89,8 +96,8 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
     ).with_id(f"StatisticsGen-{name}")
-    # The schema comes from train alone: then a value that only eval or test holds shows
-    # up as an anomaly.
+    # The schema is inferred from train only, so a value that occurs only in eval or
+    # test is reported as an anomaly.
     schema = SchemaGen(
         statistics=statistics.outputs["statistics"],
         infer_feature_shape=True,
@@ -103,6 +110,7 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         f"DataManifest-{name}"
     )
     return ExampleComponents(
+        data_root=data_root,
         examples=examples,
         statistics=statistics,
         schema=schema,

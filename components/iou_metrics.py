@@ -1,8 +1,8 @@
-"""TFMA metrics of dense label maps: IoU of one class and mean IoU, sliced by any feature.
+"""TFMA metrics of label maps: IoU of one class and mean IoU, sliced by any feature.
 
 Features `label`, `height`, `width` and the model's output `label` -> one shared
-confusion matrix per slice -> `mean_iou` and `pooled_iou/<class>`. TFMA finds the
-classes by name through the EvalConfig; the maths is that of `models/metrics.py`.
+confusion matrix per slice -> `mean_iou` and `pooled_iou/<class>`. The EvalConfig names
+the metric classes, and TFMA imports them. The formulas are in `models/metrics.py`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,31 @@ from models import metrics
 PREDICTION_KEY = "label"
 """Output of a segmenter that holds class ids [H, W]."""
 MATRIX_NAME = "_confusion_matrix"
-"""TFMA drops metrics whose name starts with an underscore from its results: the matrix is only a step on the way."""
+"""TFMA leaves names that start with an underscore out of its results.
+
+The matrix is only an intermediate value.
+"""
 
 
 class ConfusionMatrixPreprocessor(metric_types.Preprocessor):
-    """Extracts of one patch -> int64 [K, K] counts. Slicing then moves K*K numbers, not pixels."""
+    """Turn the extracts of one patch into counts int64 [K, K].
+
+    Slicing then moves K*K numbers instead of pixels.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(name=f"confusion_matrix_{num_classes}")
         self._num_classes = num_classes
 
     def process(self, extracts: dict[str, Any]) -> Iterator[np.ndarray]:
-        """Yields the counts of one patch.
+        """Yield the counts of one patch.
 
         Raises:
             ValueError: truth and prediction differ in size, or an id is out of range.
         """
         features = extracts[tfma.FEATURES_KEY]
         height, width = (int(np.asarray(features[name]).ravel()[0]) for name in ("height", "width"))
-        # As objects: NumPy's own bytes type drops trailing zero bytes, which here are
+        # dtype object: NumPy's bytes type drops trailing zero bytes, and these are
         # pixels of class 0.
         stored = np.asarray(features["label"], dtype=object).ravel()[0]
         truth = np.frombuffer(stored, np.uint8)
@@ -48,38 +54,38 @@ class ConfusionMatrixPreprocessor(metric_types.Preprocessor):
                 f"label holds {truth.size} values, not height x width = {height} x {width}"
             )
         prediction = np.asarray(extracts[tfma.PREDICTIONS_KEY][PREDICTION_KEY])
-        # Same pixels, whatever leading axis of 1 the batching left.
+        # reshape removes a leading axis of 1 that batching may have left.
         yield metrics.confusion_matrix(
             truth.reshape(height, width), prediction.reshape(height, width), self._num_classes
         )
 
 
 class ConfusionMatrixCombiner(beam.CombineFn):
-    """Adds up the [K, K] counts of a slice."""
+    """Add up the [K, K] counts of a slice."""
 
     def __init__(self, key: metric_types.MetricKey, num_classes: int) -> None:
         self._key = key
         self._num_classes = num_classes
 
     def create_accumulator(self) -> np.ndarray:
-        """Zero counts."""
+        """Return zero counts."""
         return np.zeros((self._num_classes, self._num_classes), np.int64)
 
     def add_input(self, accumulator: np.ndarray, element: np.ndarray) -> np.ndarray:
-        """Adds one patch."""
+        """Add the counts of one patch."""
         return accumulator + element
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
-        """Adds up partial counts."""
+        """Add up partial counts."""
         return np.sum(list(accumulators), axis=0)
 
     def extract_output(self, accumulator: np.ndarray) -> dict[metric_types.MetricKey, np.ndarray]:
-        """The counts under the key that the metrics look up."""
+        """Return the counts under the key that the metrics look up."""
         return {self._key: accumulator}
 
 
 def _matrix(num_classes: int, model_name: str, output_name: str) -> metric_types.MetricComputation:
-    # Equal for every metric of a model, so TFMA computes it once.
+    # The key is the same for all metrics of a model, so TFMA computes the matrix once.
     key = metric_types.MetricKey(
         name=f"{MATRIX_NAME}_{num_classes}_ignore_{IGNORE}",
         model_name=model_name,
@@ -93,15 +99,15 @@ def _matrix(num_classes: int, model_name: str, output_name: str) -> metric_types
 
 
 class MeanIoU(tfma.metrics.Metric):
-    """Mean IoU over the classes that occur in truth or prediction, 0-1; NaN when nothing was counted."""
+    """Mean IoU over the classes in truth or prediction, 0-1; NaN without a pixel."""
 
     def __init__(self, num_classes: int, name: str = "mean_iou", code: str = "") -> None:
-        """Describes the metric.
+        """Describe the metric.
 
         Args:
             num_classes: K.
             name: key of the value in the results.
-            code: hash of the code; only there to enter the Evaluator's cache key.
+            code: hash of the code; it only changes the Evaluator's cache key.
         """
         super().__init__(
             metric_util.merge_per_key_computations(self._computations),
@@ -125,16 +131,19 @@ class MeanIoU(tfma.metrics.Metric):
 
 
 class IoU(tfma.metrics.Metric):
-    """IoU of one class over the pooled pixels, 0-1; NaN for a class that neither truth nor prediction holds."""
+    """IoU of one class over the pooled pixels, 0-1.
+
+    NaN when the class occurs neither in truth nor in prediction.
+    """
 
     def __init__(self, num_classes: int, class_id: int, name: str, code: str = "") -> None:
-        """Describes the metric.
+        """Describe the metric.
 
         Args:
             num_classes: K.
             class_id: the class, 0..K-1.
             name: key of the value in the results, `pooled_iou/<class>`.
-            code: hash of the code; only there to enter the Evaluator's cache key.
+            code: hash of the code; it only changes the Evaluator's cache key.
         """
         if not 0 <= class_id < num_classes:
             raise ValueError(f"class_id must be 0..{num_classes - 1}, got {class_id}")

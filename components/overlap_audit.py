@@ -1,27 +1,29 @@
-"""OverlapAudit and OverlapGate: no model may be judged on ground that pretraining saw, or nothing is trained.
+"""OverlapAudit and OverlapGate: keep models from being judged on pretraining's ground.
 
-The Examples of the pairs and of a task -> an OverlapReport artifact with the whole
-report; the gate reads it and fails on an overlap. Two components, so that the report of
-a failed run is an artifact too and a second look at it costs nothing.
+Examples of the pairs and of a task -> a report of the train patches that overlap the
+task's eval and test patches. The gate reads the report and fails when there is an
+overlap. They are two components so that the report is kept as an artifact when the run
+fails, and so that the audit is cached.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
+import json
 import os
+from dataclasses import dataclass
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
-from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import RefusedError
 from beam_jobs.judging import audit
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
+from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 REPORT_FILE = "overlaps.json"
 SOURCES = (
@@ -33,26 +35,44 @@ SOURCES = (
 
 
 OverlapReport = simple_artifacts.File
-"""A folder with one file, the AuditReport as JSON. A type of our own would not do: Kubeflow's container finds the class by
-the type's name, which TFX allows no module of a package in."""
+"""Artifact with one file, the AuditReport as JSON.
+
+It has no type of its own: a Kubeflow container looks the class up by the type's name,
+and TFX allows no module path in that name.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """What an audit needs to know besides its artifacts.
+
+    Attributes:
+        pairs_root: folder that the ExampleGen of the pairs reads from.
+        labels_root: folder that the ExampleGen of the task reads from.
+        buffer_m: patches closer than this count as overlapping, metres.
+    """
+
+    pairs_root: str
+    labels_root: str
+    buffer_m: float
 
 
 def audit_examples(
-    pairs: standard_artifacts.Examples,
-    pairs_root: str,
-    labels: standard_artifacts.Examples,
-    labels_root: str,
-    buffer_m: float,
+    pairs: standard_artifacts.Examples, labels: standard_artifacts.Examples, config: AuditConfig
 ) -> audit.AuditReport:
-    """Compares the versions that two ExampleGens took.
+    """Compare the versions that two ExampleGens read.
 
-    The shards are read where they were built: ExampleGen's copies carry neither bands
-    nor pixel size.
+    The shards are read in the folders where they were built: ExampleGen's copies have
+    no manifest with bands and pixel size beside them.
+
+    Args:
+        pairs: output of ImportExampleGen over the pairs.
+        labels: output of ImportExampleGen over a task's patches.
+        config: where both were read from, and the buffer.
     """
-    pair_version, label_version = (
-        _version(*taken) for taken in ((pairs, pairs_root), (labels, labels_root))
+    return audit.compare(
+        _version(pairs, config.pairs_root), _version(labels, config.labels_root), config.buffer_m
     )
-    return audit.compare(pair_version, label_version, buffer_m)
 
 
 def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
@@ -62,80 +82,75 @@ def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, mani
 
 
 def read_report(folder: str) -> audit.AuditReport:
-    """The report of an OverlapReport artifact."""
-    with fileio.open(os.path.join(folder, REPORT_FILE)) as file:
-        return audit.from_json(file.read())
+    """Return the report of an OverlapReport artifact."""
+    return audit.from_json((locate(folder) / REPORT_FILE).read_text())
 
 
-@component  # type: ignore[call-overload]
+@component
 def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    labels: InputArtifact[standard_artifacts.Examples],  # type: ignore[type-arg]
-    report: OutputArtifact[OverlapReport],  # type: ignore[type-arg]
-    pairs_root: Parameter[str],  # type: ignore[type-arg]
-    labels_root: Parameter[str],  # type: ignore[type-arg]
-    buffer_m: Parameter[float],  # type: ignore[type-arg]
-    code: Parameter[str],  # type: ignore[type-arg]
+    pairs: InputArtifact[standard_artifacts.Examples],
+    labels: InputArtifact[standard_artifacts.Examples],
+    report: OutputArtifact[OverlapReport],
+    config: Parameter[str],
+    code: Parameter[str],
 ) -> None:
-    """Compares the unlabeled train patches with the labelled eval and test patches; passes whatever it finds.
+    """Compare the unlabeled train patches with the labelled eval and test patches.
+
+    Succeeds whatever it finds; OverlapGate is what fails.
 
     Args:
         pairs: output of ImportExampleGen over the pairs.
-        labels: the same of a task.
-        pairs_root: the folder that the first one reads from.
-        labels_root: likewise.
-        buffer_m: patches closer than this count as overlapping.
-        code: fingerprint, since the cache does not see changed code.
+        labels: output of ImportExampleGen over a task's patches.
+        config: AuditConfig as JSON.
+        code: fingerprint of the code, because TFX's cache does not see changed code.
     """
     del code
-    found = audit_examples(pairs, pairs_root, labels, labels_root, buffer_m)  # type: ignore[arg-type]
-    fileio.makedirs(report.uri)  # type: ignore[attr-defined]
-    with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:  # type: ignore[attr-defined]
-        file.write(found.to_json())
+    audit_config = settings.from_dict(AuditConfig, json.loads(config), "audit")
+    found = audit_examples(pairs, labels, audit_config)
+    with staged(locate(report.uri) / REPORT_FILE) as file:
+        file.write_text(found.to_json())
 
 
-@component  # type: ignore[call-overload]
+@component
 def OverlapGate(  # noqa: N802
-    report: InputArtifact[OverlapReport],  # type: ignore[type-arg]
+    report: InputArtifact[OverlapReport],
 ) -> None:
-    """Fails on an overlap.
+    """Fail when there is an overlap.
 
     Args:
         report: output of OverlapAudit.
 
     Raises:
-        RefusedError: there is one; with the verdict and where the report is.
+        RefusedError: there is an overlap; the message has the verdict and the path of the
+            report.
     """
-    found = read_report(report.uri)  # type: ignore[attr-defined]
+    found = read_report(report.uri)
     if found.num_overlaps:
-        where = os.path.join(report.uri, REPORT_FILE)  # type: ignore[attr-defined]
+        where = os.path.join(report.uri, REPORT_FILE)
         raise RefusedError(f"{found.verdict}; all are in {where}", "overlap")
 
 
 def create_overlap_audit(
-    name: str,
-    pairs: ExampleComponents,
-    pairs_root: str,
-    labels: ExampleComponents,
-    labels_root: str,
-    buffer_m: float,
+    name: str, *, pairs: ExampleComponents, labels: ExampleComponents, buffer_m: float
 ) -> tuple[BaseComponent, BaseComponent]:
-    """(OverlapAudit, OverlapGate) of one task; whatever trains must wait for the gate.
+    """Return (OverlapAudit, OverlapGate) of one task.
+
+    Every training must wait for the gate.
 
     Args:
-        name: of the task: suffix of the component ids.
+        name: name of the task, the suffix of the component ids.
         pairs: data components of the pairs.
-        pairs_root: folder that holds their versions; may be an object store.
         labels: data components of the task.
-        labels_root: likewise.
-        buffer_m: the splits' own buffer, which the built patches then keep.
+        buffer_m: the buffer of the split itself, which the patches keep between
+            splits.
     """
+    config = AuditConfig(
+        pairs_root=pairs.data_root, labels_root=labels.data_root, buffer_m=float(buffer_m)
+    )
     auditor = OverlapAudit(
         pairs=pairs.examples.outputs["examples"],
         labels=labels.examples.outputs["examples"],
-        pairs_root=pairs_root,
-        labels_root=labels_root,
-        buffer_m=float(buffer_m),
+        config=settings.canonical_json(config),
         code=source_fingerprint(SOURCES),
     ).with_id(f"OverlapAudit-{name}")
     gate = OverlapGate(report=auditor.outputs["report"]).with_id(f"OverlapGate-{name}")

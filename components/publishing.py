@@ -1,7 +1,8 @@
-"""Publishing: Pushers that copy models to `<serving>/<model>/<version>`, where TF Serving looks.
+"""Publishing: Pushers that copy models to `<serving>/<model>/<version>`.
 
-A model is pushed only when it is blessed, segmenters by their Evaluator and the encoder
-by its EncoderProbe; so what lies there is what was blessed last.
+TF Serving reads that folder. A Pusher copies a model only when it is blessed: a
+segmenter by its Evaluator, the encoder by EncoderProbe. So the newest version there is
+the model that was blessed last.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ ENCODER_NAME = "encoder"
 def create_pusher(
     name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent
 ) -> BaseComponent:
-    """Pusher of one model.
+    """Return the Pusher of one model.
 
     Args:
-        name: "encoder" or the task's name: the model's folder below `serving_dir` and
-            suffix of the component id.
-        model: the Trainer that made it.
+        name: "encoder" or the task's name: the model's folder below `serving_dir`, and
+            the suffix of the component id.
+        model: the Trainer that made the model.
         serving_dir: base folder of all published models; may be an object store.
         judge: Evaluator or EncoderProbe, whose `blessing` decides.
     """
@@ -41,14 +42,13 @@ def create_pusher(
 
 
 def find_published(serving_dir: str, name: str) -> Location | None:
-    """SavedModel of the newest whole version of a model; None when nothing is published.
+    """Return the newest complete version of a model; None: nothing is published.
 
     Args:
         serving_dir: base folder of all published models.
         name: the model's folder below it.
     """
-    # The card is written last: a folder without one is not a whole model, or none of
-    # ours.
+    # The card is written last: a folder without one is incomplete, or not from us.
     found = [
         path.parent.parent
         for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")

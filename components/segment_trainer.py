@@ -1,7 +1,8 @@
-"""Segment Trainer: labelled patches + pretrained encoder or distilled student -> one task's segmenter, logs beside it.
+"""Segment Trainer: labelled patches -> one task's segmenter and TensorBoard logs.
 
-`create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. All
-training is in `models/segment.py`.
+Training starts from the pretrained encoder, or from the task's distilled student.
+`create_segment_trainer` wires the component; TFX calls `run_fn` in the Trainer. The
+training itself is in `models/segment.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import CHECKPOINTS_DIR, checkpoint_dir
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.pretrain_trainer import SOURCES, list_files, write_metrics
 from components.training_log import log_steps
 from models.published.card import read_card
 from models.published.export import DISTILLATION
@@ -31,19 +32,21 @@ RUN_FN = "components.segment_trainer.run_fn"
 def create_segment_trainer(
     name: str,
     config: SegmentConfig,
+    *,
     data: ExampleComponents,
     start: BaseComponent | None,
     checkpoints_dir: str,
 ) -> BaseComponent:
-    """Trainer "Trainer-<task>" of one task.
+    """Return the Trainer "Trainer-<task>" of one task.
 
     Args:
         name: the task's name.
-        config: crosses the TFX boundary as JSON in custom_config.
+        config: passed to `run_fn` as JSON in custom_config.
         data: data components of the task's labelled patches.
-        start: the pretrain Trainer or the task's DistillTrainer, whose model is the
-            start; None when `config.encoder_paths` names all encoders.
-        checkpoints_dir: of the run; empty = a killed training starts over.
+        start: the pretrain Trainer or the task's DistillTrainer; training starts from
+            its model. None when `config.encoder_paths` names all encoders.
+        checkpoints_dir: folder of the run's checkpoints; empty = a training that was
+            killed starts over.
     """
     return Trainer(
         run_fn=RUN_FN,
@@ -62,7 +65,10 @@ def create_segment_trainer(
 
 
 def run_fn(fn_args: FnArgs) -> None:
-    """Trains and exports the segmenter into `fn_args.serving_model_dir`, from `fn_args.base_model` or its config's paths.
+    """Train one task's segmenter and export it into `fn_args.serving_model_dir`.
+
+    Training starts from `fn_args.base_model`, or from the encoders that the config
+    names.
 
     Raises:
         ValueError: no manifest, no encoder, or a split without shards.
@@ -71,7 +77,8 @@ def run_fn(fn_args: FnArgs) -> None:
     config = settings.from_dict(SegmentConfig, json.loads(fn_args.custom_config["config"]), name)
     if not fn_args.base_model and config.needs_pretraining:
         raise ValueError(
-            f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain Trainer"
+            f"{name}: fn_args.base_model is empty: wire the Trainer's base_model to the pretrain "
+            "Trainer"
         )
     base_model = fn_args.base_model or None
     is_student = base_model is not None and read_card(base_model)["task"] == DISTILLATION

@@ -1,8 +1,8 @@
-"""ShardExampleGen: ImportExampleGen that takes whole versions only.
+"""ShardExampleGen: ImportExampleGen that accepts only complete versions.
 
-Span and version are chosen by TFX's driver, which knows patterns of paths and nothing
-of manifests; on an object store it may see a version whose objects are still being
-moved. The executor looks before it reads. Called by `examples.py`.
+TFX's driver chooses span and version by path patterns and does not read manifests. On
+an object store it may choose a version whose objects are still being moved. So the
+executor checks the manifest before it reads the shards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from beam_jobs.errors import DataError
 
 
 class Executor(executor.Executor):
-    """ImportExampleGen's, after `check_whole`."""
+    """ImportExampleGen's executor, with `check_complete` before it."""
 
     def Do(  # noqa: N802 - TFX names it
         self,
@@ -30,32 +30,33 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Refuses a version that is not whole, else imports it.
+        """Import a version if it is complete.
 
         Raises:
-            DataError: see `check_whole`.
+            DataError: see `check_complete`.
         """
         input_config = Input()
         proto_utils.json_to_proto(
             exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config
         )
-        # By now the driver has filled span and version in: span-1/version-2/train/*.
+        # The driver has filled in span and version: span-1/version-2/train/*.
         version_path = input_config.splits[0].pattern.rsplit("/", 2)[0]
-        check_whole(f"{exec_properties[standard_component_specs.INPUT_BASE_KEY]}/{version_path}")
+        check_complete(f"{exec_properties[standard_component_specs.INPUT_BASE_KEY]}/{version_path}")
         super().Do(input_dict, output_dict, exec_properties)
 
 
-def check_whole(version_dir: str) -> None:
-    """Refuses a version directory without a manifest, or with other shards than its manifest names.
+def check_complete(version_dir: str) -> None:
+    """Refuse a version without a manifest, or with other shards than the manifest.
 
     Raises:
-        DataError: with what is missing or too much.
+        DataError: the message names shards that are missing or not in the manifest.
     """
     try:
         named = set(manifest.read(version_dir).shards)
     except FileNotFoundError as error:
         raise DataError(
-            f"{error}; the newest version must be whole: wait for the build that is moving it, or run that build again",
+            f"{error}; the newest version must be complete: wait for the build that is writing it, "
+            "or run that build again",
             "unfinished_version",
         ) from error
     found = {
@@ -65,8 +66,8 @@ def check_whole(version_dir: str) -> None:
     }
     if found != named:
         raise DataError(
-            f"{version_dir}: must hold the shards its manifest names; missing are {sorted(named - found)[:3]}, not named are "
-            f"{sorted(found - named)[:3]}",
+            f"{version_dir}: must hold exactly the shards of its manifest; missing are "
+            f"{sorted(named - found)[:3]}, not named are {sorted(found - named)[:3]}",
             "unfinished_version",
         )
 

@@ -1,7 +1,7 @@
-"""How a Trainer's steps reach whoever watches: as log records with fields.
+"""Training progress as log records with fields.
 
-`run_fn` gets no callback from TFX, and under Kubeflow nobody could receive one; a log
-record reaches both the local runner's progress bar and the pod's log.
+TFX hands no callback to `run_fn`. A log record reaches both the local runner's progress
+bar and the log of a Kubeflow pod.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LOGGER_NAME = "terrapair.training"
 
 
 def log_steps(component: str) -> Callable[[int, int, Mapping[str, Any]], None]:
-    """An `on_step(step, num_steps, values)` callback that logs each step.
+    """Return a callback `on_step(step, num_steps, values)` that logs each step.
 
     Args:
         component: what trains, "pretrain" or the task's name.

@@ -1,1 +1,15 @@
-"""What runs, where and when: run configs, the TFX pipeline, its runners and the report."""
+"""What runs, where and when: the verbs of the command line, and the TFX pipeline.
+
+Read `config.py` first: a RunConfig is one run.
+
+- `config`, `task_files`: a run's YAML -> RunConfig; `configs/` and `tasks/` hold the
+  shipped files.
+- `__main__`, `console`: the command line.
+- `data_build`: catalogs -> shards, before TFX starts.
+- `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
+- `report/`: the results of a run; `serving/`: checks of published models.
+- `claim_check/`: does pretraining on pairs help? `neighbours/`: search for similar
+  patches.
+
+No other package imports this one.
+"""

@@ -1,7 +1,6 @@
-"""RunConfig: everything of one run, assembled from the packages' own configs, with the checks that span packages.
+"""RunConfig: the settings of one run, composed of the configs of the other packages.
 
-One YAML file -> one RunConfig; `pipeline/__main__.py` loads it, the create_* functions
-and runners read it.
+One YAML file -> one RunConfig. The checks here are those that concern several packages.
 """
 
 from __future__ import annotations
@@ -28,23 +27,25 @@ from pipeline.claim_check.config import ClaimConfig
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _RESERVED = ("encoder", "pairs", "pretrain")
-"""Ids of components and folders that tasks must not take."""
+"""Names of components and folders that tasks must not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """One downstream task. Pairing, patches, split and shards are those of the pairs: only what differs is said here.
+    """One downstream task.
+
+    Pairing, patches, split and shards are those of the pairs.
 
     Attributes:
-        name: of the published model and of the component ids.
+        name: name of the published model, and part of the component ids.
         label: label of the patches.
         segment: how the segmenter is trained.
-        quality: which labelled patches are kept; None takes that of the pairs.
-        distill: how the segmenter first learns from a task before it, on the unlabeled
+        quality: which labelled patches are kept; None = as for the pairs.
+        distill: how the segmenter first learns from an earlier task, on the unlabeled
             pairs; None = it does not.
         min_mean_iou: the model is published only when its mean IoU on the test split is
-            at least this.
-        min_iou: class name -> the same for one class.
+            at least this, 0-1.
+        min_iou: class name -> least IoU of that class, 0-1.
     """
 
     name: str
@@ -58,11 +59,13 @@ class TaskConfig:
     def __post_init__(self) -> None:
         if not _NAME.match(self.name) or self.name in _RESERVED:
             raise ValueError(
-                f"name must be lower case letters, digits and -, none of {_RESERVED}, got {self.name!r}"
+                f"name must be lower case letters, digits and -, none of {_RESERVED}, "
+                f"got {self.name!r}"
             )
         if self.segment.label_schema != self.label.schema:
             raise ValueError(
-                f"segment.label_schema must be label.schema {self.label.schema!r}, got {self.segment.label_schema!r}"
+                f"segment.label_schema must be label.schema {self.label.schema!r}, "
+                f"got {self.segment.label_schema!r}"
             )
         if self.label.partner == "optional" and set(self.segment.sensors) != {
             self.label.label_from
@@ -81,18 +84,20 @@ class TaskConfig:
         for name in self.min_iou:
             if name not in classes:
                 raise ValueError(
-                    f"min_iou.{name}: no class of {self.label.schema!r}; known: {', '.join(classes)}"
+                    f"min_iou.{name}: no class of {self.label.schema!r}; known: "
+                    f"{', '.join(classes)}"
                 )
             if name in self.label.ignore:
                 raise ValueError(
-                    f"min_iou.{name}: the class is in label.ignore, so nothing measures it"
+                    f"min_iou.{name}: the class is in label.ignore, so its IoU is not measured"
                 )
 
     def build_config(self, pairs: BuildConfig) -> BuildConfig:
-        """Config of this task's `build-labels`: that of the pairs with the task's label and quality.
+        """Return the config of this task's `build-labels`.
 
-        The split is the pairs' own: with another one, a block that pretraining saw
-        could be tested on.
+        It is the config of the pairs with the task's label and quality. The split must
+        be that of the pairs: with another one, a task could be tested on a block that
+        pretraining saw.
         """
         return dataclasses.replace(pairs, label=self.label, quality=self.quality or pairs.quality)
 
@@ -102,25 +107,25 @@ class RunConfig:
     """One run.
 
     Attributes:
-        name: of the pipeline.
+        name: name of the pipeline.
         root: folder of the run: data, metadata, published models, report; path, or URI
             of an object store.
-        local_root: folder of this machine for what cannot lie on an object store: the
+        local_root: folder of this machine for what cannot be on an object store: the
             SQLite file of ML Metadata, simulated scenes and catalogs of folders. Empty
-            = root, which must then be a path for everything but `compile`.
+            = root, which must then be a path, except for `compile`.
         catalogs: sources of scenes.
         pretrain: contrastive pretraining.
         tasks: downstream tasks, in the order in which they run.
-        warm_start: pretraining starts from the encoder published last, where there is
-            one, and keeps its normalization: for runs that come again with more data.
-            False = from scratch each time.
+        warm_start: pretraining starts from the encoder published last, if there is one,
+            and keeps its normalization. It is meant for runs that are repeated with
+            more data. False = from scratch each time.
         pairs: how pairs are built.
-        probe: what the pretrained encoder must show before it is published and
-            segmenters start from it.
-        container_image: image of the Kubeflow components; needed by `compile` only.
-        num_beam_workers: processes of the Beam jobs that TFX starts; 1 stays in the
-            runner's process.
-        claim: what `claim-check` compares; None where it is not used.
+        probe: thresholds that the pretrained encoder must reach before it is published
+            and segmenters start from it.
+        container_image: image of the Kubeflow components; needed only by `compile`.
+        num_beam_workers: processes of the Beam jobs that TFX starts; 1 = no process
+            besides the runner's own.
+        claim: what `claim-check` compares; None = not used.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -157,15 +162,15 @@ class RunConfig:
                 f"tasks must have distinct names, got {[task.name for task in self.tasks]}"
             )
         names = [task.name for task in self.tasks]
-        # Without tasks there is nothing to choose from, and the probe does without
-        # labels.
+        # Without tasks the probe uses no labels, and `probe.task` does not matter.
         if names and self.probe.task not in ("", *names):
             raise ValueError(
                 f"probe.task must be one of the tasks {names}, got {self.probe.task!r}"
             )
         if self.claim is not None and self.claim.primary.task not in names:
             raise ValueError(
-                f"claim.primary.task must be one of the tasks {names}, got {self.claim.primary.task!r}"
+                f"claim.primary.task must be one of the tasks {names}, "
+                f"got {self.claim.primary.task!r}"
             )
         for i, task in enumerate(self.tasks):
             if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
@@ -185,13 +190,12 @@ class RunConfig:
         for i, task in enumerate(self.tasks):
             if task.distill is None:
                 continue
-            # A teacher comes before its students: so no task can be its own teacher,
-            # over no number of others.
+            # A teacher must come before its students, so there can be no cycle.
             before = {other.name: other.segment for other in self.tasks[:i]}
             if task.distill.teacher not in before:
                 raise ValueError(
-                    f"tasks[{i}].distill.teacher must be one of the tasks before it, {list(before)}, "
-                    f"got {task.distill.teacher!r}"
+                    f"tasks[{i}].distill.teacher must be one of the tasks before it, "
+                    f"{list(before)}, got {task.distill.teacher!r}"
                 )
             try:
                 task.distill.check_teacher(task.segment, before[task.distill.teacher])
@@ -200,31 +204,31 @@ class RunConfig:
 
     @property
     def probe_task(self) -> str:
-        """Name of the task whose labels the encoder is probed with; empty when there are no tasks."""
+        """Task whose labels the encoder is probed with; empty without tasks."""
         return (self.probe.task or self.tasks[0].name) if self.tasks else ""
 
     @property
     def pairs_dir(self) -> str:
-        """Where `build-pairs` writes span-N/version-M and ExampleGen reads."""
+        """Folder where `build-pairs` writes span-N/version-M and ExampleGen reads."""
         return f"{self._base}/data/pairs"
 
     def task_dir(self, task: TaskConfig) -> str:
-        """Where `build-labels` writes the versions of a task."""
+        """Return the folder where `build-labels` writes the versions of a task."""
         return f"{self._base}/data/{task.name}"
 
     @property
     def catalogs_dir(self) -> str:
-        """Where the simulator writes, and where catalogs of data set folders are kept."""
+        """Folder of simulated scenes and of the catalogs of data set folders."""
         return f"{self._local_base}/catalogs"
 
     @property
     def artifacts_dir(self) -> str:
-        """Where TFX puts the artifacts of every execution."""
+        """Folder where TFX puts the artifacts of every execution."""
         return f"{self._base}/tfx"
 
     @property
     def checkpoints_dir(self) -> str:
-        """Where trainings under way keep what their next attempt goes on from; empty when all are done."""
+        """Folder of the checkpoints of unfinished trainings."""
         return f"{self._base}/checkpoints"
 
     @property
@@ -239,12 +243,12 @@ class RunConfig:
 
     @property
     def claim_dir(self) -> str:
-        """Where `claim-check` keeps its trainings, and the outcome."""
+        """Folder of the trainings and the result of `claim-check`."""
         return f"{self._base}/claim"
 
     @property
     def report_dir(self) -> str:
-        """Where the pictures and the summary go."""
+        """Folder of the pictures of the report."""
         return f"{self._base}/report"
 
     @property
@@ -259,20 +263,17 @@ class RunConfig:
 def load_run_config(
     path: str | Path, overrides: Sequence[str], environment: Mapping[str, str]
 ) -> RunConfig:
-    """Reads a run's YAML file, and the files of the tasks that it uses (`task_files.py`).
+    """Read a run's YAML file and the files of the tasks that it uses.
 
     Args:
         path: the file; `${NAME}` in a text value stands for that environment variable.
         overrides: `a.b=c` each.
-        environment: the variables; given by the caller, so that only `__main__` reads
-            the process's own.
+        environment: environment variables. Only `__main__` reads those of the process.
 
     Raises:
-        settings.SettingsError: the file is missing, not YAML, names an unset variable,
-        or its content does not fit.
+        SettingsError: the file is missing or not YAML, names an unset variable, or its
+            keys or values are wrong.
     """
-    # Any mapping passes here; the check of keys and types follows once the variables
-    # are filled in.
     try:
         values = yaml.safe_load(Path(path).read_text())
     except OSError as error:
@@ -283,14 +284,13 @@ def load_run_config(
         ) from error
     files: dict[int, Path] = {}
     try:
-        # Overrides go into the groups that the run's file has, before tasks are read
-        # from files of their own.
+        # Overrides are applied to the run's file, before the files of tasks are read.
         values = settings.apply_overrides(task_files.name_groups(values or {}), overrides)
         expanded = task_files.expand(values, Path(path).parent)
         files = expanded.files
         return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
     except settings.SettingsError as error:
-        # The key may stand in the task's file, not in this one.
+        # The wrong key may be in the task's file, so name that too.
         of = next(
             (
                 f" (tasks[{i}] uses {file})"
@@ -314,5 +314,8 @@ def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:
         return value
     for name in _VARIABLE.findall(value):
         if name not in environment:
-            raise settings.SettingsError(f"{path}: the environment variable {name} is not set")
+            raise settings.SettingsError(
+                f"{path}: the environment variable {name} is not set: export it, or write the "
+                "value into the config"
+            )
     return _VARIABLE.sub(lambda match: environment[match.group(1)], value)

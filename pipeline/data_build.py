@@ -1,7 +1,7 @@
-"""The data part of a run: catalogs -> pairs -> labels of each task, as versions that ExampleGen can read.
+"""The data part of a run: catalogs -> pairs -> labels of each task.
 
-RunConfig -> version directories with manifests. Called by `pipeline/__main__.py` before
-the TFX pipeline; what exists unchanged is reused by the jobs themselves.
+RunConfig -> version directories with manifests, which ExampleGen can read. The jobs
+reuse versions that exist and are unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltData:
-    """Version directories: of the pairs, and of each task by name."""
+    """The version directories of a run.
+
+    Attributes:
+        pairs: version of the pairs.
+        tasks: task -> version of its labelled patches.
+    """
 
     pairs: Location
     tasks: dict[str, Location]
 
 
 def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> BuiltData:
-    """Builds what is missing, then checks that all shards are whole: a version may lie there for months.
+    """Build what is missing, then check that all shards are complete.
+
+    Versions may be months old, so their shards are checked in every run.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
@@ -40,8 +47,7 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        beam_jobs.errors.DataError: bad input, a split that would be empty, or a shard
-        that is cut short.
+        DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
     catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
     with stage("build-pairs"):
@@ -64,15 +70,21 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
 def resolve_catalogs(
     sources: Sequence[CatalogConfig], work_dir: str, stage: Stage, on_progress: OnProgress
 ) -> list[Location]:
-    """The catalog file of each source; what is simulated or found in a folder is written below `work_dir`.
+    """Return the catalog file of each source.
+
+    Args:
+        sources: catalogs, folders of scenes, or settings of the simulator.
+        work_dir: folder for simulated scenes and for the catalogs of folders.
+        stage: context manager around each named stage.
+        on_progress: called with (done, total) within a stage.
 
     Raises:
-        beam_jobs.errors.DataError: a source holds no scene that can be read.
+        DataError: a source holds no scene that can be read.
     """
     catalogs = []
     for i, source in enumerate(sources):
         with stage(f"catalog {i + 1}/{len(sources)} ({source.layout})"):
-            # A folder each: two sources of one layout must not overwrite each other's
-            # catalog.
+            # Each source has its own folder, so two of one layout do not overwrite each
+            # other's catalog.
             catalogs.append(resolve_catalog(source, Path(work_dir) / str(i), on_progress))
     return catalogs

@@ -1,8 +1,8 @@
-"""Task files: one YAML file is one downstream task that any run can take by name.
+"""Task files: one YAML file is one downstream task that any run can use by name.
 
-Input: the plain values of a run, whose `tasks` may name files. Output: the same values
-with every task written out, as RunConfig wants them. Called by
-`config.load_run_config`; nothing here knows what a task means.
+The plain values of a run, whose `tasks` may name files -> the same values with every
+task written out, as RunConfig needs them. The values are merged here and checked in
+`config.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from beam_jobs.contracts.settings import SettingsError
 TASKS_DIR = Path(__file__).parent / "tasks"
 """The shipped tasks."""
 OWN_TASKS_DIR = "tasks"
-"""Folder beside a run's file whose tasks have names there, too; one of a shipped name goes before the shipped one."""
+"""Folder beside a run's file that holds tasks of one's own.
+
+They can be used by name too, and take precedence over shipped tasks of the same name.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,8 @@ class Expanded:
     """A run's values with its tasks written out.
 
     Attributes:
-        values: of the run.
-        files: position in `tasks` -> file that the task was taken from.
+        values: values of the run.
+        files: position in `tasks` -> file that the task was read from.
     """
 
     values: dict[str, Any]
@@ -37,7 +40,10 @@ class Expanded:
 
 
 def name_groups(values: Any) -> Any:
-    """The run's values with each bare name `flood` as `{use: flood}`, so that overrides find a group to go into."""
+    """Return the run's values with each bare task name `flood` as `{use: flood}`.
+
+    Overrides such as `tasks.0.segment.num_steps=4` need a group to go into.
+    """
     if not isinstance(values, Mapping) or not isinstance(values.get("tasks"), list):
         return values
     return {
@@ -47,26 +53,29 @@ def name_groups(values: Any) -> Any:
 
 
 def expand(values: Mapping[str, Any], folder: Path) -> Expanded:
-    """The run's values with its tasks written out.
+    """Return the run's values with its tasks written out.
 
-    Of `- {use: flood, ...}` the keys beside `use` override those of the file: groups
-    are merged, anything else replaces, and an empty group `{}` clears one. A segmenter
-    for which no encoder or label schema is named gets those of the run's pretraining
-    and of its task's label. What a task holds out (`split.holdouts`) moves to the run's
-    pairs, which all tasks share: what one task is tested on, neither pretraining nor
-    another task may see.
+    In `- {use: flood, ...}` the keys beside `use` override those of the file: groups
+    are merged, other values are replaced, and an empty group `{}` clears a group.
+
+    A segmenter without an encoder or a label schema gets the run's pretraining encoder
+    and the schema of its task's label.
+
+    The hold-outs of a task (`split.holdouts`) move to the run's pairs, which all tasks
+    share. So neither pretraining nor another task sees what one task is tested on.
 
     Args:
-        values: of the run; left as they are.
-        folder: of the run's file; paths of task files are relative to it.
+        values: values of the run; not changed.
+        folder: folder of the run's file; paths of task files are relative to it.
 
     Raises:
-        SettingsError: no such task, its file is no YAML mapping, or it changes the
+        SettingsError: no such task, its file is not a YAML mapping, or it changes the
             split by more than hold-outs.
     """
     expanded = Expanded(values=copy.deepcopy(dict(name_groups(values))))
     tasks = expanded.values.get("tasks")
-    # What is wrong in kind is left for the check of types, which names its place.
+    # Values of a wrong type are skipped here: the type check reports them with their
+    # path.
     for position, task in enumerate(tasks if isinstance(tasks, list) else []):
         if not isinstance(task, dict):
             continue
@@ -81,7 +90,7 @@ def expand(values: Mapping[str, Any], folder: Path) -> Expanded:
 
 
 def known_tasks(folder: Path) -> dict[str, Path]:
-    """Name -> file of the shipped tasks and of those in `tasks` beside a run's file."""
+    """Return name -> file of the shipped tasks and of those beside a run's file."""
     own = folder / OWN_TASKS_DIR
     return {
         path.stem: path for source in (TASKS_DIR, own) for path in sorted(source.glob("*.yaml"))
@@ -92,11 +101,12 @@ def _find(use: object, folder: Path, position: int) -> Path:
     known = known_tasks(folder)
     if isinstance(use, str) and use in known:
         return known[use]
-    # A bare word was meant as a name: "no such file" would not help.
+    # A bare word was meant as a name, so do not try to open a file.
     if isinstance(use, str) and ("/" in use or use.endswith((".yaml", ".yml"))):
         return folder / use
     raise SettingsError(
-        f"tasks[{position}].use: no task {use!r}; known: {', '.join(sorted(known))}, or the path of a YAML file"
+        f"tasks[{position}].use: no task {use!r}; known: {', '.join(sorted(known))}, "
+        "or the path of a YAML file"
     )
 
 
@@ -116,7 +126,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = base.get(key)
-        # Merging with nothing would change nothing, so `{}` can only mean: none of it.
+        # Merging `{}` would change nothing, so it means: clear the group.
         result[key] = (
             _merged(below, value)
             if isinstance(below, Mapping) and isinstance(value, Mapping) and value
@@ -126,7 +136,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(task: dict[str, Any], pretrain: Any) -> None:
-    """Gives the segmenter what it takes over where the task says nothing else: the run's encoder, its own label's schema."""
+    """Fill in the segmenter's encoder and label schema where the task has none."""
     segment, label = task.get("segment"), task.get("label")
     if not isinstance(segment, dict):
         return
@@ -137,7 +147,7 @@ def _complete(task: dict[str, Any], pretrain: Any) -> None:
 
 
 def _move_holdouts(task: dict[str, Any], run: dict[str, Any], position: int) -> None:
-    """Takes `split` out of a task; its hold-outs join those of the run's pairs, once where several tasks have the same."""
+    """Move the hold-outs of a task's `split` to the run's pairs, each only once."""
     split = task.pop("split", None) or {}
     if (
         not isinstance(split, dict)
@@ -145,7 +155,8 @@ def _move_holdouts(task: dict[str, Any], run: dict[str, Any], position: int) -> 
         or not isinstance(split.get("holdouts", []), list)
     ):
         raise SettingsError(
-            f"tasks[{position}].split: a task may only add a list of holdouts to the run's split, got {split!r}"
+            f"tasks[{position}].split: a task may only add a list of holdouts to the run's split, "
+            f"got {split!r}"
         )
     if not split.get("holdouts"):
         return

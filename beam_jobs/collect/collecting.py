@@ -121,7 +121,7 @@ def grid_of(unit: Unit, config: CollectConfig) -> Grid:
 
 def listing_bounds(grid: Grid) -> Bounds:
     """Bounds in degrees for `list_acquisitions`; xmax exceeds 180 where the patch crosses the antimeridian."""
-    return tuple(round(value, 7) for value in _unwrapped(grid).bounds)  # type: ignore[return-value]
+    return tuple(round(value, 7) for value in _unwrapped(grid).bounds)
 
 
 def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:

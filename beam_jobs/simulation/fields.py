@@ -54,9 +54,9 @@ def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> Flo
     first = position.astype(np.int64)
     weights = _spline_weights(position - first)
     rows = sum(weights[k][:, None] * nodes[first + k] for k in range(4))
-    columns = np.ascontiguousarray(rows.T)  # type: ignore[union-attr]
+    columns = np.ascontiguousarray(rows.T)
     field = sum(weights[k][:, None] * columns[first + k] for k in range(4))
-    return np.ascontiguousarray(field.T) / np.float32(_SPLINE_GAIN)  # type: ignore[union-attr]
+    return np.ascontiguousarray(field.T) / np.float32(_SPLINE_GAIN)
 
 
 def fractal_field(

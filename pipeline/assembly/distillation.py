@@ -1,7 +1,6 @@
 """Distillation part of the pipeline: a DistillTrainer for each task that has a teacher.
 
-Pure: the same configs give the same components. Called by `full.py`, before the task's
-own segmentation.
+RunConfig and TaskConfig -> component. The task's segment Trainer starts from its model.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
-from components.distill_trainer import create_distill_trainer
+from components.distill_trainer import Teacher, create_distill_trainer
 from components.examples import ExampleComponents
 from models.distillation.config import StudentConfig
 from pipeline.assembly.pretraining import PretrainingComponents
@@ -25,14 +24,15 @@ def create_distillation(
     pretraining: PretrainingComponents,
     segmentations: Mapping[str, SegmentationComponents],
 ) -> BaseComponent | None:
-    """What makes the student of `task` from pairs and teacher; None when it has no teacher.
+    """Return the DistillTrainer of a task's student; None: the task has no teacher.
 
     Args:
         config: the run.
         task: one of its tasks.
         pairs: data components of the pairs.
-        pretraining: its encoder is what the student begins with, once it is blessed.
-        segmentations: those of the tasks before, its teacher's among them.
+        pretraining: the student starts from its encoder, once that is blessed.
+        segmentations: those of the tasks before this one, by name; the teacher's is
+            among them.
     """
     if task.distill is None:
         return None
@@ -40,13 +40,13 @@ def create_distillation(
     student = create_distill_trainer(
         task.name,
         StudentConfig(segment=task.segment, distill=task.distill),
-        pairs,
-        teacher.trainer,
-        teacher.evaluator,
-        pretraining.trainer if task.segment.needs_pretraining else None,
-        config.checkpoints_dir,
+        pairs=pairs,
+        teacher=Teacher(trainer=teacher.trainer, evaluator=teacher.evaluator),
+        encoder=pretraining.trainer if task.segment.needs_pretraining else None,
+        checkpoints_dir=config.checkpoints_dir,
     )
     student.add_upstream_node(pretraining.gate)
-    # So that a run that ends at a refused teacher has said what it published.
+    # The run may end at a refused teacher; the teacher's Pusher must have run by then,
+    # so that the report can tell what was published.
     student.add_upstream_node(teacher.pusher)
     return student

@@ -1,6 +1,6 @@
-"""The whole TFX pipeline of a run: data, pretraining and its probe, then one segmentation per task, perhaps from a teacher.
+"""The whole TFX pipeline of a run: data, pretraining, then one segmentation per task.
 
-RunConfig -> tfx Pipeline. Both runners, local and Kubeflow, run this same pipeline.
+RunConfig -> TFX Pipeline. The local and the Kubeflow runner run the same pipeline.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pipeline.config import RunConfig
 
 
 def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeline:
-    """Joins the parts.
+    """Return the pipeline of a run.
 
     Args:
         config: the run.
-        metadata: connection config of ML Metadata for local runs; Kubeflow brings its
-            own.
+        metadata: connection config of ML Metadata for local runs; None for Kubeflow,
+            which has its own.
     """
     pairs = create_examples(config.pairs_dir, "pairs")
     labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}

@@ -1,7 +1,7 @@
-"""Label part of the pipeline, once per task: data components and the audit of overlaps with the pairs.
+"""Label part of the pipeline, once per task: data components and the overlap audit.
 
-Pure: the same configs give the same components. Called by `full.py`, before
-pretraining, which needs them.
+RunConfig and TaskConfig -> components. Pretraining waits for the audits, so this part
+comes before it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from pipeline.config import RunConfig, TaskConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LabelComponents:
-    """Components of one task's labels; nothing may train before `gate` has passed."""
+    """Components of one task's labels; no training may start before `gate` passed."""
 
     data: ExampleComponents
     audit: BaseComponent
     gate: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
-        """All of them, in topological order."""
+        """Return all components in topological order."""
         return [*self.data.as_list(), self.audit, self.gate]
 
 
 def create_labels(config: RunConfig, task: TaskConfig, pairs: ExampleComponents) -> LabelComponents:
-    """Components that read the labels of `task` and audit them against `pairs`, what pretraining will see."""
+    """Return the components that read the labels of a task and audit them.
+
+    Args:
+        config: the run.
+        task: one of its tasks.
+        pairs: data components of the pairs, which the audit compares the labels with.
+    """
     data = create_examples(config.task_dir(task), task.name)
     audit, gate = create_overlap_audit(
-        task.name, pairs, config.pairs_dir, data, config.task_dir(task), config.pairs.split.buffer_m
+        task.name, pairs=pairs, labels=data, buffer_m=config.pairs.split.buffer_m
     )
     return LabelComponents(data=data, audit=audit, gate=gate)

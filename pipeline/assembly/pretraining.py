@@ -1,6 +1,6 @@
-"""Pretraining part of the pipeline: pairs -> pretrain Trainer, EncoderProbe with its gate, Pusher of the encoder.
+"""Pretraining part of the pipeline: Trainer, EncoderProbe with its gate, and Pusher.
 
-Pure: the same RunConfig gives the same components. Called by `full.py`.
+RunConfig and data components -> components that publish an encoder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from pipeline.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingComponents:
-    """Components of pretraining; no segmenter may start from the encoder of `trainer` before `gate` has passed."""
+    """Components of pretraining.
+
+    No segmenter may start from the encoder of `trainer` before `gate` has passed.
+    """
 
     trainer: BaseComponent
     probe: BaseComponent
@@ -28,41 +31,41 @@ class PretrainingComponents:
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
-        """All of them, in topological order."""
+        """Return all components in topological order."""
         return [self.trainer, self.probe, self.pusher, self.gate]
 
 
 def create_pretraining(
     config: RunConfig, pairs: ExampleComponents, labels: Mapping[str, LabelComponents]
 ) -> PretrainingComponents:
-    """Components that turn pairs into a published encoder.
+    """Return the components that turn pairs into a published encoder.
 
     Args:
         config: the run.
         pairs: data components of the pairs.
-        labels: those of the labels by task: pretraining waits for their audits, and the
-            probe reads one of them.
+        labels: components of the labels by task. Pretraining waits for their audits,
+            and the probe reads the labels of one task.
     """
     trainer = create_pretrain_trainer(
         config.pretrain,
         pairs,
-        config.checkpoints_dir,
-        config.serving_dir if config.warm_start else "",
+        checkpoints_dir=config.checkpoints_dir,
+        published_dir=config.serving_dir if config.warm_start else "",
     )
     for task in labels.values():
-        # Before pretraining already: an overlap found after it would have cost its
-        # hours.
+        # Pretraining takes hours: an overlap must be found before it.
         trainer.add_upstream_node(task.gate)
     task_name = config.probe_task
     probe, gate = create_encoder_probe(
         config.probe,
         trainer,
-        pairs,
-        config.serving_dir,
-        task_name,
-        labels[task_name].data if task_name else None,
+        pairs=pairs,
+        serving_dir=config.serving_dir,
+        task=task_name,
+        labels=labels[task_name].data if task_name else None,
     )
     pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir, probe)
-    # So that a run that ends at the gate has said what it published: nothing.
+    # The run may end at the gate; the Pusher must have run by then, so that the report
+    # can tell that nothing was published.
     gate.add_upstream_node(pusher)
     return PretrainingComponents(trainer=trainer, probe=probe, gate=gate, pusher=pusher)

@@ -1,6 +1,6 @@
 """Segmentation part of the pipeline, once per task: Trainer, Scorer, Evaluator, Pusher.
 
-Pure: the same configs give the same components. Called by `full.py`.
+RunConfig and TaskConfig -> components that publish a segmenter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SegmentationComponents:
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
-        """All of them, in topological order."""
+        """Return all components in topological order."""
         return [self.trainer, self.scorer, self.evaluator, self.pusher]
 
 
@@ -40,22 +40,26 @@ def create_segmentation(
     pretraining: PretrainingComponents,
     student: BaseComponent | None = None,
 ) -> SegmentationComponents:
-    """Components that turn the labels of `task` into a published segmenter.
+    """Return the components that turn a task's labels into a published segmenter.
 
     Args:
         config: the run.
         task: one of its tasks.
         labels: the task's labels.
-        pretraining: its encoder is what the segmenter starts from, once it is blessed.
-        student: DistillTrainer of the task, whose model is the start instead; None =
-            none.
+        pretraining: the segmenter starts from its encoder, once that is blessed.
+        student: DistillTrainer of the task; the segmenter starts from its model
+            instead. None: the task has no teacher.
     """
     encoder = pretraining.trainer if task.segment.needs_pretraining else None
     trainer = create_segment_trainer(
-        task.name, task.segment, labels.data, student or encoder, config.checkpoints_dir
+        task.name,
+        task.segment,
+        data=labels.data,
+        start=student or encoder,
+        checkpoints_dir=config.checkpoints_dir,
     )
-    # Also one that starts elsewhere waits for the encoder's gate: a refusal ends the
-    # run, since it mostly tells of the data.
+    # Segmenters that do not start from the encoder wait for its gate too: a refused
+    # encoder usually means bad data, so it ends the run.
     for gate in (labels.gate, pretraining.gate):
         trainer.add_upstream_node(gate)
     scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)

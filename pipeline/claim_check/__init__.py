@@ -1,1 +1,16 @@
-"""claim-check: does pretraining on pairs help these tasks, by how much, with how few labels? Answered at equal compute."""
+"""claim-check: does pretraining on pairs help, by how much, with how few labels?
+
+Words: an *arm* is a way to get an encoder, a *cell* is one question (task, inputs,
+regime, share of the labels), a *trial* is one model of an arm in a cell.
+
+- `claim`: the whole check from data to page; read it first. `config`: its settings.
+- `arms`: what each arm pretrains. `jobs`: all trainings and their folders.
+- `trainings`: do one job. `processes`: do several at a time. `label_subsets`: the
+  labels of a trial.
+- `outcomes`: results of the trials. `comparison`: the interval and the verdict.
+  `controls`: trainings that must not succeed.
+- `page`, `curves`: the HTML page and its picture.
+
+`pipeline/__main__.py` imports `claim` and `page`, `pipeline/config.py` imports
+`config`.
+"""

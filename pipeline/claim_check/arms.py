@@ -1,13 +1,12 @@
-"""Arms: what each one pretrains, at equal cost.
+"""Arms: what each arm pretrains, at equal cost.
 
-Arm, setting and seed -> the PretrainConfig of each sensor's encoder. Pure. Called by
-`jobs.py`.
+Arm, setting and seed -> the PretrainConfig of each sensor's encoder.
 
-The unit of cost is an image that passes through an encoder in training. A step of
-`multimodal` is two passes for each patch (one of each sensor), of `simclr` two (two
-views of one sensor), of `multimodal_intra` four; arms with more passes take fewer
-steps, of the same batch. `simclr` on both sensors is two such trainings, each with the
-whole budget: twice what `multimodal` gets.
+The unit of cost is one image that passes through an encoder in training. For each
+patch, a step of `multimodal` has two passes (one for each sensor), of `simclr` two (two
+views of one sensor), of `multimodal_intra` four. Arms with more passes take fewer steps
+of the same batch size. `simclr` on both sensors is two trainings, each with the full
+budget, so it gets twice the budget of `multimodal`.
 """
 
 from __future__ import annotations
@@ -21,35 +20,46 @@ from models.objectives.objective import sensor_of
 from models.objectives.registry import views_of
 from pipeline.claim_check.config import Arm, Setting
 
-CONTRASTIVE: tuple[Arm, ...] = ("multimodal", "simclr", "multimodal_intra", "shuffled")
-"""Arms that learn from pairs or views, and may choose a setting. `shuffled` takes that of `multimodal`, whose control it is."""
-
 TUNED: tuple[Arm, ...] = ("multimodal", "simclr", "multimodal_intra")
+"""Arms that choose a setting.
+
+`shuffled` takes the setting of `multimodal`, because it is the control of that arm.
+"""
 
 _PASSES_OF_BASE = 2
+_OBJECTIVES: dict[Arm, dict[Sensor, ObjectiveName]] = {
+    "multimodal": {"s1": "multimodal", "s2": "multimodal"},
+    "simclr": {"s1": "simclr_s1", "s2": "simclr_s2"},
+    "multimodal_intra": {"s1": "multimodal_intra", "s2": "multimodal_intra"},
+    "shuffled": {"s1": "shuffled", "s2": "shuffled"},
+    "random": {"s1": "none", "s2": "none"},
+}
+"""Arm -> sensor of the encoder -> objective; `scratch` pretrains nothing."""
 
 
 def pretrainings(
     arm: Arm, sensors: tuple[Sensor, ...], base: PretrainConfig, setting: Setting, seed: int
 ) -> dict[Sensor, PretrainConfig]:
-    """The pretraining of each sensor's encoder; empty for `scratch`, which has none.
+    """Return the pretraining of each sensor's encoder; empty for `scratch`.
 
     Args:
-        arm: which.
+        arm: where the encoders come from.
         sensors: inputs of the task.
-        base: of the run: encoder, steps and batch of `multimodal`.
+        base: the run's pretraining: encoder, steps and batch of `multimodal`.
         setting: temperature and strength.
-        seed: of weights, order and augmentation.
+        seed: seed of weights, order and augmentation.
     """
     if arm == "scratch":
         return {}
-    return {
-        sensor: _pretraining(_objective(arm, sensor), base, setting, seed) for sensor in sensors
-    }
+    objectives = _OBJECTIVES[arm]
+    return {sensor: _pretraining(objectives[sensor], base, setting, seed) for sensor in sensors}
 
 
 def strengthened(view: StrongAugmentConfig, strength: float) -> StrongAugmentConfig:
-    """The view's augmentation with `strength` times the photometric changes; shares and probabilities stay."""
+    """Return a view's augmentation with photometric changes `strength` times as large.
+
+    Shares and probabilities are not changed.
+    """
     if view.photometry is None or strength == 1.0:
         return view
     old = view.photometry
@@ -62,7 +72,7 @@ def strengthened(view: StrongAugmentConfig, strength: float) -> StrongAugmentCon
         ),
         s2=dataclasses.replace(
             old.s2,
-            # Gains of 1 and above would make patches black.
+            # A gain of 1 or more would make patches black.
             max_gain=min(0.9, old.s2.max_gain * strength),
             max_band_gain=min(0.9, old.s2.max_band_gain * strength),
             max_haze_reflectance=old.s2.max_haze_reflectance * strength,
@@ -74,26 +84,17 @@ def strengthened(view: StrongAugmentConfig, strength: float) -> StrongAugmentCon
     return dataclasses.replace(view, photometry=photometry)
 
 
-def _objective(arm: Arm, sensor: Sensor) -> ObjectiveName:
-    if arm == "random":
-        return "none"
-    if arm == "simclr":
-        return "simclr_s1" if sensor == "s1" else "simclr_s2"
-    return arm  # type: ignore[return-value]
-
-
 def _pretraining(
     objective: ObjectiveName, base: PretrainConfig, setting: Setting, seed: int
 ) -> PretrainConfig:
     if objective == "none":
-        # Untrained: what does not change it is left out, so that all settings share one
-        # encoder.
+        # An untrained encoder depends on the seed only, so all settings share it.
         return dataclasses.replace(base, objective="none", seed=seed)
     views = views_of(objective)
     augment = base.augment
     if len({sensor_of(view) for view in views}) < len(views):
-        # Else nothing is augmented as a view, and a strength that changes nothing must
-        # not look like another setting.
+        # Only objectives with two views of one sensor augment views. For the others the
+        # strength has no effect, and their configs must be equal for all strengths.
         augment = dataclasses.replace(augment, view=strengthened(augment.view, setting.strength))
     return dataclasses.replace(
         base,

@@ -1,8 +1,7 @@
 """A claim check from data to page: encoders of all arms, their trials, the comparison.
 
 RunConfig with a `claim` -> `claim.json`, `claim.html` and curves in the run's `claim`
-folder. Called by `pipeline/__main__.py`. What is done already is found again, so a
-killed check goes on.
+folder. Jobs that are done are not done again, so a check that was killed continues.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from pipeline.claim_check.config import Arm, ClaimConfig, Setting
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
-from pipeline.claim_check.outcomes import Outcomes, eval_mean_iou
+from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_mean_iou
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
 from pipeline.data_build import BuiltData, OnProgress, Stage
 
 Run = Callable[[str, Sequence[Pretraining | Trial]], None]
-"""Does jobs as a named stage."""
+"""A function that does jobs as one named stage."""
 
 CLAIM_FILE = "claim.json"
 PAGE_FILE = "claim.html"
@@ -39,7 +38,7 @@ PAGE_FILE = "claim.html"
 def check_claim(
     config: RunConfig, data: BuiltData, stage: Stage, on_progress: OnProgress
 ) -> dict[str, Any]:
-    """Runs what is missing and returns the claim document.
+    """Do the jobs that are not done, write the page, and return the claim document.
 
     Args:
         config: the run; its `claim` says what is compared.
@@ -48,8 +47,8 @@ def check_claim(
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        DataError: a test block that pretraining sees, a class that train lacks, or a
-            fraction without a patch.
+        DataError: pretraining sees ground of the eval or test split, a class is missing
+            in train, or a fraction gives no patch.
     """
     claim = claim_of(config)
     pairs = _version(str(data.pairs))
@@ -80,13 +79,12 @@ def check_claim(
 def _try_settings(
     claim: ClaimConfig, planner: Planner, run: Run
 ) -> dict[tuple[Arm, Setting], float]:
-    """Mean IoU on eval of the primary cell's first seed."""
+    """Return the mean IoU on eval of each setting, in the primary cell's first seed."""
     wanted = list(itertools.product(_tuned(claim), claim.settings))
     trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm, s in wanted}
     encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in wanted]
     run("encoders to choose among", unique(itertools.chain(*encoders)))
-    # On test, too: the trial of the setting that is chosen is one of those that are
-    # compared.
+    # Score test too: the trial of the chosen setting is also used in the comparison.
     run(
         "settings",
         unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()),
@@ -97,23 +95,22 @@ def _try_settings(
 def _try_arms(
     config: RunConfig, claim: ClaimConfig, planner: Planner, chosen: Mapping[Arm, Setting], run: Run
 ) -> tuple[Outcomes, dict[Arm, list[Trial]]]:
-    """Every arm in every cell, and the primary cell again with permuted labels."""
+    """Try every arm in every cell, and in the primary cell with permuted labels too."""
     cells = [cell for task in config.tasks for cell in claim.cells(task.name)]
     seeds = range(claim.num_seeds)
-    wanted = [(arm, cell, seed) for seed in seeds for cell in cells for arm in claim.arms]
+    wanted = [
+        TrialKey(arm=arm, cell=cell, seed=seed)
+        for seed in seeds
+        for cell in cells
+        for arm in claim.arms
+    ]
     outcomes = Outcomes(
         claim=claim,
         planner=planner,
         chosen=chosen,
-        trials={
-            (arm, cell, seed): planner.trial(arm, cell, chosen[arm], seed)
-            for arm, cell, seed in wanted
-        },
+        trials={key: planner.trial(key.arm, key.cell, chosen[key.arm], key.seed) for key in wanted},
     )
-    run(
-        "encoders",
-        unique(job for arm, cell, seed in wanted for job in outcomes.encoders(arm, cell, seed)),
-    )
+    run("encoders", unique(job for key in wanted for job in outcomes.encoders(key)))
     permuted = {
         arm: [
             planner.trial(arm, claim.primary, chosen[arm], seed, is_permuted=True) for seed in seeds
@@ -125,10 +122,10 @@ def _try_arms(
 
 
 def claim_of(config: RunConfig) -> ClaimConfig:
-    """The run's `claim`.
+    """Return the run's `claim`.
 
     Raises:
-        SettingsError: it has none.
+        SettingsError: the run has none.
     """
     if config.claim is None:
         raise settings.SettingsError(
@@ -142,14 +139,15 @@ def _version(path: str) -> Version:
 
 
 def _check_classes(task: str, version: Version) -> None:
-    """A class that is judged but cannot be learned would count as a failure of every arm."""
+    """Raise if test has a class that no arm can learn, because train lacks it."""
     counts = version.manifest.num_pixels_per_class
     names = get_schema(version.manifest.label_schema or "").class_names
     for number, name in enumerate(names):
         key = str(number)
         if not counts["train"].get(key) and counts["test"].get(key):
             raise DataError(
-                f"{version.path}: task {task!r}: class {name!r} has {counts['test'][key]} pixels in test and none in train",
+                f"{version.path}: task {task!r}: class {name!r} has {counts['test'][key]} pixels "
+                "in test and none in train, so it cannot be learned: add labels or another split",
                 "class_absent",
             )
 
@@ -170,7 +168,10 @@ def _tuned(claim: ClaimConfig) -> list[Arm]:
 
 
 def _choose(claim: ClaimConfig, tried: Mapping[tuple[Arm, Setting], float]) -> dict[Arm, Setting]:
-    """The best setting of each arm; the first of equals. The control takes that of what it controls."""
+    """Return the best setting of each arm, the first of equals.
+
+    Arms that do not choose have the first setting; `shuffled` has that of `multimodal`.
+    """
     best = {arm: max(claim.settings, key=lambda s: tried[arm, s]) for arm in _tuned(claim)}
     rest: dict[Arm, Setting] = {arm: claim.settings[0] for arm in claim.arms if arm not in best}
     return best | rest | ({"shuffled": best["multimodal"]} if "shuffled" in claim.arms else {})
@@ -211,6 +212,6 @@ def _write(config: RunConfig, document: Mapping[str, Any]) -> None:
     draw_curves(document, folder)
     with staged(folder / PAGE_FILE) as file:
         file.write_text(render_page(document, (folder / "curves.svg").read_text()))
-    # Last: whoever finds it finds the rest, too.
+    # The document is written last, so when it exists, the other files exist too.
     with staged(folder / CLAIM_FILE) as file:
         file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")

@@ -1,7 +1,7 @@
-"""The verdict: two arms on the same test patches, with what other blocks and other seeds would have said.
+"""The verdict: the difference of two arms on the same test patches, with an interval.
 
-Confusion matrices per seed and patch -> the difference of the mean IoU with a paired
-bootstrap interval, and one of three words. Pure NumPy. Called by `claim.py`.
+Confusion matrices by seed and patch -> difference of the mean IoU with a paired
+bootstrap interval over blocks and seeds, and one of three verdicts. NumPy only.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ AnyArray = npt.NDArray[np.generic]
 Verdict = Literal["supported", "not supported", "inconclusive"]
 
 _CHUNK = 250
-"""Resamples at a time: what is held of all seeds, classes and resamples stays small."""
+"""Resamples at a time; limits the memory for seeds, classes and resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean IoU of one arm less that of another.
+    """Mean IoU of one arm minus that of another, 0-1.
 
     Attributes:
-        value: of all blocks and seeds.
-        low: lower end of the interval.
-        high: its upper end.
+        value: difference over all blocks and seeds.
+        low: lower end of the bootstrap interval.
+        high: upper end of the bootstrap interval.
         ours: mean IoU of the first arm, mean over seeds.
-        theirs: of the other.
-        over_seeds: interval by the seeds' own differences alone (Student's t), all
-            blocks taken as they are; None of one seed. Wider than the bootstrap's with
-            few seeds, and blind to which ground was tested: a second opinion.
+        theirs: mean IoU of the second arm, mean over seeds.
+        over_seeds: interval of the seeds' differences (Student's t), over all blocks;
+            None with one seed. With few seeds it is wider than the bootstrap interval,
+            and it does not account for the choice of test blocks.
     """
 
     value: float
@@ -49,34 +49,38 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Supported when the whole interval lies above 0, not supported when it lies below; else it cannot be told."""
+        """Supported: the interval is above 0. Not supported: it is below 0."""
         if self.low > 0.0:
             return "supported"
         return "not supported" if self.high < 0.0 else "inconclusive"
 
     @property
     def is_certain(self) -> bool:
-        """Whether the first arm is better by both intervals: for alarms, of which many are tried and none should be false."""
+        """Whether the first arm is better by both intervals.
+
+        Alarms use this stricter test, because many are tried and false ones must be
+        rare.
+        """
         return self.low > 0.0 and (self.over_seeds is None or self.over_seeds[0] > 0.0)
 
     @property
     def in_points(self) -> str:
-        """Value and intervals, for sentences about `is_certain`."""
+        """Value and both intervals in points, for sentences about `is_certain`."""
         seeds = self.over_seeds
-        alone = f" (by the seeds alone [{points(seeds[0])}, {points(seeds[1])}])" if seeds else ""
-        return f"{points(self.value)} [{points(self.low)}, {points(self.high)}]{alone}"
+        second = f" (over seeds [{points(seeds[0])}, {points(seeds[1])}])" if seeds else ""
+        return f"{points(self.value)} [{points(self.low)}, {points(self.high)}]{second}"
 
 
 def points(value: float) -> str:
-    """A difference of IoU in points, with its sign."""
+    """Return a difference of IoU in points (hundredths), with its sign."""
     return f"{100 * value:+.1f}"
 
 
 def mean_iou(cm: npt.NDArray[np.number], classes: npt.NDArray[np.bool_]) -> FloatArray:
-    """Mean IoU [...] of pooled counts [..., K, K] over `classes` [K].
+    """Return the mean IoU [...] of pooled counts [..., K, K] over `classes` bool [K].
 
-    The classes are given, so that all arms and resamples are means of the same ones.
-    One that a resample holds neither in truth nor prediction is left out there.
+    All arms and resamples are averaged over the same classes. Only a class that occurs
+    neither in truth nor in prediction of a resample is left out there.
     """
     iou = metrics.iou_per_class(cm)
     present = np.isfinite(iou) & classes
@@ -92,20 +96,22 @@ def compare(
     num_resamples: int,
     seed: int = 0,
 ) -> Difference:
-    """The paired difference between two arms.
+    """Return the paired difference between two arms.
 
-    Blocks are drawn with replacement, since neighbours are alike, and so are seeds;
-    both arms get the same draw. Patches of a seed are pooled, then seeds are averaged.
+    The bootstrap draws whole blocks with replacement, because neighbouring patches are
+    alike, and seeds with replacement. Both arms get the same draw. Patches of a seed
+    are pooled, then seeds are averaged. With few seeds the interval is somewhat too
+    narrow.
+
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 8.
-    With few seeds such intervals are somewhat too narrow.
 
     Args:
         ours: counts [S, M, K, K], rows truth, by seed and test patch.
-        theirs: the same of the other arm; seed s of both drew the same labels.
+        theirs: counts of the other arm; seed s of both arms drew the same labels.
         block: spatial block of each test patch [M].
         confidence: share of the resamples within the interval, 0-1.
-        num_resamples: how many.
-        seed: of the resamples.
+        num_resamples: number of resamples.
+        seed: seed of the resamples.
 
     Raises:
         ValueError: shapes differ, or there is no patch.
@@ -117,7 +123,8 @@ def compare(
         or not len(block)
     ):
         raise ValueError(
-            f"two arms need counts [S, M, K, K] of the same patches, got {ours.shape} and {theirs.shape}"
+            "two arms need counts [S, M, K, K] of the same patches, "
+            f"got {ours.shape} and {theirs.shape}"
         )
     classes = ours.sum(axis=(0, 1, 3)) > 0
     by_block = [_sum_blocks(counts, block) for counts in (ours, theirs)]
@@ -161,7 +168,7 @@ def _t_interval(values: FloatArray, confidence: float) -> tuple[float, float] | 
 
 
 def _sum_blocks(counts: Counts, block: AnyArray) -> FloatArray:
-    """[S, M, K, K] -> [S, blocks, K, K]."""
+    """Sum counts [S, M, K, K] over the patches of each block: [S, blocks, K, K]."""
     names, index = np.unique(block, return_inverse=True)
     member = np.zeros((len(names), len(block)))
     member[index, np.arange(len(block))] = 1.0

@@ -1,7 +1,6 @@
-"""What claim-check compares: arms, label fractions, seeds, and the one cell that decides.
+"""What claim-check compares: arms, cells, seeds, and the one cell that decides.
 
-Part of a run's YAML (`claim`) -> checked frozen dataclasses. Read by the modules of
-this package and by `pipeline/config.py`.
+Part of a run's YAML (`claim`) -> checked frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -12,24 +11,24 @@ from typing import Literal, get_args
 from beam_jobs.contracts.bands import SENSORS, Sensor
 
 Arm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
-"""What a task's encoders come from; see `arms.py`."""
+"""Where a task's encoders come from; see `arms.py`."""
 
 Regime = Literal["linear", "frozen", "finetune"]
 Inputs = Literal["s1", "s2", "s1+s2"]
 
 MIN_SEEDS = 3
-"""Fewer say nothing of what another seed would have given."""
+"""With fewer seeds, the spread between seeds cannot be estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One question: a task, its inputs, how it is trained, and with what share of the labels.
+    """One question: a task, its inputs, the regime, and the share of the labels.
 
     Attributes:
         task: name of the run's task.
         inputs: sensors that its model sees.
-        regime: "linear" (1x1 probe on a frozen encoder), "frozen" (the task's head on
-            it) or "finetune".
+        regime: "linear" (1x1 probe on a frozen encoder), "frozen" (the task's head on a
+            frozen encoder) or "finetune".
         fraction: share of the task's train patches, above 0 and at most 1.
     """
 
@@ -51,21 +50,21 @@ class Cell:
 
     @property
     def sensors(self) -> tuple[Sensor, ...]:
-        """The sensors of `inputs`, in order."""
+        """The sensors of `inputs`, in the order of SENSORS."""
         return tuple(sensor for sensor in SENSORS if sensor in self.inputs.split("+"))
 
     @property
     def name(self) -> str:
-        """For folders, tables and captions."""
+        """Name of the cell's folder."""
         return f"{self.task}-{self.inputs}-{self.regime}-{self.fraction:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One of the settings that each contrastive arm may choose among.
+    """One of the settings that each contrastive arm may choose from.
 
     Attributes:
-        temperature: of the loss.
+        temperature: temperature of the loss.
         strength: factor on the photometric augmentation of views; 1 = as configured.
     """
 
@@ -80,30 +79,30 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimConfig:
-    """A comparison, fixed before it runs.
+    """A comparison that is fixed before it runs.
 
     Attributes:
-        primary: the cell whose interval decides on the claim; the others are shown
-            beside it.
+        primary: the cell whose interval decides on the claim; the other cells are only
+            reported.
         inputs: sensors that tasks are tried with.
-        regimes: how they are trained.
-        fractions: shares of the train labels, nested: what a smaller one holds, a
-            larger one holds, too. Default; origin: this project's question of how few
-            labels are enough (1 to 100 %).
+        regimes: how tasks are trained.
+        fractions: shares of the train labels. They are nested: a larger one holds all
+            patches of a smaller one. Default: 1 to 100 %. Origin: the question of this
+            project, how few labels are enough.
         arms: what is compared; the claim is that `multimodal` beats `simclr`.
-        settings: tried by every contrastive arm with the first seed, on `eval`; the
-            best is used for all seeds. The same small budget for the baselines as for
-            what is claimed.
-        linear_learning_rate: of the linear probe on a frozen encoder, in place of the
-            task's. Its problem is convex and has one answer, but in some hundred steps
-            at the rate of deep nets it is not reached, and arms then differ by how far
-            they came. Default 0.03; origin: trials on simulated scenes (200 steps of 32
-            patches of 32 px, mean IoU on eval: multimodal and an untrained encoder
-            reached 0.25 and 0.20 at 0.001, 0.33 and 0.27 at 0.03).
-        num_seeds: trainings of every arm; each also draws its own labels.
+        settings: settings that every contrastive arm tries with the first seed, judged
+            on `eval`; the best one is used for all seeds. Baselines have the same
+            budget as `multimodal`.
+        linear_learning_rate: learning rate of the linear probe on a frozen encoder, in
+            place of the task's. The probe's problem is convex and has one solution. At
+            the rate of deep nets, some hundred steps do not reach it, and arms would
+            differ by how far they got. Default 0.03. Origin: trials on simulated scenes
+            (200 steps of 32 patches of 32 px, mean IoU on eval: multimodal and an
+            untrained encoder reached 0.25 and 0.20 at 0.001, 0.33 and 0.27 at 0.03).
+        num_seeds: number of trainings of every arm; each also draws its own labels.
         num_processes: trainings at a time.
-        confidence: of the intervals.
-        num_resamples: of the bootstrap.
+        confidence: confidence level of the intervals, 0-1.
+        num_resamples: resamples of the bootstrap.
     """
 
     primary: Cell
@@ -138,7 +137,7 @@ class ClaimConfig:
         for arm in ("multimodal", "simclr"):
             if arm not in self.arms:
                 raise ValueError(
-                    f"arms must hold {arm!r}, which the claim is about, got {list(self.arms)}"
+                    f"arms must hold {arm!r}, because the claim is about it, got {list(self.arms)}"
                 )
         if self.num_seeds < MIN_SEEDS:
             raise ValueError(f"num_seeds must be at least {MIN_SEEDS}, got {self.num_seeds}")
@@ -158,11 +157,12 @@ class ClaimConfig:
         ):
             if getattr(self.primary, name) not in known:
                 raise ValueError(
-                    f"primary.{name} must be among {list(known)}, got {getattr(self.primary, name)!r}"
+                    f"primary.{name} must be among {list(known)}, "
+                    f"got {getattr(self.primary, name)!r}"
                 )
 
     def cells(self, task: str) -> tuple[Cell, ...]:
-        """All cells of a task, the smallest fraction first."""
+        """Return all cells of a task, the smallest fraction first."""
         return tuple(
             Cell(task=task, inputs=inputs, regime=regime, fraction=fraction)
             for inputs in self.inputs

@@ -1,7 +1,7 @@
-"""Controls: trainings that must not succeed. Where one does, no verdict of the check can be trusted.
+"""Controls: trainings that must not succeed.
 
-Outcomes and the trials on permuted labels -> entries of the claim document. Called by
-`claim.py`.
+Outcomes and the trials on permuted labels -> entries of the claim document. If a
+control succeeds, no verdict of the check can be trusted.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from beam_jobs.contracts import settings
 from pipeline.claim_check import trainings
 from pipeline.claim_check.config import Arm
 from pipeline.claim_check.jobs import Trial
-from pipeline.claim_check.outcomes import Outcomes, test_scores
+from pipeline.claim_check.outcomes import Outcomes, TrialKey, test_scores
 
 MAX_GAIN_NATS = 0.05
-"""How far below guessing the loss of shuffled pairs may end: over many epochs a few pairs are learned by heart."""
+"""How far below chance the loss of shuffled pairs may end.
+
+Over many epochs, a few pairs are learned by heart.
+"""
 
 
 def check_controls(
     outcomes: Outcomes, permuted: Mapping[Arm, Sequence[Trial]], global_batch_size: int
 ) -> list[dict[str, Any]]:
-    """One entry a control: `ok`, a sentence `text`, and its numbers.
+    """Return one entry for each control: `name`, `ok`, a sentence `text`, its numbers.
 
     Args:
-        outcomes: of all trials.
+        outcomes: results of all trials.
         permuted: each arm's trials in the primary cell, by seed, on labels of other
             patches.
         global_batch_size: N of pretraining; guessing among N patches has the loss ln N.
@@ -38,12 +41,12 @@ def check_controls(
 
 
 def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, Any]]:
-    """What was learned from pairs broken on purpose: nothing, if all is well."""
+    """Yield the controls of shuffled pairs, from which nothing can be learned."""
     claim = outcomes.claim
     jobs = [
         job
         for seed in range(claim.num_seeds)
-        for job in outcomes.encoders("shuffled", claim.primary, seed)
+        for job in outcomes.encoders(TrialKey("shuffled", claim.primary, seed))
     ]
     loss = float(
         np.mean([trainings.result_of(job.folder)["metrics"]["train_loss"] for job in jobs])
@@ -52,7 +55,7 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     yield {
         "name": "shuffled loss",
         "ok": loss > chance - MAX_GAIN_NATS,
-        "text": f"Shuffled pairs: loss {loss:.3f}; that of guessing is {chance:.3f}.",
+        "text": f"Shuffled pairs: the loss is {loss:.3f}; guessing has {chance:.3f}.",
         "loss": loss,
         "chance": chance,
     }
@@ -67,23 +70,25 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     yield {
         "name": "shuffled over random",
         "ok": not found.is_certain,
-        "text": f"Shuffled pairs are {better} an untrained encoder, in points of mean IoU: {found.in_points}.",
+        "text": f"The encoder of shuffled pairs is {better} an untrained one; difference in points "
+        f"of mean IoU: {found.in_points}.",
         "difference": settings.to_dict(found),
     }
 
 
 def _permuted(outcomes: Outcomes, arm: Arm, trials: Sequence[Trial]) -> dict[str, Any]:
-    """What labels of other patches teach: nothing of the truth, if all is well."""
+    """Return the control of an arm on labels from which nothing can be learned."""
     counts = np.stack([test_scores(trial).confusion for trial in trials])
-    # The same answers, dealt out without a look at the truth. [S, M, K, K], rows truth.
-    said = counts.sum(axis=(1, 2)) / counts.sum(axis=(1, 2, 3))[:, np.newaxis]
-    dealt = counts.sum(axis=-1)[..., np.newaxis] * said[:, np.newaxis, np.newaxis]
-    found = outcomes.difference(counts, dealt, outcomes.claim.primary)
+    # Chance level: the same share of each answer, independent of the truth.
+    # [S, M, K, K], rows truth.
+    shares = counts.sum(axis=(1, 2)) / counts.sum(axis=(1, 2, 3))[:, np.newaxis]
+    by_chance = counts.sum(axis=-1)[..., np.newaxis] * shares[:, np.newaxis, np.newaxis]
+    found = outcomes.difference(counts, by_chance, outcomes.claim.primary)
     more = "more than" if found.is_certain else "no more than"
     return {
         "name": f"permuted labels, {arm}",
         "ok": not found.is_certain,
-        "text": f"Labels of other patches teach {arm} {more} chance, in points of mean IoU over the same "
-        f"answers given at random: {found.in_points}.",
+        "text": f"From labels of other patches, {arm} learns {more} chance; difference in points "
+        f"of mean IoU to the same answers given at random: {found.in_points}.",
         "difference": settings.to_dict(found),
     }

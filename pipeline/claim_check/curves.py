@@ -1,19 +1,21 @@
-"""The picture of a claim check: mean IoU over the share of the labels, one line per arm, one panel per task and inputs.
+"""The picture of a claim check: mean IoU over the share of the labels.
 
-Claim document -> PNG and SVG. Called by `claim.py`.
+Claim document -> PNG and SVG, with one line for each arm and one panel for each task,
+inputs and regime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from beam_jobs.contracts.locations import Location, staged
+from pipeline.claim_check.config import Arm
 
-COLOURS = {
+COLOURS: dict[Arm, str] = {
     "multimodal": "#1b6ca8",
     "multimodal_intra": "#6aaed6",
     "simclr": "#d1495b",
@@ -23,17 +25,24 @@ COLOURS = {
 }
 
 
+class _Panel(NamedTuple):
+    task: str
+    inputs: str
+    regime: str
+
+
 def draw_curves(claim: Mapping[str, Any], folder: Location) -> tuple[str, ...]:
-    """Writes `curves.png` and `curves.svg` into `folder` and returns their names."""
-    panels: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    """Write `curves.png` and `curves.svg` into `folder` and return their names."""
+    panels: dict[_Panel, list[Mapping[str, Any]]] = {}
     for cell in claim["cells"]:
-        panels.setdefault((cell["task"], cell["inputs"], cell["regime"]), []).append(cell)
+        panel = _Panel(task=cell["task"], inputs=cell["inputs"], regime=cell["regime"])
+        panels.setdefault(panel, []).append(cell)
     figure = Figure(figsize=(4.8 * len(panels), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=False)[0]
-    for axis, ((task, inputs, regime), cells) in zip(axes, panels.items(), strict=True):
+    for axis, (panel, cells) in zip(axes, panels.items(), strict=True):
         _draw_panel(axis, sorted(cells, key=lambda cell: cell["fraction"]))
-        axis.set_title(f"{task}, {inputs}, {regime}")
+        axis.set_title(", ".join(panel))
     axes[0].set_ylabel("mean IoU, test split")
     axes[-1].legend(frameon=False)
     names = []
@@ -45,7 +54,7 @@ def draw_curves(claim: Mapping[str, Any], folder: Location) -> tuple[str, ...]:
 
 
 def _draw_panel(axis: Any, cells: Sequence[Mapping[str, Any]]) -> None:
-    """Lines are means over seeds, bands reach from the worst to the best seed."""
+    """Draw means over seeds as lines, and worst to best seed as bands."""
     fractions = [100 * cell["fraction"] for cell in cells]
     for arm, colour in COLOURS.items():
         if arm not in cells[0]["arms"]:

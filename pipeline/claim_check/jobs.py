@@ -1,11 +1,10 @@
-"""The trainings of a claim check: which there are, and the folder each leaves its result in.
+"""The jobs of a claim check: all trainings, and the folder of each result.
 
-RunConfig, data versions and chosen settings -> jobs. Pure. Called by `claim.py`; done
-by `trainings.py`.
+RunConfig, data versions and chosen settings -> jobs.
 
-A folder's name ends in a hash of all that decides the result: config, data, code. So
-jobs that are done are found again, also by a check with more seeds or other fractions,
-and a changed job never meets an old result.
+The name of a folder ends in a hash of everything that decides the result: config, data
+and code. So a check finds the jobs that are done, also when it has more seeds or other
+fractions, and a changed job never reads an old result.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pipeline.config import RunConfig
 
 SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
 RESULT = "result.json"
-"""Written last: a folder without it is of a job that is not done."""
+"""File that is written last; without it a job is not done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,13 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """One encoder to train, or to leave untrained."""
+    """One encoder to train, or to leave untrained.
+
+    Attributes:
+        config: its pretraining.
+        version: version of the pairs.
+        folder: folder of the result.
+    """
 
     config: PretrainConfig
     version: Version
@@ -49,12 +54,12 @@ class Pretraining:
 
     @property
     def encoder_dir(self) -> str:
-        """The encoder, for the trials to start from."""
+        """SavedModel of the encoder, which trials start from."""
         return f"{self.folder}/model"
 
     @property
     def results(self) -> list[str]:
-        """Files without which it is not done."""
+        """Files that exist when the job is done."""
         return [f"{self.folder}/{RESULT}"]
 
 
@@ -64,14 +69,14 @@ class Trial:
 
     Attributes:
         arm: where its encoders come from.
-        seed: of training and of the draw of the labels.
-        cell: which question.
+        seed: seed of training and of the draw of the labels.
+        cell: the question that it belongs to.
         config: its training, encoders included.
-        num_patches: labelled patches.
-        version: of the labels.
-        folder: of the result.
-        splits: to score on.
-        is_permuted: the labels belong to other patches: a control.
+        num_patches: number of labelled patches.
+        version: version of the labels.
+        folder: folder of the result.
+        splits: splits to score on.
+        is_permuted: whether the labels belong to other patches, as a control.
     """
 
     arm: Arm
@@ -86,7 +91,7 @@ class Trial:
 
     @property
     def results(self) -> list[str]:
-        """Files without which it is not done."""
+        """Files that exist when the job is done."""
         return [
             *(scores_path(self.folder, split) for split in self.splits),
             f"{self.folder}/{RESULT}",
@@ -97,12 +102,19 @@ Job = TypeVar("Job", Pretraining, Trial)
 
 
 class Planner:
-    """Names jobs and their folders."""
+    """Describes jobs and names their folders."""
 
     def __init__(
         self, config: RunConfig, claim: ClaimConfig, pairs: Version, tasks: Mapping[str, Version]
     ) -> None:
-        """Jobs of `claim` with the models of `config`, on versions of the pairs and, by name, of the tasks."""
+        """Prepare to plan the jobs of one check.
+
+        Args:
+            config: the run, with its models.
+            claim: what is compared.
+            pairs: version of the pairs.
+            tasks: task -> version of its labels.
+        """
         self._config, self._claim = config, claim
         self._pairs, self._tasks = pairs, tasks
         self._code = source_fingerprint(SOURCES)
@@ -110,24 +122,23 @@ class Planner:
     def pretrainings(
         self, arm: Arm, cell: Cell, setting: Setting, seed: int
     ) -> dict[Sensor, Pretraining]:
-        """The encoder of each sensor of `cell`."""
+        """Return the encoder of each sensor of `cell`."""
         configs = arms.pretrainings(arm, cell.sensors, self._config.pretrain, setting, seed)
         return {sensor: self._pretraining(config) for sensor, config in configs.items()}
 
     def trial(
         self, arm: Arm, cell: Cell, setting: Setting, seed: int, is_permuted: bool = False
     ) -> Trial:
-        """The model of `cell` that starts from the encoders of `arm`.
+        """Return the trial of `cell` that starts from the encoders of `arm`.
 
         Raises:
-            DataError: the cell's fraction is no patch.
+            DataError: the cell's fraction is less than one patch.
         """
         version = self._tasks[cell.task]
         num_patches = num_labelled(cell.fraction, version.manifest.num_examples["train"], cell.task)
         encoders = self.pretrainings(arm, cell, setting, seed)
         config = self._segment_config(arm, cell, seed, num_patches)
-        # Not the encoders' folders, which would differ from one place of the run to
-        # another, but what they were made of.
+        # The encoders' configs, not their folders, which change when the run is moved.
         decides = [
             config,
             num_patches,
@@ -152,10 +163,11 @@ class Planner:
 
     def _pretraining(self, config: PretrainConfig) -> Pretraining:
         decides = [config, self._pairs.manifest.sha256, self._code]
+        name = f"{config.objective}-seed{config.seed}-{settings.sha256(decides)[:16]}"
         return Pretraining(
             config=config,
             version=self._pairs,
-            folder=f"{self._config.claim_dir}/encoders/{config.objective}-seed{config.seed}-{settings.sha256(decides)[:16]}",
+            folder=f"{self._config.claim_dir}/encoders/{name}",
         )
 
     def _segment_config(self, arm: Arm, cell: Cell, seed: int, num_patches: int) -> SegmentConfig:
@@ -167,7 +179,7 @@ class Planner:
             rate = self._claim.linear_learning_rate
             changes["optimizer"] = dataclasses.replace(base.optimizer, learning_rate=rate)
         if regime != "finetune":
-            # Nothing of a pretrained encoder trains, or there is none.
+            # These settings are for training a pretrained encoder.
             changes |= {"layer_decay": 1.0, "unfreeze_after": 0.0}
         if len(cell.sensors) == 1:
             changes["modality_dropout"] = 0.0
@@ -185,10 +197,13 @@ class Planner:
 
 
 def scores_path(folder: str, split: str) -> str:
-    """The file of a trial's scores on the patches of a split."""
+    """Return the file of a trial's scores on the patches of a split."""
     return f"{folder}/{split}.npz"
 
 
 def unique(jobs: Iterable[Job]) -> list[Job]:
-    """Each once, in order: arms and sensors share encoders, and settings that change nothing share all."""
+    """Return each job once, in order.
+
+    Arms and sensors share encoders, and settings without an effect share all jobs.
+    """
     return list({job.folder: job for job in jobs}.values())

@@ -1,6 +1,7 @@
-"""Nested subsets of the labelled train patches: each fraction holds what the smaller ones hold, spread over all blocks alike.
+"""Nested subsets of the labelled train patches, spread evenly over all blocks.
 
-Shards of a version -> one shard per subset. Called by `trials.py`.
+Shards of a version -> one shard for each subset. A larger subset holds all patches of a
+smaller one.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ AnyArray = npt.NDArray[np.generic]
 
 
 def nested_order(block: AnyArray, seed: int) -> npt.NDArray[np.int64]:
-    """The patches [M] in the order in which subsets take them: of every block about the same share, at any length.
+    """Return the order [M] in which subsets take the patches.
+
+    The first n patches hold about the same share of every block, for any n.
 
     Args:
         block: spatial block of each patch [M].
-        seed: of the order; another draw of the labels.
+        seed: seed of the order; another seed is another draw of the labels.
     """
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(block))
@@ -33,23 +36,23 @@ def nested_order(block: AnyArray, seed: int) -> npt.NDArray[np.int64]:
     by_block = np.argsort(index, kind="stable")
     rank = np.empty(len(block))
     rank[by_block] = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else []
-    # Patch r of a block of n stands somewhere between r/n and (r + 1)/n of the way:
-    # systematic sampling in each block.
+    # Systematic sampling in each block: patch r of a block of n is placed at random
+    # between r/n and (r + 1)/n.
     place = (rank + rng.random(len(block))) / sizes[index]
     return shuffled[np.argsort(place, kind="stable")]
 
 
 def num_labelled(fraction: float, num_patches: int, task: str) -> int:
-    """How many patches a fraction is.
+    """Return how many patches a fraction is.
 
     Raises:
-        DataError: it is none.
+        DataError: the fraction is less than one patch.
     """
     num = int(fraction * num_patches + 1e-9)
     if num < 1:
         raise DataError(
-            f"claim.fractions: {fraction:g} of the {num_patches} labelled train patches of {task!r} is no patch: take at "
-            f"least {1 / num_patches:.2g}",
+            f"claim.fractions: {fraction:g} of the {num_patches} labelled train patches of "
+            f"{task!r} is less than one patch: use at least {1 / num_patches:.2g}",
             "no_patch",
         )
     return num
@@ -58,15 +61,15 @@ def num_labelled(fraction: float, num_patches: int, task: str) -> int:
 def write_subset(
     version: Path, num_patches: int, seed: int, path: Path, is_permuted: bool = False
 ) -> None:
-    """Copies the records of a subset into one shard at `path`, unless it is there already.
+    """Copy the records of a subset into one shard at `path`, unless it exists.
 
     Args:
         version: version directory of labelled patches.
-        num_patches: of the subset.
-        seed: of the draw; see `nested_order`.
-        path: of the shard; its folder is made.
-        is_permuted: each patch gets the label of another one of the subset: nothing can
-            be learned from them.
+        num_patches: size of the subset.
+        seed: seed of the draw; see `nested_order`.
+        path: the shard; its folder is created.
+        is_permuted: each patch gets the label of another patch of the subset, so
+            nothing can be learned from the labels.
     """
     if path.exists():
         return
@@ -79,7 +82,7 @@ def write_subset(
 
 
 def _blocks(file: str) -> AnyArray:
-    """Block of each record of a shard, in order."""
+    """Return the block of each record of a shard, in order."""
     spec = {"block": tf.io.FixedLenFeature([], tf.string)}
     records = tf.data.TFRecordDataset(file, "GZIP").batch(256)
     blocks = [tf.io.parse_example(batch, spec)["block"].numpy() for batch in records]
@@ -87,7 +90,12 @@ def _blocks(file: str) -> AnyArray:
 
 
 def permute_labels(records: Sequence[bytes], seed: int) -> list[bytes]:
-    """The records with labels moved on by at least one place, in an order drawn with `seed`; all patches have one size."""
+    """Return the records with each label moved to another patch.
+
+    Args:
+        records: serialized tf.Examples of patches of one size.
+        seed: seed of the order in which the labels move.
+    """
     examples = [tf.train.Example.FromString(record) for record in records]
     order = np.random.default_rng(seed).permutation(len(examples))
     labels = [example.features.feature["label"].bytes_list.value[0] for example in examples]
@@ -98,6 +106,7 @@ def permute_labels(records: Sequence[bytes], seed: int) -> list[bytes]:
 
 def _write(records: Iterable[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may write the same subset at a time.
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with tf.io.TFRecordWriter(str(partial), "GZIP") as writer:
         for record in records:

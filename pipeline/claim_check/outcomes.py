@@ -1,14 +1,13 @@
-"""What the trials of a claim check found: counts, differences, cells and cost.
+"""Results of the trials of a claim check: counts, differences, cells and cost.
 
-Trials that are done -> the parts of the claim document that are numbers. Called by
-`claim.py` and `controls.py`.
+Trials that are done -> the numbers of the claim document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,36 +19,45 @@ from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
 
 
+class TrialKey(NamedTuple):
+    """What identifies a trial of the comparison."""
+
+    arm: Arm
+    cell: Cell
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
     """Trials that are done, by arm, cell and seed.
 
     Attributes:
         claim: what is compared.
-        planner: knows the encoders of a trial.
+        planner: names the encoders of a trial.
         chosen: setting of each arm.
-        trials: by arm, cell and seed.
+        trials: the trials.
     """
 
     claim: ClaimConfig
     planner: Planner
     chosen: Mapping[Arm, Setting]
-    trials: Mapping[tuple[Arm, Cell, int], Trial]
+    trials: Mapping[TrialKey, Trial]
 
-    def encoders(self, arm: Arm, cell: Cell, seed: int) -> list[Pretraining]:
-        """What the trial's model started from."""
-        return list(self.planner.pretrainings(arm, cell, self.chosen[arm], seed).values())
+    def encoders(self, key: TrialKey) -> list[Pretraining]:
+        """Return the encoders that the trial's model started from."""
+        setting = self.chosen[key.arm]
+        return list(self.planner.pretrainings(key.arm, key.cell, setting, key.seed).values())
 
     def counts(self, arm: Arm, cell: Cell) -> comparison.Counts:
-        """Confusion matrices [S, M, K, K] of the test patches, by seed."""
-        seeds = range(self.claim.num_seeds)
-        return np.stack([test_scores(self.trials[arm, cell, seed]).confusion for seed in seeds])
+        """Return confusion matrices [S, M, K, K] of the test patches, by seed."""
+        keys = [TrialKey(arm, cell, seed) for seed in range(self.claim.num_seeds)]
+        return np.stack([test_scores(self.trials[key]).confusion for key in keys])
 
     def difference(
         self, ours: comparison.Counts, theirs: comparison.Counts, cell: Cell
     ) -> comparison.Difference:
-        """Of two arms' counts on the test patches of `cell`."""
-        block = test_scores(self.trials["multimodal", cell, 0]).block
+        """Return the difference of two arms' counts on the test patches of `cell`."""
+        block = test_scores(self.trials[TrialKey("multimodal", cell, 0)]).block
         return comparison.compare(
             ours,
             theirs,
@@ -59,7 +67,7 @@ class Outcomes:
         )
 
     def describe(self, cell: Cell) -> dict[str, Any]:
-        """The cell's entry in the document."""
+        """Return the cell's entry in the claim document."""
         counts = {arm: self.counts(arm, cell) for arm in self.claim.arms}
         over = {
             arm: self.difference(counts["multimodal"], of_arm, cell)
@@ -73,7 +81,7 @@ class Outcomes:
         return {
             **settings.to_dict(cell),
             "name": cell.name,
-            "num_patches": self.trials["multimodal", cell, 0].num_patches,
+            "num_patches": self.trials[TrialKey("multimodal", cell, 0)].num_patches,
             "arms": {
                 arm: {"mean_iou": float(iou.mean()), "mean_iou_by_seed": iou.tolist()}
                 for arm, iou in by_seed.items()
@@ -84,11 +92,14 @@ class Outcomes:
         }
 
     def seconds(self) -> dict[str, float]:
-        """What each arm's encoders and trials took, in the processes that did them; settings not chosen are not in it."""
+        """Return the seconds of each arm's encoders and trials, summed over processes.
+
+        Settings that were tried and not chosen are left out.
+        """
         folders: dict[Arm, set[str]] = {}
-        for (arm, cell, seed), trial in self.trials.items():
-            encoders = self.encoders(arm, cell, seed)
-            folders.setdefault(arm, set()).update([trial.folder, *(job.folder for job in encoders)])
+        for key, trial in self.trials.items():
+            encoders = [job.folder for job in self.encoders(key)]
+            folders.setdefault(key.arm, set()).update([trial.folder, *encoders])
         return {
             arm: sum(trainings.result_of(folder)["seconds"] for folder in sorted(of_arm))
             for arm, of_arm in folders.items()
@@ -96,11 +107,11 @@ class Outcomes:
 
 
 def test_scores(trial: Trial) -> PatchScores:
-    """Scores of a trial on the test split, which had no say in anything."""
+    """Return the scores of a trial on the test split, which no choice depends on."""
     return read_scores(scores_path(trial.folder, "test"))
 
 
 def eval_mean_iou(trial: Trial) -> float:
-    """Mean IoU of a trial on the eval split, by which settings are chosen."""
+    """Return mean IoU of a trial on the eval split, by which settings are chosen."""
     counts = read_scores(scores_path(trial.folder, "eval")).confusion
     return float(comparison.mean_iou(counts.sum(axis=0), counts.sum(axis=(0, 2)) > 0))

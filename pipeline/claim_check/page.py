@@ -1,6 +1,6 @@
-"""The page of a claim check: a plain verdict first, then every cell, the controls and what it cost.
+"""The page of a claim check: the verdict, every cell, the controls and the cost.
 
-Claim document and picture -> one HTML file that needs no other. Called by `claim.py`.
+Claim document and picture -> one HTML file that needs no other file.
 """
 
 from __future__ import annotations
@@ -9,31 +9,34 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from pipeline.claim_check.comparison import points
+from pipeline.claim_check.comparison import Verdict, points
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left } .supported { color: #1a7f37 } .inconclusive { color: #8a6d00 }
-.not-supported { color: #b3261e } svg { max-width: 100%; height: auto } small { color: #555 }
+th:first-child, td:first-child { text-align: left }
+.supported { color: #1a7f37 } .inconclusive { color: #8a6d00 } .not-supported { color: #b3261e }
+svg { max-width: 100%; height: auto } small { color: #555 }
 """
 
 
 def render_page(claim: Mapping[str, Any], picture_svg: str) -> str:
-    """The HTML text; `picture_svg` is drawn into it."""
+    """Return the HTML text with `picture_svg` in it."""
     return "\n".join(_parts(claim, picture_svg)) + "\n"
 
 
 def sentence(claim: Mapping[str, Any]) -> str:
-    """The verdict in the primary cell, as a sentence."""
+    """Return the verdict in the primary cell as text."""
     primary = claim["primary"]
     found = primary["difference"]
     return (
-        f"That pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} with "
-        f"{100 * primary['fraction']:g} % of the labels ({primary['regime']}) is {primary['verdict']}: "
-        f"{points(found['value'])} points of mean IoU, {claim['confidence']:.0%} interval "
-        f"{points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
+        f"Claim: pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} "
+        f"with {100 * primary['fraction']:g} % of the labels ({primary['regime']}). "
+        f"Verdict: {primary['verdict']}. "
+        f"Difference in mean IoU: {points(found['value'])} points, {claim['confidence']:.0%} "
+        f"interval {points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
         + _failures(claim)
     )
 
@@ -41,7 +44,8 @@ def sentence(claim: Mapping[str, Any]) -> str:
 def _failures(claim: Mapping[str, Any]) -> str:
     failed = [control["name"] for control in claim["controls"] if not control["ok"]]
     return (
-        f" DO NOT TRUST IT: what must not learn has learned ({'; '.join(failed)})."
+        f" DO NOT TRUST THE VERDICT: controls that must not learn have learned "
+        f"({'; '.join(failed)})."
         if failed
         else ""
     )
@@ -49,10 +53,13 @@ def _failures(claim: Mapping[str, Any]) -> str:
 
 def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     title = f"{escape(claim['name'])}: claim check"
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    yield f"<h1>{title}</h1><p class='{_css(claim['primary']['verdict'])}'><strong>{escape(sentence(claim))}</strong></p>"
-    yield "<p><small>The cell, the arms and the settings were fixed in the config before the run; the words follow from the "
-    yield "interval alone: supported when all of it lies above 0, not supported when all of it lies below.</small></p>"
+    css = _css(claim["primary"]["verdict"])
+    yield '<!doctype html><html lang="en"><meta charset="utf-8">'
+    yield f"<title>{title}</title><style>{_STYLE}</style>"
+    yield f"<h1>{title}</h1><p class='{css}'><strong>{escape(sentence(claim))}</strong></p>"
+    yield "<p><small>The config fixed the cell, the arms and the settings before the run. "
+    yield "The verdict depends only on the interval: supported when all of it is above 0, "
+    yield "not supported when all of it is below 0, otherwise inconclusive.</small></p>"
     yield picture_svg[picture_svg.index("<svg") :]
     yield "<h2>All cells</h2>"
     yield from _cells(claim)
@@ -61,33 +68,37 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
         mark = "supported'>ok" if control["ok"] else "not-supported'>failed"
         yield f"<li><strong class='{mark}</strong> {escape(control['text'])}</li>"
     yield "</ul><h2>Settings</h2>"
-    yield "<p>Chosen on the eval split with the first seed, by mean IoU in the primary cell.</p><ul>"
+    yield "<p>Each arm's setting was chosen on the eval split with the first seed, by mean IoU "
+    yield "in the primary cell.</p><ul>"
     yield from (f"<li>{escape(line)}</li>" for line in claim["settings"])
     yield "</ul><h2>Cost</h2><ul>"
     yield from (
         f"<li>{escape(arm)}: {seconds / 60:.1f} minutes</li>"
         for arm, seconds in claim["seconds"].items()
     )
-    yield f"</ul><p><small>Config {claim['config_sha256']}; data {escape(', '.join(claim['data'].values()))}</small></p></html>"
+    data = escape(", ".join(claim["data"].values()))
+    yield f"</ul><p><small>Config {claim['config_sha256']}; data {data}</small></p></html>"
 
 
 def _cells(claim: Mapping[str, Any]) -> Iterator[str]:
     arms = list(claim["cells"][0]["arms"])
     heads = "".join(f"<th>{escape(arm)}</th>" for arm in arms)
-    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal less simclr</th><th></th>"
-    yield "<th>by the seeds alone</th></tr>"
+    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal minus simclr</th>"
+    yield "<th></th><th>interval over seeds</th></tr>"
     for cell in claim["cells"]:
         means = "".join(f"<td>{100 * cell['arms'][arm]['mean_iou']:.1f}</td>" for arm in arms)
         found, verdict = cell["difference"], cell["verdict"]
         interval = f"{points(found['value'])} [{points(found['low'])}, {points(found['high'])}]"
         low, high = found["over_seeds"]
-        name = f"{cell['task']}, {cell['inputs']}, {cell['regime']}, {100 * cell['fraction']:g} %"
+        share = f"{100 * cell['fraction']:g} %"
+        name = ", ".join([cell["task"], cell["inputs"], cell["regime"], share])
         yield (
             f"<tr><td>{escape(name)}</td><td>{cell['num_patches']}</td>{means}<td>{interval}</td>"
-            f"<td class='{_css(verdict)}'>{verdict}</td><td>[{points(low)}, {points(high)}]</td></tr>"
+            f"<td class='{_css(verdict)}'>{verdict}</td>"
+            f"<td>[{points(low)}, {points(high)}]</td></tr>"
         )
     yield "</table>"
 
 
-def _css(verdict: str) -> str:
+def _css(verdict: Verdict) -> str:
     return verdict.replace(" ", "-")

@@ -1,8 +1,8 @@
 """Jobs in processes of their own, several at a time.
 
-Jobs and the function that does one -> all done, or the first error. Called by
-`claim.py`. A job must leave its result in one step and find it again: whoever kills
-this process starts it again, and what is done is not done twice.
+Jobs and a function that does one job -> all jobs done, or the first error. A job must
+write its result in one step and skip itself when the result exists: then a check that
+was killed and started again does no job twice.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ _LOOK_EVERY_SECONDS = 2.0
 
 @contextmanager
 def workers(num_processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes for several `run_all` in turn, each of which would wait seconds for TensorFlow in new ones.
+    """Yield a pool of processes for several calls of `run_all`.
 
-    They share the cores, and end when this does; a process is begun when a job needs
-    it.
+    Reusing the processes saves the seconds that each needs to import TensorFlow. A
+    process starts when a job needs it. The processes share the cores, and end with the
+    context.
     """
     num_threads = max(1, (os.cpu_count() or 1) // num_processes)
-    # Not forked: TensorFlow's threads do not survive that.
+    # Spawn, because TensorFlow's threads do not survive a fork.
     pool = ProcessPoolExecutor(
         num_processes,
         mp_context=get_context("spawn"),
@@ -46,12 +47,15 @@ def run_all(
     work: Callable[[Any], None],
     on_progress: Callable[[int, int], None],
 ) -> None:
-    """Does all jobs; the first error is raised, and leaving `workers` by it no other job is begun.
+    """Do all jobs, or raise the first error.
+
+    When the error leaves the context of `workers`, no further job starts.
 
     Args:
-        pool: of `workers`.
-        jobs: in the order in which they are begun.
-        work: a function of a module, which a new process can import.
+        pool: pool of `workers`.
+        jobs: jobs, in the order in which they start.
+        work: function at the top level of a module, so that a new process can import
+            it.
         on_progress: called with (jobs done, all jobs).
     """
     on_progress(0, len(jobs))
@@ -62,10 +66,10 @@ def run_all(
 
 
 def _begin(num_threads: int, parent: int) -> None:
-    """Prepares a new process: its share of the cores, and an end when nobody waits for it any more."""
+    """Prepare a new process: its share of the cores, and an end with its parent."""
     import tensorflow as tf
 
-    # Many models in turn are many traced functions, which is meant here.
+    # TensorFlow warns of many traced functions; many models in turn need them.
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(num_threads)
@@ -73,8 +77,8 @@ def _begin(num_threads: int, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    # Of a killed parent the pool's processes learn nothing: they would train on beside
-    # those of the next attempt.
+    # The pool's processes do not notice that their parent was killed. They would go on
+    # training beside those of the next attempt.
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_SECONDS)
     os._exit(1)

@@ -1,7 +1,6 @@
-"""Does the jobs of a claim check: trains an encoder, or a task's model on few labels, and scores it patch by patch.
+"""The work of a claim check's jobs: train an encoder, or train and score a model.
 
-Job -> its folder with `result.json`, written last. Called by `processes.py` in a
-process of its own.
+Job -> its folder with `result.json`, written last.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ SCORING_BATCH_SIZE = 64
 
 
 def do(job: Pretraining | Trial) -> None:
-    """Does a job, unless it is done."""
+    """Do a job, unless it is done."""
     if all(Path(path).exists() for path in job.results):
         return
     started = time.monotonic()
-    # Models of earlier jobs of this process; Keras keeps them all.
+    # Keras keeps the models of earlier jobs of this process in memory.
     keras.backend.clear_session()
     found = _pretrain(job) if isinstance(job, Pretraining) else _try(job)
     with staged(locate(job.folder) / RESULT) as file:
@@ -42,8 +41,9 @@ def do(job: Pretraining | Trial) -> None:
 
 
 def result_of(folder: str) -> dict[str, Any]:
-    """What a job found that is done."""
-    return json.loads((Path(folder) / RESULT).read_text())  # type: ignore[no-any-return]
+    """Return the result of a job that is done."""
+    found: dict[str, Any] = json.loads((Path(folder) / RESULT).read_text())
+    return found
 
 
 def _pretrain(job: Pretraining) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _pretrain(job: Pretraining) -> dict[str, Any]:
 
 
 def _try(job: Trial) -> dict[str, Any]:
-    # Beside the trials: all arms of a seed learn from the same labels.
+    # The shard is beside the trials, because all arms of a seed use the same labels.
     name = f"seed{job.seed}-{job.num_patches}{'-permuted' if job.is_permuted else ''}.tfrecord.gz"
     shard = Path(job.folder).parents[2] / "labels" / job.cell.task / name
     write_subset(Path(job.version.path), job.num_patches, job.seed, shard, job.is_permuted)

@@ -91,7 +91,7 @@ def embed(
             )
             splits = SPLITS
         from models.neighbours.embedding import embed_version
-        from pipeline.neighbours.neighbours import describe_patches, describe_recall
+        from pipeline.neighbours.answers import describe_patches, describe_recall
 
         with progress.stage("embed"):
             info = embed_version(
@@ -177,7 +177,7 @@ def search(
     else:
         rows = [find_patch(index.patches, wanted)]
     # Only now: importing TensorFlow takes seconds that a wrong id should not cost.
-    from pipeline.neighbours.neighbours import describe_recall, draw_search, make_table
+    from pipeline.neighbours.answers import describe_recall, draw_search, make_table
 
     results = search_index(index, rows, query_sensor=query_sensor, answer_sensor=answer_sensor, k=k)
     draw_search(index, results, query_sensor, answer_sensor, output)

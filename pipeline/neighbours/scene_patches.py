@@ -1,7 +1,6 @@
-"""Patches of a folder of scenes, cut as a published encoder wants them: what `embed --scenes` embeds.
+"""Patches of a folder of scenes, cut as a published encoder needs them.
 
-Folder of scenes + encoder -> a version of unlabeled pairs, all of them in one split.
-Called by `neighbour_commands.py`.
+Folder of scenes + encoder -> a version of unlabeled pairs, all in one split.
 """
 
 from __future__ import annotations
@@ -26,28 +25,29 @@ def cut_scenes(
     stage: Stage,
     on_progress: OnProgress,
 ) -> Location:
-    """Builds the version below `output`, or finds it there when nothing has changed.
+    """Build the version below `output`, or return the one there if nothing changed.
 
     Args:
-        scenes: folder with a catalog, in a public data set's layout, or of Earth Engine
+        scenes: folder with a catalog, with a public data set, or with Earth Engine
             exports.
-        encoder: published encoder of both sensors: bands, processing level and pixel
-            size are those of its card.
-        config: of the build; what the card says goes before it, and only what a data
-            set itself declares as eval or test is apart from the rest.
+        encoder: published encoder of both sensors. Its card gives bands, processing
+            level and pixel size.
+        config: build settings; the encoder's card overrides them. All patches go into
+            `train`, except those that a data set itself declares as eval or test.
         output: folder that holds the spans.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
 
     Raises:
-        FileNotFoundError: no finished encoder.
-        ValueError: it is of one sensor alone; or nothing in the folder can be read or
-            paired (`DataError`).
+        FileNotFoundError: the encoder does not exist or is incomplete.
+        ValueError: the encoder has only one sensor; or nothing in the folder can be
+            read or paired (`DataError`).
     """
     card = read_card(encoder)
     if missing := [sensor for sensor in SENSORS if sensor not in card["inputs"]]:
         raise ValueError(
-            f"{encoder}: must be an encoder of both sensors to search across them, got none of {missing[0]}"
+            f"{encoder}: must be an encoder of both sensors to search across them, got none of "
+            f"{missing[0]}"
         )
     config = replace(
         config,
@@ -60,8 +60,8 @@ def cut_scenes(
         ),
         split=replace(config.split, eval_fraction=0.0, test_fraction=0.0),
     )
-    # The catalog of a folder names the scenes by their full paths, and nobody reads it
-    # after the build.
+    # The catalog of a folder names the scenes by full paths. It is not read after the
+    # build, so a temporary folder is enough.
     with TemporaryDirectory() as work_dir:
         catalogs = resolve_catalogs(discover(scenes), work_dir, stage, on_progress)
         with stage("build-pairs"):

@@ -1,7 +1,6 @@
-"""The closing report: tables for the terminal, and one picture per task.
+"""The report of a run: tables for the terminal, and pictures of each task.
 
-RunConfig and RunResults -> rich renderables. Called at the end of `run` and by
-`report`.
+RunConfig and RunResults -> rich renderables, and PNG files in the report folder.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ MAX_ANOMALY_CHARS = 200
 
 
 def render_report(config: RunConfig, results: RunResults) -> Iterator[RenderableType]:
-    """Yields the parts of the report, in order; draws the pictures on the way."""
+    """Yield the parts of the report in order, and draw the pictures."""
     yield _data_table(results.data)
     yield from _anomaly_lines(results.data)
-    yield "[bold]Overlap audit[/bold] (what pretraining saw against what is judged):"
+    yield "[bold]Overlap audit[/bold] (pretraining patches against eval and test patches):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
     yield _health_table(results.encoder)
@@ -52,7 +51,8 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     for task in results.tasks:
         yield _task_table(task, get_schema(schemas[task.name]).class_names)
         yield from _failure_lines(task)
-        # The test split first: the eval split had a say in the threshold.
+        # Full tables for the first split, which is test where it exists: the eval split
+        # was used to choose the threshold.
         for position, (split, scores) in enumerate(_read_scores(task).items()):
             yield from (
                 score_parts(task.name, scores, split)
@@ -72,7 +72,10 @@ def _untrained_lines(config: RunConfig, results: RunResults) -> Iterator[Rendera
         yield "[red]no task was trained: the encoder is refused[/red]"
     elif missing:
         teachers = ", ".join(results.refused_teachers)
-        yield f"[red]not trained: {', '.join(missing)}: the run ended at a refused teacher: {teachers}[/red]"
+        yield (
+            f"[red]not trained: {', '.join(missing)}: the run ended at a refused teacher: "
+            f"{teachers}[/red]"
+        )
 
 
 def _data_table(data: tuple[DataResult, ...]) -> Table:
@@ -114,8 +117,7 @@ def _training_table(results: RunResults) -> Table:
         table.add_column(column, justify="left" if column in ("model", "scores") else "right")
     for model in (results.encoder, *results.tasks):
         values = model.training
-        # Per-class values are in the tables of the tasks; here one line a model is
-        # enough.
+        # Values per class are in the tables of the tasks.
         scores = {
             key: value
             for key, value in values.items()
@@ -135,8 +137,8 @@ def _health_table(encoder: ModelResult) -> Table:
     for key, value in encoder.training.items():
         name, _, about = key.partition("/")
         if about:
-            # "s1_to_s2" is what Sentinel-1 finds; "s1_s2" belongs to both and stands
-            # once.
+            # "s1_to_s2" goes into the column of its query sensor s1. "s1_s2" belongs to
+            # both sensors and is shown once, also under s1.
             rows.setdefault(name, {})[about[:2]] = value
     for name, values in rows.items():
         table.add_row(name, number(values.get("s1")), number(values.get("s2")))
@@ -165,7 +167,7 @@ def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
         else ""
     )
     outcome = "blessed" if probe.is_blessed else "refused"
-    # No title: rich folds it to the table's width.
+    # A line instead of a table title, which rich would fold to the table's width.
     yield f"[bold]Encoder probe: {outcome}[/bold] ({probe.num_pairs} pairs{labels})"
     table = Table()
     for column in ("check", "value", "interval", "asked", ""):
@@ -200,7 +202,7 @@ def _task_table(task: TaskResult, class_names: Sequence[str]) -> Table:
 
 
 def _read_scores(task: TaskResult) -> dict[str, PatchScores]:
-    """Split -> kept scores, test first; a run of before they were kept has none of one or both."""
+    """Return split -> scores, test first. Runs of version 0.1 lack one or both."""
     found = {
         "test": read_scores(task.test_scores) if task.test_scores is not None else None,
         "eval": read_eval_scores(task.saved_model),
@@ -210,7 +212,10 @@ def _read_scores(task: TaskResult) -> dict[str, PatchScores]:
 
 def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
     if not task.failures and task.published is None:
-        yield f"[red]{task.name}: its published folder is gone; remove the run's metadata to push it again[/red]"
+        yield (
+            f"[red]{task.name}: its published folder is gone; remove the run's metadata to push "
+            "it again[/red]"
+        )
     for failure in task.failures:
         measured = (
             "could not be measured (no test pixel)"
@@ -226,7 +231,7 @@ def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
 def _place_table(config: RunConfig, results: RunResults) -> Table:
     table = Table(title="Where", title_justify="left", show_header=False)
     table.add_column("what")
-    # Paths must stay whole to be copied.
+    # Folded, not cut: paths must be complete to be copied.
     table.add_column("where", overflow="fold")
     for model in (results.encoder, *results.tasks):
         table.add_row(f"model {model.name}", str(model.published or "[red]not published[/red]"))
@@ -234,7 +239,7 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
         table.add_row(f"picture {name}", str(path))
     for item in results.data:
         card = item.version_dir / CARD_NAME
-        # Versions of before there were cards are still read.
+        # Versions built by early releases have no data card.
         table.add_row(
             f"data card {item.name}",
             str(card) if card.exists() else "none: terrapair card",
@@ -252,7 +257,12 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
 
 
 def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
-    """Embedding map, and picture and reliability curve of each task, in the report folder; a picture of the same is kept."""
+    """Draw the embedding map, and picture and reliability curve of each task.
+
+    Returns:
+        Name -> PNG in the report folder. Task pictures of the same model and data are
+        not drawn again.
+    """
     versions = {item.name: item for item in results.data}
     pictures = {}
     embedding_map = results.encoder.saved_model / ASSETS_DIR / MAP_NAME

@@ -1,12 +1,14 @@
-"""The picture of a task: Sentinel-1, Sentinel-2, label and prediction of six eval patches.
+"""The picture of a task: radar, optical image, label and prediction of six patches.
 
-SavedModel and shards -> PNG. Called by the report. The prediction comes from the
-SavedModel's own `serve_examples`, so the picture shows what a server would answer.
+SavedModel and shards of the eval split -> PNG. The prediction comes from the
+SavedModel's `serve_examples`, so the picture shows what a server would answer.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections import Counter
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -32,16 +34,27 @@ from pipeline.report.results import DataResult
 NUM_PATCHES = 6
 IGNORE_COLOR = "#d0d0d0"
 _MODEL_KEY = "Source"
-"""PNG text field that names the model and the data drawn, so that what has not changed is not drawn again."""
+"""PNG text field that names the model and the data of the picture.
+
+If both are unchanged, the picture is not drawn again.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    serialized: bytes
+    patch_id: str
+    scene_id: str
+    entropy: float
 
 
 def draw_task(name: str, saved_model: Location, data: DataResult, output: Location) -> None:
-    """Writes the picture of one task, unless it already shows this model on this data.
+    """Write the picture of one task, unless it already shows this model on this data.
 
     Args:
         name: the task's name, for the title.
         saved_model: the segmenter; need not be published.
-        data: labelled data whose eval split is drawn.
+        data: labelled data; the eval split is drawn.
         output: the PNG.
     """
     shown = f"{saved_model} on {data.manifest.sha256}"
@@ -61,10 +74,10 @@ def draw_task(name: str, saved_model: Location, data: DataResult, output: Locati
 
 
 def decode_labeled(serialized: bytes) -> records.LabeledPatch:
-    """The record of a labelled tf.Example.
+    """Return the record of a labelled tf.Example.
 
     Raises:
-        ValueError: it has no label.
+        ValueError: the example has no label.
     """
     patch = records.decode(serialized)
     if not isinstance(patch, records.LabeledPatch):
@@ -73,24 +86,44 @@ def decode_labeled(serialized: bytes) -> records.LabeledPatch:
 
 
 def choose_patches(version_dir: Location) -> list[bytes]:
-    """Serialized eval patches to draw: the most mixed labels first, from different scenes while there are enough."""
+    """Return the serialized eval patches to draw.
+
+    Patches with the most mixed labels come first, from different scenes as long as
+    there are enough scenes.
+    """
     paths = [str(path) for path in layout.shard_paths(version_dir, "eval")]
-    ranked = []
+    candidates = []
     for serialized in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
         patch = decode_labeled(serialized)
-        # The id breaks ties, so that the same data give the same picture.
-        ranked.append((-label_entropy(patch.label), patch.patch_id, patch.s1_scene_id, serialized))
-    ranked.sort()
-    scenes: dict[str, int] = {}
-    order = []
-    for entropy, patch_id, scene, serialized in ranked:
-        scenes[scene] = scenes.get(scene, 0) + 1
-        order.append((scenes[scene], entropy, patch_id, serialized))
-    return [item[-1] for item in sorted(order)[:NUM_PATCHES]]
+        candidates.append(
+            _Candidate(
+                serialized=serialized,
+                patch_id=patch.patch_id,
+                scene_id=patch.s1_scene_id,
+                entropy=label_entropy(patch.label),
+            )
+        )
+    candidates.sort(key=_mixed_first)
+    # Each scene's best patch comes before any scene's second best.
+    num_before: Counter[str] = Counter()
+    places = {}
+    for candidate in candidates:
+        places[candidate.patch_id] = num_before[candidate.scene_id]
+        num_before[candidate.scene_id] += 1
+    candidates.sort(key=lambda candidate: (places[candidate.patch_id], *_mixed_first(candidate)))
+    return [candidate.serialized for candidate in candidates[:NUM_PATCHES]]
+
+
+def _mixed_first(candidate: _Candidate) -> tuple[float, str]:
+    # The id decides between equal labels, so the same data give the same picture.
+    return -candidate.entropy, candidate.patch_id
 
 
 def label_entropy(label: npt.NDArray[np.uint8]) -> float:
-    """Entropy in nats of the classes of `label` uint8 [H, W], 255 left out: 0 for one class alone or none."""
+    """Return the class entropy of `label` uint8 [H, W] in nats, 255 left out.
+
+    It is 0 when there is only one class or none.
+    """
     counts = np.bincount(label[label != IGNORE].ravel(), minlength=1).astype(np.float64)
     shares = counts[counts > 0] / max(counts.sum(), 1.0)
     return float(-(shares * np.log(shares)).sum())
@@ -102,25 +135,33 @@ def draw(
     prediction: npt.NDArray[np.int64],
     manifest: Manifest,
 ) -> Figure:
-    """The figure: one column a patch, rows S1, S2, label, prediction.
+    """Return the figure: one column for each patch, rows S1, S2, label, prediction.
 
     Args:
-        title: of the figure.
+        title: title of the figure.
         patches: labelled patches of one size.
         prediction: class ids [B, H, W], 255 = no data.
-        manifest: of the data; gives bands, stretch and label schema.
+        manifest: manifest of the data; gives bands, stretch and label schema.
 
     Raises:
         ValueError: the manifest names no label schema.
     """
     if manifest.label_schema is None:
-        raise ValueError("the manifest names no label schema, so there is nothing to draw")
+        raise ValueError(
+            "the manifest names no label schema, so there is nothing to draw: build the shards "
+            "with build-labels"
+        )
     schema = get_schema(manifest.label_schema)
     matplotlib.rcParams["font.size"] = 9
     figure = Figure(figsize=(1.9 * len(patches) + 0.9, 9.1), layout="constrained")
     axes = figure.subplots(4, len(patches), squeeze=False)
-    band = manifest.s1_bands[0]
-    rows = (f"Sentinel-1\n{band}, dB", "Sentinel-2\n" + color_name(manifest), "label", "prediction")
+    band = manifest.bands("s1")[0]
+    rows = (
+        f"Sentinel-1\n{band}, dB",
+        "Sentinel-2\n" + color_name("s2", manifest),
+        "label",
+        "prediction",
+    )
     for row, text in enumerate(rows):
         axes[row][0].set_ylabel(text, fontsize=10)
     for column, patch in enumerate(patches):

@@ -1,7 +1,7 @@
-"""Results of a run, gathered from ML Metadata and the artifacts: what the report shows and what decides the exit code.
+"""Results of a run, gathered from ML Metadata and from the run's artifacts.
 
-RunConfig -> RunResults. Everything comes from the artifacts that the run used, not from
-what lies newest on disk.
+RunConfig -> RunResults, which the report shows and the exit code follows from. All of
+it comes from the artifacts that the run used, which need not be the newest on disk.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tfx.utils import path_utils
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.contracts.locations import Location, locate
 from components import blessing
+from components.artifacts import METRICS_FILE
 from components.data_manifest import read_manifest
 from components.overlap_audit import read_report
-from components.pretrain_trainer import METRICS_FILE
 from components.publishing import ENCODER_NAME
 from components.scorer import scores_path
 from models.encoder_probe.report import ProbeReport
@@ -37,7 +37,13 @@ _ANOMALIES_FILE = "SchemaDiff.pb"
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdFailure:
-    """A metric below its bound: what keeps a model from being published. NaN = no test pixel to measure it on."""
+    """A metric below its bound, so the model is not published.
+
+    Attributes:
+        metric: name of the metric.
+        value: measured value; NaN = no test pixel to measure it on.
+        lower_bound: least value that the config asks for.
+    """
 
     metric: str
     value: float
@@ -51,12 +57,12 @@ class ModelResult:
     Attributes:
         name: "encoder" or the task's name.
         saved_model: SavedModel of the Trainer.
-        log_dir: TensorBoard events.
-        training: final metrics of the training, eval split.
-        health: what the health checks of pretraining found, as in the model card; empty
+        log_dir: folder of the TensorBoard events.
+        training: final metrics of the training, on the eval split.
+        health: results of the health checks of pretraining, as in the model card; empty
             for other models.
         published: folder of the published version; None when it was not pushed or the
-            folder is gone.
+            folder no longer exists.
     """
 
     name: str
@@ -72,10 +78,10 @@ class TaskResult(ModelResult):
     """One segmenter.
 
     Attributes:
-        test: slice -> metric -> value on the test split, as the gate saw them.
-        failures: bounds of the gate that were missed.
-        test_scores: file of the counts of each test patch; None in a run of before
-            there was a Scorer.
+        test: slice -> metric -> value on the test split, as measured by the Evaluator.
+        failures: bounds that were missed.
+        test_scores: file with the counts of each test patch; None in runs of version
+            0.1, which had no Scorer.
     """
 
     test: Mapping[str, Mapping[str, float]]
@@ -85,7 +91,14 @@ class TaskResult(ModelResult):
 
 @dataclass(frozen=True, kw_only=True)
 class DataResult:
-    """One data set that the run used: its manifest, and anomalies as split -> "feature: what"."""
+    """One data set that the run used.
+
+    Attributes:
+        name: "pairs" or the task's name.
+        version_dir: version directory that was read.
+        manifest: its manifest.
+        anomalies: split -> lines "feature: description" of ExampleValidator.
+    """
 
     name: str
     version_dir: Location
@@ -95,10 +108,17 @@ class DataResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResults:
-    """Everything that the report shows; `audits` holds task -> verdict of its overlap audit.
+    """Everything that the report shows.
 
-    `tasks` is empty when the encoder was refused, and without those that a run had not
-    come to when it ended at a refused teacher, which `refused_teachers` names.
+    Attributes:
+        record: the components that ran.
+        data: the pairs, then the data of each task.
+        encoder: the pretrained encoder.
+        probe: report of EncoderProbe.
+        tasks: trained segmenters. Empty when the encoder was refused; when a teacher
+            was refused, without the tasks that the run did not reach.
+        audits: task -> verdict of its overlap audit.
+        refused_teachers: tasks whose refusal ended the run.
     """
 
     record: RunRecord
@@ -111,15 +131,15 @@ class RunResults:
 
     @property
     def is_published(self) -> bool:
-        """Whether every model lies in the serving folder: what `run` ends with 0 for."""
+        """Whether every model is in the serving folder; then `run` exits with 0."""
         return all(model.published is not None for model in (self.encoder, *self.tasks))
 
 
 def collect_results(config: RunConfig) -> RunResults:
-    """Results of the last run of `config`.
+    """Return the results of the last run of `config`.
 
     Raises:
-        DataError: nothing has run, or a component of the last run did not end well.
+        DataError: there was no run, or a component of the last run failed.
     """
     record = read_last_run(config.metadata_path, config.name)
     data = [_data(record, "pairs", config.pairs_dir)]
@@ -155,7 +175,7 @@ def collect_results(config: RunConfig) -> RunResults:
 
 
 def _refused_teachers(config: RunConfig, record: RunRecord) -> tuple[str, ...]:
-    """The teachers that their Evaluators refused; one that was not evaluated is not among them."""
+    """Return the teachers that their Evaluators refused, among those evaluated."""
     teachers = {task.distill.teacher for task in config.tasks if task.distill is not None}
     evaluators = {name: f"Evaluator-{name}" for name in sorted(teachers)}
     return tuple(
@@ -167,7 +187,10 @@ def _refused_teachers(config: RunConfig, record: RunRecord) -> tuple[str, ...]:
 
 
 def read_slices(evaluation: str) -> dict[str, dict[str, float]]:
-    """Slice -> metric -> value of a TFMA evaluation; the overall slice first, NaN where TFMA has it."""
+    """Return slice -> metric -> value of a TFMA evaluation, the overall slice first.
+
+    Values are NaN where TFMA has NaN.
+    """
     slices = {}
     for key, outputs in tfma.load_eval_result(evaluation).slicing_metrics:
         name = ", ".join(f"{feature}={value}" for feature, value in key) or OVERALL
@@ -180,7 +203,7 @@ def read_slices(evaluation: str) -> dict[str, dict[str, float]]:
 
 
 def read_failures(evaluation: str) -> tuple[ThresholdFailure, ...]:
-    """The thresholds of a TFMA evaluation that were missed."""
+    """Return the thresholds of a TFMA evaluation that were missed."""
     failures = []
     for checked in tfma.load_validation_result(evaluation).metric_validations_per_slice:
         for failure in checked.failures:
@@ -197,7 +220,10 @@ def read_failures(evaluation: str) -> tuple[ThresholdFailure, ...]:
 
 
 def read_anomalies(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...]]:
-    """Split -> "feature: description" of an ExampleValidator's output; splits without anomalies are left out."""
+    """Return split -> lines "feature: description" of an ExampleValidator's output.
+
+    Splits without anomalies are left out.
+    """
     found = {}
     for path in sorted(locate(folder).glob(f"Split-*/{_ANOMALIES_FILE}")):
         anomalies = anomalies_pb2.Anomalies.FromString(path.read_bytes())
@@ -240,7 +266,7 @@ def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
         log_dir=log_dir,
         training=json.loads((log_dir / METRICS_FILE).read_text()),
         health=read_card(str(saved_model)).get("health") or {},
-        # The cache may remember a push whose folder somebody has removed since.
+        # The cache may remember a push whose folder was removed since.
         published=published
         if published is not None and (published / "saved_model.pb").exists()
         else None,

@@ -1,8 +1,7 @@
-"""What ML Metadata knows of the last run: each component's state, duration and output artifacts.
+"""What ML Metadata knows of the last run: states, durations and output artifacts.
 
-SQLite of a local run -> RunRecord. The report and the closing check of `run` read it; a
-cached component shows the artifacts of the execution that made them, so a second run
-reports as fully as the first.
+SQLite file of a local run -> RunRecord. A cached component has the artifacts of the
+execution that made them, so the record of a second run is as complete as the first.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _STATE: Any = proto.Execution
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRecord:
-    """One output artifact: where it is, and its custom properties as plain values."""
+    """One output artifact: its URI, and its custom properties as plain values."""
 
     uri: str
     properties: Mapping[str, Any]
@@ -32,9 +31,9 @@ class ComponentRecord:
     """One component of a run.
 
     Attributes:
-        component_id: its id in the pipeline.
-        is_cached: whether the cache answered.
-        is_complete: whether it ended well, cached or not.
+        component_id: id in the pipeline.
+        is_cached: whether TFX took the outputs from its cache.
+        is_complete: whether it succeeded, cached or not.
         num_seconds: how long it ran; about 0 when cached.
         outputs: artifacts by output name.
     """
@@ -53,11 +52,10 @@ class RunRecord:
     components: tuple[ComponentRecord, ...]
 
     def output(self, component_id: str, name: str) -> ArtifactRecord:
-        """One output artifact.
+        """Return one output artifact.
 
         Raises:
-            DataError: the component did not end well in this run, or has no such
-                output.
+            DataError: the component did not succeed in this run, or has no such output.
         """
         for component in self.components:
             if (
@@ -71,26 +69,31 @@ class RunRecord:
         )
 
     def is_complete(self, component_id: str) -> bool:
-        """Whether a component ended well in this run, cached or not."""
+        """Return whether a component succeeded in this run, cached or not."""
         return any(
             item.component_id == component_id and item.is_complete for item in self.components
         )
 
     @property
     def num_cached(self) -> int:
-        """How many components the cache answered."""
+        """Number of components whose outputs came from the cache."""
         return sum(component.is_cached for component in self.components)
 
 
 def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
-    """The newest run of a pipeline.
+    """Return the newest run of a pipeline.
+
+    Args:
+        metadata_path: SQLite file of ML Metadata.
+        pipeline_name: name of the pipeline; one file may hold several.
 
     Raises:
         DataError: no metadata, or no run of that pipeline.
     """
     if not Path(metadata_path).exists():
         raise DataError(
-            f"{metadata_path}: no metadata, so nothing has run here yet", "missing_file"
+            f"{metadata_path}: no metadata, so nothing has run here yet: use `terrapair run` first",
+            "missing_file",
         )
     config = proto.ConnectionConfig()
     config.sqlite.filename_uri = str(metadata_path)
@@ -100,8 +103,8 @@ def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
     if pipeline is None:
         raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
     runs = store.get_contexts_by_type("pipeline_run")
-    # One metadata file may hold several pipelines: a run is ours when its executions
-    # are also in our context.
+    # A run belongs to the pipeline when its executions are also in the pipeline's
+    # context.
     for run in sorted(runs, key=lambda context: context.id, reverse=True):
         ordered = sorted(
             store.get_executions_by_context(run.id), key=lambda execution: execution.id

@@ -1,6 +1,6 @@
-"""What the report tells of a segmenter's scores on a split: tables, one line, and the picture of its calibration.
+"""Scores of a segmenter on a split: tables, a line of text, and a calibration picture.
 
-PatchScores -> rich renderables and a PNG. Called by `report.py`.
+PatchScores -> rich renderables and a PNG.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.scores.slices import DIMENSIONS, NOT_HELD_OUT, UNKNOWN, by_slice
 from models.scores.summary import interval, summarize
 
 MAX_SLICES = 10
-"""A dimension with more, as scenes are, would fill the screen: it is left to whoever reads the file."""
+"""A dimension with more slices, such as scenes, is not shown; the file has them all."""
 
 CLASS_SCORES = {
     "mean_patch_iou": "mean patch IoU",
@@ -34,28 +34,28 @@ CLASS_SCORES = {
     "recall": "recall",
 }
 SLICE_SCORES = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "ece": "ECE"}
-"""Name of a score -> heading of its column."""
+"""Score -> heading of its column."""
 POSITIVE_SCORES = {"pooled_iou": "pooled IoU", "mean_patch_iou": "mean patch IoU", "f1": "F1"}
-"""The same of the second of two classes, which such a task is about."""
+"""Score -> heading, for the second of two classes (e.g. water)."""
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash for what could not be measured."""
+    """Return `value` with three decimals, or a dash when it could not be measured."""
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def read_eval_scores(saved_model: Location) -> PatchScores | None:
-    """The scores beside a segmenter; None beside one of before they were kept.
+    """Return the eval scores in a segmenter's folder; None: version 0.1 wrote none.
 
     Raises:
-        ValueError: the file is no whole file of scores.
+        ValueError: the file is cut short or holds no scores.
     """
     path = saved_model / ASSETS_DIR / SCORES_NAME
     return read_scores(path) if path.exists() else None
 
 
 def score_line(scores: PatchScores, split: str) -> str:
-    """The scores of a split that is told of in passing."""
+    """Return the main scores of a split as one line."""
     figures = summarize(scores)
     positive = scores.class_names[1] if len(scores.class_names) == 2 else None
     shown = {"mean IoU": "mean_iou"}
@@ -63,32 +63,36 @@ def score_line(scores: PatchScores, split: str) -> str:
         shown = {
             f"{positive} {text}": f"{score}/{positive}" for score, text in POSITIVE_SCORES.items()
         } | shown
-    told = ", ".join(f"{text} {number(figures[score])}" for text, score in shown.items())
-    return escape(f"  {split} split ({len(scores)} patches): {told}")
+    values = ", ".join(f"{text} {number(figures[score])}" for text, score in shown.items())
+    return escape(f"  {split} split ({len(scores)} patches): {values}")
 
 
 def score_parts(name: str, scores: PatchScores, split: str) -> Iterator[RenderableType]:
-    """Yields the scores of the classes, of all together, and of the slices of one split."""
+    """Yield the scores of one split: of each class, of all classes, and of slices."""
     yield _class_table(name, scores, split)
     figures = summarize(scores)
     found = interval(scores, "mean_iou")
     yield (
-        f"  mean IoU {number(found.value)}{_range(found, ' (', ')')}, calibration error {number(figures['ece'])}, "
-        f"{len(scores)} patches"
+        f"  mean IoU {number(found.value)}{_range(found, ' (', ')')}, "
+        f"calibration error {number(figures['ece'])}, {len(scores)} patches"
     )
     if scores.probability_counts is not None and scores.threshold is not None:
         sums = scores.probability_counts.sum(axis=0)
-        by_threshold = [
-            f"{number(float(metrics.iou_per_class(calibration.threshold_confusion(sums, value))[1]))} at {value:.2f}"
-            for value in dict.fromkeys((scores.threshold, calibration.DEFAULT_THRESHOLD))
-        ]
+        by_threshold = []
+        for threshold in dict.fromkeys((scores.threshold, calibration.DEFAULT_THRESHOLD)):
+            confusion = calibration.threshold_confusion(sums, threshold)
+            iou = float(metrics.iou_per_class(confusion)[1])
+            by_threshold.append(f"{number(iou)} at {threshold:.2f}")
         positive = escape(scores.class_names[1])
-        yield f"  threshold of {positive} {scores.threshold:.2f}: pooled IoU {', '.join(by_threshold)}"
+        yield (
+            f"  threshold of {positive} {scores.threshold:.2f}: "
+            f"pooled IoU {', '.join(by_threshold)}"
+        )
     yield _slice_table(name, scores, split)
 
 
 def draw_reliability(name: str, scores: PatchScores, split: str, output: Location) -> None:
-    """Writes the reliability curve: accuracy by confidence, over how many pixels have that confidence."""
+    """Write the reliability curve: accuracy and share of pixels by confidence."""
     curve = calibration.reliability_curve(scores)
     figure = Figure(figsize=(4.6, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -132,9 +136,9 @@ def _slice_table(name: str, scores: PatchScores, split: str) -> Table:
         table.add_column(column, justify="right")
     for dimension in DIMENSIONS:
         slices = by_slice(scores, dimension)
-        # A dimension of which no record tells says nothing that the whole does not.
-        is_told = set(slices) - {f"{dimension}={value}" for value in (UNKNOWN, NOT_HELD_OUT)}
-        for value, part in slices.items() if is_told and len(slices) <= MAX_SLICES else ():
+        # A dimension that no record names has one slice with all patches: skip it.
+        is_known = set(slices) - {f"{dimension}={value}" for value in (UNKNOWN, NOT_HELD_OUT)}
+        for value, part in slices.items() if is_known and len(slices) <= MAX_SLICES else ():
             figures = summarize(part)
             table.add_row(
                 escape(value), str(len(part)), *(number(figures[score]) for score in columns)

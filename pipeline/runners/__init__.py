@@ -1,1 +1,8 @@
-"""Map to come."""
+"""Where the pipeline runs; read `local.py` first.
+
+- `local`: in this process, with ML Metadata in SQLite.
+- `kubeflow`: write a Kubeflow Pipelines v2 specification; `pod` is the entry point of
+  its containers.
+
+Only `pipeline/__main__.py` imports this room.
+"""

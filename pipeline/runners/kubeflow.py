@@ -1,7 +1,7 @@
-"""Compiles the pipeline to a Kubeflow Pipelines v2 specification; needs neither cluster nor network.
+"""Kubeflow: compile the pipeline to a Kubeflow Pipelines v2 specification.
 
-RunConfig -> JSON file, the same components as a local run. Called by `python -m
-pipeline compile`.
+RunConfig -> JSON file with the same components as a local run. Needs neither a cluster
+nor the network.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from pipeline.runners import pod
 
 
 def compile_pipeline(config: RunConfig, output: Path) -> None:
-    """Writes the specification of `config` to `output`.
+    """Write the specification of `config` to `output`.
 
     Raises:
         SettingsError: no container image, or the root is a path of this machine, which
-            pods do not share.
+            pods cannot read.
     """
     if not config.container_image:
         raise SettingsError(
-            "container_image: needed to compile for Kubeflow; it must hold this package and its requirements"
+            "container_image: needed to compile for Kubeflow: name an image that holds this "
+            "package and its requirements"
         )
     if "://" not in config.root:
         raise SettingsError(
@@ -45,8 +46,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     specification = json.loads(output.read_text())
     for executor in specification["pipelineSpec"]["deploymentSpec"]["executors"].values():
         container = executor.get("container", {})
-        # TFX lets one choose the command of executors, but not that of ExampleGen's
-        # driver, which reads the store too.
+        # TFX has a setting for the command of executors, but none for ExampleGen's
+        # driver, which reads the object store too.
         driver = container.get("lifecycle", {}).get("preCacheCheck", {})
         for step in (container, driver):
             if step.get("command", [])[:2] == ["python", "-m"]:

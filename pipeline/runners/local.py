@@ -1,6 +1,6 @@
-"""Runs the pipeline in this process on ML Metadata in SQLite, and tells a watcher how far it is.
+"""Local runner: the pipeline in this process, with ML Metadata in SQLite.
 
-RunConfig -> executed components. Called by `python -m pipeline run`.
+RunConfig -> executed components; callbacks report the progress.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OnNotice = Callable[[str, bool], None]
 
 
 class _WatchedRunner(LocalDagRunner):
-    """LocalDagRunner, which offers no callback, with one before each component.
+    """LocalDagRunner with a callback before each component.
 
     Source: tfx/orchestration/local/local_dag_runner.py, without partial runs.
     """
@@ -37,7 +37,7 @@ class _WatchedRunner(LocalDagRunner):
         self._on_component = on_component
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:
-        """Launches the nodes in the compiled order, which is topological."""
+        """Launch the nodes in the compiled order, which is topological."""
         run_id = datetime.datetime.now(datetime.timezone.utc).isoformat()
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
@@ -61,7 +61,7 @@ class _WatchedRunner(LocalDagRunner):
 
 
 class _StepHandler(logging.Handler):
-    """Passes the Trainers' log records on as callbacks: `run_fn` runs behind TFX, so nothing can be handed to it."""
+    """Turn the Trainers' log records into callbacks: TFX hands none to `run_fn`."""
 
     def __init__(self, on_step: OnStep, on_notice: OnNotice) -> None:
         super().__init__(logging.INFO)
@@ -80,23 +80,23 @@ class _StepHandler(logging.Handler):
 def run_local(
     config: RunConfig, on_component: OnComponent, on_step: OnStep, on_notice: OnNotice
 ) -> None:
-    """Runs every component of `config` that the cache cannot answer.
+    """Run the components of `config`; TFX's cache skips those with unchanged inputs.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
             store.
         on_component: called with a component's id before it is launched, cached or not.
         on_step: called with what trains, step, number of steps and values.
-        on_notice: called with whatever else a training has to say, such as that it goes
-            on from a checkpoint, and whether it is a warning, such as an alarm of the
+        on_notice: called with other messages of a training, e.g. that it continues from
+            a checkpoint, and whether the message is a warning, e.g. an alarm of the
             health checks.
     """
     Path(config.metadata_path).parent.mkdir(parents=True, exist_ok=True)
     connection = metadata.sqlite_metadata_connection_config(config.metadata_path)
     logger, handler = logging.getLogger(LOGGER_NAME), _StepHandler(on_step, on_notice)
     level = logger.level
-    # What reaches the terminal is the business of the root's handlers; this logger only
-    # has to let INFO through.
+    # The root logger's handlers decide what reaches the terminal; this logger only has
+    # to let INFO through.
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:

@@ -1,8 +1,8 @@
-"""Entry point of every container of the compiled pipeline: makes object stores ready, then runs the module of TFX it is given.
+"""Entry point of every container of the compiled pipeline: run a TFX module on s3://.
 
-`python -m pipeline.runners.pod <module> <arguments>`; `kubeflow_runner.py` puts it into
-the specification. TFX's own entry points know nothing of s3:// and would end with
-tensorflow-io's abort after work that was done.
+`python -m pipeline.runners.pod <module> <arguments>`, as `kubeflow.py` writes it into
+the specification. TFX's own entry points cannot read s3://, and tensorflow-io would
+abort the process at exit although the work is done.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ COMMAND = ("python", "-m", "pipeline.runners.pod")
 
 
 def main() -> int:
-    """Runs the module that the command line names, as `python -m` would; its SystemExit is the process's."""
+    """Run the module that the command line names, as `python -m` would.
+
+    The module's SystemExit ends the process.
+    """
     object_store.complete_environment(os.environ)
     object_store.load_filesystem("s3://")
-    # The module reads its own arguments from sys.argv, as if this one were not there.
+    # The module reads its own arguments from sys.argv, so remove this program's name.
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     return 0

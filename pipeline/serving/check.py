@@ -1,6 +1,6 @@
-"""serve-check: every published SavedModel, loaded in a fresh process, answers as the Keras model inside it does.
+"""serve-check: does every published SavedModel answer like the Keras model inside it?
 
-Serving folder -> CheckResults and a table. Called by `python -m pipeline serve-check`.
+Serving folder -> CheckResults and a table. Each model is loaded in a new process.
 """
 
 from __future__ import annotations
@@ -19,19 +19,31 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.errors import DataError
 
 TOLERANCE = 1e-4
-"""Largest allowed difference between SavedModel and Keras; models are published in float32 whatever they trained in.
+"""Largest allowed difference between SavedModel and Keras; models are float32.
 
-Both run the same weights, but the graph fuses and reorders operations. Sums of some
-thousand float32 products then differ by about 1e-6 relative, on features of size 1-10;
-1e-4 leaves a margin and is far below what a wrong weight or a missing normalization
-makes.
+Both use the same weights, but the graph fuses and reorders operations. Sums of some
+thousand float32 products then differ by about 1e-6 relative, on features of size 1-10.
+1e-4 leaves a margin, and is far below the effect of a wrong weight or a missing
+normalization.
 """
 _TIMEOUT_SECONDS = 600
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """One signature with one input size; or, with `error`, a model that could not be checked at all."""
+    """The check of one signature with one input size.
+
+    Attributes:
+        model: name of the model.
+        version: its version.
+        signature: name of the signature.
+        inputs: names and shapes of the inputs.
+        difference: largest absolute difference.
+        tolerance: largest difference that passes.
+        error: why the model could not be checked at all; then the fields from
+            `signature` on are empty.
+    """
 
     model: str
     version: str
@@ -43,26 +55,27 @@ class CheckResult:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the difference is within the tolerance."""
+        """Whether the model was checked and the difference is within the tolerance."""
         return not self.error and self.difference <= self.tolerance
 
 
 def check_published(
     serving_dir: str | os.PathLike[str], environment: Mapping[str, str]
 ) -> list[CheckResult]:
-    """Checks every version of every model below `serving_dir`.
+    """Check every version of every model below `serving_dir`.
 
     Args:
-        serving_dir: holds `<model>/<version>`.
-        environment: of the child processes.
+        serving_dir: folder that holds `<model>/<version>`.
+        environment: environment variables of the child processes.
 
     Raises:
-        DataError: no model lies there.
+        DataError: the folder holds no model.
     """
     versions = sorted(path.parent for path in locate(serving_dir).glob("*/*/saved_model.pb"))
     if not versions:
         raise DataError(
-            f"{serving_dir}: no published model (<model>/<version>/saved_model.pb) lies there",
+            f"{serving_dir}: no published model found (<model>/<version>/saved_model.pb): run the "
+            "pipeline first",
             "missing_file",
         )
     return [result for path in versions for result in _check_one(path, environment)]
@@ -81,7 +94,7 @@ def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[Check
     if process.returncode:
         lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
         return [CheckResult(model=model, version=version, error=lines[-1])]
-    # Libraries may print before it; the answer is the last line.
+    # Libraries may print other lines; the answer is the last line.
     answer = json.loads(process.stdout.strip().splitlines()[-1])
     return [
         CheckResult(
@@ -89,7 +102,7 @@ def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[Check
             version=version,
             signature=item["signature"],
             inputs=", ".join(
-                f"{name} {'×'.join(map(str, shape))}"
+                f"{name} {_TIMES.join(map(str, shape))}"
                 for name, shape in item["input_shapes"].items()
             ),
             difference=float(item["max_abs_difference"]),
@@ -100,7 +113,7 @@ def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[Check
 
 
 def render(results: Sequence[CheckResult]) -> Table:
-    """The table of all checks."""
+    """Return the table of all checks."""
     table = Table(
         title="serve-check: SavedModel against Keras, no-data pixels included", title_justify="left"
     )

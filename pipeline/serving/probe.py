@@ -1,8 +1,8 @@
-"""Checks one published model in this process and prints the comparisons as JSON: the child process of `check.py`.
+"""The child process of `check.py`: compare one published model with its Keras model.
 
-SavedModel directory -> JSON list on the last line of stdout. A fresh process a model,
-since a server has loaded nothing before and Keras classes that training registered
-would hide a SavedModel that cannot stand alone.
+SavedModel directory -> JSON list on the last line of stdout. Each model gets a new
+process, like a server: Keras classes registered by training would hide a SavedModel
+that cannot be loaded without them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from models.published.export import compare_with_keras
 
 
 def probe(saved_model_dir: str) -> str:
-    """JSON list of the comparisons of one SavedModel."""
+    """Return a JSON list of the comparisons of one SavedModel."""
     return json.dumps([dataclasses.asdict(item) for item in compare_with_keras(saved_model_dir)])
 
 
 def main() -> int:
-    """Prints the answer for the directory that the command line names."""
+    """Print the answer for the directory that the command line names."""
     object_store.complete_environment(os.environ)
     object_store.load_filesystem(sys.argv[1])
     sys.stdout.write(probe(sys.argv[1]) + "\n")

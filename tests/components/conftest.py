@@ -1,4 +1,4 @@
-"""A tiny task: shards in the real codec, and a SavedModel with the segmenter's `serve_examples` signature."""
+"""A tiny task: real shards, and a SavedModel with the signature `serve_examples`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from components import evaluation
 
 
 class RollingModel(tf.Module):
-    """Predicts the label moved by three columns; says nothing (255) where that is 255 and in the first row."""
+    """Predicts the label moved by three columns; 255 where that is 255 and in the first row."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serve_examples(self, examples):
@@ -55,7 +55,7 @@ def rolling_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
-    """A function that runs TFMA as the Evaluator does: (model, version, config, output folder) -> result."""
+    """A function that runs TFMA as the Evaluator does: (model, version, config, folder)."""
 
     def evaluate(
         model: Path, version: Path, config: tfma.EvalConfig, output: str

@@ -7,7 +7,7 @@ from tfx.types import standard_artifacts
 from beam_jobs.contracts import manifest
 from beam_jobs.errors import DataError
 from components import data_manifest
-from components.pretrain_trainer import list_files
+from components.artifacts import list_files
 
 
 def examples_of(span, version):
@@ -43,7 +43,7 @@ def test_version_without_manifest_is_refused(tmp_path):
 
 
 def test_examples_without_a_span_are_refused():
-    with pytest.raises(ValueError, match="carries no span"):
+    with pytest.raises(ValueError, match="has no property 'span'"):
         data_manifest.resolve_version(standard_artifacts.Examples())
 
 

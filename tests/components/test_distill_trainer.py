@@ -1,4 +1,4 @@
-"""DistillTrainer on TFX's artifacts: a blessed teacher teaches, a refused one stops the student."""
+"""DistillTrainer on TFX's artifacts: a refused teacher stops the student."""
 
 import json
 import shutil
@@ -41,12 +41,12 @@ def artifact_of(kind, path):
 
 @pytest.fixture(scope="module")
 def inputs(pairs_version, water_version, tmp_path_factory):
-    """Inputs of the component around a teacher of two steps, but for its blessing."""
+    """Inputs of the component with a teacher of two steps, without the blessing."""
     root = tmp_path_factory.mktemp("taught")
     segment_trainer.run_fn(make_fn_args(water_version, root / "teacher", TEACHER, name="optical"))
     examples = artifact_of(standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
-    # The train split alone: a look at another one would fail.
+    # Only the train split exists, so reading another one would fail.
     folder = root / "examples/Split-train"
     folder.mkdir(parents=True)
     for path in layout.shard_paths(pairs_version, "train"):

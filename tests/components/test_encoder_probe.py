@@ -1,4 +1,4 @@
-"""EncoderProbe on TFX's artifacts, and what its blessing does to the real Pusher and to the gate."""
+"""EncoderProbe on TFX's artifacts, and the effect of its blessing on Pusher and gate."""
 
 import json
 import shutil
@@ -54,8 +54,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     )
     pairs, pairs_manifest = import_version(pairs_version, root / "pairs")
     labels, labels_manifest = import_version(water_version, root / "labels")
-    # The probe must not need the test split; that it is never opened cannot be seen
-    # otherwise.
+    # The probe must not read the test split, so it is removed.
     for examples in (pairs, labels):
         shutil.rmtree(f"{examples.uri}/Split-test")
     model = artifact_of(standard_artifacts.Model, root / "model")
@@ -100,7 +99,7 @@ def push(model, model_blessing, root):
 
 
 def resolve(model, model_blessing):
-    """What TFX's own resolver takes for the latest blessed model."""
+    """Return the latest blessed model according to TFX's own resolver."""
     strategy = LatestBlessedModelStrategy()
     return strategy.resolve_artifacts(None, {"model": [model], "model_blessing": [model_blessing]})[
         "model"

@@ -15,7 +15,7 @@ def read_patches(version, split):
 
 
 def expected_iou(patches):
-    """IoU per class of the rolling model by plain sets of pixels, independent of the confusion matrix."""
+    """IoU per class of the rolling model by sets of pixels, without a confusion matrix."""
     truth = np.stack([patch.label for patch in patches]).astype(int)
     prediction = np.roll(truth, 3, axis=2)
     prediction[:, 0] = 255
@@ -29,7 +29,7 @@ def expected_iou(patches):
 
 @pytest.fixture(scope="module")
 def evaluated(evaluate, water_version, rolling_model, tmp_path_factory):
-    """Results and validation of a TFMA run over the test split; the gate asks for more than the model reaches."""
+    """Results and validation of a TFMA run over test; the model does not reach the threshold."""
     output = str(tmp_path_factory.mktemp("evaluation"))
     config = evaluation.create_eval_config(
         labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999}

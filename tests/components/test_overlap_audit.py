@@ -1,9 +1,10 @@
-"""The audit as components: over the versions that ExampleGen took, silent on disjoint places, loud in the gate."""
+"""The audit as components: disjoint places pass, an overlap fails in the gate."""
 
 import make_shards
 import pytest
 from tfx.types import standard_artifacts
 
+from beam_jobs.contracts import settings
 from beam_jobs.errors import DataError
 from components import overlap_audit
 
@@ -18,7 +19,7 @@ def examples_of(span, version):
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """Roots of pairs and of labels: version 1 of the labels lies on the ground of the pairs, version 2 far from it."""
+    """Roots of pairs and labels; labels of version 1 overlap the pairs, of version 2 do not."""
     root = tmp_path_factory.mktemp("data")
     make_shards.make_version(root / "pairs", num_patches=6, size_px=16, span=4)
     for version, north in ((1, 0.0), (2, 3.0)):
@@ -38,13 +39,14 @@ def roots(tmp_path_factory):
 def run_audit(roots, version, folder, buffer_m=0.0):
     report = overlap_audit.OverlapReport()
     report.uri = str(folder)
+    config = overlap_audit.AuditConfig(
+        pairs_root=str(roots / "pairs"), labels_root=str(roots / "flood"), buffer_m=buffer_m
+    )
     overlap_audit.OverlapAudit.test_call(
         pairs=examples_of(4, 1),
         labels=examples_of(1, version),
         report=report,
-        pairs_root=str(roots / "pairs"),
-        labels_root=str(roots / "flood"),
-        buffer_m=buffer_m,
+        config=settings.canonical_json(config),
         code="x",
     )
     return report
@@ -65,8 +67,8 @@ def test_disjoint_places_pass_and_the_report_tells_what_was_compared(roots, tmp_
 def test_an_overlap_is_reported_whole_and_fails_in_the_gate(roots, tmp_path):
     report = run_audit(roots, 1, tmp_path)
     found = overlap_audit.read_report(report.uri)
-    # Patches of one index lie on one place in every split of `make_shards`: two of eval
-    # and test each.
+    # `make_shards` puts the patch of one index at the same place in every split: two
+    # places are in eval and test too.
     assert found.num_leaking_pair_patches == 2
     assert found.num_footprint_overlaps == len(found.overlaps) == 4
     with pytest.raises(

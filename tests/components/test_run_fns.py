@@ -7,7 +7,7 @@ import pytest
 from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import manifest
-from components import attempts, pretrain_trainer, segment_trainer
+from components import artifacts, attempts, pretrain_trainer, segment_trainer
 from models.config import EncoderConfig, PretrainConfig
 from models.published import export
 from models.segment_config import SegmentConfig
@@ -33,7 +33,7 @@ def pretrained(pairs_version, tmp_path_factory):
 
 def test_pretrain_run_fn_writes_model_metrics_and_logs(pretrained, pairs_version):
     assert set(export.load_encoders(str(pretrained / "Format-Serving"))) == {"s1", "s2"}
-    metrics = json.loads((pretrained / "model_run" / pretrain_trainer.METRICS_FILE).read_text())
+    metrics = json.loads((pretrained / "model_run" / artifacts.METRICS_FILE).read_text())
     assert metrics["num_eval_pairs"] == min(4, manifest.read(pairs_version).num_examples["eval"])
     assert metrics["train_loss"] > 0
     assert list((pretrained / "model_run" / "train").glob("events*"))
@@ -117,8 +117,7 @@ def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders
         global_batch_size=4,
         encoder_paths={"s1": str(tmp_path / "imported")},
     )
-    # The path is what it goes for, so that a missing encoder is the error, not a
-    # missing base model.
+    # It looks for the encoder of the path, so the error names that and not base_model.
     with pytest.raises(
         FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"
     ):

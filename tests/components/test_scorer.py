@@ -1,4 +1,4 @@
-"""Scorer on TFX's artifacts: what it keeps is what TFMA says of the same model and data."""
+"""Scorer on TFX's artifacts: its scores equal TFMA's for the same model and data."""
 
 import json
 
@@ -19,7 +19,7 @@ from models.segment_config import SegmentConfig
 
 @pytest.fixture(scope="module")
 def model(water_version, tmp_path_factory):
-    """Artifact of a Trainer of two steps, whose threshold gives it some water."""
+    """Model artifact after two steps; its threshold makes it predict some water."""
     root = tmp_path_factory.mktemp("segmented")
     config = SegmentConfig(
         sensors=("s1",),
@@ -45,7 +45,7 @@ def model(water_version, tmp_path_factory):
 
 
 def score(model, version, root):
-    """Folder with what the component writes; train and eval are not there to be read."""
+    """Return the folder that the component wrote; only the test split exists."""
     examples, manifest = import_version(version, root)
     for split in ("train", "eval"):
         (root / "examples" / f"Split-{split}").rename(root / split)

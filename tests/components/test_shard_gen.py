@@ -1,4 +1,4 @@
-"""ExampleGen takes whole versions only, also where objects are moved one by one."""
+"""ExampleGen accepts only complete versions, also while objects are being moved."""
 
 import pytest
 from make_shards import make_version
@@ -24,7 +24,7 @@ def test_the_pipeline_imports_through_the_check(tmp_path):
 
 
 def test_a_whole_version_passes(version):
-    shard_gen.check_whole(str(version))
+    shard_gen.check_complete(str(version))
 
 
 def test_a_version_whose_manifest_has_not_arrived_is_refused_before_anything_is_read(
@@ -49,4 +49,4 @@ def test_a_version_with_a_shard_too_few_or_too_many_is_refused(version):
         DataError,
         match=rf"missing are \['train/{shard.name}'\], not named are \['train/part-00000-of-00077",
     ):
-        shard_gen.check_whole(str(version))
+        shard_gen.check_complete(str(version))

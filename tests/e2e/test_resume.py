@@ -14,7 +14,7 @@ import yaml
 from run_pipeline import REPOSITORY
 
 from beam_jobs.contracts import layout, manifest
-from components.pretrain_trainer import METRICS_FILE
+from components.artifacts import METRICS_FILE
 from models import pretrain
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run

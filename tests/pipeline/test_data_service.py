@@ -1,4 +1,4 @@
-"""The servers of a tf.data service, as a user starts them: two processes that feed this one."""
+"""A tf.data service as a user starts it: two server processes feed this one."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from models.config import InputConfig
 
 @contextmanager
 def server(*arguments):
-    """The first line that it prints: it is ready then."""
+    """Return the first line that it prints when it is ready."""
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline", "data-service", *arguments],
         cwd=REPOSITORY,

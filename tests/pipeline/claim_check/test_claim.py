@@ -1,4 +1,4 @@
-"""A whole check on tiny shards: it ends with a page, is not done twice, and refuses what could not be judged."""
+"""A whole check on tiny shards: it writes a page, does no job twice, and refuses bad data."""
 
 import contextlib
 import dataclasses
@@ -55,7 +55,7 @@ def make_config(root, **changes):
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     pairs = make_shards.make_version(root / "pairs", seed=1)
-    # A degree away from the pairs: what is judged must not have been seen.
+    # A degree away from the pairs, so that the audit finds no overlap.
     labels = make_shards.make_version(
         root / "flood", kind="labels", label_schema="water", seed=2, north=1.0
     )
@@ -88,7 +88,7 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     assert set(cell["over"]) == set(config.claim.arms) - {"multimodal"}
     assert cell["difference"] == cell["over"]["simclr"]
     assert document["primary"]["verdict"] in ("supported", "not supported", "inconclusive")
-    # After two steps nothing is learned yet, and shuffled pairs stay there.
+    # Two steps teach nothing, so the loss of shuffled pairs is still that of guessing.
     controls = {control["name"]: control for control in document["controls"]}
     assert controls["shuffled loss"]["chance"] == pytest.approx(math.log(8))
     assert set(controls) == {
@@ -107,8 +107,8 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     ]
     assert encoders == sorted([*expected, "simclr_s1-seed0"])
     folder = tmp_path / "claim"
-    # Only what is chosen among is looked at on eval, and one of them is not chosen.
-    # Nothing of it is served.
+    # Only the three trials of settings are scored on eval, and one of them is not
+    # chosen. No SavedModel is exported.
     assert len(list(folder.glob("trials/*/*/eval.npz"))) == 3
     assert len(list(folder.glob("trials/*/*/test.npz"))) == 2 * 3 * 5 + 1
     assert not list(folder.glob("**/saved_model.pb"))
@@ -177,7 +177,7 @@ def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
         tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01)
     )
     with pytest.raises(
-        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is no patch"
+        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is less than one patch"
     ):
         check(config, data)
 

@@ -1,4 +1,4 @@
-"""The paired bootstrap over blocks and seeds, against loops, and on arms whose difference is known."""
+"""The paired bootstrap, against plain loops and on arms whose difference is known."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pipeline.claim_check import comparison
 
 
 def counts_of(rng, accuracy, num_seeds=4, num_patches=60, num_classes=3, num_pixels=50):
-    """Counts of models that are right with `accuracy` [S] or one value, and else say any class."""
+    """Counts of models that are right with `accuracy` (one value or [S]), else random."""
     counts = np.zeros((num_seeds, num_patches, num_classes, num_classes), np.int64)
     truth = np.random.default_rng(1).integers(num_classes, size=(num_patches, num_pixels))
     for seed, patch in np.ndindex(num_seeds, num_patches):
@@ -60,12 +60,12 @@ def test_seeds_that_disagree_widen_the_interval():
 
 def test_alike_neighbours_count_as_one():
     rng = np.random.default_rng(0)
-    # One seed: what seeds differ by would hide what is asked here.
+    # One seed, because the spread of seeds would hide the effect of blocks.
     ours, theirs = (
         counts_of(rng, accuracy, num_seeds=1, num_patches=12) for accuracy in (0.62, 0.6)
     )
     alone = comparison.compare(ours, theirs, np.arange(12), **ASKED)
-    # Each patch ten times over, in one block: nothing was learned by it.
+    # Each patch ten times in one block: this adds no information.
     repeated = [np.repeat(arm, 10, axis=1) for arm in (ours, theirs)]
     in_blocks = comparison.compare(*repeated, np.repeat(np.arange(12), 10), **ASKED)
     as_patches = comparison.compare(*repeated, np.arange(120), **ASKED)
@@ -127,6 +127,6 @@ def test_an_alarm_needs_both_intervals_and_tells_both():
     said = {"value": 0.049, "low": 0.005, "high": 0.09, "ours": 0.166, "theirs": 0.117}
     found = comparison.Difference(**said, over_seeds=(-0.001, 0.1))
     assert not found.is_certain
-    assert found.in_points == "+4.9 [+0.5, +9.0] (by the seeds alone [-0.1, +10.0])"
+    assert found.in_points == "+4.9 [+0.5, +9.0] (over seeds [-0.1, +10.0])"
     assert comparison.Difference(**said, over_seeds=(0.001, 0.1)).is_certain
     assert comparison.Difference(**said, over_seeds=None).is_certain

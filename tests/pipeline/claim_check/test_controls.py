@@ -1,4 +1,4 @@
-"""Controls on scores that were made up: each fails when what must not learn has learned, and the page says so."""
+"""Controls on made-up scores: each fails when it has learned, and the page says so."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from models.scores.score_file import write_scores
 from pipeline.claim_check import controls, page
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import RESULT, scores_path
-from pipeline.claim_check.outcomes import Outcomes
+from pipeline.claim_check.outcomes import Outcomes, TrialKey
 
 CELL = Cell(task="flood", inputs="s1", fraction=0.5)
 CLAIM = ClaimConfig(
@@ -28,7 +28,7 @@ CHANCE = math.log(8)
 
 
 def confusion(accuracy, rng):
-    """Counts [M, K, K] of two classes: a patch of each, told apart with `accuracy`."""
+    """Counts [M, K, K] of two classes that a model tells apart with `accuracy`."""
     right = rng.binomial(NUM_PIXELS, accuracy, (12, 2))
     return np.stack([[[a, NUM_PIXELS - a], [NUM_PIXELS - b, b]] for a, b in right])
 
@@ -45,7 +45,9 @@ def make_outcomes(root, *, shuffled_accuracy=0.5, shuffled_loss=CHANCE):
     """Trials of all arms, with an encoder for each seed of `shuffled`."""
     accuracies = {"multimodal": 0.9, "simclr": 0.8, "shuffled": shuffled_accuracy, "random": 0.5}
     trials = {
-        (arm, CELL, seed): make_trial(root / f"{arm}-{seed}", accuracy, 100 * seed + len(arm))
+        TrialKey(arm, CELL, seed): make_trial(
+            root / f"{arm}-{seed}", accuracy, 100 * seed + len(arm)
+        )
         for arm, accuracy in accuracies.items()
         for seed in range(3)
     }
@@ -72,10 +74,9 @@ def test_controls_that_learned_nothing_are_ok(tmp_path):
     assert list(found) == ["shuffled loss", "shuffled over random", "permuted labels, simclr"]
     assert all(entry["ok"] for entry in found.values())
     assert (
-        found["shuffled loss"]["text"] == "Shuffled pairs: loss 2.079; that of guessing is 2.079."
+        found["shuffled loss"]["text"] == "Shuffled pairs: the loss is 2.079; guessing has 2.079."
     )
-    # Answers that are right half of the time: of two equally frequent classes each has
-    # an IoU of a third.
+    # With two equally frequent classes and half of the answers right, IoU is a third.
     assert found["permuted labels, simclr"]["difference"]["theirs"] == pytest.approx(
         1 / 3, abs=0.001
     )
@@ -104,7 +105,7 @@ def test_a_control_that_learned_fails_and_the_verdict_says_so(
         "controls": list(found.values()),
     }
     assert page.sentence(claim).endswith(
-        f"DO NOT TRUST IT: what must not learn has learned ({failed})."
+        f"DO NOT TRUST THE VERDICT: controls that must not learn have learned ({failed})."
     )
     claim["controls"] = [entry for entry in claim["controls"] if entry["ok"]]
     assert "TRUST" not in page.sentence(claim)

@@ -1,4 +1,4 @@
-"""Jobs: each cell's training is the task's own, but for what the cell and the arm decide."""
+"""Jobs: a cell and an arm change only some settings of the task's training."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Label subsets: nested, spread over the blocks, the records as they were."""
+"""Label subsets: nested, spread over the blocks, with unchanged records."""
 
 import make_shards
 import numpy as np
@@ -20,8 +20,8 @@ def test_every_length_takes_about_the_same_share_of_each_block(blocks, seed):
     for length in range(1, len(block) + 1):
         taken = np.bincount(block[order[:length]], minlength=7)
         share = length / len(block)
-        # Systematic sampling is within one patch of each block's share at one
-        # threshold; the threshold itself varies.
+        # Systematic sampling at one threshold is within one patch of each block's
+        # share; the threshold itself varies.
         for number, size in zip(taken, np.bincount(block, minlength=7), strict=True):
             assert abs(number - share * size) <= 2.5
 
@@ -38,7 +38,7 @@ def test_a_fraction_without_a_patch_is_refused():
     assert label_subsets.num_labelled(1.0, 30, "flood") == 30
     with pytest.raises(
         DataError,
-        match=r"claim\.fractions: 0\.01 of the 30 labelled train patches of 'flood' is no patch",
+        match=r"claim\.fractions: 0\.01 of the 30 .* patches of 'flood' is less than one patch",
     ):
         label_subsets.num_labelled(0.01, 30, "flood")
 

@@ -1,4 +1,4 @@
-"""Jobs in processes: all done, several at a time, and none left running after an error or a kill."""
+"""Jobs in processes: all are done, and none is left running after an error or a kill."""
 
 import multiprocessing
 import os
@@ -50,7 +50,8 @@ def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     code = (
         "import sys, process_jobs; from pipeline.claim_check import processes\n"
         "with processes.workers(1) as pool:"
-        " processes.run_all(pool, sys.argv[1:], process_jobs.note_process_and_sleep, lambda done, total: None)"
+        " processes.run_all(pool, sys.argv[1:], process_jobs.note_process_and_sleep,"
+        " lambda done, total: None)"
     )
     job = tmp_path / "job"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

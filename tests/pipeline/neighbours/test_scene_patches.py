@@ -1,4 +1,4 @@
-"""Scenes that are cut for an encoder: its bands, its level, none lost to a split."""
+"""Scenes cut for an encoder: with its bands and level, all in one split."""
 
 from contextlib import contextmanager
 
@@ -46,7 +46,7 @@ def cut(scenes, encoder, output):
         stages.append(name)
         yield
 
-    # The default's bands and level are not the encoder's.
+    # The encoder's bands and level differ from the defaults.
     config = BuildConfig(patch=PatchConfig(size_px=32))
     version = cut_scenes(scenes, encoder, config, str(output), stage, lambda done, total: None)
     return version, stages

@@ -121,7 +121,7 @@ def make_results(data, tmp_path, published):
 
 
 def refused_results(data, tmp_path):
-    """Of a run that ended at the encoder's gate."""
+    """Results of a run that ended at the encoder's gate."""
     found = make_results(data, tmp_path, published=True)
     return dataclasses.replace(
         found,

@@ -1,13 +1,13 @@
-"""Answers of a search as a person sees them: a table, and one picture with a row for each query.
+"""Answers of a search: a table, and a picture with one row for each query.
 
-An `EmbeddingIndex` and what was found in it -> rich table, PNG, lines of text. Called
-by `python -m pipeline embed` and `search`. Pixels are read again from the shards that
-the index was made of.
+An `EmbeddingIndex` and what was found in it -> rich table, PNG and lines of text. The
+pixels are read from the shards that the index was made of.
 """
 
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -17,12 +17,12 @@ from rich.table import Table
 
 from beam_jobs.contracts import locations, records
 from beam_jobs.contracts import manifest as manifest_lib
-from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
 from models.health.retrieval import RECALL_KS
 from models.neighbours.index import EmbeddingIndex, IndexedPatch, IndexInfo
 from models.neighbours.search import Answer, Found
-from pipeline.report.patch_images import color_name, optical_image, radar_color_image
+from pipeline.report.patch_images import color_image, color_name
 
 PARTNER_COLOR = "#00a050"
 _SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
@@ -30,16 +30,17 @@ _DPI = 130
 
 
 def describe_patches(info: IndexInfo) -> str:
-    """What an index holds, and what of its version it left out."""
-    told = f"{info.num_patches} patches of {', '.join(info.source.splits)}, {info.embedding_dim} dimensions"
+    """Return a line with the contents of an index and how many patches it left out."""
+    splits = ", ".join(info.source.splits)
+    text = f"{info.num_patches} patches of {splits}, {info.embedding_dim} dimensions"
     left_out = info.source.num_records - info.num_patches
-    return f"{told}; {left_out} without data in one sensor left out" if left_out else told
+    return f"{text}; {left_out} without data in one sensor left out" if left_out else text
 
 
 def describe_recall(info: IndexInfo) -> list[str]:
-    """One line for each direction: recall of the whole index, and what guessing would give."""
+    """Return a line for each direction: recall of the index, and recall by chance."""
     lines = []
-    for first, second in (("s1", "s2"), ("s2", "s1")):
+    for first, second in itertools.permutations(SENSORS, 2):
         values = ", ".join(
             f"@{k} {info.recall[f'recall_at_{k}/{first}_to_{second}']:.3f}" for k in RECALL_KS
         )
@@ -52,7 +53,10 @@ def describe_recall(info: IndexInfo) -> list[str]:
 
 
 def make_table(index: EmbeddingIndex, results: Sequence[Found]) -> Table:
-    """The answers of all queries; a partner that is not among them stands below them, with its rank."""
+    """Return the table of all queries and their answers.
+
+    If a query's partner is not among its answers, it follows them with its rank.
+    """
     table = Table(title=f"nearest of {len(index.patches)} patches", title_justify="left")
     for column in ("query", "rank", "patch", "similarity", "km", "days", ""):
         table.add_column(
@@ -83,17 +87,25 @@ def draw_search(
     answer_sensor: Sensor,
     output: str,
 ) -> None:
-    """Writes the picture of a search: the query, across the sensors its partner, and its answers.
+    """Write the picture of a search.
+
+    Args:
+        index: the index that was searched.
+        results: what was found, with equally many answers each.
+        query_sensor: sensor shown of the queries.
+        answer_sensor: sensor shown of partners and answers.
+        output: the PNG; may be on an object store.
 
     Raises:
-        FileNotFoundError: the version that the index was made of is not there any more.
-        ValueError: it is another one, or a shard is missing or cannot be read.
+        FileNotFoundError: the version that the index was made of no longer exists.
+        ValueError: the version was built again since, or a shard is missing or cannot
+            be read.
     """
     source = index.info.source
     manifest = manifest_lib.read(source.pairs)
     if manifest.sha256 != source.manifest_sha256:
         raise ValueError(
-            f"{source.pairs}: is not the version that the index was made of any more: embed it again"
+            f"{source.pairs}: was built again since the index was made of it: embed it again"
         )
     rows = {found.row for found in results} | {
         answer.row for found in results for answer in found.answers
@@ -107,21 +119,25 @@ def draw_search(
 def read_patches(
     version_dir: str, wanted: Sequence[IndexedPatch]
 ) -> dict[str, records.PairedPatch]:
-    """The records of some patches of an index, by patch id.
+    """Return the records of some patches of an index, by patch id.
+
+    Args:
+        version_dir: version directory that the index was made of.
+        wanted: patches of the index.
 
     Raises:
-        ValueError: a shard is missing or cannot be read, or holds other patches than
-            the index says.
+        ValueError: a shard is missing or cannot be read, or its patches are not those
+            of the index.
     """
     by_shard: dict[str, dict[int, str]] = {}
     for patch in wanted:
         by_shard.setdefault(patch.shard, {})[patch.record] = patch.patch_id
     found = {}
     for shard, patch_ids in by_shard.items():
-        path = str(locations.locate(version_dir) / shard)
-        if not tf.io.gfile.exists(path):
-            raise ValueError(f"{path}: the shard is missing, though the index names it")
-        dataset = tf.data.TFRecordDataset(path, "GZIP").take(max(patch_ids) + 1)
+        path = locations.locate(version_dir) / shard
+        if not path.exists():
+            raise ValueError(f"{path}: the shard is missing, but the index names it: embed again")
+        dataset = tf.data.TFRecordDataset(str(path), "GZIP").take(max(patch_ids) + 1)
         try:
             held = {
                 number: item
@@ -130,13 +146,14 @@ def read_patches(
             }
         except tf.errors.OpError as error:
             raise ValueError(
-                f"{path}: must hold whole records: {error.message.splitlines()[0]}"
+                f"{path}: the shard is cut short or damaged: {error.message.splitlines()[0]}"
             ) from error
         for number, patch_id in patch_ids.items():
             record = records.decode(held[number]) if number in held else None
             if record is None or record.patch_id != patch_id:
                 raise ValueError(
-                    f"{path}: record {number} must be patch {patch_id}, as the index says: embed again"
+                    f"{path}: record {number} must be patch {patch_id}, as the index says: "
+                    "embed again"
                 )
             found[patch_id] = record
     return found
@@ -150,15 +167,17 @@ def draw(
     pixels: dict[str, records.PairedPatch],
     manifest: Manifest,
 ) -> Figure:
-    """The figure: a row for each query with the query, its partner (across the sensors) and its answers.
+    """Return the figure, with one row for each query.
+
+    A row shows the query, its partner (in a search across the sensors) and its answers.
 
     Args:
-        index: that was searched.
+        index: the index that was searched.
         results: what was found, with equally many answers each.
-        query_sensor: shown of the queries.
-        answer_sensor: shown of partners and answers.
-        pixels: of all patches that are shown, by id.
-        manifest: of their version; gives bands and stretch.
+        query_sensor: sensor shown of the queries.
+        answer_sensor: sensor shown of partners and answers.
+        pixels: records of all patches that are shown, by id.
+        manifest: manifest of their version; gives bands and stretch.
     """
     num_before = 1 if results[0].partner is None else 2
     num_columns = num_before + len(results[0].answers)
@@ -168,9 +187,9 @@ def draw(
     all_axes = figure.subplots(len(results), num_columns, squeeze=False)
 
     def show(axes: Axes, row: int, sensor: Sensor, caption: str) -> None:
-        image = radar_color_image if sensor == "s1" else optical_image
         patch = pixels[index.patches[row].patch_id]
-        axes.imshow(image(getattr(patch, sensor), manifest), interpolation="nearest")
+        image = color_image(sensor, getattr(patch, sensor), manifest)
+        axes.imshow(image, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{caption}\n{_place_and_day(index.patches[row], sensor)}", fontsize=7)
 
@@ -190,18 +209,11 @@ def draw(
             if answer.is_partner:
                 _frame(answer_axes)
     names = [
-        f"{_SENSOR_NAMES[sensor]} ({_colors(sensor, manifest)})"
+        f"{_SENSOR_NAMES[sensor]} ({color_name(sensor, manifest)})"
         for sensor in (query_sensor, answer_sensor)
     ]
     figure.suptitle(" → ".join(names), fontsize=10)
     return figure
-
-
-def _colors(sensor: Sensor, manifest: Manifest) -> str:
-    if sensor == "s2":
-        return color_name(manifest)
-    first, *others = manifest.s1_bands
-    return f"{first}, {others[0]}, {first}-{others[0]}" if others else first
 
 
 def _caption(answer: Answer) -> str:
@@ -209,7 +221,7 @@ def _caption(answer: Answer) -> str:
 
 
 def _days(answer: Answer) -> str:
-    # Adding zero takes the sign from a -0.0.
+    # Adding zero turns -0.0 into 0.0.
     return f"{round(answer.gap_days, 1) + 0.0:+.1f}"
 
 

@@ -22,7 +22,7 @@ from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
 from models.published import export
-from pipeline.neighbours import neighbours
+from pipeline.neighbours import answers
 from pipeline.report import patch_images
 
 
@@ -33,7 +33,7 @@ def version(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(version, tmp_path_factory):
-    """An untrained one, published whole."""
+    """An untrained encoder, published with all its files."""
     path = tmp_path_factory.mktemp("encoder") / "published"
     found = manifest.read(version)
     config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
@@ -50,7 +50,7 @@ def encoder(version, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patches(version):
-    """Those of the train split, as an index would name them."""
+    """The patches of the train split, as an index names them."""
     found = []
     for path in layout.shard_paths(version, "train"):
         for number, serialized in enumerate(
@@ -89,7 +89,7 @@ def text_of(part):
 def test_table_shows_answers_and_a_partner_that_is_not_among_them(index, missed):
     rows = [
         line
-        for line in text_of(neighbours.make_table(index, [missed])).splitlines()
+        for line in text_of(answers.make_table(index, [missed])).splitlines()
         if line.startswith("│")
     ]
     assert len(rows) == 3
@@ -112,7 +112,7 @@ def test_recall_is_told_for_both_directions_beside_chance(index):
     }
     recall["recall_at_5/s2_to_s1"] = 0.5
     info = dataclasses.replace(index.info, recall=recall, num_recall_patches=40)
-    first, second = neighbours.describe_recall(info)
+    first, second = answers.describe_recall(info)
     assert (
         first
         == "recall s1 -> s2: @1 0.062, @5 0.312, @10 0.625  (among 40 patches; by chance @1 0.025)"
@@ -122,7 +122,7 @@ def test_recall_is_told_for_both_directions_beside_chance(index):
 
 def test_patches_are_read_again_from_their_shards(version, patches):
     wanted = [patches[10], patches[3], patches[4]]
-    found = neighbours.read_patches(str(version), wanted)
+    found = answers.read_patches(str(version), wanted)
     assert set(found) == {patch.patch_id for patch in wanted}
     assert all(found[patch.patch_id].block == patch.block for patch in wanted)
 
@@ -140,23 +140,23 @@ def test_patches_are_read_again_from_their_shards(version, patches):
 )
 def test_shards_that_are_not_the_indexed_ones_are_one_line(version, patches, changes, message):
     with pytest.raises(ValueError, match=message.format(patches[0].patch_id)):
-        neighbours.read_patches(str(version), [patches[0]._replace(**changes)])
+        answers.read_patches(str(version), [patches[0]._replace(**changes)])
 
 
 def frames(axes):
     return [
-        to_hex(spine.get_edgecolor()) == neighbours.PARTNER_COLOR for spine in axes.spines.values()
+        to_hex(spine.get_edgecolor()) == answers.PARTNER_COLOR for spine in axes.spines.values()
     ]
 
 
 def test_picture_has_a_row_for_each_query_with_its_partner_framed(index, version):
     found_manifest = manifest.read(version)
     results = search(index, [2, 9, 5], query_sensor="s1", answer_sensor="s2", k=4)
-    pixels = neighbours.read_patches(str(version), index.patches)
-    figure = neighbours.draw(index, results, "s1", "s2", pixels, found_manifest)
+    pixels = answers.read_patches(str(version), index.patches)
+    figure = answers.draw(index, results, "s1", "s2", pixels, found_manifest)
     assert len(figure.axes) == 3 * (2 + 4)
     for row, found in enumerate(results):
-        query, partner, *answers = figure.axes[6 * row : 6 * row + 6]
+        query, partner, *others = figure.axes[6 * row : 6 * row + 6]
         own = pixels[index.patches[found.row].patch_id]
         np.testing.assert_array_equal(
             query.images[0].get_array(), patch_images.radar_color_image(own.s1, found_manifest)
@@ -167,7 +167,7 @@ def test_picture_has_a_row_for_each_query_with_its_partner_framed(index, version
         assert f"rank {found.partner.rank} of 12" in partner.get_title()
         assert all(frames(partner))
         assert not any(frames(query))
-        for axes, answer in zip(answers, found.answers, strict=True):
+        for axes, answer in zip(others, found.answers, strict=True):
             shown = pixels[index.patches[answer.row].patch_id]
             np.testing.assert_array_equal(
                 axes.images[0].get_array(), patch_images.optical_image(shown.s2, found_manifest)
@@ -180,7 +180,7 @@ def test_picture_has_a_row_for_each_query_with_its_partner_framed(index, version
 
 def test_picture_within_one_sensor_has_no_partner(index, version, tmp_path):
     results = search(index, [0, 1], query_sensor="s2", answer_sensor="s2", k=3)
-    neighbours.draw_search(index, results, "s2", "s2", str(tmp_path / "deep" / "search.png"))
+    answers.draw_search(index, results, "s2", "s2", str(tmp_path / "deep" / "search.png"))
     with Image.open(tmp_path / "deep" / "search.png") as image:
         assert image.width > image.height > 300
 
@@ -189,9 +189,9 @@ def test_a_version_that_was_built_again_is_refused(index, missed, tmp_path):
     source = dataclasses.replace(index.info.source, manifest_sha256="e" * 64)
     stale = dataclasses.replace(index, info=dataclasses.replace(index.info, source=source))
     with pytest.raises(
-        ValueError, match="is not the version that the index was made of any more: embed it again"
+        ValueError, match="was built again since the index was made of it: embed it again"
     ):
-        neighbours.draw_search(stale, [missed], "s1", "s2", str(tmp_path / "x.png"))
+        answers.draw_search(stale, [missed], "s1", "s2", str(tmp_path / "x.png"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,7 +202,7 @@ def test_radar_in_colour_shows_two_polarizations_and_their_ratio(version):
     s1[0, 0] = first.p98, second.p98
     s1[0, 1] = first.p02, second.p02
     s1[0, 2] = np.nan, second.p50
-    # The ratio at its middle and both a little up.
+    # The ratio is at its middle, and both bands are a little brighter.
     s1[0, 3] = first.p50 + 1.0, second.p50 + 1.0
     image = patch_images.radar_color_image(s1, found)
     assert image[0, 0, :2].tolist() == [1.0, 1.0]
