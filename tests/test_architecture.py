@@ -121,7 +121,7 @@ def test_every_third_party_import_is_a_direct_dependency():
         for name in re.findall(r'^\s*"([\w\-]+)(?:\[[\w,]+\])?==', text, re.MULTILINE)
     }
     # Distributions whose import name differs.
-    declared |= {"yaml", "PIL", "absl", "tensorflow_serving", "ee", "google"}
+    declared |= {"yaml", "PIL", "absl", "tensorflow_serving", "ee", "google", "grpc"}
     imported = {name.split(".")[0] for path in MODULES for name in _imported(path)}
     assert imported - sys.stdlib_module_names - set(PACKAGES) <= declared
 
