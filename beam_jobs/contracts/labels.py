@@ -306,3 +306,19 @@ def ignore(
     """`label` uint8 [H, W] in ids of `schema`, with the pixels of these classes as 255."""
     ids = [i for i, name in schema.classes.items() if name in class_names]
     return np.where(np.isin(label, ids), np.uint8(IGNORE), label)
+
+
+def majority_label(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return the most frequent label id of each patch, int64 [B].
+
+    Args:
+        label: label ids uint8 [B, H, W], 255 = ignore.
+
+    Returns:
+        One id per patch. Pixels with 255 do not count. The lowest id wins a tie. A
+        patch without any labelled pixel gets 255.
+    """
+    counts = np.stack(
+        [np.bincount(patch.ravel(), minlength=IGNORE + 1)[:IGNORE] for patch in label]
+    )
+    return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)

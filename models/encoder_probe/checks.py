@@ -14,10 +14,10 @@ from beam_jobs.contracts.bands import Sensor
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import Classified
 from models.encoder_probe.report import Check
-from models.health.bootstrap import MIN_BLOCKS, bootstrap
 from models.health.linear_probe import balanced_accuracy, count_hits
 from models.health.retrieval import Ranks
 from models.health.spread import effective_rank, least_effective_rank, spread
+from models.intervals import MIN_BLOCKS, bootstrap
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]

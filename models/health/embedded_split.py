@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.labels import IGNORE
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -49,14 +48,6 @@ class EmbeddedSplit:
 
     def __len__(self) -> int:
         return len(self.lat)
-
-
-def majority_label(label: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The most frequent id of each uint8 [B, H, W], 255 left out; the lowest among equals, 255 where there is no other."""
-    counts = np.stack(
-        [np.bincount(patch.ravel(), minlength=IGNORE + 1)[:IGNORE] for patch in label]
-    )
-    return np.where(counts.any(axis=1), counts.argmax(axis=1), IGNORE)
 
 
 def select(split: EmbeddedSplit, rows: npt.NDArray[Any]) -> EmbeddedSplit:

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.labels import majority_label
 from beam_jobs.contracts.manifest import Manifest
 from models.dual_encoder import DualEncoder
-from models.health.embedded_split import EmbeddedSplit, majority_label
+from models.health.embedded_split import EmbeddedSplit
 from models.input_pipeline import parse_examples
 from models.published import export
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.health.bootstrap import bootstrap
+from models.intervals import bootstrap
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[Any]
@@ -38,65 +38,12 @@ class ProbeScore:
         low: lower end of the 95 % bootstrap interval.
         high: its upper end.
         chance: what features without any information score: 1 / classes, or 0.
-        num_eval: patches it was measured on.
     """
 
     score: float
     low: float
     high: float
     chance: float
-    num_eval: int
-
-    @property
-    def is_above_chance(self) -> bool:
-        """Whether chance lies below the whole interval."""
-        return self.low > self.chance
-
-
-def probe_classes(
-    train_features: FloatArray,
-    train_labels: AnyArray,
-    eval_features: FloatArray,
-    eval_labels: AnyArray,
-    *,
-    eval_groups: AnyArray | None = None,
-    seed: int = 0,
-) -> ProbeScore:
-    """Balanced accuracy of a linear classifier fitted on train patches and measured on eval patches.
-
-    Args:
-        train_features: [N, D]; standardized here, by the train patches' mean and
-            standard deviation.
-        train_labels: class of each train patch [N], of any type.
-        eval_features: [M, D].
-        eval_labels: [M]; a class that no train patch has counts as never found.
-        eval_groups: block of each eval patch [M]; whole groups are drawn for the
-            interval, since neighbours are alike. None = each patch on its own.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: fewer than two classes among the train labels, or no eval patch.
-    """
-    predicted = predict_classes(train_features, train_labels, eval_features)
-    return score_classes(eval_labels, predicted, groups=eval_groups, seed=seed)
-
-
-def probe_values(
-    train_features: FloatArray,
-    train_values: FloatArray,
-    eval_features: FloatArray,
-    eval_values: FloatArray,
-    *,
-    eval_groups: AnyArray | None = None,
-    seed: int = 0,
-) -> ProbeScore:
-    """As `probe_classes`, for values [N] or [N, T]; the score is R2, the mean over the T targets.
-
-    Raises:
-        ValueError: no train or eval patch, or a value that is not finite.
-    """
-    predicted = predict_values(train_features, train_values, eval_features)
-    return score_values(eval_values, predicted, groups=eval_groups, seed=seed)
 
 
 def predict_classes(
@@ -269,9 +216,7 @@ def _score(
     if not len(parts):
         raise ValueError("a probe needs at least one eval patch, got none")
     found = bootstrap(parts, statistic, groups=groups, seed=seed)
-    return ProbeScore(
-        score=found.value, low=found.low, high=found.high, chance=chance, num_eval=len(parts)
-    )
+    return ProbeScore(score=found.value, low=found.low, high=found.high, chance=chance)
 
 
 def _ridge(

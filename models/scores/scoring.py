@@ -15,8 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts import records
-from beam_jobs.contracts.labels import IGNORE
-from models.health.embedded_split import majority_label
+from beam_jobs.contracts.labels import IGNORE, majority_label
 from models.input_pipeline import parse_examples
 from models.scores import calibration
 from models.scores.counting import count_pixels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models import metrics
-from models.health.bootstrap import MIN_BLOCKS, Interval, bootstrap
+from models.intervals import MIN_BLOCKS, Interval, bootstrap
 from models.scores.calibration import expected_calibration_error
 from models.scores.patch_scores import NUM_CONFIDENCE_BINS, FloatArray, PatchScores
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location
 from models import metrics
-from models.health.bootstrap import Interval
+from models.intervals import Interval
 from models.published.export import ASSETS_DIR
 from models.scores import calibration
 from models.scores.patch_scores import PatchScores

@@ -149,3 +149,10 @@ def test_each_schema_has_one_distinct_colour_a_class():
         assert set(schema.colors) == set(schema.classes)
         assert len(set(schema.colors.values())) == schema.num_classes
         assert 255 not in schema.classes
+
+
+def test_majority_leaves_out_ignored_pixels():
+    label = np.array(
+        [[[255, 255, 255], [1, 2, 2]], [[255, 255, 255], [255, 255, 255]], [[3, 3, 0], [0, 9, 255]]]
+    )
+    assert labels.majority_label(label.astype(np.uint8)).tolist() == [2, 255, 0]

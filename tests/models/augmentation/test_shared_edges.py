@@ -18,7 +18,7 @@ from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder
-from models.health.linear_probe import probe_values
+from models.health.linear_probe import predict_values, score_values
 from models.objectives.registry import make_objective
 from models.optimization.optimizers import make_optimizer
 from models.training.steps import TwoStageLoss, make_step
@@ -122,9 +122,8 @@ def probe(world, encoder):
         [encoder(world.images["s1"][part], training=False)["pooled"] for part in parts]
     )
     share = world.share[NUM_TRAIN:]
-    return probe_values(
-        features[:NUM_PROBE], share[:NUM_PROBE], features[NUM_PROBE:], share[NUM_PROBE:]
-    )
+    predicted = predict_values(features[:NUM_PROBE], share[:NUM_PROBE], features[NUM_PROBE:])
+    return score_values(share[NUM_PROBE:], predicted)
 
 
 @pytest.fixture(scope="module")

@@ -69,13 +69,6 @@ def test_patch_without_data_in_one_sensor_is_left_out(embedder, pairs, tmp_path)
     np.testing.assert_allclose(split.lon, np.delete([patch.lon for patch in patches], 2), rtol=1e-6)
 
 
-def test_majority_leaves_out_ignored_pixels():
-    label = np.array(
-        [[[255, 255, 255], [1, 2, 2]], [[255, 255, 255], [255, 255, 255]], [[3, 3, 0], [0, 9, 255]]]
-    )
-    assert embedded_split.majority_label(label.astype(np.uint8)).tolist() == [2, 255, 0]
-
-
 def test_selected_rows_stay_together(embedder, labels):
     split = embedder.embed_split(labels.manifest, labels.files["eval"])
     part = embedded_split.select(split, np.array([5, 1]))
