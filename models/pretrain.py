@@ -21,7 +21,7 @@ from models.config import PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
-from models.health.monitor import HealthMonitor
+from models.health.monitor import EvalPairs, HealthLog, HealthMonitor
 from models.objectives.objective import Objective, sensor_of
 from models.objectives.registry import make_objective
 from models.optimization.optimizers import make_optimizer
@@ -90,12 +90,10 @@ def run_pretraining(
     monitor = HealthMonitor(
         config,
         dual_encoder,
-        tuple(model.encoders),
-        manifest,
-        eval_files,
-        log_dir,
+        sensors=tuple(model.encoders),
+        pairs=EvalPairs(manifest=manifest, files=eval_files),
+        log=HealthLog(folder=log_dir, is_writer=is_chief(strategy)),
         is_new=warm_start_dir is None,
-        is_writer=is_chief(strategy),
     )
     train_loss = _train(
         config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor

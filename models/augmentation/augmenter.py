@@ -1,7 +1,7 @@
-"""The augmentations of one image, or of a patch's images and label, in order.
+"""Augments the images of a patch, and its label, in a fixed order.
 
-Input: strengths, and the manifest for what the bands are. Output: a function of a batch
-and a seed. Made by `views.py` for pretraining and by `segment.py`.
+Input: strengths, and the manifest for the bands. Output: a function of a batch and a
+seed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from models.augmentation.symmetries import random_symmetry
 Batch = dict[str, tf.Tensor]
 
 AugmentFunction = Callable[[Batch, tf.Tensor], Batch]
-"""(images [B, H, W, C] by sensor and what else the batch holds, seed int64 [2]) -> the same, changed; equal seeds give equal
-changes."""
+"""Maps a batch and a seed int64 [2] to an augmented batch.
+
+The batch holds images [B, H, W, C] by sensor and other tensors. Equal seeds give equal
+changes.
+"""
 
 
 def make_augmenter(config: ImageAugmentConfig, manifest: Manifest) -> AugmentFunction:
-    """Geometry for all that a patch holds alike, then photometry for each sensor on its own."""
-    statistics = {"s1": manifest.s1_statistics, "s2": manifest.s2_statistics}
+    """Return the augmentation of a whole batch.
+
+    Geometry changes all images and the label of a patch alike. Photometry then changes
+    each sensor on its own.
+    """
 
     def augment(batch: Batch, seed: tf.Tensor) -> Batch:
         seeds = tf.unstack(tf.random.split(seed, 1 + len(SENSORS)))
@@ -35,9 +41,12 @@ def make_augmenter(config: ImageAugmentConfig, manifest: Manifest) -> AugmentFun
         if config.photometry is not None:
             for sensor, own_seed in zip(SENSORS, seeds[1:], strict=True):
                 if sensor in changed:
-                    looks = statistics[sensor]
                     changed[sensor] = augment_photometry(
-                        changed[sensor], sensor, looks, config.photometry, own_seed
+                        changed[sensor],
+                        sensor,
+                        statistics=manifest.statistics(sensor),
+                        config=config.photometry,
+                        seed=own_seed,
                     )
         return changed
 
@@ -45,7 +54,7 @@ def make_augmenter(config: ImageAugmentConfig, manifest: Manifest) -> AugmentFun
 
 
 def augment_geometry(batch: Batch, config: GeometryConfig, seed: tf.Tensor) -> Batch:
-    """The same symmetry and the same window for every sensor and the label of a patch."""
+    """Apply one window and one symmetry to all images and the label of a patch."""
     seeds = tf.unstack(tf.random.split(seed, 2))
     if config.min_crop_fraction < 1.0:
         batch = random_crop(batch, config, seeds[0])
@@ -55,21 +64,25 @@ def augment_geometry(batch: Batch, config: GeometryConfig, seed: tf.Tensor) -> B
 def augment_photometry(
     image: tf.Tensor,
     sensor: Sensor,
+    *,
     statistics: Sequence[BandStatistics],
     config: PhotometryConfig,
     seed: tf.Tensor,
 ) -> tf.Tensor:
-    """The changes of one sensor, in the order in which they come about: ground and air, instrument, processing, loss.
+    """Change the pixel values of one sensor.
+
+    The order is that of the causes: ground and atmosphere, instrument, processing,
+    missing bands.
 
     Args:
         image: float32 [B, H, W, C] in dB or reflectance, NaN = no data.
-        sensor: which of the two.
-        statistics: of the C bands in order.
+        sensor: sensor of the image.
+        statistics: train statistics of the C bands, in order.
         config: strengths.
         seed: int64 [2].
 
     Returns:
-        Pixels in the same unit, valid where `image` has all bands.
+        Pixels in the same unit. A pixel is valid where `image` has all bands.
     """
     gain, noise, blur, drop = tf.unstack(tf.random.split(seed, 4))
     blurring = (config.blur_probability, config.max_blur_sigma_px)
@@ -91,20 +104,21 @@ def augment_photometry(
 def random_band_drop(
     image: tf.Tensor, means: Sequence[float], probability: float, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Replaces some bands of some patches by the band's train mean, which says nothing: after normalization it is 0.
+    """Replace some bands of some patches by the band's train mean.
 
-    Not by NaN: one band without data makes a pixel invalid, so the patch would be
-    emptied, or look like the outside of a swath. What has no data keeps none. At least
-    one band stays.
+    The mean carries no information: normalization makes it 0. NaN would not do: one
+    band without data makes a pixel invalid. The patch would be empty or look like the
+    outside of a swath. Pixels without data stay so. At least one band of a patch is
+    kept.
 
     Args:
         image: float32 [B, H, W, C].
-        means: of the C bands, in the unit of the image.
-        probability: of each band, 0-1.
+        means: train means of the C bands, in the unit of the image.
+        probability: probability of each band to be replaced, 0-1.
         seed: int64 [2].
     """
     shape = tf.shape(image)
     draws = tf.random.stateless_uniform([shape[0], 1, 1, shape[3]], seed)
-    # The band with the highest draw is the last to go.
+    # The band with the highest draw is never dropped.
     is_dropped = (draws < probability) & (draws < tf.reduce_max(draws, axis=-1, keepdims=True))
     return tf.where(is_dropped & tf.math.is_finite(image), tf.constant(means, tf.float32), image)

@@ -1,7 +1,7 @@
-"""Gaussian blur of each patch with a width of its own, around no data.
+"""Gaussian blur that respects no data, with a different width for each patch.
 
-Input and output: pixels of one sensor in physical units. Called by `augmenter.py`.
-keras-cv's blur spreads NaN over the whole kernel and has one kernel size for all.
+Input and output: pixels of one sensor in physical units. keras-cv's blur spreads NaN
+over the whole kernel and uses one kernel size for all patches.
 """
 
 from __future__ import annotations
@@ -12,23 +12,28 @@ from models.augmentation.no_data import pixel_mask
 from models.augmentation.resampling import resample
 
 MIN_SIGMA_PX = 0.1
-"""Source: SimCLR (Chen et al. 2020, arXiv 2002.05709), appendix A."""
+"""Smallest sigma, in pixels.
+
+Source: SimCLR (Chen et al. 2020, arXiv 2002.05709), appendix A.
+"""
 
 
 def random_blur(
     image: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Blurs some patches; means are over valid pixels only, and what has no data has none after.
+    """Blur some patches.
+
+    Means are taken over valid pixels only. Pixels without data stay so.
 
     Args:
-        image: float32 [B, H, W, C] on a scale on which means make sense: reflectance,
-            or backscatter as power.
-        probability: share of the patches that are blurred, 0-1.
-        max_sigma_px: sigma is uniform between 0.1 and this.
+        image: float32 [B, H, W, C] on a linear scale: reflectance, or backscatter as
+            power.
+        probability: probability of a patch to be blurred, 0-1.
+        max_sigma_px: largest sigma; sigma is uniform between 0.1 and this, in pixels.
         seed: int64 [2].
 
     Returns:
-        `image` with NaN in all bands of a pixel that has it in one.
+        The image. A pixel that is NaN in one band is NaN in all bands.
     """
     shape = tf.shape(image)
     draws = tf.random.stateless_uniform([2, shape[0]], seed)
@@ -40,9 +45,12 @@ def random_blur(
 
 
 def _gaussian(sigma: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Weights float32 [B, size, size], not scaled; those of a `sigma` [B] of 0 are the identity."""
+    """Return weights float32 [B, size, size], not normalized.
+
+    A `sigma` [B] of 0 gives the identity.
+    """
     pixels = tf.range(tf.cast(size, tf.float32))
     distance = tf.abs(pixels[:, tf.newaxis] - pixels[tf.newaxis])
-    # 0 / 0 on the diagonal counts as 0, and anything else over 0 as far away.
+    # The floor avoids 0 / 0 on the diagonal; every other pixel is then far away.
     narrow = tf.maximum(sigma, 1e-3)[:, tf.newaxis, tf.newaxis]
     return tf.exp(-0.5 * tf.square(distance / narrow))

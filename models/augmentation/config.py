@@ -1,7 +1,7 @@
-"""Strength of the augmentations.
+"""Strengths of the augmentations.
 
 Input: a run's YAML, as part of `PretrainConfig` and `SegmentConfig`. Output: checked
-frozen dataclasses. Used by the modules of this package and by `models/views.py`.
+frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Literal, get_args
 NoData = Literal["hide", "mask", "keep"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Strengths:
-    """Checks by the ending of the names: shares and probabilities are within 0 and 1, all other numbers at least 0."""
+    """Checks all numbers by the ending of their names.
+
+    Probabilities and fractions must be between 0 and 1, other numbers at least 0.
+    """
 
     def __post_init__(self) -> None:
-        for setting in fields(self):  # type: ignore[arg-type]
+        for setting in fields(self):
             value = getattr(self, setting.name)
             if not isinstance(value, (int, float)):
                 continue
@@ -30,16 +34,16 @@ class _Strengths:
 
 @dataclass(frozen=True, kw_only=True)
 class GeometryConfig(_Strengths):
-    """Where pixels go; pixels themselves do not change but by resampling.
+    """Augmentations that move pixels. They change values only by resampling.
 
     Attributes:
-        symmetries: one of the eight symmetries of the square at random: flips and
-            quarter turns, exact. Default True; origin: this project (Scheibenreif et
-            al. 2022 use none).
-        min_crop_fraction: least share of the patch's area that a random crop keeps; it
-            is resized to the whole patch. 1 = no crop. Default 1.
-        max_crop_aspect: widest ratio of a crop's sides, either way. Default 4/3;
-            origin: SimCLR (Chen et al. 2020, arXiv 2002.05709, appendix A).
+        symmetries: apply one of the eight symmetries of the square at random (flips and
+            quarter turns), which are exact. Default True; origin: this project
+            (Scheibenreif et al. 2022 use none).
+        min_crop_fraction: smallest share of the patch's area that a random crop keeps,
+            0-1. The crop is resized to the whole patch. Default 1: no crop.
+        max_crop_aspect: largest ratio of a crop's sides, in both directions. Default
+            4/3; origin: SimCLR (Chen et al. 2020, arXiv 2002.05709, appendix A).
     """
 
     symmetries: bool = True
@@ -56,19 +60,20 @@ class GeometryConfig(_Strengths):
 
 @dataclass(frozen=True, kw_only=True)
 class RadarConfig(_Strengths):
-    """What differs between two looks of Sentinel-1 at one ground.
+    """Differences between two acquisitions of the same ground by Sentinel-1.
 
     Attributes:
-        max_gain_db: offset of all polarizations alike, uniform within plus and minus
-            this. Default 2; origin: this project, about what soil moisture and the
-            incidence angle do.
-        max_polarization_gain_db: offset of each polarization on top. Default 1; origin:
-            this project.
-        speckle_probability: share of the patches that get more speckle. Default 0.5;
+        max_gain_db: largest offset of all polarizations together, in dB, uniform in
+            both directions. Default 2; origin: this project, about the effect of soil
+            moisture and incidence angle.
+        max_polarization_gain_db: largest additional offset of each polarization, in dB.
+            Default 1; origin: this project.
+        speckle_probability: probability of a patch to get more speckle. Default 0.5;
             origin: this project.
-        min_speckle_looks: looks of the strongest speckle; the looks are uniform between
-            this and four times it. Default 4; origin: speckle as strong as the image's
-            own (4.4 looks of IW GRDH, Sentinel-1 Product Definition).
+        min_speckle_looks: number of looks of the strongest speckle; the number is
+            uniform between this and four times this. Default 4; origin: speckle as
+            strong as the image's own (4.4 looks of IW GRDH, Sentinel-1 Product
+            Definition).
     """
 
     max_gain_db: float = 2.0
@@ -84,15 +89,17 @@ class RadarConfig(_Strengths):
 
 @dataclass(frozen=True, kw_only=True)
 class OpticalConfig(_Strengths):
-    """What differs between two looks of Sentinel-2 at one ground.
+    """Differences between two acquisitions of the same ground by Sentinel-2.
 
     Attributes:
-        max_gain: the light: all bands times 1 plus or minus up to this. Default 0.2;
-            origin: this project, about what the sun's height does.
-        max_band_gain: the same for each band on top. Default 0.1; origin: this project.
-        haze_probability: share of the patches that get haze. Default 0.5; origin: this
+        max_gain: largest relative change of all bands together, 0-1, in both
+            directions. Default 0.2; origin: this project, about the effect of the sun's
+            elevation.
+        max_band_gain: largest additional relative change of each band, 0-1. Default
+            0.1; origin: this project.
+        haze_probability: probability of a patch to get haze. Default 0.5; origin: this
             project.
-        max_haze_reflectance: what the thickest haze adds at 496.6 nm (B2), reflectance.
+        max_haze_reflectance: reflectance that the thickest haze adds at 496.6 nm (B2).
             Default 0.05; origin: this project.
     """
 
@@ -103,7 +110,7 @@ class OpticalConfig(_Strengths):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A gain of 0 would make the patch black, a negative one is no light.
+        # A factor of 0 would make the patch black, and a negative one is not physical.
         for name in ("max_gain", "max_band_gain"):
             if getattr(self, name) >= 1.0:
                 raise ValueError(f"{name} must be below 1, got {getattr(self, name)}")
@@ -111,20 +118,20 @@ class OpticalConfig(_Strengths):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotometryConfig(_Strengths):
-    """Change of the pixels, each sensor on its own.
+    """Augmentations that change pixel values, each sensor on its own.
 
     Attributes:
-        s1: of Sentinel-1.
-        s2: of Sentinel-2.
-        blur_probability: share of the patches that are blurred. Default 0.5; origin:
+        s1: changes of Sentinel-1.
+        s2: changes of Sentinel-2.
+        blur_probability: probability of a patch to be blurred. Default 0.5; origin:
             SimCLR, appendix A.
-        max_blur_sigma_px: widest Gaussian; the narrowest is 0.1. Default 2; origin:
-            SimCLR, appendix A.
-        band_drop_probability: chance of each band to be replaced by its train mean; one
-            band always stays. Default 0; origin: trials on simulated radar, where two
-            views without a polarization in common have little to be recognized by: with
-            0.1, SimCLR's linear probe lost 3 to 4 points of mean IoU
-            (docs/claim_check.md).
+        max_blur_sigma_px: sigma of the widest Gaussian, in pixels; the narrowest has
+            0.1. Default 2; origin: SimCLR, appendix A.
+        band_drop_probability: probability of each band to be replaced by its train
+            mean; one band always stays. Default 0; origin: trials on simulated radar.
+            With 0.1, SimCLR's linear probe lost 3 to 4 points of mean IoU
+            (docs/claim_check.md): two views without a common polarization have little
+            in common.
     """
 
     s1: RadarConfig = field(default_factory=RadarConfig)
@@ -136,11 +143,11 @@ class PhotometryConfig(_Strengths):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAugmentConfig:
-    """Augmentation of one image on its own, or with its label.
+    """Augmentation of one image, alone or with its label.
 
     Attributes:
-        geometry: where pixels go.
-        photometry: how they change; None = they do not.
+        geometry: augmentations that move pixels.
+        photometry: augmentations that change pixel values; None = none.
     """
 
     geometry: GeometryConfig = field(default_factory=GeometryConfig)
@@ -160,7 +167,10 @@ class StrongGeometryConfig(GeometryConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class StrongAugmentConfig(ImageAugmentConfig):
-    """SimCLR's augmentation of one sensor, with what differs between two looks of the sensor in place of colours."""
+    """SimCLR's augmentation of one sensor.
+
+    Instead of colours it changes what differs between two acquisitions of the sensor.
+    """
 
     geometry: StrongGeometryConfig = field(default_factory=StrongGeometryConfig)
     photometry: PhotometryConfig | None = field(default_factory=PhotometryConfig)
@@ -171,16 +181,18 @@ class AugmentConfig:
     """Augmentation in contrastive pretraining.
 
     Attributes:
-        pair: of both sensors of a pair alike, so that pixels stay on top of each other.
-            Default: symmetries only; the other sensor is the strong view.
-        view: of each augmented view of one sensor on its own, which SimCLR terms
-            compare.
-        no_data: "hide" (default) fills what one sensor lacks, in both, with ground of
-            the same patch, and gives each view the gaps of other patches: no-data tells
-            nothing of the pair. "mask" takes from each sensor what the other lacks, so
-            that both show one gap. "keep" leaves both as they are. With gaps common to
-            both sensors, "mask" and "keep" let the loss fall without a look at the
-            ground (docs/adr/0013).
+        pair: augmentation of both sensors of a pair alike, so that their pixels stay
+            registered. Default: symmetries only, since the other sensor is already a
+            strong view.
+        view: augmentation of each view of one sensor on its own; SimCLR terms compare
+            such views.
+        no_data: how to keep gaps from naming the pair (docs/adr/0013). "hide"
+            (default): fill each sensor's gaps, in both sensors, with ground of the same
+            patch, then give each view the gaps of other patches. Gaps then say nothing
+            about the pair. "mask": each sensor also gets the other's gaps, so both have
+            the same gap. "keep": change nothing. With "mask" and "keep", a gap that
+            both sensors share lowers the loss, and the model learns nothing about the
+            ground.
     """
 
     pair: GeometryConfig = field(default_factory=GeometryConfig)

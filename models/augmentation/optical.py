@@ -1,7 +1,7 @@
-"""What changes Sentinel-2 without changing the ground: light, calibration, haze.
+"""Changes of Sentinel-2 that leave the ground as it is: light, calibration, haze.
 
-Input and output: reflectance, NaN = no data. Called by `augmenter.py`. Not keras-cv's
-colour layers, which know three bands only.
+Input and output: reflectance, NaN = no data. keras-cv's colour layers take three bands
+only.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from beam_jobs.contracts.bands import S2_BANDS
 from models.augmentation.config import OpticalConfig
 
 HAZE_WAVELENGTH_NM = 496.6
-"""Where the strength of haze is stated: B2."""
+"""Wavelength at which the strength of haze is given: B2."""
 
 ANGSTROM_EXPONENTS = (0.5, 2.0)
-"""Haze falls with the wavelength to a power between these: coarse dust and sea salt to fine smoke.
-Source: Dubovik et al. 2002, J. Atmos. Sci. 59, table 1."""
+"""Haze falls with a power of the wavelength between these.
+
+The low one is coarse dust and sea salt, the high one fine smoke. Source: Dubovik et al.
+2002, J. Atmos. Sci. 59, table 1.
+"""
 
 _CIRRUS_BAND = "B10"
 
 
 def random_gain(reflectance: tf.Tensor, config: OpticalConfig, seed: tf.Tensor) -> tf.Tensor:
-    """Multiplies `reflectance` float32 [B, H, W, C] by one factor per patch and one per band."""
+    """Multiply reflectance by one random factor per patch and one per band.
+
+    Takes and returns float32 [B, H, W, C].
+    """
     shape = tf.shape(reflectance)
     draws = tf.random.stateless_uniform([shape[0], 1, 1, 1 + shape[3]], seed, minval=-1.0)
     return (
@@ -37,13 +43,15 @@ def random_gain(reflectance: tf.Tensor, config: OpticalConfig, seed: tf.Tensor) 
 def random_haze(
     reflectance: tf.Tensor, bands: Sequence[str], config: OpticalConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Adds light scattered by thin haze to some patches: the shorter the wavelength, the more.
+    """Add light scattered by thin haze to some patches.
+
+    The shorter the wavelength, the more light is added.
 
     Args:
         reflectance: float32 [B, H, W, C].
-        bands: names of the C channels. B10 gets nothing: water vapour above the haze
-            takes all of its light.
-        config: how thick and how often.
+        bands: names of the C bands. B10 gets no haze: water vapour above the haze
+            absorbs all of its light.
+        config: strength and probability.
         seed: int64 [2].
     """
     draws = tf.random.stateless_uniform([3, tf.shape(reflectance)[0], 1, 1, 1], seed)

@@ -1,6 +1,7 @@
-"""What changes Sentinel-1 without changing the ground: gain, which is an offset in dB, and speckle, which multiplies power.
+"""Changes of Sentinel-1 that leave the ground as it is: gain, speckle, blur.
 
-Input and output: backscatter in dB, NaN = no data. Called by `augmenter.py`.
+Gain is an offset in dB; speckle multiplies the power. Input and output: backscatter in
+dB, NaN = no data.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from models.augmentation.blurring import random_blur
 from models.augmentation.config import RadarConfig
 
 MAX_LOOKS_RATIO = 4.0
-"""The weakest speckle has this many times the looks of the strongest: half its standard deviation."""
+"""Looks of the weakest speckle divided by those of the strongest.
+
+The weakest speckle then has half the standard deviation.
+"""
 
 _DB_PER_E = 10.0 / math.log(10.0)
 """dB of a factor e in power."""
 
 _MIN_SPECKLE = 1e-4
-"""-40 dB: 0 would be minus infinite, which counts as no data."""
+"""-40 dB. Speckle of 0 would be minus infinity in dB, which counts as no data."""
 
 
 def random_gain(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
-    """Adds one offset per patch and one per polarization, in dB, to `backscatter_db` float32 [B, H, W, C]."""
+    """Add one random offset in dB per patch and one per polarization.
+
+    Takes and returns float32 [B, H, W, C], in dB.
+    """
     shape = tf.shape(backscatter_db)
     draws = tf.random.stateless_uniform([shape[0], 1, 1, 1 + shape[3]], seed, minval=-1.0)
     return (
@@ -34,16 +41,17 @@ def random_gain(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor)
 
 
 def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tensor) -> tf.Tensor:
-    """Multiplies the power of some patches by gamma noise of mean 1, drawn for each pixel and polarization.
+    """Multiply the power of some patches by gamma noise of mean 1.
 
-    With L looks its variance is 1 / L; L differs from patch to patch. Source: Goodman
-    1976, JOSA 66(11): the intensity of fully developed speckle, averaged over L looks,
-    is gamma distributed with shape L. Its cube root is drawn as a normal (Wilson and
-    Hilferty 1931, PNAS 17(12)), in a seventh of the time of an exact draw.
+    The noise is drawn for each pixel and polarization. With L looks its variance is 1 /
+    L; L differs between patches. Source: Goodman 1976, JOSA 66(11): the intensity of
+    fully developed speckle, averaged over L looks, is gamma distributed with shape L.
+    The cube root of the noise is drawn as a normal (Wilson and Hilferty 1931, PNAS
+    17(12)), which takes a seventh of the time of an exact draw.
 
     Args:
         backscatter_db: float32 [B, H, W, C].
-        config: looks and how often.
+        config: looks and probability.
         seed: int64 [2].
     """
     shape = tf.shape(backscatter_db)
@@ -63,6 +71,10 @@ def random_speckle(backscatter_db: tf.Tensor, config: RadarConfig, seed: tf.Tens
 def random_radar_blur(
     backscatter_db: tf.Tensor, probability: float, max_sigma_px: float, seed: tf.Tensor
 ) -> tf.Tensor:
-    """`random_blur` of the power: a mean of dB is not the dB of the mean, and darkens what is speckled."""
+    """Blur the power of some patches; takes and returns dB.
+
+    The mean of dB values is lower than the dB of the mean, so it would darken speckle.
+    The arguments are those of `random_blur`.
+    """
     power = tf.exp(backscatter_db / _DB_PER_E)
     return _DB_PER_E * tf.math.log(random_blur(power, probability, max_sigma_px, seed))

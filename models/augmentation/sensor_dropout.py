@@ -1,6 +1,7 @@
-"""Sensor dropout: one of two sensors taken from some patches, so that a model of both learns to do with either.
+"""Sensor dropout: removes one of two sensors from some patches.
 
-Input and output: a batch with both sensors, NaN = no data. Called by `segment.py`.
+A model of both sensors then learns to work with either. Input and output: a batch with
+both sensors, NaN = no data.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from models.augmentation.no_data import pixel_mask
 
 
 def drop_sensor(batch: Batch, probability: float, seed: tf.Tensor) -> Batch:
-    """`batch` with NaN for all of one sensor, either equally likely, in some patches; equal seeds drop the same.
+    """Return `batch` with NaN for all of one sensor in some patches.
 
-    A patch of which one sensor has no data already keeps the other.
+    Both sensors are equally probable. A patch that already misses one sensor keeps the
+    other. Equal seeds drop the same.
+
     Source: Neverova et al. 2016 (ModDrop), arXiv 1501.00102.
 
     Args:
-        batch: `s1` and `s2` float32 [B, H, W, C], and anything else.
-        probability: that a patch loses a sensor, 0-1.
+        batch: `s1` and `s2` float32 [B, H, W, C], and other tensors.
+        probability: probability of a patch to lose a sensor, 0-1.
         seed: int64 [2].
     """
     has_data = tf.stack(

@@ -1,8 +1,8 @@
-"""The eight symmetries of the square, the same one for both sensors and the label of a patch.
+"""The eight symmetries of the square, the same for all images and the label of a patch.
 
-Input and output: a batch of pixels. Called by `augmenter.py`. Plain tensor ops on whole
-batches, since keras-cv's layers fall back to a slow per-image loop inside tf.data.
-Exact; other angles are left out, since they cut corners off or make new gaps.
+Input and output: a batch of pixels. They are exact. Rotations by other angles would cut
+corners off or add gaps. Plain tensor operations on whole batches, since keras-cv's
+layers fall back to a slow loop over images inside tf.data.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import tensorflow as tf
 
 
 def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Flips and transposes each patch at random.
+    """Flip and transpose each patch at random.
 
     Args:
-        batch: tensors [B, H, W, C] (`s1`, `s2`) or [B, H, W] (`label`), any dtype;
-            no-data marks move with their pixels. What has one value per patch stays as
-            it is.
-        seed: int64 [2]; the same seed gives the same symmetries.
+        batch: tensors [B, H, W, C] (`s1`, `s2`) or [B, H, W] (`label`), any dtype.
+            No-data marks move with their pixels. Tensors with one value per patch do
+            not change.
+        seed: int64 [2]; equal seeds give equal symmetries.
 
     Returns:
-        The batch with one symmetry per patch. Patches that are not square are flipped
-        only.
+        The batch with one symmetry per patch. Patches that are not square are only
+        flipped.
     """
     first = next(tensor for tensor in batch.values() if tensor.shape.rank > 1)
     num_patches, height, width = tf.unstack(tf.shape(first)[:3])
@@ -34,11 +34,14 @@ def random_symmetry(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, t
 
 
 def _source_pixels(height: tf.Tensor, width: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
-    """The pixel that each is taken from, int32 [B, H * W]: rows, columns reversed, axes swapped as `flags` bool [3, B] say."""
+    """Return the source of each pixel, int32 [B, H * W].
+
+    `flags` bool [3, B] say whether to reverse rows, reverse columns and swap the axes.
+    """
     reverses_rows, reverses_columns, swaps_axes = tf.unstack(
         flags[:, :, tf.newaxis, tf.newaxis], num=3
     )
-    # Flips and transposition together make all quarter turns.
+    # Flips and transposition combined give all quarter turns.
     swaps_axes &= tf.equal(height, width)
     row, column = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
     row, column = tf.where(swaps_axes, column, row), tf.where(swaps_axes, row, column)
@@ -48,7 +51,10 @@ def _source_pixels(height: tf.Tensor, width: tf.Tensor, flags: tf.Tensor) -> tf.
 
 
 def _gather_pixels(tensor: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
-    """`tensor` [B, H, W, ...] from its own pixels; one pass, where flips of the whole batch would take one for each."""
+    """Return `tensor` [B, H, W, ...] rearranged by source pixel.
+
+    One gather does all symmetries; flips of the whole batch would need a pass each.
+    """
     shape = tf.shape(tensor)
     pixels = tf.reshape(tensor, tf.concat([shape[:1], [-1], shape[3:]], axis=0))
     return tf.ensure_shape(tf.reshape(tf.gather(pixels, source, batch_dims=1), shape), tensor.shape)

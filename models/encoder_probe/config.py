@@ -1,7 +1,6 @@
-"""ProbeConfig: what an encoder must show before it is published and trained on.
+"""ProbeConfig: what an encoder must reach before it is published.
 
-Input: the `probe` section of a run's YAML. Output: a checked frozen dataclass. Used by
-the rest of this package.
+Input: the `probe` section of a run's YAML. Output: a checked frozen dataclass.
 """
 
 from __future__ import annotations
@@ -11,39 +10,42 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Thresholds of the encoder probe. The defaults tell a trained encoder from a broken one; they are no mark of quality.
+    """Limits of the encoder probe.
+
+    The defaults separate a trained encoder from a broken one. They are no measure of
+    quality.
 
     Attributes:
-        task: labelled task whose train patches the linear probe is fitted on, and whose
-            eval patches it is scored on; its test patches are never read. Empty: the
-            first task.
-        num_pairs: most pairs of the eval split that are embedded.
-        num_train_patches: most labelled patches that the probe is fitted on: a small
-            labelled split. Default 512.
-        num_eval_patches: most labelled patches that it is scored on.
-        num_candidates: recall@1 is that among so many patches, the partner and others
-            by lot, so that thresholds mean the same whatever the size of the eval
-            split; fewer when the split has fewer. Default 32.
-        min_recall_over_chance: least recall@1 in each direction, in multiples of chance
-            (1 / candidates). Default 3; origin: this project's demo, which reaches 15
-            (docs/encoder_probe.md); broken pairs give 1.
+        task: labelled task of the linear probe; empty: the first task. The probe is
+            fitted on its train patches and scored on its eval patches. Its test patches
+            are never read.
+        num_pairs: largest number of eval pairs to embed.
+        num_train_patches: largest number of labelled patches to fit the linear probe
+            on. Default 512, a small labelled split.
+        num_eval_patches: largest number of labelled patches to score it on.
+        num_candidates: recall@1 is measured among this many patches, the partner and
+            others drawn at random. So the limits mean the same for eval splits of any
+            size. Smaller splits have fewer candidates. Default 32.
+        min_recall_over_chance: least recall@1 in each direction, as a multiple of
+            chance (1 / candidates). Default 3; origin: this project's demo, which
+            reaches 15 (docs/encoder_probe.md). An encoder of shuffled pairs has 1.
         min_spread: least spread of each sensor's embeddings, 0 (one point) to 1
             (centred on the sphere). Default 0.05; origin: `HealthConfig`, which stops
-            pretraining at the same bound.
-        min_effective_rank: least number of directions that each sensor's embeddings
-            vary in; at most half of what so few patches could. Default 2; origin: as
+            pretraining at the same limit.
+        min_effective_rank: least number of directions in which each sensor's embeddings
+            vary; at most half of what so few patches can reach. Default 2; origin: as
             above.
-        min_accuracy: least balanced accuracy of the linear probe, 0-1. 0 = any, since
-            it depends on the labels.
-        min_gain_over_random: the probe's balanced accuracy must not lie below that on
-            an untrained encoder plus this, beyond noise. Default 0.
-        tolerance: recall and accuracy, 0-1, may fall this far below the last published
-            encoder's before it counts: the bootstrap sees the noise of the patches, not
-            that of pretraining with another seed. Default 0.02.
-        confidence: of the bootstrap intervals, 0-1. Default 0.99: with one tail of 0.5
-            % each, four comparisons refuse about one in fifty equal encoders, fewer
-            with the tolerance.
-        seed: of the bootstrap and of the untrained encoder.
+        min_accuracy: least balanced accuracy of the linear probe, 0-1. Default 0, no
+            limit, since the accuracy depends on the labels.
+        min_gain_over_random: least gain in balanced accuracy over an untrained encoder,
+            -1 to 1. The check fails only if the gain is lower beyond noise. Default 0.
+        tolerance: how far recall and accuracy may be below those of the last published
+            encoder, 0-1. It is needed since the bootstrap shows the noise of the
+            patches, not that of pretraining with another seed. Default 0.02.
+        confidence: confidence of the bootstrap intervals, 0-1. Default 0.99. Each tail
+            is then 0.5 %, so four comparisons refuse about one in fifty equal encoders,
+            fewer with the tolerance.
+        seed: seed of the bootstrap and of the untrained encoder.
     """
 
     task: str = ""
@@ -62,7 +64,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_pairs", "num_candidates"):
-            # One pair alone finds its partner whatever the encoder.
+            # A single pair finds its partner with any encoder.
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
         for name in ("num_train_patches", "num_eval_patches"):

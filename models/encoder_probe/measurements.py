@@ -1,7 +1,7 @@
-"""What one encoder makes of the data: features and embeddings, and the classes that linear probes read off the features.
+"""Measurements of one encoder: embeddings, and classes predicted by linear probes.
 
-Dual encoder and shards -> arrays whose rows are the same patches whatever the encoder,
-so that encoders can be compared patch by patch. Called by `probe.py`.
+Input: a dual encoder and shards. Output: arrays. Their rows are the same patches for
+every encoder, so encoders can be compared patch by patch.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from models.encoder_probe.config import ProbeConfig
 from models.health.embedded_split import EmbeddedSplit, select
 from models.health.embeddings import Embedder
 from models.health.linear_probe import predict_classes
-from models.health.retrieval import Ranks, cross_modal_ranks
+from models.health.retrieval import Direction, Ranks, cross_modal_ranks
 
 AnyArray = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledFiles:
-    """Labelled patches of one task.
+    """Shards of one labelled task.
 
     Attributes:
-        task: its name.
-        manifest: of their version.
-        train_files: gzip TFRecords that linear probes are fitted on.
-        eval_files: gzip TFRecords that they are scored on.
+        task: name of the task.
+        manifest: manifest of their version.
+        train_files: gzip TFRecords to fit linear probes on.
+        eval_files: gzip TFRecords to score them on.
     """
 
     task: str
@@ -45,10 +45,10 @@ class LabeledFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeData:
-    """What encoders are probed on.
+    """The data on which encoders are probed.
 
     Attributes:
-        manifest: of the pairs.
+        manifest: manifest of the pairs.
         files: gzip TFRecords of the pairs' eval split.
         labels: labelled patches; None: no linear probe.
     """
@@ -60,7 +60,12 @@ class ProbeData:
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledSplits:
-    """Patches that have a label, as one encoder sees them: those that linear probes are fitted on and are scored on."""
+    """Labelled patches as one encoder embeds them.
+
+    Attributes:
+        train: patches to fit linear probes on.
+        judged: patches to score them on.
+    """
 
     train: EmbeddedSplit
     judged: EmbeddedSplit
@@ -68,11 +73,11 @@ class LabeledSplits:
 
 @dataclass(frozen=True, kw_only=True)
 class Classified:
-    """Labelled eval patches and what linear probes say of them.
+    """Labelled eval patches, and the classes that linear probes predict for them.
 
     Attributes:
         truth: class of each patch, its most frequent label, int64 [M].
-        predicted: int64 [M] by sensor.
+        predicted: predicted class of each patch, int64 [M] by sensor.
         block: spatial block of each patch, text [M].
     """
 
@@ -83,10 +88,10 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The data as one encoder sees them.
+    """All data as one encoder embeds them.
 
     Attributes:
-        sensors: those that are judged.
+        sensors: sensors that are judged.
         pairs: eval pairs.
         labels: labelled patches; None: no linear probe.
     """
@@ -96,17 +101,17 @@ class View:
     labels: LabeledSplits | None
 
     @functools.cached_property
-    def ranks(self) -> dict[str, Ranks]:
-        """Ranks of the partners by direction; none unless both sensors are judged."""
+    def ranks(self) -> dict[Direction, Ranks]:
+        """Ranks of the partners by direction; empty unless both sensors are judged."""
         return cross_modal_ranks(self.pairs.embeddings) if len(self.sensors) == len(SENSORS) else {}
 
     @functools.cached_property
     def classified(self) -> Classified | None:
-        """What linear probes say, one for each sensor; None without labels."""
+        """Predictions of one linear probe per sensor; None without labels."""
         return None if self.labels is None else classify(self.labels, self.sensors)
 
     def rows(self, sensor: Sensor) -> npt.NDArray[np.float32]:
-        """Features and embeddings of all patches [N, D + E] of a sensor."""
+        """Return features and embeddings of all patches of a sensor, [N, D + E]."""
         splits = (
             [self.pairs]
             if self.labels is None
@@ -123,11 +128,10 @@ class View:
 def look(
     model: DualEncoder, data: ProbeData, sensors: Sequence[Sensor], config: ProbeConfig
 ) -> View:
-    """Runs `model` over all data.
+    """Embed all data with `model`.
 
     Raises:
-        ValueError: no patch with data in both sensors, or bands that the encoder does
-            not know.
+        ValueError: no patch has data in both sensors, or the encoder takes other bands.
     """
     embedder = Embedder(model)
     return View(
@@ -138,11 +142,10 @@ def look(
 
 
 def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) -> LabeledSplits:
-    """Features of the patches that have a label.
+    """Return the embedded patches that have a label.
 
     Raises:
-        ValueError: no patch with data in both sensors, or bands that the encoder does
-            not know.
+        ValueError: no patch has data in both sensors, or the encoder takes other bands.
     """
     train, judged = (
         embedder.embed_split(labels.manifest, files, max_patches=max_patches)
@@ -158,10 +161,11 @@ def embed_labels(embedder: Embedder, labels: LabeledFiles, config: ProbeConfig) 
 
 
 def classify(labels: LabeledSplits, sensors: Sequence[Sensor]) -> Classified:
-    """Fits a linear probe per sensor on the train patches and classifies the judged ones.
+    """Fit a linear probe per sensor on the train patches and classify the judged ones.
 
     Raises:
-        ValueError: what `why_unusable` tells, or features that are not finite.
+        ValueError: no probe can be fitted (see `why_unusable`), or features are not
+            finite.
     """
     train, judged = labels.train, labels.judged
     return Classified(
@@ -175,7 +179,7 @@ def classify(labels: LabeledSplits, sensors: Sequence[Sensor]) -> Classified:
 
 
 def why_one_sided(manifest: Manifest) -> str | None:
-    """Why no patch of labelled shards can be seen by both encoders, in a few words; None when some can."""
+    """Return why no labelled patch has data in both sensors, or None when some can."""
     for sensor, per_split in manifest.num_absent.items():
         for split in ("train", "eval"):
             if per_split.get(split) == manifest.num_examples.get(split):
@@ -184,14 +188,17 @@ def why_one_sided(manifest: Manifest) -> str | None:
 
 
 def why_unusable(labels: LabeledSplits) -> str | None:
-    """Why no linear probe can be fitted on or scored with `labels`, in a few words; None when one can."""
+    """Return why no linear probe can use `labels`, or None when one can."""
     num_classes = len(np.unique(_label(labels.train)))
     if num_classes < 2:
-        return f"{num_classes} class among the {len(labels.train)} train patches that have a label, a probe needs 2"
+        return (
+            f"{num_classes} class among the {len(labels.train)} train patches that have a label, "
+            "a probe needs 2"
+        )
     return None if len(labels.judged) else "no eval patch has a label"
 
 
 def _label(split: EmbeddedSplit) -> npt.NDArray[np.int64]:
     if split.label is None:
-        raise ValueError("the linear probe needs labelled shards, these have no label schema")
+        raise ValueError("the linear probe needs labelled shards, but these have no label schema")
     return split.label

@@ -1,7 +1,7 @@
-"""Probes a published encoder: measures it, checks it, and compares it with an untrained one and with the last one in service.
+"""Probes a published encoder: measures it, checks it, and compares it with others.
 
-SavedModel directories and shards -> ProbeReport. Called by `components/encoder_probe`;
-runs without TFX.
+Input: SavedModel directories and shards. Output: a `ProbeReport`. The encoder is
+compared with an untrained one and with the one in service. Runs without TFX.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ from models.published.card import read_card
 def probe_encoder(
     config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData
 ) -> ProbeReport:
-    """Every check of one encoder; a sensor that its objective does not train is not held against it.
+    """Run every check on one encoder.
+
+    A sensor that the encoder's objective does not train is not judged.
 
     Args:
-        config: thresholds.
-        encoder_dir: SavedModel of `run_pretraining`.
-        last_dir: the encoder in service, which this one must not fall behind on the
-            same patches; empty: none.
-        data: what both are probed on.
+        config: limits.
+        encoder_dir: SavedModel of the pretraining.
+        last_dir: SavedModel of the encoder in service. The new encoder must not be
+            worse on the same patches. Empty: there is none.
+        data: data to probe both on.
 
     Raises:
         ValueError: the data do not fit the encoder, or no patch has data in both
             sensors.
-        FileNotFoundError: a directory holds no whole encoder.
+        FileNotFoundError: a directory holds no complete encoder.
     """
     model = load_dual_encoder(encoder_dir)
     objective = read_card(encoder_dir)["config"]["objective"]
@@ -52,10 +54,10 @@ def probe_encoder(
     notes = []
     if len(sensors) == 1:
         notes.append(
-            f"{objective} trains {sensors[0]} alone: retrieval and the other sensor are left out"
+            f"{objective} trains only {sensors[0]}: retrieval and the other sensor are not judged"
         )
     if data.labels is None:
-        notes.append("no labelled task: no linear probe, retrieval and collapse alone decide")
+        notes.append("no labelled task, so no linear probe: only retrieval and collapse are judged")
     elif reason := why_one_sided(data.labels.manifest):
         notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
         data = dataclasses.replace(data, labels=None)
@@ -68,7 +70,8 @@ def probe_encoder(
         notes.append(f"no linear probe on the labels of {data.labels.task}: {reason}")
         data, view = dataclasses.replace(data, labels=None), dataclasses.replace(view, labels=None)
     found = [checks.check_finite(view.rows(sensor), sensor) for sensor in sensors]
-    # What is not finite cannot be ranked, and needs no further reasons.
+    # Values that are not finite cannot be ranked, and this refusal needs no further
+    # reason.
     if all(check.passed for check in found):
         found += _check_alone(view, config) + _compare_with_untrained(model, view, data, config)
         compared, reason = _compare_with_last(last_dir, view, data, config)
@@ -87,7 +90,7 @@ def probe_encoder(
 
 
 def _check_alone(view: View, config: ProbeConfig) -> list[Check]:
-    """Checks against thresholds."""
+    """Return the checks against fixed limits."""
     found: list[Check] = []
     for sensor in view.sensors:
         found += checks.check_collapse(view.pairs.embeddings[sensor], sensor, config)
@@ -102,7 +105,10 @@ def _check_alone(view: View, config: ProbeConfig) -> list[Check]:
 def _compare_with_untrained(
     model: DualEncoder, view: View, data: ProbeData, config: ProbeConfig
 ) -> list[Check]:
-    """The linear probe against that on an encoder of the same architecture and normalization with new weights."""
+    """Compare the linear probe with that on an untrained encoder.
+
+    The untrained encoder has the same architecture and normalization, and new weights.
+    """
     if view.classified is None or data.labels is None:
         return []
     keras.utils.set_random_seed(config.seed)
@@ -113,7 +119,9 @@ def _compare_with_untrained(
     untrained = build_dual_encoder(encoders, model.heads["s1"].embedding_dim)
     theirs = classify(embed_labels(Embedder(untrained), data.labels, config), view.sensors)
     return [
-        checks.compare_accuracy(view.classified, theirs, sensor, "random", config)
+        checks.compare_accuracy(
+            view.classified, theirs, sensor=sensor, other_name="random", config=config
+        )
         for sensor in view.sensors
     ]
 
@@ -121,26 +129,38 @@ def _compare_with_untrained(
 def _compare_with_last(
     last_dir: str, view: View, data: ProbeData, config: ProbeConfig
 ) -> tuple[list[Check], str]:
-    """Recall and linear probe against those of the encoder in service; or why there is no comparison."""
+    """Compare recall and linear probe with those of the encoder in service.
+
+    Returns:
+        The checks, and why there is no comparison; one of the two is empty.
+    """
     if not last_dir:
         return [], "no encoder is published yet: nothing to compare with"
     try:
         model = load_dual_encoder(last_dir)
     except FileNotFoundError as error:
-        # Put there by hand, such as public weights of one sensor: it must not keep a
-        # good encoder from replacing it.
+        # The published model can be one put there by hand, such as public weights of
+        # one sensor. It must not keep a good encoder from replacing it.
         return [], f"not compared: {error}"
     for manifest in (data.manifest, *([data.labels.manifest] if data.labels else [])):
         if reason := why_unfit(model, manifest):
             return [], f"not compared with {last_dir}: {reason}"
     last = look(model, data, view.sensors, config)
     found = [
-        checks.compare_recall(ranks, last.ranks[direction], direction, view.pairs.block, config)
+        checks.compare_recall(
+            ranks,
+            last.ranks[direction],
+            direction=direction,
+            block=view.pairs.block,
+            config=config,
+        )
         for direction, ranks in view.ranks.items()
     ]
     if view.classified is not None and last.classified is not None:
         found += [
-            checks.compare_accuracy(view.classified, last.classified, sensor, "last", config)
+            checks.compare_accuracy(
+                view.classified, last.classified, sensor=sensor, other_name="last", config=config
+            )
             for sensor in view.sensors
         ]
     return found, ""

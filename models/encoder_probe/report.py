@@ -1,7 +1,6 @@
-"""ProbeReport: every check of an encoder with its value, its bound and a sentence; blessed when all passed.
+"""ProbeReport: all checks of an encoder; it is blessed when all of them passed.
 
-Made by `verdict.py`; written and read as JSON by `components/encoder_probe`; shown by
-the pipeline's report.
+Input: the checks of `probe.py`. Output: JSON, and the report read back from it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ class Check:
     """One check.
 
     Attributes:
-        name: e.g. "recall_s1_to_s2", "accuracy_s2_over_last".
-        value: what was measured; of a comparison, the difference.
-        asked: least value that passes; of a comparison, `high` must reach it.
-        low: lower end of the bootstrap interval of a comparison; None where there is
-            none.
-        high: its upper end.
-        passed: the outcome.
-        judged: False = the data are too few to tell, and the check passes for that.
-        reason: why, in one plain sentence.
+        name: name, such as "recall_s1_to_s2" or "accuracy_s2_over_last".
+        value: measured value; in a comparison, the difference.
+        asked: least value that passes; in a comparison, least `high` that passes.
+        low: lower end of the bootstrap interval of a comparison; None without an
+            interval.
+        high: upper end of the interval.
+        passed: whether it passed.
+        judged: False: the data are too few to tell, so the check passes.
+        reason: the result in one sentence.
     """
 
     name: str
@@ -44,13 +43,13 @@ class ProbeReport:
 
     Attributes:
         encoder: SavedModel that was probed.
-        last_encoder: published SavedModel that it was compared with; empty: none.
+        last_encoder: published SavedModel to compare with; empty: there is none.
         labels: task whose labels were used; empty: none.
-        num_pairs: pairs of the eval split that were embedded.
-        num_train_patches: labelled patches that the linear probe was fitted on.
-        num_eval_patches: labelled patches that it was scored on.
-        checks: in the order in which they were made.
-        notes: what was left out, and why; one sentence each.
+        num_pairs: number of eval pairs that were embedded.
+        num_train_patches: number of labelled patches to fit the linear probe on.
+        num_eval_patches: number of labelled patches to score it on.
+        checks: checks in the order in which they were made.
+        notes: what was left out, and why, one sentence each.
     """
 
     encoder: str
@@ -63,7 +62,7 @@ class ProbeReport:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # An empty list would bless.
+        # An empty list would bless the encoder.
         if not self.checks:
             raise ValueError("checks must hold at least one check, got none")
 
@@ -78,7 +77,11 @@ class ProbeReport:
         return not self.refusals
 
     def to_json(self) -> str:
-        """Indented JSON with sorted keys, and the outcome for readers that know no more."""
+        """Return indented JSON with sorted keys.
+
+        It also holds `is_blessed` and `refusals`, for readers that do not know the
+        rules.
+        """
         values = {
             **settings.to_dict(self),
             "is_blessed": self.is_blessed,
@@ -88,9 +91,9 @@ class ProbeReport:
 
 
 def from_json(text: str) -> ProbeReport:
-    """The report of `ProbeReport.to_json`."""
+    """Return the report that `ProbeReport.to_json` wrote."""
     values = json.loads(text)
-    # Both follow from the checks.
+    # Both are computed from the checks.
     for name in ("is_blessed", "refusals"):
         values.pop(name, None)
     return settings.from_dict(ProbeReport, values, "probe")

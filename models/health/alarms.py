@@ -1,30 +1,55 @@
-"""The rules by which a checkup and a train loss become alarms.
+"""The rules that turn a checkup and a train loss into alarms.
 
-Input: config, loss, a checkup and that of the encoders as they began. Output: alarms by
-name; the reason of a collapse. Called by `monitor.py`. docs/adr/0016 says why these
-rules.
+Input: the config, the train loss, a `Checkup`, and the `Checkup` of the untrained
+encoders. Output: alarms by name, and the reason of a collapse. `docs/adr/0016` gives
+the reasons for these rules.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from beam_jobs.contracts.bands import Sensor
 from models.config import PretrainConfig
 from models.health import spread
 from models.health.checkup import Checkup
 from models.health.embedded_split import EmbeddedSplit
+from models.health.shortcuts import Nuisance
+
+AlarmName = Literal[
+    "stuck",
+    "loss_beyond_recall",
+    "loss_beyond_probe",
+    "shortcut_orbit_state_s1",
+    "shortcut_latitude_s1",
+    "shortcut_nodata_edge_s1",
+    "shortcut_latitude_s2",
+    "shortcut_nodata_edge_s2",
+]
+
+_SHORTCUT_ALARMS: dict[tuple[Nuisance, Sensor], AlarmName] = {
+    ("orbit_state", "s1"): "shortcut_orbit_state_s1",
+    ("latitude", "s1"): "shortcut_latitude_s1",
+    ("nodata_edge", "s1"): "shortcut_nodata_edge_s1",
+    ("latitude", "s2"): "shortcut_latitude_s2",
+    ("nodata_edge", "s2"): "shortcut_nodata_edge_s2",
+}
+"""Alarm name of each nuisance and sensor."""
 
 CONTROLS = ("shuffled", "none")
-"""Objectives that are meant to learn nothing; what would be an illness elsewhere is their purpose."""
+"""Objectives that are meant to learn nothing, so their encoders are not judged."""
 
 SOLVED_RECALL = 0.5
-"""From this implied recall on a loss says that the task is solved, so that features without content are suspicious."""
+"""From this implied recall on, the loss says that the task is solved.
+
+Features that predict nothing about the ground are then suspicious.
+"""
 
 
 def judged_from_step(config: PretrainConfig) -> float:
-    """The first step at which anything is judged; infinity for controls."""
+    """Return the first step at which encoders are judged; infinity for controls."""
     if config.objective in CONTROLS:
         return math.inf
     return max(
@@ -33,11 +58,15 @@ def judged_from_step(config: PretrainConfig) -> float:
 
 
 def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
-    """The loss in nats of guessing among all candidates; None where the loss is no cross-entropy over candidates.
+    """Return the loss of random guessing, in nats, or None.
 
     Args:
-        config: names objective and batch size N.
-        num_cells: cells of a patch's feature map, which "dense" tells apart.
+        config: gives the objective and the batch size N.
+        num_cells: number of cells in a patch's feature map, the candidates of "dense".
+
+    Returns:
+        The loss when all candidates are equally likely. None for objectives whose loss
+        is not a cross-entropy over candidates.
     """
     cross_modal, with_own = (
         math.log(config.global_batch_size),
@@ -55,14 +84,22 @@ def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
 
 
 def implied_recall(config: PretrainConfig, loss: float) -> float | None:
-    """The least recall@1 within the train batches that a mean loss allows, 0-1; None where it says nothing of recall.
+    """Return a lower bound of recall@1 in the train batches that the loss implies.
 
-    A row whose loss is below ln 2 gives its partner more than half of the probability,
-    so the partner is the nearest ("sigmoid": partner above 0 and all others below). By
-    Markov's inequality no more than loss / ln 2 of the rows are not. The terms beside
-    the cross-modal one are at least 0, so the bound holds for sums, too.
+    A row whose loss is below ln 2 gives its partner a probability above one half, so
+    the partner is the nearest. With "sigmoid", its partner's logit is above 0 and all
+    others are below. By Markov's inequality, at most loss / ln 2 of the rows have a
+    loss of ln 2 or more. An objective may add other terms; they are at least 0, so the
+    bound still holds.
+
+    Args:
+        config: gives the objective and its weights.
+        loss: mean train loss, in nats.
+
+    Returns:
+        The bound, 0-1. None when the loss says nothing about recall.
     """
-    # "dense": its global term alone is about patches.
+    # Of the two terms of "dense", only the global one compares patches.
     share = 1.0 - config.dense_weight if config.objective == "dense" else 1.0
     if config.objective == "decur" or share == 0.0:
         return None
@@ -72,7 +109,13 @@ def implied_recall(config: PretrainConfig, loss: float) -> float | None:
 def find_collapse(
     config: PretrainConfig, split: EmbeddedSplit, sensors: Sequence[Sensor]
 ) -> str | None:
-    """Why the embeddings of a trained sensor are collapsed; None when they are not."""
+    """Return why the embeddings of a trained sensor are collapsed, or None.
+
+    Args:
+        config: gives the thresholds.
+        split: patches and their embeddings.
+        sensors: sensors that the objective trains.
+    """
     limits = {
         "min_spread": config.health.min_spread,
         "min_effective_rank": config.health.min_effective_rank,
@@ -86,21 +129,22 @@ def find_collapse(
 def find_alarms(
     config: PretrainConfig,
     loss: float,
+    *,
     checkup: Checkup,
     start: Checkup | None,
     sensors: Sequence[Sensor],
     num_cells: int,
-) -> dict[str, str]:
-    """Name -> what is wrong, in one line; empty when all is well.
+) -> dict[AlarmName, str]:
+    """Return the alarms: name -> what is wrong, in one line; empty when all is well.
 
     Args:
         config: objective and thresholds.
-        loss: mean train loss of the last steps.
-        checkup: of the encoders as they are.
-        start: of the untrained encoders; None = not known, and progress over them is
-            not asked for.
-        sensors: those that the objective trains.
-        num_cells: see `chance_loss`.
+        loss: mean train loss of the last steps, in nats.
+        checkup: measures of the encoders as they are now.
+        start: measures of the untrained encoders. None: unknown; progress is then not
+            judged.
+        sensors: sensors that the objective trains.
+        num_cells: number of cells in a patch's feature map; see `chance_loss`.
     """
     return dict(
         [
@@ -112,24 +156,24 @@ def find_alarms(
     )
 
 
-def _stuck(config: PretrainConfig, loss: float, num_cells: int) -> Iterator[tuple[str, str]]:
+def _stuck(config: PretrainConfig, loss: float, num_cells: int) -> Iterator[tuple[AlarmName, str]]:
     chance = chance_loss(config, num_cells)
     if chance is not None and loss > chance - config.health.stuck_margin_nats:
         yield (
             "stuck",
-            f"train loss {loss:.3f} is that of guessing ({chance:.3f}): nothing is learned",
+            f"train loss {loss:.3f} is that of guessing ({chance:.3f}): the model learns nothing",
         )
 
 
 def _beyond_recall(
     config: PretrainConfig, loss: float, checkup: Checkup, sensors: Sequence[Sensor]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[AlarmName, str]]:
     implied = implied_recall(config, loss)
-    # An objective within one sensor promises nothing about the other.
+    # An objective that trains one sensor does not align it with the other sensor.
     if implied is None or len(sensors) < 2:
         return
-    # Fewer candidates make it easier, so the bound holds when the eval split is smaller
-    # than a batch.
+    # Fewer candidates make retrieval easier. So the bound also holds when the eval
+    # split is smaller than a batch.
     num_candidates = min(config.global_batch_size, checkup.num_patches)
     found = sum(ranks.recall_among(num_candidates) for ranks in checkup.ranks.values()) / len(
         checkup.ranks
@@ -137,8 +181,9 @@ def _beyond_recall(
     if implied - found > config.health.max_recall_gap:
         yield (
             "loss_beyond_recall",
-            f"train loss {loss:.3f} implies recall@1 of at least {implied:.2f} among {config.global_batch_size}, held-out "
-            f"pairs have {found:.2f} among {num_candidates}: memorized pairs, leaking batches or a shortcut",
+            f"train loss {loss:.3f} implies recall@1 of at least {implied:.2f} among "
+            f"{config.global_batch_size}, but held-out pairs have {found:.2f} among "
+            f"{num_candidates}: look for memorized pairs, leaking batches or a pretext shortcut",
         )
 
 
@@ -148,7 +193,7 @@ def _beyond_probe(
     checkup: Checkup,
     start: Checkup | None,
     sensors: Sequence[Sensor],
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[AlarmName, str]]:
     if start is None:
         return
     implied = implied_recall(config, loss)
@@ -166,14 +211,15 @@ def _beyond_probe(
         told = ", ".join(f"{sensor} {gain:+.3f}" for sensor, gain in gains.items())
         yield (
             "loss_beyond_probe",
-            f"train loss {loss:.3f} says solved, but features tell no more of the other sensor's measurements than untrained "
-            f"ones (R2 {told}): look for no-data edges that both sensors share",
+            f"train loss {loss:.3f} says that the task is solved, but features predict the other "
+            f"sensor's band means no better than untrained ones (R2 {told}): look for no-data "
+            "edges that both sensors share",
         )
 
 
 def _shortcuts(
     config: PretrainConfig, checkup: Checkup, sensors: Sequence[Sensor]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[AlarmName, str]]:
     for item in checkup.shortcuts:
         if (
             item.score is not None
@@ -181,7 +227,8 @@ def _shortcuts(
             and item.strength > config.health.max_shortcut
         ):
             yield (
-                f"shortcut_{item.nuisance}_{item.sensor}",
-                f"the {item.sensor} embedding tells {item.nuisance} (score {item.score.score:.2f}, chance "
-                f"{item.score.chance:.2f}, limit {config.health.max_shortcut:.2f} of the way to 1)",
+                _SHORTCUT_ALARMS[item.nuisance, item.sensor],
+                f"the {item.sensor} embedding encodes {item.nuisance} (score "
+                f"{item.score.score:.2f}, chance {item.score.chance:.2f}, limit "
+                f"{config.health.max_shortcut:.2f} of the way to 1)",
             )

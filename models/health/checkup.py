@@ -1,7 +1,7 @@
-"""One look at the encoders: every health figure of an embedded split.
+"""A checkup: every health measure of one embedded split.
 
-Input: an `EmbeddedSplit`. Output: a `Checkup`, which alarms are raised from and which
-becomes metrics. Called by `monitor.py`.
+Input: an `EmbeddedSplit`. Output: a `Checkup`. Alarms are derived from it, and its
+measures go to TensorBoard and into the model card.
 """
 
 from __future__ import annotations
@@ -12,33 +12,37 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.health import linear_probe, retrieval, shortcuts, spread
 from models.health.embedded_split import EmbeddedSplit
 from models.health.linear_probe import ProbeScore
-from models.health.retrieval import Ranks
+from models.health.retrieval import Direction, Ranks
 from models.health.shortcuts import Shortcut
+from models.health.spread import SpreadMeasure
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkup:
-    """What was found.
+    """All health measures of one split.
 
     Attributes:
-        num_patches: it was found on.
-        ranks: of partners, by direction.
-        alignment: see `spread.alignment`.
-        spreads: `spread.spread_metrics` by sensor.
-        content: R2 of reading the other sensor's band means off this sensor's features,
-            by sensor; empty when the split is too small.
-        shortcuts: see `shortcuts.py`.
+        num_patches: number of patches that were measured.
+        ranks: ranks of the partners, by direction.
+        alignment: mean squared distance of partners; see `spread.alignment`.
+        spreads: measures of `spread.spread_metrics` by sensor.
+        content: R2 of predicting the other sensor's band means from this sensor's
+            features, by sensor. Empty when the split is too small.
+        shortcuts: what the embeddings encode of each nuisance; see `shortcuts.py`.
     """
 
     num_patches: int
-    ranks: dict[str, Ranks]
+    ranks: dict[Direction, Ranks]
     alignment: float
-    spreads: dict[Sensor, dict[str, float]]
+    spreads: dict[Sensor, dict[SpreadMeasure, float]]
     content: dict[Sensor, ProbeScore]
     shortcuts: list[Shortcut]
 
     def metrics(self) -> dict[str, float]:
-        """All figures by name, the sensor or direction behind a slash; `docs/health.md` explains each."""
+        """Return all measures by name, such as `spread/s1` or `recall_at_1/s1_to_s2`.
+
+        `docs/health.md` explains each of them.
+        """
         by_sensor = {
             f"{name}/{sensor}": value
             for sensor, all_ in self.spreads.items()
@@ -54,15 +58,15 @@ class Checkup:
         }
 
     def not_measured(self) -> dict[str, str]:
-        """Name of a figure that is missing -> why."""
+        """Return the missing measures: name -> why it could not be measured."""
         return {item.name: item.skipped for item in self.shortcuts if item.skipped}
 
 
 def examine(split: EmbeddedSplit) -> Checkup:
-    """The figures of `split`.
+    """Measure `split`.
 
     Raises:
-        ValueError: fewer than two patches.
+        ValueError: the split has fewer than two patches.
     """
     s1, s2 = (split.embeddings[sensor] for sensor in SENSORS)
     return Checkup(
@@ -76,7 +80,11 @@ def examine(split: EmbeddedSplit) -> Checkup:
 
 
 def _content(split: EmbeddedSplit) -> dict[Sensor, ProbeScore]:
-    """What both sensors measure is the ground: it needs no label, and no shortcut helps to tell it."""
+    """Return how well each sensor's features predict the other's band means.
+
+    Both sensors measure the same ground. The probe therefore needs no labels, and
+    pretext shortcuts do not help it.
+    """
     if linear_probe.too_few(split.block):
         return {}
     folds = linear_probe.spatial_folds(split.block)

@@ -1,7 +1,6 @@
-"""What the encoders make of a split: features and embeddings of its patches, beside what the records tell of each.
+"""EmbeddedSplit: what the encoders compute for a split, with metadata of each patch.
 
-Made by `embeddings.py`; read by all checks of this package and by the encoder's probe.
-NumPy only.
+`embeddings.py` makes it; the health checks and the encoder probe read it. NumPy only.
 """
 
 from __future__ import annotations
@@ -20,20 +19,23 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedSplit:
-    """N patches; row i of all arrays is the same patch. A patch without any valid pixel in one sensor is not among them.
+    """Features, embeddings and metadata of N patches; row i of all arrays is patch i.
+
+    A patch without any valid pixel in one of the sensors is left out.
 
     Attributes:
-        features: pooled features float32 [N, D] by sensor: what downstream tasks start
-            from.
-        embeddings: float32 [N, E] by sensor, unit norm: what pairs are compared by.
-        lon: of the patch centres, degrees [N].
-        lat: of the patch centres, degrees [N].
+        features: pooled features float32 [N, D] by sensor, the input of downstream
+            tasks.
+        embeddings: embeddings float32 [N, E] by sensor, unit norm. Pairs are compared
+            by these.
+        lon: longitude of the patch centres, degrees [N].
+        lat: latitude of the patch centres, degrees [N].
         block: id of the spatial block, text [N].
-        orbit_state: text [N].
+        orbit_state: "ascending", "descending" or "unknown", text [N].
         valid_fraction: share of pixels with data, 0-1, [N] by sensor.
-        band_means: mean over the valid pixels, dB or reflectance, [N, C] by sensor.
-        label: the most frequent label of each patch int64 [N], 255 where it has none;
-            None for unlabelled shards.
+        band_means: mean over the valid pixels, in dB or reflectance, [N, C] by sensor.
+        label: most frequent label of each patch, int64 [N]; 255 where no pixel has a
+            label. None for unlabelled shards.
     """
 
     features: dict[Sensor, FloatArray]
@@ -51,7 +53,7 @@ class EmbeddedSplit:
 
 
 def select(split: EmbeddedSplit, rows: npt.NDArray[Any]) -> EmbeddedSplit:
-    """The patches at `rows` (a mask or positions) of `split`."""
+    """Return the patches of `split` at `rows`, a boolean mask [N] or positions."""
     taken: dict[str, Any] = {}
     for field in dataclasses.fields(split):
         value = getattr(split, field.name)

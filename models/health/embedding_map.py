@@ -1,7 +1,6 @@
-"""The embedding map: both sensors' embeddings of one split in two dimensions.
+"""The embedding map: a picture of both sensors' embeddings in two dimensions.
 
-Input: an `EmbeddedSplit`. Output: a PNG. Called by `monitor.py`; shown by TensorBoard
-and the report.
+Input: an `EmbeddedSplit`. Output: a PNG, which TensorBoard and the report show.
 """
 
 from __future__ import annotations
@@ -22,9 +21,15 @@ from beam_jobs.contracts.labels import IGNORE, get_schema
 from models.health.embedded_split import EmbeddedSplit
 
 WATER_NDWI = 0.0
-"""Above: open water. Source: McFeeters 1996, doi 10.1080/01431169608948714."""
+"""Open water has a higher NDWI.
+
+Source: McFeeters 1996, doi 10.1080/01431169608948714.
+"""
 SPARSE_NDVI, DENSE_NDVI = 0.2, 0.5
-"""Sparse vegetation has 0.2 to 0.5, dense more. Source: USGS, "NDVI, the Foundation for Remote Sensing Phenology"."""
+"""NDVI of sparse vegetation is 0.2 to 0.5; dense vegetation has more.
+
+Source: USGS, "NDVI, the Foundation for Remote Sensing Phenology".
+"""
 
 _SURFACES = {
     "water": "#2166ac",
@@ -35,12 +40,12 @@ _SURFACES = {
 _MARKERS = {"s1": "o", "s2": "^"}
 _SENSOR_NAMES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 _MAX_PATCHES = 400
-"""More points hide each other."""
+"""More points would cover each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Classes:
-    """Class of each patch [N], by position in `names` and `colors`; -1 = none."""
+    """Class of each patch [N], as a position in `names` and `colors`; -1 = none."""
 
     title: str
     index: npt.NDArray[np.int64]
@@ -51,21 +56,24 @@ class _Classes:
 def project(
     embeddings: Sequence[npt.NDArray[np.float32]],
 ) -> tuple[list[npt.NDArray[np.float64]], float]:
-    """The two axes of widest spread over all rows together.
+    """Project embeddings onto the two axes of largest variance, by PCA.
+
+    Both sensors share one plane. With a plane for each, sensors that are not aligned
+    could look as if they were.
 
     Args:
-        embeddings: [N, E] of each sensor.
+        embeddings: embeddings [N, E] of each sensor.
 
     Returns:
-        [N, 2] of each sensor, and the share of the variance that the two axes show,
-        0-1. One plane for both: sensors that are not aligned must not look as if they
-        were.
+        Points [N, 2] of each sensor, and the share of the variance that the two axes
+        show, 0-1.
     """
     rows = np.concatenate(embeddings).astype(np.float64)
     centred = rows - rows.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:2]
-    # The sign of an axis is arbitrary; fixed, pictures of two steps can be compared.
+    # The sign of an axis is arbitrary. Fix it, so that maps of two steps can be
+    # compared.
     axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, np.newaxis]
     total = float((values**2).sum())
     share = float((values[:2] ** 2).sum()) / total if total > 0 else 0.0
@@ -77,15 +85,15 @@ def project(
 def surface_index(
     band_means: npt.NDArray[np.float32], bands: Sequence[str]
 ) -> npt.NDArray[np.int64] | None:
-    """What Sentinel-2 alone says of the ground, for patches without labels.
+    """Return the kind of surface of each patch, from its Sentinel-2 band means.
 
     Args:
-        band_means: mean reflectance of each patch, [N, C].
+        band_means: mean reflectance of each patch [N, C].
         bands: names of the C bands.
 
     Returns:
-        Position in "water", "bare or built", "sparse vegetation", "dense vegetation" of
-        each patch [N], by NDWI and NDVI of the means; None without B3, B4 and B8.
+        Position [N] in "water", "bare or built", "sparse vegetation", "dense
+        vegetation", from NDWI and NDVI. None without B3, B4 and B8.
     """
     if not {"B3", "B4", "B8"} <= set(bands):
         return None
@@ -100,12 +108,19 @@ def surface_index(
 def draw_map(
     split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None, title: str
 ) -> bytes:
-    """The map as PNG: left coloured by land cover, right by sensor with partners joined.
+    """Return the map as PNG.
 
-    Land cover is the patches' most frequent label; without labels the surface that
-    Sentinel-2's mean spectrum shows; without its bands the latitude.
+    The left panel is coloured by land cover. The right panel is coloured by sensor and
+    joins partners by lines. Land cover is the most frequent label of a patch. Without
+    labels it is the surface that Sentinel-2 shows, and without its bands the latitude.
+
+    Args:
+        split: patches to draw, at most 400 of them.
+        s2_bands: names of the bands in `split.band_means["s2"]`.
+        label_schema: schema of `split.label`; None without labels.
+        title: first part of the title.
     """
-    # Evenly over the split: its beginning is often one place.
+    # Take rows evenly over the split: its first patches often come from one place.
     rows = np.unique(np.linspace(0, len(split) - 1, _MAX_PATCHES).astype(int))
     points, share = project([split.embeddings[sensor] for sensor in SENSORS])
     points = [sensor_points[rows] for sensor_points in points]

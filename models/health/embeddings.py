@@ -1,8 +1,7 @@
-"""Runs the encoders over a split.
+"""Runs a dual encoder over shards.
 
 Input: a dual encoder, in memory or published, and shards. Output: an `EmbeddedSplit`,
-or embeddings batch by batch. Called by `monitor.py`, the encoder's probe and the index
-of neighbours.
+or embeddings batch by batch.
 """
 
 from __future__ import annotations
@@ -36,16 +35,18 @@ _TOLD = (
     "s1_mean",
     "s2_mean",
 )
-"""What is kept of each record."""
+"""Features of each record that are kept beside the embeddings."""
 
 _MAX_OPEN_FILES = 64
 
 
 class Embedder:
-    """Runs a dual encoder over shards, as in service; compiled once, since a monitor asks many times.
+    """Runs a dual encoder in inference mode over batches or shards.
+
+    The graph is compiled once, since a monitor runs it many times.
 
     Attributes:
-        dual_encoder: whose weights are used as they are at each call.
+        dual_encoder: each call uses its current weights.
     """
 
     def __init__(self, dual_encoder: DualEncoder) -> None:
@@ -58,7 +59,7 @@ class Embedder:
             for sensor in SENSORS
         }
 
-        # Any batch and patch size in one trace, the last batch's too.
+        # One trace serves any batch and patch size, including the short last batch.
         @tf.function(input_signature=[specs], autograph=False)
         def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             outputs = {}
@@ -71,7 +72,15 @@ class Embedder:
         self._encode = encode
 
     def encode(self, batch: Mapping[str, tf.Tensor]) -> Arrays:
-        """`<sensor>_features` [B, D] and `<sensor>_embedding` [B, E], float32, of the pixels of both sensors in `batch`."""
+        """Return features and embeddings of both sensors, float32.
+
+        Args:
+            batch: pixels float32 [B, H, W, C] by sensor, in dB or reflectance, NaN = no
+                data.
+
+        Returns:
+            `<sensor>_features` [B, D] and `<sensor>_embedding` [B, E].
+        """
         encoded = self._encode({sensor: batch[sensor] for sensor in SENSORS})
         return {name: tensor.numpy() for name, tensor in encoded.items()}
 
@@ -83,17 +92,18 @@ class Embedder:
         max_patches: int | None = None,
         batch_size: int = 64,
     ) -> EmbeddedSplit:
-        """Features and embeddings of the patches of `files`.
+        """Return features and embeddings of the patches in `files`.
 
         Args:
-            manifest: of the shards; one with a label schema says that there are labels.
+            manifest: manifest of the shards. Labels are read if it has a label schema.
             files: gzip TFRecords of one split.
-            max_patches: at most so many, taken from the beginning of all files alike.
-                None = all.
-            batch_size: patches at a time.
+            max_patches: largest number of patches, taken evenly from the beginning of
+                all files. None: all.
+            batch_size: patches per batch.
 
         Raises:
-            ValueError: see `why_unfit`, or no patch has data in both sensors.
+            ValueError: the encoder does not fit the shards (see `why_unfit`), or no
+                patch has data in both sensors.
         """
         if reason := why_unfit(self.dual_encoder, manifest):
             raise ValueError(f"the encoder does not fit the shards: {reason}")
@@ -112,28 +122,35 @@ class Embedder:
 
 
 def load_dual_encoder(saved_model_dir: str) -> DualEncoder:
-    """The dual encoder inside a published model.
+    """Return the dual encoder of a published model.
 
     Raises:
-        FileNotFoundError: the directory holds none, or the encoder of one sensor alone.
+        FileNotFoundError: the directory holds no encoder, or that of one sensor only.
     """
     encoders = export.load_encoders(saved_model_dir)
     if missing := [sensor for sensor in SENSORS if sensor not in encoders]:
         raise FileNotFoundError(
-            f"{saved_model_dir}: must hold encoders of s1 and s2, got {', '.join(encoders)} without {missing[0]}"
+            f"{saved_model_dir}: must hold encoders of s1 and s2, got {', '.join(encoders)} "
+            f"without {missing[0]}"
         )
     return DualEncoder(encoders=encoders, heads=export.load_heads(saved_model_dir))
 
 
 def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
-    """Why `model` cannot look at the patches of `manifest`, in a few words; None when it can."""
+    """Return why `model` cannot read patches of `manifest`, or None when it can."""
     for sensor in SENSORS:
         encoder = model.encoders[sensor]
-        held = manifest.s1_bands if sensor == "s1" else manifest.s2_bands
+        held = manifest.bands(sensor)
         if encoder.bands != held:
-            return f"it knows {sensor} bands {', '.join(encoder.bands)}, the patches hold {', '.join(held)}"
+            return (
+                f"it takes {sensor} bands {', '.join(encoder.bands)}, "
+                f"but the patches hold {', '.join(held)}"
+            )
         if manifest.patch_size_px % encoder.stride:
-            return f"its stride {encoder.stride} does not divide the patch size {manifest.patch_size_px}"
+            return (
+                f"its stride {encoder.stride} does not divide "
+                f"the patch size {manifest.patch_size_px}"
+            )
     return None
 
 
@@ -141,23 +158,30 @@ def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:
 def decode(
     serialized: tf.Tensor, manifest: Manifest, names: Sequence[str], with_label: bool = False
 ) -> dict[str, tf.Tensor]:
-    """Pixels of both sensors and the features `names` of records [B], all of one size; for `tf.data`."""
-    num_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    """Return the pixels of both sensors and the features `names`; for `tf.data`.
+
+    Args:
+        serialized: serialized tf.Examples [B], all of one patch size.
+        manifest: gives the number of bands.
+        names: other features of the records to return.
+        with_label: also return `label`.
+    """
+    num_bands: dict[Sensor, int] = {sensor: len(manifest.bands(sensor)) for sensor in SENSORS}
     contract = records.feature_spec(num_bands["s1"], num_bands["s2"])
     pixels = parse_examples(serialized, num_bands, with_label=with_label)
     return pixels | tf.io.parse_example(serialized, {name: contract[name] for name in names})
 
 
 def told(batch: Mapping[str, tf.Tensor]) -> Arrays:
-    """What a batch holds beside pixels."""
+    """Return everything in a batch but the pixels, as NumPy arrays."""
     return {name: tensor.numpy() for name, tensor in batch.items() if name not in SENSORS}
 
 
 def seen_by_both(arrays: Arrays) -> Arrays:
-    """The rows whose patch has data in both sensors, by their `<sensor>_valid_fraction`.
+    """Return the rows whose patch has data in both sensors.
 
-    The others have the embedding of all patches without data: neighbours that say
-    nothing.
+    All patches without data have the same embedding, so as neighbours they would mean
+    nothing. Reads `<sensor>_valid_fraction`.
     """
     seen = np.all([arrays[f"{sensor}_valid_fraction"] > 0 for sensor in SENSORS], axis=0)
     return {name: array[seen] for name, array in arrays.items()}
@@ -167,8 +191,8 @@ def _read_batches(
     manifest: Manifest, files: Sequence[str], max_patches: int | None, batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
     with_label = manifest.label_schema is not None
-    # Record by record from each file in turn: the first patches of one file are often
-    # those of one place.
+    # Interleave the files record by record: the first patches of one file often come
+    # from one place.
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sorted(files), tf.string)).interleave(
         lambda path: tf.data.TFRecordDataset(path, compression_type="GZIP"),
         cycle_length=min(max(len(files), 1), _MAX_OPEN_FILES),
@@ -185,7 +209,8 @@ def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:
     arrays = seen_by_both(arrays) if arrays else arrays
     if not arrays or not len(arrays["lat"]):
         raise ValueError(
-            f"a split needs a patch with data in both sensors, got none in {len(files)} files"
+            "a split needs at least one patch with data in both sensors, "
+            f"got none in {len(files)} files"
         )
 
     def by_sensor(name: str) -> dict[Sensor, FloatArray]:

@@ -1,8 +1,8 @@
-"""The health monitor: looks at the encoders during training and after it, says what is wrong, and stops what has collapsed.
+"""The health monitor: checks the encoders during and after training.
 
-Input: a run's config, the dual encoder being trained, shards of the eval split. Output:
-TensorBoard scalars and the embedding map, alarms, metrics for the model card. Made by
-`pretrain.py`; `training.train` calls `check`.
+Input: a run's config, the dual encoder in training, and eval pairs. Output: TensorBoard
+scalars, the embedding map, alarms, and measures for the model card. A collapse stops
+the training.
 """
 
 from __future__ import annotations
@@ -19,37 +19,67 @@ from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
 from models.dual_encoder import DualEncoder
 from models.health import alarms
+from models.health.alarms import AlarmName
 from models.health.checkup import Checkup, examine
 from models.health.embedded_split import EmbeddedSplit
 from models.health.embedding_map import draw_map
 from models.health.embeddings import Embedder
 
 AlarmCallback = Callable[[str], None]
-"""Told of each alarm when it begins, in one line."""
+"""Receives each alarm when it begins, as one line."""
 
 log_alarm: AlarmCallback = logging.getLogger("terrapair.training").warning
-"""Whoever watches a run shows what is said here."""
+"""Commands show this logger's messages to the user."""
 
 
 class UnhealthyTrainingError(TerrapairError, RuntimeError):
-    """An alarm that the config wants to end the run."""
+    """An alarm occurred, and the config says that alarms end the run."""
 
     exit_code = ExitCode.REFUSED
 
 
 class CollapseError(UnhealthyTrainingError):
-    """All patches have nearly one embedding; nothing that comes later is worth its time."""
+    """All patches have nearly the same embedding; more training would not help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPairs:
+    """The pairs that a monitor embeds at each check.
+
+    Attributes:
+        manifest: manifest of their version.
+        files: gzip TFRecords of the eval split.
+    """
+
+    manifest: Manifest
+    files: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthLog:
+    """Where a monitor reports.
+
+    Attributes:
+        folder: log directory of the run; events are written to `<folder>/eval`.
+        on_alarm: receives each alarm when it begins.
+        is_writer: False on all workers but the chief. They check too, so that all of
+            them stop together, but they write no events and report no alarm.
+    """
+
+    folder: str
+    on_alarm: AlarmCallback = log_alarm
+    is_writer: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """What is published with the encoders.
+    """Health of the published encoders.
 
     Attributes:
-        metrics: see `Checkup.metrics`.
+        metrics: measures by name; see `Checkup.metrics`.
         alarms: what is wrong with the trained encoders, one line each.
-        not_measured: name of a figure that is missing -> why.
-        picture: the embedding map as PNG.
+        not_measured: name of a missing measure -> why it is missing.
+        picture: embedding map as PNG.
     """
 
     metrics: dict[str, float]
@@ -59,54 +89,67 @@ class Conclusion:
 
 
 class HealthMonitor:
-    """Watches one training. To be made before the first step: the encoders as they begin are what progress is measured by.
+    """Watches one training.
+
+    Make it before the first step: it measures progress from the encoders as they are
+    then.
 
     Attributes:
-        config: of the run.
-        sensors: those that the objective trains; the others are measured, not judged.
+        config: config of the run.
+        sensors: sensors that the objective trains. The other one is measured but not
+            judged.
     """
 
     def __init__(
         self,
         config: PretrainConfig,
         dual_encoder: DualEncoder,
+        *,
         sensors: Sequence[Sensor],
-        manifest: Manifest,
-        eval_files: Sequence[str],
-        log_dir: str,
-        on_alarm: AlarmCallback = log_alarm,
+        pairs: EvalPairs,
+        log: HealthLog,
         is_new: bool = True,
-        is_writer: bool = True,
     ) -> None:
-        """Looks at the encoders for the first time.
+        """Measure the encoders before training.
 
-        `is_new` says that they are untrained: progress is measured by that, and not by
-        what an earlier training reached. Only an `is_writer` writes events and tells
-        alarms; the other workers look, too, so that all end together.
+        Args:
+            config: config of the run.
+            dual_encoder: encoders to be trained.
+            sensors: sensors that the objective trains.
+            pairs: eval pairs to embed at each check.
+            log: where to write events and report alarms.
+            is_new: the encoders are untrained. Progress is measured only from such
+                encoders, not from what an earlier training reached.
 
         Raises:
-            ValueError: the eval split has fewer than two patches with data in both
-                sensors, or other bands.
+            ValueError: fewer than two eval patches have data in both sensors, or the
+                shards have other bands than the encoder.
         """
         self.config, self.sensors = config, tuple(sensors)
-        self._manifest, self._eval_files = manifest, eval_files
-        self._log_dir, self._on_alarm, self._is_writer = log_dir, on_alarm, is_writer
+        self._pairs, self._log = pairs, log
         self._embedder = Embedder(dual_encoder)
-        self._num_cells = (manifest.patch_size_px // config.encoder.stride) ** 2
-        self._current: dict[str, str] = {}
+        self._num_cells = (pairs.manifest.patch_size_px // config.encoder.stride) ** 2
+        self._current: dict[AlarmName, str] = {}
         self._judged_from = alarms.judged_from_step(config)
         # A run that ends before anything is judged needs no comparison.
         is_compared = is_new and config.num_steps >= self._judged_from
         self._start = examine(self._embed(self._embedder)) if is_compared else None
 
     def check(self, step: int, mean_loss: float) -> None:
-        """Looks at the encoders after `step`, but for the last one; `mean_loss` is that of the last steps.
+        """Check the encoders after `step`.
+
+        Does nothing after the last step: `conclude` checks the published encoders.
+
+        Args:
+            step: steps done.
+            mean_loss: mean train loss of the last steps.
 
         Raises:
             CollapseError: the embeddings of a trained sensor have collapsed.
-            UnhealthyTrainingError: an alarm, when `stop_on_alarm` is set.
+            UnhealthyTrainingError: there is an alarm, and `stop_on_alarm` is set.
         """
-        # `conclude` looks at the encoders of the last step, as they are published.
+        # `conclude` checks the encoders of the last step, in the form in which they are
+        # published.
         if step == self.config.num_steps:
             return
         split = self._embed(self._embedder)
@@ -115,10 +158,14 @@ class HealthMonitor:
         self._judge(step, mean_loss, split, checkup)
 
     def conclude(self, dual_encoder: DualEncoder, mean_loss: float) -> Conclusion:
-        """Looks at `dual_encoder` as it will be published; raises as `check` does.
+        """Check `dual_encoder` as it will be published, and return its measures.
 
-        TensorBoard gets the map here; the metrics are the caller's to write, with its
-        own.
+        Writes the embedding map to TensorBoard. The caller writes the measures,
+        together with its own.
+
+        Raises:
+            CollapseError: the embeddings of a trained sensor have collapsed.
+            UnhealthyTrainingError: there is an alarm, and `stop_on_alarm` is set.
         """
         step = self.config.num_steps
         split = self._embed(Embedder(dual_encoder))
@@ -135,19 +182,20 @@ class HealthMonitor:
 
     def _embed(self, embedder: Embedder) -> EmbeddedSplit:
         return embedder.embed_split(
-            self._manifest, self._eval_files, max_patches=self.config.health.max_patches
+            self._pairs.manifest, self._pairs.files, max_patches=self.config.health.max_patches
         )
 
     def _draw(self, split: EmbeddedSplit, step: int) -> bytes:
         title = f"Embeddings of the eval split after {step} steps"
-        return draw_map(split, self._manifest.s2_bands, self._manifest.label_schema, title)
+        manifest = self._pairs.manifest
+        return draw_map(split, manifest.bands("s2"), manifest.label_schema, title)
 
     def _write(self, step: int, metrics: dict[str, float], picture: bytes) -> None:
-        if not self._is_writer:
+        if not self._log.is_writer:
             return
-        # Opened anew each time: what is written must be on disk when the check ends the
-        # run.
-        writer = tf.summary.create_file_writer(f"{self._log_dir}/eval")
+        # Open and close the writer each time: the events must be on disk if the check
+        # ends the run.
+        writer = tf.summary.create_file_writer(f"{self._log.folder}/eval")
         with writer.as_default(step=step):
             for name, value in metrics.items():
                 tf.summary.scalar(name, value)
@@ -163,10 +211,15 @@ class HealthMonitor:
                 f"pretraining collapsed at step {step}: {reason}; see docs/health.md"
             )
         found = alarms.find_alarms(
-            self.config, mean_loss, checkup, self._start, self.sensors, self._num_cells
+            self.config,
+            mean_loss,
+            checkup=checkup,
+            start=self._start,
+            sensors=self.sensors,
+            num_cells=self._num_cells,
         )
-        for name in sorted(found.keys() - self._current.keys()) if self._is_writer else ():
-            self._on_alarm(f"step {step}: {found[name]}")
+        for name in sorted(found.keys() - self._current.keys()) if self._log.is_writer else ():
+            self._log.on_alarm(f"step {step}: {found[name]}")
         self._current = found
         if found and self.config.health.stop_on_alarm:
             raise UnhealthyTrainingError(

@@ -1,15 +1,15 @@
-"""Shortcuts: can the embedding tell what has nothing to do with the ground?
+"""Pretext shortcuts: what embeddings encode that has nothing to do with the ground.
 
-Input: an `EmbeddedSplit`. Output: for each nuisance (orbit state, latitude, width of
-the no-data edge) how well a linear probe reads it off the embedding. Called by
-`checkup.py`. A nuisance that both sensors of a pair share lets the loss fall without
-anything being learned of the scene.
+Input: an `EmbeddedSplit`. Output: for each nuisance, how well a linear probe predicts
+it from the embedding. The nuisances are the orbit state, the latitude and the width of
+the no-data edge. If both sensors share a nuisance, the model can match pairs by it: the
+loss falls, and the model learns nothing about the ground.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,39 +19,51 @@ from models.health import linear_probe
 from models.health.embedded_split import EmbeddedSplit
 from models.health.linear_probe import ProbeScore
 
-_NUISANCES = ("orbit_state", "latitude", "nodata_edge")
+Nuisance = Literal["orbit_state", "latitude", "nodata_edge"]
+
+NUISANCES: dict[Sensor, tuple[Nuisance, ...]] = {
+    "s1": ("orbit_state", "latitude", "nodata_edge"),
+    "s2": ("latitude", "nodata_edge"),
+}
+"""What each sensor's embedding could encode. Only Sentinel-1 depends on the orbit."""
 
 MIN_LATITUDE_RANGE_DEG = 1.0
-"""Less is one place as far as climate and scene geometry go (about 111 km)."""
+"""A smaller range, about 111 km, has one climate and one scene geometry."""
 
 MIN_EDGE_STD = 0.005
-"""Less spread of the no-data share is a few pixels in a few patches: nothing that a loss could live on."""
+"""Least standard deviation of the no-data share.
+
+Less is a few pixels in a few patches, too little to lower a loss.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
-    """What one sensor's embedding knows of one nuisance.
+    """What one sensor's embedding encodes of one nuisance.
 
     Attributes:
-        nuisance: "orbit_state", "latitude" or "nodata_edge".
-        sensor: whose embedding.
-        score: out-of-block score of the probe; None when it could not be asked.
-        skipped: why it could not; empty otherwise.
+        nuisance: what the probe predicts.
+        sensor: sensor of the embedding.
+        score: cross-validated score of the probe; None when it was not measured.
+        skipped: why it was not measured; empty otherwise.
     """
 
-    nuisance: str
+    nuisance: Nuisance
     sensor: Sensor
     score: ProbeScore | None = None
     skipped: str = ""
 
     @property
     def name(self) -> str:
-        """Of the figure: "shortcut_orbit_state/s1"."""
+        """Name of the measure, such as "shortcut_orbit_state/s1"."""
         return f"shortcut_{self.nuisance}/{self.sensor}"
 
     @property
     def strength(self) -> float:
-        """How much is surely known: lower end of the interval from chance (0) to certainty (1)."""
+        """How much the embedding encodes for certain, 0 (chance) to 1 (everything).
+
+        Uses the lower end of the interval.
+        """
         return (
             0.0
             if self.score is None
@@ -60,19 +72,15 @@ class Shortcut:
 
 
 def find_shortcuts(split: EmbeddedSplit) -> list[Shortcut]:
-    """All nuisances, each for the sensors that could know it; orbit is Sentinel-1's, latitude and edges are both's.
+    """Measure each nuisance for each sensor that it could affect.
 
-    Blocks are held out whole: of two neighbours one would give the other's nuisance
-    away.
+    Whole blocks are held out: a neighbour in the train part would give a patch's
+    nuisance away.
     """
-    return [
-        _probe(nuisance, sensor, split)
-        for sensor in SENSORS
-        for nuisance in (_NUISANCES if sensor == "s1" else _NUISANCES[1:])
-    ]
+    return [_probe(nuisance, sensor, split) for sensor in SENSORS for nuisance in NUISANCES[sensor]]
 
 
-def _probe(nuisance: str, sensor: Sensor, split: EmbeddedSplit) -> Shortcut:
+def _probe(nuisance: Nuisance, sensor: Sensor, split: EmbeddedSplit) -> Shortcut:
     rows = np.ones(len(split), bool)
     target: npt.NDArray[Any]
     if nuisance == "orbit_state":

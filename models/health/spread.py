@@ -1,32 +1,42 @@
-"""Spread of embeddings: do they fill the sphere, or have they collapsed?
+"""Spread of embeddings: whether they fill the unit sphere or have collapsed.
 
 Input: unit-norm embeddings. Output: alignment, uniformity, effective rank, spread per
-dimension, and the verdict. Called by `monitor.py` and the encoder's probe. NumPy only.
+dimension, and the reason of a collapse. An encoder has collapsed when it gives all
+patches nearly the same embedding. NumPy only.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
 
+SpreadMeasure = Literal["uniformity", "effective_rank", "spread", "min_dimension_std"]
+
 UNIFORMITY_SCALE = 2.0
-"""t of the Gaussian potential. Source: Wang and Isola 2020, arXiv 2005.10242, section 4.1.2."""
+"""Factor t of the Gaussian potential exp(-t distance^2).
+
+Source: Wang and Isola 2020, arXiv 2005.10242, section 4.1.2.
+"""
 
 _ROWS_AT_A_TIME = 256
 _ROUNDING = 1e-6
-"""What a coordinate of a unit vector in float32 may be off by; spread below it is none."""
+"""Rounding error of a coordinate of a unit vector in float32; less spread is none."""
 
 
 def alignment(first: FloatArray, second: FloatArray) -> float:
-    """Mean squared distance of partners, 0 (the same point) to 4 (opposite); independent pairs have about 2.
+    """Return the mean squared distance between partners, 0 to 4.
+
+    Alignment says how near the two images of one patch are: 0 is the same point, 4 the
+    opposite point; independent pairs have about 2.
 
     Args:
-        first: unit norm, [N, E].
-        second: unit norm, [N, E]; row i is the partner of row i of `first`.
+        first: embeddings [N, E], unit norm.
+        second: embeddings [N, E], unit norm; row i is the partner of row i of `first`.
 
     Source: Wang and Isola 2020, arXiv 2005.10242, section 4.1.1, with exponent 2.
     """
@@ -34,14 +44,19 @@ def alignment(first: FloatArray, second: FloatArray) -> float:
 
 
 def uniformity(embeddings: FloatArray) -> float:
-    """Logarithm of the mean Gaussian potential over all pairs of rows of unit-norm `embeddings` [N, E], N at least 2.
+    """Return the log of the mean Gaussian potential over all pairs of rows.
 
-    0 when all are the same point, about -4 when they fill the sphere of many
-    dimensions; -8 at the least (two opposite rows).
+    Uniformity says how evenly embeddings fill the sphere. It is 0 when all rows are the
+    same point and about -4 when they fill a sphere of many dimensions. Its minimum is
+    -8 (two opposite rows).
+
+    Args:
+        embeddings: embeddings [N, E], unit norm.
+
     Source: Wang and Isola 2020, arXiv 2005.10242, section 4.1.2.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: there are fewer than two rows.
     """
     num_rows = len(embeddings)
     if num_rows < 2:
@@ -52,24 +67,27 @@ def uniformity(embeddings: FloatArray) -> float:
     for first in range(0, num_rows, _ROWS_AT_A_TIME):
         part = slice(first, first + _ROWS_AT_A_TIME)
         distances = squares[part, np.newaxis] + squares - 2.0 * rows[part] @ rows.T
-        # Rounding may leave a distance of 0 slightly negative.
+        # Rounding can make a distance of 0 slightly negative.
         total += float(np.exp(-UNIFORMITY_SCALE * np.maximum(distances, 0.0)).sum())
-    # Each row has met itself once, with potential 1.
+    # Leave out each row's pair with itself, which has potential 1.
     return math.log((total - num_rows) / (num_rows * (num_rows - 1)))
 
 
 def effective_rank(rows: FloatArray) -> float:
-    """How many directions `rows` [N, D] vary in: exp of the entropy of the singular values' shares, 0 to min(N - 1, D).
+    """Return in how many directions `rows` [N, D] vary, 0 to min(N - 1, D).
 
-    Of the centred rows: a mean that all share tells no row from another. 0 when all
-    rows are equal.
+    The effective rank is exp(entropy) of the singular values, each divided by their
+    sum. It equals k when rows vary equally in k directions, and it is less when some
+    directions dominate. Rows are centred first, since a common mean distinguishes no
+    rows. It is 0 when all rows are equal.
+
     Source: Roy and Vetterli 2007, "The effective rank: a measure of effective
     dimensionality", EUSIPCO, definition 1.
     """
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
     values = np.linalg.svd(centred, compute_uv=False)
-    # What rounding alone leaves of equal rows is spread over all directions and would
-    # look like full rank.
+    # Drop singular values of the size of rounding errors. For equal rows they spread
+    # over all directions and would look like full rank.
     scale = np.sqrt(np.mean(np.square(rows, dtype=np.float64)) * rows.size)
     values = values[values > _ROUNDING * scale]
     shares = values / values.sum() if values.size else values
@@ -77,21 +95,30 @@ def effective_rank(rows: FloatArray) -> float:
 
 
 def dimension_std(embeddings: FloatArray) -> FloatArray:
-    """Standard deviation per dimension, float64 [E], of `embeddings` [N, E]."""
+    """Return the standard deviation of each dimension of `embeddings` [N, E], [E]."""
     return embeddings.std(axis=0, dtype=np.float64)
 
 
 def spread(embeddings: FloatArray) -> float:
-    """Root mean square of the dimensions' standard deviations times sqrt(E): 0 (one point) to 1 (centred on the sphere).
+    """Return how far `embeddings` [N, E] are spread, 0 to 1.
+
+    The spread is the root of the summed variances of all dimensions: the root mean
+    square of their standard deviations times sqrt(E). It is 0 for one point, and 1 for
+    embeddings that are centred on the sphere.
 
     Source: Chen and He 2021 (SimSiam), arXiv 2011.10566, section 4.1: unit vectors that
-    fill the sphere have 1 / sqrt(E) per dimension, a collapsed output has 0.
+    fill the sphere have a standard deviation of 1 / sqrt(E) per dimension, a collapsed
+    output has 0.
     """
     return float(np.sqrt(np.sum(dimension_std(embeddings) ** 2)))
 
 
-def spread_metrics(embeddings: FloatArray) -> dict[str, float]:
-    """`uniformity`, `effective_rank`, `spread`, and `min_dimension_std`, the least dimension's share of 1 / sqrt(E)."""
+def spread_metrics(embeddings: FloatArray) -> dict[SpreadMeasure, float]:
+    """Return all measures of the spread of `embeddings` [N, E], by name.
+
+    `min_dimension_std` is the smallest standard deviation of a dimension, divided by 1
+    / sqrt(E).
+    """
     return {
         "uniformity": uniformity(embeddings),
         "effective_rank": effective_rank(embeddings),
@@ -103,19 +130,23 @@ def spread_metrics(embeddings: FloatArray) -> dict[str, float]:
 
 
 def least_effective_rank(min_effective_rank: float, embeddings: FloatArray) -> float:
-    """`min_effective_rank`, or half of what so few `embeddings` [N, E] could reach however healthy, if that is less."""
+    """Return the least effective rank to ask of `embeddings` [N, E].
+
+    It is `min_effective_rank`, but at most half of what so few embeddings can reach.
+    """
     return min(min_effective_rank, 0.5 * min(len(embeddings) - 1, embeddings.shape[1]))
 
 
 def find_collapse(
     embeddings: FloatArray, *, min_spread: float, min_effective_rank: float
 ) -> str | None:
-    """Why `embeddings` [N, E] are collapsed, in a few words; None when they are not.
+    """Return why `embeddings` [N, E] are collapsed, or None when they are not.
 
     Args:
-        embeddings: unit norm; a value that is not finite is a collapse, too.
-        min_spread: least `spread`: below, all patches are one point.
-        min_effective_rank: least `effective_rank`: below, all patches lie on a line.
+        embeddings: unit-norm embeddings. A value that is not finite counts as a
+            collapse.
+        min_spread: least `spread`; lower means that all patches are one point.
+        min_effective_rank: least `effective_rank`; lower means that all are on a line.
     """
     if not np.isfinite(embeddings).all():
         return "embeddings are not finite"

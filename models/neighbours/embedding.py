@@ -1,7 +1,8 @@
-"""Embeds a version: a published encoder and the shards of its splits -> an index of neighbours.
+"""Embeds a version: writes an index of the patches of some splits.
 
-Called by `python -m pipeline embed`. Batches go from the shards to the index one after
-the other: memory does not grow with the number of patches.
+Input: a published encoder and a version directory. Output: an index folder. Batches go
+straight from the shards to the index, so memory does not grow with the number of
+patches.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from models.published.card import read_card
 from models.reading.shard_checks import check_split
 
 ProgressFunction = Callable[[int, int], None]
-"""(records done, all records)."""
+"""Called with (records done, all records)."""
 
 _TEXTS = ("patch_id", "block", "s1_scene_id", "s2_scene_id")
 _NUMBERS = ("lon", "lat", "s1_acquired_at", "s2_acquired_at")
 _VALID = tuple(f"{sensor}_valid_fraction" for sensor in SENSORS)
 _DEGREE_DIGITS = 6
-"""0.1 m on the ground; the record's float32 holds no more."""
+"""0.1 m on the ground; the record's float32 is no more precise."""
 
 
 def embed_version(
@@ -54,23 +55,24 @@ def embed_version(
     batch_size: int = 64,
     on_progress: ProgressFunction = lambda done, total: None,
 ) -> IndexInfo:
-    """Writes the index of some splits of a version.
+    """Write the index of some splits of a version.
 
     Args:
-        encoder_dir: published encoder of both sensors, a SavedModel directory.
+        encoder_dir: SavedModel directory of a published encoder of both sensors.
         version_dir: finished version directory of pairs or labels.
         output: folder without an index.
-        splits: of `layout.SPLITS`; those without a shard are left out as long as one is
-            left.
-        batch_size: patches at a time.
+        splits: names of splits. Splits without shards are skipped, unless none has
+            shards.
+        batch_size: patches per batch.
         on_progress: called after each batch.
 
     Raises:
-        FileNotFoundError: no finished encoder of both sensors, or no finished version.
+        FileNotFoundError: there is no finished encoder of both sensors, or no finished
+            version.
         FileExistsError: `output` holds an index.
-        ValueError: the encoder knows other bands than the version holds, or its stride
-            does not divide the patches; a shard is missing or not whole; no patch has
-            data in both sensors.
+        ValueError: the encoder takes other bands than the version holds; its stride
+            does not divide the patch size; a shard is missing or cut short; or no patch
+            has data in both sensors.
     """
     check_absent(output)
     model_path, version_path = locate(encoder_dir), locate(version_dir)
@@ -103,7 +105,7 @@ def embed_version(
 
 
 def _absolute(location: Location) -> str:
-    """As it is called from any folder: an index is not searched where it was made."""
+    """Return the absolute path: an index is often searched from another folder."""
     return str(location.resolve() if isinstance(location, Path) else location)
 
 
@@ -127,7 +129,10 @@ def _embed(
 def _read(
     version_dir: str, manifest: Manifest, names: Sequence[str], batch_size: int
 ) -> Iterator[dict[str, tf.Tensor]]:
-    """Batches of all records in order; `shard` is the position in `names`, `record` the place in the shard."""
+    """Yield batches of all records in order.
+
+    `shard` is the position in `names`, `record` the position in the shard.
+    """
 
     def open_shard(shard: tf.Tensor, path: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(path, "GZIP").enumerate()
@@ -146,9 +151,10 @@ def _read(
     try:
         yield from batches.prefetch(2)
     except tf.errors.OpError as error:
-        # The first record of each shard was whole, a later one is not.
+        # `check_split` found the first record of each shard complete; a later one is
+        # not.
         raise ValueError(
-            f"{version_dir}: must hold whole records of patches: {error.message.splitlines()[0]}"
+            f"{version_dir}: must hold complete records of patches: {error.message.splitlines()[0]}"
         ) from error
 
 

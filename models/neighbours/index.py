@@ -1,9 +1,9 @@
-"""The index: embeddings of the patches of a version in both sensors, and where each patch is found again, on disk.
+"""The index on disk: embeddings of both sensors, and where to find each patch.
 
-Batches of embeddings -> a folder with `s1.npy` and `s2.npy` (float32 [M, E], unit norm,
-to be memory-mapped), `patches.csv` (one line a patch) and `index.json`, which appears
-last: what has none is no index. Written by `embedding.py`; read by `python -m pipeline
-search`. NumPy only; the folder may lie on an object store.
+Input: batches of embeddings. Output: a folder with `s1.npy` and `s2.npy` (float32 [M,
+E], unit norm, to be memory-mapped), `patches.csv` (one line per patch) and
+`index.json`. The last appears only when the others are complete, so a folder without it
+is no index. NumPy only. The folder may be on an object store.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ FloatArray = npt.NDArray[np.float32]
 Embeddings = Mapping[Sensor, FloatArray]
 
 FORMAT_VERSION = 1
-"""Of all files of an index together."""
+"""Version of all files of an index together."""
 INFO_NAME, TABLE_NAME = "index.json", "patches.csv"
 MAX_RECALL_PATCHES = 20_000
-"""Recall compares all with all: of more patches so many are taken, evenly over the index. These take seconds."""
+"""Largest number of patches to measure recall on, taken evenly over the index.
+
+Recall compares all patches with all others; for this many it takes seconds.
+"""
 
 
 class IndexedPatch(NamedTuple):
-    """One line of the table; a name that the shard contract has means the same here."""
+    """One line of the table. Names of the shard contract have the same meaning here."""
 
     patch_id: str
     split: str
@@ -53,15 +56,15 @@ class IndexedPatch(NamedTuple):
     shard: str
     """Path below the version directory."""
     record: int
-    """Place in the shard, from 0."""
+    """Position in the shard, from 0."""
 
     def acquired_at(self, sensor: Sensor) -> int:
-        """Seconds since 1970, UTC."""
-        return self.s1_acquired_at if sensor == "s1" else self.s2_acquired_at
+        """Return when `sensor` acquired the patch, in seconds since 1970, UTC."""
+        return {"s1": self.s1_acquired_at, "s2": self.s2_acquired_at}[sensor]
 
 
 _READERS: tuple[Callable[[str], Any], ...] = tuple(
-    # Scenes, blocks and shards repeat: one text each instead of one a line.
+    # Scenes, blocks and shards repeat. Interning keeps one string of each.
     sys.intern if kind is str else kind
     for kind in get_type_hints(IndexedPatch).values()
 )
@@ -69,16 +72,16 @@ _READERS: tuple[Callable[[str], Any], ...] = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSource:
-    """What an index was made of.
+    """What an index was made from.
 
     Attributes:
         encoder: directory of the published encoder.
-        encoder_config_sha256: of the config that its model card holds.
+        encoder_config_sha256: hash of the config in its model card.
         pairs: version directory of the patches.
-        manifest_sha256: of its manifest.
-        splits: that were embedded.
-        num_records: in these splits; what has no data in one sensor is not in the
-            index.
+        manifest_sha256: hash of the version's manifest.
+        splits: splits that were embedded.
+        num_records: number of records in these splits. Patches without data in one
+            sensor are not in the index.
     """
 
     encoder: str
@@ -91,16 +94,16 @@ class IndexSource:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexInfo:
-    """What an index is: `index.json`.
+    """Description of an index, stored as `index.json`.
 
     Attributes:
-        source: what it was made of.
-        num_patches: M.
-        embedding_dim: E.
+        source: what it was made from.
+        num_patches: number of patches M.
+        embedding_dim: size E of the embeddings.
         recall: `recall_at_<k>/<direction>`, 0-1; chance is k / `num_recall_patches`.
-        num_recall_patches: that recall was measured on.
-        code_version: of the code that made it.
-        format_version: of the index.
+        num_recall_patches: number of patches that recall was measured on.
+        code_version: version of the code that made it.
+        format_version: version of the index format.
     """
 
     source: IndexSource
@@ -114,7 +117,10 @@ class IndexInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingIndex:
-    """An index that was opened; row i of both sensors is `patches[i]`. Embeddings stay on disk."""
+    """An open index; row i of both sensors belongs to `patches[i]`.
+
+    Embeddings stay on disk.
+    """
 
     info: IndexInfo
     embeddings: Embeddings
@@ -122,10 +128,10 @@ class EmbeddingIndex:
 
 
 def check_absent(output: str | os.PathLike[str]) -> None:
-    """Refuses a folder that holds an index.
+    """Raise if the folder holds an index.
 
     Raises:
-        FileExistsError: it does.
+        FileExistsError: it holds one.
     """
     if (locate(output) / INFO_NAME).exists():
         raise FileExistsError(
@@ -138,22 +144,23 @@ def write_index(
     source: IndexSource,
     batches: Iterable[tuple[Embeddings, Sequence[IndexedPatch]]],
 ) -> IndexInfo:
-    """Writes an index, batch after batch; nothing of it is seen before all of it is there.
+    """Write an index batch by batch. It becomes visible when it is complete.
 
     Args:
         output: folder without an index.
-        source: what the batches are made of.
-        batches: unit-norm embeddings [B, E] of each sensor and the B patches they are
-            of; B may be 0 and may differ.
+        source: what the batches were made from.
+        batches: unit-norm embeddings [B, E] of each sensor, and the B patches they
+            belong to. B may be 0 and may differ between batches.
 
     Raises:
         FileExistsError: `output` holds an index.
-        ValueError: no patch at all, or an embedding that is not finite.
+        ValueError: there is no patch, or an embedding is not finite.
     """
     check_absent(output)
     folder = locate(output)
     with ExitStack() as stack:
-        # First in, last out: the info appears when all that it speaks of is there.
+        # Contexts close in reverse order: `index.json` appears after the files that it
+        # describes.
         info_path = stack.enter_context(staged(folder / INFO_NAME))
         table_path = stack.enter_context(staged(folder / TABLE_NAME))
         paths = {
@@ -162,7 +169,8 @@ def write_index(
         num_patches = _write_batches(paths, table_path, batches)
         if not num_patches:
             raise ValueError(
-                f"an index needs a patch with data in both sensors, got none in {source.num_records} records"
+                "an index needs at least one patch with data in both sensors, "
+                f"got none in {source.num_records} records"
             )
         embeddings = {sensor: np.load(path, mmap_mode="r") for sensor, path in paths.items()}
         rows = np.unique(
@@ -182,11 +190,11 @@ def write_index(
 
 
 def read_index(folder: str | os.PathLike[str]) -> EmbeddingIndex:
-    """Opens an index.
+    """Open an index.
 
     Raises:
-        FileNotFoundError: no index, or one that was not written to the end.
-        ValueError: of another format, or files that do not belong together.
+        FileNotFoundError: there is no index, or an unfinished one.
+        ValueError: the index has another format, or its files do not belong together.
     """
     root = locate(folder)
     info = _read_info(root / INFO_NAME)
@@ -204,7 +212,7 @@ def _write_batches(
     table_path: Path,
     batches: Iterable[tuple[Embeddings, Sequence[IndexedPatch]]],
 ) -> int:
-    """The number of patches written."""
+    """Write all batches and return the number of patches."""
     num_patches = embedding_dim = 0
     with ExitStack() as stack:
         files = {sensor: stack.enter_context(path.open("wb")) for sensor, path in paths.items()}
@@ -216,7 +224,8 @@ def _write_batches(
                 if not np.isfinite(rows).all():
                     bad = patches[int(np.argmin(np.isfinite(rows).all(axis=1)))]
                     raise ValueError(
-                        f"patch {bad.patch_id}: its {sensor} embedding must be finite, got NaN or infinity"
+                        f"patch {bad.patch_id}: its {sensor} embedding must be finite, "
+                        "got NaN or infinity"
                     )
                 if not file.tell():
                     embedding_dim = rows.shape[1]
@@ -230,7 +239,10 @@ def _write_batches(
 
 
 def _write_header(file: BinaryIO, num_rows: int, num_columns: int) -> None:
-    """The head of a .npy, which has one size whatever the number of rows: numpy leaves room for the array to grow."""
+    """Write the header of a .npy file.
+
+    NumPy reserves room for the number of rows to grow, so its size does not change.
+    """
     file.seek(0)
     np.lib.format.write_array_header_1_0(
         file, {"descr": "<f4", "fortran_order": False, "shape": (num_rows, num_columns)}
@@ -239,16 +251,18 @@ def _write_header(file: BinaryIO, num_rows: int, num_columns: int) -> None:
 
 def _read_info(path: Location) -> IndexInfo:
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is none, so this is no finished index")
+        raise FileNotFoundError(f"{path}: no such file, so this is no finished index")
     try:
         values = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: must be JSON: {error}") from error
-    # First, so that the message is not about a key that the other format has or lacks.
+    # Check the version first: otherwise the message would be about a key that another
+    # format has or lacks.
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: an index of format {version} cannot be read, only {FORMAT_VERSION}: embed again"
+            f"{path}: format_version must be {FORMAT_VERSION}, got {version}: "
+            "make the index again with embed"
         )
     try:
         return settings.from_dict(IndexInfo, values, "index")
@@ -259,17 +273,17 @@ def _read_info(path: Location) -> IndexInfo:
 def _open_rows(path: Location, info: IndexInfo) -> FloatArray:
     expected = (info.num_patches, info.embedding_dim)
     try:
-        # An object has no pages to map.
+        # An object on a store cannot be memory-mapped.
         rows = (
             np.load(path, mmap_mode="r")
             if isinstance(path, Path)
             else np.load(io.BytesIO(path.read_bytes()))
         )
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: must be a whole .npy of {expected}: {error}") from error
+        raise ValueError(f"{path}: must be a complete .npy of {expected}: {error}") from error
     if rows.shape != expected or rows.dtype != np.float32:
         raise ValueError(
-            f"{path}: must be float32 {expected}, as {INFO_NAME} says, got {rows.dtype} {rows.shape}"
+            f"{path}: must be float32 {expected} as in {INFO_NAME}, got {rows.dtype} {rows.shape}"
         )
     return rows
 

@@ -1,8 +1,7 @@
-"""Search: the patches whose embedding in one sensor is nearest to that of a patch in the same or the other sensor.
+"""Search: the patches nearest to a patch, in the same or in the other sensor.
 
-An `EmbeddingIndex` and some of its rows -> answers by cosine, exact. Called by `python
--m pipeline search`. NumPy only; keys are read in pieces, so that memory does not grow
-with the index.
+Input: an `EmbeddingIndex` and rows of it. Output: answers by cosine, exact. NumPy only.
+Keys are read in pieces, so memory does not grow with the index.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ _SECONDS_PER_DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One patch of the index, compared with a query.
+    """One patch of the index compared with a query.
 
     Attributes:
-        row: of the index.
+        row: row in the index.
         rank: 1 = nearest.
         similarity: cosine, -1 to 1.
-        distance_km: from the query, on the ground.
-        gap_days: when its image was taken, less when the query's was.
-        is_partner: whether it is the query's own patch, seen by the other sensor.
+        distance_km: distance from the query on the ground.
+        gap_days: acquisition time of the answer minus that of the query.
+        is_partner: whether it is the query's own patch in the other sensor.
     """
 
     row: int
@@ -47,13 +46,14 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What one query found.
+    """Result of one query.
 
     Attributes:
-        row: of the query.
-        answers: nearest first.
-        partner: where its own patch stands among all M; equals count against it, so
-            that a collapsed encoder's stands last. None within one sensor.
+        row: row of the query.
+        answers: answers, nearest first.
+        partner: the query's own patch in the other sensor, with its rank among all M.
+            Equally similar patches rank before it, so with a collapsed encoder it is
+            last. None within one sensor.
     """
 
     row: int
@@ -62,10 +62,14 @@ class Found:
 
 
 def find_patch(patches: Sequence[IndexedPatch], wanted: str) -> int:
-    """The row of a patch id, or of the patch nearest to "lon,lat" in degrees.
+    """Return the row of a patch.
+
+    Args:
+        patches: patches of the index.
+        wanted: a patch id, or "lon,lat" in degrees for the nearest patch.
 
     Raises:
-        ValueError: an id that the index does not have, or no place on Earth.
+        ValueError: the index does not have the id, or the place is not on Earth.
     """
     if "," in wanted:
         lon, lat = _parse_place(wanted)
@@ -77,12 +81,13 @@ def find_patch(patches: Sequence[IndexedPatch], wanted: str) -> int:
         if patch.patch_id == wanted:
             return row
     raise ValueError(
-        f"patch {wanted!r}: must be a patch_id of the index's {len(patches)} patches, or lon,lat in degrees"
+        f"patch {wanted!r}: must be a patch_id of the index's {len(patches)} patches, "
+        "or lon,lat in degrees"
     )
 
 
 def draw_patches(num_patches: int, num_drawn: int, seed: int) -> list[int]:
-    """Rows drawn by lot, each once; all when there are fewer than `num_drawn`."""
+    """Return random rows, each once; all rows if there are fewer than `num_drawn`."""
     rng = np.random.default_rng(seed)
     return rng.choice(num_patches, size=min(num_drawn, num_patches), replace=False).tolist()
 
@@ -95,14 +100,16 @@ def search(
     answer_sensor: Sensor,
     k: int,
 ) -> list[Found]:
-    """The `k` nearest patches of each query, or as many as there are; within one sensor without the query itself.
+    """Return the `k` nearest patches of each query, or as many as there are.
+
+    A search within one sensor leaves the query itself out.
 
     Args:
-        index: where to search.
-        rows: the queries.
-        query_sensor: whose embeddings are asked with.
-        answer_sensor: whose embeddings are searched.
-        k: at least 1.
+        index: index to search.
+        rows: rows of the queries.
+        query_sensor: sensor of the query embeddings.
+        answer_sensor: sensor of the embeddings to search.
+        k: number of patches, at least 1.
     """
     queries, keys = (
         np.asarray(index.embeddings[query_sensor][list(rows)]),
@@ -143,17 +150,17 @@ def search(
 def nearest(
     queries: FloatArray, keys: FloatArray, k: int, hidden: IntArray | None = None
 ) -> tuple[IntArray, FloatArray]:
-    """The keys of largest cosine, by comparing all with all.
+    """Return the keys of largest cosine, by comparing every query with every key.
 
     Args:
-        queries: unit norm, [Q, E].
-        keys: unit norm, [M, E]; may be memory-mapped.
-        k: how many; M at most, of which `hidden` takes one.
-        hidden: a key [Q] that each query must not find; None = none.
+        queries: embeddings [Q, E], unit norm.
+        keys: embeddings [M, E], unit norm; may be memory-mapped.
+        k: number of keys; at most M, or M - 1 with `hidden`.
+        hidden: one key [Q] that each query must not find; None = none.
 
     Returns:
-        Rows [Q, k] and cosines [Q, k], the largest first; of equals the one that comes
-        first in `keys`.
+        Rows [Q, k] and cosines [Q, k], the largest first. Of equal ones the first in
+        `keys` comes first.
     """
     k = min(k, len(keys) - (hidden is not None))
     best_rows, best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
@@ -166,7 +173,7 @@ def nearest(
             np.concatenate([best_rows, rows], axis=1),
             np.concatenate([best, cosines], axis=1),
         )
-        # Stable: what came first stays first among equals.
+        # A stable sort keeps the first of equal keys first.
         order = np.argsort(-best, axis=1, kind="stable")[:, :k]
         best_rows, best = (
             np.take_along_axis(best_rows, order, axis=1),
@@ -176,13 +183,16 @@ def nearest(
 
 
 def count_as_near(queries: FloatArray, keys: FloatArray, cosines: FloatArray) -> IntArray:
-    """How many keys have at least the cosine [Q] with each query, rounding aside (see `retrieval.TIE_TOLERANCE`)."""
+    """Return how many keys have at least the cosine [Q] with each query, [Q].
+
+    Cosines that differ by less than `retrieval.TIE_TOLERANCE` count as equal.
+    """
     least = cosines[:, np.newaxis] - TIE_TOLERANCE
     return np.sum([(found >= least).sum(axis=1) for _, found in _pieces(queries, keys)], axis=0)
 
 
 def _pieces(queries: FloatArray, keys: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Cosines of the queries with a piece of the keys, and the row at which the piece begins."""
+    """Yield the first row of a piece of the keys, and its cosines with the queries."""
     for first in range(0, len(keys), _KEYS_AT_A_TIME):
         yield first, queries @ np.asarray(keys[first : first + _KEYS_AT_A_TIME]).T
 
@@ -193,5 +203,5 @@ def _parse_place(text: str) -> tuple[float, float]:
     except ValueError as error:
         raise ValueError(f"patch {text!r}: must be a patch_id, or lon,lat in degrees") from error
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
-        raise ValueError(f"patch {text!r}: lon must be within -180 to 180 and lat within -90 to 90")
+        raise ValueError(f"patch {text!r}: lon must be -180 to 180 and lat -90 to 90")
     return lon, lat

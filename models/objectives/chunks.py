@@ -1,8 +1,8 @@
-"""Losses of rows against the global batch, a few rows at a time: memory of one chunk, the same numbers.
+"""Losses of rows against the global batch, a few rows at a time.
 
 Input: a function from some rows to their losses. Output: the losses of all rows, with
-exact gradients. Used by the objectives, whose logits [B, N] are the one tensor of the
-training step that grows with the square of the batch.
+exact gradients. Only one chunk is in memory at a time. Logits [B, N] are the one tensor
+of a training step that grows with the square of the batch.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ from typing import Any
 import tensorflow as tf
 
 RowFunction = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
-"""(positions int32 [b], rows [b, ...] at these positions, shared tensors) -> losses float32 [b]."""
+"""Maps positions and rows to losses float32 [b].
+
+Its arguments are positions int32 [b], rows [b, ...] at these positions, and shared
+tensors.
+"""
 
 
 def by_row_chunks(
     function: RowFunction, rows: Sequence[Any], shared: Sequence[Any], chunk_size: int | None
 ) -> Any:
-    """`function` over all rows, `chunk_size` rows at a time.
+    """Apply `function` to all rows, `chunk_size` rows at a time.
 
-    The backward pass computes each chunk again instead of keeping its logits: about a
-    third more arithmetic in the loss, and memory linear in the batch. Source: Chen et
-    al. 2016, arXiv 1604.06174 (recomputation).
+    The backward pass computes each chunk again instead of keeping its logits. That is
+    about a third more arithmetic in the loss, and memory linear in the batch. Source:
+    Chen et al. 2016, arXiv 1604.06174 (recomputation).
 
     Args:
-        function: losses of some rows; no gradient reaches tensors that it takes from
+        function: losses of some rows. No gradient reaches tensors that it takes from
             elsewhere (masks, coordinates).
-        rows: float32 tensors [B, ...], cut into chunks alike.
-        shared: float32 tensors that every chunk sees whole.
-        chunk_size: rows at a time; the last chunk may be shorter. None = all at once.
+        rows: float32 tensors [B, ...], all cut into the same chunks.
+        shared: float32 tensors that every chunk gets whole.
+        chunk_size: rows per chunk; the last chunk may be shorter. None = all at once.
 
     Returns:
         float32 [B].
@@ -58,7 +62,7 @@ class _Chunks:
         self._num_chunks = (num_rows + chunk_size - 1) // chunk_size
 
     def losses(self, rows: Sequence[Any], shared: Sequence[Any]) -> Any:
-        """float32 [B]."""
+        """Return the losses of all rows, float32 [B]."""
 
         def add_chunk(chunk: Any, losses: Any) -> tuple[Any, Any]:
             return chunk + 1, losses.write(
@@ -69,7 +73,10 @@ class _Chunks:
         return tf.reshape(losses.concat(), [self._num_rows])
 
     def gradients(self, rows: Sequence[Any], shared: Sequence[Any], upstream: Any) -> list[Any]:
-        """Of all rows, then of all shared tensors, given the gradient [B] of the losses."""
+        """Return the gradients of all rows, then of all shared tensors.
+
+        `upstream` [B] is the gradient of the losses.
+        """
 
         def add_chunk(chunk: Any, pieces: Any, sums: Any) -> tuple[Any, Any, Any]:
             own = self._take(rows, chunk)
@@ -108,8 +115,8 @@ class _Chunks:
         return [tensor[chunk * self._size : (chunk + 1) * self._size] for tensor in tensors]
 
     def _loop(self, body: Callable[..., Any], *state: Any) -> Any:
-        # One after the other: chunks side by side would need their memory at the same
-        # time.
+        # Run one chunk after the other: parallel chunks would need their memory at the
+        # same time.
         return tf.while_loop(
             lambda chunk, *_: chunk < self._num_chunks,
             body,

@@ -1,7 +1,6 @@
-"""Softmax objectives: cross-modal InfoNCE, NT-Xent with negatives within a sensor, SimCLR per sensor.
+"""Softmax objectives: cross-modal InfoNCE, NT-Xent over both sensors, and SimCLR.
 
-Input: embeddings by view. Output: losses per pair. Chosen by `registry.py`;
-`cross_modal` is also what `losses.NTXentLoss` and the dense objective compute.
+Input: embeddings by view. Output: losses per pair.
 """
 
 from __future__ import annotations
@@ -13,22 +12,24 @@ import tensorflow as tf
 
 from models.objectives import chunks
 from models.objectives.global_batch import GlobalBatch
-from models.objectives.objective import Objective, Outputs
+from models.objectives.objective import Objective, Outputs, ViewName
 from models.training import replicas
 
 
 class Multimodal(Objective):
-    """Symmetric InfoNCE between the sensors: each finds its partner among all patches of the other sensor.
+    """Symmetric InfoNCE between the sensors.
+
+    Each embedding must find its partner among all patches of the other sensor.
 
     Source: Jain et al. 2022, arXiv 2209.02329 (positives are the two sensors of one
-    place); the symmetric form without negatives of the own sensor is Radford et al.
+    place). The symmetric form without negatives from the own sensor is Radford et al.
     2021, arXiv 2103.00020, figure 3.
     """
 
-    views: ClassVar[tuple[str, ...]] = ("s1", "s2")
+    views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
-        """See `Objective`."""
+        """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
         losses = cross_modal(
             outputs["s1"],
             outputs["s2"],
@@ -40,40 +41,45 @@ class Multimodal(Objective):
 
 
 class Multimodal2N(Objective):
-    """NT-Xent over all 2N embeddings: the patches of the own sensor are negatives, too.
+    """NT-Xent over all 2N embeddings: patches of the own sensor are negatives, too.
 
     Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1; with two sensors as the
     two views: Scheibenreif et al. 2022 (SSLTransformerRS).
     """
 
-    views: ClassVar[tuple[str, ...]] = ("s1", "s2")
+    views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
-        """See `Objective`."""
+        """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
         return self.nt_xent_of_views(outputs, batch, *self.views) * batch.weight
 
     def nt_xent_of_views(
-        self, outputs: Outputs, batch: GlobalBatch, first: str, second: str
+        self, outputs: Outputs, batch: GlobalBatch, first: ViewName, second: ViewName
     ) -> Any:
-        """Losses float32 [B], not weighted, of finding `second` from `first` and back among all of both."""
+        """Return the losses of finding `second` from `first` and back, float32 [B].
+
+        The candidates are the embeddings of both views. The losses are not weighted.
+        """
         chunk_size = self.config.logits_chunk_size
         return nt_xent(outputs[first], outputs[second], self.temperature.value(), batch, chunk_size)
 
 
 class SimCLRS1(Multimodal2N):
-    """Two augmented views of each Sentinel-1 patch; Sentinel-2 is not looked at, and its encoder stays as it began.
+    """NT-Xent of two augmented views of each Sentinel-1 patch.
+
+    Sentinel-2 is not used, and its encoder keeps its initial weights.
 
     Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, eq. 1: the baseline of Jain et
     al. 2022, arXiv 2209.02329.
     """
 
-    views: ClassVar[tuple[str, ...]] = ("s1_a", "s1_b")
+    views: ClassVar[tuple[ViewName, ...]] = ("s1_a", "s1_b")
 
 
 class SimCLRS2(Multimodal2N):
-    """Two augmented views of each Sentinel-2 patch; see `SimCLRS1`."""
+    """NT-Xent of two augmented views of each Sentinel-2 patch; see `SimCLRS1`."""
 
-    views: ClassVar[tuple[str, ...]] = ("s2_a", "s2_b")
+    views: ClassVar[tuple[ViewName, ...]] = ("s2_a", "s2_b")
 
 
 class MultimodalIntra(Multimodal2N):
@@ -83,10 +89,10 @@ class MultimodalIntra(Multimodal2N):
     weight).
     """
 
-    views: ClassVar[tuple[str, ...]] = ("s1", "s2", "s1_b", "s2_b")
+    views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2", "s1_b", "s2_b")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
-        """See `Objective`."""
+        """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
         chunk_size = self.config.logits_chunk_size
         between = cross_modal(
             outputs["s1"], outputs["s2"], self.temperature.value(), batch, chunk_size
@@ -99,14 +105,16 @@ class MultimodalIntra(Multimodal2N):
 def cross_modal(
     first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None
 ) -> Any:
-    """Mean of the two cross-entropies of finding each row's partner among all N of the other side.
+    """Return the mean of two cross-entropies: finding each row's partner, both ways.
+
+    The candidates are all N embeddings of the other side.
 
     Args:
-        first: embeddings float32 [B, E], unit norm, of this replica.
-        second: the other side's; row i is the partner of row i of `first`.
+        first: embeddings of this replica float32 [B, E], unit norm.
+        second: embeddings of the other side; row i is the partner of row i of `first`.
         temperature: float32 scalar.
         batch: the global batch.
-        chunk_size: rows whose logits are held at a time; None = all.
+        chunk_size: rows whose logits are in memory at a time; None = all.
 
     Returns:
         float32 [B], not weighted.
@@ -127,12 +135,15 @@ def cross_modal(
 def nt_xent(
     first: Any, second: Any, temperature: Any, batch: GlobalBatch, chunk_size: int | None
 ) -> Any:
-    """As `cross_modal`, but among all 2N - 1 other embeddings of both sides."""
+    """Return the same as `cross_modal`, but among all 2N - 1 other embeddings.
+
+    The other embeddings of the own side are candidates, too.
+    """
 
     def losses(positions: Any, rows: Any, shared: Any) -> Any:
         (own_first, own_second), (all_first, all_second, heat) = rows, shared  # [b, E], [N, E]
         log_weights = batch.log_weights(positions)  # [b, N]
-        # -inf, not a large number: that would overflow in half precision.
+        # Use -inf: a large negative number would overflow in half precision.
         log_weights_within = tf.where(batch.is_own(positions), -math.inf, log_weights)
         partner = batch.own(positions)
         total = tf.constant(0.0)
@@ -142,7 +153,7 @@ def nt_xent(
         ):
             between = tf.matmul(own, others, transpose_b=True) / heat + log_weights
             within = tf.matmul(own, alike, transpose_b=True) / heat + log_weights_within
-            # Partners stand in the first N of the 2N columns.
+            # The partners are in the first N of the 2N columns.
             total += 0.5 * _cross_entropy(partner, tf.concat([between, within], axis=1))
         return total
 

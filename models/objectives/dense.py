@@ -1,7 +1,6 @@
-"""Cross-modal InfoNCE on patches and on the cells of the feature map: what segmentation needs.
+"""Cross-modal InfoNCE on patches and on cells of the feature map, for segmentation.
 
-Input: embeddings and embedded feature maps by view. Output: losses per pair. Chosen by
-`registry.py`.
+Input: embeddings and embedded feature maps by view. Output: losses per pair.
 """
 
 from __future__ import annotations
@@ -17,26 +16,32 @@ from models.dual_encoder import ProjectionHead
 from models.objectives import chunks
 from models.objectives.contrastive import Multimodal
 from models.objectives.global_batch import GlobalBatch
-from models.objectives.objective import Outputs
+from models.objectives.objective import Outputs, ViewName
 from models.training import replicas
 
 MIN_CELL_VALID_FRACTION = 0.5
-"""A cell takes part if at least this share of the pixels below it is valid, in both sensors. Origin: this project."""
+"""Least share of valid pixels below a cell, in both sensors, for it to count.
+
+Origin: this project.
+"""
 
 
 class Dense(Multimodal):
-    """(1 - `dense_weight`) cross-modal InfoNCE + `dense_weight` the same between cells.
+    """(1 - `dense_weight`) InfoNCE of patches plus `dense_weight` InfoNCE of cells.
 
     A cell of one sensor must find the same cell of the other sensor among all valid
-    cells of all patches; both sensors lie on one grid, so that no matching is needed.
-    The other cells of the own patch stay negatives whatever `min_negative_km` says: to
-    tell them apart is the point. The loss of a patch is the mean over its valid cells.
+    cells of all patches. Both sensors share one grid, so no matching is needed. The
+    other cells of the own patch stay negatives, whatever `min_negative_km` is: the
+    cells of a patch must be told apart. The cell loss of a patch is the mean over its
+    valid cells.
+
     Source: Wang et al. 2021 (DenseCL), arXiv 2011.09157, section 3 (local term, its
     weight 0.5, a head of its own), and Bardes et al. 2022 (VICRegL), arXiv 2210.01571
     (positives by location).
 
     Attributes:
-        local_heads: by sensor, features [D] of a cell -> its unit-norm embedding.
+        local_heads: by sensor, a head from the features [D] of a cell to its unit-norm
+            embedding.
     """
 
     def __init__(self, config: PretrainConfig, features_dim: int, **kwargs: Any) -> None:
@@ -50,13 +55,16 @@ class Dense(Multimodal):
             for sensor in self.views
         }
 
-    def describe_view(self, view: str, encoded: Mapping[str, Any]) -> dict[str, Any]:
-        """Embedded cells [B, hw, E], and the share of valid pixels below each, [B, hw]."""
+    def describe_view(self, view: ViewName, encoded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the embedded cells, and the share of valid pixels below each.
+
+        They are float32 [B, hw, E] and [B, hw].
+        """
         features = encoded["features"]  # [B, h, w, D]
         num_patches = tf.shape(features)[0]
         cells = self.local_heads[view](tf.reshape(features, [-1, features.shape[-1]]))
         height, width = tf.shape(features)[1], tf.shape(features)[2]
-        # Area means of the mask: the size of the map divides that of the patch.
+        # Area means of the mask; the size of the map divides that of the patch.
         mask = encoded["valid_mask"]
         stride = tf.shape(mask)[1] // height
         by_cell = tf.reshape(mask, [num_patches, height, stride, width, stride])
@@ -68,12 +76,12 @@ class Dense(Multimodal):
         }
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
-        """See `Objective`."""
+        """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
         valid = (
             tf.minimum(outputs["s1_valid"], outputs["s2_valid"]) >= MIN_CELL_VALID_FRACTION
         )  # [B, c]
-        # A pair may have valid pixels and yet no cell that both sensors see; the others
-        # then weigh more.
+        # A pair can have valid pixels but no cell that both sensors see. The other
+        # pairs then have a higher weight.
         local_weight = batch.weight * tf.cast(tf.reduce_any(valid, axis=1), tf.float32)
         total = replicas.sum_over_replicas(tf.reduce_sum(local_weight))
         local_weight *= tf.math.divide_no_nan(batch.num_pairs, total)
@@ -82,7 +90,10 @@ class Dense(Multimodal):
         return (1.0 - share) * super().pair_losses(outputs, batch) + share * local * local_weight
 
     def _cell_losses(self, outputs: Outputs, valid: Any, batch: GlobalBatch) -> Any:
-        """float32 [B], the mean over each patch's valid cells (`valid` float32 [B, c] of 0 and 1)."""
+        """Return the mean loss over each patch's valid cells, float32 [B].
+
+        `valid` float32 [B, c] is 1 for valid cells and 0 for others.
+        """
         all_valid = replicas.gather(valid)  # [N, c]
         num_cells = tf.shape(valid)[1]
 
@@ -91,7 +102,8 @@ class Dense(Multimodal):
                 rows,
                 shared,
             )  # [b, c, E], [N, c, E]
-            # [b, c, N, c]: of the patch, and of the cell, but always of the own cell.
+            # [b, c, N, c]: a cell has the weight of its patch, or none if it is not
+            # valid. The partner always counts.
             log_weights = batch.log_weights(positions)[:, tf.newaxis, :, tf.newaxis]
             log_weights += tf.where(all_valid > 0.0, 0.0, -math.inf)
             same_cell = tf.eye(num_cells, dtype=tf.bool)[tf.newaxis, :, tf.newaxis, :]

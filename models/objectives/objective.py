@@ -1,15 +1,14 @@
-"""The one interface of all objectives.
+"""Objective: the interface of all objectives.
 
-Input: what the encoders made of the views that the objective asks for. Output: this
-replica's loss per pair, and figures to log. Implemented by the other modules of this
-package, chosen by `registry.py`, called by `contrastive_model.py`.
+Input: embeddings of the views that the objective compares. Output: this replica's loss
+per pair, and scalars to log.
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import tensorflow as tf
@@ -20,32 +19,42 @@ from models.objectives.global_batch import GlobalBatch
 from models.objectives.temperature import Temperature
 from models.training import replicas
 
+ViewName = Literal["s1", "s2", "s1_a", "s1_b", "s2_a", "s2_b"]
+"""`<sensor>` is the image itself; `<sensor>_a` and `<sensor>_b` are augmented views."""
+
 Outputs = Mapping[str, Any]
-"""By name: embeddings float32 [B, E] of each view, unit norm; `weight` and `valid` float32 [B], see `GlobalBatch`; `lon`, `lat`
-float32 [B] if there are any; and what `describe_view` adds. Row i of all of them is the
-same pair."""
+"""Tensors by name; row i of all of them is the same pair.
+
+- embeddings of each view, float32 [B, E], unit norm;
+- `weight` and `valid`, float32 [B], see `GlobalBatch`;
+- `lon` and `lat`, float32 [B], if there are any;
+- what `describe_view` adds.
+"""
 
 
 def sensor_of(view: str) -> Sensor:
-    """The sensor of a view: "s1" of "s1" (the image as it is) and of "s1_a", "s1_b" (augmented, each on its own)."""
+    """Return the sensor of a view, such as "s1" for "s1_a"."""
     return "s1" if view.startswith("s1") else "s2"
 
 
 class Objective(keras.layers.Layer, abc.ABC):
-    """What is learned; holds the weights that belong to it alone.
+    """What pretraining learns; holds the weights that only the objective needs.
 
-    The mean of its losses over the global batch is the loss, on any number of replicas:
-    negatives are those of all replicas.
+    The loss is the mean of its losses over the global batch, on any number of replicas.
+    Negatives come from all replicas.
 
     Attributes:
-        views: names of the views it compares; the encoders run once for each.
-        config: of the run.
+        views: names of the views that it compares; the encoders run once for each.
+        config: config of the run.
         temperature: divides the cosines.
     """
 
-    views: ClassVar[tuple[str, ...]] = ()
+    views: ClassVar[tuple[ViewName, ...]] = ()
     learns_temperature: ClassVar[bool] = False
-    """Whether its source learns the temperature; `PretrainConfig.learn_temperature` overrules it."""
+    """Whether the source of the objective learns the temperature.
+
+    `PretrainConfig.learn_temperature` overrides it.
+    """
 
     def __init__(self, config: PretrainConfig, **kwargs: Any) -> None:
         super().__init__(dtype="float32", name=kwargs.pop("name", config.objective), **kwargs)
@@ -59,19 +68,23 @@ class Objective(keras.layers.Layer, abc.ABC):
             config.temperature, is_learned=is_learned, name="temperature"
         )
 
-    def describe_view(self, view: str, encoded: Mapping[str, Any]) -> dict[str, Any]:
-        """What `pair_losses` wants of a view besides its embedding, from the outputs of its `SensorEncoder`."""
+    def describe_view(self, view: ViewName, encoded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `pair_losses` needs of a view besides its embedding.
+
+        `encoded` are the outputs of the view's `SensorEncoder`.
+        """
         return {}
 
     @abc.abstractmethod
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
-        """float32 [B], the weighted loss of each pair of this replica; its mean over the global batch is the loss."""
+        """Return the weighted loss of each pair of this replica, float32 [B]."""
 
     def losses_and_figures(self, outputs: Outputs) -> tuple[Any, dict[str, Any]]:
-        """The losses float32 [B], and scalars whose sum over the replicas is to be logged.
+        """Return the losses float32 [B], and scalars to log.
 
-        `temperature`, and with `min_negative_km` also `near_negative_fraction`: the
-        share of negatives that are nearer.
+        The sum of each scalar over the replicas is its value. They are `temperature`
+        and, with `min_negative_km`, `near_negative_fraction`: the share of negatives
+        that are nearer.
         """
         floats = {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
         location = (floats["lon"], floats["lat"]) if "lon" in floats else None
@@ -79,9 +92,9 @@ class Objective(keras.layers.Layer, abc.ABC):
         batch = GlobalBatch(
             floats["weight"],
             floats["valid"],
-            location,
-            config.min_negative_km,
-            config.false_negative_weight,
+            location=location,
+            min_negative_km=config.min_negative_km,
+            false_negative_weight=config.false_negative_weight,
         )
         figures = {"temperature": self.temperature.value() / replicas.num_replicas()}
         if config.min_negative_km > 0:

@@ -1,7 +1,6 @@
 """Objectives by the names of the config.
 
-Input: `PretrainConfig`. Output: the objective. Called by `pretrain.py` and the
-encoder's probe.
+Input: `PretrainConfig`. Output: the objective.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from models.objectives.contrastive import (
 )
 from models.objectives.decur import DeCUR
 from models.objectives.dense import Dense
-from models.objectives.objective import Objective, sensor_of
+from models.objectives.objective import Objective, ViewName, sensor_of
 from models.objectives.sigmoid import Sigmoid
 
 _CLASSES: dict[ObjectiveName, type[Objective]] = {
@@ -29,26 +28,35 @@ _CLASSES: dict[ObjectiveName, type[Objective]] = {
     "sigmoid": Sigmoid,
     "decur": DeCUR,
     "dense": Dense,
-    # The controls learn, or are measured by, the paper's loss; what differs is the
-    # pairs, or that nothing is learned.
+    # The controls use the paper's loss. "shuffled" has wrong pairs, and "none" does not
+    # train.
     "shuffled": Multimodal,
     "none": Multimodal,
 }
 
 
 def make_objective(config: PretrainConfig, features_dim: int) -> Objective:
-    """The objective of `config`; `features_dim` is the depth D of the encoders' features."""
+    """Return the objective of `config`.
+
+    `features_dim` is the depth D of the encoders' features.
+    """
     if config.objective == "dense":
         return Dense(config, features_dim)
     return _CLASSES[config.objective](config)
 
 
-def views_of(name: ObjectiveName) -> tuple[str, ...]:
-    """The views that an objective compares; each patch passes through an encoder once for each, in every step."""
+def views_of(name: ObjectiveName) -> tuple[ViewName, ...]:
+    """Return the views that an objective compares.
+
+    In every step, each patch passes through an encoder once per view.
+    """
     return _CLASSES[name].views
 
 
 def trained_sensors(name: ObjectiveName) -> tuple[Sensor, ...]:
-    """The sensors whose encoders an objective looks at; the other encoder stays as it began."""
+    """Return the sensors whose encoders an objective trains.
+
+    The other encoder keeps its initial weights.
+    """
     seen = {sensor_of(view) for view in views_of(name)}
     return tuple(sensor for sensor in SENSORS if sensor in seen)

@@ -1,7 +1,6 @@
 """The temperature of a contrastive loss: fixed, or learned within bounds.
 
-Input: its first value. Output: a scalar by which cosines are divided. Held by the
-objectives.
+Input: its initial value. Output: a scalar that divides cosines.
 """
 
 from __future__ import annotations
@@ -23,11 +22,13 @@ class _LogClip(keras.constraints.Constraint):
 
 
 class Temperature(keras.layers.Layer):
-    """A positive scalar; learned ones by their logarithm, so that no step can make them negative.
+    """A positive scalar.
+
+    A learned one is stored as its logarithm, so no step can make it negative.
 
     Attributes:
-        initial: first, or fixed, value.
-        is_learned: whether it moves.
+        initial: initial value, or the fixed one.
+        is_learned: whether training changes it.
     """
 
     def __init__(self, initial: float, *, is_learned: bool, **kwargs: Any) -> None:
@@ -37,16 +38,16 @@ class Temperature(keras.layers.Layer):
             self.log_temperature = self.add_weight(
                 shape=(),
                 initializer=keras.initializers.Constant(math.log(initial)),
-                # After each update, not in the forward pass: behind a clip the gradient
-                # is 0, and it would stay outside.
+                # Clip after each update, not in the forward pass: the gradient of a
+                # clipped value is 0, so it would stay outside.
                 constraint=_LogClip(),
-                # Replicas clip the same number; one of them says it.
+                # All replicas clip to the same number, so take the first replica's.
                 aggregation="only_first_replica",
                 name="log_temperature",
             )
 
     def value(self) -> Any:
-        """float32 scalar."""
+        """Return the temperature, float32 scalar."""
         if not self.is_learned:
             return tf.constant(self.initial, tf.float32)
         return tf.exp(tf.convert_to_tensor(self.log_temperature))

@@ -1,13 +1,13 @@
-"""What must be known of public weights beside their numbers, and the published ones that we know it of.
+"""Facts about public weights that their files do not hold, and a list of known weights.
 
-A state dict says nothing of bands, units, normalization or licence, and with a wrong
-one of them the features are quietly worthless. Used by `importing.py` and by `python -m
-pipeline import-weights`.
+A state dict does not say which bands, units, normalization or licence belong to it.
+With wrong ones the features would be useless, and nothing would show it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import (
@@ -19,21 +19,26 @@ from beam_jobs.contracts.bands import (
 )
 from models.config import TORCH_PREFIX, Backbone
 
+ProcessingLevel = Literal["L1C", "L2A"]
+"""Level of Sentinel-2 pixels: L1C is top of atmosphere, L2A surface reflectance."""
+
+_LEVELS: dict[Sensor, tuple[ProcessingLevel | None, ...]] = {"s1": (None,), "s2": ("L1C", "L2A")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublicWeights:
     """One set of public weights.
 
     Attributes:
-        sensor: whose pixels they take.
+        sensor: sensor whose pixels they take.
         backbone: "torch_resnet18" or "torch_resnet50".
-        bands: of the first convolution, in its order, in Earth Engine's spelling.
-        mean: per band, in our unit (dB, reflectance): what their training subtracted.
-        std: per band, in our unit: what their training divided by.
-        license: under which they are published; goes into the model card.
-        source: page that says so.
-        s2_processing_level: "L1C" (top of atmosphere) or "L2A" (surface reflectance) of
-            the pixels they were trained on; None for Sentinel-1.
+        bands: bands of the first convolution, in its order, in Earth Engine's spelling.
+        mean: per band, in dB or reflectance: what their training subtracted.
+        std: per band, in dB or reflectance: what their training divided by.
+        license: licence under which they are published; it goes into the model card.
+        source: page that states the licence.
+        s2_processing_level: level of the pixels they were trained on; None for
+            Sentinel-1.
     """
 
     sensor: Sensor
@@ -43,7 +48,7 @@ class PublicWeights:
     std: tuple[float, ...]
     license: str
     source: str
-    s2_processing_level: str | None = None
+    s2_processing_level: ProcessingLevel | None = None
 
     def __post_init__(self) -> None:
         if self.sensor not in SENSORS:
@@ -55,15 +60,16 @@ class PublicWeights:
             )
         if not len(self.bands) == len(self.mean) == len(self.std):
             raise ValueError(
-                f"{len(self.bands)} bands need as many means and stds, got {self.mean} and {self.std}"
+                f"{len(self.bands)} bands need as many means and stds, "
+                f"got {self.mean} and {self.std}"
             )
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
         if not self.license or not self.source:
             raise ValueError(
-                "license and source must be given: a model card names the terms of what it was made from"
+                "license and source must not be empty: the model card states the weights' terms"
             )
-        levels = (None,) if self.sensor == "s1" else ("L1C", "L2A")
+        levels = _LEVELS[self.sensor]
         if self.s2_processing_level not in levels:
             raise ValueError(
                 f"s2_processing_level must be one of {levels}, got {self.s2_processing_level!r}"
@@ -76,7 +82,10 @@ _SOFTCON = "https://github.com/zhu-xlab/softcon"
 # Source of the licences: torchgeo, docs/api/weights/sentinel1.csv and sentinel2.csv.
 
 _S1_MEAN_DB, _S1_STD_DB = (-12.59, -20.26), (5.26, 5.91)
-"""VV, VH. Source: torchgeo, torchgeo/models/resnet.py, from DeCUR's linear_BE_resnet.py."""
+"""VV, VH.
+
+Source: torchgeo, torchgeo/models/resnet.py, from DeCUR's linear_BE_resnet.py.
+"""
 
 # Source: torchgeo, torchgeo/models/resnet.py: statistics of SSL4EO-S12's level 1C, in
 # digital numbers.
@@ -130,7 +139,10 @@ def _s2(
     backbone: Backbone = "torch_resnet50",
     bands: tuple[str, ...] = S2_L1C_BANDS,
 ) -> PublicWeights:
-    """Trained on digital numbers / 10000, which is reflectance as it is. Source: torchgeo, torchgeo/models/resnet.py."""
+    """Return weights trained on digital numbers / 10000, which are reflectance.
+
+    Source: torchgeo, torchgeo/models/resnet.py.
+    """
     return PublicWeights(
         sensor="s2",
         backbone=backbone,
@@ -166,14 +178,20 @@ KNOWN: dict[str, PublicWeights] = {
         s2_processing_level="L1C",
     ),
 }
-"""Published weights by our name. Nothing is downloaded: the user brings the file, from the page in `source`."""
+"""Published weights by our name.
+
+Nothing is downloaded: the user brings the file, from the page in `source`.
+"""
 
 
 def find_weights(name: str) -> PublicWeights:
-    """Known weights by our name, or others as a YAML file describes them, with the attributes of PublicWeights as keys.
+    """Return known weights by name, or weights described in a YAML file.
+
+    The keys of the file are the attributes of `PublicWeights`.
 
     Raises:
-        ValueError: neither; a key of the file is missing, unknown or wrong.
+        ValueError: `name` is neither, or a key of the file is missing, unknown or
+            wrong.
     """
     if name in KNOWN:
         return KNOWN[name]

@@ -1,7 +1,6 @@
 """Element types of stored tensors: raw little-endian bytes -> NumPy arrays.
 
-Called by the readers of the two file formats, `safetensors.py` and `torch_zip.py`,
-which check sizes and bounds.
+The readers of the two file formats check sizes and bounds.
 """
 
 from __future__ import annotations
@@ -39,21 +38,24 @@ TORCH_STORAGES = {
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
 }
-"""Classes of `torch` that a checkpoint names -> element type."""
+"""Storage classes of `torch` that a checkpoint names -> element type."""
 
 
 def is_known(element: str) -> bool:
-    """Whether `decode` reads it."""
+    """Return whether `decode` can read the element type."""
     return element in _DTYPES
 
 
 def size_of(element: str) -> int:
-    """Bytes of one element."""
+    """Return the number of bytes of one element."""
     return np.dtype(_DTYPES[element]).itemsize
 
 
 def decode(raw: bytes | memoryview, element: str) -> Array:
-    """One-dimensional array of what `raw` holds; bfloat16, which NumPy does not have, becomes float32."""
+    """Return the values in `raw` as a one-dimensional array.
+
+    NumPy has no bfloat16; it becomes float32.
+    """
     values = np.frombuffer(raw, _DTYPES[element])
     if element == "BF16":
         # A bfloat16 is the upper half of a float32.

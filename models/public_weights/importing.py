@@ -1,9 +1,8 @@
-"""Public weights -> a published encoder of one sensor, in the layout of `export.py`.
+"""Imports public weights as a published encoder of one sensor.
 
-Input: a file that the user brought, and what is known of it. Output: a SavedModel with
-`embed_<sensor>`, the Keras models and a card that names file, hash and licence. Called
-by `python -m pipeline import-weights`; training takes the directory from there
-(`SegmentConfig.encoder_paths`).
+Input: a file that the user brings, and a `PublicWeights`. Output: a SavedModel with
+`embed_<sensor>`, the Keras models, and a card with file name, hash and licence.
+Training starts from the directory through `SegmentConfig.encoder_paths`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
+from beam_jobs.contracts.locations import locate
 from models.encoders import SensorEncoder
 from models.public_weights.catalog import PublicWeights
 from models.public_weights.resnet import load_resnet
@@ -26,14 +25,14 @@ from models.published import export
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedEncoder:
-    """What became of a file.
+    """What was imported from a file.
 
     Attributes:
-        bands: that the encoder takes, in order.
+        bands: bands that the encoder takes, in order.
         left_out: bands of the file that it does not take.
-        prefix: what stood before the ResNet's names.
-        dropped: names of the file that are no part of the ResNet, such as `fc.weight`.
-        sha256: of the file.
+        prefix: text before the ResNet's names in the file.
+        dropped: names in the file that are not part of the ResNet, such as `fc.weight`.
+        sha256: hash of the file.
     """
 
     bands: tuple[str, ...]
@@ -43,16 +42,17 @@ class ImportedEncoder:
     sha256: str
 
     def lines(self, weights: PublicWeights) -> list[str]:
-        """What a person should know of it."""
+        """Return a summary for the user, line by line."""
         level = f" of level {weights.s2_processing_level}" if weights.s2_processing_level else ""
         lines = [
-            f"{weights.backbone} of {weights.sensor}, trained on pixels{level}, bands {', '.join(self.bands)}"
+            f"{weights.backbone} of {weights.sensor}, trained on pixels{level}, "
+            f"bands {', '.join(self.bands)}"
         ]
         if self.left_out:
             lines.append(
-                f"left out, so taken for their mean everywhere: {', '.join(self.left_out)}"
+                f"left out, so they count as their mean everywhere: {', '.join(self.left_out)}"
             )
-        lines.append(f"no part of the ResNet, dropped: {', '.join(self.dropped) or 'nothing'}")
+        lines.append(f"not part of the ResNet, dropped: {', '.join(self.dropped) or 'nothing'}")
         lines.append(f"license {weights.license}, {weights.source}, SHA-256 {self.sha256}")
         return lines
 
@@ -65,27 +65,28 @@ def import_encoder(
     bands: Sequence[str] | None = None,
     prefix: str | None = None,
 ) -> ImportedEncoder:
-    """Converts `path` and publishes it in `output_dir`.
+    """Convert the file at `path` and publish the encoder in `output_dir`.
 
     Args:
-        weights: what the file is.
+        weights: facts about the file.
         path: .pth (torch.save) or .safetensors.
         output_dir: a new directory.
-        bands: of the encoder, in the order of the shards that it will see: a choice of
-            `weights.bands`. None = these. A band left out counts as its mean, which is
-            how SSL4EO-S12's authors evaluated 12-band level 2A: zeros in the place of
-            B10 (their linear_BE_moco.py).
-        prefix: of the ResNet's names in the file; None = found.
+        bands: bands of the encoder, a choice of `weights.bands`, in the order of its
+            shards. None: all of them. A band that is left out counts as its mean.
+            SSL4EO-S12's authors evaluate 12-band level 2A in that way: zeros for B10
+            (their linear_BE_moco.py).
+        prefix: text before the ResNet's names in the file; None = detect it.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
         FileExistsError: `output_dir` exists; published models are never overwritten.
         ValueError: the file cannot be read, or does not fit `weights`.
     """
     path = Path(path)
-    if tf.io.gfile.exists(output_dir):
+    if locate(output_dir).exists():
         raise FileExistsError(
-            f"{output_dir}: exists already, and a published model is never overwritten"
+            f"{output_dir}: exists already, and published models are never overwritten: "
+            "choose a new folder"
         )
     try:
         prefix, state = select_resnet(read_state_dict(path), prefix)
@@ -151,7 +152,11 @@ def _publish(
 
 
 def _unit_head(features_dim: int, name: str) -> keras.Model:
-    """Pooled features to unit length: their authors drop the projection head, so the embedding is the features' direction."""
+    """Return a model that scales pooled features to unit length.
+
+    The authors of public weights drop the projection head. So the embedding is the
+    direction of the features.
+    """
     pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
     return keras.Model(
         pooled, keras.layers.UnitNormalization(dtype="float32", name="unit_norm")(pooled), name=name

@@ -1,8 +1,8 @@
-"""Puts the state dict of a torchvision or timm ResNet into one of our encoders.
+"""Loads the state dict of a torchvision or timm ResNet into one of our encoders.
 
-Input: an encoder with a `torch_` backbone, arrays by torchvision's names. Output: the
-encoder's weights, changed in place, and the names that were not used. Called by
-`importing.py`. Outputs then equal PyTorch's in eval mode.
+Input: an encoder with a `torch_` backbone, and arrays by torchvision's names. Output:
+the encoder with changed weights, and the names that were not used. Its outputs then
+equal PyTorch's in eval mode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from models.public_weights.elements import Array
 
 _BLOCK_LAYER = re.compile(r"v2_stack_(\d+)_block(\d+)_(\d)_(conv|bn)$")
 _OURS = re.compile(r"(conv1|bn1|layer\d+)\.")
-"""Names of the ResNet proper; what else a file holds (fc, projection heads, queues) changes no feature."""
+"""Names of the ResNet itself; the rest of a file changes no feature.
+
+The rest is `fc`, projection heads or queues.
+"""
 _COUNTER = "num_batches_tracked"
 """PyTorch counts batches for a momentum that no published ResNet uses."""
 
@@ -27,36 +30,39 @@ _COUNTER = "num_batches_tracked"
 def load_resnet(
     encoder: SensorEncoder, state: Mapping[str, Array], state_bands: Sequence[str]
 ) -> tuple[str, ...]:
-    """Sets the weights of the encoder's ResNet.
+    """Set the weights of the encoder's ResNet.
 
     Args:
         encoder: its bands are a choice of `state_bands`, in any order.
-        state: arrays by torchvision's names; `conv1.weight` [64, C, 7, 7].
-        state_bands: the C bands of the state dict, in its order. A band that the
-            encoder does not take is left out of the first convolution, which is the
-            same as its normalized value being 0 everywhere.
+        state: arrays by torchvision's names; `conv1.weight` is [64, C, 7, 7].
+        state_bands: the C bands of the state dict, in its order. Bands that the encoder
+            does not take are removed from the first convolution. That is the same as a
+            normalized value of 0 everywhere.
 
     Returns:
-        Names in `state` that are no part of the ResNet, without PyTorch's counters.
+        Names in `state` that are not part of the ResNet, without PyTorch's counters.
 
     Raises:
-        ValueError: a name is missing or not understood, a shape differs, a value is not
+        ValueError: a name is missing or unknown, a shape differs, a value is not
             finite, or a band is not in `state_bands`.
     """
     if not encoder.backbone.startswith(TORCH_PREFIX) or encoder.norm != "batch":
         raise ValueError(
-            f"encoder must have a {TORCH_PREFIX} backbone and norm 'batch', got {encoder.backbone!r} and {encoder.norm!r}"
+            f"encoder must have a {TORCH_PREFIX} backbone and norm 'batch', "
+            f"got {encoder.backbone!r} and {encoder.norm!r}"
         )
     arrays = {name: array for name, array in state.items() if not name.endswith(_COUNTER)}
     arrays["conv1.weight"] = _choose_bands(arrays, encoder.bands, state_bands)
     used = set()
     for variable, name in _variables(encoder.get_layer("resnet")):
         if name not in arrays:
-            raise ValueError(f"{name}: {encoder.backbone} needs it, the state dict lacks it")
+            raise ValueError(
+                f"{name}: {encoder.backbone} needs it, but the state dict does not have it"
+            )
         variable.assign(_checked(name, arrays[name], tuple(variable.shape), encoder.backbone))
         used.add(name)
     unused = sorted(set(arrays) - used)
-    # A bias or a block too many would change the features: this is another network.
+    # An extra bias or block would change the features: it is another network.
     foreign = [name for name in unused if _OURS.match(name)]
     if foreign:
         raise ValueError(
@@ -66,10 +72,10 @@ def load_resnet(
 
 
 def torch_name(layer_name: str) -> str:
-    """The module of torchvision's ResNet that a layer of keras-cv's stands for.
+    """Return the module of torchvision's ResNet that matches a layer of keras-cv.
 
     Raises:
-        ValueError: a layer that no ResNet of ours has.
+        ValueError: none of our ResNets has such a layer.
     """
     if layer_name in ("conv1_conv", "conv1_bn"):
         return {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer_name]
@@ -77,13 +83,14 @@ def torch_name(layer_name: str) -> str:
     if match is None:
         raise ValueError(f"layer must be conv1_* or v2_stack_*_block*_*, got {layer_name!r}")
     stack, block, index, kind = match.groups()
-    # The shortcut is number 0 here, and "downsample" with its two parts there.
+    # keras-cv numbers the shortcut 0; torchvision calls it "downsample", with two
+    # parts.
     part = f"downsample.{0 if kind == 'conv' else 1}" if index == "0" else f"{kind}{index}"
     return f"layer{int(stack) + 1}.{int(block) - 1}.{part}"
 
 
 def _variables(resnet: keras.Model) -> Iterator[tuple[keras.Variable, str]]:
-    """Each weight of the ResNet with its name in a state dict."""
+    """Yield each weight of the ResNet with its name in a state dict."""
     for layer in resnet.layers:
         if isinstance(layer, keras.layers.Conv2D):
             yield layer.kernel, f"{torch_name(layer.name)}.weight"
@@ -98,12 +105,13 @@ def _variables(resnet: keras.Model) -> Iterator[tuple[keras.Variable, str]]:
 def _choose_bands(
     arrays: Mapping[str, Array], bands: Sequence[str], state_bands: Sequence[str]
 ) -> Array:
-    """`conv1.weight` with the input channels of `bands`, in that order."""
+    """Return `conv1.weight` with the input channels of `bands`, in that order."""
     kernel = arrays.get("conv1.weight")
     if kernel is None or kernel.ndim != 4 or kernel.shape[1] != len(state_bands):
         got = "none" if kernel is None else kernel.shape
         raise ValueError(
-            f"conv1.weight: must take {len(state_bands)} bands {', '.join(state_bands)}, got shape {got}"
+            f"conv1.weight: must take {len(state_bands)} bands {', '.join(state_bands)}, "
+            f"got shape {got}"
         )
     unknown = [band for band in bands if band not in state_bands]
     if unknown:
@@ -112,7 +120,10 @@ def _choose_bands(
 
 
 def _checked(name: str, array: Array, shape: tuple[int, ...], backbone: str) -> Array:
-    """`array` as float32 in Keras' order of axes: [out, in, height, width] -> [height, width, in, out]."""
+    """Return `array` as float32, with the axes in the order of Keras.
+
+    Convolutions change from [out, in, height, width] to [height, width, in, out].
+    """
     values = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     if values.shape != shape:
         expected = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape

@@ -1,8 +1,10 @@
-"""Reads .safetensors: a JSON header of names, types, shapes and byte ranges, then the bytes.
+"""Reads .safetensors files.
 
-Input: a file. Output: arrays by name. Called by `state_dict.py`. Twenty lines of our
-own instead of the library of that name, which would be one more binary wheel in the
-lock. Source: https://huggingface.co/docs/safetensors, section "Format".
+The format is a JSON header of names, types, shapes and byte ranges, then the bytes.
+Input: a file. Output: arrays by name. These few lines replace the library of that name,
+which would add one more binary wheel to the lock.
+
+Source: https://huggingface.co/docs/safetensors, section "Format".
 """
 
 from __future__ import annotations
@@ -16,17 +18,17 @@ from models.public_weights import elements
 from models.public_weights.elements import Array
 
 MAX_HEADER_BYTES = 100_000_000
-"""Source: the reference implementation's limit."""
+"""Source: the limit of the reference implementation."""
 _LENGTH_BYTES = 8
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
-    """Arrays by name.
+    """Return the arrays of a file by name.
 
     Raises:
-        ValueError: the file is cut short, or its header does not describe it.
+        ValueError: the file is cut short, or its header does not match its tensors.
     """
-    # A view: slices of 100 MB for each of 300 tensors would be copied otherwise.
+    # Slice a view: slices of the bytes would copy 100 MB for each of 300 tensors.
     content = memoryview(path.read_bytes())
     num_header_bytes = int.from_bytes(content[:_LENGTH_BYTES], "little")
     start = _LENGTH_BYTES + num_header_bytes

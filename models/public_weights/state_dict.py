@@ -1,9 +1,8 @@
-"""The state dict inside a file: flat names -> arrays, and which of them are the ResNet.
+"""The state dict in a file: arrays by name, and which of them are the ResNet.
 
-Input: a .pth or .safetensors file as projects publish them: bare, inside a training
+Input: a .pth or .safetensors file as projects publish it: bare, inside a training
 checkpoint, or with the names of a wrapper (`module.encoder_q.` of MoCo,
-`teacher.backbone.` of DINO). Output: arrays by torchvision's names. Called by
-`importing.py`.
+`teacher.backbone.` of DINO). Output: arrays by torchvision's names.
 """
 
 from __future__ import annotations
@@ -19,22 +18,25 @@ from models.public_weights.safetensors import read_safetensors
 from models.public_weights.torch_zip import read_torch_zip
 
 _STEM = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
-"""Names by which a ResNet is known, whatever stands before them."""
+"""A ResNet has these names, whatever text is before them."""
 
 _PREFERRED = ("encoder_q.", "teacher.")
-"""Of two networks in one checkpoint, the one its authors evaluate: the query encoder (MoCo, He et al. 2020), the teacher
-(DINO, Caron et al. 2021)."""
+"""Of two networks in one checkpoint, prefer the one that its authors evaluate.
+
+These are the query encoder (MoCo, He et al. 2020) and the teacher (DINO, Caron et al.
+2021).
+"""
 
 _MAX_DEPTH = 8
-"""Dicts within dicts; checkpoints have two to four."""
+"""Limit of nested dicts; checkpoints have two to four levels."""
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
-    """All arrays of a file by dotted name, from whichever of the two formats it has.
+    """Return all arrays of a file by dotted name; both file formats are read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or holds no tensor.
+        ValueError: the file cannot be read, or holds no tensor.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights")
@@ -46,14 +48,14 @@ def read_state_dict(path: Path) -> dict[str, Array]:
 
 
 def select_resnet(state: Mapping[str, Array], prefix: str | None) -> tuple[str, dict[str, Array]]:
-    """The prefix of the ResNet's names, and its arrays without it.
+    """Return the prefix of the ResNet's names, and its arrays without the prefix.
 
     Args:
         state: all arrays.
-        prefix: what stands before `conv1.weight`, "" included; None = found.
+        prefix: text before `conv1.weight`, may be ""; None = detect it.
 
     Raises:
-        ValueError: no ResNet there, or several and none of them preferred.
+        ValueError: there is no ResNet, or there are several and none is preferred.
     """
     found = [name.removesuffix(_STEM[0]) for name in state if name.endswith(_STEM[0])]
     found = sorted(start for start in found if all(start + name in state for name in _STEM))

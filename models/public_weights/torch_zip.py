@@ -1,10 +1,12 @@
-"""Reads what `torch.save` writes (.pth, .pt, since PyTorch 1.6): a zip of one pickle and one file per storage.
+"""Reads files of `torch.save` (.pth, .pt, since PyTorch 1.6).
 
-Input: a file. Output: the pickled tree of dicts, lists and numbers with its tensors as
-NumPy arrays. Called by `state_dict.py`. A pickle can call anything; this one may name
-tensors and ordered dicts only, and all else is refused unread.
+The format is a zip of one pickle and one file per storage. Input: a file. Output: the
+pickled tree of dicts, lists and numbers, with tensors as NumPy arrays. A pickle can
+call any function. This reader allows only tensors and ordered dicts, and refuses
+everything else before it is loaded.
+
 Source: PyTorch 2.13, torch/serialization.py and torch/_utils.py (names and arguments of
-what rebuilds tensors).
+the functions that rebuild tensors).
 """
 
 from __future__ import annotations
@@ -23,23 +25,23 @@ from models.public_weights.elements import Array
 
 
 def read_torch_zip(path: Path) -> Any:
-    """The pickled object.
+    """Return the pickled object.
 
     Raises:
-        ValueError: not a zip of PyTorch, or its pickle holds anything but tensors,
-            containers, numbers and text.
+        ValueError: the file is not a zip of PyTorch, or its pickle holds anything but
+            tensors, containers, numbers and text.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path}: must be a zip file of torch.save: one from before PyTorch 1.6 must be loaded and saved again"
+            f"{path}: must be a zip file of torch.save: load and save a file "
+            "from before PyTorch 1.6 again"
         )
     try:
         with zipfile.ZipFile(path) as archive:
             (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             with archive.open(pickled) as file:
                 return _TensorUnpickler(file, archive, pickled.removesuffix("data.pkl")).load()
-    # What a crafted or damaged file can make the pickle machine and the zip reader
-    # raise.
+    # All that a crafted or damaged file can make pickle and zipfile raise.
     except (
         pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -52,11 +54,11 @@ def read_torch_zip(path: Path) -> Any:
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{path}: no state dict that can be read: {error}") from error
+        raise ValueError(f"{path}: the state dict cannot be read: {error}") from error
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows the few names of PyTorch that make up a state dict."""
+    """Unpickler that knows only the names that a state dict needs."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
@@ -68,7 +70,7 @@ class _TensorUnpickler(pickle.Unpickler):
             raise ValueError("written on a big-endian machine")
 
     def find_class(self, module: str, name: str) -> Any:
-        """The only way of a pickle to anything that can be called."""
+        """Return what a pickle may call; this is the only way to get a callable."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -76,21 +78,24 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _rebuild_parameter
         if module == "torch" and name in elements.TORCH_STORAGES:
-            # A text, not a class: a storage is read by its persistent id, never built
-            # by a call.
+            # Return a text, not a class: storages are read by their persistent id and
+            # never called.
             return elements.TORCH_STORAGES[name]
         raise pickle.UnpicklingError(
-            f"holds {module}.{name}, only tensors and dicts are read: save the state_dict alone, or as safetensors"
+            f"holds {module}.{name}, only tensors and dicts are read: "
+            "save only the state_dict, or use safetensors"
         )
 
     def persistent_load(self, pid: Any) -> Array:
-        """One storage: ("storage", type, key, device, number of elements)."""
+        """Return a storage.
+
+        Its id is ("storage", type, key, device, number of elements).
+        """
         _, element, key, _, num_elements = pid
         if element not in elements.TORCH_STORAGES.values():
             raise pickle.UnpicklingError(f"storage of type {element!r} is not read")
         entry = self._archive.getinfo(f"{self._root}data/{key}")
-        # Compared before reading, so that a small zip cannot unpack into all of the
-        # memory.
+        # Compare sizes before reading: a small zip could unpack into all of the memory.
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or entry.file_size != num_elements * elements.size_of(element)
@@ -104,7 +109,7 @@ class _TensorUnpickler(pickle.Unpickler):
 def _rebuild_tensor(
     storage: Array, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> Array:
-    """A tensor's view of its storage, as an array of its own."""
+    """Return a copy of a tensor's view of its storage."""
     if (
         not isinstance(storage, np.ndarray)
         or len(shape) != len(strides)
@@ -116,8 +121,8 @@ def _rebuild_tensor(
     last = offset + sum(
         (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
     )
-    # Out of bounds would read foreign memory; a tensor larger than its storage would
-    # repeat itself without end.
+    # Reading out of bounds would expose other memory. A tensor larger than its storage
+    # would repeat it without end.
     if math.prod(shape) and (last >= storage.size or math.prod(shape) > storage.size):
         raise pickle.UnpicklingError(
             f"tensor with shape {shape} reaches outside of its storage of {storage.size}"

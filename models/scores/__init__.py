@@ -1,1 +1,11 @@
-"""How good a segmenter is: counts per patch, made by one pass over a split and kept, and every score that follows from them."""
+"""Scores of a segmenter: what it got right, in each patch of a split, and in summary.
+
+- `patch_scores.py`: counts per patch that can be summed; read this first.
+- `counting.py`, `scoring.py`: counts of one patch, and of a whole split.
+- `calibration.py`: reliability of probabilities, and the best threshold.
+- `slices.py`: patches by event, orbit, cloud cover and the like.
+- `summary.py`: scores by name, with intervals.
+- `score_file.py`, `score_document.py`: scores as a NumPy file and as JSON values.
+
+Training, `components` and the report import it. Only `scoring.py` needs TensorFlow.
+"""

@@ -1,8 +1,8 @@
-"""Calibration: whether probabilities mean what they say, and above which one a pixel is best taken for the second class.
+"""Calibration: whether probabilities are reliable, and which threshold is best.
 
-Sums of PatchScores -> expected calibration error, reliability curve, confusion at a
-threshold, the best threshold. Called by `summary.py`, `scoring.py` and the report.
-NumPy only.
+Input: counts of `PatchScores`. Output: expected calibration error, reliability curve,
+confusion matrix at a threshold, and the best threshold. NumPy only. A model is
+calibrated if, among pixels with confidence p, a share p is right.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from models import metrics
 from models.scores.patch_scores import NUM_PROBABILITY_BINS, FloatArray, IntArray, PatchScores
 
 DEFAULT_THRESHOLD = 0.5
-"""Where the likelier of two classes is taken."""
+"""At this threshold the more probable of two classes is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityCurve:
-    """Bins of confidence that hold pixels, ascending.
+    """Accuracy by confidence, in bins that hold pixels, ascending.
 
     Attributes:
-        confidence: mean probability of the likeliest class [N], 0-1.
-        accuracy: share of pixels of that class [N], 0-1; equal to `confidence` where
-            the model is calibrated.
-        share: of all pixels [N], sum 1.
+        confidence: mean probability of the most probable class [N], 0-1.
+        accuracy: share of pixels that have that class [N], 0-1. It equals `confidence`
+            where the model is calibrated.
+        share: share of all pixels [N], sum 1.
     """
 
     confidence: FloatArray
@@ -37,17 +37,24 @@ class ReliabilityCurve:
 
 
 def expected_calibration_error(reliability: FloatArray) -> FloatArray:
-    """Mean gap between confidence and accuracy over the pixels, float64 [...], 0-1, of sums [..., 3, B]; NaN without pixels.
+    """Return the mean gap between confidence and accuracy over all pixels, 0-1.
+
+    Args:
+        reliability: sums of `PatchScores.reliability` over patches [..., 3, B].
+
+    Returns:
+        float64 [...]; NaN without pixels.
 
     Source: Guo et al. 2017, arXiv 1706.04599, equation 3.
     """
     pixels, hits, confidence = np.moveaxis(np.asarray(reliability), -2, 0)
-    # |accuracy - confidence| of a bin times its pixels: the division cancels out.
+    # A bin's |accuracy - confidence| is weighted by its pixels, so the division by them
+    # cancels out.
     return metrics.ratio(np.abs(hits - confidence).sum(axis=-1), pixels.sum(axis=-1))
 
 
 def reliability_curve(scores: PatchScores) -> ReliabilityCurve:
-    """The curve over all patches of `scores`."""
+    """Return the reliability curve over all patches of `scores`."""
     sums = scores.reliability.sum(axis=0)
     pixels, hits, confidence = sums[:, sums[0] > 0]
     return ReliabilityCurve(
@@ -56,16 +63,24 @@ def reliability_curve(scores: PatchScores) -> ReliabilityCurve:
 
 
 def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) -> IntArray:
-    """Confusion int64 [..., 2, 2] when pixels above `threshold` are taken for the second class, of counts [..., 2, 100].
+    """Return the confusion matrix when pixels above `threshold` get the second class.
+
+    Args:
+        probability_counts: pixels by truth and probability bin [..., 2, 100].
+        threshold: probability, a multiple of 0.01 between 0 and 1, both excluded.
+
+    Returns:
+        int64 [..., 2, 2], rows truth, columns prediction.
 
     Raises:
-        ValueError: the threshold is not the edge of a bin, or takes all pixels for one
+        ValueError: the threshold is not the edge of a bin, or it gives all pixels one
             class.
     """
     edge = round(threshold * NUM_PROBABILITY_BINS)
     if abs(edge - threshold * NUM_PROBABILITY_BINS) > 1e-6 or not 0 < edge < NUM_PROBABILITY_BINS:
         raise ValueError(
-            f"threshold must be a multiple of {1 / NUM_PROBABILITY_BINS} within 0 and 1, got {threshold}"
+            f"threshold must be a multiple of {1 / NUM_PROBABILITY_BINS} between 0 and 1, "
+            f"got {threshold}"
         )
     counts = np.asarray(probability_counts)
     below, above = counts[..., :edge].sum(axis=-1), counts[..., edge:].sum(axis=-1)
@@ -73,9 +88,14 @@ def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) 
 
 
 def best_threshold(probability_counts: npt.NDArray[Any]) -> float:
-    """Threshold of the largest pooled IoU of the second class, of counts [M, 2, 100]; among equals the nearest to 0.5.
+    """Return the threshold with the largest pooled IoU of the second class.
 
-    0.5 where that class is never true: then there is nothing to find.
+    Args:
+        probability_counts: pixels by truth and probability bin [M, 2, 100].
+
+    Returns:
+        The threshold; of equally good ones, the nearest to 0.5. It is 0.5 if no pixel
+        has the second class.
     """
     sums = np.asarray(probability_counts).sum(axis=0)
     if not sums[1].any():
@@ -84,6 +104,6 @@ def best_threshold(probability_counts: npt.NDArray[Any]) -> float:
     iou = np.array(
         [metrics.iou_per_class(threshold_confusion(sums, value))[1] for value in candidates]
     )
-    # By distance first, since the first of equals is taken.
+    # Sort by distance from 0.5: `argmax` takes the first of equal values.
     nearest = np.argsort(np.abs(candidates - DEFAULT_THRESHOLD), kind="stable")
     return float(candidates[nearest][iou[nearest].argmax()])

@@ -1,7 +1,7 @@
-"""Counts of one patch: confusion matrix, reliability bins, probabilities of the second class by truth.
+"""Counts of one patch: confusion matrix, reliability, and probabilities by truth.
 
-Truth, prediction and probabilities per pixel -> the counts that PatchScores holds.
-Called by `scoring.py`. NumPy only.
+Input: truth, prediction and probabilities of each pixel. Output: one row of the arrays
+of `PatchScores`. NumPy only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.scores.patch_scores import NUM_CONFIDENCE_BINS, NUM_PROBABILITY_BINS
 def count_pixels(
     truth: npt.NDArray[Any], prediction: npt.NDArray[Any], probabilities: npt.NDArray[np.float32]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Counts of the pixels that are 255 neither in truth nor in prediction.
+    """Count the pixels that are 255 neither in truth nor in prediction.
 
     Args:
         truth: class ids [H, W], 255 = ignore.
@@ -27,11 +27,11 @@ def count_pixels(
         probabilities: float32 [H, W, K], sum 1.
 
     Returns:
-        `confusion`, `reliability` and, for two classes, `probability_counts`, each one
-        row of the arrays of PatchScores.
+        `confusion`, `reliability` and, for two classes, `probability_counts`. Each is
+        one row of the array of that name in `PatchScores`.
 
     Raises:
-        ValueError: see `metrics.confusion_matrix`.
+        ValueError: shapes differ, or an id is neither 0..K-1 nor 255.
     """
     num_classes = probabilities.shape[-1]
     confusion = metrics.confusion_matrix(truth, prediction, num_classes)
@@ -46,10 +46,10 @@ def count_pixels(
 def _reliability(
     truth: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Pixels, hits and confidence in each bin, float64 [3, 15], of truth [N] and probabilities [N, K]."""
+    """Return pixels, hits and summed confidence of each bin, float64 [3, 15]."""
     confidence = probabilities.max(axis=-1).astype(np.float64)
-    # Whether the likeliest class is true, whatever the threshold: confidence speaks of
-    # that class.
+    # A hit means that the most probable class is true, whatever the threshold:
+    # confidence is the probability of that class.
     hits = (probabilities.argmax(axis=-1) == truth).astype(np.float64)
     bins = np.clip(
         np.ceil(confidence * NUM_CONFIDENCE_BINS).astype(np.int64) - 1, 0, NUM_CONFIDENCE_BINS - 1
@@ -61,11 +61,11 @@ def _reliability(
 def _probability_counts(
     truth: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.int64]:
-    """Pixels by truth and bin, int64 [2, 100]."""
-    # Edges below a value, less one: its bin, so that "above an edge" is the same as "in
-    # a bin beyond it".
+    """Return the number of pixels by truth and probability bin, int64 [2, 100]."""
+    # Bins are (low, high]: the bin is the number of edges below the value, less one. So
+    # "above an edge" means the same as "in a bin beyond it".
     bins = np.maximum(np.searchsorted(PROBABILITY_EDGES, probability, side="left") - 1, 0)
-    # Rounding may lift a certainty above 1.
+    # Rounding can make a probability slightly larger than 1.
     bins = np.minimum(bins, NUM_PROBABILITY_BINS - 1)
     counts = np.bincount(truth * NUM_PROBABILITY_BINS + bins, minlength=2 * NUM_PROBABILITY_BINS)
     return counts.reshape(2, NUM_PROBABILITY_BINS).astype(np.int64)

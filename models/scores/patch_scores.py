@@ -1,7 +1,7 @@
-"""PatchScores: what a segmenter got right and wrong in each patch of a split, as counts that add up.
+"""PatchScores: counts of a segmenter's hits and errors in each patch of a split.
 
-Made by `scoring.py`, kept by `score_file.py`; all other modules of this package read
-scores off it. NumPy only.
+`scoring.py` makes them and `score_file.py` stores them. All scores are computed from
+sums of these counts. NumPy only.
 """
 
 from __future__ import annotations
@@ -18,43 +18,50 @@ FloatArray = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
 
 NUM_CONFIDENCE_BINS = 15
-"""Equal parts of 0-1. Source: Guo et al. 2017, arXiv 1706.04599, section 5."""
+"""Number of equal bins of 0-1.
+
+Source: Guo et al. 2017, arXiv 1706.04599, section 5.
+"""
 
 NUM_PROBABILITY_BINS = 100
-"""Equal parts of 0-1: a threshold is a multiple of 0.01, finer than a few patches can tell apart."""
+"""Number of equal bins of 0-1. A threshold is a multiple of 0.01."""
 
 PROBABILITY_EDGES = (np.arange(NUM_PROBABILITY_BINS + 1) / NUM_PROBABILITY_BINS).astype(np.float32)
-"""In the dtype of the model, so that counts and the model agree on which side of a threshold a pixel lies."""
+"""Edges of the bins, in the model's dtype.
+
+The dtype makes counts and model agree on which side of a threshold a pixel is.
+"""
 
 _PER_SPLIT = ("class_names", "threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchScores:
-    """M patches, row i of all arrays the same one. Only pixels with a label and with data in an input sensor are counted.
+    """Counts of M patches; row i of all arrays is patch i.
+
+    Only pixels with a label and with data in an input sensor are counted.
 
     Attributes:
-        class_names: of the K classes.
-        threshold: above which probability `confusion` takes a pixel for the second of
-            two classes; None unless K = 2.
+        class_names: names of the K classes.
+        threshold: `confusion` gives a pixel the second of two classes if its
+            probability is higher. None unless K = 2.
         patch_id: text [M].
         block: id of the spatial block, text [M].
         s1_scene_id: text [M].
         s2_scene_id: text [M].
-        orbit_state: of the Sentinel-1 pass, text [M].
-        event: name of the event, text [M]; "" = none is known.
-        cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1, [M]; NaN = not
-            known.
-        lat: of the patch centre, degrees [M].
-        majority_label: most frequent label id [M]; 255 = no pixel has one.
-        loss: sum of the pixels' cross-entropy [M].
-        confusion: pixels by truth and prediction, int64 [M, K, K].
-        reliability: float64 [M, 3, 15]; in each bin (low, high] of the likeliest
-            class's probability the number of pixels, the number of those of that class,
-            and the sum of that probability.
-        probability_counts: pixels by truth and bin (low, high] of the second class's
-            probability, int64 [M, 2, 100]; None unless K = 2. Sums of it give the
-            confusion at any threshold that is a bin's edge.
+        orbit_state: orbit state of the Sentinel-1 pass, text [M].
+        event: name of the event, text [M]; "" = unknown.
+        cloud_fraction: share of cloudy Sentinel-2 pixels, 0-1, [M]; NaN = unknown.
+        lat: latitude of the patch centre, degrees [M].
+        majority_label: most frequent label id [M]; 255 = no pixel has a label.
+        loss: sum of the pixels' cross-entropy, in nats [M].
+        confusion: number of pixels by truth and prediction, int64 [M, K, K].
+        reliability: float64 [M, 3, 15], by bin (low, high] of the confidence, which is
+            the probability of the most probable class. The three rows are the number of
+            pixels, the number of hits, and the sum of the confidence.
+        probability_counts: number of pixels by truth and bin (low, high] of the second
+            class's probability, int64 [M, 2, 100]. None unless K = 2. Its sums give the
+            confusion matrix at any threshold that is a bin's edge.
     """
 
     class_names: tuple[str, ...]
@@ -85,14 +92,15 @@ class PatchScores:
         for name in ("threshold", "probability_counts"):
             if (getattr(self, name) is not None) != (num_classes == 2):
                 raise ValueError(
-                    f"{name} must be given for 2 classes and only then, got it for {num_classes} or not"
+                    f"{name} must be given for 2 classes and must be None for any other number: "
+                    f"got {num_classes} classes"
                 )
 
     def __len__(self) -> int:
         return len(self.patch_id)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All that has a row per patch, by name."""
+        """Return all arrays with a row per patch, by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: value
@@ -102,6 +110,6 @@ class PatchScores:
 
 
 def select(scores: PatchScores, rows: npt.NDArray[Any]) -> PatchScores:
-    """The patches at `rows` (a mask or positions) of `scores`."""
+    """Return the patches of `scores` at `rows`, a boolean mask [M] or positions."""
     taken: dict[str, Any] = {name: array[rows] for name, array in scores.arrays().items()}
     return dataclasses.replace(scores, **taken)

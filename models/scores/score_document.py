@@ -1,7 +1,7 @@
-"""The scores of a split as JSON values: what programs outside read, without NumPy and without counting again.
+"""The scores of a split as JSON values, for programs that do not use NumPy.
 
-PatchScores -> scores of all patches, with intervals, and of each slice. Called by the
-Scorer. NumPy only.
+Input: `PatchScores`. Output: scores of all patches with intervals, and of each slice.
+NumPy only.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from models.scores.slices import DIMENSIONS, by_slice
 from models.scores.summary import interval, summarize
 
 _SLICED = tuple(dimension for dimension in DIMENSIONS if dimension != "scene")
-"""There may be thousands of scenes; whoever wants them has the counts of each patch."""
+"""Scenes are left out: there can be thousands. Each patch's counts name its scene."""
 
 
 def make_document(scores: PatchScores, split: str) -> dict[str, Any]:
-    """The document.
+    """Return the document.
 
     Args:
-        scores: of all patches of a split, at least one.
-        split: its name.
+        scores: scores of all patches of a split, at least one.
+        split: name of the split.
 
     Returns:
-        `split`, `class_names`, `threshold`, `num_patches`; `scores`, the names and
-        values of `summarize`; `intervals`, of each pooled IoU and of `mean_iou` [low,
-        high]; `slices`, `<dimension>=<value>` -> `num_patches` and `scores`. None
-        stands for what could not be measured, which JSON has no number for.
+        `split`, `class_names`, `threshold`, `num_patches`; `scores`, names and values
+        of `summarize`; `intervals`, [low, high] of each pooled IoU and of `mean_iou`;
+        `slices`, `<dimension>=<value>` -> `num_patches` and `scores`. None replaces
+        NaN, which JSON does not have.
     """
     judged = [f"pooled_iou/{name}" for name in scores.class_names]
     found = {name: interval(scores, name) for name in (*judged, "mean_iou")}

@@ -1,7 +1,7 @@
-"""The file of a split's scores: one small `.npz`, beside the model or wherever scores are compared.
+"""The file of a split's scores: one small `.npz`.
 
-PatchScores <-> bytes of NumPy arrays and a JSON header. Written by `export.py` and the
-Scorer; read by the report.
+Input: `PatchScores`. Output: NumPy arrays and a JSON header, as bytes, and the scores
+read back from them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from beam_jobs.contracts.locations import locate
 from models.scores.patch_scores import PatchScores
 
 SCORES_NAME = "eval_scores.npz"
-"""In assets.extra of a published segmenter: the scores on its eval split."""
+"""File in assets.extra of a published segmenter: the scores on its eval split."""
 
 FORMAT_VERSION = 1
 _HEADER = "header"
 
 
 def write_scores(path: str | os.PathLike[str], scores: PatchScores) -> None:
-    """Writes `scores`; the same scores give the same bytes."""
+    """Write `scores` to `path`; equal scores give equal bytes."""
     header = {
         "format_version": FORMAT_VERSION,
         "class_names": scores.class_names,
@@ -37,11 +37,12 @@ def write_scores(path: str | os.PathLike[str], scores: PatchScores) -> None:
 
 
 def read_scores(path: str | os.PathLike[str]) -> PatchScores:
-    """The scores of `write_scores`.
+    """Return the scores that `write_scores` wrote to `path`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is cut short, no file of scores, or of another format version.
+        ValueError: the file is cut short, is no file of scores, or has another format
+            version.
     """
     content = locate(path).read_bytes()
     try:
@@ -57,18 +58,17 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise ValueError(f"{path}: must be a whole file of scores: {error}") from error
+        raise ValueError(f"{path}: must be a complete file of scores: {error}") from error
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}"
         )
     arrays.setdefault("probability_counts", None)
-    # Scores of before records named the event; whatever else such a file lacks is told
-    # below.
+    # Early files have no `event`. Other missing arrays are reported below.
     arrays.setdefault("event", np.full(np.shape(arrays.get("patch_id", ())), ""))
     try:
         return PatchScores(
             class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays
         )
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: must hold what scores hold: {error}") from error
+        raise ValueError(f"{path}: must hold all arrays of scores: {error}") from error

@@ -1,7 +1,7 @@
-"""One pass of a segmenter over a split, and the threshold that follows from it.
+"""Runs a segmenter over a split, and sets its threshold from the result.
 
-Input: a Keras segmenter and shards. Output: PatchScores. Called by `segment.py` after
-training; any split of any labelled version can be scored.
+Input: a Keras segmenter and shards of any split of a labelled version. Output:
+`PatchScores`.
 """
 
 from __future__ import annotations
@@ -32,28 +32,29 @@ _TOLD = (
     "cloud_fraction",
     "lat",
 )
-"""What is kept of each record, under its own name."""
+"""Features of each record that are kept, under their own names."""
 
 
 def score_patches(
     model: Segmenter, files: Sequence[str], class_names: Sequence[str], *, batch_size: int
 ) -> PatchScores:
-    """Runs `model` over all labelled patches of `files`, in the order of their names.
+    """Run `model` over all labelled patches of `files`, in the order of the file names.
 
     Args:
-        model: a segmenter; of two classes, its own threshold decides what `confusion`
+        model: a segmenter. With two classes, its own threshold decides what `confusion`
             counts.
         files: gzip TFRecords of one split, at least one example.
-        class_names: of the model's classes, by id.
-        batch_size: patches at a time.
+        class_names: names of the model's classes, by id.
+        batch_size: patches per batch.
 
     Raises:
-        ValueError: no patch, as many names as the model has classes are not given, or a
-            label is neither 0..K-1 nor 255.
+        ValueError: there is no patch, the number of names differs from the number of
+            classes, or a label is neither 0..K-1 nor 255.
     """
     if len(class_names) != model.num_classes:
         raise ValueError(
-            f"class_names must be {model.num_classes}, as the model has classes, got {list(class_names)}"
+            f"class_names must be {model.num_classes}, one for each class of the model, "
+            f"got {list(class_names)}"
         )
     columns: dict[str, list[npt.NDArray[Any]]] = {}
     for batch in _read_batches(model, files, batch_size):
@@ -67,11 +68,13 @@ def score_patches(
 
 
 def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
-    """Gives a model of two classes the threshold that is best for the second one's pooled IoU on `scores` of it.
+    """Set the threshold of a two-class model to the best one on `scores` of it.
+
+    The best threshold has the largest pooled IoU of the second class.
 
     Returns:
-        What `score_patches` would say of it now. A model of more classes has no
-        threshold and stays as it is.
+        The scores that `score_patches` would return now. A model of more classes has no
+            threshold: it and its scores do not change.
     """
     counts = scores.probability_counts
     if counts is None:
@@ -84,21 +87,27 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
 
 
 def get_threshold(model: Segmenter) -> float | None:
-    """Probability above which a model of two classes takes a pixel for the second one; None for more classes."""
+    """Return the probability above which a pixel gets the second of two classes.
+
+    None for more classes.
+    """
     threshold = model.get_layer("label").threshold
     if threshold is None:
         return None
-    # Through a tensor, since a mirrored variable is no number; 0.37 as it was written,
-    # not as float32 reads it.
+    # A mirrored variable is no number, so convert it to a tensor. Rounding gives 0.37
+    # instead of its float32 value.
     return round(float(tf.convert_to_tensor(threshold.value)), 6)
 
 
 def _read_batches(
     model: Segmenter, files: Sequence[str], batch_size: int
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Batches of what the records tell, `label`, and the model's `prediction`, `probabilities` and `loss` [B, H, W]."""
+    """Yield batches of metadata, labels and model outputs.
+
+    The outputs are `prediction`, `probabilities` and `loss` [B, H, W, ...].
+    """
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
-    # Of the band counts nothing that is told depends.
+    # The kept features do not depend on the number of bands.
     contract = records.feature_spec(1, 1)
 
     @tf.autograph.experimental.do_not_convert
@@ -111,9 +120,10 @@ def _read_batches(
         outputs = model({sensor: batch[sensor] for sensor in model.sensors}, training=False)
         label = tf.cast(batch["label"], tf.int32)
         counted = (label != IGNORE) & (outputs["label"] != IGNORE)
-        # Ids that are no class are refused where pixels are counted, with a message.
+        # Unknown ids are clipped here; counting refuses them later with a message.
         target = tf.where(counted, tf.minimum(label, model.num_classes - 1), 0)
-        # From logits: a probability that rounds to 0 would make the loss infinite.
+        # Compute the loss from logits: a probability that rounds to 0 would make it
+        # infinite.
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(target, outputs["logits"])
         return {
             "prediction": outputs["label"],
@@ -129,7 +139,7 @@ def _read_batches(
 
 
 def _score_batch(batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Rows of the arrays of PatchScores."""
+    """Return the rows of the arrays of `PatchScores`."""
     counts = [
         count_pixels(*patch)
         for patch in zip(batch["label"], batch["prediction"], batch["probabilities"], strict=True)

@@ -1,10 +1,12 @@
-"""Slices: the patches of one event, hold-out, scene, orbit, cloud cover, land cover or latitude.
+"""Slices: the patches of one event, hold-out, scene, orbit, cloud cover and the like.
 
-PatchScores -> name of a slice -> PatchScores of its patches; every dimension parts the
-patches into slices. Called by the report. NumPy only.
+Input: `PatchScores`. Output: name of a slice -> `PatchScores` of its patches. Each
+dimension divides the patches into slices. NumPy only.
 """
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +20,11 @@ CLOUD_EDGES = (0.1, 0.3, 0.6)
 CLOUD_BANDS = ("0-10%", "10-30%", "30-60%", "60-100%")
 LATITUDE_EDGES = (-60.0, -30.0, 0.0, 30.0, 60.0)
 LATITUDE_BANDS = ("90S-60S", "60S-30S", "30S-0", "0-30N", "30N-60N", "60N-90N")
-"""The low edge belongs to a band, here and above."""
+"""A band includes its lower edge, here and above."""
 
 NOT_HELD_OUT = "none"
 
-DIMENSIONS = (
+Dimension = Literal[
     "event",
     "holdout",
     "scene",
@@ -30,30 +32,36 @@ DIMENSIONS = (
     "cloud_fraction",
     "majority_label",
     "latitude",
-)
+]
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
 
-def by_slice(scores: PatchScores, dimension: str) -> dict[str, PatchScores]:
-    """`<dimension>=<value>` -> its patches; every patch is in exactly one slice, no slice is empty.
+def by_slice(scores: PatchScores, dimension: Dimension) -> dict[str, PatchScores]:
+    """Return `<dimension>=<value>` -> the scores of its patches.
+
+    Every patch is in exactly one slice, and no slice is empty.
 
     Raises:
-        ValueError: an unknown dimension.
+        ValueError: the dimension is unknown.
     """
     values = slice_values(scores, dimension)
     return {f"{dimension}={value}": select(scores, values == value) for value in np.unique(values)}
 
 
-def slice_values(scores: PatchScores, dimension: str) -> Texts:
-    """Value of each patch, text [M].
+def slice_values(scores: PatchScores, dimension: Dimension) -> Texts:
+    """Return the value of each patch in `dimension`, text [M].
 
-    `holdout` names the hold-outs that a patch falls under, "none" for the others: where
-    a data set's own split has a region that no training saw, `holdout=none` is the
-    split without it. `scene` is the Sentinel-1 scene; `event` and `cloud_fraction` are
-    "unknown" where the source does not tell; `majority_label` is the most frequent
-    class of the label, "unknown" without any labelled pixel.
+    - `event`: name of the event, or "unknown".
+    - `holdout`: hold-outs that contain the patch, or "none". Where a data set's own
+      split has a region that no training saw, "none" is the split without it.
+    - `scene`: Sentinel-1 scene.
+    - `orbit_state`: orbit state of the Sentinel-1 pass.
+    - `cloud_fraction`: band of cloud cover, or "unknown".
+    - `majority_label`: most frequent class, or "unknown" when no pixel has a label.
+    - `latitude`: band of latitude.
 
     Raises:
-        ValueError: an unknown dimension.
+        ValueError: the dimension is unknown.
     """
     if dimension == "event":
         return np.where(scores.event == "", UNKNOWN, scores.event)

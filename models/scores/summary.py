@@ -1,7 +1,7 @@
-"""Scores by name, of all patches together, and how sure they are.
+"""Scores by name over all patches, with confidence intervals.
 
-PatchScores -> name -> value, and bootstrap intervals over blocks. Called by
-`segment.py` and the report. NumPy only.
+Input: `PatchScores`. Output: name -> value, and bootstrap intervals over spatial
+blocks. NumPy only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from models.scores.patch_scores import NUM_CONFIDENCE_BINS, FloatArray, PatchSco
 
 @dataclass(frozen=True, kw_only=True)
 class _Sums:
-    """Sums over patches, any number of them [...]; all scores are quotients of these.
+    """Sums over patches [...]; all scores are quotients of these.
 
     Attributes:
-        confusion: [..., K, K].
+        confusion: number of pixels by truth and prediction [..., K, K].
         patch_iou: sum of the patches' IoU by class [..., K].
-        num_with_class: patches whose IoU of the class is defined [..., K].
-        reliability: [..., 3, B].
-        loss: [...].
+        num_with_class: number of patches whose IoU of the class is defined [..., K].
+        reliability: see `PatchScores.reliability` [..., 3, B].
+        loss: sum of the pixels' cross-entropy [...].
     """
 
     confusion: FloatArray
@@ -36,28 +36,29 @@ class _Sums:
 
 
 def summarize(scores: PatchScores) -> dict[str, float]:
-    """All scores over all patches; NaN where nothing could be measured.
+    """Return all scores over all patches, by name; NaN where nothing could be measured.
 
     Returns:
-        `loss` (mean cross-entropy per pixel), `mean_iou` (mean over the classes that
-        occur of their pooled IoU), `pixel_accuracy`, `ece` (expected calibration
-        error), and for each class `pooled_iou/<class>` (of all pixels together),
-        `mean_patch_iou/<class>` (mean of the patches' own IoU; patches with the class
-        neither in truth nor in prediction are left out, those where it is only
-        predicted count 0), `f1/<class>`, `precision/<class>`, `recall/<class>`
-        (pooled).
+        `loss`: mean cross-entropy per pixel. `mean_iou`: mean of the pooled IoU over
+            the classes that occur. `pixel_accuracy`. `ece`: expected calibration error.
+            And for each class: `pooled_iou/<class>`, the IoU of all pixels together;
+            `f1/<class>`, `precision/<class>` and `recall/<class>`, also pooled;
+            `mean_patch_iou/<class>`, the mean of the patches' own IoU. The last leaves
+            out patches with the class neither in truth nor in prediction; a patch where
+            it is only predicted counts 0.
     """
     sums = _split(_parts(scores).sum(axis=0), len(scores.class_names))
     return {name: float(value) for name, value in _figures(sums, scores.class_names).items()}
 
 
 def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
-    """The score `name` of `summarize` with its 95 % bootstrap interval, whole blocks drawn since neighbours are alike.
+    """Return the score `name` of `summarize` with its 95 % bootstrap interval.
 
-    The bounds are NaN when there are fewer than `MIN_BLOCKS` blocks.
+    Whole blocks are drawn. The ends are NaN if there are fewer than `MIN_BLOCKS`
+    blocks.
 
     Raises:
-        ValueError: no patch.
+        ValueError: there is no patch.
     """
     num_classes = len(scores.class_names)
 
@@ -71,7 +72,7 @@ def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
 
 
 def _parts(scores: PatchScores) -> FloatArray:
-    """What is summed over patches, one row a patch [M, P]; `_split` takes it apart again."""
+    """Return the values to sum over patches, one row a patch [M, P]."""
     patch_iou = metrics.iou_per_class(scores.confusion)
     columns = (
         scores.confusion,
@@ -86,7 +87,7 @@ def _parts(scores: PatchScores) -> FloatArray:
 
 
 def _split(sums: FloatArray, num_classes: int) -> _Sums:
-    """Sums [..., P] of `_parts`, by name."""
+    """Return the sums [..., P] of `_parts` by name."""
     sizes = (num_classes**2, num_classes, num_classes, 3 * NUM_CONFIDENCE_BINS, 1)
     confusion, patch_iou, num_with_class, reliability, loss = np.split(
         sums, np.cumsum(sizes)[:-1], axis=-1
@@ -101,7 +102,7 @@ def _split(sums: FloatArray, num_classes: int) -> _Sums:
 
 
 def _figures(sums: _Sums, class_names: tuple[str, ...]) -> dict[str, FloatArray]:
-    """Name -> value [...]; see `summarize`."""
+    """Return name -> value [...]; see `summarize`."""
     per_class = {
         "pooled_iou": metrics.iou_per_class(sums.confusion),
         "mean_patch_iou": metrics.ratio(sums.patch_iou, sums.num_with_class),

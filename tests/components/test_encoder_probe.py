@@ -119,7 +119,7 @@ def test_a_refused_encoder_is_not_pushed_and_stops_at_the_gate(inputs, tmp_path)
     message = str(caught.value)
     assert message.startswith("the encoder is refused: ")
     assert "recall@1 s1 to s2 among 8 patches is 0." in message
-    assert "below the 1.000 asked" in message
+    assert "below the required 1.000" in message
     assert str(tmp_path / "report/encoder_probe.json") in message
     assert "\n" not in message
 

@@ -115,5 +115,5 @@ def test_shards_without_labels_are_refused(model, pairs_version, tmp_path):
     other = make_shards.make_version(
         tmp_path / "other", kind="labels", label_schema="dynamic_world", num_patches=6
     )
-    with pytest.raises(ValueError, match="class_names must be 2, as the model has classes"):
+    with pytest.raises(ValueError, match="class_names must be 2, one for each class"):
         score(model, other, tmp_path / "again")

@@ -60,10 +60,11 @@ def config(no_data, **changes):
     )
 
 
-MANIFEST = SimpleNamespace(
-    s1_statistics=[SimpleNamespace(band="VV", mean=0.0)],
-    s2_statistics=[SimpleNamespace(band="B2", mean=0.0)],
-)
+STATISTICS = {
+    "s1": [SimpleNamespace(band="VV", mean=0.0)],
+    "s2": [SimpleNamespace(band="B2", mean=0.0)],
+}
+MANIFEST = SimpleNamespace(statistics=STATISTICS.__getitem__)
 
 
 def pairs_with_gaps(num_pairs=64, size=16):

@@ -92,14 +92,14 @@ def test_weights_become_a_published_encoder(tmp_path):
     ended = run_pipeline("import-weights", *options, "--bands", "B2,B3,B4,B8")
     assert ended.returncode == 0, ended.stderr
     assert (
-        "left out, so taken for their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12"
+        "left out, so they count as their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12"
         in ended.stdout
     )
     assert (tmp_path / "encoder" / "saved_model.pb").exists()
     assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
     again = run_pipeline("import-weights", *options)
     assert again.returncode == 2
-    assert "exists already, and a published model is never overwritten" in again.stderr
+    assert "exists already, and published models are never overwritten" in again.stderr
 
 
 def test_tfx_says_nothing_of_a_failed_execution_beside_the_one_line_error():

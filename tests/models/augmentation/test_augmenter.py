@@ -23,15 +23,11 @@ from models.augmentation.config import (
 
 SEED = tf.constant([2, 9], tf.int64)
 STRONG = PhotometryConfig(band_drop_probability=0.5)
-MANIFEST = SimpleNamespace(
-    s1_statistics=[
-        SimpleNamespace(band=band, mean=mean) for band, mean in (("VV", -11.5), ("VH", -18.5))
-    ],
-    s2_statistics=[
-        SimpleNamespace(band=band, mean=0.01 * i) for i, band in enumerate(S2_L2A_BANDS)
-    ],
-)
-STATISTICS = {"s1": MANIFEST.s1_statistics, "s2": MANIFEST.s2_statistics}
+STATISTICS = {
+    "s1": [SimpleNamespace(band=band, mean=mean) for band, mean in (("VV", -11.5), ("VH", -18.5))],
+    "s2": [SimpleNamespace(band=band, mean=0.01 * i) for i, band in enumerate(S2_L2A_BANDS)],
+}
+MANIFEST = SimpleNamespace(statistics=STATISTICS.__getitem__)
 
 
 def patches(gap_share=0.2, num_patches=12, seed=0):
@@ -62,7 +58,9 @@ def test_photometry_keeps_the_mask_and_repeats_itself(number, gap_share, probabi
     )
     image, seed = patches(gap_share, seed=number % 5)[sensor], tf.constant([number, 1], tf.int64)
     after, again = (
-        augment_photometry(image, sensor, STATISTICS[sensor], config, seed).numpy()
+        augment_photometry(
+            image, sensor, statistics=STATISTICS[sensor], config=config, seed=seed
+        ).numpy()
         for _ in range(2)
     )
     np.testing.assert_array_equal(np.isfinite(after), np.isfinite(image))

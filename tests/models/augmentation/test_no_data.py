@@ -86,7 +86,7 @@ def test_what_cannot_be_filled_is_no_data_in_both_sensors():
         )
 
 
-def test_patches_without_gaps_stay_to_the_bit():
+def test_patches_without_gaps_do_not_change():
     images = {
         "s1": tf.random.stateless_normal([3, 8, 8, 2], SEED),
         "s2": tf.random.stateless_normal([3, 8, 8, 4], SEED),
@@ -95,7 +95,7 @@ def test_patches_without_gaps_stay_to_the_bit():
         np.testing.assert_array_equal(image, images[sensor])
 
 
-def test_given_gaps_are_those_of_the_batch_dealt_out_anew():
+def test_each_patch_gets_the_gaps_of_another_patch_of_the_batch():
     gaps = margins(64, 2, widest=1)
     image = numbered(np.ones((64, SIZE, SIZE), bool), 2)
     after = no_data.give_gaps(image, tf.constant(gaps), SEED)

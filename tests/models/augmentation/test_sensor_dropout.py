@@ -7,7 +7,7 @@ NUM_PATCHES = 4000
 
 
 def batch_of(rng):
-    """Patches 0 to 9 have no data of Sentinel-1, 10 to 19 none of Sentinel-2; all have some gaps."""
+    """Patches 0-9 have no Sentinel-1 data, 10-19 no Sentinel-2 data; all have gaps."""
     s1 = rng.normal(size=(NUM_PATCHES, 2, 2, 2)).astype(np.float32)
     s2 = rng.uniform(size=(NUM_PATCHES, 2, 2, 3)).astype(np.float32)
     s1[:, 0, 0], s2[:, 1, 1, 0] = np.nan, np.nan
@@ -15,7 +15,7 @@ def batch_of(rng):
     return {"s1": s1, "s2": s2, "label": rng.integers(0, 2, (NUM_PATCHES, 2, 2)).astype(np.uint8)}
 
 
-def test_share_of_the_patches_loses_one_sensor_wholly_and_each_equally_often():
+def test_some_patches_lose_one_sensor_and_both_sensors_are_lost_equally_often():
     batch = batch_of(np.random.default_rng(0))
     dropped = {
         name: np.asarray(t)
@@ -34,7 +34,7 @@ def test_share_of_the_patches_loses_one_sensor_wholly_and_each_equally_often():
     np.testing.assert_array_equal(dropped["label"], batch["label"])
 
 
-def test_seed_decides_and_probability_0_and_1_are_what_they_say():
+def test_equal_seeds_drop_the_same_and_probability_0_and_1_drop_none_and_all():
     batch = batch_of(np.random.default_rng(1))
     one, same, other = (
         drop_sensor(batch, 0.5, tf.constant([3, step], tf.int64))["s1"].numpy()

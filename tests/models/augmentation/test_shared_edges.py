@@ -1,8 +1,9 @@
-"""Margins without data that both sensors share: small encoders, trained with them and without, probed on whole patches.
+"""Gaps at the margins that both sensors share, and what they do to a training.
 
-The ground tells partners apart only roughly, since half of what each sensor shows the
-other does not; the margins tell them exactly. Without protection the loss looks better
-and the features are worthless (docs/adr/0013 has the figures).
+Small encoders are trained with and without such margins, and probed on whole patches.
+Half of what each sensor shows is hidden from the other, so the ground identifies
+partners only roughly, while the margins identify them exactly. Without protection the
+loss looks better and the features are worthless (docs/adr/0013 has the figures).
 """
 
 import functools
@@ -34,7 +35,10 @@ BACKSCATTER_DB = np.array([[-20, -27], [-9, -14], [-12, -20], [-13, -21], [-5, -
 
 
 def smooth_fields(rng, num_patches):
-    """One field per class; the highest is what covers a pixel. A bias per patch gives each a mix of its own."""
+    """One random field per class; the largest one decides the class of a pixel.
+
+    A bias per patch gives each patch a different mix.
+    """
     shape = (num_patches, NUM_CLASSES, SIZE, SIZE)
     fields = ndimage.gaussian_filter(
         rng.normal(size=shape).astype(np.float32), (0, 0, SIZE / 4, SIZE / 4)
@@ -46,7 +50,7 @@ def smooth_fields(rng, num_patches):
 
 @pytest.fixture(scope="module")
 def world():
-    """Patches of both sensors, which pixels of each have data, and the share of the classes in Sentinel-1's view."""
+    """Images of both sensors, their valid masks, and the class shares in Sentinel-1."""
     rng = np.random.default_rng(7)
     num_patches = NUM_TRAIN + NUM_PROBE + NUM_TEST
     fields = smooth_fields(rng, num_patches)
@@ -101,7 +105,7 @@ def train(world, augment, has_margins):
         encode=functools.partial(model.encode, training=True), loss=model.replica_scalars
     )
     step = make_step(tf.distribute.get_strategy(), model, loss, optimizer)
-    views = train_views(config, ("s1", "s2"), SimpleNamespace(s1_statistics=(), s2_statistics=()))
+    views = train_views(config, ("s1", "s2"), SimpleNamespace(statistics=lambda sensor: ()))
     views = tf.function(views, autograph=False)
     rng, losses = np.random.default_rng(0), []
     for number in range(NUM_STEPS):
@@ -116,7 +120,7 @@ def train(world, augment, has_margins):
 
 
 def probe(world, encoder):
-    """How much of the classes' shares in unseen whole patches can be read off Sentinel-1's features: R2 and its interval."""
+    """R2 of predicting class shares of unseen patches from Sentinel-1's features."""
     parts = np.split(np.arange(NUM_TRAIN, NUM_TRAIN + NUM_PROBE + NUM_TEST), 11)
     features = np.concatenate(
         [encoder(world.images["s1"][part], training=False)["pooled"] for part in parts]
@@ -131,7 +135,7 @@ def clean(world):
     return train(world, AugmentConfig(no_data="keep"), has_margins=False)
 
 
-def test_by_default_margins_leave_the_probe_where_clean_pairs_have_it(world, clean):
+def test_shared_margins_do_not_change_the_probe_by_default(world, clean):
     hidden = train(world, AugmentConfig(), has_margins=True)
     # The intervals are over patches: another processor's rounding is another training,
     # and moves the value by some 0.03.
@@ -140,7 +144,7 @@ def test_by_default_margins_leave_the_probe_where_clean_pairs_have_it(world, cle
     assert hidden.loss > 0.9 * clean.loss
 
 
-def test_margins_that_are_not_hidden_make_a_better_loss_of_worthless_features(world, clean):
+def test_shared_margins_that_stay_lower_the_loss_and_spoil_the_features(world, clean):
     kept = train(world, AugmentConfig(no_data="keep"), has_margins=True)
     assert kept.loss < 0.5 * clean.loss
     assert kept.probe.high < clean.probe.low

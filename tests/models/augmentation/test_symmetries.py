@@ -7,7 +7,7 @@ NUM_PATCHES = 64
 
 
 def batch(height, width):
-    """Both sensors and the label carry the number of the pixel, so that one symmetry of all three can be checked."""
+    """All images and the label hold the pixel number, to compare their symmetries."""
     number = np.arange(height * width).reshape(1, height, width) + np.zeros(
         (NUM_PATCHES, 1, 1), int
     )

@@ -17,7 +17,10 @@ BLOCK = np.repeat(np.arange(NUM_BLOCKS), PER_BLOCK).astype(str)
 
 
 def ranks_of(found):
-    """Partners that are nearest where `found`, and farthest elsewhere: recall among few is that among all."""
+    """Partners are the nearest where `found`, else the farthest.
+
+    Recall among few candidates then equals recall among all.
+    """
     found = np.asarray(found)
     return Ranks(
         num_better=np.where(found, 0, len(found) - 1), num_equal=np.zeros(len(found), np.int64)
@@ -26,6 +29,10 @@ def ranks_of(found):
 
 def classified(truth, predicted):
     return Classified(truth=np.asarray(truth), predicted={"s1": np.asarray(predicted)}, block=BLOCK)
+
+
+def compare_recall(new, last, block):
+    return checks.compare_recall(new, last, direction="s1_to_s2", block=block, config=CONFIG)
 
 
 def some(rng, share):
@@ -38,12 +45,12 @@ def test_recall_at_chance_is_refused_with_value_and_bound():
     check = checks.check_recall(tied, "s2_to_s1", CONFIG)
     assert (check.name, check.passed) == ("recall_s2_to_s1", False)
     assert check.value == pytest.approx(1 / 8)
-    assert check.reason == "recall@1 s2 to s1 among 8 patches is 0.125, below the 0.250 asked"
+    assert check.reason == "recall@1 s2 to s1 among 8 patches is 0.125, below the required 0.250"
     perfect = checks.check_recall(ranks_of(np.ones(40, bool)), "s1_to_s2", CONFIG)
     assert (perfect.value, perfect.asked, perfect.passed) == (pytest.approx(1.0), 0.25, True)
 
 
-def test_of_few_pairs_no_more_than_all_is_asked():
+def test_required_recall_is_at_most_one_with_few_pairs():
     check = checks.check_recall(
         ranks_of([True, True]), "s1_to_s2", ProbeConfig(min_recall_over_chance=3.0)
     )
@@ -81,30 +88,29 @@ def test_accuracy_weighs_classes_alike():
     assert (always_zero.value, always_zero.passed) == (0.5, False)
     assert (
         always_zero.reason
-        == "s1: the linear probe's balanced accuracy is 0.500, below the 0.600 asked"
+        == "s1: the linear probe's balanced accuracy is 0.500, below the required 0.600"
     )
 
 
 def test_equal_recall_passes_and_clearly_lower_recall_is_refused():
     rng = np.random.default_rng(1)
     good, bad = ranks_of(some(rng, 0.8)), ranks_of(some(rng, 0.4))
-    same = checks.compare_recall(good, good, "s1_to_s2", BLOCK, CONFIG)
+    same = compare_recall(good, good, BLOCK)
     assert (same.value, same.low, same.high, same.passed) == (0.0, 0.0, 0.0, True)
-    worse = checks.compare_recall(bad, good, "s1_to_s2", BLOCK, CONFIG)
+    worse = compare_recall(bad, good, BLOCK)
     assert not worse.passed
     assert worse.value == pytest.approx(bad.recall_at(1) - good.recall_at(1))
     assert worse.low < worse.value < worse.high < -CONFIG.tolerance
-    expected = f"recall@1 s1 to s2 is {bad.recall_at(1):.3f}, the last published encoder's {good.recall_at(1):.3f}: "
+    values = bad.recall_at(1), good.recall_at(1)
+    expected = "recall@1 s1 to s2 is {:.3f}, the last published encoder's {:.3f}: ".format(*values)
     assert worse.reason.startswith(expected)
-    assert checks.compare_recall(good, bad, "s1_to_s2", BLOCK, CONFIG).passed
+    assert compare_recall(good, bad, BLOCK).passed
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_between_equal_encoders_does_not_refuse(seed):
     rng = np.random.default_rng(seed)
-    check = checks.compare_recall(
-        ranks_of(some(rng, 0.6)), ranks_of(some(rng, 0.6)), "s1_to_s2", BLOCK, CONFIG
-    )
+    check = compare_recall(ranks_of(some(rng, 0.6)), ranks_of(some(rng, 0.6)), BLOCK)
     assert check.passed
 
 
@@ -113,10 +119,8 @@ def test_neighbours_are_drawn_together():
     # places only.
     last = np.ones(len(BLOCK), bool)
     new = ~np.isin(BLOCK, ["0", "1", "2"])
-    by_block = checks.compare_recall(ranks_of(new), ranks_of(last), "s1_to_s2", BLOCK, CONFIG)
-    by_patch = checks.compare_recall(
-        ranks_of(new), ranks_of(last), "s1_to_s2", np.arange(len(BLOCK)), CONFIG
-    )
+    by_block = compare_recall(ranks_of(new), ranks_of(last), BLOCK)
+    by_patch = compare_recall(ranks_of(new), ranks_of(last), np.arange(len(BLOCK)))
     assert by_block.value == by_patch.value == pytest.approx(-0.25)
     assert by_block.high - by_block.low > 2 * (by_patch.high - by_patch.low)
 
@@ -124,7 +128,7 @@ def test_neighbours_are_drawn_together():
 def test_paired_interval_equals_a_plain_loop():
     rng = np.random.default_rng(3)
     new, last = some(rng, 0.5), some(rng, 0.6)
-    found = checks.compare_recall(ranks_of(new), ranks_of(last), "s1_to_s2", BLOCK, CONFIG)
+    found = compare_recall(ranks_of(new), ranks_of(last), BLOCK)
     draws = np.random.default_rng(9).integers(NUM_BLOCKS, size=(4000, NUM_BLOCKS))
     rows = np.arange(len(BLOCK)).reshape(NUM_BLOCKS, PER_BLOCK)
     differences = [new[rows[draw]].mean() - last[rows[draw]].mean() for draw in draws]
@@ -136,7 +140,7 @@ def test_paired_interval_equals_a_plain_loop():
 def test_few_blocks_leave_a_comparison_undecided():
     few = np.where(BLOCK < "3", "a", "b")
     worst, best = ranks_of(np.zeros(len(BLOCK), bool)), ranks_of(np.ones(len(BLOCK), bool))
-    check = checks.compare_recall(worst, best, "s1_to_s2", few, CONFIG)
+    check = compare_recall(worst, best, few)
     assert (check.passed, check.judged, check.low, check.high) == (True, False, None, None)
     assert check.reason.endswith("2 blocks are too few to tell a difference from noise")
 
@@ -147,14 +151,16 @@ def test_accuracy_is_compared_on_the_same_patches():
     near = np.where(some(rng, 0.9), truth, (truth + 1) % 3)
     far = np.where(some(rng, 0.5), truth, (truth + 1) % 3)
     good, bad = classified(truth, near), classified(truth, far)
-    check = checks.compare_accuracy(bad, good, "s1", "last", CONFIG)
+    check = checks.compare_accuracy(bad, good, sensor="s1", other_name="last", config=CONFIG)
     mean = [np.mean([(p[truth == k] == k).mean() for k in range(3)]) for p in (far, near)]
     assert check.value == pytest.approx(mean[0] - mean[1])
     assert not check.passed
     assert "s1: the linear probe's balanced accuracy is 0." in check.reason
-    assert checks.compare_accuracy(good, bad, "s1", "random", CONFIG).passed
+    assert checks.compare_accuracy(
+        good, bad, sensor="s1", other_name="random", config=CONFIG
+    ).passed
     asked = dataclasses.replace(CONFIG, min_gain_over_random=0.7)
-    refused = checks.compare_accuracy(good, bad, "s1", "random", asked)
+    refused = checks.compare_accuracy(good, bad, sensor="s1", other_name="random", config=asked)
     assert (refused.name, refused.asked, refused.passed) == ("accuracy_s1_over_random", 0.7, False)
     assert "an untrained encoder's 0." in refused.reason
 
@@ -162,12 +168,10 @@ def test_accuracy_is_compared_on_the_same_patches():
 def test_report_survives_json_and_is_blessed_only_when_all_passed():
     passed = checks.check_recall(ranks_of(np.ones(40, bool)), "s1_to_s2", CONFIG)
     failed = checks.check_recall(ranks_of(np.zeros(40, bool)), "s2_to_s1", CONFIG)
-    compared = checks.compare_recall(
+    compared = compare_recall(
         ranks_of(some(np.random.default_rng(0), 0.5)),
         ranks_of(np.ones(len(BLOCK), bool)),
-        "s1_to_s2",
         BLOCK,
-        CONFIG,
     )
     values = {"encoder": "new", "last_encoder": "old", "labels": "flood", "num_pairs": 40}
     values |= {"num_train_patches": 3, "num_eval_patches": 2, "notes": ("a note",)}

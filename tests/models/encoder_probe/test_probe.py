@@ -49,7 +49,7 @@ def pairs_alone(data):
 
 @pytest.fixture(scope="module")
 def spoil(pretrained, tmp_path_factory):
-    """A function that publishes a copy of the trained encoder whose parts a function has changed."""
+    """A function that publishes a changed copy of the trained encoder."""
 
     def make(name, change_encoder=lambda _: _, change_head=lambda _: None):
         path = tmp_path_factory.mktemp(name) / "model"
@@ -128,11 +128,11 @@ def test_a_collapsed_encoder_is_refused_for_its_spread_without_labels_too(spoil,
         *("spread_s1", "effective_rank_s1", "spread_s2", "effective_rank_s2"),
         *("recall_s1_to_s2", "recall_s2_to_s1"),
     ]
-    assert report.refusals[0] == "s1: the embeddings' spread is 0.000, below the 0.050 asked"
+    assert report.refusals[0] == "s1: the embeddings' spread is 0.000, below the required 0.050"
     # Ties are broken by lot: exactly chance.
     assert outcome(report).values["recall_s1_to_s2"] == pytest.approx(1 / 16)
     assert report.notes == (
-        "no labelled task: no linear probe, retrieval and collapse alone decide",
+        "no labelled task, so no linear probe: only retrieval and collapse are judged",
         "no encoder is published yet: nothing to compare with",
     )
     assert (report.labels, report.num_train_patches) == ("", 0)
@@ -145,7 +145,7 @@ def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, pretrain
     assert report.refusals[0] == "s1: features and embeddings are finite for 0.0% of the patches"
 
 
-def test_labels_of_one_sensor_alone_are_told_and_left_out(pretrained, data):
+def test_labels_of_one_sensor_only_are_noted_and_not_used(pretrained, data):
     manifest = data.labels.manifest
     some = dataclasses.replace(
         manifest, num_absent={"s2": {"train": manifest.num_examples["train"] - 1, "test": 2}}
@@ -162,11 +162,12 @@ def test_labels_of_one_sensor_alone_are_told_and_left_out(pretrained, data):
     assert (report.labels, report.num_train_patches) == ("", 0)
 
 
-def test_labels_of_one_class_are_told_and_left_out(pretrained, data):
+def test_labels_of_one_class_are_noted_and_not_used(pretrained, data):
     config = dataclasses.replace(CONFIG, num_pairs=16, num_train_patches=1, num_eval_patches=8)
     report = probe_encoder(config, pretrained.dir, "", data)
     assert report.notes[0] == (
-        "no linear probe on the labels of flood: 1 class among the 1 train patches that have a label, a probe needs 2"
+        "no linear probe on the labels of flood: 1 class among the 1 train patches "
+        "that have a label, a probe needs 2"
     )
     assert (report.labels, report.num_pairs, report.num_eval_patches) == ("", 16, 0)
 
@@ -183,11 +184,11 @@ def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
         "effective_rank_s1",
     ]
     assert (
-        report.notes[0] == "simclr_s1 trains s1 alone: retrieval and the other sensor are left out"
+        report.notes[0] == "simclr_s1 trains only s1: retrieval and the other sensor are not judged"
     )
 
 
-def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, pairs_alone):
+def test_a_last_encoder_of_other_bands_is_noted_and_not_compared(pretrained, spoil, pairs_alone):
     def fewer_bands(encoder):
         if encoder.sensor == "s2":
             return encoder
@@ -201,11 +202,11 @@ def test_a_last_encoder_of_other_bands_is_told_and_left_out(pretrained, spoil, p
     assert report.is_blessed
     assert (
         report.notes[1]
-        == f"not compared with {last}: it knows s1 bands VV, the patches hold VV, VH"
+        == f"not compared with {last}: it takes s1 bands VV, but the patches hold VV, VH"
     )
 
 
-def test_a_last_encoder_of_one_sensor_is_told_and_left_out(pretrained, spoil, pairs_alone):
+def test_a_last_encoder_of_one_sensor_is_noted_and_not_compared(pretrained, spoil, pairs_alone):
     last = spoil("one_sensor")
     for part in ("encoder", "head"):
         Path(last, export.ASSETS_DIR, f"s1_{part}.keras").unlink()

@@ -44,7 +44,8 @@ def untrained():
 
 
 def names(loss, checkup, start, sensors=BOTH, **changes):
-    return set(alarms.find_alarms(config(**changes), loss, checkup, start, sensors, num_cells=16))
+    judged = {"checkup": checkup, "start": start, "sensors": sensors, "num_cells": 16}
+    return set(alarms.find_alarms(config(**changes), loss, **judged))
 
 
 def test_healthy_training_raises_no_alarm_at_any_loss(healthy, untrained):
@@ -105,7 +106,7 @@ def test_implied_recall_is_a_true_lower_bound():
     assert alarms.implied_recall(config(objective="decur"), 0.1) is None
 
 
-def test_loss_that_held_out_pairs_do_not_bear_out_is_an_alarm(untrained, healthy):
+def test_loss_that_implies_more_recall_than_held_out_pairs_have_is_an_alarm(untrained, healthy):
     memorized = examine(shuffled_partners(make_embeddings.make_split()))
     assert names(0.1, memorized, untrained) == {"loss_beyond_recall"}
     assert names(1.5, memorized, untrained) == set()

@@ -79,7 +79,7 @@ def test_selected_rows_stay_together(embedder, labels):
 
 def test_shards_of_other_bands_and_empty_splits_are_refused(embedder, pairs):
     other = dataclasses.replace(pairs.manifest, s1_bands=("HH", "HV"))
-    with pytest.raises(ValueError, match="it knows s1 bands VV, VH, the patches hold HH, HV"):
+    with pytest.raises(ValueError, match="it takes s1 bands VV, VH, but the patches hold HH, HV"):
         embedder.embed_split(other, pairs.files["eval"])
     with pytest.raises(ValueError, match="got none in 0 files"):
         embedder.embed_split(pairs.manifest, [])

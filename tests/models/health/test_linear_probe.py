@@ -132,7 +132,7 @@ def test_interval_is_wider_when_whole_groups_are_drawn():
 
 def test_targets_that_cannot_be_probed_are_refused():
     x = np.zeros((4, 2))
-    with pytest.raises(ValueError, match="at least 2 of them, got 1"):
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         linear_probe.predict_classes(x, np.ones(4), x)
     with pytest.raises(ValueError, match="finite"):
         linear_probe.predict_values(x, np.full(4, np.nan), x)

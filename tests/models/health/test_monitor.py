@@ -13,7 +13,13 @@ from models.dual_encoder import build_dual_encoder
 from models.encoders import build_encoder
 from models.health import alarms
 from models.health.config import HealthConfig
-from models.health.monitor import CollapseError, HealthMonitor, UnhealthyTrainingError
+from models.health.monitor import (
+    CollapseError,
+    EvalPairs,
+    HealthLog,
+    HealthMonitor,
+    UnhealthyTrainingError,
+)
 from models.input_pipeline import parse_examples
 from models.objectives.registry import make_objective
 from models.training import training
@@ -45,12 +51,9 @@ def make_watched(pairs, tmp_path):
         monitor = HealthMonitor(
             config,
             dual_encoder,
-            tuple(model.encoders),
-            pairs.manifest,
-            pairs.files["eval"],
-            str(tmp_path / "logs"),
-            told.append,
-            **options,
+            sensors=tuple(model.encoders),
+            pairs=EvalPairs(manifest=pairs.manifest, files=pairs.files["eval"]),
+            log=HealthLog(folder=str(tmp_path / "logs"), on_alarm=told.append, **options),
         )
         return model, dual_encoder, monitor
 

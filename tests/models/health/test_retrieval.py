@@ -82,7 +82,7 @@ def test_recall_among_fewer_candidates_is_the_mean_over_draws():
     assert ranks.recall_among(8) == pytest.approx(np.mean(found), abs=0.01)
     assert ranks.recall_among(40) == pytest.approx(ranks.recall_at(1))
     assert ranks.recall_among(1) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="within 1 and the 40 keys, got 41"):
+    with pytest.raises(ValueError, match="between 1 and the 40 keys, got 41"):
         ranks.recall_among(41)
 
 
@@ -92,5 +92,5 @@ def test_what_is_not_finite_is_refused():
     bad[2, 1] = math.nan
     with pytest.raises(ValueError, match="finite"):
         retrieval.rank_partners(good, bad)
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="must both be"):
         retrieval.rank_partners(good, good[:3])

@@ -49,7 +49,7 @@ def test_planted_nuisance_with_shuffled_truth_is_at_chance():
     assert item.strength == 0.0
 
 
-def test_what_tells_blocks_apart_is_no_shortcut_by_itself():
+def test_embedding_that_only_separates_blocks_is_no_shortcut():
     # A fingerprint of each block: with neighbours in the train folds it would give
     # latitude away.
     split = make_embeddings.make_split(num_blocks=16)

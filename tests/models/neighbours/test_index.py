@@ -74,7 +74,7 @@ def test_recall_of_a_large_index_is_of_patches_from_all_over_it(embeddings, tmp_
     assert info.recall == retrieval.recall_metrics(retrieval.cross_modal_ranks(chosen))
 
 
-def test_texts_of_many_lines_are_held_once(folder):
+def test_repeated_texts_are_interned(folder):
     patches = index_lib.read_index(folder).patches
     assert patches[0].s1_scene_id is patches[1].s1_scene_id
 
@@ -131,7 +131,8 @@ def test_an_embedding_that_is_not_finite_is_refused_with_its_patch(embeddings, t
 @pytest.mark.parametrize("sizes", [(), (0, 0)])
 def test_an_index_without_patches_is_refused(embeddings, tmp_path, sizes):
     with pytest.raises(
-        ValueError, match="needs a patch with data in both sensors, got none in 40 records"
+        ValueError,
+        match="needs at least one patch with data in both sensors, got none in 40 records",
     ):
         index_lib.write_index(
             tmp_path / "index", make_index.make_source(), batches(embeddings, sizes)
@@ -176,16 +177,16 @@ def change_info(**changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_rows, r"s2\.npy: must be a whole \.npy of \(23, 8\)"),
-        (empty_rows, r"s1\.npy: must be a whole \.npy of \(23, 8\)"),
+        (cut_rows, r"s2\.npy: must be a complete \.npy of \(23, 8\)"),
+        (empty_rows, r"s1\.npy: must be a complete \.npy of \(23, 8\)"),
         (
             other_rows,
-            r"s1\.npy: must be float32 \(23, 8\), as index\.json says, got float32 \(23, 3\)",
+            r"s1\.npy: must be float32 \(23, 8\) as in index\.json, got float32 \(23, 3\)",
         ),
         (cut_table, r"patches\.csv: must have 23 patches, got 22"),
         (cut_line, r"patches\.csv: line 24: must have a value for each column"),
         (other_columns, r"patches\.csv: its first line must be patch_id,split,"),
-        (change_info(format_version=9), "an index of format 9 cannot be read, only 1: embed again"),
+        (change_info(format_version=9), "format_version must be 1, got 9: make the index again"),
         (change_info(colour="red"), "index.colour: unknown key"),
         (lambda folder: (folder / "index.json").write_text('{"num'), r"index\.json: must be JSON"),
     ],

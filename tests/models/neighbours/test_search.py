@@ -158,11 +158,11 @@ def test_a_patch_is_found_by_its_id_or_by_a_place():
         ),
         ("10,north", "patch '10,north': must be a patch_id, or lon,lat in degrees"),
         ("1,2,3", "patch '1,2,3': must be a patch_id, or lon,lat in degrees"),
-        ("45,181", "patch '45,181': lon must be within -180 to 180 and lat within -90 to 90"),
-        ("nan,1", "patch 'nan,1': lon must be within -180 to 180 and lat within -90 to 90"),
+        ("45,181", "patch '45,181': lon must be -180 to 180 and lat -90 to 90"),
+        ("nan,1", "patch 'nan,1': lon must be -180 to 180 and lat -90 to 90"),
     ],
 )
-def test_what_names_no_patch_is_one_line(wanted, message):
+def test_a_text_that_names_no_patch_is_refused_in_one_line(wanted, message):
     with pytest.raises(ValueError, match=message) as caught:
         find_patch([make_index.make_patch(number) for number in range(4)], wanted)
     assert str(caught.value) == message

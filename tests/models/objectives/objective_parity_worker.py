@@ -1,6 +1,7 @@
-"""Takes one step of every objective on one replica and on two logical CPUs, with and without cached gradients and chunks.
+"""Takes one step of every objective on one replica and on two logical CPUs.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage:
+Steps are taken with and without cached gradients and chunks. A program of its own,
+since logical devices must be set before TensorFlow starts. Usage:
 objective_parity_worker.py OUT.npz
 """
 
@@ -71,7 +72,7 @@ def make_batch(views):
 
 
 def take_step(strategy, objective, num_parts, chunk_size):
-    """Scalars of the step, gradients (SGD with rate 1: old minus new weights) and the weights after it."""
+    """Scalars of one step, gradients (SGD of rate 1: old minus new), new weights."""
     config = PretrainConfig(
         encoder=EncoderConfig(backbone="small", embedding_dim=5),
         num_steps=1,

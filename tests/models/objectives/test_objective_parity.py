@@ -13,7 +13,7 @@ from models.config import ObjectiveName
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("objective_parity_worker.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # The controls learn by the objective "multimodal".
 OBJECTIVES = [name for name in get_args(ObjectiveName) if name not in ("shuffled", "none")]
 

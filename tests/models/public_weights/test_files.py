@@ -75,7 +75,7 @@ def test_tensor_outside_of_its_storage_is_refused(shape, strides, offset, tmp_pa
         tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": bytes(48)}
     )
     with pytest.raises(
-        ValueError, match=r"w\.pth: no state dict that can be read: tensor with shape"
+        ValueError, match=r"w\.pth: the state dict cannot be read: tensor with shape"
     ):
         read_torch_zip(path)
 
@@ -93,10 +93,10 @@ class Shell:
         (pickle.dumps(Shell()), r"holds (posix|nt)\.system, only tensors and dicts are read"),
         (pickle.dumps({"a": np.float64(1.0)}), r"holds numpy"),
         (b"cbuiltins\neval\n(X\x01\x00\x00\x001tR.", r"holds builtins\.eval"),
-        (b"ctorch\nFloatStorage\n)R.", "no state dict that can be read"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR.", "no state dict that can be read"),
-        (b"\x80\x02}", "no state dict that can be read"),
-        (b"", "no state dict that can be read"),
+        (b"ctorch\nFloatStorage\n)R.", "the state dict cannot be read"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR.", "the state dict cannot be read"),
+        (b"\x80\x02}", "the state dict cannot be read"),
+        (b"", "the state dict cannot be read"),
     ],
 )
 def test_pickle_that_holds_more_than_tensors_is_refused_and_runs_nothing(
@@ -126,7 +126,7 @@ def test_zip_that_python_cannot_open_is_refused(offset_in_entry, value, message,
         while (start := raw.find(signature, start + 1)) >= 0:
             raw[start + offset_in_entry + shift] = value
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match=rf"w\.pth: no state dict that can be read: .*{message}"):
+    with pytest.raises(ValueError, match=rf"w\.pth: the state dict cannot be read: .*{message}"):
         read_torch_zip(path)
 
 
@@ -144,7 +144,7 @@ def test_old_format_of_pytorch_is_refused(tmp_path):
     path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C))
     with pytest.raises(
         ValueError,
-        match=r"old\.pth: must be a zip file of torch\.save: one from before PyTorch 1\.6",
+        match=r"old\.pth: must be a zip file of torch\.save: .* from before PyTorch 1\.6 again",
     ):
         read_state_dict(path)
 

@@ -1,4 +1,4 @@
-"""A file of public weights all the way to a published encoder, and to a segmenter that starts from it."""
+"""From a file of public weights to a published encoder and a segmenter that uses it."""
 
 import dataclasses
 import hashlib
@@ -68,8 +68,8 @@ def test_what_was_left_out_and_dropped_is_told(imported, weights_file):
     assert imported.sha256 == hashlib.sha256(weights_file.read_bytes()).hexdigest()
     lines = imported.lines(KNOWN[NAME])
     assert lines[0].startswith("torch_resnet18 of s2, trained on pixels of level L1C, bands B1, B2")
-    assert lines[1] == "left out, so taken for their mean everywhere: B10"
-    assert lines[2] == "no part of the ResNet, dropped: fc.bias, fc.weight"
+    assert lines[1] == "left out, so they count as their mean everywhere: B10"
+    assert lines[2] == "not part of the ResNet, dropped: fc.bias, fc.weight"
     assert lines[3].startswith(
         "license CC-BY-4.0, https://github.com/zhu-xlab/SSL4EO-S12, SHA-256 "
     )
@@ -143,7 +143,7 @@ def test_path_without_the_sensor_s_encoder_is_refused(published, pretrained, lab
 
 def test_existing_folder_is_never_overwritten(published, weights_file):
     with pytest.raises(
-        FileExistsError, match="exists already, and a published model is never overwritten"
+        FileExistsError, match="exists already, and published models are never overwritten"
     ):
         import_encoder(KNOWN[NAME], weights_file, published)
 
@@ -185,7 +185,7 @@ def test_weights_of_others_are_described_in_yaml(tmp_path):
             "backbone must be torch_resnet18 or torch_resnet50, got 'resnet50'",
         ),
         ({"std": (5.0, 0.0)}, r"std must be above 0, got \(5\.0, 0\.0\)"),
-        ({"license": ""}, "license and source must be given"),
+        ({"license": ""}, "license and source must not be empty"),
         (
             {"s2_processing_level": "L1C"},
             r"s2_processing_level must be one of \(None,\), got 'L1C'",

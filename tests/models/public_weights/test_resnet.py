@@ -1,4 +1,4 @@
-"""The converted ResNets against a direct one: the state dict's own names and explicit padding, no layer of Keras."""
+"""Converted ResNets against a direct one with PyTorch's names and explicit padding."""
 
 import keras
 import make_state_dict
@@ -87,7 +87,7 @@ def test_every_level_equals_the_direct_resnet(backbone, pixels):
         assert relative_difference(got[level], values) < 1e-5
 
 
-def test_the_plain_backbone_would_not_do(encoder, state, pixels):
+def test_the_backbone_of_keras_has_other_outputs(encoder, state, pixels):
     """What the option is for: the same weights under TensorFlow's padding give other features."""
     load_resnet(encoder, state, BANDS)
     plain = make_encoder("resnet18")
@@ -130,7 +130,7 @@ def changed(state, **changes):
     [
         (
             {"layer3.1.bn2.bias": None},
-            r"^layer3\.1\.bn2\.bias: torch_resnet18 needs it, the state dict lacks it$",
+            r"^layer3\.1\.bn2\.bias: torch_resnet18 needs it, but the state dict does not have it$",
         ),
         (
             {"conv1.bias": np.zeros(64)},
@@ -138,7 +138,8 @@ def changed(state, **changes):
         ),
         (
             {"layer2.0.conv1.weight": np.zeros((128, 64, 1, 1))},
-            r"^layer2\.0\.conv1\.weight: torch_resnet18 needs shape \(128, 64, 3, 3\), got \(128, 64, 1, 1\)$",
+            r"^layer2\.0\.conv1\.weight: torch_resnet18 needs shape \(128, 64, 3, 3\), "
+            r"got \(128, 64, 1, 1\)$",
         ),
         (
             {"bn1.weight": np.zeros(32)},

@@ -1,8 +1,8 @@
-"""Converted weights against PyTorch itself: files that PyTorch wrote, features that PyTorch computed.
+"""Converted weights against PyTorch: files that it wrote, features that it computed.
 
-PyTorch is no dependency: TERRAPAIR_TORCH_PYTHON names a Python that has it; without one
-these tests are skipped, and `test_resnet.py` and `test_files.py` hold the same against
-oracles of our own.
+PyTorch is not a dependency. TERRAPAIR_TORCH_PYTHON names a Python that has it; without
+it these tests are skipped, and `test_resnet.py` and `test_files.py` check the same
+against oracles of our own.
 """
 
 import importlib.util

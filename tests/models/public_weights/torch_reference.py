@@ -1,8 +1,9 @@
-"""Run by a Python that has PyTorch, never imported: ResNets in torch.nn, their files and what they compute.
+"""ResNets in torch.nn: their files and their outputs.
 
-Usage: python torch_reference.py FOLDER. Writes <name>.pth, <name>.safetensors (by the
-safetensors library, where it is installed), <name>.npz with the pixels and the levels
-P1 to P5, and moco.pth and old.pth with other layouts of one state dict.
+Run by a Python that has PyTorch, never imported. Usage: python torch_reference.py
+FOLDER. Writes <name>.pth, <name>.safetensors (by the safetensors library, where it is
+installed), <name>.npz with the pixels and the levels P1 to P5, and moco.pth and old.pth
+with other layouts of one state dict.
 """
 
 import sys

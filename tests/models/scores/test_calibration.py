@@ -68,7 +68,7 @@ def test_confusion_at_a_threshold_equals_that_of_the_pixels(edge):
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, 0.505])
 def test_threshold_between_edges_or_at_the_ends_is_refused(threshold):
-    with pytest.raises(ValueError, match=r"threshold must be a multiple of 0\.01 within 0 and 1"):
+    with pytest.raises(ValueError, match=r"threshold must be a multiple of 0\.01 between 0 and 1"):
         calibration.threshold_confusion(np.ones((2, 100), int), threshold)
 
 

@@ -24,7 +24,7 @@ def test_file_gives_back_what_was_written_and_is_small(tmp_path, num_classes):
     assert len(first) < 20_000
 
 
-def test_file_of_before_events_were_told_has_none(tmp_path):
+def test_file_without_events_is_read_with_unknown_events(tmp_path):
     scores = make_scores.make_scores()
     path = tmp_path / "scores.npz"
     score_file.write_scores(path, scores)
@@ -41,13 +41,13 @@ def test_file_that_is_cut_short_or_another_is_refused(tmp_path):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no scores"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"scores\.npz: must be a whole file of scores"):
+        with pytest.raises(ValueError, match=r"scores\.npz: must be a complete file of scores"):
             score_file.read_scores(path)
     np.savez(path, header=np.array('{"format_version": 99}'))
     with pytest.raises(ValueError, match="format_version must be 1, got 99"):
         score_file.read_scores(path)
     np.savez(path, header=np.array('{"format_version": 1, "class_names": [], "threshold": null}'))
-    with pytest.raises(ValueError, match=r"scores\.npz: must hold what scores hold"):
+    with pytest.raises(ValueError, match=r"scores\.npz: must hold all arrays of scores"):
         score_file.read_scores(path)
 
 
@@ -57,5 +57,5 @@ def test_arrays_that_do_not_fit_together_are_refused():
         ValueError, match=r"confusion must have the shape \(12, 2, 2\), got \(11, 2, 2\)"
     ):
         dataclasses.replace(scores, confusion=scores.confusion[1:])
-    with pytest.raises(ValueError, match="threshold must be given for 2 classes and only then"):
+    with pytest.raises(ValueError, match="threshold must be given for 2 classes and must be None"):
         dataclasses.replace(scores, threshold=None)

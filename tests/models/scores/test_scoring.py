@@ -99,7 +99,8 @@ def test_model_of_more_classes_has_no_threshold(model, tmp_path):
     assert tune_threshold(many, scores) is scores
     assert scores.confusion.shape == (2, 9, 9)
     with pytest.raises(
-        ValueError, match=r"class_names must be 9, as the model has classes, got \['dry', 'water'\]"
+        ValueError,
+        match=r"class_names must be 9, one for each class of the model, got \['dry', 'water'\]",
     ):
         score_patches(many, files, ("dry", "water"), batch_size=2)
 

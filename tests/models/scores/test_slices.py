@@ -11,7 +11,9 @@ from models.scores import slices
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(slices.DIMENSIONS), st.integers(1, 30), st.integers(2, 4))
-def test_slices_part_the_patches_and_their_matrices_add_up(dimension, num_patches, num_classes):
+def test_every_patch_is_in_one_slice_and_confusion_matrices_add_up(
+    dimension, num_patches, num_classes
+):
     scores = make_scores.make_scores(num_classes, num_patches)
     parts = slices.by_slice(scores, dimension)
     assert sorted(str(name) for part in parts.values() for name in part.patch_id) == sorted(

@@ -65,14 +65,14 @@ def test_interval_holds_the_value_and_narrows_with_more_blocks():
     assert widths[1] == pytest.approx(widths[0] / 4, rel=0.5)
 
 
-def test_interval_of_a_class_of_few_blocks_is_that_of_the_draws_that_hold_it():
+def test_interval_uses_only_draws_that_hold_the_class():
     scores = make_scores.make_scores(num_patches=12, num_blocks=12)
     scores.confusion[1:, 1] = scores.confusion[1:, :, 1] = 0
     found = interval(scores, "pooled_iou/class1")
     assert found.low == found.high == found.value
 
 
-def test_few_blocks_say_nothing_of_an_interval():
+def test_few_blocks_have_no_interval():
     found = interval(make_scores.make_scores(num_blocks=4), "mean_iou")
     assert np.isfinite(found.value)
     assert np.isnan([found.low, found.high]).all()
