@@ -7,7 +7,7 @@ tensor operations: keras-cv's layers spread NaN or fall back to a loop over patc
 - `augmenter.py`: all of them in order; read this first.
 - `symmetries.py`, `crops.py`: geometry, alike for all images of a patch.
 - `radar.py`, `optical.py`, `blurring.py`: photometry of one sensor.
-- `no_data.py`: masks, and hiding gaps that would name the pair.
+- `no_data.py`: masks, and hiding gaps that would identify the pair.
 - `resampling.py`: weighted means of valid pixels, for crops and blur.
 - `sensor_dropout.py`: removes one sensor from some patches.
 

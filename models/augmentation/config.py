@@ -186,7 +186,7 @@ class AugmentConfig:
             strong view.
         view: augmentation of each view of one sensor on its own; SimCLR terms compare
             such views.
-        no_data: how to keep gaps from naming the pair (docs/adr/0013). "hide"
+        no_data: how to keep gaps from identifying the pair (docs/adr/0013). "hide"
             (default): fill each sensor's gaps, in both sensors, with ground of the same
             patch, then give each view the gaps of other patches. Gaps then say nothing
             about the pair. "mask": each sensor also gets the other's gaps, so both have

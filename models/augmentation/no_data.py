@@ -1,4 +1,4 @@
-"""No data: masks of valid pixels, and how to keep gaps from naming the pair.
+"""No data: masks of valid pixels, and how to keep gaps from identifying the pair.
 
 Input and output: batches of pixels, NaN = no data.
 

@@ -38,7 +38,7 @@ def sensor_of(view: str) -> Sensor:
 
 
 class Objective(keras.layers.Layer, abc.ABC):
-    """What pretraining learns; holds the weights that only the objective needs.
+    """A pretraining objective, with the weights that only it needs.
 
     The loss is the mean of its losses over the global batch, on any number of replicas.
     Negatives come from all replicas.
