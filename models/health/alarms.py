@@ -208,11 +208,11 @@ def _beyond_probe(
         and gains
         and max(gains.values()) < config.health.min_probe_gain
     ):
-        told = ", ".join(f"{sensor} {gain:+.3f}" for sensor, gain in gains.items())
+        listed = ", ".join(f"{sensor} {gain:+.3f}" for sensor, gain in gains.items())
         yield (
             "loss_beyond_probe",
             f"train loss {loss:.3f} says that the task is solved, but features predict the other "
-            f"sensor's band means no better than untrained ones (R2 {told}): look for no-data "
+            f"sensor's band means no better than untrained ones (R2 {listed}): look for no-data "
             "edges that both sensors share",
         )
 

@@ -25,7 +25,7 @@ from models.published import export
 FloatArray = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
 
-_TOLD = (
+_METADATA = (
     "lon",
     "lat",
     "block",
@@ -109,7 +109,7 @@ class Embedder:
             raise ValueError(f"the encoder does not fit the shards: {reason}")
         parts: list[Arrays] = []
         for batch in _read_batches(manifest, files, max_patches, batch_size):
-            part = told(batch) | self.encode(batch)
+            part = metadata_of(batch) | self.encode(batch)
             if "label" in part:
                 part["label"] = majority_label(part["label"])
             parts.append(part)
@@ -172,7 +172,7 @@ def decode(
     return pixels | tf.io.parse_example(serialized, {name: contract[name] for name in names})
 
 
-def told(batch: Mapping[str, tf.Tensor]) -> Arrays:
+def metadata_of(batch: Mapping[str, tf.Tensor]) -> Arrays:
     """Return everything in a batch but the pixels, as NumPy arrays."""
     return {name: tensor.numpy() for name, tensor in batch.items() if name not in SENSORS}
 
@@ -199,7 +199,7 @@ def _read_batches(
     )
     dataset = dataset if max_patches is None else dataset.take(max_patches)
     batches = dataset.batch(batch_size).map(
-        lambda serialized: decode(serialized, manifest, _TOLD, with_label),
+        lambda serialized: decode(serialized, manifest, _METADATA, with_label),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     yield from batches.prefetch(2)

@@ -21,8 +21,8 @@ from models.health.embeddings import (
     Embedder,
     decode,
     load_dual_encoder,
+    metadata_of,
     seen_by_both,
-    told,
     why_unfit,
 )
 from models.neighbours.index import (
@@ -119,7 +119,7 @@ def _embed(
 ) -> Iterator[tuple[Embeddings, list[IndexedPatch]]]:
     num_done = 0
     for batch in _read(source.pairs, manifest, names, batch_size):
-        arrays = told(batch) | embedder.encode(batch)
+        arrays = metadata_of(batch) | embedder.encode(batch)
         num_done += len(arrays["patch_id"])
         arrays = seen_by_both(arrays)
         yield {sensor: arrays[f"{sensor}_embedding"] for sensor in SENSORS}, _patches(arrays, names)

@@ -22,7 +22,7 @@ from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-_TOLD = (
+_METADATA = (
     "patch_id",
     "block",
     "s1_scene_id",
@@ -112,8 +112,8 @@ def _read_batches(
 
     @tf.autograph.experimental.do_not_convert
     def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        told = tf.io.parse_example(serialized, {name: contract[name] for name in _TOLD})
-        return told | parse_examples(serialized, num_bands, with_label=True)
+        metadata = tf.io.parse_example(serialized, {name: contract[name] for name in _METADATA})
+        return metadata | parse_examples(serialized, num_bands, with_label=True)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def segment(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -134,8 +134,8 @@ def _read_batches(
     batches = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(batch_size)
     for batch in batches.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2):
         pixels = {name: batch[name] for name in (*model.sensors, "label")}
-        told = {name: batch[name] for name in (*_TOLD, "label")}
-        yield {name: tensor.numpy() for name, tensor in (told | segment(pixels)).items()}
+        metadata = {name: batch[name] for name in (*_METADATA, "label")}
+        yield {name: tensor.numpy() for name, tensor in (metadata | segment(pixels)).items()}
 
 
 def _score_batch(batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -144,11 +144,12 @@ def _score_batch(batch: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[An
         count_pixels(*patch)
         for patch in zip(batch["label"], batch["prediction"], batch["probabilities"], strict=True)
     ]
-    told = {
-        name: _texts(batch[name]) if batch[name].dtype == object else batch[name] for name in _TOLD
+    metadata = {
+        name: _texts(batch[name]) if batch[name].dtype == object else batch[name]
+        for name in _METADATA
     }
     return {
-        **told,
+        **metadata,
         "majority_label": majority_label(batch["label"]),
         "loss": batch["loss"].sum(axis=(1, 2), dtype=np.float64),
         **{name: np.stack([count[name] for count in counts]) for name in counts[0]},
