@@ -20,12 +20,12 @@ from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import BANDS, SENSORS
 from beam_jobs.contracts.locations import Location, locate, staged
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.records import SCORES
 from beam_jobs.data_card import pictures
 from beam_jobs.data_card.contents import (
     CELL_DEGREES,
     NUM_SCORE_BINS,
     OFFSET_BIN_PX,
-    SCORES,
     Contents,
     bin_edges,
 )

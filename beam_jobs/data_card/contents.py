@@ -24,21 +24,11 @@ from beam_jobs.contracts.bands import (
     SENSORS,
     Sensor,
 )
-from beam_jobs.contracts.records import HOLDOUT_MARK
+from beam_jobs.contracts.records import HOLDOUT_MARK, SCORES
 
 CELL_DEGREES = 0.5
 """Side of the cells in which places are counted: those of `land.py`."""
 NUM_SCORE_BINS = 20
-SCORES = (
-    "quality",
-    "weight",
-    "cloud_fraction",
-    "s1_valid_fraction",
-    "s2_valid_fraction",
-    "edge_noise_fraction",
-    "saturated_fraction",
-)
-"""Features of 0-1 whose distribution the card shows, as far as the records have them."""
 OFFSET_BIN_PX = 0.25
 NUM_BINS: dict[Sensor, int] = {"s1": 110, "s2": 263}
 """Bins of 1 dB over the valid range; of 0.025 reflectance, of which the last one is narrower."""
