@@ -164,7 +164,7 @@ S1_DEFAULT_BANDS = ("VV", "VH")
 S2_L1C_BANDS = tuple(S2_BANDS)
 """All 13 bands in the order of level-1C products (top-of-atmosphere reflectance)."""
 S2_L2A_BANDS = tuple(name for name in S2_BANDS if name != "B10")
-"""The 12 bands of level-2A products (surface reflectance), which have no cirrus band."""
+"""The 12 bands of level-2A products (surface reflectance): all but the cirrus band."""
 
 
 def check_band_names(sensor: Sensor, names: tuple[str, ...]) -> tuple[str, ...]:

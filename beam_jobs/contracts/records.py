@@ -1,4 +1,4 @@
-"""The records of the shards: PairedPatch and LabeledPatch, and how a tf.Example holds them.
+"""The records of the shards, and the tf.Example that holds one record.
 
 `FEATURES` is the table of the tf.Example: one row per feature. The codec (`encode` and
 `decode`), the parsing spec, the range checks, the features that TFDV watches and the
@@ -25,7 +25,7 @@ from beam_jobs.contracts.bands import PIXEL_FORMATS, SENSORS, Sensor
 
 FloatArray = npt.NDArray[np.float32]
 HOLDOUT_MARK = "@"
-"""Separator in `block`: it precedes the name of each hold-out that the patch belongs to."""
+"""Separator in `block`: it precedes the name of each hold-out of the patch."""
 
 OrbitState = Literal["ascending", "descending", "unknown"]
 FeatureKind = Literal["bytes", "int64", "float"]

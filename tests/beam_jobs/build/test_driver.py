@@ -442,9 +442,7 @@ def test_a_label_that_lies_elsewhere_is_named(copied, build_config, tmp_path):
 def test_output_version_that_exists(simulated, build_config, tmp_path):
     version = build_pairs(build_config, [simulated], tmp_path)
     before = digests(version)
-    with pytest.raises(
-        DataError, match=r"version-1: exists already, and a version is never overwritten"
-    ):
+    with pytest.raises(DataError, match=r"version-1: the version exists and is never overwritten"):
         build_pairs(build_config, [simulated], tmp_path, version=1)
     assert digests(version) == before
 
