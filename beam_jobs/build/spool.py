@@ -153,7 +153,7 @@ class Writer:
         self._pending = CutResult()
 
     def finish(self) -> CutResult:
-        """Make the data file visible, then the index, which marks the task as finished."""
+        """Make the data file visible, then the index, which marks the task finished."""
         self.commit()
         self._file.commit()
         # Histograms are mostly zeros: level 1 makes them a hundred times smaller.

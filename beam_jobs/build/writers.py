@@ -84,7 +84,7 @@ class WriteShards(beam.PTransform):
     config: ShardConfig
 
     def expand(self, refs: beam.PCollection) -> beam.PCollection:
-        """Sum up the volume of each split, assign patches to shards, write the shards."""
+        """Sum up the volumes of the splits, assign patches to shards, write these."""
         volumes = (
             refs
             | "Volumes" >> beam.Map(lambda ref: (ref.split, ref.volume))
