@@ -11,10 +11,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, check_band_names
+from beam_jobs.contracts.bands import (
+    S1_DEFAULT_BANDS,
+    S2_L2A_BANDS,
+    ProcessingLevel,
+    Sensor,
+    check_band_names,
+)
 from beam_jobs.contracts.labels import get_schema
 
-ProcessingLevel = Literal["L1C", "L2A"]
 FolderLayout = Literal[
     "terramesh",
     "terramesh_shards",

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Sensor = Literal["s1", "s2"]
+Unit = Literal["dB", "reflectance"]
+ProcessingLevel = Literal["L1C", "L2A"]
+"""Level of a Sentinel-2 product: L1C = top of atmosphere, L2A = surface."""
 SENSORS: tuple[Sensor, ...] = ("s1", "s2")
 
 S1_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S1_GRD"
@@ -63,7 +66,7 @@ class Band:
     """
 
     name: str
-    unit: Literal["dB", "reflectance"]
+    unit: Unit
     scale: float
     valid_range: tuple[float, float]
     nodata: int
@@ -87,7 +90,7 @@ class PixelFormat:
     """
 
     dtype: Literal["<i2", "<u2"]
-    unit: Literal["dB", "reflectance"]
+    unit: Unit
     scale: float
     valid_range: tuple[float, float]
     nodata: int

@@ -256,7 +256,18 @@ def encode(patch: PairedPatch) -> bytes:
     SHA-256.
     """
     values = {name: getattr(patch, name) for name in _FIELDS} | _computed(patch)
-    return _serialize(values)
+    return _message(
+        {
+            name: _field(_NUMBER_OF_LIST[FEATURES[name].kind], _list(FEATURES[name].kind, value))
+            for name, value in values.items()
+        }
+    )
+
+
+def serialize(example: tf.train.Example) -> bytes:
+    """Return the bytes of a tf.Example, the same with every version of protobuf."""
+    feature = example.features.feature
+    return _message({name: value.SerializeToString() for name, value in feature.items()})
 
 
 def decode(serialized: bytes) -> PairedPatch:
@@ -362,18 +373,16 @@ _NUMBER_OF_LIST: dict[FeatureKind, int] = {"bytes": 1, "float": 2, "int64": 3}
 """Field numbers of tf.train.Feature, in tensorflow/core/example/feature.proto."""
 
 
-def _serialize(values: Mapping[str, Any]) -> bytes:
-    """Return the serialized tf.Example of one value (or one array) per feature."""
-    parts = []
-    for name in sorted(values):
-        feature = _field(_NUMBER_OF_LIST[FEATURES[name].kind], _list(name, values[name]))
-        parts.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-    return _field(1, b"".join(parts))
+def _message(features: Mapping[str, bytes]) -> bytes:
+    """Return the serialized tf.Example of serialized tf.train.Features by name."""
+    entries = [
+        _field(1, _field(1, name.encode()) + _field(2, features[name])) for name in sorted(features)
+    ]
+    return _field(1, b"".join(entries))
 
 
-def _list(name: str, value: Any) -> bytes:
+def _list(kind: FeatureKind, value: Any) -> bytes:
     """Return the serialized BytesList, FloatList or Int64List that holds `value`."""
-    kind = FEATURES[name].kind
     if kind == "bytes":
         return _field(1, value.encode() if isinstance(value, str) else value)
     if kind == "float":

@@ -323,6 +323,15 @@ def test_protobuf_reads_back_what_it_did_not_write():
         assert serialized.count(entry) == 1, name
 
 
+def test_an_example_that_protobuf_changed_is_written_in_the_same_order():
+    serialized = records.encode(golden_patch())
+    example = tf.train.Example.FromString(serialized)
+    assert records.serialize(example) == serialized
+    example.features.feature["event"].bytes_list.value[0] = b"Ghana"
+    changed = records.PairedPatch(**make_values(event="Ghana"))
+    assert records.decode(records.serialize(example)).event == changed.event
+
+
 def test_features_are_written_in_the_order_of_their_names():
     serialized = records.encode(golden_patch())
     marks = [bytes([10, len(name)]) + name.encode() + b"\x12" for name in sorted(FEATURES)]
