@@ -1,4 +1,4 @@
-"""Shard sizes: about what was asked for on disk, from sums that no order changes, and no shard is held in memory."""
+"""Shards have about the wanted size on disk, and no shard is held in memory."""
 
 import hashlib
 import random

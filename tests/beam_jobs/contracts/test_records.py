@@ -1,4 +1,4 @@
-"""The tf.Example codec: stored bytes read by hand, round trips as properties, every feature of the contract."""
+"""The tf.Example codec: bytes read by hand, round trips, and all features of the contract."""
 
 import dataclasses
 import hashlib

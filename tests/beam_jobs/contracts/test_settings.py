@@ -1,4 +1,4 @@
-"""Settings: errors name the full path, overrides reach every depth, hashes change with every value."""
+"""Settings: errors name the full path, and hashes change with every value."""
 
 import dataclasses
 import json
