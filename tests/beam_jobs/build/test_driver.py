@@ -214,7 +214,7 @@ def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     )
     arguments = [pickle.dumps(build_config).hex(), str(simulated), str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[3]
     )
     spool_dir = layout.building_dir(tmp_path, 1, 1) / "spool"
     while spool.count_finished(spool_dir) < 1 and process.poll() is None:
