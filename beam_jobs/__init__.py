@@ -13,8 +13,8 @@ Read `contracts` first, then `build`. `config` holds the settings of the jobs, a
 - `places`, `collect`, `earth_engine`: which places are fetched, and from where.
 - `simulation`, `emulator`: simulated scenes, and a local Earth Engine for tests.
 - `storage`: files on disk and on object stores, as Beam workers use them.
-- `errors`, `runner`, `terminal`, `repeating`: error type, Beam options, progress bars
-  and a repeated call.
+- `errors`, `runner`, `worker`, `terminal`, `repeating`: the error type, Beam options, the
+  worker program of clusters, progress bars and repeated calls.
 
 `models`, `components` and `pipeline` stand above this package. `models` may import
 `contracts` only.

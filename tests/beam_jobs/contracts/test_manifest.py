@@ -149,7 +149,7 @@ def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_pa
         ),
         (
             {"num_examples": {"train": 5, "eval": 2}},
-            r"num_examples\.test: must be .* hold, 1, got 0",
+            r"num_examples\.test: must be the sum over its shards, 1, got 0",
         ),
     ],
 )
