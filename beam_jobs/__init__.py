@@ -1,7 +1,6 @@
 """Data jobs: from scenes to training shards, and from scenes to maps.
 
-Read `contracts` first, then `build`. `config` holds the settings of the jobs, and
-`__main__` the commands.
+Read `contracts` first, then `build`. `config` holds the settings of the jobs.
 
 - `contracts`: bands, records, manifests and settings that all packages share.
 - `catalogs`: STAC items from exports, the simulator and public data sets.
@@ -13,8 +12,9 @@ Read `contracts` first, then `build`. `config` holds the settings of the jobs, a
 - `places`, `collect`, `earth_engine`: which places are fetched, and from where.
 - `simulation`, `emulator`: simulated scenes, and a local Earth Engine for tests.
 - `storage`: files on disk and on object stores, as Beam workers use them.
-- `errors`, `runner`, `worker`, `terminal`, `repeating`: the error type, Beam options, the
-  worker program of clusters, progress bars and repeated calls.
+- `commands`, `terminal`: the commands, and how all commands talk to a person.
+- `errors`, `runner`, `worker`, `local_worker`, `repeating`: the error type, the options of
+  Beam, its worker programs, and repeated calls.
 
 `models`, `components` and `pipeline` stand above this package. `models` may import
 `contracts` only.

@@ -6,7 +6,9 @@ Read `bands` and `records` first.
 integers. - `records`: one patch in memory, and the tf.Example that holds it. -
 `labels`: label schemas and the remaps between them. - `layout`: the paths of spans,
 versions, splits and shards. - `manifest`: what a version holds and what it was built
-from. - `settings`: dataclass trees from YAML, and their hash. - `locations`,
+from. - `reasons`: why a scene, a patch or a job is refused, and what to do.
+- `errors`: the exit codes of the program, and the base class of its errors.
+- `settings`: dataclass trees from YAML, and their hash. - `locations`,
 `object_store`: files on this machine and on object stores. - `fingerprint`: hashes of
 files and of source code. - `sphere`: distances on the Earth.
 
