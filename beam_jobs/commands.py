@@ -232,7 +232,7 @@ def verify(session: Session, versions: tuple[str, ...], sizes_only: bool) -> Non
     document, lines = [], []
     for version in versions:
         with session.stage(f"verify {version}") as update:
-            found = verifier.verify(version, not sizes_only, update)
+            found = verifier.verify(version, not sizes_only, on_progress=update)
         document.append({"version": version, "num_shards": len(found.shards), "compared": compared})
         lines.append(f"{version}: {len(found.shards)} shards are as the manifest says ({compared})")
     session.result(document, *lines)
@@ -353,9 +353,9 @@ def _build(
             output,
             span=span,
             version=version,
-            on_progress=update,
-            spool_root=spool_root,
-            beam_options=beam_options,
+            execution=driver.Execution(
+                on_progress=update, spool_root=spool_root, beam_options=beam_options
+            ),
         )
     found = manifest.read(version_dir)
     session.note(_build_table(found.kind, version_dir, found.num_examples, found.num_rejected))

@@ -1,7 +1,8 @@
-"""Configs of the Beam jobs: one frozen dataclass a concern, units in the names, defaults only here.
+"""Settings of the Beam jobs: one frozen dataclass per subject.
 
-`pipeline/config.py` assembles them into a run; each job's manifest holds the resolved
-config and its hash.
+Units are in the names of the fields, and defaults are only here. `pipeline/config.py`
+puts these classes together into the config of a run. The manifest of each version holds
+the resolved config and its hash.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS, Sensor, check_band_names
+from beam_jobs.contracts.bands import (
+    S1_DEFAULT_BANDS,
+    S2_L2A_BANDS,
+    ProcessingLevel,
+    Sensor,
+    check_band_names,
+)
 from beam_jobs.contracts.labels import get_schema
 
-ProcessingLevel = Literal["L1C", "L2A"]
 FolderLayout = Literal[
     "terramesh",
     "terramesh_shards",
@@ -26,7 +32,7 @@ FolderLayout = Literal[
     "ee_timeseries",
     "ee_tfrecord",
 ]
-"""Folders that `beam_jobs/public_datasets` can read."""
+"""Layouts of folders that the modules in `beam_jobs/catalogs` can read."""
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -44,16 +50,18 @@ class SimulateConfig:
     """What the simulator writes.
 
     Attributes:
-        num_places: places on Earth, spread over real UTM zones.
-        num_dates: dates per place; each gives one Sentinel-1 and one Sentinel-2 scene,
-            hours apart.
-        size_px: height and width of a scene in 10 m pixels.
-        nuisance: what hides the classes in radar; see beam_jobs/simulation/simulate.py.
-        shared_edges: give both sensors the same no-data margin (a shortcut that
-            destroys contrastive pretraining unseen).
-        s2_processing_level: L2A writes the 12 surface bands, L1C all 13 bands with the
-            path reflectance of the air.
-        seed: same seed, same bytes; 0 or above.
+        num_places: number of places on Earth, spread over real UTM zones.
+        num_dates: number of dates per place. Each date gives one Sentinel-1 and one
+            Sentinel-2 scene, some hours apart.
+        size_px: height and width of a scene in pixels of 10 m.
+        nuisance: what hides the classes in radar; see
+            `beam_jobs/simulation/simulate.py`.
+        shared_edges: give both sensors the same no-data margin. This is a pretext
+            shortcut: contrastive training can match pairs by the shape of the margin.
+        s2_processing_level: L2A writes the 12 surface bands; L1C writes all 13 bands
+            with the path reflectance of the air.
+        seed: seed of the random numbers, 0 or above. The same seed gives the same
+            bytes.
     """
 
     num_places: int = 8
@@ -69,7 +77,8 @@ class SimulateConfig:
             raise ValueError(f"num_places must be within 1-10000, got {self.num_places}")
         if not 1 <= self.num_dates <= 48:
             raise ValueError(
-                f"num_dates must be within 1-48 (two years, 12 days apart at least), got {self.num_dates}"
+                "num_dates must be within 1-48 (two years, at least 12 days apart), "
+                f"got {self.num_dates}"
             )
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or above, got {self.seed}")
@@ -82,14 +91,14 @@ class CatalogConfig:
     """One source of scenes.
 
     Attributes:
-        layout: "stac" (a catalog file), one of FolderLayout (a folder in a public data
-            set's layout, or of Earth Engine exports), or "simulated" (the simulator
-            writes it first, as `simulate` says).
-        path: catalog file or folder; for "simulated" leave it empty: the run's own
-            folder is used.
-        split_lists: files that say which scenes or patches a split holds, for "sen12ms"
-            and "dfc2020" only; those in the folder are found.
-        simulate: options of the simulator, for "simulated" only.
+        layout: "stac" = a catalog file; one of FolderLayout = a folder of a public data
+            set or of Earth Engine exports; "simulated" = the simulator writes the
+            scenes first, with the settings in `simulate`.
+        path: catalog file or folder. Empty for "simulated", which uses the run's own
+            folder.
+        split_lists: files that list the scenes or patches of each split; for "sen12ms"
+            and "dfc2020" only. Lists inside the folder are found without this setting.
+        simulate: settings of the simulator; for "simulated" only.
     """
 
     layout: Literal["stac", FolderLayout, "simulated"]
@@ -100,7 +109,8 @@ class CatalogConfig:
     def __post_init__(self) -> None:
         if (self.layout == "simulated") != (self.simulate is not None):
             raise ValueError(
-                f"simulate goes with layout 'simulated' and only with it, got layout {self.layout!r}"
+                "simulate goes with layout 'simulated' and only with it, "
+                f"got layout {self.layout!r}"
             )
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
@@ -115,16 +125,17 @@ class PairingConfig:
     """Which Sentinel-2 scene goes with which Sentinel-1 scene.
 
     Attributes:
-        max_time_gap_hours: largest |S2 - S1|. Default 72: floods move within days.
-        min_overlap_fraction: share of the smaller footprint that the two must share.
-        max_s2_per_s1: a Sentinel-1 scene goes with so many Sentinel-2 scenes at most,
-            nearest in time first. Default 1: exports by place; a whole Sentinel-1 frame
+        max_time_gap_hours: largest time between the two scenes. Default 72, because
+            floods move within days.
+        min_overlap_fraction: smallest overlap, as a share of the smaller footprint.
+        max_s2_per_s1: most Sentinel-2 scenes for one Sentinel-1 scene; the nearest in
+            time are taken. Default 1, for exports by place. A whole Sentinel-1 frame
             covers up to a dozen Sentinel-2 tiles.
-        max_s1_per_s2: a Sentinel-2 scene goes with so many Sentinel-1 passes at most,
-            nearest in time first; None takes all that chose it. Frames of one pass
-            count as one.
-        orbit_preference: which of two Sentinel-1 passes equally near in time goes
-            first, with `max_s1_per_s2` only.
+        max_s1_per_s2: most Sentinel-1 passes for one Sentinel-2 scene; the nearest in
+            time are taken. None = all passes that chose the scene. Frames of one pass
+            count as one pass.
+        orbit_preference: which of two Sentinel-1 passes is taken first when both are
+            equally near in time; needs `max_s1_per_s2`.
     """
 
     max_time_gap_hours: float = 72.0
@@ -141,21 +152,22 @@ class PairingConfig:
             _check_positive("max_s1_per_s2", self.max_s1_per_s2)
         elif self.orbit_preference != "any":
             raise ValueError(
-                f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: else no pass goes first"
+                f"orbit_preference {self.orbit_preference!r} needs max_s1_per_s2: "
+                "without a limit all passes are taken"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchConfig:
-    """What a patch is.
+    """Size and bands of a patch.
 
     Attributes:
-        size_px: height and width.
-        pixel_size_m: ground size of a pixel of the common grid.
-        s1_bands: channels of `s1`, in order.
-        s2_bands: channels of `s2`, in order.
-        s2_processing_level: top of atmosphere (L1C) or surface (L2A) reflectance; the
-            two are never mixed.
+        size_px: height and width in pixels.
+        pixel_size_m: ground size of a pixel of the common grid, in metres.
+        s1_bands: bands of `s1`, in the order of its channels.
+        s2_bands: bands of `s2`, in the order of its channels.
+        s2_processing_level: L1C = top-of-atmosphere reflectance; L2A = surface
+            reflectance. One build never mixes the two.
     """
 
     size_px: int = 64
@@ -173,32 +185,37 @@ class PatchConfig:
         if self.s2_processing_level == "L2A" and "B10" in self.s2_bands:
             raise ValueError("s2_bands holds B10, which L2A products do not have")
 
+    def bands(self, sensor: Sensor) -> tuple[str, ...]:
+        """Return the band names of `sensor`, in the order of its channels."""
+        return {"s1": self.s1_bands, "s2": self.s2_bands}[sensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class QualityConfig:
-    """Which patches are kept, and what they count: in full, less, or not at all.
+    """Which patches are kept, and their weight in training.
 
     Attributes:
-        min_valid_fraction: least share of valid pixels, in each sensor.
-        max_cloud_fraction: most share of cloud; patches whose source does not tell are
+        min_valid_fraction: smallest share of valid pixels, in each sensor.
+        max_cloud_fraction: largest share of cloud. A patch with an unknown share is
             kept.
-        max_edge_noise_fraction: most share of radar pixels that are noise of the
-            swath's edge. Default 0.01: a clean patch has none, and one line of them
-            across a patch of 64 px is 0.016.
-        max_saturated_fraction: most share of optical pixels at the top of their number
-            range. Default 0.01: single glints stay, burnt-out clouds and broken lines
-            go.
-        measure_offset: look for a shift between the two sensors in every kept patch;
-            about 1 ms for 64 px.
-        max_offset_px: longest measured shift that is kept; None keeps all and only
-            records and scores it. A patch whose shift cannot be told is kept.
-        min_quality: a patch of a lower score (see `quality.score`) is refused. Default
-            0 refuses none: the limits above speak of one part each.
-        full_weight_quality: a patch of a lower score counts in training in proportion,
-            one from it on in full. Default 0.5, the score of a patch without any fault
-            but the largest time gap.
-        max_rejected_fraction: the job fails when a larger share of scenes is unreadable
-            or breaks a rule.
+        max_edge_noise_fraction: largest share of radar pixels that are noise at the
+            edge of the swath. Default 0.01: a clean patch has none, and one line of
+            noise across a patch of 64 px is 0.016.
+        max_saturated_fraction: largest share of saturated optical pixels. Default 0.01:
+            it keeps single glints and refuses overexposed clouds and broken lines.
+        measure_offset: measure the shift between the two images in every kept patch;
+            takes about 1 ms for 64 px.
+        max_offset_px: longest shift that is kept, in pixels. None keeps all patches;
+            the shift is still recorded and lowers the score. A patch whose shift cannot
+            be measured is kept.
+        min_quality: smallest quality score that is kept (see `quality.score`). The
+            default 0 refuses no patch; the limits above each check one part of the
+            score.
+        full_weight_quality: score from which a patch has full weight in training. Below
+            it the weight falls in proportion to the score. Default 0.5, the score of a
+            patch whose only fault is the largest allowed time gap.
+        max_rejected_fraction: largest share of scenes that may be unreadable or break a
+            rule. Above it the job fails.
     """
 
     min_valid_fraction: float = 0.7
@@ -233,18 +250,21 @@ _HOLDOUT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*$")
 
 @dataclass(frozen=True, kw_only=True)
 class HoldoutConfig:
-    """What goes to one split whatever its blocks say: an event, a country, a region. Give `values` or `geojson`.
+    """An event, country or region whose patches all go to one split.
+
+    A hold-out takes precedence over the split of a block. Give either `values` or
+    `geojson`.
 
     Attributes:
-        name: lower case letters, digits and -; told in the blocks of its patches and in
-            the manifest's counts.
-        split: "eval" or "test". What is held out never trains.
-        property: property of the STAC items that `values` are of.
-        values: items whose property is one of these are held out, with every pair that
-            one of their scenes is in.
-        geojson: file with polygons in degrees; patches inside are held out, patches
-            across the edge left out.
-        geojson_sha256: of the file; the build fills it in, so that a changed file is a
+        name: lower case letters, digits and "-". It stands in `block` of the patches
+            and in the counts of the manifest.
+        split: "eval" or "test". Held-out patches are never used in training.
+        property: property of the STAC items that is compared with `values`.
+        values: an item is held out if its property is one of these, together with every
+            pair that contains its scene.
+        geojson: file with polygons in degrees. Patches inside are held out; patches
+            across an edge are not used.
+        geojson_sha256: hash of the file. The build fills it in, so a changed file is a
             changed config.
     """
 
@@ -264,17 +284,19 @@ class HoldoutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Spatial blocks -> train, eval, test. The same config gives the same split of a place in every job and span.
+    """How spatial blocks are assigned to train, eval and test.
+
+    The same config gives a place the same split in every job and span.
 
     Attributes:
-        block_size_km: side of a block.
+        block_size_km: side of a block in kilometres.
         eval_fraction: expected share of blocks in eval.
         test_fraction: expected share of blocks in test.
-        seed: of the hash that assigns blocks.
-        buffer_m: train patches closer than this to a block of eval or test are left
-            out, and so are eval patches this close to one of test. 0 leaves out only
-            what reaches into another split.
-        holdouts: go before declared splits and blocks.
+        seed: seed of the hash that assigns the blocks.
+        buffer_m: smallest distance in metres. Train patches closer to a block of eval
+            or test are not used, nor are eval patches closer to a block of test. With 0
+            only patches that reach into another split are not used.
+        holdouts: take precedence over declared splits and over blocks.
     """
 
     block_size_km: float = 2.56
@@ -286,19 +308,21 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         _check_positive("block_size_km", self.block_size_km)
-        # More would leave out nearly all of train, and many blocks would have to be
-        # looked at for each patch.
+        # A larger buffer would remove nearly all of train, and each patch would have to
+        # be compared with many blocks.
         if not 0 <= self.buffer_m <= self.block_size_km * 1000:
             raise ValueError(f"buffer_m must be within 0 and block_size_km, got {self.buffer_m:g}")
         if len({holdout.name for holdout in self.holdouts}) != len(self.holdouts):
             raise ValueError(
-                f"holdouts must have distinct names, got {[holdout.name for holdout in self.holdouts]}"
+                "holdouts must have distinct names, "
+                f"got {[holdout.name for holdout in self.holdouts]}"
             )
         _check_fraction("eval_fraction", self.eval_fraction)
         _check_fraction("test_fraction", self.test_fraction)
         if self.eval_fraction + self.test_fraction >= 1.0:
             raise ValueError(
-                f"eval_fraction + test_fraction must be below 1, got {self.eval_fraction + self.test_fraction}"
+                "eval_fraction + test_fraction must be below 1, "
+                f"got {self.eval_fraction + self.test_fraction}"
             )
 
 
@@ -307,20 +331,20 @@ class LabelConfig:
     """Which label a patch gets.
 
     Attributes:
-        schema: label schema of the shards; source labels are remapped to it.
-        label_from: sensor whose scene the label belongs to (a flood label is the water
-            of the radar's date).
-        min_labeled_fraction: least share of pixels that have a label other than 255.
-        weak_weight: what a patch with a weak label counts in training, 0-1, times what
-            its quality gives; 0 leaves such scenes out. Default 0.5; origin: ours, half
-            a label drawn by hand, not tuned on data.
-        weak_only: train on weak labels alone. Hand-drawn ones that fall into train are
-            left out; those of eval and test judge.
-        partner: what a labelled scene without a partner of the other sensor becomes:
-            "required" rejects it, "optional" cuts it into patches whose other sensor is
-            all no data, for tasks of its own sensor alone.
-        ignore: names of classes of `schema` whose pixels become 255, on top of what the
-            remap has no counterpart for.
+        schema: label schema of the shards. Labels of other schemas are remapped to it.
+        label_from: sensor whose scene has the label. A flood label, for example, shows
+            the water on the date of the radar scene.
+        min_labeled_fraction: smallest share of pixels whose label is not 255.
+        weak_weight: factor on the training weight of a patch with a weak label, 0-1.
+            0 leaves such scenes out. Default 0.5, half the weight of a label drawn by
+            hand; our own choice, not tuned on data.
+        weak_only: train on weak labels only. Hand-drawn labels are not used in train,
+            but still in eval and test.
+        partner: what happens to a labelled scene without a partner of the other sensor.
+            "required" rejects it. "optional" cuts it into patches whose other sensor
+            has no data, for tasks that use one sensor only.
+        ignore: names of classes of `schema` whose pixels become 255. Classes without a
+            counterpart in the remap become 255 in any case.
     """
 
     schema: str
@@ -335,32 +359,37 @@ class LabelConfig:
         schema = get_schema(self.schema)
         if not schema.is_dense:
             raise ValueError(
-                f"schema {self.schema!r} has gaps in its ids; choose one a model can output"
+                f"schema {self.schema!r} has gaps in its ids, which no model can output; "
+                "choose another schema"
             )
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)
         if self.weak_only and self.weak_weight == 0:
-            raise ValueError("weak_only needs a weak_weight above 0: nothing would train, got 0")
+            raise ValueError(
+                "weak_only needs a weak_weight above 0, got 0: no patch would be left for training"
+            )
         for name in self.ignore:
             if name not in schema.class_names:
                 raise ValueError(
-                    f"ignore: no class {name!r} in {self.schema!r}; known: {', '.join(schema.class_names)}"
+                    f"ignore: no class {name!r} in {self.schema!r}; "
+                    f"known: {', '.join(schema.class_names)}"
                 )
         if len(set(self.ignore)) > schema.num_classes - 2:
             raise ValueError(
-                f"ignore must leave two classes of {self.schema!r}, got {', '.join(self.ignore)}"
+                f"ignore must leave at least two classes of {self.schema!r}, "
+                f"got {', '.join(self.ignore)}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """How records lie in shards.
+    """How large shards are, and how many processes write them.
 
     Attributes:
-        target_shard_mb: about how large a shard is, in 10^6 bytes as it lies on disk.
-        num_examples_per_shard: about how many examples a shard holds at most; None = as
-            many as make its size.
-        num_workers: worker processes of the local runner.
+        target_shard_mb: approximate size of a shard on disk, in 10^6 bytes.
+        num_examples_per_shard: approximate upper limit of examples in a shard; None =
+            no limit.
+        num_workers: number of worker processes of the local runner.
     """
 
     target_shard_mb: float = 128.0
@@ -379,15 +408,15 @@ class EarthEngineConfig:
     """Which collections of Earth Engine are read, and which scenes of them.
 
     Attributes:
-        s2_processing_level: L2A reads COPERNICUS/S2_SR_HARMONIZED, L1C
+        s2_processing_level: L2A reads COPERNICUS/S2_SR_HARMONIZED; L1C reads
             COPERNICUS/S2_HARMONIZED.
-        max_scene_cloud_fraction: most cloud over the whole Sentinel-2 scene, by its own
-            metadata.
+        max_scene_cloud_fraction: largest share of cloud in the whole Sentinel-2 scene,
+            according to its metadata.
         cloud_score: fetch Cloud Score+ (GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED, band
             cs_cdf) with every Sentinel-2 patch.
-        min_clear_score: a pixel whose Cloud Score+ is below is cloud. Default 0.6,
-            within the 0.50-0.65 that Google advises.
-        label: what the label band holds: Dynamic World of the same scene, WorldCover
+        min_clear_score: a pixel with a Cloud Score+ below this is cloud. Default 0.6,
+            within the range 0.50-0.65 that Google advises.
+        label: content of the label band: Dynamic World of the same scene, WorldCover
             2021, or none.
     """
 
@@ -404,7 +433,7 @@ class EarthEngineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """Config of `build-pairs` (no `label`) and `build-labels` (with `label`)."""
+    """Config of `build-pairs` (without `label`) or `build-labels` (with `label`)."""
 
     pairing: PairingConfig = field(default_factory=PairingConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)
@@ -415,9 +444,10 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         patch_km = self.patch.size_px * self.patch.pixel_size_m / 1000.0
-        # The split looks at a patch's corners: smaller blocks could lie between them,
-        # and their pixels in two splits.
+        # The split is decided by the corners of a patch. A smaller block could lie
+        # between them, and its pixels would be in two splits.
         if self.split.block_size_km < patch_km:
             raise ValueError(
-                f"split.block_size_km must be at least a patch's side, {patch_km:g} km, got {self.split.block_size_km:g}"
+                f"split.block_size_km must be at least the side of a patch, {patch_km:g} km, "
+                f"got {self.split.block_size_km:g}"
             )

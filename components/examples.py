@@ -16,36 +16,9 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.example_gen_pb2 import Input
 
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
 from components.shard_gen import ShardExampleGen
-
-WATCHED_FEATURES = (
-    "height",
-    "width",
-    "lon",
-    "lat",
-    "s1_acquired_at",
-    "s2_acquired_at",
-    "time_gap_hours",
-    "orbit_state",
-    "s1_valid_fraction",
-    "s2_valid_fraction",
-    "cloud_fraction",
-    "offset_px",
-    "quality",
-    "edge_noise_fraction",
-    "saturated_fraction",
-    "weight",
-    "s1_mean",
-    "s1_std",
-    "s2_mean",
-    "s2_std",
-)
-"""Features that TFDV sees.
-
-Ids, events and pixel bytes are left out: every split has values of its own, which TFDV
-would report as anomalies.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs.build.driver import build_labels, build_pairs
+from beam_jobs.build.driver import Execution, build_labels, build_pairs
 from beam_jobs.build.verify import verify
 from beam_jobs.catalogs.catalog import resolve_catalog
 from beam_jobs.config import CatalogConfig
@@ -50,8 +50,9 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
         DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
     catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
+    execution = Execution(on_progress=on_progress)
     with stage("build-pairs"):
-        pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, on_progress=on_progress)
+        pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, execution=execution)
     tasks = {}
     for task in config.tasks:
         with stage(f"build-labels ({task.name})"):
@@ -59,11 +60,11 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
                 task.build_config(config.pairs),
                 catalogs,
                 config.task_dir(task),
-                on_progress=on_progress,
+                execution=execution,
             )
     for version in (pairs, *tasks.values()):
         with stage(f"verify {version}"):
-            verify(version, config.verify_hashes, on_progress)
+            verify(version, config.verify_hashes, on_progress=on_progress)
     return BuiltData(pairs=pairs, tasks=tasks)
 
 

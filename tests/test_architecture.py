@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,16 @@ def test_code_version_is_that_of_the_project():
 
 def test_tests_have_no_package_files():
     assert not list((REPOSITORY / "tests").rglob("__init__.py"))
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    names = {".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path for path in MODULES}
+    graph = {}
+    for name, path in names.items():
+        # `from a.b import c` may name the module a.b.c or a value of the module a.b.
+        # Imports inside functions and under TYPE_CHECKING count too.
+        found = _imported(path)
+        found |= {imported.rpartition(".")[0] for imported in found}
+        graph[name] = found & names.keys() - {name}
+    assert "beam_jobs.contracts.bands" in graph["beam_jobs.contracts.records"]
+    list(TopologicalSorter(graph).static_order())  # Raises CycleError with the circle.

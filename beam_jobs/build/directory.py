@@ -1,8 +1,8 @@
-"""The building directory: where a version is written before it is one, and how it becomes one.
+"""The building directory: where a version is written before it becomes visible.
 
-On this machine it is renamed last, so a version that is visible is whole. An object
-store cannot rename a folder: there objects are moved, the manifest last, and what has
-no manifest is not a version. Called by `build.py`.
+On a local disk the directory is renamed at the end, so a visible version is complete.
+An object store cannot rename a folder. There the objects are moved one by one, the
+manifest last, and a folder without a manifest is not a version.
 """
 
 from __future__ import annotations
@@ -22,30 +22,46 @@ _SPOOL = "spool"
 
 
 def is_taken(target: Location) -> bool:
-    """Whether the version is there. On a store, objects without a manifest are what a killed job left of a move."""
+    """Return whether the version exists.
+
+    On an object store, objects without a manifest are the rest of a job that was killed
+    while it moved them. They do not count.
+    """
     return (target / layout.MANIFEST_NAME).exists() if is_remote(target) else target.exists()
 
 
 def prepare(building_dir: str, marker: str) -> None:
-    """Makes the directory: what a killed job of the same input, named by `marker`, left is kept; anything else is cleared."""
+    """Make the building directory ready for a job.
+
+    The spool of a killed job with the same input is kept; all other files are deleted.
+
+    Args:
+        building_dir: the building directory.
+        marker: names the input of the job.
+    """
     marker_path = f"{building_dir}/{_MARKER}"
     if not (files.exists(marker_path) and files.read_bytes(marker_path) == marker.encode()):
         files.delete_tree(building_dir)
     files.write_bytes(marker_path, marker.encode())
-    # What an earlier run summed up is not what this one finds.
+    # The summary of an earlier run does not describe this one.
     files.delete_file(f"{building_dir}/{writers.SUMMARY_NAME}")
-    # Shards are cheap to write again, and a half-written one must not be mistaken for a
-    # whole one.
+    # Shards are cheap to write again, and a partial shard must not be taken for a
+    # complete one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
         files.delete_tree(f"{building_dir}/{name}")
 
 
 def spool_dir(
-    building_dir: str, spool_root: str | os.PathLike[str] | None, target: Location, marker: str
+    building_dir: str, spool_root: str | os.PathLike[str] | None, *, target: Location, marker: str
 ) -> str:
-    """The build's spool: inside the building directory, or below a folder that the user names.
+    """Return the folder of the build's spool.
 
-    There another version or other input gets another folder.
+    Args:
+        building_dir: the building directory; holds the spool when `spool_root` is None.
+        spool_root: folder named by the user. Below it each version and each input gets
+            a folder of its own.
+        target: directory of the version.
+        marker: names the input of the job.
     """
     if spool_root is None:
         return f"{building_dir}/{_SPOOL}"
@@ -54,21 +70,23 @@ def spool_dir(
 
 
 def publish(building_dir: str, target: Location) -> None:
-    """Turns the building directory into the version.
+    """Turn the building directory into the version.
 
     Raises:
-        DataError: the version has come to be meanwhile.
+        DataError: another job has written the version in the meantime.
     """
     if is_remote(target):
         if is_taken(target):
-            raise DataError(f"{target}: another job wrote it meanwhile", "version_exists")
+            raise DataError(
+                f"{target}: another job wrote this version in the meantime", "version_exists"
+            )
         files.delete_tree(str(target))
         left = (writers.SUMMARY_NAME, _MARKER, layout.MANIFEST_NAME)
         names = [path[len(building_dir) + 1 :] for path in files.list_files(building_dir)]
         moved = [name for name in names if name not in left and not name.startswith(f"{_SPOOL}/")]
         files.move_files(building_dir, str(target), moved)
         files.move_files(building_dir, str(target), [layout.MANIFEST_NAME])
-        # Last: a job killed before this line finds its spool again.
+        # Last, so that a job that is killed before this line still finds its spool.
         files.delete_tree(building_dir)
         return
     for name in (writers.SUMMARY_NAME, _MARKER):
@@ -77,4 +95,6 @@ def publish(building_dir: str, target: Location) -> None:
     try:
         os.rename(building_dir, target)
     except OSError as error:
-        raise DataError(f"{target}: another job wrote it meanwhile", "version_exists") from error
+        raise DataError(
+            f"{target}: another job wrote this version in the meantime", "version_exists"
+        ) from error

@@ -173,10 +173,10 @@ def _patch(
     patch_id = make_patch_id(
         task.s1.scene_id,
         task.s2.scene_id,
-        grid.crs,
-        grid.transform[2],
-        grid.transform[5],
-        grid.height,
+        crs=grid.crs,
+        xmin=grid.transform[2],
+        ymax=grid.transform[5],
+        size_px=grid.height,
     )
     lon, lat = grids.centre_and_corners(grid)
     declared = frozenset(scene.split for scene in (task.s1, task.s2) if scene.split is not None)

@@ -1,8 +1,9 @@
-"""Shard sizes: how many shards a split needs for the size one wants, known before a byte of them is written.
+"""Shard sizes: how many shards a split needs to reach the wanted size per shard.
 
-The number must not depend on workers or on the order of patches, so it comes from sums
-over all patches: their bytes as they lie in the spool, times how far a fixed sample of
-them shrinks. `spool.py` measures, `writers.py` asks.
+Input: the size of each patch. Output: a number of shards, known before the first byte
+of a shard is written. The number must not depend on workers or on the order of patches.
+So it comes from sums over all patches: their size in the spool, times the compression
+ratio of a fixed sample of them.
 """
 
 from __future__ import annotations
@@ -11,26 +12,25 @@ import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import apache_beam as beam
 
-if TYPE_CHECKING:
-    from beam_jobs.build.spool import PatchRef
-
 _SAMPLE = 32
-"""One patch in so many is deflated once more to learn its ratio: 3 % of the time that compressing takes."""
+"""One patch in this many is compressed to learn the ratio.
+
+This adds 3 % to the time that the compression of all patches takes.
+"""
 
 
 @dataclass(kw_only=True)
 class Volume:
-    """What is to be written.
+    """Sizes of one or more patches.
 
     Attributes:
-        num_examples: patches.
-        num_bytes: of all, as they are before gzip.
-        sampled_bytes: of the sampled ones before gzip.
-        sampled_gzip_bytes: of the sampled ones after it.
+        num_examples: number of patches.
+        num_bytes: size of all patches before gzip.
+        sampled_bytes: size of the sampled patches before gzip.
+        sampled_gzip_bytes: size of the sampled patches after gzip.
     """
 
     num_examples: int = 0
@@ -38,11 +38,32 @@ class Volume:
     sampled_bytes: int = 0
     sampled_gzip_bytes: int = 0
 
-    def num_shards(self, target_mb: float, num_examples_per_shard: int | None) -> int:
-        """Shards of at most about `target_mb` million bytes and `num_examples_per_shard` examples; at least 1.
+    @classmethod
+    def of_patch(cls, num_bytes: int, gzip_bytes: int | None) -> Volume:
+        """Return the volume of one patch.
 
-        Without a sample patches count as incompressible: the shards of a small split
-        are then smaller than asked for.
+        Args:
+            num_bytes: size of the serialized patch.
+            gzip_bytes: result of `sampled_gzip_bytes`.
+        """
+        if gzip_bytes is None:
+            return cls(num_examples=1, num_bytes=num_bytes)
+        return cls(
+            num_examples=1,
+            num_bytes=num_bytes,
+            sampled_bytes=num_bytes,
+            sampled_gzip_bytes=gzip_bytes,
+        )
+
+    def num_shards(self, target_mb: float, num_examples_per_shard: int | None) -> int:
+        """Return how many shards to write, at least 1.
+
+        Without a sample the patches count as incompressible. The shards of a small
+        split are then smaller than wanted.
+
+        Args:
+            target_mb: about the largest size of a shard on disk, in 10^6 bytes.
+            num_examples_per_shard: about the most examples in a shard; None = no limit.
         """
         ratio = self.sampled_gzip_bytes / self.sampled_bytes if self.sampled_bytes else 1.0
         by_size = math.ceil(self.num_bytes * ratio / (target_mb * 1e6))
@@ -53,36 +74,29 @@ class Volume:
 
 
 def sampled_gzip_bytes(patch_id: str, serialized: bytes) -> int | None:
-    """Size of a sampled patch after deflate at TFRecord's own level; None for the others. Its id alone decides."""
+    """Return the compressed size of a sampled patch, and None for all other patches.
+
+    The patch id alone decides whether a patch is in the sample. The compression level
+    is that of TFRecordWriter.
+    """
     if int(patch_id[-8:], 16) % _SAMPLE:
         return None
     return len(zlib.compress(serialized))
 
 
 class SumVolumes(beam.CombineFn):
-    """PatchRefs -> their Volume. Whole numbers, so the order of the sum does not show."""
+    """Add up Volumes; they are integers, so the order does not change the sum."""
 
     def create_accumulator(self) -> Volume:
-        """Nothing yet."""
+        """Return an empty Volume."""
         return Volume()
 
-    def add_input(self, volume: Volume, ref: PatchRef) -> Volume:
-        """One more patch."""
-        is_sampled = ref.gzip_bytes is not None
-        return self.merge_accumulators(
-            (
-                volume,
-                Volume(
-                    num_examples=1,
-                    num_bytes=ref.num_bytes,
-                    sampled_bytes=ref.num_bytes if is_sampled else 0,
-                    sampled_gzip_bytes=ref.gzip_bytes or 0,
-                ),
-            )
-        )
+    def add_input(self, total: Volume, volume: Volume) -> Volume:
+        """Return the sum of both."""
+        return self.merge_accumulators((total, volume))
 
     def merge_accumulators(self, volumes: Iterable[Volume]) -> Volume:
-        """Sums."""
+        """Return the sum of all."""
         merged = Volume()
         for volume in volumes:
             merged.num_examples += volume.num_examples
@@ -92,5 +106,5 @@ class SumVolumes(beam.CombineFn):
         return merged
 
     def extract_output(self, volume: Volume) -> Volume:
-        """As it is."""
+        """Return the sum unchanged."""
         return volume

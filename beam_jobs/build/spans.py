@@ -1,8 +1,8 @@
-"""Spans: which scenes earlier spans used, so that a new span takes only what is new.
+"""Spans: a new span takes only scenes that no earlier span used.
 
-Version directories -> ids of their scenes, from the `scenes.txt` beside each manifest;
-a PTransform that turns away scenes that are among them. `build.py` writes the file and
-applies the transform.
+Each version has a file `scenes.txt` with the ids of its scenes beside the manifest.
+`WriteScenes` writes this file, and `LeaveOutKnown` rejects the scenes that are named in
+the files of earlier spans.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files as storage
 
 SCENES_NAME = "scenes.txt"
-"""Ids of the scenes whose pairs a version was cut from, one a line, sorted."""
+"""Name of the file with the ids of a version's scenes, one per line, sorted."""
 KNOWN_REASON: Reason = "in_earlier_span"
+"""Reason for which a scene of an earlier span is rejected."""
 
 
 def next_span(output_root: Location) -> int:
-    """One more than the newest span; 1 when there is none."""
+    """Return the number after the newest span; 1 when there is no span."""
     return max((span for span, _ in layout.list_versions(output_root)), default=0) + 1
 
 
 def earlier_scene_files(output_root: Location) -> list[Location]:
-    """`scenes.txt` of the newest version of each span.
+    """Return the `scenes.txt` of the newest version of each span.
 
     Raises:
-        DataError: a version has none, as it was built before there were such files.
+        DataError: a version has no such file, because an older terrapair built it.
     """
     files = [
         layout.version_dir(output_root, *numbers) / SCENES_NAME
@@ -45,19 +46,19 @@ def earlier_scene_files(output_root: Location) -> list[Location]:
     for path in files:
         if not path.exists():
             raise DataError(
-                f"{path}: is missing; build that span again, or name a span instead of a new one",
+                f"{path}: the file is missing; build that span again, or build a span that exists",
                 "no_scenes",
             )
     return files
 
 
 def newest_versions(output_root: Location) -> list[tuple[int, int]]:
-    """(span, its newest version) of each span."""
+    """Return (span, newest version) of each span."""
     return sorted(dict(layout.list_versions(output_root)).items())
 
 
 def scene_files_sha256(files: Sequence[Location]) -> str:
-    """Hash over the files: part of what a build with earlier spans is made from."""
+    """Return a hash over the contents of `files`."""
     return hashlib.sha256(
         b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
     ).hexdigest()
@@ -65,20 +66,23 @@ def scene_files_sha256(files: Sequence[Location]) -> str:
 
 @dataclass
 class LeaveOutKnown(beam.PTransform):
-    """(catalog path, STAC item) -> those whose id is in none of the files; a Rejection of each other one in `tag`.
+    """Separate new scenes from those that earlier spans used.
 
-    A join, not a set in every worker: earlier spans may hold millions of scenes.
+    Input: pairs of (catalog path, STAC item). Main output: the pairs whose item id is
+    in none of the files. Output `tag`: one Rejection for each other pair. The ids are
+    joined
+    by Beam and not held in memory, since earlier spans may have millions of scenes.
 
     Attributes:
         files: `scenes.txt` of earlier spans.
-        tag: of the output that holds Rejections.
+        tag: name of the output with the Rejections.
     """
 
     files: tuple[str, ...]
     tag: str
 
     def expand(self, items: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
-        """Joins by id."""
+        """Join items and known ids by id."""
         known = (
             items.pipeline
             | "Files" >> beam.Create(list(self.files))
@@ -112,12 +116,16 @@ def _part(joined: tuple[str, dict[str, Iterable[Any]]], tag: str) -> Iterator[An
 
 @dataclass
 class WriteScenes(beam.PTransform):
-    """(s1, s2) pairs -> `scenes.txt` in `building_dir`; yields nothing that is needed."""
+    """Write the ids of the scenes of all (s1, s2) pairs to `scenes.txt`.
+
+    Attributes:
+        building_dir: folder of the file.
+    """
 
     building_dir: str
 
     def expand(self, pairs: beam.PCollection[tuple[Scene, Scene]]) -> beam.PCollection:
-        """One file for all."""
+        """Collect the ids of all pairs and write them to one file."""
         return (
             pairs
             | "Ids"

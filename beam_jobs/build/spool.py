@@ -1,10 +1,10 @@
-"""The spool: encoded patches between cutting and sharding, one file per task, with an index beside it.
+"""The spool: encoded patches between cutting and sharding.
 
-It lies beside the output, on an object store too, where all machines of a job see it;
-or in a folder that the user names. Only references travel through Beam, never pixels. A
-task, a strip of a large pair or a bundle of small pairs, whose index exists is
-finished: a job that was killed reads it instead of cutting again. `transforms.py`
-writes, `writers.py` reads.
+Each task (a strip of a large pair, or a bundle of small pairs) writes one data file and
+one index file. Only references to patches travel through Beam, never pixels. The spool
+lies beside the output or in a folder that the user names; all machines of a job must
+see it. A task whose index exists is finished: a job that continues after a kill reads
+the index instead of cutting the task again.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import gzip
 import hashlib
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from beam_jobs.build import shard_sizes
 from beam_jobs.build.patches import Rejection
+from beam_jobs.build.shard_sizes import Volume
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
+from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.data_card.statistics import BandSums
@@ -32,21 +34,24 @@ _INDEX_SUFFIX = ".index"
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRef:
-    """Where an encoded patch lies in the spool, and what tells whether it is a duplicate.
+    """A reference to an encoded patch in the spool.
+
+    It also holds what decides whether the patch is a duplicate.
 
     Attributes:
-        patch_id: of the patch.
-        split: it goes to.
-        path: of the file.
-        offset: of its first byte.
-        num_bytes: of the serialized tf.Example.
-        pair: hash of the ids of its scenes.
-        lon: of its centre, degrees.
-        lat: of its centre, degrees.
+        patch_id: id of the patch.
+        split: split of the patch.
+        path: data file that holds the patch.
+        offset: position of its first byte in the file.
+        num_bytes: size of the serialized tf.Example.
+        pair: hash of the ids of its two scenes.
+        lon: longitude of its centre, degrees.
+        lat: latitude of its centre, degrees.
         s1_acquired_at: seconds since 1970, UTC.
         s2_acquired_at: seconds since 1970, UTC.
-        quality: score of the patch.
-        gzip_bytes: size when compressed, of a few patches only.
+        quality: quality score of the patch, 0-1.
+        gzip_bytes: compressed size of a sampled patch; None for all others. See
+            `shard_sizes.sampled_gzip_bytes`.
     """
 
     patch_id: str
@@ -62,31 +67,35 @@ class PatchRef:
     quality: float
     gzip_bytes: int | None = None
 
+    @property
+    def volume(self) -> Volume:
+        """Size of the patch, for the number of shards."""
+        return Volume.of_patch(self.num_bytes, self.gzip_bytes)
+
 
 @dataclass(kw_only=True)
 class CutResult:
-    """What came of one task, or what a duplicate takes away again.
+    """The result of one task, or what is subtracted again for a duplicate.
 
     Attributes:
-        refs: patches that are kept.
-        rejections: patches that are not, or the scene when it broke a rule.
-        s1_sums: over the patches of the train split; None when there is none.
-        s2_sums: likewise.
-        num_pixels_per_class: (split, label id) -> pixels.
+        refs: the patches that are kept.
+        rejections: the patches that are not kept, or the scene that breaks a rule.
+        band_sums: per sensor, the sums over the patches of the train split; empty when
+            there is no such patch.
+        num_pixels_per_class: (split, label id) -> number of pixels.
     """
 
     refs: list[PatchRef] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
-    s1_sums: BandSums | None = None
-    s2_sums: BandSums | None = None
+    band_sums: dict[Sensor, BandSums] = field(default_factory=dict)
     num_pixels_per_class: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
 class Writer:
-    """Writes the patches of one task; `finish` makes them visible, `abandon` leaves nothing.
+    """Write the patches of one task.
 
-    In a bundle each pair ends with `commit` or, when a file of it cannot be read, with
-    `drop`.
+    `finish` makes them visible; `abandon` removes them. In a bundle each pair ends with
+    `commit`, or with `drop` when one of its files cannot be read.
     """
 
     def __init__(
@@ -98,7 +107,7 @@ class Writer:
         self._result, self._pending = CutResult(), CutResult()
 
     def add(self, outcome: tuple[str, PairedPatch] | Rejection) -> None:
-        """Takes what `patches.cut` yields."""
+        """Add one outcome of `patches.cut`: a split and its patch, or a Rejection."""
         if isinstance(outcome, Rejection):
             self._pending.rejections.append(outcome)
             return
@@ -124,51 +133,55 @@ class Writer:
                 gzip_bytes=shard_sizes.sampled_gzip_bytes(patch.patch_id, serialized),
             )
         )
-        # Of what the shards hold, after rounding: a duplicate can then be taken out
-        # again exactly.
+        # The sums are over the decoded (rounded) values that the shards hold. So the
+        # values of a duplicate can be subtracted exactly.
         _count(self._pending, split, records.decode(serialized), self._config)
 
     def commit(self) -> None:
-        """Takes over what was added since the last call."""
+        """Keep what was added since the last `commit` or `drop`."""
         self._result.refs += self._pending.refs
         self._result.rejections += self._pending.rejections
-        self._result.s1_sums = merge_sums(self._result.s1_sums, self._pending.s1_sums)
-        self._result.s2_sums = merge_sums(self._result.s2_sums, self._pending.s2_sums)
+        self._result.band_sums = merge_sums(self._result.band_sums, self._pending.band_sums)
         self._result.num_pixels_per_class.update(self._pending.num_pixels_per_class)
         self._pending = CutResult()
 
     def drop(self) -> None:
-        """Forgets what was added since the last `commit`; its bytes stay in the file, and nothing refers to them."""
+        """Forget what was added since the last `commit`.
+
+        The bytes stay in the data file, but nothing refers to them.
+        """
         self._pending = CutResult()
 
     def finish(self) -> CutResult:
-        """Shows the data, then the index: the index's presence says that both are whole."""
+        """Make the data file visible, then the index, which marks the task finished."""
         self.commit()
         self._file.commit()
-        # Histograms are mostly zeros; level 1 shrinks them a hundredfold.
+        # Histograms are mostly zeros: level 1 makes them a hundred times smaller.
         files.write_bytes(self._index, gzip.compress(pickle.dumps(self._result), compresslevel=1))
         return self._result
 
     def abandon(self) -> None:
-        """Removes what was written."""
+        """Remove what was written."""
         self._file.abandon()
 
 
-def merge_sums(one: BandSums | None, two: BandSums | None) -> BandSums | None:
-    """The sums over both, where None is over nothing."""
-    if one is None or two is None:
-        return two if one is None else one
-    return one.merge(two)
+def merge_sums(
+    one: Mapping[Sensor, BandSums], two: Mapping[Sensor, BandSums]
+) -> dict[Sensor, BandSums]:
+    """Return the sums over both, per sensor."""
+    merged = {**one, **two}
+    for sensor in one.keys() & two.keys():
+        merged[sensor] = one[sensor].merge(two[sensor])
+    return merged
 
 
 def uncounted(ref: PatchRef, config: BuildConfig) -> CutResult:
-    """A CutResult that takes a patch out of the sums again when it is merged with the one that counted it."""
+    """Return a CutResult that subtracts a patch from the sums it is merged with."""
     (serialized,) = read([ref])
     counted = CutResult()
     _count(counted, ref.split, records.decode(serialized), config)
     return CutResult(
-        s1_sums=counted.s1_sums.negated() if counted.s1_sums else None,
-        s2_sums=counted.s2_sums.negated() if counted.s2_sums else None,
+        band_sums={sensor: sums.negated() for sensor, sums in counted.band_sums.items()},
         num_pixels_per_class=Counter(
             {key: -count for key, count in counted.num_pixels_per_class.items()}
         ),
@@ -176,12 +189,12 @@ def uncounted(ref: PatchRef, config: BuildConfig) -> CutResult:
 
 
 def _count(result: CutResult, split: str, patch: PairedPatch, config: BuildConfig) -> None:
+    """Add the pixels of a patch to the sums of `result`."""
     if split == "train":
-        if result.s1_sums is None or result.s2_sums is None:
-            result.s1_sums = BandSums.zeros(len(config.patch.s1_bands))
-            result.s2_sums = BandSums.zeros(len(config.patch.s2_bands))
-        result.s1_sums.add(patch.s1, "s1")
-        result.s2_sums.add(patch.s2, "s2")
+        for sensor in SENSORS:
+            if sensor not in result.band_sums:
+                result.band_sums[sensor] = BandSums.zeros(len(config.patch.bands(sensor)))
+            result.band_sums[sensor].add(patch.pixels(sensor), sensor)
     if isinstance(patch, LabeledPatch):
         ids, counts = np.unique(patch.label, return_counts=True)
         for label_id, count in zip(ids.tolist(), counts.tolist(), strict=True):
@@ -190,7 +203,11 @@ def _count(result: CutResult, split: str, patch: PairedPatch, config: BuildConfi
 
 
 def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
-    """The finished result of a task, or None."""
+    """Return the result of a finished task, or None when it is not finished.
+
+    Raises:
+        ValueError: the index file holds something else.
+    """
     _, index = _paths(spool_dir, task_id, num_pairs)
     if not files.exists(index):
         return None
@@ -201,18 +218,19 @@ def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
 
 
 def count_finished(spool_dir: str) -> int:
-    """Number of strips and bundled pairs that are finished; for progress bars."""
+    """Return how many strips and bundled pairs are finished; for progress bars."""
     names = files.list_names(spool_dir, _INDEX_SUFFIX)
     return sum(int(name.removesuffix(_INDEX_SUFFIX).rpartition("-")[2]) for name in names)
 
 
 def read(refs: Iterable[PatchRef]) -> Iterable[bytes]:
-    """The encoded patches of `refs`, in that order, one at a time."""
+    """Yield the serialized tf.Example of each of `refs`, in that order."""
     for ref in refs:
         yield files.read_range(ref.path, ref.offset, ref.num_bytes)
 
 
 def _paths(spool_dir: str, task_id: str, num_pairs: int) -> tuple[str, str]:
-    # The number is in the name, so that progress can be told without opening a file.
+    """Return the paths of the data file and the index file of a task."""
+    # `count_finished` reads the number of pairs from the name, without opening a file.
     name = f"{hashlib.sha256(task_id.encode()).hexdigest()[:24]}-{num_pairs}"
     return f"{spool_dir}/{name}.data", f"{spool_dir}/{name}{_INDEX_SUFFIX}"

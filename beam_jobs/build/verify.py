@@ -1,7 +1,7 @@
-"""Verify: whether the shards of a version are the ones its manifest names: all there, none else, not cut short, not changed.
+"""Verify that the shards of a version are exactly those that its manifest names.
 
-Version directory, which may be an object store -> silence or one DataError. Called by
-`python -m beam_jobs verify`, and before a pipeline run reads the shards.
+Input: a version directory, which may lie on an object store. Output: its manifest, or a
+DataError when a shard is missing, cut short, changed or not named.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from beam_jobs.errors import DataError
 def verify(
     version_path: str | Path,
     with_hashes: bool = True,
+    *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Compares the shards with the manifest and returns it.
+    """Compare the shards with the manifest, and return the manifest.
 
     Args:
         version_path: the version directory.
-        with_hashes: read every byte and compare SHA-256; otherwise sizes only, which
-            takes no time.
+        with_hashes: True = read every byte and compare the SHA-256; False = compare
+            sizes only, which is much faster.
         on_progress: called with (shards compared, all shards).
 
     Raises:
-        DataError: no manifest, one that is not whole, or shards that are missing, cut
-            short, changed or not named; with the first of them.
+        DataError: the manifest is missing or incomplete, or a shard is missing, cut
+            short, changed or not named. The message names the first problem.
     """
     root = str(version_path).rstrip("/")
     found = _manifest(root)
@@ -63,20 +64,23 @@ def _manifest(root: str) -> Manifest:
 
 
 def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
-    """What is wrong with a shard; "" when nothing is."""
+    """Return what is wrong with a shard; "" = nothing."""
     if not tf.io.gfile.exists(path):
         return f"{path}: the shard is missing"
     num_bytes = tf.io.gfile.stat(path).length
     if num_bytes != entry.num_bytes:
         short = "cut short" if num_bytes < entry.num_bytes else "too long"
-        return f"{path}: the shard is {short}: it has {num_bytes} bytes, the manifest says {entry.num_bytes}"
+        return (
+            f"{path}: the shard is {short}: it has {num_bytes} bytes, "
+            f"the manifest says {entry.num_bytes}"
+        )
     if with_hashes and file_sha256(path) != entry.sha256:
         return f"{path}: the shard has another SHA-256 than the manifest says"
     return ""
 
 
 def _shards(root: str) -> Iterator[str]:
-    """Names below `root` of all that a reader of the splits would take for a shard."""
+    """Yield the name below `root` of each file that a reader would take for a shard."""
     for split in layout.SPLITS:
         for path in sorted(tf.io.gfile.glob(f"{root}/{split}/*")):
             yield f"{split}/{path.rsplit('/', 1)[-1]}"

@@ -1,8 +1,8 @@
-"""Writers: spooled patches -> shards, rejections -> rejected/*.ndjson, sums -> one summary that the manifest is made of.
+"""Writers: the shards, `rejected/*.ndjson` and the summary of a build.
 
-Input: CutResults and Rejections. Output: files below the building directory. A patch's
-shard and place in it depend on patch ids only, so the same input gives the same bytes
-whatever the number of workers.
+Input: CutResults and Rejections. Output: files below the building directory. The driver
+makes the manifest from the summary. Patch ids alone decide which shard a patch goes to
+and where in it, so the same input gives the same bytes with any number of workers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from beam_jobs.build.shard_sizes import Volume
 from beam_jobs.build.spool import CutResult, PatchRef
 from beam_jobs.config import ShardConfig
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import ShardEntry
 from beam_jobs.data_card.contents import Contents
 from beam_jobs.data_card.statistics import BandSums
@@ -34,45 +35,59 @@ from beam_jobs.storage import files
 SUMMARY_NAME = "summary.pickle"
 
 
-@dataclass(kw_only=True)
-class Summary:
-    """All that the manifest needs, merged over strips.
+@dataclass(frozen=True, kw_only=True, order=True)
+class Origin:
+    """Where a scene comes from.
 
     Attributes:
-        s1_sums: over the train split; None when it is empty.
-        s2_sums: likewise.
-        num_pixels_per_class: (split, label id) -> pixels.
-        num_rejected: reason -> number of scenes or patches.
-        num_bad_scenes: scenes that broke a rule.
-        first_error: detail of the first of them by id.
-        shards: path below the version directory -> entry.
-        contents: of the shards.
-        num_pairs: (sensor, source, license) -> pairs of scenes with a scene of it.
+        sensor: sensor of the scene.
+        source: data set or collection.
+        license: SPDX name or text of its license.
     """
 
-    s1_sums: BandSums | None = None
-    s2_sums: BandSums | None = None
+    sensor: Sensor
+    source: str
+    license: str
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What the manifest needs to know, merged over all parts of the build.
+
+    Attributes:
+        band_sums: per sensor, the sums over the train split; empty when the split is
+            empty.
+        num_pixels_per_class: (split, label id) -> number of pixels.
+        num_rejected: reason -> number of scenes or patches.
+        num_bad_scenes: number of scenes that break a rule.
+        first_error: detail of the bad scene with the smallest id; "" = no bad scene.
+        shards: path below the version directory -> entry of the manifest.
+        contents: counts over the patches in the shards.
+        num_pairs: origin -> number of scene pairs that contain a scene of that origin.
+    """
+
+    band_sums: dict[Sensor, BandSums] = field(default_factory=dict)
     num_pixels_per_class: Counter[tuple[str, int]] = field(default_factory=Counter)
     num_rejected: Counter[str] = field(default_factory=Counter)
     num_bad_scenes: int = 0
     first_error: str = ""
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
-    num_pairs: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    num_pairs: Counter[Origin] = field(default_factory=Counter)
 
 
 @dataclass
 class WriteShards(beam.PTransform):
-    """PatchRefs -> gzipped TFRecord shards; yields a Summary of each."""
+    """Write PatchRefs to gzipped TFRecord shards and yield a Summary of each shard."""
 
     building_dir: str
     config: ShardConfig
 
     def expand(self, refs: beam.PCollection) -> beam.PCollection:
-        """Sums first: the number of shards of a split must be known before a patch can go to one."""
+        """Sum up the volumes of the splits, assign patches to shards, write these."""
         volumes = (
             refs
-            | beam.Map(lambda ref: (ref.split, ref))
+            | "Volumes" >> beam.Map(lambda ref: (ref.split, ref.volume))
             | beam.CombinePerKey(shard_sizes.SumVolumes())
         )
         return (
@@ -84,28 +99,27 @@ class WriteShards(beam.PTransform):
 
 
 def _shard_key(
-    ref: PatchRef, volumes: dict[str, Volume], config: ShardConfig
-) -> tuple[tuple[str, int, int], PatchRef]:
+    ref: PatchRef, volumes: Mapping[str, Volume], config: ShardConfig
+) -> tuple[str, PatchRef]:
+    """Return the name of the shard that a patch goes to, and the patch."""
     num_shards = volumes[ref.split].num_shards(
         config.target_shard_mb, config.num_examples_per_shard
     )
-    # patch_id is a hash already; its first digits spread patches of one place over all
-    # shards.
-    return (ref.split, int(ref.patch_id[:12], 16) % num_shards, num_shards), ref
+    # The patch id is a hash, so its first digits spread the patches of one place over
+    # all shards.
+    shard = int(ref.patch_id[:12], 16) % num_shards
+    return layout.shard_name(ref.split, shard, num_shards), ref
 
 
-def _write_shard(
-    group: tuple[tuple[str, int, int], Iterable[PatchRef]], building_dir: str
-) -> Summary:
-    (split, shard, num_shards), refs = group
+def _write_shard(group: tuple[str, Iterable[PatchRef]], building_dir: str) -> Summary:
+    name, refs = group
     ordered = sorted(refs, key=lambda ref: ref.patch_id)
-    name = layout.shard_name(split, shard, num_shards)
     contents = Contents()
     with files.local_target(f"{building_dir}/{name}") as path:
         with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
             for serialized in spool.read(ordered):
                 writer.write(serialized)
-                contents.add(split, serialized)
+                contents.add(ordered[0].split, serialized)
         digest = hashlib.sha256()
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
@@ -118,12 +132,15 @@ def _write_shard(
 
 @dataclass
 class WriteRejected(beam.PTransform):
-    """Rejections -> rejected/scenes.ndjson and rejected/patches.ndjson, by id; yields a Summary of them."""
+    """Write Rejections to `rejected/scenes.ndjson` and `rejected/patches.ndjson`.
+
+    The lines are sorted by id. Yields one Summary per file.
+    """
 
     building_dir: str
 
     def expand(self, rejections: beam.PCollection) -> beam.PCollection:
-        """One group per file."""
+        """Group the Rejections by file and write each file."""
         return (
             rejections
             | "KeyByKind" >> beam.Map(lambda rejection: (rejection.kind, rejection))
@@ -151,52 +168,52 @@ def _write_rejected(group: tuple[str, Iterable[Rejection]], building_dir: str) -
 
 
 def count_sources(pair: tuple[Scene, Scene]) -> Summary:
-    """Where the two scenes of a pair come from, or the one that is there."""
-    there = [scene for scene in pair if not scene.is_absent]
+    """Return a Summary that counts where the scenes of a pair come from."""
     return Summary(
-        num_pairs=Counter((scene.sensor, scene.source, scene.license) for scene in there)
+        num_pairs=Counter(
+            Origin(sensor=scene.sensor, source=scene.source, license=scene.license)
+            for scene in pair
+            if not scene.is_absent
+        )
     )
 
 
 class MergeSummaries(beam.CombineFn):
-    """CutResults and Summaries -> one Summary."""
+    """Merge CutResults and Summaries into one Summary."""
 
     def create_accumulator(self) -> Summary:
-        """Nothing yet."""
+        """Return an empty Summary."""
         return Summary()
 
     def add_input(self, summary: Summary, element: CutResult | Summary) -> Summary:
-        """Takes either."""
+        """Add a CutResult or a Summary."""
         if isinstance(element, Summary):
             return _merge(summary, element)
-        summary.s1_sums = spool.merge_sums(summary.s1_sums, element.s1_sums)
-        summary.s2_sums = spool.merge_sums(summary.s2_sums, element.s2_sums)
+        summary.band_sums = spool.merge_sums(summary.band_sums, element.band_sums)
         summary.num_pixels_per_class.update(element.num_pixels_per_class)
         return summary
 
     def merge_accumulators(self, summaries: Iterable[Summary]) -> Summary:
-        """Sums."""
+        """Return all summaries merged into one."""
         merged = Summary()
         for summary in summaries:
             merged = _merge(merged, summary)
         return merged
 
     def extract_output(self, summary: Summary) -> Summary:
-        """As it is."""
+        """Return the summary unchanged."""
         return summary
 
 
 def _merge(one: Summary, two: Summary) -> Summary:
-    # Not `+`, which drops what is below 0, as duplicates are until they meet what they
-    # take from.
+    # Not `+`: it drops counts below 0. The counts of a duplicate are negative until
+    # they are merged with those they are subtracted from.
     num_pixels_per_class = Counter(one.num_pixels_per_class)
     num_pixels_per_class.update(two.num_pixels_per_class)
-    # In place: a Summary is merged once a shard, and a new one each time would copy all
-    # that is there already.
+    # In place: one merge per shard would otherwise copy all counts each time.
     one.contents.merge(two.contents)
     return Summary(
-        s1_sums=spool.merge_sums(one.s1_sums, two.s1_sums),
-        s2_sums=spool.merge_sums(one.s2_sums, two.s2_sums),
+        band_sums=spool.merge_sums(one.band_sums, two.band_sums),
         num_pixels_per_class=num_pixels_per_class,
         num_rejected=one.num_rejected + two.num_rejected,
         num_bad_scenes=one.num_bad_scenes + two.num_bad_scenes,
@@ -208,13 +225,17 @@ def _merge(one: Summary, two: Summary) -> Summary:
 
 
 def write_summary(summary: Summary, building_dir: str) -> Any:
-    """Leaves the summary where the job's driver finds it once the pipeline is done."""
+    """Write the summary to the building directory, where the driver reads it later."""
     files.write_bytes(f"{building_dir}/{SUMMARY_NAME}", pickle.dumps(summary))
     return summary
 
 
 def read_summary(building_dir: str) -> Summary:
-    """The summary a pipeline left."""
+    """Return the summary that `write_summary` wrote.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
     summary = pickle.loads(files.read_bytes(f"{building_dir}/{SUMMARY_NAME}"))
     if not isinstance(summary, Summary):
         raise ValueError(f"{building_dir}: expected a Summary, got {type(summary).__name__}")

@@ -1,1 +1,17 @@
-"""What all packages agree on: bands, records, label schemas, paths, manifests and settings. Imports no other package."""
+"""What all packages share: the contracts between jobs, models and tools outside.
+
+Read `bands` and `records` first.
+
+- `bands`: the bands of both sensors, their units, and how pixels are stored as
+integers. - `records`: one patch in memory, and the tf.Example that holds it. -
+`labels`: label schemas and the remaps between them. - `layout`: the paths of spans,
+versions, splits and shards. - `manifest`: what a version holds and what it was built
+from. - `reasons`: why a scene, a patch or a job is refused, and what to do.
+- `errors`: the exit codes of the program, and the base class of its errors.
+- `settings`: dataclass trees from YAML, and their hash. - `locations`,
+`object_store`: files on this machine and on object stores. - `fingerprint`: hashes of
+files and of source code. - `sphere`: distances on the Earth.
+
+All packages may import this room. It imports no other part of the project, and no Beam,
+Keras, TFX or Earth Engine.
+"""

@@ -1,8 +1,8 @@
-"""Bands of Sentinel-1 and Sentinel-2: name, unit, stored scale, valid range, no-data and source.
+"""Bands of Sentinel-1 and Sentinel-2: name, unit, stored scale, valid range, no data.
 
-Everything that reads, writes, normalizes or checks pixels takes units and no-data from
-here. In memory pixels are physical float32 (dB, reflectance) with NaN as no data; in
-shards they are the integers below (`records.py` converts).
+In memory pixels are physical float32 values (dB or reflectance) and NaN means no data.
+Shards hold integers; `PIXEL_FORMATS` says how the two correspond. All code that reads,
+writes, normalizes or checks pixels takes units and no-data values from this module.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Sensor = Literal["s1", "s2"]
+Unit = Literal["dB", "reflectance"]
+ProcessingLevel = Literal["L1C", "L2A"]
+"""Level of a Sentinel-2 product: L1C = top of atmosphere, L2A = surface."""
 SENSORS: tuple[Sensor, ...] = ("s1", "s2")
 
 S1_SOURCE = "https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S1_GRD"
@@ -26,19 +29,25 @@ S1_NODATA = -32768
 S2_NODATA = 0
 """Stored uint16 that means no data in `s2`."""
 S1_DB_PER_DN = 0.01
-"""Stored int16 x this = backscatter in dB."""
+"""Backscatter in dB = stored int16 x this."""
 S2_REFLECTANCE_PER_DN = 1e-4
-"""Stored uint16 x this = reflectance. Source: Sentinel-2 QUANTIFICATION_VALUE 10000."""
-S2_BASELINE_0400_DN_OFFSET = 1000
-"""What processing baseline 04.00 (from 2022-01-25) adds to every digital number; shards never carry it.
+"""Reflectance = stored uint16 x this.
 
-Source:
+Source: Sentinel-2 metadata, QUANTIFICATION_VALUE 10000.
+"""
+S2_BASELINE_0400_DN_OFFSET = 1000
+"""Number that processing baseline 04.00 (from 2022-01-25) adds to all digital numbers.
+
+Shards hold values without this offset. Source:
 https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming
 """
 S1_VALID_RANGE_DB = (-70.0, 40.0)
-"""Outside of it a backscatter is no measurement. Extremes seen in Sen1Floods11: -65 and +30 dB."""
+"""Lowest and highest backscatter that count as a measurement.
+
+The extremes in Sen1Floods11 are -65 and +30 dB.
+"""
 S2_VALID_RANGE = (0.0, 6.5535)
-"""Reflectance that fits uint16; clouds and glint exceed 1."""
+"""Lowest and highest reflectance that uint16 can hold. Clouds and glint exceed 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +55,65 @@ class Band:
     """One band as stored in a shard.
 
     Attributes:
-        name: Earth Engine's spelling: VV, VH, B1 ... B8A ... B12.
-        unit: of the physical value.
-        scale: stored integer x scale = physical value.
-        valid_range: physical values outside are no data.
+        name: name as Earth Engine spells it: VV, VH, B1 ... B8A ... B12.
+        unit: unit of the physical value.
+        scale: physical value = stored integer x scale.
+        valid_range: physical values outside this range become no data.
         nodata: stored integer that means no data.
-        native_pixel_size_m: ground size the sensor's product has, in metres.
-        wavelength_nm: centre wavelength of Sentinel-2A; None for radar.
-        source: pages that define band and unit.
+        native_pixel_size_m: ground size of a pixel in the sensor's product, in metres.
+        wavelength_nm: centre wavelength on Sentinel-2A; None for radar.
+        source: web pages that define the band and its unit.
     """
 
     name: str
-    unit: Literal["dB", "reflectance"]
+    unit: Unit
     scale: float
     valid_range: tuple[float, float]
     nodata: int
     native_pixel_size_m: int
     wavelength_nm: float | None
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelFormat:
+    """How a shard stores the pixels of one sensor.
+
+    Attributes:
+        dtype: little-endian NumPy dtype of the stored integers.
+        unit: unit of the physical value.
+        scale: physical value = stored integer x scale.
+        valid_range: physical values outside this range become no data.
+        nodata: stored integer that means no data.
+        min_stored: smallest integer that stands for a measurement; None = no lower
+            limit. It keeps dark pixels from being rounded to `nodata`.
+    """
+
+    dtype: Literal["<i2", "<u2"]
+    unit: Unit
+    scale: float
+    valid_range: tuple[float, float]
+    nodata: int
+    min_stored: int | None = None
+
+
+PIXEL_FORMATS: dict[Sensor, PixelFormat] = {
+    "s1": PixelFormat(
+        dtype="<i2",
+        unit="dB",
+        scale=S1_DB_PER_DN,
+        valid_range=S1_VALID_RANGE_DB,
+        nodata=S1_NODATA,
+    ),
+    "s2": PixelFormat(
+        dtype="<u2",
+        unit="reflectance",
+        scale=S2_REFLECTANCE_PER_DN,
+        valid_range=S2_VALID_RANGE,
+        nodata=S2_NODATA,
+        min_stored=1,
+    ),
+}
 
 
 def _s1(name: str) -> Band:
@@ -115,21 +165,21 @@ BANDS: dict[Sensor, dict[str, Band]] = {"s1": S1_BANDS, "s2": S2_BANDS}
 
 S1_DEFAULT_BANDS = ("VV", "VH")
 S2_L1C_BANDS = tuple(S2_BANDS)
-"""All 13 bands, in the order of level-1C products (top-of-atmosphere reflectance)."""
+"""All 13 bands in the order of level-1C products (top-of-atmosphere reflectance)."""
 S2_L2A_BANDS = tuple(name for name in S2_BANDS if name != "B10")
-"""The 12 bands of level-2A products (surface reflectance): no cirrus band."""
+"""The 12 bands of level-2A products (surface reflectance): all but the cirrus band."""
 
 
 def check_band_names(sensor: Sensor, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns `names` when each is a band of `sensor` and none comes twice.
+    """Return `names` unchanged after checking them.
 
     Raises:
-        ValueError: an unknown or repeated band, or no band at all.
+        ValueError: `names` is empty, repeats a band or has one that `sensor` lacks.
     """
     known = BANDS[sensor]
     for name in names:
         if name not in known:
-            raise ValueError(f"{sensor} has no band {name!r}; known: {', '.join(known)}")
+            raise ValueError(f"{sensor} has no band {name!r}; known bands: {', '.join(known)}")
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"{sensor} bands must be distinct and at least one, got {names}")
+        raise ValueError(f"{sensor} needs at least one band and no band twice, got {names}")
     return names

@@ -1,8 +1,8 @@
-"""Label schemas (what a label id means) and the remaps between them.
+"""Label schemas (the meaning of label ids) and the remaps between them.
 
-A label raster is uint8 with 255 = ignore. Every label artifact names its schema; a
-remap exists only where it is written down here, so ids of one schema are never read as
-ids of another.
+A label raster is uint8, and 255 means ignore. All files with labels name their schema.
+Only the remaps in this module exist, so ids of one schema are never taken for ids of
+another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 IGNORE = 255
-"""Label id of pixels that neither loss nor metric counts."""
+"""Label id of pixels that losses and metrics do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class LabelSchema:
     """Names and colours of label ids.
 
     Attributes:
-        name: what `terrapair:label_schema` of a STAC asset says.
-        classes: id -> class name; ids of model outputs are 0..K-1 (`is_dense`), source
-            schemas may have gaps.
-        colors: id -> #rrggbb for maps.
-        source: page that defines the schema.
+        name: name of the schema, as in `terrapair:label_schema` of a STAC asset.
+        classes: id -> class name. Ids of model outputs are 0..K-1 (see `is_dense`); ids
+            of other schemas may have gaps.
+        colors: id -> color in maps, #rrggbb.
+        source: web page that defines the schema.
     """
 
     name: str
@@ -41,12 +41,12 @@ class LabelSchema:
 
     @property
     def is_dense(self) -> bool:
-        """Whether ids are 0..K-1, as a model's output needs."""
+        """Whether the ids are 0..K-1, as a model needs them."""
         return sorted(self.classes) == list(range(len(self.classes)))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names by ascending id."""
+        """Class names in the order of their ids."""
         return tuple(self.classes[i] for i in sorted(self.classes))
 
 
@@ -60,7 +60,7 @@ def _schema(name: str, source: str, classes: dict[int, tuple[str, str]]) -> Labe
 
 
 def _dense(name: str, schema: LabelSchema) -> LabelSchema:
-    """The schema with ids 0..K-1 in the order of its own: what a model can output of it."""
+    """Return `schema` with ids 0..K-1, which a model can output; the order stays."""
     order = sorted(schema.classes)
     return LabelSchema(
         name=name,
@@ -203,13 +203,13 @@ _IGBP17_TO_IGBP10 = {
 _IGBP10_TO_DENSE = _to_dense(IGBP10)
 _IGBP10_TO_IGBP8 = {1: 0, 2: 1, 4: 2, 5: 3, 6: 4, 7: 5, 9: 6, 10: 7}
 
-# (from, to) -> {from id: to id}. An id that is left out has no counterpart and becomes
-# 255, a decision, not an oversight: flooded vegetation and wetlands are neither clearly
-# water nor clearly dry; IGBP-8 drops savanna and snow as DFC2020 does.
+# (from, to) -> {from id: to id}. Ids without a counterpart are left out on purpose and
+# become 255. Flooded vegetation and wetlands, for example, are neither clearly water
+# nor clearly dry. IGBP-8 drops savanna and snow, as DFC2020 does.
 _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     ("dynamic_world", "water"): {0: 1, 1: 0, 2: 0, 4: 0, 5: 0, 6: 0, 7: 0},
-    # Google's own correspondence: wetland and mangrove -> flooded vegetation, moss ->
-    # bare. Source: GoogleCloudPlatform/python-docs-samples,
+    # The correspondence that Google uses: wetland and mangrove -> flooded vegetation,
+    # moss -> bare. Source: GoogleCloudPlatform/python-docs-samples,
     # people-and-planet-ai/land-cover-classification.
     ("worldcover", "dynamic_world"): {
         10: 1,
@@ -226,12 +226,12 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
     },
     ("worldcover", "water"): {10: 0, 20: 0, 30: 0, 40: 0, 50: 0, 60: 0, 80: 1, 100: 0},
     ("worldcover", "worldcover_dense"): _to_dense(WORLDCOVER),
-    # Rangeland is grass and shrub in one class; its definition ("homogeneous grasses")
-    # is nearer to grass.
+    # Rangeland joins grass and shrub; its definition ("homogeneous grasses") is closer
+    # to grass.
     ("terramesh_lulc", "dynamic_world"): {1: 0, 2: 1, 3: 3, 4: 4, 5: 6, 6: 7, 7: 8, 9: 2},
     ("terramesh_lulc", "water"): {1: 1, 2: 0, 4: 0, 5: 0, 6: 0, 9: 0},
-    # Source: lukasliebel/dfc2020_baseline; the mosaic of cropland and natural
-    # vegetation counts as cropland.
+    # The mosaic of cropland and natural vegetation counts as cropland.
+    # Source: lukasliebel/dfc2020_baseline.
     ("igbp17", "igbp10"): _IGBP17_TO_IGBP10,
     ("igbp17", "igbp10_dense"): {i: _IGBP10_TO_DENSE[j] for i, j in _IGBP17_TO_IGBP10.items()},
     ("igbp17", "igbp8"): {
@@ -245,10 +245,10 @@ _REMAPS: dict[tuple[str, str], dict[int, int]] = {
 
 
 def get_schema(name: str) -> LabelSchema:
-    """The schema of that name.
+    """Return the schema with this name.
 
     Raises:
-        ValueError: no such schema.
+        ValueError: there is no such schema.
     """
     if name not in SCHEMAS:
         raise ValueError(f"unknown label schema {name!r}; known: {', '.join(SCHEMAS)}")
@@ -256,10 +256,13 @@ def get_schema(name: str) -> LabelSchema:
 
 
 def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
-    """Lookup table uint8 [256] from ids of `source` to ids of `target`; what has no counterpart is 255.
+    """Return the lookup table from ids of `source` to ids of `target`.
+
+    Returns:
+        uint8 [256]; 255 where an id has no counterpart.
 
     Raises:
-        ValueError: no remap between the two is written down.
+        ValueError: there is no remap between the two schemas.
     """
     table = np.full(256, IGNORE, np.uint8)
     if source.name == target.name:
@@ -276,7 +279,15 @@ def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint
 
 
 def why_no_remap(source: str, target: str) -> str:
-    """Why labels of the schema of one name cannot become those of another, in one line; "" when they can."""
+    """Return why labels of one schema cannot be remapped to another, in one line.
+
+    Args:
+        source: name of the schema that the labels have.
+        target: name of the wanted schema.
+
+    Returns:
+        The reason; "" = they can be remapped.
+    """
     try:
         remap_table(get_schema(source), get_schema(target))
     except ValueError as error:
@@ -287,15 +298,16 @@ def why_no_remap(source: str, target: str) -> str:
 def remap(
     label: npt.NDArray[np.uint8], source: LabelSchema, target: LabelSchema
 ) -> npt.NDArray[np.uint8]:
-    """`label` uint8 [H, W] in ids of `target`; 255 stays 255.
+    """Return `label` uint8 [H, W] in ids of `target`; 255 stays 255.
 
     Raises:
-        ValueError: an id outside `source`, or no remap between the two.
+        ValueError: `label` has an id that `source` lacks, or there is no remap.
     """
     unknown = sorted(set(np.unique(label).tolist()) - set(source.classes) - {IGNORE})
     if unknown:
         raise ValueError(
-            f"label ids {unknown} are not in schema {source.name!r} (ids {sorted(source.classes)} and 255)"
+            f"label ids {unknown} are not in schema {source.name!r} "
+            f"(ids {sorted(source.classes)} and 255)"
         )
     return remap_table(source, target)[label]
 
@@ -303,7 +315,13 @@ def remap(
 def ignore(
     label: npt.NDArray[np.uint8], schema: LabelSchema, class_names: Collection[str]
 ) -> npt.NDArray[np.uint8]:
-    """`label` uint8 [H, W] in ids of `schema`, with the pixels of these classes as 255."""
+    """Return `label` uint8 [H, W] with the pixels of some classes set to 255.
+
+    Args:
+        label: ids of `schema` and 255.
+        schema: schema of the label.
+        class_names: names of the classes to ignore.
+    """
     ids = [i for i, name in schema.classes.items() if name in class_names]
     return np.where(np.isin(label, ids), np.uint8(IGNORE), label)
 

@@ -1,18 +1,21 @@
-"""Path grammar of shard directories: span-N/version-M/<split>/part-?????-of-?????.tfrecord.gz beside manifest.json.
+"""Paths of shards, manifests and versions below the folder that holds the spans.
 
-A version is visible only once its manifest is there: jobs write into `building_dir` and
-rename it last, or on an object store move the manifest last. Roots may be paths or
-URIs.
+A shard is `span-N/version-M/<split>/part-?????-of-?????.tfrecord.gz`, and the manifest
+of its version is `span-N/version-M/manifest.json`. A directory without a manifest is
+not a version: a job writes into `building_dir`, and the manifest becomes visible last.
+The root may be a path or a URI.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from typing import Literal
 
 from beam_jobs.contracts.locations import Location, locate, parse
 
-SPLITS = ("train", "eval", "test")
+Split = Literal["train", "eval", "test"]
+SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 MANIFEST_NAME = "manifest.json"
 REJECTED_DIR = "rejected"
 SHARD_GLOB = "part-*-of-*.tfrecord.gz"
@@ -21,37 +24,44 @@ _SPAN_DIR = re.compile(r"span-(\d+)$")
 
 
 def version_dir(root: str | os.PathLike[str], span: int, version: int) -> Location:
-    """Directory of one version."""
+    """Return the directory of one version."""
     return parse(root) / f"span-{span}" / f"version-{version}"
 
 
 def building_dir(root: str | os.PathLike[str], span: int, version: int) -> Location:
-    """Where a version is built before it is renamed; the dot keeps it out of every `version-*` pattern."""
+    """Return the directory in which a version is built before it becomes visible.
+
+    Its name begins with a dot, so the pattern `version-*` does not match it.
+    """
     return parse(root) / f"span-{span}" / f".building-version-{version}"
 
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
-    """Path of a shard below its version directory.
+    """Return the path of a shard relative to its version directory.
 
     Raises:
-        ValueError: an unknown split or a shard number out of range.
+        ValueError: the split is unknown or the shard number is out of range.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if not 0 <= shard < num_shards <= 99_999:
         raise ValueError(
-            f"shard must be in 0..num_shards-1 and num_shards at most 99999, got {shard} of {num_shards}"
+            "shard must be in 0..num_shards-1 and num_shards at most 99999, "
+            f"got {shard} of {num_shards}"
         )
     return f"{split}/part-{shard:05d}-of-{num_shards:05d}.tfrecord.gz"
 
 
 def split_pattern(split: str) -> str:
-    """Pattern of one split's shards for TFX's ExampleGen, which fills in the newest span and version."""
+    """Return the pattern of a split's shards for TFX's ExampleGen.
+
+    ExampleGen replaces {SPAN} and {VERSION} by the newest ones.
+    """
     return f"span-{{SPAN}}/version-{{VERSION}}/{split}/*"
 
 
 def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """(span, version) of every version that has a manifest, ascending."""
+    """Return (span, version) of each version with a manifest, in ascending order."""
     found = []
     for manifest in locate(root).glob(f"span-*/version-*/{MANIFEST_NAME}"):
         version = _VERSION_DIR.search(str(manifest.parent))
@@ -62,5 +72,5 @@ def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
 
 
 def shard_paths(version_path: str | os.PathLike[str], split: str) -> list[Location]:
-    """Sorted shards of one split of a version directory."""
+    """Return the shards of one split of a version directory, sorted by name."""
     return sorted((locate(version_path) / split).glob(SHARD_GLOB))

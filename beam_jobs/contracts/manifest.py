@@ -1,7 +1,8 @@
-"""The manifest beside the shards of a version: what was built, from what, how much, and the statistics of `train`.
+"""The manifest beside the shards of a version.
 
-Beam jobs write it last; trainers take normalization and provenance from it; the report
-and the model card quote it.
+It says what was built, from which input, how many examples there are, and the
+statistics of the train split. A build writes it last. Trainers take normalization and
+provenance from it; the report and the model card quote it.
 """
 
 from __future__ import annotations
@@ -10,35 +11,46 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from beam_jobs.contracts import layout, settings
-from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor, Unit
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 3
-"""Of the manifest and of the records it stands for; 3: records name the event."""
+"""Version of the format of manifests and records. Since 3 a record names the event."""
 CODE_VERSION = "0.1.0"
-"""Version of terrapair, as in pyproject.toml: manifests and model cards carry it."""
+"""Version of terrapair as in pyproject.toml; stands in manifests and model cards."""
 
 
 class ManifestError(TerrapairError, ValueError):
-    """A manifest that is cut short, lacks a key, or was changed since it was written; one line."""
+    """A manifest that is incomplete, or was changed after it was written; one line."""
 
     exit_code = ExitCode.BAD_DATA
 
 
 class FormatError(ManifestError):
-    """Data that was built by an older or newer terrapair, which names its features otherwise; one line."""
+    """Data of another format, built by an older or newer terrapair; one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandStatistics:
-    """Statistics of one band over the valid pixels of the train split, in physical units (dB or reflectance)."""
+    """Statistics of one band over the valid pixels of the train split.
+
+    Attributes:
+        band: name of the band.
+        unit: unit of the values below.
+        num_pixels: number of valid pixels; 0 = no scene of this sensor.
+        mean: mean value.
+        std: standard deviation.
+        p02: 2nd percentile.
+        p50: median.
+        p98: 98th percentile.
+    """
 
     band: str
-    unit: str
+    unit: Unit
     num_pixels: int
     mean: float
     std: float
@@ -49,7 +61,13 @@ class BandStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One shard: number of examples, size in bytes, SHA-256 of the file."""
+    """One shard.
+
+    Attributes:
+        num_examples: number of examples in the file.
+        num_bytes: size of the file.
+        sha256: SHA-256 of the file.
+    """
 
     num_examples: int
     num_bytes: int
@@ -58,16 +76,16 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEntry:
-    """Where scenes come from and on which terms, as their catalogs say; "unknown" where they do not.
+    """Origin and license of scenes, according to their catalogs.
 
     Attributes:
-        sensor: "s1" or "s2".
-        source: data set or collection.
-        license: SPDX name or text.
-        num_pairs: pairs of scenes with a scene of it.
+        sensor: sensor of the scenes.
+        source: data set or collection; "unknown" = the catalog does not say.
+        license: SPDX name or text of the license; "unknown" = the catalog does not say.
+        num_pairs: number of scene pairs that contain a scene of this origin.
     """
 
-    sensor: str
+    sensor: Sensor
     source: str
     license: str
     num_pairs: int
@@ -75,45 +93,46 @@ class SourceEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a reader of a version needs to know.
+    """What a reader of a version needs to know.
 
     Attributes:
-        kind: "pairs" (unlabeled) or "labels".
+        kind: "pairs" = unlabeled patches; "labels" = labelled patches.
         span: number of the data span.
         version: number of the version within the span.
-        patch_size_px: height and width of every patch.
-        pixel_size_m: ground size of a pixel.
-        s1_bands: order of the channels of `s1`.
-        s2_bands: order of the channels of `s2`.
-        s2_processing_level: "L1C" (top of atmosphere) or "L2A" (surface reflectance).
+        patch_size_px: height and width of every patch, in pixels.
+        pixel_size_m: ground size of a pixel, in metres.
+        s1_bands: bands of `s1`, in the order of its channels.
+        s2_bands: bands of `s2`, in the order of its channels.
+        s2_processing_level: "L1C" = top-of-atmosphere reflectance; "L2A" = surface
+            reflectance.
         label_schema: name of the schema of `label`; None for pairs.
-        num_examples: per split.
-        num_pixels_per_class: per split and label id (as text), labels only.
-        num_rejected: per reason.
+        num_examples: split -> number of examples.
+        num_pixels_per_class: split -> label id (as text) -> number of pixels; empty for
+            pairs.
+        num_rejected: reason -> number of rejected scenes or patches.
         shards: path below the version directory -> entry.
-        s1_statistics: of the train split, in the order of `s1_bands`.
-        s2_statistics: of the train split, in the order of `s2_bands`.
-        config: the resolved config of the job.
-        config_sha256: its hash.
-        source_sha256: hash over the catalogs and the sizes of the files they name: what
-            was read.
-        code_sha256: hash over the code that built it.
-        code_version: version of the code that built it.
-        num_held_out: patches per hold-out and split.
-        sources: where the scenes come from.
-        num_absent: per sensor and split, patches that have no scene of that sensor; see
-            `LabelConfig.partner`.
-        format_version: of this file and of the records in the shards.
+        s1_statistics: statistics of the train split, in the order of `s1_bands`.
+        s2_statistics: statistics of the train split, in the order of `s2_bands`.
+        config: resolved config of the build.
+        config_sha256: hash of `config`.
+        source_sha256: hash of the catalogs and of the sizes of the files they name.
+        code_sha256: hash of the code that built the version.
+        code_version: version of that code.
+        num_held_out: hold-out -> split -> number of patches.
+        sources: origins of the scenes.
+        num_absent: sensor -> split -> number of patches without a scene of that sensor;
+            see `LabelConfig.partner`.
+        format_version: version of the format of this file and of the records.
     """
 
-    kind: str
+    kind: Literal["pairs", "labels"]
     span: int
     version: int
     patch_size_px: int
     pixel_size_m: float
     s1_bands: tuple[str, ...]
     s2_bands: tuple[str, ...]
-    s2_processing_level: str
+    s2_processing_level: ProcessingLevel
     label_schema: str | None
     num_examples: dict[str, int]
     num_pixels_per_class: dict[str, dict[str, int]]
@@ -136,34 +155,35 @@ class Manifest:
         return {"s1": self.s1_bands, "s2": self.s2_bands}[sensor]
 
     def statistics(self, sensor: Sensor) -> tuple[BandStatistics, ...]:
-        """Return the train statistics of `sensor`, one entry per band, in band order."""
+        """Return the train statistics of `sensor`, one entry per band in band order."""
         return {"s1": self.s1_statistics, "s2": self.s2_statistics}[sensor]
 
     def to_json(self) -> str:
-        """Indented JSON, keys sorted."""
+        """Return the manifest as indented JSON with sorted keys."""
         return json.dumps(settings.to_dict(self), indent=2, sort_keys=True) + "\n"
 
     @property
     def sha256(self) -> str:
-        """Hash of the manifest itself: the data hash that model cards carry."""
+        """Hash of the manifest itself; model cards hold it as the hash of the data."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def from_json(text: str) -> Manifest:
-    """The manifest of `Manifest.to_json`.
+    """Return the manifest that `Manifest.to_json` wrote.
 
     Raises:
-        ManifestError: no JSON, an unknown or missing key, a wrong type, or entries that
-            contradict each other.
-        FormatError: of another format version.
+        ManifestError: the text is no JSON, has an unknown or missing key or a wrong
+            type, or its entries contradict each other.
+        FormatError: the format version is another one.
     """
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise ManifestError(
-            f"manifest: must be whole JSON, got {len(text)} characters: {error}"
+            f"manifest: must be complete JSON, got {len(text)} characters: {error}"
         ) from error
-    # First, so that the message is not about a key that the other format has or lacks.
+    # This check comes first. Otherwise the message would be about a key that only one
+    # of the two formats has.
     if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version")
         raise FormatError(
@@ -178,12 +198,12 @@ def from_json(text: str) -> Manifest:
 
 
 def read(version_path: str | os.PathLike[str]) -> Manifest:
-    """The manifest of a version directory.
+    """Return the manifest of a version directory.
 
     Raises:
-        FileNotFoundError: there is none: the directory is no finished version.
-        ManifestError: see `from_json`; with the path.
-        FormatError: the version was built by an older or newer terrapair.
+        FileNotFoundError: the directory has no manifest, so it is no finished version.
+        ManifestError: see `from_json`; the message begins with the path.
+        FormatError: an older or newer terrapair built the version.
     """
     path = locate(version_path) / layout.MANIFEST_NAME
     if not path.exists():
@@ -195,18 +215,19 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """Refuses what a hand has changed: normalization and provenance would be taken from it unseen."""
+    """Refuse a manifest that was edited: trainers would use its numbers unchecked."""
     sha256 = settings.sha256(manifest.config)
     if manifest.config_sha256 != sha256:
         raise ManifestError(
-            f"manifest.config_sha256: must be that of config, {sha256}, got {manifest.config_sha256}"
+            f"manifest.config_sha256: must be the hash of config, {sha256}, "
+            f"got {manifest.config_sha256}"
         )
-    for sensor in ("s1", "s2"):
-        bands = getattr(manifest, f"{sensor}_bands")
-        described = tuple(entry.band for entry in getattr(manifest, f"{sensor}_statistics"))
+    for sensor in SENSORS:
+        bands = manifest.bands(sensor)
+        described = tuple(entry.band for entry in manifest.statistics(sensor))
         if described != bands:
             raise ManifestError(
-                f"manifest.{sensor}_statistics: must be of {sensor}_bands {bands}, got {described}"
+                f"manifest.{sensor}_statistics: must describe the bands {bands}, got {described}"
             )
     for split in {*manifest.num_examples, *(name.split("/")[0] for name in manifest.shards)}:
         in_shards = sum(
@@ -216,6 +237,6 @@ def _check(manifest: Manifest) -> None:
         )
         if manifest.num_examples.get(split, 0) != in_shards:
             raise ManifestError(
-                f"manifest.num_examples.{split}: must be what its shards hold, {in_shards}, "
+                f"manifest.num_examples.{split}: must be the sum over its shards, {in_shards}, "
                 f"got {manifest.num_examples.get(split, 0)}"
             )

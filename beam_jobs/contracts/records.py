@@ -1,14 +1,19 @@
-"""The records of the shards: PairedPatch and LabeledPatch, their tf.Example codec and feature spec.
+"""The records of the shards, and the tf.Example that holds one record.
 
-A record in memory holds physical float32 pixels with NaN as no data; `encode` writes
-the integers of the shard contract and `decode` reads them back. Beam jobs write
-records, `models` reads them as tensors through `feature_spec` and `bands`.
+`FEATURES` is the table of the tf.Example: one row per feature. The codec (`encode` and
+`decode`), the parsing spec, the range checks, the features that TFDV watches and the
+scores of the data card all follow from it. A new field needs an attribute of
+`PairedPatch` and a row in this table.
+
+In memory a record holds physical float32 pixels, and NaN means no data. The tf.Example
+holds the integers that `bands.PIXEL_FORMATS` defines.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,42 +21,116 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from beam_jobs.contracts import bands as bands_lib
+from beam_jobs.contracts.bands import PIXEL_FORMATS, SENSORS, Sensor
 
 FloatArray = npt.NDArray[np.float32]
 HOLDOUT_MARK = "@"
-"""Stands in a record's `block` before the name of each hold-out that the patch falls under."""
+"""Separator in `block`: it precedes the name of each hold-out of the patch."""
 
 OrbitState = Literal["ascending", "descending", "unknown"]
+FeatureKind = Literal["bytes", "int64", "float"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One row of the table: a feature of the tf.Example.
+
+    Attributes:
+        name: name of the feature.
+        kind: which list of the tf.train.Feature holds the values.
+        is_field: True = stored from the `PairedPatch` field of the same name and read
+            back into it; False = computed when a record is written.
+        bands_of: the feature has one value per band of this sensor; None = one value.
+        is_watched: TFDV compares the distribution of this feature between splits and
+            spans. Ids, event names and pixels are not watched: a new value of those is
+            no anomaly.
+        is_score: the value lies within 0-1, and the data card shows its distribution. A
+            field outside 0-1 is refused.
+        may_be_nan: NaN is a legal value of a score and means "not known".
+    """
+
+    name: str
+    kind: FeatureKind
+    is_field: bool = True
+    bands_of: Sensor | None = None
+    is_watched: bool = False
+    is_score: bool = False
+    may_be_nan: bool = False
+
+
+def _table(*rows: Feature) -> dict[str, Feature]:
+    return {row.name: row for row in rows}
+
+
+FEATURES = _table(
+    Feature(name="patch_id", kind="bytes"),
+    Feature(name="height", kind="int64", is_field=False, is_watched=True),
+    Feature(name="width", kind="int64", is_field=False, is_watched=True),
+    Feature(name="s1", kind="bytes", is_field=False),
+    Feature(name="s2", kind="bytes", is_field=False),
+    Feature(name="label", kind="bytes", is_field=False),
+    Feature(name="lon", kind="float", is_watched=True),
+    Feature(name="lat", kind="float", is_watched=True),
+    Feature(name="block", kind="bytes"),
+    Feature(name="s1_scene_id", kind="bytes"),
+    Feature(name="s2_scene_id", kind="bytes"),
+    Feature(name="s1_acquired_at", kind="int64", is_watched=True),
+    Feature(name="s2_acquired_at", kind="int64", is_watched=True),
+    Feature(name="time_gap_hours", kind="float", is_field=False, is_watched=True),
+    Feature(name="orbit_state", kind="bytes", is_watched=True),
+    Feature(name="cloud_fraction", kind="float", is_watched=True, is_score=True, may_be_nan=True),
+    Feature(name="s1_valid_fraction", kind="float", is_field=False, is_watched=True, is_score=True),
+    Feature(name="s2_valid_fraction", kind="float", is_field=False, is_watched=True, is_score=True),
+    Feature(name="offset_px", kind="float", is_watched=True),
+    Feature(name="quality", kind="float", is_watched=True, is_score=True),
+    Feature(name="edge_noise_fraction", kind="float", is_watched=True, is_score=True),
+    Feature(name="saturated_fraction", kind="float", is_watched=True, is_score=True),
+    Feature(name="weight", kind="float", is_watched=True, is_score=True),
+    Feature(name="event", kind="bytes"),
+    Feature(name="s1_mean", kind="float", is_field=False, bands_of="s1", is_watched=True),
+    Feature(name="s1_std", kind="float", is_field=False, bands_of="s1", is_watched=True),
+    Feature(name="s2_mean", kind="float", is_field=False, bands_of="s2", is_watched=True),
+    Feature(name="s2_std", kind="float", is_field=False, bands_of="s2", is_watched=True),
+)
+"""The features of a tf.Example by name. Every record has all of them."""
+WATCHED_FEATURES = tuple(row.name for row in FEATURES.values() if row.is_watched)
+"""The features whose statistics TFDV computes."""
+SCORES = tuple(row.name for row in FEATURES.values() if row.is_score)
+"""The features within 0-1 whose distribution the data card shows."""
+
+_FIELDS = tuple(row.name for row in FEATURES.values() if row.is_field)
+_CHECKED = tuple(row for row in FEATURES.values() if row.is_field and row.is_score)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedPatch:
-    """One place seen by both sensors at nearly one time.
+    """One place seen by both sensors at nearly the same time.
 
     Attributes:
-        patch_id: stable id, see `make_patch_id`.
-        s1: backscatter in dB, float32 [H, W, C1], NaN = no data.
-        s2: reflectance (1.0 = 100 %), float32 [H, W, C2], NaN = no data.
+        patch_id: stable id; see `make_patch_id`.
+        s1: backscatter in dB, float32 [H, W, C1]; NaN = no data.
+        s2: reflectance (1.0 = 100 %), float32 [H, W, C2]; NaN = no data.
         lon: longitude of the patch centre, degrees.
         lat: latitude of the patch centre, degrees.
-        block: id of the spatial block that decides the split.
-        s1_scene_id: id of the Sentinel-1 STAC item.
-        s2_scene_id: id of the Sentinel-2 STAC item.
+        block: id of the spatial block that decides the split, and after each
+            `HOLDOUT_MARK` the name of a hold-out.
+        s1_scene_id: id of the Sentinel-1 STAC item; "" = no Sentinel-1 scene.
+        s2_scene_id: id of the Sentinel-2 STAC item; "" = no Sentinel-2 scene.
         s1_acquired_at: seconds since 1970, UTC.
         s2_acquired_at: seconds since 1970, UTC.
-        orbit_state: of the Sentinel-1 pass.
+        orbit_state: orbit direction of the Sentinel-1 pass.
         cloud_fraction: share of Sentinel-2 pixels that are cloud, 0-1; NaN = the source
             does not tell.
         offset_px: measured shift between the two images in pixels; NaN = not measured,
-            or no significant peak.
-        quality: score of the pair, 0-1; its parts are the fields around it.
-        edge_noise_fraction: share of Sentinel-1 pixels that are noise of the swath's
-            edge, 0-1.
+            or the measurement has no significant peak.
+        quality: quality score of the pair, 0-1; see `quality.score` in
+            `beam_jobs/judging`.
+        edge_noise_fraction: share of Sentinel-1 pixels that are noise at the edge of
+            the swath, 0-1.
         saturated_fraction: share of Sentinel-2 pixels that are saturated, 0-1.
-        weight: what the pair counts in training, 0-1; 1 = in full.
+        weight: weight of the pair in training, 0-1; 1 = full weight.
         event: name of the flood or other event that the scenes were chosen for; "" =
-            none is known.
+            no event is known.
     """
 
     patch_id: str
@@ -74,27 +153,35 @@ class PairedPatch:
     event: str = ""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight <= 1.0:
-            raise ValueError(f"{self.patch_id}: weight must be within 0-1, got {self.weight}")
+        for row in _CHECKED:
+            value = getattr(self, row.name)
+            # NaN fails the range check, since every comparison with NaN is false.
+            if not 0.0 <= value <= 1.0 and not (row.may_be_nan and math.isnan(value)):
+                raise ValueError(f"{self.patch_id}: {row.name} must be within 0-1, got {value}")
         if self.s1.ndim != 3 or self.s2.ndim != 3 or self.s1.shape[:2] != self.s2.shape[:2]:
             raise ValueError(
-                f"{self.patch_id}: s1 and s2 must be [H, W, C] on one grid, got {self.s1.shape} and {self.s2.shape}"
+                f"{self.patch_id}: s1 and s2 must be [H, W, C] on one grid, "
+                f"got {self.s1.shape} and {self.s2.shape}"
             )
 
     @property
     def height(self) -> int:
-        """Rows in pixels."""
+        """Number of rows in pixels."""
         return self.s1.shape[0]
 
     @property
     def width(self) -> int:
-        """Columns in pixels."""
+        """Number of columns in pixels."""
         return self.s1.shape[1]
 
     @property
     def time_gap_hours(self) -> float:
         """Sentinel-2 time minus Sentinel-1 time, in hours."""
         return (self.s2_acquired_at - self.s1_acquired_at) / 3600.0
+
+    def pixels(self, sensor: Sensor) -> FloatArray:
+        """Return the pixels of `sensor`, float32 [H, W, C]."""
+        return {"s1": self.s1, "s2": self.s2}[sensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,106 +200,99 @@ class LabeledPatch(PairedPatch):
 
 
 def make_patch_id(
-    s1_scene_id: str, s2_scene_id: str, crs: str, xmin: float, ymax: float, size_px: int
+    s1_scene_id: str, s2_scene_id: str, *, crs: str, xmin: float, ymax: float, size_px: int
 ) -> str:
-    """Stable id: 20 hex digits of SHA-256 over the scene ids and the window (CRS, upper left corner in metres, pixels)."""
+    """Return a stable patch id: 20 hex digits of a SHA-256.
+
+    Args:
+        s1_scene_id: id of the Sentinel-1 scene.
+        s2_scene_id: id of the Sentinel-2 scene.
+        crs: coordinate reference system of the patch, such as "EPSG:32633".
+        xmin: left edge of the patch in the units of `crs`.
+        ymax: upper edge of the patch in the units of `crs`.
+        size_px: height and width in pixels.
+    """
     text = f"{s1_scene_id}|{s2_scene_id}|{crs}|{xmin:.2f}|{ymax:.2f}|{size_px}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def quantize(pixels: FloatArray, sensor: bands_lib.Sensor) -> npt.NDArray[Any]:
-    """Physical float32 [H, W, C] -> stored int16 (s1) or uint16 (s2); NaN and what is out of range become no data.
+def quantize(pixels: FloatArray, sensor: Sensor) -> npt.NDArray[Any]:
+    """Return the stored integers of physical pixels.
 
-    A dark Sentinel-2 pixel that rounds to 0 is stored as 1: 0 would turn a measurement
-    into no data.
+    A dark Sentinel-2 pixel that rounds to 0 is stored as 1, because 0 means no data.
+
+    Args:
+        pixels: float32 [H, W, C] in dB or reflectance. NaN, infinity and values outside
+            the valid range become no data.
+        sensor: the sensor whose pixels these are.
+
+    Returns:
+        int16 ("s1") or uint16 ("s2") [H, W, C].
     """
-    low, high = bands_lib.S1_VALID_RANGE_DB if sensor == "s1" else bands_lib.S2_VALID_RANGE
-    # NaN and infinity lie in no range.
+    stored_as = PIXEL_FORMATS[sensor]
+    low, high = stored_as.valid_range
+    # NaN and infinity fail this comparison.
     valid = (pixels >= low) & (pixels <= high)
     all_valid = bool(valid.all())
-    values = pixels if all_valid else np.where(valid, pixels, 0.0)
-    if sensor == "s1":
-        stored, nodata, dtype = np.rint(values / bands_lib.S1_DB_PER_DN), bands_lib.S1_NODATA, "<i2"
-    else:
-        stored = np.maximum(np.rint(values / bands_lib.S2_REFLECTANCE_PER_DN), 1)
-        nodata, dtype = bands_lib.S2_NODATA, "<u2"
-    return (stored if all_valid else np.where(valid, stored, nodata)).astype(dtype)
-
-
-def dequantize(stored: npt.NDArray[Any], sensor: bands_lib.Sensor) -> FloatArray:
-    """Inverse of `quantize`: stored integers -> physical float32, no data -> NaN."""
-    nodata, scale = (
-        (bands_lib.S1_NODATA, bands_lib.S1_DB_PER_DN)
-        if sensor == "s1"
-        else (bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
+    stored = np.rint((pixels if all_valid else np.where(valid, pixels, 0.0)) / stored_as.scale)
+    if stored_as.min_stored is not None:
+        stored = np.maximum(stored, stored_as.min_stored)
+    return (stored if all_valid else np.where(valid, stored, stored_as.nodata)).astype(
+        stored_as.dtype
     )
-    return np.where(
-        stored == nodata, np.float32(np.nan), stored.astype(np.float32) * np.float32(scale)
-    ).astype(np.float32)
+
+
+def dequantize(stored: npt.NDArray[Any], sensor: Sensor) -> FloatArray:
+    """Return the physical float32 pixels of stored integers; no data becomes NaN."""
+    stored_as = PIXEL_FORMATS[sensor]
+    physical = stored.astype(np.float32) * np.float32(stored_as.scale)
+    return np.where(stored == stored_as.nodata, np.float32(np.nan), physical).astype(np.float32)
 
 
 def encode(patch: PairedPatch) -> bytes:
-    """Serialized tf.Example with every feature of the shard contract."""
-    features: dict[str, tf.train.Feature] = {
-        "patch_id": _bytes(patch.patch_id.encode()),
-        "height": _ints(patch.height),
-        "width": _ints(patch.width),
-        "s1": _bytes(quantize(patch.s1, "s1").tobytes()),
-        "s2": _bytes(quantize(patch.s2, "s2").tobytes()),
-        "label": _bytes(patch.label.tobytes() if isinstance(patch, LabeledPatch) else b""),
-        "lon": _floats(patch.lon),
-        "lat": _floats(patch.lat),
-        "block": _bytes(patch.block.encode()),
-        "s1_scene_id": _bytes(patch.s1_scene_id.encode()),
-        "s2_scene_id": _bytes(patch.s2_scene_id.encode()),
-        "s1_acquired_at": _ints(patch.s1_acquired_at),
-        "s2_acquired_at": _ints(patch.s2_acquired_at),
-        "time_gap_hours": _floats(patch.time_gap_hours),
-        "orbit_state": _bytes(patch.orbit_state.encode()),
-        "cloud_fraction": _floats(patch.cloud_fraction),
-        "offset_px": _floats(patch.offset_px),
-        "quality": _floats(patch.quality),
-        "edge_noise_fraction": _floats(patch.edge_noise_fraction),
-        "saturated_fraction": _floats(patch.saturated_fraction),
-        "weight": _floats(patch.weight),
-        "event": _bytes(patch.event.encode()),
-    }
-    for sensor in bands_lib.SENSORS:
-        pixels = getattr(patch, sensor)
-        features[f"{sensor}_valid_fraction"] = _floats(valid_fraction(pixels))
-        mean, std = band_moments(pixels)
-        features[f"{sensor}_mean"] = _floats(*mean)
-        features[f"{sensor}_std"] = _floats(*std)
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    # Deterministic: the same patch must give the same bytes, so that shards can be
-    # compared by SHA-256.
-    return bytes(example.SerializeToString(deterministic=True))
+    """Return the serialized tf.Example with all features of the table.
+
+    Equal records give equal bytes on every machine, so shards can be compared by their
+    SHA-256.
+    """
+    values = {name: getattr(patch, name) for name in _FIELDS} | _computed(patch)
+    return _message(
+        {
+            name: _field(_NUMBER_OF_LIST[FEATURES[name].kind], _list(FEATURES[name].kind, value))
+            for name, value in values.items()
+        }
+    )
+
+
+def serialize(example: tf.train.Example) -> bytes:
+    """Return the bytes of a tf.Example, the same with every version of protobuf."""
+    feature = example.features.feature
+    return _message({name: value.SerializeToString() for name, value in feature.items()})
 
 
 def decode(serialized: bytes) -> PairedPatch:
-    """The record of a serialized tf.Example: a LabeledPatch when it has a label.
+    """Return the record of a serialized tf.Example: a LabeledPatch when it has a label.
 
     Raises:
-        ValueError: a feature is missing or its size does not fit height and width.
+        ValueError: a feature is missing, a score lies outside 0-1, or the size of the
+            pixels does not fit height and width.
     """
     feature = tf.train.Example.FromString(serialized).features.feature
-    names = {field.name for field in dataclasses.fields(PairedPatch)} - {"s1", "s2"}
-    # Also what this function does not need: a reader of the contract (TFDV, a trainer)
-    # would miss it later.
-    missing = [name for name in sorted(feature_spec(1, 1)) if name not in feature]
+    # All features are checked, also those that this function does not use: TFDV or a
+    # trainer would miss them later.
+    missing = [name for name in sorted(FEATURES) if name not in feature]
     if missing:
         raise ValueError(f"tf.Example lacks the features {missing}")
-    values: dict[str, Any] = {name: _scalar(feature[name]) for name in names}
+    values: dict[str, Any] = {name: _scalar(feature[name]) for name in _FIELDS}
     height, width = int(_scalar(feature["height"])), int(_scalar(feature["width"]))
-    for sensor, dtype in (("s1", "<i2"), ("s2", "<u2")):
-        stored = np.frombuffer(feature[sensor].bytes_list.value[0], dtype)
+    for sensor in SENSORS:
+        stored = np.frombuffer(feature[sensor].bytes_list.value[0], PIXEL_FORMATS[sensor].dtype)
         if height * width == 0 or stored.size % (height * width):
             raise ValueError(
-                f"{values['patch_id']}: {sensor} holds {stored.size} values, no multiple of {height}x{width}"
+                f"{values['patch_id']}: {sensor} holds {stored.size} values, "
+                f"which is not a multiple of {height}x{width}"
             )
-        values[sensor] = dequantize(
-            stored.reshape(height, width, -1), "s1" if sensor == "s1" else "s2"
-        )
+        values[sensor] = dequantize(stored.reshape(height, width, -1), sensor)
     label = feature["label"].bytes_list.value[0]
     if not label:
         return PairedPatch(**values)
@@ -220,53 +300,37 @@ def decode(serialized: bytes) -> PairedPatch:
 
 
 def feature_spec(s1_channels: int, s2_channels: int) -> dict[str, tf.io.FixedLenFeature]:
-    """Parsing spec of `tf.io.parse_example` for the whole contract; pixel features stay bytes (see `pixel_dtype`)."""
-    scalars = {
-        tf.string: (
-            "patch_id",
-            "s1",
-            "s2",
-            "label",
-            "block",
-            "s1_scene_id",
-            "s2_scene_id",
-            "orbit_state",
-            "event",
-        ),
-        tf.int64: ("height", "width", "s1_acquired_at", "s2_acquired_at"),
-        tf.float32: (
-            "lon",
-            "lat",
-            "time_gap_hours",
-            "s1_valid_fraction",
-            "s2_valid_fraction",
-            "cloud_fraction",
-            "offset_px",
-            "quality",
-            "edge_noise_fraction",
-            "saturated_fraction",
-            "weight",
-        ),
+    """Return the spec with which `tf.io.parse_example` parses all features.
+
+    Pixels and labels stay bytes in the parsed result.
+    """
+    dtypes = {"bytes": tf.string, "int64": tf.int64, "float": tf.float32}
+    num_bands = {"s1": s1_channels, "s2": s2_channels}
+    return {
+        row.name: tf.io.FixedLenFeature(
+            [] if row.bands_of is None else [num_bands[row.bands_of]], dtypes[row.kind]
+        )
+        for row in FEATURES.values()
     }
-    spec = {
-        name: tf.io.FixedLenFeature([], dtype) for dtype, names in scalars.items() for name in names
-    }
-    for sensor, channels in (("s1", s1_channels), ("s2", s2_channels)):
-        for moment in ("mean", "std"):
-            spec[f"{sensor}_{moment}"] = tf.io.FixedLenFeature([channels], tf.float32)
-    return spec
 
 
 def valid_fraction(pixels: FloatArray) -> float:
-    """Share of pixels of float32 [H, W, C] that have data in every band, 0-1."""
+    """Return the share of pixels of float32 [H, W, C] with data in every band, 0-1."""
     finite = np.isfinite(pixels)
-    # Nearly every patch ends here, many times faster than looking at each pixel's
-    # bands.
+    # Most patches have no gap. This test is many times faster than a look at the bands
+    # of each pixel.
     return 1.0 if finite.all() else float(finite.all(axis=-1).mean())
 
 
 def band_moments(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation per band, each float32 [C], over the valid pixels; 0 for a band without any."""
+    """Return mean and standard deviation of each band over its valid pixels.
+
+    Args:
+        pixels: float32 [H, W, C]; NaN = no data.
+
+    Returns:
+        Two arrays float32 [C]. Both are 0 for a band without a valid pixel.
+    """
     valid = np.isfinite(pixels)
     gaps = None if valid.all() else ~valid
     count = np.maximum(
@@ -283,16 +347,63 @@ def band_moments(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
 
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+def _computed(patch: PairedPatch) -> dict[str, Any]:
+    """Return the values of the features that are no field of the record."""
+    values: dict[str, Any] = {
+        "height": patch.height,
+        "width": patch.width,
+        "time_gap_hours": patch.time_gap_hours,
+        "label": patch.label.tobytes() if isinstance(patch, LabeledPatch) else b"",
+    }
+    for sensor in SENSORS:
+        pixels = patch.pixels(sensor)
+        values[sensor] = quantize(pixels, sensor).tobytes()
+        values[f"{sensor}_valid_fraction"] = valid_fraction(pixels)
+        values[f"{sensor}_mean"], values[f"{sensor}_std"] = band_moments(pixels)
+    return values
 
 
-def _ints(*values: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+# Protobuf does not promise one order of map entries, not even with
+# `SerializeToString(deterministic=True)`: version 3.20 writes "s1" before "s1_mean",
+# version 4.25 after it. So the message is put together here, with the entries in the
+# order of their names.
+# Source: https://protobuf.dev/programming-guides/serialization-not-canonical and
+# https://protobuf.dev/programming-guides/encoding
+_NUMBER_OF_LIST: dict[FeatureKind, int] = {"bytes": 1, "float": 2, "int64": 3}
+"""Field numbers of tf.train.Feature, in tensorflow/core/example/feature.proto."""
 
 
-def _floats(*values: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[float(value) for value in values]))
+def _message(features: Mapping[str, bytes]) -> bytes:
+    """Return the serialized tf.Example of serialized tf.train.Features by name."""
+    entries = [
+        _field(1, _field(1, name.encode()) + _field(2, features[name])) for name in sorted(features)
+    ]
+    return _field(1, b"".join(entries))
+
+
+def _list(kind: FeatureKind, value: Any) -> bytes:
+    """Return the serialized BytesList, FloatList or Int64List that holds `value`."""
+    if kind == "bytes":
+        return _field(1, value.encode() if isinstance(value, str) else value)
+    if kind == "float":
+        return _field(1, np.asarray(value, "<f4").tobytes())
+    # Negative numbers (dates before 1970) are written as two's complement of 64 bits.
+    return _field(1, _varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a length-delimited field of a protobuf message."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Return `value` in groups of 7 bits, lowest group first."""
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
 
 
 def _scalar(feature: tf.train.Feature) -> Any:

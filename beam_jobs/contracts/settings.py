@@ -1,8 +1,8 @@
-"""Settings: frozen dataclass trees from YAML and back, with errors that name the full path of the bad key.
+"""Settings: read trees of frozen dataclasses from YAML, and write them as JSON.
 
 Input: YAML or plain dicts. Output: checked dataclass instances, canonical JSON and its
-SHA-256. Called by every `__main__` and by the TFX adapters, since configs cross the TFX
-boundary as JSON.
+SHA-256. Errors name the full path of the wrong key. Configs cross the TFX boundary as
+JSON.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ T = TypeVar("T")
 
 
 class SettingsError(TerrapairError, ValueError):
-    """A setting that is unknown, missing, of the wrong type or out of its range; one line."""
+    """A setting that is unknown, missing, of a wrong type or out of range; one line."""
 
     exit_code = ExitCode.USAGE
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
-    """Builds the frozen dataclass `cls` from plain values.
+    """Return an instance of the frozen dataclass `cls` made from plain values.
 
     Args:
-        cls: a dataclass; its fields may be nested dataclasses, `tuple[X, ...]`,
+        cls: a dataclass. Its fields may be nested dataclasses, `tuple[X, ...]`,
             `dict[str, X]`, `Literal` and unions.
         values: plain dicts, lists and scalars, as YAML or JSON gives them.
-        path: dotted path of `values` in the whole tree, for messages.
+        path: dotted path of `values` in the whole tree, for error messages.
 
     Raises:
-        SettingsError: an unknown key, a missing key, a wrong type, or what the class's
-            own `__post_init__` refuses.
+        SettingsError: a key is unknown or missing, a type is wrong, or the
+            `__post_init__` of a class refuses a value.
     """
     where = path or cls.__name__
     if not isinstance(values, Mapping):
@@ -68,7 +68,10 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 
 
 def to_dict(config: Any) -> Any:
-    """The plain dicts, lists and scalars of a dataclass tree; `from_dict` of it gives an equal tree."""
+    """Return a dataclass tree as plain dicts, lists and scalars.
+
+    `from_dict` makes an equal tree from the result.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {
             field.name: to_dict(getattr(config, field.name)) for field in dataclasses.fields(config)
@@ -81,11 +84,11 @@ def to_dict(config: Any) -> Any:
 
 
 def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
-    """Reads one YAML file into `cls`, after applying `a.b=c` overrides.
+    """Return `cls` as read from a YAML file, after `a.b=c` overrides.
 
     Raises:
-        SettingsError: the file is missing or no YAML mapping, or its content does not
-            fit `cls`.
+        SettingsError: the file is missing or is no YAML mapping, or its content does
+            not fit `cls`.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
@@ -100,11 +103,13 @@ def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> 
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `values` with each `a.b=c` set; `c` is read as YAML, a number names a position in a list.
+    """Return a copy of `values` with each override `a.b=c` applied.
+
+    `c` is read as YAML. A number in the key is a position in a list, as in `a.0.b=c`.
 
     Raises:
-        SettingsError: `values` is no mapping, or an override has no value, is not YAML
-            or leads nowhere.
+        SettingsError: `values` is no mapping, or an override has no value, is no YAML
+            or names a key below a plain value.
     """
     if not isinstance(values, Mapping):
         raise SettingsError(f"expected a mapping, got {type(values).__name__} {values!r}")
@@ -134,12 +139,12 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 
 def canonical_json(config: Any) -> str:
-    """The one JSON text of a dataclass tree: sorted keys, no spaces."""
+    """Return the JSON text of a dataclass tree, with sorted keys and no spaces."""
     return json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
 
 
 def sha256(config: Any) -> str:
-    """Hex SHA-256 of `canonical_json`: the hash that manifests and model cards carry."""
+    """Return the hex SHA-256 of `canonical_json`; manifests and model cards hold it."""
     return hashlib.sha256(canonical_json(config).encode()).hexdigest()
 
 
@@ -154,7 +159,7 @@ def _index(node: list[Any], name: str, key: str) -> int:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    """One value as the type `hint` asks for, or a SettingsError with `path`."""
+    """Return `value` converted to the type `hint`; `path` is for error messages."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -207,7 +212,8 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
         ):
             return _convert(choice, value, path)
     raise SettingsError(
-        f"{path}: expected {' or '.join(str(c) for c in choices)}, got {type(value).__name__} {value!r}"
+        f"{path}: expected {' or '.join(str(c) for c in choices)}, "
+        f"got {type(value).__name__} {value!r}"
     )
 
 
@@ -224,6 +230,7 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
             else ""
         )
         raise SettingsError(
-            f"{path}: expected {hint.__name__}, got {type(value).__name__} {value!r}{hint_for_exponent}"
+            f"{path}: expected {hint.__name__}, "
+            f"got {type(value).__name__} {value!r}{hint_for_exponent}"
         )
     return value

@@ -1,8 +1,8 @@
-"""Data card: what a version holds, from where, on which terms and of what quality, for people and for programs.
+"""The data card: what a version holds, its origin, its licences and its quality.
 
-Manifest and Contents -> data_card.json, data_card.md and two pictures beside the
-manifest. `build.py` writes it with the version; `python -m beam_jobs card` makes it
-again from the shards, the same to the byte.
+Input: manifest and Contents. Output: `data_card.json` for programs, `data_card.md` and
+two pictures for people, beside the manifest. A build writes the card with the version.
+`remake` makes it again from the shards, with the same bytes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import tensorflow as tf
 
 from beam_jobs.contracts import manifest as manifest_lib
-from beam_jobs.contracts.bands import BANDS, SENSORS
+from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, locate, staged
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.records import SCORES
 from beam_jobs.data_card import pictures
 from beam_jobs.data_card.contents import (
     CELL_DEGREES,
     NUM_SCORE_BINS,
     OFFSET_BIN_PX,
-    SCORES,
     Contents,
     bin_edges,
 )
@@ -36,7 +36,10 @@ MAP_NAME, HISTOGRAMS_NAME = "data_card_map.png", "data_card_histograms.png"
 
 
 def write(version_path: str | os.PathLike[str], found: Manifest, contents: Contents) -> None:
-    """Writes the card into a version directory, or one that is being built; each file appears whole."""
+    """Write the card into the directory of a version, finished or not.
+
+    Each file becomes visible only when it is complete.
+    """
     card = make_card(found, contents)
     files: dict[str, Callable[[Path], Any]] = {
         MAP_NAME: lambda path: pictures.draw_map(card, path),
@@ -52,15 +55,15 @@ def write(version_path: str | os.PathLike[str], found: Manifest, contents: Conte
 def remake(
     version_path: str | os.PathLike[str], on_progress: Callable[[int, int], None] | None = None
 ) -> Location:
-    """Reads all shards of a finished version and writes its card again; returns the card's path.
+    """Read all shards of a finished version, write its card again and return its path.
 
     Args:
         version_path: the version directory.
         on_progress: called with (shards read, all shards).
 
     Raises:
-        FileNotFoundError: no manifest.
-        DataError: a shard is missing or not whole.
+        FileNotFoundError: the version has no manifest.
+        DataError: a shard is missing or incomplete.
     """
     version_path = locate(version_path)
     found = manifest_lib.read(version_path)
@@ -83,23 +86,21 @@ def remake(
 
 
 def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
-    """The card as JSON values. Numbers come from whole counts, so the same shards give the same card."""
-    names = {"s1": found.s1_bands, "s2": found.s2_bands}
-    statistics = {entry.band: entry for entry in (*found.s1_statistics, *found.s2_statistics)}
+    """Return the card as JSON values."""
     bands = {}
     for sensor in SENSORS:
         first, width = bin_edges(sensor)
-        for channel, name in enumerate(names[sensor]):
-            bands[name] = {
+        for channel, entry in enumerate(found.statistics(sensor)):
+            bands[entry.band] = {
                 "sensor": sensor,
-                "unit": BANDS[sensor][name].unit,
+                "unit": entry.unit,
                 "first_edge": first,
                 "bin_width": width,
                 "counts": contents.bands[sensor][channel].tolist()
                 if sensor in contents.bands
                 else [],
-                "train_mean": statistics[name].mean,
-                "train_std": statistics[name].std,
+                "train_mean": entry.mean,
+                "train_std": entry.std,
             }
     return {
         "kind": found.kind,
@@ -149,7 +150,7 @@ def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
 
 
 def _scores(contents: Contents) -> dict[str, dict[str, Any]]:
-    """Per score the counts of its bins over 0-1, and of what is not known."""
+    """Return for each score the counts of its bins over 0-1, and of unknown values."""
     present = {name for name, _ in contents.scores}
     return {
         name: {
@@ -170,10 +171,14 @@ def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     size_px, pixel_size_m = card["patch"]["size_px"], card["patch"]["pixel_size_m"]
     yield (
-        f"Patches of {size_px} x {size_px} pixels of {pixel_size_m:g} m, Sentinel-2 {card['s2_processing_level']}"
+        f"Patches of {size_px} x {size_px} pixels of {pixel_size_m:g} m, "
+        f"Sentinel-2 {card['s2_processing_level']}"
         + (f", labels in `{card['label_schema']}`." if card["label_schema"] else ", no labels.")
     )
-    yield f"{card['num_shards']} shards, {card['num_bytes'] / 1e6:.1f} MB. Manifest `{card['manifest_sha256'][:12]}`."
+    yield (
+        f"{card['num_shards']} shards, {card['num_bytes'] / 1e6:.1f} MB. "
+        f"Manifest `{card['manifest_sha256'][:12]}`."
+    )
     rows = [(e["sensor"], e["source"], e["license"], e["num_pairs"]) for e in card["sources"]]
     yield from _table("Sources", ("sensor", "source", "licence", "pairs of scenes"), rows)
     yield from _table("Patches kept", ("split", "patches"), card["num_examples"].items())
@@ -222,5 +227,5 @@ def _table(title: str, header: tuple[str, ...], rows: Any) -> Iterator[str]:
     yield f"| {' | '.join(header)} |"
     yield f"|{'---|' * len(header)}"
     for row in rows:
-        # A bar in a catalog's text would begin a new column.
+        # A "|" in the text of a catalog would begin a new column.
         yield f"| {' | '.join(str(value).replace('|', '/') for value in row)} |"

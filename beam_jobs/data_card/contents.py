@@ -1,8 +1,7 @@
-"""Contents: what the shards of a version hold, counted: when, where, how bright, how good. What the data card shows.
+"""Counts over the patches in the shards: time, place, brightness and quality.
 
-Input: serialized tf.Examples of the shards. Output: whole numbers only, so that the
-same shards give the same card in any order of adding. `writers.py` counts while it
-writes, `data_card.py` counts finished shards again.
+Input: serialized tf.Examples of the shards. Output: the counts that the data card
+shows. All of them are integers, so the same shards give the same card in any order.
 """
 
 from __future__ import annotations
@@ -16,39 +15,25 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from beam_jobs.contracts.bands import (
-    S1_NODATA,
-    S1_VALID_RANGE_DB,
-    S2_NODATA,
-    S2_VALID_RANGE,
-    SENSORS,
-    Sensor,
-)
-from beam_jobs.contracts.records import HOLDOUT_MARK
+from beam_jobs.contracts.bands import PIXEL_FORMATS, SENSORS, Sensor
+from beam_jobs.contracts.records import HOLDOUT_MARK, SCORES
 
 CELL_DEGREES = 0.5
-"""Side of the cells in which places are counted: those of `land.py`."""
+"""Side of the cells in which places are counted; the same as in `land.py`."""
 NUM_SCORE_BINS = 20
-SCORES = (
-    "quality",
-    "weight",
-    "cloud_fraction",
-    "s1_valid_fraction",
-    "s2_valid_fraction",
-    "edge_noise_fraction",
-    "saturated_fraction",
-)
-"""Features of 0-1 whose distribution the card shows, as far as the records have them."""
+"""Number of bins over 0-1 in which scores are counted."""
 OFFSET_BIN_PX = 0.25
+"""Width of the bins in which measured shifts are counted, in pixels."""
+BIN_WIDTH: dict[Sensor, float] = {"s1": 1.0, "s2": 0.025}
+"""Width of the bins in which pixels are counted, in dB and in reflectance."""
 NUM_BINS: dict[Sensor, int] = {"s1": 110, "s2": 263}
-"""Bins of 1 dB over the valid range; of 0.025 reflectance, of which the last one is narrower."""
-_DN_PER_BIN: dict[Sensor, int] = {"s1": 100, "s2": 250}
-_STORED: dict[Sensor, tuple[str, int, int]] = {
-    "s1": ("<i2", S1_NODATA, round(S1_VALID_RANGE_DB[0] * 100)),
-    "s2": ("<u2", S2_NODATA, 0),
-}
+"""Number of those bins over the valid range; the last one of "s2" is narrower."""
 _PIXEL_STEP = 4
-"""Every 4th row and column: a sixteenth of the pixels shows a distribution as well and costs little beside compressing."""
+"""Only every 4th row and column is counted.
+
+A sixteenth of the pixels shows the same distribution, and counting them takes little
+time compared with the compression.
+"""
 
 
 @dataclass(kw_only=True)
@@ -56,17 +41,21 @@ class Contents:
     """Counts over patches.
 
     Attributes:
-        num_examples: split -> patches.
-        num_held_out: (hold-out, split) -> patches.
-        num_absent: (sensor, split) -> patches without a scene of that sensor.
+        num_examples: split -> number of patches.
+        num_held_out: (hold-out, split) -> number of patches.
+        num_absent: (sensor, split) -> number of patches without a scene of that sensor.
         acquired_at: sensor -> [first, last], seconds since 1970, UTC.
-        months: "2020-03" of the Sentinel-1 date -> patches.
-        cells: (row of CELL_DEGREES from the south pole, column from 180 degrees west)
-            -> patches.
-        gaps: whole hours of S2 - S1, rounded down -> patches.
-        offsets: bins of OFFSET_BIN_PX, -1 = not measured -> patches.
-        scores: (name of SCORES, bin of NUM_SCORE_BINS or -1 = not known) -> patches.
-        bands: sensor -> int64 [C, NUM_BINS] over a sixteenth of the valid pixels.
+        months: month of the Sentinel-1 date, such as "2020-03" -> number of patches.
+        cells: (row, column) of the cell -> number of patches. Rows count from the south
+            pole, columns from 180 degrees west.
+        gaps: Sentinel-2 time minus Sentinel-1 time in whole hours, rounded down ->
+            number of patches.
+        offsets: number of the bin of the shift, or -1 = not measured -> number of
+            patches.
+        scores: (name of a score, number of its bin or -1 = not known) -> number of
+            patches.
+        bands: sensor -> histograms int64 [C, NUM_BINS] of a sixteenth of the valid
+            pixels.
     """
 
     num_examples: Counter[str] = field(default_factory=Counter)
@@ -81,7 +70,7 @@ class Contents:
     bands: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, split: str, serialized: bytes) -> None:
-        """One more patch, as a shard holds it."""
+        """Count one more patch: its split and its serialized tf.Example."""
         feature = tf.train.Example.FromString(serialized).features.feature
         self.num_examples[split] += 1
         for name in feature["block"].bytes_list.value[0].decode().split(HOLDOUT_MARK)[1:]:
@@ -97,7 +86,7 @@ class Contents:
         self.cells[
             math.floor((lat + 90.0) / CELL_DEGREES), math.floor((lon + 180.0) / CELL_DEGREES)
         ] += 1
-        # One scene alone has no gap; its record says 0.
+        # A record with one scene only has no time gap, though it holds a number.
         if len(there) == len(SENSORS):
             self.gaps[math.floor(feature["time_gap_hours"].float_list.value[0])] += 1
         offset_px = feature["offset_px"].float_list.value[0]
@@ -115,7 +104,7 @@ class Contents:
             self.bands[sensor] = self.bands[sensor] + counted if sensor in self.bands else counted
 
     def merge(self, other: Contents) -> None:
-        """Adds the counts of `other`."""
+        """Add the counts of `other` to these."""
         for name in (
             "num_examples",
             "num_held_out",
@@ -138,18 +127,21 @@ class Contents:
 
 
 def bin_edges(sensor: Sensor) -> tuple[float, float]:
-    """(lower edge of the first bin, width of a bin), dB or reflectance."""
-    return (S1_VALID_RANGE_DB[0], 1.0) if sensor == "s1" else (S2_VALID_RANGE[0], 0.025)
+    """Return the lower edge of the first bin and the bin width, dB or reflectance."""
+    return PIXEL_FORMATS[sensor].valid_range[0], BIN_WIDTH[sensor]
 
 
 def _histogram(raw: bytes, shape: list[int], sensor: Sensor) -> npt.NDArray[np.int64]:
-    """int64 [C, NUM_BINS] of stored pixels."""
-    dtype, nodata, lowest = _STORED[sensor]
-    pixels = np.frombuffer(raw, dtype).reshape(*shape, -1)[::_PIXEL_STEP, ::_PIXEL_STEP]
+    """Return the histograms int64 [C, NUM_BINS] of the stored pixels of a patch."""
+    stored_as = PIXEL_FORMATS[sensor]
+    lowest = round(stored_as.valid_range[0] / stored_as.scale)
+    dn_per_bin = round(BIN_WIDTH[sensor] / stored_as.scale)
+    pixels = np.frombuffer(raw, stored_as.dtype).reshape(*shape, -1)[::_PIXEL_STEP, ::_PIXEL_STEP]
     pixels = pixels.reshape(-1, pixels.shape[-1])
     num_bins, channels = NUM_BINS[sensor], pixels.shape[-1]
-    bins = np.clip((pixels.astype(np.int64) - lowest) // _DN_PER_BIN[sensor], 0, num_bins - 1)
-    # One count for all bands: each has its own range of numbers.
+    bins = np.clip((pixels.astype(np.int64) - lowest) // dn_per_bin, 0, num_bins - 1)
+    # One call counts all bands, because each band gets a range of bin numbers of its
+    # own.
     bins += np.arange(channels) * num_bins
-    counted = np.bincount(bins[pixels != nodata], minlength=channels * num_bins)
+    counted = np.bincount(bins[pixels != stored_as.nodata], minlength=channels * num_bins)
     return counted.reshape(channels, num_bins)

@@ -1,7 +1,7 @@
-"""Pictures of the data card: where the patches lie, and how bands, time gaps and scores are distributed.
+"""The two pictures of the data card: a map of the patches, and histograms.
 
-A card's JSON values -> PNG. The same card gives the same bytes: no date and no version
-is written into the file.
+Input: the JSON values of a card. Output: PNG files. The same card gives the same bytes,
+because the files hold no date and no version.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.data_card.contents import NUM_SCORE_BINS
 from beam_jobs.data_card.land import land_mask
 
 _LEAST_DEGREES = 20.0
-"""Least height of the map: less would show two or three cells of the coarse coast."""
+"""Smallest height of the map. The coast line is too coarse for a smaller map."""
 _ASPECT = 2.0
-"""Width of the map over its height, in degrees."""
+"""Width of the map divided by its height, both in degrees."""
 _MAX_BARS = 48
 
 
 def draw_map(card: Mapping[str, Any], path: Path) -> None:
-    """The cells that hold patches, over land and sea."""
+    """Draw the cells that hold patches over a map of land and sea."""
     figure = Figure(figsize=(9, 4.8), dpi=90)
     axes = figure.add_axes((0.06, 0.08, 0.92, 0.86))
     axes.imshow(
@@ -58,12 +59,10 @@ def draw_map(card: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_histograms(card: Mapping[str, Any], path: Path) -> None:
-    """Both sensors' bands, the time gap, the offset and the scores."""
+    """Draw the histograms of bands, time gaps, shifts and scores."""
     figure = Figure(figsize=(11, 6), dpi=90)
     panels = figure.subplots(2, 3).ravel()
-    for axes, sensor, title in zip(
-        panels, ("s1", "s2"), ("Sentinel-1", "Sentinel-2"), strict=False
-    ):
+    for axes, sensor, title in zip(panels, SENSORS, ("Sentinel-1", "Sentinel-2"), strict=False):
         _draw_bands(axes, {n: e for n, e in card["bands"].items() if e["sensor"] == sensor}, title)
     gaps = {int(hour): count for hour, count in card["time_gap_hours"].items()}
     _draw_bars(panels[2], gaps, "time gap S2 - S1, hours")
@@ -102,7 +101,8 @@ def _draw_bands(axes: Axes, bands: Mapping[str, Any], title: str) -> None:
         [np.array(entry["counts"], dtype=np.float64) for entry in bands.values()], axis=0
     )
     if np.any(shown):
-        # A few bright pixels would stretch the axis to the end of the valid range.
+        # The axis shows 99.8 % of the pixels. A few bright ones would stretch it to the
+        # end of the valid range.
         share = np.cumsum(shown) / shown.sum()
         low, high = np.searchsorted(share, (0.001, 0.999))
         entry = next(iter(bands.values()))

@@ -1,7 +1,7 @@
-"""Statistics of bands and labels that can be merged in any order: what the manifest's numbers come from.
+"""Statistics of bands: the numbers in the manifest from which pixels are normalized.
 
-Input: patches of the train split. Output: BandStatistics. Each worker sums its own
-patches, Beam merges the sums.
+Input: patches of the train split. Output: BandStatistics. Each worker sums up its own
+patches, and Beam merges the sums in any order.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs.contracts.bands import BANDS, S1_VALID_RANGE_DB, S2_VALID_RANGE, Sensor
+from beam_jobs.contracts.bands import PIXEL_FORMATS, Sensor
 from beam_jobs.contracts.manifest import BandStatistics
 from beam_jobs.contracts.records import FloatArray
 
 NUM_BINS = 4400
-"""Bins of the histogram over the valid range: 0.025 dB or 0.0015 reflectance wide, so percentiles are that exact."""
+"""Number of histogram bins over the valid range of a sensor.
+
+A bin is 0.025 dB or 0.0015 reflectance wide, which is the precision of the percentiles.
+"""
 
 
 @dataclass(kw_only=True)
@@ -24,9 +27,9 @@ class BandSums:
     """Sums over the valid pixels of C bands.
 
     Attributes:
-        count: int64 [C].
-        total: float64 [C], sum of values.
-        total_squares: float64 [C], sum of squares.
+        count: int64 [C], number of valid pixels.
+        total: float64 [C], sum of the values.
+        total_squares: float64 [C], sum of the squared values.
         histogram: int64 [C, NUM_BINS] over the sensor's valid range.
     """
 
@@ -37,7 +40,7 @@ class BandSums:
 
     @classmethod
     def zeros(cls, channels: int) -> BandSums:
-        """Sums over nothing."""
+        """Return the sums over no pixels."""
         return cls(
             count=np.zeros(channels, np.int64),
             total=np.zeros(channels),
@@ -46,10 +49,10 @@ class BandSums:
         )
 
     def add(self, pixels: FloatArray, sensor: Sensor) -> None:
-        """Adds the valid pixels of float32 [H, W, C]."""
-        low, high = _range(sensor)
-        # One band after the other in memory: walking over interleaved ones costs more
-        # than the arithmetic.
+        """Add the valid pixels of float32 [H, W, C], physical units; NaN = no data."""
+        low, high = PIXEL_FORMATS[sensor].valid_range
+        # Each band is made contiguous in memory: access to interleaved bands takes
+        # longer than the arithmetic.
         for channel, plane in enumerate(
             np.ascontiguousarray(pixels.reshape(-1, pixels.shape[-1]).T)
         ):
@@ -59,8 +62,8 @@ class BandSums:
             self.count[channel] += values.size
             self.total[channel] += exact.sum()
             self.total_squares[channel] += np.dot(exact, exact)
-            # float32 will do: which of two bins a value on their edge falls into
-            # decides nothing.
+            # float32 is exact enough: it does not matter into which of two bins a value
+            # on their edge falls.
             bins = ((values - np.float32(low)) * np.float32(NUM_BINS / (high - low))).astype(
                 np.intp
             )
@@ -69,7 +72,7 @@ class BandSums:
             )
 
     def negated(self) -> BandSums:
-        """What takes these sums away again when it is merged with sums that hold them."""
+        """Return sums that subtract these when they are merged with others."""
         return BandSums(
             count=-self.count,
             total=-self.total,
@@ -78,7 +81,7 @@ class BandSums:
         )
 
     def merge(self, other: BandSums) -> BandSums:
-        """The sums over both."""
+        """Return the sums over both."""
         return BandSums(
             count=self.count + other.count,
             total=self.total + other.total,
@@ -90,12 +93,19 @@ class BandSums:
 def band_statistics(
     sums: BandSums, sensor: Sensor, names: tuple[str, ...]
 ) -> tuple[BandStatistics, ...]:
-    """Mean, standard deviation and percentiles per band, rounded to 6 digits so that summation order does not show.
+    """Return mean, standard deviation and percentiles of each band.
+
+    The numbers are rounded, so they do not depend on the order of summation.
+
+    Args:
+        sums: sums over the train split.
+        sensor: the sensor of the bands.
+        names: names of the C bands, in the order of the channels.
 
     Raises:
-        ValueError: a band without a single valid pixel.
+        ValueError: a band has no valid pixel.
     """
-    low, high = _range(sensor)
+    low, high = PIXEL_FORMATS[sensor].valid_range
     result = []
     for channel, name in enumerate(names):
         count = int(sums.count[channel])
@@ -111,7 +121,7 @@ def band_statistics(
         result.append(
             BandStatistics(
                 band=name,
-                unit=BANDS[sensor][name].unit,
+                unit=PIXEL_FORMATS[sensor].unit,
                 num_pixels=count,
                 mean=round(mean, 6),
                 std=round(variance**0.5, 6),
@@ -124,11 +134,11 @@ def band_statistics(
 
 
 def of_nothing(sensor: Sensor, names: tuple[str, ...]) -> tuple[BandStatistics, ...]:
-    """What stands for the statistics of a sensor that a version has no scene of: 0 pixels, mean and deviation 0."""
+    """Return the statistics of a sensor without any scene: all numbers are 0."""
     return tuple(
         BandStatistics(
             band=name,
-            unit=BANDS[sensor][name].unit,
+            unit=PIXEL_FORMATS[sensor].unit,
             num_pixels=0,
             mean=0.0,
             std=0.0,
@@ -138,7 +148,3 @@ def of_nothing(sensor: Sensor, names: tuple[str, ...]) -> tuple[BandStatistics, 
         )
         for name in names
     )
-
-
-def _range(sensor: Sensor) -> tuple[float, float]:
-    return S1_VALID_RANGE_DB if sensor == "s1" else S2_VALID_RANGE

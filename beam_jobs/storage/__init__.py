@@ -1,1 +1,8 @@
-"""Map to come."""
+"""Files as Beam workers see them, on this machine and on object stores.
+
+- `files`: read, write, list, move and delete files. Read this first.
+- `stores`: the clients of object stores, through Beam.
+
+All rooms of `beam_jobs` but `contracts` may import this room. Code outside of Beam
+workers uses `contracts.locations` instead.
+"""

@@ -1,8 +1,8 @@
-"""Storage: what the Beam jobs read and write, on this machine or on an object store, through Beam.
+"""Files that Beam jobs read and write, on this machine or on an object store.
 
-Paths and URIs in, bytes out. `spool.py`, `writers.py` and `build.py` call it, in worker
-processes that need no TensorFlow file system. Local paths go straight to the operating
-system, so a local build costs what it did.
+Input: paths and URIs. Output: bytes. Object stores are reached through Beam, so worker
+processes need no file system of TensorFlow. Local paths go straight to the operating
+system, which is faster.
 """
 
 from __future__ import annotations
@@ -22,45 +22,54 @@ from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.storage.stores import store_of
 
 NUM_PARALLEL_REQUESTS = 8
-"""Requests at a time where many objects are moved: each waits some ten milliseconds for the store."""
+"""Number of requests at a time when many objects are moved.
+
+Each request waits some ten milliseconds for the store.
+"""
 _BLOCK_BYTES = 1 << 20
 
 
 class StagedFile:
-    """A file being written: `commit` makes it visible whole, `abandon` leaves nothing."""
+    """A file that is being written; `commit` makes it visible, `abandon` removes it."""
 
     def __init__(self, path: str) -> None:
-        """Opens nothing yet on a store: Beam cannot upload an object of no bytes, and an empty one is not needed."""
+        """Begin a file; on an object store it is opened at the first write.
+
+        Beam cannot upload an object without bytes, and no caller needs one.
+        """
         self._path = path
         self._num_bytes = 0
         self._file: IO[bytes] | None = None
         if not is_remote(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # A retried or a second worker, and another thread, must not write into the
-            # same file.
+            # The name is unique, so that a retry, a second worker or another thread
+            # never writes to the same file.
             self._partial = f"{path}.partial-{os.getpid()}-{threading.get_ident()}"
             self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or abandon
 
     def tell(self) -> int:
-        """Bytes written."""
+        """Return the number of bytes written so far."""
         return self._num_bytes
 
     def write(self, data: bytes) -> None:
-        """Appends `data`."""
+        """Append `data`."""
         if self._file is None:
             self._file = store_of(self._path).create(self._path)
         self._file.write(data)
         self._num_bytes += len(data)
 
     def commit(self) -> None:
-        """Ends the file. An object appears when its upload is complete, so on a store nothing is renamed."""
+        """Close the file and make it visible.
+
+        An object becomes visible when its upload is complete, so it needs no rename.
+        """
         if self._file is not None:
             self._file.close()
         if not is_remote(self._path):
             os.replace(self._partial, self._path)
 
     def abandon(self) -> None:
-        """Removes what was written."""
+        """Remove what was written."""
         if self._file is None:
             return
         self._file.close()
@@ -71,25 +80,25 @@ class StagedFile:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file."""
+    """Return whether the file exists."""
     return store_of(path).exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def read_bytes(path: str) -> bytes:
-    """All of a file.
+    """Return the content of a file.
 
     Raises:
-        OSError: there is none.
+        OSError: there is no such file.
     """
     with store_of(path).open(path) if is_remote(path) else open(path, "rb") as file:
         return file.read()
 
 
 def open_text(path: str) -> IO[str]:
-    """A text file to read line by line, UTF-8.
+    """Return an open text file in UTF-8, to be read line by line.
 
     Raises:
-        OSError: there is none.
+        OSError: there is no such file.
     """
     if not is_remote(path):
         return open(path)
@@ -97,10 +106,10 @@ def open_text(path: str) -> IO[str]:
 
 
 def read_range(path: str, offset: int, num_bytes: int) -> bytes:
-    """`num_bytes` of a file from `offset` on.
+    """Return `num_bytes` bytes of a file, beginning at `offset`.
 
     Raises:
-        OSError: there is no such file, or it ends before.
+        OSError: there is no such file, or it is too short.
     """
     with store_of(path).open_for_ranges(path) if is_remote(path) else open(path, "rb") as file:
         file.seek(offset)
@@ -111,7 +120,10 @@ def read_range(path: str, offset: int, num_bytes: int) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes a file that appears whole; on a store none for no bytes, see `StagedFile`."""
+    """Write a file that becomes visible when it is complete.
+
+    On an object store nothing is written when `data` is empty; see `StagedFile`.
+    """
     file = StagedFile(path)
     file.write(data)
     file.commit()
@@ -119,9 +131,10 @@ def write_bytes(path: str, data: bytes) -> None:
 
 @contextmanager
 def local_target(path: str) -> Iterator[str]:
-    """A local path to write a file to that belongs at `path`: itself, or a scratch file that is uploaded at the end.
+    """Yield a local path for a writer that needs a real file.
 
-    For writers that need a real file. Nothing is uploaded when the body fails.
+    This is `path` itself, or a temporary file that is uploaded to `path` at the end.
+    Nothing is uploaded when the body fails.
     """
     if not is_remote(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -142,14 +155,14 @@ def local_target(path: str) -> Iterator[str]:
 
 
 def list_files(folder: str) -> list[str]:
-    """All files at any depth below `folder`, sorted; none when there is no such folder."""
+    """Return all files at any depth below `folder`, sorted; empty without a folder."""
     if not is_remote(folder):
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
     return sorted(store_of(folder).list(folder.rstrip("/")))
 
 
 def num_bytes_below(folder: str, ending: str) -> int:
-    """Bytes of all files at any depth below `folder` whose names end like that."""
+    """Return the total size of the files below `folder` that have this ending."""
     if not is_remote(folder):
         return sum(path.stat().st_size for path in Path(folder).rglob(f"*{ending}"))
     sizes = store_of(folder).list(folder.rstrip("/"))
@@ -157,22 +170,22 @@ def num_bytes_below(folder: str, ending: str) -> int:
 
 
 def list_names(folder: str, ending: str) -> list[str]:
-    """Names of the files directly in `folder` that end like that; none when there is no such folder."""
+    """Return the names of the files directly in `folder` that have this ending."""
     if is_remote(folder):
         names = [path.rpartition("/")[2] for path in list_files(folder)]
     else:
-        # Asked twice a second: names only, no look at each file.
+        # Progress bars call this twice a second, so only names are read.
         names = os.listdir(folder) if os.path.isdir(folder) else []
     return [name for name in names if name.endswith(ending)]
 
 
 def delete_file(path: str) -> None:
-    """Removes a file, if it is there."""
+    """Remove a file if it exists."""
     delete_files([path])
 
 
 def delete_files(paths: Sequence[str]) -> None:
-    """Removes files of one folder, where they are there."""
+    """Remove those of `paths` that exist; all lie in one folder."""
     if is_remote(paths[0]):
         store_of(paths[0]).delete(paths)
         return
@@ -181,7 +194,7 @@ def delete_files(paths: Sequence[str]) -> None:
 
 
 def delete_tree(folder: str) -> None:
-    """Removes `folder` and all below it, if it is there."""
+    """Remove `folder` with everything in it, if it exists."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -191,11 +204,17 @@ def delete_tree(folder: str) -> None:
 
 
 def move_files(source: str, target: str, names: list[str]) -> None:
-    """Moves the objects `names` from below `source` to below `target`, several at a time, in no order."""
+    """Move objects from `source` to `target`, several at a time and in any order.
+
+    Args:
+        source: URI of the folder that holds the objects.
+        target: URI of the folder that gets them.
+        names: paths of the objects below `source`.
+    """
 
     def move(name: str) -> None:
         store_of(source).move(f"{source}/{name}", f"{target}/{name}")
 
     with ThreadPoolExecutor(min(NUM_PARALLEL_REQUESTS, len(names) or 1)) as pool:
-        # list() raises what a thread raised.
+        # list() raises the errors of the threads.
         list(pool.map(move, names))

@@ -1,8 +1,9 @@
-"""Clients of object stores, through Beam: what `storage.py` asks for remote paths.
+"""Clients of object stores, through Beam.
 
-URIs in, open files and names out. Any store that Beam knows goes through its
-`FileSystems`; S3 through the client below them, since Beam's S3 file system makes a new
-boto3 client for every call (0.1 s of CPU each), which would double the cost of a strip.
+Input: URIs. Output: open files and names. Most stores are reached through Beam's
+`FileSystems`. S3 is reached through the client below them: Beam's S3 file system makes
+a new boto3 client for each call, which takes 0.1 s of CPU and would double the cost of
+a strip.
 """
 
 from __future__ import annotations
@@ -19,40 +20,41 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 _RAW = CompressionTypes.UNCOMPRESSED
-"""Beam would unpack and pack by the name's ending."""
+"""Keeps Beam from packing and unpacking files by the ending of their names."""
 _local = threading.local()
 
 
 class Store(Protocol):
-    """What is needed of a store. All calls take whole URIs and raise OSError."""
+    """The operations on a store. All take complete URIs and raise OSError."""
 
     def create(self, path: str) -> IO[bytes]:
-        """An object to write; it appears when it is closed."""
+        """Return a new object to write; it becomes visible when it is closed."""
 
     def open(self, path: str) -> IO[bytes]:
-        """An object to read, with some read-ahead."""
+        """Return an object to read as a whole; the client reads ahead."""
 
     def open_for_ranges(self, path: str) -> IO[bytes]:
-        """An object to read pieces of: no more is fetched than is asked for."""
+        """Return an object to read in parts; only these parts are fetched."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such an object."""
+        """Return whether the object exists."""
 
     def list(self, folder: str) -> Mapping[str, int]:
-        """All objects below a folder, and their bytes."""
+        """Return the URI and the size in bytes of all objects below a folder."""
 
     def move(self, source: str, target: str) -> None:
-        """Copies one object and deletes the source."""
+        """Copy one object and delete the source."""
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Deletes objects; one that is not there counts as deleted."""
+        """Delete objects. An object that does not exist counts as deleted."""
 
 
 def store_of(path: str) -> Store:
-    """The client for `path`; one per thread, since the client keeps the state of a download.
+    """Return the client for `path`.
 
-    Beam's pipeline options, in force in every worker and set by the driver, name
-    endpoint and keys; else the environment does.
+    Each thread has its own S3 client, because the client keeps the state of a download.
+    Endpoint and keys come from Beam's pipeline options, which the driver sets and all
+    workers get, or else from the environment.
     """
     if not path.startswith("s3://"):
         return _BeamStore()
@@ -99,7 +101,7 @@ class _S3Store:
             return self._s3.open(path, "rb")
 
     def open_for_ranges(self, path: str) -> IO[bytes]:
-        # The client itself reads 16 MiB ahead: too much for one patch.
+        # Without this the client reads 16 MiB ahead, far more than one patch.
         with _named(path):
             return io.BufferedReader(self._s3.open(path, "rb").detach(), buffer_size=1)
 
@@ -124,7 +126,7 @@ class _S3Store:
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """The client's own errors, which do not name the object, as OSErrors that do."""
+    """Turn errors of the S3 client into OSErrors that name the object."""
     try:
         yield
     except messages.S3ClientError as error:

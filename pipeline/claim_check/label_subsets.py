@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts import layout
+from beam_jobs.contracts.records import serialize
 from beam_jobs.errors import DataError
 
 AnyArray = npt.NDArray[np.generic]
@@ -101,7 +102,7 @@ def permute_labels(records: Sequence[bytes], seed: int) -> list[bytes]:
     labels = [example.features.feature["label"].bytes_list.value[0] for example in examples]
     for place, number in enumerate(order):
         examples[number].features.feature["label"].bytes_list.value[0] = labels[order[place - 1]]
-    return [example.SerializeToString(deterministic=True) for example in examples]
+    return [serialize(example) for example in examples]
 
 
 def _write(records: Iterable[bytes], path: Path) -> None:

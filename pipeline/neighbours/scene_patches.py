@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
-from beam_jobs.build.driver import build_pairs
+from beam_jobs.build.driver import Execution, build_pairs
 from beam_jobs.catalogs.catalog import discover
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.bands import SENSORS
@@ -66,5 +66,8 @@ def cut_scenes(
         catalogs = resolve_catalogs(discover(scenes), work_dir, stage, on_progress)
         with stage("build-pairs"):
             return build_pairs(
-                config, catalogs, output, on_progress=on_progress, needed_splits=("train",)
+                config,
+                catalogs,
+                output,
+                execution=Execution(on_progress=on_progress, needed_splits=("train",)),
             )

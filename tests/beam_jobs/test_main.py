@@ -56,7 +56,7 @@ def test_unknown_setting_is_one_line_with_its_path(tmp_path, capsys):
 
 def test_build_labels_without_a_label_setting_says_so(simulated, tmp_path, capsys):
     assert run(["build-labels", "--catalog", str(simulated), "--output", str(tmp_path)]) == 2
-    assert "build-labels needs the setting label" in capsys.readouterr().err
+    assert "build-labels needs the setting 'label'" in capsys.readouterr().err
 
 
 def test_missing_option_is_a_usage_error(capsys):

@@ -17,7 +17,7 @@ from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPool
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
-from beam_jobs.build.driver import build_pairs
+from beam_jobs.build.driver import Execution, build_pairs
 
 IMAGE = "europe-west1-docker.pkg.dev/project/terrapair/worker:0.1.0"
 
@@ -187,7 +187,9 @@ def test_same_bytes_through_the_job_api_that_flink_and_spark_use(
             build_config,
             [simulated],
             tmp_path / "portable",
-            beam_options=[*beam_options, f"--environment_config={worker_pool}"],
+            execution=Execution(
+                beam_options=[*beam_options, f"--environment_config={worker_pool}"]
+            ),
         )
     finally:
         jobs.stop()

@@ -112,7 +112,9 @@ def _pair(
     parts = replace(parts, offset_px=offset.length_px if offset else float("nan"))
     score = quality.score(parts, config.pairing, config.quality)
     feature = {
-        "patch_id": _bytes(make_patch_id(s1_item["id"], s2_item["id"], crs, x, y, size)),
+        "patch_id": _bytes(
+            make_patch_id(s1_item["id"], s2_item["id"], crs=crs, xmin=x, ymax=y, size_px=size)
+        ),
         "height": _ints(size),
         "width": _ints(size),
         "s1": _bytes(

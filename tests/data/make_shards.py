@@ -1,8 +1,8 @@
-"""Writes a small, true version directory: shards in the real codec, a manifest with real statistics, learnable patches.
+"""Write a small version directory: shards in the real codec and a manifest with real statistics.
 
-One latent class map is seen by both sensors, so that contrastive and supervised
-training can both fall; no patch is constant. Some pixels are no data (per sensor and in
-both), some labels are 255, both orbit states occur.
+Both sensors see one hidden map of classes, so contrastive and supervised losses can
+fall. No patch is constant. Some pixels are no data (in one sensor or in both), some
+labels are 255, and both orbit states occur.
 """
 
 from __future__ import annotations
@@ -37,13 +37,25 @@ def make_version(
     version: int = 1,
     north: float = 0.0,
 ) -> Path:
-    """A new version directory: `num_patches` in train, a third of it (at least 2) in eval and in test.
+    """Write a version; eval and test get a third as many patches as train, at least 2.
 
-    All splits lie on the same places; `north` moves them by so many degrees.
+    Args:
+        root: folder that gets the span.
+        kind: "pairs" or "labels"; "labels" needs a `label_schema`.
+        num_patches: number of patches in train.
+        size_px: height and width of a patch.
+        s1_bands: bands of `s1`.
+        s2_bands: bands of `s2`.
+        label_schema: schema of the labels; None for pairs.
+        seed: seed of the patches.
+        span: number of the span.
+        version: number of the version.
+        north: moves all patches north by this many degrees.
     """
     if (kind == "labels") != (label_schema is not None):
         raise ValueError(
-            f"label_schema goes with kind 'labels' and only with it, got {kind!r} and {label_schema!r}"
+            "label_schema goes with kind 'labels' and only with it, "
+            f"got {kind!r} and {label_schema!r}"
         )
     rng = np.random.default_rng(seed)
     num_classes = get_schema(label_schema).num_classes if label_schema else NUM_PAIR_CLASSES
@@ -64,7 +76,7 @@ def make_version(
         patches = [dataclasses.replace(patch, lat=patch.lat + north) for patch in patches]
         encoded = [records.encode(patch) for patch in patches]
         if split == "train":
-            # Statistics are of what the shards hold, after rounding.
+            # The statistics describe the rounded values that the shards hold.
             train = [records.decode(record) for record in encoded]
         num_shards = 2 if split == "train" else 1
         for shard in range(num_shards):
@@ -105,8 +117,8 @@ def make_version(
 
 
 def _class_looks(num_classes: int, bands: dict[str, tuple[str, ...]]) -> dict[str, np.ndarray]:
-    """Mean signal per class and band: float32 [K, C] in dB and in reflectance; class 0 and 1 far apart."""
-    # Independent of the version's seed: all versions show one world.
+    """Return the mean signal per class and band, float32 [K, C], in dB and in reflectance."""
+    # This seed is fixed, so all versions show the same world.
     rng = np.random.default_rng(1234)
     base_db = np.linspace(-24.0, -4.0, num_classes)[:, None]
     base_reflectance = np.linspace(0.45, 0.04, num_classes)[:, None]
@@ -128,8 +140,8 @@ def _make_patch(
     labeled: bool,
 ) -> records.PairedPatch:
     num_classes = looks["s1"].shape[0]
-    # A random bias per class and patch gives each patch its own mix, by which pairs can
-    # be told apart.
+    # A random bias per class gives each patch its own mix of classes, so pairs can be
+    # told apart.
     fields = [
         ndimage.gaussian_filter(rng.normal(size=(size, size)), size / 8) for _ in range(num_classes)
     ]
@@ -194,7 +206,7 @@ def _statistics(
 ) -> tuple[manifest.BandStatistics, ...]:
     entries = []
     for channel, name in enumerate(names):
-        values = np.concatenate([getattr(patch, sensor)[..., channel].ravel() for patch in patches])
+        values = np.concatenate([patch.pixels(sensor)[..., channel].ravel() for patch in patches])
         values = values[np.isfinite(values)].astype(np.float64)
         p02, p50, p98 = np.percentile(values, [2, 50, 98])
         entries.append(

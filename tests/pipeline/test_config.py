@@ -79,7 +79,7 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ),
         (
             {"tasks.0.label.ignore": ["dry"]},
-            r"^tasks\[0\].label: ignore must leave two classes of 'water', got dry",
+            r"^tasks\[0\].label: ignore must leave at least two classes of 'water', got dry",
         ),
         (
             {

@@ -8,7 +8,7 @@ import pytest
 
 from beam_jobs import config as c
 from beam_jobs.build import patches
-from beam_jobs.build.driver import build_pairs
+from beam_jobs.build.driver import Execution, build_pairs
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.storage import files
 
@@ -75,7 +75,7 @@ def test_a_job_killed_while_it_moves_its_version_leaves_none_and_resumes(
 
     monkeypatch.setattr(files, "move_files", killed)
     with pytest.raises(KeyboardInterrupt):
-        build_pairs(config(), [simulated], s3_folder, spool_root=spool_root)
+        build_pairs(config(), [simulated], s3_folder, execution=Execution(spool_root=spool_root))
     monkeypatch.setattr(files, "move_files", move)
     assert len(files.list_files(str(layout.version_dir(s3_folder, 1, 1)))) == 2
     assert layout.list_versions(s3_folder) == []
@@ -83,7 +83,9 @@ def test_a_job_killed_while_it_moves_its_version_leaves_none_and_resumes(
     monkeypatch.setattr(
         patches, "cut", lambda task, config: cut_again.append(task.task_id) or iter(())
     )
-    version = build_pairs(config(), [simulated], s3_folder, spool_root=spool_root)
+    version = build_pairs(
+        config(), [simulated], s3_folder, execution=Execution(spool_root=spool_root)
+    )
     assert cut_again == []
     assert manifest.read(version).shards == built_here.shards
     assert files.list_files(str(layout.building_dir(s3_folder, 1, 1))) == []

@@ -207,12 +207,14 @@ def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     simulated, build_config, tmp_path, pairs, monkeypatch
 ):
     script = (
-        "import sys, pickle; from pathlib import Path; from beam_jobs.build.driver import build_pairs\n"
-        "build_pairs(pickle.loads(bytes.fromhex(sys.argv[1])), [Path(sys.argv[2])], Path(sys.argv[3]))"
+        "import sys, pickle; from pathlib import Path\n"
+        "from beam_jobs.build.driver import build_pairs\n"
+        "config = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "build_pairs(config, [Path(sys.argv[2])], Path(sys.argv[3]))"
     )
     arguments = [pickle.dumps(build_config).hex(), str(simulated), str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[3]
     )
     spool_dir = layout.building_dir(tmp_path, 1, 1) / "spool"
     while spool.count_finished(spool_dir) < 1 and process.poll() is None:
@@ -233,7 +235,7 @@ def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
 
 
 def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monkeypatch):
-    """The label of one scene breaks off in its lower half; the strips above it must not be used either."""
+    """The label of one scene is cut off in its lower half: no strip of the scene may be used."""
     monkeypatch.setattr(grids, "strips", functools.partial(grids.strips, max_pixels=32 * 160))
     broken = sorted(copied.parent.rglob("S2*_label.tif"))[0]
     with rasterio.open(broken) as dataset:
@@ -267,7 +269,7 @@ def test_changed_code_builds_a_new_version(simulated, build_config, tmp_path, mo
     assert build_pairs(build_config, [simulated], tmp_path) == layout.version_dir(tmp_path, 1, 2)
 
 
-# --- bad input: one line with file, rule and value, and no version directory ---------------------------------------
+# --- bad input: one line with file, rule and value, and no version directory ---
 
 
 def refused(config, catalog, root, *pieces, job=build_pairs, **kwargs) -> DataError:
@@ -393,7 +395,8 @@ def test_labels_of_a_schema_without_a_remap_end_the_build_before_a_pixel_is_read
         config,
         copied,
         tmp_path / "out",
-        "items.ndjson: no remap from label schema 'igbp10' to 'dynamic_world' is defined (labels of s2 are igbp10)",
+        "items.ndjson: no remap from label schema 'igbp10' to 'dynamic_world' is defined "
+        "(labels of s2 are igbp10)",
         job=build_labels,
     )
     assert error.reason == "other_label_schema"
@@ -442,9 +445,7 @@ def test_a_label_that_lies_elsewhere_is_named(copied, build_config, tmp_path):
 def test_output_version_that_exists(simulated, build_config, tmp_path):
     version = build_pairs(build_config, [simulated], tmp_path)
     before = digests(version)
-    with pytest.raises(
-        DataError, match=r"version-1: exists already, and a version is never overwritten"
-    ):
+    with pytest.raises(DataError, match=r"version-1: the version exists and is never overwritten"):
         build_pairs(build_config, [simulated], tmp_path, version=1)
     assert digests(version) == before
 
@@ -471,7 +472,7 @@ def test_a_scene_listed_twice_is_used_once(copied, build_config, tmp_path):
 
 
 def test_patches_of_two_tiles_that_show_one_ground_are_used_once(copied, build_config, tmp_path):
-    """Every Sentinel-2 scene lies there a second time under another name, as overlapping tiles hold the same pixels."""
+    """A copy of each Sentinel-2 scene stands for an overlapping tile with the same pixels."""
     once = manifest.read(build_pairs(build_config, [copied], tmp_path / "once"))
     items = [json.loads(line) for line in copied.read_text().splitlines()]
     twins = [{**item, "id": f"{item['id']}_T2"} for item in items if item["id"].startswith("S2")]

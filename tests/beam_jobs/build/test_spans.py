@@ -63,7 +63,7 @@ def test_an_earlier_span_without_the_list_of_its_scenes_is_named(tmp_path):
     (version / layout.MANIFEST_NAME).write_text("{}")
     assert spans.next_span(tmp_path) == 4
     with pytest.raises(
-        DataError, match=r"span-3/version-2/scenes\.txt: is missing; build that span again"
+        DataError, match=r"span-3/version-2/scenes\.txt: the file is missing; build that span again"
     ):
         spans.earlier_scene_files(tmp_path)
 

@@ -47,14 +47,14 @@ def test_a_dropped_pair_of_a_bundle_leaves_neither_references_nor_sums(tmp_path,
         assert list(spool.read(found.refs)) == [records.encode(first), records.encode(last)]
     assert [
         np.array_equal(a, b)
-        for a, b in zip(*(vars(found.s2_sums).values() for found in results), strict=True)
+        for a, b in zip(*(vars(found.band_sums["s2"]).values() for found in results), strict=True)
     ] == [True] * 4
     # Taking a patch out again leaves the sums of the other.
     rest = spool.merge_sums(
-        results[0].s1_sums, spool.uncounted(results[0].refs[0], build_config).s1_sums
-    )
+        results[0].band_sums, spool.uncounted(results[0].refs[0], build_config).band_sums
+    )["s1"]
     alone = spool.Writer(str(tmp_path / "alone"), "task", build_config)
     alone.add(("train", last))
-    expected = alone.finish().s1_sums
+    expected = alone.finish().band_sums["s1"]
     assert np.array_equal(rest.histogram, expected.histogram)
     assert rest.total == pytest.approx(expected.total)

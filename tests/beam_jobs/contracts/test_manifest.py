@@ -125,7 +125,7 @@ def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_pa
     path = tmp_path / "manifest.json"
     path.write_text(document.to_json()[:500])
     with pytest.raises(
-        manifest.ManifestError, match="manifest: must be whole JSON, got 500 characters: "
+        manifest.ManifestError, match="manifest: must be complete JSON, got 500 characters: "
     ) as caught:
         manifest.read(tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -137,19 +137,19 @@ def test_a_manifest_that_is_cut_short_is_one_line_with_its_path(document, tmp_pa
     [
         (
             {"config": {"patch": {"size_px": 64}}},
-            r"manifest\.config_sha256: must be that of config, [0-9a-f]{64}, got ",
+            r"manifest\.config_sha256: must be the hash of config, [0-9a-f]{64}, got ",
         ),
         (
             {"s1_bands": ["VV", "VH"]},
-            r"s1_statistics: must be of s1_bands \('VV', 'VH'\), got \('VH', 'VV'\)",
+            r"s1_statistics: must describe the bands \('VV', 'VH'\), got \('VH', 'VV'\)",
         ),
         (
             {"num_examples": {"train": 5, "eval": 1, "test": 1}},
-            r"num_examples\.eval: must be .* hold, 2, got 1",
+            r"num_examples\.eval: must be the sum over its shards, 2, got 1",
         ),
         (
             {"num_examples": {"train": 5, "eval": 2}},
-            r"num_examples\.test: must be .* hold, 1, got 0",
+            r"num_examples\.test: must be the sum over its shards, 1, got 0",
         ),
     ],
 )

@@ -1,5 +1,8 @@
-"""The tf.Example codec: stored bytes read by hand, round trips as properties, every feature of the contract."""
+"""The tf.Example codec: bytes read by hand, round trips, and all features of the contract."""
 
+import dataclasses
+import hashlib
+import itertools
 import math
 import struct
 
@@ -219,7 +222,7 @@ def test_a_missing_feature_is_named(name):
 def test_pixels_that_do_not_fit_height_and_width_are_refused():
     example = tf.train.Example.FromString(records.encode(records.PairedPatch(**make_values())))
     example.features.feature["height"].int64_list.value[0] = 5
-    with pytest.raises(ValueError, match="s1 holds 24 values, no multiple of 5x4"):
+    with pytest.raises(ValueError, match="s1 holds 24 values, which is not a multiple of 5x4"):
         records.decode(example.SerializeToString())
 
 
@@ -242,19 +245,103 @@ def test_a_label_must_lie_on_the_grid_of_the_pixels():
 
 
 def test_patch_ids_depend_on_scenes_and_window_only():
-    given_values = ("S1_a", "S2_b", "EPSG:32633", 500000.0, 5000000.0, 64)
-    first = records.make_patch_id(*given_values)
+    window = {"crs": "EPSG:32633", "xmin": 500000.0, "ymax": 5000000.0, "size_px": 64}
+    first = records.make_patch_id("S1_a", "S2_b", **window)
     assert len(first) == 20
-    assert records.make_patch_id(*given_values[:3], 500000.001, 5000000.0, 64) == first
-    others = ("S1_x", "S2_x", "EPSG:32634", 500640.0, 5000640.0, 128)
+    assert records.make_patch_id("S1_a", "S2_b", **window | {"xmin": 500000.001}) == first
+    others = {"crs": "EPSG:32634", "xmin": 500640.0, "ymax": 5000640.0, "size_px": 128}
     changed = {
-        records.make_patch_id(*given_values[:i], other, *given_values[i + 1 :])
-        for i, other in enumerate(others)
+        records.make_patch_id("S1_x", "S2_b", **window),
+        records.make_patch_id("S1_a", "S2_x", **window),
+        *(records.make_patch_id("S1_a", "S2_b", **window | {k: v}) for k, v in others.items()),
     }
     assert len(changed | {first}) == 7
 
 
-@pytest.mark.parametrize("weight", [-0.1, 1.1, math.nan])
-def test_a_weight_outside_0_to_1_is_refused(weight):
-    with pytest.raises(ValueError, match="0123456789abcdef0123: weight must be within 0-1, got"):
-        records.PairedPatch(**make_values(weight=weight))
+SCORES = ("cloud_fraction", "quality", "edge_noise_fraction", "saturated_fraction", "weight")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *itertools.product(SCORES, (-0.1, 1.1)),
+        # A source need not tell the cloud fraction; the others are always known.
+        *itertools.product(SCORES[1:], (math.nan,)),
+    ],
+)
+def test_a_score_outside_0_to_1_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"0123456789abcdef0123: {name} must be within 0-1, got"):
+        records.PairedPatch(**make_values(**{name: value}))
+
+
+def test_the_table_has_a_row_for_every_field():
+    fields = {field.name for field in dataclasses.fields(records.PairedPatch)} - {"s1", "s2"}
+    assert {row.name for row in records.FEATURES.values() if row.is_field} == fields
+    assert {name: row.kind for name, row in records.FEATURES.items()} == FEATURES
+
+
+def test_watched_features_are_the_numbers_and_the_orbit():
+    # An id, an event name or pixels are new in every split, which is no anomaly.
+    unwatched = {"patch_id", "s1", "s2", "label", "block", "s1_scene_id", "s2_scene_id", "event"}
+    assert set(records.WATCHED_FEATURES) == set(FEATURES) - unwatched
+
+
+def test_scores_of_the_card_are_the_fractions():
+    assert set(records.SCORES) == {*SCORES, "s1_valid_fraction", "s2_valid_fraction"}
+
+
+def golden_patch():
+    """Every sum over these pixels is exact, so no version of NumPy rounds them otherwise."""
+    s1 = np.array([[[-12.25, -20.0], [np.nan, -18.5]], [[-8.0, -24.0], [-10.5, -21.5]]], np.float32)
+    s2 = np.arange(12, dtype=np.float32).reshape(2, 2, 3) / 16
+    s2[1, 1] = np.nan
+    label = np.array([[0, 1], [255, 3]], np.uint8)
+    changes = {"s1_acquired_at": -86_400, "cloud_fraction": math.nan, "offset_px": math.nan}
+    return records.LabeledPatch(**make_values(s1, s2, **changes), label=label)
+
+
+def test_a_fixed_record_has_fixed_bytes():
+    serialized = records.encode(golden_patch())
+    assert hashlib.sha256(serialized).hexdigest() == (
+        "09d25fcfe40d099f89e31339aa25784d27a8164eeb78e849a30f05c887bb1871"
+    )
+
+
+def test_protobuf_reads_back_what_it_did_not_write():
+    patch = golden_patch()
+    feature = feature_of(records.encode(patch))
+    assert feature["s1_acquired_at"].int64_list.value == [-86_400]
+    assert feature["height"].int64_list.value == [2]
+    assert feature["event"].bytes_list.value == ["São Paulo".encode()]
+    assert feature["s1_mean"].float_list.value == [-10.25, -21.0]
+    assert feature["label"].bytes_list.value == [bytes([0, 1, 255, 3])]
+    # What protobuf itself writes for each value is what the record holds.
+    serialized = records.encode(patch)
+    for name, value in feature.items():
+        message = value.SerializeToString()
+        entry = bytes([10, len(name)]) + name.encode() + bytes([18, len(message)]) + message
+        assert serialized.count(entry) == 1, name
+
+
+def test_an_example_that_protobuf_changed_is_written_in_the_same_order():
+    serialized = records.encode(golden_patch())
+    example = tf.train.Example.FromString(serialized)
+    assert records.serialize(example) == serialized
+    example.features.feature["event"].bytes_list.value[0] = b"Ghana"
+    changed = records.PairedPatch(**make_values(event="Ghana"))
+    assert records.decode(records.serialize(example)).event == changed.event
+
+
+def test_features_are_written_in_the_order_of_their_names():
+    serialized = records.encode(golden_patch())
+    marks = [bytes([10, len(name)]) + name.encode() + b"\x12" for name in sorted(FEATURES)]
+    places = [serialized.index(mark) for mark in marks]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("num_pixels", [63, 64, 8191, 8192, 1_048_576])
+def test_values_around_each_length_of_a_varint_are_read_back(num_pixels):
+    s1 = np.full((1, num_pixels, 1), -10.0, np.float32)
+    serialized = records.encode(records.PairedPatch(**make_values(s1, np.abs(s1) / 100)))
+    stored = feature_of(serialized)["s1"].bytes_list.value[0]
+    assert stored == np.full(num_pixels, -1000, "<i2").tobytes()

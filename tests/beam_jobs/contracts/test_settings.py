@@ -1,4 +1,4 @@
-"""Settings: errors name the full path, overrides reach every depth, hashes change with every value."""
+"""Settings: errors name the full path, and hashes change with every value."""
 
 import dataclasses
 import json
@@ -266,7 +266,7 @@ def test_every_build_config_survives_its_dict(build):
 
 
 def test_blocks_smaller_than_a_patch_are_refused():
-    message = r"split.block_size_km must be at least a patch's side, 0.64 km, got 0.63"
+    message = r"split.block_size_km must be at least the side of a patch, 0.64 km, got 0.63"
     with pytest.raises(settings.SettingsError, match=message):
         settings.from_dict(config.BuildConfig, {"split": {"block_size_km": 0.63}})
 

@@ -1,5 +1,6 @@
-"""The data card: its numbers are those of the shards by hand, and making it again gives the same bytes."""
+"""The data card: its numbers equal a count by hand, and a second card has the same bytes."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -171,6 +172,14 @@ def test_land_is_where_it_is():
     )
     assert not any(
         is_land(*place) for place in ((-30.0, 0.0), (-150.0, 40.0), (80.0, -20.0), (0.0, -45.0))
+    )
+
+
+def test_the_land_mask_keeps_its_values():
+    mask = land.land_mask()
+    assert (mask.shape, mask.dtype) == ((360, 720), np.bool_)
+    assert hashlib.sha256(np.packbits(mask).tobytes()).hexdigest() == (
+        "0adc6cdd9d65472c397f596b89f1443442369ec5e1af0b9ba78c5335ecdbd645"
     )
 
 

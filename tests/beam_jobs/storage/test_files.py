@@ -96,6 +96,6 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
     assert layout.list_versions(s3_folder) == [(1, 1)]
     assert files.list_files(s3_folder) == sorted(f"{target}/{name}" for name in names[:4])
     files.write_bytes(f"{building_dir}/manifest.json", b"another job")
-    with pytest.raises(DataError, match="another job wrote it meanwhile"):
+    with pytest.raises(DataError, match="another job wrote this version in the meantime"):
         directory.publish(building_dir, target)
     assert files.read_bytes(f"{target}/manifest.json") == b"manifest.json"

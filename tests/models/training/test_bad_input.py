@@ -134,7 +134,8 @@ def test_a_manifest_that_was_changed_by_hand(version):
     path = version.path / layout.MANIFEST_NAME
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     with pytest.raises(
-        manifest.ManifestError, match=f"{path}: manifest.config_sha256: must be that of config, "
+        manifest.ManifestError,
+        match=f"{path}: manifest.config_sha256: must be the hash of config, ",
     ):
         opened(version.path)
 
