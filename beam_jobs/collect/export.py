@@ -29,9 +29,8 @@ from beam_jobs.collect.job_folder import JobFolder, Watch
 from beam_jobs.collect.ledger import LedgerState
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine import exports, listing
-from beam_jobs.earth_engine.connection import Connection
+from beam_jobs.earth_engine.connection import Connection, connect
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.exports import TaskState
 from beam_jobs.errors import DataError
@@ -89,7 +88,7 @@ def export(
     FileSystems.set_options(runner.pipeline_options(1))
     with job_folder.hold(output_dir, f"{decides} {config.export.file_format}") as folder:
         num_units = sum(1 for _ in collecting.units(read_places(places)))
-        ee_connection.connect(connection)
+        connect(connection)
         with ledger_store.local_copy(folder.ledger_dir) as copy:
             before = ledger.read_state(copy.path)
             num_before = before.num_requests

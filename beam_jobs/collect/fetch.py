@@ -33,8 +33,7 @@ from beam_jobs.collect.job_folder import JobFolder
 from beam_jobs.collect.ledger_store import LocalCopy
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.object_store import is_remote
-from beam_jobs.earth_engine import connection as ee_connection
-from beam_jobs.earth_engine.connection import Connection
+from beam_jobs.earth_engine.connection import Connection, connect
 from beam_jobs.earth_engine.listing import Acquisition
 from beam_jobs.earth_engine.requests import PixelRequest, check_limits
 from beam_jobs.errors import DataError
@@ -136,7 +135,7 @@ def fetch_units(
     num_units = sum(1 for _ in islice(collecting.units(read_places(places)), max_units))
     example_requests(config.collect, places)
     # Here too, so that missing credentials are said before workers start.
-    ee_connection.connect(connection)
+    connect(connection)
     tasks = [
         SliceTask(
             folder=folder,

@@ -22,9 +22,8 @@ from beam_jobs.collect.config import FetchConfig
 from beam_jobs.collect.job_folder import JobFolder, Watch
 from beam_jobs.collect.ledger import LedgerState, read_state
 from beam_jobs.collect.ledger_store import Writer
-from beam_jobs.earth_engine import connection as ee_connection
 from beam_jobs.earth_engine import listing, pixels
-from beam_jobs.earth_engine.connection import Connection
+from beam_jobs.earth_engine.connection import Connection, connect
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import PixelRequest
 from beam_jobs.errors import DataError
@@ -73,7 +72,7 @@ def run_slice(task: SliceTask) -> None:
     Raises:
         EarthEngineError: the connection cannot be made.
     """
-    ee_connection.connect(task.connection)
+    connect(task.connection)
     with ledger_store.local_copy(task.folder.ledger_dir) as copy:
         state = read_state(copy.path, task.belongs)
     if task.retry_rejected:

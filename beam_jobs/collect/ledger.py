@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_jobs.contracts.object_store import is_remote
-from beam_jobs.storage import files as storage
+from beam_jobs.storage import files
 
 Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
 """chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
@@ -247,21 +247,21 @@ def write_rejected(folder: Path, path: str) -> int:
         kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
         lines.append(json.dumps(kept, sort_keys=True) + "\n")
     if not lines and is_remote(path):
-        storage.delete_file(path)
+        files.delete_file(path)
     else:
-        storage.write_bytes(path, "".join(lines).encode())
+        files.write_bytes(path, "".join(lines).encode())
     return len(standing)
 
 
 def _read_at(where: dict[str, tuple[Path, int]]) -> Iterator[dict[str, Any]]:
-    files = {path: path.open("rb") for path in {path for path, _ in where.values()}}
+    opened = {path: path.open("rb") for path in {path for path, _ in where.values()}}
     try:
         for unit in sorted(where):
             path, offset = where[unit]
-            files[path].seek(offset)
-            yield json.loads(files[path].readline())
+            opened[path].seek(offset)
+            yield json.loads(opened[path].readline())
     finally:
-        for file in files.values():
+        for file in opened.values():
             file.close()
 
 

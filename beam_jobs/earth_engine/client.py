@@ -11,4 +11,6 @@ import warnings
 with warnings.catch_warnings():
     # google.api_core warns at its first import about the end of life of this Python.
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
-    import ee as ee
+    import ee
+
+__all__ = ["ee"]

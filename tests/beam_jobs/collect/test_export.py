@@ -15,9 +15,9 @@ from killed_fetch import content
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
 from beam_jobs.build.driver import build_pairs
-from beam_jobs.collect import export as exporting
-from beam_jobs.collect import fetch as fetching
 from beam_jobs.collect.config import CollectConfig, ExportConfig, FetchConfig, QuotaConfig
+from beam_jobs.collect.export import export
+from beam_jobs.collect.fetch import fetch
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
 from beam_jobs.emulator.config import EmulatorConfig
@@ -64,9 +64,9 @@ def export_config(server, **options) -> FetchConfig:
     return FetchConfig(collect=collect, quota=quota, export=export)
 
 
-def export(server, places, output, config=None, **options):
+def export_from(server, places, output, config=None, **options):
     connection = from_environment(server.environment, "export")
-    return exporting.export(config or export_config(server), connection, places, output, **options)
+    return export(config or export_config(server), connection, places, output, **options)
 
 
 def methods(server) -> Counter[str]:
@@ -76,23 +76,21 @@ def methods(server) -> Counter[str]:
 def test_exported_pairs_are_the_files_and_the_catalog_of_a_fetch(server, places, tmp_path):
     calls = []
     config = export_config(server)
-    summary = export(
+    summary = export_from(
         server, places, tmp_path / "export", on_progress=lambda *counts: calls.append(counts)
     )
     assert (summary.state.num_done, calls[-1]) == (6, (6, 6))
     assert methods(server)["export"] == 12
-    fetching.fetch(
-        config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch"
-    )
+    fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
     assert content(tmp_path / "export") == content(tmp_path / "fetch")
     # Nothing is left to do, and nothing is asked.
     before = len(server.requests())
-    export(server, places, tmp_path / "export")
+    export_from(server, places, tmp_path / "export")
     assert len(server.requests()) == before
 
 
 def test_queue_never_holds_more_tasks_than_allowed(server, places, tmp_path):
-    summary = export(server, places, tmp_path / "out", export_config(server, max_tasks=4))
+    summary = export_from(server, places, tmp_path / "out", export_config(server, max_tasks=4))
     assert summary.state.num_done == 6
     queued = most = 0
     for path in sorted((tmp_path / "out" / "ledger").glob("*.ndjson")):
@@ -116,10 +114,10 @@ def test_running_tasks_of_a_killed_job_are_found_again_not_started_twice(
 
     config = export_config(server, max_tasks=4)
     with pytest.raises(KilledError):
-        export(server, places, tmp_path / "out", config, on_progress=kill)
+        export_from(server, places, tmp_path / "out", config, on_progress=kill)
     assert methods(server)["export"] == 4
     assert not (tmp_path / "out" / "items.ndjson").exists()
-    summary = export(server, places, tmp_path / "out", config)
+    summary = export_from(server, places, tmp_path / "out", config)
     assert summary.state.num_done == 6
     assert methods(server)["export"] == 12
     assert methods(server)["compute"] == 6
@@ -129,7 +127,7 @@ def test_failed_task_is_started_again_then_rejected_with_the_message_of_earth_en
     server, places, tmp_path
 ):
     server.service.set_faults(FaultsConfig(failing_exports=0.25, seed=2))
-    summary = export(server, places, tmp_path / "out", export_config(server, max_attempts=2))
+    summary = export_from(server, places, tmp_path / "out", export_config(server, max_attempts=2))
     num_rejected = summary.state.num_rejected["task_failed"]
     assert 0 < num_rejected < 6
     assert summary.state.num_done == 6 - num_rejected
@@ -144,7 +142,7 @@ def test_failed_task_is_started_again_then_rejected_with_the_message_of_earth_en
     failed = [line for line in summary.state.num_failures.items() if line[0] == "task_failed"]
     assert failed[0][1] >= 2 * num_rejected
     server.service.set_faults(FaultsConfig())
-    summary = export(
+    summary = export_from(
         server, places, tmp_path / "out", export_config(server, max_attempts=2), retry_rejected=True
     )
     assert (summary.state.num_done, summary.state.num_rejected) == (6, Counter())
@@ -152,7 +150,7 @@ def test_failed_task_is_started_again_then_rejected_with_the_message_of_earth_en
 
 def test_requests_refused_for_now_are_asked_again(server, places, tmp_path):
     server.service.set_faults(FaultsConfig(too_many_requests=0.2, server_error=0.2))
-    summary = export(server, places, tmp_path / "out")
+    summary = export_from(server, places, tmp_path / "out")
     assert summary.state.num_done == 6
     assert summary.state.num_failures.total() > 0
     assert methods(server)["export"] == 12
@@ -161,10 +159,10 @@ def test_requests_refused_for_now_are_asked_again(server, places, tmp_path):
 def test_exhausted_quota_stops_and_goes_on(server, places, tmp_path):
     server.service.set_faults(FaultsConfig(quota_exhausted_after=7))
     with pytest.raises(DataError, match="run the same command again") as error:
-        export(server, places, tmp_path / "out")
+        export_from(server, places, tmp_path / "out")
     assert error.value.reason == "quota_exhausted"
     server.service.set_faults(FaultsConfig())
-    assert export(server, places, tmp_path / "out").state.num_done == 6
+    assert export_from(server, places, tmp_path / "out").state.num_done == 6
     assert methods(server)["export"] == 12
 
 
@@ -173,21 +171,21 @@ def test_files_that_are_not_copied_yet_are_named_with_what_to_run(server, places
         DataError,
         match=r"exported, but not there yet; copy it \(gcloud storage rsync -r gs://my-bucket",
     ):
-        export(
+        export_from(
             server,
             places,
             tmp_path / "out",
             export_config(server, local_dir=str(tmp_path / "copy")),
         )
     shutil.copytree(server.buckets_dir / BUCKET, tmp_path / "copy")
-    export(
+    export_from(
         server, places, tmp_path / "out", export_config(server, local_dir=str(tmp_path / "copy"))
     )
     assert len((tmp_path / "out" / "items.ndjson").read_text().splitlines()) == 12
 
 
 def test_without_a_local_copy_the_catalog_names_the_bucket(server, places, tmp_path):
-    export(server, places, tmp_path / "out", export_config(server, local_dir=""))
+    export_from(server, places, tmp_path / "out", export_config(server, local_dir=""))
     items = [
         json.loads(line) for line in (tmp_path / "out" / "items.ndjson").read_text().splitlines()
     ]
@@ -210,16 +208,14 @@ def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, scenes, t
     # Enough for a patch in each split.
     places = make_places.make_places(scenes, tmp_path / "places.geojson", 16)
     config = export_config(server)
-    export(server, places, tmp_path / "tiff", config)
-    export(
+    export_from(server, places, tmp_path / "tiff", config)
+    export_from(
         server,
         places,
         tmp_path / "records",
         with_options(config, file_format="TFRECORD", prefix="records"),
     )
-    fetching.fetch(
-        config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch"
-    )
+    fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
     exported = {
         path.name.rpartition("_")[2]
         for path in (server.buckets_dir / BUCKET / "records").rglob("*.*")
@@ -245,7 +241,7 @@ def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, scenes, t
 
 
 def test_records_in_a_bucket_are_named_by_their_mixers(server, places, tmp_path):
-    export(
+    export_from(
         server,
         places,
         tmp_path / "out",
@@ -272,29 +268,27 @@ def test_geotiffs_that_were_split_are_put_together(scenes, places, tmp_path):
     with running(scenes.parent, tmp_path / "emulator", emulator) as server:
         config = export_config(server)
         shutil.rmtree(server.buckets_dir / BUCKET, ignore_errors=True)
-        export(server, places, tmp_path / "out", with_options(config, local_dir=""))
+        export_from(server, places, tmp_path / "out", with_options(config, local_dir=""))
         parts = sorted((server.buckets_dir / BUCKET).rglob("*_s2-*.tif"))
         assert len(parts) == 4 * 6
         assert parts[1].name.endswith("_s2-0000000000-0000000020.tif")
         kept = parts[1].read_bytes()
         parts[1].unlink()
         with pytest.raises(DataError, match="exported, but not there yet"):
-            export(server, places, tmp_path / "out", config)
+            export_from(server, places, tmp_path / "out", config)
         parts[1].write_bytes(kept)
-        export(server, places, tmp_path / "out", config)
-        fetching.fetch(
-            config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch"
-        )
+        export_from(server, places, tmp_path / "out", config)
+        fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
     assert content(tmp_path / "out") == content(tmp_path / "fetch")
 
 
 def test_the_folder_of_an_export_may_lie_on_a_store(server, places, tmp_path, s3_folder):
     config = export_config(server)
-    export(server, places, tmp_path / "here", config)
+    export_from(server, places, tmp_path / "here", config)
     assert methods(server)["export"] == 12
-    assert export(server, places, s3_folder, config).state.num_done == 6
+    assert export_from(server, places, s3_folder, config).state.num_done == 6
     assert methods(server)["export"] == 24
-    export(server, places, s3_folder, config)
+    export_from(server, places, s3_folder, config)
     assert methods(server)["export"] == 24
     for name, digest in content(tmp_path / "here").items():
         assert hashlib.sha256(files.read_bytes(f"{s3_folder}/{name}")).hexdigest() == digest

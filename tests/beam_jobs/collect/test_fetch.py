@@ -18,8 +18,8 @@ from killed_fetch import answered, content, num_done, overrides
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
 from beam_jobs.build.driver import build_labels
-from beam_jobs.collect import fetch as fetching
 from beam_jobs.collect.config import CollectConfig, FetchConfig, QuotaConfig
+from beam_jobs.collect.fetch import fetch
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
 from beam_jobs.emulator.config import EmulatorConfig
@@ -70,9 +70,9 @@ def fetch_config(quota: dict | None = None, **collect) -> FetchConfig:
     return FetchConfig(collect=collect_config(**collect), quota=QuotaConfig(**quota))
 
 
-def fetch(server, places, output, config=None, **options):
+def fetch_from(server, places, output, config=None, **options):
     connection = from_environment(server.environment, "fetch")
-    return fetching.fetch(config or fetch_config(), connection, places, output, **options)
+    return fetch(config or fetch_config(), connection, places, output, **options)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def undisturbed(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     places = make_places.make_places(scenes, folder / "places.geojson", 60)
     with running(scenes.parent, folder / "emulator") as server:
-        summary = fetch(server, places, folder / "out")
+        summary = fetch_from(server, places, folder / "out")
         assert (summary.state.num_done, summary.num_requests) == (60, 180)
         assert set(answered(server.requests()).values()) == {1}
     return places, folder / "out"
@@ -133,7 +133,7 @@ def test_killed_fetch_ends_as_an_undisturbed_one_and_asks_for_nothing_twice(
             server, places, tmp_path / "out", fetch_config(), after=20
         )
         assert not (tmp_path / "out" / "items.ndjson").exists()
-        summary = fetch(server, places, tmp_path / "out")
+        summary = fetch_from(server, places, tmp_path / "out")
         log = server.requests()
     assert content(tmp_path / "out") == content(expected)
     assert summary.state.num_done == 60
@@ -149,7 +149,7 @@ def test_two_workers_share_the_job_and_leave_the_same_bytes(undisturbed, server,
     places, expected = undisturbed
     few = tmp_path / "few.geojson"
     write_places(list(read_places(places))[:8], few, {})
-    summary = fetch(server, few, tmp_path / "out", fetch_config(quota={"num_workers": 2}))
+    summary = fetch_from(server, few, tmp_path / "out", fetch_config(quota={"num_workers": 2}))
     assert summary.state.num_done == 8
     found, whole = content(tmp_path / "out"), content(expected)
     del found["items.ndjson"]
@@ -169,7 +169,7 @@ def test_beam_options_reach_the_runner_which_leaves_the_same_bytes(undisturbed, 
         "--environment_type=LOOPBACK",
     ]
     try:
-        summary = fetch(
+        summary = fetch_from(
             server, few, tmp_path / "out", beam_options=["--runner=PortableRunner", *options]
         )
     finally:
@@ -218,7 +218,7 @@ def test_second_run_of_a_finished_job_asks_nothing(undisturbed, scenes, tmp_path
     places, folder = undisturbed
     before = content(folder)
     with running(scenes.parent, tmp_path / "emulator") as server:
-        summary = fetch(server, places, folder)
+        summary = fetch_from(server, places, folder)
         assert server.requests() == []
     assert (summary.num_requests, summary.state.num_done) == (0, 60)
     assert content(folder) == before
@@ -235,7 +235,7 @@ def test_interrupted_fetch_ends_in_one_line_and_goes_on(undisturbed, server, tmp
     assert process.returncode == 1
     assert "Traceback" not in error
     assert "error: interrupted; " in error
-    fetch(server, places, tmp_path / "out")
+    fetch_from(server, places, tmp_path / "out")
     assert content(tmp_path / "out") == content(expected)
     assert set(answered(server.requests()).values()) == {1}
 
@@ -272,7 +272,7 @@ def test_exhausted_quota_stops_in_one_line_and_goes_on(few, server, tmp_path, ca
 
 def test_truncated_dropped_and_slow_answers_are_asked_again(few, server, tmp_path):
     server.service.set_faults(FaultsConfig(truncated=0.2, dropped=0.2, slow=0.1, slow_s=0.1))
-    summary = fetch(server, few, tmp_path / "out")
+    summary = fetch_from(server, few, tmp_path / "out")
     assert summary.state.num_done == 10
     assert summary.state.num_failures["truncated"] > 0
     assert set(answered(server.requests()).values()) == {1}
@@ -281,7 +281,7 @@ def test_truncated_dropped_and_slow_answers_are_asked_again(few, server, tmp_pat
 def test_expired_credentials_say_what_to_run_before_any_worker_starts(few, server, tmp_path):
     server.service.set_faults(FaultsConfig(expired_token=True))
     with pytest.raises(DataError, match="earthengine authenticate") as error:
-        fetch(server, few, tmp_path / "out")
+        fetch_from(server, few, tmp_path / "out")
     assert error.value.reason == "no_credentials"
 
 
@@ -298,7 +298,7 @@ def test_what_is_refused_for_good_is_rejected_with_its_reason_and_asked_again_on
     few, server, tmp_path
 ):
     server.service.set_faults(FaultsConfig(too_large=0.3))
-    summary = fetch(server, few, tmp_path / "out")
+    summary = fetch_from(server, few, tmp_path / "out")
     num_rejected = summary.state.num_rejected["too_large"]
     assert 0 < num_rejected < 10
     assert summary.state.num_done == 10 - num_rejected
@@ -310,8 +310,8 @@ def test_what_is_refused_for_good_is_rejected_with_its_reason_and_asked_again_on
     # No retry of what no retry can help.
     assert summary.state.num_failures["too_large"] == num_rejected
     server.service.set_faults(FaultsConfig())
-    assert fetch(server, few, tmp_path / "out").num_requests == 0
-    summary = fetch(server, few, tmp_path / "out", retry_rejected=True)
+    assert fetch_from(server, few, tmp_path / "out").num_requests == 0
+    summary = fetch_from(server, few, tmp_path / "out", retry_rejected=True)
     assert (summary.state.num_done, summary.state.num_rejected) == (10, Counter())
     assert (tmp_path / "out" / "rejected.ndjson").read_text() == ""
 
@@ -323,12 +323,12 @@ def test_places_without_a_pair_are_rejected_with_the_reason(scenes, server, tmp_
     early = Place(place_id="early", lon=good.lon, lat=good.lat, windows=(window,))
     path = tmp_path / "places.geojson"
     write_places([good, nowhere, early], path, {})
-    summary = fetch(server, path, tmp_path / "out")
+    summary = fetch_from(server, path, tmp_path / "out")
     assert summary.state.num_rejected == {"no_s1": 2}
     assert summary.state.num_done == 1
     gap = fetch_config(max_time_gap_hours=0.001)
     with pytest.raises(DataError, match="no scene was found"):
-        fetch(server, path, tmp_path / "gap", gap)
+        fetch_from(server, path, tmp_path / "gap", gap)
     reasons = [
         json.loads(line)["reason"]
         for line in (tmp_path / "gap" / "rejected.ndjson").read_text().splitlines()
@@ -340,7 +340,7 @@ def test_cloudy_and_half_empty_patches_leave_no_file(few, server, tmp_path):
     earth_engine = c.EarthEngineConfig(max_scene_cloud_fraction=1.0, min_clear_score=1.0)
     config = fetch_config(max_cloud_fraction=0.0, earth_engine=earth_engine)
     with pytest.raises(DataError, match="no scene was found"):
-        fetch(server, few, tmp_path / "cloudy", config)
+        fetch_from(server, few, tmp_path / "cloudy", config)
     assert not list((tmp_path / "cloudy").rglob("*.tif"))
     lines = [
         json.loads(line)
@@ -355,7 +355,7 @@ def test_cloudy_and_half_empty_patches_leave_no_file(few, server, tmp_path):
     }
     server.service.set_faults(FaultsConfig(masked=1.0))
     with pytest.raises(DataError, match="no scene was found"):
-        fetch(server, few, tmp_path / "masked", fetch_config(min_valid_fraction=0.7))
+        fetch_from(server, few, tmp_path / "masked", fetch_config(min_valid_fraction=0.7))
     assert not list((tmp_path / "masked").rglob("*.tif"))
 
 
@@ -365,7 +365,7 @@ def test_one_polarization_is_no_radar_pair(scenes, tmp_path, few):
     catalog.write_text(catalog.read_text().replace('["VV","VH"]', '["VV"]'))
     no_scene = pytest.raises(DataError, match="no scene was found")
     with running(tmp_path / "scenes", tmp_path / "emulator") as server, no_scene:
-        fetch(server, few, tmp_path / "out")
+        fetch_from(server, few, tmp_path / "out")
     lines = [
         json.loads(line) for line in (tmp_path / "out" / "rejected.ndjson").read_text().splitlines()
     ]
@@ -379,19 +379,19 @@ def test_service_that_is_down_stops_the_job_instead_of_rejecting_every_place(few
         quota={"max_attempts": 2, "max_failures_in_a_row": 3, "max_concurrency": 1}
     )
     with pytest.raises(DataError, match="places in a row were given up") as error:
-        fetch(server, few, tmp_path / "out", config)
+        fetch_from(server, few, tmp_path / "out", config)
     assert error.value.reason == "stopped"
     assert len((tmp_path / "out" / "rejected.ndjson").read_text().splitlines()) == 3
 
 
 def test_folder_of_other_settings_is_refused(few, server, tmp_path):
-    fetch(server, few, tmp_path / "out")
+    fetch_from(server, few, tmp_path / "out")
     with pytest.raises(DataError, match="begun with other settings"):
-        fetch(server, few, tmp_path / "out", fetch_config(size_px=16))
+        fetch_from(server, few, tmp_path / "out", fetch_config(size_px=16))
 
 
 def test_request_that_is_too_large_is_refused_before_anything_is_asked(few, server, tmp_path):
     with pytest.raises(DataError, match="at most 50331648 bytes") as error:
-        fetch(server, few, tmp_path / "out", fetch_config(size_px=2048))
+        fetch_from(server, few, tmp_path / "out", fetch_config(size_px=2048))
     assert error.value.reason == "too_large"
     assert server.requests() == []

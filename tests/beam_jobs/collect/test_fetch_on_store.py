@@ -13,9 +13,9 @@ import pytest
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
 from beam_jobs.build.driver import build_pairs
-from beam_jobs.collect import fetch as fetching
 from beam_jobs.collect import job_folder, ledger_store
 from beam_jobs.collect.config import CollectConfig, FetchConfig, QuotaConfig
+from beam_jobs.collect.fetch import fetch
 from beam_jobs.collect.ledger import read_state
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
@@ -62,9 +62,7 @@ def local(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
     places = make_places.make_places(scenes, folder / "places.geojson", NUM_PLACES)
     with running(scenes.parent, folder / "emulator") as server:
-        fetching.fetch(
-            CONFIG, from_environment(server.environment, "fetch"), places, folder / "out"
-        )
+        fetch(CONFIG, from_environment(server.environment, "fetch"), places, folder / "out")
     return places, folder / "out"
 
 
@@ -126,9 +124,7 @@ def test_killed_fetch_asks_for_nothing_again_that_is_on_the_store(local, server,
     # As one may who knows that the job is dead; else the next one waits until its lease
     # has run out.
     files.delete_file(f"{s3_folder}/.lock")
-    summary = fetching.fetch(
-        CONFIG, from_environment(server.environment, "fetch"), places, s3_folder
-    )
+    summary = fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
     assert summary.state.num_done == NUM_PLACES
     assert num_pixel_requests(server) - before == 2 * NUM_PLACES - len(stored)
     assert content(s3_folder) == killed_fetch.content(expected)
@@ -138,13 +134,13 @@ def test_rejections_are_on_the_store_until_they_are_asked_again(local, server, s
     places, _ = local
     connection = from_environment(server.environment, "fetch")
     server.service.set_faults(FaultsConfig(too_large=0.3))
-    rejected = fetching.fetch(CONFIG, connection, places, s3_folder).state.num_rejected["too_large"]
+    rejected = fetch(CONFIG, connection, places, s3_folder).state.num_rejected["too_large"]
     assert 0 < rejected < NUM_PLACES
     assert (
         files.read_bytes(f"{s3_folder}/rejected.ndjson").count(b'"reason": "too_large"') == rejected
     )
     server.service.set_faults(FaultsConfig())
-    summary = fetching.fetch(CONFIG, connection, places, s3_folder, retry_rejected=True)
+    summary = fetch(CONFIG, connection, places, s3_folder, retry_rejected=True)
     assert summary.state.num_done == NUM_PLACES
     assert not files.exists(f"{s3_folder}/rejected.ndjson")
 
@@ -155,8 +151,8 @@ def test_a_folder_that_a_job_holds_is_refused(local, server, s3_folder):
         job_folder.hold(s3_folder, "{}"),
         pytest.raises(DataError, match="another job is writing") as error,
     ):
-        fetching.fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
+        fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
     assert error.value.reason == "folder_in_use"
     with pytest.raises(DataError, match="begun with other settings"):
-        fetching.fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
+        fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
     assert server.requests() == []

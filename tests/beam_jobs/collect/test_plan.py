@@ -7,9 +7,8 @@ import pytest
 
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
-from beam_jobs.collect import plan as planning
 from beam_jobs.collect.config import CollectConfig, FetchConfig, QuotaConfig
-from beam_jobs.collect.plan import Pilot, estimate
+from beam_jobs.collect.plan import Pilot, estimate, measure
 from beam_jobs.emulator.server import running
 from beam_jobs.places.place import Place, Window, write_places
 from beam_jobs.simulation.simulate import simulate
@@ -166,4 +165,4 @@ def test_pilot_needs_a_folder(places, capsys):
 
 
 def test_folder_in_which_nothing_was_answered_measures_nothing(tmp_path):
-    assert planning.measure(tmp_path) == Pilot()
+    assert measure(tmp_path) == Pilot()
