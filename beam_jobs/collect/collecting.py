@@ -20,6 +20,7 @@ from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
 from beam_jobs.collect.config import CollectConfig
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.earth_engine.listing import Acquisition
 from beam_jobs.earth_engine.requests import PixelRequest
@@ -121,7 +122,8 @@ def grid_of(unit: Unit, config: CollectConfig) -> Grid:
 
 def listing_bounds(grid: Grid) -> Bounds:
     """Bounds in degrees for `list_acquisitions`; xmax exceeds 180 where the patch crosses the antimeridian."""
-    return tuple(round(value, 7) for value in _unwrapped(grid).bounds)
+    xmin, ymin, xmax, ymax = (round(value, 7) for value in _unwrapped(grid).bounds)
+    return xmin, ymin, xmax, ymax
 
 
 def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
@@ -156,29 +158,35 @@ def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
     return best
 
 
-def pixel_requests(pair: Pair, grid: Grid, config: CollectConfig) -> dict[str, PixelRequest]:
+def pixel_requests(pair: Pair, grid: Grid, config: CollectConfig) -> dict[Sensor, PixelRequest]:
     """Sensor -> the request of its pixels on the grid; Sentinel-2 first, since its clouds decide whether radar is needed."""
-    fields = {
-        "crs": grid.crs,
-        "transform": grid.transform,
-        "height": grid.height,
-        "width": grid.width,
-    }
     s2 = PixelRequest(
         sensor="s2",
         image_id=pair.s2.image_id,
         bands=config.bands_of_s2,
         cloud_score=config.earth_engine.cloud_score,
         label=config.earth_engine.label,
-        **fields,  # type: ignore[arg-type]
+        crs=grid.crs,
+        transform=grid.transform,
+        height=grid.height,
+        width=grid.width,
     )
-    s1 = PixelRequest(sensor="s1", image_id=pair.s1.image_id, bands=config.s1_bands, **fields)  # type: ignore[arg-type]
+    s1 = PixelRequest(
+        sensor="s1",
+        image_id=pair.s1.image_id,
+        bands=config.s1_bands,
+        crs=grid.crs,
+        transform=grid.transform,
+        height=grid.height,
+        width=grid.width,
+    )
     return {"s2": s2, "s1": s1}
 
 
 def stac_item(
     acquisition: Acquisition,
     unit: Unit,
+    *,
     config: CollectConfig,
     hrefs: Mapping[str, str],
     cloud_fraction: float | None = None,

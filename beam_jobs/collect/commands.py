@@ -103,9 +103,16 @@ def plan(
 
     if pilot:
         with session.stage("pilot") as update:
-            found = planning.plan(config, places, output, pilot, _connection("fetch"), update)
+            found = planning.plan(
+                config,
+                places,
+                folder=output,
+                num_pilot=pilot,
+                connection=_connection("fetch"),
+                on_progress=update,
+            )
     else:
-        found = planning.plan(config, places, output)
+        found = planning.plan(config, places, folder=output)
     session.result(found.to_dict(), _plan_table(found, places))
     for warning in found.warnings:
         session.note(f"warning: {warning}")
@@ -139,11 +146,16 @@ def fetch(
     """
     config = _load(places, config_path, overrides)
     from beam_jobs.collect import fetch as fetching
+    from beam_jobs.collect.job import CollectJob
 
+    job = CollectJob(
+        config=config,
+        connection=_connection("fetch"),
+        places=places,
+        retry_rejected=retry_rejected,
+    )
     with session.stage("fetch") as update:
-        summary = fetching.fetch(
-            config, _connection("fetch"), places, output, retry_rejected, update, beam_options
-        )
+        summary = fetching.fetch(job, output, on_progress=update, beam_options=beam_options)
     _show(session, summary)
 
 
@@ -168,11 +180,16 @@ def export(
     """
     config = _load(places, config_path, overrides)
     from beam_jobs.collect import export as exporting
+    from beam_jobs.collect.job import CollectJob
 
+    job = CollectJob(
+        config=config,
+        connection=_connection("export"),
+        places=places,
+        retry_rejected=retry_rejected,
+    )
     with session.stage("export") as update:
-        summary = exporting.export(
-            config, _connection("export"), places, output, retry_rejected, update
-        )
+        summary = exporting.export(job, output, on_progress=update)
     _show(session, summary)
 
 

@@ -23,18 +23,17 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs import runner
 from beam_jobs.collect import collecting, exported_files, job_folder, ledger, ledger_store, quota
 from beam_jobs.collect.collecting import Pair, Unit
-from beam_jobs.collect.config import FetchConfig
-from beam_jobs.collect.fetch import CATALOG_NAME, FetchSummary, OnProgress, StrPath
+from beam_jobs.collect.fetch import CATALOG_NAME, FetchSummary
+from beam_jobs.collect.job import CollectJob, OnProgress, StrPath
 from beam_jobs.collect.job_folder import JobFolder, Watch
-from beam_jobs.collect.ledger import LedgerState
+from beam_jobs.collect.ledger import LedgerState, Step
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.earth_engine import exports, listing
-from beam_jobs.earth_engine.connection import Connection, connect
+from beam_jobs.earth_engine.connection import connect
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.exports import TaskState
 from beam_jobs.errors import DataError
-from beam_jobs.places.place import read_places
 
 T = TypeVar("T")
 _PENDING_IN_A_ROW = 20
@@ -60,21 +59,13 @@ class _Running:
 
 
 def export(
-    config: FetchConfig,
-    connection: Connection,
-    places: StrPath,
-    output_dir: StrPath,
-    retry_rejected: bool = False,
-    on_progress: OnProgress | None = None,
+    job: CollectJob, output_dir: StrPath, *, on_progress: OnProgress | None = None
 ) -> FetchSummary:
     """Exports every pair that is still missing, then writes the catalog of all.
 
     Args:
-        config: what, how fast and where to.
-        connection: to Earth Engine.
-        places: file of places.
+        job: what is exported, and over which connection.
         output_dir: folder of the job, path or URI; made if needed.
-        retry_rejected: export again what was rejected.
         on_progress: called with (units done or rejected, units in all).
 
     Raises:
@@ -82,21 +73,27 @@ def export(
             Earth Engine stopped answering, no pair came, or exported files are not in
             `export.local_dir` yet.
     """
+    config = job.config
     if not config.export.bucket:
         raise settings.SettingsError("export needs a bucket: --set export.bucket=<name>")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
     FileSystems.set_options(runner.pipeline_options(1))
     with job_folder.hold(output_dir, f"{decides} {config.export.file_format}") as folder:
-        num_units = sum(1 for _ in collecting.units(read_places(places)))
-        connect(connection)
+        num_units = sum(1 for _ in job.units())
+        connect(job.connection)
         with ledger_store.local_copy(folder.ledger_dir) as copy:
             before = ledger.read_state(copy.path)
             num_before = before.num_requests
-            if retry_rejected:
+            if job.retry_rejected:
                 before.forget_rejected()
             begun = time.monotonic()
+
+            def report(num_finished: int) -> None:
+                if on_progress is not None:
+                    on_progress(min(num_finished, num_units), num_units)
+
             try:
-                _Exporter(config, folder, before, num_units, on_progress).run(places)
+                _Exporter(job, folder, before, report).run()
             finally:
                 ledger.write_rejected(copy.refresh(), f"{folder.path}/{ledger.REJECTED_NAME}")
             state = ledger.read_state(copy.path)
@@ -121,21 +118,20 @@ class _Exporter:
 
     def __init__(
         self,
-        config: FetchConfig,
+        job: CollectJob,
         folder: JobFolder,
         state: LedgerState,
-        num_units: int,
-        on_progress: OnProgress | None,
+        report: Callable[[int], None],
     ) -> None:
-        self._config, self._folder, self._state = config, folder, state
-        self._num_units, self._on_progress = num_units, on_progress
+        self._job, self._state, self._report = job, state, report
+        self._config = config = job.config
         self._limiter = quota.Limiter(config.quota.max_requests_per_second)
         self._writer = ledger_store.open_writer(folder.ledger_dir)
         self._holding = Watch(folder)
         self._num_finished = len(state.finished)
         self._num_given_up = 0
 
-    def run(self, places: StrPath) -> None:
+    def run(self) -> None:
         """Until every unit is done or rejected.
 
         Raises:
@@ -144,7 +140,7 @@ class _Exporter:
         """
         try:
             with ThreadPoolExecutor(self._config.quota.max_concurrency) as pool:
-                units = self._open_units(places)
+                units = self._open_units()
                 running: list[_Running] = []
                 while True:
                     stopped = self._holding.why_stopped()
@@ -161,7 +157,7 @@ class _Exporter:
                     running += [
                         entry for entry in pool.map(self._begin, batch) if entry is not None
                     ]
-                    self._report()
+                    self._report(self._num_finished)
                     if not running and not batch:
                         return
                     if len(batch) == 0 or room <= len(batch):
@@ -173,8 +169,8 @@ class _Exporter:
         finally:
             self._writer.close()
 
-    def _open_units(self, places: StrPath) -> Iterator[Unit]:
-        for unit in collecting.units(read_places(places)):
+    def _open_units(self) -> Iterator[Unit]:
+        for unit in self._job.units():
             if unit.unit_id not in self._state.finished:
                 yield unit
 
@@ -214,7 +210,13 @@ class _Exporter:
         grid = collecting.grid_of(unit, self._config.collect)
         request = collecting.pixel_requests(entry.pair, grid, self._config.collect)[sensor]
         prefix = exported_files.prefix_of(unit, sensor, options)
-        ask = partial(exports.start_export, request, options.bucket, prefix, options.file_format)
+        ask = partial(
+            exports.start_export,
+            request,
+            bucket=options.bucket,
+            prefix=prefix,
+            file_format=options.file_format,
+        )
         task_id = self._ask(unit, sensor, ask)
         found = {
             f"task_{sensor}": task_id,
@@ -240,7 +242,7 @@ class _Exporter:
                     state.state == "PENDING" for state in states.values()
                 )
                 num_pending = num_pending + 1 if is_pending else 0
-            self._report()
+            self._report(self._num_finished)
         return left
 
     def _states(self, entry: _Running) -> dict[Sensor, TaskState]:
@@ -301,12 +303,12 @@ class _Exporter:
         self._num_finished += 1
         return False
 
-    def _ask(self, unit: Unit, step: str, request: Callable[[], T]) -> T:
+    def _ask(self, unit: Unit, step: Step, request: Callable[[], T]) -> T:
         def on_failure(error: EarthEngineError) -> None:
             details = {"step": step, "reason": error.reason, "status": error.status}
             self._writer.add(unit.unit_id, "failed", num_requests=1, **details)
 
-        return quota.call(request, self._limiter, self._config.quota, on_failure)
+        return quota.call(request, self._limiter, config=self._config.quota, on_failure=on_failure)
 
     def _reject(self, unit: Unit, error: DataError) -> None:
         """Writes the unit off, unless the error holds for all that would follow.
@@ -324,7 +326,3 @@ class _Exporter:
             unit.unit_id, "rejected", reason=error.reason, detail=" ".join(str(error).split())
         )
         self._num_finished += 1
-
-    def _report(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(min(self._num_finished, self._num_units), self._num_units)

@@ -68,7 +68,8 @@ def _taken_apart(
     """Reads the two exported images, checks them, and writes the files that a fetch would have written."""
     collect, grid = config.collect, collecting.grid_of(unit, config.collect)
     stem = f"{folder.path}/{unit.stem}"
-    if not all(files.exists(patch_files.path_of(stem, sensor)) for sensor in ("s1", "s2")):
+    s1_path, s2_path = patch_files.path_of(stem, "s1"), patch_files.path_of(stem, "s2")
+    if not (files.exists(s1_path) and files.exists(s2_path)):
         requests = collecting.pixel_requests(pair, grid, collect)
         patch = patch_files.optical_of(
             _planes(unit, requests["s2"], config.export), requests["s2"], collect
@@ -95,7 +96,7 @@ def _as_exported(unit: Unit, pair: Pair, config: FetchConfig) -> Iterator[pystac
             and not is_tiff
         ):
             hrefs["label"] = f"{href}#label"
-        item = collecting.stac_item(acquisition, unit, config.collect, hrefs)
+        item = collecting.stac_item(acquisition, unit, config=config.collect, hrefs=hrefs)
         if acquisition.sensor == "s2" and is_tiff:
             # The file has the cloud score and the label behind the bands.
             for index, band in enumerate(item.assets["data"].extra_fields["bands"], start=1):

@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import pystac
@@ -27,21 +26,21 @@ from apache_beam.io.filesystems import FileSystems
 from beam_jobs import runner
 from beam_jobs.collect import collecting, job_folder, ledger, ledger_store, patch_files, quota
 from beam_jobs.collect.collecting import Pair
-from beam_jobs.collect.config import CollectConfig, FetchConfig
+from beam_jobs.collect.config import CollectConfig
 from beam_jobs.collect.fetch_slice import SliceTask, run_slice
+from beam_jobs.collect.job import CollectJob, OnProgress, StrPath
 from beam_jobs.collect.job_folder import JobFolder
 from beam_jobs.collect.ledger_store import LocalCopy
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.object_store import is_remote
-from beam_jobs.earth_engine.connection import Connection, connect
+from beam_jobs.earth_engine.connection import connect
 from beam_jobs.earth_engine.listing import Acquisition
 from beam_jobs.earth_engine.requests import PixelRequest, check_limits
 from beam_jobs.errors import DataError
 from beam_jobs.places.place import read_places
 from beam_jobs.repeating import repeating
 
-OnProgress = Callable[[int, int], None]
-StrPath = str | os.PathLike[str]
 CATALOG_NAME = "items.ndjson"
 
 
@@ -65,22 +64,17 @@ class FetchSummary:
 
 
 def fetch(
-    config: FetchConfig,
-    connection: Connection,
-    places: StrPath,
+    job: CollectJob,
     output_dir: StrPath,
-    retry_rejected: bool = False,
+    *,
     on_progress: OnProgress | None = None,
     beam_options: Sequence[str] = (),
 ) -> FetchSummary:
     """Fetches every pair that is still missing, then writes the catalog of all.
 
     Args:
-        config: what, and how fast.
-        connection: to Earth Engine.
-        places: file of places.
+        job: what is asked for, and over which connection.
         output_dir: folder of the job, path or URI; made if needed.
-        retry_rejected: ask again for what was rejected.
         on_progress: called with (units done or rejected, units in all).
         beam_options: as on a Beam command line; see `runner.pipeline_options`.
 
@@ -90,64 +84,47 @@ def fetch(
             pair came.
     """
     # Before the first look at a store: endpoint and keys may be among the options.
-    FileSystems.set_options(runner.pipeline_options(quota.num_slices(config.quota), beam_options))
-    with job_folder.hold(output_dir, settings.canonical_json(config.collect)) as folder:
-        summary = fetch_units(
-            config,
-            connection,
-            places,
-            folder,
-            retry_rejected,
-            on_progress,
-            beam_options=beam_options,
-        )
+    num_slices = quota.num_slices(job.config.quota)
+    FileSystems.set_options(runner.pipeline_options(num_slices, beam_options))
+    collect = job.config.collect
+    with job_folder.hold(output_dir, settings.canonical_json(collect)) as folder:
+        summary = fetch_units(job, folder, on_progress=on_progress, beam_options=beam_options)
         # Brings TensorFlow with it, for which nothing before should wait.
         from beam_jobs.catalogs.catalog import write_items
 
-        write_items(_items(folder, config.collect), summary.catalog)
+        write_items(_items(folder, collect), summary.catalog)
         return summary
 
 
 def fetch_units(
-    config: FetchConfig,
-    connection: Connection,
-    places: StrPath,
+    job: CollectJob,
     folder: JobFolder,
-    retry_rejected: bool = False,
+    *,
     on_progress: OnProgress | None = None,
-    max_units: int | None = None,
-    profiled: bool = False,
     beam_options: Sequence[str] = (),
 ) -> FetchSummary:
-    """As `fetch`, into a folder that is held already and without the catalog.
+    """Fetch the missing pairs into a folder that is held already; write no catalog.
 
     Args:
-        config: what, and how fast.
-        connection: to Earth Engine.
-        places: file of places.
-        folder: of the job.
-        retry_rejected: ask again for what was rejected.
+        job: what is asked for, and over which connection.
+        folder: folder of the job.
         on_progress: called with (units done or rejected, units in all).
-        max_units: only the first so many units; None = all.
-        profiled: also ask what each pixel request cost.
         beam_options: as on a Beam command line.
+
+    Raises:
+        DataError: as `fetch`.
     """
-    num_units = sum(1 for _ in islice(collecting.units(read_places(places)), max_units))
-    example_requests(config.collect, places)
-    # Here too, so that missing credentials are said before workers start.
-    connect(connection)
+    num_units = sum(1 for _ in job.units())
+    example_requests(job.config.collect, job.places)
+    # The driver connects too, so that missing credentials are reported before workers
+    # start.
+    connect(job.connection)
+    # A worker may run in another directory.
+    is_uri = is_remote(job.places)
+    places = os.fspath(job.places) if is_uri else os.path.abspath(job.places)
     tasks = [
-        SliceTask(
-            folder=folder,
-            places=os.fspath(places) if is_remote(places) else os.path.abspath(places),
-            config=config,
-            connection=connection,
-            number=number,
-            retry_rejected=retry_rejected,
-            max_units=max_units,
-            profiled=profiled,
-        )
-        for number in range(quota.num_slices(config.quota))
+        SliceTask(job=replace(job, places=places), folder=folder, number=number)
+        for number in range(quota.num_slices(job.config.quota))
     ]
     begun = time.monotonic()
     with ledger_store.local_copy(folder.ledger_dir) as copy:
@@ -156,8 +133,7 @@ def fetch_units(
             _run(tasks, beam_options)
         state = ledger.read_state(copy.refresh())
         ledger.write_rejected(copy.path, f"{folder.path}/{ledger.REJECTED_NAME}")
-    wanted = islice(collecting.units(read_places(places)), max_units)
-    num_left = sum(unit.unit_id not in state.finished for unit in wanted)
+    num_left = sum(unit.unit_id not in state.finished for unit in job.units())
     _check_ended(folder, state, num_left)
     return FetchSummary(
         num_units=num_units,
@@ -186,7 +162,7 @@ def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) ->
         )
 
 
-def example_requests(config: CollectConfig, places: StrPath) -> dict[str, PixelRequest]:
+def example_requests(config: CollectConfig, places: StrPath) -> dict[Sensor, PixelRequest]:
     """The pixel requests of the first unit; those of all others are as large.
 
     Raises:

@@ -13,21 +13,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TypeVar
 
 from beam_jobs.collect import collecting, ledger_store, patch_files, quota
 from beam_jobs.collect.collecting import Pair, Unit
-from beam_jobs.collect.config import FetchConfig
+from beam_jobs.collect.job import CollectJob
 from beam_jobs.collect.job_folder import JobFolder, Watch
-from beam_jobs.collect.ledger import LedgerState, read_state
+from beam_jobs.collect.ledger import LedgerState, Step, read_state
 from beam_jobs.collect.ledger_store import Writer
 from beam_jobs.earth_engine import listing, pixels
-from beam_jobs.earth_engine.connection import Connection, connect
+from beam_jobs.earth_engine.connection import connect
 from beam_jobs.earth_engine.errors import EarthEngineError
 from beam_jobs.earth_engine.requests import PixelRequest
 from beam_jobs.errors import DataError
-from beam_jobs.places.place import read_places
 from beam_jobs.storage import files
 
 T = TypeVar("T")
@@ -38,28 +36,18 @@ class SliceTask:
     """What a worker needs to know. Pickles.
 
     Attributes:
-        folder: of the job.
-        places: path or URI of all places; each slice takes its own share of them.
-        config: of the job.
-        connection: to Earth Engine.
-        number: of the slice.
-        retry_rejected: ask again for what was rejected.
-        max_units: only the first so many units of the file; None = all.
-        profiled: also ask what each pixel request cost.
+        job: what is asked for; each slice takes its own share of the places.
+        folder: folder of the job.
+        number: number of the slice, from 0.
     """
 
+    job: CollectJob
     folder: JobFolder
-    places: str
-    config: FetchConfig
-    connection: Connection
     number: int
-    retry_rejected: bool = False
-    max_units: int | None = None
-    profiled: bool = False
 
     def belongs(self, unit_id: str) -> bool:
         """Whether the unit is of this slice."""
-        return collecting.slice_of(unit_id, quota.num_slices(self.config.quota)) == self.number
+        return collecting.slice_of(unit_id, quota.num_slices(self.job.config.quota)) == self.number
 
 
 class _StoppedError(Exception):
@@ -72,10 +60,10 @@ def run_slice(task: SliceTask) -> None:
     Raises:
         EarthEngineError: the connection cannot be made.
     """
-    connect(task.connection)
+    connect(task.job.connection)
     with ledger_store.local_copy(task.folder.ledger_dir) as copy:
         state = read_state(copy.path, task.belongs)
-    if task.retry_rejected:
+    if task.job.retry_rejected:
         state.forget_rejected()
     writer = ledger_store.open_writer(task.folder.ledger_dir)
     try:
@@ -89,8 +77,8 @@ class _Fetcher:
 
     def __init__(self, task: SliceTask, state: LedgerState, writer: Writer) -> None:
         self._task, self._state, self._writer = task, state, writer
-        self._config = task.config.collect
-        self._share = quota.share(task.config.quota)
+        self._config = task.job.config.collect
+        self._share = quota.share(task.job.config.quota)
         self._limiter = quota.Limiter(self._share.rate)
         self._watch = Watch(task.folder)
         self._num_given_up = 0
@@ -118,7 +106,7 @@ class _Fetcher:
             future.result()
 
     def _open_units(self) -> Iterator[Unit]:
-        for unit in islice(collecting.units(read_places(self._task.places)), self._task.max_units):
+        for unit in self._task.job.units():
             if self._task.belongs(unit.unit_id) and unit.unit_id not in self._state.finished:
                 yield unit
 
@@ -137,7 +125,7 @@ class _Fetcher:
             with self._lock:
                 self._num_given_up += 1
                 given_up = self._num_given_up
-            if given_up >= self._task.config.quota.max_failures_in_a_row:
+            if given_up >= self._task.job.config.quota.max_failures_in_a_row:
                 why = f"{given_up} places in a row were given up, the last one since: {error}"
                 self._watch.stop("stopped", why)
         except DataError as error:
@@ -192,7 +180,7 @@ class _Fetcher:
 
     def _fetch(self, unit: Unit, request: PixelRequest) -> bytes:
         def ask() -> pixels.ProfiledPixels:
-            if self._task.profiled:
+            if self._task.job.profiled:
                 return pixels.fetch_profiled(request)
             return pixels.ProfiledPixels(data=pixels.fetch_pixels(request), eecu_seconds=math.nan)
 
@@ -210,7 +198,7 @@ class _Fetcher:
         )
         return found.data
 
-    def _timed(self, unit: Unit, step: str, ask: Callable[[], T]) -> tuple[T, float]:
+    def _timed(self, unit: Unit, step: Step, ask: Callable[[], T]) -> tuple[T, float]:
         """The answer, and the seconds of the try that brought it."""
         begun = time.monotonic()
 
@@ -230,16 +218,17 @@ class _Fetcher:
 
         if self._watch.why_stopped() is not None:
             raise _StoppedError
-        answer = quota.call(timed, self._limiter, self._task.config.quota, on_failure)
+        answer = quota.call(
+            timed, self._limiter, config=self._task.job.config.quota, on_failure=on_failure
+        )
         return answer, round(time.monotonic() - begun, 3)
 
     def _stem(self, unit: Unit) -> str:
         return f"{self._task.folder.path}/{unit.stem}"
 
     def _discard(self, unit: Unit) -> None:
-        files.delete_files(
-            [patch_files.path_of(self._stem(unit), name) for name in patch_files.NAMES]
-        )
+        stem = self._stem(unit)
+        files.delete_files([patch_files.path_of(stem, kind) for kind in patch_files.KINDS])
 
     def _reject(self, unit: Unit, error: DataError) -> None:
         self._discard(unit)

@@ -34,9 +34,14 @@ Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
 failed: a request failed for now. done: its files are whole. rejected: it will not come,
 and why."""
 
+Finished = Literal["done", "rejected"]
+"""Events after which nothing more is asked for a unit."""
+Step = Literal["list", "s1", "s2", "task"]
+"""What a request was for: the scenes of a unit, the pixels of one sensor, or a task's state."""
+
 LEDGER_DIR = "ledger"
 REJECTED_NAME = "rejected.ndjson"
-_STATES: dict[str, Event] = {event: sys.intern(event) for event in ("done", "rejected")}  # type: ignore[misc]
+_FINISHED: dict[str, Finished] = {"done": "done", "rejected": "rejected"}
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -98,7 +103,7 @@ class LedgerState:
         request_seconds: sum over requests of the time each took.
     """
 
-    finished: dict[str, Event] = field(default_factory=dict)
+    finished: dict[str, Finished] = field(default_factory=dict)
     pending: dict[str, dict[str, Any]] = field(default_factory=dict)
     num_failures: Counter[str] = field(default_factory=Counter)
     num_rejected: Counter[str] = field(default_factory=Counter)
@@ -129,9 +134,9 @@ class LedgerState:
             if unit not in self.finished:
                 self.pending.setdefault(unit, {}).update(entry)
         else:
-            self._finish(unit, _STATES[event], entry)
+            self._finish(unit, _FINISHED[event], entry)
 
-    def _finish(self, unit: str, event: Event, entry: dict[str, Any]) -> None:
+    def _finish(self, unit: str, event: Finished, entry: dict[str, Any]) -> None:
         before = self.finished.get(unit)
         if before == "done" or before == event:
             return
@@ -159,8 +164,26 @@ class LedgerState:
         self.num_rejected.clear()
 
 
-def read_entries(folder: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-    """Every whole entry with its file and byte offset, file by file; lines cut short are counted and left out."""
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One entry and where it lies.
+
+    Attributes:
+        path: file of the entry.
+        offset: byte at which its line begins.
+        values: keys and values of the line.
+    """
+
+    path: Path
+    offset: int
+    values: dict[str, Any]
+
+
+def read_entries(folder: Path) -> Iterator[StoredEntry]:
+    """Yield every whole entry of a ledger, file by file.
+
+    A line that was cut short is left out, and a warning gives the number of them.
+    """
     for path in sorted(folder.glob("*.ndjson")):
         num_torn = 0
         with path.open("rb") as lines:
@@ -170,7 +193,7 @@ def read_entries(folder: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
                 if entry is None:
                     num_torn += 1
                 else:
-                    yield path, offset, entry
+                    yield StoredEntry(path, offset, entry)
                 offset += len(line)
         if num_torn:
             _LOGGER.warning("%s: left out %d lines that were cut short", path, num_torn)
@@ -179,9 +202,9 @@ def read_entries(folder: Path) -> Iterator[tuple[Path, int, dict[str, Any]]]:
 def read_state(folder: Path, belongs: Callable[[str], bool] = lambda _: True) -> LedgerState:
     """What the entries of the units that `belongs` accepts come to; a worker reads only its own share."""
     state = LedgerState()
-    for _, _, entry in read_entries(folder):
-        if belongs(str(entry["unit"])):
-            state.take(entry)
+    for entry in read_entries(folder):
+        if belongs(str(entry.values["unit"])):
+            state.take(entry.values)
     return state
 
 
@@ -202,7 +225,7 @@ class LedgerTail:
             whole = added[: added.rfind(b"\n") + 1]
             self._offsets[path] += len(whole)
             self._num_finished += sum(
-                whole.count(b'"event":"%s"' % event.encode()) for event in _STATES
+                whole.count(b'"event":"%s"' % event.encode()) for event in _FINISHED
             )
         return self._num_finished
 
@@ -222,9 +245,9 @@ def repair(folder: Path) -> int:
 def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
     """The `done` entry of every unit, sorted by unit; held in memory is where each lies, not what it says."""
     where: dict[str, tuple[Path, int]] = {}
-    for path, offset, entry in read_entries(folder):
-        if entry["event"] == "done":
-            where.setdefault(str(entry["unit"]), (path, offset))
+    for entry in read_entries(folder):
+        if entry.values["event"] == "done":
+            where.setdefault(str(entry.values["unit"]), (entry.path, entry.offset))
     yield from _read_at(where)
 
 
@@ -236,15 +259,16 @@ def write_rejected(folder: Path, path: str) -> int:
     """
     where: dict[str, tuple[Path, int]] = {}
     done = set()
-    for file, offset, entry in read_entries(folder):
-        if entry["event"] == "done":
-            done.add(entry["unit"])
-        elif entry["event"] == "rejected":
-            where[str(entry["unit"])] = (file, offset)
+    for entry in read_entries(folder):
+        unit = str(entry.values["unit"])
+        if entry.values["event"] == "done":
+            done.add(unit)
+        elif entry.values["event"] == "rejected":
+            where[unit] = (entry.path, entry.offset)
     standing = {unit: at for unit, at in where.items() if unit not in done}
     lines = []
-    for entry in _read_at(standing):
-        kept = {name: entry.get(name) for name in ("unit", "reason", "detail")}
+    for values in _read_at(standing):
+        kept = {name: values.get(name) for name in ("unit", "reason", "detail")}
         lines.append(json.dumps(kept, sort_keys=True) + "\n")
     if not lines and is_remote(path):
         files.delete_file(path)

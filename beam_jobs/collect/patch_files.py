@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,8 @@ from beam_jobs.rasters.geotiff import write_geotiff
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.storage import files
 
-NAMES = ("s1", "s2", "cloud", "label")
+FileKind = Literal["s1", "s2", "cloud", "label"]
+KINDS: tuple[FileKind, ...] = ("s1", "s2", "cloud", "label")
 CLOUD_UNKNOWN = 255
 """In a cloud mask: neither known to be cloud nor clear."""
 
@@ -126,51 +127,59 @@ def check_s2(patch: OpticalPatch, config: CollectConfig) -> None:
         raise DataError(f"Sentinel-2 is {100 * cloud:.0f} % cloud; {limit}", "too_cloudy")
 
 
-def write_s1(stem: str, data: npt.NDArray[np.float32], grid: Grid, config: CollectConfig) -> int:
-    """Writes the radar file; returns its bytes."""
-    return _write(path_of(stem, "s1"), data, grid, float("nan"), config.s1_bands)
+def write_s1(stem: str, data: npt.NDArray[np.float32], grid: Grid, config: CollectConfig) -> None:
+    """Write the radar file."""
+    path = path_of(stem, "s1")
+    _write(path, data, grid, nodata=float("nan"), band_names=config.s1_bands)
 
 
-def write_s2(stem: str, patch: OpticalPatch, grid: Grid, config: CollectConfig) -> int:
-    """Writes cloud mask, label and then the optical file; returns their bytes."""
-    num_bytes = 0
-    for name, plane in (("cloud", patch.cloud), ("label", patch.label)):
+def write_s2(stem: str, patch: OpticalPatch, grid: Grid, config: CollectConfig) -> None:
+    """Write the cloud mask, the label and last the optical file."""
+    planes: dict[FileKind, npt.NDArray[np.uint8] | None] = {
+        "cloud": patch.cloud,
+        "label": patch.label,
+    }
+    for kind, plane in planes.items():
         if plane is not None:
-            num_bytes += _write(path_of(stem, name), plane[None], grid, IGNORE, (name,))
-    return num_bytes + _write(path_of(stem, "s2"), patch.data, grid, S2_NODATA, config.bands_of_s2)
+            _write(path_of(stem, kind), plane[None], grid, nodata=IGNORE, band_names=(kind,))
+    path = path_of(stem, "s2")
+    _write(path, patch.data, grid, nodata=S2_NODATA, band_names=config.bands_of_s2)
 
 
 def stored_cloud_fraction(stem: str) -> float | None:
     """What `OpticalPatch.cloud_fraction` was before the files were written; None without a cloud file."""
     if not files.exists(path_of(stem, "cloud")):
         return None
-    cloud, data = (_read(files.read_bytes(path_of(stem, name))) for name in ("cloud", "s2"))
+    cloud = _read(files.read_bytes(path_of(stem, "cloud")))
+    data = _read(files.read_bytes(path_of(stem, "s2")))
     return OpticalPatch(data=data, cloud=cloud[0], label=None).cloud_fraction
 
 
-def path_of(stem: str, name: str) -> str:
-    """File of a unit: name is one of NAMES."""
-    return f"{stem}_{name}.tif"
+def path_of(stem: str, kind: FileKind) -> str:
+    """Return the path or URI of one file of a unit."""
+    return f"{stem}_{kind}.tif"
 
 
 def stac_items(
     unit: Unit, pair: Pair, config: CollectConfig, cloud_fraction: float | None
 ) -> list[pystac.Item]:
     """The two items of a unit whose files lie below the catalog's folder; hrefs are relative to it."""
-    assets = {"data": "s2"}
+    assets: dict[str, FileKind] = {"data": "s2"}
     if config.earth_engine.cloud_score:
         assets["cloud_mask"] = "cloud"
     if config.earth_engine.label != "none":
         assets["label"] = "label"
-    of_s2 = {asset: _href(unit, name) for asset, name in assets.items()}
+    of_s2 = {asset: _href(unit, kind) for asset, kind in assets.items()}
     return [
-        collecting.stac_item(pair.s1, unit, config, {"data": _href(unit, "s1")}),
-        collecting.stac_item(pair.s2, unit, config, of_s2, cloud_fraction),
+        collecting.stac_item(pair.s1, unit, config=config, hrefs={"data": _href(unit, "s1")}),
+        collecting.stac_item(
+            pair.s2, unit, config=config, hrefs=of_s2, cloud_fraction=cloud_fraction
+        ),
     ]
 
 
-def _href(unit: Unit, name: str) -> str:
-    return f"./{path_of(unit.stem, name)}"
+def _href(unit: Unit, kind: FileKind) -> str:
+    return f"./{path_of(unit.stem, kind)}"
 
 
 def _check_valid(fraction: float, sensor: str, reason: Reason, config: CollectConfig) -> None:
@@ -190,19 +199,17 @@ def _read(answer: bytes) -> npt.NDArray[Any]:
 
 
 def _write(
-    path: str, data: npt.NDArray[Any], grid: Grid, nodata: float, band_names: tuple[str, ...]
-) -> int:
+    path: str, data: npt.NDArray[Any], grid: Grid, *, nodata: float, band_names: tuple[str, ...]
+) -> None:
     """Writes a compressed GeoTIFF under its name only once it is whole; the same pixels give the same bytes."""
     if is_remote(path):
         with MemoryFile() as file:
             write_geotiff(file.name, data, grid.crs, grid.affine, nodata, band_names)
             content = file.read()
         files.write_bytes(path, content)
-        return len(content)
+        return
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{name}.{os.getpid()}.partial"
     write_geotiff(partial, data, grid.crs, grid.affine, nodata, band_names)
-    num_bytes = os.path.getsize(partial)
     os.replace(partial, path)
-    return num_bytes

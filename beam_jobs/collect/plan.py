@@ -14,7 +14,8 @@ from typing import Any
 
 from beam_jobs.collect import collecting, job_folder, ledger, ledger_store
 from beam_jobs.collect.config import FetchConfig, Tier
-from beam_jobs.collect.fetch import OnProgress, StrPath, example_requests, fetch_units
+from beam_jobs.collect.fetch import example_requests, fetch_units
+from beam_jobs.collect.job import CollectJob, OnProgress, StrPath
 from beam_jobs.contracts import settings
 from beam_jobs.earth_engine.connection import Connection
 from beam_jobs.earth_engine.requests import request_bytes
@@ -120,6 +121,7 @@ class Pilot:
 def plan(
     config: FetchConfig,
     places: StrPath,
+    *,
     folder: StrPath | None = None,
     num_pilot: int = 0,
     connection: Connection | None = None,
@@ -144,16 +146,21 @@ def plan(
         if folder is None or connection is None:
             raise ValueError("a pilot needs the folder of the fetch and a connection")
         with job_folder.hold(folder, settings.canonical_json(config.collect)) as held:
-            fetch_units(
-                config, connection, places, held, False, on_progress, num_pilot, profiled=True
+            job = CollectJob(
+                config=config,
+                connection=connection,
+                places=places,
+                max_units=num_pilot,
+                profiled=True,
             )
+            fetch_units(job, held, on_progress=on_progress)
     num_places = num_units = 0
     for place in read_places(places):
         num_places += 1
         num_units += sum(1 for _ in collecting.units([place]))
     sizes = [request_bytes(request) for request in requests.values()]
     pilot = measure(folder) if folder is not None else Pilot()
-    return estimate(config, num_places, num_units, sizes, pilot)
+    return estimate(config, pilot, num_places=num_places, num_units=num_units, sizes=sizes)
 
 
 def measure(folder: StrPath) -> Pilot:
@@ -187,7 +194,7 @@ def measure(folder: StrPath) -> Pilot:
 
 
 def estimate(
-    config: FetchConfig, num_places: int, num_units: int, sizes: list[int], pilot: Pilot
+    config: FetchConfig, pilot: Pilot, *, num_places: int, num_units: int, sizes: list[int]
 ) -> Plan:
     """The plan from counts and what a pilot measured. Pure.
 
@@ -196,10 +203,10 @@ def estimate(
 
     Args:
         config: of the fetch.
+        pilot: what was measured.
         num_places: places.
         num_units: places x windows.
         sizes: raw bytes of each pixel request of a unit.
-        pilot: what was measured.
     """
     collect, limits = config.collect, config.quota
     num_pairs = round(num_units * pilot.pair_fraction)

@@ -92,6 +92,7 @@ def backoff_seconds(config: QuotaConfig, num_failures: int, rng: random.Random) 
 def call(
     request: Callable[[], T],
     limiter: Limiter,
+    *,
     config: QuotaConfig,
     on_failure: Callable[[EarthEngineError], None],
     rng: random.Random | None = None,

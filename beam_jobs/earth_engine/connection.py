@@ -16,9 +16,12 @@ from typing import Literal
 
 import google.auth.exceptions
 from google.oauth2.credentials import Credentials
+from requests.exceptions import ChunkedEncodingError
 
 from beam_jobs.earth_engine import errors
 from beam_jobs.earth_engine.client import ee
+
+Purpose = Literal["fetch", "export"]
 
 HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
 STANDARD_URL = "https://earthengine.googleapis.com"
@@ -43,7 +46,7 @@ class Connection:
     project: str
     url: str | None = None
     token: str | None = None
-    purpose: Literal["fetch", "export"] = "fetch"
+    purpose: Purpose = "fetch"
     deadline_s: float = 120.0
 
     @property
@@ -54,9 +57,7 @@ class Connection:
         return HIGH_VOLUME_URL if self.purpose == "fetch" else STANDARD_URL
 
 
-def from_environment(
-    environment: Mapping[str, str], purpose: Literal["fetch", "export"]
-) -> Connection:
+def from_environment(environment: Mapping[str, str], purpose: Purpose) -> Connection:
     """The connection that the environment describes; only `__main__` calls this.
 
     EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and
@@ -148,6 +149,11 @@ def translated(what: str) -> Iterator[None]:
     except OSError as error:
         # ConnectionError and TimeoutError, and what requests raises; a body that stops
         # coming is "timed out" in both.
+        if isinstance(error.__context__, ChunkedEncodingError):
+            # The body ended before its declared length.
+            raise errors.EarthEngineError(
+                f"{what}: the answer is not whole: {_one_line(error)}", "truncated"
+            ) from error
         is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
         raise errors.EarthEngineError(
             f"{what}: {_one_line(error)}", "timeout" if is_timeout else "connection"

@@ -19,7 +19,6 @@ from beam_jobs.earth_engine.requests import PixelRequest, pixel_grid
 
 FileFormat = Literal["GEO_TIFF", "TFRECORD"]
 State = Literal["PENDING", "RUNNING", "CANCELLING", "SUCCEEDED", "CANCELLED", "FAILED"]
-FINAL_STATES: frozenset[State] = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +40,10 @@ class TaskState:
     destination_uris: tuple[str, ...]
     eecu_seconds: float
 
-    @property
-    def is_final(self) -> bool:
-        """Whether it will not change any more."""
-        return self.state in FINAL_STATES
-
 
 def start_export(
     request: PixelRequest,
+    *,
     bucket: str,
     prefix: str,
     file_format: FileFormat,
@@ -114,13 +109,3 @@ def get_task(task_id: str) -> TaskState:
         destination_uris=tuple(metadata.get("destinationUris", ())),
         eecu_seconds=float(metadata.get("batchEecuUsageSeconds", math.nan)),
     )
-
-
-def cancel_task(task_id: str) -> None:
-    """Asks for the task to be cancelled; one that is final stays as it is.
-
-    Raises:
-        EarthEngineError: as `get_task`.
-    """
-    with translated(f"task {task_id}"):
-        ee.data.cancelOperation(task_id)

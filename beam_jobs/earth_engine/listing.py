@@ -14,6 +14,7 @@ from typing import Any
 
 from beam_jobs.config import EarthEngineConfig
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.records import OrbitState
 from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.connection import translated
 from beam_jobs.scenes.grids import Bounds
@@ -21,6 +22,8 @@ from beam_jobs.scenes.grids import Bounds
 S1_COLLECTION = "COPERNICUS/S1_GRD"
 S2_COLLECTIONS = {"L1C": "COPERNICUS/S2_HARMONIZED", "L2A": "COPERNICUS/S2_SR_HARMONIZED"}
 """Processing level -> collection. Harmonized: digital numbers carry no offset, whatever the processing baseline."""
+
+_ORBIT_STATES: dict[str, OrbitState] = {"ASCENDING": "ascending", "DESCENDING": "descending"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Acquisition:
     image_id: str
     sensor: Sensor
     acquired_at: int
-    orbit_state: str
+    orbit_state: OrbitState
     relative_orbit: int
     cloud_fraction: float
 
@@ -124,7 +127,7 @@ def _acquisition(properties: Mapping[str, Any]) -> Acquisition:
         image_id=f"{collection}/{properties['index']}",
         sensor="s1" if collection == S1_COLLECTION else "s2",
         acquired_at=int(properties["time_start"]) // 1000,
-        orbit_state=str(properties.get("orbit_state") or "unknown").lower(),
+        orbit_state=_ORBIT_STATES.get(str(properties.get("orbit_state")).upper(), "unknown"),
         relative_orbit=int(properties.get("relative_orbit") or -1),
         cloud_fraction=math.nan if cloud_percent is None else float(cloud_percent) / 100.0,
     )

@@ -44,7 +44,13 @@ def fetch_pixels(request: PixelRequest) -> bytes:
     check_limits(request)
     with translated(request.image_id):
         data = _compute(request_image(request), request.grid)
-    _check_whole(data, request.image_id, request.grid, len(request.answer_bands), request.dtype)
+    _check_whole(
+        data,
+        request.image_id,
+        grid=request.grid,
+        num_bands=len(request.answer_bands),
+        dtype=request.dtype,
+    )
     return data
 
 
@@ -84,7 +90,7 @@ def fetch_overview(pixel_size_degrees: float) -> bytes:
     grid = Grid(crs=LONLAT, transform=transform, height=height, width=2 * height)
     with translated("overview of land cover"):
         data = _compute(overview_image(), grid)
-    _check_whole(data, "overview of land cover", grid, 1, "uint8")
+    _check_whole(data, "overview of land cover", grid=grid, num_bands=1, dtype="uint8")
     return data
 
 
@@ -94,7 +100,7 @@ def _compute(image: ee.Image, grid: Grid) -> bytes:
     )
 
 
-def _check_whole(data: bytes, what: str, grid: Grid, num_bands: int, dtype: str) -> None:
+def _check_whole(data: bytes, what: str, *, grid: Grid, num_bands: int, dtype: str) -> None:
     """Raises EarthEngineError (truncated) when the bytes are not a readable GeoTIFF of that size."""
     expected = (num_bands, grid.height, grid.width, {dtype})
     try:

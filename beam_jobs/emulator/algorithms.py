@@ -61,10 +61,10 @@ def _comparison(compare: Callable[[Any, Any], bool], extra: str = "") -> Algorit
     def run(assets: Assets, a: Mapping[str, Any]) -> elements.Filter:
         return elements.field_filter(
             compare,
-            a.get("leftField"),
-            a.get("rightValue"),
-            a.get("leftValue"),
-            a.get("rightField"),
+            left_field=a.get("leftField"),
+            right_value=a.get("rightValue"),
+            left_value=a.get("leftValue"),
+            right_field=a.get("rightField"),
         )
 
     return _algorithm("Filter", f"{_FIELDS} {extra}", run)

@@ -113,9 +113,18 @@ def open_archive(scenes_dir: str | Path) -> Archive:
         index = _add(collections[S2[item["properties"]["processing:level"]]], scene)
         _add(
             collections[CLOUD_SCORE],
-            _derived(item, "cloud_mask", scenes_dir, index, "cs_cdf", _cloud_to_score()),
+            _derived(
+                item,
+                "cloud_mask",
+                scenes_dir=scenes_dir,
+                index=index,
+                band="cs_cdf",
+                table=_cloud_to_score(),
+            ),
         )
-        label = _derived(item, "label", scenes_dir, index, "label", same_ids)
+        label = _derived(
+            item, "label", scenes_dir=scenes_dir, index=index, band="label", table=same_ids
+        )
         if scene.properties["CLOUDY_PIXEL_PERCENTAGE"] <= _DYNAMIC_WORLD_MAX_CLOUD_PERCENT:
             _add(collections[DYNAMIC_WORLD_IMAGES], label)
         place_labels.setdefault(
@@ -222,6 +231,7 @@ def _dynamic_world_to_worldcover() -> np.ma.MaskedArray:
 def _derived(
     item: Mapping[str, Any],
     asset: str,
+    *,
     scenes_dir: Path,
     index: str,
     band: str,

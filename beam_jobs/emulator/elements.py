@@ -43,6 +43,7 @@ def get_property(element: Element, name: str) -> Any:
 
 def field_filter(
     compare: Callable[[Any, Any], bool],
+    *,
     left_field: str | None,
     right_value: Any,
     left_value: Any,

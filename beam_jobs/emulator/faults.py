@@ -101,6 +101,23 @@ class FaultsConfig:
         return int.from_bytes(digest[:8], "big") / 2**64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try at a request.
+
+    Attributes:
+        key: name of the request; all its tries have the same.
+        number: requests of any kind before it.
+        index: tries of the same request before it.
+        num_in_last_second: requests of the last second, this one included.
+    """
+
+    key: str
+    number: int
+    index: int
+    num_in_last_second: int
+
+
 @dataclass
 class Traffic:
     """Counts of the requests so far, which bursts, rates and attempts depend on. Safe for many threads."""
@@ -110,13 +127,15 @@ class Traffic:
     _recent: deque[float] = field(default_factory=deque)
     _lock: Lock = field(default_factory=Lock)
 
-    def count(self, key: str) -> tuple[int, int, int]:
-        """Notes one request; returns its number, its attempt (both from 0) and the requests of the last second."""
+    def count(self, key: str) -> Attempt:
+        """Count one try at the request of that key and return its place among all."""
         with self._lock:
-            number, attempt, now = self.num_requests, self._attempts.get(key, 0), time.monotonic()
+            number, index, now = self.num_requests, self._attempts.get(key, 0), time.monotonic()
             self.num_requests += 1
-            self._attempts[key] = attempt + 1
+            self._attempts[key] = index + 1
             self._recent.append(now)
             while now - self._recent[0] > 1.0:
                 self._recent.popleft()
-            return number, attempt, len(self._recent)
+            return Attempt(
+                key=key, number=number, index=index, num_in_last_second=len(self._recent)
+            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -39,9 +40,8 @@ def sample(path: str, grid: Grid) -> Plane:
     value, NaN.
     """
     with rasterio.open(path) as dataset:
-        rows, cols, inside = _pixels_at_centres(
-            grid, dataset.crs.to_string(), dataset.transform, dataset.shape
-        )
+        at = _pixels_at_centres(grid, dataset.crs.to_string(), dataset.transform, dataset.shape)
+        rows, cols, inside = at.rows, at.cols, at.inside
         result = np.ma.masked_all((dataset.count, grid.height, grid.width), dataset.dtypes[0])
         if inside.any():
             first_row, first_col = int(rows[inside].min()), int(cols[inside].min())
@@ -59,10 +59,25 @@ def sample(path: str, grid: Grid) -> Plane:
     return result
 
 
+@dataclass(frozen=True)
+class _FilePixels:
+    """Pixels of a file that lie under the pixel centres of a grid.
+
+    Attributes:
+        rows: int64 [H, W], rows in the file; 0 outside of it.
+        cols: int64 [H, W], columns in the file; 0 outside of it.
+        inside: bool [H, W], True where the file has a pixel.
+    """
+
+    rows: npt.NDArray[np.int64]
+    cols: npt.NDArray[np.int64]
+    inside: npt.NDArray[np.bool_]
+
+
 def _pixels_at_centres(
     grid: Grid, crs: str, transform: rasterio.Affine, shape: tuple[int, int]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Row and column, each [H, W], of the file's pixel under each centre of the grid, and whether it is in the file."""
+) -> _FilePixels:
+    """Return the file's pixel under each pixel centre of the grid."""
     col, row = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
     x, y = grid.affine * (col, row)
     if grid.crs != crs:
@@ -71,7 +86,7 @@ def _pixels_at_centres(
     with np.errstate(invalid="ignore"):
         rows, cols = np.floor(file_row), np.floor(file_col)
         inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
-    return (
+    return _FilePixels(
         np.where(inside, rows, 0).astype(np.int64),
         np.where(inside, cols, 0).astype(np.int64),
         inside,

@@ -24,7 +24,7 @@ from beam_jobs.emulator.config import EmulatorConfig
 from beam_jobs.emulator.elements import to_json
 from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.expressions import evaluate, loaded_images
-from beam_jobs.emulator.faults import Fault, FaultsConfig, Traffic
+from beam_jobs.emulator.faults import Attempt, Fault, FaultsConfig, Traffic
 from beam_jobs.emulator.images import Image, select
 from beam_jobs.emulator.tasks import Tasks, write_export
 from beam_jobs.scenes.grids import Grid
@@ -57,6 +57,23 @@ class Response:
     fault: Fault | None = None
 
 
+@dataclass(frozen=True)
+class _Route:
+    """Which handler answers which requests.
+
+    Attributes:
+        method: HTTP method.
+        pattern: regular expression of the path; the handler receives its groups.
+        name: name in the request log.
+        handler: makes the answer.
+    """
+
+    method: str
+    pattern: str
+    name: str
+    handler: Callable[..., Response]
+
+
 def _json(value: Any, status: int = 200) -> Response:
     return Response(status=status, data=json.dumps(value).encode())
 
@@ -76,31 +93,29 @@ class Service:
         self._lock = Lock()
         self.set_faults(config.faults)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        # (method, pattern of the path, name in the log, handler); the groups of the
-        # pattern go to the handler.
-        self._routes: tuple[tuple[str, str, str, Callable[..., Response]], ...] = (
-            ("POST", r"(projects/[^/]+)/value:compute", "compute", self._compute_value),
-            (
+        self._routes = (
+            _Route("POST", r"(projects/[^/]+)/value:compute", "compute", self._compute_value),
+            _Route(
                 "POST",
                 r"(projects/[^/]+)/image:computePixels",
                 "computePixels",
                 self._compute_pixels,
             ),
-            ("POST", r"projects/[^/]+/assets/(.+):getPixels", "getPixels", self._get_pixels),
-            ("POST", r"(projects/[^/]+)/image:export", "export", self._export),
-            (
+            _Route("POST", r"projects/[^/]+/assets/(.+):getPixels", "getPixels", self._get_pixels),
+            _Route("POST", r"(projects/[^/]+)/image:export", "export", self._export),
+            _Route(
                 "GET",
                 r"(projects/[^/]+)/operations",
                 "listOperations",
                 lambda _, name: _json(self._tasks.list(name)),
             ),
-            (
+            _Route(
                 "GET",
                 r"(projects/[^/]+/operations/[^:]+)",
                 "getOperation",
                 lambda _, name: _json(self._tasks.get(name)),
             ),
-            (
+            _Route(
                 "POST",
                 r"(projects/[^/]+/operations/[^:]+):cancel",
                 "cancelOperation",
@@ -133,10 +148,11 @@ class Service:
             path = re.sub(r"^/v1(alpha|beta)?/", "", request.path)
             if request.method == "GET" and re.fullmatch(r"projects/[^/]+/algorithms", path):
                 return _json(algorithms.algorithms_answer())
-            for method, pattern, name, handler in self._routes:
-                match = re.fullmatch(pattern, path)
-                if match and method == request.method:
-                    return self._logged(request, name, partial(handler, request, *match.groups()))
+            for route in self._routes:
+                match = re.fullmatch(route.pattern, path)
+                if match and route.method == request.method:
+                    answer = partial(route.handler, request, *match.groups())
+                    return self._logged(request, route.name, answer)
             raise RequestError(404, f"The emulator has no {request.method} {request.path}.")
         except RequestError as error:
             return _json(error.body, error.status)
@@ -161,11 +177,10 @@ class Service:
     def _logged(self, request: Request, name: str, answer: Callable[[], Response]) -> Response:
         """Counts the request, meets its faults, answers and writes its line in the log."""
         faults, traffic = self._faults, self._traffic
-        key = _key(request)
-        number, attempt, recent = traffic.count(key)
-        fault = faults.passing_fault(key, attempt)
+        attempt = traffic.count(_key(request))
+        fault = faults.passing_fault(attempt.key, attempt.index)
         try:
-            _refuse(faults, fault, key, number, recent)
+            _refuse(faults, fault, attempt)
             response = answer()
         except RequestError as error:
             response = _json(error.body, error.status)
@@ -176,13 +191,14 @@ class Service:
             response = _json(refused.body, refused.status)
         if response.status == 200:
             response = replace(response, fault=fault)
-        self._write_log(request, name, key, attempt, response.status, fault)
+        outcome = {"status": response.status, "fault": fault}
+        self._write_log(request, name, attempt, outcome)
         if fault == "slow":
             time.sleep(faults.slow_s)
         return response
 
     def _write_log(
-        self, request: Request, name: str, key: str, attempt: int, status: int, fault: Fault | None
+        self, request: Request, name: str, attempt: Attempt, outcome: Mapping[str, Any]
     ) -> None:
         grid = request.body.get("grid")
         line = {
@@ -192,10 +208,9 @@ class Service:
             "grid": hashlib.sha256(json.dumps(grid, sort_keys=True).encode()).hexdigest()[:16]
             if grid
             else None,
-            "key": key,
-            "attempt": attempt,
-            "status": status,
-            "fault": fault,
+            "key": attempt.key,
+            "attempt": attempt.index,
+            **outcome,
         }
         with self._lock, self._log_path.open("a") as log:
             log.write(json.dumps(line) + "\n")
@@ -263,31 +278,34 @@ class Service:
                 )
             options = body["fileExportOptions"]
             return write_export(
-                image, grid, options, self._buckets_dir, self._config.max_file_side_px
+                image,
+                grid,
+                options=options,
+                buckets_dir=self._buckets_dir,
+                max_file_side_px=self._config.max_file_side_px,
             )
 
         return _json(self._tasks.start(project, body, export))
 
 
-def _refuse(faults: FaultsConfig, fault: Fault | None, key: str, number: int, recent: int) -> None:
+def _refuse(faults: FaultsConfig, fault: Fault | None, attempt: Attempt) -> None:
     """Raises RequestError when the faults say that this request is refused."""
-    if 0 <= faults.quota_exhausted_after <= number:
+    if 0 <= faults.quota_exhausted_after <= attempt.number:
         raise RequestError(
             429,
             "Your project has exceeded the compute quota of its noncommercial tier for this month (EECU-hours).",
         )
-    is_burst = (
-        faults.burst_every > 0
-        and number % (faults.burst_every + faults.burst_length) >= faults.burst_every
-    )
-    if fault == "too_many_requests" or is_burst or 0 < faults.max_requests_per_second < recent:
+    period = faults.burst_every + faults.burst_length
+    is_burst = faults.burst_every > 0 and attempt.number % period >= faults.burst_every
+    is_too_fast = 0 < faults.max_requests_per_second < attempt.num_in_last_second
+    if fault == "too_many_requests" or is_burst or is_too_fast:
         raise RequestError(
             429,
             "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded.",
         )
     if fault == "server_error":
         raise RequestError(503, "The service is currently unavailable.")
-    if faults.is_too_large(key):
+    if faults.is_too_large(attempt.key):
         raise RequestError(
             400,
             f"Total request size (99999999 bytes) must be less than or equal to {MAX_BYTES} bytes.",

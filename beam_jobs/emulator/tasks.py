@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.images import Image
 from beam_jobs.scenes.grids import Grid
 
-FINAL_STATES = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
+State = Literal["PENDING", "RUNNING", "SUCCEEDED", "CANCELLED", "FAILED"]
+FINAL_STATES: frozenset[State] = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
 
 
 @dataclass
@@ -36,13 +37,13 @@ class _Task:
     description: str
     export: Callable[[], tuple[str, float]]
     created_at: float
-    state: str = "PENDING"
+    state: State = "PENDING"
     updated_at: float = 0.0
     destination: str = ""
     eecu_seconds: float = 0.0
     error: str = ""
 
-    def move_to(self, state: str) -> bool:
+    def move_to(self, state: State) -> bool:
         """Changes the state unless it is final; whether it did."""
         if self.state in FINAL_STATES:
             return False
@@ -171,7 +172,12 @@ def _operation(task: _Task) -> dict[str, Any]:
 
 
 def write_export(
-    image: Image, grid: Grid, options: Mapping[str, Any], buckets_dir: Path, max_file_side_px: int
+    image: Image,
+    grid: Grid,
+    *,
+    options: Mapping[str, Any],
+    buckets_dir: Path,
+    max_file_side_px: int,
 ) -> tuple[str, float]:
     """Writes the files of an export; returns its destination URI and its price in EECU seconds.
 
@@ -195,11 +201,12 @@ def write_export(
     stem.parent.mkdir(parents=True, exist_ok=True)
     planes = image.planes(grid)
     if options["fileFormat"] == "GEO_TIFF":
-        _write_geotiffs(
-            stem, planes, image.names, grid, options.get("geoTiffOptions", {}), max_file_side_px
-        )
+        export = _Export(stem, planes, image.names, grid, options.get("geoTiffOptions", {}))
+        _write_geotiffs(export, max_file_side_px)
     elif options["fileFormat"] == "TF_RECORD_IMAGE":
-        _write_tfrecord(stem, planes, image.names, grid, options.get("tfRecordOptions", {}))
+        _write_tfrecord(
+            _Export(stem, planes, image.names, grid, options.get("tfRecordOptions", {}))
+        )
     else:
         raise RequestError(400, f"The emulator exports no {options['fileFormat']}.")
     uri = (
@@ -208,15 +215,29 @@ def write_export(
     return uri, costs.eecu_seconds(len(planes) * grid.height * grid.width)
 
 
-def _write_geotiffs(
-    stem: Path,
-    planes: Sequence[rasters.Plane],
-    names: Sequence[str],
-    grid: Grid,
-    options: Mapping[str, Any],
-    side_px: int,
-) -> None:
-    nodata = options.get("noData", {}).get("floatValue")
+@dataclass(frozen=True)
+class _Export:
+    """What one export writes, and where.
+
+    Attributes:
+        stem: path of the files, without ending.
+        planes: pixels of each band.
+        names: name of each band.
+        grid: grid of the planes.
+        options: options of the file format.
+    """
+
+    stem: Path
+    planes: Sequence[rasters.Plane]
+    names: Sequence[str]
+    grid: Grid
+    options: Mapping[str, Any]
+
+
+def _write_geotiffs(export: _Export, side_px: int) -> None:
+    """Write one GeoTIFF, or several where the grid is larger than `side_px`."""
+    stem, planes, grid = export.stem, export.planes, export.grid
+    nodata = export.options.get("noData", {}).get("floatValue")
     is_whole = grid.height <= side_px and grid.width <= side_px
     for row in range(0, grid.height, side_px):
         for col in range(0, grid.width, side_px):
@@ -226,16 +247,12 @@ def _write_geotiffs(
             cut = [plane[row : row + part.height, col : col + part.width] for plane in planes]
             # Names of split files hold the first row and column, ten digits each.
             suffix = ".tif" if is_whole else f"-{row:010d}-{col:010d}.tif"
-            _write(stem.with_name(stem.name + suffix), rasters.geotiff(cut, names, part, nodata))
+            _write(
+                stem.with_name(stem.name + suffix), rasters.geotiff(cut, export.names, part, nodata)
+            )
 
 
-def _write_tfrecord(
-    stem: Path,
-    planes: Sequence[rasters.Plane],
-    names: Sequence[str],
-    grid: Grid,
-    options: Mapping[str, Any],
-) -> None:
+def _write_tfrecord(export: _Export) -> None:
     """Patches row by row, one float list a band, gzip; edges that fill no patch are left out. Then the mixer.
 
     Source: https://developers.google.com/earth-engine/guides/tfrecord
@@ -243,6 +260,7 @@ def _write_tfrecord(
     # Imported here: only this format needs TensorFlow, which takes seconds.
     import tensorflow as tf
 
+    stem, planes, grid, options = export.stem, export.planes, export.grid, export.options
     if "marginDimensions" in options:
         raise RequestError(400, "The emulator exports no TFRecord with a kernel margin.")
     size = options.get("tileDimensions", {"width": 256, "height": 256})
@@ -261,7 +279,7 @@ def _write_tfrecord(
                 ]
                 feature = {
                     name: tf.train.Feature(float_list=tf.train.FloatList(value=pixels.ravel()))
-                    for name, pixels in zip(names, cut, strict=True)
+                    for name, pixels in zip(export.names, cut, strict=True)
                 }
                 writer.write(
                     tf.train.Example(

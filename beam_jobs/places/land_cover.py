@@ -69,7 +69,7 @@ class LandCoverMap:
 
     def draw(
         self, class_id: int, num_points: int, rng: np.random.Generator
-    ) -> tuple[npt.NDArray[np.float64], ...]:
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """(lon [N], lat [N]) of points of that class, uniform over its area on the sphere."""
         pixels = np.flatnonzero(self._ids == class_id)
         rows, columns = np.divmod(pixels, self._ids.shape[1])

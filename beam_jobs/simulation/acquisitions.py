@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from beam_jobs.config import ProcessingLevel
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.simulation.fields import stream
 from beam_jobs.simulation.places import Place
@@ -70,7 +71,7 @@ class Acquisition:
 
 
 def draw_pairs(
-    seed: int, place: Place, num_dates: int, s2_processing_level: str
+    seed: int, place: Place, num_dates: int, s2_processing_level: ProcessingLevel
 ) -> list[tuple[Acquisition, Acquisition]]:
     """The Sentinel-1 and the Sentinel-2 acquisition of each date of a place, in time order.
 

@@ -53,9 +53,9 @@ def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> Flo
     position = np.arange(size_px, dtype=np.float32) / np.float32(scale_px)
     first = position.astype(np.int64)
     weights = _spline_weights(position - first)
-    rows = sum(weights[k][:, None] * nodes[first + k] for k in range(4))
+    rows = _interpolated(nodes, first, weights)
     columns = np.ascontiguousarray(rows.T)
-    field = sum(weights[k][:, None] * columns[first + k] for k in range(4))
+    field = _interpolated(columns, first, weights)
     return np.ascontiguousarray(field.T) / np.float32(_SPLINE_GAIN)
 
 
@@ -63,6 +63,7 @@ def fractal_field(
     rng: np.random.Generator,
     size_px: int,
     scale_px: float,
+    *,
     num_octaves: int,
     persistence: float = 0.5,
 ) -> FloatArray:
@@ -90,11 +91,32 @@ def fractal_field(
     return total / np.float32(np.sqrt(power))
 
 
-def _spline_weights(t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """The four weights of the uniform cubic B-spline at `t` in 0-1; they sum to 1."""
-    return (
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
-        t**3 / 6,
+def _interpolated(
+    nodes: FloatArray, first: npt.NDArray[np.int64], weights: FloatArray
+) -> FloatArray:
+    """Return `nodes` [N, M] interpolated along axis 0, float32 [P, M].
+
+    Args:
+        nodes: values at the nodes.
+        first: int64 [P], index of the first of the four nodes of each position.
+        weights: float32 [4, P], weights of the four nodes.
+    """
+    result = np.zeros((len(first), nodes.shape[1]), np.float32)
+    for k in range(4):
+        result += weights[k][:, None] * nodes[first + k]
+    return result
+
+
+def _spline_weights(t: FloatArray) -> FloatArray:
+    """Return the four weights of the uniform cubic B-spline at `t` [P], float32 [4, P].
+
+    `t` is the position between two nodes, 0-1. The weights of a position sum to 1.
+    """
+    return np.stack(
+        [
+            (1 - t) ** 3 / 6,
+            (3 * t**3 - 6 * t**2 + 4) / 6,
+            (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+            t**3 / 6,
+        ]
     )

@@ -77,6 +77,7 @@ def draw_atmosphere(rng: np.random.Generator) -> Atmosphere:
 def surface_reflectance(
     landscape: Landscape,
     label: LabelArray,
+    *,
     crop_cover: FloatArray,
     greenness: float,
     mud_fraction: float,
@@ -109,6 +110,7 @@ def surface_reflectance(
 def observe(
     reflectance: FloatArray,
     atmosphere: Atmosphere,
+    *,
     clouds: Clouds,
     is_top_of_atmosphere: bool,
     rng: np.random.Generator,

@@ -7,7 +7,7 @@ simulate.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -72,22 +72,11 @@ class Nuisance:
         offset_db: VV, VH, the same for all pixels.
     """
 
-    class_offset_db: FloatArray
-    wind_db: float
-    wind_streaks: FloatArray | None
-    ramp_db: float
-    offset_db: tuple[float, float]
-
-
-def no_nuisance() -> Nuisance:
-    """The clean scene."""
-    return Nuisance(
-        class_offset_db=np.zeros((256, 2), np.float32),
-        wind_db=0.0,
-        wind_streaks=None,
-        ramp_db=0.0,
-        offset_db=(0.0, 0.0),
-    )
+    class_offset_db: FloatArray = field(default_factory=lambda: np.zeros((256, 2), np.float32))
+    wind_db: float = 0.0
+    wind_streaks: FloatArray | None = None
+    ramp_db: float = 0.0
+    offset_db: tuple[float, float] = (0.0, 0.0)
 
 
 def draw_nuisance(
@@ -108,14 +97,7 @@ def draw_nuisance(
     """
     if preset == "augmentable":
         common_db, extra_db = rng.normal(0.0, 1.8), rng.normal(0.0, 1.0, 2)
-        offset_db = (float(common_db + extra_db[0]), float(common_db + extra_db[1]))
-        return Nuisance(
-            class_offset_db=np.zeros((256, 2), np.float32),
-            wind_db=0.0,
-            wind_streaks=None,
-            ramp_db=0.0,
-            offset_db=offset_db,
-        )
+        return Nuisance(offset_db=(float(common_db + extra_db[0]), float(common_db + extra_db[1])))
     class_offset_db = np.zeros((256, 2), np.float32)
     class_offset_db[list(CLASS_IDS)] = rng.normal(0.0, 1.5, (len(CLASS_IDS), 2))
     # Wet soil raises the dielectric constant: open ground gets brighter, closed

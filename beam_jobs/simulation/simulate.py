@@ -126,10 +126,20 @@ def render_s2(config: SimulateConfig, acquisition: Acquisition, landscape: Lands
     greenness = season_greenness(acquisition.day_of_year, latitude)
     atmosphere = optics.draw_atmosphere(stream(config.seed, "atmosphere", *keys))
     clouds = draw_clouds(stream(config.seed, "clouds", *keys), config.size_px, latitude)
-    ground = optics.surface_reflectance(landscape, label, cover, greenness, atmosphere.mud_fraction)
+    ground = optics.surface_reflectance(
+        landscape,
+        label,
+        crop_cover=cover,
+        greenness=greenness,
+        mud_fraction=atmosphere.mud_fraction,
+    )
     is_l1c = config.s2_processing_level == "L1C"
     reflectance = optics.observe(
-        ground, atmosphere, clouds, is_l1c, stream(config.seed, "s2_noise", *keys)
+        ground,
+        atmosphere,
+        clouds=clouds,
+        is_top_of_atmosphere=is_l1c,
+        rng=stream(config.seed, "s2_noise", *keys),
     )
     valid_mask = _valid_mask(config, acquisition, _S2_EDGE_PROBABILITY)
     band_names = S2_L1C_BANDS if is_l1c else S2_L2A_BANDS
@@ -184,7 +194,12 @@ def _valid_mask(
     if config.shared_edges:
         return shared_margin_mask(stream(config.seed, "shared_margin", *keys), config.size_px)
     rng = stream(config.seed, f"{acquisition.sensor}_edge", *keys)
-    return swath_mask(rng, config.size_px, acquisition.orbit_state, edge_probability)
+    return swath_mask(
+        rng,
+        config.size_px,
+        orbit_state=acquisition.orbit_state,
+        edge_probability=edge_probability,
+    )
 
 
 def _check_folder(config: SimulateConfig, output_dir: Path) -> bool:

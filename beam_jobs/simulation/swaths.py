@@ -31,6 +31,7 @@ def track_lean(orbit_state: OrbitState) -> float:
 def swath_mask(
     rng: np.random.Generator,
     size_px: int,
+    *,
     orbit_state: OrbitState,
     edge_probability: float,
     max_width_fraction: float = 0.25,

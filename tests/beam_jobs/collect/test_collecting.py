@@ -148,7 +148,9 @@ def test_patch_across_the_antimeridian_has_a_part_on_each_side():
 def test_items_are_scenes_that_builds_read(tmp_path):
     config = CollectConfig(size_px=64, earth_engine=EarthEngineConfig(label="dynamic_world"))
     hrefs = {"data": "./a.tif", "cloud_mask": "./c.tif", "label": "./l.tif"}
-    item = collecting.stac_item(acquisition("s2", 0), unit(), config, hrefs, cloud_fraction=0.123)
+    item = collecting.stac_item(
+        acquisition("s2", 0), unit(), config=config, hrefs=hrefs, cloud_fraction=0.123
+    )
     scene = from_item(item.to_dict(), tmp_path / "items.ndjson")
     assert scene.scene_id == "S2_0_p"
     assert (scene.dn_offset, scene.processing_level, scene.cloud_fraction) == (
@@ -160,7 +162,7 @@ def test_items_are_scenes_that_builds_read(tmp_path):
     assert (scene.label.schema, scene.label.nodata) == ("dynamic_world", 255)
     assert scene.cloud_mask == str(tmp_path / "c.tif")
     radar = collecting.stac_item(
-        acquisition("s1", 0, name="S1A_IW_x"), unit(), config, {"data": "./b.tif"}
+        acquisition("s1", 0, name="S1A_IW_x"), unit(), config=config, hrefs={"data": "./b.tif"}
     )
     scene = from_item(radar.to_dict(), tmp_path / "items.ndjson")
     assert (scene.sensor, scene.orbit_state, tuple(scene.bands)) == (

@@ -18,6 +18,7 @@ from beam_jobs.build.driver import build_pairs
 from beam_jobs.collect.config import CollectConfig, ExportConfig, FetchConfig, QuotaConfig
 from beam_jobs.collect.export import export
 from beam_jobs.collect.fetch import fetch
+from beam_jobs.collect.job import CollectJob
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
 from beam_jobs.emulator.config import EmulatorConfig
@@ -64,9 +65,16 @@ def export_config(server, **options) -> FetchConfig:
     return FetchConfig(collect=collect, quota=quota, export=export)
 
 
-def export_from(server, places, output, config=None, **options):
-    connection = from_environment(server.environment, "export")
-    return export(config or export_config(server), connection, places, output, **options)
+def collect_job(server, purpose, places, config=None, **options) -> CollectJob:
+    connection = from_environment(server.environment, purpose)
+    return CollectJob(
+        config=config or export_config(server), connection=connection, places=places, **options
+    )
+
+
+def export_from(server, places, output, config=None, retry_rejected=False, **options):
+    job = collect_job(server, "export", places, config, retry_rejected=retry_rejected)
+    return export(job, output, **options)
 
 
 def methods(server) -> Counter[str]:
@@ -81,7 +89,7 @@ def test_exported_pairs_are_the_files_and_the_catalog_of_a_fetch(server, places,
     )
     assert (summary.state.num_done, calls[-1]) == (6, (6, 6))
     assert methods(server)["export"] == 12
-    fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+    fetch(collect_job(server, "fetch", places, config), tmp_path / "fetch")
     assert content(tmp_path / "export") == content(tmp_path / "fetch")
     # Nothing is left to do, and nothing is asked.
     before = len(server.requests())
@@ -215,7 +223,7 @@ def test_both_formats_and_a_fetch_give_builds_the_same_patches(server, scenes, t
         tmp_path / "records",
         with_options(config, file_format="TFRECORD", prefix="records"),
     )
-    fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+    fetch(collect_job(server, "fetch", places, config), tmp_path / "fetch")
     exported = {
         path.name.rpartition("_")[2]
         for path in (server.buckets_dir / BUCKET / "records").rglob("*.*")
@@ -278,7 +286,7 @@ def test_geotiffs_that_were_split_are_put_together(scenes, places, tmp_path):
             export_from(server, places, tmp_path / "out", config)
         parts[1].write_bytes(kept)
         export_from(server, places, tmp_path / "out", config)
-        fetch(config, from_environment(server.environment, "fetch"), places, tmp_path / "fetch")
+        fetch(collect_job(server, "fetch", places, config), tmp_path / "fetch")
     assert content(tmp_path / "out") == content(tmp_path / "fetch")
 
 

@@ -20,6 +20,7 @@ from beam_jobs.__main__ import run
 from beam_jobs.build.driver import build_labels
 from beam_jobs.collect.config import CollectConfig, FetchConfig, QuotaConfig
 from beam_jobs.collect.fetch import fetch
+from beam_jobs.collect.job import CollectJob
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
 from beam_jobs.emulator.config import EmulatorConfig
@@ -70,9 +71,14 @@ def fetch_config(quota: dict | None = None, **collect) -> FetchConfig:
     return FetchConfig(collect=collect_config(**collect), quota=QuotaConfig(**quota))
 
 
-def fetch_from(server, places, output, config=None, **options):
-    connection = from_environment(server.environment, "fetch")
-    return fetch(config or fetch_config(), connection, places, output, **options)
+def fetch_from(server, places, output, config=None, retry_rejected=False, **options):
+    job = CollectJob(
+        config=config or fetch_config(),
+        connection=from_environment(server.environment, "fetch"),
+        places=places,
+        retry_rejected=retry_rejected,
+    )
+    return fetch(job, output, **options)
 
 
 @pytest.fixture(scope="module")

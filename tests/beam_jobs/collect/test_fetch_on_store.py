@@ -16,6 +16,7 @@ from beam_jobs.build.driver import build_pairs
 from beam_jobs.collect import job_folder, ledger_store
 from beam_jobs.collect.config import CollectConfig, FetchConfig, QuotaConfig
 from beam_jobs.collect.fetch import fetch
+from beam_jobs.collect.job import CollectJob
 from beam_jobs.collect.ledger import read_state
 from beam_jobs.contracts import manifest
 from beam_jobs.earth_engine.connection import from_environment
@@ -56,13 +57,18 @@ def server(scenes, tmp_path):
         yield found
 
 
+def job_of(server, places, **options) -> CollectJob:
+    connection = from_environment(server.environment, "fetch")
+    return CollectJob(config=CONFIG, connection=connection, places=places, **options)
+
+
 @pytest.fixture(scope="module")
 def local(scenes, tmp_path_factory):
     """(places, folder) of the same fetch onto a disk."""
     folder = tmp_path_factory.mktemp("local")
     places = make_places.make_places(scenes, folder / "places.geojson", NUM_PLACES)
     with running(scenes.parent, folder / "emulator") as server:
-        fetch(CONFIG, from_environment(server.environment, "fetch"), places, folder / "out")
+        fetch(job_of(server, places), folder / "out")
     return places, folder / "out"
 
 
@@ -124,7 +130,7 @@ def test_killed_fetch_asks_for_nothing_again_that_is_on_the_store(local, server,
     # As one may who knows that the job is dead; else the next one waits until its lease
     # has run out.
     files.delete_file(f"{s3_folder}/.lock")
-    summary = fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
+    summary = fetch(job_of(server, places), s3_folder)
     assert summary.state.num_done == NUM_PLACES
     assert num_pixel_requests(server) - before == 2 * NUM_PLACES - len(stored)
     assert content(s3_folder) == killed_fetch.content(expected)
@@ -132,15 +138,14 @@ def test_killed_fetch_asks_for_nothing_again_that_is_on_the_store(local, server,
 
 def test_rejections_are_on_the_store_until_they_are_asked_again(local, server, s3_folder):
     places, _ = local
-    connection = from_environment(server.environment, "fetch")
     server.service.set_faults(FaultsConfig(too_large=0.3))
-    rejected = fetch(CONFIG, connection, places, s3_folder).state.num_rejected["too_large"]
+    rejected = fetch(job_of(server, places), s3_folder).state.num_rejected["too_large"]
     assert 0 < rejected < NUM_PLACES
     assert (
         files.read_bytes(f"{s3_folder}/rejected.ndjson").count(b'"reason": "too_large"') == rejected
     )
     server.service.set_faults(FaultsConfig())
-    summary = fetch(CONFIG, connection, places, s3_folder, retry_rejected=True)
+    summary = fetch(job_of(server, places, retry_rejected=True), s3_folder)
     assert summary.state.num_done == NUM_PLACES
     assert not files.exists(f"{s3_folder}/rejected.ndjson")
 
@@ -151,8 +156,8 @@ def test_a_folder_that_a_job_holds_is_refused(local, server, s3_folder):
         job_folder.hold(s3_folder, "{}"),
         pytest.raises(DataError, match="another job is writing") as error,
     ):
-        fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
+        fetch(job_of(server, places), s3_folder)
     assert error.value.reason == "folder_in_use"
     with pytest.raises(DataError, match="begun with other settings"):
-        fetch(CONFIG, from_environment(server.environment, "fetch"), places, s3_folder)
+        fetch(job_of(server, places), s3_folder)
     assert server.requests() == []

@@ -31,7 +31,11 @@ def test_counts_and_times_follow_from_the_formulas():
         pixel_requests_per_unit=1.9,
     )
     plan = estimate(
-        config(max_concurrency=20, max_requests_per_second=50.0), 250_000, 1_000_000, SIZES, pilot
+        config(max_concurrency=20, max_requests_per_second=50.0),
+        pilot,
+        num_places=250_000,
+        num_units=1_000_000,
+        sizes=SIZES,
     )
     assert plan.num_pairs == 800_000
     assert plan.num_requests == 3_500_000
@@ -48,7 +52,13 @@ def test_counts_and_times_follow_from_the_formulas():
 
 
 def test_rate_caps_what_concurrency_would_allow():
-    plan = estimate(config(max_requests_per_second=10.0), 10, 10, SIZES, Pilot(request_seconds=0.1))
+    plan = estimate(
+        config(max_requests_per_second=10.0),
+        Pilot(request_seconds=0.1),
+        num_places=10,
+        num_units=10,
+        sizes=SIZES,
+    )
     assert plan.requests_per_second == 10.0
 
 
@@ -58,7 +68,7 @@ def test_rate_caps_what_concurrency_would_allow():
 )
 def test_tiers(tier, months):
     pilot = Pilot(num_units=1, eecu_seconds_per_request=3.6, pixel_requests_per_unit=1.0)
-    plan = estimate(config(tier), 1, 1_000_500, SIZES, pilot)
+    plan = estimate(config(tier), pilot, num_places=1, num_units=1_000_500, sizes=SIZES)
     assert plan.eecu_hours == pytest.approx(1000.5)
     assert [f"are {months} months" in warning for warning in plan.warnings] == (
         [True] if months else []
@@ -66,11 +76,17 @@ def test_tiers(tier, months):
 
 
 def test_what_is_assumed_is_said():
-    plan = estimate(config(), 10, 10, SIZES, Pilot())
+    plan = estimate(config(), Pilot(), num_places=10, num_units=10, sizes=SIZES)
     assert plan.eecu_hours is None
     assert plan.measured["EECU"] == "unknown; run --pilot"
     assert plan.measured["seconds a request"].startswith("assumed")
-    measured = estimate(config(), 10, 3600, SIZES, Pilot(num_units=5, request_seconds=2.0))
+    measured = estimate(
+        config(),
+        Pilot(num_units=5, request_seconds=2.0),
+        num_places=10,
+        num_units=3600,
+        sizes=SIZES,
+    )
     assert measured.eecu_hours == pytest.approx(3600 * 2 * 2.0 / 3600)
     assert measured.measured["EECU"] == (
         "assumed, 1 EECU-second for each second of a request; the server sent no profile"
@@ -78,7 +94,13 @@ def test_what_is_assumed_is_said():
 
 
 def test_limits_above_those_of_a_project_are_warned_of():
-    plan = estimate(config(max_concurrency=60, max_requests_per_second=200.0), 1, 1, SIZES, Pilot())
+    plan = estimate(
+        config(max_concurrency=60, max_requests_per_second=200.0),
+        Pilot(),
+        num_places=1,
+        num_units=1,
+        sizes=SIZES,
+    )
     assert plan.warnings == (
         "max_concurrency is 60; a project gets 40 by default",
         "max_requests_per_second is 200; a project gets 100",

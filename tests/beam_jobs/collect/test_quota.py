@@ -102,7 +102,14 @@ def asked(errors: list[EarthEngineError], config: QuotaConfig):
         return "pixels"
 
     limiter = quota.Limiter(1000.0, fake.clock, fake.sleep)
-    answer = quota.call(request, limiter, config, told.append, random.Random(1), fake.sleep)
+    answer = quota.call(
+        request,
+        limiter,
+        config=config,
+        on_failure=told.append,
+        rng=random.Random(1),
+        sleep=fake.sleep,
+    )
     return answer, told, fake.sleeps
 
 

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import rasterio
 
+from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.errors import EarthEngineError
-from beam_jobs.earth_engine.exports import TaskState, cancel_task, get_task, start_export
+from beam_jobs.earth_engine.exports import TaskState, get_task, start_export
 from beam_jobs.emulator.faults import FaultsConfig
 
 
 def wait(task_id: str) -> TaskState:
     for _ in range(600):
         state = get_task(task_id)
-        if state.is_final:
+        if state.state in ("SUCCEEDED", "CANCELLED", "FAILED"):
             return state
         time.sleep(0.05)
     raise TimeoutError(state)
@@ -24,7 +25,7 @@ def wait(task_id: str) -> TaskState:
 def test_a_geotiff_is_exported_and_found_in_the_bucket(world, emulator, request_of):
     item = world.of_sensor("s1")[0]
     request = request_of(item, row=16, height=60, width=48)
-    task_id = start_export(request, "exports", "run-1/patch", "GEO_TIFF")
+    task_id = start_export(request, bucket="exports", prefix="run-1/patch", file_format="GEO_TIFF")
     state = wait(task_id)
     assert (state.task_id, state.state, state.error) == (task_id, "SUCCEEDED", "")
     assert state.destination_uris == (
@@ -43,7 +44,12 @@ def test_a_large_export_is_split_as_earth_engine_names_the_parts(world, emulator
     # The server of these tests splits at 64 pixels.
     assert (
         wait(
-            start_export(request_of(item, height=64, width=100), "exports", "split/s2", "GEO_TIFF")
+            start_export(
+                request_of(item, height=64, width=100),
+                bucket="exports",
+                prefix="split/s2",
+                file_format="GEO_TIFF",
+            )
         ).state
         == "SUCCEEDED"
     )
@@ -64,7 +70,11 @@ def test_tfrecord_patches_and_mixer_describe_the_same_pixels(world, emulator, re
     item = world.of_sensor("s2")[0]
     request = request_of(item, height=70, width=100, bands=("B4",), cloud_score=True)
     assert (
-        wait(start_export(request, "exports", "tf/s2", "TFRECORD", patch_size_px=32)).state
+        wait(
+            start_export(
+                request, bucket="exports", prefix="tf/s2", file_format="TFRECORD", patch_size_px=32
+            )
+        ).state
         == "SUCCEEDED"
     )
     folder = emulator.buckets_dir / "exports" / "tf"
@@ -96,7 +106,12 @@ def test_tfrecord_patches_and_mixer_describe_the_same_pixels(world, emulator, re
 def test_an_export_that_fails_says_why(world, emulator, request_of):
     emulator.service.set_faults(FaultsConfig(failing_exports=1.0))
     state = wait(
-        start_export(request_of(world.of_sensor("s1")[0]), "exports", "fails/s1", "GEO_TIFF")
+        start_export(
+            request_of(world.of_sensor("s1")[0]),
+            bucket="exports",
+            prefix="fails/s1",
+            file_format="GEO_TIFF",
+        )
     )
     assert state.state == "FAILED"
     assert "internal error" in state.error
@@ -106,14 +121,14 @@ def test_an_export_that_fails_says_why(world, emulator, request_of):
 def test_a_waiting_export_can_be_cancelled_and_an_ended_one_stays(world, emulator, request_of):
     requests = [request_of(world.of_sensor("s1")[0], col=col) for col in range(4)]
     ids = [
-        start_export(request, "exports", f"cancel/{n}", "GEO_TIFF")
+        start_export(request, bucket="exports", prefix=f"cancel/{n}", file_format="GEO_TIFF")
         for n, request in enumerate(requests)
     ]
     # Two run at a time, so the last has not begun.
-    cancel_task(ids[-1])
+    ee.data.cancelOperation(ids[-1])
     assert wait(ids[-1]).state == "CANCELLED"
     assert wait(ids[0]).state == "SUCCEEDED"
-    cancel_task(ids[0])
+    ee.data.cancelOperation(ids[0])
     assert get_task(ids[0]).state == "SUCCEEDED"
     assert wait(ids[2]).state == "SUCCEEDED"
     assert not (emulator.buckets_dir / "exports" / "cancel" / "3.tif").exists()
@@ -128,5 +143,10 @@ def test_an_unknown_task_is_not_found(emulator):
 def test_a_refused_export_is_an_error_at_once(world, emulator, request_of):
     emulator.service.set_faults(FaultsConfig(too_many_requests=1.0))
     with pytest.raises(EarthEngineError, match="export of COPERNICUS/S1_GRD") as caught:
-        start_export(request_of(world.of_sensor("s1")[0]), "exports", "x", "GEO_TIFF")
+        start_export(
+            request_of(world.of_sensor("s1")[0]),
+            bucket="exports",
+            prefix="x",
+            file_format="GEO_TIFF",
+        )
     assert caught.value.reason == "quota_exceeded"

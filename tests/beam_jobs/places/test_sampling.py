@@ -36,7 +36,8 @@ def min_gap_km(places) -> float:
 
 
 def test_points_are_uniform_on_the_sphere_not_on_the_map():
-    lon, lat, _ = draw_on_sphere(np.random.default_rng(1), 200_000, -90.0, 90.0)
+    points = draw_on_sphere(np.random.default_rng(1), 200_000, -90.0, 90.0)
+    lon, lat = points.lon, points.lat
     # A band's share of the sphere is half the difference of its sines (Archimedes).
     for south, north in ((-90, -60), (-30, 0), (0, 30), (60, 75), (75, 90)):
         share = (math.sin(math.radians(north)) - math.sin(math.radians(south))) / 2

@@ -35,8 +35,15 @@ def test_smooth_field_has_no_kinks() -> None:
 
 
 def test_fractal_field_keeps_unit_variance_and_roughens_with_persistence() -> None:
-    smooth = np.stack([fractal_field(stream(0, "t", i), 64, 16.0, 4, 0.2) for i in range(60)])
-    rough = np.stack([fractal_field(stream(0, "t", i), 64, 16.0, 4, 0.9) for i in range(60)])
+    def fields(persistence: float) -> np.ndarray:
+        return np.stack(
+            [
+                fractal_field(stream(0, "t", i), 64, 16.0, num_octaves=4, persistence=persistence)
+                for i in range(60)
+            ]
+        )
+
+    smooth, rough = fields(0.2), fields(0.9)
     assert abs(smooth.std() - 1) < 0.06
     assert abs(rough.std() - 1) < 0.06
     assert np.diff(rough, axis=1).std() > 2 * np.diff(smooth, axis=1).std()

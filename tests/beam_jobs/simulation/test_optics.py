@@ -28,7 +28,9 @@ def test_classes_have_the_spectral_signs_that_map_makers_use() -> None:
     landscape = make_landscape(0, 0, 128)
     label = landscape.label(0.0)
     cover = np.ones((128, 128), np.float32)
-    ground = surface_reflectance(landscape, label, cover, 1.0, 0.5)
+    ground = surface_reflectance(
+        landscape, label, crop_cover=cover, greenness=1.0, mud_fraction=0.5
+    )
     mean = {c: ground[:, label == c].mean(axis=1) for c in (WATER, TREES, GRASS, CROPS, BARE)}
     ndvi = {c: (m[B["B8"]] - m[B["B4"]]) / (m[B["B8"]] + m[B["B4"]]) for c, m in mean.items()}
     assert ndvi[WATER] < 0 < ndvi[BARE] < 0.3 < ndvi[GRASS] < ndvi[CROPS]
@@ -43,8 +45,13 @@ def test_classes_have_the_spectral_signs_that_map_makers_use() -> None:
 def test_winter_and_harvest_take_the_green_away() -> None:
     landscape = make_landscape(0, 0, 128)
     label = landscape.label(0.0)
-    summer = surface_reflectance(landscape, label, np.ones((128, 128), np.float32), 1.0, 0.0)
-    winter = surface_reflectance(landscape, label, np.zeros((128, 128), np.float32), 0.25, 0.0)
+    closed, bare = np.ones((128, 128), np.float32), np.zeros((128, 128), np.float32)
+    summer = surface_reflectance(
+        landscape, label, crop_cover=closed, greenness=1.0, mud_fraction=0.0
+    )
+    winter = surface_reflectance(
+        landscape, label, crop_cover=bare, greenness=0.25, mud_fraction=0.0
+    )
     for class_id in (TREES, GRASS, CROPS):
         assert (
             summer[B["B8"], label == class_id].mean()
@@ -59,7 +66,10 @@ def test_haze_adds_more_in_blue_and_top_of_atmosphere_more_still() -> None:
 
     def means(air: Atmosphere, is_toa: bool) -> np.ndarray:
         rng = np.random.default_rng(0)
-        return observe(ground.copy(), air, no_clouds(60), is_toa, rng).mean(axis=(1, 2))
+        found = observe(
+            ground.copy(), air, clouds=no_clouds(60), is_top_of_atmosphere=is_toa, rng=rng
+        )
+        return found.mean(axis=(1, 2))
 
     clear, haze, toa = means(STILL_AIR, False), means(hazy, False), means(STILL_AIR, True)
     surface = [i for i in range(13) if i != B["B10"]]
@@ -77,7 +87,11 @@ def test_clouds_are_white_above_the_ground_and_shadows_dark_and_not_in_the_mask(
     opacity[:30, :30], shadow[30:, 30:] = 1.0, 1.0
     clouds = Clouds(opacity=opacity, shadow=shadow, brightness=1.0)
     result = observe(
-        np.full((13, 60, 60), 0.1, np.float32), STILL_AIR, clouds, False, np.random.default_rng(0)
+        np.full((13, 60, 60), 0.1, np.float32),
+        STILL_AIR,
+        clouds=clouds,
+        is_top_of_atmosphere=False,
+        rng=np.random.default_rng(0),
     )
     assert result[B["B2"], :30, :30].mean() == pytest.approx(0.6, abs=0.01)
     assert result[B["B10"], :30, :30].mean() == pytest.approx(0.03, abs=1e-4)

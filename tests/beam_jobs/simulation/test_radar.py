@@ -10,13 +10,13 @@ from beam_jobs.simulation.radar import (
     MEAN_BACKSCATTER_DB,
     NOISE_FLOOR_DB,
     NUM_LOOKS,
+    Nuisance,
     add_nuisance_db,
     db_to_power,
     draw_nuisance,
     mean_backscatter_db,
     measure,
     near_range,
-    no_nuisance,
     power_to_db,
     speckle,
 )
@@ -173,7 +173,7 @@ def test_private_nuisance_hides_classes_differently_in_each_scene() -> None:
 
 
 def test_ramp_flips_with_the_orbit() -> None:
-    ramp = dataclasses.replace(no_nuisance(), ramp_db=4.0)
+    ramp = Nuisance(ramp_db=4.0)
     label, zeros = checkered_label(41), np.zeros((2, 41, 41), np.float32)
     ascending = add_nuisance_db(zeros, label, ramp, "ascending")[0, 20]
     descending = add_nuisance_db(zeros, label, ramp, "descending")[0, 20]

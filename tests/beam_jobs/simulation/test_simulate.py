@@ -18,7 +18,7 @@ from beam_jobs.contracts.labels import DYNAMIC_WORLD
 from beam_jobs.simulation.acquisitions import draw_pairs
 from beam_jobs.simulation.landscape import BUILT, WATER, make_landscape
 from beam_jobs.simulation.places import make_place
-from beam_jobs.simulation.radar import no_nuisance
+from beam_jobs.simulation.radar import Nuisance
 from beam_jobs.simulation.simulate import render_s1, simulate
 
 SMALL = SimulateConfig(num_places=4, num_dates=3, size_px=100, seed=5)
@@ -183,8 +183,8 @@ def test_presets_are_equal_in_radar_once_the_nuisance_is_taken_out() -> None:
     place = make_place(0, SMALL.seed, SMALL.size_px)
     landscape = make_landscape(SMALL.seed, 0, SMALL.size_px)
     for s1, _ in draw_pairs(SMALL.seed, place, SMALL.num_dates, "L2A"):
-        a = render_s1(SMALL, s1, landscape, no_nuisance())
-        b = render_s1(augmentable, s1, landscape, no_nuisance())
+        a = render_s1(SMALL, s1, landscape, Nuisance())
+        b = render_s1(augmentable, s1, landscape, Nuisance())
         np.testing.assert_array_equal(a.data, b.data)
         np.testing.assert_array_equal(a.label, b.label)
 

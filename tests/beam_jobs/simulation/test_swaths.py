@@ -7,7 +7,10 @@ from beam_jobs.simulation.swaths import shared_margin_mask, swath_mask, track_le
 
 def test_edges_lean_with_the_orbit() -> None:
     for orbit_state, sign in (("ascending", 1), ("descending", -1)):
-        masks = [swath_mask(np.random.default_rng(i), 200, orbit_state, 1.0) for i in range(20)]
+        masks = [
+            swath_mask(np.random.default_rng(i), 200, orbit_state=orbit_state, edge_probability=1.0)
+            for i in range(20)
+        ]
         for mask in masks:
             # First valid column of each row where the west is cut, last valid one where
             # the east is.
@@ -22,7 +25,11 @@ def test_edges_lean_with_the_orbit() -> None:
 
 
 def test_edge_probability_is_the_share_of_scenes_with_an_edge() -> None:
-    cut = [not swath_mask(np.random.default_rng(i), 64, "ascending", 0.3).all() for i in range(300)]
+    masks = (
+        swath_mask(np.random.default_rng(i), 64, orbit_state="ascending", edge_probability=0.3)
+        for i in range(300)
+    )
+    cut = [not mask.all() for mask in masks]
     assert abs(np.mean(cut) - 0.3) < 0.08
 
 
