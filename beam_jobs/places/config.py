@@ -1,6 +1,7 @@
-"""Configs of `sample`: where places are drawn and which time windows each gets. Checked at construction.
+"""Settings of `terrapair sample`: where places are drawn, and their time windows.
 
-`earth_engine_config.py` holds those of what is then done with the places.
+Input: YAML or `--set` options. Output: dataclasses that are checked at construction.
+The settings of `plan`, `fetch` and `export` are in `collect/config.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Literal
 from beam_jobs.contracts.labels import get_schema
 
 Day = str | date
-"""ISO text; YAML reads an unquoted 2021-03-20 as a date, which becomes text when the config is made."""
+"""ISO text. YAML reads an unquoted 2021-03-20 as a date; the config turns it into text.
+"""
 Strategy = Literal["land", "land_cover", "cities", "file"]
 
 
@@ -24,9 +26,9 @@ class WindowsConfig:
         dates: middles of the windows, ISO days. Default: the four seasons of the year
             of WorldCover 2021, as SSL4EO-S12 takes them (docs/earth_engine.md). Not
             used with `start`.
-        start: first day of a period that is cut into `num_windows` equal parts; "" =
-            use `dates`.
-        end: day after its last.
+        start: first day of a period that is cut into `num_windows` equal parts; ""
+            means that `dates` is used.
+        end: day after the last day of the period.
         num_windows: parts of the period.
         window_days: length of a window, at the middle of its part or around its date.
             Default 30: SSL4EO-S12's 15 days to both sides. Source:
@@ -47,7 +49,7 @@ class WindowsConfig:
             raise ValueError(f"window_days must be at least 1, got {self.window_days}")
         if bool(self.start) != bool(self.end):
             raise ValueError(
-                f"start and end go together, got start {self.start!r} and end {self.end!r}"
+                f"give both start and end or neither, got start {self.start!r} and end {self.end!r}"
             )
         for name, text in (
             *(("dates", text) for text in self.dates),
@@ -58,15 +60,17 @@ class WindowsConfig:
                 _check_day(name, str(text))
         if not self.start:
             if not self.dates or len(set(self.dates)) != len(self.dates):
-                raise ValueError(f"dates must be distinct and at least one, got {self.dates}")
+                raise ValueError(
+                    f"dates must hold at least one day and no day twice, got {self.dates}"
+                )
             return
         num_days = (date.fromisoformat(str(self.end)) - date.fromisoformat(str(self.start))).days
         if self.num_windows < 1:
             raise ValueError(f"num_windows must be at least 1, got {self.num_windows}")
         if num_days < self.num_windows * self.window_days:
             raise ValueError(
-                f"{self.num_windows} windows of {self.window_days} days do not fit into the {num_days} days "
-                f"from {self.start} to {self.end}"
+                f"{self.num_windows} windows of {self.window_days} days do not fit into the "
+                f"{num_days} days from {self.start} to {self.end}"
             )
 
 
@@ -75,24 +79,27 @@ class SampleConfig:
     """How places are drawn.
 
     Attributes:
-        strategy: "land" uniform over the land of the sphere, "land_cover" equal numbers
-            per class, "cities" around the largest cities, "file" a list of your own.
-        num_places: how many; not used with "file".
-        min_distance_km: no two places are closer (great circle). Default 4: patches of
-            256 px at 10 m, 3.6 km from corner to corner, cannot share a pixel.
+        strategy: "land" draws uniformly over the land of the sphere, "land_cover" draws
+            equal numbers per class, "cities" draws around the largest cities, "file"
+            takes a list of your own.
+        num_places: number of places; not used with "file".
+        min_distance_km: least great-circle distance between two places. Default 4:
+            patches of 256 px at 10 m, 3.6 km from corner to corner, cannot share a
+            pixel.
         min_lat: southern limit, degrees. Default -56: Sentinel-2 observes land from 56
             S.
-        max_lat: northern limit, degrees. Default 82.8: to 82.8 N. Source: Sentinel-2
-            User Handbook, 2015, ESA.
-        path: "land_cover": a GeoTIFF, "" = WorldCover through Earth Engine; "file": a
-            GeoJSON or CSV.
-        label_schema: "land_cover": what the ids of the raster mean.
-        num_cities: "cities": how many of the largest. Default as SSL4EO-S12.
-        city_sd_km: "cities": standard deviation of the distance east and north of a
-            city. Default as SSL4EO-S12.
-        windows: of every place that brings none of its own.
-        seed: the same seed, the same places; a larger num_places keeps the places of a
-            smaller one ("land", "cities").
+        max_lat: northern limit, degrees. Default 82.8: Sentinel-2 observes land to 82.8
+            N. Source: Sentinel-2 User Handbook, 2015, ESA.
+        path: with "land_cover" a GeoTIFF, "" = WorldCover through Earth Engine; with
+            "file" a GeoJSON or CSV.
+        label_schema: with "land_cover": meaning of the ids in the raster.
+        num_cities: with "cities": how many of the largest cities. Default as
+            SSL4EO-S12.
+        city_sd_km: with "cities": standard deviation of the distance east and north of
+            a city. Default as SSL4EO-S12.
+        windows: time windows of every place that has none of its own.
+        seed: the same seed gives the same places. With "land" and "cities" a larger
+            num_places keeps the places of a smaller one.
     """
 
     strategy: Strategy = "land"
@@ -113,20 +120,21 @@ class SampleConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.min_distance_km <= 1000:
             raise ValueError(f"min_distance_km must be within 0-1000, got {self.min_distance_km}")
-        # Beyond, there is no UTM zone to put a patch on.
+        # There is no UTM zone for a patch beyond these latitudes.
         if not -80 <= self.min_lat < self.max_lat <= 84:
             raise ValueError(
-                f"-80 <= min_lat < max_lat <= 84 is needed, got {self.min_lat} and {self.max_lat}"
+                f"min_lat and max_lat must keep -80 <= min_lat < max_lat <= 84, "
+                f"got {self.min_lat} and {self.max_lat}"
             )
         if not self.city_sd_km > 0:
             raise ValueError(f"city_sd_km must be above 0, got {self.city_sd_km}")
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or above, got {self.seed}")
         if self.strategy == "file" and not self.path:
-            raise ValueError("strategy 'file' needs path, a GeoJSON or CSV file")
+            raise ValueError("strategy 'file' needs path: a GeoJSON or CSV file")
         if self.path and self.strategy in ("land", "cities"):
             raise ValueError(
-                f"path goes with strategy 'file' or 'land_cover', got strategy {self.strategy!r}"
+                f"path needs strategy 'file' or 'land_cover', got strategy {self.strategy!r}"
             )
         get_schema(self.label_schema)
 

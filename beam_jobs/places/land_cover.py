@@ -1,7 +1,6 @@
-"""Land cover map: which class is where on Earth, thinned out enough to draw places from.
+"""Land cover map: random points of a class, uniform over its area on the sphere.
 
-Input: any GeoTIFF of label ids. Output: random points of a class, uniform over its area
-on the sphere. Called by `sampling.py`.
+Input: any GeoTIFF of label ids. Output: longitudes and latitudes.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from beam_jobs.errors import DataError
 from beam_jobs.scenes.grids import LONLAT
 
 MAX_PIXELS = 1 << 25
-"""A larger raster is thinned out to this many pixels, nearest neighbour: 0.045 degrees for the whole Earth."""
+"""A larger raster is thinned out to this many pixels, by nearest neighbour: 0.045
+degrees for the whole Earth."""
 
 
 class LandCoverMap:
-    """Ids on a grid of longitude and latitude.
+    """Label ids on a grid of longitude and latitude.
 
     Attributes:
         classes: ids that occur within the limits, ascending.
@@ -35,6 +35,18 @@ class LandCoverMap:
     def __init__(
         self, source: Path | bytes, schema: LabelSchema, min_lat: float, max_lat: float
     ) -> None:
+        """Read the raster and blank everything outside of the latitude limits.
+
+        Args:
+            source: path of a GeoTIFF, or its bytes.
+            schema: meaning of the ids.
+            min_lat: southern limit, degrees.
+            max_lat: northern limit, degrees.
+
+        Raises:
+            DataError: the raster cannot be read, has no CRS, holds ids outside of the
+                schema, or has no class of it within the limits.
+        """
         name = "WorldCover overview" if isinstance(source, bytes) else str(source)
         try:
             if isinstance(source, bytes):
@@ -58,24 +70,35 @@ class LandCoverMap:
         ]
         if unknown:
             raise DataError(
-                f"{name}: ids {unknown} are not in label schema {schema.name!r}",
+                f"{name}: ids {unknown} are not in label schema {schema.name!r}; set label_schema "
+                f"to the schema of the raster",
                 "label_id_outside_schema",
             )
         if not self.classes:
             raise DataError(
-                f"{name}: holds no class of {schema.name!r} between {min_lat:g} and {max_lat:g} degrees",
+                f"{name}: holds no class of {schema.name!r} "
+                f"between {min_lat:g} and {max_lat:g} degrees north",
                 "no_class",
             )
 
     def draw(
         self, class_id: int, num_points: int, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(lon [N], lat [N]) of points of that class, uniform over its area on the sphere."""
+        """Draw points of a class, uniform over its area on the sphere.
+
+        Args:
+            class_id: one of `classes`.
+            num_points: number of points N.
+            rng: source of the randomness.
+
+        Returns:
+            lon [N] and lat [N], float64 degrees.
+        """
         pixels = np.flatnonzero(self._ids == class_id)
         rows, columns = np.divmod(pixels, self._ids.shape[1])
         north = self._north - rows * self._step_lat
-        # A pixel's area goes with the difference of the sines of its edges (Archimedes'
-        # hat-box theorem).
+        # A pixel's area is proportional to the difference of the sines of its two
+        # latitudes (Archimedes' hat-box theorem).
         top, bottom = np.sin(np.radians(north)), np.sin(np.radians(north - self._step_lat))
         reach = np.cumsum(top - bottom)
         chosen = np.searchsorted(reach, rng.random(num_points) * reach[-1], side="right")

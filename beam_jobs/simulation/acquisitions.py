@@ -1,6 +1,7 @@
-"""When and from where a place is seen: pairs of Sentinel-1 and Sentinel-2 passes over 2023-2024, and the water of each.
+"""Draw when each place is seen: pairs of Sentinel-1 and Sentinel-2 passes.
 
-Input: seed, place, number of dates. Output: `Acquisition` pairs. Called by simulate.py.
+Input: seed, place and number of dates. Output: pairs of `Acquisition`s in 2023 and
+2024, each with the share of dry ground that is flooded at that moment.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ OrbitState = Literal["ascending", "descending"]
 FIRST_DAY = datetime(2023, 1, 3, tzinfo=timezone.utc)
 NUM_DAYS = 724
 MIN_DAYS_BETWEEN_DATES = 15
-"""Between the optical days of a place; radar is up to 32 h off, so scenes of different dates are 12 days apart."""
+"""Days between the optical passes of a place. Radar is up to 32 h off, so scenes of
+different dates are at least 12 days apart."""
 FLOOD_PROBABILITY = 0.5
 _RECESSION_HOURS = 240.0
 # Hours from the optical pass (10:30 local solar time) to radar passes at 06:00
@@ -40,18 +42,18 @@ _RADAR_SLOTS: tuple[tuple[float, OrbitState], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Acquisition:
-    """One scene: who saw the place when, and how much of the dry land was flooded then.
+    """One scene: which satellite saw the place, when, and how much was flooded.
 
     Attributes:
         sensor: s1 or s2.
-        scene_id: platform, mode, time and place.
-        place: where.
+        scene_id: name made of platform, mode, time and place.
+        place: the place that is seen.
         date_index: number of the date at that place; the two scenes of a pair share it.
-        acquired_at: UTC.
-        platform: for example sentinel-1a.
+        acquired_at: time in UTC.
+        platform: satellite, for example sentinel-1a.
         orbit_state: ascending or descending.
         relative_orbit: track number.
-        flooded_fraction: 0-1, share of normally dry ground under water at this moment.
+        flooded_fraction: 0-1, share of normally dry ground that is under water.
     """
 
     sensor: Sensor
@@ -66,23 +68,23 @@ class Acquisition:
 
     @property
     def day_of_year(self) -> int:
-        """1-366."""
+        """Day of the year, 1-366."""
         return self.acquired_at.timetuple().tm_yday
 
 
 def draw_pairs(
     seed: int, place: Place, num_dates: int, s2_processing_level: ProcessingLevel
 ) -> list[tuple[Acquisition, Acquisition]]:
-    """The Sentinel-1 and the Sentinel-2 acquisition of each date of a place, in time order.
+    """Return the Sentinel-1/2 acquisitions of each date of a place, in time order.
 
-    Floods come and go: about half of the dates are flooded; with two dates or more at
-    least one is and one is not. Between the two passes of a pair the flood recedes, so
-    each scene's label is the water of its own hour.
+    About half of the dates are flooded. With two dates or more, at least one is flooded
+    and at least one is not. The flood recedes between the two passes of a pair, so each
+    scene's label shows the water of its own hour.
 
     Args:
         seed: the run's seed.
-        place: where.
-        num_dates: pairs to draw.
+        place: the place that is seen.
+        num_dates: number of pairs.
         s2_processing_level: L1C or L2A, for the scene id.
 
     Raises:
@@ -142,18 +144,27 @@ def draw_pairs(
 
 
 def recede(peak_fraction: float, time_gap_hours: float) -> tuple[float, float]:
-    """Flooded fractions (0-1) at the Sentinel-1 and at the Sentinel-2 pass; the earlier pass sees the peak.
+    """Return the flooded fractions (0-1) at the Sentinel-1 and the Sentinel-2 pass.
+
+    The earlier pass sees the peak of the flood.
 
     Args:
         peak_fraction: 0-1.
-        time_gap_hours: Sentinel-2 minus Sentinel-1.
+        time_gap_hours: time of Sentinel-2 minus time of Sentinel-1.
     """
     later = peak_fraction * math.exp(-abs(time_gap_hours) / _RECESSION_HOURS)
     return (peak_fraction, later) if time_gap_hours >= 0 else (later, peak_fraction)
 
 
 def _local_time(place: Place, day: int, local_hour: float, rng: np.random.Generator) -> datetime:
-    """UTC of a local solar hour on a day since FIRST_DAY, give or take a quarter of an hour, whole seconds."""
+    """Return the UTC time of a local solar hour, varied by up to 15 minutes.
+
+    Args:
+        place: its longitude gives the local time.
+        day: days since FIRST_DAY.
+        local_hour: local solar time in hours.
+        rng: stream of the dates of this place.
+    """
     lon, _ = place.centre()
     utc_hours = local_hour - lon / 15.0
     return FIRST_DAY + timedelta(

@@ -1,7 +1,6 @@
-"""Clouds and their shadows over a place on one date.
+"""Draw the clouds and cloud shadows of one scene.
 
-Input: random stream, size, hemisphere. Output: `Clouds`. Called by simulate.py;
-optics.py paints them.
+Input: random stream, size and latitude. Output: `Clouds`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from beam_jobs.simulation.fields import FloatArray, fractal_field
 CLEAR_PROBABILITY = 0.4
 MAX_COVER_FRACTION = 0.35
 MASK_OPACITY = 0.2
-"""Opacity from which a pixel counts as cloud."""
+"""A pixel of at least this opacity counts as cloud."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +34,20 @@ class Clouds:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """True where there is cloud, bool [H, W]; shadows are not cloud."""
+        """Cloud mask bool [H, W], True = cloud; shadows are not cloud."""
         return self.opacity >= MASK_OPACITY
 
 
 def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float) -> Clouds:
-    """Draws no cloud, or ragged clouds over up to 35 % of the scene, with shadows on the side away from the sun.
+    """Draw the clouds of a scene: none, or ragged clouds over up to 35 % of it.
+
+    The shadows lie on the side away from the sun.
 
     Args:
         rng: stream of this scene's clouds.
         size_px: height and width.
-        latitude_degrees: at 10:30 the sun is in the south-east of northern places, in
-            the north-east of southern ones.
+        latitude_degrees: gives the direction of the sun at 10:30: south-east in the
+            northern hemisphere, north-east in the southern one.
     """
     is_clear = rng.random() < CLEAR_PROBABILITY
     cover = rng.uniform(0.01, MAX_COVER_FRACTION)
@@ -58,15 +59,15 @@ def draw_clouds(rng: np.random.Generator, size_px: int, latitude_degrees: float)
     field = fractal_field(rng, size_px, min(110.0, size_px / 2.5), num_octaves=6, persistence=0.62)
     edge = np.float32(np.quantile(field[::2, ::2], 1 - cover))
     opacity = np.clip((field - edge) / np.float32(0.5) + np.float32(MASK_OPACITY), 0.0, 1.0)
-    # Away from the sun is north-west in the north: up and to the left; south-west in
-    # the south.
+    # The shadow falls away from the sun: to the north-west in the northern hemisphere
+    # (up and left), to the south-west in the southern one.
     down = -distance_px if latitude_degrees >= 0 else distance_px
     shadow = _shift(opacity, round(down), round(-distance_px)) * (1 - opacity)
     return Clouds(opacity=opacity, shadow=shadow, brightness=brightness)
 
 
 def _shift(field: FloatArray, down_px: int, right_px: int) -> FloatArray:
-    """`field` moved by whole pixels, 0 where nothing comes in."""
+    """Return `field` moved by whole pixels, with 0 where nothing moves in."""
     height, width = field.shape
     result = np.zeros_like(field)
     rows, columns = (

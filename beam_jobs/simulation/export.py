@@ -1,7 +1,7 @@
-"""Writes scenes as an Earth Engine export would: GeoTIFFs in UTM and one STAC Item a scene.
+"""Write scenes as an Earth Engine export would: GeoTIFFs in UTM and STAC Items.
 
-Input: arrays and their acquisition. Output: files below the place's folder, STAC dicts.
-Called by simulate.py.
+Input: arrays and their acquisition. Output: files below the place's folder, and STAC
+Items as dicts.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Scene:
     """Rasters of one acquisition, ready to be written.
 
     Attributes:
-        acquisition: who, when, where.
-        data: [C, H, W]; float32 dB with NaN, or uint16 with 0, as no data.
+        acquisition: sensor, time and place.
+        data: [C, H, W]; float32 dB with NaN as no data, or uint16 with 0 as no data.
         band_names: C names in order.
         label: uint8 [H, W], ids of `dynamic_world`, 255 = no data.
         cloud_mask: uint8 [H, W], 1 cloud, 0 clear, 255 no data; None for radar.
@@ -50,7 +50,9 @@ class Scene:
 
 
 def write_scene(scene: Scene, output_dir: Path) -> dict[str, Any]:
-    """Writes the scene's GeoTIFFs below `output_dir/<place_id>` and returns its STAC Item as a dict.
+    """Write the GeoTIFFs of a scene and return its STAC Item as a dict.
+
+    The files lie below `output_dir/<place_id>`.
 
     Raises:
         rasterio.errors.RasterioIOError: a file cannot be written.
@@ -76,19 +78,25 @@ def write_scene(scene: Scene, output_dir: Path) -> dict[str, Any]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that a reader sees all of it or nothing."""
+    """Write a text file in one step: a reader sees all of it or nothing."""
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 
 def item_line(item: Mapping[str, Any]) -> str:
-    """One line of `items.ndjson`, with sorted keys so that the same item gives the same bytes."""
+    """Return one line of `items.ndjson`.
+
+    The keys are sorted, so equal items give equal bytes.
+    """
     return json.dumps(item, sort_keys=True, separators=(",", ":"))
 
 
 def _stac_item(scene: Scene, stem: str) -> dict[str, Any]:
-    """STAC 1.0 Item; hrefs are relative to the catalog file, one folder above the place's."""
+    """Return the STAC 1.0 Item of a scene.
+
+    The hrefs are relative to the catalog file, which lies one folder above the place's.
+    """
     acquisition, place = scene.acquisition, scene.acquisition.place
     ring = place.footprint()
     lon, lat = zip(*ring, strict=True)
@@ -118,7 +126,7 @@ def _stac_item(scene: Scene, stem: str) -> dict[str, Any]:
     if scene.cloud_mask is not None:
         item.add_asset("cloud_mask", _asset(f"{stem}_cloud.tif", "cloud", {}))
     result = item.to_dict(include_self_link=False, transform_hrefs=False)
-    # pystac writes its newest version; nothing here needs more than 1.0, which older
+    # pystac writes its newest version. Nothing here needs more than 1.0, which older
     # readers know.
     result["stac_version"] = "1.0.0"
     return result

@@ -1,7 +1,6 @@
 """Random streams by name, and smooth random fields that are cheap at any size.
 
-Input: a seed and keys, sizes in pixels. Output: generators and float32 rasters. Called
-by every other module here.
+Input: seed, keys and sizes in pixels. Output: generators and float32 rasters.
 """
 
 from __future__ import annotations
@@ -14,37 +13,39 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 
 _SPLINE_GAIN = 0.479
-"""Mean over a cell of the sum of squared cubic B-spline weights: the variance that one axis of interpolation leaves."""
+"""Mean over a cell of the sum of squared cubic B-spline weights. It is the variance
+that interpolation along one axis leaves, and so the standard deviation after two."""
 
 
 def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
-    """Generator of one purpose, for example the speckle of place 3, date 1.
+    """Return the random generator of one purpose, for example of a scene's speckle.
 
-    Each purpose has its own stream, so that one more draw for the nuisance never moves
-    a cloud or a speckle.
+    Each purpose has its own stream. One more draw for the nuisance therefore never
+    moves a cloud or a speckle.
 
     Args:
         seed: the run's seed, 0 or above.
         purpose: name of what is drawn.
         keys: indices such as place and date, 0 or above.
     """
-    # crc32, because Python's own hash of a text differs from process to process. As
-    # spawn key, because a plain entropy list is padded with zeros: place 0 would share
-    # the stream of no place.
+    # crc32, because Python's own hash of a text differs between processes. The keys go
+    # into spawn_key, because a plain entropy list is padded with zeros: the stream of
+    # place 0 would equal the stream without a place.
     return np.random.default_rng(
         np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *keys))
     )
 
 
 def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
-    """Gaussian random field float32 [size_px, size_px], mean 0, standard deviation about 1, no missing values.
+    """Return a Gaussian random field float32 [size_px, size_px].
 
-    White noise on a grid of `scale_px`, interpolated by cubic B-splines. A Gaussian
-    filter of that width at full resolution gives the same look at many times the cost;
-    and plain sums, unlike BLAS, do not depend on thread counts.
+    Its mean is 0, its standard deviation about 1, and it has no missing values. White
+    noise on a grid of `scale_px` is interpolated by cubic B-splines. A Gaussian filter
+    of that width at full resolution looks the same but costs many times more. Plain
+    sums do not depend on the number of threads, as BLAS does.
 
     Args:
-        rng: where the noise comes from.
+        rng: source of the noise.
         size_px: height and width.
         scale_px: distance over which values are alike, in pixels; at least 1.
     """
@@ -67,13 +68,15 @@ def fractal_field(
     num_octaves: int,
     persistence: float = 0.5,
 ) -> FloatArray:
-    """Sum of smooth fields, each of half the scale and `persistence` times the height of the one before.
+    """Return a sum of smooth fields at halving scales.
+
+    Each field has half the scale of the one before and `persistence` times its height.
 
     Args:
-        rng: where the noise comes from.
+        rng: source of the noise.
         size_px: height and width.
         scale_px: scale of the coarsest field, in pixels.
-        num_octaves: fields summed; those finer than 1 px are left out.
+        num_octaves: number of fields; those finer than 1 px are left out.
         persistence: 0-1; low is smooth, high is rough.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The latent landscape of a place, which both sensors see: land cover, parcels, towns, texture and terrain.
+"""The landscape of a place, which both sensors see.
 
-Input: seed, place index, size. Output: `Landscape` and, for a water level, the label of
-a date. Called by simulate.py.
+Input: seed, place index and size. Output: `Landscape` with land cover, parcels, towns,
+texture and terrain. It gives the label of a date for a water level.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLASS_IDS = (WATER, TREES, GRASS, CROPS, BUILT, BARE)
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """What lies on the ground, whatever the date; all rasters [H, W] without missing values.
+    """What lies on the ground on every date; rasters [H, W] without missing values.
 
     Attributes:
         land_cover: uint8 ids of `dynamic_world`, as if all water were drained.
@@ -36,7 +36,7 @@ class Landscape:
         parcel_phase: float32 0-1, crop calendar of the parcel (early to late).
         parcel_tone: float32, mean 0, sd 1: soil and management of the parcel.
         row_wave: float32 -1 to 1, plant rows and tramlines along the parcel.
-        texture: float32, mean 0, sd 1: what differs from pixel to pixel and stays from
+        texture: float32, mean 0, sd 1: differences from pixel to pixel that stay from
             date to date.
         bright_point: bool, corner reflectors such as walls and roofs in towns.
     """
@@ -50,13 +50,24 @@ class Landscape:
     bright_point: npt.NDArray[np.bool_]
 
     def label(self, level_m: float) -> LabelArray:
-        """Land cover uint8 [H, W] with the water that `level_m` metres above normal gives."""
+        """Return the land cover uint8 [H, W] at a water level.
+
+        Args:
+            level_m: water level in metres above normal.
+        """
         return np.where(self.terrain.water_mask(level_m), np.uint8(WATER), self.land_cover)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parcels:
-    """Rectangular fields: parcel number, whether a pixel is on a border, and the coordinate across the rows."""
+    """Rectangular fields.
+
+    Attributes:
+        number: int64 [H, W], number of the parcel.
+        is_border: bool [H, W], True on the border of a parcel.
+        across_px: float32 [H, W], coordinate across the plant rows, in pixels.
+        num_parcels: numbers are below this.
+    """
 
     number: npt.NDArray[np.int64]
     is_border: npt.NDArray[np.bool_]
@@ -65,7 +76,7 @@ class _Parcels:
 
 
 def make_landscape(seed: int, place_index: int, size_px: int) -> Landscape:
-    """Draws the landscape of a place; the same arguments give the same bits.
+    """Draw the landscape of a place; the same arguments give the same bits.
 
     Args:
         seed: the run's seed.
@@ -78,7 +89,7 @@ def make_landscape(seed: int, place_index: int, size_px: int) -> Landscape:
     land_cover = _natural_cover(rng, terrain)
     _add_farmland(rng, land_cover, parcels)
     _add_towns(rng, land_cover, terrain)
-    # Sand lies along a coast whatever the inland cover.
+    # A coast has sand, whatever the inland cover is.
     beach = (terrain.coast_distance_px < 14) & (terrain.height_m < 1.2)
     land_cover[beach] = BARE
     phase = rng.random(parcels.num_parcels, dtype=np.float32)
@@ -101,7 +112,7 @@ def make_landscape(seed: int, place_index: int, size_px: int) -> Landscape:
 
 
 def _draw_parcels(rng: np.random.Generator, size_px: int) -> _Parcels:
-    """Strips of different width at one angle, each cut into fields of its own length."""
+    """Draw strips of different width at one angle, each cut into fields."""
     angle = rng.uniform(0.0, np.pi / 2)
     rows, columns = np.indices((size_px, size_px), dtype=np.float32)
     bend = fractal_field(rng, size_px, max(60.0, size_px / 3), num_octaves=2) * np.float32(4.0)
@@ -127,7 +138,7 @@ def _draw_parcels(rng: np.random.Generator, size_px: int) -> _Parcels:
 
 
 def _natural_cover(rng: np.random.Generator, terrain: Terrain) -> LabelArray:
-    """Woods, grass and bare ground before people came, uint8 [H, W]."""
+    """Return woods, grass and bare ground without farms and towns, uint8 [H, W]."""
     size_px = terrain.height_m.shape[0]
     scale_px = min(90.0, size_px / 3)
     wood = fractal_field(rng, size_px, scale_px, num_octaves=6, persistence=0.55)
@@ -139,13 +150,15 @@ def _natural_cover(rng: np.random.Generator, terrain: Terrain) -> LabelArray:
 
 
 def _add_farmland(rng: np.random.Generator, cover: LabelArray, parcels: _Parcels) -> None:
-    """Turns whole parcels into crops, meadow or fallow, in place; hedges and tracks run along some borders."""
+    """Turn whole parcels into crops, meadow or fallow, in place.
+
+    Hedges and tracks run along some borders.
+    """
     size_px = cover.shape[0]
     suited = fractal_field(rng, size_px, min(120.0, size_px / 2), num_octaves=2)
     number = parcels.number.ravel()
     counts = np.maximum(np.bincount(number, minlength=parcels.num_parcels), 1)
-    # One decision a parcel, taken from its mean, keeps fields whole where the
-    # suitability falls off.
+    # One decision per parcel, from its mean suitability, keeps fields whole.
     mean_suited = (np.bincount(number, suited.ravel(), parcels.num_parcels) / counts)[
         parcels.number
     ]
@@ -160,7 +173,7 @@ def _add_farmland(rng: np.random.Generator, cover: LabelArray, parcels: _Parcels
 
 
 def _add_towns(rng: np.random.Generator, cover: LabelArray, terrain: Terrain) -> None:
-    """Adds one to three towns with gardens between the blocks, and roads that join them, in place."""
+    """Add one to three towns with gardens, and roads between them, in place."""
     size_px = cover.shape[0]
     rows, columns = np.indices((size_px, size_px), dtype=np.float32)
     num_towns = int(rng.integers(1, 4))
@@ -188,7 +201,7 @@ def _add_towns(rng: np.random.Generator, cover: LabelArray, terrain: Terrain) ->
 def _draw_road(
     cover: LabelArray, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
 ) -> None:
-    """Sets a line two pixels wide to built, in place."""
+    """Set a line two pixels wide to built, in place."""
     last = cover.shape[0] - 1
     for shift in (0, 1):
         r, c = np.rint(rows).astype(int) + shift, np.rint(columns).astype(int)
@@ -199,14 +212,17 @@ def _draw_road(
 def _town_centres(
     rng: np.random.Generator, terrain: Terrain, num_towns: int
 ) -> list[tuple[int, int]]:
-    """Row and column of dry places, lower ground first: towns lie in valleys but not in the river."""
+    """Return row and column of dry points on low ground.
+
+    Towns lie in valleys but not in the river.
+    """
     size_px = terrain.height_m.shape[0]
     margin = size_px // 8
     height_m = ndimage.uniform_filter(terrain.height_m, 9)
     candidates = rng.integers(margin, size_px - margin, (60, 2))
     at = height_m[candidates[:, 0], candidates[:, 1]]
     order = np.argsort(np.where(at > 1.0, at, np.inf), kind="stable")
-    # Every sixth of the dry candidates by height, so that towns of one place do not all
-    # fall into one hollow.
+    # Take every sixth of the dry candidates by height, so that the towns of one place
+    # do not all fall into one hollow.
     chosen = candidates[order[: 6 * num_towns : 6]]
     return [(int(row), int(column)) for row, column in chosen]

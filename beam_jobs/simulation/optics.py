@@ -1,8 +1,8 @@
-"""Sentinel-2: reflectance of a landscape in 13 bands on one date, with season, haze, clouds and shadows.
+"""Sentinel-2: reflectance of a landscape in 13 bands on one date.
 
-Input: landscape, label of the date, season, clouds, sensor stream. Output: float32 [13,
-H, W] reflectance in L1C order without gaps (simulate.py cuts the detector edge and
-drops B10 for L2A). Called by simulate.py.
+Input: landscape, label of the date, season, clouds and the sensor's random stream.
+Output: float32 [13, H, W] reflectance in L1C order without gaps. It includes season,
+haze, clouds and shadows.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from beam_jobs.simulation.spectra import (
 _TEXTURE_FRACTION = {WATER: 0.03, TREES: 0.16, GRASS: 0.08, CROPS: 0.06, BUILT: 0.28, BARE: 0.08}
 _PARCEL_FRACTION = {GRASS: 0.08, CROPS: 0.12, BARE: 0.15}
 _SENSOR_NOISE = 0.0015
-"""Reflectance; about SNR 100 at a reference radiance. Source: Sentinel-2 MSI requirement table, SNR 89-174."""
+"""Reflectance; about SNR 100 at a reference radiance. Source: Sentinel-2 MSI
+requirement table, SNR 89-174."""
 _RAYLEIGH_443_NM = 0.075
-"""Path reflectance at 443.9 nm over a dark ground; falls with the fourth power of the wavelength."""
+"""Path reflectance at 443.9 nm over dark ground; it falls with the fourth power of the
+wavelength."""
 _SHADOW_LIGHT = 0.35
-"""Share of light left in a cloud shadow, from the sky."""
+"""Share of the light that is left in a cloud shadow; it comes from the sky."""
 _CIRRUS = S2_L1C_BANDS.index("B10")
 
 
@@ -51,8 +53,8 @@ class Atmosphere:
     """Air over one scene.
 
     Attributes:
-        haze_reflectance: additive reflectance at 496.6 nm that is left over; less at
-            longer wavelengths.
+        haze_reflectance: additive reflectance at 496.6 nm that is left over; it is less
+            at longer wavelengths.
         mud_fraction: 0-1, from clear to muddy water.
         gain: factor on the ground's reflectance, for sun angle and calibration.
         cirrus_reflectance: B10 of the clear sky.
@@ -65,7 +67,7 @@ class Atmosphere:
 
 
 def draw_atmosphere(rng: np.random.Generator) -> Atmosphere:
-    """Draws the air and the water colour of one scene."""
+    """Draw the air and the water colour of one scene."""
     return Atmosphere(
         haze_reflectance=float(rng.exponential(0.006)),
         mud_fraction=float(rng.uniform(0.1, 0.9)),
@@ -82,7 +84,7 @@ def surface_reflectance(
     greenness: float,
     mud_fraction: float,
 ) -> FloatArray:
-    """Reflectance of the ground, float32 [13, H, W] in L1C order, without air or cloud; no missing values.
+    """Return the reflectance of the ground, without air or cloud.
 
     Args:
         landscape: the place.
@@ -90,6 +92,9 @@ def surface_reflectance(
         crop_cover: float32 [H, W], 0 bare soil to 1 closed canopy.
         greenness: 0-1, state of grass and trees.
         mud_fraction: 0-1, from clear to muddy water.
+
+    Returns:
+        float32 [13, H, W] in L1C order, no missing values.
     """
     low, high = np.zeros((13, 256), np.float32), np.zeros((13, 256), np.float32)
     textures, parcels, season = (np.zeros(256, np.float32) for _ in range(3))
@@ -115,7 +120,9 @@ def observe(
     is_top_of_atmosphere: bool,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """What the sensor gives: shadows, native pixel size, air, clouds and noise on top of the ground.
+    """Return what the sensor measures over the ground.
+
+    It adds shadows, native pixel sizes, air, clouds and noise.
 
     Args:
         reflectance: float32 [13, H, W] of the ground; changed in place.
@@ -142,8 +149,8 @@ def observe(
             ground += np.float32(path[band])
         cloud = CLOUD[band] * clouds.brightness if band != _CIRRUS else CLOUD_CIRRUS_REFLECTANCE
         ground += clouds.opacity * (np.float32(cloud) - ground)
-        # One noise field, rolled per band: independent to a reader, at a thirteenth of
-        # the cost.
+        # Roll one noise field for each band: the bands look independent, at a
+        # thirteenth of the cost.
         if band != _CIRRUS:
             ground += np.roll(noise, 17 * band)
         reflectance[band] = coarsen(
@@ -153,7 +160,9 @@ def observe(
 
 
 def coarsen(band: FloatArray, factor: int) -> FloatArray:
-    """Block means of `factor` pixels a side, repeated to the size given, as 20 and 60 m bands come on a 10 m grid.
+    """Return means of blocks of `factor` pixels a side, at the size of the input.
+
+    Bands of 20 and 60 m come on a 10 m grid in this way.
 
     Args:
         band: float32 [H, W] without missing values, any size.
@@ -170,15 +179,17 @@ def coarsen(band: FloatArray, factor: int) -> FloatArray:
 
 
 def to_dn(reflectance: FloatArray, valid_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:
-    """Stored numbers uint16 [C, H, W]: reflectance x 10000, at least 1 where valid, 0 = no data elsewhere.
+    """Return stored numbers uint16 [C, H, W]: reflectance x 10000, 0 = no data.
+
+    Valid pixels are at least 1.
 
     Args:
         reflectance: float32 [C, H, W], 0 or above.
-        valid_mask: bool [H, W].
+        valid_mask: bool [H, W], True = usable.
     """
     dn = np.rint(np.clip(reflectance / np.float32(S2_REFLECTANCE_PER_DN), 1, 65535)).astype(
         np.uint16
     )
-    # A dark pixel must not read as a missing one, so valid values start at 1.
+    # A dark pixel must not look like a missing one, so valid values start at 1.
     dn[:, ~valid_mask] = S2_NODATA
     return dn

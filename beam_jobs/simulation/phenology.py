@@ -1,7 +1,6 @@
-"""Season: how green grass and trees are and how far each parcel's crop has grown, by date and hemisphere.
+"""The season: greenness of grass and trees, and growth of crops.
 
-Input: day of the year, latitude, landscape. Output: 0-1 values. Called by simulate.py;
-radar.py and optics.py use them.
+Input: day of the year, latitude and landscape. Output: values 0-1.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ _CROP_DURATION_DAYS = 55.0
 
 
 def season_greenness(day_of_year: int, latitude_degrees: float) -> float:
-    """Greenness of perennial plants, 0.25 (midwinter) to 1 (midsummer); the south is half a year off.
+    """Return the greenness of perennial plants, 0.25 (midwinter) to 1 (midsummer).
+
+    The southern hemisphere is half a year off.
 
     Args:
         day_of_year: 1-366.
@@ -28,10 +29,10 @@ def season_greenness(day_of_year: int, latitude_degrees: float) -> float:
 
 
 def crop_cover(day_of_year: int, latitude_degrees: float, parcel_phase: FloatArray) -> FloatArray:
-    """Ground cover of crops, float32 [H, W], 0 bare soil to 1 closed canopy.
+    """Return the ground cover of crops, float32 [H, W], 0 bare to 1 closed canopy.
 
-    A bell over the year around a peak of the parcel's own, so that neighbours differ on
-    one date and each parcel differs between dates.
+    Each parcel has a bell curve over the year with a peak of its own. So neighbours
+    differ on one date, and a parcel differs between dates.
 
     Args:
         day_of_year: 1-366.
@@ -40,7 +41,8 @@ def crop_cover(day_of_year: int, latitude_degrees: float, parcel_phase: FloatArr
     """
     peak_day = _PEAK_DAY_NORTH if latitude_degrees >= 0 else _PEAK_DAY_NORTH + _DAYS_PER_YEAR / 2
     peak = peak_day + (parcel_phase - np.float32(0.5)) * np.float32(2 * _CROP_SPREAD_DAYS)
-    # Distance on the circle of the year: a peak in January is near to December.
+    # Take the distance on the circle of the year: a peak in January is near to
+    # December.
     half_year = _DAYS_PER_YEAR / 2
     days = (
         np.mod(np.float32(day_of_year) - peak + np.float32(half_year), np.float32(_DAYS_PER_YEAR))

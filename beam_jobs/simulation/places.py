@@ -1,6 +1,6 @@
-"""Where on Earth a simulated scene lies: a square on the 10 m grid of a real UTM zone.
+"""Simulated places: squares on the 10 m grid of a real UTM zone.
 
-Input: place index, seed, size. Output: `Place`. Called by simulate.py and export.py.
+Input: place index, seed and size. Output: `Place`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from beam_jobs.simulation.fields import stream
 PIXEL_SIZE_M = 10.0
 _NUM_COLUMNS = 8
 _MAX_PLACES = 10_000
-# Lon/lat near the middle of a UTM zone, where rivers, farmland and coasts are: the
-# first place of each region.
+# First place of each region, in lon/lat: near the middle of a UTM zone, where there are
+# rivers, farmland and coasts.
 _REGIONS = (
     (15.2, 48.2),
     (-93.1, 41.5),
@@ -40,7 +40,7 @@ class Place:
     Attributes:
         index: number of the place, from 0.
         place_id: its name in paths and catalogs.
-        epsg: UTM zone, 326xx north or 327xx south.
+        epsg: code of the UTM zone, 326xx north or 327xx south.
         xmin: west edge in UTM metres, a multiple of 10.
         ymax: north edge in UTM metres, a multiple of 10.
         size_px: height and width in pixels of 10 m.
@@ -55,27 +55,35 @@ class Place:
 
     @property
     def transform(self) -> tuple[float, float, float, float, float, float]:
-        """Affine transform in rasterio order: x = a*column + b*row + c, y = d*column + e*row + f."""
+        """Affine transform (a, b, c, d, e, f) in rasterio order.
+
+        x = a * column + b * row + c and y = d * column + e * row + f.
+        """
         return (PIXEL_SIZE_M, 0.0, self.xmin, 0.0, -PIXEL_SIZE_M, self.ymax)
 
     def footprint(self) -> list[list[float]]:
-        """Corners as [lon, lat] in degrees, counter-clockwise from south-west, the first again at the end."""
+        """Return the corners as [lon, lat] in degrees, counter-clockwise.
+
+        The first is the south-west corner, and it comes again at the end.
+        """
         side_m = self.size_px * PIXEL_SIZE_M
         x = np.array([0.0, side_m, side_m, 0.0, 0.0]) + self.xmin
         y = np.array([0.0, 0.0, side_m, side_m, 0.0]) + self.ymax - side_m
         lon, lat = Transformer.from_crs(self.epsg, 4326, always_xy=True).transform(x, y)
-        # Seven decimals are a centimetre: enough, and the same text whichever PROJ
-        # computed it.
+        # Seven decimals are a centimetre. Rounding gives the same text with every
+        # version of PROJ.
         return [[round(float(a), 7), round(float(b), 7)] for a, b in zip(lon, lat, strict=True)]
 
     def centre(self) -> tuple[float, float]:
-        """Lon, lat of the centre in degrees."""
+        """Return longitude and latitude of the centre in degrees."""
         ring = np.array(self.footprint()[:4])
         return float(ring[:, 0].mean()), float(ring[:, 1].mean())
 
 
 def make_place(index: int, seed: int, size_px: int) -> Place:
-    """The place of that index: regions in turn, then the next node of a lattice within the region; none overlap.
+    """Return the place of an index; no two places overlap.
+
+    Places go to the regions in turn, and within a region to the next node of a lattice.
 
     Args:
         index: 0 or above.

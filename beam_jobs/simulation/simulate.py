@@ -1,13 +1,12 @@
-"""Simulated Sentinel-1/2 scenes in the format of an Earth Engine export: the embedded default input.
+"""Simulate Sentinel-1/2 scenes in the format of an Earth Engine export.
 
 Input: `SimulateConfig`. Output: `<output_dir>/<place_id>/*.tif` and the STAC catalog
-`<output_dir>/items.ndjson`. Called by `python -m beam_jobs simulate` and by the
-pipeline for a catalog of layout "simulated". It is a tool for running and testing:
-results on it prove nothing about the real world.
+`<output_dir>/items.ndjson`. The simulator is for running and testing: results on it
+prove nothing about the real world.
 
-Landscape, optics, orbits, edges and speckle each have their own random stream; the
-preset `nuisance` reaches only the radar's nuisance. So the two presets are the same
-world but for what hides the classes in radar.
+Landscape, optics, orbits, edges and speckle have random streams of their own. The
+setting `nuisance` changes only the radar's nuisance, so both presets show the same
+world.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ def simulate(
     output_dir: str | Path,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes all scenes, then the catalog; returns the catalog's path.
+    """Write all scenes, then the catalog, and return the catalog's path.
 
-    One place is in memory at a time. The catalog comes last and at once, so a killed
-    run leaves none; a later run with the same config keeps the places that were
-    finished and goes on. With the catalog there, nothing is done.
+    Only one place is in memory at a time. The catalog is written last and in one step,
+    so a killed run leaves none. A later run with the same config keeps the finished
+    places and continues. If the catalog exists, nothing is done.
 
     Args:
         config: what to simulate.
@@ -80,7 +79,7 @@ def simulate(
 def render_s1(
     config: SimulateConfig, acquisition: Acquisition, landscape: Landscape, nuisance: radar.Nuisance
 ) -> Scene:
-    """The Sentinel-1 scene of one acquisition under a given nuisance.
+    """Return the Sentinel-1 scene of one acquisition with a given nuisance.
 
     Args:
         config: size and seed.
@@ -112,7 +111,7 @@ def render_s1(
 
 
 def render_s2(config: SimulateConfig, acquisition: Acquisition, landscape: Landscape) -> Scene:
-    """The Sentinel-2 scene of one acquisition.
+    """Return the Sentinel-2 scene of one acquisition.
 
     Args:
         config: size, seed and processing level.
@@ -160,7 +159,10 @@ def render_s2(config: SimulateConfig, acquisition: Acquisition, landscape: Lands
 
 
 def _simulate_place(config: SimulateConfig, index: int, output_dir: Path) -> Iterator[int]:
-    """Writes the scenes of one place and yields how many are done; its items come last and say that it is finished."""
+    """Write the scenes of one place and yield how many are done.
+
+    The file of its items is written last and marks the place as finished.
+    """
     part_path = _place_items_path(config, index, output_dir)
     if part_path.exists():
         yield 2 * config.num_dates
@@ -175,7 +177,7 @@ def _simulate_place(config: SimulateConfig, index: int, output_dir: Path) -> Ite
         lines.append(item_line(write_scene(render_s1(config, s1, landscape, nuisance), output_dir)))
         yield len(lines)
         lines.append(item_line(write_scene(render_s2(config, s2, landscape), output_dir)))
-        # Before the last yield, so that a caller that stops there leaves a finished
+        # Written before the last yield: a caller that stops there leaves a finished
         # place.
         if len(lines) == 2 * config.num_dates:
             write_text_atomically(part_path, "".join(f"{line}\n" for line in lines))
@@ -189,7 +191,7 @@ def _place_items_path(config: SimulateConfig, index: int, output_dir: Path) -> P
 def _valid_mask(
     config: SimulateConfig, acquisition: Acquisition, edge_probability: float
 ) -> BoolArray:
-    """Valid mask of a scene: its own swath edge, or the margin that its pair shares."""
+    """Return the valid mask of a scene: its own swath edge, or its pair's margin."""
     keys = (acquisition.place.index, acquisition.date_index)
     if config.shared_edges:
         return shared_margin_mask(stream(config.seed, "shared_margin", *keys), config.size_px)
@@ -203,17 +205,18 @@ def _valid_mask(
 
 
 def _check_folder(config: SimulateConfig, output_dir: Path) -> bool:
-    """True when the folder was begun with this config, False when it is fresh."""
+    """Return True if the folder was begun with this config, False if it is new."""
     config_path = output_dir / CONFIG_NAME
     if config_path.exists():
         if config_path.read_text(encoding="utf-8") != canonical_json(config):
             raise ValueError(
-                f"{output_dir}: holds scenes of another config, and a folder holds one simulation; "
+                f"{output_dir}: holds scenes of another config; "
                 f"choose another folder or remove this one"
             )
         return True
     if (output_dir / CATALOG_NAME).exists():
         raise ValueError(
-            f"{output_dir}: holds {CATALOG_NAME} but no {CONFIG_NAME}, so it is not the simulator's to write"
+            f"{output_dir}: holds {CATALOG_NAME} but no {CONFIG_NAME}, so the simulator did not "
+            f"write it; choose another folder"
         )
     return False

@@ -1,10 +1,8 @@
 """Reflectance spectra of the simulated classes in the 13 bands of Sentinel-2.
 
-Output: constants. Called by optics.py.
-
 Source: rounded means of the kind shown in the ECOSTRESS spectral library
-(https://speclib.jpl.nasa.gov) for the vegetation, soil and manmade groups and, for
-water, of turbid inland waters; atmospheric water absorption is not in them. They are
+(https://speclib.jpl.nasa.gov) for the vegetation, soil and manmade groups, and for
+water of turbid inland waters. Atmospheric water absorption is not in them. They are
 plausible, not fitted: the simulator is for running and testing.
 """
 
@@ -19,11 +17,14 @@ _CIRRUS = S2_L1C_BANDS.index("B10")
 
 
 def _spectrum(*reflectance: float) -> np.ndarray:
-    """float32 [13] in L1C order from the 12 surface bands; B10 sees no ground, since water vapour absorbs it."""
+    """Return a spectrum float32 [13] in L1C order from its 12 surface bands.
+
+    B10 is 0, since water vapour absorbs it before it reaches the ground.
+    """
     return np.insert(np.array(reflectance, np.float32), _CIRRUS, np.float32(0.0))
 
 
-#                    B1     B2     B3     B4     B5     B6     B7     B8     B8A    B9     B11    B12
+#   B1     B2     B3     B4     B5     B6     B7     B8     B8A    B9     B11    B12
 CLEAR_WATER = _spectrum(
     0.040, 0.042, 0.045, 0.028, 0.022, 0.016, 0.015, 0.013, 0.012, 0.011, 0.008, 0.006
 )
@@ -65,11 +66,11 @@ HIGH_SEASON: dict[int, np.ndarray] = {
     ),
     BARE: BARE_SOIL,
 }
-"""Class id -> reflectance [13] in summer, or under a closed crop; for water, when muddy."""
+"""Class id -> reflectance [13] in summer, or under a closed crop; muddy for water."""
 CLOUD = _spectrum(0.62, 0.60, 0.60, 0.61, 0.62, 0.63, 0.64, 0.64, 0.65, 0.60, 0.42, 0.32)
-"""Thick cloud, reflectance [13]."""
+"""Reflectance [13] of thick cloud."""
 CLOUD_CIRRUS_REFLECTANCE = 0.03
-"""B10 of a high cloud top; the ground below has 0.001-0.005."""
+"""B10 of a high cloud top; the clear sky has 0.001-0.005."""
 
 WAVELENGTH_NM = np.array([S2_BANDS[name].wavelength_nm for name in S2_L1C_BANDS], np.float32)
 """Centre wavelength of each band, float32 [13]."""

@@ -1,7 +1,6 @@
-"""Where a scene has no data: swath edges along the orbit's tilt, or the same margin for both sensors.
+"""Where a scene has no data: swath edges, or a margin that both sensors share.
 
-Input: a random stream and the orbit. Output: valid masks, True = usable. Called by
-simulate.py.
+Input: a random stream and the orbit. Output: valid masks, True = usable.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from beam_jobs.simulation.acquisitions import OrbitState
 BoolArray = npt.NDArray[np.bool_]
 
 TRACK_TILT_DEGREES = 12.0
-"""Angle between ground track and north at middle latitudes. Source: inclination 98.2-98.6 degrees of both missions."""
+"""Angle between ground track and north at middle latitudes. Source: inclination
+98.2-98.6 degrees of both missions."""
 MAX_SHARED_MARGIN_FRACTION = 0.1
 
 
 def track_lean(orbit_state: OrbitState) -> float:
-    """Columns that the ground track moves east per row towards south: above 0 ascending, below 0 descending.
+    """Return how many columns the ground track moves east per row towards south.
 
-    Going north, ascending passes drift west; going south, descending passes drift west
-    too.
+    The value is above 0 for ascending and below 0 for descending passes. Ascending
+    passes drift west on their way north, descending ones on their way south.
     """
     lean = float(np.tan(np.radians(TRACK_TILT_DEGREES)))
     return lean if orbit_state == "ascending" else -lean
@@ -36,12 +36,14 @@ def swath_mask(
     edge_probability: float,
     max_width_fraction: float = 0.25,
 ) -> BoolArray:
-    """Valid mask bool [H, W] of a scene that may lie on the west or east edge of a swath.
+    """Return the valid mask bool [H, W] of a scene that may lie on a swath edge.
+
+    The edge is in the west or in the east.
 
     Args:
         rng: stream of this scene's edge.
         size_px: height and width.
-        orbit_state: which way the edge leans.
+        orbit_state: direction in which the edge leans.
         edge_probability: 0-1, share of scenes with an edge.
         max_width_fraction: widest strip without data, as a share of the width, at
             mid-height.
@@ -56,7 +58,10 @@ def swath_mask(
 
 
 def shared_margin_mask(rng: np.random.Generator, size_px: int) -> BoolArray:
-    """Valid mask bool [H, W] with a random margin of 0-10 % on each side, to be given to both scenes of a pair."""
+    """Return a valid mask bool [H, W] with a random margin of 0-10 % on each side.
+
+    Both scenes of a pair get the same mask.
+    """
     north, south, west, east = (
         int(x)
         for x in np.rint(rng.uniform(0.0, MAX_SHARED_MARGIN_FRACTION, 4) * size_px).astype(int)

@@ -1,8 +1,7 @@
-"""Terrain of a place: height above normal water level, with a river along low ground, lakes, and a coast on some.
+"""Terrain of a place: height above normal water level.
 
-Input: a random stream and the size. Output: `Terrain`; one comparison with a water
-level gives the water of a date. Called by landscape.py and, for the water of a date,
-simulate.py.
+Input: a random stream and the size. Output: `Terrain` with a river, lakes and, on some
+places, a coast. Comparing it with a water level gives the water of a date.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Terrain:
     Attributes:
         height_m: float32 [H, W], metres above the normal water level of the nearest
             river or sea; below 0 is the bed of permanent water. No missing values.
-        coast_distance_px: float32 [H, W], pixels inland from the coast line, large
+        coast_distance_px: float32 [H, W], pixels inland from the coast line; large
             where there is no coast.
     """
 
@@ -37,11 +36,15 @@ class Terrain:
     coast_distance_px: FloatArray
 
     def water_mask(self, level_m: float) -> BoolArray:
-        """True where the ground lies below `level_m` (metres above normal), bool [H, W]."""
+        """Return bool [H, W], True where the ground lies below `level_m` (metres)."""
         return self.height_m < level_m
 
     def level_for_flood_m(self, flooded_fraction: float) -> float:
-        """Water level in metres at which that share (0-1) of the normally dry ground is under water; 0 gives 0."""
+        """Return the water level in metres that floods a share of the dry ground.
+
+        Args:
+            flooded_fraction: 0-1, share of the normally dry ground; 0 gives level 0.
+        """
         dry_m = self.height_m[::2, ::2]
         return (
             float(np.quantile(dry_m[dry_m >= 0.0], flooded_fraction))
@@ -51,10 +54,11 @@ class Terrain:
 
 
 def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
-    """Draws the terrain of a place of `size_px` pixels a side."""
+    """Draw the terrain of a place of `size_px` pixels a side."""
     relief = fractal_field(rng, size_px, min(150.0, size_px / 2.5), num_octaves=5, persistence=0.45)
     lake_share = rng.uniform(0.005, 0.03)
-    # The lowest share of the relief becomes lakes; the rest is hills of tens of metres.
+    # The lowest share of the relief becomes lakes; the rest becomes hills of tens of
+    # metres.
     height_m = (relief - np.float32(np.quantile(relief[::4, ::4], lake_share))) * np.float32(
         rng.uniform(6.0, 14.0)
     )
@@ -63,7 +67,7 @@ def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
     half_width_px = rng.uniform(2.0, 6.5) * max(scale, 0.5)
     valley_px = rng.uniform(25.0, 60.0) * scale
     floor = 1.0 - np.float32(0.85) * np.exp(-((distance_px / np.float32(valley_px)) ** 2))
-    # Banks of half a metre keep a river in its bed at normal level even where it
+    # Banks of half a metre keep a river in its bed at normal level, even where it
     # crosses a basin.
     height_m = np.maximum(height_m, np.float32(-1.5)) * floor
     bank_m = np.clip((distance_px - np.float32(half_width_px)) * np.float32(0.8), -4.0, 0.5)
@@ -77,12 +81,18 @@ def make_terrain(rng: np.random.Generator, size_px: int) -> Terrain:
 
 
 def slope_east(height_m: FloatArray, pixel_size_m: float) -> FloatArray:
-    """Rise towards east in metres per metre, float32 [H, W]; above 0 the slope faces west."""
+    """Return the rise towards east in metres per metre, float32 [H, W].
+
+    Where it is above 0, the slope faces west.
+    """
     return np.gradient(height_m, pixel_size_m, axis=1).astype(np.float32)
 
 
 def _route(rng: np.random.Generator, relief: FloatArray) -> npt.NDArray[np.float64]:
-    """The river's cheapest way between two opposite edges, [N, 2] row and column in pixels: it keeps to low ground."""
+    """Return the course of the river, [N, 2] rows and columns in pixels.
+
+    It is the cheapest path between two opposite edges, so it keeps to low ground.
+    """
     size_px, n = relief.shape[0], _NUM_ROUTE_NODES
     pick = np.linspace(0, size_px - 1, n).astype(int)
     # Lognormal noise makes the river wind where the ground alone would let it run
@@ -92,7 +102,7 @@ def _route(rng: np.random.Generator, relief: FloatArray) -> npt.NDArray[np.float
     path = _cheapest_path(cost, start, end)
     rows_columns = np.stack(np.divmod(np.array(path), n), axis=1) * (size_px - 1) / (n - 1)
     smooth = ndimage.gaussian_filter1d(rows_columns, 1.6, axis=0, mode="nearest")
-    # Smoothing pulls the ends inwards; the first and last node stay on the edge.
+    # Smoothing pulls the ends inwards; put the first and last node back on the edge.
     smooth[[0, -1]] = rows_columns[[0, -1]]
     steps = np.linspace(0, len(smooth) - 1, 4 * size_px)
     return np.stack(
@@ -101,7 +111,7 @@ def _route(rng: np.random.Generator, relief: FloatArray) -> npt.NDArray[np.float
 
 
 def _edge_nodes(rng: np.random.Generator, n: int) -> tuple[int, int]:
-    """Flat indices of a node on one edge and one on the opposite edge."""
+    """Return flat indices of a node on one edge and one on the opposite edge."""
     first, last = (int(i) for i in rng.integers(n // 6, n - n // 6, 2))
     if rng.random() < 0.5:
         return first, (n - 1) * n + last
@@ -109,7 +119,7 @@ def _edge_nodes(rng: np.random.Generator, n: int) -> tuple[int, int]:
 
 
 def _cheapest_path(cost: npt.NDArray[np.float64], start: int, end: int) -> list[int]:
-    """Flat node indices from `start` to `end` over the 8-neighbour grid of `cost` [N, N]."""
+    """Return flat node indices from `start` to `end` over the 8-neighbour grid."""
     n = cost.shape[0]
     index = np.arange(n * n).reshape(n, n)
     sources, targets, weights = [], [], []
@@ -133,7 +143,7 @@ def _cheapest_path(cost: npt.NDArray[np.float64], start: int, end: int) -> list[
 
 
 def _distance_to_route(route: npt.NDArray[np.float64], size_px: int) -> FloatArray:
-    """Distance in pixels of each pixel to the nearest point of the route, float32 [H, W]."""
+    """Return each pixel's distance to the route in pixels, float32 [H, W]."""
     away = np.ones((size_px, size_px), bool)
     rows, columns = np.clip(np.rint(route).astype(int), 0, size_px - 1).T
     away[rows, columns] = False
@@ -141,7 +151,10 @@ def _distance_to_route(route: npt.NDArray[np.float64], size_px: int) -> FloatArr
 
 
 def _coast_distance(rng: np.random.Generator, size_px: int) -> FloatArray:
-    """Signed distance in pixels inland from a ragged coast line along one side, float32 [H, W]."""
+    """Return the signed distance inland from a ragged coast line along one side.
+
+    The unit is pixels, float32 [H, W].
+    """
     angle = rng.uniform(0.0, 2 * np.pi)
     rows, columns = np.indices((size_px, size_px), dtype=np.float32) - np.float32((size_px - 1) / 2)
     along = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))

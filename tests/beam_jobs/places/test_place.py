@@ -43,13 +43,13 @@ def test_windows_around_dates_and_in_equal_parts():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"start": "2021-01-01"}, "start and end go together"),
+        ({"start": "2021-01-01"}, "both start and end or neither"),
         (
             {"start": "2021-01-01", "end": "2021-01-20"},
             "4 windows of 30 days do not fit into the 19 days",
         ),
         ({"dates": ("2021-13-01",)}, "dates must be an ISO day like 2021-03-20, got '2021-13-01'"),
-        ({"dates": ()}, "dates must be distinct and at least one"),
+        ({"dates": ()}, "dates must hold at least one day"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(values, message):
@@ -165,7 +165,7 @@ def feature(coordinates, kind="Point", **properties):
         ("a.csv", "lon,lat\nnan,0\n", "line 2: lon must be a number, got 'nan'"),
         ("a.csv", "lon,lat\n1\n", "line 2: lat must be a number, got None"),
         ("a.csv", "lon,lat\n1,2\n3,4\n1,2\n", "line 4: the place n02.00000e001.00000 comes twice"),
-        ("a.csv", "lon,lat,id\n1,2,a/b\n", "line 2: a place's id must be of letters"),
+        ("a.csv", "lon,lat,id\n1,2,a/b\n", "line 2: a place's id must consist of letters"),
         (
             "a.csv",
             "lon,lat,start,end\n1,2,2020-02-01,2020-01-01\n",

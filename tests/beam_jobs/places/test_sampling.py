@@ -154,7 +154,9 @@ def test_points_of_a_class_are_uniform_over_its_area(land_cover):
 
 def test_latitude_limits_hide_classes(land_cover):
     assert LandCoverMap(land_cover, get_schema("worldcover"), -56.0, 70.0).classes == (40, 80)
-    with pytest.raises(DataError, match="holds no class of 'worldcover' between -56 and 0 degrees"):
+    with pytest.raises(
+        DataError, match="holds no class of 'worldcover' between -56 and 0 degrees north"
+    ):
         LandCoverMap(land_cover, get_schema("worldcover"), -56.0, 0.0)
 
 
@@ -195,7 +197,7 @@ def test_place_outside_the_limits_is_refused(tmp_path):
     ("values", "message"),
     [
         ({"strategy": "file"}, "needs path"),
-        ({"path": "x.tif"}, "path goes with strategy"),
+        ({"path": "x.tif"}, "path needs strategy"),
         ({"max_lat": 89.0}, "-80 <= min_lat < max_lat <= 84"),
         ({"label_schema": "none"}, "unknown label schema"),
     ],
