@@ -1,8 +1,7 @@
-"""Collecting: what is asked of Earth Engine for one place in one window, and which pair of scenes is taken. Pure.
+"""What is asked of Earth Engine for one place in one window, without asking it.
 
-Input: places and listed acquisitions. Output: units, the chosen pair, the two pixel
-requests, and the STAC items of what came. `fetch.py` and `export.py` do the asking;
-`plan.py` counts.
+Input: places and listed acquisitions. Output: units, the chosen pair, its two pixel
+requests, and the STAC items of its scenes.
 """
 
 from __future__ import annotations
@@ -31,19 +30,23 @@ from beam_jobs.scenes.grids import Bounds, Grid, centre_and_corners
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One place in one window: what one pair is looked for in."""
+    """One place in one window; one pair is looked for in it."""
 
     place: Place
     window: Window
 
     @property
     def unit_id(self) -> str:
-        """Name in the ledger."""
+        """Name of the unit in the ledger."""
         return f"{self.place.place_id}/{self.window.start}_{self.window.end}"
 
     @property
     def stem(self) -> str:
-        """Path of its files without ending: 4,096 folders by hash, so that none holds millions."""
+        """Path of the unit's files without ending.
+
+        A hash spreads the units over 4,096 folders, so that none holds millions of
+        files.
+        """
         folder = hashlib.sha256(self.place.place_id.encode()).hexdigest()[:3]
         days = f"{self.window.start}_{self.window.end}".replace("-", "")
         return f"scenes/{folder}/{self.place.place_id}_{days}"
@@ -58,7 +61,7 @@ class Pair:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Pair:
-        """What `to_dict` gave, as a ledger keeps it."""
+        """Return the pair of a ledger's entry, as `to_dict` wrote it."""
         scenes = {sensor: dict(values[sensor]) for sensor in ("s1", "s2")}
         for scene in scenes.values():
             if scene["cloud_fraction"] is None:
@@ -66,7 +69,7 @@ class Pair:
         return cls(s1=Acquisition(**scenes["s1"]), s2=Acquisition(**scenes["s2"]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; NaN is null."""
+        """Return plain values for a ledger's entry; NaN becomes None."""
         values = {"s1": asdict(self.s1), "s2": asdict(self.s2)}
         for scene in values.values():
             if math.isnan(scene["cloud_fraction"]):
@@ -75,7 +78,7 @@ class Pair:
 
 
 def unit_of(entry: Mapping[str, Any]) -> Unit:
-    """The unit of a ledger's entry that `place_fields` were added to."""
+    """Return the unit of a ledger's entry that holds `place_fields`."""
     place_id, _, days = str(entry["unit"]).partition("/")
     start, _, end = days.partition("_")
     window = Window(start=start, end=end)
@@ -90,20 +93,24 @@ def unit_of(entry: Mapping[str, Any]) -> Unit:
 
 
 def place_fields(unit: Unit) -> dict[str, Any]:
-    """What a ledger's entry must hold, besides the unit's id, for the catalog to be written from it alone."""
+    """Return the values of a place that a ledger's entry must hold.
+
+    With them and the unit's id, the catalog can be written from the ledger alone.
+    """
     return {"lon": unit.place.lon, "lat": unit.place.lat, "stratum": unit.place.stratum}
 
 
 def units(places: Iterable[Place]) -> Iterator[Unit]:
-    """The units of places, in their order.
+    """Yield the units of places, in their order.
 
     Raises:
-        DataError: a place without windows.
+        DataError: a place has no windows.
     """
     for place in places:
         if not place.windows:
             raise DataError(
-                f"place {place.place_id} has no time windows; run it through `sample --set strategy=file`",
+                f"place {place.place_id} has no time windows; "
+                f"add them with `terrapair sample --set strategy=file`",
                 "bad_place",
             )
         for window in place.windows:
@@ -111,29 +118,36 @@ def units(places: Iterable[Place]) -> Iterator[Unit]:
 
 
 def slice_of(unit_id: str, num_slices: int) -> int:
-    """The slice of a job that a unit belongs to, by hash, so that slices are even and the same in every run."""
+    """Return the slice of a job that a unit belongs to.
+
+    A hash decides, so slices have about equal size and are the same in every run.
+    """
     return int.from_bytes(hashlib.sha256(unit_id.encode()).digest()[:8], "big") % num_slices
 
 
 def grid_of(unit: Unit, config: CollectConfig) -> Grid:
-    """The pixels of a unit; both sensors share them."""
+    """Return the pixel grid of a unit; both sensors share it."""
     return patch_grid(unit.place, config.size_px, config.pixel_size_m)
 
 
 def listing_bounds(grid: Grid) -> Bounds:
-    """Bounds in degrees for `list_acquisitions`; xmax exceeds 180 where the patch crosses the antimeridian."""
+    """Return the bounds of a grid in degrees, for `list_acquisitions`.
+
+    xmax exceeds 180 if the patch crosses the antimeridian.
+    """
     xmin, ymin, xmax, ymax = (round(value, 7) for value in _unwrapped(grid).bounds)
     return xmin, ymin, xmax, ymax
 
 
 def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
-    """The pair to take: of the preferred orbit if there is one, nearest in time, then least cloud, then smaller ids.
+    """Return the best pair of the acquisitions.
 
-    Every listed scene covers the whole patch, so overlap does not decide as it does for
-    catalogs (`pairing.py`).
+    Pairs of the preferred orbit come first, then the smallest time gap, then the least
+    cloud, then the smaller ids. Every listed scene covers the whole patch, so overlap
+    does not decide, as it does for catalogs in `judging/pairing.py`.
 
     Raises:
-        DataError: no pair, with reason no_s1, no_s2 or time_gap.
+        DataError: there is no pair; the reason is no_s1, no_s2 or time_gap.
     """
     found = list(acquisitions)
     s1, s2 = ([scene for scene in found if scene.sensor == sensor] for sensor in ("s1", "s2"))
@@ -148,7 +162,7 @@ def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
     best = min(pairs, key=lambda pair: _rank(pair, config))
     limit_s = config.max_time_gap_hours * 3600.0
     if _gap_s(best) > limit_s:
-        # The preferred orbit has no pair near enough: the other one may.
+        # No pair of the preferred orbit is close enough; the other orbit may have one.
         best = min(pairs, key=lambda pair: _rank(pair, config)[1:])
     if _gap_s(best) > limit_s:
         limit = f"max_time_gap_hours is {config.max_time_gap_hours:g}"
@@ -159,7 +173,10 @@ def choose(acquisitions: Iterable[Acquisition], config: CollectConfig) -> Pair:
 
 
 def pixel_requests(pair: Pair, grid: Grid, config: CollectConfig) -> dict[Sensor, PixelRequest]:
-    """Sensor -> the request of its pixels on the grid; Sentinel-2 first, since its clouds decide whether radar is needed."""
+    """Return the pixel request of each sensor on the grid.
+
+    Sentinel-2 comes first, since its clouds decide whether radar is needed.
+    """
     s2 = PixelRequest(
         sensor="s2",
         image_id=pair.s2.image_id,
@@ -191,14 +208,17 @@ def stac_item(
     hrefs: Mapping[str, str],
     cloud_fraction: float | None = None,
 ) -> pystac.Item:
-    """The STAC item of one scene of a unit; its id is that of the Earth Engine image, and the place.
+    """Return the STAC item of one scene of a unit.
+
+    Its id consists of the Earth Engine image and the place.
 
     Args:
         acquisition: the scene.
-        unit: the place and window.
+        unit: place and window.
         config: bands and grid.
-        hrefs: asset name (data, label, cloud_mask) -> where it lies.
-        cloud_fraction: over the patch, as measured; None = that of the whole scene.
+        hrefs: asset name (data, label, cloud_mask) -> href.
+        cloud_fraction: cloud over the patch, 0-1, as measured; None = that of the whole
+            scene.
     """
     grid = grid_of(unit, config)
     item = pystac.Item(
@@ -236,7 +256,11 @@ def stac_item(
 
 
 def footprint(grid: Grid) -> Polygon | MultiPolygon:
-    """Outline of a patch in lon/lat; across the antimeridian one polygon on each side. Source: RFC 7946, 3.1.9."""
+    """Return the outline of a patch in lon/lat.
+
+    A patch across the antimeridian gets one polygon on each side. Source: RFC 7946,
+    3.1.9.
+    """
     outline = _unwrapped(grid)
     if outline.bounds[2] <= 180.0:
         return outline
@@ -246,11 +270,12 @@ def footprint(grid: Grid) -> Polygon | MultiPolygon:
 
 
 def _unwrapped(grid: Grid) -> Polygon:
-    """The outline with longitudes that go on beyond 180."""
+    """Return the outline with longitudes that continue beyond 180."""
     lon, lat = (values[1:] for values in centre_and_corners(grid))
     if np.ptp(lon) > 180.0:
         lon = np.where(lon < 0, lon + 360.0, lon)
-    # Seven decimals are a centimetre: the same text whichever PROJ computed it.
+    # Seven decimals are a centimetre. Rounding gives the same text with every version
+    # of PROJ.
     return Polygon(
         [(round(float(x), 7), round(float(y), 7)) for x, y in zip(lon, lat, strict=True)]
     )
@@ -273,7 +298,7 @@ def _properties(
             "sar:polarizations": list(config.s1_bands),
         }
     cloud = acquisition.cloud_fraction if cloud_fraction is None else cloud_fraction
-    # The HARMONIZED collections have the offset of 2022 taken out.
+    # The HARMONIZED collections have no offset of 2022 any more.
     properties: dict[str, Any] = {
         "constellation": "sentinel-2",
         "processing:level": config.earth_engine.s2_processing_level,
@@ -293,6 +318,6 @@ def _gap_s(pair: Pair) -> int:
 def _rank(pair: Pair, config: CollectConfig) -> tuple[bool, int, float, str, str]:
     is_other_orbit = config.orbit_preference not in ("any", pair.s1.orbit_state)
     cloud = pair.s2.cloud_fraction
-    # NaN would compare as neither less nor more.
+    # NaN compares as neither less nor more, so unknown cloud counts as full cloud.
     known_cloud = 1.0 if math.isnan(cloud) else cloud
     return is_other_orbit, _gap_s(pair), known_cloud, pair.s2.image_id, pair.s1.image_id

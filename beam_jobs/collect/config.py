@@ -1,6 +1,8 @@
-"""Configs of `plan`, `fetch` and `export`: what is asked for at each place, how fast, and where it goes.
+"""Settings of `plan`, `fetch` and `export`.
 
-`config.py` holds which collections are read (`EarthEngineConfig`).
+Input: YAML or `--set` options. Output: dataclasses that are checked at construction:
+what is asked for at each place, how fast, and where it goes. `EarthEngineConfig` in
+`beam_jobs/config.py` names the collections.
 """
 
 from __future__ import annotations
@@ -17,20 +19,22 @@ OrbitPreference = Literal["any", "ascending", "descending"]
 
 @dataclass(frozen=True, kw_only=True)
 class QuotaConfig:
-    """How hard Earth Engine is asked, over all workers together.
+    """How hard Earth Engine is asked, by all workers together.
 
     Attributes:
-        max_requests_per_second: requests that begin in a second. Default below the 100
-            of a project.
-        max_concurrency: requests at once. Default the 40 of a project.
-            Source of both: https://developers.google.com/earth-engine/guides/usage.
+        max_requests_per_second: requests that begin in a second. The default is below
+            the 100 of a project. Source:
+            https://developers.google.com/earth-engine/guides/usage.
+        max_concurrency: requests at once. The default is the 40 of a project. Source:
+            as above.
         num_workers: worker processes the job is cut for; each gets an equal share of
-            both.
-        max_attempts: times that a request is asked before its place is rejected.
-        first_backoff_s: longest wait after the first failure; doubles with each.
-        max_backoff_s: longest wait at all.
-        max_failures_in_a_row: places of one worker given up one after the other, after
-            which Earth Engine counts as down and the job stops instead of rejecting the
+            both limits.
+        max_attempts: how often a request is asked before its place is rejected.
+        first_backoff_s: longest wait after the first failure; it doubles with each
+            failure.
+        max_backoff_s: longest wait of all.
+        max_failures_in_a_row: after so many places in a row that one worker gave up,
+            Earth Engine counts as down. The job then stops instead of rejecting the
             rest.
     """
 
@@ -53,16 +57,17 @@ class QuotaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """What is collected at each place and window; the same for `fetch` and `export`.
+    """What is collected at each place and window, by `fetch` and by `export`.
 
     Attributes:
         size_px: height and width of the square that is read around each place.
-        pixel_size_m: of its pixels.
-        s1_bands: of Sentinel-1.
-        s2_bands: of Sentinel-2; () = all of the processing level.
+        pixel_size_m: size of its pixels.
+        s1_bands: bands of Sentinel-1.
+        s2_bands: bands of Sentinel-2; () = all of the processing level.
         earth_engine: collections, clouds and labels.
-        max_time_gap_hours: largest |S2 - S1| of a pair. Default 72, as when pairs are built.
-        orbit_preference: of Sentinel-1; the other orbit is taken only where the
+        max_time_gap_hours: largest |S2 - S1| of a pair. Default 72, as when pairs are
+            built.
+        orbit_preference: orbit of Sentinel-1. The other orbit is taken only if the
             preferred one has no pair.
         max_cloud_fraction: a square with more cloud by Cloud Score+ is rejected.
         min_valid_fraction: least share of pixels with a measurement, in each sensor.
@@ -91,11 +96,13 @@ class CollectConfig:
         check_band_names("s1", self.s1_bands)
         check_band_names("s2", self.bands_of_s2)
         if self.earth_engine.s2_processing_level == "L2A" and "B10" in self.bands_of_s2:
-            raise ValueError("s2_bands holds B10, which L2A products do not have")
+            raise ValueError(
+                "s2_bands holds B10, which L2A products do not have; remove it or use L1C"
+            )
 
     @property
     def bands_of_s2(self) -> tuple[str, ...]:
-        """The bands, with all of the level where none are named."""
+        """Bands of Sentinel-2: `s2_bands`, or all of the processing level."""
         return self.s2_bands or (
             S2_L2A_BANDS if self.earth_engine.s2_processing_level == "L2A" else S2_L1C_BANDS
         )
@@ -109,10 +116,10 @@ class ExportConfig:
         bucket: Google Cloud Storage bucket, without gs://.
         prefix: folder in the bucket.
         file_format: GEO_TIFF, or TFRECORD with a mixer.
-        max_tasks: tasks in Earth Engine's queue at once. Default below the 3,000 that a
-            queue takes. Source:
+        max_tasks: tasks in Earth Engine's queue at once. The default is below the 3,000
+            that a queue takes. Source:
             https://developers.google.com/earth-engine/guides/usage.
-        max_attempts: times that a task is started before its place is rejected.
+        max_attempts: how often a task is started before its place is rejected.
         poll_s: seconds between two looks at the running tasks.
         local_dir: where the bucket is mounted or copied to; "" = the catalog names
             gs:// files.
@@ -141,13 +148,13 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchConfig:
-    """Config of `plan`, `fetch` and `export`.
+    """Settings of `plan`, `fetch` and `export`.
 
     Attributes:
-        collect: what.
+        collect: what is collected.
         quota: how fast.
         export: where to, for `export` only.
-        tier: of the account, for `plan` only.
+        tier: tier of the account, for `plan` only.
     """
 
     collect: CollectConfig = field(default_factory=CollectConfig)

@@ -1,11 +1,11 @@
-"""export: the pairs of places as files in a Google Cloud Storage bucket, made by batch tasks that are watched to their end.
+"""export: pairs of places as files in a bucket, made by batch tasks.
 
-Input: `places.geojson`. Output: files in the bucket; ledger, `rejected.ndjson` and
-`items.ndjson` in one folder. A job that was killed finds its running tasks in the
-ledger: run it again. Called by `python -m beam_jobs export`.
+Input: `places.geojson`. Output: files in a Google Cloud Storage bucket, and ledger,
+`rejected.ndjson` and `items.ndjson` in one folder. If a job was killed, run it again:
+it finds its running tasks in the ledger.
 
-Slower than `fetch` and bound to a bucket, but nobody has to stay online for it, and it
-takes what one request cannot hold.
+An export is slower than `fetch` and needs a bucket. But nobody has to stay online for
+it, and it takes what is too large for one request.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from beam_jobs.errors import DataError
 
 T = TypeVar("T")
 _PENDING_IN_A_ROW = 20
-"""Tasks run in the order they were started: after so many that wait, the later ones are not asked about."""
+"""Tasks run in the order they were started. After so many that still wait, the later
+ones are not looked at."""
 
 
 @dataclass(kw_only=True)
@@ -47,9 +48,8 @@ class _Running:
     Attributes:
         unit: place and window.
         pair: chosen scenes.
-        tasks: sensor -> id of the task that runs; what ended well is not in it any
-            more.
-        num_starts: sensor -> times started.
+        tasks: sensor -> id of the task that runs; a task that succeeded is removed.
+        num_starts: sensor -> how often its task was started.
     """
 
     unit: Unit
@@ -61,7 +61,7 @@ class _Running:
 def export(
     job: CollectJob, output_dir: StrPath, *, on_progress: OnProgress | None = None
 ) -> FetchSummary:
-    """Exports every pair that is still missing, then writes the catalog of all.
+    """Export every pair that is still missing, then write the catalog of all.
 
     Args:
         job: what is exported, and over which connection.
@@ -69,13 +69,13 @@ def export(
         on_progress: called with (units done or rejected, units in all).
 
     Raises:
-        DataError: no bucket, the places break a rule, the folder is another job's,
-            Earth Engine stopped answering, no pair came, or exported files are not in
-            `export.local_dir` yet.
+        DataError: there is no bucket, the places break a rule, the folder belongs to
+            another job, Earth Engine stopped answering, no pair came, or exported files
+            are not in `export.local_dir` yet.
     """
     config = job.config
     if not config.export.bucket:
-        raise settings.SettingsError("export needs a bucket: --set export.bucket=<name>")
+        raise settings.SettingsError("export needs a bucket; add --set export.bucket=<name>")
     decides = f"{settings.canonical_json(config.collect)} gs://{config.export.bucket}/{config.export.prefix}"
     FileSystems.set_options(runner.pipeline_options(1))
     with job_folder.hold(output_dir, f"{decides} {config.export.file_format}") as folder:
@@ -98,7 +98,7 @@ def export(
                 ledger.write_rejected(copy.refresh(), f"{folder.path}/{ledger.REJECTED_NAME}")
             state = ledger.read_state(copy.path)
             catalog = f"{folder.path}/{CATALOG_NAME}"
-            # Brings TensorFlow with it, for which nothing before should wait.
+            # The import takes seconds, because it brings TensorFlow, so it comes last.
             from beam_jobs.catalogs.catalog import write_items
 
             write_items(
@@ -114,7 +114,7 @@ def export(
 
 
 class _Exporter:
-    """Starts tasks, never more than fit into the queue, and watches them."""
+    """Starts tasks, never more than the queue may hold, and watches them."""
 
     def __init__(
         self,
@@ -132,11 +132,11 @@ class _Exporter:
         self._num_given_up = 0
 
     def run(self) -> None:
-        """Until every unit is done or rejected.
+        """Work until every unit is done or rejected.
 
         Raises:
-            DataError: Earth Engine stopped answering; all that was started is in the
-                ledger.
+            DataError: Earth Engine stopped answering; all tasks that were started are
+                in the ledger.
         """
         try:
             with ThreadPoolExecutor(self._config.quota.max_concurrency) as pool:
@@ -146,8 +146,8 @@ class _Exporter:
                     stopped = self._holding.why_stopped()
                     if stopped is not None:
                         raise stopped
-                    # Listing takes seconds, so only a handful is started before the
-                    # queue is looked at again.
+                    # Listing takes seconds, so only a few units are started before the
+                    # next look at the queue.
                     room = (
                         self._config.export.max_tasks - sum(len(entry.tasks) for entry in running)
                     ) // 2
@@ -164,7 +164,7 @@ class _Exporter:
                         time.sleep(self._config.export.poll_s)
                     running = self._watch(running, pool)
         except EarthEngineError as error:
-            hint = "what was started goes on; run the same command again"
+            hint = "started tasks continue; run the same command again"
             raise DataError(f"{error}; {hint}", error.reason) from error
         finally:
             self._writer.close()
@@ -175,7 +175,10 @@ class _Exporter:
                 yield unit
 
     def _begin(self, unit: Unit) -> _Running | None:
-        """A unit with its tasks: those of an earlier run, or new ones; None = rejected."""
+        """Return a unit with its tasks, or None if it is rejected.
+
+        Tasks of an earlier run are taken over; otherwise new ones are started.
+        """
         try:
             known = self._state.pending.get(unit.unit_id)
             entry = _Running(
@@ -227,7 +230,11 @@ class _Exporter:
         entry.tasks[sensor], entry.num_starts[sensor] = task_id, num_starts
 
     def _watch(self, running: list[_Running], pool: ThreadPoolExecutor) -> list[_Running]:
-        """Looks at the tasks in the order they were started; returns the units that still run."""
+        """Look at the tasks in the order they were started.
+
+        Returns:
+            The units that still run.
+        """
         step = self._config.quota.max_concurrency
         num_pending = 0
         left: list[_Running] = []
@@ -251,7 +258,7 @@ class _Exporter:
             try:
                 found[sensor] = self._ask(entry.unit, "task", partial(exports.get_task, task_id))
             except EarthEngineError as error:
-                # Earth Engine forgets tasks after days: such a one counts as failed,
+                # Earth Engine forgets tasks after days. Such a task counts as failed
                 # and is started again.
                 if error.reason != "not_found":
                     raise
@@ -265,7 +272,7 @@ class _Exporter:
         return found
 
     def _is_left(self, entry: _Running, states: dict[Sensor, TaskState]) -> bool:
-        """Whether the unit still runs, after what its tasks came to was dealt with."""
+        """Deal with the states of a unit's tasks; return whether it still runs."""
         try:
             for sensor, state in states.items():
                 if state.state == "SUCCEEDED":
@@ -311,10 +318,10 @@ class _Exporter:
         return quota.call(request, self._limiter, config=self._config.quota, on_failure=on_failure)
 
     def _reject(self, unit: Unit, error: DataError) -> None:
-        """Writes the unit off, unless the error holds for all that would follow.
+        """Reject the unit, unless the error would meet all later units too.
 
         Raises:
-            EarthEngineError: it does.
+            EarthEngineError: it would.
         """
         if isinstance(error, EarthEngineError):
             if error.reason in quota.STOPPING:

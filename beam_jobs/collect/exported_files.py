@@ -1,9 +1,8 @@
-"""Exported files: where batch tasks leave the scenes of a unit, and the catalog over them.
+"""Exported files: where batch tasks leave scenes, and the catalog over them.
 
-Input: the ledger of an export. Output: STAC items. Where the bucket is mounted or
-copied (`export.local_dir`), GeoTIFFs and TFRecords are taken apart into the files that
-a fetch writes; else items name the files in the bucket as they are. Called by
-`export.py`.
+Input: the ledger of an export. Output: STAC items. If the bucket is mounted or copied
+(`export.local_dir`), the exported files are split into the files that a fetch writes.
+Otherwise the items name the files in the bucket.
 """
 
 from __future__ import annotations
@@ -30,21 +29,21 @@ from beam_jobs.storage import files
 
 
 def prefix_of(unit: Unit, sensor: Sensor, config: ExportConfig) -> str:
-    """Path of a scene in the bucket, without ending."""
+    """Return the path of a scene in the bucket, without ending."""
     return f"{config.prefix}/{unit.stem}_{sensor}"
 
 
 def items(
     entries: Path, folder: JobFolder, config: FetchConfig, num_left_out: Counter[str]
 ) -> Iterator[pystac.Item]:
-    """Items of all exported pairs, by unit.
+    """Yield the items of all exported pairs, by unit.
 
     Args:
         entries: folder of the ledger, on this machine.
-        folder: of the job.
-        config: of the job.
-        num_left_out: reason -> number; pairs that the pixels show to be too cloudy or
-            empty are added to it.
+        folder: folder of the job.
+        config: settings of the job.
+        num_left_out: reason -> number; pairs whose pixels are too cloudy or empty are
+            added to it.
 
     Raises:
         DataError: a file is not in `export.local_dir`.
@@ -65,7 +64,7 @@ def items(
 def _taken_apart(
     unit: Unit, pair: Pair, folder: JobFolder, config: FetchConfig
 ) -> list[pystac.Item]:
-    """Reads the two exported images, checks them, and writes the files that a fetch would have written."""
+    """Write the files that a fetch would have written, and return the two items."""
     collect, grid = config.collect, collecting.grid_of(unit, config.collect)
     stem = f"{folder.path}/{unit.stem}"
     s1_path, s2_path = patch_files.path_of(stem, "s1"), patch_files.path_of(stem, "s2")
@@ -83,7 +82,10 @@ def _taken_apart(
 
 
 def _as_exported(unit: Unit, pair: Pair, config: FetchConfig) -> Iterator[pystac.Item]:
-    """Items over the files in the bucket. A TFRECORD is named by its mixer, of which `#label` is the label's band."""
+    """Yield items over the files in the bucket.
+
+    The href of a TFRECORD is its mixer; `#label` after it means the band of the label.
+    """
     options = config.export
     is_tiff = options.file_format == "GEO_TIFF"
     for acquisition in (pair.s1, pair.s2):
@@ -98,7 +100,7 @@ def _as_exported(unit: Unit, pair: Pair, config: FetchConfig) -> Iterator[pystac
             hrefs["label"] = f"{href}#label"
         item = collecting.stac_item(acquisition, unit, config=config.collect, hrefs=hrefs)
         if acquisition.sensor == "s2" and is_tiff:
-            # The file has the cloud score and the label behind the bands.
+            # Cloud score and label follow the bands in the file.
             for index, band in enumerate(item.assets["data"].extra_fields["bands"], start=1):
                 band["terrapair:index"] = index
         if not is_tiff:
@@ -111,10 +113,10 @@ def _ending(config: ExportConfig) -> str:
 
 
 def _planes(unit: Unit, request: PixelRequest, config: ExportConfig) -> npt.NDArray[Any]:
-    """All bands of an exported image [C, H, W], in the order of the request.
+    """Return all bands of an exported image [C, H, W], in the order of the request.
 
     Raises:
-        DataError: reason missing_file; it is not there, or not all of it.
+        DataError: reason missing_file; the image or a part of it is missing.
     """
     whole = Path(config.local_dir) / f"{prefix_of(unit, request.sensor, config)}{_ending(config)}"
     if whole.exists():
@@ -124,7 +126,7 @@ def _planes(unit: Unit, request: PixelRequest, config: ExportConfig) -> npt.NDAr
         (len(request.answer_bands), request.height, request.width), request.dtype
     )
     is_there = np.zeros((request.height, request.width), bool)
-    # What is too large for one GeoTIFF lies in several: <name>-<first row>-<first
+    # A large image is split into several GeoTIFFs: <name>-<first row>-<first
     # column>.tif, ten digits each.
     for part in sorted(
         whole.parent.glob(f"{whole.stem}-{'[0-9]' * 10}-{'[0-9]' * 10}{whole.suffix}")
@@ -139,19 +141,20 @@ def _planes(unit: Unit, request: PixelRequest, config: ExportConfig) -> npt.NDAr
         is_there[rows, cols] = True
     if not is_there.all():
         raise DataError(
-            f"{whole}: exported, but not there yet; copy it (gcloud storage rsync -r gs://{config.bucket} "
-            f"{config.local_dir}) and run the same command again",
+            f"{whole}: exported, but not there yet; copy it (gcloud storage rsync -r "
+            f"gs://{config.bucket} {config.local_dir}) and run the same command again",
             "missing_file",
         )
     return planes
 
 
 def _read(raster: Raster, request: PixelRequest) -> npt.NDArray[Any]:
-    """The bands by their names, since TFRecords have no order."""
+    """Read the bands by name, since TFRecords have no order of bands."""
     missing = [name for name in request.answer_bands if name not in raster.descriptions]
     if missing:
         raise DataError(
-            f"{raster.name}: bands {missing} are missing; it has {raster.descriptions}",
+            f"{raster.name}: bands {missing} are missing, found {raster.descriptions}; "
+            f"export the unit again",
             "missing_bands",
         )
     return raster.read([raster.descriptions.index(name) + 1 for name in request.answer_bands])

@@ -1,13 +1,12 @@
-"""fetch: places -> GeoTIFFs of Sentinel-1/2 pairs with a catalog, patch by patch from Earth Engine, inside Beam.
+"""fetch: GeoTIFFs of pairs with a catalog, patch by patch, inside Beam.
 
 Input: `places.geojson`. Output: `scenes/…`, `items.ndjson`, `rejected.ndjson` and the
-ledger in one folder, on a disk or an object store. A job that was killed or stopped
-goes on where it was: run it again. Called by `python -m beam_jobs fetch` and, for its
-pilot, by `plan`.
+ledger in one folder, on a disk or an object store. If a job was killed or stopped, run
+it again: it continues where it was.
 
 The job is cut into as many slices as there are workers. A slice is one Beam element,
-because its threads share a part of the quota that nobody else may use (`quota.py`);
-what it did is in the ledger, so a runner may start it again at any time.
+because its threads share a part of the quota that nobody else may use (`quota.py`).
+What a slice did is in the ledger, so a runner may start it again at any time.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ class FetchSummary:
 
     Attributes:
         num_units: places x windows that were wanted.
-        state: what the ledger's entries come to.
-        num_requests: of this run.
-        seconds: of this run.
-        catalog: its path or URI.
+        state: state of the ledger.
+        num_requests: requests of this run.
+        seconds: duration of this run.
+        catalog: path or URI of the catalog.
     """
 
     num_units: int
@@ -70,7 +69,7 @@ def fetch(
     on_progress: OnProgress | None = None,
     beam_options: Sequence[str] = (),
 ) -> FetchSummary:
-    """Fetches every pair that is still missing, then writes the catalog of all.
+    """Fetch every pair that is still missing, then write the catalog of all.
 
     Args:
         job: what is asked for, and over which connection.
@@ -79,17 +78,18 @@ def fetch(
         beam_options: as on a Beam command line; see `runner.pipeline_options`.
 
     Raises:
-        DataError: the places break a rule, the folder is another job's, Earth Engine
-            stopped answering (reason quota_exhausted, no_credentials or stopped), or no
-            pair came.
+        DataError: the places break a rule, the folder belongs to another job, Earth
+            Engine stopped answering (reason quota_exhausted, no_credentials or
+            stopped), or no pair came.
     """
-    # Before the first look at a store: endpoint and keys may be among the options.
+    # Set the options before the first access to a store: endpoint and keys may be among
+    # them.
     num_slices = quota.num_slices(job.config.quota)
     FileSystems.set_options(runner.pipeline_options(num_slices, beam_options))
     collect = job.config.collect
     with job_folder.hold(output_dir, settings.canonical_json(collect)) as folder:
         summary = fetch_units(job, folder, on_progress=on_progress, beam_options=beam_options)
-        # Brings TensorFlow with it, for which nothing before should wait.
+        # The import takes seconds, because it brings TensorFlow, so it comes last.
         from beam_jobs.catalogs.catalog import write_items
 
         write_items(_items(folder, collect), summary.catalog)
@@ -145,10 +145,12 @@ def fetch_units(
 
 
 def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) -> None:
-    """Refuses to call a job done that was stopped, or that a runner only took in.
+    """Check that every unit is done or rejected, and that nothing stopped the job.
+
+    A runner may accept a job and return before the job is done.
 
     Raises:
-        DataError: as of `fetch`.
+        DataError: as `fetch`.
     """
     stopped = folder.why_stopped()
     if stopped is None and num_left:
@@ -157,13 +159,13 @@ def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) ->
         )
     if stopped is not None:
         raise DataError(
-            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on",
+            f"{stopped}; {state.num_done} pairs are complete, run the same command again to go on",
             stopped.reason,
         )
 
 
 def example_requests(config: CollectConfig, places: StrPath) -> dict[Sensor, PixelRequest]:
-    """The pixel requests of the first unit; those of all others are as large.
+    """Return the pixel requests of the first unit; those of all others have its size.
 
     Raises:
         EarthEngineError: reason too_large; Earth Engine would refuse them.
@@ -197,7 +199,7 @@ def _run(tasks: list[SliceTask], beam_options: Sequence[str]) -> None:
 
 
 def _items(folder: JobFolder, config: CollectConfig) -> Iterator[pystac.Item]:
-    """Items of all pairs, by unit, whatever the order in which they came."""
+    """Yield the items of all pairs by unit, in whatever order the pairs came."""
     with ledger_store.local_copy(folder.ledger_dir) as copy:
         for entry in ledger.done_entries(copy.path):
             unit, pair = collecting.unit_of(entry), Pair.from_dict(entry)
@@ -206,7 +208,10 @@ def _items(folder: JobFolder, config: CollectConfig) -> Iterator[pystac.Item]:
 
 @contextmanager
 def _reported(copy: LocalCopy, num_units: int, on_progress: OnProgress | None) -> Iterator[None]:
-    """Calls `on_progress` now and then from what workers, which may be other processes, add to the ledger."""
+    """Call `on_progress` now and then while the body runs.
+
+    Workers may be other processes, so the numbers come from the ledger.
+    """
     if on_progress is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""One slice of a fetch: lists, chooses and fetches the pairs of its units, with threads, within its share of the quota.
+"""One slice of a fetch: list, choose and fetch the pairs of its units.
 
-Input: a `SliceTask`. Output: files of the units and entries in the ledger. Called by
-`fetch.py` inside Beam, once a slice.
+Input: a `SliceTask`. Output: files of the units and entries in the ledger. Threads work
+within the slice's share of the quota.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class SliceTask:
-    """What a worker needs to know. Pickles.
+    """What a worker needs to know; it pickles.
 
     Attributes:
         job: what is asked for; each slice takes its own share of the places.
@@ -46,16 +46,16 @@ class SliceTask:
     number: int
 
     def belongs(self, unit_id: str) -> bool:
-        """Whether the unit is of this slice."""
+        """Return whether the unit belongs to this slice."""
         return collecting.slice_of(unit_id, quota.num_slices(self.job.config.quota)) == self.number
 
 
 class _StoppedError(Exception):
-    """The job ends; the unit is left as it is."""
+    """The job stops; the unit stays as it is."""
 
 
 def run_slice(task: SliceTask) -> None:
-    """Works through the slice, until it is done or the job is stopped.
+    """Work through the slice until it is done or the job is stopped.
 
     Raises:
         EarthEngineError: the connection cannot be made.
@@ -73,7 +73,7 @@ def run_slice(task: SliceTask) -> None:
 
 
 class _Fetcher:
-    """Threads of one slice, what they share."""
+    """The threads of one slice and what they share."""
 
     def __init__(self, task: SliceTask, state: LedgerState, writer: Writer) -> None:
         self._task, self._state, self._writer = task, state, writer
@@ -85,7 +85,7 @@ class _Fetcher:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Keeps every thread busy, and only as many units in hand as that needs."""
+        """Keep every thread busy, with no more units in hand than that needs."""
         running: set[Future[None]] = set()
         with ThreadPoolExecutor(self._share.concurrency) as pool:
             try:
@@ -99,8 +99,8 @@ class _Fetcher:
                         break
                 wait(running)
             except KeyboardInterrupt:
-                # With one worker, Ctrl-C arrives here: threads end what they are at,
-                # and the driver says the rest.
+                # With one worker, Ctrl-C arrives here. The threads finish their units,
+                # and the driver reports the rest.
                 self._watch.stop("interrupted", "interrupted")
         for future in running:
             future.result()
@@ -126,15 +126,18 @@ class _Fetcher:
                 self._num_given_up += 1
                 given_up = self._num_given_up
             if given_up >= self._task.job.config.quota.max_failures_in_a_row:
-                why = f"{given_up} places in a row were given up, the last one since: {error}"
+                why = f"{given_up} places in a row were given up, the last one because: {error}"
                 self._watch.stop("stopped", why)
         except DataError as error:
             self._reject(unit, error)
 
     def _collect(self, unit: Unit) -> None:
-        """Files of a unit, then its entry. A file that is there is whole, and is not asked for again."""
-        # Files of a pair that is only chosen now cannot be there, and each look at a
-        # store is a request.
+        """Write the files of a unit, then its entry.
+
+        A file that exists is complete and is not asked for again.
+        """
+        # A pair that is chosen only now cannot have files yet, and each look at a store
+        # is a request.
         was_begun = unit.unit_id in self._state.pending
         pair, entry = self._pair(unit)
         grid = collecting.grid_of(unit, self._config)
@@ -147,8 +150,8 @@ class _Fetcher:
                 self._fetch(unit, requests["s2"]), requests["s2"], self._config
             )
             patch_files.check_s2(patch, self._config)
-            # The choice must outlive the process before the first file does, which else
-            # would be asked for again.
+            # Store the choice before the first file. Otherwise a killed job would lose
+            # the choice and ask for the file again.
             self._writer.sync(entry)
             patch_files.write_s2(stem, patch, grid, self._config)
             cloud_fraction = patch.cloud_fraction
@@ -160,7 +163,11 @@ class _Fetcher:
         self._writer.add(unit.unit_id, "done", cloud_fraction=cloud_fraction, **found)
 
     def _pair(self, unit: Unit) -> tuple[Pair, int]:
-        """The pair that was chosen, from the ledger if an earlier run asked for it, and the number of its entry."""
+        """Return the chosen pair and the number of its entry in the ledger.
+
+        If an earlier run chose a pair, its choice is taken from the ledger and the
+        number is 0.
+        """
         known = self._state.pending.get(unit.unit_id)
         if known is not None:
             return Pair.from_dict(known), 0
@@ -174,7 +181,8 @@ class _Fetcher:
         except DataError:
             self._writer.add(unit.unit_id, "answered", step="list", **answered)
             raise
-        # Files of a choice that the ledger has lost may be those of other scenes.
+        # If the ledger lost an earlier choice, files of that choice may show other
+        # scenes.
         self._discard(unit)
         return pair, self._writer.add(unit.unit_id, "chosen", **answered, **pair.to_dict())
 
@@ -190,7 +198,7 @@ class _Fetcher:
             unit.unit_id,
             "answered",
             step=request.sensor,
-            # The profile is read by a request of its own.
+            # A request of its own reads the profile.
             num_requests=1 + bool(cost),
             request_seconds=seconds,
             num_bytes=len(found.data),
@@ -199,7 +207,7 @@ class _Fetcher:
         return found.data
 
     def _timed(self, unit: Unit, step: Step, ask: Callable[[], T]) -> tuple[T, float]:
-        """The answer, and the seconds of the try that brought it."""
+        """Return the answer, and the seconds of the try that brought it."""
         begun = time.monotonic()
 
         def timed() -> T:

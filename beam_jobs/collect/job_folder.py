@@ -1,8 +1,8 @@
-"""Job folder: where a fetch or an export keeps what came; held by one job at a time, for one config.
+"""Job folder: where a fetch or an export keeps its files.
 
-Input: folder and what decides its content. Output: a `JobFolder`, which Beam workers
-get too. Called by `fetch.py`, `export.py` and `plan.py`. The folder must be one that
-all workers see: a disk, a mounted volume, an object store.
+Input: a folder and the settings that decide its content. Output: a `JobFolder`, which
+Beam workers get too. One job at a time holds a folder, and a folder belongs to one
+config. All workers must see the folder: a disk, a mounted volume or an object store.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class JobFolder:
-    """A folder that a job holds. Pickles.
+    """A folder that a job holds; it pickles.
 
     Attributes:
-        path: of the folder, or its URI on an object store.
-        run_id: of the job that holds it.
+        path: path of the folder, or its URI on an object store.
+        run_id: id of the job that holds it.
     """
 
     path: str
@@ -44,23 +44,23 @@ class JobFolder:
 
     @property
     def ledger_dir(self) -> str:
-        """Where the ledger's files are."""
+        """Folder of the ledger's files."""
         return f"{self.path}/{ledger.LEDGER_DIR}"
 
     @property
     def lock_path(self) -> str:
-        """Of the file that says who holds the folder."""
+        """File that names the job which holds the folder."""
         return f"{self.path}/{_LOCK_NAME}"
 
     def stop(self, reason: Reason, why: str) -> None:
-        """Tells all workers of the job to begin nothing more."""
+        """Tell all workers of the job to begin no further unit."""
         files.write_bytes(f"{self.path}/{_STOP_NAME}", f"{self.run_id}\n{reason}\n{why}".encode())
 
     def why_stopped(self) -> DataError | None:
-        """Why the workers of this job must begin nothing more; None = they may go on.
+        """Return why the workers of this job must stop; None = they may continue.
 
-        A worker outlives a driver that is killed, and would go on asking beside the job
-        that is started next.
+        A worker outlives a driver that is killed. Without this check it would continue
+        beside the job that is started next.
         """
         stop = f"{self.path}/{_STOP_NAME}"
         if files.exists(stop):
@@ -75,12 +75,15 @@ class JobFolder:
         return None if is_held else self.orphaned()
 
     def orphaned(self) -> DataError:
-        """What a worker says whose driver is gone."""
+        """Return the error of a worker whose driver is gone."""
         return DataError(f"{self.path}: the job that started this worker is gone", "orphaned")
 
 
 class Watch:
-    """What a worker's threads ask before each request: on a store only every few seconds, since each look is two requests."""
+    """Tells a worker's threads, before each request, whether they must stop.
+
+    On a store it looks only every few seconds, since each look is two requests.
+    """
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
@@ -90,13 +93,13 @@ class Watch:
         self._next_look = 0.0
 
     def stop(self, reason: Reason, why: str) -> None:
-        """As `JobFolder.stop`; the threads of this worker know at once."""
+        """Stop as `JobFolder.stop` does; the threads of this worker know it at once."""
         self._folder.stop(reason, why)
         with self._lock:
             self._found = DataError(why, reason)
 
     def why_stopped(self) -> DataError | None:
-        """As `JobFolder.why_stopped`, and whether a lease on a store has run out."""
+        """Return as `JobFolder.why_stopped`, and also notice a lease that ran out."""
         if not is_remote(self._folder.path):
             return self._folder.why_stopped()
         with self._lock:
@@ -110,14 +113,14 @@ class Watch:
 
 @contextmanager
 def hold(path: str | os.PathLike[str], config_json: str) -> Iterator[JobFolder]:
-    """Holds the folder for one job; its ledger is repaired first.
+    """Hold the folder for one job; its ledger is repaired first.
 
-    On a disk the system lets go of it when the process ends, on a store a lease does
-    (`leases.py`).
+    On a disk the system releases the lock when the process ends. On a store a lease
+    runs out (`leases.py`).
 
     Args:
-        path: of the folder, or its URI; made if needed.
-        config_json: all that decides the content of the files.
+        path: path of the folder, or its URI; made if needed.
+        config_json: all settings that decide the content of the files.
 
     Raises:
         DataError: another job holds it, or it was begun with another config.
@@ -153,10 +156,11 @@ def _lock(descriptor: int, path: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError as error:
-            # A worker that asks whether its driver lives holds the lock for a moment.
+            # A worker that checks whether its driver lives holds the lock for a moment.
             if attempt == LOCK_TRIES - 1:
                 raise DataError(
-                    f"{path}: another job is writing into this folder", "folder_in_use"
+                    f"{path}: another job is writing into this folder; wait for it",
+                    "folder_in_use",
                 ) from error
             time.sleep(0.05)
 
@@ -178,6 +182,7 @@ def _check_config(path: str, config_json: str) -> None:
         files.write_bytes(config_path, config_json.encode())
     elif files.read_bytes(config_path).decode() != config_json:
         raise DataError(
-            f"{path}: was begun with other settings of what is collected (see its {CONFIG_NAME}); choose another folder",
+            f"{path}: was begun with other settings of what is collected "
+            f"(see its {CONFIG_NAME}); choose another folder",
             "other_config",
         )

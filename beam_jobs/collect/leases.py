@@ -1,13 +1,13 @@
 """Leases: one job at a time in a folder of an object store, which has no locks.
 
-Input: the URI of a lock object. Who holds it writes it anew every few seconds while it
-lives; a lock that does not change any more is that of a job that was killed. No clock
-of another machine is read. Called by `job_folder.py`.
+Input: the URI of a lock object. The holder rewrites it every few seconds while it
+lives. A lock that does not change any more belongs to a job that was killed. The clocks
+of other machines are not read.
 
-Limits: S3's conditional writes are not in Beam, so of two jobs that begin in the same
-half second both may see themselves as the holder until the first renewal; and a holder
-that is cut off from the store for LEASE_SECONDS can lose its folder to a job that is
-started then, which it notices when it is back.
+Limits: Beam has no conditional writes of S3. If two jobs begin in the same half second,
+both may believe that they are the holder until the first renewal. A holder that cannot
+reach the store for LEASE_SECONDS can lose its folder to a job that starts then; it
+notices this when it can reach the store again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from beam_jobs.errors import DataError
 from beam_jobs.storage import files
 
 LEASE_SECONDS = 20.0
-"""A lock that has not changed for so long is nobody's."""
+"""A lock that has not changed for so long belongs to nobody."""
 _RENEWALS_PER_LEASE = 5
-"""Tries before the lease is lost: a store that is slow or down for a moment costs nothing."""
+"""Renewals within one lease, so that a store may be slow or down for a moment."""
 _SETTLE_SECONDS = 0.5
 _LOGGER = logging.getLogger(__name__)
 
 
 class LockWatch:
-    """Tells whether the holder still renews; the first look, or one after a change, never says that it does not."""
+    """Tells whether the holder of a lock still renews it.
+
+    The first look, and a look after a change, never call the lock stale.
+    """
 
     def __init__(self, path: str, lease_seconds: float = LEASE_SECONDS) -> None:
         self._path, self._lease_seconds = path, lease_seconds
@@ -39,7 +42,7 @@ class LockWatch:
         self._changed_at = time.monotonic()
 
     def is_stale(self) -> bool:
-        """Whether the lock has been the same for a lease, as far as this watch has seen."""
+        """Return whether this watch has seen no change for the length of a lease."""
         content, now = _content(self._path), time.monotonic()
         if content != self._content:
             self._content, self._changed_at = content, now
@@ -47,20 +50,22 @@ class LockWatch:
 
 
 def holder(path: str) -> str:
-    """Name of the job that wrote the lock last; "" = there is none."""
+    """Return the name of the job that wrote the lock last; "" = there is none."""
     return (_content(path) or b"").partition(b"\n")[0].decode()
 
 
 @contextmanager
 def hold(path: str, name: str, lease_seconds: float = LEASE_SECONDS) -> Iterator[None]:
-    """Holds the lock at `path` under `name`, which no other job has.
+    """Hold the lock at `path` under a name that no other job has.
 
-    Waits that long for a lock that a killed job has left.
+    If a killed job left a lock, this waits until its lease has run out.
 
     Raises:
         DataError: another job holds it.
     """
-    in_use = DataError(f"{path}: another job is writing into this folder", "folder_in_use")
+    in_use = DataError(
+        f"{path}: another job is writing into this folder; wait for it", "folder_in_use"
+    )
     left, watch = _content(path), LockWatch(path, lease_seconds)
     while left is not None and not watch.is_stale():
         time.sleep(_SETTLE_SECONDS)
@@ -70,8 +75,8 @@ def hold(path: str, name: str, lease_seconds: float = LEASE_SECONDS) -> Iterator
         if now != left:
             raise in_use
     files.write_bytes(path, _text(name, 0))
-    # Two jobs that found it free in the same moment have both written by then; the last
-    # one has it.
+    # If two jobs found the lock free at the same moment, both have written it by then.
+    # The last one has it.
     time.sleep(_SETTLE_SECONDS)
     if holder(path) != name:
         raise in_use
@@ -98,7 +103,7 @@ def _renew(path: str, name: str, every_s: float, ended: threading.Event) -> None
                 return
             files.write_bytes(path, _text(name, number))
         except OSError as error:
-            _LOGGER.warning("%s: cannot be renewed for now: %s", path, error)
+            _LOGGER.warning("%s: cannot renew the lock, trying again: %s", path, error)
 
 
 def _text(name: str, number: int) -> bytes:

@@ -1,15 +1,12 @@
-"""Ledger: what was asked of Earth Engine, what came, what failed how often and why. Survives `kill -9`.
+"""Ledger: what was asked of Earth Engine, what came and what failed.
 
 Input: one entry per event. Output: lines of JSON in one file per writer, and the state
-of every unit when they are read. `fetch.py` and `export.py` write it and ask it what is
-left to do; `plan.py` counts with it.
+of every unit. It survives `kill -9`. This module works on a folder on a disk;
+`ledger_store.py` brings the ledger of an object store into one.
 
-All here is about a folder on a disk; `ledger_store.py` brings that of an object store
-to one.
-
-Nobody locks: each writer has a file of its own, which it alone appends to, one `write`
-per line. A line that a crash or a full disk cut short is no entry: what it would have
-said is asked again.
+There are no locks. Each writer has a file of its own and appends one line per `write`.
+A line that a crash or a full disk cut short is not an entry, so its request is asked
+again.
 """
 
 from __future__ import annotations
@@ -30,14 +27,15 @@ from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.storage import files
 
 Event = Literal["chosen", "answered", "started", "failed", "done", "rejected"]
-"""chosen: the images of a unit are known. answered: a request brought what was asked. started: an export task runs.
-failed: a request failed for now. done: its files are whole. rejected: it will not come,
-and why."""
+"""chosen: the images of a unit are known. answered: a request was answered. started: an
+export task runs. failed: a request failed and may be asked again. done: the unit's
+files are complete. rejected: the unit will not come; the entry says why."""
 
 Finished = Literal["done", "rejected"]
 """Events after which nothing more is asked for a unit."""
 Step = Literal["list", "s1", "s2", "task"]
-"""What a request was for: the scenes of a unit, the pixels of one sensor, or a task's state."""
+"""Purpose of a request: the scenes of a unit, the pixels of a sensor, or a task's
+state."""
 
 LEDGER_DIR = "ledger"
 REJECTED_NAME = "rejected.ndjson"
@@ -46,39 +44,41 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LedgerWriter:
-    """Appends to a new file; any number of threads may share it."""
+    """Appends entries to a new file; any number of threads may share it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # A fresh name each: after a crash nobody goes on behind a line that was cut
-        # short. The time makes files sort as runs followed each other, since a later
-        # task replaces an earlier one of the same unit.
+        # Each writer gets a new name, so nobody appends to a line that a crash cut
+        # short. Names begin with the time, so files sort in the order of the runs: a
+        # later task replaces an earlier one of the same unit.
         self._path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.ndjson"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def add(self, unit: str, event: Event, **details: Any) -> int:
-        """Writes one entry; returns a number to `sync`.
+        """Write one entry and return a number for `sync`.
 
         Raises:
-            OSError: the disk took less than the line.
+            OSError: the disk took less than the whole line.
         """
         line = line_of(unit, event, details)
         if os.write(self._file, line) != len(line):
-            raise OSError(f"{self._path}: the disk is full")
+            raise OSError(
+                f"{self._path}: the disk is full; free some space and run the command again"
+            )
         return 0
 
     def sync(self, number: int) -> None:
-        """Nothing to do: an entry that was added outlives the process."""
+        """Do nothing: an entry that was added outlives the process."""
 
     def close(self) -> None:
-        """Closes the file; without an entry it vanishes."""
+        """Close the file; an empty file is removed."""
         os.close(self._file)
         if not self._path.stat().st_size:
             self._path.unlink()
 
 
 def line_of(unit: str, event: Event, details: dict[str, Any]) -> bytes:
-    """One entry as it is written down."""
+    """Return one entry as a line of the file."""
     return (
         json.dumps({"unit": unit, "event": event, **details}, separators=(",", ":")) + "\n"
     ).encode()
@@ -86,21 +86,22 @@ def line_of(unit: str, event: Event, details: dict[str, Any]) -> bytes:
 
 @dataclass(kw_only=True)
 class LedgerState:
-    """What the entries come to.
+    """The state of all units, merged from the entries.
 
     Attributes:
         finished: unit -> "done" or "rejected".
-        pending: unit -> merged details of its `chosen` and `started` entries, while it
-            is not finished.
-        num_failures: reason -> requests that failed and were or will be asked again.
-        num_rejected: reason -> units, as they stand.
-        num_done: units.
+        pending: unit -> merged details of its `chosen` and `started` entries, as long
+            as it is not finished.
+        num_failures: reason -> failed requests that were or will be asked again.
+        num_rejected: reason -> units that are rejected now.
+        num_done: units that are done.
         num_requests: requests that were answered or failed.
-        num_bytes: bytes that came.
-        num_answers: step (list, s1, s2) -> requests that were answered.
-        eecu_seconds: compute that Earth Engine told.
-        num_with_eecu: pixel requests for which it told.
-        request_seconds: sum over requests of the time each took.
+        num_bytes: bytes received.
+        num_answers: step -> requests that were answered; "list" also counts `chosen`
+            entries.
+        eecu_seconds: compute that Earth Engine reported.
+        num_with_eecu: pixel requests for which it reported compute.
+        request_seconds: sum of the durations of all requests.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
@@ -117,7 +118,11 @@ class LedgerState:
     _rejected_for: dict[str, str] = field(default_factory=dict)
 
     def take(self, entry: dict[str, Any]) -> None:
-        """Takes one entry in; entries of a unit may come from several files in any order, so `done` always wins."""
+        """Add one entry.
+
+        The entries of a unit may come from several files in any order, so `done` always
+        wins.
+        """
         unit, event = str(entry["unit"]), str(entry["event"])
         self.num_requests += int(entry.get("num_requests", 0))
         self.request_seconds += float(entry.get("request_seconds", 0.0))
@@ -157,7 +162,7 @@ class LedgerState:
         self.num_rejected += Counter()
 
     def forget_rejected(self) -> None:
-        """Rejected units count as never asked: what `--retry-rejected` does."""
+        """Treat rejected units as never asked, for `--retry-rejected`."""
         for unit in self._rejected_for:
             del self.finished[unit]
         self._rejected_for.clear()
@@ -196,11 +201,14 @@ def read_entries(folder: Path) -> Iterator[StoredEntry]:
                     yield StoredEntry(path, offset, entry)
                 offset += len(line)
         if num_torn:
-            _LOGGER.warning("%s: left out %d lines that were cut short", path, num_torn)
+            _LOGGER.warning("%s: skipped %d lines that were cut short", path, num_torn)
 
 
 def read_state(folder: Path, belongs: Callable[[str], bool] = lambda _: True) -> LedgerState:
-    """What the entries of the units that `belongs` accepts come to; a worker reads only its own share."""
+    """Return the state of the units that `belongs` accepts.
+
+    A worker reads only its own share.
+    """
     state = LedgerState()
     for entry in read_entries(folder):
         if belongs(str(entry.values["unit"])):
@@ -209,7 +217,10 @@ def read_state(folder: Path, belongs: Callable[[str], bool] = lambda _: True) ->
 
 
 class LedgerTail:
-    """Counts finished units while workers write, reading each byte once. A unit that is retried counts again."""
+    """Counts finished units while workers write, and reads each byte once.
+
+    A unit that is asked again counts again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -217,7 +228,7 @@ class LedgerTail:
         self._num_finished = 0
 
     def num_finished(self) -> int:
-        """Entries `done` and `rejected` so far."""
+        """Return the number of `done` and `rejected` entries so far."""
         for path in self._folder.glob("*.ndjson"):
             with path.open("rb") as file:
                 file.seek(self._offsets[path])
@@ -231,7 +242,11 @@ class LedgerTail:
 
 
 def repair(folder: Path) -> int:
-    """Cuts torn last lines off, before any writer begins; returns how many."""
+    """Cut off incomplete last lines, before any writer begins.
+
+    Returns:
+        Number of files that had one.
+    """
     num_torn = 0
     for path in folder.glob("*.ndjson"):
         with path.open("rb+") as file:
@@ -243,7 +258,10 @@ def repair(folder: Path) -> int:
 
 
 def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """The `done` entry of every unit, sorted by unit; held in memory is where each lies, not what it says."""
+    """Yield the `done` entry of every unit, sorted by unit.
+
+    Only the position of each entry is held in memory.
+    """
     where: dict[str, tuple[Path, int]] = {}
     for entry in read_entries(folder):
         if entry.values["event"] == "done":
@@ -252,10 +270,10 @@ def done_entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def write_rejected(folder: Path, path: str) -> int:
-    """Writes `rejected.ndjson`: unit, reason and detail of every unit that stands rejected; returns their number.
+    """Write `rejected.ndjson` and return the number of rejected units.
 
-    An object store holds no file without a line: there it vanishes when nothing is
-    rejected.
+    It holds unit, reason and detail of every unit that is rejected now. An object store
+    has no empty files, so the file is removed there when nothing is rejected.
     """
     where: dict[str, tuple[Path, int]] = {}
     done = set()
@@ -298,7 +316,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _end_of_last_line(file: Any) -> int:
-    """Offset behind the last newline."""
+    """Return the offset after the last newline."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         step = min(end, 1 << 16)

@@ -1,12 +1,11 @@
-"""The ledger on an object store, which cannot append: writers leave small objects, readers take a copy of all of them.
+"""The ledger on an object store, which cannot append to files.
 
-Input: the ledger's folder, a path or a URI. Output: writers, and a local folder that
-`ledger.py` reads; on a disk that is the folder itself. Called by `fetch.py`,
-`fetch_slice.py`, `export.py` and `plan.py`.
+Input: the ledger's folder, a path or a URI. Output: writers that store small objects,
+and a local folder for `ledger.py` to read. On a disk that is the folder itself.
 
-Entries wait in memory for at most FLUSH_SECONDS, so a killed job loses that much of
-what it knew. What must not be lost is written by `sync` before anything rests on it:
-the choice of a pair before its pixels, and a task once it is started.
+Entries wait in memory for at most FLUSH_SECONDS, so a killed job loses that much. Two
+kinds of entries must not be lost and are stored by `sync`: the choice of a pair before
+its pixels are written, and a task once it is started.
 """
 
 from __future__ import annotations
@@ -32,28 +31,31 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """What a job writes entries with; any number of threads may share it."""
+    """Writes entries; any number of threads may share it."""
 
     def add(self, unit: str, event: Event, **details: Any) -> int:
-        """Writes one entry; returns its number, counted from 1."""
+        """Write one entry and return its number, counted from 1."""
 
     def sync(self, number: int) -> None:
-        """Returns once the entry of that number, and all before it, are where a killed job finds them."""
+        """Return once this entry and all before it would survive a killed job."""
 
     def close(self) -> None:
-        """Ends it; all entries are written."""
+        """Write all entries and end the writer."""
 
 
 def open_writer(folder: str) -> Writer:
-    """A writer into the folder, which no other writer shares a file with."""
+    """Return a writer into the folder; no other writer shares its files."""
     return StoreLedgerWriter(folder) if is_remote(folder) else LedgerWriter(Path(folder))
 
 
 class StoreLedgerWriter:
-    """Writes what came together as one object, every FLUSH_SECONDS and when `sync` is called."""
+    """Stores waiting entries as one object.
+
+    It does so every FLUSH_SECONDS, and when `sync` is called.
+    """
 
     def __init__(self, folder: str) -> None:
-        # As the files of `LedgerWriter`: objects sort as runs followed each other.
+        # As with the files of `LedgerWriter`, names sort in the order of the runs.
         self._stem = f"{folder}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         self._lines: list[bytes] = []
         self._num_added = self._num_stored = self._num_objects = 0
@@ -63,20 +65,22 @@ class StoreLedgerWriter:
         self._flusher.start()
 
     def add(self, unit: str, event: Event, **details: Any) -> int:
-        """Takes one entry; returns its number."""
+        """Take one entry and return its number."""
         with self._lines_lock:
             self._lines.append(ledger.line_of(unit, event, details))
             self._num_added += 1
             return self._num_added
 
     def sync(self, number: int) -> None:
-        """Returns once the entry of that number, and all before it, are stored; most often they have been by then.
+        """Return once the entry of that number and all before it are stored.
+
+        Most often they are already stored.
 
         Raises:
             OSError: the store did not take them; they are kept for the next try.
         """
-        # Who waits here while another thread uploads, finds its own entries stored with
-        # those of all others.
+        # A thread that waits here while another uploads finds its own entries stored
+        # with the others.
         with self._upload_lock:
             if self._num_stored >= number:
                 return
@@ -89,7 +93,7 @@ class StoreLedgerWriter:
             self._num_stored += len(lines)
 
     def close(self) -> None:
-        """Stores the rest.
+        """Store the rest.
 
         Raises:
             OSError: the store did not take it.
@@ -103,16 +107,16 @@ class StoreLedgerWriter:
             try:
                 self.sync(self._num_added)
             except OSError as error:
-                _LOGGER.warning("%s: cannot be written for now: %s", self._stem, error)
+                _LOGGER.warning("%s: cannot store entries, trying again: %s", self._stem, error)
 
 
 class LocalCopy:
     """A ledger as a local folder.
 
     Attributes:
-        path: of the folder.
-        seconds_between_looks: how often it is worth a `refresh`: of a store each lists
-            all objects.
+        path: path of the folder.
+        seconds_between_looks: how often a `refresh` is worth it; on a store each one
+            lists all objects.
     """
 
     def __init__(self, folder: str, path: Path) -> None:
@@ -121,16 +125,20 @@ class LocalCopy:
         self._names: set[str] = set()
 
     def refresh(self) -> Path:
-        """Brings what has come since; an object never changes, so each is read once. Returns `path`."""
+        """Fetch the objects that are new and return `path`.
+
+        Objects never change, so each is read once.
+        """
         if is_remote(self._folder):
             new = [
                 name
                 for name in files.list_names(self._folder, ".ndjson")
                 if name not in self._names
             ]
-            # A client for each thread takes longer to make than a few objects to read.
+            # A thread makes a client of its own, which takes longer than reading a few
+            # objects.
             with ThreadPoolExecutor(min(files.NUM_PARALLEL_REQUESTS, 1 + len(new) // 32)) as pool:
-                # list() raises what a thread raised.
+                # list() raises the exception of a thread, if there was one.
                 list(pool.map(self._bring, new))
             self._names.update(new)
         return self.path
@@ -141,7 +149,10 @@ class LocalCopy:
 
 @contextmanager
 def local_copy(folder: str) -> Iterator[LocalCopy]:
-    """The ledger of a folder to read; on a store a copy that is up to date after each `refresh`."""
+    """Give the ledger of a folder for reading.
+
+    On a store it is a copy, which each `refresh` brings up to date.
+    """
     if not is_remote(folder):
         yield LocalCopy(folder, Path(folder))
         return

@@ -1,10 +1,9 @@
-"""Patch files: the answer of Earth Engine -> GeoTIFFs of a unit, and what they say about its quality.
+"""Patch files: the GeoTIFFs of a unit, and checks of their quality.
 
-Input: a whole GeoTIFF, or its planes. Output: `<stem>_s1.tif`, `<stem>_s2.tif`,
-`<stem>_cloud.tif`, `<stem>_label.tif`. A data file that is visible is whole, and what
-goes with it was written before. Called by `fetch_slice.py` and `exported_files.py`.
-
-A stem is a path or a URI of an object store without the ending.
+Input: the GeoTIFF that Earth Engine answered, or its planes. Output: `<stem>_s1.tif`,
+`<stem>_s2.tif`, `<stem>_cloud.tif` and `<stem>_label.tif`. A data file that exists is
+complete, and the files that belong to it were written before. A stem is a path or a URI
+of an object store without ending.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ from beam_jobs.storage import files
 FileKind = Literal["s1", "s2", "cloud", "label"]
 KINDS: tuple[FileKind, ...] = ("s1", "s2", "cloud", "label")
 CLOUD_UNKNOWN = 255
-"""In a cloud mask: neither known to be cloud nor clear."""
+"""Value of a cloud mask where neither cloud nor clear sky is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpticalPatch:
-    """Sentinel-2 of a unit, taken apart.
+    """Sentinel-2 of a unit, split into bands, cloud and label.
 
     Attributes:
         data: uint16 [C, H, W], DN, 0 = no data.
@@ -62,7 +61,7 @@ class OpticalPatch:
 
     @property
     def cloud_fraction(self) -> float | None:
-        """Share of valid pixels not known to be clear, 0-1; None without a mask."""
+        """Share of valid pixels that are not clear, 0-1; None without a mask."""
         if self.cloud is None:
             return None
         valid = (self.data != S2_NODATA).any(axis=0)
@@ -70,17 +69,17 @@ class OpticalPatch:
 
 
 def decode_s1(answer: bytes) -> npt.NDArray[np.float32]:
-    """As `radar_of`, of the bytes of a GeoTIFF."""
+    """Return `radar_of` the bytes of a GeoTIFF."""
     return radar_of(_read(answer))
 
 
 def decode_s2(answer: bytes, request: PixelRequest, config: CollectConfig) -> OpticalPatch:
-    """As `optical_of`, of the bytes of a GeoTIFF."""
+    """Return `optical_of` the bytes of a GeoTIFF."""
     return optical_of(_read(answer), request, config)
 
 
 def radar_of(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """float32 [C, H, W] dB, NaN = no data, of planes as Earth Engine sends them."""
+    """Return float32 [C, H, W] dB, NaN = no data, of planes from Earth Engine."""
     data = planes.astype(np.float32)
     data[data == S1_NODATA] = np.nan
     return data
@@ -89,7 +88,7 @@ def radar_of(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def optical_of(
     stored: npt.NDArray[Any], request: PixelRequest, config: CollectConfig
 ) -> OpticalPatch:
-    """Bands, cloud mask and label of the planes [C, H, W] that came for `request`."""
+    """Return bands, cloud mask and label of the planes [C, H, W] of a request."""
     planes = dict(zip(request.answer_bands, stored.astype(np.uint16, copy=False), strict=True))
     cloud = label = None
     if CLOUD_SCORE_BAND in planes:
@@ -104,7 +103,7 @@ def optical_of(
 
 
 def check_s1(data: npt.NDArray[np.float32], config: CollectConfig) -> None:
-    """Refuses a radar patch with too few measurements.
+    """Check that a radar patch has enough measurements.
 
     Raises:
         DataError: reason s1_invalid.
@@ -113,7 +112,7 @@ def check_s1(data: npt.NDArray[np.float32], config: CollectConfig) -> None:
 
 
 def check_s2(patch: OpticalPatch, config: CollectConfig) -> None:
-    """Refuses an optical patch with too few measurements or too much cloud.
+    """Check that an optical patch has enough measurements and little cloud.
 
     Raises:
         DataError: reason s2_invalid or too_cloudy.
@@ -147,7 +146,10 @@ def write_s2(stem: str, patch: OpticalPatch, grid: Grid, config: CollectConfig) 
 
 
 def stored_cloud_fraction(stem: str) -> float | None:
-    """What `OpticalPatch.cloud_fraction` was before the files were written; None without a cloud file."""
+    """Return `OpticalPatch.cloud_fraction` of files that are written already.
+
+    Returns None if there is no cloud file.
+    """
     if not files.exists(path_of(stem, "cloud")):
         return None
     cloud = _read(files.read_bytes(path_of(stem, "cloud")))
@@ -163,7 +165,10 @@ def path_of(stem: str, kind: FileKind) -> str:
 def stac_items(
     unit: Unit, pair: Pair, config: CollectConfig, cloud_fraction: float | None
 ) -> list[pystac.Item]:
-    """The two items of a unit whose files lie below the catalog's folder; hrefs are relative to it."""
+    """Return the two items of a unit whose files lie below the catalog's folder.
+
+    The hrefs are relative to that folder.
+    """
     assets: dict[str, FileKind] = {"data": "s2"}
     if config.earth_engine.cloud_score:
         assets["cloud_mask"] = "cloud"
@@ -195,13 +200,18 @@ def _read(answer: bytes) -> npt.NDArray[Any]:
         with MemoryFile(answer) as file, file.open() as dataset:
             return dataset.read()
     except RasterioError as error:
-        raise EarthEngineError(f"the answer is no whole GeoTIFF: {error}", "truncated") from error
+        raise EarthEngineError(
+            f"the answer is not a complete GeoTIFF: {error}", "truncated"
+        ) from error
 
 
 def _write(
     path: str, data: npt.NDArray[Any], grid: Grid, *, nodata: float, band_names: tuple[str, ...]
 ) -> None:
-    """Writes a compressed GeoTIFF under its name only once it is whole; the same pixels give the same bytes."""
+    """Write a compressed GeoTIFF; it gets its name only once it is complete.
+
+    The same pixels give the same bytes.
+    """
     if is_remote(path):
         with MemoryFile() as file:
             write_geotiff(file.name, data, grid.crs, grid.affine, nodata, band_names)

@@ -1,8 +1,7 @@
-"""plan: what a fetch will ask for and cost, before anything is spent; a pilot measures what cannot be computed.
+"""plan: what a fetch will ask for and cost, before anything is spent.
 
-Input: places and config. Output: a `Plan`. Called by `python -m beam_jobs plan`. The
-pilot fetches the first N places into the job's own folder, so that nothing of it is
-lost.
+Input: places and config. Output: a `Plan`. A pilot measures what cannot be computed. It
+fetches the first places into the job's own folder, so its pairs are not lost.
 """
 
 from __future__ import annotations
@@ -29,48 +28,52 @@ EECU_HOURS_A_MONTH: dict[Tier, float | None] = {
     "partner": 100_000.0,
     "commercial": None,
 }
-"""Compute that the tier of a project may use; commercial is paid by use.
-Source: https://developers.google.com/earth-engine/guides/noncommercial_tiers (from 27
-April 2026)."""
+"""Compute that the tier of a project may use in a month; commercial projects pay by
+use. Source: https://developers.google.com/earth-engine/guides/noncommercial_tiers (from
+27 April 2026)."""
 PROJECT_REQUESTS_PER_SECOND, PROJECT_CONCURRENCY = 100.0, 40
 """Source: https://developers.google.com/earth-engine/guides/usage."""
 REQUESTS_PER_UNIT = 3
 """One listing of both sensors, and the pixels of each."""
 ASSUMED_REQUEST_SECONDS = 2.5
-"""Until a pilot measures it: computePixels of 256 px took 2-3 s at 40 at once.
+"""Used until a pilot measures it: computePixels of 256 px took 2-3 s with 40 at once.
 Source: the notebook Earth_Engine_training_patches_computePixels of
 google/earthengine-community."""
 ASSUMED_DISK_FRACTION = 0.5
-"""Until a pilot measures it: compressed GeoTIFF to raw bytes; 2.1 TB of a million pairs became about 1 TB."""
+"""Used until a pilot measures it: compressed GeoTIFF to raw bytes; 2.1 TB of a million
+pairs became about 1 TB."""
 ASSUMED_EECU_PER_REQUEST_SECOND = 1.0
-"""Where the server sends no profile: one unit of compute busy for as long as a request takes. A guess on the high side,
-since part of that time is waiting; a plan that rests on it says so."""
+"""Used where the server sends no profile: one unit of compute is busy for the whole
+request. The guess is high, since part of that time is waiting. A plan that uses it says
+so."""
 SHARD_BYTES = 128_000_000
-"""Size that shards aim at, as the issue of the build has it."""
+"""Size that the builds aim at for a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a fetch will take. Figures of the whole job, what is fetched already included.
+    """What a fetch will take.
+
+    All figures are of the whole job, including what is fetched already.
 
     Attributes:
         num_places: places.
         num_units: places x windows.
         num_pairs: units that are expected to give a pair.
-        num_requests: listings and pixel requests, failed ones included as far as a
-            pilot saw them.
+        num_requests: listings and pixel requests, with failed ones as far as a pilot
+            saw them.
         request_bytes: raw bytes of the larger of the two pixel requests.
-        raw_bytes: of all pixels, uncompressed: what Earth Engine's limit counts.
-        disk_bytes: of the files.
-        num_shards: of pairs built from them whole.
+        raw_bytes: bytes of all pixels, uncompressed; Earth Engine's limit counts these.
+        disk_bytes: bytes of the files.
+        num_shards: shards, if each file becomes a whole patch.
         request_seconds: mean time of a request.
         requests_per_second: what rate and concurrency allow.
-        wall_hours: of the fetch.
+        wall_hours: duration of the fetch.
         eecu_hours: compute; None = unknown.
-        tier_eecu_hours: of a month; None = paid by use.
+        tier_eecu_hours: compute of the tier in a month; None = paid by use.
         num_pilot_units: units that the measured figures come from.
         measured: figure -> how it was found.
-        warnings: what will hurt but not fail.
+        warnings: problems that will not stop the fetch.
     """
 
     num_places: int
@@ -91,7 +94,7 @@ class Plan:
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
@@ -102,11 +105,12 @@ class Pilot:
     Attributes:
         num_units: units done or rejected.
         pair_fraction: share of them that gave a pair.
-        requests_per_unit: failed ones included.
-        request_seconds: mean; None = nothing measured.
+        requests_per_unit: requests per unit, with failed ones.
+        request_seconds: mean time of a request; None = nothing measured.
         disk_bytes_per_pair: None = nothing measured.
-        eecu_seconds_per_request: mean of a pixel request; None = the server told none.
-        pixel_requests_per_unit: answered ones.
+        eecu_seconds_per_request: mean of a pixel request; None = the server reported
+            none.
+        pixel_requests_per_unit: answered pixel requests per unit.
     """
 
     num_units: int = 0
@@ -127,19 +131,21 @@ def plan(
     connection: Connection | None = None,
     on_progress: OnProgress | None = None,
 ) -> Plan:
-    """Counts, and measures when a pilot is asked for.
+    """Return the plan of a fetch, with measured figures if a pilot is asked for.
 
     Args:
-        config: of the fetch.
+        config: settings of the fetch.
         places: file of places.
-        folder: of the fetch, path or URI, whose ledger measures; needed by a pilot.
+        folder: folder of the fetch, path or URI; its ledger holds the measurements. A
+            pilot needs it.
         num_pilot: units to fetch first; 0 = none.
-        connection: to Earth Engine, for the pilot.
-        on_progress: of the pilot.
+        connection: connection to Earth Engine, for the pilot.
+        on_progress: progress of the pilot.
 
     Raises:
-        EarthEngineError: reason too_large; requests that Earth Engine would refuse.
-        DataError: the places break a rule, or the pilot's folder is another job's.
+        EarthEngineError: reason too_large; Earth Engine would refuse the requests.
+        DataError: the places break a rule, or the pilot's folder belongs to another
+            job.
     """
     requests = example_requests(config.collect, places)
     if num_pilot:
@@ -164,10 +170,12 @@ def plan(
 
 
 def measure(folder: StrPath) -> Pilot:
-    """What the ledger and the files of a folder say; nothing measured when there are none.
+    """Return what the ledger and the files of a folder measured.
+
+    Without any, nothing is measured and the defaults of `Pilot` hold.
 
     Raises:
-        DataError: the folder holds requests of which none was answered.
+        DataError: none of the requests in the folder was answered.
     """
     with ledger_store.local_copy(f"{os.fspath(folder)}/{ledger.LEDGER_DIR}") as copy:
         state = ledger.read_state(copy.path)
@@ -176,14 +184,16 @@ def measure(folder: StrPath) -> Pilot:
         return Pilot()
     num_answered = state.num_answers.total()
     if not num_answered:
-        raise DataError(f"{folder}: no request of the pilot was answered", "no_answer")
+        raise DataError(
+            f"{folder}: no request of the pilot was answered; see the ledger there", "no_answer"
+        )
     disk_bytes = files.num_bytes_below(f"{os.fspath(folder)}/scenes", ".tif")
     num_pixel_answers = state.num_answers["s1"] + state.num_answers["s2"]
     return Pilot(
         num_units=num_finished,
         pair_fraction=state.num_done / num_finished,
         requests_per_unit=(num_answered + state.num_failures.total()) / num_finished,
-        # Reading a profile is a request too, but none that the fetch itself makes.
+        # Reading a profile is a request too, but the fetch itself makes none.
         request_seconds=state.request_seconds / state.num_requests,
         disk_bytes_per_pair=disk_bytes / state.num_done if state.num_done else None,
         eecu_seconds_per_request=state.eecu_seconds / state.num_with_eecu
@@ -196,13 +206,13 @@ def measure(folder: StrPath) -> Pilot:
 def estimate(
     config: FetchConfig, pilot: Pilot, *, num_places: int, num_units: int, sizes: list[int]
 ) -> Plan:
-    """The plan from counts and what a pilot measured. Pure.
+    """Return the plan from counts and the measurements of a pilot.
 
-    Requests a second = min(rate, concurrency / seconds of a request) (Little's law);
-    hours = requests / that.
+    Requests a second = min(rate, concurrency / seconds of a request) (Little's law).
+    Hours = requests / requests a second.
 
     Args:
-        config: of the fetch.
+        config: settings of the fetch.
         pilot: what was measured.
         num_places: places.
         num_units: places x windows.
@@ -269,12 +279,13 @@ def _warnings(
     found = []
     if eecu_hours is not None and tier_hours is not None and eecu_hours > tier_hours:
         found.append(
-            f"{eecu_hours:.0f} EECU-hours are {eecu_hours / tier_hours:.1f} months of tier {config.tier} "
-            f"({tier_hours:g} a month)"
+            f"{eecu_hours:.0f} EECU-hours are {eecu_hours / tier_hours:.1f} months "
+            f"of tier {config.tier} ({tier_hours:g} a month)"
         )
     if config.quota.max_concurrency > PROJECT_CONCURRENCY:
         found.append(
-            f"max_concurrency is {config.quota.max_concurrency}; a project gets {PROJECT_CONCURRENCY} by default"
+            f"max_concurrency is {config.quota.max_concurrency}; "
+            f"a project gets {PROJECT_CONCURRENCY} by default"
         )
     if config.quota.max_requests_per_second > PROJECT_REQUESTS_PER_SECOND:
         rate = config.quota.max_requests_per_second

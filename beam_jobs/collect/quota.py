@@ -1,13 +1,13 @@
-"""Quota: how fast and how many at once, and how often again. One limit for the whole job, whatever runs it.
+"""Quota: how fast, how many at once, and how often again.
 
-Input: the job's limits and the number of slices it is cut into. Output: a `Limiter` per
-slice, and `call` that retries. Used by `fetch.py` and `export.py`.
+Input: the job's limits and the number of its slices. Output: a `Limiter` per slice, and
+`call`, which retries.
 
-A job is cut into a fixed number of slices, and each slice gets an equal share of the
-rate and of the concurrency. Shares never add up to more than the whole, however many
-slices a runner runs at once, starts again or moves; so no worker has to talk to
-another, and it holds on every runner. The price: a slice that ends early does not hand
-its share on, which is why places are dealt out by hash, evenly.
+A job is cut into a fixed number of slices. Each slice gets an equal share of the rate
+and of the concurrency. The shares never add up to more than the whole, even if a runner
+starts a slice again or moves it. So workers need not talk to each other, and the limit
+holds on every runner. The price is that a slice which ends early does not pass its
+share on. Places are therefore dealt out evenly, by hash.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 STOPPING: frozenset[RequestReason] = frozenset({"quota_exhausted", "no_credentials"})
-"""Reasons that hold for every further request: the job stops, and nothing is rejected for them."""
+"""Reasons that hold for every further request: the job stops and rejects nothing for
+them."""
 
 
 class Limiter:
-    """Lets at most `rate` requests a second begin, evenly, with no burst beyond one second's worth.
+    """Lets at most `rate` requests a second begin, evenly spaced.
 
-    A token bucket written as the time at which the next request may begin. Source:
-    generic cell rate algorithm, ITU-T I.371.
+    A burst holds at most the requests of one second. This is a token bucket that stores
+    the time at which the next request may begin. Source: generic cell rate algorithm,
+    ITU-T I.371.
     """
 
     def __init__(
         self, rate: float, clock: Clock = time.monotonic, sleep: Sleep = time.sleep
     ) -> None:
         self._interval = 1.0 / rate
-        # A slice of less than one request a second may still begin one.
+        # Even a slice with less than one request a second may begin one at once.
         self._burst = max(1.0 - self._interval, 0.0)
         self._clock, self._sleep = clock, sleep
         self._next = clock()
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Returns when the caller may begin a request."""
+        """Return when the caller may begin a request."""
         with self._lock:
             now = self._clock()
             self._next = max(self._next, now - self._burst)
@@ -61,19 +63,24 @@ class Limiter:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """The part of the limits that one slice of `num_slices` gets."""
+    """The part of the limits that one slice gets.
+
+    Attributes:
+        rate: requests that may begin in a second.
+        concurrency: requests at once.
+    """
 
     rate: float
     concurrency: int
 
 
 def num_slices(config: QuotaConfig) -> int:
-    """Slices of the job: one per worker, and no more than may ask at once."""
+    """Return the slices of the job: one per worker, at most one per request at once."""
     return min(config.num_workers, config.max_concurrency)
 
 
 def share(config: QuotaConfig) -> Share:
-    """What each slice may do; rounded down, so that the sum keeps the limit."""
+    """Return the share of each slice, rounded down so that the sum keeps the limit."""
     slices = num_slices(config)
     return Share(
         rate=config.max_requests_per_second / slices, concurrency=config.max_concurrency // slices
@@ -81,9 +88,10 @@ def share(config: QuotaConfig) -> Share:
 
 
 def backoff_seconds(config: QuotaConfig, num_failures: int, rng: random.Random) -> float:
-    """Wait before the next try: uniform from 0 to a limit that doubles with every failure (full jitter).
+    """Return the wait before the next try (full jitter).
 
-    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+    It is uniform from 0 to a limit that doubles with every failure. Source:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
     """
     limit = min(config.max_backoff_s, config.first_backoff_s * 2.0 ** (num_failures - 1))
     return rng.uniform(0.0, limit)
@@ -98,18 +106,21 @@ def call(
     rng: random.Random | None = None,
     sleep: Sleep = time.sleep,
 ) -> T:
-    """Asks until an answer comes: again after 429, 5xx, timeouts and answers cut short, never after any other error.
+    """Ask until an answer comes.
+
+    It asks again after 429, 5xx, timeouts and answers that were cut short, and never
+    after any other error.
 
     Args:
         request: asks once.
-        limiter: of the slice; every try counts.
-        config: how often and how long to wait.
-        on_failure: told every failed try, the last one too.
-        rng: of the jitter.
+        limiter: limiter of the slice; every try counts.
+        config: how often to ask, and how long to wait.
+        on_failure: receives the error of every failed try, also of the last one.
+        rng: source of the jitter.
         sleep: waits.
 
     Raises:
-        EarthEngineError: the last one, when it was no use to ask again or the tries are
+        EarthEngineError: error of the last try, if a retry cannot help or the tries are
             used up.
     """
     rng = rng or random.Random()

@@ -1,7 +1,6 @@
-"""The one import of `ee`, made quiet; the other modules of this package take it from here.
+"""The only import of `ee`, without its warnings.
 
-Importing takes a second, so that what needs no Earth Engine (`requests.py`,
-`errors.py`) stays clear of it.
+The import takes a second, so `requests` and `errors` do not need it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import warnings
 
 with warnings.catch_warnings():
-    # google.api_core warns at its first import about the end of life of this Python.
+    # At its first import, google.api_core warns that it will drop an old Python
+    # version. Nobody who runs a job can act on that.
     warnings.filterwarnings("ignore", category=FutureWarning, module="google")
     import ee
 

@@ -1,7 +1,7 @@
-"""Connection to Earth Engine: which project, which server, whose credentials. Made in `__main__` from the environment.
+"""Connection to Earth Engine: which project, which server, whose credentials.
 
-Input: project, URL and token. Output: an initialized `ee` client in this process, and
-Earth Engine's errors as ours.
+Input: project, URL and token. Output: an initialized `ee` client in this process. It
+also turns errors of the client into `EarthEngineError`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where requests go and who pays. Pickles, so that Beam workers connect by themselves.
+    """Where requests go and which project pays; it pickles, for Beam workers.
 
     Attributes:
         project: Google Cloud project that is registered for Earth Engine.
-        url: server; None = Google's, the high-volume endpoint for `purpose` fetch and
-            the standard one for export.
+        url: server; None = Google's: the high-volume endpoint if `purpose` is fetch,
+            the standard one if it is export.
         token: access token; None = the credentials that `earthengine authenticate`
             saved.
         purpose: what the connection is for.
-        deadline_s: seconds after which a request without an answer is a timeout.
+        deadline_s: a request without an answer after so many seconds is a timeout.
     """
 
     project: str
@@ -58,10 +58,10 @@ class Connection:
 
 
 def from_environment(environment: Mapping[str, str], purpose: Purpose) -> Connection:
-    """The connection that the environment describes; only `__main__` calls this.
+    """Return the connection that the environment describes; for `__main__` only.
 
-    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project; TERRAPAIR_EE_URL and
-    TERRAPAIR_EE_TOKEN, both optional, another server (the emulator) and a token for it.
+    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project. TERRAPAIR_EE_URL and
+    TERRAPAIR_EE_TOKEN are optional: another server (the emulator) and a token for it.
 
     Raises:
         EarthEngineError: reason no_credentials; no project is named.
@@ -80,14 +80,16 @@ def from_environment(environment: Mapping[str, str], purpose: Purpose) -> Connec
 
 
 def connect(connection: Connection) -> None:
-    """Initializes `ee` in this process; the same connection again does nothing, another one replaces the first.
+    """Initialize `ee` in this process.
 
-    The client's own retries are off afterwards: jobs retry, so that the ledger sees
-    every failure.
+    The same connection again does nothing; another one replaces the first. The client's
+    own retries are off afterwards: jobs retry themselves, so that the ledger sees every
+    failure.
 
     Raises:
         EarthEngineError: reason no_credentials, with the command to run, when
-            credentials are missing or expired; others when the server does not answer.
+            credentials are missing or expired; other reasons when the server does not
+            answer.
     """
     with _LOCK, translated(f"connecting to {connection.server}"):
         is_connected = False
@@ -96,12 +98,12 @@ def connect(connection: Connection) -> None:
             is_connected = True
         finally:
             if not is_connected:
-                # The attempt has already undone the connection before it, which must
-                # not pass for the current one.
+                # The attempt has already replaced the connection before it, so forget
+                # that one too.
                 _initialize.cache_clear()
 
 
-# The client is one a process, so one connection is remembered; a failed attempt is not.
+# A process has one client, so one connection is remembered. A failed attempt is not.
 @lru_cache(maxsize=1)
 def _initialize(connection: Connection) -> None:
     credentials = "persistent" if connection.token is None else Credentials(token=connection.token)
@@ -114,10 +116,10 @@ def _initialize(connection: Connection) -> None:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turns whatever `ee` raises in the block into an EarthEngineError.
+    """Turn whatever `ee` raises in the block into an EarthEngineError.
 
     Args:
-        what: what is asked for, to begin the line with.
+        what: what is asked for; the message begins with it.
 
     Raises:
         EarthEngineError: see `RequestReason`.
@@ -125,8 +127,8 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except ee.EEException as error:
-        # The client raises its own exception while it handles the HTTP one, which alone
-        # knows the status.
+        # The client raises its own exception while it handles the HTTP one, and only
+        # the HTTP one has the status.
         response = getattr(error.__context__, "resp", None)
         if response is not None:
             raise errors.from_status(what, int(response.status), _one_line(error)) from error
@@ -136,9 +138,9 @@ def translated(what: str) -> Iterator[None]:
             ) from error
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        # The client does not notice when a body ends early; its parser does.
+        # The client does not notice that a body ended early, but its parser fails.
         raise errors.EarthEngineError(
-            f"{what}: the answer is not whole: {_one_line(error)}", "truncated"
+            f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
         ) from error
     except google.auth.exceptions.TransportError as error:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
@@ -147,12 +149,12 @@ def translated(what: str) -> Iterator[None]:
             f"the credentials are missing or expired ({_one_line(error)})"
         ) from error
     except OSError as error:
-        # ConnectionError and TimeoutError, and what requests raises; a body that stops
-        # coming is "timed out" in both.
+        # ConnectionError, TimeoutError and the errors of `requests`. If a body stops
+        # coming, the message of both kinds holds "timed out".
         if isinstance(error.__context__, ChunkedEncodingError):
             # The body ended before its declared length.
             raise errors.EarthEngineError(
-                f"{what}: the answer is not whole: {_one_line(error)}", "truncated"
+                f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
             ) from error
         is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
         raise errors.EarthEngineError(

@@ -1,7 +1,7 @@
-"""EarthEngineError: what went wrong with a request, and whether asking again can help. Knows nothing of `ee`.
+"""EarthEngineError: what went wrong with a request, and whether a retry can help.
 
-Input: HTTP status and message of the server, or what the network raised. Output: an
-error with a reason that ledgers keep.
+Input: HTTP status and message of the server, or an error of the network. Output: an
+error with a reason that ledgers keep. Needs no `ee`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class EarthEngineError(DataError):
 
 
 # Substrings of Earth Engine's messages, lower case. Sources: google/Xee issues 50 and
-# 85 (sizes); the warning that earthengine-api 1.7 gives for a project in restricted
-# mode (compute quota).
+# 85 (sizes); the warning of earthengine-api 1.7 for a project in restricted mode
+# (compute quota).
 _EXHAUSTED_SIGNS = ("compute quota", "noncommercial", "eecu", "monthly", "per month")
 _SIZE_SIGNS = (
     "must be less than or equal to",
@@ -51,12 +51,14 @@ _SIZE_SIGNS = (
 
 
 def from_status(what: str, status: int, message: str) -> EarthEngineError:
-    """The error of an HTTP answer; where one status has several causes the server's message decides.
+    """Return the error of an HTTP answer.
+
+    Where one status has several causes, the server's message decides.
 
     Args:
-        what: what was asked for, to begin the line with.
+        what: what was asked for; the message begins with it.
         status: HTTP status, 400 or above.
-        message: the server's.
+        message: the server's message.
     """
     lower = message.lower()
     reason: RequestReason
@@ -82,9 +84,10 @@ def from_status(what: str, status: int, message: str) -> EarthEngineError:
 
 
 def no_credentials(cause: str, status: int | None = None) -> EarthEngineError:
-    """The error of missing or expired credentials, with what to run."""
+    """Return the error of missing or expired credentials, with the command to run."""
     return EarthEngineError(
-        f"{cause}: run `earthengine authenticate` and set GOOGLE_CLOUD_PROJECT to a project registered for Earth Engine",
+        f"{cause}: run `earthengine authenticate` and set GOOGLE_CLOUD_PROJECT to a project "
+        f"registered for Earth Engine",
         "no_credentials",
         status,
     )

@@ -1,7 +1,7 @@
-"""Batch exports: the same pixels as files in a Google Cloud Storage bucket, made by tasks that one watches.
+"""Batch exports: tasks that write pixels to a Google Cloud Storage bucket.
 
-Input: `PixelRequest`. Output: task ids and their states. Called by `export` after
-`connection.connect`.
+Input: `PixelRequest`, after `connection.connect`. Output: task ids and the states of
+tasks.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ State = Literal["PENDING", "RUNNING", "CANCELLING", "SUCCEEDED", "CANCELLED", "F
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """Where an export stands.
+    """State of an export task.
 
     Attributes:
-        task_id: as `start_export` returned it: projects/<project>/operations/<id>.
-        state: of Earth Engine's operation.
+        task_id: id from `start_export`: projects/<project>/operations/<id>.
+        state: state of Earth Engine's operation.
         error: what went wrong; empty unless FAILED.
         destination_uris: folders in the bucket that hold the files, once SUCCEEDED;
-            pages of the console, not gs://.
+            these are pages of the console, not gs:// URIs.
         eecu_seconds: compute used so far; NaN when not reported.
     """
 
@@ -49,14 +49,16 @@ def start_export(
     file_format: FileFormat,
     patch_size_px: int | None = None,
 ) -> str:
-    """Starts an export of an image to Cloud Storage and returns the task's id. Not bound by the limits of a pixel request.
+    """Start an export of an image to Cloud Storage and return the task's id.
+
+    The limits of a pixel request do not apply. Earth Engine splits large GeoTIFFs and
+    then adds -<row>-<column> of the first pixel to each name.
 
     Args:
-        request: what to export; it lies at `prefix` + `.tif`, or `-00000.tfrecord.gz`
-            and `-mixer.json`. Earth Engine splits large GeoTIFFs and then adds
-            -<row>-<column> of the first pixel to each name.
+        request: what to export.
         bucket: name without gs://.
-        prefix: path in the bucket, without extension.
+        prefix: path in the bucket, without extension. The files are `prefix` + `.tif`,
+            or `prefix` + `-00000.tfrecord.gz` and `-mixer.json`.
         file_format: TFRECORD holds float32 only, whatever the request's dtype.
         patch_size_px: side of the patches of a TFRECORD; None = the whole grid is one
             patch.
@@ -81,8 +83,8 @@ def start_export(
             "cloudStorageDestination": {"bucket": bucket, "filenamePrefix": prefix},
         },
         "maxPixels": {"value": str(request.height * request.width)},
-        # ee.batch.Export would reproject and clip instead, and so decide the pixels by
-        # what it makes of a region.
+        # ee.batch.Export would reproject and clip to a region, which would change the
+        # pixels. So the grid is given here.
         "grid": pixel_grid(request.grid),
     }
     with translated(f"export of {request.image_id}"):
@@ -93,7 +95,7 @@ def start_export(
 
 
 def get_task(task_id: str) -> TaskState:
-    """Where the task stands.
+    """Return the state of a task.
 
     Raises:
         EarthEngineError: not_found when there is no such task; others as in

@@ -1,8 +1,8 @@
-"""Expressions of images: what Earth Engine computes for a request. Builds `ee.Image` objects; sends nothing.
+"""Image expressions: what Earth Engine computes for a request. Sends nothing.
 
-Input: `PixelRequest`. Output: an image whose masked pixels are all filled with explicit
-values, since formats without a mask would otherwise write 0, which is bright ground in
-dB and "water" in Dynamic World. Called by pixels.py, exports.py.
+Input: `PixelRequest`. Output: an `ee.Image` without masked pixels. Masked pixels get
+explicit values, since formats without a mask would write 0, which is bright ground in
+dB and "water" in Dynamic World.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ WORLDCOVER_NODATA = 0
 
 
 def request_image(request: PixelRequest) -> ee.Image:
-    """The image of a request: `answer_bands` in order, all of `dtype`, nothing masked."""
+    """Return the image of a request.
+
+    It has `answer_bands` in order, all of `dtype`, and nothing is masked.
+    """
     scene = ee.Image(request.image_id)
     if request.sensor == "s1":
         return _filled(scene.select(list(request.bands)), S1_NODATA).toFloat()
     image = _filled(scene.select(list(request.bands)), S2_NODATA)
     if request.cloud_score:
-        # linkCollection, not a lookup by id: a scene that has no cloud score comes
-        # masked instead of as an error.
+        # linkCollection instead of a lookup by id: a scene without a cloud score gives
+        # masked pixels instead of an error.
         scores = scene.linkCollection(
             ee.ImageCollection(CLOUD_SCORE_COLLECTION), [CLOUD_SCORE_BAND]
         )
@@ -45,12 +48,12 @@ def request_image(request: PixelRequest) -> ee.Image:
         image = image.addBands(_filled(linked.select(["label"], [LABEL_BAND]), IGNORE))
     elif request.label == "worldcover":
         image = image.addBands(_filled(_worldcover().select(["Map"], [LABEL_BAND]), IGNORE))
-    # One GeoTIFF has one dtype: labels and scores travel as uint16 too.
+    # One GeoTIFF has one dtype, so labels and scores are uint16 too.
     return image.toUint16()
 
 
 def overview_image() -> ee.Image:
-    """WorldCover 2021, uint8, WORLDCOVER_NODATA where masked."""
+    """Return WorldCover 2021 as uint8, WORLDCOVER_NODATA where masked."""
     return _filled(_worldcover().select(["Map"]), WORLDCOVER_NODATA).toUint8()
 
 
@@ -60,5 +63,5 @@ def _worldcover() -> ee.Image:
 
 
 def _filled(image: ee.Image, value: int) -> ee.Image:
-    # sameFootprint=False fills outside of the scene's footprint as well.
+    # sameFootprint=False also fills the pixels outside of the scene's footprint.
     return image.unmask(value, False)

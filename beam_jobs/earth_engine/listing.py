@@ -1,7 +1,6 @@
-"""Which scenes there are of a place and a time: both sensors in one request.
+"""Listing: the scenes of both sensors for a place and a time, in one request.
 
-Input: bounds and dates. Output: `Acquisition`s. Called by the planning of a fetch after
-`connection.connect`.
+Input: bounds and dates, after `connection.connect`. Output: `Acquisition`s.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from beam_jobs.scenes.grids import Bounds
 
 S1_COLLECTION = "COPERNICUS/S1_GRD"
 S2_COLLECTIONS = {"L1C": "COPERNICUS/S2_HARMONIZED", "L2A": "COPERNICUS/S2_SR_HARMONIZED"}
-"""Processing level -> collection. Harmonized: digital numbers carry no offset, whatever the processing baseline."""
+"""Processing level -> collection. In harmonized collections digital numbers have no
+offset, whatever the processing baseline."""
 
 _ORBIT_STATES: dict[str, OrbitState] = {"ASCENDING": "ascending", "DESCENDING": "descending"}
 
@@ -51,14 +51,16 @@ class Acquisition:
 def list_acquisitions(
     bounds: Bounds, start: datetime, end: datetime, config: EarthEngineConfig
 ) -> list[Acquisition]:
-    """All scenes whose footprint holds `bounds`, by sensor and time; Sentinel-1 only in IW mode with VV and VH.
+    """Return all scenes whose footprint holds `bounds`, by sensor and time.
+
+    Sentinel-1 scenes are in IW mode with VV and VH only.
 
     Args:
         bounds: xmin, ymin, xmax, ymax in degrees of longitude and latitude; xmax may
             exceed 180 across the antimeridian.
         start: UTC, included.
         end: UTC, excluded.
-        config: collections and the cloudiest scene wanted.
+        config: collections, and the cloudiest scene that is wanted.
 
     Raises:
         EarthEngineError: see `errors.Reason`.
@@ -71,8 +73,8 @@ def list_acquisitions(
     return sorted(found, key=lambda scene: (scene.sensor, scene.acquired_at, scene.image_id))
 
 
-# Columns fetched by aggregate_array drop what is missing and so slip against each
-# other; a feature per scene cannot.
+# One feature per scene. With aggregate_array, each column would drop its missing
+# values, and the columns would no longer match.
 def _s1_scenes(region: ee.Geometry, start: datetime, end: datetime) -> ee.FeatureCollection:
     scenes = (
         _covering(S1_COLLECTION, region, start, end)
@@ -103,7 +105,7 @@ def _s2_scenes(
 def _covering(
     collection: str, region: ee.Geometry, start: datetime, end: datetime
 ) -> ee.ImageCollection:
-    # filterBounds goes through the server's spatial index; only what it leaves is
+    # filterBounds uses the server's spatial index. Only the scenes that it leaves are
     # tested for holding the whole region.
     within = ee.ImageCollection(collection).filterDate(start, end).filterBounds(region)
     return within.filter(ee.Filter.contains(leftField=".geo", rightValue=region))

@@ -1,7 +1,6 @@
-"""Pixels, request by request: computePixels, checked to be whole before anyone sees them.
+"""Pixels of a request from computePixels, checked to be complete.
 
-Input: `PixelRequest`. Output: the bytes of a GeoTIFF. Called inside Beam by `fetch`
-after `connection.connect`.
+Input: `PixelRequest`, after `connection.connect`. Output: the bytes of a GeoTIFF.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from beam_jobs.scenes.grids import LONLAT, Grid
 
 @dataclass(frozen=True, kw_only=True)
 class ProfiledPixels:
-    """Pixels and what they cost.
+    """Pixels and their cost.
 
     Attributes:
-        data: GeoTIFF.
+        data: bytes of a GeoTIFF.
         eecu_seconds: compute that Earth Engine's profile counts for the request; NaN
             when the server sent no profile.
     """
@@ -36,7 +35,9 @@ class ProfiledPixels:
 
 
 def fetch_pixels(request: PixelRequest) -> bytes:
-    """A whole GeoTIFF of the request: size, number of bands and dtype are as asked, and every block reads.
+    """Return a complete GeoTIFF of the request.
+
+    Size, number of bands and dtype are as asked, and every block can be read.
 
     Raises:
         EarthEngineError: see `errors.Reason`; too_large before anything is sent.
@@ -55,7 +56,9 @@ def fetch_pixels(request: PixelRequest) -> bytes:
 
 
 def fetch_profiled(request: PixelRequest) -> ProfiledPixels:
-    """The same with what it cost, for the pilot of a plan; a second request reads the profile.
+    """Return the pixels of a request and their cost, for the pilot of a plan.
+
+    A second request reads the profile.
 
     Raises:
         EarthEngineError: as `fetch_pixels`.
@@ -71,13 +74,14 @@ def fetch_profiled(request: PixelRequest) -> ProfiledPixels:
 
 
 def fetch_overview(pixel_size_degrees: float) -> bytes:
-    """WorldCover 2021 of the whole Earth on a coarse grid, uint8 GeoTIFF in EPSG:4326, 0 = masked (open sea).
+    """Return WorldCover 2021 of the whole Earth on a coarse grid.
 
-    Each pixel is one class, as Earth Engine's pyramid keeps it: enough to stratify a
-    sample, not to measure areas.
+    The answer is a uint8 GeoTIFF in EPSG:4326, 0 = masked (open sea). Each pixel is one
+    class, as Earth Engine's pyramid keeps it: enough to stratify a sample, not to
+    measure areas.
 
     Args:
-        pixel_size_degrees: as 0.25; must divide 180.
+        pixel_size_degrees: for example 0.25; must divide 180.
 
     Raises:
         EarthEngineError: as `fetch_pixels`.
@@ -101,16 +105,22 @@ def _compute(image: ee.Image, grid: Grid) -> bytes:
 
 
 def _check_whole(data: bytes, what: str, *, grid: Grid, num_bands: int, dtype: str) -> None:
-    """Raises EarthEngineError (truncated) when the bytes are not a readable GeoTIFF of that size."""
+    """Check that the bytes are a readable GeoTIFF of the expected size and dtype.
+
+    Raises:
+        EarthEngineError: reason truncated; they are not.
+    """
     expected = (num_bands, grid.height, grid.width, {dtype})
     try:
         with MemoryFile(data) as file, file.open(driver="GTiff") as dataset:
             found = (dataset.count, dataset.height, dataset.width, set(dataset.dtypes))
-            # Opening reads the header only; a file cut short fails at its last blocks.
+            # Opening reads the header only; a file that is cut short fails at its last
+            # blocks.
             dataset.read()
     except (RasterioError, ValueError) as error:
         raise EarthEngineError(
-            f"{what}: the answer of {len(data)} bytes is not a whole GeoTIFF ({' '.join(str(error).split())})",
+            f"{what}: the answer of {len(data)} bytes is not a complete GeoTIFF "
+            f"({' '.join(str(error).split())})",
             "truncated",
         ) from error
     if found != expected:
@@ -121,6 +131,9 @@ def _check_whole(data: bytes, what: str, *, grid: Grid, num_bands: int, dtype: s
 
 
 def _eecu_seconds(profile: str) -> float:
-    """Sum of the first column of a profile's text: EECU seconds, then memory, count and description a line."""
+    """Return the sum of the first column of a profile's text, in EECU seconds.
+
+    Memory, count and description follow on each line.
+    """
     costs = [float(match) for match in re.findall(r"^\s*(\d+\.\d+)\s", profile, re.MULTILINE)]
     return sum(costs) if costs else math.nan

@@ -1,8 +1,7 @@
-"""What is asked of Earth Engine: pixel requests, their size and the limits they must keep. Pure; does not import `ee`.
+"""Pixel requests, their size and the limits that Earth Engine sets. Needs no `ee`.
 
-Input: an acquisition and the grid of a place. Output: `PixelRequest`, which alone
-decides every byte of the answer, so its `key` names it in ledgers. `pixels.py` fetches
-it, `exports.py` exports it, `plan` counts its bytes.
+Input: an acquisition and the grid of a place. Output: `PixelRequest`. It alone decides
+every byte of the answer, so its `key` can name the request.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ from beam_jobs.scenes.grids import Grid
 LabelSource = Literal["none", "dynamic_world", "worldcover"]
 
 CLOUD_SCORE_BAND = "cs_cdf"
-"""Band of the answer: Cloud Score+ x CLOUD_SCORE_SCALE, 0 cloud to CLOUD_SCORE_SCALE clear, CLOUD_SCORE_NODATA = masked."""
+"""Band of the answer: Cloud Score+ x CLOUD_SCORE_SCALE. 0 is cloud, CLOUD_SCORE_SCALE
+is clear, CLOUD_SCORE_NODATA is masked."""
 CLOUD_SCORE_SCALE = 10_000
 CLOUD_SCORE_NODATA = 65_535
 LABEL_BAND = "label"
-"""Band of the answer: ids of the schema named as the label source, 255 = ignore."""
+"""Band of the answer: ids of the schema that the label source names, 255 = ignore."""
 
 # Source: https://developers.google.com/earth-engine/guides/usage#request_payload_size
 # and the answers to larger requests.
@@ -36,15 +36,16 @@ MAX_REQUEST_BANDS = 1_024
 class PixelRequest:
     """Pixels of one scene on one grid, as one GeoTIFF.
 
-    Sentinel-1 comes as float32 dB with -32768 (S1_NODATA) where masked; Sentinel-2 as
-    uint16 DN without offset, 0 where masked.
+    Sentinel-1 comes as float32 dB with -32768 (S1_NODATA) where masked. Sentinel-2
+    comes as uint16 DN without offset, 0 where masked.
 
     Attributes:
         sensor: s1 or s2.
         image_id: full asset id, as COPERNICUS/S1_GRD/S1A_IW_GRDH_….
-        bands: in the order of the answer.
-        crs: of the grid, as EPSG:32631.
-        transform: of the grid, rasterio order (a, b, c, d, e, f); b and d are 0.
+        bands: band names in the order of the answer.
+        crs: CRS of the grid, as EPSG:32631.
+        transform: transform of the grid, rasterio order (a, b, c, d, e, f); b and d are
+            0.
         height: rows.
         width: columns.
         cloud_score: s2 only: CLOUD_SCORE_BAND follows the bands.
@@ -64,34 +65,40 @@ class PixelRequest:
 
     @property
     def grid(self) -> Grid:
-        """Where the pixels lie."""
+        """Grid of the pixels."""
         return Grid(crs=self.crs, transform=self.transform, height=self.height, width=self.width)
 
     @property
     def answer_bands(self) -> tuple[str, ...]:
-        """Names of the bands of the GeoTIFF that comes, in order: `bands`, then cloud score, then label."""
+        """Band names of the answer: `bands`, then cloud score, then label."""
         extra = (CLOUD_SCORE_BAND,) * self.cloud_score + (LABEL_BAND,) * (self.label != "none")
         return self.bands + extra
 
     @property
     def dtype(self) -> Literal["float32", "uint16"]:
-        """Of every band of the answer."""
+        """Dtype of every band of the answer."""
         return "float32" if self.sensor == "s1" else "uint16"
 
     @property
     def key(self) -> str:
-        """Stable hex name of the request, 32 digits: the same pixels have the same key in every process and run."""
+        """Stable name of the request, 32 hex digits.
+
+        The same pixels have the same key in every process and run.
+        """
         return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:32]
 
 
 def request_bytes(request: PixelRequest) -> int:
-    """Bytes of the answer before compression, which is what Earth Engine's limit counts."""
+    """Return the bytes of the answer before compression.
+
+    Earth Engine's limit counts these.
+    """
     bytes_per_pixel = 4 if request.dtype == "float32" else 2
     return bytes_per_pixel * len(request.answer_bands) * request.height * request.width
 
 
 def check_limits(request: PixelRequest) -> None:
-    """Refuses what Earth Engine would refuse, before it is sent.
+    """Raise if Earth Engine would refuse the request because of its size.
 
     Raises:
         EarthEngineError: reason too_large; more than 48 MB, 32,768 pixels a side or
@@ -107,15 +114,23 @@ def check_limits(request: PixelRequest) -> None:
     elif num_bytes > MAX_REQUEST_BYTES:
         broken = (
             f"at most {MAX_REQUEST_BYTES} bytes, got {num_bytes} "
-            f"({len(request.answer_bands)} bands of {request.width} x {request.height} {request.dtype})"
+            f"({len(request.answer_bands)} bands of {request.width} x {request.height} "
+            f"{request.dtype})"
         )
     else:
         return
-    raise EarthEngineError(f"{request.image_id}: one pixel request holds {broken}", "too_large")
+    raise EarthEngineError(
+        f"{request.image_id}: one pixel request may hold {broken}; "
+        f"use a smaller size_px or fewer bands",
+        "too_large",
+    )
 
 
 def pixel_grid(grid: Grid) -> dict[str, Any]:
-    """The grid in Earth Engine's words: https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid."""
+    """Return the grid in the form that Earth Engine expects.
+
+    Source: https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid.
+    """
     names = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
     return {
         "crsCode": grid.crs,

@@ -1,8 +1,8 @@
-"""The algorithms that the emulator knows: for each its signature, as the client reads it, and what it does.
+"""The algorithms of the emulator: the signature of each, and what it does.
 
-Input: nothing; a table. Output: the answer of `algorithms`, and functions for
-expressions.py. Names, argument names and types are those that Earth Engine publishes;
-an algorithm that is not here is refused by name.
+Input: none; this is a table. Output: the answer to `algorithms`, and functions for
+`expressions.py`. Names, argument names and types are those that Earth Engine publishes.
+Algorithms that are not in the table are refused.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Assets(Protocol):
     """Where images and collections come from, and what requests cost."""
 
     def image(self, image_id: str) -> Image:
-        """The image of that id."""
+        """Return the image of that id."""
 
     def collection(self, collection_id: str) -> tuple[Image, ...]:
-        """The images of a collection."""
+        """Return the images of a collection."""
 
     def profile(self, profile_ids: list[str]) -> str:
-        """What the requests with these ids cost, as text."""
+        """Return the cost of the requests with these ids, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Algorithm:
     """One algorithm.
 
     Attributes:
-        returns: type of the result, in Earth Engine's words.
+        returns: type of the result, as Earth Engine names it.
         arguments: "name:Type" each; a type that ends with ? is optional.
         run: called with the assets and the named arguments.
     """
@@ -210,7 +210,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "GeometryConstructors.Polygon": _algorithm(
         "Geometry",
-        "coordinates:List<Object> crs:Projection? geodesic:Boolean? maxError:ErrorMargin? evenOdd:Boolean?",
+        "coordinates:List<Object> crs:Projection? geodesic:Boolean? maxError:ErrorMargin? "
+        "evenOdd:Boolean?",
         lambda assets, a: Polygon(a["coordinates"][0], a["coordinates"][1:]),
     ),
     "Profile.getProfiles": _algorithm(
@@ -222,7 +223,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def algorithms_answer() -> dict[str, Any]:
-    """The answer to `GET projects/*/algorithms`."""
+    """Return the answer to `GET projects/*/algorithms`."""
     return {"algorithms": [_describe(name, algorithm) for name, algorithm in ALGORITHMS.items()]}
 
 
@@ -239,7 +240,7 @@ def _describe(name: str, algorithm: Algorithm) -> dict[str, Any]:
         arguments.append(argument)
     return {
         "name": f"algorithms/{name}",
-        "description": f"{name}, as far as the emulator knows it.",
+        "description": f"{name}, as the emulator implements it.",
         "returnType": algorithm.returns,
         "arguments": arguments,
     }

@@ -1,8 +1,8 @@
-"""The emulator's data catalog: simulated scenes under the names, ids and properties that Earth Engine's collections have.
+"""The emulator's catalog: simulated scenes as Earth Engine assets.
 
-Input: the simulator's folder. Output: images and collections. Sentinel-1 and -2 are the
-scenes; Cloud Score+ comes from their cloud masks, Dynamic World and WorldCover from
-their labels. Called by server.py.
+Input: the simulator's folder. Output: images and collections with the names, ids and
+properties of Earth Engine's. Sentinel-1 and -2 are the scenes. Cloud Score+ comes from
+their cloud masks, Dynamic World and WorldCover from their labels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ CLOUD_SCORE = "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED"
 DYNAMIC_WORLD_IMAGES = "GOOGLE/DYNAMICWORLD/V1"
 WORLDCOVER_IMAGES = "ESA/WorldCover/v200"
 CLEAR_SCORE, SCORE_OF_CLOUD = 0.95, 0.05
-"""What the simulator's cloud mask says, as Cloud Score+ scores; real scores take every value between."""
+"""Cloud Score+ of clear sky and of cloud. The simulator's mask has only these two, but
+real scores take every value between."""
 # Source:
 # https://developers.google.com/earth-engine/datasets/catalog/GOOGLE_DYNAMICWORLD_V1
 _DYNAMIC_WORLD_MAX_CLOUD_PERCENT = 35.0
@@ -45,13 +46,18 @@ _WORLDCOVER_LATITUDES = (-60.0, 82.75)
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """All images by id and all collections by id."""
+    """All images and collections.
+
+    Attributes:
+        images: image id -> image.
+        collections: collection id -> its images.
+    """
 
     images: Mapping[str, Image]
     collections: Mapping[str, tuple[Image, ...]]
 
     def image(self, image_id: str) -> Image:
-        """The image of that id.
+        """Return the image of that id.
 
         Raises:
             RequestError: 400, as Earth Engine answers for an expression; there is no
@@ -60,12 +66,17 @@ class Archive:
         if image_id not in self.images:
             raise RequestError(
                 400,
-                f"Image.load: Image asset '{image_id}' not found (does not exist or caller does not have access).",
+                f"Image.load: Image asset '{image_id}' not found "
+                f"(does not exist or caller does not have access).",
             )
         return self.images[image_id]
 
     def collection(self, collection_id: str) -> tuple[Image, ...]:
-        """The images of a collection, in the order of the catalog."""
+        """Return the images of a collection, in the order of the catalog.
+
+        Raises:
+            RequestError: 400; there is no such collection.
+        """
         if collection_id not in self.collections:
             raise RequestError(
                 400,
@@ -75,28 +86,28 @@ class Archive:
         return self.collections[collection_id]
 
     def profile(self, profile_ids: list[str]) -> str:
-        """What requests cost; see costs.py."""
+        """Return the cost of requests as text; see `costs.py`."""
         return costs.profile_text(profile_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedArchive(Archive):
-    """The same archive with the left half of every requested image masked: the fault `masked`."""
+    """The same archive with the left half of every image masked: the fault `masked`."""
 
     def image(self, image_id: str) -> Image:
-        """The image with half of its pixels."""
+        """Return the image with half of its pixels."""
         return images.half_masked(super().image(image_id))
 
     def collection(self, collection_id: str) -> tuple[Image, ...]:
-        """The images, each with half of its pixels."""
+        """Return the images, each with half of its pixels."""
         return tuple(images.half_masked(image) for image in super().collection(collection_id))
 
 
 def open_archive(scenes_dir: str | Path) -> Archive:
-    """The scenes of a simulator's folder as Earth Engine assets.
+    """Return the scenes of a simulator's folder as Earth Engine assets.
 
     Raises:
-        DataError: no catalog lies there.
+        DataError: the folder holds no catalog.
     """
     scenes_dir = Path(scenes_dir)
     collections: dict[str, dict[str, Image]] = {
@@ -143,11 +154,13 @@ def open_archive(scenes_dir: str | Path) -> Archive:
 
 
 def _items(path: Path) -> Iterator[dict[str, Any]]:
-    """The simulator's items. Not by catalogs.py, whose readers bring TensorFlow, seconds and hundreds of MB, along."""
+    """Yield the simulator's items.
+
+    The readers of `catalogs` are not used, because they import TensorFlow, which takes
+    seconds and hundreds of MB.
+    """
     if not path.exists():
-        raise DataError(
-            f"{path}: no such file; `terrapair simulate` writes it", "missing_file"
-        )
+        raise DataError(f"{path}: no such file; `terrapair simulate` writes it", "missing_file")
     with path.open() as lines:
         yield from map(json.loads, lines)
 
@@ -169,7 +182,10 @@ def _s1_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
     orbit = _s1_absolute_orbit(acquired_at, relative_orbit)
     unique = hashlib.sha256(item["id"].encode()).hexdigest().upper()
     stop = acquired_at + timedelta(seconds=25)
-    index = f"S1A_IW_GRDH_1SDV_{acquired_at:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}_{orbit:06d}_{unique[:6]}_{unique[6:10]}"
+    index = (
+        f"S1A_IW_GRDH_1SDV_{acquired_at:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}"
+        f"_{orbit:06d}_{unique[:6]}_{unique[6:10]}"
+    )
     return _scene(item, scenes_dir, index, {
         "instrumentMode": "IW",
         "transmitterReceiverPolarisation": properties["sar:polarizations"],
@@ -183,8 +199,8 @@ def _s1_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
 def _s2_image(item: Mapping[str, Any], scenes_dir: Path) -> Image:
     properties, acquired_at = item["properties"], _acquired_at(item)
     tile = mgrs_tile(properties["proj:code"], *properties["proj:transform"][2:6:3])
-    # The second time is that of the granule, some seconds after the datatake began; it
-    # keeps places of one tile apart.
+    # The second time is that of the granule, some seconds after the datatake began. It
+    # gives the places of one tile different names.
     granule = acquired_at + timedelta(
         seconds=1 + int(hashlib.sha256(item["id"].encode()).hexdigest(), 16) % 600
     )
@@ -220,7 +236,11 @@ def _cloud_to_score() -> np.ma.MaskedArray:
 
 
 def _dynamic_world_to_worldcover() -> np.ma.MaskedArray:
-    """The contract's table read backwards; of several ids the first, so herbaceous wetland rather than mangroves."""
+    """Return the table of the contracts in the opposite direction.
+
+    Where several ids of WorldCover match, the first is taken: herbaceous wetland rather
+    than mangroves.
+    """
     to_dynamic_world = remap_table(WORLDCOVER, DYNAMIC_WORLD)
     table = np.ma.masked_all(256, np.uint8)
     for worldcover_id in sorted(WORLDCOVER.classes, reverse=True):
@@ -237,7 +257,7 @@ def _derived(
     band: str,
     table: np.ma.MaskedArray,
 ) -> Image:
-    """An image of one band: an id raster of the scene looked up in a table of 256 entries."""
+    """Return an image of one band: an id raster looked up in a table of 256 entries."""
     read = _reader(_path(item, asset, scenes_dir), 0)
     image = Image(
         bands=(Band(name=band, read=read),),
@@ -253,10 +273,10 @@ def _looked_up(plane: Plane, table: np.ma.MaskedArray) -> Plane:
 
 
 def _worldcover(places: tuple[tuple[str, BaseGeometry], ...]) -> Image:
-    """One image of the Earth: the places' labels, and elsewhere made-up belts by latitude.
+    """Return one image of the Earth: labels of the places, and belts by latitude.
 
-    Belts, so that places can be sampled by class; a place smaller than a pixel does not
-    show.
+    The belts are made up, so that places can be sampled by class. A place that is
+    smaller than a pixel is not shown.
     """
     table = _dynamic_world_to_worldcover()
 
@@ -291,7 +311,7 @@ def _worldcover(places: tuple[tuple[str, BaseGeometry], ...]) -> Image:
 
 
 def mgrs_tile(crs: str, x: float, y: float) -> str:
-    """Zone, latitude band and 100 km square of a UTM point, as 31UFS.
+    """Return zone, latitude band and 100 km square of a UTM point, as 31UFS.
 
     Source: NGA.STND.0037 (MGRS), https://earth-info.nga.mil/
     """
@@ -305,7 +325,10 @@ def mgrs_tile(crs: str, x: float, y: float) -> str:
 
 
 def _s1_absolute_orbit(acquired_at: datetime, relative_orbit: int) -> int:
-    """The orbit near that time with that track. Source: S1A orbit 46648 on 2023-01-05; track = (orbit - 73) mod 175 + 1."""
+    """Return the orbit number near a time that has a given track number.
+
+    Source: S1A orbit 46648 on 2023-01-05; track = (orbit - 73) mod 175 + 1.
+    """
     near = 46_648 + round((acquired_at.replace(tzinfo=None) - datetime(2023, 1, 5)).days * 175 / 12)
     return near + (relative_orbit - 1 - (near - 73)) % 175
 

@@ -1,4 +1,4 @@
-"""Config of the emulator: which world, which faults, how exports go."""
+"""Settings of the emulator: its scenes, its faults and its exports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class EmulatorConfig:
     """How the server behaves.
 
     Attributes:
-        simulate: the world to serve, when no folder of scenes is given.
-        faults: what goes wrong at the start; `POST /emulator/faults` changes it.
+        simulate: scenes to serve when no folder of scenes is given.
+        faults: faults at the start; `POST /emulator/faults` changes them.
         pending_s: seconds that an export waits.
         running_s: seconds that an export runs at least.
         max_file_side_px: longest side of an exported GeoTIFF; larger exports are split.
@@ -29,7 +29,8 @@ class EmulatorConfig:
     def __post_init__(self) -> None:
         if self.pending_s < 0 or self.running_s < 0:
             raise ValueError(
-                f"pending_s and running_s must be 0 or above, got {self.pending_s} and {self.running_s}"
+                f"pending_s and running_s must be 0 or above, "
+                f"got {self.pending_s} and {self.running_s}"
             )
         if self.max_file_side_px < 1:
             raise ValueError(f"max_file_side_px must be at least 1, got {self.max_file_side_px}")

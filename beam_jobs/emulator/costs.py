@@ -1,7 +1,7 @@
-"""What requests cost: profile ids that hold their own cost, and the text that Profile.getProfiles returns of them.
+"""Costs of requests, and the text that Profile.getProfiles returns about them.
 
-A made-up price, near enough to real requests that plans made against the emulator have
-realistic figures.
+A profile's id holds the cost of its request. The price is made up but close to real
+requests, so that plans made with the emulator have realistic figures.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ _EECU_SECONDS_PER_VALUE = 1e-7
 
 
 def eecu_seconds(num_values: int) -> float:
-    """Price of a request that computes so many pixels x bands."""
+    """Return the price of a request that computes so many pixels x bands."""
     return _EECU_SECONDS_PER_REQUEST + _EECU_SECONDS_PER_VALUE * num_values
 
 
 def profile_id(num_values: int, number: int) -> str:
-    """Id of the profile of the request of that number."""
+    """Return the id of the profile of the request of that number."""
     return f"{number}-{num_values}"
 
 
 def profile_text(profile_ids: Sequence[str]) -> str:
-    """The table that Earth Engine prints of profiles: cost, memory, count, what."""
+    """Return Earth Engine's table of profiles: cost, memory, count, description."""
     lines = [" EECU·s PeakMem  Count  Description"]
     for text in profile_ids:
         _, _, num_values = text.partition("-")

@@ -1,7 +1,9 @@
-"""The discovery document: which methods the emulator has, in the form that Google's client library builds its calls from.
+"""The discovery document: the methods of the emulator.
 
-Output: the answer to `GET /$discovery/rest`. Called by server.py.
-Source of the form: https://developers.google.com/discovery/v1/reference/apis
+Output: the answer to `GET /$discovery/rest`, in the form from which Google's client
+library builds its calls.
+
+Source: https://developers.google.com/discovery/v1/reference/apis
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ _ASSET = "^projects/[^/]+/assets/.+$"
 
 
 def discovery_document(root_url: str) -> dict[str, Any]:
-    """The document for a server at `root_url`, which ends with a slash."""
+    """Return the document for a server at `root_url`, which ends with a slash."""
     resources = {
         "algorithms": {
             "list": _method("algorithms.list", "GET", "parent", _PROJECT, "v1/{+parent}/algorithms")

@@ -1,7 +1,7 @@
 """Features, collections and filters as the server computes with them.
 
 Input: arguments of `Collection.*`, `Filter.*`, `Feature` and geometry algorithms.
-Output: values of these types. Called by algorithms.py.
+Output: features, filters, geometries and JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from beam_jobs.emulator.errors import RequestError
 from beam_jobs.emulator.images import Image
 
 MAX_RESULT_ELEMENTS = 5_000
-"""What one value:compute may return. Source: the message "Collection query aborted after accumulating over 5000 elements"."""
+"""Most elements that one value:compute may return. Source: the message "Collection
+query aborted after accumulating over 5000 elements"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,10 @@ Filter = Callable[[Element], bool]
 
 
 def get_property(element: Element, name: str) -> Any:
-    """A property; `.geo` and `.all` are the footprint; None when there is none of that name."""
+    """Return a property; None if there is none of that name.
+
+    `.geo` and `.all` give the footprint.
+    """
     if name in (".geo", ".all"):
         return element.geometry
     return element.properties.get(name)
@@ -49,7 +53,17 @@ def field_filter(
     left_value: Any,
     right_field: str | None,
 ) -> Filter:
-    """Compares left with right, each a property or a value; a missing property never matches."""
+    """Return a filter that compares left with right.
+
+    Each side is a property or a value. A missing property never matches.
+
+    Args:
+        compare: called with (left, right).
+        left_field: name of the left property; None = `left_value` is compared.
+        right_value: right side if `right_field` is None.
+        left_value: left side if `left_field` is None.
+        right_field: name of the right property; None = `right_value` is compared.
+    """
 
     def matches(element: Element) -> bool:
         left = left_value if left_field is None else get_property(element, left_field)
@@ -60,7 +74,11 @@ def field_filter(
 
 
 def geometry_of(value: Any) -> BaseGeometry:
-    """The geometry of a geometry, a feature or an image."""
+    """Return the geometry of a geometry, a feature or an image.
+
+    Raises:
+        RequestError: 400; the value has no geometry.
+    """
     geometry = value.geometry if isinstance(value, Image | Feature) else value
     if not isinstance(geometry, BaseGeometry):
         raise RequestError(400, f"A geometry is needed, got {type(value).__name__}.")
@@ -68,7 +86,11 @@ def geometry_of(value: Any) -> BaseGeometry:
 
 
 def bounding_box(west: float, south: float, east: float, north: float) -> BaseGeometry:
-    """A planar box in degrees; longitudes are a circle, so one that crosses the antimeridian becomes two boxes."""
+    """Return a planar box in degrees.
+
+    A box that crosses the antimeridian becomes two boxes, since longitudes are a
+    circle.
+    """
     if east < west:
         east += 360.0
     if east <= 180.0:
@@ -79,7 +101,10 @@ def bounding_box(west: float, south: float, east: float, north: float) -> BaseGe
 
 
 def milliseconds(value: Any) -> float:
-    """A date as milliseconds since 1970: a number of them, or ISO 8601 text in UTC."""
+    """Return a date as milliseconds since 1970.
+
+    The value is that number already, or ISO 8601 text in UTC.
+    """
     if isinstance(value, int | float):
         return float(value)
     moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
@@ -87,14 +112,14 @@ def milliseconds(value: Any) -> float:
 
 
 def merge(first: Sequence[Element], second: Sequence[Element]) -> tuple[Element, ...]:
-    """Elements of both; their indexes begin with 1_ and 2_."""
+    """Return the elements of both; their indexes begin with 1_ and 2_."""
     return tuple(_prefixed(element, "1_") for element in first) + tuple(
         _prefixed(element, "2_") for element in second
     )
 
 
 def to_json(value: Any) -> Any:
-    """A computed value as value:compute returns it.
+    """Return a computed value as value:compute sends it.
 
     Raises:
         RequestError: more than MAX_RESULT_ELEMENTS elements.

@@ -1,4 +1,4 @@
-"""RequestError: what the emulator answers instead of a result, in Google's JSON."""
+"""RequestError: the emulator's error answer, in Google's JSON."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ class RequestError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """Google's form of an error."""
+        """The error in Google's form."""
         name = _STATUS_NAMES.get(self.status, "UNKNOWN")
         return {"error": {"code": self.status, "message": str(self), "status": name}}

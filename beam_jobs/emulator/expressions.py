@@ -1,9 +1,8 @@
-"""Expressions: the graph of function calls that the client sends, evaluated node by node.
+"""Expressions: graphs of function calls that the client sends, evaluated here.
 
 Input: the JSON of an Expression
 (https://developers.google.com/earth-engine/reference/rest/v1/Expression) and the
-assets.
-Output: its value. Called by server.py and tasks.py.
+assets. Output: its value.
 """
 
 from __future__ import annotations
@@ -16,22 +15,24 @@ from beam_jobs.emulator.errors import RequestError
 
 
 def evaluate(expression: Mapping[str, Any], assets: Assets) -> Any:
-    """The value of an expression: number, text, list, dict, Image, Feature, tuple of elements, or geometry.
+    """Return the value of an expression.
+
+    It is a number, text, list, dict, Image, Feature, tuple of elements, or geometry.
 
     Raises:
-        RequestError: 400; an algorithm or a kind of node that the emulator does not
-            know, or a graph that is not whole.
+        RequestError: 400; the emulator does not know an algorithm or a kind of node, or
+            the graph is incomplete.
     """
     try:
         return _Evaluator(expression["values"], assets).value(expression["result"], {})
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(
-            400, f"The expression is not whole: {type(error).__name__}: {error}"
+            400, f"The expression is incomplete: {type(error).__name__}: {error}"
         ) from error
 
 
 class _Evaluator:
-    """Evaluates nodes of one graph, each shared node once."""
+    """Evaluates the nodes of one graph; a shared node only once."""
 
     def __init__(self, nodes: Mapping[str, Any], assets: Assets) -> None:
         self._nodes = nodes
@@ -39,7 +40,11 @@ class _Evaluator:
         self._done: dict[str, Any] = {}
 
     def value(self, reference: str, arguments: Mapping[str, Any]) -> Any:
-        """The value of a named node; inside a function its `arguments` count, and nothing is kept."""
+        """Return the value of a named node.
+
+        Inside a function the value depends on the function's `arguments`, so it is not
+        kept.
+        """
         if arguments:
             return self._node(self._nodes[reference], arguments)
         if reference not in self._done:
@@ -79,7 +84,8 @@ class _Evaluator:
         if name not in ALGORITHMS:
             raise RequestError(
                 400,
-                f"The emulator does not know the algorithm {name!r}; it knows {sorted(ALGORITHMS)}.",
+                f"The emulator does not know the algorithm {name!r}; "
+                f"it knows {sorted(ALGORITHMS)}.",
             )
         named = {
             key: self._node(item, arguments)
@@ -89,7 +95,7 @@ class _Evaluator:
 
 
 def loaded_images(expression: Mapping[str, Any]) -> list[str]:
-    """Ids of the images that an expression loads, for the request log."""
+    """Return the ids of the images that an expression loads, for the request log."""
     nodes = expression.get("values", {})
     found = []
     for node in nodes.values():
@@ -100,7 +106,10 @@ def loaded_images(expression: Mapping[str, Any]) -> list[str]:
 
 
 def _invocations(node: Any) -> list[Mapping[str, Any]]:
-    """All function calls below a node; the client folds what is used once into its user."""
+    """Return all function calls below a node.
+
+    The client nests a call that is used once into the call that uses it.
+    """
     if isinstance(node, list):
         return [call for item in node for call in _invocations(item)]
     if not isinstance(node, Mapping):

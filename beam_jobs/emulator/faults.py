@@ -1,7 +1,7 @@
-"""Faults on demand: which requests the emulator answers wrongly, and how. The same seed and requests give the same faults.
+"""Faults on demand: which requests are answered wrongly, and how.
 
-Input: `FaultsConfig` and a request. Output: the fault of this attempt. Called by
-server.py and tasks.py.
+Input: `FaultsConfig` and a request. Output: the fault of this try. The same seed and
+requests give the same faults.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ FAULTS: tuple[Fault, ...] = ("too_many_requests", "server_error", "slow", "trunc
 
 @dataclass(frozen=True, kw_only=True)
 class FaultsConfig:
-    """What goes wrong. Shares are 0-1 of the attempts (passing faults) or of the distinct requests (lasting ones).
+    """What goes wrong.
+
+    Shares are 0-1. For faults that pass they are shares of the tries, for lasting ones
+    shares of the distinct requests.
 
     Attributes:
-        seed: same seed, same faults.
+        seed: the same seed gives the same faults.
         too_many_requests: share answered 429.
         server_error: share answered 503.
         slow: share answered only after `slow_s`.
         slow_s: seconds.
-        truncated: share whose body is cut in half and sent as if whole.
+        truncated: share whose body is cut in half and sent as if complete.
         dropped: share whose connection ends in the middle of the body.
-        max_faults_per_request: passing faults that one request meets at most, so that
+        max_faults_per_request: most passing faults that one request meets, so that
             retries end.
-        burst_every: after so many requests a burst of 429 follows; 0 = none.
+        burst_every: a burst of 429 follows after so many requests; 0 = none.
         burst_length: requests of a burst.
-        max_requests_per_second: more are answered 429, as Earth Engine does; 0 = no
-            limit.
+        max_requests_per_second: requests beyond this rate are answered 429, as Earth
+            Engine does; 0 = no limit.
         masked: share of requests that see only the right half of their images.
-        too_large: share of requests answered 400 with the size message, always.
-        quota_exhausted_after: requests after which all are refused because the month's
-            compute is used up; -1 = never.
+        too_large: share of requests that are always answered 400 with the size message.
+        quota_exhausted_after: after so many requests all are refused, because the
+            month's compute is used up; -1 = never.
         expired_token: every request is answered 401.
         failing_exports: share of exports that end as FAILED.
     """
@@ -72,7 +75,12 @@ class FaultsConfig:
             raise ValueError(f"the shares of {', '.join(FAULTS)} must sum to at most 1")
 
     def passing_fault(self, key: str, attempt: int) -> Fault | None:
-        """What happens to this attempt (from 0) at the request of that key."""
+        """Return what happens to one try at a request, None if nothing does.
+
+        Args:
+            key: name of the request.
+            attempt: number of the try, from 0.
+        """
         if attempt >= self.max_faults_per_request:
             return None
         draw = self._draw("passing", f"{key}/{attempt}")
@@ -84,19 +92,19 @@ class FaultsConfig:
         return None
 
     def is_masked(self, key: str) -> bool:
-        """Whether the request sees only half of its pixels."""
+        """Return whether the request sees only half of its pixels."""
         return self._draw("masked", key) < self.masked
 
     def is_too_large(self, key: str) -> bool:
-        """Whether the request is refused as too large."""
+        """Return whether the request is refused as too large."""
         return self._draw("too_large", key) < self.too_large
 
     def export_fails(self, key: str) -> bool:
-        """Whether the export ends as FAILED."""
+        """Return whether the export ends as FAILED."""
         return self._draw("export", key) < self.failing_exports
 
     def _draw(self, purpose: str, key: str) -> float:
-        """0-1, evenly spread over keys."""
+        """Return a number in 0-1, evenly spread over keys."""
         digest = hashlib.sha256(f"{self.seed}/{purpose}/{key}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -120,7 +128,10 @@ class Attempt:
 
 @dataclass
 class Traffic:
-    """Counts of the requests so far, which bursts, rates and attempts depend on. Safe for many threads."""
+    """Counts of the requests so far, for bursts, rates and tries.
+
+    It is safe for many threads.
+    """
 
     num_requests: int = 0
     _attempts: dict[str, int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Images as the server computes with them: named bands that are read only when a grid is asked for.
+"""Images as the server computes with them: named bands, read on demand.
 
-Input: arguments of `Image.*` algorithms. Output: new images; pixels once `planes` is
-called. Called by algorithms.py.
+Input: arguments of `Image.*` algorithms. Output: new images. Pixels are read only when
+`planes` is called with a grid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Reader = Callable[[Grid], Plane]
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A name and how to get the pixels [H, W] on a grid."""
+    """A name, and a function that reads the pixels [H, W] on a grid."""
 
     name: str
     read: Reader
@@ -43,22 +43,24 @@ class Image:
         return [band.name for band in self.bands]
 
     def planes(self, grid: Grid) -> list[Plane]:
-        """Pixels of every band on the grid."""
+        """Return the pixels of every band on the grid."""
         return [band.read(grid) for band in self.bands]
 
     def mapped(self, function: Callable[[Plane, Grid], Plane]) -> Image:
-        """The image whose planes are `function` of these."""
+        """Return the image with `function` applied to each plane."""
         bands = [replace(band, read=_compose(function, band.read)) for band in self.bands]
         return replace(self, bands=tuple(bands))
 
 
 def constant(value: float) -> Image:
-    """One band `constant` of that value everywhere."""
+    """Return an image with one band `constant` of that value everywhere."""
     return Image(bands=(Band(name="constant", read=lambda grid: _full(grid, value)),))
 
 
 def select(image: Image, selectors: Sequence[str | int], new_names: Sequence[str] | None) -> Image:
-    """The chosen bands, by name or index, renamed when `new_names` is given.
+    """Return the chosen bands, by name or index.
+
+    They are renamed if `new_names` is given.
 
     Raises:
         RequestError: no such band.
@@ -74,8 +76,8 @@ def select(image: Image, selectors: Sequence[str | int], new_names: Sequence[str
         if not found:
             raise RequestError(
                 400,
-                f"Image.select: Band pattern '{selector}' was applied to an Image with no matching bands. "
-                f"Available bands: [{', '.join(image.names)}]",
+                f"Image.select: Band pattern '{selector}' was applied to an Image "
+                f"with no matching bands. Available bands: [{', '.join(image.names)}]",
             )
         bands += found
     chosen = replace(image, bands=tuple(bands))
@@ -83,7 +85,7 @@ def select(image: Image, selectors: Sequence[str | int], new_names: Sequence[str
 
 
 def rename(image: Image, names: Sequence[str]) -> Image:
-    """The same bands under other names."""
+    """Return the same bands under other names."""
     if len(names) != len(image.bands):
         raise RequestError(
             400, f"Image.rename: Got {len(names)} names for {len(image.bands)} bands."
@@ -93,7 +95,7 @@ def rename(image: Image, names: Sequence[str]) -> Image:
 
 
 def add_bands(destination: Image, source: Image) -> Image:
-    """All bands of both; properties and footprint of the first."""
+    """Return all bands of both, with properties and footprint of the first."""
     repeated = set(destination.names) & set(source.names)
     if repeated:
         raise RequestError(
@@ -104,10 +106,12 @@ def add_bands(destination: Image, source: Image) -> Image:
 
 
 def unmask(image: Image, value: Image | None, same_footprint: bool) -> Image:
-    """Masked pixels get the value; the dtype grows when it does not hold it.
+    """Return the image with its masked pixels set to the value.
+
+    The dtype grows if it cannot hold the value.
 
     Raises:
-        RequestError: sameFootprint, which the emulator does not know.
+        RequestError: sameFootprint is true, which the emulator does not know.
     """
     if same_footprint:
         raise RequestError(400, "Image.unmask: the emulator knows sameFootprint=false only.")
@@ -125,17 +129,17 @@ def unmask(image: Image, value: Image | None, same_footprint: bool) -> Image:
 
 
 def multiply(image: Image, factor: Image) -> Image:
-    """Every band times the one band of `factor`."""
+    """Return every band times the one band of `factor`."""
     return image.mapped(lambda plane, grid: plane.astype(np.float64) * factor.bands[0].read(grid))
 
 
 def rounded(image: Image) -> Image:
-    """Every pixel to the nearest integer."""
+    """Return the image with every pixel rounded to the nearest integer."""
     return image.mapped(lambda plane, grid: np.ma.round(plane))
 
 
 def cast(image: Image, dtype: str) -> Image:
-    """Every band in another dtype; integers are clamped to its range."""
+    """Return every band in another dtype; integers are clamped to its range."""
 
     def convert(plane: Plane, grid: Grid) -> Plane:
         if np.issubdtype(np.dtype(dtype), np.integer):
@@ -149,7 +153,10 @@ def cast(image: Image, dtype: str) -> Image:
 def link_collection(
     image: Image, collection: Sequence[Image], names: Sequence[str] | str, property_name: str
 ) -> Image:
-    """Adds bands of the collection's image that shares a property; fully masked ones when none does."""
+    """Return the image with bands of the collection's image that shares a property.
+
+    If no image shares it, the bands are fully masked.
+    """
     names = [names] if isinstance(names, str) else list(names)
     key = image.properties.get(property_name)
     match = next(
@@ -167,7 +174,7 @@ def link_collection(
 
 
 def half_masked(image: Image) -> Image:
-    """The image without its left half, whatever the grid: the fault `masked`."""
+    """Return the image with its left half masked on every grid: the fault `masked`."""
 
     def hide(plane: Plane, grid: Grid) -> Plane:
         mask = np.ma.getmaskarray(plane).copy()

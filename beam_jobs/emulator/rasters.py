@@ -1,7 +1,7 @@
-"""Planes of pixels on a requested grid: read from the simulator's GeoTIFFs by nearest neighbour, written in EE's formats.
+"""Planes of pixels on a requested grid, and Earth Engine's file formats.
 
-Input: a file and a Grid. Output: masked arrays; bytes of a GeoTIFF or an NPY. Called by
-archive.py, server.py, tasks.py.
+Input: a GeoTIFF of the simulator and a Grid. Output: masked arrays by nearest
+neighbour; bytes of a GeoTIFF or an NPY.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from beam_jobs.emulator.errors import RequestError
 from beam_jobs.scenes.grids import Grid
 
 Plane = np.ma.MaskedArray
-"""[H, W] of one band; masked = no data, as an image's mask in Earth Engine."""
+"""Pixels [H, W] of one band; masked = no data, as in an image's mask in Earth Engine.
+"""
 
 
 def band_names(path: str) -> tuple[str, ...]:
-    """Descriptions of a GeoTIFF's bands."""
+    """Return the descriptions of a GeoTIFF's bands."""
     with rasterio.open(path) as dataset:
         return tuple(dataset.descriptions)
 
 
-# The bands of one request read the same pixels one after the other.
+# The bands of one request read the same pixels one after the other, so keep them.
 @lru_cache(maxsize=32)
 def sample(path: str, grid: Grid) -> Plane:
-    """All bands of a file on `grid`, [C, H, W] of the file's dtype: the pixel that each grid pixel's centre lies in.
+    """Return all bands of a file on `grid`, [C, H, W] of the file's dtype.
 
-    Nearest neighbour, Earth Engine's default. Masked: outside of the file, its no-data
-    value, NaN.
+    Each pixel is the file's pixel under the centre of the grid's pixel (nearest
+    neighbour, Earth Engine's default). Pixels outside of the file, of its no-data value
+    and NaN are masked.
     """
     with rasterio.open(path) as dataset:
         at = _pixels_at_centres(grid, dataset.crs.to_string(), dataset.transform, dataset.shape)
@@ -96,7 +98,9 @@ def _pixels_at_centres(
 def geotiff(
     planes: Sequence[Plane], names: Sequence[str], grid: Grid, nodata: float | None = None
 ) -> bytes:
-    """A GeoTIFF of the planes; masked pixels become `nodata`, or 0 without one, as Earth Engine writes them.
+    """Return a GeoTIFF of the planes.
+
+    Masked pixels become `nodata`, or 0 without one, as Earth Engine writes them.
 
     Raises:
         RequestError: the planes differ in dtype, which one GeoTIFF cannot hold.
@@ -105,7 +109,8 @@ def geotiff(
     if len(set(dtypes)) > 1:
         raise RequestError(
             400,
-            f"Exported bands must have compatible data types; found inconsistent types: {', '.join(dtypes)}.",
+            f"Exported bands must have compatible data types; "
+            f"found inconsistent types: {', '.join(dtypes)}.",
         )
     with MemoryFile() as file:
         with file.open(
@@ -127,7 +132,10 @@ def geotiff(
 
 
 def npy(planes: Sequence[Plane], names: Sequence[str]) -> bytes:
-    """An NPY file of a structured array [H, W] with one field a band; masked pixels are 0."""
+    """Return an NPY file of a structured array [H, W] with one field a band.
+
+    Masked pixels are 0.
+    """
     array = np.zeros(
         planes[0].shape, [(name, plane.dtype) for name, plane in zip(names, planes, strict=True)]
     )

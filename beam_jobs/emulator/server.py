@@ -1,7 +1,6 @@
-"""The emulator's HTTP server: a thread a connection, on the loopback address only.
+"""The emulator's HTTP server on the loopback address, with a thread a connection.
 
-Input: a folder of simulated scenes. Output: a URL that the real Earth Engine client
-talks to. Called by `python -m beam_jobs emulate-ee` and by tests.
+Input: a folder of simulated scenes. Output: a URL for the real Earth Engine client.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ LOG_NAME = "requests.ndjson"
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A server that answers.
+    """A server that answers requests.
 
     Attributes:
-        url: of the server.
-        log_path: NDJSON, a line a request: time, method, what, grid, key, attempt,
+        url: URL of the server.
+        log_path: NDJSON with a line a request: time, method, what, grid, key, attempt,
             status, fault.
-        buckets_dir: what stands for Cloud Storage: a folder for each bucket.
-        service: for changing faults from the same process.
+        buckets_dir: stands for Cloud Storage; holds a folder for each bucket.
+        service: changes faults from the same process.
     """
 
     url: str
@@ -47,7 +46,7 @@ class Running:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a user exports so that the jobs talk to this server."""
+        """Environment variables with which the jobs use this server."""
         return {
             "EARTHENGINE_PROJECT": PROJECT,
             "TERRAPAIR_EE_URL": self.url,
@@ -55,7 +54,7 @@ class Running:
         }
 
     def requests(self) -> list[dict[str, Any]]:
-        """The request log so far."""
+        """Return the request log so far."""
         if not self.log_path.exists():
             return []
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
@@ -69,12 +68,12 @@ def running(
     port: int = 0,
     log_path: str | Path | None = None,
 ) -> Iterator[Running]:
-    """A server over simulated scenes, until the block ends.
+    """Run a server over simulated scenes until the block ends.
 
     Args:
-        scenes_dir: the simulator's output.
-        work_dir: for the buckets, and for the request log unless `log_path` says
-            otherwise.
+        scenes_dir: output folder of the simulator.
+        work_dir: folder for the buckets, and for the request log unless `log_path` is
+            given.
         config: faults, and times and sizes of exports.
         port: 0 = any free one.
         log_path: file that the request log is appended to.
@@ -104,7 +103,10 @@ def running(
 
 
 def stop_signal() -> threading.Event:
-    """An event that Ctrl-C or SIGTERM sets from now on, instead of ending the process at once."""
+    """Return an event that Ctrl-C or SIGTERM sets from now on.
+
+    The signals no longer end the process at once.
+    """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -113,10 +115,11 @@ def stop_signal() -> threading.Event:
 
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Reads a request, asks the service, sends the answer."""
+        """Reads a request, asks the service and sends the answer."""
 
         protocol_version = "HTTP/1.1"
-        # Head and body in one packet; two would wait for each other's acknowledgement.
+        # Send head and body in one packet. Two packets would wait for each other's
+        # acknowledgement.
         wbufsize = -1
         disable_nagle_algorithm = True
 
@@ -132,7 +135,7 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
                 self._send(Response(status=400, data=json.dumps(refused.body).encode()))
 
         def log_message(self, format: str, *args: object) -> None:
-            """Silent: the request log says more."""
+            """Write nothing: the request log holds more."""
 
         def _answer(self, body: dict[str, Any]) -> None:
             path, _, _ = self.path.partition("?")

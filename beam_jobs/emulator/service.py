@@ -1,6 +1,6 @@
-"""What the emulator answers to a request: routes, faults, limits and the request log; knows nothing of sockets.
+"""What the emulator answers: routes, faults, limits and the request log.
 
-Input: `Request`. Output: `Response`. Called by server.py, from many threads.
+Input: `Request`, from many threads. Output: `Response`. It needs no sockets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,15 @@ _PROFILE_HEADER = "X-Earth-Engine-Computation-Profile"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One HTTP request: `path` without the query; `body` is the JSON, empty for GET; `host` as the client named it."""
+    """One HTTP request.
+
+    Attributes:
+        method: HTTP method.
+        path: path without the query.
+        headers: HTTP headers.
+        body: JSON of the body; empty for GET.
+        host: host as the client named it.
+    """
 
     method: str
     path: str
@@ -48,7 +56,15 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """One answer; `fault` says what the server is to do to it while sending."""
+    """One answer.
+
+    Attributes:
+        status: HTTP status.
+        data: body.
+        content_type: type of the body.
+        headers: further HTTP headers.
+        fault: what the server does to the answer while it sends it.
+    """
 
     status: int
     data: bytes
@@ -129,16 +145,16 @@ class Service:
         return self._archive.images
 
     def set_faults(self, faults: FaultsConfig) -> None:
-        """Faults from now on; counts of requests begin anew."""
+        """Use these faults from now on; counts of requests begin anew."""
         with self._lock:
             self._faults, self._traffic = faults, Traffic()
 
     def close(self) -> None:
-        """Ends the exports that still wait."""
+        """End the exports that still wait."""
         self._tasks.close()
 
     def handle(self, request: Request) -> Response:
-        """The answer to a request, whatever it is."""
+        """Return the answer to any request."""
         try:
             if request.path == FAULTS_PATH:
                 return self._control(request)
@@ -171,11 +187,12 @@ class Service:
         ):
             raise RequestError(
                 401,
-                "Request had invalid authentication credentials. Expected OAuth 2 access token or login cookie.",
+                "Request had invalid authentication credentials. "
+                "Expected OAuth 2 access token or login cookie.",
             )
 
     def _logged(self, request: Request, name: str, answer: Callable[[], Response]) -> Response:
-        """Counts the request, meets its faults, answers and writes its line in the log."""
+        """Answer a request with its fault, and write its line in the log."""
         faults, traffic = self._faults, self._traffic
         attempt = traffic.count(_key(request))
         fault = faults.passing_fault(attempt.key, attempt.index)
@@ -185,8 +202,8 @@ class Service:
         except RequestError as error:
             response = _json(error.body, error.status)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            # A client's mistake, such as a missing field or an unknown CRS, must not
-            # end the connection without a word.
+            # A client's mistake, such as a missing field or an unknown CRS, must get an
+            # answer instead of a broken connection.
             refused = RequestError(400, f"Invalid request: {type(error).__name__}: {error}")
             response = _json(refused.body, refused.status)
         if response.status == 200:
@@ -226,7 +243,8 @@ class Service:
         if image_id not in self._archive.images:
             raise RequestError(
                 404,
-                f"Image asset '{image_id}' not found (does not exist or caller does not have access).",
+                f"Image asset '{image_id}' not found "
+                f"(does not exist or caller does not have access).",
             )
         return self._pixels(request, self._archive.image(image_id))
 
@@ -237,14 +255,16 @@ class Service:
         if max(grid.height, grid.width) > MAX_SIDE_PX:
             raise RequestError(
                 400,
-                f"Pixel grid dimensions ({grid.width}x{grid.height}) must be less than or equal to {MAX_SIDE_PX}.",
+                f"Pixel grid dimensions ({grid.width}x{grid.height}) "
+                f"must be less than or equal to {MAX_SIDE_PX}.",
             )
         if len(image.bands) > MAX_BANDS:
             raise RequestError(
                 400,
                 f"Number of bands ({len(image.bands)}) must be less than or equal to {MAX_BANDS}.",
             )
-        # A pixel has a byte at least: what is refused anyway is not computed first.
+        # A pixel has at least one byte, so refuse what is too large before it is
+        # computed.
         _check_size(grid.height * grid.width * len(image.bands))
         planes = image.planes(grid)
         _check_size(sum(plane.data.nbytes for plane in planes))
@@ -274,7 +294,7 @@ class Service:
         def export() -> tuple[str, float]:
             if fails:
                 raise RequestError(
-                    400, "Export failed: internal error of the emulator, as ordered."
+                    400, "Export failed: internal error of the emulator, as its faults say."
                 )
             options = body["fileExportOptions"]
             return write_export(
@@ -289,11 +309,12 @@ class Service:
 
 
 def _refuse(faults: FaultsConfig, fault: Fault | None, attempt: Attempt) -> None:
-    """Raises RequestError when the faults say that this request is refused."""
+    """Raise RequestError if the faults refuse this request."""
     if 0 <= faults.quota_exhausted_after <= attempt.number:
         raise RequestError(
             429,
-            "Your project has exceeded the compute quota of its noncommercial tier for this month (EECU-hours).",
+            "Your project has exceeded the compute quota of its noncommercial tier "
+            "for this month (EECU-hours).",
         )
     period = faults.burst_every + faults.burst_length
     is_burst = faults.burst_every > 0 and attempt.number % period >= faults.burst_every
@@ -301,7 +322,8 @@ def _refuse(faults: FaultsConfig, fault: Fault | None, attempt: Attempt) -> None
     if fault == "too_many_requests" or is_burst or is_too_fast:
         raise RequestError(
             429,
-            "Too Many Requests: Request was rejected because the request rate or concurrency limit was exceeded.",
+            "Too Many Requests: Request was rejected because the request rate or concurrency "
+            "limit was exceeded.",
         )
     if fault == "server_error":
         raise RequestError(503, "The service is currently unavailable.")
@@ -313,7 +335,10 @@ def _refuse(faults: FaultsConfig, fault: Fault | None, attempt: Attempt) -> None
 
 
 def _key(request: Request) -> str:
-    """Names what is asked, whoever asks and however often: path and body without the ids that change."""
+    """Return the name of what is asked.
+
+    It is made of path and body, without the ids that change from try to try.
+    """
     body = {
         name: value
         for name, value in request.body.items()
@@ -334,12 +359,19 @@ def _check_size(num_bytes: int) -> None:
     if num_bytes > MAX_BYTES:
         raise RequestError(
             400,
-            f"Total request size ({num_bytes} bytes) must be less than or equal to {MAX_BYTES} bytes.",
+            f"Total request size ({num_bytes} bytes) "
+            f"must be less than or equal to {MAX_BYTES} bytes.",
         )
 
 
 def _grid(body: Mapping[str, Any]) -> Grid:
-    """The Grid of a PixelGrid; https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid."""
+    """Return the Grid of a PixelGrid.
+
+    Source: https://developers.google.com/earth-engine/reference/rest/v1/PixelGrid.
+
+    Raises:
+        RequestError: 400; a part of the grid is missing.
+    """
     try:
         grid, affine = body["grid"], body["grid"]["affineTransform"]
         names = ("scaleX", "shearX", "translateX", "shearY", "scaleY", "translateY")
@@ -348,5 +380,5 @@ def _grid(body: Mapping[str, Any]) -> Grid:
         return Grid(crs=grid["crsCode"], transform=(a, b, c, d, e, f), height=height, width=width)
     except KeyError as error:
         raise RequestError(
-            400, f"The emulator needs a whole pixel grid; {error} is missing."
+            400, f"The emulator needs a complete pixel grid; {error} is missing."
         ) from error

@@ -1,7 +1,7 @@
-"""Export tasks: they wait, run and end as Earth Engine's do, and leave their files in a folder that stands for the buckets.
+"""Export tasks, which wait, run and end as Earth Engine's do.
 
 Input: the JSON of an ExportImageRequest. Output: operations as JSON; GeoTIFFs, or
-TFRecords with a mixer, under `<buckets_dir>/<bucket>/<prefix>`. Called by service.py.
+TFRecords with a mixer, under `<buckets_dir>/<bucket>/<prefix>`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,19 @@ FINAL_STATES: frozenset[State] = frozenset({"SUCCEEDED", "CANCELLED", "FAILED"})
 
 @dataclass
 class _Task:
-    """One export: what is asked and how far it is."""
+    """One export and its state.
+
+    Attributes:
+        name: name of its operation.
+        description: text of the client.
+        export: writes the files; returns the destination and the EECU seconds used.
+        created_at: seconds since 1970.
+        state: state of the task.
+        updated_at: seconds since 1970; 0 = not since it was made.
+        destination: URI of the folder of the files.
+        eecu_seconds: compute used.
+        error: what went wrong; empty unless it failed.
+    """
 
     name: str
     description: str
@@ -44,7 +56,7 @@ class _Task:
     error: str = ""
 
     def move_to(self, state: State) -> bool:
-        """Changes the state unless it is final; whether it did."""
+        """Change the state unless it is final; return whether it changed."""
         if self.state in FINAL_STATES:
             return False
         self.state, self.updated_at = state, time.time()
@@ -52,9 +64,9 @@ class _Task:
 
 
 class Tasks:
-    """All exports of a server, of which two run at a time, as Earth Engine usually runs them.
+    """All exports of a server; two run at a time, as is usual in Earth Engine.
 
-    A task waits `pending_s` seconds, then runs `running_s` seconds at least.
+    A task waits `pending_s` seconds, then runs at least `running_s` seconds.
     """
 
     def __init__(self, pending_s: float, running_s: float) -> None:
@@ -68,10 +80,12 @@ class Tasks:
     def start(
         self, project: str, body: Mapping[str, Any], export: Callable[[], tuple[str, float]]
     ) -> dict[str, Any]:
-        """Adds a task and returns its operation; a requestId that came before returns the task of then.
+        """Add a task and return its operation.
+
+        If the requestId came before, the operation of the earlier task is returned.
 
         Args:
-            project: as projects/p.
+            project: project, as projects/p.
             body: ExportImageRequest.
             export: writes the files; returns the destination and the EECU seconds used.
         """
@@ -90,7 +104,7 @@ class Tasks:
             return _operation(self._tasks[self._names[request_id]])
 
     def get(self, name: str) -> dict[str, Any]:
-        """The operation of that name.
+        """Return the operation of that name.
 
         Raises:
             RequestError: 404, there is none.
@@ -99,19 +113,19 @@ class Tasks:
             return _operation(self._task(name))
 
     def list(self, project: str) -> dict[str, Any]:
-        """All operations of a project, the newest first."""
+        """Return all operations of a project, the newest first."""
         with self._lock:
             found = [task for name, task in self._tasks.items() if name.startswith(f"{project}/")]
             return {"operations": [_operation(task) for task in reversed(found)]}
 
     def cancel(self, name: str) -> dict[str, Any]:
-        """Cancels a task that is not final."""
+        """Cancel a task that is not final."""
         with self._lock:
             self._task(name).move_to("CANCELLED")
             return {}
 
     def close(self) -> None:
-        """Ends the workers; what still waits never runs."""
+        """End the workers; tasks that still wait never run."""
         self._closed.set()
         self._workers.shutdown(cancel_futures=True)
 
@@ -127,7 +141,7 @@ class Tasks:
             if not task.move_to("RUNNING"):
                 return
         started_at = time.monotonic()
-        task.error = "Internal error of the emulator; its log tells more."
+        task.error = "Internal error of the emulator; see its log."
         try:
             task.destination, task.eecu_seconds = task.export()
             task.error = ""
@@ -140,7 +154,7 @@ class Tasks:
 
 
 def _operation(task: _Task) -> dict[str, Any]:
-    """The task in JSON.
+    """Return the task as JSON.
 
     Source:
     https://developers.google.com/earth-engine/reference/rest/v1/projects.operations#Operation
@@ -179,14 +193,17 @@ def write_export(
     buckets_dir: Path,
     max_file_side_px: int,
 ) -> tuple[str, float]:
-    """Writes the files of an export; returns its destination URI and its price in EECU seconds.
+    """Write the files of an export.
 
     Args:
-        image: what is exported.
-        grid: on which pixels.
+        image: image that is exported.
+        grid: pixels to write.
         options: ImageFileExportOptions.
         buckets_dir: holds a folder for each bucket.
         max_file_side_px: a GeoTIFF larger than this is split.
+
+    Returns:
+        Destination URI, and the price in EECU seconds.
 
     Raises:
         RequestError: a destination or a format that the emulator does not know.
@@ -208,7 +225,7 @@ def write_export(
             _Export(stem, planes, image.names, grid, options.get("tfRecordOptions", {}))
         )
     else:
-        raise RequestError(400, f"The emulator exports no {options['fileFormat']}.")
+        raise RequestError(400, f"The emulator does not export {options['fileFormat']}.")
     uri = (
         f"https://console.developers.google.com/storage/browser/{bucket}/{os.path.dirname(prefix)}"
     )
@@ -253,16 +270,17 @@ def _write_geotiffs(export: _Export, side_px: int) -> None:
 
 
 def _write_tfrecord(export: _Export) -> None:
-    """Patches row by row, one float list a band, gzip; edges that fill no patch are left out. Then the mixer.
+    """Write patches row by row, one float list a band, and then the mixer.
 
-    Source: https://developers.google.com/earth-engine/guides/tfrecord
+    Edges that do not fill a patch are left out. Source:
+    https://developers.google.com/earth-engine/guides/tfrecord
     """
-    # Imported here: only this format needs TensorFlow, which takes seconds.
+    # Imported here, because only this format needs TensorFlow, which takes seconds.
     import tensorflow as tf
 
     stem, planes, grid, options = export.stem, export.planes, export.grid, export.options
     if "marginDimensions" in options:
-        raise RequestError(400, "The emulator exports no TFRecord with a kernel margin.")
+        raise RequestError(400, "The emulator does not export TFRecords with a kernel margin.")
     size = options.get("tileDimensions", {"width": 256, "height": 256})
     width, height = int(size["width"]), int(size["height"])
     num_rows, num_cols = grid.height // height, grid.width // width

@@ -1,4 +1,4 @@
-"""Runs `fetch` against an emulator, kills it with -9, and tells what it had asked for; for its test and its benchmark."""
+"""Run `fetch` against an emulator, kill it with -9, and report what it had asked for."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hash of every file that a fetch leaves for builds."""
+    """Return the hash of every file that a build reads."""
     files = [*folder.rglob("*.tif"), folder / "items.ndjson"]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -26,18 +26,18 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def answered(log: list[dict[str, Any]]) -> Counter[str]:
-    """Request key -> whole answers that the server sent."""
+    """Return request key -> number of complete answers that the server sent."""
     return Counter(
         line["key"] for line in log if line["status"] == 200 and line["fault"] in (None, "slow")
     )
 
 
 def num_asked_twice(log: list[dict[str, Any]], killed_at: float, concurrency: int) -> int:
-    """Requests that were answered whole and then asked again.
+    """Return how many requests were answered completely and then asked again.
 
-    Success is an answer that reached the disk or the ledger. What was on its way there
-    when the kill came is asked again: at most one request a thread, answered within the
-    last seconds before the kill.
+    A request succeeds when its answer is on the disk or in the ledger. At the kill, each
+    thread may have one answer that was not stored yet. Only these may be asked again, so
+    they were answered within the last seconds before the kill.
 
     Raises:
         AssertionError: a request was asked again that was answered long before the
@@ -58,7 +58,7 @@ def num_asked_twice(log: list[dict[str, Any]], killed_at: float, concurrency: in
 
 
 def overrides(config: FetchConfig) -> list[str]:
-    """The config as `--set` options."""
+    """Return the config as `--set` options."""
 
     def flat(values: dict[str, Any], path: str = "") -> list[str]:
         found = []
@@ -73,7 +73,7 @@ def overrides(config: FetchConfig) -> list[str]:
 
 
 def num_done(folder: Path) -> int:
-    """Pairs that the ledger has."""
+    """Return the number of pairs in the ledger."""
     return sum(
         path.read_bytes().count(b'"event":"done"') for path in (folder / "ledger").glob("*.ndjson")
     )
@@ -86,7 +86,7 @@ def start(
     config: FetchConfig,
     stderr: int = subprocess.DEVNULL,
 ) -> subprocess.Popen:
-    """The command, in a process group of its own."""
+    """Start the command in a process group of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "beam_jobs", "fetch", "--places", str(places)]
     return subprocess.Popen(
         [*command, "--output", str(folder), *overrides(config)],
@@ -95,14 +95,13 @@ def start(
         stderr=stderr,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        # A shell starts what goes on in its background deaf to interrupts, and so would
-        # be all children of such a test run.
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def wait_until_done(process: subprocess.Popen, folder: Path, number: int) -> None:
-    """Until the ledger has so many pairs.
+    """Wait until the ledger has so many pairs.
 
     Raises:
         RuntimeError: the job ended before.
@@ -117,7 +116,11 @@ def wait_until_done(process: subprocess.Popen, folder: Path, number: int) -> Non
 def kill_in_the_middle(
     server: Any, places: Path, folder: Path, config: FetchConfig, after: int
 ) -> float:
-    """Runs the command, kills it and its workers with -9 when `after` pairs are done; returns when."""
+    """Run the command and kill it and its workers with -9 when `after` pairs are done.
+
+    Returns:
+        Time of the kill, in seconds since 1970.
+    """
     process = start(server.environment, places, folder, config)
     wait_until_done(process, folder, after)
     os.killpg(process.pid, signal.SIGKILL)

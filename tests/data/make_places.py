@@ -1,4 +1,4 @@
-"""Places on a lattice inside simulated scenes, so that the emulator has something to show at each of them."""
+"""Make places on a lattice inside simulated scenes; the emulator has images of each."""
 
 import json
 from pathlib import Path
@@ -12,33 +12,31 @@ from beam_jobs.scenes.grids import to_lonlat
 def make_places(
     catalog: Path, path: Path, num_places: int, size_px: int = 32, window: Window | None = None
 ) -> Path:
-    """Writes `num_places` places whose patches of `size_px` do not touch each other or a scene's edge.
+    """Write places whose patches do not touch each other or a scene's edge.
 
     Args:
-        catalog: of the simulator.
+        catalog: catalog of the simulator.
         path: GeoJSON to write.
-        num_places: how many.
+        num_places: number of places.
         size_px: side of the patches to be fetched.
-        window: of every place; by default all time.
+        window: time window of every place; by default all time.
     """
     windows = (window or Window(start="2019-01-01", end="2026-01-01"),)
     squares = {}
     for line in catalog.read_text().splitlines():
         item = json.loads(line)
         properties = item["properties"]
-        squares[properties["terrapair:place"]] = (
-            properties["proj:code"],
-            properties["proj:transform"],
-            properties["proj:shape"][0],
-        )
+        squares[properties["terrapair:place"]] = properties
     places = []
-    for name, (crs, transform, scene_px) in sorted(squares.items()):
-        # A pixel of margin, since a footprint in degrees is not quite the square in
-        # metres.
+    for name, properties in sorted(squares.items()):
+        transform, scene_px = properties["proj:transform"], properties["proj:shape"][0]
+        # Keep a margin: the outline in degrees is not exactly the square in metres.
         middles = np.arange(size_px / 2 + 4, scene_px - size_px / 2 - 4, size_px) * 10.0
         for north in middles:
             lon, lat = to_lonlat(
-                crs, transform[2] + middles, np.full(len(middles), transform[5] - north)
+                properties["proj:code"],
+                transform[2] + middles,
+                np.full(len(middles), transform[5] - north),
             )
             places += [
                 Place(

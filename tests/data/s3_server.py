@@ -1,4 +1,4 @@
-"""A loopback S3 server (moto's) on a free port, and the environment under which everything here finds it."""
+"""A loopback S3 server (moto's) on a free port, and the environment that leads to it."""
 
 import subprocess
 import sys
@@ -12,10 +12,10 @@ BUCKET = "terrapair-tests"
 
 @contextmanager
 def running() -> Iterator[dict[str, str]]:
-    """Starts the server with an empty bucket; yields the environment variables that lead to it.
+    """Start the server with an empty bucket and yield its environment variables.
 
-    In a process of its own: TensorFlow reads some files while it holds Python's lock,
-    and a server in a thread of the same process could then never answer.
+    The server runs in a process of its own: TensorFlow reads some files while it holds
+    Python's lock, and a server in a thread of the same process could never answer.
     """
     command = [sys.executable, "-W", "ignore", __file__]
     with subprocess.Popen(
@@ -24,12 +24,12 @@ def running() -> Iterator[dict[str, str]]:
         try:
             yield _environment(process.stdout.readline().strip())
         finally:
-            # It ends with its input, so also when this process is killed.
+            # The server ends when its input closes, also if this process is killed.
             process.stdin.close()
 
 
 def _environment(address: str) -> dict[str, str]:
-    # Not above: the server runs this file without the project on its path.
+    # Imported here, because the server runs this file without the project on its path.
     from beam_jobs.contracts import object_store
 
     variables = {
@@ -37,7 +37,7 @@ def _environment(address: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "test-secret",
         "AWS_REGION": "us-east-1",
         "S3_ENDPOINT": f"http://{address}",
-        # No question to the metadata service of a cloud machine.
+        # Do not ask the metadata service of a cloud machine.
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     object_store.complete_environment(variables)
@@ -47,7 +47,7 @@ def _environment(address: str) -> dict[str, str]:
 
 
 def new_folder(name: str) -> str:
-    """URI of a folder that no other test uses."""
+    """Return the URI of a folder that no other test uses."""
     return f"s3://{BUCKET}/{name}-{uuid.uuid4().hex[:8]}"
 
 

@@ -91,7 +91,7 @@ def test_exported_pairs_are_the_files_and_the_catalog_of_a_fetch(server, places,
     assert methods(server)["export"] == 12
     fetch(collect_job(server, "fetch", places, config), tmp_path / "fetch")
     assert content(tmp_path / "export") == content(tmp_path / "fetch")
-    # Nothing is left to do, and nothing is asked.
+    # Nothing is left to do, so nothing is asked.
     before = len(server.requests())
     export_from(server, places, tmp_path / "export")
     assert len(server.requests()) == before

@@ -1,4 +1,4 @@
-"""fetch against the emulator through the real client over loopback HTTP: resume, quota, rejections, bad input."""
+"""fetch against the emulator, through the real client: resume, quota, rejections, bad input."""
 
 import json
 import shutil
@@ -313,7 +313,7 @@ def test_what_is_refused_for_good_is_rejected_with_its_reason_and_asked_again_on
     ]
     assert len(lines) == num_rejected
     assert {line["reason"] for line in lines} == {"too_large"}
-    # No retry of what no retry can help.
+    # There is no retry where a retry cannot help.
     assert summary.state.num_failures["too_large"] == num_rejected
     server.service.set_faults(FaultsConfig())
     assert fetch_from(server, few, tmp_path / "out").num_requests == 0

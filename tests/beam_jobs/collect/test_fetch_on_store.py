@@ -1,4 +1,4 @@
-"""fetch into a loopback S3 store: the same bytes as on a disk, killed and resumed, refused while another job lives."""
+"""fetch into a loopback S3 store: same bytes as on a disk, resume, one job at a time."""
 
 import hashlib
 import os
@@ -127,8 +127,8 @@ def test_killed_fetch_asks_for_nothing_again_that_is_on_the_store(local, server,
     stored = [path for path in files.list_files(s3_folder) if path.endswith(("_s1.tif", "_s2.tif"))]
     before = num_pixel_requests(server)
     assert 8 <= len(stored) < 2 * NUM_PLACES
-    # As one may who knows that the job is dead; else the next one waits until its lease
-    # has run out.
+    # The job is known to be dead, so its lock may go. Otherwise the next job would wait
+    # until the lease has run out.
     files.delete_file(f"{s3_folder}/.lock")
     summary = fetch(job_of(server, places), s3_folder)
     assert summary.state.num_done == NUM_PLACES

@@ -1,4 +1,4 @@
-"""Job folders: one job at a time, one config, workers that learn of a stop and of a driver that is gone."""
+"""Job folders: one job at a time, one config, workers notice a stop and a lost driver."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Leases on a loopback S3 store: one holder, a killed one's lock runs out, a lost one is noticed."""
+"""Leases on a loopback S3 store: one holder, locks of killed jobs run out, loss is noticed."""
 
 import time
 

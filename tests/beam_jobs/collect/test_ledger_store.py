@@ -22,7 +22,7 @@ def test_what_was_synced_outlives_the_writer(folder):
     writer = ledger_store.open_writer(folder)
     writer.add("a", "chosen", s1="x", num_requests=1)
     writer.sync(writer.add("b", "done"))
-    # The writer is not closed, as of a process that was killed.
+    # The writer is not closed, as if the process had been killed.
     with ledger_store.local_copy(folder) as copy:
         state = read_state(copy.path)
     assert (state.finished, state.pending["a"]["s1"], state.num_requests) == ({"b": "done"}, "x", 1)

@@ -1,4 +1,4 @@
-"""Answers of Earth Engine taken apart into files: masks, fractions, no data, the same bytes for the same pixels."""
+"""Answers of Earth Engine as files: masks, fractions, no data, reproducible bytes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plan: closed forms, tiers, refusals, and a pilot against the emulator whose pairs are not lost."""
+"""The plan: closed forms, tiers, refusals, and a pilot whose pairs are kept."""
 
 import json
 

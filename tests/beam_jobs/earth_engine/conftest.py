@@ -1,4 +1,4 @@
-"""One emulator for all tests of a session; the real client talks to it over HTTP. Each test begins without faults."""
+"""One emulator for all tests of a session, without faults at the start of each test."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def new_requests(emulator) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def request_of(world, image_ids) -> Callable[..., PixelRequest]:
-    """A function that makes a request for a window of a scene: `request_of(item, row=, col=, height=, width=, …)`."""
+    """A function that makes a request for a window of a scene."""
 
     def request_of(
         item: dict[str, Any], row=0, col=0, height=64, width=48, **options
@@ -88,7 +88,7 @@ def request_of(world, image_ids) -> Callable[..., PixelRequest]:
 
 @pytest.fixture(scope="session")
 def image_ids(world, server) -> dict[str, str]:
-    """Id of a simulated scene -> id of the image that the emulator makes of it, told apart by time and sensor."""
+    """Id of a simulated scene -> id of its image in the emulator, matched by time and sensor."""
     found = {}
     for image_id, image in server.service.images.items():
         for sensor, collection in (

@@ -92,6 +92,6 @@ def test_a_second_connect_asks_nothing_and_another_connection_replaces_the_first
     connection = from_environment(emulator.environment, "fetch")
     connect(connection)
     assert fetch_pixels(request)
-    # Were it to ask anything, the expired token would show.
+    # A request would fail, because the token is expired.
     emulator.service.set_faults(FaultsConfig(expired_token=True))
     connect(connection)

@@ -50,7 +50,7 @@ def test_scenes_of_a_place_are_those_of_the_catalog(
             )
     found = list_acquisitions(around_centre(of_place(world, "s1", place)[0]), START, END, ALL)
     assert len(found) == 4
-    # NaN differs from itself; as text all fields compare.
+    # NaN is not equal to itself, but its text is.
     assert [repr(scene) for scene in found] == [repr(scene) for scene in expected]
     assert [line["method"] for line in new_requests()] == ["compute"]
 
@@ -103,6 +103,6 @@ def test_times_with_a_zone_are_that_moment(world, emulator):
 @pytest.mark.parametrize("fault", ["truncated", "dropped"])
 def test_an_answer_cut_short_is_no_listing(world, emulator, fault):
     emulator.service.set_faults(FaultsConfig(**{fault: 1.0}))
-    with pytest.raises(EarthEngineError, match=r"listing scenes of .* not whole") as caught:
+    with pytest.raises(EarthEngineError, match=r"listing scenes of .* incomplete") as caught:
         list_acquisitions(around_centre(world.items[0]), START, END, ALL)
     assert (caught.value.reason, caught.value.retriable) == ("truncated", True)

@@ -1,4 +1,4 @@
-"""Pixels: equal to what rasterio reads of the simulator's files; masked ones explicit; every fault with its reason."""
+"""Pixels: equal to the simulator's files, masked ones explicit, every fault has its reason."""
 
 import dataclasses
 import math
@@ -104,7 +104,7 @@ def test_a_scene_without_dynamic_world_has_no_label_instead_of_an_error(
     other = world.of_sensor("s2")[0]
     request = request_of(cloudy[0] if cloudy else other, bands=("B2",), label="dynamic_world")
     if not cloudy:
-        # No scene of this world is that cloudy: one of another collection has no
+        # No scene of this world is that cloudy. A scene of another collection has no
         # Dynamic World image either.
         score = emulator.service.images[
             "GOOGLE/CLOUD_SCORE_PLUS/V1/S2_HARMONIZED/" + request.image_id.split("/")[-1]

@@ -68,5 +68,5 @@ def test_the_key_names_what_decides_the_pixels():
         S1.key
     }
     assert len(keys) == len(changes) + 1
-    # Ledgers outlive processes, so the key of today is that of tomorrow.
+    # Keys must stay the same, because ledgers outlive processes.
     assert S1.key == "a11b767e8c7471160668c7e0e1b336d1"

@@ -35,7 +35,7 @@ def test_the_seed_decides_and_attempts_differ():
     draws = [[faults.passing_fault(key, 0) for key in KEYS] for faults in (first, again, other)]
     assert draws[0] == draws[1] != draws[2]
     assert [first.passing_fault(key, 1) for key in KEYS] != draws[0]
-    # Lasting faults are drawn apart from passing ones.
+    # Lasting faults have random draws of their own.
     assert [first.is_masked(key) for key in KEYS] != [fault is not None for fault in draws[0]]
 
 

@@ -1,4 +1,4 @@
-"""The server over plain HTTP: error bodies, routes, control of faults, the request log, and the command."""
+"""The server over plain HTTP: error bodies, routes, faults, the request log, the command."""
 
 import io
 import json
@@ -71,7 +71,7 @@ def test_errors_have_googles_form(server):
             f"{PROJECT}/value:compute",
             {"expression": {"result": "0", "values": {}}},
             400,
-            "not whole",
+            "incomplete",
         ),
         (
             f"{PROJECT}/value:compute",
@@ -213,7 +213,8 @@ def test_the_command_prints_what_to_export_serves_and_ends_at_ctrl_c(tmp_path):
                 "Authorization": f"Bearer {environment['TERRAPAIR_EE_TOKEN']}",
                 "Content-Type": "application/json",
             }
-            url = f"{environment['TERRAPAIR_EE_URL']}/v1/projects/{environment['EARTHENGINE_PROJECT']}/value:compute"
+            server, project = environment["TERRAPAIR_EE_URL"], environment["EARTHENGINE_PROJECT"]
+            url = f"{server}/v1/projects/{project}/value:compute"
             body = json.dumps({"expression": constant([1, 2])}).encode()
             with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
                 assert json.load(answer) == {"result": [1, 2]}

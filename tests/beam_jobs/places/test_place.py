@@ -80,7 +80,7 @@ def test_patch_is_centred_on_its_place_in_its_own_zone(lon, lat, size_px):
         (xmin + xmax) / 2, (ymin + ymax) / 2
     )
     _, _, metres = pyproj.Geod(ellps="WGS84").inv(*centre, lon, lat)
-    # Half a pixel's diagonal, and the scale of UTM at the zone's edge.
+    # Limit: half a pixel's diagonal, times the scale of UTM at the zone's edge.
     assert metres <= 10.0 * 2**0.5 / 2 * 1.01 + 1e-3
 
 
@@ -119,7 +119,7 @@ def test_written_places_come_back(tmp_path):
     found = json.loads(path.read_text())
     assert found["terrapair:sampling"] == {"seed": 3}
     assert found["features"][0]["geometry"] == {"type": "Point", "coordinates": [-180.0, 84.0]}
-    # The layout of any other program is read too.
+    # Files with another layout are read too.
     path.write_text(json.dumps(found, indent=1))
     assert list(read_places(path)) == places
 

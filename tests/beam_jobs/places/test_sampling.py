@@ -95,8 +95,8 @@ def test_city_sample_has_the_spread_of_a_gaussian():
     places = drawn(
         strategy="cities", num_places=3000, num_cities=1, city_sd_km=30.0, min_distance_km=0.0
     )
-    # The largest city of GeoNames; its sea is left out, so only the side that is land
-    # keeps the Gaussian.
+    # The largest city of GeoNames lies at the sea. Points in the sea are dropped, so
+    # only the land side is Gaussian.
     assert {place.stratum for place in places} == {"Shanghai"}
     lat = np.array([place.lat for place in places])
     km = np.array([distance_km(121.45806, 31.22222, p.lon, p.lat) for p in places])
@@ -108,7 +108,7 @@ def test_city_sample_has_the_spread_of_a_gaussian():
 
 @pytest.fixture
 def land_cover(tmp_path):
-    """4 x 8 pixels of 10 degrees from (-40 W, 80 N): water to 40 N, with one pixel of trees and two of crops at its top."""
+    """4 x 8 pixels of 10 degrees from 40 W, 80 N: water, one pixel of trees, two of crops."""
     ids = np.zeros((4, 8), np.uint8)
     ids[:] = 80
     ids[0, 2], ids[1, 7], ids[3, 0] = 10, 40, 40

@@ -1,4 +1,4 @@
-"""What the simulator writes: bytes, values, catalog, resumption, and that the presets differ in nothing but the nuisance."""
+"""The simulator: bytes, values, catalog, resumption, and presets that differ in nuisance only."""
 
 import dataclasses
 import hashlib
