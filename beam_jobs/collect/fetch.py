@@ -159,7 +159,7 @@ def _check_ended(folder: JobFolder, state: ledger.LedgerState, num_left: int) ->
         )
     if stopped is not None:
         raise DataError(
-            f"{stopped}; {state.num_done} pairs are complete, run the same command again to go on",
+            f"{stopped}; {state.num_done} pairs are there, run the same command again to go on",
             stopped.reason,
         )
 

@@ -16,7 +16,6 @@ from typing import Literal
 
 import google.auth.exceptions
 from google.oauth2.credentials import Credentials
-from requests.exceptions import ChunkedEncodingError
 
 from beam_jobs.earth_engine import errors
 from beam_jobs.earth_engine.client import ee
@@ -151,8 +150,8 @@ def translated(what: str) -> Iterator[None]:
     except OSError as error:
         # ConnectionError, TimeoutError and the errors of `requests`. If a body stops
         # coming, the message of both kinds holds "timed out".
-        if isinstance(error.__context__, ChunkedEncodingError):
-            # The body ended before its declared length.
+        # The body ended before its declared length; urllib3 says so in the message only.
+        if "IncompleteRead" in str(error):
             raise errors.EarthEngineError(
                 f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
             ) from error

@@ -306,4 +306,4 @@ def test_no_bucket_is_said(server, places, tmp_path, capsys, monkeypatch):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     assert run(["export", "--places", str(places), "--output", str(tmp_path / "out")]) == 2
-    assert "error: export needs a bucket: --set export.bucket=<name>" in capsys.readouterr().err
+    assert "error: export needs a bucket; add --set export.bucket=<name>" in capsys.readouterr().err
