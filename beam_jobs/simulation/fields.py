@@ -1,11 +1,12 @@
 """Random streams by name, and smooth random fields that are cheap at any size.
 
-Input: seed, keys and sizes in pixels. Output: generators and float32 rasters.
+Input: seed, keys and sizes in pixels. Output: generators and rasters.
 """
 
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,10 @@ def stream(seed: int, purpose: str, *keys: int) -> np.random.Generator:
     )
 
 
-def smooth_field(rng: np.random.Generator, size_px: int, scale_px: float) -> FloatArray:
-    """Return a Gaussian random field float32 [size_px, size_px].
+def smooth_field(
+    rng: np.random.Generator, size_px: int, scale_px: float
+) -> npt.NDArray[np.float64]:
+    """Return a Gaussian random field float64 [size_px, size_px].
 
     Its mean is 0, its standard deviation about 1, and it has no missing values. White
     noise on a grid of `scale_px` is interpolated by cubic B-splines. A Gaussian filter
@@ -95,23 +98,23 @@ def fractal_field(
 
 
 def _interpolated(
-    nodes: FloatArray, first: npt.NDArray[np.int64], weights: FloatArray
-) -> FloatArray:
-    """Return `nodes` [N, M] interpolated along axis 0, float32 [P, M].
+    nodes: npt.NDArray[Any], first: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return `nodes` [N, M] interpolated along axis 0, float64 [P, M].
 
     Args:
         nodes: values at the nodes.
         first: int64 [P], index of the first of the four nodes of each position.
-        weights: float32 [4, P], weights of the four nodes.
+        weights: float64 [4, P], weights of the four nodes.
     """
-    result = np.zeros((len(first), nodes.shape[1]), np.float32)
+    result = np.zeros((len(first), nodes.shape[1]))
     for k in range(4):
         result += weights[k][:, None] * nodes[first + k]
     return result
 
 
-def _spline_weights(t: FloatArray) -> FloatArray:
-    """Return the four weights of the uniform cubic B-spline at `t` [P], float32 [4, P].
+def _spline_weights(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the four weights of the uniform cubic B-spline at `t` [P], float64 [4, P].
 
     `t` is the position between two nodes, 0-1. The weights of a position sum to 1.
     """

@@ -47,3 +47,8 @@ def test_fractal_field_keeps_unit_variance_and_roughens_with_persistence() -> No
     assert abs(smooth.std() - 1) < 0.06
     assert abs(rough.std() - 1) < 0.06
     assert np.diff(rough, axis=1).std() > 2 * np.diff(smooth, axis=1).std()
+
+
+def test_smooth_fields_keep_their_precision() -> None:
+    # Scenes that were simulated before must stay the same to the last bit.
+    assert smooth_field(stream(0, "t"), 20, 4.0).dtype == np.float64
