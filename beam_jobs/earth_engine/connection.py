@@ -150,7 +150,7 @@ def translated(what: str) -> Iterator[None]:
     except OSError as error:
         # ConnectionError, TimeoutError and the errors of `requests`. If a body stops
         # coming, the message of both kinds holds "timed out".
-        # The body ended before its declared length; urllib3 says so in the message only.
+        # The body ended before its declared length; only the message says so.
         if "IncompleteRead" in str(error):
             raise errors.EarthEngineError(
                 f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"

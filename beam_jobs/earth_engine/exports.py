@@ -64,7 +64,7 @@ def start_export(
             patch.
 
     Raises:
-        EarthEngineError: see `errors.Reason`.
+        EarthEngineError: see `RequestReason`.
     """
     options: dict[str, Any]
     if file_format == "TFRECORD":
@@ -99,7 +99,7 @@ def get_task(task_id: str) -> TaskState:
 
     Raises:
         EarthEngineError: not_found when there is no such task; others as in
-            `errors.Reason`.
+            `RequestReason`.
     """
     with translated(f"task {task_id}"):
         operation = ee.data.getOperation(task_id)

@@ -63,7 +63,7 @@ def list_acquisitions(
         config: collections, and the cloudiest scene that is wanted.
 
     Raises:
-        EarthEngineError: see `errors.Reason`.
+        EarthEngineError: see `RequestReason`.
     """
     with translated(f"listing scenes of {', '.join(f'{value:g}' for value in bounds)}"):
         region = ee.Geometry.BBox(*bounds)

@@ -40,7 +40,7 @@ def fetch_pixels(request: PixelRequest) -> bytes:
     Size, number of bands and dtype are as asked, and every block can be read.
 
     Raises:
-        EarthEngineError: see `errors.Reason`; too_large before anything is sent.
+        EarthEngineError: see `RequestReason`; too_large before anything is sent.
     """
     check_limits(request)
     with translated(request.image_id):
