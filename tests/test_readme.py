@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 PICTURE = REPOSITORY / "docs" / "images" / "flood.png"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-OTHER_PROGRAMS = {"source", "export", "eval", "pip", "curl", "docker", "earthengine"}
+OTHER_PROGRAMS = {"podman", "source", "export", "eval", "pip", "curl", "docker", "earthengine"}
 """Commands of pages that are not ours, or that only set up the shell."""
 MAX_LINES = 120
 MAX_PICTURE_BYTES = 200_000
