@@ -11,6 +11,7 @@ from models.pixel_losses.config import LossConfig
 from models.published import card, export
 from models.scores import score_file
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 
@@ -88,12 +89,11 @@ def test_class_that_is_absent_cannot_be_balanced(labels, tmp_path):
     with pytest.raises(ValueError, match=r"every class in the train split, got none of water$"):
         segment.run_segmentation(
             config,
-            dataclasses.replace(labels.manifest, num_pixels_per_class=counts),
-            labels.files["train"],
-            labels.files["eval"],
-            str(tmp_path),
-            str(tmp_path),
-            None,
+            dataclasses.replace(
+                labels.shards,
+                manifest=dataclasses.replace(labels.manifest, num_pixels_per_class=counts),
+            ),
+            Folders(output=str(tmp_path), logs=str(tmp_path)),
         )
 
 
@@ -125,13 +125,7 @@ def test_shards_of_another_schema_are_refused(labels, tmp_path):
         ValueError, match="label_schema is 'dynamic_world', but the shards hold 'water'"
     ):
         segment.run_segmentation(
-            config,
-            labels.manifest,
-            labels.files["train"],
-            labels.files["eval"],
-            str(tmp_path),
-            str(tmp_path),
-            None,
+            config, labels.shards, Folders(output=str(tmp_path), logs=str(tmp_path))
         )
 
 

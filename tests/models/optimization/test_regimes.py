@@ -14,6 +14,7 @@ from models.optimization.optimizers import make_optimizer
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training import steps
+from models.training.scaffold import Folders
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 CONFIG = SegmentConfig(sensors=("s1",), label_schema="water", encoder=SMALL, num_steps=10)
@@ -144,15 +145,12 @@ def weights_of(encoder):
     return {variable.path: variable.numpy() for variable in encoder.variables}
 
 
-def run(config, labels, pretrained, path, **options):
+def run(config, labels, pretrained, path, checkpoints=None, **options):
     metrics = segment.run_segmentation(
         config,
-        labels.manifest,
-        labels.files["train"],
-        labels.files["eval"],
-        str(path / "model"),
-        str(path / "logs"),
-        pretrained.dir,
+        labels.shards,
+        Folders(output=str(path / "model"), logs=str(path / "logs"), checkpoints=checkpoints),
+        sources=segment.SegmenterSources(encoder=pretrained.dir),
         **options,
     )
     return metrics, segment.export.load_segmenter(str(path / "model"))
@@ -206,7 +204,7 @@ def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(
     config = dataclasses.replace(SHORT, num_steps=6, unfreeze_after=0.5, checkpoint_every=1)
     watched = Watch()
     _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watched)
-    kept = {"checkpoint_dir": str(tmp_path / "kept")}
+    kept = {"checkpoints": str(tmp_path / "kept")}
     # Levels begin after steps 1, 2, 2 and 3.
     losses = {}
     for attempt in (Watch(kill_at=2), Watch(kill_at=5)):

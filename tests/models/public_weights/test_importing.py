@@ -17,6 +17,7 @@ from models.public_weights.catalog import KNOWN, PublicWeights, find_weights
 from models.public_weights.importing import import_encoder
 from models.published import card, export
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders
 
 NAME = "ssl4eo-s12-s2-moco-resnet18"
 
@@ -206,15 +207,10 @@ def test_known_statistics_are_in_our_units():
 @pytest.mark.e2e
 def test_segmenter_trains_from_imported_weights_without_pretraining(published, labels, tmp_path):
     config = flood(encoder_paths={"s2": published})
-    files = labels.files
     scores = segment.run_segmentation(
         config,
-        labels.manifest,
-        files["train"],
-        files["eval"],
-        str(tmp_path / "model"),
-        str(tmp_path / "logs"),
-        None,
+        labels.shards,
+        Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
     )
     assert np.isfinite(scores["loss"])
     assert card.read_card(str(tmp_path / "model"))["config"]["encoder_paths"] == {"s2": published}

@@ -46,16 +46,18 @@ def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None,
         [[f"{step}-{row}" for row in range(GLOBAL_BATCH_SIZE)] for step in range(9)]
     )
     loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=lambda batch: model(batch, training=True),
-            loss=lambda encoded: {"loss": NTXentLoss(0.2)(encoded["s1"], encoded["s2"])},
-            num_micro_batches=num_parts,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=lambda batch: model(batch, training=True),
+                loss=lambda encoded: {"loss": NTXentLoss(0.2)(encoded["s1"], encoded["s2"])},
+                num_micro_batches=num_parts,
+            ),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
+            num_steps=num_steps,
         ),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
-        num_steps=num_steps,
         log_dir=f"{folder}/logs-{name}",
         checkpoint_dir=checkpoint_dir,
     )

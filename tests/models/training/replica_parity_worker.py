@@ -167,14 +167,16 @@ def train(strategy, batch, build, compute_loss):
         optimizer = keras.optimizers.SGD(1.0)
     before = [weight.numpy() for weight in model.trainable_variables]
     loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: compute_loss(model, b),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(batch)
-        .batch(GLOBAL_BATCH_SIZE)
-        .repeat(),
-        num_steps=1,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: compute_loss(model, b),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(batch)
+            .batch(GLOBAL_BATCH_SIZE)
+            .repeat(),
+            num_steps=1,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     after = [weight.numpy() for weight in model.trainable_variables]
@@ -201,12 +203,14 @@ def steps_of_scaled_lars(strategy):
         model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
         optimizer = LossScaled(Lars(0.1, decay=0.1))
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: tf.reduce_mean(model(b["x"])) / strategy.num_replicas_in_sync,
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).repeat(),
-        num_steps=3,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: tf.reduce_mean(model(b["x"])) / strategy.num_replicas_in_sync,
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).repeat(),
+            num_steps=3,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
@@ -222,12 +226,14 @@ def weights_after_training(strategy, paces=()):
             OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3, paces=paces
         )
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: compute_loss(model, b),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=3,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: compute_loss(model, b),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=3,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
@@ -273,17 +279,19 @@ def gradual_unfreezing(strategy):
 
     seen = [snapshot()]
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: MaskedCrossentropy()(
-            b["label"], model({"s1": b["s1"]}, training=True)["logits"]
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: MaskedCrossentropy()(
+                b["label"], model({"s1": b["s1"]}, training=True)["logits"]
+            ),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=config.num_steps,
+            check_every=1,
+            check=lambda step, loss: seen.append(snapshot()),
         ),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=config.num_steps,
         log_dir=tempfile.mkdtemp(),
-        check_every=1,
-        check=lambda step, loss: seen.append(snapshot()),
     )
     return {name: np.stack([entry[name] for entry in seen]) for name in seen[0]}
 
@@ -297,12 +305,14 @@ def message_of_a_nan(strategy, log_dir):
     batch = {"x": np.full((GLOBAL_BATCH_SIZE, 1), np.nan, np.float32), "patch_id": np.array(names)}
     try:
         training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=lambda b: tf.reduce_mean(model(b["x"])),
-            optimizer=optimizer,
-            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-            num_steps=3,
+            strategy,
+            training.Fit(
+                model=model,
+                compute_loss=lambda b: tf.reduce_mean(model(b["x"])),
+                optimizer=optimizer,
+                dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+                num_steps=3,
+            ),
             log_dir=log_dir,
         )
     except NonFiniteLossError as error:
@@ -323,15 +333,17 @@ def resume(one, two):
             optimizer = keras.optimizers.AdamW(0.1)
         rows = tf.random.stateless_normal([4, GLOBAL_BATCH_SIZE, 3], [0, 0])
         training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - 1.0) ** 2)
-            / strategy.num_replicas_in_sync,
-            optimizer=optimizer,
-            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).skip(
-                first_step
+            strategy,
+            training.Fit(
+                model=model,
+                compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - 1.0) ** 2)
+                / strategy.num_replicas_in_sync,
+                optimizer=optimizer,
+                dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).skip(
+                    first_step
+                ),
+                num_steps=num_steps,
             ),
-            num_steps=num_steps,
             log_dir=tempfile.mkdtemp(),
             checkpoint_dir=folder,
         )

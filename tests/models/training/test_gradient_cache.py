@@ -34,18 +34,20 @@ def take_steps(tmp_path, model, num_micro_batches, num_steps=2, encode=None, opt
     before = [weight.numpy() for weight in model.trainable_variables]
     told = {}
     training.train(
-        strategy=tf.distribute.get_strategy(),
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=encode or (lambda batch: {"rows": model(batch["x"], training=True)}),
-            loss=lambda outputs: contrastive(outputs["rows"]),
-            num_micro_batches=num_micro_batches,
+        tf.distribute.get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=encode or (lambda batch: {"rows": model(batch["x"], training=True)}),
+                loss=lambda outputs: contrastive(outputs["rows"]),
+                num_micro_batches=num_micro_batches,
+            ),
+            optimizer=optimizer or keras.optimizers.SGD(0.1),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(
+                {"x": np.random.default_rng(0).normal(size=(NUM_ROWS, 4)).astype(np.float32)}
+            ).repeat(),
+            num_steps=num_steps,
         ),
-        optimizer=optimizer or keras.optimizers.SGD(0.1),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(
-            {"x": np.random.default_rng(0).normal(size=(NUM_ROWS, 4)).astype(np.float32)}
-        ).repeat(),
-        num_steps=num_steps,
         log_dir=str(tmp_path),
         on_step=lambda step, num_steps, scalars: told.update(scalars),
     )
