@@ -24,6 +24,7 @@ from models.objectives.objective import sensor_of
 from models.objectives.registry import make_objective
 from models.optimization.optimizers import make_optimizer
 from models.published import export, warm_start
+from models.published.card import Provenance
 from models.reading import shard_checks
 from models.training import scaffold, training
 from models.training.distribution import check_divisible, is_chief
@@ -159,10 +160,13 @@ class PretrainRecipe(scaffold.Recipe[DualEncoder]):
         export.export_encoder(
             model,
             output_dir,
-            config=self.config,
-            manifest=self.shards.manifest,
-            metrics=metrics,
-            started_from={} if start is None else dict.fromkeys(SENSORS, start),
+            provenance=Provenance(
+                name="encoder",
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from={} if start is None else dict.fromkeys(SENSORS, start),
+            ),
             health={"alarms": list(found.alarms), "not_measured": found.not_measured},
             embedding_map=found.picture,
             is_served=self.is_served,

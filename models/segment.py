@@ -25,6 +25,7 @@ from models.optimization import regimes
 from models.optimization.optimizers import make_optimizer
 from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
 from models.published import export, warm_start
+from models.published.card import Provenance
 from models.reading import shard_checks
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
@@ -173,14 +174,16 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
         export.export_segmenter(
             model,
             output_dir,
-            name=self.name,
-            config=self.config,
-            manifest=self.shards.manifest,
-            metrics=metrics,
+            provenance=Provenance(
+                name=self.name,
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from=dict.fromkeys(self.config.sensors, student)
+                if student
+                else encoder_starts(self.config, self.sources.encoder),
+            ),
             scores=self._scores,
-            started_from=dict.fromkeys(self.config.sensors, student)
-            if student
-            else encoder_starts(self.config, self.sources.encoder),
         )
 
 

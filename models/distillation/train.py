@@ -141,11 +141,13 @@ class DistillRecipe(scaffold.Recipe[Segmenter]):
         export.export_student(
             model,
             output_dir,
-            name=self.name,
-            config=self.config,
-            manifest=self.shards.manifest,
-            metrics=metrics,
-            started_from=segment.encoder_starts(self.config.segment, self.sources.encoder),
+            provenance=card_lib.Provenance(
+                name=self.name,
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from=segment.encoder_starts(self.config.segment, self.sources.encoder),
+            ),
             teacher=self.sources.teacher,
         )
 

@@ -11,6 +11,7 @@ from models.config import EncoderConfig, OptimizerConfig
 from models.encoders import SensorEncoder
 from models.optimization import regimes
 from models.optimization.optimizers import make_optimizer
+from models.published import parity
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training import steps
@@ -190,10 +191,7 @@ def test_encoder_keeps_each_bit_where_it_is_frozen_and_only_there(
     # Frozen is not what it is: the next training is free to move it.
     assert model.encoders["s1"].trainable
     assert (
-        max(
-            c.max_abs_difference for c in segment.export.compare_with_keras(str(tmp_path / "model"))
-        )
-        < 1e-4
+        max(c.max_abs_difference for c in parity.compare_with_keras(str(tmp_path / "model"))) < 1e-4
     )
 
 

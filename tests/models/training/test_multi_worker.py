@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("multi_worker_worker.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def free_ports(number):

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
