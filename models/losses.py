@@ -14,58 +14,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.labels import IGNORE
-from models.objectives.contrastive import cross_modal
-from models.objectives.global_batch import GlobalBatch
 from models.training import replicas
-
-
-@keras.saving.register_keras_serializable(package="terrapair")
-class NTXentLoss(keras.losses.Loss):
-    """Symmetric cross-modal InfoNCE with the negatives of all replicas.
-
-    Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both
-    float32 [B, E], unit norm, row i the same patch. Loss of row i: mean of the two
-    cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all N patches
-    of the global batch. With `sample_weight` from `global_weight` a doubtful pair
-    counts less as a positive; as a negative it counts in full, since its images are
-    sound each on its own.
-    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives
-    (Radford et al. 2021, arXiv 2103.00020, figure 3).
-
-    Attributes:
-        temperature: divides the cosines.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        name: str = "nt_xent",
-        reduction: str = "sum_over_batch_size",
-        **kwargs: Any,
-    ) -> None:
-        """Keeps the temperature.
-
-        Raises:
-            ValueError: temperature not above 0.
-        """
-        kwargs["dtype"] = "float32"
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
-        self.temperature = temperature
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """float32 [B], the loss of each patch of this replica."""
-        s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
-        ones = tf.ones_like(s1[:, 0])
-        batch = GlobalBatch(ones, ones)
-        return cross_modal(
-            s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Temperature, name and reduction."""
-        return {"temperature": self.temperature, "name": self.name, "reduction": self.reduction}
 
 
 @keras.saving.register_keras_serializable(package="terrapair")

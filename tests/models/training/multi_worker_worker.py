@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from pair_loss import pair_loss
 
-from models.losses import NTXentLoss
 from models.optimization.optimizers import LossScaled
 from models.training import distribution, training
 from models.training.steps import TwoStageLoss
@@ -51,7 +51,7 @@ def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None,
             model=model,
             compute_loss=TwoStageLoss(
                 encode=lambda batch: model(batch, training=True),
-                loss=lambda encoded: {"loss": NTXentLoss(0.2)(encoded["s1"], encoded["s2"])},
+                loss=lambda encoded: {"loss": pair_loss(encoded["s1"], encoded["s2"])},
                 num_micro_batches=num_parts,
             ),
             optimizer=optimizer,

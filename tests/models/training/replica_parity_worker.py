@@ -10,12 +10,13 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from pair_loss import pair_loss
 
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation.edges import edge_weights
 from models.distillation.loss import agreement, distillation_loss
 from models.encoders import SensorEncoder
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
+from models.losses import MaskedCrossentropy, global_weight
 from models.optimization import regimes
 from models.optimization.optimizers import Lars, LossScaled, make_optimizer
 from models.pixel_losses.config import LossConfig
@@ -65,14 +66,14 @@ def contrastive_resnet(rng):
         )
 
     def compute_loss(model, b):
-        return NTXentLoss(0.2)(model(b["pixels"], training=True), b["s2"])
+        return pair_loss(model(b["pixels"], training=True), b["s2"])
 
     return batch, build, compute_loss
 
 
 def contrastive_loss(model, batch):
     embeddings = model(batch, training=True)
-    return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"])
+    return pair_loss(embeddings["s1"], embeddings["s2"])
 
 
 def masked_crossentropy(rng):
@@ -102,8 +103,7 @@ def weighted_contrastive(rng):
 
     def compute_loss(model, b):
         embeddings = model({sensor: b[sensor] for sensor in ("s1", "s2")}, training=True)
-        weight = global_weight(b["weight"], tf.ones_like(b["weight"]))
-        return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"], sample_weight=weight)
+        return pair_loss(embeddings["s1"], embeddings["s2"], weight=b["weight"])
 
     return {**batch, "weight": weights}, build, compute_loss
 
