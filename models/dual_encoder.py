@@ -41,7 +41,7 @@ class ProjectionHead(keras.Model):
         self.features_dim, self.embedding_dim = features_dim, embedding_dim
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "features_dim": self.features_dim,
             "embedding_dim": self.embedding_dim,

@@ -141,7 +141,7 @@ class SensorEncoder(keras.Model):
         return found
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         # Not Keras' list of layers: the graph is rebuilt from these few values,
         # whatever built it then.
         return {

@@ -49,7 +49,7 @@ class Progress:
 
 
 class Checkpoints:
-    """The newest checkpoint of one training; older ones are removed once it is complete."""
+    """The newest checkpoint of one training; complete ones replace older ones."""
 
     def __init__(
         self, folder: str, model: keras.Model, optimizer: keras.optimizers.Optimizer
@@ -127,7 +127,7 @@ def remove_checkpoints(folder: str | None) -> None:
 
 
 def replace_files(source: str | None, target: str) -> None:
-    """Make folder `target` a copy of the flat folder `source`; empty when that is None."""
+    """Make folder `target` a copy of the flat folder `source`; empty for None."""
     locations.remove_tree(target)
     locate(target).mkdir(parents=True, exist_ok=True)
     for path in locate(source).glob("*") if source else ():
@@ -154,6 +154,6 @@ def _check_same(path: str, stored: Sequence[Any], own: Sequence[Any]) -> None:
 
 
 def _remove(path: Location) -> None:
-    """Remove a checkpoint, `PROGRESS_FILE` first: a half-removed one is not restored."""
+    """Remove a checkpoint, `PROGRESS_FILE` first: half of one is never restored."""
     (path / PROGRESS_FILE).unlink(missing_ok=True)
     locations.remove_tree(path)

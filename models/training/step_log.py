@@ -1,4 +1,4 @@
-"""The log of a training's steps: TensorBoard events, progress calls and the stop on NaN.
+"""The log of a training: TensorBoard events, progress calls and the stop on NaN.
 
 Input: the scalars of each step and the ids of its patches. They are read from the
 device one step late, so that the device need not wait. Output: events, progress calls,
@@ -21,10 +21,10 @@ from models.training.checkpoints import Progress
 from models.training.steps import PATCH_ID, VALID_FRACTION, Batch
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
-"""Called after each step, in order, with (steps done, all steps, scalars such as `loss`)."""
+"""Called after each step, in order, with (steps done, all steps, scalars by name)."""
 
 NUM_LAST_STEPS = 10
-"""The reported loss is the mean over this many last steps: the loss of one step is noisy."""
+"""The reported loss is the mean over this many last steps: one step's loss is noisy."""
 
 NUM_NAMED_IDS = 5
 """Number of patch ids that an error names. All ids are in the file."""
@@ -108,7 +108,7 @@ class StepLog:
         )
 
     def add(self, sent: Sent) -> None:
-        """Take a step and read the one before it, while the device computes this one."""
+        """Take a step; read the one before it while the device computes the new one."""
         before, self._unread = self._unread, sent
         if before is not None:
             self._read(before)

@@ -16,7 +16,7 @@ from models.config import EncoderConfig, OptimizerConfig
 from models.distillation.edges import edge_weights
 from models.distillation.loss import agreement, distillation_loss
 from models.encoders import SensorEncoder
-from models.losses import MaskedCrossentropy, global_weight
+from models.losses import MaskedCrossentropy
 from models.optimization import regimes
 from models.optimization.optimizers import Lars, LossScaled, make_optimizer
 from models.pixel_losses.config import LossConfig
