@@ -1,9 +1,9 @@
-"""tf.data from shards: gzip TFRecords -> batches of physical float32 pixels with NaN as no data.
+"""The input pipeline: gzip TFRecords -> batches of physical pixels with NaN as no data.
 
-Input: files of one split. Output: `tf.data.Dataset` of {"s1": [B, H, W, C1] dB, "s2":
-[B, H, W, C2] reflectance, "label": uint8 [B, H, W], "weight": float32 [B]}, as asked
-for. Called by `pretrain.py` and `segment.py`; `parse_examples` also lives in the
-published graph. No Python runs per record.
+Input: files of one split. Output: `tf.data.Dataset` of {"s1": float32 [B, H, W, C1] dB,
+"s2": float32 [B, H, W, C2] reflectance, "label": uint8 [B, H, W], "weight": float32
+[B]}, or some of these. `parse_examples` is also part of the published graph. No Python
+runs per record.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from beam_jobs.contracts import bands as bands_lib
 from beam_jobs.contracts import records
-from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.bands import BANDS, Sensor
 from models.config import InputConfig
 from models.reading import epochs
 from models.reading.epochs import EpochSizes
 from models.reading.record_source import Columns, open_source
 
 PLAIN_READING = InputConfig()
-"""In order, without a cache, in this process."""
+"""Reads in order, without a cache, in this process."""
 
 BatchTransform = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]
 """(batch, seed int64 [2]) -> batch; equal seeds give equal results."""
+
+_STORED_DTYPES: dict[Sensor, tf.DType] = {"s1": tf.int16, "s2": tf.uint16}
 
 
 def parse_examples(
@@ -35,11 +36,13 @@ def parse_examples(
     with_location: bool = False,
     with_patch_id: bool = False,
 ) -> dict[str, tf.Tensor]:
-    """Decodes a batch of tf.Examples of the shard contract; all patches of a batch must have one size.
+    """Decode a batch of tf.Examples of the shard contract.
+
+    All patches of a batch must have one size.
 
     Args:
         serialized: tf.string [B], B at least 1.
-        num_bands: channels per sensor to decode; other sensors are not even parsed.
+        num_bands: channels of each sensor to decode; other sensors are not parsed.
         with_label: whether to decode `label` too.
         with_weight: whether to decode `weight` too.
         with_location: whether to decode `lon` and `lat` too.
@@ -70,15 +73,16 @@ def train_dataset(
     first_step: int = 0,
     reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
-    """Endless shuffled batches of exactly `batch_size`; the batch of a step depends on nothing but the seed and its number.
+    """Return endless shuffled batches of exactly `batch_size`.
 
-    An epoch sees each example at most once: those that fill no batch at its end are
-    left out, others in each epoch.
+    Only the seed and the number of a step decide its batch. An epoch has each example
+    at most once. Examples that do not fill a batch at its end are left out; in each
+    epoch these are others.
 
     Args:
         files: gzip TFRecords of the split.
-        num_examples: in all files together, as the manifest says.
-        num_bands: see `parse_examples`, like the other names that begin with `with_`.
+        num_examples: examples in all files together, as the manifest says.
+        num_bands: channels of each sensor to decode.
         with_label: whether to decode `label` too.
         batch_size: examples per step.
         shuffle_buffer: records held for shuffling.
@@ -87,11 +91,11 @@ def train_dataset(
         with_location: whether to decode `lon` and `lat` too.
         with_patch_id: whether to decode `patch_id` too.
         transform: augments each batch.
-        first_step: steps done already. The first batch is that of the step after them;
-            of the epochs before it nothing is read, of its own epoch the records before
-            it are read but not decoded.
-        reading: cache, order, service. Only `deterministic` reading keeps what is said
-            here of steps.
+        first_step: number of steps already done; the first batch is that of the next
+            step. Earlier epochs are not read; earlier records of the same epoch are
+            read but not decoded.
+        reading: cache, order and service. Only with `deterministic` reading do seed and
+            step decide the batch.
 
     Raises:
         ValueError: fewer examples than one batch, or a cache that cannot be filled.
@@ -112,8 +116,8 @@ def train_dataset(
         dataset = epochs.served_batches(source, decode, sizes, reading.data_service)
     else:
         batches = epochs.ordered_batches(source, sizes, seed, first_step, reading.deterministic)
-        # The step seeds its augmentation, so that parallel decoding cannot change the
-        # result.
+        # The number of the step seeds its augmentation, so that parallel decoding
+        # cannot change the result.
         counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), batches))
         dataset = counted.map(
             decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=reading.deterministic
@@ -132,11 +136,11 @@ def eval_dataset(
     transform: BatchTransform | None = None,
     reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
-    """One pass over all examples in file order, the last batch as small as it comes.
+    """Return one pass over all examples in file order; the last batch may be small.
 
-    `transform` is seeded by the batch's number alone: every pass, of every run, sees
-    the same. Of `reading` only the cache counts: metrics of two models are compared on
-    the same batches, and are read by this process.
+    Only the batch's number seeds `transform`, so every pass of every run gets the same
+    batches, on which models are compared. Of `reading` only the cache is used: order
+    and process are fixed.
 
     Raises:
         ValueError: a cache that cannot be filled.
@@ -172,7 +176,7 @@ def _feature_spec(
     with_location: bool = False,
     with_patch_id: bool = False,
 ) -> dict[str, tf.io.FixedLenFeature]:
-    """What to parse; see `parse_examples`."""
+    """Return the features to parse; see `parse_examples`."""
     optional = {
         "label": with_label,
         "weight": with_weight,
@@ -191,22 +195,19 @@ def _feature_spec(
 
 
 def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:
-    """Bytes -> pixels and labels; what is no pixel stays as it is."""
+    """Decode bytes to pixels and labels; other features stay as they are."""
     num_examples = tf.shape(columns["height"])[0]
-    # One size per batch, read at run time: the published graph must take patches of any
-    # size.
+    # The size is read at run time, one per batch: the published graph must take patches
+    # of any size.
     height, width = tf.cast(columns["height"][0], tf.int32), tf.cast(columns["width"][0], tf.int32)
     decoded: dict[str, tf.Tensor] = {}
     for sensor, channels in num_bands.items():
-        dtype, nodata, scale = (
-            (tf.int16, bands_lib.S1_NODATA, bands_lib.S1_DB_PER_DN)
-            if sensor == "s1"
-            else (tf.uint16, bands_lib.S2_NODATA, bands_lib.S2_REFLECTANCE_PER_DN)
-        )
-        # Every int16 and uint16 is exact in float32, so the no-data mark is still found
-        # after the cast.
-        stored = tf.cast(tf.io.decode_raw(columns[sensor], dtype), tf.float32)
-        pixels = tf.where(stored == float(nodata), float("nan"), stored * scale)
+        # All bands of a sensor are stored alike.
+        band = next(iter(BANDS[sensor].values()))
+        # Every int16 and uint16 is exact in float32, so the no-data value is still
+        # found after the cast.
+        stored = tf.cast(tf.io.decode_raw(columns[sensor], _STORED_DTYPES[sensor]), tf.float32)
+        pixels = tf.where(stored == float(band.nodata), float("nan"), stored * band.scale)
         decoded[sensor] = tf.reshape(pixels, [num_examples, height, width, channels])
     if "label" in columns:
         decoded["label"] = tf.reshape(

@@ -97,7 +97,7 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a local file to write; it appears at `path` when the body ends without error.
+    """Yield a local file to write; it appears at `path` when the body ends well.
 
     Missing folders are made. After an error nothing has changed at `path`.
     """

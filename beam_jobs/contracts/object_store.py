@@ -24,7 +24,7 @@ _FALSE = ("0", "false", "no")
 
 
 class MissingFilesystemError(RuntimeError):
-    """TensorFlow cannot open s3:// here; the message says in one line what to install."""
+    """TensorFlow cannot open s3:// here; the message says what to install."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -132,7 +132,7 @@ def _recorded(codes: list[int]) -> Iterator[None]:
 
 
 def _leave(codes: list[int]) -> None:
-    """End the process at once if tensorflow-io was imported; code 1 after an exception."""
+    """End the process at once if tensorflow-io was imported; 1 after an exception."""
     if _FILESYSTEM_MODULE not in sys.modules:
         return
     logging.shutdown()

@@ -47,7 +47,7 @@ class DistillConfig:
                 raise ValueError(f"{key} must be above 0 and finite, got {getattr(self, key)}")
 
     def check_teacher(self, student: SegmentConfig, teacher: SegmentConfig) -> None:
-        """Refuse a teacher of other classes, or without a sensor that the student lacks.
+        """Refuse a teacher of other classes, or with no sensor that the student lacks.
 
         Raises:
             ValueError: one line with the settings of both.

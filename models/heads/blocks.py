@@ -15,7 +15,7 @@ from models.layers.convolution import Conv2D
 
 
 def concatenate(tensors: Sequence[Any], name: str) -> Any:
-    """Return `tensors` [B, H, W, C_i] concatenated by channel; a single one as it is."""
+    """Return `tensors` [B, H, W, C_i] concatenated by channel; one tensor as it is."""
     return (
         tensors[0]
         if len(tensors) == 1

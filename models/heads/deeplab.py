@@ -29,7 +29,10 @@ Source: Chen et al. 2018, arXiv 1802.02611, section 4 (as in DeepLabV3, arXiv
 LOW_LEVEL = "P2"
 LOW_LEVEL_STRIDE = 4
 LOW_LEVEL_CHANNELS = 48
-"""Level, stride and width of the skip. Source: Chen et al. 2018, section 4.1."""
+"""Level, stride and width of the skip.
+
+Source: Chen et al. 2018, section 4.1 and table 1.
+"""
 
 
 def deeplab_logits(

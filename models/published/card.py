@@ -1,4 +1,4 @@
-"""The model card: what a published model is, what it was trained on and how good it was.
+"""The model card: what a model is, what it was trained on and how good it was.
 
 Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json. The card
 is written last, so a folder with a card holds a complete model.

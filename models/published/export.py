@@ -141,7 +141,7 @@ def write_encoders(
     output_dir: str,
     is_served: bool = True,
 ) -> str:
-    """Write the encoders of one sensor or both, without a card; return the card's folder.
+    """Write the encoders of one sensor or both, but no card; return the card's folder.
 
     See `export_encoder` for `is_served`.
     """
@@ -204,7 +204,7 @@ def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
 
 
 def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
-    """Return the projection heads (pooled features -> embedding) of an encoder, by sensor.
+    """Return the projection heads (pooled features -> embedding) by sensor.
 
     Raises:
         FileNotFoundError: the directory holds none.

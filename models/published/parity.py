@@ -1,4 +1,4 @@
-"""The parity check: the signatures of a SavedModel compute what its Keras models compute.
+"""The parity check: a SavedModel's signatures compute what its Keras models compute.
 
 Input: the folder of a published model. Output: one comparison per signature and input
 size. The probe of the serving checks runs it on what is about to be served.

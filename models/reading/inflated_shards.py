@@ -1,4 +1,4 @@
-"""The disk cache: inflated copies of gzipped shards, which are read several times faster.
+"""The disk cache: inflated copies of gzipped shards, several times faster to read.
 
 Input: gzip TFRecords, also on an object store, and a local folder. Output: paths of
 plain TFRecords. A copy is named by the SHA-256 of its shard, so it is never taken for

@@ -20,14 +20,14 @@ from models.config import InputConfig
 from models.reading import free_memory, inflated_shards
 
 Columns = dict[str, tf.Tensor]
-"""Features of a batch of records, as `tf.io.parse_example` returns them: pixels as bytes."""
+"""Features of a batch of records, from `tf.io.parse_example`: pixels are bytes."""
 
 FeatureSpec = Mapping[str, tf.io.FixedLenFeature]
 
 READ_BUFFER_BYTES = 1 << 20
-"""Bytes to read ahead per open file: some records, so that an object store sees few requests."""
+"""Bytes to read ahead per open file, so that an object store gets few requests."""
 MAX_MEMORY_SHARE = 0.8
-"""Share of the free memory that a cache may take. Activations, allocated later, need the rest."""
+"""Largest share of the free memory for a cache; activations need the rest."""
 
 
 class RecordSource(Protocol):
@@ -105,7 +105,7 @@ class MemorySource:
 
 
 def open_source(files: Sequence[str], spec: FeatureSpec, reading: InputConfig) -> RecordSource:
-    """Return the records of `files` (gzip TFRecords), read through the configured cache.
+    """Return the records of `files` (gzip TFRecords) through the configured cache.
 
     The cache is filled here.
 

@@ -63,7 +63,7 @@ def make_step(
     compute_loss: LossFunction,
     optimizer: keras.optimizers.Optimizer,
 ) -> StepFunction:
-    """Return the update by the gradient of `compute_loss`; `optimizer` must be built."""
+    """Return the update by the gradient of `compute_loss`; build `optimizer` before."""
 
     def replica_step(batch: Batch) -> Scalars:
         variables = model.trainable_variables
