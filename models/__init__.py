@@ -11,7 +11,7 @@ Read first: `pretrain`, `segment` and `distillation.train`, the three trainers;
 - `input_pipeline`, `views`: shards to batches; a batch to the views of an objective.
 - `losses`, `metrics`: losses of pixels; metrics from confusion matrices.
 
-- `input_pipeline`, `views`: shards to batches; batches to the views of an objective.
+Rooms: `training`, `optimization` (how it trains), `reading` (shards), `augmentation`,
 `objectives` (contrastive losses), `pixel_losses`, `layers`, `heads`, `published`
 (export and card), `health` and `encoder_probe` (are the encoders any good), `scores`
 (patch by patch), `neighbours` (search), `public_weights` (import), `distillation`.

@@ -298,7 +298,7 @@ class PretrainConfig:
             )
 
     def _check_parts(self) -> None:
-        """Check sizes that must divide others; the trainer knows the replicas' share."""
+        """Check sizes that must divide others; a replica's share is checked later."""
         for name in ("micro_batch_size", "logits_chunk_size"):
             value = getattr(self, name)
             if value is not None and (value < 1 or self.global_batch_size % value):
@@ -307,8 +307,8 @@ class PretrainConfig:
                 )
         if not 1 <= self.num_common_dims <= self.encoder.embedding_dim:
             raise ValueError(
-                f"decur_common_dim must be within 1 and embedding_dim {self.encoder.embedding_dim}, "
-                f"got {self.decur_common_dim}"
+                "decur_common_dim must be within 1 and embedding_dim "
+                f"{self.encoder.embedding_dim}, got {self.decur_common_dim}"
             )
 
     @property
