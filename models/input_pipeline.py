@@ -9,6 +9,7 @@ runs per record.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -16,7 +17,7 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import BANDS, Sensor
 from models.config import InputConfig
 from models.reading import epochs
-from models.reading.epochs import EpochSizes
+from models.reading.epochs import EpochPlan
 from models.reading.record_source import Columns, open_source
 
 PLAIN_READING = InputConfig()
@@ -28,13 +29,42 @@ BatchTransform = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor
 _STORED_DTYPES: dict[Sensor, tf.DType] = {"s1": tf.int16, "s2": tf.uint16}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What is decoded of each example; everything else is not even parsed.
+
+    Attributes:
+        num_bands: sensor -> number of its channels.
+        with_label: whether `label` is decoded.
+        with_weight: whether `weight` is decoded.
+        with_location: whether `lon` and `lat` are decoded.
+        with_patch_id: whether `patch_id` is decoded.
+    """
+
+    num_bands: Mapping[Sensor, int]
+    with_label: bool = False
+    with_weight: bool = False
+    with_location: bool = False
+    with_patch_id: bool = False
+
+    @property
+    def spec(self) -> dict[str, tf.io.FixedLenFeature]:
+        """The part of the shard contract's feature spec to parse."""
+        optional = {
+            "label": self.with_label,
+            "weight": self.with_weight,
+            "lon": self.with_location,
+            "lat": self.with_location,
+            "patch_id": self.with_patch_id,
+        }
+        num_bands = self.num_bands
+        contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
+        wanted = (name for name, is_wanted in optional.items() if is_wanted)
+        return {name: contract[name] for name in ("height", "width", *num_bands, *wanted)}
+
+
 def parse_examples(
-    serialized: tf.Tensor,
-    num_bands: Mapping[Sensor, int],
-    with_label: bool = False,
-    with_weight: bool = False,
-    with_location: bool = False,
-    with_patch_id: bool = False,
+    serialized: tf.Tensor, num_bands: Mapping[Sensor, int], with_label: bool = False
 ) -> dict[str, tf.Tensor]:
     """Decode a batch of tf.Examples of the shard contract.
 
@@ -44,52 +74,36 @@ def parse_examples(
         serialized: tf.string [B], B at least 1.
         num_bands: channels of each sensor to decode; other sensors are not parsed.
         with_label: whether to decode `label` too.
-        with_weight: whether to decode `weight` too.
-        with_location: whether to decode `lon` and `lat` too.
-        with_patch_id: whether to decode `patch_id` too.
 
     Returns:
         float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8
-        [B, H, W], 255 = ignore; `weight` float32 [B], 0-1; `lon` and `lat` of the patch
-        centres float32 [B], degrees; `patch_id` string [B].
+        [B, H, W], 255 = ignore.
     """
-    spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
-    return _decode(tf.io.parse_example(serialized, spec), num_bands)
+    features = Features(num_bands=num_bands, with_label=with_label)
+    return _decode(tf.io.parse_example(serialized, features.spec), num_bands)
 
 
 def train_dataset(
     files: Sequence[str],
+    features: Features,
+    plan: EpochPlan,
     *,
-    num_examples: int,
-    num_bands: Mapping[Sensor, int],
-    with_label: bool,
-    batch_size: int,
-    shuffle_buffer: int,
-    seed: int,
-    with_weight: bool = False,
-    with_location: bool = False,
-    with_patch_id: bool = False,
     transform: BatchTransform | None = None,
     first_step: int = 0,
     reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
-    """Return endless shuffled batches of exactly `batch_size`.
+    """Return endless shuffled batches of exactly the planned size.
 
     Only the seed and the number of a step decide its batch. An epoch has each example
     at most once. Examples that do not fill a batch at its end are left out; in each
-    epoch these are others.
+    epoch these are others. Besides the pixels a batch may hold `label` uint8
+    [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and `lat` of the patch
+    centres float32 [B] (degrees) and `patch_id` string [B].
 
     Args:
         files: gzip TFRecords of the split.
-        num_examples: examples in all files together, as the manifest says.
-        num_bands: channels of each sensor to decode.
-        with_label: whether to decode `label` too.
-        batch_size: examples per step.
-        shuffle_buffer: records held for shuffling.
-        seed: of order and transform.
-        with_weight: whether to decode `weight` too.
-        with_location: whether to decode `lon` and `lat` too.
-        with_patch_id: whether to decode `patch_id` too.
+        features: what to decode.
+        plan: sizes and seed.
         transform: augments each batch.
         first_step: number of steps already done; the first batch is that of the next
             step. Earlier epochs are not read; earlier records of the same epoch are
@@ -98,24 +112,20 @@ def train_dataset(
             step decide the batch.
 
     Raises:
-        ValueError: fewer examples than one batch, or a cache that cannot be filled.
+        ValueError: the cache cannot be filled.
     """
-    sizes = EpochSizes(
-        num_examples=num_examples, batch_size=batch_size, shuffle_buffer=shuffle_buffer
-    )
-    spec = _feature_spec(num_bands, with_label, with_weight, with_location, with_patch_id)
-    source = open_source(files, spec, reading)
+    source = open_source(files, features.spec, reading)
 
     @tf.autograph.experimental.do_not_convert
     def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = _decode(source.fetch(keys), num_bands)
-        batch_seed = tf.stack([tf.constant(seed, tf.int64), number])
+        batch = _decode(source.fetch(keys), features.num_bands)
+        batch_seed = tf.stack([tf.constant(plan.seed, tf.int64), number])
         return batch if transform is None else transform(batch, batch_seed)
 
     if reading.data_service:
-        dataset = epochs.served_batches(source, decode, sizes, reading.data_service)
+        dataset = epochs.served_batches(source, decode, plan, reading.data_service)
     else:
-        batches = epochs.ordered_batches(source, sizes, seed, first_step, reading.deterministic)
+        batches = epochs.ordered_batches(source, plan, first_step, reading.deterministic)
         # The number of the step seeds its augmentation, so that parallel decoding
         # cannot change the result.
         counted = tf.data.Dataset.zip((tf.data.Dataset.counter(first_step), batches))
@@ -127,12 +137,9 @@ def train_dataset(
 
 def eval_dataset(
     files: Sequence[str],
+    features: Features,
     *,
-    num_bands: Mapping[Sensor, int],
-    with_label: bool,
     batch_size: int,
-    with_location: bool = False,
-    with_patch_id: bool = False,
     transform: BatchTransform | None = None,
     reading: InputConfig = PLAIN_READING,
 ) -> tf.data.Dataset:
@@ -145,17 +152,14 @@ def eval_dataset(
     Raises:
         ValueError: a cache that cannot be filled.
     """
-    spec = _feature_spec(
-        num_bands, with_label, with_location=with_location, with_patch_id=with_patch_id
-    )
-    source = open_source(sorted(files), spec, reading)
+    source = open_source(sorted(files), features.spec, reading)
     batches = epochs.read_shards(source, tf.range(source.num_shards, dtype=tf.int64)).batch(
         batch_size
     )
 
     @tf.autograph.experimental.do_not_convert
     def decode(step: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = _decode(source.fetch(keys), num_bands)
+        batch = _decode(source.fetch(keys), features.num_bands)
         return (
             batch
             if transform is None
@@ -167,31 +171,6 @@ def eval_dataset(
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def _feature_spec(
-    num_bands: Mapping[Sensor, int],
-    with_label: bool = False,
-    with_weight: bool = False,
-    with_location: bool = False,
-    with_patch_id: bool = False,
-) -> dict[str, tf.io.FixedLenFeature]:
-    """Return the features to parse; see `parse_examples`."""
-    optional = {
-        "label": with_label,
-        "weight": with_weight,
-        "lon": with_location,
-        "lat": with_location,
-        "patch_id": with_patch_id,
-    }
-    contract = records.feature_spec(num_bands.get("s1", 1), num_bands.get("s2", 1))
-    names = [
-        "height",
-        "width",
-        *num_bands,
-        *(name for name, is_wanted in optional.items() if is_wanted),
-    ]
-    return {name: contract[name] for name in names}
 
 
 def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:

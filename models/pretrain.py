@@ -26,6 +26,7 @@ from models.optimization.optimizers import make_optimizer
 from models.published import export, warm_start
 from models.published.card import Provenance
 from models.reading import shard_checks
+from models.reading.epochs import EpochPlan
 from models.training import scaffold, training
 from models.training.distribution import check_divisible, is_chief
 from models.training.scaffold import Folders, Shards
@@ -235,16 +236,19 @@ def _make_datasets(
     train_set = functools.partial(
         input_pipeline.train_dataset,
         shards.train,
-        num_examples=manifest.num_examples["train"],
-        num_bands=num_bands,
-        with_label=False,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_weight=config.use_weights,
+            with_location=with_location,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=config.global_batch_size,
+            shuffle_buffer=config.shuffle_buffer,
+            seed=config.seed,
+        ),
         reading=config.input,
-        seed=config.seed,
-        with_weight=config.use_weights,
-        with_location=with_location,
-        with_patch_id=True,
         transform=train_views(config, views, manifest),
     )
     # The batch size of training: a contrastive loss is comparable only between equal
@@ -252,10 +256,11 @@ def _make_datasets(
     # control: a model that learned from broken pairs must not find the true ones.
     eval_set = input_pipeline.eval_dataset(
         shards.eval,
-        num_bands=num_bands,
-        with_label=False,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_location=with_location,
+        ),
         batch_size=config.global_batch_size,
-        with_location=with_location,
         reading=config.input,
         transform=eval_views(config, views, manifest),
     )

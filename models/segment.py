@@ -27,6 +27,7 @@ from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
 from models.published import export, warm_start
 from models.published.card import Provenance
 from models.reading import shard_checks
+from models.reading.epochs import EpochPlan
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
 from models.scores.summary import summarize
@@ -299,16 +300,20 @@ def _make_train_set(config: SegmentConfig, shards: Shards) -> training.DatasetFu
     train_set = functools.partial(
         input_pipeline.train_dataset,
         shards.train,
-        num_examples=manifest.num_examples["train"],
-        num_bands=num_bands,
-        with_label=True,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_label=True,
+            with_weight=config.use_weights,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=config.global_batch_size,
+            shuffle_buffer=config.shuffle_buffer,
+            seed=config.seed,
+        ),
         reading=config.input,
-        seed=config.seed,
-        with_weight=config.use_weights,
         transform=_make_transform(config, manifest),
-        with_patch_id=True,
     )
     return lambda first_step: train_set(first_step=first_step)
 

@@ -27,6 +27,7 @@ from models.optimization.optimizers import make_optimizer
 from models.published import card as card_lib
 from models.published import export, warm_start
 from models.reading import shard_checks
+from models.reading.epochs import EpochPlan
 from models.segmenter import Segmenter
 from models.training import scaffold, training
 from models.training.distribution import check_divisible
@@ -217,16 +218,19 @@ def _make_train_set(
     train_set = functools.partial(
         input_pipeline.train_dataset,
         shards.train,
-        num_examples=manifest.num_examples["train"],
-        num_bands={sensor: len(manifest.bands(sensor)) for sensor in sensors},
-        with_label=False,
-        batch_size=batch_size,
-        shuffle_buffer=student.shuffle_buffer,
+        input_pipeline.Features(
+            num_bands={sensor: len(manifest.bands(sensor)) for sensor in sensors},
+            with_weight=student.use_weights,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=batch_size,
+            shuffle_buffer=student.shuffle_buffer,
+            seed=student.seed,
+        ),
         reading=student.input,
-        seed=student.seed,
-        with_weight=student.use_weights,
         transform=_make_transform(config, teacher, manifest),
-        with_patch_id=True,
     )
     return lambda first_step: train_set(first_step=first_step)
 

@@ -1,6 +1,6 @@
 """Epochs: which records make up which batch.
 
-Input: a `RecordSource` and sizes. Output: endless batches of keys in an order that can
+Input: a `RecordSource` and a plan. Output: endless batches of keys in an order that can
 be repeated, or decoded batches from a tf.data service. Both drop only the records that
 do not fill a batch at the end of an epoch.
 """
@@ -23,18 +23,20 @@ Decode = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochSizes:
-    """Sizes of an epoch and its parts.
+class EpochPlan:
+    """Sizes of an epoch and its parts, and the seed of its order.
 
     Attributes:
         num_examples: examples in all shards together.
         batch_size: examples per step.
         shuffle_buffer: records held for shuffling.
+        seed: of the order, and of what augments a batch.
     """
 
     num_examples: int
     batch_size: int
     shuffle_buffer: int
+    seed: int
 
     def __post_init__(self) -> None:
         if self.num_examples < self.batch_size:
@@ -50,19 +52,19 @@ class EpochSizes:
 
 
 def ordered_batches(
-    source: RecordSource, sizes: EpochSizes, seed: int, first_step: int, is_deterministic: bool
+    source: RecordSource, plan: EpochPlan, first_step: int, is_deterministic: bool
 ) -> tf.data.Dataset:
     """Return endless batches of keys, beginning with the step after `first_step`.
 
     Seed and step alone decide a batch. Earlier records of the same epoch are read again
     but not decoded; earlier epochs are not read.
     """
-    first_epoch, num_skipped = divmod(first_step, sizes.num_steps)
+    first_epoch, num_skipped = divmod(first_step, plan.num_steps)
 
     # One dataset per epoch and not `repeat`: the order then follows from the epoch's
     # number, and a resumed run can begin with any epoch.
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+        epoch_seed = tf.stack([tf.constant(plan.seed, tf.int64), epoch])
         # Shuffle the shards, and the records within a buffer. Together they mix records
         # of distant places.
         shards = tf.random.experimental.stateless_shuffle(
@@ -72,18 +74,18 @@ def ordered_batches(
             [], epoch_seed, minval=None, maxval=None, dtype=tf.int64
         )
         keys = _shuffled(
-            read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed
+            read_shards(source, shards, is_deterministic), plan.shuffle_buffer, buffer_seed
         )
         # Batches end with their epoch. In a batch of two epochs a pair could have its
         # own copy as a negative.
-        batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)
+        batches = _checked(keys.batch(plan.batch_size, drop_remainder=True), plan)
         return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
 
     return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
 
 def served_batches(
-    source: RecordSource, decode: Decode, sizes: EpochSizes, address: str
+    source: RecordSource, decode: Decode, plan: EpochPlan, address: str
 ) -> tf.data.Dataset:
     """Return endless batches from the tf.data service at `address`.
 
@@ -93,22 +95,20 @@ def served_batches(
     num_parallel = max(1, min(NUM_PARALLEL_SHARDS, source.num_shards // NUM_PARALLEL_SHARDS))
 
     def shuffled_keys(shard: tf.Tensor) -> tf.data.Dataset:
-        buffer_size = max(1, sizes.shuffle_buffer // num_parallel)
+        buffer_size = max(1, plan.shuffle_buffer // num_parallel)
         return _shuffled(source.keys(shard), buffer_size, data_service.fresh_seed())
 
     keys = tf.data.Dataset.range(source.num_shards).interleave(
         shuffled_keys, cycle_length=num_parallel
     )
-    batches = keys.batch(sizes.batch_size).map(
+    batches = keys.batch(plan.batch_size).map(
         lambda keys: decode(data_service.fresh_seed(), keys),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
     # Each worker's last batch may be small. Rebatching here keeps all examples.
-    served = data_service.distribute(batches, address).rebatch(
-        sizes.batch_size, drop_remainder=True
-    )
-    return _checked(served, sizes).repeat()
+    served = data_service.distribute(batches, address).rebatch(plan.batch_size, drop_remainder=True)
+    return _checked(served, plan).repeat()
 
 
 def read_shards(
@@ -134,9 +134,9 @@ def _shuffled(keys: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.da
     return keys.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
 
 
-def _checked(batches: tf.data.Dataset, sizes: EpochSizes) -> tf.data.Dataset:
+def _checked(batches: tf.data.Dataset, plan: EpochPlan) -> tf.data.Dataset:
     """Return the `batches` of one epoch; reading fails when their number is another.
 
     Otherwise a resumed run would silently continue with other batches.
     """
-    return batches.apply(tf.data.experimental.assert_cardinality(sizes.num_steps))
+    return batches.apply(tf.data.experimental.assert_cardinality(plan.num_steps))

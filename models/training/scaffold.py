@@ -155,7 +155,7 @@ def fit(
     recipe.check(strategy)
     work = recipe.build(strategy)
     if work.is_control:
-        # Open the dataset all the same: it refuses a split smaller than one batch.
+        # Open the dataset all the same: it refuses a cache that cannot be filled.
         work.dataset(0)
         train_loss = math.nan
     else:

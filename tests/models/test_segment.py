@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from models import metrics, segment
 from models.config import EncoderConfig
-from models.input_pipeline import eval_dataset
+from models.input_pipeline import Features, eval_dataset
 from models.pixel_losses.config import LossConfig
 from models.published import card, export
 from models.scores import score_file
@@ -36,7 +36,12 @@ def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented
     model = export.load_segmenter(segmented.dir)
     cm = np.zeros((2, 2), np.int64)
     for batch in eval_dataset(
-        labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3
+        labels.files["eval"],
+        Features(
+            num_bands={"s1": 2, "s2": 12},
+            with_label=True,
+        ),
+        batch_size=3,
     ):
         predicted = model({"s1": batch["s1"], "s2": batch["s2"]})["label"].numpy()
         cm += metrics.confusion_matrix(batch["label"].numpy(), predicted, 2)

@@ -233,7 +233,12 @@ def test_model_trained_with_sensors_dropping_out_answers_with_either_alone(
     )
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
     dataset = segment.input_pipeline.eval_dataset(
-        labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=8
+        labels.files["eval"],
+        segment.input_pipeline.Features(
+            num_bands={"s1": 2, "s2": 12},
+            with_label=True,
+        ),
+        batch_size=8,
     )
     batch = next(iter(dataset))
     for gone in ("s1", "s2"):
