@@ -155,7 +155,10 @@ def test_memory_that_does_not_suffice_is_refused_before_it_is_filled(labels):
     )
     num_bytes = 24 * (32 * 32 * 2 * 2 + 4)
     assert load(source, int(1.1 * num_bytes)).columns["s1"].shape == (24,)
-    message = r"input\.cache: memory must fit into 0\.1 MiB, 80% of what is free, got 2 files of about 0\.1 MiB"
+    message = (
+        r"input\.cache: memory must fit into 0\.1 MiB, 80% of what is free, "
+        r"got 2 files of about 0\.1 MiB"
+    )
     with pytest.raises(ValueError, match=message):
         load(source, int(0.9 * num_bytes))
     assert 0 < free_memory.count_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -52,7 +52,7 @@ def test_metrics_are_of_the_eval_split(pretrained):
 
 
 def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoints=None, **changes):
-    """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step. Nothing to be served."""
+    """Train two steps (see `changes`); return the metrics and the last step's scalars."""
     options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
     config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
     watch = Watch(kill_at)
@@ -71,7 +71,7 @@ def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoints=None, **
 
 @pytest.mark.e2e
 def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
-    """24 pairs in batches of 8 are 3 steps an epoch: the run is killed, and goes on, within the second."""
+    """24 pairs in batches of 8 are 3 steps an epoch: the run is killed within the second epoch."""
     run(pairs, tmp_path / "earlier", seed=5)
     options = {
         "warm_start_dir": str(tmp_path / "earlier" / "model"),

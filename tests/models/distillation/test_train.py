@@ -1,4 +1,4 @@
-"""A student and its teacher on shards of pairs: what each sees, what counts, what is left behind."""
+"""A student and its teacher on pairs: their inputs, the pixels that count, what is exported."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""A real dispatcher and two workers on loopback: every epoch has each pair once, in another order."""
+"""A real dispatcher and two workers on loopback: each epoch has every pair once, in a new order."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""One worker of several, or the only one: trains from scratch, then goes on from the checkpoint; writes what came out.
+"""One worker of several, or the only one: trains, resumes from the checkpoint, saves the result.
 
 A program of its own, since a process is one worker. Usage: multi_worker_worker.py
 FOLDER NAME, with TF_CONFIG or without.
@@ -21,7 +21,7 @@ GLOBAL_BATCH_SIZE = 8
 
 
 def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None, is_scaled=False):
-    """Mean loss and variables of a contrastive training with negatives of all workers and synchronized statistics."""
+    """Return loss and variables of a contrastive training with negatives of all workers."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         inputs = {sensor: keras.Input((6,), name=sensor) for sensor in ("s1", "s2")}

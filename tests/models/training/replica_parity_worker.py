@@ -1,4 +1,4 @@
-"""Trains the same models on one replica and on two logical CPUs; writes losses and weights of both to an .npz.
+"""Trains the same models on one replica and on two; writes losses and weights to an .npz.
 
 A program of its own, since logical devices must be set before TensorFlow starts. Usage:
 replica_parity_worker.py OUT.npz
@@ -49,7 +49,7 @@ def contrastive_without_batch_norm(rng):
 
 
 def contrastive_resnet(rng):
-    """A real encoder, with synchronized batch normalization, against fixed embeddings of the other sensor."""
+    """A real encoder, with synchronized batch normalization, against fixed Sentinel-2 embeddings."""
     pixels = rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32)
     # No data on the first replica only: its batch statistics must still be the global
     # ones.
@@ -160,7 +160,7 @@ CASES = {
 
 
 def train(strategy, batch, build, compute_loss):
-    """Loss of the first step, gradients (SGD with rate 1: old minus new weights) and the weights after it."""
+    """Return loss and gradients of the first step (old minus new weights) and the new weights."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = build()
@@ -194,7 +194,7 @@ def train(strategy, batch, build, compute_loss):
 
 
 def steps_of_scaled_lars(strategy):
-    """Weights after three steps, of which the second has a gradient too large for the scaled loss, on the last rows only."""
+    """Return the weights after three steps; in the second, gradients overflow on the last rows."""
     rows = np.random.default_rng(0).normal(size=(3, GLOBAL_BATCH_SIZE, 2)).astype(np.float32)
     rows[1, -1] = 1e36
     keras.utils.set_random_seed(0)
@@ -217,7 +217,7 @@ def steps_of_scaled_lars(strategy):
 
 
 def weights_after_training(strategy, paces=()):
-    """Three steps with the optimizer of real runs, whose moments and decay live on every replica."""
+    """Return the weights after three steps with the optimizer of real runs."""
     keras.utils.set_random_seed(0)
     batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
     with strategy.scope():
@@ -240,7 +240,7 @@ def weights_after_training(strategy, paces=()):
 
 
 def gradual_unfreezing(strategy):
-    """Of a segmenter that trains for 6 steps: weights of head and levels, deepest first, after each step but the last."""
+    """Return the weights of a segmenter's head and levels, deepest first, before each of 6 steps."""
     config = SegmentConfig(
         sensors=("s1",),
         label_schema="water",
@@ -321,7 +321,7 @@ def message_of_a_nan(strategy, log_dir):
 
 
 def resume(one, two):
-    """Weights after 4 steps on one replica, and after 2 on two of them, from whose checkpoint one replica goes on."""
+    """Return the weights after 4 steps on one replica, and resumed there after 2 steps on two."""
 
     def attempt(strategy, num_steps, folder):
         keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""Shards and manifests that do not fit: each is one line, with the file, the rule and the value, before the first step."""
+"""Shards and manifests that do not fit: an error of one line each, before the first step."""
 
 import dataclasses
 import shutil

@@ -192,7 +192,7 @@ NUM_STEPS = 12
 
 
 def attempt(tmp_path, log_name, kill_at=None, checkpoint_every=3):
-    """A training with all kinds of state: slots, schedule, moving statistics, dropout's seed, data by step.
+    """A training with all kinds of state: slots, schedule, statistics, dropout seed, data by step.
 
     The mean loss, the losses by step, the variables.
     """
