@@ -49,7 +49,7 @@ def contrastive_without_batch_norm(rng):
 
 
 def contrastive_resnet(rng):
-    """A real encoder, with synchronized batch normalization, against fixed Sentinel-2 embeddings."""
+    """A real encoder with synchronized batch normalization against fixed embeddings."""
     pixels = rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32)
     # No data on the first replica only: its batch statistics must still be the global
     # ones.
@@ -240,7 +240,7 @@ def weights_after_training(strategy, paces=()):
 
 
 def gradual_unfreezing(strategy):
-    """Return the weights of a segmenter's head and levels, deepest first, before each of 6 steps."""
+    """Return the weights of a segmenter's head and levels, deepest first, after each step."""
     config = SegmentConfig(
         sensors=("s1",),
         label_schema="water",
