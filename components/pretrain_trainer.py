@@ -14,7 +14,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
-from beam_jobs.contracts import locations, settings
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import CHECKPOINTS_DIR, checkpoint_dir

@@ -23,8 +23,6 @@ from beam_jobs.contracts.settings import SettingsError
 
 Location: TypeAlias = Path | epath.Path
 
-_WILDCARDS = frozenset("*?[")
-
 
 def parse(path: str | os.PathLike[str]) -> Location:
     """Return the location of `path`; nothing is opened and no library is loaded.
@@ -45,7 +43,7 @@ def locate(path: str | os.PathLike[str]) -> Location:
     """Return the location of `path`, ready to be opened.
 
     Raises:
-        ValueError: see `parse`.
+        SettingsError: see `parse`.
         MissingFilesystemError: TensorFlow cannot open s3:// here.
     """
     object_store.load_filesystem(path)
@@ -61,18 +59,6 @@ def size(path: str | os.PathLike[str]) -> int | None:
         return int(found.stat().length)
     except FileNotFoundError:
         return None
-
-
-def find(pattern: str) -> list[Location]:
-    """Return what matches a glob pattern, sorted; wildcards do not match a slash."""
-    parts = pattern.split("/")
-    first = next((i for i, part in enumerate(parts) if _WILDCARDS & set(part)), None)
-    if first is None:
-        found = locate(pattern)
-        return [found] if found.exists() else []
-    # "" for the root folder, where the pattern begins with a slash.
-    folder = locate("/".join(parts[:first]) or ("/" if pattern.startswith("/") else "."))
-    return sorted(folder.glob("/".join(parts[first:])))
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -17,14 +17,18 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
+
 SCHEMES = ("s3", "gs")
 """Schemes of the stores that TensorFlow, Beam and GDAL can all open."""
 _FILESYSTEM_MODULE = "tensorflow_io"
 _FALSE = ("0", "false", "no")
 
 
-class MissingFilesystemError(RuntimeError):
+class MissingFilesystemError(TerrapairError, RuntimeError):
     """TensorFlow cannot open s3:// here; the message says what to install."""
+
+    exit_code = ExitCode.USAGE
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
