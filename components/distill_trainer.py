@@ -32,7 +32,8 @@ from components.tfx_types import (
 )
 from components.training_log import log_steps
 from models.distillation.config import StudentConfig
-from models.distillation.train import run_distillation
+from models.distillation.train import StudentSources, run_distillation
+from models.training.scaffold import Folders, Shards
 
 
 @component
@@ -81,15 +82,15 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     training = (config, code, json.loads(manifest.to_json()), teacher_dir, encoder_dir)
     metrics = run_distillation(
         student,
-        manifest,
-        split_files(pairs, "train"),
-        path_utils.serving_model_dir(model.uri),
-        model_run.uri,
-        teacher_dir,
-        encoder_dir,
-        on_step=log_steps(name),
+        Shards(manifest=manifest, train=tuple(split_files(pairs, "train"))),
+        Folders(
+            output=path_utils.serving_model_dir(model.uri),
+            logs=model_run.uri,
+            checkpoints=training_dir(checkpoints_dir, f"{name}-distill", *training),
+        ),
+        sources=StudentSources(teacher=teacher_dir, encoder=encoder_dir),
         name=name,
-        checkpoint_dir=training_dir(checkpoints_dir, f"{name}-distill", *training),
+        on_step=log_steps(name),
     )
     write_metrics(metrics, model_run.uri)
 

@@ -24,6 +24,7 @@ from components.publishing import ENCODER_NAME, find_published
 from components.training_log import LOGGER_NAME, log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
+from models.training.scaffold import Folders, Shards
 
 RUN_FN = "components.pretrain_trainer.run_fn"
 PUBLISHED_DIR = "published_dir"
@@ -87,13 +88,17 @@ def run_fn(fn_args: FnArgs) -> None:
         logging.getLogger(LOGGER_NAME).info("pretrain starts from %s", last)
     metrics = run_pretraining(
         config,
-        manifest_from_hyperparameters(fn_args.hyperparameters),
-        list_files(fn_args.train_files),
-        list_files(fn_args.eval_files),
-        fn_args.serving_model_dir,
-        fn_args.model_run_dir,
-        on_step=log_steps("pretrain"),
+        Shards(
+            manifest=manifest_from_hyperparameters(fn_args.hyperparameters),
+            train=tuple(list_files(fn_args.train_files)),
+            eval=tuple(list_files(fn_args.eval_files)),
+        ),
+        Folders(
+            output=fn_args.serving_model_dir,
+            logs=fn_args.model_run_dir,
+            checkpoints=checkpoint_dir(fn_args, "pretrain", str(last or "")),
+        ),
         warm_start_dir=None if last is None else str(last),
-        checkpoint_dir=checkpoint_dir(fn_args, "pretrain", str(last or "")),
+        on_step=log_steps("pretrain"),
     )
     write_metrics(metrics, fn_args.model_run_dir)

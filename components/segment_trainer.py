@@ -23,8 +23,9 @@ from components.examples import ExampleComponents
 from components.training_log import log_steps
 from models.published.card import read_card
 from models.published.export import DISTILLATION
-from models.segment import run_segmentation
+from models.segment import SegmenterSources, run_segmentation
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders, Shards
 
 RUN_FN = "components.segment_trainer.run_fn"
 
@@ -84,15 +85,21 @@ def run_fn(fn_args: FnArgs) -> None:
     is_student = base_model is not None and read_card(base_model)["task"] == DISTILLATION
     metrics = run_segmentation(
         config,
-        manifest_from_hyperparameters(fn_args.hyperparameters),
-        list_files(fn_args.train_files),
-        list_files(fn_args.eval_files),
-        fn_args.serving_model_dir,
-        fn_args.model_run_dir,
-        None if is_student else base_model,
-        on_step=log_steps(name),
+        Shards(
+            manifest=manifest_from_hyperparameters(fn_args.hyperparameters),
+            train=tuple(list_files(fn_args.train_files)),
+            eval=tuple(list_files(fn_args.eval_files)),
+        ),
+        Folders(
+            output=fn_args.serving_model_dir,
+            logs=fn_args.model_run_dir,
+            checkpoints=checkpoint_dir(fn_args, name, base_model or ""),
+        ),
+        sources=SegmenterSources(
+            encoder=None if is_student else base_model,
+            student=base_model if is_student else None,
+        ),
         name=name,
-        checkpoint_dir=checkpoint_dir(fn_args, name, base_model or ""),
-        student_dir=base_model if is_student else None,
+        on_step=log_steps(name),
     )
     write_metrics(metrics, fn_args.model_run_dir)

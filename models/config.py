@@ -1,9 +1,8 @@
-"""Configs of pretraining, and of what segmentation has in common with it: encoder, optimizer, input.
+"""Configs of pretraining, and of encoder, optimizer and input for all trainings.
 
 Input: a run's YAML through `beam_jobs.contracts.settings`. Output: checked frozen
-dataclasses. Used by `pretrain.py`, `segment_config.py` and by the run config. The
-paper's own hyper-parameters could not be verified, so every default names the published
-recipe it was taken from; none of them is "as in the paper".
+dataclasses. The hyper-parameters of the paper itself could not be verified. So every
+default names the published recipe it comes from; none of them is "as in the paper".
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ ObjectiveName = Literal[
 ]
 
 TORCH_PREFIX = "torch_"
-"""Of the backbones that compute as PyTorch's do, so that public weights fit them."""
+"""Prefix of the backbones that compute what PyTorch's do; public weights fit them."""
 
 _STRIDES: dict[Backbone, int] = {
     "small": 16,
@@ -47,31 +46,34 @@ _STRIDES: dict[Backbone, int] = {
 }
 
 LEARNED_TEMPERATURES = (0.01, 10.0)
-"""Bounds of a learned temperature. Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are scaled by
-no more than 100, for stability); the upper bound only keeps it finite."""
+"""Bounds of a learned temperature.
+
+Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are scaled by
+at most 100, for stability). The upper bound only keeps it finite.
+"""
 
 MAX_NEGATIVE_KM = 20_000.0
-"""About half the way around the Earth: no two places are further apart."""
+"""About half of the Earth's circumference: no two places are further apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """One encoder; both sensors get the same architecture with weights of their own.
+    """The architecture of the encoders; each sensor has its own weights.
 
     Attributes:
         backbone: "resnet50" (origin: Scheibenreif et al. 2022), "resnet18" (origin:
             IaI-SimCLR) or "small", a three-stage residual net for CPU runs (origin:
-            this project's own trials). "torch_resnet18" and "torch_resnet50" differ
-            from these in padding, strides and epsilon (`torch_resnet.py`): public
-            weights need them.
+            this project's own trials). "torch_resnet18" and "torch_resnet50" have the
+            padding, strides and epsilon of PyTorch (`torch_resnet.py`), which public
+            weights need.
         embedding_dim: size E of the embedding. Default 128; origin: Scheibenreif et al.
             2022 and IaI-SimCLR.
         norm: "batch" (over the batch of all replicas) or "group" (32 groups within each
-            patch; Wu and He 2018, arXiv 1803.08494). Batch normalization lets pairs
-            leak into each other: a patch's features depend on what else is in its
-            batch, which a contrastive loss can exploit (He et al. 2020, MoCo, arXiv
-            1911.05722, section 3.3), and cached gradients are then those of statistics
-            per micro-batch. Default "batch"; origin: the published ResNets.
+            patch; Wu and He 2018, arXiv 1803.08494). With batch normalization a patch's
+            features depend on the rest of its batch. A contrastive loss can exploit
+            that as a pretext shortcut (He et al. 2020, MoCo, arXiv 1911.05722, section
+            3.3), and cached gradients use the statistics of each micro-batch. Default
+            "batch"; origin: the published ResNets.
     """
 
     backbone: Backbone
@@ -85,7 +87,7 @@ class EncoderConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels of the input per cell of the deepest features; heights and widths must be multiples of it."""
+        """Pixels per cell of the deepest features; H and W must be multiples of it."""
         return _STRIDES[self.backbone]
 
 
@@ -96,14 +98,13 @@ class OptimizerConfig:
     Attributes:
         optimizer: "adamw", or "lars" (layer-wise rates; You et al. 2017, arXiv
             1708.03888) for global batches of thousands.
-        learning_rate: peak; it is taken as it is, not scaled by the batch. Default
-            1e-3, for AdamW; origin: this project's own trials with batch 128 (big nets
-            on big batches were published with 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif
-            et al. 2022). LARS needs rates of another size: 0.3 x global_batch_size /
-            256, or 0.075 x sqrt(global_batch_size) when training is short (SimCLR,
-            arXiv 2002.05709, appendix B.1): 4.8 for 4,096 pairs. AdamW's is often
-            scaled by the square root of the batch (Malladi et al. 2022, arXiv
-            2205.10287).
+        learning_rate: peak of the schedule; it is not scaled by the batch size. Default
+            1e-3, for AdamW; origin: this project's own trials with batch 128 (published
+            for big nets on big batches: 1e-4, IaI-SimCLR, and 3e-5, Scheibenreif et al.
+            2022). LARS needs much larger rates: 0.3 x global_batch_size / 256, or 0.075
+            x sqrt(global_batch_size) for a short training (SimCLR, arXiv 2002.05709,
+            appendix B.1): 4.8 for 4,096 pairs. The rate of AdamW is often scaled by the
+            square root of the batch size (Malladi et al. 2022, arXiv 2205.10287).
         weight_decay: decoupled under AdamW, part of the gradient under LARS (SimCLR:
             1e-6). Default 1e-4; origin: IaI-SimCLR and Scheibenreif et al. 2022.
         warmup_fraction: share of the steps over which the rate rises from 0. Default
@@ -122,27 +123,28 @@ class OptimizerConfig:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if not 0.0 <= self.warmup_fraction < 1.0:
             raise ValueError(
-                f"warmup_fraction must be within 0 (included) and 1 (excluded), got {self.warmup_fraction}"
+                "warmup_fraction must be within 0 (included) and 1 (excluded), "
+                f"got {self.warmup_fraction}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """How shards are read; speed only, but for `deterministic`.
+    """How shards are read. All settings but `deterministic` change only the speed.
 
     Attributes:
-        deterministic: whether the batch of a step follows from seed and step alone.
-            False lets whatever is ready come first: a run cannot be repeated, and one
-            that resumes sees other batches.
-        cache: "none" inflates the shards in every epoch. "memory" holds what the task
-            reads, inflated: size² x 2 bytes per band (and 1 for a label), 123 kB a pair
-            of 64 px with 2 + 13 bands; refused when it will not fit. "disk" keeps
-            inflated copies of whole shards in `cache_dir`.
-        cache_dir: local folder; runs on the same data share it, other data never meets
-            there. It may be deleted between runs.
-        data_service: grpc://host:port of a tf.data service's dispatcher, whose workers
-            read, decode and augment; empty = this process does. An epoch still sees
-            each pair once, but in the order in which the workers answer.
+        deterministic: whether only seed and step decide the batch of a step. With False
+            the records that are ready first come first: a run cannot be repeated, and a
+            resumed run gets other batches.
+        cache: "none" inflates the shards in every epoch. "memory" keeps the inflated
+            features of the task: size² x 2 bytes per band (and 1 for a label), 123 kB
+            for a pair of 64 px with 2 + 13 bands; refused when they do not fit. "disk"
+            keeps inflated copies of whole shards in `cache_dir`.
+        cache_dir: local folder. Runs on the same data share the copies; runs on other
+            data never use them. It may be deleted between runs.
+        data_service: grpc://host:port of the dispatcher of a tf.data service, whose
+            workers read, decode and augment; empty = this process does. An epoch still
+            has each pair once, but in the order in which the workers answer.
     """
 
     deterministic: bool = True
@@ -164,11 +166,13 @@ class InputConfig:
             raise ValueError(f"data_service must be grpc://host:port, got {self.data_service!r}")
         if self.deterministic:
             raise ValueError(
-                "deterministic must be false with data_service, whose workers answer in any order, got True"
+                "deterministic must be false with data_service, whose workers answer in any "
+                "order, got True"
             )
         if self.cache == "memory":
             raise ValueError(
-                "cache must be none or disk with data_service: workers are other processes, got 'memory'"
+                "cache must be none or disk with data_service: workers are other processes, "
+                "got 'memory'"
             )
 
 
@@ -180,49 +184,50 @@ class PretrainConfig:
         encoder: architecture of both encoders.
         num_steps: updates of the weights.
         objective: what is learned; each class of `models/objectives` names its source.
-            "multimodal": the paper's; "multimodal_2n", "multimodal_intra": with
-            negatives, or SimCLR, within a sensor; "simclr_s1", "simclr_s2": the paper's
-            baseline; "sigmoid"; "decur"; "dense": also per location. Controls:
-            "shuffled" breaks all pairs, "none" publishes the encoders as they began.
-        temperature: of the contrastive loss, or its first value. Default 0.1; origin:
-            SimCLR's best for large batches, within the 0.07-0.5 of the sibling recipes.
-        learn_temperature: whether it moves. Default None: as the objective's source
-            does (only "sigmoid" learns it).
-        min_negative_km: negatives nearer than this on the ground are false ones. 0 =
-            none are.
-        false_negative_weight: what these count, 0 (masked) to 1.
-        intra_weight: of the SimCLR terms of "multimodal_intra". Default 1; origin:
-            IaI-SimCLR.
+            "multimodal": that of the paper. "multimodal_2n", "multimodal_intra": also
+            negatives, or SimCLR, within a sensor. "simclr_s1", "simclr_s2": the paper's
+            baseline. "sigmoid"; "decur"; "dense": also per location. Controls:
+            "shuffled" breaks all pairs, "none" publishes the untrained encoders.
+        temperature: of the contrastive loss, or its first value if it is learned.
+            Default 0.1; origin: SimCLR's best for large batches, within the 0.07-0.5 of
+            the sibling recipes.
+        learn_temperature: whether the temperature is learned. Default None: as in the
+            objective's source (only "sigmoid" learns it).
+        min_negative_km: negatives nearer than this on the ground count as false
+            negatives. 0 = none do.
+        false_negative_weight: weight of false negatives, 0 (masked) to 1.
+        intra_weight: weight of the SimCLR terms of "multimodal_intra". Default 1;
+            origin: IaI-SimCLR.
         dense_weight: share of the local term of "dense", 0-1. Default 0.5; origin:
             DenseCL.
         decur_common_dim: dimensions of the embedding that both sensors share under
             "decur". Default None: 7/8 of them; origin: DeCUR (448 of 512).
-        global_batch_size: pairs per step over all replicas; each pair's negatives are
-            all others. Default 256; origin: DeCUR.
-        micro_batch_size: pairs that go through the encoders of a replica at a time, by
-            cached gradients (Gao et al. 2021, arXiv 2101.06983), at the price of a
-            second forward pass; the negatives stay those of the global batch. None =
-            all at once.
+        global_batch_size: pairs per step over all replicas. The negatives of a pair are
+            all other pairs. Default 256; origin: DeCUR.
+        micro_batch_size: pairs that a replica encodes at a time, by cached gradients
+            (Gao et al. 2021, arXiv 2101.06983). It saves memory and costs a second
+            forward pass; the negatives are still those of the global batch. None = all
+            at once.
         logits_chunk_size: pairs of a replica whose logits against the global batch are
-            held at a time; same numbers, less memory. None = all.
+            in memory at a time; same results, less memory. None = all.
         optimizer: rate, decay, warm-up.
-        health: when the encoders are looked at during training, and what counts as ill.
-        augment: what is changed in both sensors alike, what in the views of one sensor,
-            and what becomes of no data.
-        use_weights: let each pair count what its record's `weight`, the outcome of the
-            quality gate, says; else all count alike. Metrics of the eval split never
-            weigh.
-        num_eval_batches: most global batches of the eval split that loss and recall are
-            computed on.
+        health: when the encoders are checked during training, and by which limits.
+        augment: changes to both sensors alike and to the views of one sensor, and the
+            treatment of no data.
+        use_weights: whether each pair has the `weight` of its record, which is the
+            result of the quality gate; False = all pairs count alike. Metrics of the
+            eval split never use weights.
+        num_eval_batches: most global batches of the eval split on which loss and recall
+            are computed.
         shuffle_buffer: records held for shuffling.
         input: how the shards are read.
         seed: of weights, shuffling and augmentation.
         precision: "float32", or "mixed_bfloat16" or "mixed_float16" (float32 weights
-            and loss); float16 scales the loss and leaves out steps whose gradients
-            overflow: for GPUs without bfloat16.
-        checkpoint_every: steps between checkpoints, from which a killed training goes
-            on. Default 500; origin: this project, some minutes of a ResNet-50 on one
-            GPU.
+            and loss). "mixed_float16" is for GPUs without bfloat16: it scales the loss
+            and skips steps whose gradients overflow.
+        checkpoint_every: steps between checkpoints, from which a killed training
+            continues. Default 500; origin: this project, some minutes of a ResNet-50 on
+            one GPU.
     """
 
     encoder: EncoderConfig
@@ -260,10 +265,11 @@ class PretrainConfig:
         check_positive("intra_weight", self.intra_weight)
         check_share("false_negative_weight", self.false_negative_weight)
         check_share("dense_weight", self.dense_weight)
-        # One pair alone has no negatives: its loss is 0 whatever the weights.
+        # A single pair has no negatives: its loss would always be 0.
         if self.global_batch_size < 2:
             raise ValueError(
-                f"global_batch_size must be at least 2 for negatives to exist, got {self.global_batch_size}"
+                "global_batch_size must be at least 2 for negatives to exist, "
+                f"got {self.global_batch_size}"
             )
         self._check_negatives()
         self._check_parts()
@@ -271,11 +277,13 @@ class PretrainConfig:
     def _check_negatives(self) -> None:
         if not 0.0 <= self.min_negative_km <= MAX_NEGATIVE_KM:
             raise ValueError(
-                f"min_negative_km must be within 0 and {MAX_NEGATIVE_KM:.0f}, got {self.min_negative_km}"
+                f"min_negative_km must be within 0 and {MAX_NEGATIVE_KM:.0f}, "
+                f"got {self.min_negative_km}"
             )
         if self.min_negative_km and self.objective == "decur":
             raise ValueError(
-                f"min_negative_km must be 0 under decur, which has no negatives, got {self.min_negative_km}"
+                "min_negative_km must be 0 under decur, which has no negatives, "
+                f"got {self.min_negative_km}"
             )
         low, high = LEARNED_TEMPERATURES
         if (
@@ -290,7 +298,7 @@ class PretrainConfig:
             )
 
     def _check_parts(self) -> None:
-        """Sizes that must fit into others; what the replicas' number decides is checked when it is known."""
+        """Check sizes that must divide others; a replica's share is checked later."""
         for name in ("micro_batch_size", "logits_chunk_size"):
             value = getattr(self, name)
             if value is not None and (value < 1 or self.global_batch_size % value):
@@ -299,13 +307,13 @@ class PretrainConfig:
                 )
         if not 1 <= self.num_common_dims <= self.encoder.embedding_dim:
             raise ValueError(
-                f"decur_common_dim must be within 1 and embedding_dim {self.encoder.embedding_dim}, "
-                f"got {self.decur_common_dim}"
+                "decur_common_dim must be within 1 and embedding_dim "
+                f"{self.encoder.embedding_dim}, got {self.decur_common_dim}"
             )
 
     @property
     def num_common_dims(self) -> int:
-        """Dimensions that "decur" shares between the sensors."""
+        """Number of dimensions that "decur" shares between the sensors."""
         return (
             math.ceil(0.875 * self.encoder.embedding_dim)
             if self.decur_common_dim is None

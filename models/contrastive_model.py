@@ -1,8 +1,7 @@
-"""What contrastive pretraining trains: the encoders and heads that an objective needs, and the objective's own weights.
+"""The model of contrastive pretraining: encoders, heads, the objective's weights.
 
-Input: a batch of pixels by view. Output: first what the encoders make of it, then the
-loss; the two stages can run on parts of the batch and on the whole of it
-(`gradient_cache.py`). Built by `pretrain.py`.
+Input: a batch of pixels by view. Output: embeddings in a first stage, the loss in a
+second one. The first stage can run on parts of the batch (`gradient_cache.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from models.training.steps import VALID_FRACTION, Batch
 
 
 class ContrastiveModel(keras.Model):
-    """A dual encoder seen through an objective.
+    """The parts of a dual encoder that an objective trains, and the objective.
 
     Attributes:
         objective: what is learned.
-        encoders: by sensor, only those the objective looks at: the others have no
-            gradient, and must not decay either.
-        heads: by sensor, likewise.
+        encoders: by sensor; only those that the objective uses. The others have no
+            gradient, and weight decay must not change them.
+        heads: by sensor, of the same sensors.
     """
 
     def __init__(self, dual_encoder: DualEncoder, objective: Objective) -> None:
@@ -35,17 +34,18 @@ class ContrastiveModel(keras.Model):
         self.heads = {sensor: dual_encoder.heads[sensor] for sensor in sensors}
 
     def encode(self, batch: Batch, training: bool) -> Batch:
-        """The first stage; row i of the outputs depends on other rows through batch normalization only.
+        """Run the first stage: return the embeddings of each view.
+
+        Row i of the outputs depends on other rows only through batch normalization.
 
         Args:
             batch: pixels float32 [B, H, W, C] of each of the objective's views, NaN =
-                no data; if there are any, also `lon` and `lat` [B] and `weight` [B].
-            training: whether batch normalization uses the batch.
+                no data. It may also have `lon` and `lat` [B] and `weight` [B].
+            training: whether batch normalization uses the batch's statistics.
 
         Returns:
-            What `Objective.losses_and_figures` wants. A pair is not valid when a view
-            has no valid pixel at all: all such patches look alike, whatever is on the
-            ground.
+            The input of `Objective.losses_and_figures`. A pair is not valid when a view
+            has no valid pixel: all such patches look alike, whatever is on the ground.
         """
         outputs = {name: batch[name] for name in ("lon", "lat", "weight") if name in batch}
         valid = []
@@ -59,13 +59,14 @@ class ContrastiveModel(keras.Model):
         return {"weight": tf.ones_like(outputs["valid"])} | outputs
 
     def pair_losses(self, outputs: Batch) -> tf.Tensor:
-        """float32 [B], the loss of each pair of this replica."""
+        """Return the loss of each pair of this replica, float32 [B]."""
         return self.objective.losses_and_figures(outputs)[0]
 
     def replica_scalars(self, outputs: Batch) -> dict[str, tf.Tensor]:
-        """The second stage: `loss`, the share of pairs that are valid and the objective's figures.
+        """Run the second stage: return `loss` and further scalars.
 
-        Their sums over the replicas are those of the global batch.
+        These are the share of valid pairs and the objective's figures. Their sums over
+        the replicas are the figures of the global batch.
         """
         losses, figures = self.objective.losses_and_figures(outputs)
         means = {"loss": tf.reduce_mean(losses), VALID_FRACTION: tf.reduce_mean(outputs["valid"])}

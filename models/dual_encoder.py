@@ -1,7 +1,7 @@
-"""The model of contrastive pretraining: two encoders, two projection heads, two unit-norm embeddings.
+"""The dual encoder: two encoders and two projection heads.
 
-Input: `s1` dB and `s2` reflectance of the same patches. Output: one embedding per
-sensor and patch. Built by `pretrain.py`, split into its parts by `export.py`.
+Input: `s1` dB and `s2` reflectance of the same patches. Output: one embedding of unit
+norm per sensor and patch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.encoders import SensorEncoder, with_precision
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class ProjectionHead(keras.Model):
-    """MLP from pooled features to the unit sphere, all in float32.
+    """An MLP from pooled features to the unit sphere, all in float32.
 
     Call: float32 [B, D] -> float32 [B, E], each row of length 1 (a zero row stays 0).
     Source: Chen et al. 2020 (SimCLR), arXiv 2002.05709, section 4.2: one hidden layer
@@ -29,8 +29,8 @@ class ProjectionHead(keras.Model):
     """
 
     def __init__(self, *, features_dim: int, embedding_dim: int, **kwargs: Any) -> None:
-        # float32 by name: under mixed precision a unit vector would have only two to
-        # three good digits.
+        # float32 under every policy: in half precision a unit vector would have only
+        # two to three correct digits.
         pooled = keras.Input((features_dim,), name="pooled", dtype="float32")
         hidden = keras.layers.Dense(
             features_dim, activation="relu", dtype="float32", name="hidden"
@@ -41,7 +41,7 @@ class ProjectionHead(keras.Model):
         self.features_dim, self.embedding_dim = features_dim, embedding_dim
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             "features_dim": self.features_dim,
             "embedding_dim": self.embedding_dim,
@@ -80,11 +80,11 @@ class DualEncoder(keras.Model):
             sensor: heads[sensor](encoders[sensor](inputs[sensor])["pooled"]) for sensor in SENSORS
         }
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
-        # Kept by sensor, since export publishes encoders and heads apart.
+        # Kept by sensor: export publishes encoders and heads separately.
         self.encoders, self.heads = dict(encoders), dict(heads)
 
     def get_config(self) -> dict[str, Any]:
-        """The parts, serialized."""
+        """Return the serialized parts."""
         return {
             "encoders": {
                 s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()
@@ -96,7 +96,7 @@ class DualEncoder(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> DualEncoder:
-        """Inverse of `get_config`."""
+        """Return the model of `get_config`'s result."""
         parts = {
             part: {
                 s: keras.saving.deserialize_keras_object(m, custom_objects)
@@ -108,7 +108,7 @@ class DualEncoder(keras.Model):
 
 
 def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int) -> DualEncoder:
-    """A DualEncoder with new heads."""
+    """Return a DualEncoder of `encoders` with new heads."""
     heads = {
         sensor: ProjectionHead(
             features_dim=encoder.output["features"].shape[-1],
@@ -121,7 +121,10 @@ def build_dual_encoder(encoders: dict[Sensor, SensorEncoder], embedding_dim: int
 
 
 def with_dual_precision(model: DualEncoder, precision: Precision) -> DualEncoder:
-    """`model` with that dtype policy in its encoders, with the same weights; heads are float32 always."""
+    """Return `model` with another dtype policy in its encoders and the same weights.
+
+    Heads are always float32.
+    """
     encoders = {
         sensor: with_precision(encoder, precision) for sensor, encoder in model.encoders.items()
     }

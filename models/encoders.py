@@ -1,8 +1,8 @@
-"""One sensor's encoder: physical pixels -> feature pyramid and pooled features, on a keras-cv ResNet.
+"""The encoder of one sensor, on a keras-cv ResNet.
 
 Input: float32 [B, H, W, C] in dB or reflectance, NaN = no data, H and W divisible by
-the stride. Output: a dict of tensors (see `SensorEncoder`). Used by `dual_encoder.py`
-for pretraining and by `segmenter.py` with a decoder on top.
+the stride. Output: a dict with a feature pyramid and pooled features (see
+`SensorEncoder`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from models.layers.masked import MaskedGlobalAveragePooling2D, PixelNormalizatio
 from models.layers.torch_resnet import with_torch_semantics
 
 if not keras_3():
-    # tensorflow-transform, which TFX imports, sets this variable to 1 unless it is set;
-    # keras-cv then mixes two Keras.
+    # tensorflow-transform, which TFX imports, sets this variable to 1 if it is not set.
+    # keras-cv then mixes two versions of Keras.
     raise ImportError(
         "keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported"
     )
@@ -35,7 +35,7 @@ if not keras_3():
 NUM_NORM_GROUPS = 32
 """Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""
 
-# Filters, blocks and strides of the stages behind the stem (64 filters, stride 4).
+# Filters, blocks and strides of the stages after the stem (64 filters, stride 4).
 # Source: He et al. 2015, arXiv 1512.03385, table 1; "small" keeps one basic block in
 # each of three thin stages.
 _STAGES: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ class SensorEncoder(keras.Model):
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
-        """Builds the graph; `mean` and `std` are per band in physical units.
+        """Build the graph; `mean` and `std` are per band, in physical units.
 
         Raises:
             ValueError: statistics and bands differ in length, or an std is not above 0.
@@ -110,7 +110,7 @@ class SensorEncoder(keras.Model):
         features = keras.layers.Activation("linear", dtype="float32", name="features")(
             levels[deepest]
         )
-        # A cell half outside the swath counts half; one without data not at all.
+        # A cell that is half outside the swath counts half, a cell without data 0.
         weights = keras.layers.AveragePooling2D(stride, dtype="float32", name="valid_fraction")(
             valid_mask
         )
@@ -123,8 +123,8 @@ class SensorEncoder(keras.Model):
             "pooled": pooled,
         }
         kwargs.setdefault("name", f"{sensor}_encoder")
-        # Outside of the policy: the model itself must take float32 pixels, and its
-        # ResNet casts them on entry.
+        # Outside of the policy: the model takes float32 pixels, and its ResNet casts
+        # them.
         super().__init__(inputs=pixels, outputs=outputs, **kwargs)
         self.sensor, self.bands, self.backbone = sensor, tuple(bands), backbone
         self.norm, self.precision = norm, precision
@@ -132,18 +132,18 @@ class SensorEncoder(keras.Model):
         self.stride, self.levels = stride, tuple(levels)
 
     def variables_by_level(self) -> list[list[Any]]:
-        """Trainable variables of what makes each level of the pyramid out of the one before, finest first."""
+        """Return the trainable variables of each pyramid level, finest level first."""
         found: list[list[Any]] = [[] for _ in self.levels]
         for layer in self.get_layer("resnet").layers:
-            # keras-cv's names of its stages, which make the levels behind the stem's.
+            # keras-cv names its stages so; they make the levels after that of the stem.
             stage = re.match(r"v2_stack_(\d+)_", layer.name)
             found[int(stage[1]) + 1 if stage else 0] += layer.trainable_variables
         return found
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        # Not Keras' list of layers: the graph is rebuilt from these few values,
-        # whatever built it then.
+        """Return the constructor's arguments."""
+        # Not Keras' list of layers: the constructor rebuilds the graph from these few
+        # values.
         return {
             "sensor": self.sensor,
             "bands": self.bands,
@@ -160,22 +160,23 @@ class SensorEncoder(keras.Model):
 def build_encoder(
     config: EncoderConfig, sensor: Sensor, manifest: Manifest, precision: Precision = "float32"
 ) -> SensorEncoder:
-    """A new encoder of `sensor` with the bands and train statistics of `manifest`.
+    """Return a new encoder of `sensor` with the bands and statistics of `manifest`.
 
     Raises:
-        ValueError: a band without valid pixels or without spread in the train split, or
-            with statistics that are no numbers.
+        ValueError: a band has no valid pixels or only equal ones in the train split, or
+            statistics that are not finite.
     """
-    statistics = manifest.s1_statistics if sensor == "s1" else manifest.s2_statistics
+    statistics = manifest.statistics(sensor)
     for entry in statistics:
         if not (entry.num_pixels and math.isfinite(entry.mean) and 0 < entry.std < math.inf):
             raise ValueError(
-                f"manifest.{sensor}_statistics: band {entry.band} needs valid pixels that differ to be normalized, got "
-                f"{entry.num_pixels} pixels with mean {entry.mean} and std {entry.std}"
+                f"manifest.{sensor}_statistics: band {entry.band} needs valid pixels that differ "
+                f"to be normalized, got {entry.num_pixels} pixels with mean {entry.mean} and "
+                f"std {entry.std}"
             )
     return SensorEncoder(
         sensor=sensor,
-        bands=manifest.s1_bands if sensor == "s1" else manifest.s2_bands,
+        bands=manifest.bands(sensor),
         mean=[entry.mean for entry in statistics],
         std=[entry.std for entry in statistics],
         backbone=config.backbone,
@@ -185,7 +186,10 @@ def build_encoder(
 
 
 def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncoder:
-    """The encoder itself when it has that dtype policy, else a copy with the same (float32) weights that has."""
+    """Return an encoder with that dtype policy and the same (float32) weights.
+
+    It is `encoder` itself when the policy is the same, else a copy.
+    """
     if encoder.precision == precision:
         return encoder
     copy = SensorEncoder.from_config({**encoder.get_config(), "precision": precision})
@@ -194,7 +198,7 @@ def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncode
 
 
 def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
-    """The ResNet as a model with outputs P1 (stem, half size) to Pn, finest first."""
+    """Return the ResNet with outputs P1 (stem, half size) to Pn, finest first."""
     stages = _STAGES[backbone.removeprefix(TORCH_PREFIX)]
     resnet = ResNetBackbone(
         stackwise_filters=list(stages["filters"]),
@@ -212,31 +216,34 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
     if backbone.startswith(TORCH_PREFIX):
         pyramid = with_torch_semantics(pyramid)
-    # keras-cv has no switch for the normalization.
+    # keras-cv has no option for the normalization.
     clone = _with_batch_norm if norm == "batch" else _with_group_norm
     return keras.models.clone_model(pyramid, clone_function=clone, call_function=_call_layer)
 
 
 def _with_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer like `layer`, our batch normalization for Keras' own."""
+    """Return a copy of `layer`, or our batch normalization in place of Keras' own."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return BatchNormalization(epsilon=layer.epsilon, name=layer.name)
     return _copied(layer)
 
 
 def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer like `layer`, a group normalization for a batch normalization."""
+    """Return a copy of `layer`, or a group normalization in place of a batch one."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
     return _copied(layer)
 
 
 def _copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A new layer like `layer`, our convolution for Keras' own."""
+    """Return a copy of `layer`, or our convolution in place of Keras' own."""
     cls = Conv2D if isinstance(layer, keras.layers.Conv2D) else layer.__class__
     return cls.from_config(layer.get_config())
 
 
 def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-    """Calls a cloned layer as the one it stands for was called; group normalization knows neither masks nor training."""
+    """Call a cloned layer as the original was called.
+
+    Group normalization takes neither masks nor `training`.
+    """
     return layer(*args) if isinstance(layer, GroupNormalization) else layer(*args, **kwargs)

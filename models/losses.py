@@ -1,8 +1,8 @@
-"""Losses: contrastive over the global batch, and cross-entropy, or focal loss, over the pixels that have a label.
+"""Cross-entropy and focal loss over the labelled pixels of the global batch.
 
-Input: tensors of one replica. Output: per-example losses whose Keras reduction (mean,
+Input: tensors of one replica. Output: a loss per example. Keras' reduction of it (mean,
 divided by the number of replicas, summed over replicas) is the loss of the global
-batch, on any number of replicas. Used by `pixel_losses/segment_loss.py`.
+batch, on any number of replicas.
 """
 
 from __future__ import annotations
@@ -14,58 +14,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.labels import IGNORE
-from models.objectives.contrastive import cross_modal
-from models.objectives.global_batch import GlobalBatch
 from models.training import replicas
-
-
-@keras.saving.register_keras_serializable(package="terrapair")
-class NTXentLoss(keras.losses.Loss):
-    """Symmetric cross-modal InfoNCE with the negatives of all replicas.
-
-    Call: `y_true` = embeddings of Sentinel-1, `y_pred` = embeddings of Sentinel-2, both
-    float32 [B, E], unit norm, row i the same patch. Loss of row i: mean of the two
-    cross-entropies (s1 -> s2 and s2 -> s1) of finding i's partner among all N patches
-    of the global batch. With `sample_weight` from `global_weight` a doubtful pair
-    counts less as a positive; as a negative it counts in full, since its images are
-    sound each on its own.
-    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1, without intra-modal negatives
-    (Radford et al. 2021, arXiv 2103.00020, figure 3).
-
-    Attributes:
-        temperature: divides the cosines.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        name: str = "nt_xent",
-        reduction: str = "sum_over_batch_size",
-        **kwargs: Any,
-    ) -> None:
-        """Keeps the temperature.
-
-        Raises:
-            ValueError: temperature not above 0.
-        """
-        kwargs["dtype"] = "float32"
-        super().__init__(name=name, reduction=reduction, **kwargs)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
-        self.temperature = temperature
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """float32 [B], the loss of each patch of this replica."""
-        s1, s2 = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)  # [B, E]
-        ones = tf.ones_like(s1[:, 0])
-        batch = GlobalBatch(ones, ones)
-        return cross_modal(
-            s1, s2, tf.constant(self.temperature, tf.float32), batch, chunk_size=None
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """Temperature, name and reduction."""
-        return {"temperature": self.temperature, "name": self.name, "reduction": self.reduction}
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
@@ -74,14 +23,14 @@ class MaskedCrossentropy(keras.losses.Loss):
 
     Call: `y_true` label ids [B, H, W] (0..K-1, 255 = ignore), `y_pred` logits float32
     [B, H, W, K]. The sum over pixels is divided by the number of labelled pixels of all
-    replicas, so that a patch with few labels weighs little wherever it lands; with
+    replicas, so each labelled pixel counts the same on whichever replica it is. With
     class weights both are sums of the pixels' weights. 0 when no pixel is labelled.
-    With `sample_weight` from `global_weight` every pixel counts what its patch does.
+    With `sample_weight` from `global_weight` every pixel has the weight of its patch.
     Source of the focal factor (1 - p)**gamma, p the probability of the true class: Lin
     et al. 2017, arXiv 1708.02002, eq. 4.
 
     Attributes:
-        class_weights: what a pixel of each of the K classes counts; None = all alike.
+        class_weights: weight of a pixel of each of the K classes; None = all alike.
         focal_gamma: 0 = cross-entropy.
     """
 
@@ -99,32 +48,35 @@ class MaskedCrossentropy(keras.losses.Loss):
         self.focal_gamma = focal_gamma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """float32 [B]; its mean over the replica, divided by the replicas and summed over them, is the masked mean."""
-        # 255 is no class: an out-of-range id makes the loss NaN even where its weight
-        # is 0.
+        """Return float32 [B], which Keras' reduction turns into the masked mean."""
+        # Replace 255 by a class: an unknown id would make the loss NaN even where its
+        # weight is 0.
         pixel_loss = pixel_crossentropy(y_pred, tf.one_hot(_known_ids(y_true), y_pred.shape[-1]))
         if self.focal_gamma:
-            # 1 - p without its loss of digits; the floor keeps the gradient finite for
+            # expm1 keeps the digits of 1 - p. The floor keeps the gradient finite for
             # gamma below 1.
             pixel_loss *= tf.maximum(-tf.math.expm1(-pixel_loss), 1e-7) ** self.focal_gamma
         weight = self._pixel_weight(y_true)
         total = replicas.sum_over_replicas(tf.reduce_sum(weight))
         batch_size = tf.cast(tf.shape(y_true)[0], tf.float32)
-        # Undoes Keras' mean over the replica's batch and its division by the replicas.
+        # Undo Keras' mean over the replica's batch and its division by the replicas.
         scale = tf.math.divide_no_nan(batch_size * replicas.num_replicas(), total)
         return tf.reduce_sum(pixel_loss * weight, axis=[1, 2]) * scale
 
     def size(self, label: Any) -> tf.Tensor:
-        """float32 [B]: labelled pixels of label ids [B, H, W], or the sum of their class weights; see `global_weight`."""
+        """Return the number of labelled pixels of label ids [B, H, W], float32 [B].
+
+        With class weights it is the sum of the pixels' weights. See `global_weight`.
+        """
         return tf.reduce_sum(self._pixel_weight(label), axis=[1, 2])
 
     def get_config(self) -> dict[str, Any]:
-        """Weights, gamma, name and reduction."""
+        """Return weights, gamma, name and reduction."""
         own = {"class_weights": self.class_weights, "focal_gamma": self.focal_gamma}
         return {**own, "name": self.name, "reduction": self.reduction}
 
     def _pixel_weight(self, label: Any) -> tf.Tensor:
-        """float32 [B, H, W], 0 where the label is 255."""
+        """Return each pixel's weight, float32 [B, H, W]; 0 where the label is 255."""
         weight = tf.cast(tf.cast(label, tf.int32) != IGNORE, tf.float32)
         return (
             weight
@@ -137,10 +89,10 @@ class MaskedCrossentropy(keras.losses.Loss):
 def pixel_crossentropy(
     logits: tf.Tensor, target: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """Cross-entropy [...] of logits [..., K] against one-hot `target` [..., K].
+    """Return the cross-entropy [...] of logits [..., K] and one-hot `target` [..., K].
 
-    TensorFlow's own kernels take twice the time on CPU (docs/performance.md): few
-    classes, many pixels.
+    With few classes and many pixels TensorFlow's own kernels take twice the time on CPU
+    (docs/performance.md).
     """
     log_probabilities = tf.nn.log_softmax(logits)
 
@@ -151,24 +103,23 @@ def pixel_crossentropy(
 
 
 def _known_ids(label: Any) -> tf.Tensor:
-    """`label` as int32, class 0 where it is 255."""
+    """Return `label` as int32, with class 0 where it is 255."""
     ids = tf.cast(label, tf.int32)
     return tf.where(ids != IGNORE, ids, 0)
 
 
 def global_weight(weight: Any, size: Any) -> tf.Tensor:
-    """The `sample_weight` that makes a loss of this module a weighted mean over the global batch.
+    """Return the `sample_weight` for a weighted mean over the global batch.
 
     Args:
-        weight: float32 [B], 0 or above, what each example of this replica counts.
-        size: float32 [B], how many terms each example has in the unweighted mean: 1 per
-            pair, or a loss's `size`.
+        weight: float32 [B], at least 0, weight of each example of this replica.
+        size: float32 [B], number of terms of each example in the unweighted mean: a
+            loss's `size`.
 
     Returns:
         float32 [B]: weight x (sum of size) / (sum of weight x size), both sums over all
-            replicas; exactly 1 when all weights
-        are 1, so that the loss is then the unweighted one to the last bit, and 0 when
-        nothing counts.
+        replicas. Exactly 1 when all weights are 1: the loss is then the unweighted one
+        to the last bit. 0 when all weights are 0.
     """
     weight, size = tf.cast(weight, tf.float32), tf.cast(size, tf.float32)
     total = replicas.sum_over_replicas(tf.reduce_sum(size))

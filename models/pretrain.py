@@ -1,20 +1,18 @@
 """Contrastive pretraining: pairs -> one encoder per sensor, as a published SavedModel.
 
-Input: shards of pairs and their manifest. Output: a SavedModel with `embed_s1` and
-`embed_s2`, TensorBoard logs, metrics. Called by the pretrain Trainer of `components`;
-runs without TFX.
+Input: shards of pairs. Output: a SavedModel with the signatures `embed_s1` and
+`embed_s2`, TensorBoard logs, metrics. The order of events is that of
+`training/scaffold.py`. Runs without TFX.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
-import keras
 import tensorflow as tf
 
-from beam_jobs.contracts.bands import SENSORS, Sensor
+from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.manifest import Manifest
 from models import input_pipeline
 from models.config import PretrainConfig
@@ -22,14 +20,16 @@ from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder, build_dual_encoder, with_dual_precision
 from models.encoders import build_encoder
 from models.health.monitor import EvalPairs, HealthLog, HealthMonitor
-from models.objectives.objective import Objective, sensor_of
+from models.objectives.objective import sensor_of
 from models.objectives.registry import make_objective
 from models.optimization.optimizers import make_optimizer
 from models.published import export, warm_start
+from models.published.card import Provenance
 from models.reading import shard_checks
-from models.training import training
-from models.training.checkpoints import remove_checkpoints
-from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.reading.epochs import EpochPlan
+from models.training import scaffold, training
+from models.training.distribution import check_divisible, is_chief
+from models.training.scaffold import Folders, Shards
 from models.training.step_log import ProgressCallback
 from models.training.steps import Batch, TwoStageLoss
 from models.views import eval_views, train_views
@@ -37,31 +37,26 @@ from models.views import eval_views, train_views
 
 def run_pretraining(
     config: PretrainConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    eval_files: Sequence[str],
-    output_dir: str,
-    log_dir: str,
-    on_step: ProgressCallback | None = None,
+    shards: Shards,
+    folders: Folders,
+    *,
     warm_start_dir: str | None = None,
-    checkpoint_dir: str | None = None,
     is_served: bool = True,
+    on_step: ProgressCallback | None = None,
 ) -> dict[str, float]:
-    """Trains both encoders from the own checkpoint, else from `warm_start_dir`, else from scratch; evaluates, publishes.
+    """Train both encoders, evaluate them and publish them as one SavedModel.
+
+    The weights start from the checkpoint of an earlier attempt, else from
+    `warm_start_dir`, else they are new.
 
     Args:
         config: what to train and how.
-        manifest: of the shards: bands and the statistics of the train split, which go
-            into the graph.
-        train_files: gzip TFRecords of the train split.
-        eval_files: gzip TFRecords of the eval split.
-        output_dir: where the SavedModel is written.
-        log_dir: where TensorBoard events are written.
-        on_step: told of every step.
+        shards: pairs. Both splits are read.
+        folders: where to write.
         warm_start_dir: SavedModel of an earlier pretraining, such as the last blessed
-            encoder. Its normalization comes along.
-        checkpoint_dir: see `training.train`; empty again when the encoder is published.
-        is_served: see `export.export_encoder`.
+            encoder. Its normalization is taken too.
+        is_served: False leaves out the signatures; see `export.export_encoder`.
+        on_step: called after every step.
 
     Returns:
         `train_loss` (mean of the last steps), the metrics of `evaluate` and of
@@ -69,48 +64,120 @@ def run_pretraining(
 
     Raises:
         ValueError: fewer train examples than a global batch, no eval example, shards
-            that are not the manifest's, a band that cannot be normalized, uneven parts,
-            a warm start or a checkpoint of another architecture.
+            that are not the manifest's, a band that cannot be normalized, replicas or
+            parts that cannot share the batch evenly, or a warm start or checkpoint of
+            another architecture.
         FileNotFoundError: `warm_start_dir` holds no encoder.
         NonFiniteLossError, NoValidPairError: see `training.train`.
-        UnhealthyTrainingError: the embeddings collapsed, or an alarm is to end the run;
-            nothing is published.
+        UnhealthyTrainingError: the embeddings collapsed, or an alarm ends the run.
+            Nothing is published then.
     """
-    strategy = get_strategy()  # Workers must know each other before TensorFlow starts.
-    keras.utils.set_random_seed(
-        config.seed
-    )  # Before the datasets, too: their seeds are combined with the global one.
-    num_micro_batches = _check_sizes(config, strategy)
-    _check_data(config, manifest, train_files, eval_files)
-    with strategy.scope():
-        dual_encoder = build_model(config, manifest, warm_start_dir)
-        objective = make_objective(config, dual_encoder.encoders["s1"].output["features"].shape[-1])
-        model = ContrastiveModel(dual_encoder, objective)
-    train_set, eval_set = _make_datasets(config, objective.views, manifest, train_files, eval_files)
-    monitor = HealthMonitor(
-        config,
-        dual_encoder,
-        sensors=tuple(model.encoders),
-        pairs=EvalPairs(manifest=manifest, files=eval_files),
-        log=HealthLog(folder=log_dir, is_writer=is_chief(strategy)),
-        is_new=warm_start_dir is None,
-    )
-    train_loss = _train(
-        config, model, num_micro_batches, train_set, log_dir, on_step, checkpoint_dir, monitor
-    )
-    export_encoder = _make_export(config, manifest, warm_start_dir, output_dir, is_served)
-    metrics = _publish(
-        config, dual_encoder, objective, eval_set, monitor, train_loss, log_dir, export_encoder
-    )
-    if is_chief(strategy):  # Not before: a kill during the export must not cost the training.
-        remove_checkpoints(checkpoint_dir)
-    return metrics
+    recipe = PretrainRecipe(config, shards, folders.logs, warm_start_dir, is_served)
+    return scaffold.run(recipe, folders, on_step)
+
+
+class PretrainRecipe(scaffold.Recipe[DualEncoder]):
+    """The stages of a pretraining; see `run_pretraining` for the arguments."""
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        shards: Shards,
+        log_dir: str,
+        warm_start_dir: str | None,
+        is_served: bool,
+    ) -> None:
+        self.config, self.seed, self.shards, self.log_dir = config, config.seed, shards, log_dir
+        self.warm_start_dir, self.is_served = warm_start_dir, is_served
+
+    def check(self, strategy: tf.distribute.Strategy) -> None:
+        """Refuse sizes and shards that do not fit; see the base class."""
+        config, manifest = self.config, self.shards.manifest
+        _check_sizes(config, strategy)
+        shard_checks.check_patch_size(manifest, config.encoder)
+        shard_checks.check_split(
+            "train",
+            self.shards.train,
+            manifest,
+            sensors=SENSORS,
+            num_needed=config.global_batch_size,
+        )
+        shard_checks.check_split("eval", self.shards.eval, manifest, sensors=SENSORS)
+
+    def build(self, strategy: tf.distribute.Strategy) -> training.Fit:
+        """Make encoders, objective, data, monitor and optimizer; see the base class."""
+        config, manifest = self.config, self.shards.manifest
+        with strategy.scope():
+            dual_encoder = build_model(config, manifest, self.warm_start_dir)
+            features_dim = dual_encoder.encoders["s1"].output["features"].shape[-1]
+            objective = make_objective(config, features_dim)
+            model = ContrastiveModel(dual_encoder, objective)
+        train_set, self._eval_set = _make_datasets(config, objective.views, self.shards)
+        # Before the first step: the monitor measures progress from the first weights.
+        monitor = HealthMonitor(
+            config,
+            dual_encoder,
+            sensors=tuple(model.encoders),
+            pairs=EvalPairs(manifest=manifest, files=self.shards.eval),
+            log=HealthLog(folder=self.log_dir, is_writer=is_chief(strategy)),
+            is_new=self.warm_start_dir is None,
+        )
+        with strategy.scope():
+            optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
+        self._dual_encoder, self._objective, self._monitor = dual_encoder, objective, monitor
+        return training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=functools.partial(model.encode, training=True),
+                loss=model.replica_scalars,
+                num_micro_batches=_count_micro_batches(config, strategy),
+            ),
+            optimizer=optimizer,
+            dataset=train_set,
+            num_steps=config.num_steps,
+            checkpoint_every=config.checkpoint_every,
+            check=monitor.check,
+            check_every=config.health.check_every,
+            is_control=config.objective == "none",
+        )
+
+    def finish(self) -> DualEncoder:
+        """Return both encoders and heads in float32."""
+        return with_dual_precision(self._dual_encoder, "float32")
+
+    def evaluate(
+        self, model: DualEncoder, train_loss: float, strategy: tf.distribute.Strategy
+    ) -> dict[str, float]:
+        """Return the loss on the eval split and the figures of the health checks."""
+        del strategy
+        # An unhealthy training ends here, before the costly evaluation.
+        self._conclusion = self._monitor.conclude(model, train_loss)
+        scores = evaluate(ContrastiveModel(model, self._objective), self._eval_set)
+        return {**scores, **self._conclusion.metrics}
+
+    def export(self, model: DualEncoder, output_dir: str, metrics: Mapping[str, float]) -> None:
+        """Write the encoders with what the health checks found."""
+        start, found = self.warm_start_dir, self._conclusion
+        export.export_encoder(
+            model,
+            output_dir,
+            provenance=Provenance(
+                name="encoder",
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from={} if start is None else dict.fromkeys(SENSORS, start),
+            ),
+            health={"alarms": list(found.alarms), "not_measured": found.not_measured},
+            embedding_map=found.picture,
+            is_served=self.is_served,
+        )
 
 
 def build_model(
     config: PretrainConfig, manifest: Manifest, warm_start_dir: str | None
 ) -> DualEncoder:
-    """A new dual encoder, or that of `warm_start_dir`.
+    """Return a new dual encoder, or the published one of `warm_start_dir`.
 
     Raises:
         ValueError: the warm start has other bands or another architecture, or a band
@@ -130,55 +197,17 @@ def build_model(
     return DualEncoder(encoders=encoders, heads=heads)
 
 
-def _train(
-    config: PretrainConfig,
-    model: ContrastiveModel,
-    num_micro_batches: int,
-    dataset: training.DatasetFunction,
-    log_dir: str,
-    on_step: ProgressCallback | None,
-    checkpoint_dir: str | None,
-    monitor: HealthMonitor,
-) -> float:
-    """The train loss; NaN of the control without training, which checks the shards all the same."""
-    if config.objective == "none":
-        dataset(0)
-        return math.nan
-    strategy = get_strategy()
-    with strategy.scope():
-        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision)
-    return training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=functools.partial(model.encode, training=True),
-            loss=model.replica_scalars,
-            num_micro_batches=num_micro_batches,
-        ),
-        optimizer=optimizer,
-        dataset=dataset,
-        num_steps=config.num_steps,
-        log_dir=log_dir,
-        on_step=on_step,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_every=config.checkpoint_every,
-        check_every=config.health.check_every,
-        check=monitor.check,
-    )
-
-
 def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, float]:
-    """Loss on held-out pairs.
+    """Return the loss on held-out pairs.
 
     Args:
         model: what is evaluated.
         dataset: batches of the objective's views.
 
     Returns:
-        `eval_loss`: mean over the batches, each pair weighing the same; a short last
-            batch has fewer negatives, so compare
-        losses of one objective, data set and batch size only. `num_eval_pairs`: what it
-        is the mean of.
+        `eval_loss`: mean over all pairs, which weigh the same. A short last batch has
+        fewer negatives, so compare only losses of one objective, data set and batch
+        size. `num_eval_pairs`: the number of pairs.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -194,91 +223,44 @@ def evaluate(model: ContrastiveModel, dataset: tf.data.Dataset) -> dict[str, flo
     return {"eval_loss": total_loss / num_pairs, "num_eval_pairs": float(num_pairs)}
 
 
-def _make_export(
-    config: PretrainConfig,
-    manifest: Manifest,
-    warm_start_dir: str | None,
-    output_dir: str,
-    is_served: bool,
-) -> Callable[..., None]:
-    """`export.export_encoder` of this training; what it found is still to be said."""
-    starts = {} if warm_start_dir is None else dict.fromkeys(SENSORS, warm_start_dir)
-    return functools.partial(
-        export.export_encoder,
-        output_dir=output_dir,
-        config=config,
-        manifest=manifest,
-        started_from=starts,
-        is_served=is_served,
-    )
-
-
-def _publish(
-    config: PretrainConfig,
-    dual_encoder: DualEncoder,
-    objective: Objective,
-    eval_set: tf.data.Dataset,
-    monitor: HealthMonitor,
-    train_loss: float,
-    log_dir: str,
-    export_encoder: Callable[..., None],
-) -> dict[str, float]:
-    # Published in float32 whatever it was trained in: half precision is emulated,
-    # slowly, on many serving CPUs. Evaluated after the change, so that the metrics are
-    # those of the published model.
-    dual_encoder = with_dual_precision(dual_encoder, "float32")
-    conclusion = monitor.conclude(dual_encoder, train_loss)
-    scores = evaluate(ContrastiveModel(dual_encoder, objective), eval_set)
-    metrics = {"train_loss": train_loss, **scores, **conclusion.metrics}
-    if is_chief(get_strategy()):
-        training.write_metrics(log_dir, config.num_steps, metrics)
-        export_encoder(
-            dual_encoder,
-            metrics=metrics,
-            health={"alarms": list(conclusion.alarms), "not_measured": conclusion.not_measured},
-            embedding_map=conclusion.picture,
-        )
-    return metrics
-
-
 def _make_datasets(
-    config: PretrainConfig,
-    views: Sequence[str],
-    manifest: Manifest,
-    train_files: Sequence[str],
-    eval_files: Sequence[str],
+    config: PretrainConfig, views: Sequence[str], shards: Shards
 ) -> tuple[training.DatasetFunction, tf.data.Dataset]:
-    all_bands: dict[Sensor, int] = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
-    # A sensor that the objective does not look at is not even decoded.
+    """Return the train batches from any step on, and the eval batches."""
+    manifest = shards.manifest
+    # Do not decode a sensor that the objective does not use.
     num_bands = {
-        sensor: num for sensor, num in all_bands.items() if sensor in map(sensor_of, views)
+        sensor: len(manifest.bands(sensor)) for sensor in SENSORS if sensor in map(sensor_of, views)
     }
     with_location = config.min_negative_km > 0
-
     train_set = functools.partial(
         input_pipeline.train_dataset,
-        train_files,
-        num_examples=manifest.num_examples["train"],
-        num_bands=num_bands,
-        with_label=False,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
+        shards.train,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_weight=config.use_weights,
+            with_location=with_location,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=config.global_batch_size,
+            shuffle_buffer=config.shuffle_buffer,
+            seed=config.seed,
+        ),
         reading=config.input,
-        seed=config.seed,
-        with_weight=config.use_weights,
-        with_location=with_location,
-        with_patch_id=True,
         transform=train_views(config, views, manifest),
     )
-    # The batch size of training: a contrastive loss is comparable only among equal
-    # numbers of negatives. Pairs are whole whatever the objective: what was learned
-    # from broken ones must not be found in these.
+    # The batch size of training: a contrastive loss is comparable only between equal
+    # numbers of negatives. Pairs are never broken here, not even for the "shuffled"
+    # control: a model that learned from broken pairs must not find the true ones.
     eval_set = input_pipeline.eval_dataset(
-        eval_files,
-        num_bands=num_bands,
-        with_label=False,
+        shards.eval,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_location=with_location,
+        ),
         batch_size=config.global_batch_size,
-        with_location=with_location,
         reading=config.input,
         transform=eval_views(config, views, manifest),
     )
@@ -287,25 +269,11 @@ def _make_datasets(
     )
 
 
-def _check_data(
-    config: PretrainConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    eval_files: Sequence[str],
-) -> None:
-    shard_checks.check_patch_size(manifest, config.encoder)
-    shard_checks.check_split(
-        "train", train_files, manifest, sensors=SENSORS, num_needed=config.global_batch_size
-    )
-    shard_checks.check_split("eval", eval_files, manifest, sensors=SENSORS)
-
-
-def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> int:
-    """The number of micro-batches of each replica.
+def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> None:
+    """Refuse a batch that cannot be shared evenly by replicas, micro-batches or chunks.
 
     Raises:
-        ValueError: replicas, micro-batches or chunks of logits cannot share the batch
-            evenly.
+        ValueError: with the sizes.
     """
     check_divisible(config.global_batch_size, strategy)
     per_replica = config.global_batch_size // strategy.num_replicas_in_sync
@@ -317,4 +285,10 @@ def _check_sizes(config: PretrainConfig, strategy: tf.distribute.Strategy) -> in
             raise ValueError(
                 f"{name} must divide the {per_replica} pairs of each replica, got {size}"
             )
-    return 1 if config.micro_batch_size is None else per_replica // config.micro_batch_size
+
+
+def _count_micro_batches(config: PretrainConfig, strategy: tf.distribute.Strategy) -> int:
+    """Return the number of parts in which a replica encodes its share of the batch."""
+    if config.micro_batch_size is None:
+        return 1
+    return config.global_batch_size // strategy.num_replicas_in_sync // config.micro_batch_size

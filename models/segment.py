@@ -1,17 +1,17 @@
-"""Segmentation: labelled patches and what it starts from -> a published segmenter.
+"""Segmentation: labelled patches and pretrained weights -> a published segmenter.
 
-Input: labelled shards, their manifest; a SavedModel of `pretrain.py`, a student of
-`distillation`, or nothing. Output: a SavedModel with `serving_default` and
-`serve_examples`, TensorBoard logs, metrics. Called by the segment Trainers of
-`components`; runs without TFX.
+Input: labelled shards; a SavedModel of `pretrain.py`, a student of `distillation`, or
+nothing. Output: a SavedModel with the signatures `serving_default` and
+`serve_examples`, TensorBoard logs, metrics. The order of events is that of
+`training/scaffold.py`. Runs without TFX.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
@@ -25,49 +25,61 @@ from models.optimization import regimes
 from models.optimization.optimizers import make_optimizer
 from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
 from models.published import export, warm_start
+from models.published.card import Provenance
 from models.reading import shard_checks
+from models.reading.epochs import EpochPlan
 from models.scores.patch_scores import PatchScores
 from models.scores.scoring import score_patches, tune_threshold
 from models.scores.summary import summarize
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter, with_segmenter_precision
-from models.training import training
-from models.training.checkpoints import remove_checkpoints
-from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.training import scaffold, training
+from models.training.distribution import check_divisible
+from models.training.scaffold import Folders, Shards, Trained
 from models.training.step_log import ProgressCallback
 from models.training.steps import Batch, Scalars
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmenterSources:
+    """Published models that a segmenter's weights start from.
+
+    Attributes:
+        encoder: SavedModel of `run_pretraining`; None = none. `build_segmenter` says
+            which encoder each sensor gets.
+        student: folder that `run_distillation` wrote. All of its weights are taken, and
+            `encoder` is not used. None = none.
+    """
+
+    encoder: str | None = None
+    student: str | None = None
+
+
+NEW_WEIGHTS = SegmenterSources()
+"""Nothing published: only the encoders that the config names, else new weights."""
+
+
 def run_segmentation(
     config: SegmentConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    eval_files: Sequence[str],
-    output_dir: str,
-    log_dir: str,
-    encoder_dir: str | None,
-    on_step: ProgressCallback | None = None,
+    shards: Shards,
+    folders: Folders,
+    *,
+    sources: SegmenterSources = NEW_WEIGHTS,
     name: str = "segmenter",
-    checkpoint_dir: str | None = None,
-    student_dir: str | None = None,
+    on_step: ProgressCallback | None = None,
 ) -> dict[str, float]:
-    """Trains from the own checkpoint, else from `student_dir`, else from `encoder_dir`, else from scratch; scores, publishes.
+    """Train a segmenter, score it on the eval split and publish it.
+
+    The weights start from the checkpoint of an earlier attempt, else from `sources`,
+    else they are new.
 
     Args:
-        config: what to train.
-        manifest: of the labelled shards.
-        train_files: gzip TFRecords of the train split, at least one global batch.
-        eval_files: gzip TFRecords of the eval split, at least one example.
-        output_dir: where the SavedModel is written.
-        log_dir: where TensorBoard events are written.
-        encoder_dir: SavedModel of `run_pretraining`; None = none. See
-            `build_segmenter`.
-        on_step: told of every step.
+        config: what to train and how.
+        shards: labelled patches: at least one global batch to train, one to evaluate.
+        folders: where to write.
+        sources: published models to start from.
         name: under which the model is served.
-        checkpoint_dir: see `training.train`; empty again when the segmenter is
-            published.
-        student_dir: what `run_distillation` wrote, all of whose weights are the start;
-            None = none.
+        on_step: called after every step.
 
     Returns:
         `train_loss` (mean of the last steps) and what `summarize` returns for the eval
@@ -75,96 +87,127 @@ def run_segmentation(
 
     Raises:
         ValueError: shards without labels or not the manifest's, too few examples, a
-            class without pixels to be balanced, what `build_segmenter` refuses, and see
-            `training.train`.
+            class without pixels to be balanced, or what `build_segmenter` refuses.
+        NonFiniteLossError, CheckpointMismatchError: see `training.train`.
     """
-    model, train_loss = train_segmenter(
-        config,
-        manifest,
-        train_files,
-        eval_files,
-        log_dir,
-        encoder_dir,
-        on_step,
-        checkpoint_dir,
-        student_dir,
-    )
-    strategy = get_strategy()
-    scores = _score(config, strategy, model, eval_files)
-    metrics = {"train_loss": train_loss, **summarize(scores)}
-    if is_chief(strategy):
-        training.write_metrics(log_dir, config.num_steps, metrics)
+    return scaffold.run(SegmentRecipe(config, shards, sources, name), folders, on_step)
+
+
+def train_segmenter(config: SegmentConfig, shards: Shards, folders: Folders) -> Trained[Segmenter]:
+    """Train a segmenter that is neither scored nor published; see `run_segmentation`.
+
+    Its encoders are new, or those that `config.encoder_paths` names.
+    """
+    return scaffold.fit(SegmentRecipe(config, shards), folders)
+
+
+class SegmentRecipe(scaffold.Recipe[Segmenter]):
+    """The stages of a segmentation; see `run_segmentation` for the arguments."""
+
+    def __init__(
+        self,
+        config: SegmentConfig,
+        shards: Shards,
+        sources: SegmenterSources = NEW_WEIGHTS,
+        name: str = "segmenter",
+    ) -> None:
+        self.config, self.seed, self.shards = config, config.seed, shards
+        self.sources, self.name = sources, name
+
+    def check(self, strategy: tf.distribute.Strategy) -> None:
+        """Refuse shards that do not fit; see the base class."""
+        config, manifest = self.config, self.shards.manifest
+        check_divisible(config.global_batch_size, strategy)
+        if manifest.label_schema != config.label_schema:
+            raise ValueError(
+                f"label_schema is {config.label_schema!r}, but the shards hold "
+                f"{manifest.label_schema!r}"
+            )
+        # Both splits before the first step: a training that cannot be scored is lost.
+        for split, files, num_needed in (
+            ("train", self.shards.train, config.global_batch_size),
+            ("eval", self.shards.eval, 1),
+        ):
+            shard_checks.check_split(
+                split,
+                files,
+                manifest,
+                sensors=config.sensors,
+                with_label=True,
+                num_needed=num_needed,
+            )
+
+    def build(self, strategy: tf.distribute.Strategy) -> training.Fit:
+        """Make loss, segmenter, optimizer and data; see the base class."""
+        config, manifest = self.config, self.shards.manifest
+        class_names = get_schema(config.label_schema).class_names
+        num_pixels = manifest.num_pixels_per_class.get("train", {})
+        loss = make_segment_loss(config.loss, class_names, num_pixels)
+        with strategy.scope():
+            model = build_segmenter(config, manifest, self.sources.encoder, self.sources.student)
+            paces = regimes.make_paces(model, config)
+            optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision, paces)
+        self._model = model
+        return training.Fit(
+            model=model,
+            compute_loss=functools.partial(replica_loss, config, model, loss),
+            optimizer=optimizer,
+            dataset=_make_train_set(config, self.shards),
+            num_steps=config.num_steps,
+            checkpoint_every=config.checkpoint_every,
+        )
+
+    def finish(self) -> Segmenter:
+        """Return the trained segmenter in float32."""
+        return finish_segmenter(self._model)
+
+    def evaluate(
+        self, model: Segmenter, train_loss: float, strategy: tf.distribute.Strategy
+    ) -> dict[str, float]:
+        """Return the scores on the eval split; choose the threshold if configured."""
+        del train_loss
+        self._scores = _score(self.config, strategy, model, self.shards.eval)
+        return summarize(self._scores)
+
+    def export(self, model: Segmenter, output_dir: str, metrics: Mapping[str, float]) -> None:
+        """Write the segmenter with its scores."""
+        student = self.sources.student
         export.export_segmenter(
             model,
             output_dir,
-            name=name,
-            config=config,
-            manifest=manifest,
-            metrics=metrics,
-            scores=scores,
-            started_from=dict.fromkeys(config.sensors, student_dir)
-            if student_dir
-            else encoder_starts(config, encoder_dir),
+            provenance=Provenance(
+                name=self.name,
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from=dict.fromkeys(self.config.sensors, student)
+                if student
+                else encoder_starts(self.config, self.sources.encoder),
+            ),
+            scores=self._scores,
         )
-        # Not before: a kill during the export must not cost the training.
-        remove_checkpoints(checkpoint_dir)
-    return metrics
 
 
-def train_segmenter(
-    config: SegmentConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    eval_files: Sequence[str],
-    log_dir: str,
-    encoder_dir: str | None,
-    on_step: ProgressCallback | None = None,
-    checkpoint_dir: str | None = None,
-    student_dir: str | None = None,
-) -> tuple[Segmenter, float]:
-    """The trained segmenter, in float32, and the mean loss of its last steps; arguments and errors of `run_segmentation`."""
-    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
-    keras.utils.set_random_seed(config.seed)
-    check_divisible(config.global_batch_size, strategy)
-    dataset = _make_train_set(config, manifest, train_files, eval_files)
-    class_names = get_schema(config.label_schema).class_names
-    loss = make_segment_loss(
-        config.loss, class_names, manifest.num_pixels_per_class.get("train", {})
-    )
-    with strategy.scope():
-        model = build_segmenter(config, manifest, encoder_dir, student_dir)
-        paces = regimes.make_paces(model, config)
-        optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision, paces)
-    train_loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=functools.partial(replica_loss, config, model, loss),
-        optimizer=optimizer,
-        dataset=dataset,
-        num_steps=config.num_steps,
-        log_dir=log_dir,
-        on_step=on_step,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_every=config.checkpoint_every,
-    )
-    # Frozen is how it was trained, not what it is: who starts from it says so anew.
+def finish_segmenter(model: Segmenter) -> Segmenter:
+    """Return a trained segmenter as it is published: float32, no layer frozen."""
+    # Do not save the frozen state. A later training decides itself which layers to
+    # freeze.
     regimes.set_encoders_trainable(model, True)
-    # Published in float32, and scored after the change; see `run_pretraining`.
-    return with_segmenter_precision(model, "float32"), train_loss
+    return with_segmenter_precision(model, "float32")
 
 
 def _score(
     config: SegmentConfig,
     strategy: tf.distribute.Strategy,
     model: Segmenter,
-    eval_files: Sequence[str],
+    eval_files: tuple[str, ...],
 ) -> PatchScores:
-    """Scores of the eval split, at the threshold that `model` gets from them if it is to."""
+    """Score the eval split; choose the model's threshold if configured."""
     class_names = get_schema(config.label_schema).class_names
     scores = score_patches(model, eval_files, class_names, batch_size=config.global_batch_size)
     if not config.tune_threshold:
         return scores
-    # In its scope all replicas' copies of the variable are assigned.
+    # In the scope, the copies of the variable on all replicas are assigned.
     with strategy.scope():
         return tune_threshold(model, scores)
 
@@ -175,17 +218,17 @@ def build_segmenter(
     encoder_dir: str | None,
     student_dir: str | None = None,
 ) -> Segmenter:
-    """A segmenter with pretrained encoders and their normalization, or with new ones; or a distilled student.
+    """Return a segmenter with pretrained or new encoders, or a distilled student.
 
-    A student of `student_dir` is taken whole. Else each sensor's encoder comes from
-    `config.encoder_paths`, else from `encoder_dir`, else it is new, with the statistics
-    of `manifest`; under the regime "scratch" all are new. Which of its variables train
-    is what the regime says.
+    A student of `student_dir` is taken whole. Otherwise each sensor's encoder comes
+    from `config.encoder_paths`, else from `encoder_dir`, each with its own
+    normalization. Without either it is new, with the statistics of `manifest`. Under
+    the regime "scratch" all encoders are new. The regime says which variables train.
 
     Raises:
-        ValueError: a pretrained encoder is of another sensor, has other bands or
-            another architecture, likewise a student, or the stride does not divide the
-            patch size of `manifest`.
+        ValueError: a pretrained encoder or a student is of another sensor, other bands
+            or another architecture, or the stride does not divide the patch size of
+            `manifest`.
         FileNotFoundError: a path holds no encoder, or no student.
     """
     stride = config.encoder.stride
@@ -203,7 +246,7 @@ def build_segmenter(
 
 
 def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str | None) -> Segmenter:
-    """Pretrained or new encoders under a new head."""
+    """Return a segmenter of pretrained or new encoders and a new head."""
     starts = encoder_starts(config, encoder_dir)
     pretrained = warm_start.load_encoders(starts, config.encoder, manifest, config.precision)
     encoders = {
@@ -221,7 +264,7 @@ def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str |
 
 
 def encoder_starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Sensor, str]:
-    """The pretrained encoder of each sensor that has one."""
+    """Return the path of the pretrained encoder of each sensor that has one."""
     if config.regime == "scratch":
         return {}
     paths = {sensor: config.encoder_paths.get(sensor) or encoder_dir for sensor in config.sensors}
@@ -231,7 +274,7 @@ def encoder_starts(config: SegmentConfig, encoder_dir: str | None) -> dict[Senso
 def replica_loss(
     config: SegmentConfig, model: Segmenter, loss: SegmentLoss, batch: Batch
 ) -> Scalars:
-    """This replica's part of the loss over the labelled pixels of the global batch."""
+    """Return this replica's part of the loss over all labelled pixels of the batch."""
     outputs = model({sensor: batch[sensor] for sensor in config.sensors}, training=True)
     label = mask_label(batch["label"], outputs["valid_mask"])
     weight = batch["weight"] if config.use_weights else tf.ones(tf.shape(label)[:1])
@@ -239,47 +282,44 @@ def replica_loss(
 
 
 def mask_label(label: tf.Tensor, valid_mask: tf.Tensor) -> tf.Tensor:
-    """`label` uint8 [B, H, W] as int32, with 255 where `valid_mask` [B, H, W, 1] says that no input sensor has data."""
+    """Return `label` as int32, 255 (ignore) where no input sensor has data.
+
+    Args:
+        label: uint8 [B, H, W].
+        valid_mask: float32 [B, H, W, 1], above 0 where at least one sensor has data.
+    """
     return tf.where(valid_mask[..., 0] > 0, tf.cast(label, tf.int32), IGNORE)
 
 
-def _make_train_set(
-    config: SegmentConfig, manifest: Manifest, train_files: Sequence[str], eval_files: Sequence[str]
-) -> training.DatasetFunction:
-    # Both splits before the first step: a training that cannot be scored is lost.
-    if manifest.label_schema != config.label_schema:
-        raise ValueError(
-            f"label_schema is {config.label_schema!r}, but the shards hold {manifest.label_schema!r}"
-        )
-    for split, files, num_needed in (
-        ("train", train_files, config.global_batch_size),
-        ("eval", eval_files, 1),
-    ):
-        shard_checks.check_split(
-            split, files, manifest, sensors=config.sensors, with_label=True, num_needed=num_needed
-        )
-    # Only the sensors of the task are decoded: Sentinel-2 is most of the bytes, and a
-    # flood task does not look at it.
-    num_bands = {sensor: len(_bands(manifest, sensor)) for sensor in config.sensors}
+def _make_train_set(config: SegmentConfig, shards: Shards) -> training.DatasetFunction:
+    """Return the batches of the train split from any step on."""
+    manifest = shards.manifest
+    # Decode only the sensors of the task: Sentinel-2 is most of the bytes, and a radar
+    # task does not use it.
+    num_bands = {sensor: len(manifest.bands(sensor)) for sensor in config.sensors}
     train_set = functools.partial(
         input_pipeline.train_dataset,
-        train_files,
-        num_examples=manifest.num_examples["train"],
-        num_bands=num_bands,
-        with_label=True,
-        batch_size=config.global_batch_size,
-        shuffle_buffer=config.shuffle_buffer,
+        shards.train,
+        input_pipeline.Features(
+            num_bands=num_bands,
+            with_label=True,
+            with_weight=config.use_weights,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=config.global_batch_size,
+            shuffle_buffer=config.shuffle_buffer,
+            seed=config.seed,
+        ),
         reading=config.input,
-        seed=config.seed,
-        with_weight=config.use_weights,
         transform=_make_transform(config, manifest),
-        with_patch_id=True,
     )
     return lambda first_step: train_set(first_step=first_step)
 
 
 def _make_transform(config: SegmentConfig, manifest: Manifest) -> AugmentFunction:
-    """What happens to each batch of training: augmentation, and sensors that drop out."""
+    """Return what changes each training batch: augmentation, then modality dropout."""
     augment = make_augmenter(config.augment, manifest)
     if not config.modality_dropout:
         return augment
@@ -289,7 +329,3 @@ def _make_transform(config: SegmentConfig, manifest: Manifest) -> AugmentFunctio
         return drop_sensor(augment(batch, seeds[0]), config.modality_dropout, seeds[1])
 
     return transform
-
-
-def _bands(manifest: Manifest, sensor: Sensor) -> tuple[str, ...]:
-    return manifest.s1_bands if sensor == "s1" else manifest.s2_bands

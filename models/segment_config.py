@@ -1,7 +1,7 @@
-"""Config of segmentation: what a task's segmenter is made of, what it starts from, how it is trained.
+"""Config of segmentation: a segmenter's parts, its starting weights and its training.
 
 Input: a run's YAML through `beam_jobs.contracts.settings`. Output: a checked frozen
-dataclass. Used by `segment.py` and by the run config.
+dataclass.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ class SegmentConfig:
         sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
         label_schema: name of the label schema the model outputs; must be that of the
             shards.
-        encoder: architecture; must be that of the pretrained encoder when one is given.
+        encoder: architecture; must be that of the pretrained encoder if there is one.
         encoder_paths: sensor -> encoder to start from instead of the run's pretrained
-            one: directory of a published encoder (also of `import-weights`), or a
-            `.keras` file.
+            one: folder of a published encoder (also of `import-weights`), or a `.keras`
+            file.
         num_steps: updates of the weights.
-        head: what makes labels of the encoders' pyramids: "unet", "deeplab"
-            (DeepLabV3+) or "linear" (a 1x1 convolution).
-        decoder_channels: of the stages of "unet", deepest first; an encoder of stride
-            2**n uses the last n. Of "deeplab" the first is the width. Default: the
-            U-Net of segmentation_models (Iakubovskii 2019), DeepLabV3+ (256).
-        regime: "finetune" trains all; "scratch" all, from new weights; "frozen" the
-            head alone; "linear" the linear head alone.
-        layer_decay: of the rate, from each level of the encoder to the one before,
-            under finetune; see `regimes.py`. Default 1 = the same rate for all.
-        unfreeze_after: share of the steps after which all of the encoder moves, under
-            finetune; until then its levels begin one after the other, the deepest
-            first. Default 0 = all move from the start.
+        head: head on the encoders' pyramids: "unet", "deeplab" (DeepLabV3+) or "linear"
+            (a 1x1 convolution).
+        decoder_channels: widths of the stages of "unet", deepest first; an encoder of
+            stride 2**n uses the last n. For "deeplab" the first is the width of all
+            layers. Default: the U-Net of segmentation_models (Iakubovskii 2019),
+            DeepLabV3+ (256).
+        regime: "finetune" trains everything; "scratch" everything, from new weights;
+            "frozen" only the head; "linear" only the linear head.
+        layer_decay: factor of the learning rate from each level of the encoder to the
+            level before it, under finetune; see `regimes.py`. Default 1 = the same rate
+            for all.
+        unfreeze_after: share of the steps after which the whole encoder trains, under
+            finetune. Until then its levels begin one after the other, the deepest
+            first. Default 0 = all train from the start.
         modality_dropout: probability that in training a patch loses one of its two
             sensors. Default 0.
         loss: what is minimized.
@@ -59,9 +61,9 @@ class SegmentConfig:
         seed: of weights, shuffling and augmentation.
         precision: as of PretrainConfig; outputs are float32, too.
         checkpoint_every: see PretrainConfig.
-        tune_threshold: of two classes, publish the threshold that gives the second one
-            the best IoU on the eval split; False = 0.5, the likelier class. More
-            classes have none.
+        tune_threshold: with two classes, publish the threshold that gives the second
+            class the best IoU on the eval split; False = 0.5, the likelier class. With
+            more classes there is no threshold.
     """
 
     sensors: tuple[Sensor, ...]
@@ -97,13 +99,15 @@ class SegmentConfig:
         for name, path in self.encoder_paths.items():
             if name not in self.sensors or not path:
                 raise ValueError(
-                    f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, got {name!r}: {path!r}"
+                    f"encoder_paths must map sensors of the task, {list(self.sensors)}, to paths, "
+                    f"got {name!r}: {path!r}"
                 )
         # One stage per halving of the encoder: stride 16 or 32.
         num_needed = {"unet": self.encoder.stride.bit_length() - 1, "deeplab": 1}.get(self.head, 0)
         if len(self.decoder_channels) < num_needed:
             raise ValueError(
-                f"decoder_channels must hold at least {num_needed} values, got {self.decoder_channels}"
+                f"decoder_channels must hold at least {num_needed} values, "
+                f"got {self.decoder_channels}"
             )
         for channels in self.decoder_channels:
             check_positive("decoder_channels", channels)
@@ -122,12 +126,14 @@ class SegmentConfig:
             raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
         if not 0.0 <= self.unfreeze_after < 1.0:
             raise ValueError(
-                f"unfreeze_after must be within 0 (included) and 1 (excluded), got {self.unfreeze_after}"
+                "unfreeze_after must be within 0 (included) and 1 (excluded), "
+                f"got {self.unfreeze_after}"
             )
         for name, off in (("layer_decay", 1.0), ("unfreeze_after", 0.0)):
             if self.regime != "finetune" and getattr(self, name) != off:
                 raise ValueError(
-                    f"{name} must be {off} under the regime {self.regime}, got {getattr(self, name)}"
+                    f"{name} must be {off} under the regime {self.regime}, "
+                    f"got {getattr(self, name)}"
                 )
         check_share("modality_dropout", self.modality_dropout)
         if self.modality_dropout and self.sensors != SENSORS:
@@ -137,10 +143,10 @@ class SegmentConfig:
 
     @property
     def needs_pretraining(self) -> bool:
-        """Whether a sensor has no encoder of its own to start from, but must have one."""
+        """Whether a sensor needs a pretrained encoder that the config does not name."""
         return self.regime != "scratch" and set(self.encoder_paths) != set(self.sensors)
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether anything but the head trains."""
+        """Whether the encoders train, too."""
         return self.regime in ("finetune", "scratch")

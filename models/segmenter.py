@@ -1,8 +1,7 @@
-"""The segmenter: one or two sensor encoders and a head that makes logits of their pyramids.
+"""The segmenter: one or two sensor encoders, and a head on their feature pyramids.
 
 Input: `s1` dB and/or `s2` reflectance, NaN = no data, any H and W divisible by the
-stride. Output: logits, probabilities and labels per pixel. Trained by `segment.py`,
-published by `export.py`.
+stride. Output: logits, probabilities and labels per pixel.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from models.segment_config import HeadName
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class Segmenter(keras.Model):
-    """Encoders of the input sensors and a head of `models/heads`, which joins them level by level.
+    """Encoders of the input sensors, and a head of `models/heads` that joins them.
 
     Call: dict of float32 [B, H, W, C] by sensor -> dict of `logits` float32 [B, H, W,
     K], `probabilities` float32 [B, H, W, K] (sum 1), `label` int32 [B, H, W] (0..K-1,
@@ -33,7 +32,7 @@ class Segmenter(keras.Model):
         encoders: by sensor.
         sensors: inputs, in order.
         num_classes: K.
-        decoder_channels: widths that the head takes of; see `SegmentConfig`.
+        decoder_channels: widths of the head's layers; see `SegmentConfig`.
         head: name of the head.
         interpolation: how a U-Net upsamples, "nearest" or "bilinear".
         precision: dtype policy of the head.
@@ -51,7 +50,7 @@ class Segmenter(keras.Model):
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
-        """Builds the graph.
+        """Build the graph.
 
         Raises:
             ValueError: encoders of different strides, too few decoder channels, or an
@@ -68,8 +67,8 @@ class Segmenter(keras.Model):
             for sensor in sensors
         }
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
-        # Files of models from before there was a choice do not name their head: it is
-        # the default.
+        # The default is the head of files from before there was a choice; they do not
+        # name it.
         with dtype_policy(precision):
             logits = get_head(head)(
                 outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation
@@ -102,7 +101,7 @@ class Segmenter(keras.Model):
         self.precision, self.stride = precision, strides.pop()
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, encoders serialized."""
+        """Return the constructor's arguments, with serialized encoders."""
         return {
             "encoders": {
                 s: keras.saving.serialize_keras_object(m) for s, m in self.encoders.items()
@@ -118,17 +117,20 @@ class Segmenter(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Segmenter:
-        """Inverse of `get_config`."""
+        """Return the model of `get_config`'s result."""
         encoders = {
             s: keras.saving.deserialize_keras_object(m, custom_objects)
             for s, m in config["encoders"].items()
         }
-        # Files of models from before there was a choice do not say how they upsample.
+        # Files from before there was a choice do not name the interpolation.
         return cls(**{"interpolation": "bilinear", **config, "encoders": encoders})
 
 
 def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmenter:
-    """The segmenter itself when it has that dtype policy, else a copy with the same (float32) weights that has."""
+    """Return a segmenter with that dtype policy and the same (float32) weights.
+
+    It is `model` itself when the policy is the same, else a copy.
+    """
     if model.precision == precision:
         return model
     copy = Segmenter(

@@ -1,7 +1,6 @@
 """Checks of one value of a config; each message holds the rule and the value.
 
-Input: the key's name and its value. Output: a ValueError, or nothing. Called by the
-configs' `__post_init__`.
+Input: the key's name and its value. Output: a ValueError, or nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import Any, get_args
 
 
 def check_positive(name: str, value: float) -> None:
-    """Refuses what is not above 0.
+    """Refuse a value that is not above 0.
 
     Raises:
         ValueError: with name and value.
@@ -20,7 +19,7 @@ def check_positive(name: str, value: float) -> None:
 
 
 def check_share(name: str, value: float) -> None:
-    """Refuses what is not within 0 and 1.
+    """Refuse a value that is not within 0 and 1.
 
     Raises:
         ValueError: with name and value.
@@ -30,7 +29,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuses what is none of the values of the Literal `choices`.
+    """Refuse a value that the Literal `choices` does not have.
 
     Raises:
         ValueError: with name, known values and value.

@@ -1,9 +1,9 @@
-"""Views of a batch: pairs as an objective compares them, augmented copies, no data made harmless, pairs broken on purpose.
+"""Views of a batch: the images that an objective compares.
 
-Input: a batch of the input pipeline and a seed. Output: the batch with the views that
-an objective compares. Made in the input pipeline, on the global batch: the same views
-on any number of replicas, and in both passes of cached gradients. Called by
-`pretrain.py`.
+Input: a batch of the input pipeline and a seed. Output: the batch with the views of an
+objective: images as they are or augmented copies, with no data hidden, and with broken
+pairs for the control. Views are made in the input pipeline, on the global batch, so
+they are the same on any number of replicas and in both passes of cached gradients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from models.training.steps import Batch
 def train_views(
     config: PretrainConfig, views: Sequence[str], manifest: Manifest
 ) -> AugmentFunction:
-    """What makes the `views` of a training batch, for `input_pipeline.train_dataset`."""
+    """Return the function that makes the `views` of a training batch.
+
+    It is the `transform` of `input_pipeline.train_dataset`.
+    """
     finish = eval_views(config, views, manifest)
 
     def transform(batch: Batch, seed: tf.Tensor) -> Batch:
@@ -36,9 +39,11 @@ def train_views(
 
 
 def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest) -> AugmentFunction:
-    """What makes the `views` of a batch whose pairs are whole and stay where they are, for `input_pipeline.eval_dataset`.
+    """Return the function that makes the `views` of an evaluation batch.
 
-    No data is treated as in training: a loss that gaps could help would say nothing.
+    It is the `transform` of `input_pipeline.eval_dataset`. Pairs are not broken and not
+    moved. No data is hidden as in training: otherwise the model could match pairs by
+    the shape of their gaps, and the loss would mean nothing.
     """
     augment = make_augmenter(config.augment.view, manifest)
 
@@ -63,7 +68,9 @@ def eval_views(config: PretrainConfig, views: Sequence[str], manifest: Manifest)
 def make_views(
     batch: Batch, views: Sequence[str], augment: AugmentFunction, seed: tf.Tensor
 ) -> Batch:
-    """The views, and what else the batch holds; images that are no view themselves are dropped.
+    """Return the views and the batch's other features, without the original images.
+
+    An image that is itself a view is kept.
 
     Args:
         batch: `s1` and `s2` [B, H, W, C], whichever the views need, and tensors [B].
@@ -83,14 +90,14 @@ def make_views(
 
 
 def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
-    """Gives every Sentinel-1 patch the Sentinel-2 patch of another place: no pair of the global batch stays whole.
+    """Give every Sentinel-1 patch the Sentinel-2 patch of another place.
 
-    The order is one random cycle through all patches, so no patch can meet itself
-    (batches of 1 cannot be broken). What the record says of a pair, such as its place,
-    stays with the Sentinel-1 patch.
+    The order is one random cycle through all patches of the global batch, so no patch
+    keeps its own partner (batches of 1 cannot be broken). The pair's other features,
+    such as its place, stay with the Sentinel-1 patch.
     """
     num_pairs = tf.shape(batch["s2"])[0]
     order = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))
-    # Where `order` has i, its partner is what comes next.
+    # The partner of a patch is the next one in `order`.
     partner = tf.scatter_nd(order[:, tf.newaxis], tf.roll(order, shift=-1, axis=0), [num_pairs])
     return batch | {"s2": tf.gather(batch["s2"], partner)}

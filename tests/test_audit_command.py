@@ -61,7 +61,7 @@ def test_a_crash_of_the_scanner_is_not_a_clean_bill(pip_audit_that):
 
 def test_the_report_decides_whatever_the_scanner_says(pip_audit_that):
     done = pip_audit_that(
-        "print('{\"dependencies\": [{\"name\": \"a\", \"skip_reason\": \"unreachable\"}]}')"
+        'print(\'{"dependencies": [{"name": "a", "skip_reason": "unreachable"}]}\')'
     )
     assert done.returncode == 3
     assert done.stdout == ""

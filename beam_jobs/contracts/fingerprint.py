@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
+from beam_jobs.contracts.locations import locate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def file_sha256(path: str) -> str:
     The file is read in blocks of 1 MiB.
     """
     digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with locate(path).open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -1,13 +1,15 @@
-"""Locations: folders and files on this machine or on an object store, with one interface, that of pathlib.
+"""Locations: files and folders on this machine or an object store, as pathlib has them.
 
 Input: a path or URI. Output: `pathlib.Path` for a path, `epath.Path` (over
-`tf.io.gfile`) for a URI. Called by whatever reads or writes small files beside the
-jobs' data flow; Beam workers use `beam_jobs/storage/files.py` instead.
+`tf.io.gfile`) for a URI, and the few operations that pathlib lacks. All code outside
+Beam workers opens files by this module; Beam workers use `beam_jobs/storage/files.py`.
+Where TensorFlow itself opens a file (TFRecord, SavedModel), the path stays a string.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ Location: TypeAlias = Path | epath.Path
 
 
 def parse(path: str | os.PathLike[str]) -> Location:
-    """The location that `path` names; opens nothing.
+    """Return the location of `path`; nothing is opened and no library is loaded.
 
     Raises:
         SettingsError: a URI of another scheme than those of `object_store.SCHEMES`.
@@ -38,13 +40,18 @@ def parse(path: str | os.PathLike[str]) -> Location:
 
 
 def locate(path: str | os.PathLike[str]) -> Location:
-    """As `parse`, and TensorFlow is ready to open it."""
+    """Return the location of `path`, ready to be opened.
+
+    Raises:
+        SettingsError: see `parse`.
+        MissingFilesystemError: TensorFlow cannot open s3:// here.
+    """
     object_store.load_filesystem(path)
     return parse(path)
 
 
 def size(path: str | os.PathLike[str]) -> int | None:
-    """Bytes of a file; None when there is none."""
+    """Return the number of bytes of a file; None when there is no such file."""
     found = locate(path)
     try:
         if isinstance(found, Path):
@@ -54,9 +61,32 @@ def size(path: str | os.PathLike[str]) -> int | None:
         return None
 
 
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy one file; replace `target` if it exists. Its folder must exist."""
+    old, new = locate(source), locate(target)
+    if isinstance(old, Path) and isinstance(new, Path):
+        shutil.copyfile(old, new)
+    else:
+        epath.Path(old).copy(new, overwrite=True)
+
+
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Remove a folder and everything in it; do nothing when it does not exist."""
+    found = locate(path)
+    if not found.exists():
+        return
+    if isinstance(found, Path):
+        shutil.rmtree(found)
+    else:
+        found.rmtree()
+
+
 @contextmanager
 def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A local file to write; it appears at `path` once the body has ended well, and folders are made. Nothing else does."""
+    """Yield a local file to write; it appears at `path` when the body ends well.
+
+    Missing folders are made. After an error nothing has changed at `path`.
+    """
     target = locate(path)
     if isinstance(target, Path):
         target.parent.mkdir(parents=True, exist_ok=True)

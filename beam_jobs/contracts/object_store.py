@@ -1,14 +1,15 @@
-"""Object stores as file systems of TensorFlow: how s3:// is opened, where its settings come from, how a process ends.
+"""Object stores as file systems of TensorFlow.
 
-Called by whatever opens a path that may be a URI, and by the `__main__` modules. gs://
-needs nothing: TensorFlow knows it. docs/adr/0007 says why tensorflow-io is here and
-Beam's own file systems in the jobs.
+Here is how s3:// is opened, where its settings come from and how a process that used it
+ends. gs:// needs none of this: TensorFlow knows it. docs/adr/0007 says why TensorFlow
+uses tensorflow-io here while the Beam jobs use Beam's own file systems.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -16,36 +17,68 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
+
 SCHEMES = ("s3", "gs")
-"""Stores that TensorFlow, Beam and GDAL can all open."""
+"""Schemes of the stores that TensorFlow, Beam and GDAL can all open."""
 _FILESYSTEM_MODULE = "tensorflow_io"
 _FALSE = ("0", "false", "no")
 
 
+class MissingFilesystemError(TerrapairError, RuntimeError):
+    """TensorFlow cannot open s3:// here; the message says what to install."""
+
+    exit_code = ExitCode.USAGE
+
+
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a URI of an object store, such as s3://bucket/key, rather than a path of this machine."""
+    """Return whether `path` is a URI of an object store, such as s3://bucket/key."""
     return os.fspath(path).partition("://")[0] in SCHEMES and "://" in os.fspath(path)
 
 
 def load_filesystem(path: str | os.PathLike[str]) -> None:
-    """Teaches TensorFlow s3://, if `path` is there; a process that only sees local paths never pays the import."""
-    if os.fspath(path).startswith("s3://"):
-        import tensorflow_io  # noqa: F401 - the import registers the file system
+    """Make TensorFlow able to open `path`.
+
+    Only s3:// needs something: the import of tensorflow-io registers it. A process that
+    opens only local paths does not import it.
+
+    Raises:
+        MissingFilesystemError: tensorflow-io is not installed, or does not load.
+    """
+    if not os.fspath(path).startswith("s3://"):
+        return
+    try:
+        importlib.import_module(_FILESYSTEM_MODULE)
+    except ImportError as error:
+        raise MissingFilesystemError(
+            f"{path}: TensorFlow opens s3:// by tensorflow-io, which is not installed: "
+            "pip install tensorflow-io==0.37.1 (it needs TensorFlow 2.16)"
+        ) from error
+    import tensorflow as tf
+
+    # With a TensorFlow that it was not built for, tensorflow-io warns and registers
+    # nothing. The error would then come later and name no cause.
+    if "s3" not in tf.io.gfile.get_registered_schemes():
+        raise MissingFilesystemError(
+            f"{path}: TensorFlow opens s3:// by tensorflow-io, which does not load under "
+            f"TensorFlow {tf.__version__}: pip install tensorflow==2.16.2 tensorflow-io==0.37.1"
+        )
 
 
 def beam_plugins(path: str | os.PathLike[str]) -> list[str]:
-    """Beam arguments with which worker processes of TFX's Beam jobs open models below `path`."""
+    """Return the arguments with which workers of TFX's Beam jobs can open `path`."""
     return [f"--beam_plugin={_FILESYSTEM_MODULE}"] if os.fspath(path).startswith("s3://") else []
 
 
 def complete_environment(environment: MutableMapping[str, str]) -> None:
-    """Fills in what tensorflow-io, boto3 (Beam) and GDAL (rasters) each call the same settings; what is set stays.
+    """Copy the settings of a store to the names that each library reads.
 
-    One set is enough: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-    S3_ENDPOINT, and S3_USE_HTTPS=0 where the endpoint is plain HTTP and does not say so
-    by http://; AWS_CA_BUNDLE for a private certificate authority. Without an endpoint
-    nothing but the region and the certificates is filled in, and all three talk to
-    Amazon.
+    tensorflow-io, boto3 (Beam) and GDAL (rasters) have different names for the same
+    settings. A variable that is already set is not changed. These are enough:
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, S3_ENDPOINT; S3_USE_HTTPS=0
+    for an endpoint that is plain HTTP and does not begin with http://; AWS_CA_BUNDLE
+    for a private certificate authority. Without an endpoint only region and
+    certificates are copied, and all three libraries talk to Amazon.
 
     Source: https://github.com/tensorflow/io (s3_filesystem.cc); boto3 guide,
     "Configuration"; GDAL manual, /vsis3/.
@@ -71,21 +104,21 @@ def complete_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("AWS_ENDPOINT_URL_S3", f"{scheme}://{host}")
     environment.setdefault("AWS_S3_ENDPOINT", host)
     environment.setdefault("AWS_HTTPS", "YES" if scheme == "https" else "NO")
-    # Stores outside Amazon seldom have a DNS name per bucket; the other two choose the
-    # path by themselves.
+    # For GDAL. Stores outside Amazon seldom have a DNS name for each bucket; the other
+    # two libraries then put the bucket into the path by themselves.
     environment.setdefault("AWS_VIRTUAL_HOSTING", "FALSE")
 
 
 def run_to_exit(entry_point: Callable[[], int]) -> NoReturn:
-    """Runs an entry point and ends the process with the code it returns or leaves with, s3:// or not.
+    """Run an entry point and end the process with its exit code.
 
-    tensorflow-io 0.37 aborts at interpreter exit ("pure virtual method called", code
-    134) once its S3 file system was used, though all work is done: such a process
-    leaves by os._exit instead, after every other exit hook has run.
+    A process that used the S3 file system of tensorflow-io 0.37 aborts at interpreter
+    exit ("pure virtual method called", code 134), although all work is done. Such a
+    process ends by os._exit instead, after every other exit hook has run.
     """
     codes: list[int] = []
-    # Hooks run in reverse order: registered before the libraries are imported, this one
-    # comes after all of theirs.
+    # Exit hooks run in reverse order. This one is registered before the libraries are
+    # imported, so it runs after theirs.
     atexit.register(_leave, codes)
     with _recorded(codes):
         codes.append(entry_point())
@@ -94,7 +127,7 @@ def run_to_exit(entry_point: Callable[[], int]) -> NoReturn:
 
 @contextlib.contextmanager
 def _recorded(codes: list[int]) -> Iterator[None]:
-    """Keeps the code of a SystemExit, which an exit hook cannot see; any other exception ends in 1, as Python's own do."""
+    """Append the code of a SystemExit to `codes`, since an exit hook cannot see it."""
     try:
         yield
     except SystemExit as left:
@@ -103,11 +136,12 @@ def _recorded(codes: list[int]) -> Iterator[None]:
 
 
 def _leave(codes: list[int]) -> None:
+    """End the process at once if tensorflow-io was imported; 1 after an exception."""
     if _FILESYSTEM_MODULE not in sys.modules:
         return
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        # A reader that has gone away is no reason to abort after all.
+        # The reader of a pipe may be gone; that must not change the exit code.
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(codes[-1] if codes else 1)

@@ -1,7 +1,6 @@
-"""How a student learns from a teacher on unlabeled pairs.
+"""Config of distillation: how a student learns from a teacher on unlabeled pairs.
 
-Input: a task's YAML, as `TaskConfig.distill`. Output: checked frozen dataclasses. Used
-by `train.py` and by the run config.
+Input: a task's YAML, as `TaskConfig.distill`. Output: checked frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -16,19 +15,20 @@ from models.value_checks import check_positive
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """What is particular to distillation; all else of the student is its SegmentConfig's, from which it goes on after it.
+    """What only distillation needs; SegmentConfig describes the student itself.
 
     Attributes:
-        teacher: name of the task whose segmenter labels the pairs, once it is blessed.
+        teacher: name of the task whose segmenter labels the pairs, if it is blessed.
         num_steps: updates of the student's weights.
         global_batch_size: pairs per step over all replicas.
         optimizer: rate, decay, warm-up.
-        temperature: divides the logits of both before their probabilities are compared;
-            above 1 the student also learns how likely the teacher holds the other
-            classes. Default 1; origin: this project.
-        edge_weight: what a pixel near an edge of the teacher's label map counts; one
-            elsewhere counts 1. 1 = no difference. Default 4; origin: this project.
-        edge_radius_px: how near. Default 2; origin: this project.
+        temperature: divides the logits of teacher and student before their
+            probabilities are compared. Above 1 the student also learns how likely the
+            other classes are for the teacher. Default 1; origin: this project.
+        edge_weight: weight of a pixel near an edge of the teacher's label map; other
+            pixels have weight 1. Default 4; origin: this project.
+        edge_radius_px: largest distance to the edge, in pixels. Default 2; origin: this
+            project.
     """
 
     teacher: str
@@ -47,10 +47,10 @@ class DistillConfig:
                 raise ValueError(f"{key} must be above 0 and finite, got {getattr(self, key)}")
 
     def check_teacher(self, student: SegmentConfig, teacher: SegmentConfig) -> None:
-        """Refuses a teacher of other classes, and one that sees no more than the student.
+        """Refuse a teacher of other classes, or with no sensor that the student lacks.
 
         Raises:
-            ValueError: one line with what both have.
+            ValueError: one line with the settings of both.
         """
         if teacher.label_schema != student.label_schema:
             raise ValueError(
@@ -59,14 +59,14 @@ class DistillConfig:
             )
         if set(teacher.sensors) <= set(student.sensors):
             raise ValueError(
-                f"distill.teacher must see a sensor that the student, of {list(student.sensors)}, lacks, "
-                f"got {self.teacher!r} of {list(teacher.sensors)}"
+                "distill.teacher must see a sensor that the student, of "
+                f"{list(student.sensors)}, lacks, got {self.teacher!r} of {list(teacher.sensors)}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """A whole distillation: what the student is, and how it is taught."""
+    """A whole distillation: the student's own config, and how it is taught."""
 
     segment: SegmentConfig
     distill: DistillConfig

@@ -1,7 +1,6 @@
-"""Which pixels of a label map lie near an edge between two classes, and what each pixel counts.
+"""Pixel weights that are larger near the edges between classes of a label map.
 
-Input: label ids. Output: weights of pixels. Called by `train.py` on the teacher's label
-map.
+Input: label ids, in distillation the teacher's. Output: weights of pixels.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from beam_jobs.contracts.labels import IGNORE
 
 
 def edge_weights(label: Any, edge_weight: float, radius_px: int) -> tf.Tensor:
-    """`edge_weight` where two classes are near, 1 elsewhere, 0 where there is no label.
+    """Return `edge_weight` near an edge, 1 elsewhere, 0 where there is no label.
 
-    Near is: the window of 2 x radius_px + 1 pixels a side around the pixel, cut off at
-    the patch's border, holds more than one class. No data is no class: the border of a
-    swath is no edge.
-    Source: ours. Garg et al. 2023 (arXiv 2302.08180) weigh edges too, for there a flood
-    map is wrong most; how, could not be looked up. The band is the morphological
-    gradient of the label map (dilation above erosion; Rivest, Soille, Beucher 1993).
+    A pixel is near an edge when the window around it holds more than one class. The
+    window has 2 x radius_px + 1 pixels a side and ends at the patch's border. No data
+    is not a class, so the border of a swath is not an edge.
+    Source: this project. Garg et al. 2023 (arXiv 2302.08180) weigh edges too, because
+    flood maps have most errors there; their formula could not be looked up. The band is
+    the morphological gradient of the label map (dilation above erosion; Rivest, Soille,
+    Beucher 1993).
 
     Args:
         label: class ids [B, H, W], 255 = no label.
@@ -33,7 +33,7 @@ def edge_weights(label: Any, edge_weight: float, radius_px: int) -> tf.Tensor:
     """
     ids = tf.cast(label, tf.float32)[..., tf.newaxis]
     is_known = ids != float(IGNORE)
-    # What is unknown must win neither maximum.
+    # Unknown pixels must never be the maximum.
     lowest_possible = -float(IGNORE) - 1.0
     highest = _window_maximum(tf.where(is_known, ids, lowest_possible), radius_px)
     lowest = -_window_maximum(tf.where(is_known, -ids, lowest_possible), radius_px)
@@ -42,6 +42,5 @@ def edge_weights(label: Any, edge_weight: float, radius_px: int) -> tf.Tensor:
 
 
 def _window_maximum(values: tf.Tensor, radius_px: int) -> tf.Tensor:
-    # Padding of a maximum is minus infinity: what lies outside of the patch never
-    # counts.
+    # max_pool2d pads with minus infinity, so pixels outside of the patch never count.
     return tf.nn.max_pool2d(values, 2 * radius_px + 1, strides=1, padding="SAME")

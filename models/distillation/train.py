@@ -1,18 +1,17 @@
-"""Distillation: unlabeled pairs, a published teacher and a pretrained encoder -> a student that labels as the teacher does.
+"""Distillation: unlabeled pairs and a published teacher -> a student that labels alike.
 
-Input: shards of pairs, their manifest, SavedModels of `segment.py` and `pretrain.py`.
-Output: a Keras segmenter with its card, from which the segment training of the
-student's task goes on; TensorBoard logs. Called by `components/distill_trainer.py`;
-runs without TFX.
+Input: shards of pairs; SavedModels of `segment.py` (the teacher) and `pretrain.py` (the
+student's encoder). Output: a Keras segmenter with its card, from which the segmentation
+training of the student's task continues; TensorBoard logs. The order of events is that
+of `training/scaffold.py`. Runs without TFX.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
@@ -28,114 +27,134 @@ from models.optimization.optimizers import make_optimizer
 from models.published import card as card_lib
 from models.published import export, warm_start
 from models.reading import shard_checks
-from models.segmenter import Segmenter, with_segmenter_precision
-from models.training import training
-from models.training.checkpoints import remove_checkpoints
-from models.training.distribution import check_divisible, get_strategy, is_chief
+from models.reading.epochs import EpochPlan
+from models.segmenter import Segmenter
+from models.training import scaffold, training
+from models.training.distribution import check_divisible
+from models.training.scaffold import Folders, Shards
 from models.training.step_log import ProgressCallback
 from models.training.steps import Batch, Scalars
 
 TEACHERS = "teacher_"
-"""Prefix of what the teacher sees in a batch: the photometry of the student's augmentation is none of its business."""
+"""Prefix of the teacher's pixels in a batch.
+
+Photometric augmentation changes only the student's pixels.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentSources:
+    """Published models that a distillation learns from.
+
+    Attributes:
+        teacher: SavedModel of `run_segmentation`.
+        encoder: SavedModel of `run_pretraining` that the student starts from; None =
+            none. See `segment.build_segmenter`.
+    """
+
+    teacher: str
+    encoder: str | None = None
 
 
 def run_distillation(
     config: StudentConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    output_dir: str,
-    log_dir: str,
-    teacher_dir: str,
-    encoder_dir: str | None,
-    on_step: ProgressCallback | None = None,
+    shards: Shards,
+    folders: Folders,
+    *,
+    sources: StudentSources,
     name: str = "student",
-    checkpoint_dir: str | None = None,
+    on_step: ProgressCallback | None = None,
 ) -> dict[str, float]:
-    """Trains the student on what the teacher says of each pair, and writes it.
+    """Train a student on the teacher's labels of unlabeled pairs, and write it.
 
     Args:
-        config: what to train.
-        manifest: of the pairs.
-        train_files: gzip TFRecords of the pairs' train split, at least one global
-            batch. Never of another split, in whose blocks the tasks are judged.
-        output_dir: where the student is written, for `run_segmentation`.
-        log_dir: where TensorBoard events are written.
-        teacher_dir: SavedModel of `run_segmentation`.
-        encoder_dir: see `run_segmentation`.
-        on_step: told of every step.
+        config: what to train and how.
+        shards: pairs. Only the train split is read, at least one global batch. The
+            tasks are judged on the blocks of the other splits.
+        folders: where to write. `run_segmentation` starts from the output.
+        sources: teacher, and the encoder that the student starts from.
         name: of the student's task.
-        checkpoint_dir: see `training.train`; empty again when the student is written.
+        on_step: called after every step.
 
     Returns:
         `train_loss`, the mean of the last steps.
 
     Raises:
         ValueError: a teacher that does not fit, shards that are not the manifest's, too
-            few pairs, what `segment.build_segmenter` refuses, and see `training.train`.
+            few pairs, or what `segment.build_segmenter` refuses.
         FileNotFoundError: there is no teacher, or no encoder.
+        NonFiniteLossError, CheckpointMismatchError: see `training.train`.
     """
-    model, train_loss = _train_student(
-        config, manifest, train_files, log_dir, teacher_dir, encoder_dir, on_step, checkpoint_dir
-    )
-    metrics = {"train_loss": train_loss}
-    if is_chief(get_strategy()):
+    return scaffold.run(DistillRecipe(config, shards, sources, name), folders, on_step)
+
+
+class DistillRecipe(scaffold.Recipe[Segmenter]):
+    """The stages of a distillation; see `run_distillation` for the arguments."""
+
+    def __init__(
+        self, config: StudentConfig, shards: Shards, sources: StudentSources, name: str
+    ) -> None:
+        self.config, self.seed, self.shards = config, config.segment.seed, shards
+        self.sources, self.name = sources, name
+
+    def check(self, strategy: tf.distribute.Strategy) -> None:
+        """Refuse a batch that the replicas cannot share; see the base class."""
+        # `build` checks the shards: which sensors they need depends on the teacher.
+        check_divisible(self.config.distill.global_batch_size, strategy)
+
+    def build(self, strategy: tf.distribute.Strategy) -> training.Fit:
+        """Load the teacher; make student, optimizer and data; see the base class."""
+        config, manifest = self.config, self.shards.manifest
+        num_steps = config.distill.num_steps
+        with strategy.scope():
+            teacher = load_teacher(self.sources.teacher, config.segment.label_schema, manifest)
+            model = segment.build_segmenter(config.segment, manifest, self.sources.encoder)
+            # The paces of the regime hold in this stage too. They are shares of its own
+            # steps.
+            paced = dataclasses.replace(config.segment, num_steps=num_steps)
+            paces = regimes.make_paces(model, paced)
+            optimizer = make_optimizer(
+                config.distill.optimizer, num_steps, config.segment.precision, paces
+            )
+        self._model = model
+        return training.Fit(
+            model=model,
+            compute_loss=functools.partial(_replica_loss, config, teacher, model),
+            optimizer=optimizer,
+            dataset=_make_train_set(config, teacher, self.shards),
+            num_steps=num_steps,
+            checkpoint_every=config.segment.checkpoint_every,
+        )
+
+    def finish(self) -> Segmenter:
+        """Return the trained student in float32."""
+        return segment.finish_segmenter(self._model)
+
+    def evaluate(
+        self, model: Segmenter, train_loss: float, strategy: tf.distribute.Strategy
+    ) -> dict[str, float]:
+        """Return nothing: the student is judged after its training on labels."""
+        del model, train_loss, strategy
+        return {}
+
+    def export(self, model: Segmenter, output_dir: str, metrics: Mapping[str, float]) -> None:
+        """Write the student as the start of its segmentation training."""
         export.export_student(
             model,
             output_dir,
-            name=name,
-            config=config,
-            manifest=manifest,
-            metrics=metrics,
-            started_from=segment.encoder_starts(config.segment, encoder_dir),
-            teacher=teacher_dir,
+            provenance=card_lib.Provenance(
+                name=self.name,
+                config=self.config,
+                manifest=self.shards.manifest,
+                metrics=metrics,
+                started_from=segment.encoder_starts(self.config.segment, self.sources.encoder),
+            ),
+            teacher=self.sources.teacher,
         )
-        # Not before: a kill while the student is written must not cost the training.
-        remove_checkpoints(checkpoint_dir)
-    return metrics
-
-
-def _train_student(
-    config: StudentConfig,
-    manifest: Manifest,
-    train_files: Sequence[str],
-    log_dir: str,
-    teacher_dir: str,
-    encoder_dir: str | None,
-    on_step: ProgressCallback | None,
-    checkpoint_dir: str | None,
-) -> tuple[Segmenter, float]:
-    """The trained student, in float32, and the mean loss of its last steps; arguments and errors of `run_distillation`."""
-    strategy = get_strategy()  # Before anything else; see `run_pretraining`.
-    keras.utils.set_random_seed(config.segment.seed)
-    check_divisible(config.distill.global_batch_size, strategy)
-    num_steps = config.distill.num_steps
-    with strategy.scope():
-        teacher = load_teacher(teacher_dir, config.segment.label_schema, manifest)
-        model = segment.build_segmenter(config.segment, manifest, encoder_dir)
-        # The regime's paces hold in this stage, too; they are shares of its own steps.
-        paces = regimes.make_paces(model, dataclasses.replace(config.segment, num_steps=num_steps))
-        optimizer = make_optimizer(
-            config.distill.optimizer, num_steps, config.segment.precision, paces
-        )
-    train_loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=functools.partial(_replica_loss, config, teacher, model),
-        optimizer=optimizer,
-        dataset=_make_train_set(config, teacher, manifest, train_files),
-        num_steps=num_steps,
-        log_dir=log_dir,
-        on_step=on_step,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_every=config.segment.checkpoint_every,
-    )
-    # Frozen is how it was trained, not what it is; see `train_segmenter`.
-    regimes.set_encoders_trainable(model, True)
-    return with_segmenter_precision(model, "float32"), train_loss
 
 
 def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) -> Segmenter:
-    """A published segmenter, with its own normalization, that nothing trains.
+    """Return a published segmenter, with its own normalization, all of it frozen.
 
     Raises:
         ValueError: it has other classes, other bands than the shards of `manifest`, or
@@ -152,7 +171,8 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
         warm_start.check_bands(saved_model_dir, encoder, manifest)
     if manifest.patch_size_px % teacher.stride:
         raise ValueError(
-            f"patch size must be a multiple of the teacher's stride {teacher.stride}, got {manifest.patch_size_px}"
+            f"patch size must be a multiple of the teacher's stride {teacher.stride}, "
+            f"got {manifest.patch_size_px}"
         )
     teacher.trainable = False
     return teacher
@@ -161,12 +181,12 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
 def _replica_loss(
     config: StudentConfig, teacher: Segmenter, student: Segmenter, batch: Batch
 ) -> Scalars:
-    """This replica's part of the loss, and of the share of pixels on which both agree."""
+    """Return this replica's part of the loss, and of the share of equal labels."""
     taught = teacher(
         {sensor: batch[TEACHERS + sensor] for sensor in teacher.sensors}, training=False
     )
     outputs = student({sensor: batch[sensor] for sensor in config.segment.sensors}, training=True)
-    # What either of them cannot see teaches nothing.
+    # Where teacher or student has no data, there is nothing to learn.
     label = segment.mask_label(taught["label"], outputs["valid_mask"])
     weight = edge_weights(label, config.distill.edge_weight, config.distill.edge_radius_px)
     if config.segment.use_weights:
@@ -179,25 +199,38 @@ def _replica_loss(
 
 
 def _make_train_set(
-    config: StudentConfig, teacher: Segmenter, manifest: Manifest, train_files: Sequence[str]
+    config: StudentConfig, teacher: Segmenter, shards: Shards
 ) -> training.DatasetFunction:
-    student, batch_size = config.segment, config.distill.global_batch_size
+    """Check the train split; return its batches from any step on.
+
+    Raises:
+        ValueError: the shards do not fit.
+    """
+    manifest, student, batch_size = (
+        shards.manifest,
+        config.segment,
+        config.distill.global_batch_size,
+    )
     sensors = [sensor for sensor in SENSORS if sensor in {*teacher.sensors, *student.sensors}]
-    shard_checks.check_split("train", train_files, manifest, sensors=sensors, num_needed=batch_size)
-    num_bands = {"s1": len(manifest.s1_bands), "s2": len(manifest.s2_bands)}
+    shard_checks.check_split(
+        "train", shards.train, manifest, sensors=sensors, num_needed=batch_size
+    )
     train_set = functools.partial(
         input_pipeline.train_dataset,
-        train_files,
-        num_examples=manifest.num_examples["train"],
-        num_bands={sensor: num_bands[sensor] for sensor in sensors},
-        with_label=False,
-        batch_size=batch_size,
-        shuffle_buffer=student.shuffle_buffer,
+        shards.train,
+        input_pipeline.Features(
+            num_bands={sensor: len(manifest.bands(sensor)) for sensor in sensors},
+            with_weight=student.use_weights,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=manifest.num_examples["train"],
+            batch_size=batch_size,
+            shuffle_buffer=student.shuffle_buffer,
+            seed=student.seed,
+        ),
         reading=student.input,
-        seed=student.seed,
-        with_weight=student.use_weights,
         transform=_make_transform(config, teacher, manifest),
-        with_patch_id=True,
     )
     return lambda first_step: train_set(first_step=first_step)
 
@@ -205,7 +238,7 @@ def _make_train_set(
 def _make_transform(
     config: StudentConfig, teacher: Segmenter, manifest: Manifest
 ) -> AugmentFunction:
-    """The same geometry for both, photometry for the student alone."""
+    """Return the augmentation: one geometry for both, photometry for the student."""
     augment = config.segment.augment
     move = make_augmenter(dataclasses.replace(augment, photometry=None), manifest)
     change = make_augmenter(
@@ -216,7 +249,7 @@ def _make_transform(
         seeds = tf.unstack(tf.random.split(seed, 2))
         moved = move(batch, seeds[0])
         seen = {TEACHERS + sensor: moved[sensor] for sensor in teacher.sensors}
-        # What the student does not look at must not be sent to the devices.
+        # Do not send pixels to the devices that the student does not use.
         own = {
             name: value
             for name, value in moved.items()

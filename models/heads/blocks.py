@@ -1,7 +1,6 @@
-"""Parts that more than one head is built of.
+"""Building blocks that several heads share.
 
-Input and output: symbolic tensors of Keras' functional API. Called by the heads of this
-package only.
+Input and output: symbolic tensors of Keras' functional API.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from models.layers.convolution import Conv2D
 
 
 def concatenate(tensors: Sequence[Any], name: str) -> Any:
-    """Channels of all `tensors` [B, H, W, C_i], one after the other; a single tensor is taken as it is."""
+    """Return `tensors` [B, H, W, C_i] concatenated by channel; one tensor as it is."""
     return (
         tensors[0]
         if len(tensors) == 1
@@ -27,8 +26,19 @@ def concatenate(tensors: Sequence[Any], name: str) -> Any:
 def conv_bn_relu(
     x: Any, channels: int, name: str, *, kernel_size: int = 3, dilation: int = 1
 ) -> Any:
-    """Convolution that keeps the size, batch normalization, ReLU: [B, H, W, C], or several of them -> [B, H, W, `channels`]."""
-    # No bias: the normalization behind it would take it out again.
+    """Return `x` after a convolution that keeps the size, batch normalization and ReLU.
+
+    Args:
+        x: [B, H, W, C], or several such tensors that stand for their concatenation.
+        channels: width of the output.
+        name: prefix of the layers' names.
+        kernel_size: of the convolution.
+        dilation: of the convolution.
+
+    Returns:
+        [B, H, W, `channels`].
+    """
+    # No bias: the normalization after it would remove it again.
     x = Conv2D(
         channels,
         kernel_size,
@@ -41,7 +51,7 @@ def conv_bn_relu(
 
 
 def norm_relu(x: Any, name: str) -> Any:
-    """Batch normalization and ReLU."""
+    """Return `x` after batch normalization and ReLU."""
     return keras.layers.Activation("relu", name=f"{name}_relu")(
         BatchNormalization(name=f"{name}_bn")(x)
     )

@@ -1,8 +1,8 @@
 """The linear probe: one 1x1 convolution on all levels of the pyramids, at full size.
 
-Input: what the encoders give, in the order of the sensors. Output: logits. Called
-through `registry.py`. Nothing in it can learn what the encoder does not know: no hidden
-layer, no normalization, no look at the pixels or at neighbours.
+Input: outputs of the encoders, in the order of the sensors. Output: logits. The head
+measures the encoder: it has no hidden layer and no normalization, and sees neither the
+pixels nor their neighbours.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ def linear_logits(
     num_classes: int,
     interpolation: str,
 ) -> Any:
-    """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. `channels` does not matter: nothing is hidden.
+    """Return logits float32 [B, H, W, K]; see `registry.HeadFunction`.
 
-    The same as a 1x1 convolution on the levels upsampled bilinearly and concatenated,
-    since both are linear and the weights of an interpolation add up to 1; but it is K
-    channels that are upsampled, not thousands.
+    `channels` has no effect: there is no hidden layer. The result equals a 1x1
+    convolution on the levels after bilinear upsampling and concatenation, since both
+    are linear and the weights of an interpolation add up to 1. Convolving first
+    upsamples K channels and not thousands.
     """
     del channels, interpolation
     parts = []
     for index, level in enumerate(levels):
         features = concatenate([output[level] for output in outputs], level)
-        # One bias is enough for a sum.
+        # A sum needs only one bias.
         conv = keras.layers.Conv2D(
             num_classes, 1, use_bias=index == 0, dtype="float32", name=f"linear_{level}"
         )

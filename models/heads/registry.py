@@ -1,7 +1,6 @@
 """The heads by name.
 
-Input: a name of `SegmentConfig.head`. Output: the function that builds the head. Called
-by `segmenter.py`.
+Input: a name of `SegmentConfig.head`. Output: the function that builds the head.
 """
 
 from __future__ import annotations
@@ -14,9 +13,12 @@ from models.heads.linear import linear_logits
 from models.heads.unet import unet_logits
 
 HeadFunction = Callable[[Sequence[Mapping[str, Any]], Sequence[str], Sequence[int], int, str], Any]
-"""(outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, decoder channels, number of classes K, how a U-Net upsamples)
--> logits float32 [B, H, W, K]; all symbolic, H and W of any size that the stride 2**n
-divides."""
+"""Builds a head from symbolic tensors; returns logits float32 [B, H, W, K].
+
+The arguments are the outputs of each sensor's `SensorEncoder`, its levels P1 to Pn, the
+decoder channels, the number of classes K and the interpolation of a U-Net. H and W may
+be any multiples of the stride 2**n.
+"""
 
 _HEADS: dict[str, HeadFunction] = {
     "unet": unet_logits,
@@ -26,7 +28,7 @@ _HEADS: dict[str, HeadFunction] = {
 
 
 def get_head(name: str) -> HeadFunction:
-    """The head of that name.
+    """Return the head of that name.
 
     Raises:
         ValueError: there is none.

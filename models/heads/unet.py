@@ -1,7 +1,6 @@
-"""U-Net's decoder: back to full size in steps of two, with a skip at each, down to the pixels themselves.
+"""The decoder of a U-Net: upsampling by two, with a skip at each level and the pixels.
 
-Input: what the encoders give, in the order of the sensors. Output: logits. Called
-through `registry.py`.
+Input: outputs of the encoders, in the order of the sensors. Output: logits.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ def unet_logits(
     num_classes: int,
     interpolation: str,
 ) -> Any:
-    """Logits float32 [B, H, W, K]; see `registry.HeadFunction`. The last of `channels` are taken, one per level.
+    """Return logits float32 [B, H, W, K]; see `registry.HeadFunction`.
 
-    `interpolation` "nearest" repeats pixels, which two convolutions smooth; "bilinear"
-    takes longer (docs/performance.md).
+    The last of `channels` are used, one per level. The interpolation "nearest" repeats
+    pixels, which two convolutions then smooth; "bilinear" takes longer
+    (docs/performance.md).
     Source: Ronneberger et al. 2015 (U-Net), arXiv 1505.04597, with a residual encoder.
 
     Raises:
@@ -35,10 +35,10 @@ def unet_logits(
         raise ValueError(
             f"decoder_channels must hold at least {len(levels)} values, got {channels}"
         )
-    # Skips from half of the deepest level's size up to the normalized pixels
-    # themselves, with their mask, so that the decoder can tell no data from a mean
-    # value. In one: a convolution of the mask alone would take as long as that of the
-    # bands.
+    # The skips go from the level above the deepest one up to the normalized pixels. The
+    # pixels come with their mask, so that the decoder can tell no data from a mean
+    # value. Mask and bands are one tensor: a convolution of the mask alone would take
+    # as long as that of the bands.
     skips = [[output[level] for output in outputs] for level in reversed(levels[:-1])]
     skips.append(
         [
@@ -51,12 +51,12 @@ def unet_logits(
     x = concatenate([output[levels[-1]] for output in outputs], "deepest")
     for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
         x = _stage(x, skip, width, interpolation, f"decoder{index}")
-    # float32 by name: probabilities near 0 and 1 and the loss need the digits.
+    # float32 under every policy: loss and probabilities near 0 and 1 need the digits.
     return keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
 
 
 def _stage(x: Any, skip: Sequence[Any], width: int, interpolation: str, name: str) -> Any:
-    """Twice the size, joined with the skip, two convolutions."""
+    """Return `x` at twice the size, joined with the skip, after two convolutions."""
     x = UpSampling2D(2, interpolation=interpolation, name=f"{name}_up")(x)
     x = conv_bn_relu([x, *skip], width, f"{name}_0")
     return conv_bn_relu(x, width, f"{name}_1")

@@ -1,7 +1,7 @@
-"""Batch normalization over the global batch: one fused kernel on one replica, shared statistics on several.
+"""Batch normalization over the global batch.
 
 Input: features of a convolution. Output: normalized features of the same shape and
-dtype. Put into every net by `encoders.py` and `segmenter.py`.
+dtype. One replica uses TensorFlow's fused kernel; several replicas share statistics.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from keras import ops
 from models.training import replicas
 
 MOMENTUM = 0.9
-"""Keras' 0.99 has not forgotten the start after the few hundred steps of a fine-tuning. Source: torchvision's ResNets
-(PyTorch's default 0.1 is 1 - 0.9)."""
+"""Momentum of the moving statistics.
+
+With Keras' 0.99 the initial values would still count after the few hundred steps of a
+fine-tuning. Source: torchvision's ResNets (PyTorch's default 0.1 is 1 - 0.9).
+"""
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, synchronized over replicas, with its numbers, by TensorFlow's fused kernel wherever that gives them.
+    """Keras' synchronized layer, computed by TensorFlow's fused kernel where it can be.
 
     Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are
-    float32. Keras itself composes the normalization from a dozen elementwise operations
-    and, in half precision, on float32 copies: up to half of a training step on CPU, see
-    docs/performance.md.
+    float32. The results are those of Keras. Keras composes the normalization from a
+    dozen elementwise operations, in half precision on float32 copies. That took up to
+    half of a training step on CPU; see docs/performance.md.
 
-    The class keeps Keras' name: files of weights address layers by the names of their
-    classes.
+    The class keeps Keras' name, because files of weights address layers by the names of
+    their classes.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """See the class."""
         uses_batch = bool(training and self.trainable)
-        # The fused kernel knows the batch of its own replica only.
+        # The fused kernel sees only the batch of its own replica.
         if (
             mask is not None
             or not self._has_kernel(inputs)
@@ -61,13 +64,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if uses_batch:
             num_values = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
-            # The kernel gives the estimate for an endless population; Keras keeps the
-            # variance of the batch itself.
+            # The kernel returns the unbiased estimate; Keras keeps the variance of the
+            # batch itself.
             self._advance(mean, variance * (num_values - 1.0) / num_values)
         return outputs
 
     def _has_kernel(self, inputs: Any) -> bool:
-        """Whether these inputs and this layer's settings are those that the kernel is made for."""
+        """Return whether the kernel supports these inputs and this layer's settings."""
         is_plain = self.center and self.scale and self.axis in (-1, 3)
         return (
             is_plain
@@ -76,6 +79,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _advance(self, mean: Any, variance: Any) -> None:
-        """Moves the moving statistics towards those of a batch, as Keras does."""
+        """Update the moving statistics by those of a batch, as Keras does."""
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))

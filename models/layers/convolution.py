@@ -1,8 +1,8 @@
-"""Convolutions of which bfloat16 training on CPU takes the gradient of the kernel as products of matrices.
+"""Convolutions with a fast gradient of the kernel for bfloat16 training on CPU.
 
-Input and output as of Keras' layer. Put into every ResNet by `encoders.py`, and into
-heads. oneDNN's bfloat16 kernel for that gradient goes over the accumulated kernel once
-an image: with many channels and few pixels that is most of a step
+Input and output are those of Keras' layer. The gradient is computed as products of
+matrices. oneDNN's bfloat16 kernel for that gradient reads the accumulated gradient once
+per image; with many channels and few pixels that is most of a training step
 (docs/performance.md).
 """
 
@@ -16,40 +16,43 @@ import tensorflow as tf
 
 MIN_CHANNELS = 256
 MAX_PIXELS = 64
-"""A 3x3 convolution gains with at least so many input channels and at most so many pixels. Source: docs/performance.md."""
+"""Fewest input channels and most pixels with which a 3x3 convolution becomes faster.
+
+Source: docs/performance.md.
+"""
 
 _ONES = [1, 1, 1, 1]
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer with its numbers; other kernels where they are faster.
+    """Keras' layer with the same results, by other kernels where they are faster.
 
-    Call: [B, H, W, C], or several [B, H, W, C_i] that are meant to be concatenated:
-    each meets its own part of the kernel, and the sums are those of the one
-    convolution, without the copies and without a gradient for what needs none, such as
-    pixels.
+    Call: [B, H, W, C], or a list of [B, H, W, C_i] that stands for their concatenation.
+    Each tensor of a list is convolved with its own part of the kernel, and the results
+    are added. That equals one convolution, without the copies of a concatenation and
+    without a gradient for inputs that need none, such as pixels.
 
-    The class keeps Keras' name: files of weights address layers by the names of their
-    classes.
+    The class keeps Keras' name, because files of weights address layers by the names of
+    their classes.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Keras' own says that there is one input.
+        # Keras' own spec allows only one input.
         self.input_spec = None
 
     def build(self, input_shape: Any) -> None:
-        """Makes the kernel of all inputs."""
+        """Make the kernel of all inputs."""
         super().build(_joined_shape(input_shape))
         self.input_spec = None
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Of one shape or of several."""
+        """Return the output shape for one input shape or several."""
         return super().compute_output_shape(_joined_shape(input_shape))
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """The convolution alone, without bias and activation."""
+        """Return the convolution alone, without bias and activation."""
         kernel = tf.convert_to_tensor(kernel)
         if not isinstance(inputs, (list, tuple)):
             return self._convolve(inputs, kernel)
@@ -57,7 +60,7 @@ class Conv2D(keras.layers.Conv2D):
         return tf.add_n([self._convolve(*part) for part in zip(inputs, kernels, strict=True)])
 
     def _convolve(self, inputs: Any, kernel: tf.Tensor) -> Any:
-        # Keras knows of GPUs what oneDNN does not; published models compute in float32.
+        # On GPUs and in float32 (published models) the usual kernels are the fast ones.
         if kernel.dtype != tf.bfloat16 or tf.config.list_physical_devices("GPU"):
             return super().convolution_op(inputs, kernel)
         if self.kernel_size == (1, 1) and self.groups == 1:
@@ -73,13 +76,13 @@ class Conv2D(keras.layers.Conv2D):
 
 
 def _joined_shape(shape: Any) -> Any:
-    """[..., C] of one input, [..., sum of C_i] of several."""
+    """Return [..., C] for one input shape, [..., sum of C_i] for several."""
     several = isinstance(shape[0], (list, tuple))
     return (*shape[0][:-1], sum(part[-1] for part in shape)) if several else shape
 
 
 def pointwise(pixels: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) -> tf.Tensor:
-    """A 1x1 convolution as a product of matrices.
+    """Return a 1x1 convolution, computed as a product of matrices.
 
     Args:
         pixels: [B, H, W, C].
@@ -90,8 +93,8 @@ def pointwise(pixels: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) ->
         [B, H / strides, W / strides, D], rounded up.
     """
     if strides != (1, 1):
-        # The mean of one pixel: that pixel, in a quarter of the time of a slice with
-        # steps.
+        # Pooling with a window of 1 picks every n-th pixel, four times as fast as a
+        # strided slice.
         pixels = tf.nn.avg_pool2d(pixels, 1, strides, "VALID")
     product = tf.matmul(tf.reshape(pixels, [-1, kernel.shape[2]]), kernel[0, 0])
     result = tf.reshape(product, tf.concat([tf.shape(pixels)[:3], [kernel.shape[3]]], axis=0))
@@ -102,14 +105,22 @@ def pointwise(pixels: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int]) ->
 def convolve_3x3(
     pixels: tf.Tensor, kernel: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-    """A 3x3 convolution [B, H, W, C], [3, 3, C, D] -> [B, H, W, D] with stride 1 and zeros around the image."""
+    """Return a 3x3 convolution with stride 1 and zero padding, and its gradient.
+
+    Args:
+        pixels: [B, H, W, C].
+        kernel: [3, 3, C, D].
+
+    Returns:
+        [B, H, W, D].
+    """
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = tf.shape(pixels)
         by_pixels = tf.raw_ops.Conv2DBackpropInput(
             input_sizes=size, filter=kernel, out_backprop=upstream, strides=_ONES, padding="SAME"
         )
-        # Patches may have any size, known only now.
+        # The size of the patches is known only at run time.
         by_kernel = tf.cond(
             size[1] * size[2] <= MAX_PIXELS,
             lambda: gradient_by_taps(pixels, upstream),
@@ -127,7 +138,17 @@ def convolve_3x3(
 
 
 def gradient_by_taps(pixels: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """Gradient [3, 3, C, D] of the kernel of `convolve_3x3`: one product of matrices for each of its nine places."""
+    """Return the gradient of the kernel of `convolve_3x3`.
+
+    It takes one product of matrices for each of the kernel's nine positions.
+
+    Args:
+        pixels: [B, H, W, C].
+        upstream: gradient by the outputs, [B, H, W, D].
+
+    Returns:
+        [3, 3, C, D].
+    """
     size = tf.shape(upstream)
     num_in, num_out = pixels.shape[-1], upstream.shape[-1]
     padded = tf.pad(pixels, [[0, 0], [1, 1], [1, 1], [0, 0]])

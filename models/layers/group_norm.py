@@ -1,7 +1,7 @@
 """Group normalization in few passes over the features.
 
 Input: features of a convolution. Output: normalized features of the same shape and
-dtype. Put into every net by `encoders.py` where `norm` is "group".
+dtype. Encoders have it where `norm` is "group".
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class GroupNormalization(keras.layers.GroupNormalization):
-    """Keras' layer with its numbers, forward and backward as one scale and shift of each patch's channels.
+    """Keras' layer with the same results, as one scale and shift per patch and channel.
 
     Call: [B, H, W, C] -> [B, H, W, C] of the same dtype; statistics and weights are
-    float32. Keras takes the moments of a five-dimensional view and leaves the gradient
-    to a dozen elementwise operations; here all that goes over the pixels are sums and
-    one multiplication with one addition, see docs/performance.md.
+    float32. Keras computes moments of a five-dimensional view and a gradient of a dozen
+    elementwise operations. Here the only passes over the pixels are sums and one
+    multiplication with one addition, forward and backward; see docs/performance.md.
     Source: Wu and He 2018, arXiv 1803.08494, eq. 7.
 
-    The class keeps Keras' name: files of weights address layers by the names of their
-    classes.
+    The class keeps Keras' name, because files of weights address layers by the names of
+    their classes.
     """
 
     def call(self, inputs: Any) -> Any:
@@ -38,13 +38,16 @@ class GroupNormalization(keras.layers.GroupNormalization):
 
 
 def _normalize(groups: int, epsilon: float) -> Any:
-    """(features [B, H, W, C], gamma [C], beta [C]) -> normalized features, with its gradient."""
+    """Return a differentiable function of features [B, H, W, C], gamma [C], beta [C].
+
+    It returns the normalized features.
+    """
 
     @tf.custom_gradient
     def normalize(inputs: Any, gamma: Any, beta: Any) -> Any:
         values = tf.cast(inputs, tf.float32)
-        # Two passes: the mean of squares less the square of the mean loses all digits
-        # far from 0.
+        # Two passes: the mean of squares minus the square of the mean loses all digits
+        # when the values are far from 0.
         mean = _by_group(
             tf.reduce_mean(values, (1, 2), keepdims=True), groups
         )  # [B, 1, 1, C], as all statistics here.
@@ -58,7 +61,7 @@ def _normalize(groups: int, epsilon: float) -> Any:
             size = tf.cast(tf.size(inputs) // tf.size(mean), tf.float32)  # H W
             sum_of_d = tf.reduce_sum(d_outputs, (1, 2), keepdims=True)
             sum_of_product = tf.reduce_sum(d_outputs * centred, (1, 2), keepdims=True) * inverse
-            # Through the outputs, through the mean, through the variance.
+            # Three paths: through the outputs, the mean and the variance.
             shift = _by_group(sum_of_d * gamma, groups) * inverse / size
             slope = _by_group(sum_of_product * gamma, groups) * tf.square(inverse) / size
             d_inputs = d_outputs * (gamma * inverse) - centred * slope - shift
@@ -73,9 +76,12 @@ def _normalize(groups: int, epsilon: float) -> Any:
 
 
 def _by_group(per_channel: Any, groups: int) -> Any:
-    """Means over the channels of each group, repeated for its channels: [B, 1, 1, C] -> [B, 1, 1, C]."""
+    """Return the mean over each group's channels, repeated for each of its channels.
+
+    [B, 1, 1, C] -> [B, 1, 1, C].
+    """
     channels = per_channel.shape[-1]
     grouped = tf.reshape(per_channel, (-1, groups, channels // groups))
     means = tf.reduce_mean(grouped, -1, keepdims=True)
-    # Not tf.repeat: a dozen operations each, to be traced anew wherever the net is.
+    # Not tf.repeat, which adds a dozen operations to the graph each time.
     return tf.reshape(tf.broadcast_to(means, tf.shape(grouped)), (-1, 1, 1, channels))

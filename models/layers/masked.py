@@ -1,8 +1,8 @@
-"""Layers that know about missing data: normalization with a valid mask, masked pooling, label output.
+"""Layers that handle missing data: normalization, masked pooling, label output.
 
 Input: pixels in physical units (dB, reflectance) with NaN as no data. Output: tensors
-in which no data counts for nothing. Used by `encoders.py` and `segmenter.py`; they are
-part of the published graph, so callers send physical values.
+on which no data has no effect. The layers are part of the published graph, so callers
+send physical values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from beam_jobs.contracts.labels import IGNORE
 
 @contextlib.contextmanager
 def dtype_policy(precision: str) -> Iterator[None]:
-    """Keras' global dtype policy within the block: keras-cv backbones take theirs from nowhere else."""
+    """Set Keras' global dtype policy within the block.
+
+    keras-cv backbones have no other way to get a policy.
+    """
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -43,19 +46,20 @@ class PixelNormalization(keras.layers.Layer):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
-        """Checks and keeps the statistics.
+        """Check and keep the statistics.
 
         Raises:
             ValueError: lengths differ, or a standard deviation is not above 0 (a
                 constant band cannot be scaled).
         """
-        # Before any policy: bfloat16 has steps of 0.06 at -12 dB.
+        # Whatever the policy: bfloat16 has steps of 0.06 at -12 dB.
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
             raise ValueError(
-                f"mean and std must have one length and std be above 0, got {self.mean} and {self.std}"
+                "mean and std must have one length and std be above 0, "
+                f"got {self.mean} and {self.std}"
             )
 
     def call(self, pixels: Any) -> tuple[Any, Any]:
@@ -63,19 +67,18 @@ class PixelNormalization(keras.layers.Layer):
         mean = ops.convert_to_tensor(self.mean, "float32")
         std = ops.convert_to_tensor(self.std, "float32")
         valid = ops.all(ops.isfinite(pixels), axis=-1, keepdims=True)
-        # The fill comes before the arithmetic: NaN * 0 is NaN, in values and in
-        # gradients.
+        # Replace NaN before the arithmetic: NaN * 0 is NaN, in values and in gradients.
         z_scores = (ops.where(valid, pixels, mean) - mean) / std
         return z_scores, ops.cast(valid, "float32")
 
     def get_config(self) -> dict[str, Any]:
-        """Mean and std, besides Keras' own."""
+        """Return mean and std, besides Keras' own entries."""
         return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class MaskedGlobalAveragePooling2D(keras.layers.Layer):
-    """Mean of the features over what has data; always computes in float32.
+    """Mean of the features over the cells with data; always computes in float32.
 
     Call: features [B, h, w, D] and weights float32 [B, h, w, 1] (share of valid pixels
     under each cell, 0-1) -> float32 [B, D]. Zeros where no cell has data.
@@ -88,7 +91,7 @@ class MaskedGlobalAveragePooling2D(keras.layers.Layer):
     def call(self, features: Any, weights: Any) -> Any:
         """See the class."""
         total = ops.sum(features * weights, axis=(1, 2))
-        # All-invalid patches: 0 / tiny = 0, not NaN.
+        # A patch without data gives 0 / 1e-6 = 0 and not NaN.
         return total / ops.maximum(ops.sum(weights, axis=(1, 2)), 1e-6)
 
 
@@ -98,12 +101,13 @@ class LabelOutput(keras.layers.Layer):
 
     Call: probabilities float32 [B, H, W, K] and valid mask float32 [B, H, W, 1] ->
     int32 [B, H, W], 0..K-1, and 255 where the mask is 0: no input sensor has data
-    there, so the model says nothing.
+    there.
 
     Attributes:
-        threshold: of two classes, the second is taken where its probability is above
-            this. A variable, so that it can be chosen after training and is saved with
-            the weights; 0.5 at first, which is the likelier class. None unless K = 2.
+        threshold: with two classes, the label is the second class where its probability
+            is above this value. It is a variable, so that it can be chosen after
+            training and is saved with the weights. It begins at 0.5, which gives the
+            likelier class. None unless K = 2.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -112,7 +116,7 @@ class LabelOutput(keras.layers.Layer):
         self.threshold: Any = None
 
     def build(self, probabilities_shape: Any) -> None:
-        """Makes the threshold of two classes."""
+        """Make the threshold if there are two classes."""
         if probabilities_shape[-1] == 2:
             half = keras.initializers.Constant(0.5)
             self.threshold = self.add_weight(
@@ -128,10 +132,10 @@ class LabelOutput(keras.layers.Layer):
         return ops.where(ops.squeeze(valid_mask, axis=-1) > 0, label, ops.full_like(label, IGNORE))
 
     def load_own_variables(self, store: Any) -> None:
-        """Keras' own, but files from before there was a threshold hold none: then it stays at 0.5."""
+        """Load the threshold; it stays at 0.5 for files of models that had none yet."""
         if store.keys():
             super().load_own_variables(store)
 
     def compute_output_spec(self, probabilities: Any, valid_mask: Any) -> keras.KerasTensor:
-        """int32, which Keras cannot infer from the layer's dtype."""
+        """Return an int32 spec, which Keras cannot infer from the layer's dtype."""
         return keras.KerasTensor(probabilities.shape[:-1], dtype="int32")

@@ -1,8 +1,8 @@
-"""A keras-cv ResNet as PyTorch computes it: where the stride sits, how strided layers are padded, the epsilon.
+"""A keras-cv ResNet that computes what PyTorch's ResNet computes.
 
-Input: the pyramid of `encoders.py`. Output: a new one with the same layer names, whose
-outputs equal those of torchvision's and timm's ResNets once it has their weights
-(`public_weights/resnet.py`).
+Input: the pyramid of `encoders.py`. Output: a new pyramid with the same layer names.
+With the weights of torchvision's or timm's ResNets (`public_weights/resnet.py`) its
+outputs equal theirs.
 Source: torchvision 0.28, torchvision/models/resnet.py, class Bottleneck ("ResNet
 V1.5"), and torch.nn.BatchNorm2d.
 """
@@ -18,15 +18,14 @@ BATCH_NORM_EPSILON = 1e-5
 
 
 def with_torch_semantics(pyramid: keras.Model) -> keras.Model:
-    """A copy of `pyramid` with new weights, in which
+    """Return a copy of `pyramid` with new weights and three differences.
 
-    - the 3x3 convolution of a bottleneck has the stride, not the 1x1 before it; -
-    strided convolutions and the pooling have the same zeros on both sides, where
-    TensorFlow's "same" puts fewer on the
-      top and the left of an even size;
-    - batch normalizations have PyTorch's epsilon.
+    - The 3x3 convolution of a bottleneck has the stride, not the 1x1 before it.
+    - Strided convolutions and the pooling have equal zero padding on both sides.
+      TensorFlow's "same" puts fewer zeros on the top and the left of an even size.
+    - Batch normalizations have PyTorch's epsilon.
     """
-    # keras-cv has no switch for any of the three.
+    # keras-cv has no option for any of the three.
     return keras.models.clone_model(
         pyramid, clone_function=lambda layer: _clone(layer, pyramid), call_function=_call_padded
     )
@@ -45,7 +44,11 @@ def _clone(layer: keras.layers.Layer, pyramid: keras.Model) -> keras.layers.Laye
 
 
 def _torch_strides(layer: keras.layers.Conv2D, pyramid: keras.Model) -> tuple[int, int]:
-    """Strides of a convolution: in a bottleneck, which begins with a 1x1, the second has those of the first."""
+    """Return the strides of a convolution in PyTorch's ResNet.
+
+    A bottleneck begins with a 1x1 convolution; there the second convolution gets the
+    strides of the first.
+    """
     block, _, index = layer.name.removesuffix("_conv").rpartition("_")
     if index == "1" and layer.kernel_size == (1, 1):
         return 1, 1
@@ -56,7 +59,7 @@ def _torch_strides(layer: keras.layers.Conv2D, pyramid: keras.Model) -> tuple[in
 
 
 def _call_padded(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-    """Calls a cloned layer; what has a stride and sees neighbours gets its zeros first."""
+    """Call a cloned layer; add zero padding before strided layers with a window."""
     window = (1, 1)
     if isinstance(layer, keras.layers.Conv2D):
         window = layer.kernel_size
@@ -64,7 +67,7 @@ def _call_padded(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         window = layer.pool_size
     if window == (1, 1) or max(layer.strides) == 1:
         return layer(*args, **kwargs)
-    # Zeros are right for the pooling too: behind a ReLU nothing is below them.
+    # Zeros are right for max pooling too: after a ReLU no value is below 0.
     (inputs,) = args
     return layer(
         keras.layers.ZeroPadding2D(window[0] // 2, name=f"{layer.name}_pad")(inputs), **kwargs

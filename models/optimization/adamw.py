@@ -1,6 +1,6 @@
-"""AdamW whose update of a weight is one kernel.
+"""AdamW that updates a weight with one kernel.
 
-Input: gradients of the global batch. Output: updated weights. Made by `optimizers.py`.
+Input: gradients of the global batch. Output: updated weights.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from models.optimization.pacing import Paces
 
 @keras.saving.register_keras_serializable(package="terrapair")
 class FusedAdamW(keras.optimizers.Adam):
-    """The numbers of `keras.optimizers.AdamW`, in a quarter of its memory traffic.
+    """`keras.optimizers.AdamW` with equal results and a quarter of the memory traffic.
 
     Keras composes the update from about fifteen elementwise operations, each of which
-    reads and writes arrays of the weight's size; for ResNet-18 on CPU that took as long
-    as the forward pass, see docs/performance.md. Here the moments and the weight change
-    in one pass over memory, after one for the decay.
+    reads and writes arrays of the weight's size. For ResNet-18 on CPU that took as long
+    as the forward pass; see docs/performance.md. Here one pass over memory changes the
+    moments and the weight, after one pass for the decay.
     Source: Loshchilov and Hutter 2017, arXiv 1711.05101, algorithm 2.
 
     Attributes:
-        decay: decoupled weight decay, times the learning rate;
-            `exclude_from_weight_decay` is Keras' own.
-        paces: of the variables, see `Paces`; the bias correction counts from a
+        decay: decoupled weight decay; it is multiplied with the learning rate. Keras'
+            `exclude_from_weight_decay` applies.
+        paces: of the variables, see `Paces`. The bias correction counts from a
             variable's own first step.
     """
 
@@ -40,17 +40,17 @@ class FusedAdamW(keras.optimizers.Adam):
         name: str = "adamw",
         **kwargs: Any,
     ) -> None:
-        # Not as Keras' `weight_decay`, which takes three passes.
+        # Keras' own `weight_decay` would take three passes over memory.
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.decay, self.paces = decay, Paces(paces)
 
     def build(self, variables: Any) -> None:
-        """Two moments per variable."""
+        """Make two moments per variable."""
         self.paces.check(variables)
         super().build(variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable, on each replica its copy."""
+        """Update one variable; each replica updates its own copy."""
         index = self._get_variable_index(variable)
         gradient, learning_rate, number = self.paces.at(
             index, gradient, learning_rate, self.iterations
@@ -72,7 +72,7 @@ class FusedAdamW(keras.optimizers.Adam):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor's arguments."""
         config = {
             key: value for key, value in super().get_config().items() if key != "weight_decay"
         }

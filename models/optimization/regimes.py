@@ -1,7 +1,7 @@
-"""Regimes: which weights of a segmenter a training moves, and how fast.
+"""Regimes: which weights of a segmenter a training updates, and how fast.
 
-Input: a segmenter, `SegmentConfig`. Output: encoders that train or do not, and a pace
-for each variable that does. Called by `segment.py`.
+Input: a segmenter and `SegmentConfig`. Output: frozen or trainable encoders, and a pace
+for each trainable variable.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from models.segmenter import Segmenter
 
 
 def set_encoders_trainable(model: Segmenter, is_trainable: bool) -> None:
-    """Encoders that do not train keep their weights and, since their batch normalizations then take them, their statistics.
+    """Freeze or unfreeze the encoders.
 
-    Always to be said, also for those that do: a published model may have been frozen
-    when it was saved.
+    A frozen encoder keeps its weights. Its batch normalizations use, and keep, their
+    moving statistics. Call it also to unfreeze: a published model may have been saved
+    frozen.
     """
     for encoder in model.encoders.values():
         encoder.trainable = is_trainable
 
 
 def make_paces(model: Segmenter, config: SegmentConfig) -> tuple[Pace, ...]:
-    """A pace for each of `model.trainable_variables`, in order; empty when all are moved alike.
+    """Return a pace for each of `model.trainable_variables`; empty when all are alike.
 
     The rate of the encoders' deepest level is that of the head times `layer_decay`, of
-    the level before times its square, and so on down to the stem. The levels begin to
-    move one after the other, the deepest first and at even distances, the stem after
-    the share `unfreeze_after` of the steps; each as if its training began there. Batch
-    normalizations follow the batches from the first step on.
+    the level before it times its square, and so on down to the stem. The levels begin
+    to train one after the other, the deepest first, at equal intervals. The stem begins
+    after the share `unfreeze_after` of the steps. The moving statistics of batch
+    normalizations change from the first step on.
     Source: layer-wise decay: Clark et al. 2020 (ELECTRA), arXiv 2003.10555, appendix B,
     and Bao et al. 2021 (BEiT), arXiv 2106.08254, appendix; gradual unfreezing: Howard
     and Ruder 2018 (ULMFiT), arXiv 1801.06146, section 3.3.
@@ -47,5 +48,5 @@ def make_paces(model: Segmenter, config: SegmentConfig) -> tuple[Pace, ...]:
 
 
 def _first_step(config: SegmentConfig, depth: int, num_levels: int) -> int:
-    """Steps before a level of the encoder begins to move; `depth` 1 is the deepest, which follows the head."""
+    """Return the steps before an encoder level begins to train; `depth` 1 = deepest."""
     return round(config.unfreeze_after * config.num_steps * depth / num_levels)

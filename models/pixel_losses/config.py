@@ -1,7 +1,6 @@
-"""Which loss a segmenter is trained with.
+"""Config of the loss that a segmenter is trained with.
 
-Input: a run's YAML, as `SegmentConfig.loss`. Output: a checked frozen dataclass. Used
-by `segment_loss.py`.
+Input: a run's YAML, as `SegmentConfig.loss`. Output: a checked frozen dataclass.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Literal, get_args
 LossName = Literal["crossentropy", "focal", "dice", "lovasz"]
 
 PIXEL_TERMS = ("crossentropy", "focal")
-"""Terms that are sums over pixels, each of which can have a weight."""
+"""Terms that are sums over pixels; each pixel can have a weight."""
 
 BALANCED = "balanced"
 
@@ -27,11 +26,12 @@ class LossConfig:
         terms: loss -> its weight in the sum. "crossentropy"; "focal" (easy pixels count
             less); "dice" (overlap of each class in the global batch); "lovasz" (IoU of
             each class in each patch). Default: cross-entropy alone.
-        focal_gamma: how much less easy pixels count; 0 = not at all, which is
+        focal_gamma: how much less easy pixels count; 0 = not less, which is
             cross-entropy. Default 2; origin: Lin et al. 2017, arXiv 1708.02002.
-        class_weights: class name -> what its pixels count under crossentropy and focal,
-            1 for a class that is not named; or "balanced": inversely to the pixels of
-            the train split. The others weigh classes alike as they are.
+        class_weights: class name -> weight of its pixels under crossentropy and focal;
+            a class that is not named has 1. Or "balanced": inverse to the number of
+            pixels in the train split, against class imbalance. The other terms weigh
+            all classes alike.
     """
 
     terms: dict[LossName, float] = field(default_factory=lambda: {"crossentropy": 1.0})
@@ -52,7 +52,8 @@ class LossConfig:
         if isinstance(self.class_weights, str):
             if self.class_weights != BALANCED:
                 raise ValueError(
-                    f"class_weights must be {BALANCED!r} or weights by class name, got {self.class_weights!r}"
+                    f"class_weights must be {BALANCED!r} or weights by class name, "
+                    f"got {self.class_weights!r}"
                 )
         else:
             for class_name, weight in self.class_weights.items():
@@ -62,17 +63,19 @@ class LossConfig:
                     )
         if self.class_weights and not set(self.terms) & set(PIXEL_TERMS):
             raise ValueError(
-                f"class_weights needs one of the terms {', '.join(PIXEL_TERMS)}, got {list(self.terms)}"
+                f"class_weights needs one of the terms {', '.join(PIXEL_TERMS)}, "
+                f"got {list(self.terms)}"
             )
 
     def check_classes(self, class_names: Sequence[str]) -> None:
-        """Refuses weights of classes that are not there.
+        """Refuse weights of classes that the label schema does not have.
 
         Raises:
-            ValueError: one line with the classes there are.
+            ValueError: one line with the known classes.
         """
         for name in () if isinstance(self.class_weights, str) else self.class_weights:
             if name not in class_names:
                 raise ValueError(
-                    f"loss.class_weights must name classes of {', '.join(class_names)}, got {name!r}"
+                    f"loss.class_weights must name classes of {', '.join(class_names)}, "
+                    f"got {name!r}"
                 )

@@ -1,8 +1,8 @@
-"""The loss of a segmenter's training: a weighted sum of the losses its config names.
+"""The loss of a segmenter's training: a weighted sum of the losses in its config.
 
 Input: `LossConfig`, the pixels per class of the train split. Output: a function of one
-replica's labels, logits and weights, whose values on all replicas add up to the loss of
-the global batch. Made by `segment.py`.
+replica's labels, logits and weights. Its values on all replicas add up to the loss of
+the global batch.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from models.pixel_losses.config import LossConfig
 from models.pixel_losses.regions import lovasz_softmax, soft_dice
 
 SegmentLoss = Callable[[Any, Any, Any], "dict[str, tf.Tensor]"]
-"""(label [B, H, W] with 255 = ignore, logits float32 [B, H, W, K], weight of each patch float32 [B]) -> this replica's part of
-`loss` and, when the loss is a sum, of `loss_<term>` without its weight in the sum."""
+"""(label [B, H, W], logits float32 [B, H, W, K], patch weights float32 [B]) -> scalars.
+
+255 in the label = ignore. The scalars are this replica's part of `loss` and, when the
+loss has several terms, of `loss_<term>` without its weight in the sum.
+"""
 
 
 def make_segment_loss(
     config: LossConfig, class_names: Sequence[str], num_pixels_per_class: Mapping[str, int]
 ) -> SegmentLoss:
-    """The loss that `config` names.
+    """Return the loss of `config`.
 
     Args:
         config: terms and weights.
-        class_names: of the K classes, in the order of their ids.
+        class_names: names of the K classes, in the order of their ids.
         num_pixels_per_class: id as text -> pixels of the train split, as
             `Manifest.num_pixels_per_class["train"]`.
 
@@ -55,10 +58,10 @@ def make_segment_loss(
 def class_weights(
     config: LossConfig, class_names: Sequence[str], num_pixels_per_class: Mapping[str, int]
 ) -> tuple[float, ...] | None:
-    """What a pixel of each class counts; None = all alike.
+    """Return the weight of a pixel of each class; None = all alike.
 
-    Balanced weights are (all pixels) / (K x pixels of the class), so that each class
-    has the same share of the loss.
+    Balanced weights are (all pixels) / (K x pixels of the class). Each class then has
+    the same share of the loss.
     Source: King and Zeng 2001, "Logistic Regression in Rare Events Data", as
     scikit-learn's "balanced".
 
@@ -74,13 +77,14 @@ def class_weights(
     absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
     if absent:
         raise ValueError(
-            f"loss.class_weights balanced needs pixels of every class in the train split, got none of {', '.join(absent)}"
+            "loss.class_weights balanced needs pixels of every class in the train split, "
+            f"got none of {', '.join(absent)}"
         )
     return tuple(sum(counts) / (len(counts) * count) for count in counts)
 
 
 def _weighted(loss: MaskedCrossentropy) -> Callable[[Any, Any, Any], tf.Tensor]:
-    """`loss` as a function of label, logits and patch weights."""
+    """Return `loss` as a function of label, logits and patch weights."""
     return lambda label, logits, weight: loss(
         label, logits, sample_weight=global_weight(weight, loss.size(label))
     )

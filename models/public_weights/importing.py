@@ -133,7 +133,7 @@ def _publish(
     head = _unit_head(encoder.output["pooled"].shape[-1], f"{encoder.sensor}_head")
     assets = export.write_encoders({encoder.sensor: encoder}, {encoder.sensor: head}, output_dir)
     card = card_lib.make_imported_card(
-        bands={encoder.sensor: encoder.bands},
+        {encoder.sensor: encoder.bands},
         stride=encoder.stride,
         signatures=(f"embed_{encoder.sensor}",),
         config=weights,

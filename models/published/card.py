@@ -1,9 +1,7 @@
-"""The model card: what a published model is, what it was trained on and how good it was.
+"""The model card: what a model is, what it was trained on and how good it was.
 
-Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json, written
-last, so that a card means a whole model. Written by `export.py` and
-`public_weights/importing.py`; read by the publishing components, the report and the
-serving checks.
+Input: config, manifest, metrics. Output: JSON in assets.extra/model_card.json. The card
+is written last, so a folder with a card holds a complete model.
 """
 
 from __future__ import annotations
@@ -11,75 +9,123 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import tensorflow as tf
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.locations import locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
 CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a model came about.
+
+    Attributes:
+        name: under which the model is served.
+        config: of its training.
+        manifest: of the shards that it was trained on.
+        metrics: of the finished model. NaN (a class that never occurred) becomes null
+            in the card.
+        started_from: the published model that each sensor's training began with; empty
+            = new weights.
+    """
+
+    name: str
+    config: Any
+    manifest: Manifest
+    metrics: Mapping[str, float]
+    started_from: Mapping[Sensor, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """What a published model takes and offers.
+
+    Attributes:
+        task: "pretraining", "segmentation" or "distillation".
+        sensors: inputs of the model.
+        stride: height and width of its inputs are multiples of it.
+        signatures: names of the SavedModel's signatures; empty = it is not served.
+        label_schema: of a segmenter's classes; None for other models.
+    """
+
+    task: str
+    sensors: Sequence[Sensor]
+    stride: int
+    signatures: Sequence[str]
+    label_schema: str | None = None
+
+
 def make_card(
+    provenance: Provenance,
+    interface: Interface,
     *,
-    name: str,
-    task: str,
-    sensors: Sequence[Sensor],
-    stride: int,
-    signatures: Sequence[str],
-    config: Any,
-    manifest: Manifest,
-    metrics: Mapping[str, float],
-    label_schema: str | None,
-    started_from: Mapping[Sensor, str],
     health: Mapping[str, Any] | None = None,
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """The card as plain JSON values; a metric that is NaN (a class that never occurred) becomes null.
+    """Return the card of a trained model as plain JSON values.
 
-    `started_from` names the encoder that each sensor's training began with; empty =
-    from scratch. `health` holds what the checks of pretraining found: `alarms`, one
-    line each, and `not_measured`, figure -> why; null for other models. `threshold` is
-    the probability above which a segmenter of two classes takes a pixel for the second
-    one; null for other models.
+    Args:
+        provenance: how the model came about.
+        interface: what it takes and offers.
+        health: findings of the checks of pretraining: `alarms`, one line each, and
+            `not_measured`, figure -> reason. None for other models.
+        threshold: probability above which a segmenter of two classes takes a pixel for
+            the second class. None for other models.
     """
-    bands = {"s1": manifest.s1_bands, "s2": manifest.s2_bands}
+    manifest, schema = provenance.manifest, interface.label_schema
+    bands = {sensor: manifest.bands(sensor) for sensor in interface.sensors}
     return {
-        **_describe(
-            name, task, {sensor: bands[sensor] for sensor in sensors}, stride, signatures, config
-        ),
+        **_describe(provenance.name, interface, bands, provenance.config),
         "data_manifest_sha256": manifest.sha256,
         "data_span": manifest.span,
         "data_version": manifest.version,
-        # JSON has no NaN; Python's own writer would emit one that other readers refuse.
-        "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.items()},
+        # JSON has no NaN; Python's writer would emit one that other readers refuse.
+        "metrics": {
+            key: value if math.isfinite(value) else None
+            for key, value in provenance.metrics.items()
+        },
         "threshold": threshold,
         "health": health,
-        "started_from": dict(started_from),
-        "label_schema": label_schema,
-        "class_names": list(get_schema(label_schema).class_names) if label_schema else None,
-        "s2_processing_level": manifest.s2_processing_level if "s2" in sensors else None,
+        "started_from": dict(provenance.started_from),
+        "label_schema": schema,
+        "class_names": list(get_schema(schema).class_names) if schema else None,
+        "s2_processing_level": manifest.s2_processing_level if "s2" in bands else None,
         "pixel_size_m": manifest.pixel_size_m,
     }
 
 
 def make_imported_card(
-    *,
     bands: Mapping[Sensor, Sequence[str]],
+    *,
     stride: int,
     signatures: Sequence[str],
     config: Any,
     s2_processing_level: str | None,
     source: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The card of an encoder whose weights others trained: `source` says where they come from, on which terms."""
+    """Return the card of an encoder with public weights.
+
+    Args:
+        bands: inputs by sensor, in order.
+        stride: height and width of the inputs are multiples of it.
+        signatures: names of the SavedModel's signatures.
+        config: description of the weights.
+        s2_processing_level: of the pixels that the weights were trained on.
+        source: where the weights come from and on which terms.
+    """
+    interface = Interface(
+        task="pretraining", sensors=tuple(bands), stride=stride, signatures=signatures
+    )
     return {
-        **_describe("encoder", "pretraining", bands, stride, signatures, config),
-        # Not ours to know: the data of others has no manifest.
+        **_describe("encoder", interface, bands, config),
+        # Unknown: data of others has no manifest.
         "data_manifest_sha256": None,
         "data_span": None,
         "data_version": None,
@@ -96,46 +142,40 @@ def make_imported_card(
 
 
 def _describe(
-    name: str,
-    task: str,
-    bands: Mapping[Sensor, Sequence[str]],
-    stride: int,
-    signatures: Sequence[str],
-    config: Any,
+    name: str, interface: Interface, bands: Mapping[Sensor, Sequence[str]], config: Any
 ) -> dict[str, Any]:
-    """What every card holds, wherever the weights come from."""
+    """Return what every card holds, wherever the weights come from."""
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
-        "task": task,
+        "task": interface.task,
         "config_sha256": settings.sha256(config),
         "config": settings.to_dict(config),
-        # Units and bands travel with the model: a caller that sends power instead of dB
-        # gets no error, only wrong maps.
+        # Name the units: a caller that sends power instead of dB gets no error, only
+        # wrong maps.
         "inputs": {
             sensor: {"bands": list(names), "unit": BANDS[sensor][names[0]].unit, "nodata": "NaN"}
             for sensor, names in bands.items()
         },
-        "stride": stride,
-        "signatures": list(signatures),
+        "stride": interface.stride,
+        "signatures": list(interface.signatures),
         "code_version": CODE_VERSION,
     }
 
 
 def write_card(assets_dir: str, card: Mapping[str, Any]) -> None:
-    """Writes the card below `assets_dir`."""
-    with tf.io.gfile.GFile(f"{assets_dir}/{CARD_NAME}", "w") as file:
-        file.write(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    """Write the card into `assets_dir`."""
+    text = json.dumps(card, indent=2, sort_keys=True) + "\n"
+    (locate(assets_dir) / CARD_NAME).write_text(text)
 
 
 def read_card(saved_model_dir: str) -> dict[str, Any]:
-    """The card of a SavedModel of `export.py`.
+    """Return the card of a published model.
 
     Raises:
-        FileNotFoundError: there is none: the model was not written to the end.
+        FileNotFoundError: there is no card, so the model is not complete.
     """
-    path = f"{saved_model_dir}/assets.extra/{CARD_NAME}"
-    if not tf.io.gfile.exists(path):
+    path = locate(saved_model_dir) / "assets.extra" / CARD_NAME
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
-    with tf.io.gfile.GFile(path) as file:
-        return json.loads(file.read())
+    return json.loads(path.read_text())  # type: ignore[no-any-return]

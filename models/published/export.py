@@ -1,37 +1,29 @@
-"""Writes and reads published models: SavedModel with signatures, and assets.extra with the Keras models, warm-up and card.
+"""Writes and reads published models.
 
-Input: trained Keras models. Output: the published model contract: `serving_default` and
-`serve_examples` of a segmenter, `embed_s1` and `embed_s2` of an encoder, all taking
-physical values with NaN as no data. Called by `pretrain.py`, `segment.py`,
-`public_weights/importing.py`, the serving checks and the components.
+Input: trained Keras models. Output: a SavedModel with signatures (`serving_default` and
+`serve_examples` of a segmenter, `embed_s1` and `embed_s2` of an encoder) that take
+physical values with NaN as no data. Its folder `assets.extra` holds the Keras models,
+the warm-up requests and the card.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.labels import IGNORE
-from beam_jobs.contracts.manifest import Manifest
-from models.config import PretrainConfig
-from models.distillation.config import StudentConfig
+from beam_jobs.contracts.locations import locate
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
-from models.input_pipeline import parse_examples
 from models.published import card as card_lib
 from models.published import signatures, warmup
+from models.published.card import Interface, Provenance
 from models.scores import score_file
 from models.scores.patch_scores import PatchScores
-from models.scores.scoring import get_threshold
-from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 
 ASSETS_DIR = "assets.extra"
@@ -39,36 +31,24 @@ MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
 DISTILLATION = "distillation"
-"""What a card calls the task of a student that has not seen its own labels yet."""
-COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
-"""Height and width of the two compared inputs, in strides: one square, one not, so that both are shown to be dynamic."""
-
-CLEAR_MARGIN = 1e-3
-"""Probabilities further apart than this cannot change places within the tolerance of the comparison."""
-
-FloatArray = npt.NDArray[np.float32]
+"""The card's task of a student that is not yet trained on its own labels."""
 
 
 def export_segmenter(
-    segmenter: Segmenter,
-    output_dir: str,
-    *,
-    name: str,
-    config: SegmentConfig,
-    manifest: Manifest,
-    metrics: Mapping[str, float],
-    scores: PatchScores,
-    started_from: Mapping[Sensor, str],
+    segmenter: Segmenter, output_dir: str, *, provenance: Provenance, scores: PatchScores
 ) -> None:
-    """Writes a segmenter as a SavedModel below `output_dir`, under the name it is served as; the card comes last.
+    """Write a segmenter as a SavedModel into `output_dir`.
 
-    `scores` are those of its eval split, at its threshold. For `started_from` see
-    `make_card`.
+    Args:
+        segmenter: in float32.
+        output_dir: folder of the SavedModel.
+        provenance: how the model came about; its config is a `SegmentConfig`.
+        scores: of the eval split, at the segmenter's threshold.
     """
     assets = _make_assets_dir(output_dir)
     segmenter.save(f"{assets}/model.keras")
-    # The reloaded copy is free of the training strategy's mirrored variables, and is
-    # what a reader will compare with.
+    # Export the reloaded copy: it has none of the strategy's mirrored variables, and
+    # readers load the same file.
     model = load_segmenter(output_dir)
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -82,89 +62,76 @@ def export_segmenter(
     )
     archive.write_out(output_dir, verbose=False)
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
-    warmup.write_segmenter_requests(assets, name, num_bands, model.stride)
+    warmup.write_segmenter_requests(assets, provenance.name, num_bands, model.stride)
     score_file.write_scores(os.path.join(assets, score_file.SCORES_NAME), scores)
-    card = card_lib.make_card(
-        name=name,
+    interface = Interface(
         task="segmentation",
         sensors=model.sensors,
         stride=model.stride,
         signatures=SEGMENTER_SIGNATURES,
-        config=config,
-        manifest=manifest,
-        metrics=metrics,
-        label_schema=config.label_schema,
-        started_from=started_from,
-        threshold=scores.threshold,
+        label_schema=provenance.config.label_schema,
     )
-    # Last: readers take a directory without a card for unfinished.
-    card_lib.write_card(assets, card)
+    # Last: a folder without a card counts as incomplete.
+    card_lib.write_card(
+        assets, card_lib.make_card(provenance, interface, threshold=scores.threshold)
+    )
 
 
 def export_encoder(
     dual_encoder: DualEncoder,
     output_dir: str,
     *,
-    config: PretrainConfig,
-    manifest: Manifest,
-    metrics: Mapping[str, float],
-    started_from: Mapping[Sensor, str],
+    provenance: Provenance,
     health: Mapping[str, Any] | None = None,
     embedding_map: bytes | None = None,
     is_served: bool = True,
 ) -> None:
-    """Writes both sensors' encoders as one SavedModel below `output_dir`; the card comes last.
+    """Write the encoders of both sensors as one SavedModel into `output_dir`.
 
-    Not `is_served`, they are the start of other trainings only, for `load_encoders`:
-    there are no signatures. `health` and `started_from` (see `make_card`) and
-    `embedding_map` (PNG) are what the health checks found.
+    Args:
+        dual_encoder: in float32.
+        output_dir: folder of the SavedModel.
+        provenance: how the model came about; its config is a `PretrainConfig`.
+        health: findings of the health checks; see `make_card`.
+        embedding_map: PNG of the health checks.
+        is_served: False leaves out the signatures. Other trainings can still start from
+            the encoders, by `load_encoders`.
     """
     assets = write_encoders(dual_encoder.encoders, dual_encoder.heads, output_dir, is_served)
     if embedding_map is not None:
-        with tf.io.gfile.GFile(f"{assets}/{MAP_NAME}", "wb") as file:
-            file.write(embedding_map)
-    card = card_lib.make_card(
-        name="encoder",
+        (locate(assets) / MAP_NAME).write_bytes(embedding_map)
+    interface = Interface(
         task="pretraining",
         sensors=SENSORS,
         stride=dual_encoder.encoders["s1"].stride,
         signatures=ENCODER_SIGNATURES if is_served else (),
-        config=config,
-        manifest=manifest,
-        metrics=metrics,
-        label_schema=None,
-        started_from=started_from,
-        health=health,
     )
-    card_lib.write_card(assets, card)
+    card_lib.write_card(assets, card_lib.make_card(provenance, interface, health=health))
 
 
 def export_student(
-    student: Segmenter,
-    output_dir: str,
-    *,
-    name: str,
-    config: StudentConfig,
-    manifest: Manifest,
-    metrics: Mapping[str, float],
-    started_from: Mapping[Sensor, str],
-    teacher: str,
+    student: Segmenter, output_dir: str, *, provenance: Provenance, teacher: str
 ) -> None:
-    """Writes a distilled student for `load_segmenter`: no signatures, since it is the start of a training and is not served."""
+    """Write a distilled student, for `load_segmenter`, into `output_dir`.
+
+    A student is the start of a training. It is not served and has no signatures.
+
+    Args:
+        student: in float32.
+        output_dir: folder of the model.
+        provenance: how the model came about; its config is a `StudentConfig`.
+        teacher: SavedModel of the teacher.
+    """
     assets = _make_assets_dir(output_dir)
     student.save(f"{assets}/model.keras")
-    card = card_lib.make_card(
-        name=name,
+    interface = Interface(
         task=DISTILLATION,
         sensors=student.sensors,
         stride=student.stride,
         signatures=(),
-        config=config,
-        manifest=manifest,
-        metrics=metrics,
-        label_schema=config.segment.label_schema,
-        started_from=started_from,
+        label_schema=provenance.config.segment.label_schema,
     )
+    card = card_lib.make_card(provenance, interface)
     card_lib.write_card(assets, {**card, "teacher": teacher})
 
 
@@ -174,7 +141,10 @@ def write_encoders(
     output_dir: str,
     is_served: bool = True,
 ) -> str:
-    """Writes the encoders of one sensor or both, all but the card, whose folder is returned; see `export_encoder`."""
+    """Write the encoders of one sensor or both, but no card; return the card's folder.
+
+    See `export_encoder` for `is_served`.
+    """
     assets = _make_assets_dir(output_dir)
     for sensor in encoders:
         encoders[sensor].save(f"{assets}/{sensor}_encoder.keras")
@@ -183,8 +153,7 @@ def write_encoders(
         return assets
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
     archive = keras.export.ExportArchive()
-    # Heads are published too: `embedding` is what pairs are compared by, and what the
-    # encoder's probe measures.
+    # Publish the heads too: they make `embedding`, which the encoder's probe measures.
     for sensor in encoders:
         archive.track(encoders[sensor])
         archive.track(heads[sensor])
@@ -200,7 +169,7 @@ def write_encoders(
 
 
 def load_segmenter(saved_model_dir: str) -> Segmenter:
-    """The Keras segmenter inside a published model.
+    """Return the Keras segmenter inside a published model.
 
     Raises:
         FileNotFoundError: the directory holds none.
@@ -209,7 +178,10 @@ def load_segmenter(saved_model_dir: str) -> Segmenter:
 
 
 def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
-    """The Keras encoders, by sensor, of a published encoder or of one `.keras` file, each with its own normalization.
+    """Return the Keras encoders by sensor, each with its own normalization.
+
+    Args:
+        path: folder of a published encoder, or a `.keras` file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -224,14 +196,15 @@ def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
         )
         if not found:
             raise ValueError(
-                f"{path}: must be a SensorEncoder, or a model of several, got {type(model).__name__}"
+                f"{path}: must be a SensorEncoder, or a model of several, "
+                f"got {type(model).__name__}"
             )
         return dict(found)
     return _load_by_sensor(path, "encoder")
 
 
 def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
-    """What makes the embedding of the pooled features inside a published encoder, by sensor.
+    """Return the projection heads (pooled features -> embedding) by sensor.
 
     Raises:
         FileNotFoundError: the directory holds none.
@@ -239,149 +212,10 @@ def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
     return _load_by_sensor(saved_model_dir, "head")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignatureComparison:
-    """One signature called with one input size.
-
-    Attributes:
-        signature: its name.
-        input_shapes: by input name.
-        output_shapes: by output name.
-        max_abs_difference: SavedModel against Keras, the largest over all outputs;
-            infinite when a value is not finite.
-    """
-
-    signature: str
-    input_shapes: dict[str, tuple[int, ...]]
-    output_shapes: dict[str, tuple[int, ...]]
-    max_abs_difference: float
-
-
-def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
-    """Calls every signature with two input sizes and with no-data pixels, and the Keras models with the same.
-
-    Raises:
-        FileNotFoundError: the directory holds no finished model.
-        ValueError: the card names a task this function does not know.
-    """
-    card = card_lib.read_card(saved_model_dir)
-    compare = {"segmentation": _compare_segmenter, "pretraining": _compare_encoders}.get(
-        card["task"]
-    )
-    if compare is None:
-        raise ValueError(
-            f"{saved_model_dir}: the card's task must be segmentation or pretraining, got {card['task']!r}"
-        )
-    rng = np.random.default_rng(0)
-    batches = [
-        {
-            sensor: _random_pixels(
-                rng, sensor, rows * card["stride"], columns * card["stride"], len(entry["bands"])
-            )
-            for sensor, entry in card["inputs"].items()
-        }
-        for rows, columns in COMPARED_SIZES_IN_STRIDES
-    ]
-    return compare(saved_model_dir, tf.saved_model.load(saved_model_dir).signatures, batches)
-
-
-def _compare_segmenter(
-    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
-) -> list[SignatureComparison]:
-    model = load_segmenter(saved_model_dir)
-    threshold = get_threshold(model)
-    comparisons = []
-    for pixels in batches:
-        tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
-        examples = tf.constant(warmup.encode_examples(pixels))
-        # What was stored is rounded, so the Keras model must see what the codec gives
-        # back, not the original values.
-        stored = parse_examples(
-            examples, {sensor: values.shape[-1] for sensor, values in pixels.items()}
-        )
-        expected = signatures.segment(model, tensors)
-        comparisons.append(_compare("serving_default", loaded, tensors, expected, threshold))
-        expected = signatures.segment(model, stored)
-        comparisons.append(
-            _compare("serve_examples", loaded, {"examples": examples}, expected, threshold)
-        )
-    return comparisons
-
-
-def _compare_encoders(
-    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
-) -> list[SignatureComparison]:
-    encoders, heads = load_encoders(saved_model_dir), load_heads(saved_model_dir)
-    comparisons = []
-    for pixels in batches:
-        for sensor, values in pixels.items():
-            expected = signatures.embed(encoders[sensor], heads[sensor], tf.constant(values))
-            comparisons.append(
-                _compare(f"embed_{sensor}", loaded, {sensor: tf.constant(values)}, expected)
-            )
-    return comparisons
-
-
-def _compare(
-    signature: str,
-    loaded: Mapping[str, Any],
-    inputs: Mapping[Any, tf.Tensor],
-    expected: Mapping[str, Any],
-    threshold: float | None = None,
-) -> SignatureComparison:
-    outputs = loaded[signature](**inputs)
-    # Ids are no measure: where two classes are equally likely, the last bit decides
-    # which one it is.
-    differences = [
-        np.abs(np.asarray(outputs[name], np.float64) - np.asarray(expected[name], np.float64)).max()
-        for name in expected
-        if name != "label"
-    ]
-    if "label" in expected:
-        differences.append(_label_difference(outputs, expected, threshold))
-    # np.max keeps NaN, which Python's max would drop depending on the order.
-    largest = float(np.max(differences))
-    return SignatureComparison(
-        signature=signature,
-        input_shapes={name: tuple(tensor.shape) for name, tensor in inputs.items()},
-        output_shapes={name: tuple(tensor.shape) for name, tensor in outputs.items()},
-        max_abs_difference=largest if np.isfinite(largest) else float("inf"),
-    )
-
-
-def _label_difference(
-    outputs: Mapping[str, Any], expected: Mapping[str, Any], threshold: float | None
-) -> float:
-    """1.0 when a label differs where the choice is clear, else 0.0.
-
-    It is between the two likeliest classes, or of two classes between the second one's
-    probability and `threshold`.
-    """
-    probabilities = np.asarray(expected["probabilities"])
-    first, second = np.moveaxis(np.sort(probabilities, axis=-1)[..., -2:], -1, 0)
-    gap = second - first if threshold is None else np.abs(probabilities[..., 1] - threshold)
-    is_clear = gap > CLEAR_MARGIN
-    # No data is no matter of probabilities: it must be the same everywhere.
-    is_empty = np.asarray(expected["label"]) == IGNORE
-    differs = np.asarray(outputs["label"]) != np.asarray(expected["label"])
-    return float((differs & (is_clear | is_empty)).any())
-
-
-def _random_pixels(
-    rng: np.random.Generator, sensor: Sensor, height: int, width: int, num_bands: int
-) -> FloatArray:
-    """Two patches of plausible values with a no-data corner each; float32 [2, H, W, C]."""
-    shape = (2, height, width, num_bands)
-    pixels = rng.normal(-14.0, 5.0, shape) if sensor == "s1" else rng.uniform(0.01, 0.6, shape)
-    # NaN in the compared inputs: a graph that lost its mask would differ here, or be
-    # NaN all over.
-    pixels[:, : height // 4, : width // 3] = np.nan
-    return pixels.astype(np.float32)
-
-
 def _make_assets_dir(output_dir: str) -> str:
+    """Make the folder of everything that TF Serving does not read; return its path."""
     assets = os.path.join(output_dir, ASSETS_DIR)
-    tf.io.gfile.makedirs(assets)
+    locate(assets).mkdir(parents=True, exist_ok=True)
     return assets
 
 
@@ -390,14 +224,14 @@ def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
         sensor: os.path.join(saved_model_dir, ASSETS_DIR, f"{sensor}_{part}.keras")
         for sensor in SENSORS
     }
-    found = {sensor: path for sensor, path in paths.items() if tf.io.gfile.exists(path)}
-    # One sensor is enough: public weights know one. Of none at all, the message names
-    # the first.
+    found = {sensor: path for sensor, path in paths.items() if locate(path).exists()}
+    # One sensor is enough: public weights have one. When there is none at all, the
+    # error names the first path.
     return {sensor: _load(path) for sensor, path in (found or paths).items()}
 
 
 def _load(path: str) -> Any:
-    if not tf.io.gfile.exists(path):
+    if not locate(path).exists():
         raise FileNotFoundError(
             f"{path}: no such Keras model, so this is not the published model expected"
         )

@@ -1,7 +1,7 @@
 """The functions behind the signatures of published models.
 
 Input: Keras models. Output: functions of tensors, and their tensor specs, for
-`keras.export.ExportArchive`. Called by `export.py` only.
+`keras.export.ExportArchive`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.segmenter import Segmenter
 
 
 def pixel_specs(model: Segmenter) -> list[tf.TensorSpec]:
-    """Named float32 [B, H, W, C] inputs of a segmenter, in the order of its sensors."""
+    """Return the named float32 [B, H, W, C] inputs of a segmenter, in sensor order."""
     return [
         tf.TensorSpec([None, None, None, len(model.encoders[sensor].bands)], tf.float32, sensor)
         for sensor in model.sensors
@@ -26,7 +26,11 @@ def pixel_specs(model: Segmenter) -> list[tf.TensorSpec]:
 
 
 def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
-    """`probabilities` float32 [B, H, W, K] and `label` int32 [B, H, W] (255 = no data) of physical pixels by sensor."""
+    """Return the segmentation of physical pixels [B, H, W, C] by sensor.
+
+    Returns:
+        `probabilities` float32 [B, H, W, K] and `label` int32 [B, H, W], 255 = no data.
+    """
     for pixels in inputs.values():
         check_size(pixels, model.stride)
     outputs = model(dict(inputs), training=False)
@@ -34,10 +38,10 @@ def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
-    """`serving_default`: one tensor per sensor."""
+    """Return the function of `serving_default`: one tensor per sensor."""
 
-    # Positional in the order of the sensors; the names of the TensorSpecs become the
-    # names of the signature's inputs.
+    # Positional, in the order of the sensors. The signature's inputs get the names of
+    # the TensorSpecs.
     def serving_default(*pixels: Any) -> dict[str, Any]:
         return segment(model, dict(zip(model.sensors, pixels, strict=True)))
 
@@ -45,9 +49,12 @@ def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
 
 
 def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
-    """`serve_examples`: tf.string [B] tf.Examples of the shard contract, all of one size."""
-    # Only what the model looks at is parsed, so that a Sentinel-1 model also serves
-    # examples without Sentinel-2.
+    """Return the function of `serve_examples`.
+
+    It takes tf.string [B]: tf.Examples of the shard contract, all of one patch size.
+    """
+    # Parse only the model's inputs, so that a Sentinel-1 model also serves examples
+    # without Sentinel-2.
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
 
     def serve_examples(examples: Any) -> dict[str, Any]:
@@ -57,7 +64,7 @@ def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
 
 
 def embed_endpoint(encoder: SensorEncoder, head: keras.Model) -> Callable[[Any], dict[str, Any]]:
-    """`embed_<sensor>`: one tensor of that sensor."""
+    """Return the function of `embed_<sensor>`: one tensor of that sensor."""
 
     def embed_pixels(pixels: Any) -> dict[str, Any]:
         return embed(encoder, head, pixels)
@@ -66,18 +73,24 @@ def embed_endpoint(encoder: SensorEncoder, head: keras.Model) -> Callable[[Any],
 
 
 def embed(encoder: SensorEncoder, head: keras.Model, pixels: Any) -> dict[str, Any]:
-    """`features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm, of physical pixels [B, H, W, C]."""
+    """Return the features of physical pixels [B, H, W, C].
+
+    Returns:
+        `features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm.
+    """
     check_size(pixels, encoder.stride)
     outputs = encoder(pixels, training=False)
     return {"features": outputs["features"], "embedding": head(outputs["pooled"], training=False)}
 
 
 def check_size(pixels: Any, stride: int) -> None:
-    """Refuses pixels [B, H, W, C] whose H or W is no multiple of `stride`, inside the graph too.
+    """Refuse pixels [B, H, W, C] whose H or W is not a multiple of `stride`.
+
+    The check is part of the graph. Without it the skips of the decoder would fail with
+    a message about shapes.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run; without it the skips of the decoder
-        fail with a message about shapes only.
+        tf.errors.InvalidArgumentError: when the graph runs.
     """
     size = tf.shape(pixels)[1:3]
     tf.debugging.assert_equal(

@@ -1,8 +1,8 @@
-"""Warm starts: the encoders of a published pretraining, or a distilled student, as the beginning of another training.
+"""Warm starts: published encoders or a distilled student as the start of a training.
 
 Input: SavedModels of `export.py` or `.keras` files, and what the new training expects.
-Output: encoders, heads and segmenters with those weights, or one line that says why
-they do not fit. Called by `pretrain.py`, `segment.py` and `distillation`.
+Output: encoders, heads and segmenters with those weights, or an error of one line that
+says why they do not fit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from models.segmenter import Segmenter, with_segmenter_precision
 def load_encoders(
     paths: Mapping[Sensor, str], config: EncoderConfig, manifest: Manifest, precision: Precision
 ) -> dict[Sensor, SensorEncoder]:
-    """The published encoder of each sensor, with its own normalization: its weights were learned on those z-scores.
+    """Return the published encoder of each sensor, with its own normalization.
+
+    The weights were learned with that normalization, so it is not replaced by the
+    statistics of `manifest`.
 
     Raises:
         ValueError: a path holds no encoder of its sensor, or one with other bands than
@@ -43,10 +46,10 @@ def load_encoders(
 
 
 def load_heads(saved_model_dir: str, config: EncoderConfig) -> dict[Sensor, ProjectionHead]:
-    """The published projection heads.
+    """Return the published projection heads by sensor.
 
     Raises:
-        ValueError: their embeddings have another size than those of `config`.
+        ValueError: their embeddings have another size than `config` says.
         FileNotFoundError: the directory holds none.
     """
     heads = export.load_heads(saved_model_dir)
@@ -60,11 +63,11 @@ def load_heads(saved_model_dir: str, config: EncoderConfig) -> dict[Sensor, Proj
 
 
 def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest) -> Segmenter:
-    """A student of `run_distillation`, with its own normalization.
+    """Return a student of `run_distillation`, with its own normalization.
 
     Raises:
-        ValueError: it has other inputs, classes or parts than `config`, or other bands
-            than the shards of `manifest`.
+        ValueError: it has other inputs, classes or another head than `config`, or other
+            bands than the shards of `manifest`.
         FileNotFoundError: the directory holds none.
     """
     model = export.load_segmenter(saved_model_dir)
@@ -77,7 +80,8 @@ def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest
     for name, value in expected.items():
         if getattr(model, name) != value:
             raise ValueError(
-                f"{saved_model_dir}: {name} must be {value}, got the student's {getattr(model, name)}"
+                f"{saved_model_dir}: {name} must be {value}, "
+                f"got the student's {getattr(model, name)}"
             )
     for encoder in model.encoders.values():
         _check_encoder(saved_model_dir, encoder, config.encoder, manifest)
@@ -85,21 +89,29 @@ def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest
 
 
 def check_bands(saved_model_dir: str, encoder: SensorEncoder, manifest: Manifest) -> None:
-    """Refuses an encoder for shards of other bands: fed with them it would run and be wrong.
+    """Refuse an encoder whose bands are not those of the shards.
+
+    With other bands of the same number it would run and give wrong results.
 
     Raises:
         ValueError: with the bands of both.
     """
-    bands = manifest.s1_bands if encoder.sensor == "s1" else manifest.s2_bands
+    bands = manifest.bands(encoder.sensor)
     if encoder.bands != bands:
         raise ValueError(
-            f"{saved_model_dir}: {encoder.sensor}: the encoder knows bands {encoder.bands}, the shards hold {bands}"
+            f"{saved_model_dir}: {encoder.sensor}: the encoder knows bands {encoder.bands}, "
+            f"the shards hold {bands}"
         )
 
 
 def _check_encoder(
     saved_model_dir: str, encoder: SensorEncoder, config: EncoderConfig, manifest: Manifest
 ) -> None:
+    """Refuse an encoder of other bands or another architecture.
+
+    Raises:
+        ValueError: with both settings.
+    """
     check_bands(saved_model_dir, encoder, manifest)
     where = f"{saved_model_dir}: {encoder.sensor}"
     if encoder.backbone != config.backbone:

@@ -1,8 +1,8 @@
-"""Warm-up requests of a published model: one small call per signature, which TF Serving replays before it takes traffic.
+"""Warm-up requests: small calls that TF Serving replays when it loads a model.
 
 Input: signature names and band counts. Output: assets.extra/tf_serving_warmup_requests,
-a TFRecord of PredictionLog. Written by `export.py`. Source:
-https://www.tensorflow.org/tfx/serving/saved_model_warmup
+a TFRecord of PredictionLog.
+Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import Sensor
 
 WARMUP_NAME = "tf_serving_warmup_requests"
-# Plausible values at the middle of each sensor's range, so that a warm-up runs the same
-# code as a real request.
+# Plausible values in the middle of each sensor's range: a warm-up runs the same code as
+# a real request.
 _WARMUP_VALUE: dict[Sensor, float] = {"s1": -15.0, "s2": 0.2}
 
 
 def write_segmenter_requests(
     assets_dir: str, model_name: str, num_bands: Mapping[Sensor, int], stride: int
 ) -> None:
-    """One request for `serving_default` and one for `serve_examples`, of one patch of twice the stride."""
+    """Write one request each for `serving_default` and `serve_examples`.
+
+    Each has one patch of twice the stride.
+    """
     size = 2 * stride
     pixels = {
         sensor: _pixels(sensor, size, channels)[np.newaxis]
@@ -43,7 +46,7 @@ def write_segmenter_requests(
 def write_encoder_requests(
     assets_dir: str, model_name: str, num_bands: Mapping[Sensor, int], stride: int
 ) -> None:
-    """One request per sensor for `embed_<sensor>`, of one patch of twice the stride."""
+    """Write one request for each `embed_<sensor>`: one patch of twice the stride."""
     requests = {
         f"embed_{sensor}": {sensor: _pixels(sensor, 2 * stride, channels)[np.newaxis]}
         for sensor, channels in num_bands.items()
@@ -52,10 +55,10 @@ def write_encoder_requests(
 
 
 def encode_examples(pixels: Mapping[Sensor, npt.NDArray[np.float32]]) -> list[bytes]:
-    """tf.Examples of the shard contract from physical pixels float32 [B, H, W, C] by sensor.
+    """Return tf.Examples of the shard contract for float32 [B, H, W, C] by sensor.
 
-    A sensor that is not given becomes one band without data: the contract has no
-    optional features.
+    The pixels are physical values. A sensor that is not given becomes one band without
+    data, since the contract has no optional features.
     """
     first = next(iter(pixels.values()))
     missing = np.full((*first.shape[:3], 1), np.nan, np.float32)
@@ -97,6 +100,6 @@ def _write(assets_dir: str, model_name: str, requests: Mapping[str, Mapping[Any,
 
 def _pixels(sensor: Sensor, size: int, channels: int) -> npt.NDArray[np.float32]:
     pixels = np.full((size, size, channels), _WARMUP_VALUE[sensor], np.float32)
-    # One missing pixel, as real requests have.
+    # Real requests have missing pixels too.
     pixels[0, 0] = np.nan
     return pixels

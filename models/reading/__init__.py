@@ -1,1 +1,9 @@
-"""How shards become batches of records: sources and caches, the order of epochs, a tf.data service, checks before it all."""
+"""Reading shards: from files to batches of records, for `models.input_pipeline`.
+
+- `record_source`: start here. Records from gzip files, from copies on disk or memory.
+- `inflated_shards`, `free_memory`: the caches.
+- `epochs`: which records make up which batch; `data_service`: reading elsewhere.
+- `shard_checks`: whether shards fit the manifest, before a training.
+
+`models.input_pipeline` and the trainers import it.
+"""

@@ -1,8 +1,7 @@
 """tf.data service: reading and decoding on other machines than the training.
 
-Input: a dataset whose source is the shards, the dispatcher's address. Output: its
-batches, made by the workers. Called by `epochs.py`; `python -m pipeline data-service`
-starts the servers.
+Input: a dataset of the shards and the dispatcher's address. Output: its batches, made
+by the workers. `terrapair data-service` starts the servers.
 Source: Audibert et al. 2023, arXiv 2210.14826;
 https://www.tensorflow.org/api_docs/python/tf/data/experimental/service.
 """
@@ -15,7 +14,10 @@ PROTOCOL = "grpc://"
 
 
 def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
-    """The server that hands shards to workers; it runs until the object is deleted. Port 0 = any free one."""
+    """Start the server that gives shards to workers; port 0 = any free one.
+
+    It runs until the returned object is deleted.
+    """
     return tf.data.experimental.service.DispatchServer(
         tf.data.experimental.service.DispatcherConfig(port=port)
     )
@@ -24,7 +26,7 @@ def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
 def start_worker(
     dispatcher: str, host: str, port: int
 ) -> tf.data.experimental.service.WorkerServer:
-    """A server that reads and decodes; it runs until the object is deleted.
+    """Start a server that reads and decodes, until the returned object is deleted.
 
     Args:
         dispatcher: address, grpc://host:port.
@@ -40,26 +42,26 @@ def start_worker(
 
 
 def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:
-    """`dataset`, produced by the workers of the dispatcher at `address`; each pass over it takes every shard once.
+    """Return `dataset`, produced by the workers of the dispatcher at `address`.
 
-    The order is the one in which workers answer. A shard in the hands of a worker that
-    dies is lost for that pass.
+    Each pass takes every shard once, in the order in which workers answer. When a
+    worker dies, its shards are lost for that pass.
     """
     return dataset.apply(
         tf.data.experimental.service.distribute(
             processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
             service=address,
-            # Noisy pixels hardly shrink; unpacking would be all that the trainer's
-            # processor does.
+            # Noisy pixels hardly shrink, and unpacking would occupy the trainer's
+            # processor.
             compression=None,
         )
     )
 
 
 def fresh_seed() -> tf.Tensor:
-    """int64 [], another one whenever the graph comes by.
+    """Return an int64 [] that differs each time the graph runs.
 
-    A worker starts each pass from the graph as it was sent: seeds made here, at the
-    trainer, would repeat with every epoch.
+    A worker starts each pass with the same graph, so a seed that the trainer chose
+    would repeat in every epoch.
     """
     return tf.cast(tf.timestamp() * 1e6, tf.int64)

@@ -1,8 +1,8 @@
-"""Epochs: which records make up which batch, in an order that can be repeated or by a tf.data service.
+"""Epochs: which records make up which batch.
 
-Input: a RecordSource and sizes. Output: endless batches of keys, or decoded ones from a
-service; both leave out only what fills no batch at the end of an epoch. Called by
-`input_pipeline.py`.
+Input: a `RecordSource` and a plan. Output: endless batches of keys in an order that can
+be repeated, or decoded batches from a tf.data service. Both drop only the records that
+do not fill a batch at the end of an epoch.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ from models.reading import data_service
 from models.reading.record_source import RecordSource
 
 NUM_PARALLEL_SHARDS = 8
-"""Shards read at a time: enough to hide gzip behind training, few enough to keep buffers small."""
+"""Shards read at the same time: enough to hide gzip, few enough for small buffers."""
 
 Decode = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
-"""(number int64 [] that seeds what is random, keys [B]) -> batch."""
+"""(number int64 [] that seeds the augmentation, keys [B]) -> batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochSizes:
-    """How large an epoch and its parts are.
+class EpochPlan:
+    """Sizes of an epoch and its parts, and the seed of its order.
 
     Attributes:
-        num_examples: in all shards together.
+        num_examples: examples in all shards together.
         batch_size: examples per step.
         shuffle_buffer: records held for shuffling.
+        seed: of the order, and of what augments a batch.
     """
 
     num_examples: int
     batch_size: int
     shuffle_buffer: int
+    seed: int
 
     def __post_init__(self) -> None:
         if self.num_examples < self.batch_size:
             raise ValueError(
-                f"num_examples must be at least one batch of {self.batch_size}, got {self.num_examples}"
+                f"num_examples must be at least one batch of {self.batch_size}, "
+                f"got {self.num_examples}"
             )
 
     @property
@@ -49,21 +52,21 @@ class EpochSizes:
 
 
 def ordered_batches(
-    source: RecordSource, sizes: EpochSizes, seed: int, first_step: int, is_deterministic: bool
+    source: RecordSource, plan: EpochPlan, first_step: int, is_deterministic: bool
 ) -> tf.data.Dataset:
-    """Endless batches of keys, from that of the step after `first_step` on; each follows from `seed` and its step.
+    """Return endless batches of keys, beginning with the step after `first_step`.
 
-    What comes before within the epoch of `first_step` is read again, but not decoded;
-    earlier epochs are not.
+    Seed and step alone decide a batch. Earlier records of the same epoch are read again
+    but not decoded; earlier epochs are not read.
     """
-    first_epoch, num_skipped = divmod(first_step, sizes.num_steps)
+    first_epoch, num_skipped = divmod(first_step, plan.num_steps)
 
-    # A dataset per epoch, not `repeat`: so each one's order follows from its number,
-    # and a resumed run can begin with any.
+    # One dataset per epoch and not `repeat`: the order then follows from the epoch's
+    # number, and a resumed run can begin with any epoch.
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-        # Shards among each other, records within a buffer: together they mix records of
-        # far-apart places.
+        epoch_seed = tf.stack([tf.constant(plan.seed, tf.int64), epoch])
+        # Shuffle the shards, and the records within a buffer. Together they mix records
+        # of distant places.
         shards = tf.random.experimental.stateless_shuffle(
             tf.range(source.num_shards, dtype=tf.int64), epoch_seed
         )
@@ -71,47 +74,47 @@ def ordered_batches(
             [], epoch_seed, minval=None, maxval=None, dtype=tf.int64
         )
         keys = _shuffled(
-            read_shards(source, shards, is_deterministic), sizes.shuffle_buffer, buffer_seed
+            read_shards(source, shards, is_deterministic), plan.shuffle_buffer, buffer_seed
         )
-        # Batches end with their epoch: across the seam of two a pair could meet its own
-        # copy as a negative.
-        batches = _checked(keys.batch(sizes.batch_size, drop_remainder=True), sizes)
+        # Batches end with their epoch. In a batch of two epochs a pair could have its
+        # own copy as a negative.
+        batches = _checked(keys.batch(plan.batch_size, drop_remainder=True), plan)
         return batches.skip(tf.where(epoch == first_epoch, tf.constant(num_skipped, tf.int64), 0))
 
     return tf.data.Dataset.counter(first_epoch).flat_map(epoch_batches)
 
 
 def served_batches(
-    source: RecordSource, decode: Decode, sizes: EpochSizes, address: str
+    source: RecordSource, decode: Decode, plan: EpochPlan, address: str
 ) -> tf.data.Dataset:
-    """Endless batches from the tf.data service at `address`, whose workers share the shards of each epoch."""
-    # A worker takes few shards at a time, or the first one that asks would take all.
+    """Return endless batches from the tf.data service at `address`.
+
+    Its workers share the shards of each epoch.
+    """
+    # A worker takes few shards at a time. Otherwise the first one would take all.
     num_parallel = max(1, min(NUM_PARALLEL_SHARDS, source.num_shards // NUM_PARALLEL_SHARDS))
 
     def shuffled_keys(shard: tf.Tensor) -> tf.data.Dataset:
-        buffer_size = max(1, sizes.shuffle_buffer // num_parallel)
+        buffer_size = max(1, plan.shuffle_buffer // num_parallel)
         return _shuffled(source.keys(shard), buffer_size, data_service.fresh_seed())
 
     keys = tf.data.Dataset.range(source.num_shards).interleave(
         shuffled_keys, cycle_length=num_parallel
     )
-    batches = keys.batch(sizes.batch_size).map(
+    batches = keys.batch(plan.batch_size).map(
         lambda keys: decode(data_service.fresh_seed(), keys),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
-    # The last batch of each worker comes as small as it is, and batches are put
-    # together again here: no example is lost.
-    served = data_service.distribute(batches, address).rebatch(
-        sizes.batch_size, drop_remainder=True
-    )
-    return _checked(served, sizes).repeat()
+    # Each worker's last batch may be small. Rebatching here keeps all examples.
+    served = data_service.distribute(batches, address).rebatch(plan.batch_size, drop_remainder=True)
+    return _checked(served, plan).repeat()
 
 
 def read_shards(
     source: RecordSource, shards: tf.Tensor, is_deterministic: bool = True
 ) -> tf.data.Dataset:
-    """Keys of the records of `shards` int64 [S], several shards at a time."""
+    """Return the keys of the records of `shards` int64 [S], read several at a time."""
     return tf.data.Dataset.from_tensor_slices(shards).interleave(
         source.keys,
         cycle_length=min(source.num_shards, NUM_PARALLEL_SHARDS),
@@ -121,13 +124,19 @@ def read_shards(
 
 
 def _shuffled(keys: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
-    """`keys` in an order that follows from `seed` int64 [] alone; to be called within the function of a dataset."""
-    # Else TensorFlow's global seed, which it mixes in, would have a say; and it cannot
-    # mix 0 with a tensor. Of this graph only.
+    """Return `keys` in an order that only `seed` int64 [] decides.
+
+    Call it only in the function of a dataset.
+    """
+    # TensorFlow combines its global seed with this one; a constant keeps the order
+    # independent of it. It must not be 0, and it holds for this graph only.
     tf.compat.v1.set_random_seed(1)
     return keys.shuffle(buffer_size, seed=seed, reshuffle_each_iteration=False)
 
 
-def _checked(batches: tf.data.Dataset, sizes: EpochSizes) -> tf.data.Dataset:
-    """`batches` of one epoch; fails where their number is another, which would send a resumed run to other batches, unseen."""
-    return batches.apply(tf.data.experimental.assert_cardinality(sizes.num_steps))
+def _checked(batches: tf.data.Dataset, plan: EpochPlan) -> tf.data.Dataset:
+    """Return the `batches` of one epoch; reading fails when their number is another.
+
+    Otherwise a resumed run would silently continue with other batches.
+    """
+    return batches.apply(tf.data.experimental.assert_cardinality(plan.num_steps))

@@ -1,6 +1,7 @@
-"""How much memory this process may still take: the machine's free memory, or what a container's limit leaves of it.
+"""How much memory this process may still take.
 
-Linux's /proc and /sys -> bytes. Called by `record_source.py` before it fills a cache.
+Input: Linux's /proc and /sys. Output: bytes, of the machine or within the limit of a
+container.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def count_bytes() -> int:
-    """Free memory in bytes; where the system does not tell, all of the machine's.
+    """Return the free memory in bytes; all of the machine's where that is unknown.
 
     Source: man 5 proc_meminfo, MemAvailable; Linux,
     Documentation/admin-guide/cgroup-v2.rst, memory.max, memory.current and memory.stat.
@@ -23,13 +24,13 @@ def count_bytes() -> int:
         free = 1024 * _entries(_MEMINFO)["MemAvailable"]
     limit = _CGROUP / "memory.max"
     if limit.exists() and (text := limit.read_text().strip()) != "max":
-        # Pages that were read from files count as used, but give way.
+        # Cached pages of files count as used, but the kernel frees them on demand.
         reclaimable = _entries(_CGROUP / "memory.stat")["inactive_file"]
         free = min(free, int(text) - int((_CGROUP / "memory.current").read_text()) + reclaimable)
     return max(0, free)
 
 
 def _entries(path: Path) -> dict[str, int]:
-    """The numbers of a file of lines `name: number` or `name number`."""
+    """Return the numbers in a file of lines `name: number` or `name number`."""
     fields = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
     return {field[0]: int(field[1]) for field in fields}

@@ -1,9 +1,9 @@
-"""Where the records of a split come from: gzipped shards, inflated copies of them on disk, or memory.
+"""Where the records of a split come from: gzipped shards, inflated copies, or memory.
 
-Input: files and the features to read. Output: a RecordSource: keys of the records of
-each shard, which are put in order at no cost, and the features behind a batch of keys.
-All sources give the same records in the same order, so a cache changes the speed of a
-training and nothing else. Called by `input_pipeline.py`.
+Input: files and the features to read. Output: a `RecordSource`. It gives a key for each
+record of a shard, so that shuffling moves keys and not pixels, and the features of a
+batch of keys. All sources give the same records in the same order: a cache changes only
+the speed of a training.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from beam_jobs.contracts import locations
 from models.config import InputConfig
 from models.reading import free_memory, inflated_shards
 
 Columns = dict[str, tf.Tensor]
-"""Features of a batch of records, as `tf.io.parse_example` gives them: pixels are still bytes."""
+"""Features of a batch of records, from `tf.io.parse_example`: pixels are bytes."""
 
 FeatureSpec = Mapping[str, tf.io.FixedLenFeature]
 
 READ_BUFFER_BYTES = 1 << 20
-"""Read ahead per open file: a few records, so that a disk or an object store sees few requests."""
+"""Bytes to read ahead per open file, so that an object store gets few requests."""
 MAX_MEMORY_SHARE = 0.8
-"""Of the free memory that a cache may take: the rest is for the activations, which are allocated later."""
+"""Largest share of the free memory for a cache; activations need the rest."""
 
 
 class RecordSource(Protocol):
     """Records by shard.
 
     Attributes:
-        num_shards: shards have the numbers below it.
+        num_shards: the shards are numbered from 0.
     """
 
     @property
@@ -42,17 +43,20 @@ class RecordSource(Protocol):
         ...
 
     def keys(self, shard: tf.Tensor) -> tf.data.Dataset:
-        """Keys (scalars) of the records of a shard, int64 [], in the order of its file."""
+        """Return the keys (scalars) of a shard's records, in the order of its file.
+
+        `shard` is the number of the shard, int64 [].
+        """
         ...
 
     def fetch(self, keys: tf.Tensor) -> Columns:
-        """Features of the records with these keys [B]."""
+        """Return the features of the records with these keys [B]."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
-    """TFRecord files; the key of a record is the serialized record."""
+    """TFRecord files; the key of a record is the serialized record itself."""
 
     files: tuple[str, ...]
     compression: str
@@ -76,10 +80,10 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySource:
-    """Features of all records, held; the key of a record is its row.
+    """Features of all records in memory; the key of a record is its row.
 
     Attributes:
-        columns: each [N, ...], the shards one after the other.
+        columns: features [N, ...], the shards one after the other.
         starts: int64 [num_shards + 1], first row of each shard, then N.
     """
 
@@ -101,7 +105,9 @@ class MemorySource:
 
 
 def open_source(files: Sequence[str], spec: FeatureSpec, reading: InputConfig) -> RecordSource:
-    """The records of `files`, gzip TFRecords, through the cache that `reading` asks for; it is filled here.
+    """Return the records of `files` (gzip TFRecords) through the configured cache.
+
+    The cache is filled here.
 
     Raises:
         ValueError: the records do not fit into memory, or a file is cut short.
@@ -118,20 +124,21 @@ def open_source(files: Sequence[str], spec: FeatureSpec, reading: InputConfig) -
 
 
 def load(source: FileSource, max_bytes: int) -> MemorySource:
-    """Reads all records of `source` into memory, only the features that its spec names.
+    """Read the features of all records of `source` into memory.
 
     Raises:
-        ValueError: they need more than `max_bytes`, as seen from the first file and the
-            sizes of all.
+        ValueError: they need more than `max_bytes`, estimated by the first file and the
+            sizes of all files.
     """
     shards = tf.data.Dataset.range(source.num_shards)
     first, _ = _read_rows(source, shards.take(1))
-    sizes = [tf.io.gfile.stat(path).length for path in source.files]
+    sizes = [locations.size(path) or 0 for path in source.files]
     num_bytes = int(sum(_num_bytes(column) for column in first.values()) * sum(sizes) / sizes[0])
     if num_bytes > max_bytes:
         raise ValueError(
-            f"input.cache: memory must fit into {max_bytes / 2**20:,.1f} MiB, {MAX_MEMORY_SHARE:.0%} of what is free, got "
-            f"{source.num_shards} files of about {num_bytes / 2**20:,.1f} MiB: choose disk or none"
+            f"input.cache: memory must fit into {max_bytes / 2**20:,.1f} MiB, "
+            f"{MAX_MEMORY_SHARE:.0%} of what is free, got {source.num_shards} files of about "
+            f"{num_bytes / 2**20:,.1f} MiB: choose disk or none"
         )
     columns, shard_of_row = _read_rows(source, shards)
     starts = np.searchsorted(shard_of_row.numpy(), np.arange(source.num_shards + 1))
@@ -139,14 +146,14 @@ def load(source: FileSource, max_bytes: int) -> MemorySource:
 
 
 def _read_rows(source: FileSource, shards: tf.data.Dataset) -> tuple[Columns, tf.Tensor]:
-    """Features of all records of `shards`, and the number of each row's shard, ascending."""
+    """Return the features of all records of `shards`, and each row's shard number."""
 
     def rows(shard: tf.Tensor) -> tf.data.Dataset:
         return source.keys(shard).map(
             lambda key: (tf.io.parse_single_example(key, dict(source.spec)), shard)
         )
 
-    # Whole shards after one another, several read ahead at a time.
+    # Whole shards, one after the other; several are read ahead.
     records = shards.interleave(
         rows,
         block_length=np.iinfo(np.int64).max // 2,
@@ -154,8 +161,7 @@ def _read_rows(source: FileSource, shards: tf.data.Dataset) -> tuple[Columns, tf
         num_parallel_calls=4,
         deterministic=True,
     )
-    # One batch of all: the elements move into it, a concatenation of parts would hold
-    # them twice.
+    # One batch of everything. Concatenating parts would hold all records twice.
     columns, shard_of_row = records.batch(np.iinfo(np.int64).max).get_single_element()
     return columns, shard_of_row
 

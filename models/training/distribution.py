@@ -1,8 +1,8 @@
 """Where training runs: one device, all devices of this machine, or several machines.
 
 Input: the visible devices and TF_CONFIG. Output: the process's
-`tf.distribute.Strategy`. Called by `pretrain.py` and `segment.py` before anything else
-touches TensorFlow's devices.
+`tf.distribute.Strategy`. It must be made before anything else uses TensorFlow's
+devices.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import tensorflow as tf
 
 @functools.cache
 def get_strategy() -> tf.distribute.Strategy:
-    """The strategy of this process.
+    """Return the strategy of this process.
 
-    MultiWorkerMirroredStrategy when TF_CONFIG names several workers; else
-    MirroredStrategy over all visible GPUs, or over all logical CPUs; the default
-    strategy for a single CPU.
+    It is MultiWorkerMirroredStrategy when TF_CONFIG names several workers, else
+    MirroredStrategy over all visible GPUs or over all logical CPUs. For a single CPU it
+    is the default strategy.
 
-    One per process: a second MirroredStrategy numbers its collectives from the start
-    again, and trainers that run one after the other in one process would meet each
-    other's ("Collective ops is aborted").
+    There is one per process. A second MirroredStrategy would number its collective
+    operations from the start again, and they would collide with those of an earlier
+    training in the same process ("Collective ops is aborted").
     """
     if _num_workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -33,9 +33,9 @@ def get_strategy() -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what is to be written once: checkpoints, logs, the model."""
+    """Return whether this process writes checkpoints, logs and the model."""
     resolver = strategy.cluster_resolver
-    # Without a task of type "chief" the first worker is it.
+    # Without a task of type "chief", the first worker is the chief.
     return (
         resolver is None
         or not resolver.task_type
@@ -49,21 +49,24 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def check_divisible(global_batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Refuses a global batch that cannot be split evenly.
+    """Refuse a global batch that cannot be split evenly.
 
     Raises:
-        ValueError: replicas would get batches of unequal size, and the gathered
-            negatives would not fit together.
+        ValueError: replicas would get batches of unequal size, whose embeddings cannot
+            be gathered.
     """
     num_replicas = strategy.num_replicas_in_sync
     if global_batch_size % num_replicas:
         raise ValueError(
-            f"global_batch_size must be a multiple of the {num_replicas} replicas, got {global_batch_size}"
+            f"global_batch_size must be a multiple of the {num_replicas} replicas, "
+            f"got {global_batch_size}"
         )
 
 
 def check_same_on_workers(strategy: tf.distribute.Strategy, name: str, value: int) -> None:
-    """Refuses to go on when the workers disagree; they wait for each other here. A single worker agrees.
+    """Refuse to continue when the workers have different values.
+
+    The workers wait for each other here. A single worker always passes.
 
     Raises:
         RuntimeError: another worker has another value.

@@ -1,7 +1,6 @@
-"""Cached gradients: one update from a batch whose activations do not fit into memory, exact.
+"""Cached gradients: an exact update from a batch too large for the memory.
 
-Input: a `TwoStageLoss`. Output: a step like that of `steps.make_step`. Made by
-`training.py`.
+Input: a `TwoStageLoss`. Output: a step like that of `steps.make_step`.
 Source: Gao et al. 2021 (GradCache), arXiv 2101.06983, section 3: (1) encode all
 micro-batches without keeping activations; (2) the loss of the whole global batch, and
 its gradient with respect to the encoders' outputs; (3) encode each micro-batch again,
@@ -28,11 +27,12 @@ from models.training.steps import Batch, Scalars, TwoStageLoss, sum_scalars
 
 
 class CachedStep:
-    """The update with the gradient of a `TwoStageLoss` in `num_micro_batches` parts; the optimizer must be built.
+    """The update with the gradient of a `TwoStageLoss` in `num_micro_batches` parts.
 
-    Several small graphs, called one after the other, and not a loop within one:
-    collectives (synchronized batch normalization) are not allowed in TensorFlow's
-    loops, and an unrolled loop would let parts run side by side in memory.
+    The optimizer must be built. The update is several small graphs, called one after
+    the other, and not a loop within one graph. TensorFlow does not allow collective
+    operations (synchronized batch normalization) in loops. An unrolled loop could run
+    parts at the same time and need the memory of all.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class CachedStep:
         self._run_write_state = self._compiled(self._write_state)
 
     def __call__(self, batch: Any) -> Scalars:
-        """One update from a distributed batch; see `steps.StepFunction`."""
+        """Update the weights from a distributed batch; see `steps.StepFunction`."""
         state = self._run_read_state() if self._state else None
         outputs = [self._run_encode(batch, part) for part in self._parts]
         if self._state:
-            # The second pass must start from where the first one did.
+            # The second pass must start from the same state as the first one.
             self._run_write_state(state)
         scalars, output_gradients, sums = self._run_loss_stage(outputs)
         for part in self._parts:
@@ -69,7 +69,7 @@ class CachedStep:
         return self._loss.encode(_rows_of_part(batch, part, len(self._parts)))
 
     def _loss_stage(self, outputs: list[Batch]) -> tuple[Scalars, Batch, list[tf.Tensor]]:
-        """The scalars, and the loss's gradients with respect to the outputs of the whole batch and to the variables."""
+        """Return the scalars and the gradients by encoder outputs and by variables."""
         whole = {
             name: tf.concat([output[name] for output in outputs], axis=0) for name in outputs[0]
         }
@@ -81,13 +81,13 @@ class CachedStep:
         gradients = tape.gradient(
             scaled_loss, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        # The variables of the objective itself (temperature) are reached here only.
+        # Only here do the objective's own variables (temperature) get a gradient.
         return scalars, dict(zip(whole, gradients, strict=False)), gradients[len(whole) :]
 
     def _backward(
         self, batch: Batch, part: tf.Tensor, output_gradients: Batch, sums: list[tf.Tensor]
     ) -> list[tf.Tensor]:
-        """`sums` plus what one micro-batch adds to the gradients of the variables."""
+        """Return `sums` plus one micro-batch's part of the variables' gradients."""
         with tf.GradientTape() as tape:
             outputs = self._encode(batch, part)
         upstream = _rows_of_part(output_gradients, part, len(self._parts))
@@ -100,8 +100,8 @@ class CachedStep:
         return [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
 
     def _apply(self, gradients: list[tf.Tensor]) -> None:
-        # Keras sums them over replicas. What comes from outside of the graph has no
-        # device yet, which several workers need.
+        # Keras sums them over replicas. Tensors from outside of the graph have no
+        # device yet; with several workers they need one, so copy them.
         self._optimizer.apply([tf.identity(gradient) for gradient in gradients], self._variables)
 
     def _read_state(self) -> list[tf.Tensor]:
@@ -112,7 +112,7 @@ class CachedStep:
             variable.assign(value)
 
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` of each replica's tensors as a graph."""
+        """Return `function` of each replica's tensors, compiled to a graph."""
 
         @tf.function(jit_compile=False, autograph=False)
         def run(*args: Any) -> Any:
@@ -122,12 +122,15 @@ class CachedStep:
 
 
 def _values(variables: list[Any]) -> list[Any]:
-    """TensorFlow's variables behind Keras' ones: a tape cannot make zeros from a Keras dtype."""
+    """Return the TensorFlow variables behind Keras' own.
+
+    A tape cannot make zeros from a Keras dtype.
+    """
     return [variable.value for variable in variables]
 
 
 def _rows_of_part(tensors: Batch, part: tf.Tensor, num_parts: int) -> Batch:
-    """Rows of the `part`-th of `num_parts` equal parts."""
+    """Return the rows of the `part`-th of `num_parts` equal parts."""
     size = {name: tf.shape(tensor)[0] // num_parts for name, tensor in tensors.items()}
     return {
         name: tensor[part * size[name] : (part + 1) * size[name]]

@@ -1,7 +1,7 @@
-"""What replicas tell each other: gathered rows, this replica's place among them, sums.
+"""Communication between replicas: gathered rows, this replica's position, sums.
 
 Input: tensors of one replica, inside `strategy.run` or outside of any strategy. Output:
-those of the global batch. Used by `losses.py` and by every objective.
+tensors of the global batch.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import tensorflow as tf
 
 
 def gather(tensor: Any) -> Any:
-    """Rows [B, ...] of all replicas in the order of the replicas, [N, ...]; gradients flow back to every replica.
+    """Return the rows [B, ...] of all replicas, in their order, as [N, ...].
 
-    Without gathering, negatives shrink to the per-replica batch and the loss looks
-    better the more devices there are.
+    Gradients flow back to every replica. Without gathering, the negatives would be only
+    those of the replica's own batch, and more devices would lower the loss.
     """
     context = _context()
     return tensor if context is None else context.all_gather(tensor, axis=0)
 
 
 def first_row(num_rows: Any) -> Any:
-    """Where this replica's `num_rows` rows begin among the gathered ones, int32 scalar."""
+    """Return where this replica's rows begin among the gathered ones, int32 scalar."""
     context = _context()
     return (
         tf.constant(0)
@@ -32,18 +32,18 @@ def first_row(num_rows: Any) -> Any:
 
 
 def num_replicas() -> int:
-    """How many replicas share the global batch."""
+    """Return how many replicas share the global batch."""
     context = _context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
 def sum_over_replicas(value: Any) -> Any:
-    """The sum of a tensor over replicas."""
+    """Return the sum of a tensor over replicas."""
     context = _context()
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _context() -> Any:
-    """The replica context when there is more than one replica, else None."""
+    """Return the replica context when there is more than one replica, else None."""
     context = tf.distribute.get_replica_context()
     return None if context is None or context.num_replicas_in_sync == 1 else context

@@ -1,7 +1,7 @@
-"""One update of the weights, under any number of replicas.
+"""One update of the weights, on any number of replicas.
 
-Input: the loss of a replica's batch. Output: a function of a distributed batch. Made by
-`training.py`; the update by parts of the batch is `gradient_cache.py`'s.
+Input: the loss of a replica's batch. Output: a function of a distributed batch.
+`gradient_cache.py` has the update by parts of the batch.
 """
 
 from __future__ import annotations
@@ -16,26 +16,35 @@ import tensorflow as tf
 Batch = dict[str, tf.Tensor]
 Scalars = dict[str, tf.Tensor]
 LossFunction = Callable[[Batch], "tf.Tensor | Scalars"]
-"""A replica's batch -> its loss, or `loss` among other scalars to be logged; their sums over replicas are the figures."""
+"""A replica's batch -> its part of the loss, or a dict of `loss` and other scalars.
+
+The sum of each scalar over the replicas is the logged figure.
+"""
 
 PATCH_ID = "patch_id"
-"""Feature of a batch, string [B], by which the loop names patches in errors; losses do not get it."""
+"""Feature of a batch, string [B]: errors name patches by it. Losses do not get it."""
 
 VALID_FRACTION = "valid_pair_fraction"
-"""Scalar by which a loss may tell the share of its examples that count, 0-1; where it is 0 nothing can be learned."""
+"""Optional scalar of a loss: the share of its examples that count, 0-1.
+
+At 0 the batch teaches nothing, and the training ends with an error.
+"""
 
 StepFunction = Callable[[Any], Scalars]
-"""Updates the weights with a distributed batch; returns `loss` and the other scalars, summed over replicas."""
+"""Distributed batch -> `loss` and the other scalars, summed over replicas.
+
+The call updates the weights.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoStageLoss:
-    """A LossFunction in two stages, of which the first, and costly, one can run on parts of the batch.
+    """A LossFunction in two stages; the first, costly one can run on parts of a batch.
 
     Attributes:
         encode: batch -> outputs by name, one row per row of the batch.
-        loss: outputs of a replica's whole batch -> `loss` and other scalars; may talk
-            to other replicas.
+        loss: outputs of a replica's whole batch -> `loss` and other scalars. It may
+            communicate with other replicas.
         num_micro_batches: parts of a replica's batch; 1 = no cached gradients.
     """
 
@@ -44,7 +53,7 @@ class TwoStageLoss:
     num_micro_batches: int = 1
 
     def __call__(self, batch: Batch) -> Scalars:
-        """Both stages at once."""
+        """Run both stages on the whole batch."""
         return self.loss(self.encode(batch))
 
 
@@ -54,25 +63,25 @@ def make_step(
     compute_loss: LossFunction,
     optimizer: keras.optimizers.Optimizer,
 ) -> StepFunction:
-    """The update with the gradient of `compute_loss`; `optimizer` must be built."""
+    """Return the update by the gradient of `compute_loss`; build `optimizer` before."""
 
     def replica_step(batch: Batch) -> Scalars:
         variables = model.trainable_variables
-        # Nothing else: gradients of a frozen encoder would be built, to be thrown away.
+        # Watch nothing else: gradients of a frozen encoder would be computed in vain.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             result = compute_loss(batch)
             scalars = result if isinstance(result, Mapping) else {"loss": result}
-            # As it is, unless half precision needs larger gradients; the optimizer
-            # divides them again.
+            # Changes the loss only for float16, which needs larger gradients. The
+            # optimizer divides them again.
             scaled_loss = optimizer.scale_loss(scalars["loss"])
         # Keras sums the gradients over replicas here; the loss is already divided by
         # their number.
         optimizer.apply(tape.gradient(scaled_loss, variables), variables)
         return dict(scalars)
 
-    # XLA is several times slower than oneDNN for these nets on CPU, so it is off, not
-    # left to "auto".
+    # XLA is off and not left to "auto": for these nets it is several times slower on
+    # CPU than oneDNN.
     @tf.function(jit_compile=False, autograph=False)
     def step(batch: Any) -> Scalars:
         return sum_scalars(strategy, strategy.run(replica_step, args=(batch,)))
@@ -81,7 +90,7 @@ def make_step(
 
 
 def sum_scalars(strategy: tf.distribute.Strategy, scalars: Any) -> Scalars:
-    """Sums each of the replicas' scalars over the replicas."""
+    """Return the sum of each scalar over the replicas."""
     return {
         name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
         for name, value in scalars.items()

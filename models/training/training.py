@@ -1,16 +1,16 @@
-"""The training loop: one distributed step after the other, under any number of replicas, going on where it was killed.
+"""The training loop: one distributed step after the other, on any number of replicas.
 
-Input: a step's loss as a function of a batch, the variables, the batches from any step
-on. Output: the final loss, TensorBoard events, progress calls, checkpoints on the way.
-Called by `pretrain.py` and `segment.py`, which decide what is trained and what a
-training without a checkpoint starts from.
+Input: a `Fit` (model, loss, optimizer, data) and folders. Output: the final loss,
+TensorBoard events, progress calls and checkpoints. A training that was killed continues
+from its newest checkpoint. `scaffold.py` says what happens before and after the loop.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -30,86 +30,116 @@ from models.training.steps import (
 )
 
 DatasetFunction = Callable[[int], tf.data.Dataset]
-"""Steps done -> endless batches of the global batch size, beginning with that of the next step; they may carry `patch_id`."""
+"""Number of steps done -> endless batches of the global batch size.
+
+The first batch is that of the next step. Batches may carry `patch_id`.
+"""
 
 CheckCallback = Callable[[int, float], None]
-"""Called with (steps done, mean loss of the last steps); what it raises ends the training."""
+"""Called with (steps done, mean loss of the last steps); may raise to end the run."""
 
 _LOGGER = logging.getLogger("terrapair.training")
-"""Whoever watches a run shows what is said here."""
+"""The run's console shows what is logged here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What the training loop needs of one kind of training.
+
+    Attributes:
+        model: what is trained; made in the strategy's scope.
+        compute_loss: the loss of one replica's batch, as a `keras.losses.Loss` returns
+            it: its sum over the replicas is the loss of the global batch. It may return
+            a dict with `loss` and further scalars of that kind, which are logged too.
+        optimizer: of the weights; made in the strategy's scope.
+        dataset: gives the batches from any step on.
+        num_steps: updates of the weights, those of earlier attempts included.
+        checkpoint_every: steps between checkpoints; 0 = only after the last step.
+        check: called every `check_every` steps, except after the last one. It may end
+            the training by an exception; a step that it refuses gets no checkpoint.
+        check_every: steps between the calls of `check`; 0 = none.
+        is_control: whether the model is left as it began. `train` is not called then.
+    """
+
+    model: keras.Model
+    compute_loss: LossFunction
+    optimizer: keras.optimizers.Optimizer
+    dataset: DatasetFunction
+    num_steps: int
+    checkpoint_every: int = 0
+    check: CheckCallback | None = None
+    check_every: int = 0
+    is_control: bool = False
 
 
 def train(
-    *,
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    compute_loss: LossFunction,
-    optimizer: keras.optimizers.Optimizer,
-    dataset: DatasetFunction,
-    num_steps: int,
+    work: Fit,
+    *,
     log_dir: str,
-    on_step: ProgressCallback | None = None,
     checkpoint_dir: str | None = None,
-    checkpoint_every: int = 0,
-    check_every: int = 0,
-    check: CheckCallback | None = None,
+    on_step: ProgressCallback | None = None,
 ) -> float:
-    """Updates the weights of `model` `num_steps` times, those of an earlier attempt included.
+    """Update the weights of `work.model`; return the mean loss over the last steps.
 
     Args:
-        strategy: under whose scope model and optimizer were made.
-        model: what is trained.
-        compute_loss: loss of one replica's batch as a `keras.losses.Loss` returns it:
-            its sum over replicas is the loss; or `loss` among other such scalars, which
-            are logged and told, too.
-        optimizer: of the weights.
-        dataset: gives the batches from a step on.
-        num_steps: number of updates.
+        strategy: in whose scope model and optimizer were made.
+        work: model, loss, optimizer, data and sizes.
         log_dir: TensorBoard events (scalars of the loss, learning rate) go to
-            `log_dir`/train, in place of what is there.
-        on_step: told of every step.
-        checkpoint_dir: folder of this training alone, the same for each attempt, which
-            goes on from the checkpoint in it. It stays when the training is done, with
-            the last step. None = no checkpoints.
-        checkpoint_every: steps between checkpoints; 0 = only after the last step.
-        check_every: steps between calls of `check`; 0 = none. The end is the caller's
-            to look at.
-        check: may end the run by an exception; no checkpoint is made of a step that it
-            refuses.
-
-    Returns:
-        The mean loss over the last steps.
+            `log_dir`/train and replace what is there.
+        checkpoint_dir: folder of this training alone, the same in every attempt. An
+            attempt continues from the checkpoint in it. After the training it holds the
+            checkpoint of the last step. None = keep no checkpoints.
+        on_step: called after every step.
 
     Raises:
-        NonFiniteLossError: at the first loss that is NaN or infinite, or before such
-            weights would be kept or returned.
-        NoValidPairError: at the first batch of which nothing counts.
+        NonFiniteLossError: the loss became NaN or infinite, or weights did before they
+            would be saved or returned.
+        NoValidPairError: no example of a batch counts.
         CheckpointMismatchError: the checkpoint is of another architecture.
     """
-    step_function = _make_step_function(strategy, model, compute_loss, optimizer)
+    step_function = _make_step_function(strategy, work)
+    model, optimizer, num_steps = work.model, work.optimizer, work.num_steps
     checkpoints = Checkpoints(checkpoint_dir, model, optimizer) if checkpoint_dir else None
     start = _restore(checkpoints, num_steps, strategy)
-    log = _open_log(strategy, log_dir, checkpoint_dir, num_steps, start, on_step)
-    # Endless: the number of steps, not the data's size, decides how long training is.
-    batches = iter(_distribute(strategy, dataset(start.step)))
+    is_writer = is_chief(strategy)
+    if is_writer:
+        # Copy the events of the checkpoint back. Otherwise steps that are repeated
+        # would appear twice in the curve.
+        replace_files(start.events_dir, events_dir(log_dir))
+    log = StepLog(
+        log_dir,
+        num_steps,
+        on_step=on_step,
+        start=start,
+        is_writer=is_writer,
+        # TFX removes the log folder of an execution that fails, so the ids of the bad
+        # patches go beside the checkpoints.
+        stop_dir=checkpoint_dir or log_dir,
+    )
+    # The dataset is endless: the number of steps decides how long the training is.
+    batches = iter(_distribute(strategy, work.dataset(start.step)))
     for step in range(start.step + 1, num_steps + 1):
         log.add(sent := _send(strategy, step, step_function, optimizer, next(batches)))
-        if check is not None and _is_due(step, check_every) and step < num_steps:
+        if work.check is not None and _is_due(step, work.check_every) and step < num_steps:
             log.settle()
-            check(step, log.mean_loss)
-        if step == num_steps or _is_due(step, checkpoint_every):
+            work.check(step, log.mean_loss)
+        if step == num_steps or _is_due(step, work.checkpoint_every):
             log.settle()
-            # A finite loss does not say that the update after it was.
+            # A finite loss does not prove that the update after it was finite.
             if not _is_finite(model):
                 log.refuse_weights(sent)
-            if checkpoints is not None and is_chief(strategy):
+            if checkpoints is not None and is_writer:
                 checkpoints.save(log.progress())
     log.close()
     return log.mean_loss
 
 
-def write_metrics(log_dir: str, step: int, metrics: dict[str, float]) -> None:
-    """Writes the final metrics as TensorBoard scalars to `log_dir`/eval; NaN (a class that never occurs) is left out."""
+def write_metrics(log_dir: str, step: int, metrics: Mapping[str, float]) -> None:
+    """Write the final metrics as TensorBoard scalars to `log_dir`/eval.
+
+    NaN (a class that never occurs) is left out.
+    """
     writer = tf.summary.create_file_writer(f"{log_dir}/eval")
     with writer.as_default(step=step):
         for name, value in metrics.items():
@@ -121,7 +151,9 @@ def write_metrics(log_dir: str, step: int, metrics: dict[str, float]) -> None:
 def _restore(
     checkpoints: Checkpoints | None, num_steps: int, strategy: tf.distribute.Strategy
 ) -> Progress:
-    """What this training's own checkpoint says, to which whatever the variables hold gives way; else the start.
+    """Load this training's newest checkpoint into the variables; return its progress.
+
+    Without a checkpoint the variables stay as they are and the progress is step 0.
 
     Raises:
         RuntimeError: the workers found different checkpoints.
@@ -134,35 +166,11 @@ def _restore(
     return progress
 
 
-def _open_log(
-    strategy: tf.distribute.Strategy,
-    log_dir: str,
-    checkpoint_dir: str | None,
-    num_steps: int,
-    start: Progress,
-    on_step: ProgressCallback | None,
-) -> StepLog:
-    """The log of this attempt, whose curve goes on where that of the checkpoint ends."""
-    is_writer = is_chief(strategy)
-    if is_writer:
-        # Without this, steps that are taken again would be in the curve twice.
-        replace_files(start.events_dir, events_dir(log_dir))
-    return StepLog(
-        log_dir,
-        num_steps,
-        on_step=on_step,
-        start=start,
-        is_writer=is_writer,
-        # TFX removes the log folder of an execution that fails.
-        stop_dir=checkpoint_dir or log_dir,
-    )
-
-
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
-    """The replicas' shares of each global batch."""
+    """Return the dataset as each replica's share of the global batches."""
     options = tf.data.Options()
-    # Workers take their rows of the same batch; were files shared out instead, each
-    # would make batches of its own.
+    # Share out the rows of each batch. If files were shared out, each worker would make
+    # other batches.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return strategy.experimental_distribute_dataset(dataset.map(ids_as_bytes).with_options(options))
 
@@ -174,7 +182,7 @@ def _send(
     optimizer: keras.optimizers.Optimizer,
     batch: Batch,
 ) -> Sent:
-    """Starts one update; nothing here waits for its result."""
+    """Start one update on the devices and return at once, without its result."""
     patch_ids = strategy.experimental_local_results(batch[PATCH_ID]) if PATCH_ID in batch else ()
     learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
     scalars = step_function({name: values for name, values in batch.items() if name != PATCH_ID})
@@ -192,15 +200,12 @@ def _is_finite(model: keras.Model) -> bool:
     )
 
 
-def _make_step_function(
-    strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    compute_loss: LossFunction,
-    optimizer: keras.optimizers.Optimizer,
-) -> StepFunction:
+def _make_step_function(strategy: tf.distribute.Strategy, work: Fit) -> StepFunction:
+    """Return the update of the weights, by cached gradients if the loss wants them."""
     # Variables cannot be created inside the compiled step's replicas.
     with strategy.scope():
-        optimizer.build(model.trainable_variables)
-    if isinstance(compute_loss, TwoStageLoss) and compute_loss.num_micro_batches > 1:
-        return CachedStep(strategy, model, compute_loss, optimizer)
-    return make_step(strategy, model, compute_loss, optimizer)
+        work.optimizer.build(work.model.trainable_variables)
+    loss = work.compute_loss
+    if isinstance(loss, TwoStageLoss) and loss.num_micro_batches > 1:
+        return CachedStep(strategy, work.model, loss, work.optimizer)
+    return make_step(strategy, work.model, loss, work.optimizer)

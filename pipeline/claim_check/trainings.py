@@ -19,6 +19,7 @@ from beam_jobs.contracts.locations import locate, staged
 from models import pretrain, segment
 from models.scores.score_file import write_scores
 from models.scores.scoring import score_patches
+from models.training.scaffold import Folders, Shards
 from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
 
@@ -49,12 +50,16 @@ def result_of(folder: str) -> dict[str, Any]:
 def _pretrain(job: Pretraining) -> dict[str, Any]:
     metrics = pretrain.run_pretraining(
         job.config,
-        job.version.manifest,
-        _files(job.version, "train"),
-        _files(job.version, "eval"),
-        job.encoder_dir,
-        f"{job.folder}/logs",
-        checkpoint_dir=f"{job.folder}/checkpoints",
+        Shards(
+            manifest=job.version.manifest,
+            train=_files(job.version, "train"),
+            eval=_files(job.version, "eval"),
+        ),
+        Folders(
+            output=job.encoder_dir,
+            logs=f"{job.folder}/logs",
+            checkpoints=f"{job.folder}/checkpoints",
+        ),
         is_served=False,
     )
     return {"metrics": metrics}
@@ -69,18 +74,19 @@ def _try(job: Trial) -> dict[str, Any]:
     manifest = dataclasses.replace(
         manifest, num_examples={**manifest.num_examples, "train": job.num_patches}
     )
-    eval_files = _files(job.version, "eval")
-    model, train_loss = segment.train_segmenter(
-        job.config, manifest, [str(shard)], eval_files, f"{job.folder}/logs", encoder_dir=None
+    trained = segment.train_segmenter(
+        job.config,
+        Shards(manifest=manifest, train=(str(shard),), eval=_files(job.version, "eval")),
+        Folders(output=job.folder, logs=f"{job.folder}/logs"),
     )
     class_names = get_schema(job.config.label_schema).class_names
     for split in job.splits:
         scores = score_patches(
-            model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE
+            trained.model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE
         )
         write_scores(scores_path(job.folder, split), scores)
-    return {"train_loss": train_loss}
+    return {"train_loss": trained.train_loss}
 
 
-def _files(version: Version, split: str) -> list[str]:
-    return [str(path) for path in layout.shard_paths(version.path, split)]
+def _files(version: Version, split: str) -> tuple[str, ...]:
+    return tuple(str(path) for path in layout.shard_paths(version.path, split))

@@ -22,7 +22,8 @@ def main() -> int:
     The module's SystemExit ends the process.
     """
     object_store.complete_environment(os.environ)
-    object_store.load_filesystem("s3://")
+    if any("s3://" in argument for argument in sys.argv[1:]):
+        object_store.load_filesystem("s3://")
     # The module reads its own arguments from sys.argv, so remove this program's name.
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -13,7 +13,7 @@ import os
 import sys
 
 from beam_jobs.contracts import object_store
-from models.published.export import compare_with_keras
+from models.published.parity import compare_with_keras
 
 
 def probe(saved_model_dir: str) -> str:

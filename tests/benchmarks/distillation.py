@@ -57,6 +57,7 @@ class _Bench:
     def __init__(self, root: Path) -> None:
         from beam_jobs.contracts import layout, manifest
         from models import pretrain
+        from models.training.scaffold import Folders
         from pipeline.config import load_run_config
         from pipeline.data_build import build_data
 
@@ -76,20 +77,17 @@ class _Bench:
         }
         self.encoder = str(root / "encoder")
         if not (root / "encoder/assets.extra/model_card.json").exists():
-            files, found = self.files[self.pairs], self.manifests[self.pairs]
             pretrain.run_pretraining(
                 self.run.pretrain,
-                found,
-                files["train"],
-                files["eval"],
-                self.encoder,
-                f"{self.encoder}-logs",
+                self._shards(self.pairs, self.manifests[self.pairs]),
+                Folders(output=self.encoder, logs=f"{self.encoder}-logs"),
             )
 
     def student(self, arm: str, seed: int) -> float:
         """Mean IoU of an arm on the test split."""
         from models.distillation.config import DistillConfig, StudentConfig
-        from models.distillation.train import run_distillation
+        from models.distillation.train import StudentSources, run_distillation
+        from models.training.scaffold import Folders
 
         config = self._config("s1", seed)
         student = None
@@ -106,12 +104,9 @@ class _Bench:
             if not Path(student, "assets.extra/model_card.json").exists():
                 run_distillation(
                     StudentConfig(segment=config, distill=distill),
-                    self.manifests[self.pairs],
-                    self.files[self.pairs]["train"],
-                    student,
-                    f"{student}-logs",
-                    teacher,
-                    self.encoder,
+                    self._shards(self.pairs, self.manifests[self.pairs]),
+                    Folders(output=student, logs=f"{student}-logs"),
+                    sources=StudentSources(teacher=teacher, encoder=self.encoder),
                 )
         self._model(arm, seed, config, student)
         return self.score(arm, seed)
@@ -143,6 +138,7 @@ class _Bench:
 
     def _model(self, arm: str, seed: int, config, student: str | None = None) -> str:
         from models import segment
+        from models.training.scaffold import Folders
         from pipeline.claim_check.label_subsets import write_subset
 
         folder = str(self.root / f"{arm}-{seed}")
@@ -153,18 +149,19 @@ class _Bench:
         shard = self.root / "labels" / f"seed{seed}.tfrecord.gz"
         write_subset(self.labels, num, seed, shard)
         found = dataclasses.replace(found, num_examples={**found.num_examples, "train": num})
-        eval_files = self.files[self.labels]["eval"]
         segment.run_segmentation(
             config,
-            found,
-            [str(shard)],
-            eval_files,
-            folder,
-            f"{folder}-logs",
-            self.encoder,
-            student_dir=student,
+            dataclasses.replace(self._shards(self.labels, found), train=(str(shard),)),
+            Folders(output=folder, logs=f"{folder}-logs"),
+            sources=segment.SegmenterSources(encoder=self.encoder, student=student),
         )
         return folder
+
+    def _shards(self, version: Path, found):
+        from models.training.scaffold import Shards
+
+        files = self.files[version]
+        return Shards(manifest=found, train=tuple(files["train"]), eval=tuple(files["eval"]))
 
 
 if __name__ == "__main__":

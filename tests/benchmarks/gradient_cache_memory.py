@@ -66,16 +66,18 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
     }
     peak_mib, ends = peak_memory.start(), [time.perf_counter()]
     training.train(
-        strategy=tf.distribute.get_strategy(),
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=functools.partial(model.encode, training=True),
-            loss=model.replica_scalars,
-            num_micro_batches=num_pairs // micro_batch_size if micro_batch_size else 1,
+        tf.distribute.get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=functools.partial(model.encode, training=True),
+                loss=model.replica_scalars,
+                num_micro_batches=num_pairs // micro_batch_size if micro_batch_size else 1,
+            ),
+            optimizer=optimizers.make_optimizer(config.optimizer, config.num_steps),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=config.num_steps,
         ),
-        optimizer=optimizers.make_optimizer(config.optimizer, config.num_steps),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=config.num_steps,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: ends.append(time.perf_counter()),
     )

@@ -61,20 +61,24 @@ def _pairs_per_second(files: list[str], found, cache: str, root: str) -> float:
     from beam_jobs.contracts.bands import SENSORS
     from models import input_pipeline
     from models.config import EncoderConfig, InputConfig, PretrainConfig
+    from models.reading.epochs import EpochPlan
     from models.views import train_views
 
     config = PretrainConfig(encoder=EncoderConfig(backbone="resnet18"), num_steps=1)
     batch_size, num_batches = SHAPE[1], NUM_PAIRS // SHAPE[1]
     dataset = input_pipeline.train_dataset(
         files,
-        num_examples=NUM_PAIRS,
-        num_bands=training_speed.NUM_BANDS,
-        with_label=False,
-        batch_size=batch_size,
-        shuffle_buffer=256,
-        seed=0,
-        with_weight=True,
-        with_patch_id=True,
+        input_pipeline.Features(
+            num_bands=training_speed.NUM_BANDS,
+            with_weight=True,
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=NUM_PAIRS,
+            batch_size=batch_size,
+            shuffle_buffer=256,
+            seed=0,
+        ),
         transform=train_views(config, SENSORS, found),
         reading=InputConfig(cache=cache, cache_dir=f"{root}/cache" if cache == "disk" else ""),
     )

@@ -109,12 +109,14 @@ def _measure_one(
     loss = make_segment_loss(config.loss, get_schema(config.label_schema).class_names, {})
     ends: list[float] = []
     training.train(
-        strategy=get_strategy(),
-        model=model,
-        compute_loss=functools.partial(segment.replica_loss, config, model, loss),
-        optimizer=make_optimizer(config.optimizer, num_steps),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=num_steps,
+        get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=functools.partial(segment.replica_loss, config, model, loss),
+            optimizer=make_optimizer(config.optimizer, num_steps),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=num_steps,
+        ),
         log_dir=tempfile.mkdtemp(),
         on_step=lambda *_: ends.append(time.perf_counter()),
     )

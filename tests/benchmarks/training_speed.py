@@ -101,14 +101,16 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
     }
     ends: list[float] = []
     training.train(
-        strategy=get_strategy(),
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=functools.partial(model.encode, training=True), loss=model.replica_scalars
+        get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=functools.partial(model.encode, training=True), loss=model.replica_scalars
+            ),
+            optimizer=make_optimizer(config.optimizer, num_steps),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=num_steps,
         ),
-        optimizer=make_optimizer(config.optimizer, num_steps),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=num_steps,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda *_: ends.append(time.perf_counter()),
     )

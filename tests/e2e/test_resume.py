@@ -16,6 +16,7 @@ from run_pipeline import REPOSITORY
 from beam_jobs.contracts import layout, manifest
 from components.artifacts import METRICS_FILE
 from models import pretrain
+from models.training.scaffold import Folders, Shards
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
 
@@ -73,13 +74,16 @@ def kill_at(process, root, step):
 
 def undisturbed(config_path, version, folder):
     """Metrics of the same training in this process, without checkpoints."""
-    files = [
-        [str(path) for path in layout.shard_paths(version, split)] for split in ("train", "eval")
-    ]
+    train, evaluated = (
+        tuple(str(path) for path in layout.shard_paths(version, split))
+        for split in ("train", "eval")
+    )
     config = load_run_config(config_path, [], {}).pretrain
-    folders = str(folder / "model"), str(folder / "logs")
     return pretrain.run_pretraining(
-        config, manifest.read(version), *files, *folders, is_served=False
+        config,
+        Shards(manifest=manifest.read(version), train=train, eval=evaluated),
+        Folders(output=str(folder / "model"), logs=str(folder / "logs")),
+        is_served=False,
     )
 
 

@@ -10,6 +10,7 @@ from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders, Shards
 
 _TRAINED = {"pretrained", "segmented"}
 
@@ -26,7 +27,9 @@ def _version(path: Path) -> SimpleNamespace:
     files = {
         split: [str(shard) for shard in layout.shard_paths(path, split)] for split in layout.SPLITS
     }
-    return SimpleNamespace(path=path, manifest=manifest.read(path), files=files)
+    found = manifest.read(path)
+    shards = Shards(manifest=found, train=tuple(files["train"]), eval=tuple(files["eval"]))
+    return SimpleNamespace(path=path, manifest=found, files=files, shards=shards)
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +61,8 @@ def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
     steps: list[tuple[int, int, float]] = []
     metrics = pretrain.run_pretraining(
         config,
-        pairs.manifest,
-        pairs.files["train"],
-        pairs.files["eval"],
-        str(root / "model"),
-        str(root / "logs"),
+        pairs.shards,
+        Folders(output=str(root / "model"), logs=str(root / "logs")),
         on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
     )
     return SimpleNamespace(
@@ -86,12 +86,9 @@ def segmented(labels, pretrained, tmp_path_factory) -> SimpleNamespace:
     steps: list[tuple[int, int, float]] = []
     metrics = segment.run_segmentation(
         config,
-        labels.manifest,
-        labels.files["train"],
-        labels.files["eval"],
-        str(root / "model"),
-        str(root / "logs"),
-        pretrained.dir,
+        labels.shards,
+        Folders(output=str(root / "model"), logs=str(root / "logs")),
+        sources=segment.SegmenterSources(encoder=pretrained.dir),
         on_step=lambda step, num_steps, values: steps.append((step, num_steps, values["loss"])),
     )
     return SimpleNamespace(

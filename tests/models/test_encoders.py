@@ -185,7 +185,7 @@ def test_large_backbones_take_any_number_of_bands(backbone, num_bands, depth, tm
 
 @pytest.mark.e2e
 def test_two_kinds_of_keras_in_one_process_are_refused():
-    """What tensorflow-transform leaves in the environment of child processes must not build half a model."""
+    """tensorflow-transform sets a variable for child processes; it must not build half a model."""
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-W", "ignore", "-c", "import models.encoders"]
     result = subprocess.run(

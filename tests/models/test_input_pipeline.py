@@ -10,6 +10,7 @@ from models import input_pipeline
 from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
 from models.reading import free_memory
+from models.reading.epochs import EpochPlan
 from models.reading.record_source import FileSource, load
 
 NUM_BANDS = {"s1": 2, "s2": 12}
@@ -23,15 +24,18 @@ def decoded(files):
 
 
 def make(labels, **changes):
-    options = {
-        "num_bands": NUM_BANDS,
-        "with_label": True,
-        "batch_size": 5,
-        "shuffle_buffer": 8,
-        "seed": 3,
-    }
-    options |= {"num_examples": 24} | changes
-    return input_pipeline.train_dataset(labels.files["train"], **options)
+    """Batches of the train split; `changes` are of the features, the plan or the reading."""
+    plan = {"num_examples": 24, "batch_size": 5, "shuffle_buffer": 8, "seed": 3}
+    features = {"num_bands": NUM_BANDS, "with_label": True}
+    for options in (plan, features):
+        options |= {name: changes.pop(name) for name in list(changes) if name in options}
+    features |= {name: changes.pop(name) for name in list(changes) if name.startswith("with_")}
+    return input_pipeline.train_dataset(
+        labels.files["train"],
+        input_pipeline.Features(**features),
+        EpochPlan(**plan),
+        **changes,
+    )
 
 
 def take(dataset, num_batches):
@@ -40,7 +44,12 @@ def take(dataset, num_batches):
 
 def test_eval_batches_are_the_records_of_the_codec_in_order(labels):
     dataset = input_pipeline.eval_dataset(
-        labels.files["eval"], num_bands=NUM_BANDS, with_label=True, batch_size=3
+        labels.files["eval"],
+        input_pipeline.Features(
+            num_bands=NUM_BANDS,
+            with_label=True,
+        ),
+        batch_size=3,
     )
     batches = list(dataset.as_numpy_iterator())
     assert [len(batch["label"]) for batch in batches] == [3, 3, 2]
@@ -53,7 +62,11 @@ def test_eval_batches_are_the_records_of_the_codec_in_order(labels):
 
 def test_sensor_that_is_not_asked_for_is_not_parsed(labels):
     dataset = input_pipeline.eval_dataset(
-        labels.files["eval"], num_bands={"s2": 12}, with_label=False, batch_size=3
+        labels.files["eval"],
+        input_pipeline.Features(
+            num_bands={"s2": 12},
+        ),
+        batch_size=3,
     )
     assert set(dataset.element_spec) == {"s2"}
 
@@ -117,12 +130,14 @@ def test_a_cache_changes_no_batch(labels, cache, tmp_path):
             assert set(got) == set(expected)
             for name in expected:
                 np.testing.assert_array_equal(got[name], expected[name])
-    options = {"num_bands": NUM_BANDS, "with_label": True, "batch_size": 3}
+    features = input_pipeline.Features(num_bands=NUM_BANDS, with_label=True)
     for got, expected in zip(
         input_pipeline.eval_dataset(
-            labels.files["eval"], reading=reading, **options
+            labels.files["eval"], features, batch_size=3, reading=reading
         ).as_numpy_iterator(),
-        input_pipeline.eval_dataset(labels.files["eval"], **options).as_numpy_iterator(),
+        input_pipeline.eval_dataset(
+            labels.files["eval"], features, batch_size=3
+        ).as_numpy_iterator(),
         strict=True,
     ):
         for name in expected:
@@ -140,7 +155,10 @@ def test_memory_that_does_not_suffice_is_refused_before_it_is_filled(labels):
     )
     num_bytes = 24 * (32 * 32 * 2 * 2 + 4)
     assert load(source, int(1.1 * num_bytes)).columns["s1"].shape == (24,)
-    message = r"input\.cache: memory must fit into 0\.1 MiB, 80% of what is free, got 2 files of about 0\.1 MiB"
+    message = (
+        r"input\.cache: memory must fit into 0\.1 MiB, 80% of what is free, "
+        r"got 2 files of about 0\.1 MiB"
+    )
     with pytest.raises(ValueError, match=message):
         load(source, int(0.9 * num_bytes))
     assert 0 < free_memory.count_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -171,11 +189,12 @@ def test_locations_are_those_of_the_records_and_transforms_come_last(labels):
 
     dataset = input_pipeline.eval_dataset(
         labels.files["eval"],
-        num_bands=NUM_BANDS,
-        with_label=False,
+        input_pipeline.Features(
+            num_bands=NUM_BANDS,
+            with_location=True,
+            with_patch_id=True,
+        ),
         batch_size=5,
-        with_location=True,
-        with_patch_id=True,
         transform=transform,
     )
     batches = list(dataset.as_numpy_iterator())

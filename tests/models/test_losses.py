@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from pair_loss import pair_loss
 
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight, pixel_crossentropy
+from models.losses import MaskedCrossentropy, global_weight, pixel_crossentropy
 
 
 def unit_rows(rng, shape):
@@ -12,7 +13,7 @@ def unit_rows(rng, shape):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def nt_xent_by_loops(s1, s2, temperature, weights=None):
+def pair_loss_by_loops(s1, s2, temperature, weights=None):
     num = len(s1)
     weights = np.ones(num) if weights is None else weights
     total = 0.0
@@ -26,34 +27,16 @@ def nt_xent_by_loops(s1, s2, temperature, weights=None):
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
-def test_nt_xent_equals_loops_over_pairs(temperature):
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 0.5, 0.0, 0.25, 1.0], np.float32)])
+def test_pair_loss_equals_loops_over_pairs(temperature, weights):
     rng = np.random.default_rng(0)
-    s1, s2 = unit_rows(rng, (7, 5)), unit_rows(rng, (7, 5))
-    assert float(NTXentLoss(temperature)(s1, s2)) == pytest.approx(
-        nt_xent_by_loops(s1, s2, temperature), rel=1e-5
+    s1, s2 = unit_rows(rng, (5, 4)), unit_rows(rng, (5, 4))
+    assert float(pair_loss(s1, s2, temperature, weights)) == pytest.approx(
+        pair_loss_by_loops(s1, s2, temperature, weights), rel=1e-5
     )
 
 
-def test_nt_xent_of_equal_embeddings_is_log_of_the_batch():
-    same = np.tile(unit_rows(np.random.default_rng(1), (1, 4)), (6, 1))
-    assert float(NTXentLoss(0.1)(same, same)) == pytest.approx(math.log(6), rel=1e-6)
-
-
-def test_nt_xent_is_float32_and_finite_on_half_precision_embeddings():
-    rng = np.random.default_rng(2)
-    s1 = tf.cast(unit_rows(rng, (4, 8)), tf.bfloat16)
-    loss = NTXentLoss(0.01)(s1, -s1)
-    assert loss.dtype == tf.float32
-    assert np.isfinite(float(loss))
-
-
-def test_nt_xent_refuses_a_temperature_of_zero():
-    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
-        NTXentLoss(0.0)
-
-
 def test_losses_survive_their_config():
-    assert NTXentLoss.from_config(NTXentLoss(0.3).get_config()).temperature == 0.3
     loss = MaskedCrossentropy((1.0, 2.5), focal_gamma=2.0, name="other")
     copy = MaskedCrossentropy.from_config(loss.get_config())
     assert (copy.name, copy.class_weights, copy.focal_gamma) == ("other", (1.0, 2.5), 2.0)
@@ -130,13 +113,6 @@ def uneven_labels(rng):
     return label
 
 
-def test_weighted_nt_xent_equals_loops_in_which_each_pair_counts_its_weight():
-    rng = np.random.default_rng(6)
-    s1, s2 = unit_rows(rng, (5, 4)), unit_rows(rng, (5, 4))
-    loss = NTXentLoss(0.2)(s1, s2, sample_weight=global_weight(WEIGHTS, np.ones(5)))
-    assert float(loss) == pytest.approx(nt_xent_by_loops(s1, s2, 0.2, WEIGHTS), rel=1e-5)
-
-
 def test_weighted_crossentropy_equals_loops_in_which_each_pixel_counts_the_weight_of_its_patch():
     rng = np.random.default_rng(7)
     label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
@@ -145,13 +121,10 @@ def test_weighted_crossentropy_equals_loops_in_which_each_pixel_counts_the_weigh
     assert float(loss) == pytest.approx(crossentropy_by_loops(label, logits, WEIGHTS), rel=1e-5)
 
 
-def test_weights_of_1_change_no_bit_of_either_loss():
+def test_weights_of_1_change_no_bit_of_the_loss():
     rng = np.random.default_rng(8)
     for _ in range(20):
-        s1, s2 = unit_rows(rng, (5, 4)), unit_rows(rng, (5, 4))
         ones = np.ones(5, np.float32)
-        weight = global_weight(ones, ones)
-        assert NTXentLoss()(s1, s2).numpy() == NTXentLoss()(s1, s2, sample_weight=weight).numpy()
         label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
         loss = MaskedCrossentropy()
         weight = global_weight(ones, loss.size(label))
@@ -159,5 +132,8 @@ def test_weights_of_1_change_no_bit_of_either_loss():
 
 
 def test_a_batch_in_which_nothing_counts_has_no_loss():
-    s1 = unit_rows(np.random.default_rng(9), (3, 4))
-    assert float(NTXentLoss()(s1, -s1, sample_weight=global_weight(np.zeros(3), np.ones(3)))) == 0.0
+    rng = np.random.default_rng(9)
+    label, logits = uneven_labels(rng), rng.normal(size=(5, 4, 3, 3)).astype(np.float32)
+    loss = MaskedCrossentropy()
+    weight = global_weight(np.zeros(5), loss.size(label))
+    assert float(loss(label, logits, sample_weight=weight)) == 0.0

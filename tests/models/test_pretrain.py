@@ -14,6 +14,7 @@ from models.dual_encoder import build_dual_encoder
 from models.encoders import build_encoder
 from models.objectives.registry import make_objective
 from models.published import export
+from models.training.scaffold import Folders
 
 
 def test_loss_falls_clearly_and_every_step_is_reported(pretrained):
@@ -50,29 +51,27 @@ def test_metrics_are_of_the_eval_split(pretrained):
     assert {path.name for path in pretrained.logs.iterdir()} == {"train", "eval"}
 
 
-def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoint_dir=None, **changes):
-    """Two steps, unless `changes` say otherwise; the metrics, and all that was told of the last step. Nothing to be served."""
+def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoints=None, **changes):
+    """Train two steps (see `changes`); return the metrics and the last step's scalars."""
     options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
     config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
     watch = Watch(kill_at)
     metrics = pretrain.run_pretraining(
         config,
-        pairs.manifest,
-        pairs.files["train"],
-        pairs.files["eval"],
-        str(tmp_path / "model"),
-        str(tmp_path / "logs"),
-        on_step=watch,
+        pairs.shards,
+        Folders(
+            output=str(tmp_path / "model"), logs=str(tmp_path / "logs"), checkpoints=checkpoints
+        ),
         warm_start_dir=warm_start_dir,
-        checkpoint_dir=checkpoint_dir,
         is_served=False,
+        on_step=watch,
     )
     return metrics, watch.last
 
 
 @pytest.mark.e2e
 def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
-    """24 pairs in batches of 8 are 3 steps an epoch: the run is killed, and goes on, within the second."""
+    """24 pairs in batches of 8 are 3 steps an epoch: the run is killed within the second epoch."""
     run(pairs, tmp_path / "earlier", seed=5)
     options = {
         "warm_start_dir": str(tmp_path / "earlier" / "model"),
@@ -84,9 +83,9 @@ def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
     assert expected["train_loss"] != pytest.approx(cold["train_loss"], rel=1e-2)
     kept = str(tmp_path / "kept")
     with pytest.raises(KilledError):
-        run(pairs, tmp_path / "killed", kill_at=5, checkpoint_dir=kept, **options)
+        run(pairs, tmp_path / "killed", kill_at=5, checkpoints=kept, **options)
     assert not (tmp_path / "killed" / "model").exists()
-    got, _ = run(pairs, tmp_path / "resumed", checkpoint_dir=kept, **options)
+    got, _ = run(pairs, tmp_path / "resumed", checkpoints=kept, **options)
     assert got == pytest.approx(expected, rel=1e-4)
     assert not (tmp_path / "kept").exists()
 
@@ -227,11 +226,6 @@ def test_batch_larger_than_the_train_split_is_refused(pairs, tmp_path):
     )
     with pytest.raises(ValueError, match="one batch of 64 examples, got 24"):
         pretrain.run_pretraining(
-            config,
-            pairs.manifest,
-            pairs.files["train"],
-            pairs.files["eval"],
-            str(tmp_path / "m"),
-            str(tmp_path / "l"),
+            config, pairs.shards, Folders(output=str(tmp_path / "m"), logs=str(tmp_path / "l"))
         )
     assert not (tmp_path / "m").exists()

@@ -6,11 +6,12 @@ import tensorflow as tf
 
 from models import metrics, segment
 from models.config import EncoderConfig
-from models.input_pipeline import eval_dataset
+from models.input_pipeline import Features, eval_dataset
 from models.pixel_losses.config import LossConfig
 from models.published import card, export
 from models.scores import score_file
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 
@@ -35,7 +36,12 @@ def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented
     model = export.load_segmenter(segmented.dir)
     cm = np.zeros((2, 2), np.int64)
     for batch in eval_dataset(
-        labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=3
+        labels.files["eval"],
+        Features(
+            num_bands={"s1": 2, "s2": 12},
+            with_label=True,
+        ),
+        batch_size=3,
     ):
         predicted = model({"s1": batch["s1"], "s2": batch["s2"]})["label"].numpy()
         cm += metrics.confusion_matrix(batch["label"].numpy(), predicted, 2)
@@ -88,12 +94,11 @@ def test_class_that_is_absent_cannot_be_balanced(labels, tmp_path):
     with pytest.raises(ValueError, match=r"every class in the train split, got none of water$"):
         segment.run_segmentation(
             config,
-            dataclasses.replace(labels.manifest, num_pixels_per_class=counts),
-            labels.files["train"],
-            labels.files["eval"],
-            str(tmp_path),
-            str(tmp_path),
-            None,
+            dataclasses.replace(
+                labels.shards,
+                manifest=dataclasses.replace(labels.manifest, num_pixels_per_class=counts),
+            ),
+            Folders(output=str(tmp_path), logs=str(tmp_path)),
         )
 
 
@@ -125,13 +130,7 @@ def test_shards_of_another_schema_are_refused(labels, tmp_path):
         ValueError, match="label_schema is 'dynamic_world', but the shards hold 'water'"
     ):
         segment.run_segmentation(
-            config,
-            labels.manifest,
-            labels.files["train"],
-            labels.files["eval"],
-            str(tmp_path),
-            str(tmp_path),
-            None,
+            config, labels.shards, Folders(output=str(tmp_path), logs=str(tmp_path))
         )
 
 

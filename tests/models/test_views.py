@@ -68,7 +68,7 @@ MANIFEST = SimpleNamespace(statistics=STATISTICS.__getitem__)
 
 
 def pairs_with_gaps(num_pairs=64, size=16):
-    """Both sensors see the number of the pixel; each pair lacks a frame of its own, and Sentinel-2 a stripe more."""
+    """Pixels hold their number in both sensors; each pair has its own gap, Sentinel-2 one more."""
     rng = np.random.default_rng(0)
     image = np.zeros((num_pairs, size, size, 1), np.float32) + np.arange(size * size).reshape(
         size, size, 1

@@ -12,6 +12,7 @@ from run_pipeline import REPOSITORY
 from beam_jobs.contracts import layout
 from models import input_pipeline
 from models.config import InputConfig
+from models.reading.epochs import EpochPlan
 
 
 @contextmanager
@@ -40,13 +41,16 @@ def test_a_dispatcher_and_a_worker_feed_a_trainer(tmp_path):
         assert ready == f"worker of {address} on localhost"
         dataset = input_pipeline.train_dataset(
             [str(path) for path in layout.shard_paths(version, "train")],
-            num_examples=10,
-            num_bands={"s1": 2},
-            with_label=False,
-            batch_size=5,
-            shuffle_buffer=8,
-            seed=0,
-            with_patch_id=True,
+            input_pipeline.Features(
+                num_bands={"s1": 2},
+                with_patch_id=True,
+            ),
+            EpochPlan(
+                num_examples=10,
+                batch_size=5,
+                shuffle_buffer=8,
+                seed=0,
+            ),
             reading=InputConfig(deterministic=False, data_service=address),
         )
         batches = list(dataset.take(2).as_numpy_iterator())

@@ -60,3 +60,22 @@ def test_what_has_no_manifest_is_not_a_version(folder):
         match=r"version-3/manifest.json: no manifest, so this is no finished version",
     ):
         manifest.read(layout.version_dir(folder, 1, 3))
+
+
+def test_copy_and_remove_tree_work_alike_on_disk_and_store(folder):
+    root = locations.locate(folder)
+    for name in ("a/step-2/y.txt", "a/step-10/x.txt"):
+        with locations.staged(root / name) as partial:
+            partial.write_text(name)
+    locations.copy_file(root / "a/step-2/y.txt", root / "a/step-10/x.txt")
+    assert (root / "a/step-10/x.txt").read_text() == "a/step-2/y.txt"
+    locations.remove_tree(f"{folder}/a/step-2")
+    assert [str(found) for found in (root / "a").glob("*/*")] == [f"{folder}/a/step-10/x.txt"]
+    locations.remove_tree(f"{folder}/none")
+
+
+def test_a_local_file_is_copied_to_a_store_and_back(s3_folder, tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    locations.copy_file(tmp_path / "file", f"{s3_folder}/copy")
+    locations.copy_file(f"{s3_folder}/copy", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"

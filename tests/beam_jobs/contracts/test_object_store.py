@@ -131,6 +131,42 @@ def test_a_process_without_s3_ends_as_python_does(way, code):
     assert (ended.returncode, ended.stdout) == (code, "hook")
 
 
+# The package is absent, or it is there but registers no file system, as it does under a
+# TensorFlow that it was not built for.
+_WITHOUT_TENSORFLOW_IO = """
+import sys, types
+sys.modules["tensorflow_io"] = None if sys.argv[1] == "absent" else types.ModuleType("io")
+from beam_jobs.contracts import locations, object_store
+locations.locate("/tmp").exists()
+try:
+    locations.locate("s3://bucket/key")
+except object_store.MissingFilesystemError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("absent", "is not installed: pip install tensorflow-io==0.37.1"),
+        ("unloadable", "does not load under TensorFlow 2"),
+    ],
+)
+def test_without_tensorflow_io_one_line_says_what_to_install(state, reason):
+    ended = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TENSORFLOW_IO, state],
+        cwd=REPOSITORY,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("s3://bucket/key: TensorFlow opens s3:// by tensorflow-io, ")
+    assert reason in ended.stdout
+    assert "\n" not in ended.stdout
+
+
 def test_local_paths_do_not_import_tensorflow_io():
     script = (
         "import sys, pathlib; from beam_jobs.contracts import locations\n"

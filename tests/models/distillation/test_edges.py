@@ -6,7 +6,7 @@ from models.distillation.edges import edge_weights
 
 
 def label_maps(num_classes=4):
-    """Smooth maps of several classes, some of whose pixels and whose border on one side have no label; uint8 [3, 24, 20]."""
+    """Return smooth maps of several classes, uint8 [3, 24, 20], partly without labels."""
     rng = np.random.default_rng(0)
     fields = ndimage.gaussian_filter(rng.normal(size=(num_classes, 3, 24, 20)), (0, 0, 3, 3))
     label = fields.argmax(axis=0).astype(np.uint8)

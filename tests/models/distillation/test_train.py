@@ -1,4 +1,4 @@
-"""A student and its teacher on shards of pairs: what each sees, what counts, what is left behind."""
+"""A student and its teacher on pairs: their inputs, the pixels that count, what is exported."""
 
 import dataclasses
 
@@ -18,6 +18,7 @@ from models.encoders import SensorEncoder
 from models.published import card, export
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
+from models.training.scaffold import Folders, Shards
 
 SEGMENT = SegmentConfig(
     sensors=("s1",),
@@ -161,15 +162,12 @@ def test_photometry_is_the_students_alone_and_geometry_is_of_both(pairs):
     )
 
 
-def distill(pairs, teacher, encoder, path, config=CONFIG, **options):
+def distill(pairs, teacher, encoder, path, config=CONFIG, checkpoints=None, **options):
     return train.run_distillation(
         config,
-        pairs.manifest,
-        pairs.files["train"],
-        str(path / "student"),
-        str(path / "logs"),
-        teacher.dir,
-        encoder.dir,
+        Shards(manifest=pairs.manifest, train=tuple(pairs.files["train"])),
+        Folders(output=str(path / "student"), logs=str(path / "logs"), checkpoints=checkpoints),
+        sources=train.StudentSources(teacher=teacher.dir, encoder=encoder.dir),
         **options,
     )
 
@@ -218,11 +216,12 @@ def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(
         model.get_weights(), export.load_segmenter(folder).get_weights(), strict=True
     ):
         np.testing.assert_array_equal(got, expected)
-    files = labels.files
     segment.run_segmentation(
-        SEGMENT, labels.manifest, files["train"], files["eval"], str(tmp_path / "model"), str(tmp_path / "logs"), None,
-        student_dir=folder,
-    )  # fmt: skip
+        SEGMENT,
+        labels.shards,
+        Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
+        sources=segment.SegmenterSources(student=folder),
+    )
     assert card.read_card(str(tmp_path / "model"))["started_from"] == {"s1": folder}
     for changes, message in (
         ({"head": "linear"}, r"head must be linear, got the student's unet"),
@@ -250,8 +249,8 @@ def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(
     kept = tmp_path / "kept"
     arguments = (pairs, segmented, pretrained, tmp_path / "killed", config)
     with pytest.raises(KilledError):
-        distill(*arguments, on_step=killed, checkpoint_dir=str(kept))
-    distill(*arguments, on_step=resumed, checkpoint_dir=str(kept))
+        distill(*arguments, on_step=killed, checkpoints=str(kept))
+    distill(*arguments, on_step=resumed, checkpoints=str(kept))
     assert min(resumed.losses) in (3, 4)
     assert killed.losses | resumed.losses == pytest.approx(undisturbed.losses, rel=1e-3)
     one, two = (

@@ -23,6 +23,7 @@ from models.health.monitor import (
 from models.input_pipeline import parse_examples
 from models.objectives.registry import make_objective
 from models.training import training
+from models.training.scaffold import Folders
 from models.training.steps import TwoStageLoss
 
 
@@ -99,18 +100,21 @@ def test_collapse_during_training_stops_it(make_watched, pairs, tmp_path):
         match=r"^pretraining collapsed at step 6: s1 spread is .*; see docs/health.md$",
     ):
         training.train(
-            strategy=tf.distribute.get_strategy(),
-            model=model,
-            compute_loss=TwoStageLoss(
-                encode=lambda batch: model.encode(batch, training=True), loss=model.replica_scalars
+            tf.distribute.get_strategy(),
+            training.Fit(
+                model=model,
+                compute_loss=TwoStageLoss(
+                    encode=lambda batch: model.encode(batch, training=True),
+                    loss=model.replica_scalars,
+                ),
+                optimizer=keras.optimizers.SGD(1e-6),
+                dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+                num_steps=20,
+                check_every=2,
+                check=monitor.check,
             ),
-            optimizer=keras.optimizers.SGD(1e-6),
-            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-            num_steps=20,
             log_dir=str(tmp_path / "logs"),
             on_step=on_step,
-            check_every=2,
-            check=monitor.check,
         )
     assert steps == [1, 2, 3, 4, 5, 6]
     # The fall is on record, step by step.
@@ -173,11 +177,8 @@ def test_worker_that_is_not_the_chief_writes_nothing_but_stops(make_watched, tmp
 def run(pairs, folder, config):
     return pretrain.run_pretraining(
         config,
-        pairs.manifest,
-        pairs.files["train"],
-        pairs.files["eval"],
-        str(folder / "model"),
-        str(folder / "logs"),
+        pairs.shards,
+        Folders(output=str(folder / "model"), logs=str(folder / "logs")),
         is_served=False,
     )
 

@@ -15,6 +15,7 @@ from models import pretrain
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.health.config import HealthConfig
 from models.training.distribution import get_strategy
+from models.training.scaffold import Folders, Shards
 
 CONFIG = PretrainConfig(
     encoder=EncoderConfig(backbone="small", embedding_dim=16),
@@ -27,12 +28,14 @@ CONFIG = PretrainConfig(
 
 def run(version_dir, folder):
     files = {
-        split: [str(path) for path in layout.shard_paths(version_dir, split)]
+        split: tuple(str(path) for path in layout.shard_paths(version_dir, split))
         for split in ("train", "eval")
     }
-    folders = f"{folder}/model", f"{folder}/logs"
     return pretrain.run_pretraining(
-        CONFIG, manifest.read(version_dir), files["train"], files["eval"], *folders, is_served=False
+        CONFIG,
+        Shards(manifest=manifest.read(version_dir), **files),
+        Folders(output=f"{folder}/model", logs=f"{folder}/logs"),
+        is_served=False,
     )
 
 

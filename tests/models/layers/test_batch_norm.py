@@ -25,7 +25,7 @@ def built(cls, dtype="float32", **kwargs):
 
 
 def everything(layer, training):
-    """Outputs, gradients with respect to inputs, gamma and beta, and the moving statistics after the call."""
+    """Return outputs, gradients by inputs, gamma and beta, and the new moving statistics."""
 
     @tf.function
     def run(pixels):

@@ -96,16 +96,18 @@ def take_step(strategy, objective, num_parts, chunk_size):
         .repeat()
     )
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=lambda batch: model.encode(batch, training=True),
-            loss=model.replica_scalars,
-            num_micro_batches=num_parts,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=lambda batch: model.encode(batch, training=True),
+                loss=model.replica_scalars,
+                num_micro_batches=num_parts,
+            ),
+            optimizer=optimizer,
+            dataset=lambda first_step: batches,
+            num_steps=1,
         ),
-        optimizer=optimizer,
-        dataset=lambda first_step: batches,
-        num_steps=1,
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: told.update(scalars),
     )

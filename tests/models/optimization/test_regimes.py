@@ -11,9 +11,11 @@ from models.config import EncoderConfig, OptimizerConfig
 from models.encoders import SensorEncoder
 from models.optimization import regimes
 from models.optimization.optimizers import make_optimizer
+from models.published import parity
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training import steps
+from models.training.scaffold import Folders
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 CONFIG = SegmentConfig(sensors=("s1",), label_schema="water", encoder=SMALL, num_steps=10)
@@ -144,15 +146,12 @@ def weights_of(encoder):
     return {variable.path: variable.numpy() for variable in encoder.variables}
 
 
-def run(config, labels, pretrained, path, **options):
+def run(config, labels, pretrained, path, checkpoints=None, **options):
     metrics = segment.run_segmentation(
         config,
-        labels.manifest,
-        labels.files["train"],
-        labels.files["eval"],
-        str(path / "model"),
-        str(path / "logs"),
-        pretrained.dir,
+        labels.shards,
+        Folders(output=str(path / "model"), logs=str(path / "logs"), checkpoints=checkpoints),
+        sources=segment.SegmenterSources(encoder=pretrained.dir),
         **options,
     )
     return metrics, segment.export.load_segmenter(str(path / "model"))
@@ -192,10 +191,7 @@ def test_encoder_keeps_each_bit_where_it_is_frozen_and_only_there(
     # Frozen is not what it is: the next training is free to move it.
     assert model.encoders["s1"].trainable
     assert (
-        max(
-            c.max_abs_difference for c in segment.export.compare_with_keras(str(tmp_path / "model"))
-        )
-        < 1e-4
+        max(c.max_abs_difference for c in parity.compare_with_keras(str(tmp_path / "model"))) < 1e-4
     )
 
 
@@ -206,7 +202,7 @@ def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(
     config = dataclasses.replace(SHORT, num_steps=6, unfreeze_after=0.5, checkpoint_every=1)
     watched = Watch()
     _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watched)
-    kept = {"checkpoint_dir": str(tmp_path / "kept")}
+    kept = {"checkpoints": str(tmp_path / "kept")}
     # Levels begin after steps 1, 2, 2 and 3.
     losses = {}
     for attempt in (Watch(kill_at=2), Watch(kill_at=5)):
@@ -237,7 +233,12 @@ def test_model_trained_with_sensors_dropping_out_answers_with_either_alone(
     )
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
     dataset = segment.input_pipeline.eval_dataset(
-        labels.files["eval"], num_bands={"s1": 2, "s2": 12}, with_label=True, batch_size=8
+        labels.files["eval"],
+        segment.input_pipeline.Features(
+            num_bands={"s1": 2, "s2": 12},
+            with_label=True,
+        ),
+        batch_size=8,
     )
     batch = next(iter(dataset))
     for gone in ("s1", "s2"):

@@ -14,7 +14,7 @@ def softmax(row):
 
 
 def uneven(rng):
-    """Labels with a class (3) that occurs in one patch only, a patch without labels, one with few."""
+    """Return labels: class 3 in one patch only, one patch without labels, one with few."""
     label = rng.choice([0, 1, 2, 255], (5, 4, 3)).astype(np.uint8)
     label[1] = 255
     label[3, 1:] = 255
@@ -46,7 +46,7 @@ def iou_loss(missed, found_wrongly, num_true):
 
 
 def lovasz_by_loops(label, logits, weights):
-    """From the definition: pixels become wrong in the order of their errors, each adds what it costs."""
+    """By the definition: pixels become wrong in the order of their errors; add up the costs."""
     total = sum_of_weights = 0.0
     for i in range(len(label)):
         pixels = [index for index in np.ndindex(label.shape[1:]) if label[i][index] != 255]

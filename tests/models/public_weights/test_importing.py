@@ -15,8 +15,9 @@ from models import segment
 from models.config import EncoderConfig
 from models.public_weights.catalog import KNOWN, PublicWeights, find_weights
 from models.public_weights.importing import import_encoder
-from models.published import card, export
+from models.published import card, export, parity
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders
 
 NAME = "ssl4eo-s12-s2-moco-resnet18"
 
@@ -78,7 +79,7 @@ def test_what_was_left_out_and_dropped_is_told(imported, weights_file):
 def test_published_encoder_equals_keras_and_embeds_on_the_unit_sphere(published):
     (encoder,) = export.load_encoders(published).values()
     assert (encoder.sensor, encoder.mean, encoder.std) == ("s2", (0.0,) * 12, (1.0,) * 12)
-    comparisons = export.compare_with_keras(published)
+    comparisons = parity.compare_with_keras(published)
     assert [comparison.signature for comparison in comparisons] == ["embed_s2"] * 2
     assert max(comparison.max_abs_difference for comparison in comparisons) < 1e-3
     pixels = np.random.default_rng(0).uniform(0.01, 0.4, (2, 64, 32, 12)).astype(np.float32)
@@ -206,19 +207,14 @@ def test_known_statistics_are_in_our_units():
 @pytest.mark.e2e
 def test_segmenter_trains_from_imported_weights_without_pretraining(published, labels, tmp_path):
     config = flood(encoder_paths={"s2": published})
-    files = labels.files
     scores = segment.run_segmentation(
         config,
-        labels.manifest,
-        files["train"],
-        files["eval"],
-        str(tmp_path / "model"),
-        str(tmp_path / "logs"),
-        None,
+        labels.shards,
+        Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
     )
     assert np.isfinite(scores["loss"])
     assert card.read_card(str(tmp_path / "model"))["config"]["encoder_paths"] == {"s2": published}
     assert (
-        max(item.max_abs_difference for item in export.compare_with_keras(str(tmp_path / "model")))
+        max(item.max_abs_difference for item in parity.compare_with_keras(str(tmp_path / "model")))
         < 1e-3
     )

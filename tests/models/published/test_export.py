@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_jobs.contracts import records, settings
-from models.published import card, export
+from models.published import card, export, parity
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def serialized(labels):
 
 
 def test_segmenter_equals_keras_for_dynamic_sizes_and_no_data(segmented):
-    comparisons = export.compare_with_keras(segmented.dir)
+    comparisons = parity.compare_with_keras(segmented.dir)
     assert [c.signature for c in comparisons] == ["serving_default", "serve_examples"] * 2
     assert comparisons[0].input_shapes == {"s1": (2, 32, 32, 2), "s2": (2, 32, 32, 12)}
     assert comparisons[3].output_shapes == {"probabilities": (2, 48, 16, 2), "label": (2, 48, 16)}
@@ -29,7 +29,7 @@ def test_segmenter_equals_keras_for_dynamic_sizes_and_no_data(segmented):
 
 
 def test_encoder_equals_keras_for_dynamic_sizes_and_no_data(pretrained):
-    comparisons = export.compare_with_keras(pretrained.dir)
+    comparisons = parity.compare_with_keras(pretrained.dir)
     assert [c.signature for c in comparisons] == ["embed_s1", "embed_s2"] * 2
     assert comparisons[2].output_shapes == {"features": (2, 3, 1, 128), "embedding": (2, 32)}
     assert max(c.max_abs_difference for c in comparisons) < 1e-4
@@ -40,7 +40,7 @@ def test_comparison_sees_a_model_that_is_not_the_exported_one(pretrained, tmp_pa
     encoders = export.load_encoders(pretrained.dir)
     encoders["s1"].set_weights([weight * 1.1 for weight in encoders["s1"].get_weights()])
     encoders["s1"].save(tmp_path / "model" / "assets.extra" / "s1_encoder.keras")
-    comparisons = export.compare_with_keras(str(tmp_path / "model"))
+    comparisons = parity.compare_with_keras(str(tmp_path / "model"))
     assert comparisons[0].max_abs_difference > 1e-2
     assert comparisons[1].max_abs_difference < 1e-4
 
@@ -107,20 +107,20 @@ def test_card_says_where_the_model_comes_from(segmented, labels):
 
 def test_metric_without_value_becomes_null_in_the_card(segmented, labels):
     content = card.make_card(
-        name="m",
-        task="segmentation",
-        sensors=("s1",),
-        stride=16,
-        signatures=(),
-        config=segmented.config,
-        manifest=labels.manifest,
-        metrics={"pooled_iou/water": float("nan"), "loss": 0.5},
-        label_schema="water",
-        started_from={},
+        card.Provenance(
+            name="m",
+            config=segmented.config,
+            manifest=labels.manifest,
+            metrics={"pooled_iou/water": float("nan"), "loss": 0.5},
+            started_from={},
+        ),
+        card.Interface(
+            task="segmentation", sensors=("s1",), stride=16, signatures=(), label_schema="water"
+        ),
     )
     assert content["metrics"] == {"pooled_iou/water": None, "loss": 0.5}
 
 
 def test_directory_without_a_card_is_no_finished_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model card"):
-        export.compare_with_keras(str(tmp_path))
+        parity.compare_with_keras(str(tmp_path))

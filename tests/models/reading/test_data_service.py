@@ -1,4 +1,4 @@
-"""A real dispatcher and two workers on loopback: every epoch has each pair once, in another order."""
+"""A real dispatcher and two workers on loopback: each epoch has every pair once, in a new order."""
 
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from models import input_pipeline
 from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
 from models.reading import data_service
+from models.reading.epochs import EpochPlan
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,17 @@ def service():
 def batches(files, num_batches, **reading):
     dataset = input_pipeline.train_dataset(
         files,
-        num_examples=46,
-        num_bands={"s1": 2, "s2": 12},
-        with_label=False,
-        batch_size=5,
-        shuffle_buffer=64,
+        input_pipeline.Features(
+            num_bands={"s1": 2, "s2": 12},
+            with_patch_id=True,
+        ),
+        EpochPlan(
+            num_examples=46,
+            batch_size=5,
+            shuffle_buffer=64,
+            seed=0,
+        ),
         transform=random_symmetry,
-        seed=0,
-        with_patch_id=True,
         reading=InputConfig(**reading),
     )
     return list(dataset.take(num_batches).as_numpy_iterator())

@@ -1,4 +1,4 @@
-"""The disk cache: what it holds is what the shards hold, whoever else writes there and however a process ended."""
+"""The disk cache holds what the shards hold, also with other writers and killed processes."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor

@@ -13,6 +13,7 @@ from models import segment
 from models.config import EncoderConfig, OptimizerConfig
 from models.segment_config import SegmentConfig
 from models.training.distribution import get_strategy
+from models.training.scaffold import Folders, Shards
 
 CONFIG = SegmentConfig(
     sensors=("s1",),
@@ -31,17 +32,13 @@ def main(version_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     files = {
-        split: [str(path) for path in layout.shard_paths(version_dir, split)]
+        split: tuple(str(path) for path in layout.shard_paths(version_dir, split))
         for split in ("train", "eval")
     }
     segment.run_segmentation(
         CONFIG,
-        manifest.read(version_dir),
-        files["train"],
-        files["eval"],
-        f"{folder}/model",
-        f"{folder}/logs",
-        encoder_dir=None,
+        Shards(manifest=manifest.read(version_dir), **files),
+        Folders(output=f"{folder}/model", logs=f"{folder}/logs"),
     )
     print(get_strategy().num_replicas_in_sync)
 

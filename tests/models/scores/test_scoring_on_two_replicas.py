@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.published import card, export
+from models.published import card, export, parity
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
 
@@ -30,6 +30,6 @@ def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(label
     again = score_patches(model, labels.files["eval"], kept.class_names, batch_size=3)
     np.testing.assert_allclose(again.confusion, kept.confusion, atol=2)
     assert (
-        max(comparison.max_abs_difference for comparison in export.compare_with_keras(published))
+        max(comparison.max_abs_difference for comparison in parity.compare_with_keras(published))
         < 1e-4
     )

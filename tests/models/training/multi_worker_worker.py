@@ -1,4 +1,4 @@
-"""One worker of several, or the only one: trains from scratch, then goes on from the checkpoint; writes what came out.
+"""One worker of several, or the only one: trains, resumes from the checkpoint, saves the result.
 
 A program of its own, since a process is one worker. Usage: multi_worker_worker.py
 FOLDER NAME, with TF_CONFIG or without.
@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from pair_loss import pair_loss
 
-from models.losses import NTXentLoss
 from models.optimization.optimizers import LossScaled
 from models.training import distribution, training
 from models.training.steps import TwoStageLoss
@@ -21,7 +21,7 @@ GLOBAL_BATCH_SIZE = 8
 
 
 def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None, is_scaled=False):
-    """Mean loss and variables of a contrastive training with negatives of all workers and synchronized statistics."""
+    """Return loss and variables of a contrastive training with negatives of all workers."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         inputs = {sensor: keras.Input((6,), name=sensor) for sensor in ("s1", "s2")}
@@ -46,16 +46,18 @@ def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None,
         [[f"{step}-{row}" for row in range(GLOBAL_BATCH_SIZE)] for step in range(9)]
     )
     loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=lambda batch: model(batch, training=True),
-            loss=lambda encoded: {"loss": NTXentLoss(0.2)(encoded["s1"], encoded["s2"])},
-            num_micro_batches=num_parts,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=lambda batch: model(batch, training=True),
+                loss=lambda encoded: {"loss": pair_loss(encoded["s1"], encoded["s2"])},
+                num_micro_batches=num_parts,
+            ),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
+            num_steps=num_steps,
         ),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
-        num_steps=num_steps,
         log_dir=f"{folder}/logs-{name}",
         checkpoint_dir=checkpoint_dir,
     )

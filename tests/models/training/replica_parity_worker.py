@@ -1,4 +1,4 @@
-"""Trains the same models on one replica and on two logical CPUs; writes losses and weights of both to an .npz.
+"""Trains the same models on one replica and on two; writes losses and weights to an .npz.
 
 A program of its own, since logical devices must be set before TensorFlow starts. Usage:
 replica_parity_worker.py OUT.npz
@@ -10,12 +10,13 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from pair_loss import pair_loss
 
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation.edges import edge_weights
 from models.distillation.loss import agreement, distillation_loss
 from models.encoders import SensorEncoder
-from models.losses import MaskedCrossentropy, NTXentLoss, global_weight
+from models.losses import MaskedCrossentropy
 from models.optimization import regimes
 from models.optimization.optimizers import Lars, LossScaled, make_optimizer
 from models.pixel_losses.config import LossConfig
@@ -48,7 +49,7 @@ def contrastive_without_batch_norm(rng):
 
 
 def contrastive_resnet(rng):
-    """A real encoder, with synchronized batch normalization, against fixed embeddings of the other sensor."""
+    """A real encoder with synchronized batch normalization against fixed embeddings."""
     pixels = rng.normal(-12.0, 4.0, (GLOBAL_BATCH_SIZE, 32, 32, 2)).astype(np.float32)
     # No data on the first replica only: its batch statistics must still be the global
     # ones.
@@ -65,14 +66,14 @@ def contrastive_resnet(rng):
         )
 
     def compute_loss(model, b):
-        return NTXentLoss(0.2)(model(b["pixels"], training=True), b["s2"])
+        return pair_loss(model(b["pixels"], training=True), b["s2"])
 
     return batch, build, compute_loss
 
 
 def contrastive_loss(model, batch):
     embeddings = model(batch, training=True)
-    return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"])
+    return pair_loss(embeddings["s1"], embeddings["s2"])
 
 
 def masked_crossentropy(rng):
@@ -102,8 +103,7 @@ def weighted_contrastive(rng):
 
     def compute_loss(model, b):
         embeddings = model({sensor: b[sensor] for sensor in ("s1", "s2")}, training=True)
-        weight = global_weight(b["weight"], tf.ones_like(b["weight"]))
-        return NTXentLoss(0.2)(embeddings["s1"], embeddings["s2"], sample_weight=weight)
+        return pair_loss(embeddings["s1"], embeddings["s2"], weight=b["weight"])
 
     return {**batch, "weight": weights}, build, compute_loss
 
@@ -160,21 +160,23 @@ CASES = {
 
 
 def train(strategy, batch, build, compute_loss):
-    """Loss of the first step, gradients (SGD with rate 1: old minus new weights) and the weights after it."""
+    """Return loss and gradients of the first step (old minus new weights) and the new weights."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = build()
         optimizer = keras.optimizers.SGD(1.0)
     before = [weight.numpy() for weight in model.trainable_variables]
     loss = training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: compute_loss(model, b),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(batch)
-        .batch(GLOBAL_BATCH_SIZE)
-        .repeat(),
-        num_steps=1,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: compute_loss(model, b),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(batch)
+            .batch(GLOBAL_BATCH_SIZE)
+            .repeat(),
+            num_steps=1,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     after = [weight.numpy() for weight in model.trainable_variables]
@@ -192,7 +194,7 @@ def train(strategy, batch, build, compute_loss):
 
 
 def steps_of_scaled_lars(strategy):
-    """Weights after three steps, of which the second has a gradient too large for the scaled loss, on the last rows only."""
+    """Return the weights after three steps; in the second, gradients overflow on the last rows."""
     rows = np.random.default_rng(0).normal(size=(3, GLOBAL_BATCH_SIZE, 2)).astype(np.float32)
     rows[1, -1] = 1e36
     keras.utils.set_random_seed(0)
@@ -201,19 +203,21 @@ def steps_of_scaled_lars(strategy):
         model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
         optimizer = LossScaled(Lars(0.1, decay=0.1))
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: tf.reduce_mean(model(b["x"])) / strategy.num_replicas_in_sync,
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).repeat(),
-        num_steps=3,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: tf.reduce_mean(model(b["x"])) / strategy.num_replicas_in_sync,
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).repeat(),
+            num_steps=3,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
 def weights_after_training(strategy, paces=()):
-    """Three steps with the optimizer of real runs, whose moments and decay live on every replica."""
+    """Return the weights after three steps with the optimizer of real runs."""
     keras.utils.set_random_seed(0)
     batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
     with strategy.scope():
@@ -222,19 +226,21 @@ def weights_after_training(strategy, paces=()):
             OptimizerConfig(learning_rate=0.1, weight_decay=0.1), 3, paces=paces
         )
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: compute_loss(model, b),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=3,
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: compute_loss(model, b),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=3,
+        ),
         log_dir=tempfile.mkdtemp(),
     )
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
 def gradual_unfreezing(strategy):
-    """Of a segmenter that trains for 6 steps: weights of head and levels, deepest first, after each step but the last."""
+    """Return the weights of a segmenter's head and levels, deepest first, after each step."""
     config = SegmentConfig(
         sensors=("s1",),
         label_schema="water",
@@ -273,17 +279,19 @@ def gradual_unfreezing(strategy):
 
     seen = [snapshot()]
     training.train(
-        strategy=strategy,
-        model=model,
-        compute_loss=lambda b: MaskedCrossentropy()(
-            b["label"], model({"s1": b["s1"]}, training=True)["logits"]
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: MaskedCrossentropy()(
+                b["label"], model({"s1": b["s1"]}, training=True)["logits"]
+            ),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=config.num_steps,
+            check_every=1,
+            check=lambda step, loss: seen.append(snapshot()),
         ),
-        optimizer=optimizer,
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=config.num_steps,
         log_dir=tempfile.mkdtemp(),
-        check_every=1,
-        check=lambda step, loss: seen.append(snapshot()),
     )
     return {name: np.stack([entry[name] for entry in seen]) for name in seen[0]}
 
@@ -297,12 +305,14 @@ def message_of_a_nan(strategy, log_dir):
     batch = {"x": np.full((GLOBAL_BATCH_SIZE, 1), np.nan, np.float32), "patch_id": np.array(names)}
     try:
         training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=lambda b: tf.reduce_mean(model(b["x"])),
-            optimizer=optimizer,
-            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-            num_steps=3,
+            strategy,
+            training.Fit(
+                model=model,
+                compute_loss=lambda b: tf.reduce_mean(model(b["x"])),
+                optimizer=optimizer,
+                dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+                num_steps=3,
+            ),
             log_dir=log_dir,
         )
     except NonFiniteLossError as error:
@@ -311,7 +321,7 @@ def message_of_a_nan(strategy, log_dir):
 
 
 def resume(one, two):
-    """Weights after 4 steps on one replica, and after 2 on two of them, from whose checkpoint one replica goes on."""
+    """Return the weights after 4 steps on one replica, and resumed there after 2 steps on two."""
 
     def attempt(strategy, num_steps, folder):
         keras.utils.set_random_seed(0)
@@ -323,15 +333,17 @@ def resume(one, two):
             optimizer = keras.optimizers.AdamW(0.1)
         rows = tf.random.stateless_normal([4, GLOBAL_BATCH_SIZE, 3], [0, 0])
         training.train(
-            strategy=strategy,
-            model=model,
-            compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - 1.0) ** 2)
-            / strategy.num_replicas_in_sync,
-            optimizer=optimizer,
-            dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).skip(
-                first_step
+            strategy,
+            training.Fit(
+                model=model,
+                compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - 1.0) ** 2)
+                / strategy.num_replicas_in_sync,
+                optimizer=optimizer,
+                dataset=lambda first_step: tf.data.Dataset.from_tensor_slices({"x": rows}).skip(
+                    first_step
+                ),
+                num_steps=num_steps,
             ),
-            num_steps=num_steps,
             log_dir=tempfile.mkdtemp(),
             checkpoint_dir=folder,
         )

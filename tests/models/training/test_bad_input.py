@@ -1,4 +1,4 @@
-"""Shards and manifests that do not fit: each is one line, with the file, the rule and the value, before the first step."""
+"""Shards and manifests that do not fit: an error of one line each, before the first step."""
 
 import dataclasses
 import shutil
@@ -14,6 +14,7 @@ from models import pretrain, segment
 from models.config import EncoderConfig, PretrainConfig
 from models.reading import shard_checks
 from models.segment_config import SegmentConfig
+from models.training.scaffold import Folders, Shards
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=8)
 
@@ -44,27 +45,28 @@ def rewritten(path, folder, change):
 
 def refusal(tmp_path, data, train=None, evaluated=None, task=None):
     """The one line with which training refuses; nothing is published, no step was done."""
-    files = (train or data.files["train"], data.files["eval"] if evaluated is None else evaluated)
+    shards = Shards(
+        manifest=data.manifest,
+        train=tuple(train or data.files["train"]),
+        eval=tuple(data.files["eval"] if evaluated is None else evaluated),
+    )
     steps = []
-    options = {"on_step": lambda *step: steps.append(step)}
     if task is None:
         run, config = (
             pretrain.run_pretraining,
             PretrainConfig(encoder=SMALL, num_steps=1, global_batch_size=4),
         )
     else:
-        run, options["encoder_dir"] = segment.run_segmentation, None
+        run = segment.run_segmentation
         config = SegmentConfig(
             encoder=SMALL, num_steps=1, global_batch_size=4, sensors=task, label_schema="water"
         )
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
         run(
             config,
-            data.manifest,
-            *files,
-            str(tmp_path / "model"),
-            str(tmp_path / "logs"),
-            **options,
+            shards,
+            Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
+            on_step=lambda *step: steps.append(step),
         )
     assert not steps
     assert not (tmp_path / "model").exists()

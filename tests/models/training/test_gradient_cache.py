@@ -34,18 +34,20 @@ def take_steps(tmp_path, model, num_micro_batches, num_steps=2, encode=None, opt
     before = [weight.numpy() for weight in model.trainable_variables]
     told = {}
     training.train(
-        strategy=tf.distribute.get_strategy(),
-        model=model,
-        compute_loss=TwoStageLoss(
-            encode=encode or (lambda batch: {"rows": model(batch["x"], training=True)}),
-            loss=lambda outputs: contrastive(outputs["rows"]),
-            num_micro_batches=num_micro_batches,
+        tf.distribute.get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=TwoStageLoss(
+                encode=encode or (lambda batch: {"rows": model(batch["x"], training=True)}),
+                loss=lambda outputs: contrastive(outputs["rows"]),
+                num_micro_batches=num_micro_batches,
+            ),
+            optimizer=optimizer or keras.optimizers.SGD(0.1),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(
+                {"x": np.random.default_rng(0).normal(size=(NUM_ROWS, 4)).astype(np.float32)}
+            ).repeat(),
+            num_steps=num_steps,
         ),
-        optimizer=optimizer or keras.optimizers.SGD(0.1),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(
-            {"x": np.random.default_rng(0).normal(size=(NUM_ROWS, 4)).astype(np.float32)}
-        ).repeat(),
-        num_steps=num_steps,
         log_dir=str(tmp_path),
         on_step=lambda step, num_steps, scalars: told.update(scalars),
     )
@@ -74,7 +76,7 @@ def test_parts_take_the_steps_of_the_whole(tmp_path, norm):
 
 
 def test_batch_norm_is_exact_for_statistics_of_the_parts(tmp_path):
-    """Compared with one graph over the whole batch that normalizes each quarter by itself, one after the other."""
+    """Compare with one graph of the whole batch that normalizes each quarter by itself."""
     in_parts = take_steps(tmp_path, model_with(keras.layers.BatchNormalization(momentum=0.5)), 4)
     model = model_with(keras.layers.BatchNormalization(momentum=0.5))
     quarters = take_steps(
@@ -95,7 +97,7 @@ def test_batch_norm_is_exact_for_statistics_of_the_parts(tmp_path):
 
 
 def test_second_pass_drops_out_what_the_first_one_did(tmp_path):
-    """Where the passes disagree, the gradient is of no function at all; here it must be that of the dropped-out whole."""
+    """Both passes must drop the same units: else the gradient belongs to no function."""
     in_parts = take_steps(tmp_path, model_with(keras.layers.Dropout(0.5, seed=5)), 4, num_steps=1)
     model = model_with(keras.layers.Dropout(0.5, seed=5))
     quarters = take_steps(

@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("multi_worker_worker.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def free_ports(number):
@@ -36,7 +36,11 @@ def results(tmp_path_factory):
     }
     processes = {}
     for name, config in {"one": None, **cluster}.items():
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/data",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         environment |= {"TF_CONFIG": json.dumps(config)} if config else {}
         command = [sys.executable, str(WORKER), str(folder), name]
         processes[name] = subprocess.Popen(

@@ -9,13 +9,17 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / "results.npz"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/data",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     done = subprocess.run(
         [sys.executable, str(WORKER), str(path)], env=environment, capture_output=True, text=True
     )

@@ -18,19 +18,28 @@ def line_model():
 
 
 def run(
-    tmp_path, compute_loss, model, num_steps=4, on_step=None, optimizer=None, batch=None, **options
+    tmp_path,
+    compute_loss,
+    model,
+    optimizer=None,
+    batch=None,
+    on_step=None,
+    checkpoint_dir=None,
+    **sizes,
 ):
     batch = batch or {"x": np.ones((1, 1), np.float32)}
     return training.train(
-        strategy=tf.distribute.get_strategy(),
-        model=model,
-        compute_loss=compute_loss,
-        optimizer=optimizer or keras.optimizers.SGD(0.25),
-        dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
-        num_steps=num_steps,
+        tf.distribute.get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=compute_loss,
+            optimizer=optimizer or keras.optimizers.SGD(0.25),
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            **({"num_steps": 4} | sizes),
+        ),
         log_dir=str(tmp_path),
+        checkpoint_dir=checkpoint_dir,
         on_step=on_step,
-        **options,
     )
 
 
@@ -183,7 +192,7 @@ NUM_STEPS = 12
 
 
 def attempt(tmp_path, log_name, kill_at=None, checkpoint_every=3):
-    """A training with all kinds of state: slots, schedule, moving statistics, dropout's seed, data by step.
+    """A training with all kinds of state: slots, schedule, statistics, dropout seed, data by step.
 
     The mean loss, the losses by step, the variables.
     """
@@ -198,16 +207,18 @@ def attempt(tmp_path, log_name, kill_at=None, checkpoint_every=3):
         return {"x": x, "y": tf.reduce_sum(x**2, axis=1, keepdims=True)}
 
     mean = training.train(
-        strategy=tf.distribute.get_strategy(),
-        model=model,
-        compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - b["y"]) ** 2),
-        optimizer=optimizers.make_optimizer(OptimizerConfig(learning_rate=0.05), NUM_STEPS),
-        dataset=lambda first_step: tf.data.Dataset.counter(first_step).map(batch_of),
-        num_steps=NUM_STEPS,
+        tf.distribute.get_strategy(),
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: tf.reduce_mean((model(b["x"], training=True) - b["y"]) ** 2),
+            optimizer=optimizers.make_optimizer(OptimizerConfig(learning_rate=0.05), NUM_STEPS),
+            dataset=lambda first_step: tf.data.Dataset.counter(first_step).map(batch_of),
+            num_steps=NUM_STEPS,
+            checkpoint_every=checkpoint_every,
+        ),
         log_dir=str(tmp_path / log_name),
         on_step=watch,
         checkpoint_dir=str(tmp_path / "kept") if checkpoint_every else None,
-        checkpoint_every=checkpoint_every,
     )
     return mean, watch.losses, [variable.numpy() for variable in model.variables]
 

@@ -22,6 +22,7 @@ from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
 from models.published import export
+from models.published.card import Provenance
 from pipeline.neighbours import answers
 from pipeline.report import patch_images
 
@@ -40,10 +41,13 @@ def encoder(version, tmp_path_factory):
     export.export_encoder(
         make_encoder.make_dual_encoder(found),
         str(path),
-        config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
-        manifest=found,
-        metrics={},
-        started_from={},
+        provenance=Provenance(
+            name="encoder",
+            config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
+            manifest=found,
+            metrics={},
+            started_from={},
+        ),
     )
     return str(path)
 

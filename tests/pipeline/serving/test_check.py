@@ -12,6 +12,7 @@ from beam_jobs.contracts import layout, manifest
 from beam_jobs.errors import DataError
 from models.config import EncoderConfig
 from models.published import export
+from models.published.card import Provenance
 from models.scores.scoring import score_patches
 from models.segment import build_segmenter
 from models.segment_config import SegmentConfig
@@ -43,12 +44,10 @@ def exported(tmp_path_factory):
         export.export_segmenter(
             model,
             str(folder),
-            name="flood",
-            config=config,
-            manifest=data,
-            metrics={},
+            provenance=Provenance(
+                name="flood", config=config, manifest=data, metrics={}, started_from={}
+            ),
             scores=score_patches(model, files, ("dry", "water"), batch_size=2),
-            started_from={},
         )
         folders.append(folder)
     return folders
