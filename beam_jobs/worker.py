@@ -1,9 +1,10 @@
-"""The program that a Beam runner starts on a remote worker: `python -m beam_jobs.worker`.
+"""The program that a Beam runner starts on a remote worker.
 
-Input: the worker's id and the addresses of the runner's services, as options. The program
-asks the provision service for the pipeline options and then becomes Beam's worker process.
-Beam's own images hold a compiled program for this; with this one the project's image needs
-no base image of Beam, and the Beam version is the one of the lock.
+Input: the worker's id and the addresses of the runner's services, as options of
+`python -m beam_jobs.worker`. The program asks the provision service for the pipeline
+options and then becomes Beam's worker process. Beam's own images hold a compiled
+program for this. With this one, the project's image needs no base image of Beam, and
+the Beam version is the one of the lock.
 
 Source: Beam's container contract, https://beam.apache.org/documentation/runtime/environments/
 and beam_provision_api.proto.
@@ -35,7 +36,8 @@ def worker_environment(
 
     Args:
         options: addresses from the command line.
-        info: the provision service's answer. An address in it wins over the command line.
+        info: the provision service's answer. An address in it wins over the command
+            line.
     """
     endpoints = {
         "LOGGING": info.logging_endpoint.url or options.logging_endpoint,
@@ -58,7 +60,7 @@ def worker_environment(
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the runner's options; those that other versions of Beam add are passed over."""
+    """Return the runner's options; options of other versions of Beam are ignored."""
     parser = argparse.ArgumentParser(prog="python -m beam_jobs.worker", description=__doc__)
     parser.add_argument("--id", required=True, help="id of this worker")
     parser.add_argument("--provision_endpoint", required=True, help="host:port")

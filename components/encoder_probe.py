@@ -97,8 +97,8 @@ def EncoderGate(  # noqa: N802
         report: output of EncoderProbe.
 
     Raises:
-        RefusedError: the encoder is refused; the message has the reasons, what to do and
-            the path of the report.
+        RefusedError: the encoder is refused; the message has the reasons, what to do
+            and the path of the report.
     """
     found = read_report(report.uri)
     if not found.is_blessed:

@@ -121,8 +121,8 @@ def OverlapGate(  # noqa: N802
         report: output of OverlapAudit.
 
     Raises:
-        RefusedError: there is an overlap; the message has the verdict and the path of the
-            report.
+        RefusedError: there is an overlap; the message has the verdict and the path of
+            the report.
     """
     found = read_report(report.uri)
     if found.num_overlaps:

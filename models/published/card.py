@@ -178,4 +178,4 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
     path = locate(saved_model_dir) / "assets.extra" / CARD_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
+    return json.loads(path.read_text())
