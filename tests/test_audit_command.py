@@ -3,11 +3,11 @@
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-SCRIPT = Path(__file__).resolve().parents[1] / ".ci" / "audit.py"
+SCRIPT = REPOSITORY / ".ci" / "audit.py"
 AUDIT = runpy.run_path(str(SCRIPT))
 
 CHECKED = {"name": "numpy", "version": "1.26.4", "vulns": []}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 ROOTS = (*PACKAGES, "tests")
 MODULES = sorted(path for root in ROOTS for path in (REPOSITORY / root).rglob("*.py"))

@@ -6,8 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from repository import REPOSITORY
 
 
 @pytest.fixture(scope="module")

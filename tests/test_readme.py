@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from repository import REPOSITORY
 
 from beam_jobs.terminal.program import group
 from pipeline.config import load_run_config
 from tests.benchmarks.__main__ import BENCHMARKS
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 PICTURE = REPOSITORY / "docs" / "images" / "flood.png"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

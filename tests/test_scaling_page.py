@@ -1,12 +1,11 @@
 """docs/scaling.md: its figures are the computed ones."""
 
-from pathlib import Path
-
 import pytest
+from repository import REPOSITORY
 
 from tests.benchmarks import sizing
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
+PAGE = REPOSITORY / "docs" / "scaling.md"
 
 
 def test_the_page_holds_the_computed_table():

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from make_datasets import make_sen12ms
+from repository import REPOSITORY
 
 from beam_jobs.__main__ import run
 from beam_jobs.contracts import manifest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.e2e

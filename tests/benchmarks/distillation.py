@@ -18,12 +18,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+from repository import REPOSITORY
+
 NUM_SEEDS = 3
 LABEL_FRACTION = 0.05
 NUM_STEPS = 200
 NUM_DISTILL_STEPS = 400
 MODEL = {"regime": "frozen", "decoder_channels": (64, 32, 16, 16)}
-CONFIG = Path(__file__).resolve().parents[2] / "pipeline/configs/claim.yaml"
+CONFIG = REPOSITORY / "pipeline/configs/claim.yaml"
 ARMS = ("labels", "labels_as_many_updates", "distilled", "distilled_edges_alike")
 
 

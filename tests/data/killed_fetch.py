@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from repository import REPOSITORY
+
 from beam_jobs.collect.config import FetchConfig
 from beam_jobs.contracts import settings
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import yaml
-from run_pipeline import REPOSITORY, run_pipeline
+from repository import REPOSITORY
+from run_pipeline import run_pipeline
 
 from beam_jobs.contracts import layout, locations, manifest
 from pipeline.config import load_run_config

@@ -10,7 +10,8 @@ from make_datasets import (
     make_sen1floods11,
     read_split,
 )
-from run_pipeline import REPOSITORY, run_pipeline
+from repository import REPOSITORY
+from run_pipeline import run_pipeline
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema

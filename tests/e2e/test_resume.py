@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import yaml
-from run_pipeline import REPOSITORY
+from repository import REPOSITORY
 
 from beam_jobs.contracts import layout, manifest
 from components.artifacts import METRICS_FILE

@@ -5,7 +5,8 @@ import re
 
 import pytest
 from PIL import Image
-from run_pipeline import REPOSITORY, run_pipeline
+from repository import REPOSITORY
+from run_pipeline import run_pipeline
 
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run

@@ -1,11 +1,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 from models.config import EncoderConfig
 from models.dual_encoder import build_dual_encoder
@@ -190,7 +190,7 @@ def test_two_kinds_of_keras_in_one_process_are_refused():
     command = [sys.executable, "-W", "ignore", "-c", "import models.encoders"]
     result = subprocess.run(
         command,
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         env=environment,
         capture_output=True,
         text=True,

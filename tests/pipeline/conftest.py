@@ -4,8 +4,9 @@ import copy
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-CONFIGS = Path(__file__).resolve().parents[2] / "pipeline" / "configs"
+CONFIGS = REPOSITORY / "pipeline" / "configs"
 VALUES = {
     "name": "test-run",
     "root": "runs/test",

@@ -1,12 +1,12 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from pipeline.config import RunConfig, load_run_config
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "pipeline" / "configs").glob("*.yaml"))
+SHIPPED = sorted((REPOSITORY / "pipeline" / "configs").glob("*.yaml"))
 KUBEFLOW_ENVIRONMENT = {
     "TERRAPAIR_ROOT": "s3://bucket/terrapair",
     "TERRAPAIR_IMAGE": "registry.example/terrapair:1",

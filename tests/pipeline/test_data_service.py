@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import make_shards
 import pytest
-from run_pipeline import REPOSITORY
+from repository import REPOSITORY
 
 from beam_jobs.contracts import layout
 from models import input_pipeline

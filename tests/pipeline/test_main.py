@@ -7,7 +7,8 @@ import sys
 import make_state_dict
 import pytest
 import yaml
-from run_pipeline import REPOSITORY, run_pipeline
+from repository import REPOSITORY
+from run_pipeline import run_pipeline
 
 from beam_jobs.contracts import settings
 from pipeline.config import load_run_config

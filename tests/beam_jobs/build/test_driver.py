@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 import tensorflow as tf
+from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.build import driver, patches, spool
@@ -213,9 +214,7 @@ def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
         "build_pairs(config, [Path(sys.argv[2])], Path(sys.argv[3]))"
     )
     arguments = [pickle.dumps(build_config).hex(), str(simulated), str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[3]
-    )
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=REPOSITORY)
     spool_dir = layout.building_dir(tmp_path, 1, 1) / "spool"
     while spool.count_finished(spool_dir) < 1 and process.poll() is None:
         time.sleep(0.002)

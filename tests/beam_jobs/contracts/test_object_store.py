@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
 from beam_jobs.contracts import object_store
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def completed(**given: str) -> dict[str, str]:

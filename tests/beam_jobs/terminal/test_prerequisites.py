@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
 from beam_jobs.terminal import prerequisites
 
@@ -42,6 +43,6 @@ def test_what_an_old_python_meets_first_is_in_its_syntax(module):
 
 
 def test_range_is_that_of_the_package():
-    text = (Path(prerequisites.__file__).parents[2] / "pyproject.toml").read_text()
+    text = (REPOSITORY / "pyproject.toml").read_text()
     oldest, newest = prerequisites.OLDEST_PYTHON, prerequisites.NEWEST_PYTHON
     assert f'requires-python = ">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"' in text

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from repository import REPOSITORY
 
 from beam_jobs.contracts.manifest import CODE_VERSION
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import options, program
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 HEAVY = ("tensorflow", "apache_beam", "tfx", "keras", "rasterio", "ee")
 
 DRIVER = f"""

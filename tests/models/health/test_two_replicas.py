@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
 WORKER = Path(__file__).with_name("two_replica_worker.py")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.e2e
@@ -17,7 +17,7 @@ def test_checks_under_two_replicas_find_what_one_finds(pairs, tmp_path):
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(WORKER), str(pairs.path), str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

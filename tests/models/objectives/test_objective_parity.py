@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 from models.config import ObjectiveName
 
@@ -13,7 +14,6 @@ from models.config import ObjectiveName
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("objective_parity_worker.py")
-ROOT = Path(__file__).parents[3]
 # The controls learn by the objective "multimodal".
 OBJECTIVES = [name for name in get_args(ObjectiveName) if name not in ("shuffled", "none")]
 
@@ -21,7 +21,7 @@ OBJECTIVES = [name for name in get_args(ObjectiveName) if name not in ("shuffled
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / "results.npz"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(WORKER), str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 from models.published import card, export, parity
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
 
 WORKER = Path(__file__).with_name("segment_worker.py")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.e2e
 def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(labels, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(WORKER), str(labels.path), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 # Three processes that each import TensorFlow and trace five trainings.
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("multi_worker_worker.py")
-ROOT = Path(__file__).parents[3]
 
 
 def free_ports(number):
@@ -38,7 +38,7 @@ def results(tmp_path_factory):
     for name, config in {"one": None, **cluster}.items():
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/data",
+            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/tests/data",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         environment |= {"TF_CONFIG": json.dumps(config)} if config else {}

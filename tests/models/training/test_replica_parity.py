@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def results(tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / "results.npz"
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/data",
+        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/tests/data",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     done = subprocess.run(

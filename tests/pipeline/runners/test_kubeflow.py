@@ -2,15 +2,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
 from beam_jobs.contracts import locations, settings
 from pipeline.config import RunConfig
 from pipeline.runners.kubeflow import compile_pipeline
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DATA_EDGES = {
     "ImportExampleGen-{}": set(),
     "DataManifest-{}": {"ImportExampleGen-{}"},
