@@ -1,8 +1,8 @@
-"""The input pipeline alone against the training that it feeds: ResNet-18 dual encoder, 64 px, batch 32, 2 + 13 bands.
+"""Compare the rate of the input pipeline with the rate of the training that it feeds.
 
-Shards are those of the tests, gzipped, of noise like that of real pairs. Training is
-measured on a batch that is there already (`training_speed`), so the two rates are each
-one's own.
+The training is a ResNet-18 dual encoder on 64 px, batch 32 and 2 + 13 bands. The shards
+are gzipped test shards whose noise resembles that of real pairs. Training is measured
+on a batch in memory (`training_speed`), so neither rate depends on the other.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks import training_speed
+from tests.benchmarks import peers, training_speed
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
@@ -22,7 +22,10 @@ CACHES = ("none", "disk", "memory")
 
 
 def measure() -> dict[str, object]:
-    """Pairs per second of the pipeline by cache and of training by precision, and how many times faster the first are."""
+    """Return the rates in pairs per second, and the ratios of input to training.
+
+    The pipeline has a rate for each kind of cache, training one for each precision.
+    """
     import make_shards
 
     from beam_jobs.contracts import layout, manifest
@@ -40,8 +43,8 @@ def measure() -> dict[str, object]:
         )
         rates = {cache: _pairs_per_second(files, found, cache, root) for cache in CACHES}
     trained = {
-        precision: batch_size / training_speed.seconds_per_step(SHAPE, precision)
-        for precision in training_speed.PRECISIONS
+        precision: batch_size / peers.seconds_per_step(training_speed.command(SHAPE, precision))
+        for precision in peers.PRECISIONS
     }
     return {
         "shard_bytes_per_pair": round(num_bytes / NUM_PAIRS),
@@ -57,7 +60,10 @@ def measure() -> dict[str, object]:
 
 
 def _pairs_per_second(files: list[str], found, cache: str, root: str) -> float:
-    """Of the batches that `pretrain.py` makes, after an epoch in which tf.data finds its parallelism."""
+    """Return the rate of the batches that pretraining reads.
+
+    One epoch is not counted: tf.data needs it to tune its parallelism.
+    """
     from beam_jobs.contracts.bands import SENSORS
     from models import input_pipeline
     from models.config import EncoderConfig, InputConfig, PretrainConfig

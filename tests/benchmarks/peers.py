@@ -1,7 +1,7 @@
-"""Ours against a peer: processes of both sides in turn, at float32 and bfloat16, so that a drift of the machine meets both.
+"""Compare our training steps with those of a peer, at float32 and at bfloat16.
 
-A process is a command whose last line of output is JSON with `seconds_per_step`. Used
-by the benchmarks of training.
+Processes of both sides alternate, so a change in the machine's speed affects both. Each
+process is a command whose last line of output is JSON with `seconds_per_step`.
 """
 
 import itertools
@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 PYTHON_VARIABLE = "TERRAPAIR_PEER_PYTHON"
-"""Environment variable: the interpreter that has torch; without it only ours is measured."""
+"""Variable that names an interpreter with torch. Without it, only ours is measured."""
 PRECISIONS = {"float32": "fp32", "mixed_bfloat16": "bf16"}
 NUM_STEPS = 6
 NUM_WARMUP_STEPS = 2
@@ -22,25 +22,26 @@ Command = Callable[[str], Sequence[str]]
 
 
 def compare(ours: Command, peer: Command | None) -> dict[str, object]:
-    """Medians of rounds that take turns, and how many times as fast as the peer ours is: each at its best, and by precision.
+    """Return the median seconds per step of both sides, and the speedups over the peer.
 
-    A speedup is the median of what the rounds say, each of which met one state of the
-    machine; all rounds' are listed too.
+    There is a speedup for each precision, and one that compares the best precision of
+    each side. A speedup is the median over the rounds, because both sides of a round
+    meet the same state of the machine. The speedups of all rounds are listed too.
 
     Args:
         ours: precision -> command.
-        peer: "fp32" or "bf16" -> command; None = there is none.
+        peer: "fp32" or "bf16" -> command; None = there is no peer.
     """
     seconds: dict[str, list[float]] = {}
     for _, (precision, dtype) in itertools.product(range(NUM_ROUNDS), PRECISIONS.items()):
-        seconds.setdefault(f"ours/{precision}", []).append(_seconds(ours(precision)))
+        seconds.setdefault(f"ours/{precision}", []).append(seconds_per_step(ours(precision)))
         if peer:
-            seconds.setdefault(f"peer/{precision}", []).append(_seconds(peer(dtype)))
+            seconds.setdefault(f"peer/{precision}", []).append(seconds_per_step(peer(dtype)))
     medians = {name: round(statistics.median(values), 4) for name, values in seconds.items()}
     if not peer:
         return {
             "seconds_per_step": medians,
-            "peer": f"skipped: {PYTHON_VARIABLE} or what else the benchmark asks for is not set",
+            "peer": f"skipped: set {PYTHON_VARIABLE} and the other variables of this benchmark",
         }
     best = {
         side: [
@@ -55,7 +56,7 @@ def compare(ours: Command, peer: Command | None) -> dict[str, object]:
 
 
 def peer_python() -> str | None:
-    """The interpreter with torch, if one was named."""
+    """Return the interpreter with torch, if one was named."""
     return os.environ.get(PYTHON_VARIABLE)
 
 
@@ -63,6 +64,7 @@ def _ratios(peer: Sequence[float], ours: Sequence[float]) -> list[float]:
     return [round(theirs / mine, 2) for theirs, mine in zip(peer, ours, strict=True)]
 
 
-def _seconds(command: Sequence[str]) -> float:
+def seconds_per_step(command: Sequence[str]) -> float:
+    """Run the command and return the `seconds_per_step` that it prints."""
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(json.loads(output.splitlines()[-1])["seconds_per_step"])

@@ -1,11 +1,14 @@
-"""Seconds of an optimizer step of the ResNet dual encoders, in turn with the same step in plain PyTorch.
+"""Compare the time of a training step of the ResNet dual encoders with plain PyTorch.
 
-Ours goes through the project's own training loop, with its logging, on random pixels
-that are there already: reading is not measured. The peer is a script with the arguments
---arch, --batch, --size, --dtype, --steps that prints a JSON line with
-`seconds_per_step`; it runs when TERRAPAIR_PEER_PYTHON and TERRAPAIR_PEER_SCRIPT name
-its interpreter and the script. Each figure is the median of a process of its own;
-processes of both sides alternate, so that a drift of the machine meets both.
+Our side uses the project's own training loop, with its logging, on random pixels in
+memory. Reading is not measured.
+
+The peer is a script with the arguments --arch, --batch, --size, --dtype and --steps. It
+prints a JSON line with `seconds_per_step`. It runs if TERRAPAIR_PEER_PYTHON names its
+interpreter and TERRAPAIR_PEER_SCRIPT names the script.
+
+Each figure is the median of one process. Processes of both sides alternate, so a change
+in the machine's speed affects both.
 """
 
 import itertools
@@ -18,24 +21,25 @@ import time
 
 from tests.benchmarks import peers
 
-# Backbone, pairs, pixels a side.
+# Backbone, number of pairs, side of a patch in pixels.
 SHAPES = (("resnet18", 32, 64), ("resnet18", 16, 128), ("resnet50", 32, 64), ("resnet50", 16, 128))
 NUM_BANDS = {"s1": 2, "s2": 13}
 
 
 def measure() -> dict[str, object]:
-    """By shape: seconds a step of both sides by precision, and the best of the peer's over the best of ours."""
+    """Return the comparison for each shape: seconds per step, and speedups."""
     has_peer = peers.peer_python() and "TERRAPAIR_PEER_SCRIPT" in os.environ
     return {
         "{}, {} pairs of {} px".format(*shape): peers.compare(
-            lambda precision, shape=shape: _ours(shape, precision),
+            lambda precision, shape=shape: command(shape, precision),
             (lambda dtype, shape=shape: _peer(shape, dtype)) if has_peer else None,
         )
         for shape in SHAPES
     }
 
 
-def _ours(shape: tuple[str, int, int], precision: str) -> list[str]:
+def command(shape: tuple[str, int, int], precision: str) -> list[str]:
+    """Return the command that measures our step and prints `seconds_per_step`."""
     return [
         sys.executable,
         "-W",
