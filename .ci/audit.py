@@ -1,10 +1,12 @@
-"""Look for known vulnerabilities of the locked packages, and do not trust silence.
+"""Look for known vulnerabilities of the locked packages.
 
-`make audit` runs it. pip-audit prints "No known vulnerabilities found" and ends with 0 even
-when its service answered for no package. This script reads pip-audit's JSON report instead.
+`make audit` runs it. pip-audit prints "No known vulnerabilities found" and ends with 0
+even when its service answered for no package. This script reads pip-audit's JSON report
+instead, and counts a package without an answer as not checked.
 
-Exit codes: 0 every package was checked and nothing new is known; 1 a vulnerability, or some
-packages were not checked; 3 nothing was checked, since the service is out of reach.
+Exit codes: 0 every package was checked and nothing new is known; 1 a vulnerability was
+found, or some packages were not checked; 3 nothing was checked, because the service
+could not be reached.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ ACCEPTED: Mapping[str, str] = {
     "CVE-2023-47248": "pyarrow 10.0.1, which tfx-bsl needs; pyarrow-hotfix is in the lock",
     "CVE-2023-24816": "ipython 7.34, which tfx brings; Windows only, and nothing here starts it",
 }
-"""Vulnerabilities that are known and left, by CVE, each with the reason."""
+"""Known vulnerabilities that we accept, by CVE, each with the reason."""
 
 
 def verdict(report: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """Return the exit code for a report of `pip-audit --format json`, and the lines that say why."""
+    """Return the exit code for a report of `pip-audit --format json`, and why.
+
+    The second value is the lines to print.
+    """
     packages: Sequence[Mapping[str, Any]] = report["dependencies"]
     skipped = [package for package in packages if "skip_reason" in package]
     if len(skipped) == len(packages):
@@ -42,9 +47,8 @@ def verdict(report: Mapping[str, Any]) -> tuple[int, list[str]]:
                 num_accepted += 1
                 continue
             fixed = ", ".join(found.get("fix_versions", ())) or "no release yet"
-            lines.append(
-                f"{package['name']} {package['version']}: {', '.join(sorted(names))}; fixed in {fixed}"
-            )
+            label = f"{package['name']} {package['version']}"
+            lines.append(f"{label}: {', '.join(sorted(names))}; fixed in {fixed}")
     if lines:
         return 1, lines
     return 0, [

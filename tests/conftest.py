@@ -1,4 +1,4 @@
-"""Puts tests/data on the path, keeps all processes on Keras 3, and offers a loopback S3 server."""
+"""Put tests/data on the path, select Keras 3, and offer a loopback S3 server."""
 
 import atexit
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How fast a busy machine draws examples says nothing of the code.
+# On a busy machine, examples are drawn slowly. This says nothing about the code.
 settings.register_profile("terrapair", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("terrapair")
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-# Before any import of TFX, which would choose Keras 2 for this process and its
+# Set this before any import of TFX, which would select Keras 2 for this process and its
 # children.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
 
@@ -23,7 +23,10 @@ _exit_codes: list[int] = []
 
 @atexit.register
 def _leave() -> None:
-    """A test process that used tensorflow-io's S3 would abort here: see beam_jobs/contracts/object_store.py."""
+    """Leave at once, because a process that used tensorflow-io's S3 would abort.
+
+    See beam_jobs/contracts/object_store.py.
+    """
     if "tensorflow_io" in sys.modules and _exit_codes:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -31,7 +34,10 @@ def _leave() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of whole jobs first, the longest of all before them: one that starts last would leave the other workers idle."""
+    """Run the slow files first: tests/e2e, then the others with a test marked e2e.
+
+    A slow file that starts last would leave the other workers idle.
+    """
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path not in slow))
 
@@ -42,7 +48,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
-    """Environment variables of a loopback S3 server, set in this process too."""
+    """Set and return the environment variables of a loopback S3 server."""
     import s3_server
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -56,7 +62,7 @@ def s3_environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def s3_folder(s3_environment: dict[str, str], request: pytest.FixtureRequest) -> str:
-    """URI of an empty folder."""
+    """Return the URI of an empty folder on the loopback S3 server."""
     import s3_server
 
     return s3_server.new_folder(request.function.__name__)

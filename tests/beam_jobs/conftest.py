@@ -1,4 +1,7 @@
-"""Small simulated scenes that the build tests share; each test that breaks them works on its own copy."""
+"""Small simulated scenes that the build tests share.
+
+A test that changes them works on its own copy.
+"""
 
 import json
 import shutil
@@ -12,21 +15,24 @@ from beam_jobs.simulation.simulate import simulate
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory) -> Path:
-    """Catalog of 3 places x 2 dates of 160 px scenes: 6 pairs, 24 patches of 64 px."""
+    """Return a catalog of 3 places x 2 dates of 160 px: 6 pairs, 24 patches of 64 px."""
     folder = tmp_path_factory.mktemp("simulated")
     return simulate(c.SimulateConfig(num_places=3, num_dates=2, size_px=160, seed=5), folder)
 
 
 @pytest.fixture
 def copied(simulated, tmp_path) -> Path:
-    """The same catalog in a folder of its own."""
+    """Return a copy of the same catalog that a test may change."""
     shutil.copytree(simulated.parent, tmp_path / "scenes")
     return tmp_path / "scenes" / simulated.name
 
 
 @pytest.fixture
 def build_config() -> c.BuildConfig:
-    """Keeps every patch but those without data; small blocks, so that all splits get some."""
+    """Return a config that keeps every patch that has data.
+
+    Blocks are small, so every split gets patches.
+    """
     return c.BuildConfig(
         patch=c.PatchConfig(size_px=32),
         quality=c.QualityConfig(min_valid_fraction=0.05, max_cloud_fraction=1.0),
@@ -37,7 +43,10 @@ def build_config() -> c.BuildConfig:
 
 @pytest.fixture
 def edit_items():
-    """A function that rewrites a catalog: `edit(item)` changes an item in place, or returns False to drop it."""
+    """Return a function that rewrites a catalog.
+
+    Its argument `edit(item)` changes an item in place, or returns False to drop it.
+    """
 
     def edit_items(catalog: Path, edit) -> None:
         items = [json.loads(line) for line in catalog.read_text().splitlines()]

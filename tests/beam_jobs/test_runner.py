@@ -1,4 +1,4 @@
-"""Runners: options reach Beam unchanged, and the jobs that other runners get are the ones the docs describe."""
+"""Runners: options reach Beam unchanged, and other runners get the documented jobs."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def test_without_a_runner_the_local_one_gets_the_options():
     options = runner.pipeline_options(2, ["--job_name=mine", "--direct_num_workers=3"])
     assert options.view_as(StandardOptions).runner == runner.LOCAL_RUNNER
     assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
-    # The last of two wins, so that Beam's spelling goes before ours.
+    # The last of two equal options wins, so an option in Beam's spelling overrides ours.
     assert options.view_as(DirectOptions).direct_num_workers == 3
     assert options.get_all_options()["job_name"] == "mine"
 
@@ -45,7 +45,7 @@ def test_with_a_runner_only_what_was_given_is_set():
     }
 
 
-def test_a_word_that_beam_would_pass_over_is_refused():
+def test_a_word_that_beam_would_ignore_is_refused():
     with pytest.raises(
         ValueError, match="Beam options look like --name=value, got 'DataflowRunner'"
     ):
@@ -60,7 +60,10 @@ def test_the_dask_runner_is_refused(name):
 
 @pytest.fixture(scope="module")
 def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
-    """The job request and the graph that the command would send to Dataflow, written as a template without any cloud."""
+    """Return the job request and the graph that the command would send to Dataflow.
+
+    Beam writes them to a template, so no cloud is needed.
+    """
     folder = tmp_path_factory.mktemp("dataflow")
     arguments = [
         "build-pairs",
@@ -82,8 +85,8 @@ def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
         f"--sdk_container_image={IMAGE}",
     ]
     arguments += ["--sdk_location=container", "--machine_type=n2-standard-4", "--max_num_workers=8"]
-    # An endpoint on this machine and no sign-in: nothing is asked of Google, and paths
-    # here will do.
+    # With a local endpoint and no sign-in, Beam asks Google nothing and accepts local
+    # paths.
     arguments += [
         "--no_auth",
         "--dataflow_endpoint=http://localhost:1",
@@ -91,7 +94,7 @@ def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
     ]
     assert run(arguments) == 1
     assert not list(folder.glob("pairs/span-*/version-*")), (
-        "a job that only was described is no version"
+        "a job that is only described must not make a version"
     )
     job = json.loads((folder / "job.json").read_text())
     return job, beam_api.Pipeline.FromString((folder / "pipeline.pb").read_bytes())
@@ -104,8 +107,8 @@ def test_dataflow_job_asks_for_our_container_and_the_portable_worker(dataflow_jo
     assert pool["workerHarnessContainerImage"] == IMAGE
     (image,) = pool["sdkHarnessContainerImages"]
     assert image["containerImage"] == IMAGE
-    # One process a core: NumPy and GDAL work would wait for one interpreter lock
-    # otherwise.
+    # There is one process per core. Otherwise NumPy and GDAL would wait for one
+    # interpreter lock.
     assert image["useSingleCorePerContainer"] is True
     assert pool["machineType"] == "n2-standard-4"
     assert pool["autoscalingSettings"] == {"maxNumWorkers": 8}
@@ -120,8 +123,7 @@ def test_dataflow_job_asks_for_our_container_and_the_portable_worker(dataflow_jo
 def test_dataflow_job_needs_no_package_but_the_container(dataflow_job):
     job, graph = dataflow_job
     (pool,) = job["environment"]["workerPools"]
-    # The list of the sender's packages is a note for Dataflow's checks; no code is
-    # staged.
+    # Dataflow only checks this list of the sender's packages. No code is staged.
     assert [package["name"] for package in pool["packages"]] == [
         "submission_environment_dependencies.txt"
     ]
@@ -143,7 +145,7 @@ def test_dataflow_graph_holds_the_steps_of_the_build(dataflow_job):
     } <= steps
     assert {"Rejections", "WriteRejected", "MergeSums", "MergeAll", "WriteSummary"} <= steps
     assert "CutPatches/GroupByTask" in names, (
-        "without it Dataflow fuses pairing and cutting, and one worker cuts all"
+        "without it, Dataflow fuses pairing and cutting, and one worker cuts all patches"
     )
 
 
@@ -158,13 +160,16 @@ def test_every_step_of_the_dataflow_graph_can_be_unpickled(dataflow_job):
                 functions.append(pickler.loads(do_fn.payload)[0])
     assert len(functions) > 20
     assert all(isinstance(function, beam.DoFn) for function in functions)
-    # What is defined in __main__ does not exist on a worker.
+    # A worker does not have the functions of __main__.
     assert not [function for function in functions if type(function).__module__ == "__main__"]
 
 
 @pytest.fixture
 def worker_pool(tmp_path):
-    """Address of a pool that starts `python -m beam_jobs.worker` for each worker a job asks for."""
+    """Return the address of a pool that starts the workers that a job asks for.
+
+    Each worker is a process `python -m beam_jobs.worker`.
+    """
     boot = tmp_path / "boot.sh"
     boot.write_text(f'#!/bin/sh\nexec {sys.executable} -m beam_jobs.worker "$@"\n')
     boot.chmod(0o755)
@@ -207,7 +212,7 @@ def _write(numbers: tuple[int, Iterable[int]], path: str) -> None:
 
 @pytest.mark.e2e
 def test_the_dask_runner_still_mixes_tagged_outputs(tmp_path):
-    """When this fails, Beam has mended its Dask runner, and the refusal can go."""
+    """If this fails, Beam has fixed its Dask runner: accept the runner again."""
     from dask.distributed import LocalCluster
 
     written = tmp_path / "even.json"

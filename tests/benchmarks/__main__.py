@@ -1,4 +1,8 @@
-"""`make bench`: measures speed and memory; prints one JSON line per benchmark. Nothing here fails on a slow machine."""
+"""Measure speed and memory, and print one JSON line per benchmark (`make bench`).
+
+Arguments are names of benchmarks; without any, all run. A slow machine changes the
+figures, but no benchmark fails because of it.
+"""
 
 import json
 import sys

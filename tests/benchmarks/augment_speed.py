@@ -1,4 +1,8 @@
-"""Time of the augmentations of one batch: 32 patches of 64 px with gaps, 2 radar and 13 optical bands, on all cores."""
+"""Measure the time that the augmentations of one batch take.
+
+A batch has 32 patches of 64 px with gaps, 2 radar bands and 13 optical bands. All cores
+are used.
+"""
 
 import time
 from collections.abc import Callable
@@ -20,7 +24,7 @@ NUM_PATCHES, SIZE_PX, NUM_RUNS = 32, 64, 30
 
 
 def measure() -> dict[str, object]:
-    """Milliseconds per batch, the median of the runs."""
+    """Return the median milliseconds per batch of each augmentation."""
     statistics = {
         "s1": [SimpleNamespace(band=band, mean=-12.0) for band in S1_DEFAULT_BANDS],
         "s2": [SimpleNamespace(band=band, mean=0.2) for band in S2_L1C_BANDS],
@@ -67,5 +71,5 @@ def _median_ms(step: Callable[[tf.Tensor], object]) -> float:
         start = time.perf_counter()
         compiled(seed)
         times.append(time.perf_counter() - start)
-    # The first runs trace.
+    # The first runs include the tracing of the graph.
     return round(1e3 * float(np.median(times[3:])), 1)

@@ -1,4 +1,7 @@
-"""Peak memory and speed of build-pairs for 1,000 and 10,000 pairs: memory must not grow with the number of pairs."""
+"""Measure peak memory and speed of build-pairs for 1,000 and for 10,000 pairs.
+
+Memory must not grow with the number of pairs.
+"""
 
 import json
 import resource
@@ -8,12 +11,16 @@ import tempfile
 import time
 from pathlib import Path
 
-# Scenes of 256 px hold 16 patches of 64 px; with 3 dates a place gives 48 pairs.
+# A scene of 256 px holds 16 patches of 64 px. With 3 dates, a place gives 48 pairs.
 PLACES = {"1000": 21, "10000": 209}
 
 
 def measure() -> dict[str, object]:
-    """Builds both sizes, each in a process of its own, whose peak is the figure."""
+    """Return the figures of both sizes and the ratio of their peaks.
+
+    Each size is built in its own process: the kernel reports the peak of a whole
+    process.
+    """
     result: dict[str, object] = {}
     for name, num_places in PLACES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,11 @@
-"""CPU time of build-pairs per pair for 64, 128 and 256 px beside a plain loop, and what a second process brings.
+"""Compare the CPU time per pair of build-pairs with a plain loop: 64, 128 and 256 px.
 
-Scenes are the simulator's: GeoTIFF in tiles of 256 px with DEFLATE, 10 m, 2 + 12 bands.
-The ratios are of one run on one machine; CPU time is of all processes. Each figure is
-that of a large job less that of a small one, so that what is paid once, by the build
-for its data card and by both for imports, does not count as if each pair cost it.
+It also measures how much a second process speeds up the build. The scenes come from the
+simulator: GeoTIFF in tiles of 256 px with DEFLATE, 10 m pixels, 2 + 12 bands. CPU time
+is summed over all processes. The ratios hold for one run on one machine.
+
+Each figure is the difference between a large and a small job. This removes the cost
+that a job pays once: imports, and the data card of a build.
 """
 
 import json
@@ -16,14 +18,18 @@ from pathlib import Path
 
 SIZES_PX = (64, 128, 256)
 SCENE_PX = 1024
-# Declared splits: all patches are kept, and three fifths feed the statistics of the
-# train split.
+# The catalog declares these splits, so all patches are kept. Three fifths are in the
+# train split and enter its statistics.
 SPLITS = ("train", "train", "train", "eval", "test")
 REPEATS = (1, 4)
 
 
 def measure() -> dict[str, object]:
-    """Each measurement in a process of its own, so that none profits from what another left in memory."""
+    """Return the figures of both sides by patch size, and the gain of a second process.
+
+    Each measurement runs in its own process, so none profits from what another one left
+    in memory.
+    """
     result: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,13 +44,13 @@ def measure() -> dict[str, object]:
 
 
 def _two_processes(folder: Path) -> dict[str, float]:
-    """Wall time of one process over that of two."""
+    """Return the wall times of one and of two processes, and their ratio."""
     seconds = {number: _marginal("build", folder, 64, number)["wall_s"] for number in (1, 2)}
     return {"one_s": seconds[1], "two_s": seconds[2], "speedup": round(seconds[1] / seconds[2], 2)}
 
 
 def _marginal(job: str, folder: Path, *arguments: int) -> dict[str, float]:
-    """Figures of a large job less those of a small one."""
+    """Return the difference of the figures of a large and a small job, per pair."""
     small, large = (_in_process(job, folder, *arguments, repeats) for repeats in REPEATS)
     num_pairs = large["num_pairs"] - small["num_pairs"]
     cpu_s = large["cpu_s"] - small["cpu_s"]
@@ -66,8 +72,7 @@ def _in_process(*arguments: object) -> dict[str, float]:
         "tests.benchmarks.build_speed",
         *(str(one) for one in arguments),
     ]
-    # Without it the threads of BLAS double the plain loop's time; a build sees to that
-    # itself.
+    # Threads of BLAS double the CPU time of the plain loop. A build limits them itself.
     single = {"OPENBLAS_NUM_THREADS": "1"} if arguments[0] == "plain" else {}
     output = subprocess.run(
         command, check=True, capture_output=True, text=True, env=os.environ | single
@@ -90,8 +95,8 @@ def _simulate(folder: Path) -> dict[str, float]:
         with (folder / f"catalog-{repeats}.ndjson").open("w") as lines:
             for repeat in range(repeats):
                 for item in items:
-                    # The same files under other ids and years: more work without more
-                    # simulating, and no duplicates.
+                    # Repeat the same files with other ids and years. This makes more
+                    # work without more simulation, and no pair is a duplicate.
                     again = {**item, "id": f"{item['id']}-{repeat}"}
                     month = int(item["properties"]["datetime"][5:7])
                     later = f"20{10 + repeat:02d}-{month:02d}"
@@ -147,8 +152,8 @@ class _Clock:
         self._start = os.times(), time.perf_counter()
 
     def figures(self, num_pairs: int, num_bytes: int) -> dict[str, float]:
-        # user, system, and those of processes that have ended; the last of the five is
-        # wall time.
+        # Add user and system time of this process and of its ended children. The fifth
+        # value is wall time.
         cpu_s = sum(
             after - before
             for before, after in list(zip(self._start[0], os.times(), strict=True))[:4]

@@ -1,12 +1,21 @@
-"""What a teacher of Sentinel-2 is worth to a student of Sentinel-1 with few labels, on the simulator's data.
+"""Measure how much a Sentinel-2 teacher helps a Sentinel-1 student that has few labels.
 
-`python -m tests.benchmarks.distillation`; no part of `make bench`, since it trains for
-a quarter of an hour. Every seed draws its own labels, a small share of the train
-patches, and trains from one pretrained encoder, which is frozen: the teacher on them; a
-student on them alone; one on them with as many updates as the last one has in all; and
-one that learns from the teacher on all pairs first, with edges weighted and not. Mean
-IoU of the classes in the test split. TERRAPAIR_DISTILL_ROOT keeps data and models; what
-is done there is not done again.
+Run it with `python -m tests.benchmarks.distillation`. It is not part of `make bench`,
+because it trains for a quarter of an hour. The data come from the simulator.
+
+Every seed draws its own labels: a small share of the train patches. All models start
+from one pretrained, frozen encoder. These models are trained:
+
+- teacher: Sentinel-2, on the labels;
+- labels: a student on the labels alone;
+- labels_as_many_updates: the same with as many updates as a distilled student has in
+  all;
+- distilled: a student that first learns from the teacher on all pairs, with a higher
+  weight on class edges;
+- distilled_edges_alike: the same with equal weights.
+
+The score is the mean IoU on the test split. TERRAPAIR_DISTILL_ROOT names a folder that
+keeps data and models; a second run skips what is there.
 """
 
 import contextlib
@@ -32,7 +41,7 @@ ARMS = ("labels", "labels_as_many_updates", "distilled", "distilled_edges_alike"
 
 
 def measure() -> dict[str, object]:
-    """Mean IoU of each arm by seed, and of the best arms less the labels alone."""
+    """Return the mean IoU of each arm by seed, and the gains of the distilled arms."""
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
     root = Path(os.environ.get("TERRAPAIR_DISTILL_ROOT") or tempfile.mkdtemp())
     bench = _Bench(root)
@@ -56,7 +65,7 @@ def measure() -> dict[str, object]:
 
 
 class _Bench:
-    """Data, encoder and models below one folder, each made once."""
+    """Data, encoder and models below one folder; each is made once."""
 
     def __init__(self, root: Path) -> None:
         from beam_jobs.contracts import layout, manifest
@@ -88,7 +97,7 @@ class _Bench:
             )
 
     def student(self, arm: str, seed: int) -> float:
-        """Mean IoU of an arm on the test split."""
+        """Return the mean IoU of an arm on the test split; train what is missing."""
         from models.distillation.config import DistillConfig, StudentConfig
         from models.distillation.train import StudentSources, run_distillation
         from models.training.scaffold import Folders
@@ -116,7 +125,7 @@ class _Bench:
         return self.score(arm, seed)
 
     def score(self, arm: str, seed: int) -> float:
-        """Mean IoU on the test split of a model that is there."""
+        """Return the mean IoU of a trained model on the test split."""
         from beam_jobs.contracts.labels import get_schema
         from models.metrics import iou_per_class
         from models.published.export import load_segmenter
@@ -128,8 +137,8 @@ class _Bench:
             model = load_segmenter(str(self.root / f"{arm}-{seed}"))
             scores = score_patches(model, self.files[self.labels]["test"], names, batch_size=64)
             confusion = scores.confusion.sum(axis=0)
-            # Not `mean_iou`, which a class that is only predicted, of a few pixels,
-            # lowers by a seventh.
+            # `mean_iou` also counts classes that are predicted but do not occur. A few
+            # such pixels would lower it by a seventh.
             occurs = confusion.sum(axis=1) > 0
             found = {"mean_iou": float(iou_per_class(confusion)[occurs].mean())}
             kept.write_text(json.dumps(found))

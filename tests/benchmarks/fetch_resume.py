@@ -1,4 +1,8 @@
-"""2,000 pairs from the emulator: undisturbed, and with 20 % of 429/503 and one kill -9 in the middle; must end the same."""
+"""Fetch 2,000 pairs from the emulator, once undisturbed and once with failures.
+
+In the second run, 20 % of the answers are 429 or 503. The job is killed with -9 half
+way and resumed. Both runs must write the same bytes.
+"""
 
 import shutil
 import sys
@@ -19,7 +23,7 @@ CONCURRENCY = 8
 
 
 def measure() -> dict[str, object]:
-    """Seconds and requests a second of both runs, requests asked twice, and whether the bytes are the same."""
+    """Return times, numbers of requests, and whether both runs wrote the same bytes."""
     from beam_jobs.emulator.config import EmulatorConfig
     from beam_jobs.emulator.faults import FaultsConfig
     from beam_jobs.emulator.server import running

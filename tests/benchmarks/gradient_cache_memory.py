@@ -1,4 +1,8 @@
-"""Memory and time of one update of the small dual encoder with and without cached gradients, by global batch."""
+"""Measure memory and time of one update of the small dual encoder by global batch.
+
+Each update is measured with or without cached gradients, that is in micro-batches or in
+one piece.
+"""
 
 import json
 import subprocess
@@ -8,14 +12,18 @@ import time
 
 from tests.benchmarks import peak_memory
 
-# Global batch, micro-batch; without a micro-batch the activations of the whole batch
-# are kept.
+# Global batch size and micro-batch size. With micro-batch size 0, the activations of
+# the whole batch are kept.
 SIZES = ((256, 0), (1_024, 0), (1_024, 64), (4_096, 64))
 PATCH_SIZE_PX = 32
 
 
 def measure() -> dict[str, object]:
-    """Each size in a process of its own, whose peak above that after the imports is the figure."""
+    """Return the peak memory and the time of each size.
+
+    Each size runs in its own process. The figure is the peak above the memory that the
+    process holds after its imports.
+    """
     result: dict[str, object] = {}
     for num_pairs, micro_batch_size in SIZES:
         module = "tests.benchmarks.gradient_cache_memory"
@@ -81,8 +89,8 @@ def _measure_one(num_pairs: int, micro_batch_size: int) -> dict[str, float]:
         log_dir=tempfile.mkdtemp(),
         on_step=lambda step, num_steps, scalars: ends.append(time.perf_counter()),
     )
-    # The first step also builds the graphs, and a step is told of once the next one is
-    # done, the last one at once.
+    # The first step also builds the graphs. `on_step` reports a step when the next one
+    # is done, except the last step, which it reports at once.
     return {"peak_mib": round(peak_mib()), "seconds_per_step": round(ends[2] - ends[1], 2)}
 
 

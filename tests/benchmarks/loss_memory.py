@@ -1,7 +1,7 @@
-"""Memory and time of the contrastive loss and its gradient by global batch, whole and in chunks of logits.
+"""Measure memory and time of the contrastive loss and its gradient by global batch.
 
-With chunks both the memory and the batch must grow alike; without, the memory grows
-with the square.
+With chunks of logits, memory must grow in proportion to the batch. Without chunks, it
+grows with the square of the batch.
 """
 
 import json
@@ -17,7 +17,11 @@ EMBEDDING_DIM = 128
 
 
 def measure() -> dict[str, object]:
-    """Each size in a process of its own, whose peak above that of a tiny batch is the figure."""
+    """Return the peak memory and the time of each size.
+
+    Each size runs in its own process. The figure is the peak above the memory that the
+    process holds after a tiny batch.
+    """
     result: dict[str, object] = {}
     for chunk_size in CHUNK_SIZES:
         for num_pairs in BATCHES:
@@ -65,7 +69,7 @@ def _measure_one(num_pairs: int, chunk_size: int | None) -> dict[str, float]:
             tf.random.stateless_normal([num_rows, EMBEDDING_DIM], [seed, 0]), axis=1
         )
 
-    # Of unknown length, so that the tiny batch builds the graph of the large one.
+    # The length is unknown to the graph, so the tiny batch and the large one share it.
     gradient = gradient.get_concrete_function(
         *[tf.TensorSpec([None, EMBEDDING_DIM], tf.float32)] * 2
     )

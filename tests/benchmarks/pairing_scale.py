@@ -1,4 +1,7 @@
-"""Time and peak memory of pairing 100,000 scenes without pixels: ten regions, eight years, frames and tiles."""
+"""Measure time and peak memory of pairing 100,000 scenes that have no pixels.
+
+The scenes are Sentinel-1 frames and Sentinel-2 tiles of ten regions and eight years.
+"""
 
 import json
 import resource
@@ -10,7 +13,11 @@ NUM_SCENES = 100_000
 
 
 def measure() -> dict[str, object]:
-    """Pairs in a process of its own, whose peak is the figure; the peak before pairing is that of imports and scenes."""
+    """Return the time, the number of pairs, and the peak before and after pairing.
+
+    Pairing runs in its own process, because the kernel reports the peak of a whole
+    process. The peak before pairing comes from the imports and the scenes.
+    """
     command = [
         sys.executable,
         "-W",
@@ -23,7 +30,10 @@ def measure() -> dict[str, object]:
 
 
 def _scenes(num_scenes: int) -> list:
-    """Half frames of 2.5 x 1.8 degrees, half tiles of 1 x 1, at random places of a region and at random times."""
+    """Return scenes at random places of the regions and at random times.
+
+    Half of them are frames of 2.5 x 1.8 degrees, half are tiles of 1 x 1 degree.
+    """
     import numpy as np
     from shapely.geometry import box, mapping
 

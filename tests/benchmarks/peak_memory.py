@@ -1,4 +1,7 @@
-"""Memory that a stretch of work takes on top of what its process holds already. Linux only, as the kernel keeps the peak."""
+"""Measure the memory that a piece of work adds to its process.
+
+It runs on Linux only, because it reads the peak that the kernel keeps.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def start() -> Callable[[], float]:
-    """Begins a stretch; what is returned tells its peak in MiB above the start.
+    """Start to measure; return a function that gives the peak in MiB above the start.
 
-    The process's peak so far is forgotten first: imports reach a higher one than what
-    they leave behind, and would hide all that is smaller. Source: proc(5), clear_refs.
+    Reset the kernel's peak of this process first. Imports use more memory than they
+    keep, and their peak would hide any smaller one. Source: proc(5), clear_refs.
     """
     _CLEAR.write_text("5")
     before = _mib("VmRSS")

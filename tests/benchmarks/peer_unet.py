@@ -1,8 +1,11 @@
-"""What a user would pick instead: a U-Net on a ResNet-18 in plain PyTorch, trained on labelled patches.
+"""Time the training steps of a U-Net on a ResNet-18 in plain PyTorch.
 
-Runs in an environment of its own with torch alone (`segmentation_speed.py` says how).
-Encoder as He et al. 2015, decoder with the widths of segmentation_models: 256, 128, 64,
-32, 16. Prints a JSON line with `seconds_per_step`, the median after two steps.
+It is the peer of `segmentation_speed.py`: what a user would choose instead of this
+project. It runs in a separate environment that has torch.
+
+The encoder is that of He et al. 2015. The decoder has the widths of
+segmentation_models: 256, 128, 64, 32, 16. The script prints a JSON line with
+`seconds_per_step`, the median after two steps of warm-up.
 """
 
 import argparse
@@ -20,7 +23,7 @@ NUM_WARMUP_STEPS = 2
 
 
 def conv(inputs, outputs, size=3, stride=1):
-    """Convolution and batch normalization."""
+    """Return a convolution with batch normalization."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)
     )
@@ -37,14 +40,14 @@ class Block(nn.Module):
         )
 
     def forward(self, x):
-        """[B, C, H, W] -> [B, outputs, H / stride, W / stride]."""
+        """Map [B, C, H, W] to [B, outputs, H / stride, W / stride]."""
         return functional.relu(
             self.second(functional.relu(self.first(x), inplace=True)) + self.skip(x), inplace=True
         )
 
 
 class UNet(nn.Module):
-    """ResNet-18 with a decoder; skips at strides 2 to 16."""
+    """ResNet-18 with a decoder. Skip connections are at strides 2 to 16."""
 
     def __init__(self, channels, classes):
         super().__init__()
@@ -64,7 +67,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(DECODER_WIDTHS[-1], classes, 1)
 
     def forward(self, x):
-        """[B, C, H, W] -> logits [B, K, H, W]."""
+        """Map [B, C, H, W] to logits [B, K, H, W]."""
         levels = [functional.relu(self.stem(x), inplace=True)]
         x = self.pool(levels[0])
         for stage in self.stages:
@@ -79,7 +82,7 @@ class UNet(nn.Module):
 
 
 def main():
-    """Times optimizer steps on random pixels."""
+    """Time optimizer steps on random pixels."""
     parser = argparse.ArgumentParser()
     for name in ("--batch", "--size", "--bands", "--classes", "--steps"):
         parser.add_argument(name, type=int, required=True)

@@ -1,10 +1,12 @@
-"""The baseline of `build_speed`: what a careful person writes in an afternoon with rasterio and NumPy, and no Beam.
+"""The baseline of `build_speed`: a plain loop with rasterio and NumPy, without Beam.
 
-One process, one pass: window by window from both files into one gzipped TFRecord, with
-the same features and integers. It takes for granted that both scenes lie on one grid
-and are sound, and keeps nothing to resume from. Shared with build-pairs is only what
-decides a value: ids, splits, the rules of refusal, the measured shift, the score, the
-sums that become the normalization.
+A careful person could write it in an afternoon. One process reads both files window by
+window and writes one gzipped TFRecord, with the same features and integers as
+build-pairs. It assumes that both scenes are valid and lie on one grid, and it cannot
+resume.
+
+It shares with build-pairs only the code that decides values: ids, splits, the rules of
+refusal, the measured shift, the score, and the sums for the normalization.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from beam_jobs.scenes.grids import to_lonlat
 
 
 def run(catalog: Path, config: BuildConfig, output: Path) -> int:
-    """Writes all pairs of the catalog into one file; number of pairs."""
+    """Write all pairs of the catalog into one file and return their number."""
     items = [json.loads(line) for line in catalog.read_text().splitlines()]
     s1_items = [item for item in items if item["properties"]["constellation"] == "sentinel-1"]
     s2_items = [item for item in items if item["properties"]["constellation"] == "sentinel-2"]

@@ -1,8 +1,8 @@
-"""Seconds of a training step of a segmenter, U-Net on ResNet-18, in turn with the same in plain PyTorch.
+"""Compare the time of a training step of a segmenter with plain PyTorch.
 
-Ours goes through the project's own training loop, with its logging, on random pixels
-that are there already: reading is not measured. The peer, `peer_unet.py`, runs when
-TERRAPAIR_PEER_PYTHON names an interpreter that has torch.
+The segmenter is a U-Net on ResNet-18. Our side uses the project's own training loop,
+with its logging, on random pixels in memory. Reading is not measured. The peer,
+`peer_unet.py`, runs if TERRAPAIR_PEER_PYTHON names an interpreter that has torch.
 """
 
 import json
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from tests.benchmarks import peers
 
-# Patches, pixels a side, bands.
+# Number of patches, side in pixels, number of bands.
 SHAPES = ((16, 128, 2), (8, 256, 12))
 NUM_CLASSES = 9
 PEER_SCRIPT = Path(__file__).with_name("peer_unet.py")
 
 
 def measure() -> dict[str, object]:
-    """By shape: seconds a step of both sides by precision, and the best of the peer's over the best of ours."""
+    """Return the comparison for each shape: seconds per step, and speedups."""
     return {
         "{} patches of {} px, {} bands".format(*shape): peers.compare(
             lambda precision, shape=shape: _ours(shape, precision),

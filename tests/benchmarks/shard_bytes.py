@@ -1,8 +1,8 @@
-"""Bytes and CPU time per pair for each way to compress a shard of 64-px pairs.
+"""Measure bytes and CPU time per 64-px pair for each way to compress a shard.
 
-TFRecord readers take none, ZLIB and GZIP, at any level; zstd is no choice and not
-measured. Sizes are of simulated pixels, whose speckle and noise compress about as badly
-as real ones.
+TFRecord readers accept no compression, ZLIB and GZIP, at any level. They do not read
+zstd, so it is not measured. The pixels are simulated: their speckle and noise compress
+about as badly as those of real pixels.
 """
 
 import time
@@ -20,7 +20,10 @@ LEVELS = (1, 6, 9)
 
 
 def measure() -> dict[str, object]:
-    """One JSON object per compression, each with its ratio to what the shards use, GZIP at level 6."""
+    """Return the figures of each compression.
+
+    The ratio compares the bytes with GZIP at level 6, which the shards use.
+    """
     records = _records()
     result: dict[str, dict[str, float]] = {}
     for kind in ("", "ZLIB", "GZIP"):

@@ -1,27 +1,38 @@
-"""The sizing table of docs/scaling.md, computed: `python -m tests.benchmarks.sizing` prints it.
+"""Compute the sizing table of docs/scaling.md.
 
-Input: what was measured (`make bench`) and Earth Engine's limits. Output: requests,
-hours, bytes and cores by the formulas that the page shows. A test holds the page at
-this table.
+`python -m tests.benchmarks.sizing` prints it. The input is what `make bench` measured
+and the limits of Earth Engine. The output is the number of requests, hours, bytes and
+cores, by the formulas on that page. A test compares the page with this table.
 """
 
 from dataclasses import dataclass
 
 NUM_PAIRS = (10_000, 1_000_000, 10_000_000)
 REQUESTS_PER_PAIR = 3
-"""A listing of the place's scenes and one per sensor: the cloud band comes with Sentinel-2, no two places fit one request."""
+"""One lists the scenes of the place, and one per sensor reads its pixels.
+
+The cloud band comes with Sentinel-2. One request cannot cover two places.
+"""
 S1_BYTES_PER_PIXEL = 2 * 4
 """VV and VH as float32."""
 S2_BYTES_PER_PIXEL = 13 * 2
 """12 bands and the cloud score as 16 bits."""
 RECORD_BYTES_PER_PIXEL = 2 * 2 + 12 * 2
-"""As the spool holds it: 2 bands of int16, 12 of uint16."""
+"""In the spool: 2 bands of int16 and 12 bands of uint16."""
 MAX_CONCURRENT_REQUESTS = 40
 MAX_REQUESTS_PER_SECOND = 100
 MAX_REQUEST_BYTES = 50_331_648
-"""48 MiB. Source of the three: Earth Engine's quotas page, developers.google.com/earth-engine/guides/usage."""
+"""48 MiB.
+
+Source of the three limits: Earth Engine's quotas page,
+developers.google.com/earth-engine/guides/usage.
+"""
 SECONDS_PER_REQUEST = (2.0, 3.0)
-"""An assumption, not measured here: what users of computePixels report. `plan` replaces it by a pilot."""
+"""Lowest and highest time of a request.
+
+An assumption from what users of computePixels report; it is not measured here. `plan`
+replaces it by the result of a pilot.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +40,9 @@ class Measured:
     """What `make bench` measured for one patch size.
 
     Attributes:
-        size_px: height and width.
-        shard_bytes_per_pair: gzipped, in the shards.
-        cpu_ms_per_pair: of build-pairs from GeoTIFF, one core.
+        size_px: height and width of a patch.
+        shard_bytes_per_pair: size of a pair in the gzipped shards.
+        cpu_ms_per_pair: time of build-pairs from GeoTIFF on one core, in milliseconds.
     """
 
     size_px: int
@@ -46,7 +57,7 @@ MEASURED = (
 
 
 def rows(measured: Measured, num_pairs: int) -> dict[str, str]:
-    """Name -> value of each line of the table."""
+    """Return the name and the value of each line of one column of the table."""
     pixels = measured.size_px**2
     if S2_BYTES_PER_PIXEL * pixels > MAX_REQUEST_BYTES:
         raise ValueError(f"a patch of {measured.size_px} px does not fit one request")
@@ -74,7 +85,7 @@ def _size(num_bytes: float) -> str:
 
 
 def table() -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     lines = [
         "| | " + " | ".join(f"{m.size_px} px, {n:,}" for m in MEASURED for n in NUM_PAIRS) + " |"
     ]

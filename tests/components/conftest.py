@@ -1,4 +1,4 @@
-"""A tiny task: real shards, and a SavedModel with the signature `serve_examples`."""
+"""A tiny task: real shards and a SavedModel with the signature `serve_examples`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,10 @@ from components import evaluation
 
 
 class RollingModel(tf.Module):
-    """Predicts the label moved by three columns; 255 where that is 255 and in the first row."""
+    """Predict the label moved by three columns.
+
+    The prediction is 255 where the moved label is 255, and in the first row.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
     def serve_examples(self, examples):
@@ -28,8 +31,8 @@ class RollingModel(tf.Module):
         label = tf.reshape(tf.io.decode_raw(parsed["label"], tf.uint8), [tf.size(examples), 32, 32])
         rolled = tf.cast(tf.roll(label, shift=3, axis=2), tf.int32)
         first_row = tf.range(32)[None, :, None] == 0
-        # Two outputs, as the published segmenter has: TFMA squeezes a single one to an
-        # array.
+        # Return two outputs, as the published segmenter does. TFMA would turn a single
+        # output into an array.
         return {"label": tf.where(first_row, 255, rolled), "probabilities": tf.one_hot(rolled, 2)}
 
 
@@ -55,7 +58,10 @@ def rolling_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
-    """A function that runs TFMA as the Evaluator does: (model, version, config, folder)."""
+    """Return a function that runs TFMA as the Evaluator does.
+
+    Its arguments are model, version, config and output folder.
+    """
 
     def evaluate(
         model: Path, version: Path, config: tfma.EvalConfig, output: str
@@ -84,7 +90,7 @@ def evaluate() -> Callable[[Path, Path, tfma.EvalConfig, str], tfma.EvalResult]:
 
 @pytest.fixture(scope="session")
 def values_of() -> Callable[..., dict[str, float]]:
-    """A function: (TFMA's result, slice key) -> metric -> value."""
+    """Return a function that maps a TFMA result and a slice key to values by metric."""
 
     def values_of(
         result: tfma.EvalResult, slice_key: tuple[tuple[str, str], ...]

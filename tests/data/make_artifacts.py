@@ -1,4 +1,4 @@
-"""TFX artifacts around a version of shards, as the data components leave them."""
+"""Make TFX artifacts of a version of shards, as the data components write them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from components import data_manifest
 
 
 def artifact_of(kind: Any, path: Path) -> Any:
-    """An artifact of a type that lies at `path`."""
+    """Return an artifact of type `kind` whose URI is `path`."""
     artifact = kind()
     artifact.uri = str(path)
     return artifact
 
 
 def import_version(version: Path, root: Path) -> tuple[Any, Any]:
-    """(Examples, manifest) as ImportExampleGen and DataManifest leave them."""
+    """Return the artifacts that ImportExampleGen and DataManifest write: examples, manifest."""
     examples = artifact_of(standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
     for split in layout.SPLITS:

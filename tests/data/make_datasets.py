@@ -1,5 +1,7 @@
-"""Miniature public data sets with the true names, types, CRS and no-data; never
-constant.
+"""Make miniatures of public data sets.
+
+File names, data types, CRS and no-data values are the real ones. No image is constant,
+so errors show.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.judging import pairing
 from beam_jobs.scenes.scene import Scene, from_item
 
-"""Real sample files, where they are at hand."""
 S1_PATCH = "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_4_55"
 S2_PATCH = "S2A_MSIL2A_20170617T113321_4_55"
 
@@ -82,7 +83,7 @@ def scenes_of(name: FolderLayout, folder: Path) -> dict[str, Scene]:
 def partner_of(
     s1: Scene, s2_scenes: Iterable[Scene], config: PairingConfig
 ) -> tuple[str | None, str]:
-    """Id of the partner of a Sentinel-1 scene, or None and why there is none."""
+    """Return the id of the partner of a Sentinel-1 scene, or None with the reason."""
     one = pairing.outline(s1)
     outlines = [one, *map(pairing.outline, s2_scenes)]
     candidates = [
@@ -97,12 +98,12 @@ def partner_of(
 
 
 def write_catalog(name: FolderLayout, folder: Path, path: Path) -> Path:
-    """The catalog of a folder, as `resolve_catalog` writes it."""
+    """Write the catalog of a folder as `resolve_catalog` does, and return its path."""
     return catalog.write_items(layouts.READERS[name](folder), path)
 
 
 def read_split(version: Path, split: str) -> list[PairedPatch]:
-    """The patches of a split, decoded."""
+    """Return the decoded patches of a split."""
     files = [str(path) for path in layout.shard_paths(version, split)]
     return [
         records.decode(raw.numpy())
@@ -116,7 +117,10 @@ def small_config(
     max_rejected_fraction: float = 0.1,
     **further: Any,
 ) -> BuildConfig:
-    """Patches of 16 px whatever their cloud, and blocks so small that all splits get some."""
+    """Return a config for patches of 16 px with any cloud fraction.
+
+    Blocks are small, so every split gets patches.
+    """
     bands = S2_L1C_BANDS if level == "L1C" else S2_L2A_BANDS
     return BuildConfig(
         patch=PatchConfig(size_px=16, s2_bands=bands, s2_processing_level=level),
@@ -129,35 +133,35 @@ def small_config(
 def built_patches(
     job: Callable[..., Path], config: BuildConfig, name: FolderLayout, folder: Path, out: Path
 ) -> tuple[Path, list[PairedPatch]]:
-    """The version that a build makes of a folder, and all of its patches."""
+    """Build a version from a folder; return the version and all of its patches."""
     version = job(config, [write_catalog(name, folder, out / "items.ndjson")], out)
     return version, [patch for split in layout.SPLITS for patch in read_split(version, split)]
 
 
 DEGREES_PER_PX = 8.983152841195215e-05
-"""What Earth Engine exports as 10 m in EPSG:4326."""
+"""Pixel size that Earth Engine exports for 10 m in EPSG:4326."""
 
 
 def ramp(bands: int, size: int, seed: int = 0) -> np.ndarray:
-    """[C, H, W] that rises by 5 a column, 3 a row and 50 a band.
+    """Return [C, H, W] that rises by 5 per column, 3 per row and 50 per band.
 
-    Resampling keeps it, and a shift shows.
+    Resampling does not change it, but a shift does.
     """
     band, row, col = np.mgrid[0:bands, 0:size, 0:size]
     return 1000.0 + 200 * seed + 50 * band + 5 * col + 3 * row
 
 
 def ramp_l1c(size: int, seed: int = 0) -> np.ndarray:
-    """`ramp` of 13 bands whose B10 is dark, as the air makes it."""
+    """Return a `ramp` of 13 bands whose B10 is dark, because the air absorbs it."""
     dn = ramp(13, size, seed)
     dn[S2_L1C_BANDS.index("B10")] = 10 + np.arange(size)[:, None] % 7
     return dn
 
 
 def texture(size: int, seed: int) -> np.ndarray:
-    """Blocks of 8 px about 0 with deviation 1, [H, W].
+    """Return [H, W] of random blocks of 8 px with mean 0 and standard deviation 1.
 
-    Two seeds look like two places; two ramps would not.
+    Two seeds look like two places. Two ramps would look like the same place.
     """
     side = -(-size // 8)
     return (
@@ -169,7 +173,7 @@ def texture(size: int, seed: int) -> np.ndarray:
 
 
 def ramp_db(size: int, seed: int = 0) -> np.ndarray:
-    """VV and VH in dB, [2, H, W], about -20 to -8."""
+    """Return VV and VH in dB, [2, H, W], about -20 to -8."""
     return ramp(2, size, seed) / 100 - np.array([22.0, 29.0])[:, None, None]
 
 
@@ -182,7 +186,7 @@ SEN1FLOODS11_PLACES = {
     "Ghana_8": (-1.4, 9.0),
     "Bolivia_9": (-65.2, -14.0),
 }
-"""Upper left corners of chips, lon and lat; the last two are the weakly labelled ones."""
+"""Upper left corner (lon, lat) of each chip. The last two chips are weakly labelled."""
 SEN1FLOODS11_LISTS = {
     "train": ["Ghana_1"],
     "valid": ["Ghana_2"],
@@ -192,7 +196,7 @@ SEN1FLOODS11_LISTS = {
 
 
 def flood_label(size: int, seed: int) -> np.ndarray:
-    """Water in a diagonal band, -1 in the upper left corner: int16 [1, H, W]."""
+    """Return water in a diagonal band and -1 in the upper left corner, int16 [1, H, W]."""
     row, col = np.mgrid[0:size, 0:size]
     label = ((row + col + 8 * seed) % size < size // 3).astype(np.int16)
     label[: size // 8, : size // 8] = -1
@@ -200,10 +204,10 @@ def flood_label(size: int, seed: int) -> np.ndarray:
 
 
 def make_sen1floods11(folder: Path, size: int = 96, textured: bool = False) -> Path:
-    """Five hand-labelled chips and two weakly labelled ones, in four of the data set's events.
+    """Make five hand-labelled and two weakly labelled chips, in four events.
 
-    `textured` makes chips look apart, as whole runs need, whose audit looks for copies
-    between the splits.
+    `textured` gives each chip its own look. Whole runs need this, because their audit
+    looks for copies between the splits.
     """
     events = folder / "data" / "flood_events"
     for seed, (chip, (lon, lat)) in enumerate(SEN1FLOODS11_PLACES.items()):
@@ -251,13 +255,13 @@ def _triplet(folder: Path, names: dict[str, Path], x: float, seed: int, label: n
 
 
 def land_cover(size: int, num_classes: int, seed: int) -> np.ndarray:
-    """Blocks of 4 px with ids 0 (no label) to `num_classes`, [H, W]."""
+    """Return [H, W] of blocks of 4 px with ids 0 (no label) to `num_classes`."""
     ids = np.random.default_rng(seed).integers(0, num_classes + 1, (size // 4, size // 4))
     return ids.repeat(4, axis=0).repeat(4, axis=1)
 
 
 def make_sen12ms(folder: Path, size: int = 64) -> Path:
-    """Three scenes of two seasons; their patches overlap by half, as in the data set."""
+    """Make three scenes of two seasons. Patches overlap by half, as in the data set."""
     for season, scene, x in (
         ("ROIs1158_spring", 1, 0),
         ("ROIs1158_spring", 106, 20_000),
@@ -269,7 +273,7 @@ def make_sen12ms(folder: Path, size: int = 64) -> Path:
                 key: Path(season, f"{kind}_{scene}", f"{season}_{kind}_{scene}_p{patch}.tif")
                 for key, kind in (("s1", "s1"), ("s2", "s2"), ("label", "lc"))
             }
-            # IGBP first, then the three LCCS layers, whose ids are others.
+            # IGBP comes first, then the three LCCS layers, which have other ids.
             label = np.stack([land_cover(size, 17, seed), *np.full((3, size, size), 21)]).astype(
                 np.uint16
             )
@@ -279,7 +283,7 @@ def make_sen12ms(folder: Path, size: int = 64) -> Path:
 
 
 def make_dfc2020(folder: Path, size: int = 64) -> Path:
-    """Two patches of each of the two folders; `lc` is left out, `dfc` has the labels."""
+    """Make two patches in each of the two folders. `dfc` has the labels; `lc` is missing."""
     for part, kind_folder in (("ROIs0000_validation", "validation"), ("ROIs0000_test", "0")):
         for patch in (0, 5):
             names = {
@@ -313,14 +317,14 @@ def check_land_cover_patch(
 
 
 COPERNICUS_BENCH_LISTS = {"train": (3, 61, 609, 1200), "val": (50, 88), "test": (51, 5127)}
-"""Patches of each list of Copernicus-Bench's DFC2020; patch 7 is in none."""
+"""Patches of each list of Copernicus-Bench's DFC2020. Patch 7 is in no list."""
 
 
 def make_copernicus_bench_dfc2020(folder: Path, size: int = 64, textured: bool = False) -> Path:
-    """DFC2020 as Copernicus-Bench publishes it.
+    """Make DFC2020 as Copernicus-Bench publishes it.
 
-    It has one folder per kind, three lists, and rasters without a place. `textured` as
-    in `make_sen1floods11`.
+    It has one folder per kind, three lists, and rasters without a georeference.
+    `textured` is as in `make_sen1floods11`.
     """
     lost = {"transform": Affine.identity(), "crs": "EPSG:4326"}
     for patch in (7, *(patch for patches in COPERNICUS_BENCH_LISTS.values() for patch in patches)):
@@ -339,7 +343,7 @@ def make_copernicus_bench_dfc2020(folder: Path, size: int = 64, textured: bool =
 
 
 def ee_band_names(num_steps: int) -> list[str]:
-    """Band names of an exported series, as the real files have them."""
+    """Return the band names of an exported time series, as in the real files."""
     step = ("VV", "VH", *S2_L1C_BANDS, "temperature_2m", "total_precipitation")
     return [name + (f"_{i}" if i else "") for i in range(num_steps) for name in step] + [
         "elevation",
@@ -348,8 +352,9 @@ def ee_band_names(num_steps: int) -> list[str]:
 
 
 def make_ee_timeseries(folder: Path, num_steps: int = 3, size: int = 80) -> Path:
-    """Three places of `num_steps` steps; one is split into two files, as Earth Engine
-    does.
+    """Make three places with `num_steps` time steps.
+
+    One place is split into two files, as Earth Engine does with large images.
     """
     names = (
         ("7-togo_2020-01-01_2020-03-31.tif", 1.0),
@@ -380,7 +385,10 @@ SSL4EO_S2 = "20200604T054639_20200604T{}_T43RCP"
 
 
 def make_ssl4eo(folder: Path, size: int = 64) -> Path:
-    """Three locations, two of the same granules, with one season of all three products."""
+    """Make three locations with one season of all three products.
+
+    Two of the locations come from the same granules.
+    """
     for location, (minute, x) in enumerate(
         (("010808", 0.0), ("010808", 5_000.0), ("010908", 40_000.0))
     ):

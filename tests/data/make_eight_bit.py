@@ -1,5 +1,6 @@
-"""Simulated scenes as 8-bit images: linear power of one polarization, three optical
-bands.
+"""Make simulated scenes as 8-bit images.
+
+Sentinel-1 has one polarization in linear power, and Sentinel-2 has three optical bands.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ MAX_POWER = 0.5
 MAX_REFLECTANCE = 0.4
 OPTICAL_BANDS = ("B4", "B3", "B2")
 NODATA = 0
-"""Stored value of gaps; measurements begin at 1."""
+"""Stored value of missing pixels. Measured values begin at 1."""
 
 
 def make_eight_bit(folder: Path, splits: tuple[str, ...], size_px: int) -> Path:
-    """A catalog with a place for each of `splits`; its scenes have `size_px` pixels a side."""
+    """Write scenes of `size_px` pixels with a place per split; return the catalog."""
     items = simulate(
         SimulateConfig(num_places=len(splits), num_dates=1, size_px=size_px), folder
     ).read_text()
@@ -40,7 +41,7 @@ def make_eight_bit(folder: Path, splits: tuple[str, ...], size_px: int) -> Path:
 
 
 def _eight_bit(item: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Rewrites the item's pixels and says in the item what they are."""
+    """Write the item's pixels as 8 bits, and describe them in the item."""
     asset = item["assets"]["data"]
     is_radar = item["properties"]["constellation"] == "sentinel-1"
     names = [band["name"] for band in asset["bands"]]

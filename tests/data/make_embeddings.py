@@ -1,4 +1,8 @@
-"""A split as if encoders had embedded it: partners near each other, the ground known, nuisances independent of it."""
+"""Make the embeddings of a split without encoders.
+
+The embeddings of a pair are close to each other. The ground is known, and nuisances
+such as orbit and latitude are independent of it.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
 def make_split(
     num_patches: int = 160, num_blocks: int = 16, noise: float = 0.3, seed: int = 0
 ) -> EmbeddedSplit:
-    """`noise`: how far partners are apart."""
+    """Return a split; `noise` sets the distance between the two embeddings of a pair."""
     rng = np.random.default_rng(seed)
     ground = rng.normal(size=(num_patches, 8))
     lifted = ground @ rng.normal(size=(8, EMBEDDING_DIM))
     embeddings = {s: unit(lifted + noise * rng.normal(size=lifted.shape)) for s in ("s1", "s2")}
     block = np.arange(num_patches) * num_blocks // num_patches
-    # Each block is a place of its own latitude, seen from one orbit.
+    # Each block has its own latitude and is seen from one orbit.
     latitude_of_block = rng.permutation(np.linspace(30.0, 60.0, num_blocks))
     reflectance = np.abs(0.2 + 0.05 * ground @ rng.normal(size=(8, 12)))
     return EmbeddedSplit(
@@ -51,7 +55,7 @@ def make_split(
 def plant(
     split: EmbeddedSplit, sensor: str, values: np.ndarray, strength: float = 3.0
 ) -> EmbeddedSplit:
-    """`split` with `values` [N] written into one direction of a sensor's embedding."""
+    """Return `split` with `values` [N] added to one dimension of a sensor's embedding."""
     standardized = (values - values.mean()) / values.std()
     embedding = split.embeddings[sensor].copy()
     embedding[:, 0] += strength * standardized / np.sqrt(EMBEDDING_DIM)

@@ -1,4 +1,8 @@
-"""An untrained dual encoder with the bands of a version, in memory and as the Keras half of a published one."""
+"""Make an untrained dual encoder with the bands of a version.
+
+It stays in memory, or its card and Keras models are written as a published encoder has
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,11 @@ def make_dual_encoder(manifest: Manifest, seed: int = 3) -> DualEncoder:
 
 
 def publish_keras_half(dual_encoder: DualEncoder, path: Path) -> str:
-    """Card and Keras models, which is what those read who embed; the SavedModel itself, which takes longer, is left out."""
+    """Write the card and the Keras models of a published encoder, and return its path.
+
+    Code that embeds patches reads only these. The SavedModel is left out, because it
+    takes longer to write.
+    """
     assets = path / export.ASSETS_DIR
     assets.mkdir(parents=True)
     for sensor in SENSORS:

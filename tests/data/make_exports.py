@@ -1,6 +1,7 @@
-"""Miniatures of formats other than GeoTIFF.
+"""Make miniatures of data sets in formats other than GeoTIFF.
 
-Earth Engine's TFRecord exports, SSL4EO-S12 v1.1 batches, tar shards of TerraMesh.
+These are TFRecord exports of Earth Engine, zarr batches of SSL4EO-S12 v1.1, and tar
+shards of TerraMesh.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def write_export(
     compressed: bool = True,
     crs: str = UTM,
 ) -> Path:
-    """One image [H, W] per band, cut as Earth Engine cuts it.
+    """Write an image with one plane [H, W] per band, cut as Earth Engine cuts it.
 
-    Patches are in row order, with a margin of their neighbours, in several files.
+    Patches are in row order and in several files. Each has a margin with pixels of its
+    neighbours. The result is the path of the mixer file.
     """
     height, width = next(iter(planes.values())).shape
     rows, cols = height // patch[0], width // patch[1]
@@ -76,7 +78,7 @@ def write_export(
         )
     mixer = {
         "projection": {"crs": crs, "affine": {"doubleMatrix": [10.0, 0.0, XMIN, 0.0, -10.0, YMAX]}},
-        # Earth Engine writes width first, and without the margin.
+        # Earth Engine writes the width first, and does not count the margin.
         "patchDimensions": [patch[1], patch[0]],
         "patchesPerRow": cols,
         "totalPatches": rows * cols,
@@ -87,7 +89,7 @@ def write_export(
 
 
 def export_planes(size: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
-    """VV, VH in dB and 13 L1C bands of one step, [H, W] each."""
+    """Return VV and VH in dB and 13 L1C bands of one time step, [H, W] each."""
     side = max(size)
     stacks = (("VV", "VH"), ramp_db(side, seed)), (S2_L1C_BANDS, ramp_l1c(side, seed))
     return {
@@ -98,9 +100,9 @@ def export_planes(size: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
 
 
 def make_ee_tfrecord(folder: Path) -> Path:
-    """An image of two steps with its mixer and a margin of 4 px.
+    """Make an image of two time steps with its mixer and a margin of 4 px.
 
-    Beside it is a sub-folder of two patches without a place.
+    A sub-folder has two patches without a georeference.
     """
     steps = [export_planes((48, 72), seed) for seed in range(2)]
     planes = {
@@ -132,7 +134,7 @@ BATCH = "ssl4eos12_val_seasonal_data_000001.zarr.zip"
 
 
 def stored_pixels(modality: str, seed: int) -> np.ndarray:
-    """Pixels [C, H, W] of a modality as stored, without the offset of the batches."""
+    """Return the stored pixels [C, H, W] of a modality, without the batches' offset."""
     if modality.startswith("S1"):
         return ramp_db(SIDE, seed).astype(np.float16)
     return (ramp_l1c(SIDE, seed) if modality == "S2L1C" else ramp(12, SIDE, seed)).astype(np.int16)
@@ -148,7 +150,7 @@ def stored_bands(modality: str) -> list[str]:
 def write_group(
     store: object, arrays: Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]
 ) -> None:
-    """Arrays with the names of their dimensions, as xarray writes them."""
+    """Write arrays with the names of their dimensions, as xarray does."""
     group = zarr.open_group(store, mode="w")
     for name, (dimensions, values, attributes) in arrays.items():
         array = group.create_dataset(name, data=values)
@@ -157,18 +159,21 @@ def write_group(
 
 
 def cloud_classes(seed: int) -> np.ndarray:
-    """[H, W] with land, water, snow, thin cloud, thick cloud, shadow, no data: 0 to 6."""
+    """Return random classes [H, W].
+
+    0 to 6 are land, water, snow, thin cloud, thick cloud, shadow and no data.
+    """
     return np.random.default_rng(seed).integers(0, 7, (SIDE, SIDE)).astype(np.uint8)
 
 
 def centres(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the pixel centres of a location, metres."""
+    """Return x and y of the pixel centres of a location, in metres."""
     steps = 10.0 * np.arange(SIDE)
     return 400_005.0 + 5_000 * seed + steps, 2_999_995.0 - steps
 
 
 def make_batch(path: Path, modality: str) -> Path:
-    """Three locations x two seasons of one modality, as in a batch of SSL4EO-S12 v1.1."""
+    """Write a batch of SSL4EO-S12 v1.1: three locations, two seasons, one modality."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seasons, offset = 2, 0 if modality == "S1GRD" else 1000
     pixels = np.stack(
@@ -220,7 +225,7 @@ def write_shard(
     path: Path,
     stores: Mapping[str, Mapping[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]],
 ) -> Path:
-    """A tar of zarr.zip stores."""
+    """Write a tar of zarr.zip stores."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as shard:
         for name, arrays in stores.items():
@@ -238,7 +243,7 @@ def write_shard(
 def shard_arrays(
     modality: str, seed: int
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
-    """One sample of TerraMesh: [band, time, y, x] with one time."""
+    """Return the arrays of a TerraMesh sample; pixels are [band, time, y, x], one time."""
     x, y = centres(seed)
     if modality == "LULC":
         pixels = np.random.default_rng(seed).integers(0, 10, (1, 1, SIDE, SIDE)).astype(np.uint8)
@@ -264,7 +269,7 @@ def shard_arrays(
 
 
 def make_terramesh_shards(folder: Path) -> Path:
-    """Two samples in shards of S1RTC, S2L2A and LULC."""
+    """Write shards of S1RTC, S2L2A and LULC with two samples each."""
     for modality in ("S1RTC", "S2L2A", "LULC"):
         stores = {
             f"majortom_val_{seed:07d}.zarr.zip": shard_arrays(modality, seed) for seed in range(2)

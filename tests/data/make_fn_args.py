@@ -1,4 +1,4 @@
-"""What TFX's Trainer hands to a `run_fn`, for a version's shards."""
+"""Make the arguments that the Trainer of TFX gives to a `run_fn`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from beam_jobs.contracts import settings
 def make_fn_args(
     version: Path, root: Path, config: Any, base_model: str | None = None, **custom: Any
 ) -> FnArgs:
-    """Arguments of a Trainer that writes below `root`; `custom` goes beside the config into `custom_config`."""
+    """Return the arguments of a Trainer that reads `version` and writes below `root`.
+
+    `custom` is added to `custom_config`, next to the config.
+    """
     return FnArgs(
         train_files=[str(version / "train" / "*")],
         eval_files=[str(version / "eval" / "*")],

@@ -1,4 +1,4 @@
-"""Embeddings and patches as an index of neighbours holds them, without an encoder."""
+"""Make an index of neighbours without an encoder: its embeddings and its patches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def make_patch(number: int, **changes: Any) -> IndexedPatch:
 
 
 def make_embeddings(num_patches: int, noise: float = 0.5, seed: int = 0) -> Embeddings:
-    """`noise`: how far partners are apart; 0 = they are equal."""
+    """Return random embeddings of pairs.
+
+    `noise` sets the distance between the two embeddings of a pair; 0 = they are equal.
+    """
     rng = np.random.default_rng(seed)
     s1 = unit(rng.normal(size=(num_patches, EMBEDDING_DIM)))
     return {"s1": s1, "s2": unit(s1 + noise * rng.normal(size=s1.shape)) if noise else s1.copy()}
@@ -51,7 +54,7 @@ def make_embeddings(num_patches: int, noise: float = 0.5, seed: int = 0) -> Embe
 def make_index(
     embeddings: Embeddings, patches: list[IndexedPatch] | None = None, **source: Any
 ) -> EmbeddingIndex:
-    """In memory alone."""
+    """Return an index that is only in memory."""
     num_patches, embedding_dim = embeddings["s1"].shape
     info = IndexInfo(
         source=make_source(**source),

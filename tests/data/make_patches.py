@@ -1,4 +1,4 @@
-"""Paired patches of noise, for tests that look at records and not at what they show."""
+"""Make paired patches of noise, for tests that do not look at the pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from beam_jobs.contracts.records import PairedPatch
 def make_patch(
     patch_id: str, size_px: int, rng: np.random.Generator, s2_max: float = 0.5
 ) -> PairedPatch:
-    """A patch of two and twelve bands; the narrower the reflectances, up to `s2_max`, the smaller its shard."""
+    """Return a patch with 2 Sentinel-1 bands and 12 Sentinel-2 bands.
+
+    Reflectances are at most `s2_max`. A lower maximum makes a smaller shard.
+    """
     return PairedPatch(
         patch_id=patch_id,
         s1=rng.normal(-12, 3, (size_px, size_px, 2)).astype(np.float32),

@@ -1,4 +1,7 @@
-"""Write small rasters and the scenes that name them; never constant, so errors show."""
+"""Write small rasters, and make the scenes that refer to them.
+
+No raster is constant, so errors show.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ XMIN, YMAX = 500_000.0, 5_000_000.0
 
 
 def north_up(pixel_size: float = 10.0, x: float = XMIN, y: float = YMAX) -> Affine:
-    """Transform of a north-up raster with square pixels."""
+    """Return the transform of a north-up raster with square pixels."""
     return Affine(pixel_size, 0.0, x, 0.0, -pixel_size, y)
 
 
@@ -37,7 +40,7 @@ def write_geotiff(
     descriptions: Sequence[str] = (),
     tags: dict[str, str] | None = None,
 ) -> Path:
-    """A GeoTIFF of [C, H, W], uncompressed."""
+    """Write pixels [C, H, W] as an uncompressed GeoTIFF, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path,
@@ -59,13 +62,13 @@ def write_geotiff(
 
 
 def footprint(path: Path, crs: str = UTM) -> dict[str, Any]:
-    """Lon/lat polygon of a raster, as an item's geometry."""
+    """Return the lon/lat polygon of a raster, as the geometry of an item."""
     with rasterio.open(path) as dataset:
         return mapping(box(*transform_bounds(crs, "EPSG:4326", *dataset.bounds)))
 
 
 def backscatter(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """VV and VH in dB, float32 [2, H, W], about -25 to -5."""
+    """Return VV and VH in dB, float32 [2, H, W], about -25 to -5."""
     rng = np.random.default_rng(seed)
     return (
         rng.uniform(-18.0, -5.0, (2, height, width)) - np.array([0.0, 7.0])[:, None, None]
@@ -75,9 +78,9 @@ def backscatter(height: int, width: int, seed: int = 0) -> np.ndarray:
 def digital_numbers(
     bands: int, height: int, width: int, seed: int = 0, offset: int = 0
 ) -> np.ndarray:
-    """Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000.
+    """Return Sentinel-2 digital numbers, uint16 [C, H, W], 200 to 4000 plus `offset`.
 
-    B10 of 13 bands is dark, as in real images.
+    If there are 13 bands, B10 is dark, as in real images.
     """
     rng = np.random.default_rng(seed)
     dn = rng.integers(200, 4000, (bands, height, width))
@@ -89,7 +92,7 @@ def digital_numbers(
 def s1_scene(
     path: Path, pixels: np.ndarray, *, acquired_at: int = 1_600_000_000, **writing: Any
 ) -> Scene:
-    """A Sentinel-1 scene over one file of VV, VH that is written first."""
+    """Write a file of VV and VH, and return its Sentinel-1 scene."""
     crs = writing.get("crs", UTM)
     write_geotiff(path, pixels, **writing)
     return Scene(
@@ -114,7 +117,7 @@ def s2_scene(
     cloud_fraction: float = math.nan,
     **writing: Any,
 ) -> Scene:
-    """A Sentinel-2 scene over one file: 13 bands are L1C, 12 are L2A."""
+    """Write a file of 13 (L1C) or 12 (L2A) bands, and return its Sentinel-2 scene."""
     crs = writing.get("crs", UTM)
     write_geotiff(path, pixels, **writing)
     names = S2_L1C_BANDS if len(pixels) == len(S2_L1C_BANDS) else S2_L2A_BANDS

@@ -1,4 +1,7 @@
-"""Scores of made-up patches, counted by the real code from random truth and probabilities."""
+"""Make scores of invented patches.
+
+The real code counts them from random labels and probabilities.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from models.scores.patch_scores import PatchScores
 def make_pixels(
     rng: np.random.Generator, num_classes: int, size: int = 8
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth, prediction [H, W] (some 255 in each) and probabilities [H, W, K] that know something of the truth."""
+    """Return truth [H, W], prediction [H, W] and probabilities [H, W, K].
+
+    The probabilities are better than chance. Some pixels of the truth and of the
+    prediction are 255.
+    """
     truth = rng.integers(num_classes, size=(size, size)).astype(np.uint8)
     logits = rng.normal(0.0, 1.5, (size, size, num_classes)) + 1.5 * np.eye(num_classes)[truth]
     probabilities = special.softmax(logits, axis=-1).astype(np.float32)
@@ -28,7 +35,10 @@ def make_pixels(
 def make_scores(
     num_classes: int = 2, num_patches: int = 12, num_blocks: int = 6, seed: int = 0
 ) -> PatchScores:
-    """Patches of different places, orbits and clouds; one of them without any counted pixel."""
+    """Return scores of patches that differ in place, orbit and cloud fraction.
+
+    One patch has no counted pixel.
+    """
     rng = np.random.default_rng(seed)
     counts: list[dict[str, Any]] = []
     for index in range(num_patches):

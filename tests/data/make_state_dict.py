@@ -1,7 +1,7 @@
-"""State dicts of torchvision's ResNets, and the files that PyTorch and safetensors write, made without either.
+"""Make state dicts of torchvision's ResNets, as .pth and as .safetensors files.
 
-The pickle is assembled opcode by opcode, so that the reader is tested against the
-format and not against itself.
+Neither PyTorch nor safetensors is needed. The pickle is assembled opcode by opcode, so
+the reader is tested against the format and not against itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _SAFE_TYPES = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I
 
 
 def make_state(backbone: str, num_bands: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights and statistics by torchvision's names, with the fc layer and counters that come with them."""
+    """Return random weights and statistics by the names of torchvision.
+
+    The fc layer and the counters of batch normalization are included.
+    """
     rng = np.random.default_rng(seed)
     state: dict[str, np.ndarray] = {}
 
@@ -69,7 +72,7 @@ def make_state(backbone: str, num_bands: int, seed: int = 0) -> dict[str, np.nda
 
 
 def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> Path:
-    """`state` as .safetensors."""
+    """Write `state` as .safetensors, and return the path."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     data = b""
     for name, array in state.items():
@@ -87,7 +90,10 @@ def write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> Path:
 
 
 def write_pth(path: Path, state: Mapping[str, np.ndarray], wrapper: str | None = None) -> Path:
-    """`state` as torch.save writes it; with `wrapper`, inside a checkpoint {"epoch": 3, wrapper: state}."""
+    """Write `state` as torch.save does, and return the path.
+
+    With `wrapper`, write a checkpoint {"epoch": 3, wrapper: state}.
+    """
     body = _dict(
         {name: _tensor(array, str(index)) for index, (name, array) in enumerate(state.items())}
     )
@@ -101,7 +107,7 @@ def write_pth(path: Path, state: Mapping[str, np.ndarray], wrapper: str | None =
 
 
 def write_zip(path: Path, pickled: bytes, storages: Mapping[str, bytes]) -> Path:
-    """The zip around a pickle."""
+    """Write the zip of a pickle and its storages, and return the path."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/byteorder", "little")
@@ -124,7 +130,7 @@ def tensor_opcodes(
     shape: tuple[int, ...],
     strides: tuple[int, ...],
 ) -> bytes:
-    """The call of torch._utils._rebuild_tensor_v2 on a storage."""
+    """Return the opcodes that call torch._utils._rebuild_tensor_v2 on a storage."""
     identity = b"(" + _text("storage") + f"ctorch\n{storage}\n".encode() + _text(key) + _text("cpu")
     identity += _integer(num_elements) + b"tQ"
     hooks = b"ccollections\nOrderedDict\n)R"

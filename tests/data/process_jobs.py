@@ -1,4 +1,4 @@
-"""Jobs for processes that import them by name."""
+"""Jobs for worker processes, which import them by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def note_process(job: str) -> None:
-    """Leaves a file that names the process; a job named "bad" fails."""
+    """Write the process id to the file `job`; fail if its name is "bad"."""
     path = Path(job)
     if path.name == "bad":
         raise ValueError("bad job")
@@ -16,6 +16,6 @@ def note_process(job: str) -> None:
 
 
 def note_process_and_sleep(job: str) -> None:
-    """The same, and goes on for long."""
+    """Write the process id to the file `job`, then sleep for ten minutes."""
     note_process(job)
     time.sleep(600)

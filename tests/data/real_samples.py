@@ -1,4 +1,8 @@
-"""Real sample files: TERRAPAIR_SAMPLES names a folder with `terramind`, `bigearthnet`, `ee_geotiff` and `ee_tfrecord`."""
+"""Find real sample files, for tests that are skipped without them.
+
+TERRAPAIR_SAMPLES names a folder with the sub-folders `terramind`, `bigearthnet`,
+`ee_geotiff` and `ee_tfrecord`.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m pipeline` as a user calls it: a process of its own, in the repository."""
+"""Run `python -m pipeline` as a user does: in a new process, in the repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from repository import REPOSITORY
 
 
 def run_pipeline(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The ended process with what it printed; `environment` comes on top of this one's."""
+    """Run the command, and return the ended process with what it printed.
+
+    The variables in `environment` are added to those of this process.
+    """
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *arguments],
         cwd=REPOSITORY,

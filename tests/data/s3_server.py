@@ -1,4 +1,7 @@
-"""A loopback S3 server (moto's) on a free port, and the environment that leads to it."""
+"""Run a loopback S3 server on a free port, and give its environment variables.
+
+The server is that of moto.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a training tells of its steps, written down, and its death at a given one."""
+"""Record what a training reports about its steps, and kill it at a given step."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 
 class KilledError(Exception):
-    """The process is gone; nothing of the training may catch it."""
+    """Stands for a kill of the process. The training must not catch it."""
 
 
 class Watch:
-    """An `on_step` that keeps the loss of each step and raises at step `kill_at`."""
+    """An `on_step` that keeps the loss of each step, and raises KilledError at `kill_at`."""
 
     def __init__(self, kill_at: int | None = None) -> None:
         self.kill_at = kill_at

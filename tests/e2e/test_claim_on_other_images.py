@@ -1,4 +1,4 @@
-"""claim-check as typed, on imagery of other sizes, bands and units than the simulator's."""
+"""Run claim-check on images with other sizes, bands and units than the simulator's."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run whose flood task learns from an optical one: small, in processes of their own."""
+"""Run a small pipeline whose flood task learns from an optical task."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,10 @@ from pipeline.report.run_record import read_last_run
 
 @pytest.fixture(scope="module")
 def config_path(tmp_path_factory):
-    """The smoke run with an optical water task instead of land cover, and a flood task that it teaches."""
+    """Write a config with an optical water task that teaches the flood task.
+
+    It is the smoke run, with the optical task in place of land cover.
+    """
     root = tmp_path_factory.mktemp("distillation")
     values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
     (flood,) = [task for task in values["tasks"] if task["use"] == "flood"]
@@ -50,7 +53,7 @@ def test_refused_teacher_stops_the_student_and_a_blessed_one_teaches_it(config_p
     taught = run_pipeline("run", "--config", str(config_path))
     assert taught.returncode == 0, taught.stdout + taught.stderr
     record = read_last_run(config.metadata_path, config.name)
-    # The teacher is trained once.
+    # The teacher is not trained a second time.
     assert next(
         item for item in record.components if item.component_id == "Trainer-optical"
     ).is_cached

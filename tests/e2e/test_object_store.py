@@ -1,4 +1,4 @@
-"""The whole job with everything on an object store that may lie there: a loopback S3 server."""
+"""Run the whole job with its files on an object store: a loopback S3 server."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
 ):
     import tensorflow as tf
 
-    # The smoke run with its first task only, and the root moved.
+    # Take the smoke run with its first task only, and move its root to the store.
     values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
     values |= {
         "root": s3_folder,

@@ -1,4 +1,8 @@
-"""Published protocols on miniatures of their data sets: one command, the counts of each split, the names of the numbers."""
+"""Run the published protocols on miniatures of their data sets.
+
+One command runs each. The tests check the patches of each split and the names of the
+scores.
+"""
 
 import json
 from pathlib import Path
@@ -25,19 +29,19 @@ SMALL = {
     "pretrain.global_batch_size": "4",
     "pretrain.num_eval_batches": "1",
     "pretrain.precision": "float32",
-    # Two steps teach nothing.
+    # Two steps teach the encoder nothing, so accept any.
     "probe.min_spread": "0.0",
     "probe.min_effective_rank": "0.0",
 }
 SMALL_TASK = {"num_steps": "2", "global_batch_size": "4", "precision": "float32"}
 
 
-# Copernicus-Bench's rasters have no place on Earth.
+# The rasters of Copernicus-Bench are not georeferenced.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
 def run(name, data, root, size_px, num_tasks):
-    """Runs the shipped config, shrunk, and returns it."""
+    """Run the shipped config with a small model and few steps, and return the config."""
     shrunk = {**SMALL, "root": str(root), "pairs.patch.size_px": str(size_px)}
     for task in range(num_tasks):
         shrunk |= {f"tasks.{task}.segment.{key}": value for key, value in SMALL_TASK.items()}
@@ -103,7 +107,7 @@ def test_sen1floods11_is_scored_on_its_test_chips_and_on_bolivia_apart(tmp_path,
             "test": {"Sri-Lanka_3", "Mekong_4", "Bolivia_5"},
         }
         scores = scores_on_test(config, task)
-        # Four patches of 32 px a chip.
+        # Each chip gives four patches of 32 px.
         assert scores["num_patches"] == 12
         apart = {
             key: part["num_patches"]

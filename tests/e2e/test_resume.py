@@ -1,4 +1,4 @@
-"""A pipeline that is killed with -9 while it trains, and is run again."""
+"""Kill a pipeline with -9 while it trains, and run it again."""
 
 import os
 import random
@@ -24,7 +24,10 @@ NUM_STEPS = 200
 CHECKPOINT_EVERY = 7
 
 TOLERANCE = 1e-3
-"""Relative: the threads of a CPU add up in another order each time, and 200 steps make more of it."""
+"""Relative difference that is allowed.
+
+CPU threads add in a different order each time, and 200 steps amplify the difference.
+"""
 
 
 def start(config):
@@ -47,7 +50,7 @@ def run_to_end(config):
 
 
 def config_of(root):
-    """The smoke run of the encoder alone, long enough to be killed within."""
+    """Write a smoke run of the encoder alone that is long enough to be killed."""
     values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
     changes = {"num_steps": NUM_STEPS, "checkpoint_every": CHECKPOINT_EVERY}
     values |= {"root": str(root), "tasks": [], "pretrain": values["pretrain"] | changes}
@@ -57,7 +60,10 @@ def config_of(root):
 
 
 def kill_at(process, root, step):
-    """Kills the whole group once a checkpoint of `step` or later is there, and some random time has passed."""
+    """Kill the whole process group after a checkpoint of `step` or later exists.
+
+    Wait for a random time first, so the kill hits any moment between two checkpoints.
+    """
     deadline = time.monotonic() + 600
     while not any(
         int(path.parent.name[5:]) >= step
@@ -73,7 +79,7 @@ def kill_at(process, root, step):
 
 
 def undisturbed(config_path, version, folder):
-    """Metrics of the same training in this process, without checkpoints."""
+    """Return the metrics of the same training in this process, without checkpoints."""
     train, evaluated = (
         tuple(str(path) for path in layout.shard_paths(version, split))
         for split in ("train", "eval")
@@ -88,7 +94,7 @@ def undisturbed(config_path, version, folder):
 
 
 def trained(config_path):
-    """Metrics, and the logged steps in order."""
+    """Return the metrics, and the logged steps in order."""
     config = load_run_config(config_path, [], {})
     model_run = Path(
         read_last_run(config.metadata_path, config.name).output("Trainer-pretrain", "model_run").uri
@@ -117,7 +123,7 @@ def test_run_that_was_killed_twice_while_training_ends_as_if_it_had_not(tmp_path
     )
     version = layout.version_dir(f"{tmp_path}/killed/data/pairs", 1, 1)
     assert step > manifest.read(version).num_examples["train"] // 8, (
-        "killed in the first epoch already: nothing to skip"
+        "killed in the first epoch: the resumed run has no epoch to skip"
     )
 
     assert f"Trainer-pretrain: resumed after step {step} of {NUM_STEPS}" in run_to_end(killed)

@@ -1,4 +1,4 @@
-"""The whole job in fresh processes, twice: what a newcomer types, small."""
+"""Run the smoke config twice, each time in a new process, as a newcomer does."""
 
 import json
 import re
@@ -88,7 +88,7 @@ def test_report_shows_what_the_encoder_was_blessed_for(first_run):
 @pytest.mark.e2e
 def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublished(second_run, root):
     before = published(root)
-    # So much that every partner must be found.
+    # No encoder can reach this value.
     settings = ["--set", f"root={root}", "--set", "probe.min_recall_over_chance=1000"]
     refused = run_pipeline("run", "--config", CONFIG, *settings)
     assert refused.returncode == 4
@@ -127,5 +127,5 @@ def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
     assert raised.returncode == 4
     assert "landcover: not published: mean_iou is 0." in raised.stdout
     assert "the config asks for at least 0.999" in raised.stdout
-    # What was published before stays in service.
+    # The model that was published before stays in service.
     assert all(len(files) == 1 for files in published(root).values())

@@ -1,4 +1,4 @@
-"""Shards and one trained encoder and segmenter, made once for all tests of `models`."""
+"""Shards, a trained encoder and a trained segmenter, made once for all model tests."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ _TRAINED = {"pretrained", "segmented"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at a trained model waits for its training: no quick test."""
+    """Mark tests that need a trained model as e2e, because they wait for its training."""
     for item in items:
         if _TRAINED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.e2e)
@@ -49,7 +49,7 @@ def labels(tmp_path_factory) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
-    """An encoder of 20 steps on the pairs, with the losses it reported on the way."""
+    """Train an encoder for 20 steps on the pairs, and keep the losses it reports."""
     root = tmp_path_factory.mktemp("pretrained")
     config = PretrainConfig(
         encoder=EncoderConfig(backbone="small", embedding_dim=32),
@@ -72,7 +72,7 @@ def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def segmented(labels, pretrained, tmp_path_factory) -> SimpleNamespace:
-    """A water segmenter of both sensors, 20 steps, started from `pretrained`."""
+    """Train a water segmenter of both sensors for 20 steps, starting from `pretrained`."""
     root = tmp_path_factory.mktemp("segmented")
     config = SegmentConfig(
         sensors=("s1", "s2"),

@@ -1,4 +1,4 @@
-"""A run's settings as plain values, and the configs folder."""
+"""The settings of a run as plain values, and the folder of the shipped configs."""
 
 import copy
 from pathlib import Path
