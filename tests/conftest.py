@@ -1,6 +1,7 @@
 """Put tests/data on the path, select Keras 3, and offer a loopback S3 server."""
 
 import atexit
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from beam_jobs.contracts.object_store import MissingFilesystemError
 
 # On a busy machine, examples are drawn slowly. This says nothing about the code.
 settings.register_profile("terrapair", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path not in slow))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skip a test that needs s3:// where tensorflow-io is not installed.
+
+    The second lane has a TensorFlow that tensorflow-io was not built for.
+    """
+    try:
+        return (yield)
+    except MissingFilesystemError as error:
+        if importlib.util.find_spec("tensorflow_io") is not None:
+            raise
+        pytest.skip(str(error))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

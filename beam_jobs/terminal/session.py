@@ -73,7 +73,9 @@ class Session:
         width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
         console = Console(width=width)
         for part in parts:
-            console.print(part, highlight=False, soft_wrap=True, markup=False)
+            # Tables mark up their own cells; text may hold brackets of its own.
+            is_marked_up = not isinstance(part, str)
+            console.print(part, highlight=False, soft_wrap=True, markup=is_marked_up)
 
 
 def _plain(value: Any) -> Any:

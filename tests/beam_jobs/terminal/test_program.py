@@ -1,5 +1,6 @@
 """The program: its verbs, its help, its completion, its exit codes and what it imports."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from beam_jobs.contracts.manifest import CODE_VERSION
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import options, program
 
+NEED_TFX = ("run", "report", "compile")
 HEAVY = ("tensorflow", "apache_beam", "tfx", "keras", "rasterio", "ee")
 
 DRIVER = f"""
@@ -120,6 +122,9 @@ def test_missing_inputs_are_found_before_anything_heavy_is_imported(tmp_path):
             "cannot read the weights: no such file",
         ),
     }
+    if importlib.util.find_spec("tfx") is None:
+        # Without the pipeline group, these verbs say so before they look at their inputs.
+        commands = {words: told for words, told in commands.items() if words[0] not in NEED_TFX}
     found = run_light(tmp_path, *commands)
     assert len(found) == len(commands)
     for (code, heavy, line), arguments, (expected, message) in zip(
