@@ -138,9 +138,13 @@ def translated(what: str) -> Iterator[None]:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "refused") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         # The client does not notice that a body ended early, but its parser fails.
-        raise errors.EarthEngineError(
-            f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
-        ) from error
+        raise _truncated(what, error) from error
+    except TypeError as error:
+        # Newer releases of google-api-python-client return what is not JSON as text,
+        # and the Earth Engine client then looks for a key in it.
+        if "string indices" not in str(error):
+            raise
+        raise _truncated(what, error) from error
     except google.auth.exceptions.TransportError as error:
         raise errors.EarthEngineError(f"{what}: {_one_line(error)}", "connection") from error
     except google.auth.exceptions.GoogleAuthError as error:
@@ -148,17 +152,20 @@ def translated(what: str) -> Iterator[None]:
             f"the credentials are missing or expired ({_one_line(error)})"
         ) from error
     except OSError as error:
-        # ConnectionError, TimeoutError and the errors of `requests`. If a body stops
-        # coming, the message of both kinds holds "timed out".
-        # The body ended before its declared length; only the message says so.
+        # ConnectionError, TimeoutError and the errors of `requests`. Only the message
+        # says that a body ended before its declared length, or that it stopped coming.
         if "IncompleteRead" in str(error):
-            raise errors.EarthEngineError(
-                f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
-            ) from error
+            raise _truncated(what, error) from error
         is_timeout = isinstance(error, TimeoutError) or "timed out" in str(error)
         raise errors.EarthEngineError(
             f"{what}: {_one_line(error)}", "timeout" if is_timeout else "connection"
         ) from error
+
+
+def _truncated(what: str, error: Exception) -> errors.EarthEngineError:
+    return errors.EarthEngineError(
+        f"{what}: the answer is incomplete: {_one_line(error)}", "truncated"
+    )
 
 
 def _one_line(error: BaseException) -> str:
