@@ -12,6 +12,8 @@ from typing import Literal
 
 Sensor = Literal["s1", "s2"]
 Unit = Literal["dB", "reflectance"]
+OrbitState = Literal["ascending", "descending", "unknown"]
+"""Direction of flight of a Sentinel-1 acquisition."""
 ProcessingLevel = Literal["L1C", "L2A"]
 """Level of a Sentinel-2 product: L1C = top of atmosphere, L2A = surface."""
 SENSORS: tuple[Sensor, ...] = ("s1", "s2")

@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from beam_jobs.contracts.bands import PIXEL_FORMATS, SENSORS, Sensor
+from beam_jobs.contracts.bands import PIXEL_FORMATS, SENSORS, OrbitState, Sensor
 
 FloatArray = npt.NDArray[np.float32]
 HOLDOUT_MARK = "@"
 """Separator in `block`: it precedes the name of each hold-out of the patch."""
 
-OrbitState = Literal["ascending", "descending", "unknown"]
 FeatureKind = Literal["bytes", "int64", "float"]
 
 

@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from beam_jobs.config import EarthEngineConfig
-from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.records import OrbitState
+from beam_jobs.contracts.bands import OrbitState, Sensor
 from beam_jobs.earth_engine.client import ee
 from beam_jobs.earth_engine.connection import translated
 from beam_jobs.scenes.grids import Bounds

@@ -14,11 +14,10 @@ import pystac
 import shapely
 from shapely.geometry import shape
 
-from beam_jobs.contracts.bands import S2_BASELINE_0400_DN_OFFSET, Sensor
+from beam_jobs.contracts.bands import S2_BASELINE_0400_DN_OFFSET, OrbitState, Sensor
 from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import is_reason
-from beam_jobs.contracts.records import OrbitState
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import assets
 from beam_jobs.scenes.assets import BandSource, LabelSource
