@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import rasterio
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from killed_fetch import answered, content, num_done, overrides
+from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
@@ -149,6 +151,12 @@ def test_killed_fetch_ends_as_an_undisturbed_one_and_asks_for_nothing_twice(
     assert len(cut_off) <= CONCURRENCY
     assert all(abs(time - killed_at) < 2.0 for time in cut_off)
     assert killed_fetch.num_asked_twice(log, killed_at, CONCURRENCY) <= CONCURRENCY
+
+
+def test_a_worker_does_not_import_tensorflow():
+    # It would double the time in which each worker starts.
+    script = "import sys, beam_jobs.collect.fetch; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=REPOSITORY, check=True)
 
 
 def test_two_workers_share_the_job_and_leave_the_same_bytes(undisturbed, server, tmp_path):
