@@ -61,7 +61,8 @@ def make_config(root, catalog):
             "arms": ["multimodal", "simclr"],
             "settings": [{}],
             "num_seeds": NUM_SEEDS,
-            "num_processes": 2,
+            # A second process would import TensorFlow a second time.
+            "num_processes": 1,
             "num_resamples": 50,
         },
     }

@@ -1,56 +1,141 @@
-"""Run the whole job with its files on an object store: a loopback S3 server."""
+"""Run whole jobs with their files on an object store: a loopback S3 server.
+
+The jobs have a flood task that learns from an optical task, so they also check
+distillation.
+"""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 from repository import REPOSITORY
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts import layout, locations, manifest
-from pipeline.config import load_run_config
-from pipeline.report.run_record import read_last_run
+from pipeline.config import RunConfig, load_run_config
+from pipeline.report.run_record import RunRecord, read_last_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A run that has ended, and its record."""
+
+    process: CompletedProcess[str]
+    record: RunRecord
+
+
+@pytest.fixture(scope="module")
+def store(s3_environment):
+    """Return the URI of an empty folder on the loopback S3 server."""
+    import s3_server
+
+    return s3_server.new_folder("whole-run")
+
+
+@pytest.fixture(scope="module")
+def config_path(store, tmp_path_factory):
+    """Write a config on the store with an optical water task that teaches the flood task.
+
+    It is the smoke run, with the optical task in place of land cover.
+    """
+    folder = tmp_path_factory.mktemp("object-store")
+    values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
+    (flood,) = [task for task in values["tasks"] if task["use"] == "flood"]
+    optical = {**flood, "name": "optical", "segment": {**flood["segment"], "sensors": ["s2"]}}
+    student = {**flood, "distill": {"teacher": "optical", "num_steps": 4, "global_batch_size": 8}}
+    values |= {
+        "root": store,
+        "local_root": str(folder / "local"),
+        "tasks": [optical, student],
+        "probe": {**values["probe"], "task": "optical"},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(config_path) -> RunConfig:
+    return load_run_config(config_path, [], {})
+
+
+@pytest.fixture(scope="module")
+def asked_too_much(config_path):
+    """Return options under which the Evaluator refuses the teacher."""
+    return ["--config", str(config_path), "--set", "tasks.0.min_mean_iou=1.0"]
+
+
+@pytest.fixture(scope="module")
+def refused(asked_too_much, config, s3_environment) -> Ended:
+    process = run_pipeline("run", *asked_too_much, **s3_environment)
+    return Ended(process=process, record=read_last_run(config.metadata_path, config.name))
+
+
+@pytest.fixture(scope="module")
+def report_of_refused(refused, asked_too_much):
+    return run_pipeline_here("report", *asked_too_much)
+
+
+@pytest.fixture(scope="module")
+def taught(report_of_refused, config_path, config, s3_environment) -> Ended:
+    process = run_pipeline("run", "--config", str(config_path), **s3_environment)
+    return Ended(process=process, record=read_last_run(config.metadata_path, config.name))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_refused_teacher_stops_the_student(refused, report_of_refused):
+    assert refused.process.returncode == 4
+    stderr = refused.process.stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: flood: its teacher 'optical' is refused by its Evaluator")
+    ran = {item.component_id for item in refused.record.components}
+    assert "Pusher-optical" in ran
+    assert not {"Trainer-flood", "Evaluator-flood", "Pusher-flood"} & ran
+    assert report_of_refused.returncode == 4
+    told = "not trained: flood: the run ended at a refused teacher: optical"
+    assert told in report_of_refused.stdout
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_blessed_teacher_teaches_the_student_and_is_not_trained_a_second_time(taught, config):
+    assert taught.process.returncode == 0, taught.process.stdout + taught.process.stderr
+    assert next(
+        item for item in taught.record.components if item.component_id == "Trainer-optical"
+    ).is_cached
+    serving = locations.locate(config.serving_dir)
+    (card,) = (serving / "flood").glob("*/assets.extra/model_card.json")
+    student = taught.record.output("DistillTrainer-flood", "model").uri
+    assert json.loads(card.read_text())["started_from"] == {"s1": f"{student}/Format-Serving"}
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
 def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
-    s3_environment, s3_folder, tmp_path
+    taught, config, config_path, store, s3_environment
 ):
     import tensorflow as tf
 
-    # Take the smoke run with its first task only, and move its root to the store.
-    values = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
-    values |= {
-        "root": s3_folder,
-        "local_root": str(tmp_path / "local"),
-        "tasks": values["tasks"][:1],
-    }
-    values["probe"]["task"] = "flood"
-    path = tmp_path / "store.yaml"
-    path.write_text(yaml.safe_dump(values))
-    config = load_run_config(path, [], {})
-
-    ended = run_pipeline("run", "--config", str(path), **s3_environment)
+    ended, record = taught.process, taught.record
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "pure virtual" not in ended.stderr
     assert "Traceback" not in ended.stderr
 
-    record = read_last_run(config.metadata_path, config.name)
     assert all(component.is_complete for component in record.components)
-    assert record.output("ImportExampleGen-pairs", "examples").uri.startswith(f"{s3_folder}/tfx/")
+    assert record.output("ImportExampleGen-pairs", "examples").uri.startswith(f"{store}/tfx/")
     assert layout.list_versions(config.pairs_dir) == [(1, 1)]
+    local_root = Path(config_path.parent, "local")
     written_here = {
-        path.relative_to(tmp_path).parts[1]
-        for path in (tmp_path / "local").rglob("*")
-        if path.is_file()
+        path.relative_to(local_root).parts[0] for path in local_root.rglob("*") if path.is_file()
     }
     assert written_here == {"metadata.sqlite", "catalogs"}
 
-    for model, data_dir in (
-        ("encoder", config.pairs_dir),
-        ("flood", config.task_dir(config.tasks[0])),
-    ):
+    data_dirs = {task.name: config.task_dir(task) for task in config.tasks}
+    for model, data_dir in {"encoder": config.pairs_dir, **data_dirs}.items():
         (saved,) = locations.locate(f"{config.serving_dir}/{model}").glob("*/saved_model.pb")
         card = json.loads((saved.parent / "assets.extra" / "model_card.json").read_text())
         assert (
@@ -59,11 +144,12 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
         assert str(saved.parent) in ended.stdout.replace("\n", "").replace(" ", "").replace("│", "")
         signatures = tf.saved_model.load(str(saved.parent)).signatures
         assert set(card["signatures"]) <= set(signatures)
+    # The last model is that of the flood task.
     answer = signatures["serving_default"](s1=tf.fill([1, 32, 32, 2], -15.0))
     assert float(tf.reduce_sum(answer["probabilities"][0, 0, 0])) == pytest.approx(1.0, abs=1e-5)
     picture = locations.locate(f"{config.report_dir}/flood.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
-    checked = run_pipeline("serve-check", "--config", str(path), **s3_environment)
+    checked = run_pipeline("serve-check", "--config", str(config_path), **s3_environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert checked.stdout.count(" ok ") == 8
+    assert checked.stdout.count(" ok ") == 12

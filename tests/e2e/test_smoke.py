@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 from repository import REPOSITORY
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline, run_pipeline_here
 
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
@@ -90,7 +90,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     before = published(root)
     # No encoder can reach this value.
     settings = ["--set", f"root={root}", "--set", "probe.min_recall_over_chance=1000"]
-    refused = run_pipeline("run", "--config", CONFIG, *settings)
+    refused = run_pipeline_here("run", "--config", CONFIG, *settings)
     assert refused.returncode == 4
     (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: the encoder is refused: recall@1 s1 to s2 among ")
@@ -113,7 +113,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert record.output("Pusher-encoder", "pushed_model").properties["pushed"] == 0
     assert published(root) == before
 
-    shown = run_pipeline("report", "--config", CONFIG, *settings)
+    shown = run_pipeline_here("report", "--config", CONFIG, *settings)
     assert shown.returncode == 4
     assert "Encoder probe: refused" in shown.stdout
     assert "no task was trained: the encoder is refused" in shown.stdout
@@ -121,7 +121,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
 
 @pytest.mark.e2e
 def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
-    raised = run_pipeline(
+    raised = run_pipeline_here(
         "run", "--config", CONFIG, "--set", f"root={root}", "--set", "tasks.1.min_mean_iou=0.999"
     )
     assert raised.returncode == 4
