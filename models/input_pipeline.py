@@ -31,7 +31,7 @@ _STORED_DTYPES: dict[Sensor, tf.DType] = {"s1": tf.int16, "s2": tf.uint16}
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What is decoded of each example; everything else is not even parsed.
+    """The features that are decoded of each example; no other is parsed.
 
     Attributes:
         num_bands: sensor -> number of its channels.

@@ -1,4 +1,4 @@
-"""What is asked of Earth Engine for one place in one window, without asking it.
+"""Make the requests to Earth Engine for one place in one window; send none.
 
 Input: places and listed acquisitions. Output: units, the chosen pair, its two pixel
 requests, and the STAC items of its scenes.

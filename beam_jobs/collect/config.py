@@ -57,7 +57,7 @@ class QuotaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """What is collected at each place and window, by `fetch` and by `export`.
+    """Settings of what `fetch` and `export` collect at each place and window.
 
     Attributes:
         size_px: height and width of the square that is read around each place.

@@ -23,7 +23,7 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class CollectJob:
-    """What is collected, for which places, and over which connection.
+    """One collecting job: its settings, its places and its connection.
 
     Attributes:
         config: settings of the job.

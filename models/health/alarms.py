@@ -99,7 +99,7 @@ def implied_recall(config: PretrainConfig, loss: float) -> float | None:
     Returns:
         The bound, 0-1. None when the loss says nothing about recall.
     """
-    # Of the two terms of "dense", only the global one compares patches.
+    # The objective "dense" has two terms; only the global one compares patches.
     share = 1.0 - config.dense_weight if config.objective == "dense" else 1.0
     if config.objective == "decur" or share == 0.0:
         return None

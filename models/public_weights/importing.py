@@ -25,7 +25,7 @@ from models.published import export
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedEncoder:
-    """What was imported from a file.
+    """The encoder that was imported from a file, and what was left out.
 
     Attributes:
         bands: bands that the encoder takes, in order.

@@ -21,7 +21,7 @@ _STEM = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight")
 """A ResNet has these names, whatever text is before them."""
 
 _PREFERRED = ("encoder_q.", "teacher.")
-"""Of two networks in one checkpoint, prefer the one that its authors evaluate.
+"""Prefixes in order: if a checkpoint holds two networks, take the evaluated one.
 
 These are the query encoder (MoCo, He et al. 2020) and the teacher (DINO, Caron et al.
 2021).
