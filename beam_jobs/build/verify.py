@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import tensorflow as tf
-
-from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts import layout, locations, manifest
 from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest, ShardEntry
 from beam_jobs.errors import DataError
@@ -65,9 +63,9 @@ def _manifest(root: str) -> Manifest:
 
 def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
     """Return what is wrong with a shard; "" = nothing."""
-    if not tf.io.gfile.exists(path):
+    num_bytes = locations.size(path)
+    if num_bytes is None:
         return f"{path}: the shard is missing"
-    num_bytes = tf.io.gfile.stat(path).length
     if num_bytes != entry.num_bytes:
         short = "cut short" if num_bytes < entry.num_bytes else "too long"
         return (
@@ -82,5 +80,5 @@ def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
 def _shards(root: str) -> Iterator[str]:
     """Yield the name below `root` of each file that a reader would take for a shard."""
     for split in layout.SPLITS:
-        for path in sorted(tf.io.gfile.glob(f"{root}/{split}/*")):
-            yield f"{split}/{path.rsplit('/', 1)[-1]}"
+        names = (path.name for path in (locations.locate(root) / split).glob("*"))
+        yield from (f"{split}/{name}" for name in sorted(names))
