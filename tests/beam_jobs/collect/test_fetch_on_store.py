@@ -86,6 +86,7 @@ def num_pixel_requests(server) -> int:
 def test_a_store_gets_the_bytes_of_a_disk_and_builds_read_them(
     local, server, s3_folder, tmp_path, monkeypatch, capsys
 ):
+    pytest.importorskip("tensorflow_io")
     places, expected = local
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

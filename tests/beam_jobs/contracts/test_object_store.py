@@ -95,6 +95,7 @@ object_store.run_to_exit(work)
 @pytest.mark.e2e
 @pytest.mark.parametrize(("way", "code"), [("0", 0), ("raise", 1)])
 def test_a_process_that_used_s3_ends_with_its_own_code(s3_folder, way, code):
+    pytest.importorskip("tensorflow_io")
     ended = subprocess.run(
         [sys.executable, "-c", _SCRIPT, s3_folder, way],
         cwd=REPOSITORY,
