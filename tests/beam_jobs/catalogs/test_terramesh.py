@@ -151,8 +151,8 @@ def test_the_real_terramind_files_give_the_numbers_that_rasterio_gives():
         if scene.sensor == "s1":
             assert np.array_equal(got, by_hand.astype(np.float32))
         else:
-            # What is as dark as the offset, or darker, stays a measurement: the
-            # smallest one.
+            # A pixel as dark as the offset, or darker, gets the smallest valid value,
+            # because 0 would mean no data.
             np.testing.assert_allclose(
                 got, np.maximum(by_hand - scene.dn_offset, 1) / 10_000, rtol=0, atol=1e-6
             )

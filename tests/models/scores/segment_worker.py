@@ -22,8 +22,8 @@ CONFIG = SegmentConfig(
     num_steps=1,
     decoder_channels=(16, 8, 8, 8),
     global_batch_size=8,
-    # As it began: what it says of water is far from calibrated, so that its threshold
-    # is not a half.
+    # The tiny rate keeps the first weights. Their probability of water is not
+    # calibrated, so the chosen threshold differs from 0.5.
     optimizer=OptimizerConfig(learning_rate=1e-6),
 )
 
