@@ -70,6 +70,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
     allowed = {
         "grids",
         "readers",
+        "inspection",
         "resampling",
         "items",
         "export",

@@ -22,7 +22,7 @@ from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.judging import quality, registration, splits
 from beam_jobs.judging.pairing import time_gap_hours
-from beam_jobs.scenes import grids, readers
+from beam_jobs.scenes import grids, label_rasters, readers
 from beam_jobs.scenes.grids import Grid, PatchWindow
 from beam_jobs.scenes.scene import OTHER_SENSOR, Scene
 
@@ -128,7 +128,7 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         source = task.scene(config.label.label_from).label
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
-        label = readers.read_label(source, config.label.schema, task.strip)
+        label = label_rasters.read(source, config.label.schema, task.strip)
         label = labels.ignore(label, labels.get_schema(config.label.schema), config.label.ignore)
         is_weak = source.kind == "weak"
     mask, clear_values = task.s2.cloud_mask, task.s2.clear_values

@@ -24,7 +24,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.errors import DataError
 from beam_jobs.judging import holdouts, pairing
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, label_rasters
 from beam_jobs.scenes.scene import Scene, absent_partner, from_item
 
 ALONE = "alone"
@@ -109,9 +109,9 @@ def _inspect(
             yield _rejected(item_id, *refusal)
             return
         if config.label is not None and scene.sensor == config.label.label_from:
-            readers.check_label_place(scene)
+            label_rasters.check_place(scene)
         bands = {"s1": config.patch.s1_bands, "s2": config.patch.s2_bands}
-        yield readers.inspect(scene, bands[scene.sensor])
+        yield inspection.inspect(scene, bands[scene.sensor])
     except DataError as error:
         # A file without a place is sound but cannot be used here. A folder of such
         # files must not stop the build.

@@ -1,10 +1,12 @@
 """One scene as physical values: its STAC item, its rasters, and any part of it.
 
-Read `scene.py` first, then `readers.py`.
+Read `scene.py` first, then `inspection.py` and `readers.py`.
 
 - `scene.py`: Scene, the parsed STAC item.
 - `assets.py`: where a scene's bands, label and cloud mask are stored.
-- `readers.py`: check a scene against its rasters, and read it on any grid.
+- `inspection.py`: check a scene against its rasters before any patch is cut.
+- `readers.py`: bands and cloud masks of a scene on any grid.
+- `label_rasters.py`: labels of a scene on any grid, in ids of any schema.
 - `radiometry.py`: stored pixels to dB or reflectance; the 2022 Sentinel-2 offset.
 - `resampling.py`: pixels from one grid onto another.
 - `grids.py`: grids, windows of patches, conversions to longitude and latitude.

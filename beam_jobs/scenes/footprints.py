@@ -73,3 +73,8 @@ def _split(polygon: Polygon) -> list[Polygon]:
         moved = shapely.transform(inside, lambda xy, turn=turn: xy - (turn, 0.0))
         pieces += _polygons(moved)
     return pieces
+
+
+def degrees(bounds: tuple[float, ...]) -> str:
+    """Return bounds in degrees as text for messages."""
+    return "lon {0:.3f} to {2:.3f}, lat {1:.3f} to {3:.3f}".format(*bounds)

@@ -1,7 +1,7 @@
 """Scene: one acquisition of one sensor, parsed from its STAC item.
 
 Input: STAC items of a catalog as JSON. Output: Scene. Its rasters are not opened here:
-`readers.inspect` checks the scene against them.
+`inspection.inspect` checks the scene against them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Scene:
         cloud_mask: path of a uint8 raster, if any.
         clear_values: values of the cloud mask that mean clear; any other value is
             cloud, shadow or unknown.
-        grid: grid of the band with the finest pixels; None until `readers.inspect`.
+        grid: grid of the band with the finest pixels; None until `inspection.inspect`.
     """
 
     scene_id: str

@@ -17,7 +17,7 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.judging import splits
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection
 from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.scene import absent_partner
 
@@ -41,7 +41,7 @@ def pair(tmp_path):
     s1 = s1_scene(tmp_path / "S1_a.tif", backscatter(48, 64))
     dn = digital_numbers(12, 48, 64)
     s2 = s2_scene(tmp_path / "S2_b.tif", dn, transform=north_up(x=500_080.0), dn_offset=0)
-    return readers.inspect(s1, S1_BANDS), readers.inspect(s2, S2_L2A_BANDS)
+    return inspection.inspect(s1, S1_BANDS), inspection.inspect(s2, S2_L2A_BANDS)
 
 
 def cut_all(pair, config=CONFIG):
@@ -89,7 +89,7 @@ def test_ids_are_stable_distinct_and_depend_on_the_window(pair):
 def test_no_data_travels_as_nan(pair, tmp_path):
     pixels = backscatter(48, 64)
     pixels[:, :3] = np.nan
-    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
     _, patch = cut_all((s1, pair[1]))[0]
     assert np.isnan(patch.s1[:3]).all()
     assert np.isfinite(patch.s1[3:]).all()
@@ -141,7 +141,7 @@ def test_the_event_is_that_of_the_labelled_scene_else_of_either(
 def test_a_weak_label_takes_its_share_of_the_weight_that_quality_gives(pair, tmp_path, kind):
     pixels = backscatter(48, 64)
     pixels[:, :6, :44] = np.nan
-    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
     label, ids = label_of(tmp_path, "l", 1)
     labeled = (dataclasses.replace(s1, label=dataclasses.replace(label, kind=kind)), pair[1])
     config = dataclasses.replace(
@@ -231,7 +231,7 @@ def test_quality_of_a_scene_alone_is_that_of_its_own_pixels(tmp_path):
     pixels = backscatter(48, 64)
     pixels[:, :4, :SIZE] = np.nan
     pixels[:, :6, SIZE : 2 * SIZE] = np.nan
-    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
     first, second, third, *_ = cut_all((s1, absent_partner(s1)))
     assert first[1].quality == pytest.approx(0.75)
     assert (second.reason, second.detail) == (
@@ -254,7 +254,7 @@ def test_windows_without_radar_are_refused(pair, tmp_path):
     first_id = cut_all(pair)[0][1].patch_id
     pixels = backscatter(48, 64)
     pixels[:, :SIZE, 8 : 8 + 6] = np.nan
-    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", pixels), S1_BANDS)
     first, *others = cut_all((s1, pair[1]))
     assert isinstance(first, Rejection)
     assert (first.kind, first.reason, first.is_error) == ("patches", "s1_no_data", False)
@@ -345,7 +345,7 @@ def test_scenes_that_share_less_than_a_patch_give_no_task(pair, tmp_path):
             transform=north_up(x=x, y=y),
             dn_offset=0,
         )
-        assert patches.tasks(pair[0], readers.inspect(s2, S2_L2A_BANDS), CONFIG) == []
+        assert patches.tasks(pair[0], inspection.inspect(s2, S2_L2A_BANDS), CONFIG) == []
 
 
 def test_scenes_must_be_inspected_first(pair):
@@ -393,8 +393,8 @@ def test_a_shift_between_the_sensors_is_recorded_scored_and_refused_beyond_the_l
         np.uint16
     )
     db = (-22 + 14 * fields + rng.normal(0, 0.5, (2, 80, 80))).astype(np.float32)
-    s1 = readers.inspect(s1_scene(tmp_path / "S1_a.tif", db), S1_BANDS)
-    s2 = readers.inspect(s2_scene(tmp_path / "S2_b.tif", dn, dn_offset=0), S2_L2A_BANDS)
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", db), S1_BANDS)
+    s2 = inspection.inspect(s2_scene(tmp_path / "S2_b.tif", dn, dn_offset=0), S2_L2A_BANDS)
 
     def only(**limits):
         config = dataclasses.replace(
@@ -442,7 +442,7 @@ def over_a_zone_border(folder, s1_zone: int, s2_zone: int, lon: float, lat: floa
             # below 0.01 dB.
             pixels = np.stack([-12 + east / 100, -16 + north / 100]).astype(np.float32)
             scenes.append(
-                readers.inspect(s1_scene(folder / "S1_z.tif", pixels, **writing), S1_BANDS)
+                inspection.inspect(s1_scene(folder / "S1_z.tif", pixels, **writing), S1_BANDS)
             )
         else:
             dn = np.stack(
@@ -451,7 +451,7 @@ def over_a_zone_border(folder, s1_zone: int, s2_zone: int, lon: float, lat: floa
             made = s2_scene(
                 folder / "S2_z.tif", np.rint(dn).astype(np.uint16), dn_offset=0, **writing
             )
-            scenes.append(readers.inspect(made, S2_L2A_BANDS))
+            scenes.append(inspection.inspect(made, S2_L2A_BANDS))
     return scenes
 
 

@@ -14,7 +14,7 @@ from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, Make
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection
 from beam_jobs.scenes.scene import Scene, from_item
 
 HOUR = 3600
@@ -195,7 +195,7 @@ def test_bundled_pairs_give_the_same_patches_in_fewer_files_and_a_bad_one_spoils
     )
     bands = {"s1": build_config.patch.s1_bands, "s2": build_config.patch.s2_bands}
     pairs = [
-        tuple(readers.inspect(one, bands[one.sensor]) for one in pair)
+        tuple(inspection.inspect(one, bands[one.sensor]) for one in pair)
         for pair in zip(s1, s2, strict=True)
     ]
     # Found sound, then broken, as by a disk that fails.

@@ -11,14 +11,14 @@ from beam_jobs.catalogs import bigearthnet
 from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
 
 
 def test_a_bigearthnet_folder_brings_all_bands_to_10_m(tmp_path):
     found = scenes_of("bigearthnet", make_bigearthnet(tmp_path))
     assert (found[S1_PATCH].acquired_at, found[S2_PATCH].acquired_at) == (1497682044, 1497699201)
-    scene = readers.inspect(found[S2_PATCH], S2_L2A_BANDS)
+    scene = inspection.inspect(found[S2_PATCH], S2_L2A_BANDS)
     assert scene.grid is not None
     assert (scene.grid.height, scene.grid.width, scene.grid.transform[0]) == (120, 120, 10.0)
     assert scene.dn_offset == 0
@@ -37,7 +37,7 @@ def test_a_missing_band_file_is_one_bad_scene_not_the_end_of_the_catalog(tmp_pat
     (tmp_path / "s2" / S2_PATCH / f"{S2_PATCH}_B8A.tif").unlink()
     scene = scenes_of("bigearthnet", tmp_path)[S2_PATCH]
     with pytest.raises(DataError, match=r"_B8A\.tif") as error:
-        readers.inspect(scene, S2_L2A_BANDS)
+        inspection.inspect(scene, S2_L2A_BANDS)
     assert error.value.reason == "missing_file"
 
 
@@ -76,7 +76,7 @@ def test_the_real_bigearthnet_pairs_read_at_10_m():
         scene.scene_id for scene in s2
     )
     for scene in s2:
-        checked = readers.inspect(scene, S2_L2A_BANDS)
+        checked = inspection.inspect(scene, S2_L2A_BANDS)
         assert checked.dn_offset == 0
         pixels = readers.read_bands(checked, S2_L2A_BANDS, checked.grid)
         assert pixels.shape == (120, 120, 12)
@@ -97,7 +97,7 @@ def test_the_real_bigearthnet_pairs_read_at_10_m():
 def test_the_real_bigearthnet_bands_give_the_numbers_that_rasterio_gives():
     for scene in scenes_of("bigearthnet", SAMPLES / "bigearthnet").values():
         names = tuple(scene.bands)
-        scene = readers.inspect(scene, names)
+        scene = inspection.inspect(scene, names)
         got = readers.read_bands(scene, names, scene.grid)
         at_10_m = 0
         for channel, name in enumerate(names):

@@ -22,7 +22,7 @@ from beam_jobs.catalogs import dfc2020, layouts
 from beam_jobs.config import HoldoutConfig, LabelConfig, SplitConfig
 from beam_jobs.contracts import labels
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, label_rasters, readers
 
 # The fixtures write rasters without a place on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -100,14 +100,14 @@ def test_patches_that_lost_their_place_get_one_each_that_both_sensors_and_the_la
     pixels, corners = {}, {}
     for name, scene in found.items():
         if "_s1_" in name:
-            s1 = readers.inspect(scene, ("VV", "VH"))
+            s1 = inspection.inspect(scene, ("VV", "VH"))
             partner = found[name.replace("_s1_", "_s2_")]
-            assert readers.inspect(partner, ("B2",)).grid == s1.grid
+            assert inspection.inspect(partner, ("B2",)).grid == s1.grid
             corners[name] = s1.grid.bounds
             pixels[name] = readers.read_bands(s1, ("VV", "VH"), s1.grid)
             ids = land_cover(64, 10, number_of(name))
             assert np.array_equal(
-                readers.read_label(scene.label, "igbp10", s1.grid), np.where(ids == 0, 255, ids)
+                label_rasters.read(scene.label, "igbp10", s1.grid), np.where(ids == 0, 255, ids)
             )
     assert len(set(corners.values())) == len(corners) == 8
     for name, values in pixels.items():

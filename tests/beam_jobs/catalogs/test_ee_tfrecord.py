@@ -18,7 +18,7 @@ from beam_jobs.contracts import manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
 
 
@@ -38,7 +38,7 @@ def test_an_export_with_mixer_reads_like_the_image_it_was_cut_from(catalog):
         planes = export_planes((48, 72), step)
         for sensor, bands in (("s1", ("VV", "VH")), ("s2", S2_L1C_BANDS)):
             scene = from_item(items[f"togo_2020-01-01_2020-03-01_{sensor}_{step:02d}"], catalog)
-            scene = readers.inspect(scene, bands)
+            scene = inspection.inspect(scene, bands)
             assert (scene.grid.height, scene.grid.width) == (48, 72)
             got = readers.read_bands(scene, bands, scene.grid)
             expected = np.stack([planes[name] for name in bands], axis=-1)
@@ -56,7 +56,7 @@ def test_masked_radar_pixels_are_no_data_in_each_polarization_alone(tmp_path):
     write_export(tmp_path, "a_2020-01-01", planes)
     catalog = write_catalog("ee_tfrecord", tmp_path, tmp_path / "items.ndjson")
     item = next(item for item in read_items(catalog) if "_s1_" in item["id"])
-    scene = readers.inspect(from_item(item, catalog), ("VV", "VH"))
+    scene = inspection.inspect(from_item(item, catalog), ("VV", "VH"))
     got = readers.read_bands(scene, ("VV", "VH"), scene.grid)
     assert np.isnan(got[:, :5, 0]).all()
     assert np.isfinite(got[:, 5:, 0]).all()

@@ -26,7 +26,7 @@ from beam_jobs.catalogs import ee_timeseries, layouts
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.contracts.records import PairedPatch
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, readers
 
 CONFIG = small_config(block_size_km=0.4)
 
@@ -58,8 +58,8 @@ def test_each_step_of_each_file_is_a_scene_of_either_sensor(folder):
 def test_pixels_are_those_of_the_step(folder):
     found = scenes_of("ee_timeseries", folder)
     for step in range(3):
-        s1 = readers.inspect(found[f"9-togo_2020-01-01_2020-03-31_s1_{step:02d}"], ("VV", "VH"))
-        s2 = readers.inspect(found[f"9-togo_2020-01-01_2020-03-31_s2_{step:02d}"], S2_L1C_BANDS)
+        s1 = inspection.inspect(found[f"9-togo_2020-01-01_2020-03-31_s1_{step:02d}"], ("VV", "VH"))
+        s2 = inspection.inspect(found[f"9-togo_2020-01-01_2020-03-31_s2_{step:02d}"], S2_L1C_BANDS)
         assert s2.dn_offset == 0
         got = readers.read_bands(s1, ("VV", "VH"), s1.grid)
         np.testing.assert_allclose(got, ramp_db(80, 3 + step).transpose(1, 2, 0), rtol=0, atol=1e-5)
@@ -166,7 +166,7 @@ def test_a_stack_of_images_has_the_images_own_times(tmp_path):
     s1, s2 = found[f"stack_s1_{S1_IMAGE}"], found[f"stack_s2_{S2_IMAGE}"]
     assert s1.acquired_at == int(datetime(2023, 1, 3, 17, 15, 25, tzinfo=timezone.utc).timestamp())
     assert s2.acquired_at == int(datetime(2023, 1, 5, 10, 14, 1, tzinfo=timezone.utc).timestamp())
-    s2 = readers.inspect(s2, S2_L1C_BANDS)
+    s2 = inspection.inspect(s2, S2_L1C_BANDS)
     got = readers.read_bands(s2, S2_L1C_BANDS, s2.grid)
     np.testing.assert_allclose(got, ramp_l1c(32, 1).transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6)
     for item in ee_timeseries.read(tmp_path):
@@ -179,7 +179,7 @@ def test_files_of_one_band_each_are_one_image(tmp_path):
             write_geotiff(tmp_path / f"togo_2020-01-01.0_{name}.tif", plane[None])
     found = scenes_of("ee_timeseries", tmp_path)
     assert set(found) == {"togo_2020-01-01_s1_00", "togo_2020-01-01_s2_00"}
-    scene = readers.inspect(found["togo_2020-01-01_s1_00"], ("VH", "VV"))
+    scene = inspection.inspect(found["togo_2020-01-01_s1_00"], ("VH", "VV"))
     got = readers.read_bands(scene, ("VH", "VV"), scene.grid)
     np.testing.assert_allclose(got, ramp_db(32, 2)[::-1].transpose(1, 2, 0), rtol=0, atol=1e-5)
 
@@ -200,7 +200,7 @@ def test_the_real_files_give_the_numbers_that_rasterio_gives():
     # Every read decodes all bands of all steps, so a few scenes of either sensor must
     # do.
     for scene in list(found.values())[::13]:
-        checked = readers.inspect(scene, tuple(scene.bands))
+        checked = inspection.inspect(scene, tuple(scene.bands))
         pixels = readers.read_bands(checked, tuple(scene.bands), checked.grid)
         path = next(iter(scene.bands.values())).path
         suffix = f"_{int(scene.scene_id[-2:])}" if not scene.scene_id.endswith("00") else ""
@@ -225,7 +225,10 @@ def test_the_real_files_give_a_patch_a_step():
         scene = found[name]
         partner, why = partner_of(scene, s2, CONFIG.pairing)
         assert partner == name.replace("_s1_", "_s2_"), why
-        pair = readers.inspect(scene, ("VV", "VH")), readers.inspect(found[partner], S2_L1C_BANDS)
+        pair = (
+            inspection.inspect(scene, ("VV", "VH")),
+            inspection.inspect(found[partner], S2_L1C_BANDS),
+        )
         for task in patches.tasks(*pair, CONFIG):
             for _, patch in patches.cut(task, CONFIG):
                 assert type(patch) is PairedPatch

@@ -18,7 +18,7 @@ from beam_jobs.catalogs import sen12ms
 from beam_jobs.config import LabelConfig
 from beam_jobs.contracts import labels, manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, label_rasters, readers
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def test_both_sensors_have_the_middle_of_their_season(folder):
 
 def test_pixels_and_the_first_label_band_are_those_of_the_files(folder):
     found = scenes_of("sen12ms", folder)
-    s1 = readers.inspect(found["ROIs1158_spring_s1_106_p31"], ("VV", "VH"))
-    s2 = readers.inspect(found["ROIs1158_spring_s2_106_p31"], S2_L1C_BANDS)
+    s1 = inspection.inspect(found["ROIs1158_spring_s1_106_p31"], ("VV", "VH"))
+    s2 = inspection.inspect(found["ROIs1158_spring_s2_106_p31"], S2_L1C_BANDS)
     assert s1.grid == s2.grid
     seed = 10 * 106 + 31 + 20_000
     got = readers.read_bands(s1, ("VV", "VH"), s1.grid)
@@ -52,9 +52,9 @@ def test_pixels_and_the_first_label_band_are_those_of_the_files(folder):
     ids = land_cover(64, 17, seed)
     assert set(np.unique(ids)) == set(range(18))
     for scene in (s1, s2):
-        got = readers.read_label(scene.label, "igbp17", s1.grid)
+        got = label_rasters.read(scene.label, "igbp17", s1.grid)
         assert np.array_equal(got, np.where(ids == 0, 255, ids))
-    got = readers.read_label(s2.label, "water", s1.grid)
+    got = label_rasters.read(s2.label, "water", s1.grid)
     assert np.array_equal(got == 1, ids == 17)
     assert np.array_equal(got == 255, np.isin(ids, [0, 11, 15]))
 

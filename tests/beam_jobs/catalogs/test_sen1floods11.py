@@ -26,7 +26,7 @@ from beam_jobs.catalogs import sen1floods11
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import grids, readers
+from beam_jobs.scenes import grids, inspection, label_rasters, readers
 
 CHIPS = list(SEN1FLOODS11_PLACES)
 
@@ -78,8 +78,8 @@ def test_weak_chips_of_the_hold_out_event_are_left_out(folder):
 def test_pixels_and_labels_are_those_of_the_files(folder):
     found = scenes_of("sen1floods11", folder)
     for seed, chip in enumerate(CHIPS[:5]):
-        s1 = readers.inspect(found[f"{chip}_S1Hand"], ("VV", "VH"))
-        s2 = readers.inspect(found[f"{chip}_S2Hand"], S2_L1C_BANDS)
+        s1 = inspection.inspect(found[f"{chip}_S1Hand"], ("VV", "VH"))
+        s2 = inspection.inspect(found[f"{chip}_S2Hand"], S2_L1C_BANDS)
         assert s1.grid is not None
         assert s1.grid.crs == "EPSG:4326"
         assert s2.dn_offset == 0
@@ -95,14 +95,14 @@ def test_pixels_and_labels_are_those_of_the_files(folder):
         )
         label = flood_label(96, seed)[0]
         for scene in (s1, s2):
-            got = readers.read_label(scene.label, "water", s1.grid)
+            got = label_rasters.read(scene.label, "water", s1.grid)
             assert np.array_equal(got, np.where(label < 0, 255, label))
     weak = found["Ghana_8_S1Weak"]
     assert weak.label.kind == "weak"
     assert {scene.label.kind for name, scene in found.items() if not name.endswith("Weak")} == {
         "hand"
     }
-    got = readers.read_label(weak.label, "water", readers.inspect(weak, ("VV", "VH")).grid)
+    got = label_rasters.read(weak.label, "water", inspection.inspect(weak, ("VV", "VH")).grid)
     assert np.array_equal(got, np.where(flood_label(96, 5)[0] < 0, 255, flood_label(96, 5)[0]))
 
 

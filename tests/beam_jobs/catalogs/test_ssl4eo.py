@@ -18,7 +18,7 @@ from beam_jobs.build.driver import build_pairs
 from beam_jobs.catalogs import ssl4eo
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, readers
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_each_location_of_a_granule_is_a_scene_with_the_time_of_the_name(folder)
 
 def test_pixels_are_those_of_the_band_files_and_fill_is_no_data(folder):
     found = scenes_of("ssl4eo", folder)
-    s1 = readers.inspect(found[f"s1_0000002_{SSL4EO_S1.format('010908')}"], ("VV", "VH"))
+    s1 = inspection.inspect(found[f"s1_0000002_{SSL4EO_S1.format('010908')}"], ("VV", "VH"))
     got = readers.read_bands(s1, ("VV", "VH"), s1.grid)
     assert np.isnan(got[:3]).all()
     assert got[3:] == pytest.approx(ramp_db(64, 2).transpose(1, 2, 0)[3:], abs=1e-5)
@@ -46,7 +46,7 @@ def test_pixels_are_those_of_the_band_files_and_fill_is_no_data(folder):
         ("s2c", S2_L1C_BANDS, ramp_l1c(64, 2)),
         ("s2a", S2_L2A_BANDS, ramp(12, 64, 5)),
     ):
-        s2 = readers.inspect(found[f"{product}_0000002_{SSL4EO_S2.format('010908')}"], bands)
+        s2 = inspection.inspect(found[f"{product}_0000002_{SSL4EO_S2.format('010908')}"], bands)
         got = readers.read_bands(s2, bands, s1.grid)
         np.testing.assert_allclose(got, dn.transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6)
 

@@ -14,7 +14,7 @@ from beam_jobs.config import PairingConfig
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.judging import pairing
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.scene import from_item
 
 
@@ -39,23 +39,23 @@ def test_terramesh_scenes_read_in_physical_units_with_the_offset_removed(tmp_pat
     found = scenes_of("terramesh", make_terramesh(tmp_path))
     offsets = {name: found[name].dn_offset for name in found if name.startswith("S2")}
     assert set(offsets.values()) == {None, 0}
-    l1c = readers.inspect(found["S2L1C_7U_8R_2_2"], S2_L1C_BANDS)
+    l1c = inspection.inspect(found["S2L1C_7U_8R_2_2"], S2_L1C_BANDS)
     assert l1c.dn_offset == 1000
     assert l1c.grid is not None
     got = readers.read_bands(l1c, S2_L1C_BANDS, l1c.grid)
     np.testing.assert_allclose(
         got, digital_numbers(13, 40, 40, 1).transpose(1, 2, 0) / 10_000, rtol=0, atol=1e-6
     )
-    s1 = readers.inspect(found["S1RTC_7U_8R_2_2"], ("VV", "VH"))
+    s1 = inspection.inspect(found["S1RTC_7U_8R_2_2"], ("VV", "VH"))
     got = readers.read_bands(s1, ("VV", "VH"), l1c.grid)
     assert np.array_equal(got, backscatter(40, 40, 1).transpose(1, 2, 0))
 
 
 def test_terramesh_label_0_means_no_label(tmp_path):
     found = scenes_of("terramesh", make_terramesh(tmp_path))
-    scene = readers.inspect(found["S2L2A_12D_34L_0_1"], S2_L2A_BANDS)
+    scene = inspection.inspect(found["S2L2A_12D_34L_0_1"], S2_L2A_BANDS)
     stored = np.random.default_rng(0).integers(0, 10, (40, 40))
-    got = readers.read_label(scene.label, "dynamic_world", scene.grid)
+    got = label_rasters.read(scene.label, "dynamic_world", scene.grid)
     assert np.array_equal(got == 255, (stored == 0) | (stored == 8))
     assert np.array_equal(got == 0, stored == 1)
 
@@ -121,7 +121,7 @@ def test_items_say_where_the_raster_is(tmp_path):
 @needs_samples
 def test_the_real_terramind_files_carry_the_offset_in_three_of_five():
     found = scenes_of("terramesh", SAMPLES / "terramind")
-    checked = {name: readers.inspect(scene, tuple(scene.bands)) for name, scene in found.items()}
+    checked = {name: inspection.inspect(scene, tuple(scene.bands)) for name, scene in found.items()}
     assert len(checked) == 15
     offsets = {
         name.split("_")[1]: scene.dn_offset
@@ -144,7 +144,7 @@ def test_the_real_terramind_files_carry_the_offset_in_three_of_five():
 def test_the_real_terramind_files_give_the_numbers_that_rasterio_gives():
     for scene in scenes_of("terramesh", SAMPLES / "terramind").values():
         names = tuple(scene.bands)
-        scene = readers.inspect(scene, names)
+        scene = inspection.inspect(scene, names)
         with rasterio.open(scene.bands[names[0]].path) as dataset:
             by_hand = dataset.read().transpose(1, 2, 0).astype(np.float64)
         got = readers.read_bands(scene, names, scene.grid)
@@ -163,7 +163,7 @@ def test_the_real_terramind_offset_is_found_without_reading_b10_into_patches():
     names = tuple(name for name in S2_L1C_BANDS if name != "B10")
     found = scenes_of("terramesh", SAMPLES / "terramind")
     offsets = [
-        readers.inspect(s, names).dn_offset
+        inspection.inspect(s, names).dn_offset
         for name, s in sorted(found.items())
         if name.startswith("S2L1C")
     ]
@@ -180,7 +180,7 @@ def test_the_real_terramind_pairs_are_hours_to_days_apart():
             assert partner == name.replace("S1RTC", "S2L2A"), why
             best = found[partner]
             assert 4 < abs(pairing.time_gap_hours(scene, best)) < 84
-            label = readers.read_label(
-                best.label, "dynamic_world", readers.inspect(best, S2_L2A_BANDS).grid
+            label = label_rasters.read(
+                best.label, "dynamic_world", inspection.inspect(best, S2_L2A_BANDS).grid
             )
             assert set(np.unique(label)) <= {0, 1, 2, 3, 4, 6, 7, 8, 255}

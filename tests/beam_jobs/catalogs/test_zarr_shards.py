@@ -18,7 +18,7 @@ from beam_jobs.build.driver import build_pairs
 from beam_jobs.catalogs import zarr_shards
 from beam_jobs.catalogs.catalog import content_sha256
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection, label_rasters, readers
 
 BANDS = {
     "S1GRD": S1_DEFAULT_BANDS,
@@ -58,13 +58,13 @@ def test_each_location_and_season_of_a_batch_is_a_scene_with_its_time(folder):
 def test_pixels_are_those_of_the_store_without_the_offset(folder, modality):
     found = scenes_of("ssl4eo_v11", folder)
     for index, sample in enumerate(SAMPLES):
-        scene = readers.inspect(found[f"{modality}_{sample}_1"], BANDS[modality])
+        scene = inspection.inspect(found[f"{modality}_{sample}_1"], BANDS[modality])
         got = readers.read_bands(scene, BANDS[modality], scene.grid)
         assert got == pytest.approx(physical(modality, index + 3), abs=1e-6)
 
 
 def test_thin_cloud_thick_cloud_shadow_and_no_data_are_not_clear(folder):
-    scene = readers.inspect(scenes_of("ssl4eo_v11", folder)["S2L2A_0060573_1"], S2_L2A_BANDS)
+    scene = inspection.inspect(scenes_of("ssl4eo_v11", folder)["S2L2A_0060573_1"], S2_L2A_BANDS)
     got = readers.read_cloud_mask(scene.cloud_mask, scene.grid, scene.clear_values)
     assert np.array_equal(got, cloud_classes(1 + 3) >= 3)
 
@@ -77,13 +77,13 @@ def test_a_shard_gives_a_scene_a_sample_with_land_cover_and_without_offset(tmp_p
     assert found["S1RTC_majortom_val_0000001_0"].acquired_at == 1591492088 + 1
     for seed in range(2):
         for modality in ("S1RTC", "S2L2A"):
-            scene = readers.inspect(
+            scene = inspection.inspect(
                 found[f"{modality}_majortom_val_000000{seed}_0"], BANDS[modality]
             )
             got = readers.read_bands(scene, BANDS[modality], scene.grid)
             assert got == pytest.approx(physical(modality, seed), abs=1e-6)
         ids = shard_arrays("LULC", seed)["bands"][1][0, 0]
-        label = readers.read_label(scene.label, "dynamic_world", scene.grid)
+        label = label_rasters.read(scene.label, "dynamic_world", scene.grid)
         assert np.array_equal(label == 0, ids == 1)
         assert np.array_equal(label == 255, (ids == 0) | (ids == 8))
 

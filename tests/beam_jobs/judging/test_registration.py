@@ -16,7 +16,7 @@ from beam_jobs.config import BuildConfig, PatchConfig, QualityConfig, SimulateCo
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.judging import registration
 from beam_jobs.judging.registration import measure_offset
-from beam_jobs.scenes import readers
+from beam_jobs.scenes import inspection
 from beam_jobs.scenes.scene import from_item
 from beam_jobs.simulation.simulate import simulate
 
@@ -168,8 +168,12 @@ def simulated_patches(simulated: Path, quality: QualityConfig, size_px: int = SI
         patch=PatchConfig(size_px=size_px), quality=quality, split=SplitConfig(block_size_km=900.0)
     )
     found = [from_item(item, simulated) for item in read_items(simulated)]
-    s1 = [readers.inspect(scene, config.patch.s1_bands) for scene in found if scene.sensor == "s1"]
-    s2 = [readers.inspect(scene, config.patch.s2_bands) for scene in found if scene.sensor == "s2"]
+    s1 = [
+        inspection.inspect(scene, config.patch.s1_bands) for scene in found if scene.sensor == "s1"
+    ]
+    s2 = [
+        inspection.inspect(scene, config.patch.s2_bands) for scene in found if scene.sensor == "s2"
+    ]
     # Scenes are named after time and place; the n-th of one sensor goes with the n-th
     # of the other.
     pairs = zip(
