@@ -90,14 +90,13 @@ def make_views(
 
 
 def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
-    """Give every Sentinel-1 patch the Sentinel-2 patch of another place.
+    """Give every Sentinel-1 patch the Sentinel-2 patch of a random place.
 
-    The order is one random cycle through all patches of the global batch, so no patch
-    keeps its own partner (batches of 1 cannot be broken). The pair's other features,
-    such as its place, stay with the Sentinel-1 patch.
+    All orders of the global batch are equally probable, so a patch keeps its own
+    partner in one batch of N. If no patch could keep it, the true partner would always
+    be a negative, and the model would learn the pairs with a negative sign. The pair's
+    other features, such as its place, stay with the Sentinel-1 patch.
     """
     num_pairs = tf.shape(batch["s2"])[0]
-    order = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))
-    # The partner of a patch is the next one in `order`.
-    partner = tf.scatter_nd(order[:, tf.newaxis], tf.roll(order, shift=-1, axis=0), [num_pairs])
+    partner = tf.argsort(tf.random.stateless_uniform([num_pairs], seed))
     return batch | {"s2": tf.gather(batch["s2"], partner)}

@@ -20,7 +20,7 @@ from models.encoder_probe.report import Check
 from models.health.linear_probe import balanced_accuracy, count_hits
 from models.health.retrieval import Direction, Ranks
 from models.health.spread import effective_rank, least_effective_rank, spread
-from models.intervals import MIN_BLOCKS, bootstrap
+from models.intervals import MIN_UNITS, bootstrap
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]
@@ -218,7 +218,7 @@ def _compare(pair: _Comparison, config: ProbeConfig) -> Check:
     ours, theirs = (float(value) for value in pair.values(pair.parts.sum(axis=0)))
     text = f"{pair.what} is {ours:.3f}, {pair.other}'s {theirs:.3f}"
     num_blocks = len(np.unique(pair.block))
-    if num_blocks < MIN_BLOCKS:  # A difference then counts as noise.
+    if num_blocks < MIN_UNITS:  # A difference then counts as noise.
         text += (
             f": not judged, since {num_blocks} blocks are too few to tell a difference from noise"
         )

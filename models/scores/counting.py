@@ -27,8 +27,8 @@ def count_pixels(
         probabilities: float32 [H, W, K], sum 1.
 
     Returns:
-        `confusion`, `reliability` and, for two classes, `probability_counts`. Each is
-        one row of the array of that name in `PatchScores`.
+        `confusion`, `reliability` and `probability_counts`. Each is one row of the
+        array of that name in `PatchScores`.
 
     Raises:
         ValueError: shapes differ, or an id is neither 0..K-1 nor 255.
@@ -37,10 +37,14 @@ def count_pixels(
     confusion = metrics.confusion_matrix(truth, prediction, num_classes)
     counted = (truth != IGNORE) & (prediction != IGNORE)
     classes, chances = truth[counted].astype(np.int64), probabilities[counted]
-    counts = {"confusion": confusion, "reliability": _reliability(classes, chances)}
-    if num_classes == 2:
-        counts["probability_counts"] = _probability_counts(classes, chances[:, 1])
-    return counts
+    ranked = [1] if num_classes == 2 else range(num_classes)
+    return {
+        "confusion": confusion,
+        "reliability": _reliability(classes, chances),
+        "probability_counts": np.stack(
+            [_probability_counts(classes == number, chances[:, number]) for number in ranked]
+        ),
+    }
 
 
 def _reliability(
@@ -59,13 +63,13 @@ def _reliability(
 
 
 def _probability_counts(
-    truth: npt.NDArray[np.int64], probability: npt.NDArray[np.float32]
-) -> npt.NDArray[np.int64]:
-    """Return the number of pixels by truth and probability bin, int64 [2, 100]."""
+    truth: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int32]:
+    """Return the number of pixels by truth and probability bin, int32 [2, 100]."""
     # Bins are (low, high]: the bin is the number of edges below the value, less one. So
     # "above an edge" means the same as "in a bin beyond it".
     bins = np.maximum(np.searchsorted(PROBABILITY_EDGES, probability, side="left") - 1, 0)
     # Rounding can make a probability slightly larger than 1.
     bins = np.minimum(bins, NUM_PROBABILITY_BINS - 1)
     counts = np.bincount(truth * NUM_PROBABILITY_BINS + bins, minlength=2 * NUM_PROBABILITY_BINS)
-    return counts.reshape(2, NUM_PROBABILITY_BINS).astype(np.int64)
+    return counts.reshape(2, NUM_PROBABILITY_BINS).astype(np.int32)

@@ -59,9 +59,11 @@ class PatchScores:
         reliability: float64 [M, 3, 15], by bin (low, high] of the confidence, which is
             the probability of the most probable class. The three rows are the number of
             pixels, the number of hits, and the sum of the confidence.
-        probability_counts: number of pixels by truth and bin (low, high] of the second
-            class's probability, int64 [M, 2, 100]. None unless K = 2. Its sums give the
-            confusion matrix at any threshold that is a bin's edge.
+        probability_counts: number of pixels by truth (other class, this class) and bin
+            (low, high] of the class's probability, int32 [M, C, 2, 100]. Of two
+            classes only the second is counted (C = 1), else all (C = K). The sums give
+            average precision and, for two classes, the confusion matrix at any
+            threshold that is a bin's edge.
     """
 
     class_names: tuple[str, ...]
@@ -78,23 +80,25 @@ class PatchScores:
     loss: FloatArray
     confusion: IntArray
     reliability: FloatArray
-    probability_counts: IntArray | None
+    probability_counts: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
         num_classes, num_patches = len(self.class_names), len(self.patch_id)
-        shapes = {"confusion": (num_classes, num_classes), "reliability": (3, NUM_CONFIDENCE_BINS)}
-        if num_classes == 2:
-            shapes["probability_counts"] = (2, NUM_PROBABILITY_BINS)
+        shapes: dict[str, tuple[int, ...]] = {
+            "confusion": (num_classes, num_classes),
+            "reliability": (3, NUM_CONFIDENCE_BINS),
+        }
+        num_ranked = 1 if num_classes == 2 else num_classes
+        shapes["probability_counts"] = (num_ranked, 2, NUM_PROBABILITY_BINS)
         for name, array in self.arrays().items():
             expected = (num_patches, *shapes.get(name, ()))
             if array.shape != expected:
                 raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
-        for name in ("threshold", "probability_counts"):
-            if (getattr(self, name) is not None) != (num_classes == 2):
-                raise ValueError(
-                    f"{name} must be given for 2 classes and must be None for any other number: "
-                    f"got {num_classes} classes"
-                )
+        if (self.threshold is not None) != (num_classes == 2):
+            raise ValueError(
+                "threshold must be given for 2 classes and must be None for any other number: "
+                f"got {num_classes} classes"
+            )
 
     def __len__(self) -> int:
         return len(self.patch_id)
@@ -102,11 +106,7 @@ class PatchScores:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return all arrays with a row per patch, by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            name: value
-            for name, value in fields.items()
-            if name not in _PER_SPLIT and value is not None
-        }
+        return {name: value for name, value in fields.items() if name not in _PER_SPLIT}
 
 
 def select(scores: PatchScores, rows: npt.NDArray[Any]) -> PatchScores:

@@ -20,7 +20,8 @@ from models.scores.patch_scores import PatchScores
 SCORES_NAME = "eval_scores.npz"
 """File in assets.extra of a published segmenter: the scores on its eval split."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: `probability_counts` of all classes."""
 _HEADER = "header"
 
 
@@ -63,9 +64,6 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
         raise ValueError(
             f"{path}: format_version must be {FORMAT_VERSION}, got {header.get('format_version')}"
         )
-    arrays.setdefault("probability_counts", None)
-    # Early files have no `event`. Other missing arrays are reported below.
-    arrays.setdefault("event", np.full(np.shape(arrays.get("patch_id", ())), ""))
     try:
         return PatchScores(
             class_names=tuple(header["class_names"]), threshold=header["threshold"], **arrays

@@ -63,7 +63,6 @@ def score_patches(
     if not columns:
         raise ValueError(f"files must hold at least one example, got none in {len(files)} files")
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-    arrays.setdefault("probability_counts", None)
     return PatchScores(class_names=tuple(class_names), threshold=get_threshold(model), **arrays)
 
 
@@ -76,9 +75,9 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
         The scores that `score_patches` would return now. A model of more classes has no
             threshold: it and its scores do not change.
     """
-    counts = scores.probability_counts
-    if counts is None:
+    if scores.threshold is None:
         return scores
+    counts = scores.probability_counts[:, 0]
     threshold = calibration.best_threshold(counts)
     model.get_layer("label").threshold.assign(threshold)
     return dataclasses.replace(

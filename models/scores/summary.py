@@ -1,7 +1,7 @@
 """Scores by name over all patches, with confidence intervals.
 
-Input: `PatchScores`. Output: name -> value, and bootstrap intervals over spatial
-blocks. NumPy only.
+Input: `PatchScores`. Output: name -> value, and bootstrap intervals over units
+(events or spatial blocks). NumPy only.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from models import metrics
-from models.intervals import MIN_BLOCKS, Interval, bootstrap
+from models.intervals import MIN_UNITS, Interval, bootstrap
 from models.scores.calibration import expected_calibration_error
 from models.scores.patch_scores import NUM_CONFIDENCE_BINS, FloatArray, PatchScores
+from models.scores.units import units_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ def summarize(scores: PatchScores) -> dict[str, float]:
 def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
     """Return the score `name` of `summarize` with its 95 % bootstrap interval.
 
-    Whole blocks are drawn. The ends are NaN if there are fewer than `MIN_BLOCKS`
-    blocks.
+    Whole units are drawn (`units.py`). The ends are NaN if there are fewer than
+    `MIN_UNITS` of them.
 
     Raises:
         ValueError: there is no patch.
@@ -65,8 +66,9 @@ def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
     def statistic(sums: FloatArray) -> FloatArray:
         return _figures(_split(sums, num_classes), scores.class_names)[name]
 
-    found = bootstrap(_parts(scores), statistic, groups=scores.block, seed=seed)
-    if len(np.unique(scores.block)) < MIN_BLOCKS:
+    units = units_of(scores)
+    found = bootstrap(_parts(scores), statistic, groups=units.of_patch, seed=seed)
+    if units.count < MIN_UNITS:
         return Interval(value=found.value, low=float("nan"), high=float("nan"))
     return found
 

@@ -6,7 +6,6 @@ folder. Jobs that are done are not done again, so a check that was killed contin
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from pipeline.claim_check.config import Arm, ClaimConfig, Setting
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
-from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_mean_iou
+from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_score
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
 from pipeline.data_build import BuiltData, OnProgress, Stage
@@ -68,7 +67,7 @@ def check_claim(
         chosen = _choose(claim, tried)
         outcomes, permuted = _try_arms(config, claim, planner, chosen, run)
     versions = {"pairs": pairs, **tasks}
-    document = _document(config, versions, outcomes) | {
+    document = _document(config, versions, outcomes, permuted) | {
         "settings": list(_setting_lines(tried, chosen)),
         "controls": check_controls(outcomes, permuted, config.pretrain.global_batch_size),
     }
@@ -79,17 +78,13 @@ def check_claim(
 def _try_settings(
     claim: ClaimConfig, planner: Planner, run: Run
 ) -> dict[tuple[Arm, Setting], float]:
-    """Return the mean IoU on eval of each setting, in the primary cell's first seed."""
+    """Return the score on eval of each setting, in the primary cell's first seed."""
     wanted = list(itertools.product(_tuned(claim), claim.settings))
     trials = {(arm, s): planner.trial(arm, claim.primary, s, seed=0) for arm, s in wanted}
     encoders = [planner.pretrainings(arm, claim.primary, s, seed=0).values() for arm, s in wanted]
     run("encoders to choose among", unique(itertools.chain(*encoders)))
-    # Score test too: the trial of the chosen setting is also used in the comparison.
-    run(
-        "settings",
-        unique(dataclasses.replace(trial, splits=("eval", "test")) for trial in trials.values()),
-    )
-    return {key: eval_mean_iou(trial) for key, trial in trials.items()}
+    run("settings", unique(trials.values()))
+    return {key: eval_score(trial, claim.score) for key, trial in trials.items()}
 
 
 def _try_arms(
@@ -178,11 +173,16 @@ def _choose(claim: ClaimConfig, tried: Mapping[tuple[Arm, Setting], float]) -> d
 
 
 def _document(
-    config: RunConfig, versions: Mapping[str, Version], outcomes: Outcomes
+    config: RunConfig,
+    versions: Mapping[str, Version],
+    outcomes: Outcomes,
+    permuted: Mapping[Arm, Sequence[Trial]],
 ) -> dict[str, Any]:
     claim = outcomes.claim
     cells = {
-        cell: outcomes.describe(cell) for task in config.tasks for cell in claim.cells(task.name)
+        cell: outcomes.describe(cell, permuted if cell == claim.primary else None)
+        for task in config.tasks
+        for cell in claim.cells(task.name)
     }
     return {
         "name": config.name,
@@ -190,6 +190,7 @@ def _document(
         "config": settings.to_dict(claim),
         "data": {name: version.manifest.sha256 for name, version in versions.items()},
         "confidence": claim.confidence,
+        "score": outcomes.measure.title,
         "num_seeds": claim.num_seeds,
         "cells": list(cells.values()),
         "primary": cells[claim.primary],

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
+from models.scores.units import Unit
+from pipeline.claim_check.measures import MeasureName
 
 Arm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
 """Where a task's encoders come from; see `arms.py`."""
@@ -99,6 +101,11 @@ class ClaimConfig:
             differ by how far they got. Default 0.03. Origin: trials on simulated scenes
             (200 steps of 32 patches of 32 px, mean IoU on eval: multimodal and an
             untrained encoder reached 0.25 and 0.20 at 0.001, 0.33 and 0.27 at 0.03).
+        score: the score that decides: `mean_iou`, `mean_iou_tuned` (two classes, with
+            the threshold that is best on `eval`) or `average_precision` (no threshold).
+            The page shows all of them.
+        unit: what intervals count: "event", "scene", "block", or "auto", which takes
+            events when all test patches have one and there are at least five.
         num_seeds: number of trainings of every arm; each also draws its own labels.
         num_processes: trainings at a time.
         confidence: confidence level of the intervals, 0-1.
@@ -114,6 +121,8 @@ class ClaimConfig:
         default=(Setting(), Setting(temperature=0.3), Setting(strength=2.0)),
     )
     linear_learning_rate: float = 0.03
+    score: MeasureName = "mean_iou"
+    unit: Unit = "auto"
     num_seeds: int = 5
     num_processes: int = 1
     confidence: float = 0.95
@@ -134,6 +143,12 @@ class ClaimConfig:
                     raise ValueError(
                         f"{name} must be among {', '.join(get_args(choices))}, got {value!r}"
                     )
+        for name, choices in (("score", MeasureName), ("unit", Unit)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(choices))}, "
+                    f"got {getattr(self, name)!r}"
+                )
         for arm in ("multimodal", "simclr"):
             if arm not in self.arms:
                 raise ValueError(

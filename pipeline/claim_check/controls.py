@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contracts import settings
-from pipeline.claim_check import trainings
+from pipeline.claim_check import measures, trainings
 from pipeline.claim_check.config import Arm
 from pipeline.claim_check.jobs import Trial
-from pipeline.claim_check.outcomes import Outcomes, TrialKey, test_scores
+from pipeline.claim_check.outcomes import Outcomes, TrialKey
 
 MAX_GAIN_NATS = 0.05
 """How far below chance the loss of shuffled pairs may end.
@@ -62,33 +62,27 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     if "random" not in claim.arms:
         return
     found = outcomes.difference(
-        outcomes.counts("shuffled", claim.primary),
-        outcomes.counts("random", claim.primary),
-        claim.primary,
+        *(outcomes.tables(arm, claim.primary, claim.score) for arm in ("shuffled", "random"))
     )
     better = "better than" if found.is_certain else "not better than"
     yield {
         "name": "shuffled over random",
         "ok": not found.is_certain,
         "text": f"The encoder of shuffled pairs is {better} an untrained one; difference in points "
-        f"of mean IoU: {found.in_points}.",
+        f"of {outcomes.measure.title}: {found.in_points}.",
         "difference": settings.to_dict(found),
     }
 
 
 def _permuted(outcomes: Outcomes, arm: Arm, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return the control of an arm on labels from which nothing can be learned."""
-    counts = np.stack([test_scores(trial).confusion for trial in trials])
-    # Chance level: the same share of each answer, independent of the truth.
-    # [S, M, K, K], rows truth.
-    shares = counts.sum(axis=(1, 2)) / counts.sum(axis=(1, 2, 3))[:, np.newaxis]
-    by_chance = counts.sum(axis=-1)[..., np.newaxis] * shares[:, np.newaxis, np.newaxis]
-    found = outcomes.difference(counts, by_chance, outcomes.claim.primary)
+    tables = outcomes.tables_of(trials, outcomes.claim.score)
+    found = outcomes.difference(tables, measures.at_random(tables))
     more = "more than" if found.is_certain else "no more than"
     return {
         "name": f"permuted labels, {arm}",
         "ok": not found.is_certain,
         "text": f"From labels of other patches, {arm} learns {more} chance; difference in points "
-        f"of mean IoU to the same answers given at random: {found.in_points}.",
+        f"of {outcomes.measure.title} to the same answers given at random: {found.in_points}.",
         "difference": settings.to_dict(found),
     }

@@ -1,4 +1,4 @@
-"""The picture of a claim check: mean IoU over the share of the labels.
+"""The picture of a claim check: the score over the share of the labels.
 
 Claim document -> PNG and SVG, with one line for each arm and one panel for each task,
 inputs and regime.
@@ -41,9 +41,10 @@ def draw_curves(claim: Mapping[str, Any], folder: Location) -> tuple[str, ...]:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=False)[0]
     for axis, (panel, cells) in zip(axes, panels.items(), strict=True):
-        _draw_panel(axis, sorted(cells, key=lambda cell: cell["fraction"]))
+        ordered = sorted(cells, key=lambda cell: cell["fraction"])
+        _draw_panel(axis, ordered, claim["config"]["score"])
         axis.set_title(", ".join(panel))
-    axes[0].set_ylabel("mean IoU, test split")
+    axes[0].set_ylabel(f"{claim['score']}, test split")
     axes[-1].legend(frameon=False)
     names = []
     for suffix in ("png", "svg"):
@@ -53,13 +54,13 @@ def draw_curves(claim: Mapping[str, Any], folder: Location) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _draw_panel(axis: Any, cells: Sequence[Mapping[str, Any]]) -> None:
+def _draw_panel(axis: Any, cells: Sequence[Mapping[str, Any]], score: str) -> None:
     """Draw means over seeds as lines, and worst to best seed as bands."""
     fractions = [100 * cell["fraction"] for cell in cells]
     for arm, colour in COLOURS.items():
         if arm not in cells[0]["arms"]:
             continue
-        seeds = [cell["arms"][arm]["mean_iou_by_seed"] for cell in cells]
+        seeds = [cell["arms"][arm][f"{score}_by_seed"] for cell in cells]
         axis.plot(fractions, [sum(s) / len(s) for s in seeds], "o-", color=colour, label=arm)
         axis.fill_between(
             fractions,

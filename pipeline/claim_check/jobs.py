@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
@@ -26,6 +26,8 @@ from pipeline.claim_check.label_subsets import num_labelled
 from pipeline.config import RunConfig
 
 SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
+SCORED: tuple[layout.Split, ...] = ("eval", "test")
+"""Splits that a trial is scored on: settings and thresholds come from the first."""
 RESULT = "result.json"
 """File that is written last; without it a job is not done."""
 
@@ -75,7 +77,6 @@ class Trial:
         num_patches: number of labelled patches.
         version: version of the labels.
         folder: folder of the result.
-        splits: splits to score on.
         is_permuted: whether the labels belong to other patches, as a control.
     """
 
@@ -86,14 +87,13 @@ class Trial:
     num_patches: int
     version: Version
     folder: str
-    splits: tuple[str, ...] = ("test",)
     is_permuted: bool = False
 
     @property
     def results(self) -> list[str]:
         """Files that exist when the job is done."""
         return [
-            *(scores_path(self.folder, split) for split in self.splits),
+            *(scores_path(self.folder, split) for split in SCORED),
             f"{self.folder}/{RESULT}",
         ]
 

@@ -5,18 +5,21 @@ Trials that are done -> the numbers of the claim document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from beam_jobs.contracts import settings
+from models.intervals import FloatArray
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
-from pipeline.claim_check import comparison, trainings
+from models.scores.units import Units, units_of
+from pipeline.claim_check import comparison, measures, trainings
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
+from pipeline.claim_check.measures import MEASURES, Measure, MeasureName
 
 
 class TrialKey(NamedTuple):
@@ -48,48 +51,105 @@ class Outcomes:
         setting = self.chosen[key.arm]
         return list(self.planner.pretrainings(key.arm, key.cell, setting, key.seed).values())
 
-    def counts(self, arm: Arm, cell: Cell) -> comparison.Counts:
-        """Return confusion matrices [S, M, K, K] of the test patches, by seed."""
+    def tables(self, arm: Arm, cell: Cell, name: MeasureName) -> FloatArray:
+        """Return the tables of the test units [S, U, ..., T, A], by seed."""
         keys = [TrialKey(arm, cell, seed) for seed in range(self.claim.num_seeds)]
-        return np.stack([test_scores(self.trials[key]).confusion for key in keys])
+        return self.tables_of([self.trials[key] for key in keys], name)
 
-    def difference(
-        self, ours: comparison.Counts, theirs: comparison.Counts, cell: Cell
-    ) -> comparison.Difference:
-        """Return the difference of two arms' counts on the test patches of `cell`."""
-        block = test_scores(self.trials[TrialKey("multimodal", cell, 0)]).block
+    def tables_of(self, trials: Sequence[Trial], name: MeasureName) -> FloatArray:
+        """Return the tables of trials of one cell, one trial for each seed."""
+        found = []
+        for trial in trials:
+            scores = test_scores(trial)
+            if name == "mean_iou_tuned" and scores.threshold is not None:
+                scores = measures.tuned(scores, eval_scores(trial))
+            units = units_of(scores, self.claim.unit).of_patch
+            found.append(measures.by_unit(MEASURES[name].table(scores), units))
+        return np.stack(found)
+
+    def units(self, cell: Cell) -> Units:
+        """Return the units of the cell's test patches."""
+        return units_of(test_scores(self.trials[TrialKey("multimodal", cell, 0)]), self.claim.unit)
+
+    def difference(self, ours: FloatArray, theirs: FloatArray) -> comparison.Difference:
+        """Return the difference of two arms' tables by the primary score."""
         return comparison.compare(
-            ours,
-            theirs,
-            block,
+            ours.reshape(*ours.shape[:2], -1),
+            theirs.reshape(*theirs.shape[:2], -1),
+            self.measure.statistic(ours, 2),
+            np.arange(ours.shape[1]),
             confidence=self.claim.confidence,
             num_resamples=self.claim.num_resamples,
         )
 
-    def describe(self, cell: Cell) -> dict[str, Any]:
-        """Return the cell's entry in the claim document."""
-        counts = {arm: self.counts(arm, cell) for arm in self.claim.arms}
+    @property
+    def measure(self) -> Measure:
+        """The primary score."""
+        return MEASURES[self.claim.score]
+
+    def describe(
+        self, cell: Cell, permuted: Mapping[Arm, Sequence[Trial]] | None = None
+    ) -> dict[str, Any]:
+        """Return the cell's entry in the claim document.
+
+        Args:
+            cell: which one.
+            permuted: trials of each arm on labels of other patches, by seed, where
+                there are any.
+        """
+        tables = {arm: self.tables(arm, cell, self.claim.score) for arm in self.claim.arms}
         over = {
-            arm: self.difference(counts["multimodal"], of_arm, cell)
-            for arm, of_arm in counts.items()
+            arm: self.difference(tables["multimodal"], of_arm)
+            for arm, of_arm in tables.items()
             if arm != "multimodal"
         }
-        by_seed = {
-            arm: comparison.mean_iou(of_arm.sum(axis=1), of_arm.sum(axis=(0, 1, 3)) > 0)
-            for arm, of_arm in counts.items()
-        }
+        constant = measures.constant(tables["multimodal"], self.measure)
+        above = [
+            arm
+            for arm, of_arm in tables.items()
+            if self.difference(of_arm, constant).is_certain
+            and self._is_above_permuted(arm, of_arm, permuted)
+        ]
+        score = self.measure.statistic(constant, 2)
+        found = self.units(cell)
         return {
             **settings.to_dict(cell),
             "name": cell.name,
             "num_patches": self.trials[TrialKey("multimodal", cell, 0)].num_patches,
-            "arms": {
-                arm: {"mean_iou": float(iou.mean()), "mean_iou_by_seed": iou.tolist()}
-                for arm, iou in by_seed.items()
-            },
+            "unit": found.name,
+            "num_units": found.count,
+            "arms": {arm: self._describe_arm(arm, cell) for arm in self.claim.arms},
             "difference": settings.to_dict(over["simclr"]),
-            "verdict": over["simclr"].verdict,
+            "verdict": over["simclr"].verdict if above else "cannot decide",
             "over": {arm: settings.to_dict(difference) for arm, difference in over.items()},
+            "constant": float(score(constant.sum(axis=(0, 1)).reshape(1, -1))[0]),
+            "arms_above_floor": above,
         }
+
+    def _is_above_permuted(
+        self, arm: Arm, of_arm: FloatArray, permuted: Mapping[Arm, Sequence[Trial]] | None
+    ) -> bool:
+        if permuted is None or arm not in permuted:
+            return True
+        return self.difference(of_arm, self.tables_of(permuted[arm], self.claim.score)).is_certain
+
+    def _describe_arm(self, arm: Arm, cell: Cell) -> dict[str, Any]:
+        """Return each score of an arm: mean over seeds, and by seed."""
+        described: dict[str, Any] = {}
+        for name, measure in MEASURES.items():
+            tables = self.tables(arm, cell, name)
+            sums = tables.sum(axis=1).reshape(len(tables), -1)
+            by_seed = measure.statistic(tables, 2)(sums)
+            described |= {name: float(by_seed.mean()), f"{name}_by_seed": by_seed.tolist()}
+            if name == "average_precision":
+                names = test_scores(self.trials[TrialKey(arm, cell, 0)]).class_names
+                ranked = names[1:] if len(names) == 2 else names
+                by_class = np.nanmean(measure.by_class(tables.sum(axis=1)), axis=0)
+                described["average_precision_by_class"] = {
+                    title: None if np.isnan(value) else float(value)
+                    for title, value in zip(ranked, by_class, strict=True)
+                }
+        return described
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each arm's encoders and trials, summed over processes.
@@ -111,7 +171,16 @@ def test_scores(trial: Trial) -> PatchScores:
     return read_scores(scores_path(trial.folder, "test"))
 
 
-def eval_mean_iou(trial: Trial) -> float:
-    """Return mean IoU of a trial on the eval split, by which settings are chosen."""
-    counts = read_scores(scores_path(trial.folder, "eval")).confusion
-    return float(comparison.mean_iou(counts.sum(axis=0), counts.sum(axis=(0, 2)) > 0))
+def eval_scores(trial: Trial) -> PatchScores:
+    """Return the scores of a trial on the eval split, by which choices are made."""
+    return read_scores(scores_path(trial.folder, "eval"))
+
+
+def eval_score(trial: Trial, name: MeasureName) -> float:
+    """Return a score of a trial on the eval split, by which settings are chosen."""
+    scores = eval_scores(trial)
+    if name == "mean_iou_tuned":
+        scores = measures.tuned(scores, scores)
+    tables = MEASURES[name].table(scores)
+    sums = tables.sum(axis=0).reshape(1, -1)
+    return float(MEASURES[name].statistic(tables, 1)(sums)[0])

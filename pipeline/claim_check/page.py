@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from pipeline.claim_check.comparison import Verdict, points
+from pipeline.claim_check.measures import MEASURES
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -18,6 +19,7 @@ table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
 th:first-child, td:first-child { text-align: left }
 .supported { color: #1a7f37 } .inconclusive { color: #8a6d00 } .not-supported { color: #b3261e }
+.cannot-decide { color: #6a1b9a }
 svg { max-width: 100%; height: auto } small { color: #555 }
 """
 
@@ -35,9 +37,22 @@ def sentence(claim: Mapping[str, Any]) -> str:
         f"Claim: pretraining on pairs beats SimCLR on {primary['task']} from {primary['inputs']} "
         f"with {100 * primary['fraction']:g} % of the labels ({primary['regime']}). "
         f"Verdict: {primary['verdict']}. "
-        f"Difference in mean IoU: {points(found['value'])} points, {claim['confidence']:.0%} "
-        f"interval {points(found['low'])} to {points(found['high'])}, {claim['num_seeds']} seeds."
+        f"Difference in {claim['score']}: {points(found['value'])} points, "
+        f"{claim['confidence']:.0%} interval {points(found['low'])} to {points(found['high'])}, "
+        f"{claim['num_seeds']} seeds, {primary['num_units']} {primary['unit']}s."
+        + _floor(primary, claim["score"])
         + _failures(claim)
+    )
+
+
+def _floor(primary: Mapping[str, Any], score: str) -> str:
+    """Return why the cell cannot decide, or nothing."""
+    if primary["verdict"] != "cannot decide":
+        return ""
+    return (
+        " No arm is certainly better than always the same answer "
+        f"({100 * primary['constant']:.1f} % {score}) and than labels of other patches, "
+        "so a difference between arms says nothing."
     )
 
 
@@ -58,8 +73,10 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     yield f"<title>{title}</title><style>{_STYLE}</style>"
     yield f"<h1>{title}</h1><p class='{css}'><strong>{escape(sentence(claim))}</strong></p>"
     yield "<p><small>The config fixed the cell, the arms and the settings before the run. "
-    yield "The verdict depends only on the interval: supported when all of it is above 0, "
-    yield "not supported when all of it is below 0, otherwise inconclusive.</small></p>"
+    yield "The verdict depends only on the two intervals (over units and seeds, and over seeds "
+    yield "alone): supported when both are above 0, not supported when both are below 0, "
+    yield "otherwise inconclusive. It cannot decide when no arm is better than always the same "
+    yield "answer and than labels of other patches.</small></p>"
     yield picture_svg[picture_svg.index("<svg") :]
     yield "<h2>All cells</h2>"
     yield from _cells(claim)
@@ -68,8 +85,8 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
         mark = "supported'>ok" if control["ok"] else "not-supported'>failed"
         yield f"<li><strong class='{mark}</strong> {escape(control['text'])}</li>"
     yield "</ul><h2>Settings</h2>"
-    yield "<p>Each arm's setting was chosen on the eval split with the first seed, by mean IoU "
-    yield "in the primary cell.</p><ul>"
+    yield "<p>Each arm's setting was chosen on the eval split with the first seed, by "
+    yield f"{escape(claim['score'])} in the primary cell.</p><ul>"
     yield from (f"<li>{escape(line)}</li>" for line in claim["settings"])
     yield "</ul><h2>Cost</h2><ul>"
     yield from (
@@ -83,21 +100,36 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
 def _cells(claim: Mapping[str, Any]) -> Iterator[str]:
     arms = list(claim["cells"][0]["arms"])
     heads = "".join(f"<th>{escape(arm)}</th>" for arm in arms)
-    yield f"<table><tr><th>cell</th><th>patches</th>{heads}<th>multimodal minus simclr</th>"
-    yield "<th></th><th>interval over seeds</th></tr>"
+    title = escape(claim["score"])
+    yield f"<h3>{title}</h3><table><tr><th>cell</th><th>patches</th><th>constant</th>{heads}"
+    yield "<th>multimodal minus simclr</th><th></th><th>interval over seeds</th></tr>"
+    primary = claim["config"]["score"]
     for cell in claim["cells"]:
-        means = "".join(f"<td>{100 * cell['arms'][arm]['mean_iou']:.1f}</td>" for arm in arms)
+        means = f"<td>{100 * cell['constant']:.1f}</td>" + _means(cell, primary)
         found, verdict = cell["difference"], cell["verdict"]
         interval = f"{points(found['value'])} [{points(found['low'])}, {points(found['high'])}]"
         low, high = found["over_seeds"]
-        share = f"{100 * cell['fraction']:g} %"
-        name = ", ".join([cell["task"], cell["inputs"], cell["regime"], share])
         yield (
-            f"<tr><td>{escape(name)}</td><td>{cell['num_patches']}</td>{means}<td>{interval}</td>"
+            f"<tr><td>{escape(_cell_name(cell))}</td><td>{cell['num_patches']}</td>{means}<td>{interval}</td>"
             f"<td class='{_css(verdict)}'>{verdict}</td>"
             f"<td>[{points(low)}, {points(high)}]</td></tr>"
         )
     yield "</table>"
+    for name, measure in MEASURES.items():
+        if name != primary:
+            yield f"<h3>{escape(measure.title)}</h3><table><tr><th>cell</th>{heads}</tr>"
+            for cell in claim["cells"]:
+                yield f"<tr><td>{escape(_cell_name(cell))}</td>{_means(cell, name)}</tr>"
+            yield "</table>"
+
+
+def _means(cell: Mapping[str, Any], name: str) -> str:
+    return "".join(f"<td>{100 * arm[name]:.1f}</td>" for arm in cell["arms"].values())
+
+
+def _cell_name(cell: Mapping[str, Any]) -> str:
+    share = f"{100 * cell['fraction']:g} %"
+    return ", ".join([cell["task"], cell["inputs"], cell["regime"], share])
 
 
 def _css(verdict: Verdict) -> str:

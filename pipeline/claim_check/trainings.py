@@ -20,7 +20,7 @@ from models import pretrain, segment
 from models.scores.score_file import write_scores
 from models.scores.scoring import score_patches
 from models.training.scaffold import Folders, Shards
-from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version, scores_path
+from pipeline.claim_check.jobs import RESULT, SCORED, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
 
 SCORING_BATCH_SIZE = 64
@@ -80,7 +80,7 @@ def _try(job: Trial) -> dict[str, Any]:
         Folders(output=job.folder, logs=f"{job.folder}/logs"),
     )
     class_names = get_schema(job.config.label_schema).class_names
-    for split in job.splits:
+    for split in SCORED:
         scores = score_patches(
             trained.model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE
         )

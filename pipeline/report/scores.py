@@ -76,8 +76,8 @@ def score_parts(name: str, scores: PatchScores, split: str) -> Iterator[Renderab
         f"  mean IoU {number(found.value)}{_range(found, ' (', ')')}, "
         f"calibration error {number(figures['ece'])}, {len(scores)} patches"
     )
-    if scores.probability_counts is not None and scores.threshold is not None:
-        sums = scores.probability_counts.sum(axis=0)
+    if scores.threshold is not None:
+        sums = scores.probability_counts[:, 0].sum(axis=0)
         by_threshold = []
         for threshold in dict.fromkeys((scores.threshold, calibration.DEFAULT_THRESHOLD)):
             confusion = calibration.threshold_confusion(sums, threshold)

@@ -61,5 +61,5 @@ def make_scores(
         lat=np.linspace(-80.0, 80.0, num_patches).astype(np.float32),
         majority_label=np.where(number == 3, IGNORE, number % num_classes),
         loss=rng.uniform(1.0, 9.0, num_patches),
-        **{"probability_counts": None, **arrays},
+        **arrays,
     )

@@ -59,7 +59,7 @@ def test_confusion_at_a_threshold_equals_that_of_the_pixels(edge):
     truth, prediction, probabilities = make_scores.make_pixels(rng, 2, size=40)
     # Probabilities on the edges themselves are where counts and model could part.
     probabilities[:20, :, 1] = np.float32(rng.integers(101, size=(20, 40)) / 100)
-    counts = count_pixels(truth, prediction, probabilities)["probability_counts"]
+    counts = count_pixels(truth, prediction, probabilities)["probability_counts"][0]
     threshold = edge / 100
     cut = np.where(prediction == 255, 255, probabilities[..., 1] > np.float32(threshold))
     expected = metrics.confusion_matrix(truth, cut, 2)
@@ -74,7 +74,7 @@ def test_threshold_between_edges_or_at_the_ends_is_refused(threshold):
 
 def test_best_threshold_is_the_best_of_all_by_brute_force():
     scores = make_scores.make_scores(num_patches=20, seed=5)
-    counts = scores.probability_counts
+    counts = scores.probability_counts[:, 0]
     iou = {
         edge / 100: metrics.iou_per_class(
             calibration.threshold_confusion(counts, edge / 100).sum(axis=0)

@@ -13,7 +13,8 @@ def loop_counts(truth, prediction, probabilities):
     num_classes = probabilities.shape[-1]
     confusion = np.zeros((num_classes, num_classes), np.int64)
     reliability = np.zeros((3, 15))
-    probability_counts = np.zeros((2, 100), np.int64)
+    ranked = [1] if num_classes == 2 else list(range(num_classes))
+    probability_counts = np.zeros((len(ranked), 2, 100), np.int64)
     for t, p, chances in zip(
         truth.ravel(), prediction.ravel(), probabilities.reshape(-1, num_classes), strict=True
     ):
@@ -23,9 +24,10 @@ def loop_counts(truth, prediction, probabilities):
         confidence, likeliest = max((float(chance), -k) for k, chance in enumerate(chances))
         index = next(i for i in range(15) if confidence <= (i + 1) / 15 or i == 14)
         reliability[:, index] += (1, -likeliest == t, confidence)
-        if num_classes == 2:
-            edge = next(i for i in range(100) if chances[1] <= PROBABILITY_EDGES[i + 1] or i == 99)
-            probability_counts[t, edge] += 1
+        for place, number in enumerate(ranked):
+            chance = chances[number]
+            edge = next(i for i in range(100) if chance <= PROBABILITY_EDGES[i + 1] or i == 99)
+            probability_counts[place, int(t == number), edge] += 1
     return confusion, reliability, probability_counts
 
 
@@ -36,9 +38,7 @@ def test_counts_equal_a_loop_over_pixels(num_classes):
     got = count_pixels(*pixels)
     np.testing.assert_array_equal(got["confusion"], confusion)
     np.testing.assert_allclose(got["reliability"], reliability)
-    assert ("probability_counts" in got) == (num_classes == 2)
-    if num_classes == 2:
-        np.testing.assert_array_equal(got["probability_counts"], probability_counts)
+    np.testing.assert_array_equal(got["probability_counts"], probability_counts)
 
 
 @settings(max_examples=50, deadline=None)
@@ -48,7 +48,7 @@ def test_probability_on_an_edge_lies_below_it_and_nothing_is_lost(pixels):
     second = PROBABILITY_EDGES[[edge for _, edge in pixels]][np.newaxis]
     counts = count_pixels(truth, truth, np.stack([1 - second, second], axis=-1))[
         "probability_counts"
-    ]
+    ][0]
     assert counts.sum() == len(pixels)
     for edge in range(1, 100):
         assert counts[:, edge:].sum() == (second > PROBABILITY_EDGES[edge]).sum()

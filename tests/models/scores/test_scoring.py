@@ -75,7 +75,7 @@ def test_tuned_threshold_is_that_of_the_model_and_of_its_scores_and_outlives_sav
     before = score_patches(model, labels.files["eval"], ("dry", "water"), batch_size=8)
     assert before.threshold == get_threshold(model) == 0.5
     tuned = tune_threshold(model, before)
-    assert tuned.threshold == calibration.best_threshold(before.probability_counts) != 0.5
+    assert tuned.threshold == calibration.best_threshold(before.probability_counts[:, 0]) != 0.5
     iou = [metrics.iou_per_class(scores.confusion.sum(axis=0))[1] for scores in (before, tuned)]
     assert iou[1] > iou[0]
     model.save(tmp_path / "model.keras")
