@@ -5,7 +5,7 @@ Trials that are done -> the numbers of the claim document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,8 +107,10 @@ class Outcomes:
         above = [
             arm
             for arm, of_arm in tables.items()
-            if self.difference(of_arm, constant).is_certain
-            and self._is_above_permuted(arm, of_arm, permuted)
+            if all(
+                self.difference(of_arm, floor).is_certain
+                for floor in self._floors(arm, of_arm, constant, permuted or {})
+            )
         ]
         score = self.measure.statistic(constant, 2)
         found = self.units(cell)
@@ -126,12 +128,18 @@ class Outcomes:
             "arms_above_floor": above,
         }
 
-    def _is_above_permuted(
-        self, arm: Arm, of_arm: FloatArray, permuted: Mapping[Arm, Sequence[Trial]] | None
-    ) -> bool:
-        if permuted is None or arm not in permuted:
-            return True
-        return self.difference(of_arm, self.tables_of(permuted[arm], self.claim.score)).is_certain
+    def _floors(
+        self,
+        arm: Arm,
+        of_arm: FloatArray,
+        constant: FloatArray,
+        permuted: Mapping[Arm, Sequence[Trial]],
+    ) -> Iterator[FloatArray]:
+        """Yield tables of answers that know nothing, which an arm must exceed."""
+        yield constant
+        yield measures.at_random(of_arm)
+        if arm in permuted:
+            yield self.tables_of(permuted[arm], self.claim.score)
 
     def _describe_arm(self, arm: Arm, cell: Cell) -> dict[str, Any]:
         """Return each score of an arm: mean over seeds, and by seed."""

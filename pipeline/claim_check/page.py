@@ -51,8 +51,8 @@ def _floor(primary: Mapping[str, Any], score: str) -> str:
         return ""
     return (
         " No arm is certainly better than always the same answer "
-        f"({100 * primary['constant']:.1f} % {score}) and than labels of other patches, "
-        "so a difference between arms says nothing."
+        f"({100 * primary['constant']:.1f} % {score}), than its own answers in random order, "
+        "and than labels of other patches, so a difference between arms says nothing."
     )
 
 
@@ -76,7 +76,7 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     yield "The verdict depends only on the two intervals (over units and seeds, and over seeds "
     yield "alone): supported when both are above 0, not supported when both are below 0, "
     yield "otherwise inconclusive. It cannot decide when no arm is better than always the same "
-    yield "answer and than labels of other patches.</small></p>"
+    yield "answer, its answers in random order, and labels of other patches.</small></p>"
     yield picture_svg[picture_svg.index("<svg") :]
     yield "<h2>All cells</h2>"
     yield from _cells(claim)

@@ -24,17 +24,6 @@ def test_file_gives_back_what_was_written_and_is_small(tmp_path, num_classes):
     assert len(first) < 20_000
 
 
-def test_file_without_events_is_read_with_unknown_events(tmp_path):
-    scores = make_scores.make_scores()
-    path = tmp_path / "scores.npz"
-    score_file.write_scores(path, scores)
-    with np.load(path) as file:
-        np.savez(path, **{name: file[name] for name in file.files if name != "event"})
-    found = score_file.read_scores(path)
-    assert found.event.tolist() == [""] * len(scores)
-    np.testing.assert_array_equal(found.confusion, scores.confusion)
-
-
 def test_file_that_is_cut_short_or_another_is_refused(tmp_path):
     path = tmp_path / "scores.npz"
     score_file.write_scores(path, make_scores.make_scores())
@@ -44,9 +33,9 @@ def test_file_that_is_cut_short_or_another_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"scores\.npz: must be a complete file of scores"):
             score_file.read_scores(path)
     np.savez(path, header=np.array('{"format_version": 99}'))
-    with pytest.raises(ValueError, match="format_version must be 1, got 99"):
+    with pytest.raises(ValueError, match="format_version must be 2, got 99"):
         score_file.read_scores(path)
-    np.savez(path, header=np.array('{"format_version": 1, "class_names": [], "threshold": null}'))
+    np.savez(path, header=np.array('{"format_version": 2, "class_names": [], "threshold": null}'))
     with pytest.raises(ValueError, match=r"scores\.npz: must hold all arrays of scores"):
         score_file.read_scores(path)
 

@@ -37,13 +37,19 @@ def make_trial(folder, accuracy, seed):
     scores = make_scores.make_scores(num_classes=2)
     scores = dataclasses.replace(scores, confusion=confusion(accuracy, np.random.default_rng(seed)))
     folder.mkdir(parents=True)
-    write_scores(scores_path(str(folder), "test"), scores)
+    for split in ("eval", "test"):
+        write_scores(scores_path(str(folder), split), scores)
     return SimpleNamespace(folder=str(folder), num_patches=12)
 
 
-def make_outcomes(root, *, shuffled_accuracy=0.5, shuffled_loss=CHANCE):
+def make_outcomes(root, *, shuffled_accuracy=0.5, shuffled_loss=CHANCE, best=0.9, second=0.8):
     """Trials of all arms, with an encoder for each seed of `shuffled`."""
-    accuracies = {"multimodal": 0.9, "simclr": 0.8, "shuffled": shuffled_accuracy, "random": 0.5}
+    accuracies = {
+        "multimodal": best,
+        "simclr": second,
+        "shuffled": shuffled_accuracy,
+        "random": 0.5,
+    }
     trials = {
         TrialKey(arm, CELL, seed): make_trial(
             root / f"{arm}-{seed}", accuracy, 100 * seed + len(arm)
@@ -100,6 +106,7 @@ def test_a_control_that_learned_fails_and_the_verdict_says_so(
     assert described["verdict"] == "supported"
     claim = {
         "primary": described,
+        "score": "mean IoU",
         "confidence": 0.95,
         "num_seeds": 3,
         "controls": list(found.values()),
@@ -109,3 +116,27 @@ def test_a_control_that_learned_fails_and_the_verdict_says_so(
     )
     claim["controls"] = [entry for entry in claim["controls"] if entry["ok"]]
     assert "TRUST" not in page.sentence(claim)
+
+
+def test_arms_that_are_all_at_chance_cannot_decide(tmp_path):
+    # The arms differ, but none is better than calling everything dry.
+    outcomes = make_outcomes(tmp_path, best=0.45, second=0.3, shuffled_accuracy=0.3)
+    described = outcomes.describe(CELL)
+    assert described["over"]["simclr"]["low"] > 0
+    assert (described["verdict"], described["arms_above_floor"]) == ("cannot decide", [])
+    # Half of the pixels are of each class: always the same answer has IoU 1/2 and 0.
+    assert described["constant"] == pytest.approx(0.25)
+    claim = {"score": "mean IoU", "confidence": 0.95, "num_seeds": 3, "controls": []}
+    text = page.sentence(claim | {"primary": described})
+    assert "Verdict: cannot decide." in text
+    assert "always the same answer (25.0 % mean IoU)" in text
+
+
+def test_arms_no_better_than_with_labels_of_other_patches_cannot_decide(tmp_path):
+    outcomes = make_outcomes(tmp_path)
+    good = {
+        arm: [make_trial(tmp_path / f"p-{arm}-{seed}", 0.95, seed) for seed in range(3)]
+        for arm in CLAIM.arms
+    }
+    assert outcomes.describe(CELL)["verdict"] == "supported"
+    assert outcomes.describe(CELL, good)["verdict"] == "cannot decide"
