@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]
@@ -195,11 +195,11 @@ def _interval(value: float, resampled: FloatArray, num_units: int, confidence: f
     if num_units < FEW_UNITS:
         reach = _t(num_units, confidence) * widening * float(found.std())
         return Interval(value=value, low=value - reach, high=value + reach)
-    tail = float(stats.norm.cdf(-_t(num_units, confidence) * widening))
+    tail = float(special.ndtr(-_t(num_units, confidence) * widening))
     low, high = np.quantile(found, [tail, 1.0 - tail])
     return Interval(value=value, low=float(low), high=float(high))
 
 
 def _t(count: int, confidence: float) -> float:
     """Return Student's quantile for the mean of `count` values."""
-    return float(stats.t.ppf((1.0 + confidence) / 2, count - 1))
+    return float(special.stdtrit(count - 1, (1.0 + confidence) / 2))

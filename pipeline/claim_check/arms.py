@@ -12,22 +12,23 @@ budget, so it gets twice the budget of `multimodal`.
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 from beam_jobs.contracts.bands import Sensor
 from models.augmentation.config import PhotometryConfig, StrongAugmentConfig
 from models.config import ObjectiveName, PretrainConfig
 from models.objectives.objective import sensor_of
 from models.objectives.registry import views_of
-from pipeline.claim_check.config import Arm, Setting
+from pipeline.claim_check.config import Arm, Setting, TrainedArm, is_published
 
-TUNED: tuple[Arm, ...] = ("multimodal", "simclr", "multimodal_intra")
+TUNED: tuple[TrainedArm, ...] = ("multimodal", "simclr", "multimodal_intra")
 """Arms that choose a setting.
 
 `shuffled` takes the setting of `multimodal`, because it is the control of that arm.
 """
 
 _PASSES_OF_BASE = 2
-_OBJECTIVES: dict[Arm, dict[Sensor, ObjectiveName]] = {
+_OBJECTIVES: dict[TrainedArm, dict[Sensor, ObjectiveName]] = {
     "multimodal": {"s1": "multimodal", "s2": "multimodal"},
     "simclr": {"s1": "simclr_s1", "s2": "simclr_s2"},
     "multimodal_intra": {"s1": "multimodal_intra", "s2": "multimodal_intra"},
@@ -40,7 +41,7 @@ _OBJECTIVES: dict[Arm, dict[Sensor, ObjectiveName]] = {
 def pretrainings(
     arm: Arm, sensors: tuple[Sensor, ...], base: PretrainConfig, setting: Setting, seed: int
 ) -> dict[Sensor, PretrainConfig]:
-    """Return the pretraining of each sensor's encoder; empty for `scratch`.
+    """Return the pretraining of each sensor's encoder; empty if an arm trains none.
 
     Args:
         arm: where the encoders come from.
@@ -49,9 +50,9 @@ def pretrainings(
         setting: temperature and strength.
         seed: seed of weights, order and augmentation.
     """
-    if arm == "scratch":
+    if arm == "scratch" or is_published(arm):
         return {}
-    objectives = _OBJECTIVES[arm]
+    objectives = _OBJECTIVES[cast(TrainedArm, arm)]
     return {sensor: _pretraining(objectives[sensor], base, setting, seed) for sensor in sensors}
 
 

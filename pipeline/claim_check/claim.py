@@ -16,9 +16,9 @@ from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
 from beam_jobs.judging import audit
-from pipeline.claim_check import processes, trainings
+from pipeline.claim_check import processes, published_arms, trainings
 from pipeline.claim_check.arms import TUNED
-from pipeline.claim_check.config import Arm, ClaimConfig, Setting
+from pipeline.claim_check.config import Arm, ClaimConfig, Setting, is_published
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
@@ -54,6 +54,9 @@ def check_claim(
     tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
     for name, version in tasks.items():
         _check_classes(name, version)
+        for arm in filter(is_published, claim.arms):
+            for cell in claim.cells(name):
+                published_arms.check(arm, cell.sensors, version.manifest)
         with stage(f"audit ({name})"):
             _check_overlaps(config, name, pairs, version)
     planner = Planner(config, claim, pairs, tasks)

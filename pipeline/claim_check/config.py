@@ -10,13 +10,19 @@ from typing import Literal, get_args
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.scores.units import Unit
-from pipeline.claim_check.measures import MeasureName
 
-Arm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
+TrainedArm = Literal["multimodal", "simclr", "multimodal_intra", "shuffled", "random", "scratch"]
 """Where a task's encoders come from; see `arms.py`."""
+
+Arm = str
+"""A `TrainedArm`, or `weights:<folder>` of a published encoder."""
+
+PUBLISHED_PREFIX = "weights:"
 
 Regime = Literal["linear", "frozen", "finetune"]
 Inputs = Literal["s1", "s2", "s1+s2"]
+MeasureName = Literal["mean_iou", "mean_iou_tuned", "average_precision"]
+"""A score by which arms are compared; see `measures.py`."""
 
 MIN_SEEDS = 3
 """With fewer seeds, the spread between seeds cannot be estimated."""
@@ -91,7 +97,9 @@ class ClaimConfig:
         fractions: shares of the train labels. They are nested: a larger one holds all
             patches of a smaller one. Default: 1 to 100 %. Origin: the question of this
             project, how few labels are enough.
-        arms: what is compared; the claim is that `multimodal` beats `simclr`.
+        arms: what is compared; the claim is that `multimodal` beats `simclr`. An arm
+            `weights:<folder>` starts from a published encoder, such as public weights
+            that `import-weights` made.
         settings: settings that every contrastive arm tries with the first seed, judged
             on `eval`; the best one is used for all seeds. Baselines have the same
             budget as `multimodal`.
@@ -116,7 +124,7 @@ class ClaimConfig:
     inputs: tuple[Inputs, ...] = ("s1",)
     regimes: tuple[Regime, ...] = ("linear",)
     fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5, 1.0)
-    arms: tuple[Arm, ...] = get_args(Arm)
+    arms: tuple[Arm, ...] = get_args(TrainedArm)
     settings: tuple[Setting, ...] = field(
         default=(Setting(), Setting(temperature=0.3), Setting(strength=2.0)),
     )
@@ -137,7 +145,13 @@ class ClaimConfig:
                 )
         for fraction in self.fractions:
             _check_fraction("fractions", fraction)
-        for name, choices in (("arms", Arm), ("regimes", Regime), ("inputs", Inputs)):
+        for arm in self.arms:
+            if arm not in get_args(TrainedArm) and not is_published(arm):
+                raise ValueError(
+                    f"arms must be among {', '.join(get_args(TrainedArm))}, or "
+                    f"{PUBLISHED_PREFIX}<folder of a published encoder>, got {arm!r}"
+                )
+        for name, choices in (("regimes", Regime), ("inputs", Inputs)):
             for value in getattr(self, name):
                 if value not in get_args(choices):
                     raise ValueError(
@@ -184,6 +198,11 @@ class ClaimConfig:
             for regime in self.regimes
             for fraction in sorted(self.fractions)
         )
+
+
+def is_published(arm: Arm) -> bool:
+    """Return whether the encoders of `arm` are published already."""
+    return arm.startswith(PUBLISHED_PREFIX)
 
 
 def _check_fraction(name: str, value: float) -> None:

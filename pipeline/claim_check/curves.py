@@ -6,6 +6,7 @@ inputs and regime.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ COLOURS: dict[Arm, str] = {
     "random": "#8a8a8a",
     "scratch": "#edae49",
 }
+
+_MORE_COLOURS = ("#6a4c93", "#2a9d8f", "#9c6644", "#e76f51")
+"""Colours of arms with published weights."""
 
 
 class _Panel(NamedTuple):
@@ -57,9 +61,12 @@ def draw_curves(claim: Mapping[str, Any], folder: Location) -> tuple[str, ...]:
 def _draw_panel(axis: Any, cells: Sequence[Mapping[str, Any]], score: str) -> None:
     """Draw means over seeds as lines, and worst to best seed as bands."""
     fractions = [100 * cell["fraction"] for cell in cells]
-    for arm, colour in COLOURS.items():
-        if arm not in cells[0]["arms"]:
-            continue
+    further = itertools.cycle(_MORE_COLOURS)
+    for arm in sorted(
+        cells[0]["arms"],
+        key=lambda arm: list(COLOURS).index(arm) if arm in COLOURS else len(COLOURS),
+    ):
+        colour = COLOURS.get(arm) or next(further)
         seeds = [cell["arms"][arm][f"{score}_by_seed"] for cell in cells]
         axis.plot(fractions, [sum(s) / len(s) for s in seeds], "o-", color=colour, label=arm)
         axis.fill_between(

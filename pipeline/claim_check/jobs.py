@@ -20,9 +20,10 @@ from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
 from models.segment_config import Regime, SegmentConfig
-from pipeline.claim_check import arms
-from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
+from pipeline.claim_check import arms, published_arms
+from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting, is_published
 from pipeline.claim_check.label_subsets import num_labelled
+from pipeline.claim_check.published_arms import PublishedEncoders
 from pipeline.config import RunConfig
 
 SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
@@ -118,6 +119,7 @@ class Planner:
         self._config, self._claim = config, claim
         self._pairs, self._tasks = pairs, tasks
         self._code = source_fingerprint(SOURCES)
+        self._encoders: dict[Arm, PublishedEncoders] = {}
 
     def pretrainings(
         self, arm: Arm, cell: Cell, setting: Setting, seed: int
@@ -137,7 +139,12 @@ class Planner:
         version = self._tasks[cell.task]
         num_patches = num_labelled(cell.fraction, version.manifest.num_examples["train"], cell.task)
         encoders = self.pretrainings(arm, cell, setting, seed)
+        published = self._published(arm)
         config = self._segment_config(arm, cell, seed, num_patches)
+        paths = {s: job.encoder_dir for s, job in encoders.items()}
+        if published:
+            config = dataclasses.replace(config, encoder=published.encoder)
+            paths = {s: published.paths[s] for s in cell.sensors}
         # The encoders' configs, not their folders, which change when the run is moved.
         decides = [
             config,
@@ -145,21 +152,30 @@ class Planner:
             version.manifest.sha256,
             self._code,
             [job.config for job in encoders.values()],
+            published.sha256 if published else None,
         ]
         digest = settings.sha256(decides)[:16]
-        name = f"{arm}-permuted" if is_permuted else arm
+        # The name of published weights is a path; the hash tells them apart.
+        name = "weights" if published else arm
+        name = f"{name}-permuted" if is_permuted else name
         return Trial(
             arm=arm,
             seed=seed,
             cell=cell,
-            config=dataclasses.replace(
-                config, encoder_paths={s: job.encoder_dir for s, job in encoders.items()}
-            ),
+            config=dataclasses.replace(config, encoder_paths=paths),
             num_patches=num_patches,
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
             is_permuted=is_permuted,
         )
+
+    def _published(self, arm: Arm) -> PublishedEncoders | None:
+        """Return the encoders of an arm that trains none, each read once."""
+        if not is_published(arm):
+            return None
+        if arm not in self._encoders:
+            self._encoders[arm] = published_arms.read(arm)
+        return self._encoders[arm]
 
     def _pretraining(self, config: PretrainConfig) -> Pretraining:
         decides = [config, self._pairs.manifest.sha256, self._code]

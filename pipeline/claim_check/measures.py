@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,7 @@ from models.intervals import AnyArray, FloatArray
 from models.scores.calibration import best_threshold, threshold_confusion
 from models.scores.patch_scores import PatchScores
 from models.scores.ranking import average_precision
-
-MeasureName = Literal["mean_iou", "mean_iou_tuned", "average_precision"]
-"""`mean_iou`: mean IoU of the most probable classes. `mean_iou_tuned`: of two classes,
-with the threshold that is best on `eval`; of more classes, as `mean_iou`.
-`average_precision`: mean over the classes; needs no threshold."""
+from pipeline.claim_check.config import MeasureName
 
 Tables = npt.NDArray[np.number]
 
@@ -83,6 +78,8 @@ MEASURES: dict[MeasureName, Measure] = {
         by_class=average_precision,
     ),
 }
+"""The most probable classes; of two classes, those at the threshold that is best on
+`eval` (see `tuned`); and the mean over the classes without any threshold."""
 
 
 def tuned(test: PatchScores, on_eval: PatchScores) -> PatchScores:

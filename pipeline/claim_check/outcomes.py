@@ -17,9 +17,9 @@ from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from models.scores.units import Units, units_of
 from pipeline.claim_check import comparison, measures, trainings
-from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting
+from pipeline.claim_check.config import Arm, Cell, ClaimConfig, MeasureName, Setting
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
-from pipeline.claim_check.measures import MEASURES, Measure, MeasureName
+from pipeline.claim_check.measures import MEASURES, Measure
 
 
 class TrialKey(NamedTuple):
