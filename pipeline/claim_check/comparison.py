@@ -83,7 +83,7 @@ def compare(
     """Return the paired difference between two arms.
 
     Args:
-        ours: values of the test patches [S, M, P]; see `claim_score.py`.
+        ours: values of the test patches [S, M, P]; see `measures.py`.
         theirs: the same of the other arm; seed s of both arms drew the same labels.
         statistic: maps sums over patches [..., P] to the score [...].
         groups: unit of each test patch [M].
