@@ -32,7 +32,8 @@ from beam_jobs.data_card import card, statistics
 from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.judging import holdouts
 from beam_jobs.repeating import repeating
-from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, constellation_of
+from beam_jobs.scenes.products import constellation_of
+from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION
 from beam_jobs.storage import files
 
 OnProgress = Callable[[int, int], None]

@@ -22,6 +22,8 @@ SceneReason = Literal[
     "no_s1_partner",
     "no_s2_partner",
     "no_valid_pixel",
+    "not_geocoded",
+    "older_baseline",
     "other_label_schema",
     "other_processing_level",
     "s1_not_db",
@@ -145,6 +147,10 @@ MEANINGS: dict[Reason, str] = {
     "no_s2_partner": "No Sentinel-2 scene is near enough in time and place. Export more"
     " scenes, or raise pairing.max_time_gap_hours.",
     "no_valid_pixel": "All pixels are no data. Drop the scene, or mend its nodata value.",
+    "not_geocoded": "The radar image lies in radar geometry. Use a geocoded product,"
+    " such as sentinel-1-rtc.",
+    "older_baseline": "A newer processing of the same datatake and tile is listed too and"
+    " is used. Nothing to do.",
     "other_label_schema": "The label schema cannot be turned into that of the build."
     " Name another label.schema.",
     "other_processing_level": "The scene is L1C and the build takes L2A, or the reverse."
