@@ -31,6 +31,7 @@ FolderLayout = Literal[
     "ssl4eo_v11",
     "ee_timeseries",
     "ee_tfrecord",
+    "stac_items",
 ]
 """Layouts of folders that the modules in `beam_jobs/catalogs` can read."""
 

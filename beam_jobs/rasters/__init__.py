@@ -6,6 +6,7 @@ Read `raster.py` first, then `opening.py`.
 - `opening.py`: a path as catalogs write it to an open Raster.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
 - `zarr_store.py`: zarr stores, zipped or in tar shards.
+- `subdatasets.py`: names of one raster in a NetCDF or HDF5 file.
 - `placed.py`: rasters whose files do not say where they lie.
 - `geotiff.py`: writes GeoTIFF.
 

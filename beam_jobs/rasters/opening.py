@@ -6,11 +6,14 @@ file.
 
 from __future__ import annotations
 
+import errno
+import os
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -18,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
+from beam_jobs.rasters import ee_tfrecord, placed, subdatasets, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -50,8 +53,9 @@ def open_raster(path: str) -> Iterator[Raster]:
 
     Args:
         path: of a GeoTIFF (or another format of GDAL), of an Earth Engine
-            `...mixer.json` or TFRecord, or of a zarr store, zipped or in a tar; with
-            `#<member>` where the file holds many rasters.
+            `<name>-mixer.json`, `<name>.json` or TFRecord, or of a zarr store, zipped
+            or in a tar; with `#<member>` where the file holds many rasters. A
+            subdataset has GDAL's name for it (`NETCDF:"scene.nc":VV`).
 
     Raises:
         DataError: the file is missing, cut short, or not of the format that its name
@@ -62,7 +66,13 @@ def open_raster(path: str) -> Iterator[Raster]:
         with _opened(path, file, member) as raster:
             yield raster
     except RasterioError as error:
-        reason: Reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
+        is_absent = "No such file" in str(error)
+        if is_absent and subdatasets.parse(file) is not None:
+            # The file itself exists: see `_without_warning`.
+            raise DataError(f"{path}: the file has no raster of that name", "missing_bands") from (
+                error
+            )
+        reason: Reason = "missing_file" if is_absent else "unreadable_raster"
         # GDAL's message is in the cause; rasterio's own message only says that reading
         # failed.
         detail = str(error.__cause__ or error).split("\n")[0]
@@ -100,11 +110,21 @@ def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
     )
     with options, _without_warning(file) as dataset:
+        if not dataset.count:
+            names = ", ".join(dataset.subdatasets) or "none"
+            raise DataError(
+                f"{path}: holds no raster itself; name one of its subdatasets in the item: {names}",
+                "missing_bands",
+            )
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
 
 
 def _without_warning(file: str) -> rasterio.DatasetReader:
+    part = subdatasets.parse(file)
+    if part is not None and not Path(part.file).exists():
+        # GDAL says the same of a missing file and of a missing variable.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), part.file)
     with warnings.catch_warnings():
         # A raster without a place gets one, or is refused with its own reason.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(file)
+        return rasterio.open(file, driver=part.driver) if part else rasterio.open(file)

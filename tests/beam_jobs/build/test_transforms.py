@@ -43,7 +43,7 @@ def run_pairing(
         found = outputs["pairs"] | "Ids" >> beam.Map(
             lambda pair: (pair[0].scene_id, pair[1].scene_id)
         )
-        reasons = outputs[REJECTED] | "Reasons" >> beam.Map(
+        reasons = outputs.rejected | "Reasons" >> beam.Map(
             lambda rejection: (rejection.id, rejection.reason)
         )
         assert_that(found, equal_to(pairs), "pairs")
@@ -151,7 +151,7 @@ def test_inspection_keeps_wanted_scenes_and_gives_reasons_for_the_rest(simulated
         rows = [(str(simulated), item) for item in (s1, s2, other_level, broken)]
         outputs = pipeline | beam.Create(rows) | InspectScenes(config)
         found = outputs.scenes | beam.Map(lambda one: (one.scene_id, one.grid.height))
-        reasons = outputs[REJECTED] | "Reasons" >> beam.Map(
+        reasons = outputs.rejected | "Reasons" >> beam.Map(
             lambda one: (one.id, one.reason, one.is_error)
         )
         assert_that(found, equal_to([(s1["id"], 160), (s2["id"], 160)]), "scenes")
