@@ -14,9 +14,13 @@ DRIVERS: dict[str, str] = {"NETCDF": "netCDF", "HDF5": "HDF5Image", "GTIFF_DIR":
 
 Source: https://gdal.org/en/stable/drivers/raster/, netCDF, HDF5 and GTiff.
 """
-_NAMED = re.compile(r"""(?P<prefix>\w+):(?P<quote>["']?)(?P<file>.+?)(?P=quote):(?P<member>.+)""")
+_NAMED = re.compile(
+    r"""(?P<prefix>\w+):(?:(?P<quote>["'])(?P<quoted>.+?)(?P=quote)"""
+    r"""|(?P<plain>(?:[A-Za-z][\w+.-]*://)?[^:"']+)):(?P<member>.+)"""
+)
 _NUMBERED = re.compile(
-    r"""(?P<prefix>gtiff_dir):(?P<member>(?:off:)?\d+):(?P<quote>["']?)(?P<file>.+)(?P=quote)""",
+    r"""(?P<prefix>gtiff_dir):(?P<member>(?:off:)?\d+)"""
+    r""":(?P<quote>["']?)(?P<quoted>.+)(?P=quote)(?P<plain>)""",
     re.IGNORECASE,
 )
 
@@ -61,4 +65,5 @@ def parse(name: str) -> Subdataset | None:
     found = _NUMBERED.fullmatch(name) or _NAMED.fullmatch(name)
     if found is None or found["prefix"].upper() not in DRIVERS:
         return None
-    return Subdataset(prefix=found["prefix"].upper(), file=found["file"], member=found["member"])
+    file = found["quoted"] or found["plain"]
+    return Subdataset(prefix=found["prefix"].upper(), file=file, member=found["member"])

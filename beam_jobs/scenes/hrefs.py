@@ -45,7 +45,7 @@ def resolve(href: str, folder: Location, where: str) -> str:
             )
         return str(part.with_file(file))
     if href.lower().startswith("file:"):
-        return _of_file_uri(href, folder, where)
+        return _checked(_of_file_uri(href, folder, where), where)
     if _SCHEME.match(href):
         if href.partition("://")[0] in SCHEMES:
             return href
@@ -54,7 +54,7 @@ def resolve(href: str, folder: Location, where: str) -> str:
             "download the file and write its path as href",
             "bad_item",
         )
-    return str(_plain(href, folder))
+    return _checked(str(_plain(href, folder)), where)
 
 
 def is_local(href: str) -> bool:
@@ -66,6 +66,18 @@ def file_of(path: str) -> str:
     """Return the file of a path that `resolve` gave, without member or subdataset."""
     part = subdatasets.parse(path)
     return split_member(path)[0] if part is None else part.file
+
+
+def _checked(path: str, where: str) -> str:
+    """Return `path` unless GDAL would take it for something else than a file.
+
+    Source: https://gdal.org/en/stable/user/virtual_file_systems.html
+    """
+    if path.startswith("/vsi"):
+        raise DataError(
+            f"{where}: virtual file systems of GDAL are not read, got {path}", "bad_item"
+        )
+    return path
 
 
 def _of_file_uri(href: str, folder: Location, where: str) -> str:

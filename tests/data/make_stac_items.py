@@ -10,6 +10,7 @@ stactools-packages/sentinel1 and sentinel2; the Copernicus Data Space STAC API.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,14 @@ def earth_search(folder: Path, pixels: dict[str, np.ndarray], **properties: Any)
         assets,
         collection="sentinel-2-l2a",
     )
+
+
+def make_stac_folder(folder: Path) -> Path:
+    """Make a folder with one item of no collection beside its rasters."""
+    item = earth_search(folder / "scene", s2_bands())
+    del item["collection"]
+    (folder / "scene" / "item.json").write_text(json.dumps(item))
+    return folder
 
 
 def planetary_computer(
