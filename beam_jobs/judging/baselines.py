@@ -34,9 +34,11 @@ class Replaced:
 def key(scene: Scene) -> str:
     """Return what products share that may replace each other; "" when nothing is known.
 
-    The levels of one acquisition do not replace each other.
+    The levels of one acquisition do not replace each other. Processors outside of ESA's
+    ground segment write the baseline 99.99, which is neither newer nor older.
     """
-    if not scene.acquisition or scene.processing_baseline is None:
+    baseline = scene.processing_baseline
+    if not scene.acquisition or baseline is None or baseline.startswith("99."):
         return ""
     return f"{scene.acquisition} {scene.processing_level}"
 

@@ -265,12 +265,12 @@ def shows_originals(item: pystac.Item, sensor: Sensor, where: str) -> bool:
     them.
 
     Raises:
-        DataError: some bands are originals, and some copies without the offset.
+        DataError: some bands are originals and some are copies.
     """
     if "data" in item.assets:
         return False
     kinds = {choice.is_original for _, choice in _band_assets(item, sensor, where).values()}
-    if len(kinds) > 1 and item.properties.get("earthsearch:boa_offset_applied"):
+    if len(kinds) > 1:
         raise DataError(
             f"{where}: some bands are the agency's JPEG 2000 files and some the catalog's "
             "copies, from which the offset of 1000 was removed: download all bands of one kind",

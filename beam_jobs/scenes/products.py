@@ -84,8 +84,8 @@ def processing_baseline(properties: Mapping[str, Any], where: str) -> str | None
     """Return the processing baseline of a Sentinel-2 product as "NN.NN", or None.
 
     The first of `s2:processing_baseline`, `processing:version` and the name of the
-    product (`s2:product_uri`, N0509) that gives one is taken. `processing:version` of
-    another form is the version of a program and is ignored.
+    product (`s2:product_uri`, `sentinel:product_id`, N0509) that gives one is taken.
+    `processing:version` of another form is the version of a program and is ignored.
 
     Raises:
         DataError: `s2:processing_baseline` is no baseline.
@@ -104,17 +104,21 @@ def processing_baseline(properties: Mapping[str, Any], where: str) -> str | None
         found
         or _BASELINE.fullmatch(str(properties.get("processing:version")))
         or _BASELINE_OF_PRODUCT.search(str(properties.get("s2:product_uri")))
+        or _BASELINE_OF_PRODUCT.search(str(properties.get("sentinel:product_id")))
     )
     return f"{found[1]}.{found[2]}" if found else None
 
 
 def is_offset_applied(properties: Mapping[str, Any]) -> bool | None:
-    """Return `earthsearch:boa_offset_applied`: the catalog removed the offset itself.
+    """Return whether the catalog removed the offset itself; None if it does not say.
 
-    Source: https://github.com/Element84/earth-search, Sentinel-2 collections.
+    Source: https://github.com/Element84/earth-search, Sentinel-2 collections of v1 and
+    v0.
     """
-    applied = properties.get("earthsearch:boa_offset_applied")
-    return applied if isinstance(applied, bool) else None
+    declared = map(
+        properties.get, ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+    )
+    return next((value for value in declared if isinstance(value, bool)), None)
 
 
 def acquisition(properties: Mapping[str, Any], item_id: str) -> str:
@@ -127,12 +131,18 @@ def acquisition(properties: Mapping[str, Any], item_id: str) -> str:
     """
     names = [
         str(properties.get(key) or "")
-        for key in ("s2:datatake_id", "eopf:datatake_id", "s2:product_uri")
+        for key in ("s2:datatake_id", "eopf:datatake_id", "s2:product_uri", "sentinel:product_id")
     ]
     datatake = next((m for m in map(_DATATAKE.match, (*names, item_id)) if m), None)
     codes = [
         str(properties.get(key) or "")
-        for key in ("grid:code", "s2:mgrs_tile", "s2:tile_id", "s2:product_uri")
+        for key in (
+            "grid:code",
+            "s2:mgrs_tile",
+            "s2:tile_id",
+            "s2:product_uri",
+            "sentinel:product_id",
+        )
     ]
     tile = next((m for m in map(_TILE.search, (*codes, item_id)) if m), None)
     if datatake is None or tile is None:

@@ -52,6 +52,7 @@ def test_parts_of_a_tile_do_not_replace_each_other(share, num_kept):
 def test_only_what_is_known_to_be_one_acquisition_has_a_key():
     assert baselines.key(scene("a", "02.12")) == "S2A_20190212T192651_07HFE L2A"
     assert baselines.key(scene("a", None)) == ""
+    assert baselines.key(scene("a", "99.99")) == ""
     assert baselines.key(scene("a", "02.12", acquisition="")) == ""
     assert baselines.key(scene("a", "02.12", processing_level="L1C")) != baselines.key(
         scene("b", "05.00")

@@ -96,6 +96,7 @@ def test_a_level_that_is_not_told_is_refused(properties, collection):
         ({"processing:version": "05.11"}, "05.11"),
         ({"processing:version": "1.2.3"}, None),
         ({"s2:product_uri": "S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_x.SAFE"}, "02.12"),
+        ({"sentinel:product_id": "S2A_MSIL2A_20220105T101401_N0301_R022_T32TMT_x"}, "03.01"),
         ({}, None),
     ],
 )
@@ -106,6 +107,20 @@ def test_baselines(properties, expected):
 def test_a_baseline_that_is_none_is_refused():
     with pytest.raises(DataError, match=r"x: s2:processing_baseline must be as 05.09, got 'new'"):
         products.processing_baseline({"s2:processing_baseline": "new"}, "x")
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"earthsearch:boa_offset_applied": True}, True),
+        ({"earthsearch:boa_offset_applied": False}, False),
+        ({"sentinel:boa_offset_applied": True}, True),
+        ({"earthsearch:boa_offset_applied": "yes"}, None),
+        ({}, None),
+    ],
+)
+def test_whether_the_catalog_removed_the_offset(properties, expected):
+    assert products.is_offset_applied(properties) is expected
 
 
 NAME = "S2A_MSIL2A_20190212T192651_{}_T07HFE_20201007T160857"
@@ -122,6 +137,7 @@ NAME = "S2A_MSIL2A_20190212T192651_{}_T07HFE_20201007T160857"
             "S2A_7HFE_20190212_1_L2A",
         ),
         ({"s2:datatake_id": "GS2A_20190212T192651_019029_N05.00", "s2:mgrs_tile": "07HFE"}, "x"),
+        ({"sentinel:product_id": NAME.format("N0212_R013")}, "S2A_7HFE_20190212_0_L2A"),
         (
             {
                 "s2:datatake_id": "GS2A_20190212T192651_019029_N05.00",
