@@ -83,7 +83,8 @@ def _item(values: dict[str, Any], path: Path) -> pystac.Item:
     name = str(values.get("id") or path.stem)
     try:
         absolute = with_absolute_hrefs(values, path.parent)
-        from_item(absolute, path)
+        # The build decides whether it reads from web servers.
+        from_item(absolute, path, allow_http=True)
         found = pystac.Item.from_dict(absolute, migrate=False, preserve_dict=False)
     except DataError as error:
         return items.refused(name, {}, error)

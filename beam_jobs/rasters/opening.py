@@ -6,22 +6,16 @@ file.
 
 from __future__ import annotations
 
-import errno
-import os
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, subdatasets, zarr_store
+from beam_jobs.rasters import ee_tfrecord, gdal_paths, placed, sources, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -54,8 +48,8 @@ def open_raster(path: str) -> Iterator[Raster]:
     Args:
         path: of a GeoTIFF (or another format of GDAL), of an Earth Engine
             `<name>-mixer.json`, `<name>.json` or TFRecord, or of a zarr store, zipped
-            or in a tar; with `#<member>` where the file holds many rasters. A
-            subdataset has GDAL's name for it (`NETCDF:"scene.nc":VV`).
+            or in a tar; with `#<member>` where the file holds many rasters. A variable
+            of NetCDF or HDF5 has GDAL's name for it (`netcdf:"scene.nc":VV`).
 
     Raises:
         DataError: the file is missing, cut short, or not of the format that its name
@@ -67,8 +61,8 @@ def open_raster(path: str) -> Iterator[Raster]:
             yield raster
     except RasterioError as error:
         is_absent = "No such file" in str(error)
-        if is_absent and subdatasets.parse(file) is not None:
-            # The file itself exists: see `_without_warning`.
+        if is_absent and gdal_paths.split_subdataset(file) is not None:
+            # The file itself exists: `sources` has looked.
             raise DataError(f"{path}: the file has no raster of that name", "missing_bands") from (
                 error
             )
@@ -87,9 +81,9 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
-    if is_remote(file) and file.endswith(_HOLDERS):
+    if gdal_paths.is_remote(file) and file.endswith(_HOLDERS):
         raise DataError(
-            f"{path}: only rasters that GDAL reads can be opened in an object store: "
+            f"{path}: only rasters that GDAL reads can be opened on a store or server: "
             "copy this file to a local folder",
             "unreadable_raster",
         )
@@ -104,12 +98,7 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    # On a store, GDAL would list the whole folder to look for side files. The folder
-    # may hold a million scenes.
-    options = (
-        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
-    )
-    with options, _without_warning(file) as dataset:
+    with sources.open_dataset(file) as dataset:
         if not dataset.count:
             names = ", ".join(dataset.subdatasets) or "none"
             raise DataError(
@@ -117,14 +106,3 @@ def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
                 "missing_bands",
             )
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
-
-
-def _without_warning(file: str) -> rasterio.DatasetReader:
-    part = subdatasets.parse(file)
-    if part is not None and not Path(part.file).exists():
-        # GDAL says the same of a missing file and of a missing variable.
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), part.file)
-    with warnings.catch_warnings():
-        # A raster without a place gets one, or is refused with its own reason.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(file, driver=part.driver) if part else rasterio.open(file)

@@ -1,100 +1,105 @@
-"""Hrefs: where the files of an item lie.
+"""Hrefs: the path or URI that an href of a STAC item stands for.
 
-Input: the href of an asset and the folder of its catalog. Output: a path or URI that
-`rasters/opening.py` opens.
+Input: an href, and the folder of its catalog. Output: a path or a URI that the readers
+open. A catalog may come from anybody, so only plain paths, `file:` URLs and the schemes
+below are taken.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from beam_jobs.contracts.locations import Location
-from beam_jobs.contracts.object_store import SCHEMES, is_remote
+from beam_jobs.contracts.object_store import SCHEMES
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import subdatasets
+from beam_jobs.rasters import gdal_paths
+from beam_jobs.rasters.gdal_paths import REMOTE_SCHEMES, WEB_SCHEMES
 from beam_jobs.rasters.opening import split_member
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*)|(?!//))(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def resolve(href: str, folder: Location, where: str) -> str:
-    """Return the path or URI of an asset; relative hrefs start at the catalog folder.
-
-    `file:` URIs are percent-decoded. A plain path is taken as it is; if no such file
-    exists and the decoded one does, it is percent-decoded too, since STAC hrefs are URI
-    references. The name of a subdataset (`NETCDF:"a.nc":VV`) keeps its form.
+    """Return the path or URI of an asset; relative paths start at the catalog's folder.
 
     Args:
-        href: of the asset.
-        folder: of the catalog.
+        href: a plain path, `file:///...` with percent-encoding, `s3://...`, `gs://...`,
+            or `http(s)://...`; `netcdf:<path>:<variable>` names one raster of a file.
+        folder: folder of the catalog.
         where: catalog and item, for messages.
 
     Raises:
-        DataError: the scheme or the host is none that is read.
-
-    Source: RFC 8089 (file URIs); STAC best practices, use of relative hrefs.
+        DataError: reason forbidden_source; the href is anything else.
     """
-    part = subdatasets.parse(href)
-    if part is not None:
-        file = resolve(part.file, folder, where)
-        if is_remote(file):
-            raise DataError(
-                f"{where}: {part.prefix} opens local files only, got {href}", "bad_item"
-            )
-        return str(part.with_file(file))
-    if href.lower().startswith("file:"):
-        return _checked(_of_file_uri(href, folder, where), where)
-    if _SCHEME.match(href):
-        if href.partition("://")[0] in SCHEMES:
-            return href
-        raise DataError(
-            f"{where}: assets must be local files or lie on {', '.join(SCHEMES)}, got {href}: "
-            "download the file and write its path as href",
-            "bad_item",
-        )
-    return _checked(str(_plain(href, folder)), where)
+    scheme, separator, _ = href.partition("://")
+    scheme = scheme.lower()
+    if separator and scheme in REMOTE_SCHEMES and href.isprintable():
+        return f"{scheme}{href[len(scheme) :]}"
+    parts = gdal_paths.split_subdataset(href)
+    if parts is not None:
+        kind, file, member = parts
+        return f'{kind}:"{resolve(file, folder, where)}"{member}'
+    path = href
+    url = _FILE_URL.fullmatch(href)
+    if url is not None:
+        if url["host"] not in (None, "", "localhost"):
+            _refuse(href, where)
+        path = unquote(url["path"])
+    elif separator or href.lower().startswith("file:"):
+        _refuse(href, where)
+    if gdal_paths.is_virtual(path) or not path.isprintable():
+        _refuse(href, where)
+    return path if url is not None else str(_plain(path, folder))
 
 
 def is_local(href: str) -> bool:
     """Return whether an href names a file of this machine."""
-    return _SCHEME.match(href) is None or href.lower().startswith("file:")
+    return not gdal_paths.is_remote(href)
 
 
-def file_of(path: str) -> str:
-    """Return the file of a path that `resolve` gave, without member or subdataset."""
-    part = subdatasets.parse(path)
-    return split_member(path)[0] if part is None else part.file
+def on_web(path: str) -> bool:
+    """Return whether a path that `resolve` gave is a URL of a web server."""
+    return path.startswith(tuple(f"{scheme}://" for scheme in WEB_SCHEMES))
 
 
-def _checked(path: str, where: str) -> str:
-    """Return `path` unless GDAL would take it for something else than a file.
+def check_web(paths: Iterable[str], where: str) -> None:
+    """Check that no path is a URL of a web server.
 
-    Source: https://gdal.org/en/stable/user/virtual_file_systems.html
+    Raises:
+        DataError: reason forbidden_source; one is.
     """
-    if path.startswith("/vsi"):
-        raise DataError(
-            f"{where}: virtual file systems of GDAL are not read, got {path}", "bad_item"
-        )
-    return path
-
-
-def _of_file_uri(href: str, folder: Location, where: str) -> str:
-    # Whatever follows # names a member of the file, as in a plain path.
-    uri, sign, member = href.partition("#")
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        raise DataError(
-            f"{where}: a file URI must name a file of this machine (file:///...), got {href}",
-            "bad_item",
-        )
-    return str(folder / f"{unquote(parts.path)}{sign}{unquote(member)}")
+    for path in sorted(paths):
+        if on_web(path):
+            raise DataError(
+                f"{where}: its asset lies on a web server, {path}; "
+                "download it, or set allow_http to read from web servers",
+                "forbidden_source",
+            )
 
 
 def _plain(href: str, folder: Location) -> Location:
+    """Return the file of a plain path; percent signs are decoded if only that exists.
+
+    STAC hrefs are references to URIs, so some catalogs encode a relative path too.
+    """
     path = folder / href
-    if "%" in href and isinstance(path, Path) and not Path(file_of(str(path))).exists():
+    if "%" in href and isinstance(path, Path) and not _exists(path):
         decoded = folder / unquote(href)
-        return decoded if Path(file_of(str(decoded))).exists() else path
+        return decoded if _exists(decoded) else path
     return path
+
+
+def _exists(path: Location) -> bool:
+    return os.path.exists(split_member(str(path))[0])
+
+
+def _refuse(href: str, where: str) -> None:
+    raise DataError(
+        f"{where}: assets must be local files or lie on {', '.join(SCHEMES)}, "
+        f"got {' '.join(href.split())}",
+        "forbidden_source",
+    )

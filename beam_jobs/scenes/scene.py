@@ -19,7 +19,7 @@ from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import assets, products
+from beam_jobs.scenes import assets, hrefs, products
 from beam_jobs.scenes.assets import BandSource, LabelSource
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.products import constellation_of
@@ -133,12 +133,14 @@ def absent_partner(scene: Scene) -> Scene:
     )
 
 
-def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
+def from_item(values: Mapping[str, Any], catalog: Location, *, allow_http: bool = False) -> Scene:
     """Return the Scene of a STAC item.
 
     Args:
         values: the item as JSON.
         catalog: the catalog file; relative hrefs start at its folder.
+        allow_http: take assets on web servers. Otherwise bands there are left out if
+            other bands are at hand, as in an item that was downloaded in part.
 
     Raises:
         DataError: the item is not valid STAC, lacks a time or a footprint, has an
@@ -159,10 +161,21 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
     fields = _fields(item, where, problems)
     if sensor is not None:
         fields |= _sensor_fields(item, sensor, catalog.parent, problems, where)
+        if not allow_http:
+            fields["bands"] = _at_hand(fields["bands"])
     fields["label"] = problems.gather(lambda: assets.label_source(item, catalog.parent, where))
     fields |= problems.gather(lambda: assets.cloud_mask(item, catalog.parent, where)) or {}
     problems.raise_if_any()
-    return Scene(scene_id=item.id, sensor=sensor, **fields)
+    scene = Scene(scene_id=item.id, sensor=sensor, **fields)
+    if not allow_http:
+        hrefs.check_web(scene.paths, where)
+    return scene
+
+
+def _at_hand(bands: Mapping[str, BandSource] | None) -> Mapping[str, BandSource] | None:
+    """Return the bands that are not on a web server; all of them if there is none."""
+    near = {n: source for n, source in (bands or {}).items() if not hrefs.on_web(source.path)}
+    return near or bands
 
 
 class _Problems:

@@ -71,10 +71,10 @@ def test_what_is_not_there_is_named(tmp_path):
     file = write_netcdf(tmp_path / "a.nc", dict(zip(("VV", "VH"), backscatter(8, 8), strict=True)))
     for path, message, reason in (
         (f'NETCDF:"{file}":HH', "the file has no raster of that name", "missing_bands"),
-        (f'NETCDF:"{file}x":VV', f"no such file {file}x", "missing_file"),
+        (f'NETCDF:"{file}x":VV', "No such file", "missing_file"),
         (str(file), "name one of its subdatasets in the item", "missing_bands"),
     ):
         with pytest.raises(DataError, match=message) as error, open_raster(path):
             pass
-        assert str(error.value).startswith(path)
+        assert str(file) in str(error.value)
         assert error.value.reason == reason

@@ -120,8 +120,14 @@ def test_an_item_that_is_not_downloaded_says_so(tmp_path):
     item = make_stac_items.earth_search(tmp_path, s2_bands())
     for asset in item["assets"].values():
         asset["href"] = "https://sentinel-cogs.s3.us-west-2.amazonaws.com/x.tif"
-    with pytest.raises(DataError, match=r"got https://sentinel-cogs.*: download the file"):
+    with pytest.raises(
+        DataError, match=r"lies on a web server, https://sentinel-cogs.*download it"
+    ):
         scene_of(item, tmp_path)
+    # Of an item that is downloaded in part, the bands at hand are used.
+    item["assets"]["red"]["href"] = "B04.tif"
+    item["assets"]["scl"]["href"] = "SCL.tif"
+    assert set(scene_of(item, tmp_path).bands) == {"B4"}
 
 
 @pytest.mark.parametrize(
