@@ -27,8 +27,8 @@ EARTH_SEARCH_NAMES = {
     "swir16": ("B11", "B11", 20),
 }
 """Asset of Earth Search -> band, the agency's name of it, metres of a pixel."""
-DATATAKE = "GS2A_20230701T103631_041904_N{}"
-URI = "S2A_MSIL2A_20230701T103631_N{}_R008_T33TVL_20230701T200058.SAFE"
+DATATAKE = "GS2A_{}T103631_041904_N{}"
+URI = "S2A_MSIL2A_{}T103631_N{}_R008_T33TVL_{}T200058.SAFE"
 
 
 def s2_bands(seed: int = 0, offset: int = 0, size: int = 64) -> dict[str, np.ndarray]:
@@ -99,8 +99,8 @@ def earth_search(folder: Path, pixels: dict[str, np.ndarray], **properties: Any)
         "grid:code": "MGRS-33TVL",
         "s2:product_type": "S2MSI2A",
         "s2:processing_baseline": "05.09",
-        "s2:product_uri": URI.format("0509"),
-        "s2:datatake_id": DATATAKE.format("05.09"),
+        "s2:product_uri": URI.format("20230701", "0509", "20230701"),
+        "s2:datatake_id": DATATAKE.format("20230701", "05.09"),
         "s2:sequence": "0",
         "earthsearch:boa_offset_applied": True,
         "processing:software": {"sentinel2-to-stac": "0.1.0"},
@@ -128,7 +128,7 @@ def planetary_computer(
     """Write COGs of Planetary Computer (sentinel-2-l2a); return the item."""
     assets: dict[str, Any] = {}
     for key, (band, agency, pixel) in EARTH_SEARCH_NAMES.items():
-        name = f"T33TVL_20230701T103631_{agency}_{pixel}m.tif"
+        name = f"T33TVL_20210701T103631_{agency}_{pixel}m.tif"
         write_geotiff(folder / name, pixels[band][None], transform=north_up(pixel))
         assets[agency] = {
             "href": name,
@@ -148,7 +148,7 @@ def planetary_computer(
         "preview": {"href": "https://example.com/preview.tif", "roles": ["thumbnail"]},
     }
     found = {
-        "datetime": "2023-07-01T10:36:31.024000Z",
+        "datetime": "2021-07-01T10:36:31.024000Z",
         "platform": "Sentinel-2A",
         "constellation": "Sentinel 2",
         "instruments": ["msi"],
@@ -158,12 +158,12 @@ def planetary_computer(
         "sat:relative_orbit": 8,
         "s2:mgrs_tile": "33TVL",
         "s2:product_type": "S2MSI2A",
-        "s2:processing_baseline": "05.09",
-        "s2:product_uri": URI.format("0509"),
-        "s2:datatake_id": DATATAKE.format("05.09"),
+        "s2:processing_baseline": "03.01",
+        "s2:product_uri": URI.format("20210701", "0301", "20210701"),
+        "s2:datatake_id": DATATAKE.format("20210701", "03.01"),
     }
     return _item(
-        "S2A_MSIL2A_20230701T103631_R008_T33TVL_20230701T200058",
+        "S2A_MSIL2A_20210701T103631_R008_T33TVL_20210701T200058",
         folder / assets["B02"]["href"],
         found | properties,
         assets,
@@ -180,7 +180,7 @@ def data_space(folder: Path, pixels: dict[str, np.ndarray]) -> dict[str, Any]:
     assets: dict[str, Any] = {}
     for key, (band, agency, pixel) in EARTH_SEARCH_NAMES.items():
         for size in (20, pixel):
-            stem = f"T33TVL_20230701T103631_{agency}_{size}m.tif"
+            stem = f"T33TVL_20210701T103631_{agency}_{size}m.tif"
             stored = pixels[band][:: size // pixel, :: size // pixel]
             write_geotiff(
                 folder / "IMG_DATA" / f"R{size}m" / stem, stored[None], transform=north_up(size)
@@ -204,19 +204,19 @@ def data_space(folder: Path, pixels: dict[str, np.ndarray]) -> dict[str, Any]:
             "gsd": size,
         }
     item = _item(
-        URI.format("0509").removesuffix(".SAFE"),
-        folder / "IMG_DATA/R10m/T33TVL_20230701T103631_B02_10m.tif",
+        URI.format("20210701", "0301", "20210701").removesuffix(".SAFE"),
+        folder / "IMG_DATA/R10m/T33TVL_20210701T103631_B02_10m.tif",
         {
-            "datetime": "2023-07-01T10:36:31.024000Z",
+            "datetime": "2021-07-01T10:36:31.024000Z",
             "platform": "sentinel-2a",
             "constellation": "sentinel-2",
             "eo:cloud_cover": 25.0,
             "proj:code": "EPSG:32633",
             "grid:code": "MGRS-33TVL",
             "processing:level": "L2",
-            "processing:version": "05.09",
+            "processing:version": "03.01",
             "product:type": "S2MSI2A",
-            "eopf:datatake_id": DATATAKE.format("05.09"),
+            "eopf:datatake_id": DATATAKE.format("20210701", "03.01"),
         },
         assets,
         collection="sentinel-2-l2a",
@@ -248,10 +248,10 @@ def radar_rtc(folder: Path, seed: int = 0, size: int = 64) -> tuple[dict[str, An
         }
     assets["tilejson"] = {"href": "https://example.com/tilejson.json", "roles": ["tiles"]}
     item = _item(
-        "S1A_IW_GRDH_1SDV_20230701T051234_20230701T051259_049223_05EB3F_rtc",
+        "S1A_IW_GRDH_1SDV_20210701T051234_20210701T051259_049223_05EB3F_rtc",
         folder / "iw-vv.rtc.tiff",
         {
-            "datetime": "2023-07-01T05:12:46.912000Z",
+            "datetime": "2021-07-01T05:12:46.912000Z",
             "platform": "SENTINEL-1A",
             "constellation": "Sentinel-1",
             "sar:instrument_mode": "IW",
