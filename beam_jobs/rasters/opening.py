@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import rasterio
 from rasterio.errors import RasterioError
 
 from beam_jobs.contracts.reasons import Reason
@@ -99,10 +100,29 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
     with sources.open_dataset(file) as dataset:
-        if not dataset.count:
-            names = ", ".join(dataset.subdatasets) or "none"
-            raise DataError(
-                f"{path}: holds no raster itself; name one of its subdatasets in the item: {names}",
-                "missing_bands",
-            )
+        _check_variables(dataset, path)
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
+
+
+def _check_variables(dataset: rasterio.DatasetReader, path: str) -> None:
+    """Check that a NetCDF or HDF5 file is one variable, whose numbers are not packed.
+
+    Raises:
+        DataError: the file holds several variables, or its numbers need a scale. GDAL
+            gives them as they are stored.
+
+    Source: https://cfconventions.org, packed data (scale_factor, add_offset).
+    """
+    if not dataset.count:
+        names = ", ".join(dataset.subdatasets) or "none"
+        raise DataError(
+            f"{path}: holds no raster itself; name one of its subdatasets in the item: {names}",
+            "missing_bands",
+        )
+    is_packed = {*dataset.scales} != {1.0} or {*dataset.offsets} != {0.0}
+    if is_packed and dataset.driver in gdal_paths.SUBDATASET_DRIVERS.values():
+        raise DataError(
+            f"{path}: its numbers are packed (scale {dataset.scales[0]:g}, offset "
+            f"{dataset.offsets[0]:g}): unpack them into a GeoTIFF (gdal_translate -unscale)",
+            "unreadable_raster",
+        )

@@ -16,8 +16,11 @@ from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
 
 
-def write_netcdf(path: Path, planes: dict[str, np.ndarray]) -> Path:
-    """Write planes [H, W] as variables of a CF grid in UTM, 10 m from the usual corner."""
+def write_netcdf(path: Path, planes: dict[str, np.ndarray], scale: float | None = None) -> Path:
+    """Write planes [H, W] as variables of a CF grid in UTM, 10 m from the usual corner.
+
+    With `scale` they are packed into whole numbers.
+    """
     height, width = next(iter(planes.values())).shape
     with netcdf_file(path, "w") as file:
         file.Conventions = "CF-1.8"
@@ -30,8 +33,11 @@ def write_netcdf(path: Path, planes: dict[str, np.ndarray]) -> Path:
         crs.grid_mapping_name = "transverse_mercator"
         crs.spatial_ref = CRS.from_string(UTM).to_wkt()
         for name, plane in planes.items():
-            variable = file.createVariable(name, "f", ("y", "x"))
-            variable[:], variable.grid_mapping = plane, "crs"
+            variable = file.createVariable(name, "f" if scale is None else "h", ("y", "x"))
+            variable[:] = plane if scale is None else np.round(plane / scale)
+            variable.grid_mapping = "crs"
+            if scale is not None:
+                variable.scale_factor = scale
     return path
 
 
@@ -78,3 +84,14 @@ def test_what_is_not_there_is_named(tmp_path):
             pass
         assert str(file) in str(error.value)
         assert error.value.reason == reason
+
+
+def test_packed_numbers_are_refused_with_their_cure(tmp_path):
+    file = write_netcdf(tmp_path / "a.nc", {"VV": backscatter(8, 8)[0]}, scale=0.01)
+    message = r"its numbers are packed \(scale 0.01, offset 0\): unpack them"
+    with (
+        pytest.raises(DataError, match=message) as error,
+        open_raster(f'NETCDF:"{file}":VV'),
+    ):
+        pass
+    assert error.value.reason == "unreadable_raster"
