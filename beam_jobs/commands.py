@@ -89,9 +89,10 @@ def catalog(
     for path in split_lists:
         inputs.check_file(path, "split list")
     from beam_jobs.catalogs import layouts
-    from beam_jobs.catalogs.catalog import write_items
+    from beam_jobs.catalogs.catalog import check_usable, write_items
 
     written = write_items(layouts.read(layout, folder.resolve(), split_lists), output)
+    check_usable([written])
     session.result({"catalog": written}, str(written))
 
 
@@ -121,7 +122,11 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Folder that holds the spans; path or URI (s3://, gs://).",
         ),
         click.option(
-            "--catalog", "catalogs", required=True, multiple=True, help="Path or URI. Repeatable."
+            "--catalog",
+            "catalogs",
+            required=True,
+            multiple=True,
+            help="Catalog file or folder of STAC items; path or URI. Repeatable.",
         ),
     ):
         command = option(command)
@@ -341,7 +346,7 @@ def _build(
         span = 1
     config = load_config(BuildConfig, config_path, overrides)
     for path in catalogs:
-        inputs.check_file(path, "catalog")
+        inputs.check_catalog(path)
     from beam_jobs.build import driver
     from beam_jobs.contracts import manifest
 

@@ -299,7 +299,7 @@ def _check_inputs(config: RunConfig, data: str | None) -> None:
         inputs.check_folder(data, "data")
     for source in config.catalogs if data is None else ():
         if source.layout == "stac":
-            inputs.check_file(source.path, "catalog")
+            inputs.check_catalog(source.path)
         elif source.layout != "simulated":
             inputs.check_folder(source.path, "scenes")
         for split_list in source.split_lists:

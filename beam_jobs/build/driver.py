@@ -32,7 +32,8 @@ from beam_jobs.data_card import card, statistics
 from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.judging import holdouts
 from beam_jobs.repeating import repeating
-from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, constellation_of
+from beam_jobs.scenes.products import constellation_of
+from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION
 from beam_jobs.storage import files
 
 OnProgress = Callable[[int, int], None]
@@ -44,6 +45,7 @@ _UNWANTED_REASONS: tuple[Reason, ...] = (
     "no_label",
     "other_label_schema",
     "weak_label",
+    "older_baseline",
     spans.KNOWN_REASON,
 )
 """Reasons of scenes that the build does not want, whatever their quality."""
@@ -261,9 +263,11 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
     The label schemas are checked here, before any pixel is read.
 
     Raises:
-        DataError: no label of the wanted sensor can be remapped to the wanted schema.
-            The message names the most frequent schema.
+        DataError: the catalogs refuse every scene, or no label of the wanted sensor can
+            be remapped to the wanted schema. The message names the most frequent
+            schema.
     """
+    catalog.check_usable(catalog_paths)
     num_scenes: Counter[str] = Counter()
     schemas: Counter[str] = Counter()
     for item in (item for path in catalog_paths for item in catalog.read_items(path)):

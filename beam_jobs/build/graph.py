@@ -56,7 +56,7 @@ def expand(
     doubled = judged[duplicates.DUPLICATE]
     rejected = (
         *refused,
-        inspected[REJECTED],
+        inspected.rejected,
         paired[REJECTED],
         cut | "CutRejections" >> beam.FlatMap(lambda result: result.rejections),
         doubled | "DuplicateRejections" >> beam.FlatMap(lambda result: result.rejections),

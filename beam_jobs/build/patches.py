@@ -131,11 +131,15 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         label = label_rasters.read(source, config.label.schema, task.strip)
         label = labels.ignore(label, labels.get_schema(config.label.schema), config.label.ignore)
         is_weak = source.kind == "weak"
-    mask, clear_values = task.s2.cloud_mask, task.s2.clear_values
+    mask, index, clear_values = (
+        task.s2.cloud_mask,
+        task.s2.cloud_mask_index,
+        task.s2.clear_values,
+    )
     return _Strip(
         s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
         s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
-        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values) if mask else None,
+        cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values, index) if mask else None,
         label=label,
         is_weak=is_weak,
     )

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import threadpoolctl
@@ -23,7 +23,7 @@ from beam_jobs.contracts import labels, locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.errors import DataError
-from beam_jobs.judging import holdouts, pairing
+from beam_jobs.judging import baselines, holdouts, pairing
 from beam_jobs.scenes import inspection, label_rasters
 from beam_jobs.scenes.scene import Scene, absent_partner, from_item
 
@@ -31,6 +31,8 @@ ALONE = "alone"
 """Tag of the output with pairs of a labelled scene and an absent partner."""
 REJECTED = "rejected"
 """Tag of the output with Rejections."""
+PRODUCTS = "products"
+"""Tag of the output with scenes that may have a newer product."""
 
 SPOOL_FILE_BYTES = 64 << 20
 """Size of a bundle of small pairs.
@@ -70,19 +72,45 @@ class FinishedTask:
     num_pairs: int
 
 
+class Inspected(NamedTuple):
+    """The outputs of InspectScenes.
+
+    Attributes:
+        scenes: for the build.
+        rejected: Rejections.
+    """
+
+    scenes: beam.PCollection
+    rejected: beam.PCollection
+
+
 @dataclass
 class InspectScenes(beam.PTransform):
-    """(catalog path, STAC item) -> Scenes for the build; the others in REJECTED."""
+    """(catalog path, STAC item) -> Inspected: Scenes for the build, and Rejections."""
 
     config: BuildConfig
 
-    def expand(self, items: beam.PCollection) -> beam.pvalue.DoOutputsTuple:
-        """Group items by id, so that a scene that is listed twice is used once."""
-        return (
+    def expand(self, items: beam.PCollection) -> Inspected:
+        """Group items by id, so that a scene that is listed twice is used once.
+
+        The products of one datatake and tile are grouped too, and the newest is used.
+        """
+        found = (
             items
             | "KeyById" >> beam.Map(lambda item: (str(item[1].get("id", "")), item))
             | "GroupById" >> beam.GroupByKey()
-            | "Inspect" >> beam.FlatMap(_inspect, self.config).with_outputs(REJECTED, main="scenes")
+            | "Inspect"
+            >> beam.FlatMap(_inspect, self.config).with_outputs(REJECTED, PRODUCTS, main="scenes")
+        )
+        products = (
+            found[PRODUCTS]
+            | "KeyByProduct" >> beam.Map(lambda scene: (baselines.key(scene), scene))
+            | "GroupByProduct" >> beam.GroupByKey()
+            | "Newest" >> beam.FlatMap(_newest).with_outputs(REJECTED, main="scenes")
+        )
+        return Inspected(
+            scenes=(found.scenes, products.scenes) | "FlattenScenes" >> beam.Flatten(),
+            rejected=(found[REJECTED], products[REJECTED]) | "FlattenOlder" >> beam.Flatten(),
         )
 
 
@@ -100,7 +128,7 @@ def _inspect(
         )
     catalog, values = first
     try:
-        scene = from_item(values, locations.parse(catalog))
+        scene = from_item(values, locations.parse(catalog), allow_http=config.allow_http)
         scene = replace(
             scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split)
         )
@@ -111,11 +139,24 @@ def _inspect(
         if config.label is not None and scene.sensor == config.label.label_from:
             label_rasters.check_place(scene)
         bands = {"s1": config.patch.s1_bands, "s2": config.patch.s2_bands}
-        yield inspection.inspect(scene, bands[scene.sensor])
+        scene = inspection.inspect(scene, bands[scene.sensor])
+        yield beam.pvalue.TaggedOutput(PRODUCTS, scene) if baselines.key(scene) else scene
     except DataError as error:
         # A file without a place is sound but cannot be used here. A folder of such
         # files must not stop the build.
         yield _rejected(item_id, error.reason, str(error), is_error=error.reason != "unlocated")
+
+
+def _newest(keyed: tuple[str, Iterable[Scene]]) -> Iterator[Any]:
+    """Yield the scenes of one datatake and tile to use, and Rejections of the rest."""
+    kept, replaced = baselines.newest(keyed[1])
+    yield from kept
+    for one in replaced:
+        detail = (
+            f"baseline {one.older.processing_baseline}; {one.newer.scene_id} of baseline "
+            f"{one.newer.processing_baseline} shows the same datatake and tile"
+        )
+        yield _rejected(one.older.scene_id, "older_baseline", detail)
 
 
 def _unwanted(scene: Scene, config: BuildConfig) -> Refusal | None:

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import Any
 
 import pystac
 
-from beam_jobs.catalogs import layouts
+from beam_jobs.catalogs import layouts, stac_items
 from beam_jobs.config import CatalogConfig
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.reasons import Reason, is_reason
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import split_member
+from beam_jobs.scenes.scene import REFUSED
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage import files
 
@@ -36,11 +39,17 @@ _ITEMS_AT_A_TIME = 1024
 def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the items of a catalog: one STAC item per line, or one ItemCollection.
 
+    A folder, or a STAC Catalog or Collection in a file, stands for all items in and
+    under its folder.
+
     Raises:
         DataError: the file is missing, empty, not JSON, or holds something that is not
-            an item.
+            an item; or the folder has no item.
     """
     catalog = locations.parse(path)
+    if isinstance(catalog, Path) and catalog.is_dir():
+        yield from _in_folder(catalog)
+        return
     try:
         with files.open_text(str(catalog)) as lines:
             number, first = next(
@@ -52,6 +61,10 @@ def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             head = json.loads(first if _is_whole_json(first) else first + lines.read())
             if isinstance(head, dict) and head.get("type") == "FeatureCollection":
                 yield from _features(head, catalog)
+                return
+            is_index = isinstance(head, dict) and head.get("type") in ("Catalog", "Collection")
+            if is_index and isinstance(catalog, Path):
+                yield from _in_folder(catalog.parent)
                 return
             yield _as_item(head, catalog, number)
             for line_number, line in enumerate(lines, start=number + 1):
@@ -130,6 +143,33 @@ def _hrefs(item: dict[str, Any]) -> list[str]:
     return [split_member(href)[0] for href in hrefs]
 
 
+def check_usable(catalogs: Sequence[str | os.PathLike[str]]) -> None:
+    """Refuse catalogs of which every scene is refused.
+
+    Only as many items are read as are needed to find a usable one.
+
+    Raises:
+        DataError: all scenes are refused. The message counts the reasons and holds the
+            detail of the first scene; the reason is the most frequent one.
+    """
+    reasons: Counter[Reason] = Counter()
+    first = ""
+    for item in (item for path in catalogs for item in read_items(path)):
+        refused = (item.get("properties") or {}).get(REFUSED)
+        if not isinstance(refused, dict):
+            return
+        reason = str(refused.get("reason"))
+        reasons[reason if is_reason(reason) else "bad_item"] += 1
+        first = first or str(refused.get("detail", ""))
+    if reasons:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise DataError(
+            f"{', '.join(map(str, catalogs))}: every scene is refused ({counts}); "
+            f"the first: {first}",
+            reasons.most_common(1)[0][0],
+        )
+
+
 def resolve_catalog(
     config: CatalogConfig, work_dir: str | Path, on_scene: Callable[[int, int], None] | None = None
 ) -> Location:
@@ -158,7 +198,8 @@ def resolve_catalog(
 def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
     """Return the sources in a folder of real data.
 
-    They are sub-folders in a public data set's layout, and catalog files.
+    They are sub-folders in a public data set's layout, folders of STAC items, and
+    catalog files. Items and exports below a folder of items belong to it.
 
     Raises:
         DataError: the folder holds nothing that terrapair can read.
@@ -172,7 +213,12 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
             found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
             continue
         layout = layouts.detect(folder)
-        if layout is not None:
+        # The items of the whole folder are listed already.
+        is_covered = layout == "stac_items" and (
+            (data_dir / CATALOG_NAME).exists()
+            or CatalogConfig(layout="stac_items", path=str(data_dir)) in found
+        )
+        if layout is not None and not is_covered:
             found.append(CatalogConfig(layout=layout, path=str(folder)))
     if not found:
         raise DataError(
@@ -181,6 +227,18 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
             "missing_file",
         )
     return tuple(found)
+
+
+def _in_folder(folder: Path) -> Iterator[dict[str, Any]]:
+    is_empty = True
+    for item in stac_items.read(folder.resolve()):
+        is_empty = False
+        yield item.to_dict(include_self_link=False)
+    if is_empty:
+        raise DataError(
+            f"{folder}: holds no STAC item; make a catalog of it with `terrapair catalog`",
+            "empty_catalog",
+        )
 
 
 def _is_whole_json(line: str) -> bool:

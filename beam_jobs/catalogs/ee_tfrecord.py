@@ -1,7 +1,8 @@
 """Images that Earth Engine exported as TFRecord.
 
-Input: a folder, or its sub-folders (training, validation), with `<name>-mixer.json` and
-`<name>-00000.tfrecord.gz`, ..., or with TFRecords alone. Output: STAC items.
+Input: a folder, or its sub-folders (training, validation), with `<name>-mixer.json` or
+`<name>.json` and `<name>-00000.tfrecord.gz`, ..., or with TFRecords alone. Output: STAC
+items.
 `beam_jobs/rasters/ee_tfrecord.py` reads the pixels.
 """
 
@@ -16,7 +17,7 @@ from beam_jobs.catalogs import ee_timeseries, items
 from beam_jobs.contracts.bands import BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.ee_tfrecord import RECORD_SUFFIXES, num_records
-from beam_jobs.rasters.mixer import MIXER_SUFFIX, record_paths
+from beam_jobs.rasters.mixer import MIXER_SUFFIX, is_mixer, record_paths, stem
 from beam_jobs.rasters.opening import open_raster
 
 LABEL_BAND = "landcover"
@@ -45,16 +46,22 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     Source: https://developers.google.com/earth-engine/guides/tfrecord
     """
     described: set[Path] = set()
-    for mixer in files(folder, (MIXER_SUFFIX,)):
-        stem = mixer.name.removesuffix(MIXER_SUFFIX).rstrip("-_")
+    for mixer in filter(is_mixer, files(folder, (MIXER_SUFFIX,))):
+        name = stem(mixer).rstrip("-_")
         try:
             described |= set(record_paths(mixer))
-            yield from _export(stem, mixer)
+            yield from _export(name, mixer)
         except DataError as error:
-            yield items.refused(stem, {}, error)
+            yield items.refused(name, {}, error)
     for path in files(folder, RECORD_SUFFIXES):
         if path not in described:
             yield from _unlocated(path)
+
+
+def holds_exports(folder: Path) -> bool:
+    """Return whether a folder holds mixer files or TFRecords."""
+    found = files(folder, (MIXER_SUFFIX, *RECORD_SUFFIXES))
+    return any(path.name.endswith(RECORD_SUFFIXES) or is_mixer(path) for path in found)
 
 
 def files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
@@ -67,10 +74,10 @@ def files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
     )
 
 
-def _export(stem: str, mixer: Path) -> Iterator[pystac.Item]:
+def _export(name: str, mixer: Path) -> Iterator[pystac.Item]:
     with open_raster(str(mixer)) as raster:
-        names = [str(name) for name in raster.descriptions]
-    for item in ee_timeseries.items_of(stem, {name: (mixer, name) for name in names}):
+        bands = [str(band) for band in raster.descriptions]
+    for item in ee_timeseries.items_of(name, {band: (mixer, band) for band in bands}):
         if item.properties["constellation"] == "sentinel-1":
             for asset in item.assets.values():
                 asset.extra_fields["nodata"] = MASKED
@@ -82,13 +89,13 @@ def _unlocated(path: Path) -> Iterator[pystac.Item]:
 
     The ids contain the folder, since splits use the same file names.
     """
-    stem = f"{path.parent.name}_{path.name.partition('.')[0]}"
+    prefix = f"{path.parent.name}_{path.name.partition('.')[0]}"
     try:
         number = num_records(path)
         with open_raster(f"{path}#0") as raster:
             names = [str(name) for name in raster.descriptions]
     except DataError as error:
-        yield items.refused(stem, {}, error)
+        yield items.refused(prefix, {}, error)
         return
     for record in range(number):
         href = f"{path}#{record}"
@@ -105,4 +112,4 @@ def _unlocated(path: Path) -> Iterator[pystac.Item]:
             if bands:
                 properties = ee_timeseries.properties_of(sensor, bands)
                 assets = {"data": items.asset(href, bands), **label}
-                yield items.refused(f"{stem}_{record:05d}_{sensor}", properties, why, assets)
+                yield items.refused(f"{prefix}_{record:05d}_{sensor}", properties, why, assets)

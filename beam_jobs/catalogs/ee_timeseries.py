@@ -7,8 +7,9 @@ step and file. `items_of` serves TFRecord exports of the same images too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,18 @@ def read(folder: Path) -> Iterator[pystac.Item]:
     Earth Engine splits a series that is too large for one file into
     `<name>-<row>-<column>.tif`; each such file is a scene of its own. Files
     `<name>.<band>.tif`, one per band, belong together. Bands of other sensors (weather,
-    elevation) are left out.
-
-    Raises:
-        DataError: a file without Sentinel bands, or without a date in its name.
+    elevation) are left out. A file without Sentinel bands, or without a date in its
+    name, gives a refused item.
 
     Source: https://github.com/nasaharvest/cropharvest (names and steps); Earth Engine,
     Exporting images (file splitting), ee.ImageCollection.toBands (prefixes),
     ee.Image.getDownloadURL (filePerBand).
     """
-    for stem, places in _exports(folder).items():
-        yield from items_of(stem, places)
+    for stem, found in _exports(folder).items():
+        try:
+            yield from items_of(stem, found())
+        except DataError as error:
+            yield items.refused(stem, {}, error)
 
 
 def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
@@ -58,7 +60,9 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
     A step is known by a suffix (VV, VH, VV_1, ...), by a number in front (0_VV, 1_VV,
     ...), or by the name of the image in front, as `toBands()` of a collection writes it
     (20230105T101401_20230105T101356_T31UFS_B2). An image's name holds its time. A
-    numbered step is a composite; its time is the nominal middle of the step.
+    numbered step is a composite; its time is the nominal middle of the step. An export
+    of one step is an image: if its own name holds one time or one day, that is its
+    time.
 
     Args:
         stem: name of the export.
@@ -71,11 +75,16 @@ def items_of(stem: str, places: Mapping[str, Place]) -> Iterator[pystac.Item]:
     if not steps:
         raise DataError(f"{_file(places)}: {_NO_BAND}", "unknown_band_order")
     numbers = [step for step in steps if isinstance(step, int)]
-    times = step_times(_file(places), max(numbers) + 1) if numbers else []
+    is_image = set(steps) == {0} and num_days(stem) == 1
+    times = step_times(_file(places), max(numbers) + 1) if numbers and not is_image else []
     for step, by_sensor in sorted(steps.items(), key=lambda entry: (str(type(entry[0])), entry[0])):
-        exact = isinstance(step, str) and _TIME.search(step) is not None
+        image = stem if is_image else str(step)
+        exact = (is_image or isinstance(step, str)) and _TIME.search(image) is not None
         nominal = {} if exact else items.NOMINAL_TIME
-        acquired_at = times[step] if isinstance(step, int) else _time_of(step, _file(places))
+        if is_image or isinstance(step, str):
+            acquired_at = _time_of(image, _file(places))
+        else:
+            acquired_at = times[step]
         for sensor, names in sorted(by_sensor.items()):
             properties = properties_of(sensor, names, nominal)
             assets = _assets({band: places[name] for band, name in names.items()})
@@ -110,6 +119,15 @@ def band_steps(names: Iterable[str]) -> Steps:
         if match and sensor and step is not None:
             steps.setdefault(step, {}).setdefault(sensor, {})[match["band"]] = name
     return steps
+
+
+def num_days(stem: str) -> int:
+    """Return how many days the name of an export holds.
+
+    A time, and the times of one image's begin and end, count as one. Two days are the
+    first and the last day of a series.
+    """
+    return 1 if _TIME.search(stem) else len(_DAY.findall(stem))
 
 
 def step_times(path: Path, num_steps: int) -> list[datetime]:
@@ -156,18 +174,20 @@ def band_places(path: Path) -> dict[str, Place]:
     return places
 
 
-def _exports(folder: Path) -> dict[str, dict[str, Place]]:
-    """Return the places of bands for each export, by the export's name.
+def _exports(folder: Path) -> dict[str, Callable[[], dict[str, Place]]]:
+    """Return, by the name of each export, what finds the places of its bands.
 
     Files of one band each, `<name>.<band>.tif`, make one export.
     """
-    found: dict[str, dict[str, Place]] = {}
+    found: dict[str, Callable[[], dict[str, Place]]] = {}
+    singles: dict[str, dict[str, Place]] = {}
     for path in sorted(folder.glob("*.tif")):
         stem, _, band = path.stem.rpartition(".")
         if stem and _NAME.fullmatch(band):
-            found.setdefault(stem, {})[band] = (path, 1)
+            singles.setdefault(stem, {})[band] = (path, 1)
+            found[stem] = partial(dict, singles[stem])
         else:
-            found[path.stem] = band_places(path)
+            found[path.stem] = partial(band_places, path)
     return found
 
 
@@ -200,6 +220,4 @@ def _time_of(image: str, path: Path) -> datetime:
     try:
         return datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=timezone.utc)
     except ValueError as error:
-        raise DataError(
-            f"{path}: the band prefix {image!r} holds no time: {error}", "bad_item"
-        ) from error
+        raise DataError(f"{path}: the name {image!r} holds no time: {error}", "bad_item") from error

@@ -33,7 +33,7 @@ A time gap between two such items is not a measurement.
 
 
 _MEDIA_TYPES = {
-    "mixer.json": "application/vnd.tfrecord; profile=earth-engine",
+    ".json": "application/vnd.tfrecord; profile=earth-engine",
     ".tfrecord": "application/vnd.tfrecord",
     ".tfrecord.gz": "application/vnd.tfrecord+gzip",
     ".zarr.zip": "application/vnd+zarr",

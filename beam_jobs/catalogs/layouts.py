@@ -19,13 +19,12 @@ from beam_jobs.catalogs import (
     sen1floods11,
     sen12ms,
     ssl4eo,
+    stac_items,
     terramesh,
     zarr_shards,
 )
 from beam_jobs.config import FolderLayout
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.ee_tfrecord import RECORD_SUFFIXES
-from beam_jobs.rasters.mixer import MIXER_SUFFIX
 
 Reader = Callable[[Path], Iterator[pystac.Item]]
 
@@ -40,6 +39,7 @@ SOURCES: dict[FolderLayout, tuple[str, str]] = {
     "terramesh_shards": ("TerraMesh", "CC-BY-SA-4.0"),
     "ee_timeseries": ("Earth Engine export", "unknown"),
     "ee_tfrecord": ("Earth Engine export", "unknown"),
+    "stac_items": ("STAC items", "unknown"),
 }
 """Name and licence of each data set, for the data card.
 
@@ -79,7 +79,10 @@ _READERS: dict[FolderLayout, Reader] = {
     "terramesh_shards": zarr_shards.read_terramesh_shards,
     "ee_timeseries": ee_timeseries.read,
     "ee_tfrecord": ee_tfrecord.read,
+    "stac_items": stac_items.read,
 }
+_MAX_DETECTED = 20
+"""Rasters that are opened to find out whether a folder holds exports."""
 READERS = {layout: _with_source(layout, reader) for layout, reader in _READERS.items()}
 
 
@@ -111,26 +114,37 @@ def detect(folder: Path) -> FolderLayout | None:
     if (folder / "S1RTC").is_dir() and ((folder / "S2L1C").is_dir() or (folder / "S2L2A").is_dir()):
         return "terramesh"
     if (folder / "s1").is_dir() and (folder / "s2").is_dir():
-        return "bigearthnet"
+        # Exports that are parted by sensor have the same names of folders.
+        return None if any((folder / "s1").glob("*.tif")) else "bigearthnet"
     if (folder / "s1").is_dir() and ((folder / "s2c").is_dir() or (folder / "s2a").is_dir()):
         return "ssl4eo"
     if (folder / "data" / "flood_events").is_dir():
         return "sen1floods11"
     if sen12ms.season_folders(folder):
         return "sen12ms"
-    if ee_tfrecord.files(folder, (MIXER_SUFFIX, *RECORD_SUFFIXES)):
+    if stac_items.holds_items(folder):
+        return "stac_items"
+    if ee_tfrecord.holds_exports(folder):
         return "ee_tfrecord"
-    return "ee_timeseries" if _holds_time_series(folder) else None
+    return "ee_timeseries" if _holds_exports(folder) else None
 
 
-def _holds_time_series(folder: Path) -> bool:
-    """Return whether the first raster has bands of a second step or of named images."""
-    first = next(iter(sorted(folder.glob("*.tif"))), None)
-    if first is None:
-        return False
+def _holds_exports(folder: Path) -> bool:
+    """Return whether one of the first rasters is an export of Earth Engine.
+
+    It has bands of a second step or of named images, or bands of one image and a time
+    or days in its own name.
+    """
+    return any(map(_is_export, sorted(folder.glob("*.tif"))[:_MAX_DETECTED]))
+
+
+def _is_export(path: Path) -> bool:
+    stem, _, band = path.stem.rpartition(".")
     try:
-        steps = ee_timeseries.band_steps(ee_timeseries.band_places(first))
-        return bool(set(steps) - {0})
+        steps = ee_timeseries.band_steps([band] if stem else ()) or ee_timeseries.band_steps(
+            ee_timeseries.band_places(path)
+        )
     except DataError:
         # This only detects the layout: the reader reports a broken raster.
         return False
+    return bool(set(steps) - {0}) or (set(steps) == {0} and ee_timeseries.num_days(path.stem) > 0)

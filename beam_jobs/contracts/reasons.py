@@ -12,6 +12,7 @@ from typing import Literal, TypeGuard
 SceneReason = Literal[
     "bad_item",
     "duplicate_scene_id",
+    "forbidden_source",
     "in_earlier_span",
     "label_elsewhere",
     "label_id_outside_schema",
@@ -22,6 +23,8 @@ SceneReason = Literal[
     "no_s1_partner",
     "no_s2_partner",
     "no_valid_pixel",
+    "not_geocoded",
+    "older_baseline",
     "other_label_schema",
     "other_processing_level",
     "s1_not_db",
@@ -132,6 +135,8 @@ MEANINGS: dict[Reason, str] = {
     # Scenes and their files.
     "bad_item": "The STAC item lacks a field or has a wrong value. Mend the catalog.",
     "duplicate_scene_id": "The id is listed more than once. Keep one item per scene.",
+    "forbidden_source": "The item or the file points to where nothing may be read, such as"
+    " a web server. Copy the raster to a local GeoTIFF and name that.",
     "in_earlier_span": "An earlier span uses the scene. Nothing to do.",
     "label_elsewhere": "The label raster does not overlap the scene. Mend the item.",
     "label_id_outside_schema": "The label has an id that its schema lacks. Name another"
@@ -145,6 +150,10 @@ MEANINGS: dict[Reason, str] = {
     "no_s2_partner": "No Sentinel-2 scene is near enough in time and place. Export more"
     " scenes, or raise pairing.max_time_gap_hours.",
     "no_valid_pixel": "All pixels are no data. Drop the scene, or mend its nodata value.",
+    "not_geocoded": "The radar image lies in radar geometry. Use a geocoded product,"
+    " such as sentinel-1-rtc.",
+    "older_baseline": "A newer processing of the same datatake and tile is listed too and"
+    " is used. Nothing to do.",
     "other_label_schema": "The label schema cannot be turned into that of the build."
     " Name another label.schema.",
     "other_processing_level": "The scene is L1C and the build takes L2A, or the reverse."

@@ -1,7 +1,7 @@
 """Mixer files: where the patches of an Earth Engine TFRecord export lie.
 
-Input: the path of a `...mixer.json`. Output: its Mixer and the TFRecord files of the
-export.
+Input: the path of a `<name>-mixer.json` or `<name>.json`. Output: its Mixer and the
+TFRecord files of the export.
 """
 
 from __future__ import annotations
@@ -17,8 +17,16 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters.sources import parse_crs
 
-MIXER_SUFFIX = "mixer.json"
+MIXER_SUFFIX = ".json"
+"""End of the name of a mixer file: `<name>-mixer.json`, or `<name>.json`.
+
+Source: https://developers.google.com/earth-engine/guides/tfrecord (both names).
+"""
+_NAMED_MIXER = "mixer.json"
+_MAX_MIXER_BYTES = 1 << 20
+"""A mixer has about a kilobyte. Catalogs of the same ending may have gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +51,7 @@ def read_mixer(path: Path) -> Mixer:
         values: dict[str, Any] = json.loads(path.read_text())
         width, height = values["patchDimensions"]
         mixer = Mixer(
-            crs=CRS.from_string(values["projection"]["crs"]),
+            crs=parse_crs(str(values["projection"]["crs"])),
             transform=Affine(*values["projection"]["affine"]["doubleMatrix"]),
             patch_height=int(height),
             patch_width=int(width),
@@ -96,4 +104,25 @@ def record_paths(mixer_path: Path) -> list[Path]:
 
 def stem(mixer_path: Path) -> str:
     """Return the beginning of the names of an export's files."""
-    return mixer_path.name[: -len(MIXER_SUFFIX)].removesuffix("-")
+    name = mixer_path.name
+    if name.endswith(_NAMED_MIXER):
+        return name.removesuffix(_NAMED_MIXER).removesuffix("-")
+    return name.removesuffix(MIXER_SUFFIX)
+
+
+def is_mixer(path: Path) -> bool:
+    """Return whether a file is a mixer: by its name, or by what it holds.
+
+    Other files end with `.json` too, such as STAC items.
+    """
+    if path.name.endswith(_NAMED_MIXER):
+        return True
+    if not path.name.endswith(MIXER_SUFFIX):
+        return False
+    try:
+        if path.stat().st_size > _MAX_MIXER_BYTES:
+            return False
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"projection", "patchDimensions"} <= set(values)

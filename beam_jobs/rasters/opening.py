@@ -6,19 +6,17 @@ file.
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
+from beam_jobs.rasters import ee_tfrecord, gdal_paths, placed, sources, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -50,8 +48,9 @@ def open_raster(path: str) -> Iterator[Raster]:
 
     Args:
         path: of a GeoTIFF (or another format of GDAL), of an Earth Engine
-            `...mixer.json` or TFRecord, or of a zarr store, zipped or in a tar; with
-            `#<member>` where the file holds many rasters.
+            `<name>-mixer.json`, `<name>.json` or TFRecord, or of a zarr store, zipped
+            or in a tar; with `#<member>` where the file holds many rasters. A variable
+            of NetCDF or HDF5 has GDAL's name for it (`netcdf:"scene.nc":VV`).
 
     Raises:
         DataError: the file is missing, cut short, or not of the format that its name
@@ -62,7 +61,13 @@ def open_raster(path: str) -> Iterator[Raster]:
         with _opened(path, file, member) as raster:
             yield raster
     except RasterioError as error:
-        reason: Reason = "missing_file" if "No such file" in str(error) else "unreadable_raster"
+        is_absent = "No such file" in str(error)
+        if is_absent and gdal_paths.split_subdataset(file) is not None:
+            # The file itself exists: `sources` has looked.
+            raise DataError(f"{path}: the file has no raster of that name", "missing_bands") from (
+                error
+            )
+        reason: Reason = "missing_file" if is_absent else "unreadable_raster"
         # GDAL's message is in the cause; rasterio's own message only says that reading
         # failed.
         detail = str(error.__cause__ or error).split("\n")[0]
@@ -77,9 +82,9 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
-    if is_remote(file) and file.endswith(_HOLDERS):
+    if gdal_paths.is_remote(file) and file.endswith(_HOLDERS):
         raise DataError(
-            f"{path}: only rasters that GDAL reads can be opened in an object store: "
+            f"{path}: only rasters that GDAL reads can be opened on a store or server: "
             "copy this file to a local folder",
             "unreadable_raster",
         )
@@ -94,17 +99,30 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    # On a store, GDAL would list the whole folder to look for side files. The folder
-    # may hold a million scenes.
-    options = (
-        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
-    )
-    with options, _without_warning(file) as dataset:
+    with sources.open_dataset(file) as dataset:
+        _check_variables(dataset, path)
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
 
 
-def _without_warning(file: str) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        # A raster without a place gets one, or is refused with its own reason.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(file)
+def _check_variables(dataset: rasterio.DatasetReader, path: str) -> None:
+    """Check that a NetCDF or HDF5 file is one variable, whose numbers are not packed.
+
+    Raises:
+        DataError: the file holds several variables, or its numbers need a scale. GDAL
+            gives them as they are stored.
+
+    Source: https://cfconventions.org, packed data (scale_factor, add_offset).
+    """
+    if not dataset.count:
+        names = ", ".join(dataset.subdatasets) or "none"
+        raise DataError(
+            f"{path}: holds no raster itself; name one of its subdatasets in the item: {names}",
+            "missing_bands",
+        )
+    is_packed = {*dataset.scales} != {1.0} or {*dataset.offsets} != {0.0}
+    if is_packed and dataset.driver in gdal_paths.SUBDATASET_DRIVERS.values():
+        raise DataError(
+            f"{path}: its numbers are packed (scale {dataset.scales[0]:g}, offset "
+            f"{dataset.offsets[0]:g}): unpack them into a GeoTIFF (gdal_translate -unscale)",
+            "unreadable_raster",
+        )

@@ -3,7 +3,10 @@
 Read `scene.py` first, then `inspection.py` and `readers.py`.
 
 - `scene.py`: Scene, the parsed STAC item.
+- `products.py`: satellite, level, baseline and acquisition that an item declares.
 - `assets.py`: where a scene's bands, label and cloud mask are stored.
+- `band_names.py`: the bands that catalogs mean by their names.
+- `hrefs.py`: the path or URI that an href stands for.
 - `inspection.py`: check a scene against its rasters before any patch is cut.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.

@@ -87,7 +87,7 @@ _ON_GRID: dict[Sensor, Callable[[Scene, _Planes, Grid], FloatArray]] = {
 
 
 def read_cloud_mask(
-    path: str, grid: Grid, clear_values: tuple[int, ...] = (0,)
+    path: str, grid: Grid, clear_values: tuple[int, ...] = (0,), index: int = 1
 ) -> npt.NDArray[np.bool_]:
     """Return the cloud mask on `grid`, bool [H, W], True = cloud.
 
@@ -98,9 +98,19 @@ def read_cloud_mask(
         grid: wanted grid.
         clear_values: stored values that mean clear; more than 0 when the mask separates
             several clear classes, such as land and water.
+        index: 1-based band of the mask in its file.
+
+    Raises:
+        DataError: the file has no such band.
     """
     with open_raster(path) as dataset:
-        pixels, source_grid = read_window(dataset, [1], grid)
+        if index > len(dataset.descriptions):
+            raise DataError(
+                f"{dataset.name}: the catalog puts the cloud mask at band {index}, "
+                f"the file has {len(dataset.descriptions)} bands",
+                "missing_bands",
+            )
+        pixels, source_grid = read_window(dataset, [index], grid)
     mask = (
         (~np.isin(pixels[0], clear_values)).astype(np.uint8)
         if pixels.size

@@ -6,7 +6,7 @@ Input: STAC items of a catalog as JSON. Output: Scene. Its rasters are not opene
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,9 +19,10 @@ from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import assets
+from beam_jobs.scenes import assets, hrefs, products
 from beam_jobs.scenes.assets import BandSource, LabelSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.products import constellation_of
 
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
 OTHER_SENSOR: dict[Sensor, Sensor] = {"s1": "s2", "s2": "s1"}
@@ -49,6 +50,14 @@ class Scene:
         declared_crs: `proj:code` of the item, if any.
         dn_offset: offset in the Sentinel-2 digital numbers; None when not declared, so
             that the pixels must show it.
+        processing_baseline: of a Sentinel-2 product, as in "04.00"; None when not
+            declared. From 04.00 on, products carry the offset of 1000 unless the
+            catalog removed it.
+        is_offset_applied: whether the catalog says that the offset is already removed
+            from the stored pixels (True), or that it is not (False); None when it says
+            neither.
+        acquisition: what all Sentinel-2 products of one datatake and tile share; ""
+            when not declared.
         cloud_fraction: of the whole scene, 0-1; NaN when not declared.
         split: the data set's own split of the scene, which overrides the split of its
             blocks; None when not declared.
@@ -61,6 +70,7 @@ class Scene:
         bands: band name -> where the band is stored.
         label: label raster, if any.
         cloud_mask: path of a uint8 raster, if any.
+        cloud_mask_index: 1-based band of the cloud mask in its file.
         clear_values: values of the cloud mask that mean clear; any other value is
             cloud, shadow or unknown.
         grid: grid of the band with the finest pixels; None until `inspection.inspect`.
@@ -75,6 +85,9 @@ class Scene:
     footprint: Mapping[str, Any] = field(repr=False)
     declared_crs: str | None = None
     dn_offset: int | None = None
+    processing_baseline: str | None = None
+    is_offset_applied: bool | None = None
+    acquisition: str = ""
     cloud_fraction: float = float("nan")
     split: str | None = None
     event: str = ""
@@ -84,6 +97,7 @@ class Scene:
     bands: Mapping[str, BandSource] = field(repr=False)
     label: LabelSource | None = None
     cloud_mask: str | None = None
+    cloud_mask_index: int = 1
     clear_values: tuple[int, ...] = (0,)
     grid: Grid | None = None
 
@@ -119,17 +133,89 @@ def absent_partner(scene: Scene) -> Scene:
     )
 
 
-def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
+def from_item(values: Mapping[str, Any], catalog: Location, *, allow_http: bool = False) -> Scene:
     """Return the Scene of a STAC item.
 
     Args:
         values: the item as JSON.
         catalog: the catalog file; relative hrefs start at its folder.
+        allow_http: take assets on web servers. Otherwise bands there are left out if
+            other bands are at hand, as in an item that was downloaded in part.
 
     Raises:
         DataError: the item is not valid STAC, lacks a time or a footprint, has an
-            unknown constellation, or its assets have no known bands.
+            unknown constellation, or its assets have no known bands. The message names
+            everything that is missing or wrong.
     """
+    item = _parse(values, catalog)
+    where = f"{catalog}: item {item.id}"
+    refused = item.properties.get(REFUSED)
+    if isinstance(refused, Mapping):
+        reason = str(refused.get("reason"))
+        raise DataError(
+            str(refused.get("detail", where)), reason if is_reason(reason) else "bad_item"
+        )
+    problems = _Problems(where)
+    sensor = problems.gather(lambda: _sensor(item.properties, where))
+    problems.gather(lambda: _check_time_and_place(item, where))
+    fields = _fields(item, where, problems)
+    if sensor is not None:
+        fields |= _sensor_fields(item, sensor, catalog.parent, problems, where)
+        if not allow_http:
+            fields["bands"] = _at_hand(fields["bands"])
+    fields["label"] = problems.gather(lambda: assets.label_source(item, catalog.parent, where))
+    fields |= problems.gather(lambda: assets.cloud_mask(item, catalog.parent, where)) or {}
+    problems.raise_if_any()
+    scene = Scene(scene_id=item.id, sensor=sensor, **fields)
+    if not allow_http:
+        hrefs.check_web(scene.paths, where)
+    return scene
+
+
+def _at_hand(bands: Mapping[str, BandSource] | None) -> Mapping[str, BandSource] | None:
+    """Return the bands that are not on a web server; all of them if there is none."""
+    near = {n: source for n, source in (bands or {}).items() if not hrefs.on_web(source.path)}
+    return near or bands
+
+
+class _Problems:
+    """What is wrong with an item; one message tells all of it.
+
+    Attributes:
+        where: catalog and item, the beginning of each message.
+        found: the errors so far.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.found: list[DataError] = []
+
+    def gather(self, check: Callable[[], Any]) -> Any:
+        """Return what `check` returns; if it raises, keep the error and return None."""
+        try:
+            return check()
+        except DataError as error:
+            self.found.append(error)
+            return None
+
+    def raise_if_any(self) -> None:
+        """Raise one DataError with the messages and the reason of the first."""
+        if self.found:
+            texts = [str(error).removeprefix(f"{self.where}: ") for error in self.found]
+            raise DataError(f"{self.where}: {'; '.join(texts)}", self.found[0].reason)
+
+
+def _parse(values: Mapping[str, Any], catalog: Location) -> pystac.Item:
+    """Return the item that `values` are.
+
+    Raises:
+        DataError: they are none, or lack what every STAC item has.
+    """
+    named = values.get("id")
+    where = f"{catalog}: item {named}" if named else str(catalog)
+    missing = [name for name in ("id", "geometry", "properties", "assets") if name not in values]
+    if missing:
+        raise DataError(f"{where}: not a STAC item: lacks {', '.join(missing)}", "bad_item")
     try:
         item = pystac.Item.from_dict(dict(values), migrate=False, preserve_dict=False)
     except (
@@ -140,53 +226,91 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         TypeError,
         ValueError,
     ) as error:
-        raise DataError(f"{catalog}: not a STAC item: {error}", "bad_item") from error
+        detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{where}: not a STAC item: {detail}", "bad_item") from error
     if not item.id:
         raise DataError(f"{catalog}: an item needs an id, got {item.id!r}", "bad_item")
-    where = f"{catalog}: item {item.id}"
-    refused = item.properties.get(REFUSED)
-    if isinstance(refused, Mapping):
-        reason = str(refused.get("reason"))
-        raise DataError(
-            str(refused.get("detail", where)), reason if is_reason(reason) else "bad_item"
-        )
-    constellation = constellation_of(item.properties)
+    return item
+
+
+def _sensor(properties: Mapping[str, Any], where: str) -> Sensor:
+    constellation = constellation_of(properties)
     if constellation not in SENSOR_OF_CONSTELLATION:
         raise DataError(
             f"{where}: constellation must be sentinel-1 or sentinel-2, got {constellation!r}",
             "bad_item",
         )
-    if item.datetime is None or item.datetime.tzinfo is None or item.geometry is None:
-        raise DataError(f"{where}: needs a datetime with a time zone and a geometry", "bad_item")
-    sensor = SENSOR_OF_CONSTELLATION[constellation]
+    platform = products.platform_of(properties)
+    if platform not in ("", constellation):
+        raise DataError(
+            f"{where}: constellation {properties.get('constellation')!r} and platform "
+            f"{properties.get('platform')!r} contradict each other",
+            "bad_item",
+        )
+    return SENSOR_OF_CONSTELLATION[constellation]
+
+
+def _check_time_and_place(item: pystac.Item, where: str) -> None:
+    missing = []
+    if item.datetime is None or item.datetime.tzinfo is None:
+        missing.append("a datetime with a time zone")
+    if item.geometry is None:
+        missing.append("a geometry")
+    if missing:
+        raise DataError(f"{where}: needs {' and '.join(missing)}", "bad_item")
+
+
+def _fields(item: pystac.Item, where: str, problems: _Problems) -> dict[str, Any]:
+    """Return the fields of a Scene that both sensors have."""
     properties = item.properties
     orbit_state = str(properties.get("sat:orbit_state", "unknown")).lower()
-    dn_offset = _dn_offset(properties, where)
-    bands = assets.band_sources(item, sensor, catalog.parent, where)
-    assets.check_one_unit(bands, dn_offset, where)
-    return Scene(
-        scene_id=item.id,
-        sensor=sensor,
-        acquired_at=int(item.datetime.timestamp()),
-        orbit_state=orbit_state if orbit_state in ("ascending", "descending") else "unknown",  # type: ignore[arg-type]
-        relative_orbit=_relative_orbit(properties, where),
-        processing_level=_processing_level(properties, where) if sensor == "s2" else "",
-        footprint=_footprint(item.geometry, where),
-        declared_crs=_declared_crs(properties),
-        dn_offset=dn_offset,
-        cloud_fraction=_cloud_fraction(properties, where),
-        split=_split(properties, where),
-        event=str(properties.get("terrapair:event") or ""),
-        source=str(properties.get("terrapair:source") or item.collection_id or "unknown"),
-        license=str(properties.get("license") or "unknown"),
-        bands=bands,
-        label=assets.label_source(item, catalog.parent, where),
-        **assets.cloud_mask(item, catalog.parent, where),
-    )
+    return {
+        "acquired_at": int(item.datetime.timestamp()) if item.datetime else 0,
+        "orbit_state": orbit_state if orbit_state in ("ascending", "descending") else "unknown",
+        "relative_orbit": problems.gather(lambda: _relative_orbit(properties, where)),
+        "footprint": problems.gather(lambda: _footprint(item.geometry, where)),
+        "declared_crs": _declared_crs(properties),
+        "dn_offset": problems.gather(lambda: _dn_offset(properties, where)),
+        "cloud_fraction": problems.gather(lambda: _cloud_fraction(properties, where)),
+        "split": problems.gather(lambda: _split(properties, where)),
+        "event": str(properties.get("terrapair:event") or ""),
+        "source": str(properties.get("terrapair:source") or item.collection_id or "unknown"),
+        "license": str(properties.get("license") or "unknown"),
+    }
 
 
-def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _sensor_fields(
+    item: pystac.Item, sensor: Sensor, folder: Location, problems: _Problems, where: str
+) -> dict[str, Any]:
+    """Return the fields of a Scene that depend on its sensor."""
+    properties = item.properties
+    bands = problems.gather(lambda: assets.band_sources(item, sensor, folder, where))
+    fields: dict[str, Any] = {"bands": bands}
+    if bands:
+        offset = properties.get("terrapair:dn_offset")
+        problems.gather(lambda: assets.check_one_unit(bands, offset, where))
+    if sensor == "s1":
+        return fields
+    applied = products.is_offset_applied(properties)
+    if applied and bands:
+        originals = problems.gather(lambda: assets.shows_originals(item, sensor, where))
+        applied = None if originals else applied
+    return fields | {
+        "processing_level": problems.gather(
+            lambda: products.processing_level(properties, item.collection_id, where)
+        ),
+        "processing_baseline": problems.gather(
+            lambda: products.processing_baseline(properties, where)
+        ),
+        "is_offset_applied": applied,
+        "acquisition": products.acquisition(properties, item.id),
+    }
+
+
+def _footprint(geometry: Mapping[str, Any] | None, where: str) -> Mapping[str, Any] | None:
     """Return the geometry if it is valid and not empty; pairing needs its extent."""
+    if geometry is None:
+        return None
     try:
         empty = shape(geometry).is_empty
     except (
@@ -223,18 +347,6 @@ def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
     return cover / 100.0
 
 
-def constellation_of(properties: Mapping[str, Any]) -> str:
-    """Return the constellation of an item's properties, lower case.
-
-    It is taken from `constellation`, or from `platform` ("sentinel-1a" gives
-    "sentinel-1").
-    """
-    named = (
-        properties.get("constellation") or str(properties.get("platform", ""))[: len("sentinel-1")]
-    )
-    return str(named).lower()
-
-
 def _relative_orbit(properties: Mapping[str, Any], where: str) -> int | None:
     number = properties.get("sat:relative_orbit")
     if number is not None and (
@@ -261,10 +373,3 @@ def _declared_crs(properties: Mapping[str, Any]) -> str | None:
     if properties.get("proj:code"):
         return str(properties["proj:code"])
     return f"EPSG:{properties['proj:epsg']}" if properties.get("proj:epsg") else None
-
-
-def _processing_level(properties: Mapping[str, Any], where: str) -> Literal["L1C", "L2A"]:
-    level = str(properties.get("processing:level", "")).upper()
-    if level not in ("L1C", "L2A"):
-        raise DataError(f"{where}: processing:level must be L1C or L2A, got {level!r}", "bad_item")
-    return "L1C" if level == "L1C" else "L2A"

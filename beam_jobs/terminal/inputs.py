@@ -44,6 +44,16 @@ def check_folder(path: str | os.PathLike[str], what: str) -> None:
         raise DataError(f"{path}: cannot read the {what}: {found}", _REASON)
 
 
+def check_catalog(path: str | os.PathLike[str]) -> None:
+    """Refuse a path of this machine that is neither a catalog file nor a folder.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if not Path(path).is_dir():
+        check_file(path, "catalog")
+
+
 def check_version(path: str | os.PathLike[str]) -> None:
     """Refuse a folder of this machine that holds no finished version of shards.
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_stac_items
 import pytest
 from make_datasets import make_sen12ms
 from repository import REPOSITORY
@@ -70,6 +71,24 @@ def test_process_exit_code_and_error_of_a_missing_catalog(tmp_path):
     assert result.returncode == 3
     assert result.stdout == ""
     assert result.stderr == "error: nowhere.ndjson: cannot read the catalog: no such file\n"
+
+
+def test_a_folder_of_refused_scenes_ends_both_verbs_with_the_reason(tmp_path, capsys):
+    item = make_stac_items.radar_grd(tmp_path / "grd")
+    (tmp_path / "grd" / "item.json").write_text(json.dumps(item))
+    output = tmp_path / "items.ndjson"
+    cases = (
+        ["catalog", str(tmp_path / "grd"), "--layout", "stac_items", "--output", str(output)],
+        ["build-pairs", "--catalog", str(output), "--output", str(tmp_path / "out")],
+        ["build-pairs", "--catalog", str(tmp_path / "grd"), "--output", str(tmp_path / "out")],
+    )
+    for arguments in cases:
+        assert run(arguments) == 3
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "every scene is refused (not_geocoded 1); the first: " in line
+        assert f"{tmp_path}/grd/item.json: item {item['id']}: is Sentinel-1 GRD" in line
+    # The catalog is written nevertheless, so that its scenes can be looked at.
+    assert json.loads(output.read_text())["id"] == item["id"]
 
 
 def test_catalog_takes_split_lists_where_the_data_set_has_them(tmp_path, capsys):

@@ -5,14 +5,16 @@ import hashlib
 from pathlib import Path
 
 import apache_beam as beam
+import make_stac_items
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
+from make_stac_items import s2_bands
 
 from beam_jobs.build import spool
 from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 from beam_jobs.catalogs import catalog
-from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig
+from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig, PatchConfig
 from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import inspection
 from beam_jobs.scenes.scene import Scene, from_item
@@ -151,12 +153,41 @@ def test_inspection_keeps_wanted_scenes_and_gives_reasons_for_the_rest(simulated
         rows = [(str(simulated), item) for item in (s1, s2, other_level, broken)]
         outputs = pipeline | beam.Create(rows) | InspectScenes(config)
         found = outputs.scenes | beam.Map(lambda one: (one.scene_id, one.grid.height))
-        reasons = outputs[REJECTED] | "Reasons" >> beam.Map(
+        reasons = outputs.rejected | "Reasons" >> beam.Map(
             lambda one: (one.id, one.reason, one.is_error)
         )
         assert_that(found, equal_to([(s1["id"], 160), (s2["id"], 160)]), "scenes")
         wanted = [("other", "other_processing_level", False), ("broken", "missing_file", True)]
         assert_that(reasons, equal_to(wanted), "rejected")
+
+
+def test_of_the_products_of_a_datatake_the_newest_that_can_be_read_is_kept(tmp_path):
+    found = {}
+    for name, baseline in (("old", "02.14"), ("new", "05.00"), ("broken", "05.11")):
+        item = make_stac_items.earth_search(
+            tmp_path / name, s2_bands(), **{"s2:processing_baseline": baseline}
+        )
+        found[name] = item | {"id": name}
+    del found["old"]["properties"]["earthsearch:boa_offset_applied"]
+    (tmp_path / "broken" / "B02.tif").write_bytes(b"II*")
+    config = BuildConfig(patch=PatchConfig(s2_bands=("B2", "B4")))
+    with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
+        rows = [(str(tmp_path / name / "x"), item) for name, item in found.items()]
+        outputs = pipeline | beam.Create(rows) | InspectScenes(config)
+        kept = outputs.scenes | beam.Map(lambda one: one.scene_id)
+        reasons = outputs.rejected | "Reasons" >> beam.Map(
+            lambda one: f"{one.id} {one.reason} {one.is_error}"
+        )
+        details = (
+            outputs.rejected
+            | beam.Filter(lambda one: one.id == "old")
+            | beam.Map(lambda one: one.detail)
+        )
+        assert_that(kept, equal_to(["new"]), "kept")
+        wanted = ["old older_baseline False", "broken unreadable_raster True"]
+        assert_that(reasons, equal_to(wanted), "rejected")
+        detail = "baseline 02.14; new of baseline 05.00 shows the same datatake and tile"
+        assert_that(details, equal_to([detail]), "details")
 
 
 def cut(pairs, config: BuildConfig, spool_dir: Path, min_files: int) -> None:

@@ -13,12 +13,13 @@ from rasterio.windows import Window
 from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.build.driver import build_pairs
+from beam_jobs.catalogs import layouts
 from beam_jobs.catalogs.catalog import read_items
 from beam_jobs.contracts import manifest
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-from beam_jobs.scenes import inspection, readers
+from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.scene import from_item
 
 
@@ -83,6 +84,34 @@ def test_patches_without_a_place_are_listed_with_their_files_and_refused(catalog
         with pytest.raises(DataError, match="the patch has no coordinates") as error:
             from_item(item, catalog)
         assert error.value.reason == "unlocated"
+
+
+def test_a_mixer_may_have_the_name_of_the_export_alone(tmp_path):
+    planes = export_planes((48, 72), 1)
+    planes["landcover"] = np.random.default_rng(0).integers(0, 9, (48, 72)).astype(np.float32)
+    mixer = write_export(tmp_path, "flood_2020-01-01", planes, margin=4)
+    mixer = mixer.rename(tmp_path / "flood_2020-01-01.json")
+    # JSON of something else is no mixer.
+    (tmp_path / "notes.json").write_text('{"projection": "none"}')
+    (tmp_path / "list.json").write_text("[]")
+    assert layouts.detect(tmp_path) == "ee_tfrecord"
+    catalog = write_catalog("ee_tfrecord", tmp_path, tmp_path / "out" / "items.ndjson")
+    items = {item["id"]: item for item in read_items(catalog)}
+    assert set(items) == {"flood_2020-01-01_s1_00", "flood_2020-01-01_s2_00"}
+    item = items["flood_2020-01-01_s1_00"]
+    assert item["assets"]["data"]["type"] == "application/vnd.tfrecord; profile=earth-engine"
+    # As an image, by its own item too, and as a label.
+    item["assets"] = {
+        "data": {"href": str(mixer), "bands": [{"name": "VH"}, {"name": "VV"}]},
+        "label": {"href": f"{mixer}#landcover", "terrapair:label_schema": "dynamic_world"},
+    }
+    scene = inspection.inspect(from_item(item, catalog), ("VV", "VH"))
+    got = readers.read_bands(scene, ("VV", "VH"), scene.grid)
+    expected = np.stack([planes["VV"], planes["VH"]], axis=-1)
+    valid = expected.any(axis=-1)
+    np.testing.assert_allclose(got[valid], expected[valid], rtol=0, atol=1e-5)
+    label = label_rasters.read(scene.label, "dynamic_world", scene.grid)
+    assert np.array_equal(label, planes["landcover"].astype(np.uint8))
 
 
 @pytest.mark.e2e

@@ -25,10 +25,11 @@ from beam_jobs.build.driver import build_pairs
 from beam_jobs.catalogs import ee_timeseries, layouts
 from beam_jobs.contracts.bands import S2_L1C_BANDS
 from beam_jobs.contracts.records import PairedPatch
-from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
 
 CONFIG = small_config(block_size_km=0.4)
+S1_IMAGE = "S1A_IW_GRDH_1SDV_20230103T171525_20230103T171550_046616_0596C5_2F48"
+S2_IMAGE = "20230105T101401_20230105T101356_T31UFS"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,14 @@ def test_a_build_pairs_the_sensors_of_each_step(folder, tmp_path):
         )
 
 
+def refusal_of(folder, name):
+    """The reason and the detail of the only item of a folder."""
+    (item,) = ee_timeseries.read(folder)
+    assert item.id == name.removesuffix(".tif")
+    refused = item.properties["terrapair:refused"]
+    return refused["reason"], refused["detail"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -101,17 +110,17 @@ def test_a_build_pairs_the_sensors_of_each_step(folder, tmp_path):
 )
 def test_a_file_without_dates_is_named(tmp_path, name, message):
     write_geotiff(tmp_path / name, ramp_db(16), descriptions=("VV", "VV_1"))
-    with pytest.raises(DataError, match=message) as error:
-        list(ee_timeseries.read(tmp_path))
-    assert str(error.value).startswith(str(tmp_path / name))
+    reason, detail = refusal_of(tmp_path, name)
+    assert reason == "bad_item"
+    assert detail.startswith(str(tmp_path / name))
+    assert message in detail
 
 
 def test_a_file_that_does_not_name_its_bands_is_refused(tmp_path):
     write_geotiff(tmp_path / "togo_2020-03-01.tif", ramp_db(16))
-    with pytest.raises(
-        DataError, match=r"togo_2020-03-01\.tif: no band is named like VV, B2, VV_1"
-    ):
-        list(ee_timeseries.read(tmp_path))
+    reason, detail = refusal_of(tmp_path, "togo_2020-03-01.tif")
+    assert reason == "unknown_band_order"
+    assert "togo_2020-03-01.tif: no band is named like VV, B2, VV_1" in detail
 
 
 def test_one_date_in_the_name_starts_months(tmp_path):
@@ -151,10 +160,6 @@ def test_steps_are_told_by_suffix_number_or_image_name(names, expected):
     assert (next(iter(steps)) if isinstance(expected, str) else steps) == expected
 
 
-S1_IMAGE = "S1A_IW_GRDH_1SDV_20230103T171525_20230103T171550_046616_0596C5_2F48"
-S2_IMAGE = "20230105T101401_20230105T101356_T31UFS"
-
-
 def test_a_stack_of_images_has_the_images_own_times(tmp_path):
     names = [f"{S1_IMAGE}_{name}" for name in ("VV", "VH")] + [
         f"{S2_IMAGE}_{name}" for name in S2_L1C_BANDS
@@ -186,8 +191,48 @@ def test_files_of_one_band_each_are_one_image(tmp_path):
 
 def test_a_prefix_that_is_no_day_is_named(tmp_path):
     write_geotiff(tmp_path / "a.tif", ramp_db(16), descriptions=("20231399_VV", "20231399_VH"))
-    with pytest.raises(DataError, match=r"a\.tif: the band prefix '20231399' holds no time"):
-        list(ee_timeseries.read(tmp_path))
+    _, detail = refusal_of(tmp_path, "a.tif")
+    assert "a.tif: the name '20231399' holds no time" in detail
+
+
+@pytest.mark.parametrize(
+    ("stem", "time", "is_nominal"),
+    [
+        ("flood_2021-03-04", (2021, 3, 4, 12), True),
+        ("S2_20210304", (2021, 3, 4, 12), True),
+        ("2021_03_04_S1", (2021, 3, 4, 12), True),
+        (S2_IMAGE, (2023, 1, 5, 10, 14, 1), False),
+        (S1_IMAGE, (2023, 1, 3, 17, 15, 25), False),
+        # Two days are the ends of a step, whose middle is the time.
+        ("togo_2021-03-01_2021-03-31", (2021, 3, 16), True),
+    ],
+)
+def test_an_export_of_one_date_is_found_and_has_that_time(tmp_path, stem, time, is_nominal):
+    # A raster of something else that comes first does not hide the export.
+    write_geotiff(tmp_path / "0_elevation.tif", ramp_db(16), descriptions=("elevation", "slope"))
+    write_geotiff(
+        tmp_path / f"{stem}.tif", ramp_db(16), descriptions=("VV", "VH"), nodata=float("nan")
+    )
+    assert layouts.detect(tmp_path) == "ee_timeseries"
+    refused, item = ee_timeseries.read(tmp_path)
+    assert refused.properties["terrapair:refused"]["reason"] == "unknown_band_order"
+    assert item.datetime == datetime(*time, tzinfo=timezone.utc)
+    assert bool(item.properties.get("terrapair:time_is_nominal")) == is_nominal
+
+
+def test_one_bad_export_is_one_refused_scene(tmp_path):
+    write_geotiff(tmp_path / "a_2020-03-01.tif", ramp_db(16))
+    (tmp_path / "b_2020-03-01.tif").write_bytes(b"II*")
+    write_geotiff(tmp_path / "c_2020-03-01.tif", ramp_db(16), descriptions=("VV", "VH"))
+    found = {
+        item.id: item.properties.get("terrapair:refused", {}).get("reason")
+        for item in ee_timeseries.read(tmp_path)
+    }
+    assert found == {
+        "a_2020-03-01": "unknown_band_order",
+        "b_2020-03-01": "unreadable_raster",
+        "c_2020-03-01_s1_00": None,
+    }
 
 
 @needs_samples

@@ -13,8 +13,10 @@ from make_datasets import (
 )
 from make_exports import make_ee_tfrecord, make_ssl4eo_v11, make_terramesh_shards
 from make_rasters import write_geotiff
+from make_stac_items import make_stac_folder
 
 from beam_jobs.catalogs import layouts
+from beam_jobs.catalogs.catalog import discover
 from beam_jobs.config import CatalogConfig
 
 MAKERS = {
@@ -28,6 +30,7 @@ MAKERS = {
     "terramesh_shards": make_terramesh_shards,
     "ee_timeseries": make_ee_timeseries,
     "ee_tfrecord": make_ee_tfrecord,
+    "stac_items": make_stac_folder,
 }
 
 
@@ -49,6 +52,23 @@ def test_folders_of_something_else_have_no_layout(tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "a.tif").write_text("not a raster")
     assert layouts.detect(tmp_path / "two") is None
+
+
+def test_exports_that_are_parted_by_sensor_are_found_one_level_down(tmp_path):
+    for sensor, names in (("s1", ("VV", "VH")), ("s2", ("B2", "B3"))):
+        write_geotiff(
+            tmp_path / sensor / "flood_2021-03-04.tif", np.ones((2, 4, 4)), descriptions=names
+        )
+    assert discover(tmp_path) == (
+        CatalogConfig(layout="ee_timeseries", path=str(tmp_path / "s1")),
+        CatalogConfig(layout="ee_timeseries", path=str(tmp_path / "s2")),
+    )
+
+
+def test_files_of_one_band_each_are_exports_by_their_names(tmp_path):
+    for name in ("VV", "VH"):
+        write_geotiff(tmp_path / f"flood_2021-03-04.{name}.tif", np.eye(4)[None])
+    assert layouts.detect(tmp_path) == "ee_timeseries"
 
 
 def test_only_the_layout_that_has_split_lists_takes_them():
