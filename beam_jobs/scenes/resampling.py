@@ -26,7 +26,7 @@ def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) 
 
     Interpolation is done in linear power, because energies add and decibels do not.
     """
-    if _aligned_offset(source, grid) is not None:
+    if aligned_offset(source, grid) is not None:
         return reflectance_to_grid(backscatter_db, source, grid)
     power = radiometry.db_to_power(backscatter_db).astype(np.float32)
     return radiometry.power_to_db(reflectance_to_grid(power, source, grid)).astype(np.float32)
@@ -39,7 +39,7 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
     aligned with `grid` are copied without interpolation. A target pixel is valid
     exactly where its nearest source pixel is valid.
     """
-    offset = _aligned_offset(source, grid)
+    offset = aligned_offset(source, grid)
     if offset is not None:
         return _cut(values, *offset, grid, np.nan)
     planes = []
@@ -59,7 +59,7 @@ def ids_to_grid(
 
     Pixels outside the source become `fill`.
     """
-    offset = _aligned_offset(source, grid) if ids.size else (0, 0)
+    offset = aligned_offset(source, grid) if ids.size else (0, 0)
     if offset is not None:
         return _cut(ids, *offset, grid, fill)
     # Mark "outside" by NaN in float32: 0 and 255 are meaningful ids in some schema.
@@ -67,7 +67,7 @@ def ids_to_grid(
     return np.where(np.isfinite(values), values, fill).astype(np.uint8)
 
 
-def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
+def aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
     """Return (row, col) of the grid's first pixel in an aligned source, or None.
 
     Aligned means the same CRS, pixel size and pixel corners.
@@ -112,5 +112,8 @@ def _reproject(plane: FloatArray, source: Source, grid: Grid, resampling: Resamp
         dst_transform=grid.affine,
         dst_nodata=np.nan,
         resampling=resampling,
+        # GDAL would place pixels of another CRS by interpolation, off by up to an
+        # eighth of a pixel. One label in thirty is then that of the next pixel.
+        tolerance=0.0,
     )
     return result
