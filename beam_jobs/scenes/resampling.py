@@ -6,11 +6,13 @@ around rasterio's warper.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
 from beam_jobs.contracts.records import FloatArray
@@ -100,7 +102,33 @@ def _cut(planes: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) 
     return result
 
 
+def full_turn(crs: CRS) -> float | None:
+    """Return 360 degrees in the units of a CRS, or None if it is not in degrees."""
+    return 2 * math.pi / crs.units_factor[1] if crs.is_geographic else None
+
+
 def _reproject(plane: FloatArray, source: Source, grid: Grid, resampling: Resampling) -> FloatArray:
+    """Resample a plane, also one in degrees that goes beyond 180."""
+    crs, transform = source
+    result = _reprojected(plane, source, grid, resampling)
+    turn = full_turn(CRS.from_string(crs))
+    if turn is None:
+        return result
+    # The grid's longitudes are within -180 to 180. GDAL finds them in a raster beyond
+    # that for some projections only, so the raster is put on the other side too.
+    height, width = plane.shape
+    east = [(transform * (col, row))[0] for col in (0, width) for row in (0, height)]
+    for is_beyond, shift in ((max(east) > turn / 2, -turn), (min(east) < -turn / 2, turn)):
+        if is_beyond and not np.isfinite(result).all():
+            moved = Affine.translation(shift, 0.0) * transform
+            other = _reprojected(plane, (crs, moved), grid, resampling)
+            result = np.where(np.isfinite(result), result, other)
+    return result
+
+
+def _reprojected(
+    plane: FloatArray, source: Source, grid: Grid, resampling: Resampling
+) -> FloatArray:
     result = np.full((grid.height, grid.width), np.nan, np.float32)
     reproject(
         plane,

@@ -129,22 +129,15 @@ def _extent(
         x, y = np.array(found[0]), np.array(found[1])
         on_map = np.isfinite(x) & np.isfinite(y)
         x, y = x[on_map], y[on_map]
-    if not x.size:
+    if not x.size or dataset.crs is None:
         return (math.inf, math.inf), (math.inf, math.inf)
-    turn = _full_turn(dataset)
+    turn = resampling.full_turn(dataset.crs)
     if turn is None:
         return _span(~dataset.transform * (x, y))
     # An edge across 180 degrees jumps from 180 to -180.
     x = x[0] + (x - x[0] + turn / 2) % turn - turn / 2
     spans = [_span(~dataset.transform * (x + times * turn, y)) for times in (0, -1, 1, -2, 2)]
     return max(spans, key=lambda span: _overlap(span, dataset))
-
-
-def _full_turn(dataset: Raster) -> float | None:
-    """Return 360 degrees in the units of the CRS; None if the raster is in metres."""
-    if dataset.crs is None or not dataset.crs.is_geographic:
-        return None
-    return 2 * math.pi / dataset.crs.units_factor[1]
 
 
 def _span(
@@ -176,7 +169,8 @@ def _runs(dataset: Raster, columns: tuple[float, float], margin: int) -> list[_R
     There are two if a raster goes all around the Earth and the grid lies across the
     line where its last column meets its first.
     """
-    turn, transform = _full_turn(dataset), dataset.transform
+    turn = None if dataset.crs is None else resampling.full_turn(dataset.crs)
+    transform = dataset.transform
     around = 0
     if turn is not None and transform.b == transform.d == 0:
         # If no whole number of pixels goes around, the far side is off by half of one
