@@ -119,8 +119,18 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
             # The thinned-out read may skip the last rows, or use overviews, which may
             # be stored before the pixels.
             last_row = Window(0, dataset.height - 1, dataset.width, 1)
-            dataset.read(readers.band_indexes(dataset, sources), window=last_row)
-            stored = readers.read_archived(dataset, scene, sources, out_shape=shape_px)
+            indexes = readers.band_indexes(dataset, sources)
+            dataset.read(indexes, window=last_row)
+            # Read all bands in one call: a file with interleaved bands is decoded
+            # completely for each call.
+            shape = (len(indexes), *shape_px)
+            stored = readers.as_archived(
+                dataset.read(indexes, out_shape=shape),
+                dataset,
+                scene=scene,
+                sources=sources,
+                out_shape=shape,
+            )
             planes += [
                 (band_names.index(name), values)
                 for name, values in zip(sources, stored, strict=True)

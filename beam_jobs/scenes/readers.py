@@ -20,7 +20,7 @@ from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-from beam_jobs.rasters.raster import Raster, Valid
+from beam_jobs.rasters.raster import Pixels, Raster, Valid
 from beam_jobs.scenes import radiometry, resampling, windows
 from beam_jobs.scenes.assets import BandSource, NodataIn
 from beam_jobs.scenes.grids import Grid
@@ -121,8 +121,8 @@ def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> lis
             nodata = [dataset.nodata_values[index - 1] for index in indexes]
         if not window.pixels.size:
             continue
-        values = window.pixels.astype(np.float32)
-        fill = _as_archived(values, window.valid, nodata, scene, sources)
+        values = _as_float(window.pixels)
+        fill = _mark_no_data(values, window.valid, nodata, scene, sources)
         part = _Planes(names=list(sources), values=values, fill=fill, source=window.source)
         found.setdefault((*window.source, values.shape[1:]), []).append(part)
     return [_joined(parts) for parts in found.values()]
@@ -220,12 +220,14 @@ def band_indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int
     return indexes
 
 
-def read_archived(
+def as_archived(
+    stored: Pixels,
     dataset: Raster,
+    *,
     scene: Scene,
     sources: Mapping[str, BandSource],
     window: Window | None = None,
-    out_shape: tuple[int, int] | None = None,
+    out_shape: tuple[int, int, int] | None = None,
 ) -> FloatArray:
     """Return bands of one file as archives store them, float32 [C, h, w].
 
@@ -233,26 +235,28 @@ def read_archived(
     value that means no data, also where other bands may have measurements.
 
     Args:
+        stored: pixels [C, h, w] of the bands, as read from `dataset`.
         dataset: the open file.
         scene: the scene whose file it is.
-        sources: the wanted bands of the file.
-        window: part of the file; None = all of it.
-        out_shape: (height, width) to which the whole file is thinned out.
+        sources: the bands.
+        window: as they were read.
+        out_shape: as they were read.
     """
     indexes = band_indexes(dataset, sources)
-    shape = None if out_shape is None else (len(indexes), *out_shape)
-    # Read all bands in one call: a file with interleaved bands is decoded completely
-    # for each call.
-    values = dataset.read(indexes, window=window, out_shape=shape).astype(np.float32)
+    path = next(iter(sources.values())).path
     valid = dataset.read_valid(
-        indexes,
-        window=window,
-        out_shape=shape,
-        alpha_is_data=_alpha_is_data(dataset, scene, next(iter(sources.values())).path),
+        indexes, window, out_shape, alpha_is_data=_alpha_is_data(dataset, scene, path)
     )
+    values = _as_float(stored)
     nodata = [dataset.nodata_values[index - 1] for index in indexes]
-    values[_as_archived(values, valid, nodata, scene, sources)] = np.nan
+    values[_mark_no_data(values, valid, nodata, scene, sources)] = np.nan
     return values
+
+
+def _as_float(stored: Pixels) -> FloatArray:
+    # A float64 outlier such as -1e300 becomes infinite, which is no data as well.
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32)
 
 
 def _alpha_is_data(dataset: Raster, scene: Scene, path: str) -> bool:
@@ -267,7 +271,7 @@ def _alpha_is_data(dataset: Raster, scene: Scene, path: str) -> bool:
     )
 
 
-def _as_archived(
+def _mark_no_data(
     values: FloatArray,
     valid: Valid,
     nodata: list[float | None],
