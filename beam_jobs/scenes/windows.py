@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -199,7 +200,7 @@ class _Upright:
         self.is_mirrored = is_straight and (b if self.is_on_side else a) < 0
         self.is_south_up = is_straight and (d if self.is_on_side else e) > 0
 
-    def turned(self, planes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def turned(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return planes [..., h, w] with their rows from north to south."""
         turned = planes.swapaxes(-1, -2) if self.is_on_side else planes
         turned = turned[..., ::-1] if self.is_mirrored else turned
