@@ -177,12 +177,18 @@ def _runs(dataset: Raster, columns: tuple[float, float], margin: int) -> list[_R
         # If no whole number of pixels goes around, the far side is off by half of one
         # at most.
         around = round(turn / abs(transform.a))
+    width = dataset.width
+    # (first column in the file, from, to): the whole raster, then what a turn brings
+    # beside it.
+    spans = [(0, 0, width)]
+    if around:
+        spans.insert(0, (-around, -around, min(width - around, 0)))
+        spans.append((around, max(around, width), around + width))
     found = []
-    for times in (-1, 0, 1) if around else (0,):
-        least = times * around
-        first, last = _clipped(columns, margin, least, least + dataset.width)
+    for origin, least, most in spans:
+        first, last = _clipped(columns, margin, least, most)
         if last > first:
-            found.append(_Run(stored=first - least, at=first, width=last - first))
+            found.append(_Run(stored=first - origin, at=first, width=last - first))
     return found
 
 
