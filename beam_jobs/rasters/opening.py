@@ -16,7 +16,8 @@ from rasterio.errors import RasterioError
 
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, gdal_paths, placed, sources, zarr_store
+from beam_jobs.rasters import ee_tfrecord, gdal_paths, open_files, placed, sources, zarr_store
+from beam_jobs.rasters.gdal import GdalRaster
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -99,9 +100,10 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    with sources.open_dataset(file) as dataset:
+    with sources.shut(file), open_files.opened(file, sources.open_checked) as dataset:
         _check_variables(dataset, path)
-        yield placed.PlacedRaster(dataset, path, member) if member else dataset
+        raster = GdalRaster(dataset)
+        yield placed.PlacedRaster(raster, path, member) if member else raster
 
 
 def _check_variables(dataset: rasterio.DatasetReader, path: str) -> None:

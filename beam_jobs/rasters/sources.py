@@ -77,9 +77,10 @@ def check_local(path: str) -> str:
     return absolute
 
 
-@contextmanager
-def open_dataset(path: str) -> Iterator[rasterio.DatasetReader]:
-    """Open a raster with GDAL; it reads this file, its sources and the files beside it.
+def open_checked(path: str) -> rasterio.DatasetReader:
+    """Open a raster with GDAL, which then reads this file and those beside it.
+
+    Call it, and read the dataset, within `shut(path)`.
 
     Args:
         path: a local path, a URI of an object store or web server, or
@@ -89,17 +90,30 @@ def open_dataset(path: str) -> Iterator[rasterio.DatasetReader]:
         DataError: reason forbidden_source, the path or the file leads elsewhere;
             missing_file, there is no such file.
     """
+    target, drivers = (path, list(DRIVERS)) if gdal_paths.is_remote(path) else _checked_local(path)
+    dataset = _opened(target, drivers)
+    try:
+        _check_overview_tag(dataset, path)
+    except DataError:
+        dataset.close()
+        raise
+    return dataset
+
+
+@contextmanager
+def open_dataset(path: str) -> Iterator[rasterio.DatasetReader]:
+    """Open a raster with GDAL for the length of the context; see `open_checked`."""
+    with shut(path), open_checked(path) as dataset:
+        yield dataset
+
+
+def shut(path: str) -> rasterio.Env:
+    """Return GDAL settings that allow no file on the network but `path`."""
     if gdal_paths.is_remote(path):
         # On a store, GDAL would list the whole folder to look for side files. The
         # folder may hold a million scenes.
-        options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-        allowed, target, drivers = _vsi_path(path), path, list(DRIVERS)
-    else:
-        options, allowed = {}, _NO_FILE
-        target, drivers = _checked_local(path)
-    with _shut(allowed, **options), _opened(target, drivers) as dataset:
-        _check_overview_tag(dataset, path)
-        yield dataset
+        return _shut(_vsi_path(path), GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    return _shut(_NO_FILE)
 
 
 def parse_crs(text: str) -> CRS:

@@ -114,8 +114,11 @@ def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | Non
     """
     crs, (x0, y0) = reference.crs, (reference.transform[2], reference.transform[5])
     if not CRS.from_string(crs).is_projected:
-        xmin, ymin, xmax, ymax = transform_bounds(crs, LONLAT, *reference.bounds)
-        crs, (x0, y0) = utm_crs((xmin + xmax) / 2, (ymin + ymax) / 2), (0.0, 0.0)
+        xmin, ymin, xmax, ymax = lonlat_bounds(crs, reference.bounds)
+        lon = (xmin + xmax) / 2
+        # Longitudes of a raster may go beyond 180, or from 0 to 360.
+        lon = lon if -180.0 <= lon <= 180.0 else (lon + 180.0) % 360.0 - 180.0
+        crs, (x0, y0) = utm_crs(lon, (ymin + ymax) / 2), (0.0, 0.0)
     boxes = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in (reference, other)]
     xmin, ymin = (max(box[i] for box in boxes) for i in (0, 1))
     xmax, ymax = (min(box[i] for box in boxes) for i in (2, 3))

@@ -55,7 +55,7 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
         with open_raster(path) as dataset:
             grids.append(_grid_of(dataset, scene))
     # Sentinel-2 has bands at 10, 20 and 60 m: the finest pixels give the scene's grid.
-    grid = min(grids, key=lambda candidate: abs(candidate.transform[0]))
+    grid = min(grids, key=lambda candidate: abs(candidate.affine.determinant))
     checked = replace(scene, grid=grid)
     sample = _sample(checked, band_names)
     if scene.sensor == "s1":
@@ -124,8 +124,14 @@ def _sample(scene: Scene, band_names: tuple[str, ...]) -> npt.NDArray[Any]:
             dataset.read(indexes, window=last_row)
             # Read all bands in one call: a file with interleaved bands is decoded
             # completely for each call.
-            stored = dataset.read(indexes, out_shape=(len(indexes), *shape_px)).astype(np.float64)
-            stored = readers.as_archived(stored, dataset.nodata, sources)
+            shape = (len(indexes), *shape_px)
+            stored = readers.as_archived(
+                dataset.read(indexes, out_shape=shape),
+                dataset,
+                scene=scene,
+                sources=sources,
+                out_shape=shape,
+            )
             planes += [
                 (band_names.index(name), values)
                 for name, values in zip(sources, stored, strict=True)
