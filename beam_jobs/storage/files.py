@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -72,11 +72,13 @@ class StagedFile:
         """Remove what was written."""
         if self._file is None:
             return
-        self._file.close()
+        # On a full disk, closing fails as well: it writes what is left in the buffer.
+        with suppress(OSError):
+            self._file.close()
         if is_remote(self._path):
             store_of(self._path).delete([self._path])
         else:
-            os.unlink(self._partial)
+            Path(self._partial).unlink(missing_ok=True)
 
 
 def exists(path: str) -> bool:
@@ -125,8 +127,12 @@ def write_bytes(path: str, data: bytes) -> None:
     On an object store nothing is written when `data` is empty; see `StagedFile`.
     """
     file = StagedFile(path)
-    file.write(data)
-    file.commit()
+    try:
+        file.write(data)
+        file.commit()
+    except BaseException:
+        file.abandon()
+        raise
 
 
 @contextmanager
