@@ -52,21 +52,30 @@ class StagedFile:
         return self._num_bytes
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
-        if self._file is None:
-            self._file = store_of(self._path).create(self._path)
-        self._file.write(data)
+        """Append `data`.
+
+        Raises:
+            OSError: e.g. the disk is full; what was written is removed.
+        """
+        with self._abandoned_on_error():
+            if self._file is None:
+                self._file = store_of(self._path).create(self._path)
+            self._file.write(data)
         self._num_bytes += len(data)
 
     def commit(self) -> None:
         """Close the file and make it visible.
 
         An object becomes visible when its upload is complete, so it needs no rename.
+
+        Raises:
+            OSError: see `write`.
         """
-        if self._file is not None:
-            self._file.close()
-        if not is_remote(self._path):
-            os.replace(self._partial, self._path)
+        with self._abandoned_on_error():
+            if self._file is not None:
+                self._file.close()
+            if not is_remote(self._path):
+                os.replace(self._partial, self._path)
 
     def abandon(self) -> None:
         """Remove what was written."""
@@ -79,6 +88,21 @@ class StagedFile:
             store_of(self._path).delete([self._path])
         else:
             Path(self._partial).unlink(missing_ok=True)
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """Remove the file when the body fails; name it in errors of a local disk."""
+        try:
+            yield
+        except OSError as error:
+            self.abandon()
+            if error.errno is None or error.filename is not None:
+                raise
+            # An error of an open file does not say which file it was.
+            raise OSError(error.errno, error.strerror, self._path) from error
+        except BaseException:
+            self.abandon()
+            raise
 
 
 def exists(path: str) -> bool:
@@ -127,12 +151,8 @@ def write_bytes(path: str, data: bytes) -> None:
     On an object store nothing is written when `data` is empty; see `StagedFile`.
     """
     file = StagedFile(path)
-    try:
-        file.write(data)
-        file.commit()
-    except BaseException:
-        file.abandon()
-        raise
+    file.write(data)
+    file.commit()
 
 
 @contextmanager

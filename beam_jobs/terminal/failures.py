@@ -107,9 +107,7 @@ def _is_of_step(error: BaseException) -> bool:
     """Whether Beam made a RuntimeError of what a step raised, as `Name: message`."""
     raised = _RAISED.match(str(error))
     return (
-        type(error) is RuntimeError
-        and _STEP.search(str(error)) is not None
-        and raised is not None
+        type(error) is RuntimeError and _STEP.search(str(error)) is not None and raised is not None
     )
 
 
@@ -120,7 +118,7 @@ def _of_worker(text: str) -> Failure:
     if not raised:
         return Failure(exit_code=ExitCode.CRASH, message=lines[-1].strip() + _SEE_ALL)
     name, message = raised[-1]["name"], _STEP.sub("", raised[-1]["message"])
-    # Beam cannot make a second OSError, so it makes a RuntimeError that names the first.
+    # Beam cannot make a second OSError: a RuntimeError names the first.
     while name == "RuntimeError" and (inner := _RAISED.match(message)):
         name, message = inner["name"], inner["message"]
     found = _find_class(name)

@@ -16,6 +16,7 @@ from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage
 from models.health.embeddings import (
     Arrays,
     Embedder,
@@ -149,7 +150,8 @@ def _read(
         paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
     )
     try:
-        yield from batches.prefetch(2)
+        with named_damage([f"{version_dir}/{name}" for name in names], manifest):
+            yield from batches.prefetch(2)
     except tf.errors.OpError as error:
         # `check_split` found the first record of each shard complete; a later one is
         # not.

@@ -85,7 +85,7 @@ class Checkpoints:
         self._variables = [*model.variables, *optimizer.variables]
 
     def restore(self, is_writer: bool = True) -> Progress | None:
-        """Set all variables to those of the newest whole checkpoint; return its progress.
+        """Load the newest whole checkpoint into the variables; return its progress.
 
         Newer ones that are damaged are set aside, and one line is logged.
 

@@ -210,7 +210,7 @@ def test_a_gpu_without_memory_is_not_taken_for_a_full_disk():
 
 
 def test_a_real_write_to_a_full_device_is_one_line():
-    with pytest.raises(OSError) as ours, open("/dev/full", "w") as file:
+    with pytest.raises(OSError, match="No space left") as ours, open("/dev/full", "w") as file:
         file.write("x" * 100_000)
     with (
         pytest.raises(tf.errors.ResourceExhaustedError) as theirs,

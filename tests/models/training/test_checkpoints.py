@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from damage import cut, flip, replace_by_folder
 
 from beam_jobs.contracts import locations, object_store
 from models.training.checkpoints import (
@@ -123,23 +124,8 @@ def test_removed_checkpoints_leave_nothing(tmp_path, events):
 DATA, INDEX = "variables.data-00000-of-00001", "variables.index"
 
 
-def flip(path, position):
-    content = bytearray(path.read_bytes())
-    content[position] ^= 0x10
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
 def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def replace_by_folder(path):
-    path.unlink()
-    path.mkdir()
 
 
 DAMAGES = {
