@@ -41,6 +41,7 @@ def artifact(kind, folder, splits=()):
     return made
 
 
+@pytest.mark.e2e
 def test_statistics_name_the_copy_that_cannot_be_read(pairs_version, tmp_path):
     folder = copied(pairs_version, tmp_path / "examples" / "7")
     path = damage.flip(folder / "Split-eval" / "data_tfrecord-00000-of-00002.gz")
