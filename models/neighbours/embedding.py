@@ -98,6 +98,7 @@ def embed_version(
         manifest_sha256=manifest.sha256,
         splits=tuple(held),
         num_records=sum(manifest.num_examples[split] for split in held),
+        patch_width_km=manifest.patch_size_px * manifest.pixel_size_m / 1000.0,
     )
     names = [name for split in held for name in shards[split]]
     return write_index(
