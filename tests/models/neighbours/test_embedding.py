@@ -169,8 +169,7 @@ def test_a_later_patch_of_another_size_is_refused(encoder, version, tmp_path):
         if number == 5
         else patch,
     )
-    message = refusal(encoder, version, tmp_path)
-    assert message.startswith(f"{shard}: the shard is damaged: its gzip stream is broken")
+    assert "records of patches" in refusal(encoder, version, tmp_path)
 
 
 @pytest.mark.parametrize(
