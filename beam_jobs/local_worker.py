@@ -2,18 +2,23 @@
 
 Beam sends the log of a worker to the process that runs the job. While Beam is imported
 it also logs a warning (that crcmod is missing). Python then prints this and every later
-record to the terminal, unless the root logger has a handler.
+record to the terminal, unless the root logger has a handler. When a step fails, the
+worker also prints the traceback that it sends to the job. The job shows its last line,
+or all of it with `--debug`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 
 def main() -> None:
-    """Run Beam's worker, with a log that does not reach the terminal."""
+    """Run Beam's worker; neither log nor tracebacks reach the terminal."""
     logging.getLogger().addHandler(logging.NullHandler())
+    # Only Python's stream: what a crash of native code says is still seen.
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     # Only now: the import logs.
     from apache_beam.runners.worker import sdk_worker_main
 

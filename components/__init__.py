@@ -2,12 +2,12 @@
 
 Read `examples.py` first, then the trainers.
 
-- Data: `examples` (ExampleGen to manifest), `shard_gen`, `data_manifest`,
-  `overlap_audit`.
+- Data: `examples` (ExampleGen to manifest), `shard_gen`, `shard_readers`,
+  `data_manifest`, `overlap_audit`.
 - Training: `pretrain_trainer`, `segment_trainer`, `distill_trainer`; what they share
   is in `attempts` (checkpoints), `training_log` and `artifacts` (files of artifacts).
 - Judging and publishing: `encoder_probe` with `blessing`, `evaluation` with
-  `iou_metrics`, `scorer`, `publishing`.
+  `iou_metrics`, `scorer`, `publishing` with `pusher`.
 - `tfx_types`: TFX's annotations, typed for mypy.
 
 Only `pipeline` may import this package. It may import `models` and `beam_jobs`.

@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 
 import tensorflow_model_analysis as tfma
-from tfx.components.evaluator.component import Evaluator
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.labels import LabelSchema
+from components.shard_readers import ShardEvaluator
 
 SIGNATURE = "serve_examples"
 """Signature of a published segmenter that takes serialized tf.Examples."""
@@ -88,7 +88,7 @@ def create_evaluator(
     allowed = set(layout.SPLITS) - {"train"}
     if not splits or not set(splits) <= allowed:
         raise ValueError(f"splits to evaluate must be among {sorted(allowed)}, got {tuple(splits)}")
-    return Evaluator(
+    return ShardEvaluator(
         examples=examples.outputs["examples"],
         model=model.outputs["model"],
         eval_config=with_code_fingerprint(eval_config),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import tensorflow_data_validation as tfdv
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.component import SchemaGen
-from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.example_gen_pb2 import Input
 
@@ -19,6 +18,7 @@ from beam_jobs.contracts import layout
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
 from components.shard_gen import ShardExampleGen
+from components.shard_readers import ShardStatisticsGen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
     examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(
         f"ImportExampleGen-{name}"
     )
-    statistics = StatisticsGen(
+    statistics = ShardStatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
     ).with_id(f"StatisticsGen-{name}")

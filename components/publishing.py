@@ -7,11 +7,11 @@ the model that was blessed last.
 
 from __future__ import annotations
 
-from tfx.components.pusher.component import Pusher
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.pusher_pb2 import PushDestination
 
 from beam_jobs.contracts.locations import Location, locate
+from components.pusher import WholePusher
 from models.published.card import CARD_NAME
 from models.published.export import ASSETS_DIR
 
@@ -34,7 +34,7 @@ def create_pusher(
     destination = PushDestination(
         filesystem=PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
     )
-    return Pusher(
+    return WholePusher(
         model=model.outputs["model"],
         model_blessing=judge.outputs["blessing"],
         push_destination=destination,

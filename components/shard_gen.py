@@ -18,6 +18,7 @@ from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
 from beam_jobs.contracts import layout, locations, manifest
+from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
 
 
@@ -34,6 +35,7 @@ class Executor(executor.Executor):
 
         Raises:
             DataError: see `check_complete`.
+            DamagedShardError: a shard cannot be read whole.
         """
         input_config = Input()
         proto_utils.json_to_proto(
@@ -41,24 +43,27 @@ class Executor(executor.Executor):
         )
         # The driver has filled in span and version: span-1/version-2/train/*.
         version_path = input_config.splits[0].pattern.rsplit("/", 2)[0]
-        check_complete(f"{exec_properties[standard_component_specs.INPUT_BASE_KEY]}/{version_path}")
-        super().Do(input_dict, output_dict, exec_properties)
+        version_dir = f"{exec_properties[standard_component_specs.INPUT_BASE_KEY]}/{version_path}"
+        found = check_complete(version_dir)
+        with named_damage((f"{version_dir}/{name}" for name in found.shards), found):
+            super().Do(input_dict, output_dict, exec_properties)
 
 
-def check_complete(version_dir: str) -> None:
-    """Refuse a version without a manifest, or with other shards than the manifest.
+def check_complete(version_dir: str) -> manifest.Manifest:
+    """Return the manifest of a version that has all its shards and no others.
 
     Raises:
         DataError: the message names shards that are missing or not in the manifest.
     """
     try:
-        named = set(manifest.read(version_dir).shards)
+        read = manifest.read(version_dir)
     except FileNotFoundError as error:
         raise DataError(
             f"{error}; the newest version must be complete: wait for the build that is writing it, "
             "or run that build again",
             "unfinished_version",
         ) from error
+    named = set(read.shards)
     found = {
         f"{split}/{path.name}"
         for split in layout.SPLITS
@@ -70,6 +75,7 @@ def check_complete(version_dir: str) -> None:
             f"{sorted(named - found)[:3]}, not named are {sorted(found - named)[:3]}",
             "unfinished_version",
         )
+    return read
 
 
 class ShardExampleGen(ImportExampleGen):

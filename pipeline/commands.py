@@ -28,6 +28,7 @@ from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
+from pipeline.metadata_file import check_metadata
 
 if TYPE_CHECKING:
     from pipeline.report.results import RunResults
@@ -63,6 +64,7 @@ def run(
     config = _load(config_path, overrides)
     _check_inputs(config, data)
     config = _with_data(config, data)
+    check_metadata(config.metadata_path, is_written=True)
     _write_resolved(session, config)
     from pipeline.data_build import build_data
 
@@ -104,6 +106,7 @@ def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> Ex
     """
     config = _load(config_path, overrides)
     inputs.check_file(config.metadata_path, "metadata of the last run")
+    check_metadata(config.metadata_path, is_written=False)
     _quiet_absl(session)
     return _report(session, config)
 

@@ -81,6 +81,29 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
         found.rmtree()
 
 
+def move_tree(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Move a folder; replace `target` if it exists.
+
+    On an object store its objects are copied one by one, then the source is removed.
+    """
+    old, new = locate(source), locate(target)
+    remove_tree(new)
+    if isinstance(old, Path) and isinstance(new, Path):
+        os.replace(old, new)
+        return
+    _copy_tree(old, new)
+    remove_tree(old)
+
+
+def _copy_tree(source: Location, target: Location) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy_tree(path, target / path.name)
+        else:
+            copy_file(path, target / path.name)
+
+
 @contextmanager
 def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a local file to write; it appears at `path` when the body ends well.

@@ -13,13 +13,18 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from beam_jobs.contracts import layout, settings
+from beam_jobs.contracts import layout, sealing, settings
 from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor, Unit
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import locate
 
-FORMAT_VERSION = 3
-"""Version of the format of manifests and records. Since 3 a record names the event."""
+FORMAT_VERSION = 4
+"""Version of the format of manifests and records.
+
+Since 3 a record names the event. Since 4 a manifest carries its own hash: in an older
+one a changed number cannot be noticed, so such a version is built again.
+"""
+_CURE = "copy the manifest back from where it was made, or build the version again"
 CODE_VERSION = "0.1.0"
 """Version of terrapair as in pyproject.toml; stands in manifests and model cards."""
 
@@ -159,8 +164,9 @@ class Manifest:
         return {"s1": self.s1_statistics, "s2": self.s2_statistics}[sensor]
 
     def to_json(self) -> str:
-        """Return the manifest as indented JSON with sorted keys."""
-        return json.dumps(settings.to_dict(self), indent=2, sort_keys=True) + "\n"
+        """Return the manifest as indented JSON with sorted keys and its seal."""
+        sealed = sealing.seal(settings.to_dict(self))
+        return json.dumps(sealed, indent=2, sort_keys=True) + "\n"
 
     @property
     def sha256(self) -> str:
@@ -173,27 +179,33 @@ def from_json(text: str) -> Manifest:
 
     Raises:
         ManifestError: the text is no JSON, has an unknown or missing key or a wrong
-            type, or its entries contradict each other.
+            type, its entries contradict each other, or a field was changed since.
         FormatError: the format version is another one.
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ManifestError(
             f"manifest: must be complete JSON, got {len(text)} characters: {error}"
         ) from error
+    if not isinstance(values, dict):
+        raise ManifestError(f"manifest: must be a JSON object, got {type(values).__name__}")
     # This check comes first. Otherwise the message would be about a key that only one
     # of the two formats has.
-    if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
+    if values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version")
         raise FormatError(
             f"data of format {found} cannot be read, only {FORMAT_VERSION}: build the shards again"
         )
     try:
-        manifest = settings.from_dict(Manifest, values, "manifest")
+        fields = {name: value for name, value in values.items() if name != sealing.SEAL}
+        manifest = settings.from_dict(Manifest, fields, "manifest")
     except settings.SettingsError as error:
         raise ManifestError(str(error)) from error
     _check(manifest)
+    # Last: the checks before name the field that is wrong.
+    if broken := sealing.why_broken(values):
+        raise ManifestError(f"manifest.{broken}")
     return manifest
 
 
@@ -202,7 +214,8 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
 
     Raises:
         FileNotFoundError: the directory has no manifest, so it is no finished version.
-        ManifestError: see `from_json`; the message begins with the path.
+        ManifestError: the file cannot be read, or see `from_json`; the message begins
+            with the path and ends with what to do.
         FormatError: an older or newer terrapair built the version.
     """
     path = locate(version_path) / layout.MANIFEST_NAME
@@ -210,8 +223,12 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
         raise FileNotFoundError(f"{path}: no manifest, so this is no finished version")
     try:
         return from_json(path.read_text())
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
     except ManifestError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise ManifestError(f"{path}: {error}; {_CURE}") from error
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: must be a JSON file: {error}; {_CURE}") from error
 
 
 def _check(manifest: Manifest) -> None:

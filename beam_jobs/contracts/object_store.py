@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import http.client
 import importlib
 import logging
 import os
+import ssl
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -23,6 +28,31 @@ SCHEMES = ("s3", "gs")
 """Schemes of the stores that TensorFlow, Beam and GDAL can all open."""
 _FILESYSTEM_MODULE = "tensorflow_io"
 _FALSE = ("0", "false", "no")
+
+
+ANSWER_SECONDS = 10.0
+"""How long a store may take for its first answer. Slow ones need less than a second."""
+_NUM_ATTEMPTS = 2
+_PAUSE_SECONDS = 1.0
+_TIMEOUTS = {
+    # tensorflow-io waits 5 and 10 minutes by default, and tries ten times.
+    "S3_CONNECT_TIMEOUT_MSEC": "10000",
+    "S3_REQUEST_TIMEOUT_MSEC": "60000",
+    # GDAL waits without an end. A long download is fine, a silent one is not.
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+}
+"""Bounds for a store that is lost in the middle of the work.
+
+Source: tensorflow-io, s3_filesystem.cc; GDAL manual, "Networking options".
+"""
+_reached: set[str] = set()
+"""Endpoints that answered this process."""
+
+
+class UnreachableStoreError(TerrapairError, RuntimeError):
+    """The object store cannot be reached, or does not answer; one line."""
 
 
 class MissingFilesystemError(TerrapairError, RuntimeError):
@@ -43,10 +73,12 @@ def load_filesystem(path: str | os.PathLike[str]) -> None:
     opens only local paths does not import it.
 
     Raises:
+        UnreachableStoreError: see `check_reachable`.
         MissingFilesystemError: tensorflow-io is not installed, or does not load.
     """
     if not os.fspath(path).startswith("s3://"):
         return
+    check_reachable(path)
     try:
         importlib.import_module(_FILESYSTEM_MODULE)
     except ImportError as error:
@@ -65,6 +97,71 @@ def load_filesystem(path: str | os.PathLike[str]) -> None:
         )
 
 
+def check_reachable(path: str | os.PathLike[str]) -> None:
+    """Ask the store of an s3:// path for any answer, once in a process.
+
+    The clients cannot be asked: TensorFlow's says of a store that it cannot reach that
+    the file does not exist, and a whole data set would seem to be empty.
+
+    Args:
+        path: of an object; other paths, and "s3://" alone, pass.
+
+    Raises:
+        UnreachableStoreError: there is no connection, or no answer within
+            `ANSWER_SECONDS`, twice.
+    """
+    text = os.fspath(path)
+    if not text.startswith("s3://") or text == "s3://":
+        return
+    endpoint = _endpoint(os.environ)
+    if endpoint in _reached:
+        return
+    why = ""
+    for attempt in range(_NUM_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        why = _why_silent(endpoint)
+        if not why:
+            _reached.add(endpoint)
+            return
+    raise UnreachableStoreError(
+        f"{text}: the object store at {endpoint} {why}: check that it runs, the network and "
+        "S3_ENDPOINT, then run the same command again"
+    )
+
+
+def _endpoint(environment: Mapping[str, str]) -> str:
+    """Return the URL of the store that the environment names, else Amazon's."""
+    completed = dict(environment)
+    complete_environment(completed)
+    region = completed.get("AWS_REGION") or "us-east-1"
+    return completed.get("AWS_ENDPOINT_URL_S3") or f"https://s3.{region}.amazonaws.com"
+
+
+def _why_silent(endpoint: str) -> str:
+    """Return why a server gave no answer, or "" for any answer, be it a refusal."""
+    request = urllib.request.Request(endpoint, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        # It wants a signature, which it gets from the clients.
+        return ""
+    except TimeoutError:
+        return f"did not answer within {ANSWER_SECONDS:.0f} s"
+    except urllib.error.URLError as error:
+        # A certificate that this client does not know may be known to the others.
+        if isinstance(error.reason, ssl.SSLError):
+            return ""
+        if isinstance(error.reason, TimeoutError):
+            return f"could not be reached within {ANSWER_SECONDS:.0f} s"
+        return f"cannot be reached ({getattr(error.reason, 'strerror', None) or error.reason})"
+    except (OSError, http.client.HTTPException) as error:
+        return f"broke the connection ({error})"
+    except ValueError as error:
+        return f"has no address that can be opened ({error})"
+    return ""
+
+
 def beam_plugins(path: str | os.PathLike[str]) -> list[str]:
     """Return the arguments with which workers of TFX's Beam jobs can open `path`."""
     return [f"--beam_plugin={_FILESYSTEM_MODULE}"] if os.fspath(path).startswith("s3://") else []
@@ -78,7 +175,8 @@ def complete_environment(environment: MutableMapping[str, str]) -> None:
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, S3_ENDPOINT; S3_USE_HTTPS=0
     for an endpoint that is plain HTTP and does not begin with http://; AWS_CA_BUNDLE
     for a private certificate authority. Without an endpoint only region and
-    certificates are copied, and all three libraries talk to Amazon.
+    certificates are copied, and all three libraries talk to Amazon. The time that they
+    wait for a lost store is bounded.
 
     Source: https://github.com/tensorflow/io (s3_filesystem.cc); boto3 guide,
     "Configuration"; GDAL manual, /vsis3/.
@@ -93,6 +191,8 @@ def complete_environment(environment: MutableMapping[str, str]) -> None:
         environment.setdefault("CURL_CA_BUNDLE", bundle)
     names = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     endpoint = next((environment[name] for name in names if environment.get(name)), None)
+    for name, value in _TIMEOUTS.items():
+        environment.setdefault(name, value)
     if endpoint is None:
         return
     scheme, separator, host = endpoint.rpartition("://")

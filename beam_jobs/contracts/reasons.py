@@ -103,6 +103,7 @@ JobReason = Literal[
     "bad_holdout",
     "bad_input",
     "bad_manifest",
+    "bad_metadata",
     "bad_mixer",
     "bad_shard",
     "class_absent",
@@ -233,6 +234,8 @@ MEANINGS: dict[Reason, str] = {
     "bad_holdout": "The file of hold-out polygons is unusable. Mend the GeoJSON.",
     "bad_input": "The input breaks a rule that has no name of its own.",
     "bad_manifest": "The manifest is damaged or was changed. Build the version again.",
+    "bad_metadata": "ML Metadata's file is damaged, or of another version. Move it away and"
+    " run again.",
     "bad_mixer": "The mixer file lacks a field or has a wrong value. Export it again.",
     "bad_shard": "A shard is damaged or does not match its manifest. Build it again.",
     "class_absent": "A class is in test and not in train. Label more, or split anew.",

@@ -21,6 +21,7 @@ from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, locate, staged
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.records import SCORES
+from beam_jobs.contracts.shards import why_damaged
 from beam_jobs.data_card import pictures
 from beam_jobs.data_card.contents import (
     CELL_DEGREES,
@@ -76,8 +77,9 @@ def remake(
             ).as_numpy_iterator():
                 contents.add(name.split("/")[0], serialized)
         except (tf.errors.DataLossError, tf.errors.NotFoundError, ValueError, IndexError) as error:
+            why = why_damaged(str(path)) or " ".join(str(error).split())
             raise DataError(
-                f"{path}: not a whole shard of patches: {error}", "bad_shard"
+                f"{path}: not a whole shard of patches: {why}; build the version again", "bad_shard"
             ) from error
         if on_progress is not None:
             on_progress(number, len(found.shards))

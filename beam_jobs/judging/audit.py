@@ -18,6 +18,7 @@ import tensorflow as tf
 from beam_jobs.contracts import layout, manifest, records, settings
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.shards import why_damaged
 from beam_jobs.errors import DataError
 from beam_jobs.judging import overlaps
 from beam_jobs.judging.overlaps import AuditedPatch, Overlap
@@ -244,4 +245,7 @@ def _read_shard(
         for raw in tf.data.TFRecordDataset(shard, compression_type="GZIP").as_numpy_iterator():
             yield overlaps.audited_patch(records.decode(raw), split, pixel_size_m, channels)
     except (tf.errors.DataLossError, tf.errors.NotFoundError, ValueError) as error:
-        raise DataError(f"{shard}: not a whole shard of patches: {error}", "bad_shard") from error
+        why = why_damaged(shard) or " ".join(str(error).split())
+        raise DataError(
+            f"{shard}: not a whole shard of patches: {why}; build the version again", "bad_shard"
+        ) from error

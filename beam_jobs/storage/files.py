@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -52,31 +52,57 @@ class StagedFile:
         return self._num_bytes
 
     def write(self, data: bytes) -> None:
-        """Append `data`."""
-        if self._file is None:
-            self._file = store_of(self._path).create(self._path)
-        self._file.write(data)
+        """Append `data`.
+
+        Raises:
+            OSError: e.g. the disk is full; what was written is removed.
+        """
+        with self._abandoned_on_error():
+            if self._file is None:
+                self._file = store_of(self._path).create(self._path)
+            self._file.write(data)
         self._num_bytes += len(data)
 
     def commit(self) -> None:
         """Close the file and make it visible.
 
         An object becomes visible when its upload is complete, so it needs no rename.
+
+        Raises:
+            OSError: see `write`.
         """
-        if self._file is not None:
-            self._file.close()
-        if not is_remote(self._path):
-            os.replace(self._partial, self._path)
+        with self._abandoned_on_error():
+            if self._file is not None:
+                self._file.close()
+            if not is_remote(self._path):
+                os.replace(self._partial, self._path)
 
     def abandon(self) -> None:
         """Remove what was written."""
         if self._file is None:
             return
-        self._file.close()
+        # On a full disk, closing fails as well: it writes what is left in the buffer.
+        with suppress(OSError):
+            self._file.close()
         if is_remote(self._path):
             store_of(self._path).delete([self._path])
         else:
-            os.unlink(self._partial)
+            Path(self._partial).unlink(missing_ok=True)
+
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """Remove the file when the body fails; name it in errors of a local disk."""
+        try:
+            yield
+        except OSError as error:
+            self.abandon()
+            if error.errno is None or error.filename is not None:
+                raise
+            # An error of an open file does not say which file it was.
+            raise OSError(error.errno, error.strerror, self._path) from error
+        except BaseException:
+            self.abandon()
+            raise
 
 
 def exists(path: str) -> bool:

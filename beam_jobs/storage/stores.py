@@ -19,6 +19,8 @@ from apache_beam.io.aws.clients.s3 import messages
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from beam_jobs.contracts.object_store import check_reachable
+
 _RAW = CompressionTypes.UNCOMPRESSED
 """Keeps Beam from packing and unpacking files by the ending of their names."""
 _local = threading.local()
@@ -55,11 +57,15 @@ def store_of(path: str) -> Store:
     Each thread has its own S3 client, because the client keeps the state of a download.
     Endpoint and keys come from Beam's pipeline options, which the driver sets and all
     workers get, or else from the environment.
+
+    Raises:
+        UnreachableStoreError: the store does not answer.
     """
     if not path.startswith("s3://"):
         return _BeamStore()
+    check_reachable(path)
     options = FileSystems.get_filesystem(path)._options  # type: ignore[attr-defined]
-    if getattr(_local, "options", None) is not options:
+    if not hasattr(_local, "store") or _local.options is not options:
         _local.options, _local.store = options, _S3Store(options)
     return _local.store
 

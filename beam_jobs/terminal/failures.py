@@ -1,8 +1,9 @@
 """Turn any exception into a failure: an exit code and one line for the user.
 
 Errors of this project know their exit code. Of other errors this module knows which
-ones mean missing or damaged input. Beam reports what a worker raised as the text of a
-traceback, so the type of that error is read from its last line.
+ones mean missing or damaged input, and `machine` knows those of a full disk and the
+like. Beam reports what a step raised as text: "Name: message" from this process, a
+traceback from a worker. The type of that error is read from the last such line.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import click
 
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
-from beam_jobs.terminal import prerequisites
+from beam_jobs.terminal import machine, prerequisites
 
 PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 
@@ -44,6 +45,8 @@ _TRACEBACK = "Traceback (most recent call last):"
 # The end of a traceback: "beam_jobs.errors.DataError: message [while running 'step']".
 _RAISED = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.*)$")
 _STEP = re.compile(r"\s*\[while running '[^']*'\]")
+# TensorFlow puts the name of its operation before and after the message.
+_OPERATION = re.compile(r"^\{\{function_node [^}]*\}\}\s*|\s*\[Op:\w+\](\s*name:\s*)?$")
 _SEE_ALL = "  (--debug shows all)"
 
 
@@ -79,8 +82,10 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
         if group is not None:
             line = prerequisites.install_line(verb, group)
             return Failure(exit_code=ExitCode.USAGE, message=line)
-    if _TRACEBACK in str(error):
+    if _TRACEBACK in str(error) or _is_of_step(error):
         return _of_worker(str(error))
+    if line := machine.describe(error):
+        return Failure(exit_code=ExitCode.CRASH, message=_one_line(line))
     if isinstance(error, FileExistsError):
         return Failure(exit_code=ExitCode.USAGE, message=_first_line(error))
     if isinstance(error, _BAD_INPUT) or _qualified_name(type(error)) in _BAD_INPUT_NAMES:
@@ -98,6 +103,14 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
     )
 
 
+def _is_of_step(error: BaseException) -> bool:
+    """Whether Beam made a RuntimeError of what a step raised, as `Name: message`."""
+    raised = _RAISED.match(str(error))
+    return (
+        type(error) is RuntimeError and _STEP.search(str(error)) is not None and raised is not None
+    )
+
+
 def _of_worker(text: str) -> Failure:
     """Return the failure that the traceback of another process ends with."""
     lines = [line for line in text.splitlines() if line.strip()]
@@ -105,9 +118,14 @@ def _of_worker(text: str) -> Failure:
     if not raised:
         return Failure(exit_code=ExitCode.CRASH, message=lines[-1].strip() + _SEE_ALL)
     name, message = raised[-1]["name"], _STEP.sub("", raised[-1]["message"])
+    # Beam cannot make a second OSError: a RuntimeError names the first.
+    while name == "RuntimeError" and (inner := _RAISED.match(message)):
+        name, message = inner["name"], inner["message"]
     found = _find_class(name)
     if found is not None and issubclass(found, TerrapairError):
         return Failure(exit_code=found.exit_code, message=_one_line(message))
+    if line := machine.describe_text(name.rpartition(".")[2], message):
+        return Failure(exit_code=ExitCode.CRASH, message=_one_line(line))
     if name in _BAD_INPUT_NAMES or (found is not None and issubclass(found, _BAD_INPUT)):
         return Failure(exit_code=ExitCode.BAD_DATA, message=message + _SEE_ALL)
     return Failure(
@@ -142,7 +160,8 @@ def _one_line(text: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in _STEP.sub("", str(error)).splitlines() if line.strip()]
+    text = _OPERATION.sub("", _STEP.sub("", str(error)).strip())
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     return lines[0] if len(lines) == 1 else lines[0] + _SEE_ALL

@@ -37,6 +37,9 @@ def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> N
     environment.setdefault("PYTHONWARNINGS", "ignore")
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT)
+    # Beam logs the traceback of a step that fails and then raises: the one line of the
+    # error is enough.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 def silence_absl() -> None:

@@ -17,6 +17,7 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import majority_label
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage
 from models.dual_encoder import DualEncoder
 from models.health.embedded_split import EmbeddedSplit
 from models.input_pipeline import parse_examples
@@ -202,7 +203,8 @@ def _read_batches(
         lambda serialized: decode(serialized, manifest, _METADATA, with_label),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    yield from batches.prefetch(2)
+    with named_damage(sorted(files), manifest):
+        yield from batches.prefetch(2)
 
 
 def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:

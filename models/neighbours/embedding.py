@@ -16,6 +16,7 @@ from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage
 from models.health.embeddings import (
     Arrays,
     Embedder,
@@ -97,6 +98,7 @@ def embed_version(
         manifest_sha256=manifest.sha256,
         splits=tuple(held),
         num_records=sum(manifest.num_examples[split] for split in held),
+        patch_width_km=manifest.patch_size_px * manifest.pixel_size_m / 1000.0,
     )
     names = [name for split in held for name in shards[split]]
     return write_index(
@@ -149,7 +151,8 @@ def _read(
         paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
     )
     try:
-        yield from batches.prefetch(2)
+        with named_damage([f"{version_dir}/{name}" for name in names], manifest):
+            yield from batches.prefetch(2)
     except tf.errors.OpError as error:
         # `check_split` found the first record of each shard complete; a later one is
         # not.

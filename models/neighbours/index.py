@@ -82,6 +82,8 @@ class IndexSource:
         splits: splits that were embedded.
         num_records: number of records in these splits. Patches without data in one
             sensor are not in the index.
+        patch_width_km: width of a patch on the ground; None in an index that was made
+            before it was kept.
     """
 
     encoder: str
@@ -90,6 +92,7 @@ class IndexSource:
     manifest_sha256: str
     splits: tuple[str, ...]
     num_records: int
+    patch_width_km: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.sphere import distance_km
 from models.health.retrieval import TIE_TOLERANCE
 from models.neighbours.index import EmbeddingIndex, FloatArray, IndexedPatch
@@ -21,6 +22,31 @@ IntArray = npt.NDArray[np.int64]
 
 _KEYS_AT_A_TIME = 1 << 16
 _SECONDS_PER_DAY = 86_400.0
+
+
+_MAX_WIDTHS = 5.0
+_UNKNOWN_WIDTH_KM = 1.0
+"""Width of a patch where the index does not say it: about 96 pixels of 10 m."""
+
+
+class FarPlaceError(TerrapairError, ValueError):
+    """No patch of the index is near the place; one line with distance and extent."""
+
+    exit_code = ExitCode.BAD_DATA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """The patch that a search starts from.
+
+    Attributes:
+        row: row in the index.
+        place_km: distance of its centre from the place that was asked for; None for a
+            patch id.
+    """
+
+    row: int
+    place_km: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +87,30 @@ class Found:
     partner: Answer | None
 
 
-def find_patch(patches: Sequence[IndexedPatch], wanted: str) -> int:
-    """Return the row of a patch.
+def default_max_km(patch_width_km: float | None) -> float:
+    """Return how far from a place a patch may be to stand for it, in km.
+
+    A patch shows the place when its centre is nearer than half its diagonal, 0.7
+    widths. Clouds, no data and buffers between splits leave gaps of some patches, and
+    ground a few patches away is mostly of the same kind. So the limit is 5 widths.
+    Beyond it the answers would be about other ground.
+
+    Args:
+        patch_width_km: width of the index' patches; None = the index does not say.
+    """
+    return _MAX_WIDTHS * (_UNKNOWN_WIDTH_KM if patch_width_km is None else patch_width_km)
+
+
+def find_patch(patches: Sequence[IndexedPatch], wanted: str, max_km: float) -> Query:
+    """Return the patch that a search starts from.
 
     Args:
         patches: patches of the index.
         wanted: a patch id, or "lon,lat" in degrees for the nearest patch.
+        max_km: largest distance between a place and the centre of its patch.
 
     Raises:
+        FarPlaceError: no patch is that near to the place.
         ValueError: the index does not have the id, or the place is not on Earth.
     """
     if "," in wanted:
@@ -76,10 +118,20 @@ def find_patch(patches: Sequence[IndexedPatch], wanted: str) -> int:
         gaps = distance_km(
             lon, lat, [patch.lon for patch in patches], [patch.lat for patch in patches]
         )
-        return int(np.argmin(gaps))
+        row = int(np.argmin(gaps))
+        found = Query(row=row, place_km=float(gaps[row]))
+        if not gaps[row] <= max_km:
+            nearest_patch = patches[row]
+            raise FarPlaceError(
+                f"{wanted.strip()}: the index has no patch within {max_km:.1f} km (--max-km): the "
+                f"nearest is {gaps[row]:.1f} km away, {nearest_patch.patch_id} at lon "
+                f"{nearest_patch.lon:.3f}, lat {nearest_patch.lat:.3f}; its {len(patches)} patches "
+                f"lie in {_describe_extent(patches)}"
+            )
+        return found
     for row, patch in enumerate(patches):
         if patch.patch_id == wanted:
-            return row
+            return Query(row=row, place_km=None)
     raise ValueError(
         f"patch {wanted!r}: must be a patch_id of the index's {len(patches)} patches, "
         "or lon,lat in degrees"
@@ -195,6 +247,18 @@ def _pieces(queries: FloatArray, keys: FloatArray) -> Iterator[tuple[int, FloatA
     """Yield the first row of a piece of the keys, and its cosines with the queries."""
     for first in range(0, len(keys), _KEYS_AT_A_TIME):
         yield first, queries @ np.asarray(keys[first : first + _KEYS_AT_A_TIME]).T
+
+
+def _describe_extent(patches: Sequence[IndexedPatch]) -> str:
+    """Return the longitudes and latitudes between which all patches lie."""
+    lons = np.sort([patch.lon for patch in patches])
+    # The patches begin after the widest gap, so the range may cross 180 degrees.
+    gaps = np.diff(lons, append=lons[0] + 360.0)
+    last = int(np.argmax(gaps))
+    west, east = lons[(last + 1) % len(lons)], lons[last]
+    lats = [patch.lat for patch in patches]
+    across = " (across 180)" if west > east else ""
+    return f"lon {west:.3f} to {east:.3f}{across}, lat {min(lats):.3f} to {max(lats):.3f}"
 
 
 def _parse_place(text: str) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from beam_jobs.contracts import locations, records
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage, why_damaged
 from models.config import EncoderConfig
 
 BYTES_PER_PIXEL = 2
@@ -71,7 +72,8 @@ def check_split(
         share = max(1, math.ceil((num_needed - num_seen) / (len(files) - number)))
         num_seen += _check_records(path, manifest.patch_size_px, expected, share)
     if num_seen < num_needed:
-        num_seen = sum(1 for _ in tf.data.TFRecordDataset(list(files), "GZIP").take(num_needed))
+        with named_damage(files, manifest):
+            num_seen = sum(1 for _ in tf.data.TFRecordDataset(list(files), "GZIP").take(num_needed))
     if num_seen < num_needed:
         raise ValueError(
             f"{split} split must hold at least one batch of {num_needed} examples, "
@@ -140,7 +142,7 @@ def _check_records(
         found = list(parsed.as_numpy_iterator())
     except tf.errors.OpError as error:
         raise ValueError(
-            f"{path}: must hold whole records of patches: {error.message.splitlines()[0]}"
+            f"{path}: must hold whole records of patches: {why_damaged(path) or _text(error)}"
         ) from error
     for record in found:
         where = f"{path}: patch {record['patch_id'].decode()}"
@@ -157,3 +159,7 @@ def _check_records(
                     f"got {len(record[name])}"
                 )
     return len(found)
+
+
+def _text(error: tf.errors.OpError) -> str:
+    return str(error.message).splitlines()[0]

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE, majority_label
+from beam_jobs.contracts.shards import named_damage
 from models.input_pipeline import parse_examples
 from models.scores import calibration
 from models.scores.counting import count_pixels
@@ -57,9 +58,10 @@ def score_patches(
             f"got {list(class_names)}"
         )
     columns: dict[str, list[npt.NDArray[Any]]] = {}
-    for batch in _read_batches(model, files, batch_size):
-        for name, rows in _score_batch(batch).items():
-            columns.setdefault(name, []).append(rows)
+    with named_damage(sorted(files)):
+        for batch in _read_batches(model, files, batch_size):
+            for name, rows in _score_batch(batch).items():
+                columns.setdefault(name, []).append(rows)
     if not columns:
         raise ValueError(f"files must hold at least one example, got none in {len(files)} files")
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}

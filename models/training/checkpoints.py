@@ -4,11 +4,17 @@ Input: the variables of model and optimizer, the steps done, the last losses, th
 TensorBoard events so far. Output: a folder `step-<n>/` on a disk or an object store,
 and the same back. The position in the data follows from the steps done
 (`input_pipeline.train_dataset`), so it is not saved.
+
+The newest two are kept. If the newest is damaged, it is set aside as
+`damaged-step-<n>/`, and the training continues from the one before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from beam_jobs.contracts import locations
+from beam_jobs.contracts import locations, object_store, sealing
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import Location, locate, staged
 
@@ -25,12 +31,26 @@ PROGRESS_FILE = "progress.json"
 
 _VARIABLES = "variables"
 _EVENTS = "events"
+_ASIDE = "damaged-"
+"""Begins the name of a checkpoint that was set aside; no pattern here matches it."""
+# What TensorFlow says of a file with other bytes than it wrote, or of a missing one.
+# Source: tensorflow/core/util/tensor_bundle/tensor_bundle.cc, core/lib/io/table.cc.
+_SAYS_DAMAGED = re.compile(
+    "checksum|corrupt|sstable|less bytes|too short|no such file|matching files|not found", re.I
+)
+
+_LOGGER = logging.getLogger("terrapair.training")
+"""The run's console shows what is logged here."""
 
 
 class CheckpointMismatchError(TerrapairError, ValueError):
     """The checkpoint in the folder is of another architecture or optimizer."""
 
     exit_code = ExitCode.USAGE
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read whole; the message says what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +69,7 @@ class Progress:
 
 
 class Checkpoints:
-    """The newest checkpoint of one training; complete ones replace older ones."""
+    """The newest two checkpoints of one training."""
 
     def __init__(
         self, folder: str, model: keras.Model, optimizer: keras.optimizers.Optimizer
@@ -64,48 +84,95 @@ class Checkpoints:
         self._folder = locate(folder)
         self._variables = [*model.variables, *optimizer.variables]
 
-    def restore(self) -> Progress | None:
-        """Set all variables to those of the newest checkpoint; return its progress.
+    def restore(self, is_writer: bool = True) -> Progress | None:
+        """Load the newest whole checkpoint into the variables; return its progress.
+
+        Newer ones that are damaged are set aside, and one line is logged.
+
+        Args:
+            is_writer: whether this process may move files. With several workers only
+                the chief may; all of them find the same checkpoint.
 
         Returns:
-            None when there is no checkpoint; the variables stay as they are.
+            None when there is no whole checkpoint; the variables stay as they are.
 
         Raises:
             CheckpointMismatchError: the checkpoint has other variables than these.
         """
-        complete = sorted(self._folder.glob(f"step-*/{PROGRESS_FILE}"))
-        if not complete:
-            return None
-        path = str(complete[-1].parent)
-        record = json.loads(complete[-1].read_text())
-        _check_same(path, record["variables"], self._describe())
+        damaged: list[tuple[Location, str]] = []
+        progress = None
+        for path in self._complete():
+            try:
+                progress = self._read(path)
+                break
+            except _DamagedError as error:
+                damaged.append((path, str(error)))
+        if damaged and is_writer:
+            _set_aside(damaged, progress)
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint with a copy of the events; keep the one before it.
+
+        The events must be flushed. If writing fails, as on a full disk, nothing of the
+        new checkpoint is left.
+        """
+        path = self._folder / f"step-{progress.step:09d}"
+        # Remove before writing: the disk never has to hold three. A killed attempt may
+        # have left an incomplete one.
+        kept = [other.name for other in self._complete() if other.name != path.name][:1]
+        for other in self._folder.glob("step-*"):
+            if other.name not in kept:
+                _remove(other)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._as_checkpoint().write(f"{path}/{_VARIABLES}")
+            replace_files(progress.events_dir, f"{path}/{_EVENTS}")
+            record = {
+                "step": progress.step,
+                "last_losses": progress.last_losses,
+                "variables": self._describe(),
+            }
+            # Staged: a process that is killed here must not leave half a JSON under
+            # the name that makes a checkpoint.
+            with staged(path / PROGRESS_FILE) as file:
+                file.write_text(json.dumps(sealing.seal(record)))
+        except Exception:
+            # Whatever the reason was: half of a checkpoint only takes space.
+            with contextlib.suppress(Exception):
+                _remove(path)
+            raise
+
+    def _complete(self) -> list[Location]:
+        """Return the folders of all checkpoints that were finished, newest first."""
+        found = self._folder.glob(f"step-*/{PROGRESS_FILE}")
+        return sorted((record.parent for record in found), reverse=True)
+
+    def _read(self, path: Location) -> Progress:
+        """Load one checkpoint into the variables.
+
+        Nothing is assigned before all of it has been read once: variables that come
+        from half a checkpoint would be neither the old nor the new ones.
+
+        Raises:
+            CheckpointMismatchError: it has other variables than these.
+            _DamagedError: a part is missing, or is not as it was written.
+        """
+        record = _read_record(path / PROGRESS_FILE)
+        _check_same(str(path), record["variables"], self._describe())
+        try:
+            reader = tf.train.load_checkpoint(f"{path}/{_VARIABLES}")
+            for name in reader.get_variable_to_shape_map():
+                # TensorFlow compares the checksum of each tensor that is read.
+                reader.get_tensor(name)
+        except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+            # A store that does not answer has lost nothing: do not set it aside.
+            if object_store.is_remote(path) and not _SAYS_DAMAGED.search(str(error)):
+                raise
+            raise _DamagedError(" ".join(str(error).split())) from error
         self._as_checkpoint().read(f"{path}/{_VARIABLES}").assert_existing_objects_matched()
         losses = tuple(record["last_losses"])
         return Progress(step=record["step"], last_losses=losses, events_dir=f"{path}/{_EVENTS}")
-
-    def save(self, progress: Progress) -> None:
-        """Write a checkpoint with a copy of the events; then remove the older ones.
-
-        The events must be flushed.
-        """
-        path = self._folder / f"step-{progress.step:09d}"
-        # A killed attempt may have left an incomplete one.
-        _remove(path)
-        path.mkdir(parents=True, exist_ok=True)
-        self._as_checkpoint().write(f"{path}/{_VARIABLES}")
-        replace_files(progress.events_dir, f"{path}/{_EVENTS}")
-        record = {
-            "step": progress.step,
-            "last_losses": progress.last_losses,
-            "variables": self._describe(),
-        }
-        # Staged: a process that is killed here must not leave half a JSON under the
-        # name that makes a checkpoint.
-        with staged(path / PROGRESS_FILE) as file:
-            file.write_text(json.dumps(record))
-        for other in self._folder.glob("step-*"):
-            if other.name != path.name:
-                _remove(other)
 
     def _as_checkpoint(self) -> tf.train.Checkpoint:
         # A list, so that variables are matched by position: Keras numbers the names of
@@ -134,6 +201,40 @@ def replace_files(source: str | None, target: str) -> None:
         locations.copy_file(path, f"{target}/{path.name}")
 
 
+def _read_record(path: Location) -> dict[str, Any]:
+    """Return the content of a checkpoint's `PROGRESS_FILE`.
+
+    Raises:
+        _DamagedError: it is not the JSON that `save` wrote.
+    """
+    try:
+        record = json.loads(path.read_text())
+    # Not found: with several workers, the chief may just have set it aside.
+    except (ValueError, RecursionError, IsADirectoryError, FileNotFoundError) as error:
+        raise _DamagedError(f"{PROGRESS_FILE} is no JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise _DamagedError(f"{PROGRESS_FILE} holds no JSON object")
+    if broken := sealing.why_broken(record):
+        raise _DamagedError(f"{PROGRESS_FILE}: {broken}")
+    return record
+
+
+def _set_aside(damaged: Sequence[tuple[Location, str]], progress: Progress | None) -> None:
+    """Rename damaged checkpoints, and log in one line what the training does now."""
+    texts = []
+    for path, why in damaged:
+        aside = path.with_name(f"{_ASIDE}{path.name}")
+        locations.move_tree(path, aside)
+        texts.append(f"checkpoint {path} is damaged ({why}) and was set aside as {aside.name}")
+    _LOGGER.warning(
+        "%s; the training %s",
+        "; ".join(texts),
+        "starts from the beginning: no older checkpoint is left"
+        if progress is None
+        else f"goes on from step {progress.step}",
+    )
+
+
 def _check_same(path: str, stored: Sequence[Any], own: Sequence[Any]) -> None:
     """Compare stored paths and shapes of variables with those of this training.
 
@@ -155,5 +256,6 @@ def _check_same(path: str, stored: Sequence[Any], own: Sequence[Any]) -> None:
 
 def _remove(path: Location) -> None:
     """Remove a checkpoint, `PROGRESS_FILE` first: half of one is never restored."""
-    (path / PROGRESS_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(IsADirectoryError, PermissionError):
+        (path / PROGRESS_FILE).unlink(missing_ok=True)
     locations.remove_tree(path)

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage
 from models.training import training
 from models.training.checkpoints import remove_checkpoints
 from models.training.distribution import get_strategy, is_chief
@@ -38,6 +39,10 @@ class Shards:
     manifest: Manifest
     train: tuple[str, ...]
     eval: tuple[str, ...] = ()
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files of both splits."""
+        return (*self.train, *self.eval)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +82,11 @@ class Recipe(abc.ABC, Generic[ModelT]):
 
     Attributes:
         seed: of weights, shuffling and augmentation.
+        shards: that the training reads.
     """
 
     seed: int
+    shards: Shards
 
     @abc.abstractmethod
     def check(self, strategy: tf.distribute.Strategy) -> None:
@@ -123,12 +130,14 @@ def run(
 
     Raises:
         ValueError: the recipe refuses its config or its shards.
+        DamagedShardError: a shard cannot be read whole; the message names it.
         NonFiniteLossError, NoValidPairError, CheckpointMismatchError: see
             `training.train`.
     """
     trained = fit(recipe, folders, on_step)
     strategy = get_strategy()
-    scores = recipe.evaluate(trained.model, trained.train_loss, strategy)
+    with named_damage(recipe.shards.files, recipe.shards.manifest):
+        scores = recipe.evaluate(trained.model, trained.train_loss, strategy)
     metrics = {"train_loss": trained.train_loss, **scores}
     if is_chief(strategy):
         if scores:
@@ -149,6 +158,16 @@ def fit(
     """
     # First of all: several workers must know each other before TensorFlow starts.
     strategy = get_strategy()
+    with named_damage(recipe.shards.files, recipe.shards.manifest):
+        return _fit(recipe, folders, on_step, strategy)
+
+
+def _fit(
+    recipe: Recipe[ModelT],
+    folders: Folders,
+    on_step: ProgressCallback | None,
+    strategy: tf.distribute.Strategy,
+) -> Trained[ModelT]:
     # Before datasets and weights are made: both draw from the global seed.
     keras.utils.set_random_seed(recipe.seed)
     # Before the model is built: bad data must not cost minutes of building.

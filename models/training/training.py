@@ -151,14 +151,14 @@ def write_metrics(log_dir: str, step: int, metrics: Mapping[str, float]) -> None
 def _restore(
     checkpoints: Checkpoints | None, num_steps: int, strategy: tf.distribute.Strategy
 ) -> Progress:
-    """Load this training's newest checkpoint into the variables; return its progress.
+    """Load this training's newest whole checkpoint; return its progress.
 
     Without a checkpoint the variables stay as they are and the progress is step 0.
 
     Raises:
         RuntimeError: the workers found different checkpoints.
     """
-    progress = checkpoints.restore() if checkpoints is not None else None
+    progress = checkpoints.restore(is_chief(strategy)) if checkpoints is not None else None
     progress = progress or Progress()
     check_same_on_workers(strategy, "step of the checkpoint", progress.step)
     if progress.step:

@@ -19,6 +19,7 @@ from beam_jobs.contracts import locations, records
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import why_damaged
 from models.health.retrieval import RECALL_KS
 from models.neighbours.index import EmbeddingIndex, IndexedPatch, IndexInfo
 from models.neighbours.search import Answer, Found
@@ -146,7 +147,9 @@ def read_patches(
             }
         except tf.errors.OpError as error:
             raise ValueError(
-                f"{path}: the shard is cut short or damaged: {error.message.splitlines()[0]}"
+                f"{path}: the shard is cut short or damaged: "
+                f"{why_damaged(str(path)) or error.message.splitlines()[0]}; copy it back from "
+                "where it was made, or build the version again"
             ) from error
         for number, patch_id in patch_ids.items():
             record = records.decode(held[number]) if number in held else None

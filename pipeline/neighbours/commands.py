@@ -125,6 +125,11 @@ def embed(
     metavar="N",
     help="Instead of --patch: N random queries.",
 )
+@click.option(
+    "--max-km",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Largest distance of a place LON,LAT from the centre of its patch. [5 patch widths]",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random queries.")
 @click.option(
     "--from",
@@ -151,6 +156,7 @@ def search(
     folder: str,
     wanted: str | None,
     num_random: int | None,
+    max_km: float | None,
     seed: int,
     query_sensor: Sensor,
     answer_sensor: Sensor,
@@ -163,19 +169,30 @@ def search(
     Example:
       terrapair search --index runs/demo/index --random 8 --output neighbours.png
       terrapair search --index runs/demo/index --patch 12.5,41.9 --output rome.png
+
+    \b
+    A place is refused (exit code 3) if no patch is within --max-km.
     """
     if (wanted is None) == (num_random is None):
         raise click.UsageError("a search needs either --patch or --random, got both or none")
     inputs.check_folder(folder, "index")
     from models.neighbours.index import read_index
-    from models.neighbours.search import draw_patches, find_patch
+    from models.neighbours.search import default_max_km, draw_patches, find_patch
     from models.neighbours.search import search as search_index
 
     index = read_index(folder)
+    query, distances = None, []
     if wanted is None:
         rows = draw_patches(len(index.patches), num_random or 1, seed)
     else:
-        rows = [find_patch(index.patches, wanted)]
+        limit = default_max_km(index.info.source.patch_width_km) if max_km is None else max_km
+        query = find_patch(index.patches, wanted, limit)
+        rows = [query.row]
+        if query.place_km is not None:
+            distances = [
+                f"Nearest to {wanted.strip()}: patch {index.patches[query.row].patch_id}, "
+                f"{query.place_km:.2f} km away"
+            ]
     # Only now: importing TensorFlow takes seconds that a wrong id should not cost.
     from pipeline.neighbours.answers import describe_recall, draw_search, make_table
 
@@ -183,6 +200,7 @@ def search(
     draw_search(index, results, query_sensor, answer_sensor, output)
     document = {
         "picture": output,
+        "place_km": None if query is None else query.place_km,
         "queries": [
             {
                 "patch": index.patches[found.row].patch_id,
@@ -196,6 +214,7 @@ def search(
     }
     session.result(
         document,
+        *distances,
         make_table(index, results),
         *describe_recall(index.info),
         f"Picture: {output}",

@@ -22,6 +22,7 @@ from beam_jobs.contracts import layout, locations, records
 from beam_jobs.contracts.labels import IGNORE, get_schema
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.shards import named_damage
 from pipeline.report.patch_images import (
     NODATA_COLOR,
     color_name,
@@ -93,16 +94,17 @@ def choose_patches(version_dir: Location) -> list[bytes]:
     """
     paths = [str(path) for path in layout.shard_paths(version_dir, "eval")]
     candidates = []
-    for serialized in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
-        patch = decode_labeled(serialized)
-        candidates.append(
-            _Candidate(
-                serialized=serialized,
-                patch_id=patch.patch_id,
-                scene_id=patch.s1_scene_id,
-                entropy=label_entropy(patch.label),
+    with named_damage(paths):
+        for serialized in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():
+            patch = decode_labeled(serialized)
+            candidates.append(
+                _Candidate(
+                    serialized=serialized,
+                    patch_id=patch.patch_id,
+                    scene_id=patch.s1_scene_id,
+                    entropy=label_entropy(patch.label),
+                )
             )
-        )
     candidates.sort(key=_mixed_first)
     # Each scene's best patch comes before any scene's second best.
     num_before: Counter[str] = Counter()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_metadata import metadata_store, proto
 
+from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
 
 _STATE: Any = proto.Execution
@@ -55,7 +56,8 @@ class RunRecord:
         """Return one output artifact.
 
         Raises:
-            DataError: the component did not succeed in this run, or has no such output.
+            DataError: the component did not succeed in this run, or has no such output,
+                or the output was removed.
         """
         for component in self.components:
             if (
@@ -63,7 +65,14 @@ class RunRecord:
                 and component.is_complete
                 and name in component.outputs
             ):
-                return component.outputs[name]
+                found = component.outputs[name]
+                if not locate(found.uri).exists():
+                    raise DataError(
+                        f"{component_id}: its output {name!r} was in {found.uri}, which is gone: "
+                        "use `terrapair run`, which makes it again",
+                        "missing_output",
+                    )
+                return found
         raise DataError(
             f"{component_id}: no finished output {name!r} in the last run", "missing_output"
         )

@@ -1,6 +1,7 @@
 """Where the pipeline runs; read `local.py` first.
 
 - `local`: in this process, with ML Metadata in SQLite.
+- `artifact_files`: outputs of earlier runs that lost files; they are made again.
 - `kubeflow`: write a Kubeflow Pipelines v2 specification; `pod` is the entry point of
   its containers.
 

@@ -20,6 +20,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from components.training_log import LOGGER_NAME
 from pipeline.assembly.full import create_pipeline
 from pipeline.config import RunConfig
+from pipeline.runners.artifact_files import Inventory
 
 OnComponent = Callable[[str], None]
 OnStep = Callable[[str, int, int, Mapping[str, float]], None]
@@ -32,9 +33,9 @@ class _WatchedRunner(LocalDagRunner):
     Source: tfx/orchestration/local/local_dag_runner.py, without partial runs.
     """
 
-    def __init__(self, on_component: OnComponent) -> None:
+    def __init__(self, on_component: OnComponent, inventory: Inventory) -> None:
         super().__init__()
-        self._on_component = on_component
+        self._on_component, self._inventory = on_component, inventory
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None) -> None:
         """Launch the nodes in the compiled order, which is topological."""
@@ -48,7 +49,7 @@ class _WatchedRunner(LocalDagRunner):
         for node in pipeline.nodes:
             component_id = node.pipeline_node.node_info.id
             self._on_component(component_id)
-            launcher.Launcher(
+            done = launcher.Launcher(
                 pipeline_node=node.pipeline_node,
                 mlmd_connection=metadata.Metadata(connection),
                 pipeline_info=pipeline.pipeline_info,
@@ -58,6 +59,8 @@ class _WatchedRunner(LocalDagRunner):
                     deployment, component_id
                 ),
             ).launch()
+            if done is not None:
+                self._inventory.record(component_id, done.output_dict)
 
 
 class _StepHandler(logging.Handler):
@@ -100,7 +103,9 @@ def run_local(
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
-        _WatchedRunner(on_component).run(create_pipeline(config, connection))
+        inventory = Inventory(config.metadata_path)
+        inventory.forget_incomplete(connection, on_notice)
+        _WatchedRunner(on_component, inventory).run(create_pipeline(config, connection))
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

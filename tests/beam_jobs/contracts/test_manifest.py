@@ -159,7 +159,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(document, change, message
         manifest.from_json(json.dumps(values))
 
 
-@pytest.mark.parametrize("other", [1, 2, 4, None])
+@pytest.mark.parametrize("other", [1, 2, 3, 5, None])
 def test_data_of_another_format_is_refused_in_one_line_before_any_key_is_looked_at(
     document, other, tmp_path
 ):
@@ -171,5 +171,66 @@ def test_data_of_another_format_is_refused_in_one_line_before_any_key_is_looked_
         manifest.read(tmp_path)
     assert (
         str(caught.value)
-        == f"{path}: data of format {other} cannot be read, only 3: build the shards again"
+        == f"{path}: data of format {other} cannot be read, only 4: build the shards again"
     )
+
+
+def put_in(values, path, value):
+    """Set one field of a JSON document; numbers in the path are positions in lists."""
+    *parents, last = path
+    for name in parents:
+        values = values[name]
+    values[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("s1_statistics", 0, "mean"), 999.0),
+        (("s2_statistics", 1, "std"), 1e-6),
+        (("num_pixels_per_class", "train", "255"), 4),
+        (("shards", "test/part-00000-of-00001.tfrecord.gz", "sha256"), "cd"),
+        (("code_version",), "0.0.9"),
+        (("content_sha256",), "0" * 64),
+    ],
+)
+def test_a_number_that_was_edited_by_hand_is_refused_with_file_and_cure(
+    document, path, value, tmp_path
+):
+    values = json.loads(document.to_json())
+    put_in(values, path, value)
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(manifest.ManifestError, match="a field was changed") as caught:
+        manifest.read(tmp_path)
+    line = str(caught.value)
+    assert line.startswith(f"{tmp_path}/manifest.json: manifest.content_sha256: must be the hash")
+    assert line.endswith("or build the version again")
+    assert "\n" not in line
+
+
+def test_a_manifest_without_its_hash_is_refused(document):
+    values = json.loads(document.to_json())
+    del values["content_sha256"]
+    with pytest.raises(manifest.ManifestError, match="content_sha256: required, but not given"):
+        manifest.from_json(json.dumps(values))
+
+
+def test_other_line_breaks_and_key_order_are_the_same_manifest(document):
+    values = dict(reversed(json.loads(document.to_json()).items()))
+    assert manifest.from_json(json.dumps(values, indent=None)) == document
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"3", b"{}", b"\xff\xfe{", b"[" * 9999])
+def test_what_is_no_manifest_is_one_line_with_path_and_cure(content, tmp_path):
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(manifest.ManifestError) as caught:
+        manifest.read(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/manifest.json: ")
+    assert str(caught.value).endswith("again")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_manifest_is_one_line(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(manifest.ManifestError, match=r"must be a JSON file: .*Is a directory"):
+        manifest.read(tmp_path)

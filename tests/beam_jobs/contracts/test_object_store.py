@@ -1,13 +1,19 @@
 """Settings of object stores, and how a process that touched one ends."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 from repository import REPOSITORY
 
-from beam_jobs.contracts import object_store
+from beam_jobs.contracts import layout, locations, object_store
+from beam_jobs.storage import files
+from beam_jobs.terminal.failures import failure_of
 
 
 def completed(**given: str) -> dict[str, str]:
@@ -49,16 +55,18 @@ def test_one_endpoint_reaches_tensorflow_boto3_and_gdal(given, url, host, https)
 
 
 def test_without_an_endpoint_only_the_region_travels_and_what_is_set_stays():
-    assert completed(AWS_REGION="eu-west-1") == {
+    bounds = object_store._TIMEOUTS
+    assert completed(AWS_REGION="eu-west-1") == bounds | {
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
     }
-    assert completed(AWS_REGION="a", AWS_DEFAULT_REGION="b") == {
+    assert completed(AWS_REGION="a", AWS_DEFAULT_REGION="b") == bounds | {
         "AWS_REGION": "a",
         "AWS_DEFAULT_REGION": "b",
     }
     assert completed(S3_ENDPOINT="http://a:1", AWS_S3_ENDPOINT="b:2")["AWS_S3_ENDPOINT"] == "b:2"
-    assert completed() == {}
+    assert completed() == bounds
+    assert completed(GDAL_HTTP_CONNECTTIMEOUT="3")["GDAL_HTTP_CONNECTTIMEOUT"] == "3"
 
 
 def test_a_windows_drive_or_a_web_address_is_no_object_store():
@@ -73,6 +81,76 @@ def test_a_windows_drive_or_a_web_address_is_no_object_store():
         False,
         False,
     ]
+
+
+@contextmanager
+def server(kind):
+    """A port of this machine that refuses, is silent, or answers with a refusal (403)."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind != "refuses":
+            listener.listen()
+        if kind == "answers":
+            threading.Thread(target=refuse_once, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def refuse_once(listener):
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(object_store, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(object_store, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(object_store, "_reached", set())
+    monkeypatch.setenv("S3_USE_HTTPS", "0")
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [locations.locate, lambda path: files.read_bytes(path), lambda p: layout.list_versions(p)],
+)
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("refuses", "cannot be reached (Connection refused)"),
+        ("silent", "did not answer within 0 s"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_one_line_in_bounded_time(
+    kind, why, opened, impatient, monkeypatch
+):
+    with server(kind) as endpoint:
+        monkeypatch.setenv("S3_ENDPOINT", endpoint)
+        started = time.monotonic()
+        with pytest.raises(object_store.UnreachableStoreError) as caught:
+            opened("s3://bucket/data")
+        assert time.monotonic() - started < 5.0
+    failure = failure_of(caught.value)
+    assert failure.exit_code == 1
+    assert failure.message == (
+        f"s3://bucket/data: the object store at {endpoint} {why}: check that it runs, the network "
+        "and S3_ENDPOINT, then run the same command again"
+    )
+
+
+def test_a_store_that_wants_a_signature_is_reached_and_asked_once(impatient, monkeypatch):
+    with server("answers") as endpoint:
+        monkeypatch.setenv("S3_ENDPOINT", endpoint)
+        for _ in range(2):
+            object_store.check_reachable("s3://bucket/data")
+
+
+def test_other_paths_ask_no_store(impatient, monkeypatch):
+    monkeypatch.setenv("S3_ENDPOINT", "http://127.0.0.1:1")
+    for path in ("/data", "gs://bucket/data", "s3://"):
+        object_store.check_reachable(path)
 
 
 _SCRIPT = """

@@ -1,5 +1,6 @@
 """Failures: which exit code and which line each kind of error ends in."""
 
+import errno
 import gzip
 import json
 
@@ -141,3 +142,86 @@ def test_workers_of_the_local_runner_print_nothing(capfd, monkeypatch):
     with beam.Pipeline(options=options) as pipeline:
         _ = pipeline | beam.Create(["a", "b"]) | beam.Map(str.upper)
     assert capfd.readouterr() == ("", "")
+
+
+FULL = "no space left on the disk: free some space"
+TF_FULL = "/a/b.gz; No space left on device"
+OPERATION = "{{function_node __wrapped__SaveV2_device_/job:localhost/device:CPU:0}} "
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), f"/a/b: {FULL}"),
+        (OSError(errno.ENOSPC, "No space", "/a/b", None, "/c/d"), f"/c/d: {FULL}"),
+        (OSError(errno.ENOSPC, "No space left on device"), FULL),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/a/b"), "/a/b: the disk quota"),
+        (OSError(errno.EFBIG, "File too large", "/a/b"), "/a/b: the file would be larger"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: permission denied"),
+        (tf.errors.ResourceExhaustedError(None, None, TF_FULL), f"/a/b.gz: {FULL}"),
+        (
+            tf.errors.ResourceExhaustedError(
+                None, None, f"{OPERATION}/a/part.tempstate17; No space left on device [Op:SaveV2]"
+            ),
+            f"/a/part: {FULL}",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "/a/b; Too many open files"),
+            "/a/b: too many open files",
+        ),
+        (
+            RuntimeError(
+                "tensorflow.python.framework.errors_impl.ResourceExhaustedError: "
+                f"{TF_FULL} [while running 'Write']"
+            ),
+            f"/a/b.gz: {FULL}",
+        ),
+        (
+            RuntimeError("OSError: [Errno 28] No space left on device: '/a/b' [while running 'x']"),
+            f"/a/b: {FULL}",
+        ),
+        (
+            RuntimeError(
+                WORKER_TEXT.format(
+                    raised="RuntimeError: OSError: [Errno 28] No space left on device: '/a/b'"
+                )
+            ),
+            f"/a/b: {FULL}",
+        ),
+    ],
+)
+def test_a_full_disk_is_told_with_path_and_cure_whoever_meets_it(error, start):
+    failure = failure_of(error)
+    assert failure.exit_code == ExitCode.CRASH
+    assert failure.message.startswith(start)
+    assert "\n" not in failure.message
+    assert "Errno" not in failure.message or "/a" not in start
+
+
+def test_a_gpu_without_memory_is_not_taken_for_a_full_disk():
+    text = (
+        f"{OPERATION}OOM when allocating tensor with shape[64,512,512] on "
+        "/job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc [Op:Conv2D]"
+    )
+    failure = failure_of(tf.errors.ResourceExhaustedError(None, None, text))
+    assert failure.exit_code == ExitCode.CRASH
+    assert "out of memory: lower global_batch_size" in failure.message
+    assert "disk" not in failure.message
+
+
+def test_a_real_write_to_a_full_device_is_one_line():
+    with pytest.raises(OSError, match="No space left") as ours, open("/dev/full", "w") as file:
+        file.write("x" * 100_000)
+    with (
+        pytest.raises(tf.errors.ResourceExhaustedError) as theirs,
+        tf.io.TFRecordWriter("/dev/full") as writer,
+    ):
+        writer.write(bytes(10_000_000))
+    assert failure_of(ours.value).message.startswith(FULL)
+    assert failure_of(theirs.value).message.startswith(f"/dev/full: {FULL}")
+
+
+def test_a_message_of_tensorflow_is_shown_without_its_operation():
+    text = f"{OPERATION}inflate() failed with error -3 [Op:IteratorGetNext] name: "
+    failure = failure_of(tf.errors.DataLossError(None, None, text))
+    assert failure.message == "inflate() failed with error -3"

@@ -156,7 +156,8 @@ def test_a_record_that_is_not_whole_is_refused(encoder, version, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     shard.write_bytes(content)
-    assert "records of patches" in refusal(encoder, version, tmp_path)
+    message = refusal(encoder, version, tmp_path)
+    assert message.startswith(f"{shard}: the shard is damaged: its gzip stream is broken")
 
 
 def test_a_later_patch_of_another_size_is_refused(encoder, version, tmp_path):

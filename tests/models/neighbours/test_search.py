@@ -7,7 +7,14 @@ from make_embeddings import unit
 
 from models.health import retrieval
 from models.neighbours import search as search_lib
-from models.neighbours.search import draw_patches, find_patch, search
+from models.neighbours.search import (
+    FarPlaceError,
+    Query,
+    default_max_km,
+    draw_patches,
+    find_patch,
+    search,
+)
 
 
 @pytest.fixture(params=[4, 1 << 16], autouse=True)
@@ -144,9 +151,9 @@ def test_a_patch_is_found_by_its_id_or_by_a_place():
         make_index.make_patch(number, lon=lon) for number, lon in enumerate([10.0, -179.9, 175.0])
     ]
     patches = [patch._replace(lat=20.0) for patch in patches]
-    assert find_patch(patches, "patch-002") == 2
-    assert find_patch(patches, "179.9,20") == 1
-    assert find_patch(patches, " 40 , -80 ") == 0
+    assert find_patch(patches, "patch-002", 0.0) == Query(row=2, place_km=None)
+    assert find_patch(patches, "179.9,20", 1e5).row == 1
+    assert find_patch(patches, " 40 , -80 ", 1e5).row == 0
 
 
 @pytest.mark.parametrize(
@@ -164,7 +171,7 @@ def test_a_patch_is_found_by_its_id_or_by_a_place():
 )
 def test_a_text_that_names_no_patch_is_refused_in_one_line(wanted, message):
     with pytest.raises(ValueError, match=message) as caught:
-        find_patch([make_index.make_patch(number) for number in range(4)], wanted)
+        find_patch([make_index.make_patch(number) for number in range(4)], wanted, 5.0)
     assert str(caught.value) == message
 
 
@@ -173,3 +180,47 @@ def test_patches_are_drawn_once_each_by_seed():
     assert len(set(drawn)) == 20
     assert drawn == draw_patches(50, 20, seed=1) != draw_patches(50, 20, seed=2)
     assert sorted(draw_patches(5, 20, seed=1)) == [0, 1, 2, 3, 4]
+
+
+# A degree of latitude is 111.195 km on the sphere of radius 6371.0088 km.
+DEGREE_KM = 111.195
+
+
+def test_a_place_gets_its_nearest_patch_with_the_distance():
+    patches = [make_index.make_patch(number, lon=10.0, lat=45.0 + number) for number in range(3)]
+    found = find_patch(patches, "10,46.03", 5.0)
+    assert found.row == 1
+    assert found.place_km == pytest.approx(0.03 * DEGREE_KM, rel=1e-4)
+
+
+def test_a_place_beyond_the_limit_is_refused_with_distance_and_extent():
+    patches = [make_index.make_patch(number, lon=10.0, lat=45.0 + number) for number in range(3)]
+    with pytest.raises(FarPlaceError) as caught:
+        find_patch(patches, "10,48", 5.0)
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        "10,48: the index has no patch within 5.0 km (--max-km): the nearest is 111.2 km away, "
+        "patch-002 at lon 10.000, lat 47.000; its 3 patches lie in lon 10.000 to 10.000, "
+        "lat 45.000 to 47.000"
+    )
+    # The limit itself is near enough, and what is a little less is not.
+    distance = find_patch(patches, "10,48", 200.0).place_km
+    assert find_patch(patches, "10,48", distance).row == 2
+    with pytest.raises(FarPlaceError):
+        find_patch(patches, "10,48", distance - 0.01)
+
+
+def test_the_extent_of_patches_on_both_sides_of_180_degrees_is_the_short_way():
+    patches = [
+        make_index.make_patch(number, lon=lon, lat=0.0)
+        for number, lon in enumerate((179.5, -179.0, 178.0))
+    ]
+    with pytest.raises(FarPlaceError, match=r"lon 178.000 to -179.000 \(across 180\), lat 0.000"):
+        find_patch(patches, "0,0", 5.0)
+    assert find_patch(patches, "-179.99,0", 60.0).row == 0
+
+
+def test_the_limit_follows_the_size_of_a_patch():
+    assert default_max_km(0.96) == pytest.approx(4.8)
+    assert default_max_km(0.32) == pytest.approx(1.6)
+    assert default_max_km(None) == pytest.approx(5.0)

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import damage
 import make_shards
 import pytest
 import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest, records
 from models import pretrain, segment
-from models.config import EncoderConfig, PretrainConfig
+from models.config import EncoderConfig, InputConfig, PretrainConfig
 from models.reading import shard_checks
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders, Shards
@@ -129,7 +130,7 @@ def test_a_file_that_is_cut_short(version, tmp_path):
     with open(version.files["train"][0], "rb") as shard:
         copy.write_bytes(shard.read()[:1000])
     message = refusal(tmp_path, version, train=[str(copy)])
-    assert message.startswith(f"{copy}: must hold whole records of patches: ")
+    assert message.startswith(f"{copy}: the shard is damaged: its gzip stream is broken")
 
 
 def test_a_manifest_that_was_changed_by_hand(version):
@@ -212,3 +213,26 @@ def test_small_files_are_made_up_for_by_others(tmp_path):
             match="train split must hold at least one batch of 13 examples, got 12 in 2 files",
         ):
             shard_checks.check_split("train", files, made.manifest, sensors=("s1",), num_needed=13)
+
+
+@pytest.mark.parametrize(("split", "cache"), [("train", "none"), ("eval", "memory")])
+def test_a_shard_with_a_flipped_byte_is_named_by_the_training(version, tmp_path, split, cache):
+    # Near its end: the check before the training reads only the first records.
+    path = damage.flip(version.files[split][0], -40)
+    shards = Shards(
+        manifest=version.manifest,
+        train=tuple(version.files["train"]),
+        eval=tuple(version.files["eval"]),
+    )
+    config = PretrainConfig(
+        encoder=SMALL,
+        num_steps=9,
+        global_batch_size=4,
+        input=InputConfig(cache=cache),
+    )
+    folders = Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs"))
+    with pytest.raises(ValueError, match="gzip") as caught:
+        pretrain.run_pretraining(config, shards, folders)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()

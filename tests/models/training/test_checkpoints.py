@@ -1,10 +1,14 @@
+import json
+import logging
 import shutil
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from damage import cut, flip, replace_by_folder
 
-from beam_jobs.contracts import object_store
+from beam_jobs.contracts import locations, object_store
 from models.training.checkpoints import (
     CheckpointMismatchError,
     Checkpoints,
@@ -61,10 +65,14 @@ def test_no_checkpoint_leaves_everything_as_it_is(tmp_path):
     assert values(*target) == {1.0}
 
 
-def test_newer_checkpoint_takes_the_place_of_the_older(tmp_path, events):
-    for step in (9, 10):
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_two_checkpoints_are_kept(tmp_path, events):
+    for step in (8, 9, 10):
         save(tmp_path / "kept", step, float(step), events)
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["step-000000010"]
+    assert names(tmp_path / "kept") == ["step-000000009", "step-000000010"]
 
 
 def test_checkpoint_that_was_cut_off_is_never_restored(tmp_path, events):
@@ -80,7 +88,7 @@ def test_checkpoint_that_was_cut_off_is_never_restored(tmp_path, events):
     # The next attempt gets there, too, and writes it anew.
     save(tmp_path / "kept", 10, 10.0, events)
     assert Checkpoints(str(tmp_path / "kept"), *target).restore().step == 10
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["step-000000010"]
+    assert names(tmp_path / "kept") == ["step-000000005", "step-000000010"]
 
 
 def test_checkpoint_of_another_architecture_is_refused_in_one_line(tmp_path, events):
@@ -111,6 +119,127 @@ def test_removed_checkpoints_leave_nothing(tmp_path, events):
     remove_checkpoints(str(tmp_path / "kept"))
     assert not (tmp_path / "kept").exists()
     remove_checkpoints(str(tmp_path / "kept"))
+
+
+DATA, INDEX = "variables.data-00000-of-00001", "variables.index"
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+DAMAGES = {
+    "flipped weight": (lambda folder: flip(folder / DATA, 5), "Checksum does not match"),
+    "flipped last byte": (lambda folder: flip(folder / DATA, -1), "Checksum does not match"),
+    "cut weights": (lambda folder: cut(folder / DATA), "less bytes"),
+    "no weights": (lambda folder: (folder / DATA).unlink(), "No such file"),
+    "empty weights": (lambda folder: (folder / DATA).write_bytes(b""), ""),
+    "flipped index": (lambda folder: flip(folder / INDEX, 20), "checksum mismatch"),
+    "cut index": (lambda folder: cut(folder / INDEX), "sstable"),
+    "no index": (lambda folder: (folder / INDEX).unlink(), "matching files"),
+    "empty progress": (lambda folder: (folder / "progress.json").write_bytes(b""), "no JSON"),
+    "cut progress": (lambda folder: cut(folder / "progress.json"), "no JSON"),
+    "no text": (lambda folder: (folder / "progress.json").write_bytes(b"\xff\xfe"), "no JSON"),
+    "a list": (lambda folder: (folder / "progress.json").write_text("[1]"), "no JSON object"),
+    "other types": (lambda folder: edit(folder / "progress.json", step="7"), "content_sha256"),
+    "another step": (lambda folder: edit(folder / "progress.json", step=8), "content_sha256"),
+    "null": (lambda folder: edit(folder / "progress.json", variables=None), "content_sha256"),
+    "a folder": (lambda folder: replace_by_folder(folder / "progress.json"), "no JSON"),
+}
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    tmp_path, events, damage, why, caplog
+):
+    for step in (6, 7):
+        save(tmp_path / "kept", step, float(step), events)
+    damage(tmp_path / "kept" / "step-000000007")
+    target = trained(0.0)
+    with caplog.at_level(logging.INFO, "terrapair.training"):
+        assert Checkpoints(str(tmp_path / "kept"), *target).restore().step == 6
+    assert values(*target) == {6.0}
+    assert names(tmp_path / "kept") == ["damaged-step-000000007", "step-000000006"]
+    (line,) = caplog.messages
+    assert line.startswith(f"checkpoint {tmp_path}/kept/step-000000007 is damaged (")
+    assert why in line
+    assert line.endswith("set aside as damaged-step-000000007; the training goes on from step 6")
+    assert "\n" not in line
+    # The next one takes its place, and may be damaged as well.
+    save(tmp_path / "kept", 7, 7.5, events)
+    damage(tmp_path / "kept" / "step-000000007")
+    assert Checkpoints(str(tmp_path / "kept"), *target).restore().step == 6
+
+
+@pytest.mark.parametrize("damage", [DAMAGES["cut weights"][0], DAMAGES["cut progress"][0]])
+def test_without_a_whole_checkpoint_the_training_starts_from_the_beginning(
+    tmp_path, events, damage, caplog
+):
+    for step in (6, 7):
+        save(tmp_path / "kept", step, float(step), events)
+        damage(tmp_path / "kept" / f"step-{step:09d}")
+    target = trained(1.0)
+    assert Checkpoints(str(tmp_path / "kept"), *target).restore() is None
+    # Half of a damaged checkpoint is readable, and none of it was taken.
+    assert values(*target) == {1.0}
+    (line,) = caplog.messages
+    assert line.endswith("starts from the beginning: no older checkpoint is left")
+    assert names(tmp_path / "kept") == ["damaged-step-000000006", "damaged-step-000000007"]
+
+
+def test_a_worker_that_does_not_write_leaves_a_damaged_checkpoint_where_it_is(
+    tmp_path, events, caplog
+):
+    for step in (6, 7):
+        save(tmp_path / "kept", step, float(step), events)
+    cut(tmp_path / "kept" / "step-000000007" / DATA)
+    assert Checkpoints(str(tmp_path / "kept"), *trained(0.0)).restore(is_writer=False).step == 6
+    assert names(tmp_path / "kept") == ["step-000000006", "step-000000007"]
+    assert caplog.messages == []
+
+
+def test_a_mirrored_training_goes_on_from_the_one_before(tmp_path, events):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        for step in (6, 7):
+            save(tmp_path / "kept", step, float(step), events)
+        flip(tmp_path / "kept" / "step-000000007" / DATA, 5)
+        target = trained(0.0)
+    assert Checkpoints(str(tmp_path / "kept"), *target).restore().step == 6
+    assert values(*target) == {6.0}
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_of_the_new_one(
+    tmp_path, events, monkeypatch
+):
+    save(tmp_path / "kept", 6, 6.0, events)
+
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    # The last file of a checkpoint but one: its weights are on the disk by then.
+    with monkeypatch.context() as patch:
+        patch.setattr("models.training.checkpoints.replace_files", fail)
+        with pytest.raises(tf.errors.ResourceExhaustedError):
+            save(tmp_path / "kept", 7, 7.0, events)
+    assert names(tmp_path / "kept") == ["step-000000006"]
+    save(tmp_path / "kept", 7, 7.0, events)
+    assert names(tmp_path / "kept") == ["step-000000006", "step-000000007"]
+
+
+@pytest.mark.e2e
+def test_a_damaged_checkpoint_on_an_object_store_is_set_aside(s3_environment, s3_folder, events):
+    object_store.load_filesystem(s3_folder)
+    for step in (5, 6):
+        save(s3_folder, step, float(step), events)
+    path = locations.locate(s3_folder) / "step-000000006" / "progress.json"
+    path.write_text(path.read_text()[:20])
+    target = trained(0.0)
+    assert Checkpoints(s3_folder, *target).restore().step == 5
+    assert values(*target) == {5.0}
+    aside = locations.locate(s3_folder) / "damaged-step-000000006"
+    assert (aside / DATA).exists()
+    assert not path.exists()
+    remove_checkpoints(s3_folder)
 
 
 @pytest.mark.e2e

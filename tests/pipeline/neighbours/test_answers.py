@@ -250,6 +250,16 @@ def test_an_unknown_patch_is_one_line(index, tmp_path):
         "error: patch 'nowhere': must be a patch_id of the index's 12 patches"
     )
     assert not (tmp_path / "x.png").exists()
+    # Far from all patches: Rome, and the patches are near 10 E, 45 N.
+    ended = run_pipeline(
+        *("search", "--index", str(folder), "--patch", "12.5,41.9"),
+        *("--output", str(tmp_path / "x.png")),
+    )
+    line = one_line(ended, 3)
+    assert line.startswith("error: 12.5,41.9: the index has no patch within 5.0 km (--max-km): ")
+    assert "km away" in line
+    assert "its 12 patches lie in lon 10." in line
+    assert not (tmp_path / "x.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -346,5 +356,6 @@ def test_a_version_is_embedded_and_searched(version, encoder, tmp_path):
         *("--from", "s2", "--to", "s1", "--output", str(tmp_path / "b.png")),
     )
     assert asked.returncode == 0, asked.stderr
+    assert "Nearest to 10.031,45: patch " in asked.stdout
     with Image.open(tmp_path / "a.png") as many, Image.open(tmp_path / "b.png") as single:
         assert many.height > 2 * single.height

@@ -1,0 +1,72 @@
+"""StatisticsGen and Evaluator that name the shard which they cannot read.
+
+Both read Examples by Beam. Its error for a damaged file says neither which file it is
+nor what to do. The executors here find the file and raise one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tfx import types
+from tfx.components.evaluator import executor as evaluator_executor
+from tfx.components.evaluator.component import Evaluator
+from tfx.components.statistics_gen import executor as statistics_executor
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.dsl.components.base import executor_spec
+from tfx.types import standard_component_specs
+
+from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.shards import named_damage
+
+Artifacts = dict[str, list[types.Artifact]]
+
+
+def example_files(inputs: Artifacts) -> Iterator[str]:
+    """Yield the shards of all splits of the Examples among a component's inputs."""
+    for artifact in inputs.get(standard_component_specs.EXAMPLES_KEY, ()):
+        for path in sorted(locate(artifact.uri).glob("Split-*/*.gz")):
+            yield str(path)
+
+
+class StatisticsExecutor(statistics_executor.Executor):
+    """StatisticsGen's executor."""
+
+    def Do(  # noqa: N802 - TFX names it
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Compute the statistics.
+
+        Raises:
+            DamagedShardError: a shard cannot be read whole.
+        """
+        with named_damage(lambda: example_files(input_dict)):
+            super().Do(input_dict, output_dict, exec_properties)
+
+
+class EvaluatorExecutor(evaluator_executor.Executor):
+    """Evaluator's executor."""
+
+    def Do(  # noqa: N802 - TFX names it
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        """Evaluate the model.
+
+        Raises:
+            DamagedShardError: a shard cannot be read whole.
+        """
+        with named_damage(lambda: example_files(input_dict)):
+            super().Do(input_dict, output_dict, exec_properties)
+
+
+class ShardStatisticsGen(StatisticsGen):
+    """StatisticsGen with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(StatisticsExecutor)
+
+
+class ShardEvaluator(Evaluator):
+    """Evaluator with the executor above."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(EvaluatorExecutor)
