@@ -8,7 +8,9 @@ Where TensorFlow itself opens a file (TFRecord, SavedModel), the path stays a st
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ from beam_jobs.contracts import object_store
 from beam_jobs.contracts.settings import SettingsError
 
 Location: TypeAlias = Path | epath.Path
+
+_SPECIAL = re.compile(r"[*?\[\\]")
+"""Characters with a meaning in patterns of TensorFlow's file systems."""
 
 
 def parse(path: str | os.PathLike[str]) -> Location:
@@ -59,6 +64,30 @@ def size(path: str | os.PathLike[str]) -> int | None:
         return int(found.stat().length)
     except FileNotFoundError:
         return None
+
+
+def glob(folder: str | os.PathLike[str], pattern: str) -> list[Location]:
+    """Return what matches `pattern` below `folder`, sorted.
+
+    Only `pattern` is a pattern. The name of `folder` may hold `[`, `*` and `?`, which
+    `tf.io.gfile.glob` would take for a part of it.
+    """
+    root = locate(folder)
+    if isinstance(root, Path) or not _SPECIAL.search(os.fspath(root)):
+        return sorted(root.glob(pattern))
+    found: list[Location] = [root]
+    for part in pattern.split("/"):
+        if _SPECIAL.search(part):
+            found = [
+                path
+                for parent in found
+                if parent.is_dir()
+                for path in parent.iterdir()
+                if fnmatch.fnmatchcase(path.name, part)
+            ]
+        else:
+            found = [parent / part for parent in found]
+    return sorted(path for path in found if path.exists())
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
