@@ -23,7 +23,6 @@ from contextlib import contextmanager
 
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
-from beam_jobs.storage import leases
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Errors of a file system that has no locks, such as some network mounts."""
@@ -46,6 +45,9 @@ def hold(lock_path: str | os.PathLike[str], what: str) -> Iterator[None]:
             known.
     """
     if is_remote(lock_path):
+        # Only now: it imports Beam.
+        from beam_jobs.storage import leases
+
         with leases.hold(os.fspath(lock_path), uuid.uuid4().hex):
             yield
         return

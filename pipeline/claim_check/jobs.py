@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from beam_jobs.contracts import settings
@@ -75,6 +76,7 @@ class Trial:
         num_patches: number of labelled patches.
         version: version of the labels.
         folder: folder of the result.
+        labels: shard of its labelled patches. All arms of a seed use the same one.
         splits: splits to score on.
         is_permuted: whether the labels belong to other patches, as a control.
     """
@@ -86,6 +88,7 @@ class Trial:
     num_patches: int
     version: Version
     folder: str
+    labels: str
     splits: tuple[str, ...] = ("test",)
     is_permuted: bool = False
 
@@ -138,13 +141,14 @@ class Planner:
         num_patches = num_labelled(cell.fraction, version.manifest.num_examples["train"], cell.task)
         encoders = self.pretrainings(arm, cell, setting, seed)
         config = self._segment_config(arm, cell, seed, num_patches)
-        # The encoders' configs, not their folders, which change when the run is moved.
+        # The names of the encoders' folders hold the hashes of their configs and of the
+        # pairs. The paths are left out, because they change when the run is moved.
         decides = [
             config,
             num_patches,
             version.manifest.sha256,
             self._code,
-            [job.config for job in encoders.values()],
+            [PurePath(job.folder).name for job in encoders.values()],
         ]
         digest = settings.sha256(decides)[:16]
         name = f"{arm}-permuted" if is_permuted else arm
@@ -158,8 +162,16 @@ class Planner:
             num_patches=num_patches,
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
+            labels=self._labels(cell, num_patches, seed, is_permuted),
             is_permuted=is_permuted,
         )
+
+    def _labels(self, cell: Cell, num_patches: int, seed: int, is_permuted: bool) -> str:
+        """Return the path of a subset of the labels, named by what it is drawn from."""
+        decides = [self._tasks[cell.task].manifest.sha256, self._code]
+        parts = [f"seed{seed}", str(num_patches), *(["permuted"] if is_permuted else [])]
+        name = "-".join([*parts, settings.sha256(decides)[:16]])
+        return f"{self._config.claim_dir}/labels/{cell.task}/{name}.tfrecord.gz"
 
     def _pretraining(self, config: PretrainConfig) -> Pretraining:
         decides = [config, self._pairs.manifest.sha256, self._code]

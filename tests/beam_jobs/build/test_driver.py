@@ -18,7 +18,7 @@ import tensorflow as tf
 from repository import REPOSITORY
 
 from beam_jobs import config as c
-from beam_jobs.build import choice, patches, spool
+from beam_jobs.build import choice, patches, spool, writers
 from beam_jobs.build.driver import build_labels, build_pairs
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.labels import IGNORE
@@ -273,16 +273,21 @@ def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monk
 def test_a_label_redrawn_in_the_same_size_builds_a_new_version(copied, build_config, tmp_path):
     label = c.LabelConfig(schema="water", label_from="s1", min_labeled_fraction=0.0)
     config = dataclasses.replace(build_config, label=label)
-    first = build_labels(config, [copied], tmp_path / "out")
-    for path in sorted(copied.parent.rglob("S1*_label.tif")):
-        with rasterio.open(path) as dataset:
-            profile, pixels = dataset.profile, dataset.read()
-        for values in (pixels, np.where(pixels == 0, 4, pixels)):
+
+    def draw(dry: int) -> int:
+        """Write all labels with another class where it was dry; return their size in bytes."""
+        paths = sorted(copied.parent.rglob("S1*_label.tif"))
+        for path in paths:
+            with rasterio.open(path) as dataset:
+                profile, pixels = dataset.profile, dataset.read()
             # Without compression, the size of the file does not depend on its values.
-            profile.update(compress=None)
-            path.unlink()
-            with rasterio.open(path, "w", **profile) as dataset:
-                dataset.write(values)
+            with rasterio.open(path, "w", **{**profile, "compress": None}) as dataset:
+                dataset.write(np.where(pixels == 1, dry, pixels).astype("uint8"))
+        return sum(path.stat().st_size for path in paths)
+
+    size = draw(1)
+    first = build_labels(config, [copied], tmp_path / "out")
+    assert draw(0) == size
     second = build_labels(config, [copied], tmp_path / "out")
     assert second.name == "version-2"
     counts = [
