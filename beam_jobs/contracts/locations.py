@@ -111,6 +111,27 @@ def remove_tree(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
+def without_pattern(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a path of the same folder that TensorFlow does not take for a pattern.
+
+    TensorFlow finds the variables of a checkpoint or SavedModel by a pattern made of
+    the path, so it fails below a folder such as `runs [v1]`. There the path leads
+    through a link, which exists while the body runs. An object store has no links.
+
+    Source: tensorflow/core/kernels/save_restore_v2_ops.cc, `RestoreV2`, which calls
+    `GetMatchingPaths`.
+    """
+    found = locate(path)
+    if not isinstance(found, Path) or not _SPECIAL.search(os.path.abspath(found)):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        link = os.path.join(scratch, "link")
+        os.symlink(os.path.abspath(found), link)
+        yield link
+
+
+@contextmanager
 def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a local file to write; it appears at `path` when the body ends well.
 

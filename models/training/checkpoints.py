@@ -79,7 +79,9 @@ class Checkpoints:
         path = str(complete[-1].parent)
         record = json.loads(complete[-1].read_text())
         _check_same(path, record["variables"], self._describe())
-        self._as_checkpoint().read(f"{path}/{_VARIABLES}").assert_existing_objects_matched()
+        with locations.without_pattern(path) as readable:
+            found = self._as_checkpoint().read(f"{readable}/{_VARIABLES}")
+            found.assert_existing_objects_matched()
         losses = tuple(record["last_losses"])
         return Progress(step=record["step"], last_losses=losses, events_dir=f"{path}/{_EVENTS}")
 

@@ -26,6 +26,10 @@ from pipeline.config import load_run_config
             ["root=s3://bucket/x"],
             "local_root: needed when root is an object store, got root 's3://bucket/x'",
         ),
+        (
+            ["root=runs/a [v1]"],
+            "root: must be a path without '['",
+        ),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_code_2(overrides, message):
