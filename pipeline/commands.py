@@ -22,6 +22,7 @@ from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
@@ -195,11 +196,16 @@ def claim_check(
             f"{config_path}: claim: required by claim-check, but not given; see docs/claim_check.md"
         )
     config = _with_data(config, data)
+    with root.hold(config):
+        _claim_check(session, config, verify_files)
+
+
+def _claim_check(session: Session, config: RunConfig, verify_files: bool) -> None:
     from pipeline.claim_check import claim, page
     from pipeline.data_build import build_data
 
-    with root.hold(config), session.progress() as progress:
-        _write_resolved(session, config)
+    _write_resolved(session, config)
+    with session.progress() as progress:
         built = build_data(config, progress.stage, progress.update, verify_files=verify_files)
         document = claim.check_claim(config, built, progress.stage, progress.update)
     session.result(document, page.sentence(document), f"Page: {config.claim_dir}/{claim.PAGE_FILE}")
@@ -280,9 +286,11 @@ def import_weights(
     inputs.check_file(path, "weights")
     from models.public_weights.importing import import_encoder
 
-    imported = import_encoder(
-        known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
-    )
+    # The folder must not exist before, so the lock lies beside it.
+    with locks.hold(f"{output.rstrip('/')}.lock", output):
+        imported = import_encoder(
+            known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
+        )
     session.result(
         {"encoder": output, "sensor": known.sensor},
         *imported.lines(known),

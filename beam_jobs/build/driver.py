@@ -142,7 +142,10 @@ def build(
     # at the output before that.
     FileSystems.set_options(options)
     config = replace(config, split=holdouts.with_hashes(config.split))
-    inputs = _Inputs(catalog_paths, output_root, execution)
+    # Pairs do not change with the labels of their scenes: a label that is drawn again
+    # must not cost a pretraining.
+    unread = ("label",) if config.label is None else ()
+    inputs = _Inputs(catalog_paths, output_root, execution, unread)
     content_sha256 = inputs.sha256(verify=execution.verify_files)
     while True:
         chosen = choice.choose(config, output_root, content_sha256, span=span, version=version)
@@ -165,6 +168,7 @@ class _Inputs:
     catalog_paths: Sequence[StrPath]
     output_root: Location
     execution: Execution
+    unread: tuple[str, ...]
 
     def sha256(self, verify: bool) -> str:
         """Return the hash of the catalogs and of the content of their files."""
@@ -172,7 +176,7 @@ class _Inputs:
         if path is None and not is_remote(self.output_root):
             path = self.output_root / input_hashes.RECORD_NAME
         with input_hashes.opened(path, believe=not verify) as record:
-            return input_hashes.content_sha256(self.catalog_paths, record)
+            return input_hashes.content_sha256(self.catalog_paths, record, self.unread)
 
     def __str__(self) -> str:
         return ", ".join(str(path) for path in self.catalog_paths)

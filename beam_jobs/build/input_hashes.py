@@ -21,7 +21,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -171,7 +171,9 @@ def _with_table(path: Path) -> sqlite3.Connection:
 
 
 def content_sha256(
-    catalogs: Sequence[str | os.PathLike[str]], record: FileRecord | None = None
+    catalogs: Sequence[str | os.PathLike[str]],
+    record: FileRecord | None = None,
+    unread: Collection[str] = (),
 ) -> str:
     """Return a hash of the catalogs' items and of the content of their files.
 
@@ -181,13 +183,14 @@ def content_sha256(
     Args:
         catalogs: paths or URIs.
         record: what is known of files; None = read all of them.
+        unread: names of assets whose files the build does not read.
 
     Raises:
         DataError: a catalog cannot be read.
     """
     digests = []
     with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
-        hasher = _Hasher(pool, record or FileRecord(None))
+        hasher = _Hasher(pool, record or FileRecord(None), unread)
         for path in catalogs:
             folder = locations.parse(path).parent
             digest = hashlib.sha256()
@@ -202,15 +205,18 @@ def content_sha256(
 class _Hasher:
     """Hashes items with the content of their files, a chunk of items at a time."""
 
-    def __init__(self, pool: ThreadPoolExecutor, record: FileRecord) -> None:
-        self._pool, self._record = pool, record
+    def __init__(
+        self, pool: ThreadPoolExecutor, record: FileRecord, unread: Collection[str]
+    ) -> None:
+        self._pool, self._record, self._unread = pool, record, unread
         # Thousands of items in a row may lie in one archive.
         self._latest: dict[str, tuple[_Look, bytes]] = {}
 
     def digests(self, items: Sequence[dict[str, Any]], folder: Location) -> Iterator[bytes]:
         """Yield a digest of each item."""
         places = [
-            [(href, input_files.located(href, folder)) for href in _hrefs(item)] for item in items
+            [(href, input_files.located(href, folder)) for href in _hrefs(item, self._unread)]
+            for item in items
         ]
         paths = {path for found in places for _, path in found if path is not None}
         remote = sorted(filter(is_remote, paths))
@@ -297,9 +303,13 @@ def _stored(uri: str) -> bytes:
     return (files.stored_content(uri) or "").encode()
 
 
-def _hrefs(item: dict[str, Any]) -> list[str]:
+def _hrefs(item: dict[str, Any], unread: Collection[str]) -> list[str]:
     assets = item.get("assets")
-    found = assets.values() if isinstance(assets, dict) else ()
+    found = [
+        asset
+        for name, asset in (assets.items() if isinstance(assets, dict) else ())
+        if name not in unread
+    ]
     return [str(asset.get("href", "") if isinstance(asset, dict) else "") for asset in found]
 
 

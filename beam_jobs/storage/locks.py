@@ -45,9 +45,10 @@ def hold(lock_path: str | os.PathLike[str], what: str) -> Iterator[None]:
             known.
     """
     if is_remote(lock_path):
-        # Only now: it imports Beam.
-        from beam_jobs.storage import leases
+        # Only now: they import Beam.
+        from beam_jobs.storage import leases, stores
 
+        stores.ensure_options()
         with leases.hold(os.fspath(lock_path), uuid.uuid4().hex):
             yield
         return

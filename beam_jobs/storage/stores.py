@@ -19,6 +19,7 @@ from apache_beam.io.aws import s3io
 from apache_beam.io.aws.clients.s3 import messages
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 _RAW = CompressionTypes.UNCOMPRESSED
 """Keeps Beam from packing and unpacking files by the ending of their names."""
@@ -56,6 +57,15 @@ class Store(Protocol):
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects. An object that does not exist counts as deleted."""
+
+
+def ensure_options() -> None:
+    """Let stores be opened where no Beam job has set its options yet.
+
+    Endpoint and keys then come from the environment.
+    """
+    if FileSystems._pipeline_options is None:
+        FileSystems.set_options(PipelineOptions([]))
 
 
 def store_of(path: str) -> Store:

@@ -7,6 +7,7 @@ traceback, so the type of that error is read from its last line.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import re
@@ -81,6 +82,12 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
             return Failure(exit_code=ExitCode.USAGE, message=line)
     if _TRACEBACK in str(error):
         return _of_worker(str(error))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        message = (
+            f"{error.filename}: a name in this path is longer than the file system allows "
+            "(255 bytes on most): use a shorter one"
+        )
+        return Failure(exit_code=ExitCode.USAGE, message=_one_line(message))
     if isinstance(error, FileExistsError):
         return Failure(exit_code=ExitCode.USAGE, message=_first_line(error))
     if isinstance(error, _BAD_INPUT) or _qualified_name(type(error)) in _BAD_INPUT_NAMES:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.storage import locks
 from pipeline.config import RunConfig
 
 LOCK_NAME = ".lock"
-_SPECIAL = re.compile(r"[*?\[\]\\{}^$|]")
+_SPECIAL = re.compile(r"[*?\[\\{^$|]")
 """Characters with a meaning in TFX's patterns.
 
 ExampleGen, StatisticsGen and Evaluator find their files by patterns of TensorFlow and
@@ -48,9 +49,6 @@ def hold(config: RunConfig) -> Iterator[None]:
     Raises:
         DataError: another `run` or `claim-check` works there.
     """
-    # Only now: a wrong setting must not wait for the import of what stores need.
-    from beam_jobs.storage import locks
-
     with ExitStack() as held:
         for folder in dict.fromkeys(filter(None, (config.root, config.local_root))):
             path = f"{folder.rstrip('/')}/{LOCK_NAME}"

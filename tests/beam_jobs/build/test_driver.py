@@ -286,10 +286,12 @@ def test_a_label_redrawn_in_the_same_size_builds_a_new_version(copied, build_con
         return sum(path.stat().st_size for path in paths)
 
     size = draw(1)
+    pairs = build_pairs(build_config, [copied], tmp_path / "pairs")
     first = build_labels(config, [copied], tmp_path / "out")
     assert draw(0) == size
     second = build_labels(config, [copied], tmp_path / "out")
     assert second.name == "version-2"
+    assert build_pairs(build_config, [copied], tmp_path / "pairs") == pairs
     counts = [
         sum(split.get("1", 0) for split in manifest.read(path).num_pixels_per_class.values())
         for path in (first, second)

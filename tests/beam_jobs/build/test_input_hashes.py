@@ -195,6 +195,31 @@ def test_a_path_that_no_file_can_have_is_a_missing_file(tmp_path):
     assert input_hashes.content_sha256([catalog]) != before
 
 
+def test_files_that_the_build_does_not_read_are_no_part_of_the_input(tmp_path):
+    assets = {"data": {"href": "a.tif"}, "label": {"href": "label.tif", "schema": "water"}}
+    catalog = tmp_path / "items.ndjson"
+
+    def hashes() -> tuple[str, str]:
+        catalog.write_text(json.dumps({"id": "a", "assets": assets}))
+        return (
+            input_hashes.content_sha256([catalog], unread=("label",)),
+            input_hashes.content_sha256([catalog]),
+        )
+
+    (tmp_path / "a.tif").write_bytes(b"pixels")
+    (tmp_path / "label.tif").write_bytes(b"drawn")
+    first = hashes()
+    (tmp_path / "label.tif").write_bytes(b"again")
+    second = hashes()
+    assert second[0] == first[0]
+    assert second[1] != first[1]
+    # What the item says of the label decides whether the scene is refused.
+    assets["label"]["schema"] = ""
+    assert hashes()[0] != second[0]
+    (tmp_path / "a.tif").write_bytes(b"others")
+    assert hashes()[0] != second[0]
+
+
 def test_a_vrt_that_names_itself_ends(tmp_path):
     path = tmp_path / "a.vrt"
     path.write_text('<SourceFilename relativeToVRT="1">a.vrt</SourceFilename>')
