@@ -48,7 +48,7 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     config: Parameter[str],
     checkpoints_dir: Parameter[str],
     code: Parameter[str],
-    encoders: Parameter[str],
+    encoders: Parameter[str] = "{}",
     encoder: OptionalInputArtifact[standard_artifacts.Model] = None,
 ) -> None:
     """Train the student, if its teacher is blessed.

@@ -35,13 +35,15 @@ def file_sha256(path: str) -> str:
 def tree_sha256(folder: str) -> str:
     """Return the hex SHA-256 over names and contents of all files of a folder.
 
-    A model is a folder. A path alone does not name a model, because another one may be
-    written there later.
+    A model is a folder, or one file, whose hash is that of the file. A path alone does
+    not name a model, because another one may be written there later.
 
     Raises:
         FileNotFoundError: there is no such folder, or it is empty.
     """
     root = locate(folder)
+    if root.is_file():
+        return file_sha256(folder)
     names = sorted(
         os.fspath(path)[len(os.fspath(root)) :].strip("/") for path in _files_below(root)
     )

@@ -16,6 +16,8 @@ def test_a_folder_is_told_by_names_and_contents_and_not_by_its_path(tmp_path):
     moved = fingerprint.tree_sha256(str(two))
     (two / "model.bin").write_bytes(b"WEIGHTS")
     assert len({first, moved, fingerprint.tree_sha256(str(two))}) == 3
+    one_file = str(two / "model.bin")
+    assert fingerprint.tree_sha256(one_file) == fingerprint.file_sha256(one_file)
     with pytest.raises(FileNotFoundError, match="none: no such folder, or it is empty"):
         fingerprint.tree_sha256(str(tmp_path / "none"))
 
