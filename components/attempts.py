@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.object_store import is_remote
 
@@ -55,14 +56,14 @@ def content_of(*models: str | None) -> str:
     return " ".join(tree_sha256(path) for path in models if path)
 
 
-def content_of_encoders(encoder_paths: Mapping[str, str]) -> dict[str, str]:
+def content_of_encoders(encoder_paths: Mapping[Sensor, str]) -> dict[Sensor, str]:
     """Return sensor -> hash of the encoder that a config names by its path.
 
     Trainers carry it, because TFX's cache does not see what lies at the path. An
     encoder that is not here, or on an object store, has no hash: a pipeline is also
     compiled where its data cannot be reached.
     """
-    found = {}
+    found: dict[Sensor, str] = {}
     for sensor, path in sorted(encoder_paths.items()):
         try:
             found[sensor] = "" if is_remote(path) else tree_sha256(path)

@@ -307,8 +307,8 @@ def test_a_file_that_changes_while_it_is_read_makes_no_version(
 
     def meanwhile(summary, building_dir):
         first_path(copied, "S2").touch()
-        label = sorted(copied.parent.rglob("S1*_label.tif"))[0]
-        label.write_bytes(label.read_bytes() + b"\0")
+        scene = first_path(copied, "S1")
+        scene.write_bytes(scene.read_bytes() + b"\0")
         return write(summary, building_dir)
 
     monkeypatch.setattr(writers, "write_summary", meanwhile)
