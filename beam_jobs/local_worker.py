@@ -3,17 +3,38 @@
 Beam sends the log of a worker to the process that runs the job. While Beam is imported
 it also logs a warning (that crcmod is missing). Python then prints this and every later
 record to the terminal, unless the root logger has a handler.
+
+A worker ends with the process that started it. Otherwise it would go on after a
+`kill -9` of that process, and write beside the job that is started next.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
+import time
+
+_LOOK_EVERY_SECONDS = 0.5
+
+
+def end_with_parent() -> None:
+    """Watch the parent of this process, and end this process when it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
     """Run Beam's worker, with a log that does not reach the terminal."""
     logging.getLogger().addHandler(logging.NullHandler())
+    end_with_parent()
     # Only now: the import logs.
     from apache_beam.runners.worker import sdk_worker_main
 
