@@ -102,6 +102,13 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
         # Beam programs take runner options on the command line. After -- none of them
         # can be mistaken for one of ours.
         click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
+        click.option(
+            "--verify",
+            "verify_files",
+            is_flag=True,
+            help="Compare the content of all input files, also of those whose size and time are "
+            "as before.",
+        ),
         click.option("--version", type=int, help="Version to build. [the next one, if needed]"),
         click.option(
             "--new-span",
@@ -339,6 +346,7 @@ def _build(
     version: int | None,
     beam_options: tuple[str, ...],
     spool_root: str | None,
+    verify_files: bool,
 ) -> None:
     if new_span and span is not None:
         raise click.UsageError("--span and --new-span exclude each other")
@@ -359,7 +367,10 @@ def _build(
             span=span,
             version=version,
             execution=driver.Execution(
-                on_progress=update, spool_root=spool_root, beam_options=beam_options
+                on_progress=update,
+                spool_root=spool_root,
+                beam_options=beam_options,
+                verify_files=verify_files,
             ),
         )
     found = manifest.read(version_dir)

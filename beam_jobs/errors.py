@@ -16,6 +16,7 @@ _EXIT_CODES: dict[Reason, ExitCode] = {
     # What stopped a job whose input may be good: it can run again later.
     "connection": ExitCode.CRASH,
     "folder_in_use": ExitCode.CRASH,
+    "input_changed": ExitCode.CRASH,
     "interrupted": ExitCode.CRASH,
     "no_answer": ExitCode.CRASH,
     "not_run": ExitCode.CRASH,

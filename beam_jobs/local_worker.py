@@ -5,6 +5,9 @@ it also logs a warning (that crcmod is missing). Python then prints this and eve
 record to the terminal, unless the root logger has a handler. When a step fails, the
 worker also prints the traceback that it sends to the job. The job shows its last line,
 or all of it with `--debug`.
+
+A worker ends with the process that started it. Otherwise it would go on after a
+`kill -9` of that process, and write beside the job that is started next.
 """
 
 from __future__ import annotations
@@ -12,11 +15,28 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
+
+_LOOK_EVERY_SECONDS = 0.5
+
+
+def end_with_parent() -> None:
+    """Watch the parent of this process, and end this process when it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
     """Run Beam's worker; neither log nor tracebacks reach the terminal."""
     logging.getLogger().addHandler(logging.NullHandler())
+    end_with_parent()
     # Only Python's stream: what a crash of native code says is still seen.
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     # Only now: the import logs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,10 @@ class LocalRunner(FnApiRunner):
         """Run a pipeline; its worker processes start with our module, not Beam's."""
         for environment in pipeline_proto.components.environments.values():
             if environment.urn == python_urns.SUBPROCESS_SDK:
-                environment.payload = f"{sys.executable} -m {_WORKER}".encode()
+                # Beam starts a shell. By `exec` the worker becomes the driver's own
+                # child, so it notices when the driver is gone.
+                python = shlex.quote(sys.executable)
+                environment.payload = f"exec {python} -m {_WORKER}".encode()
         return super().run_via_runner_api(pipeline_proto, options)
 
 

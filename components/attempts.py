@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 from tfx.components.trainer.fn_args_utils import FnArgs
+
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.fingerprint import tree_sha256
+from beam_jobs.contracts.object_store import is_remote
 
 CHECKPOINTS_DIR = "checkpoints_dir"
 """Key in the Trainers' custom_config: folder of the run's checkpoints.
 
 If it is absent or empty, no checkpoints are written.
 """
+ENCODERS = "encoders"
+"""Key in the custom_config: see `content_of_encoders`."""
 
 
 def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
@@ -25,8 +32,8 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     Args:
         fn_args: its config, code and manifest identify the training, with `start`.
         component: what trains, "pretrain" or the task's name.
-        start: encoder that the training starts from; empty = none, or named in the
-            config.
+        start: names the model that the training starts from, such as `content_of` it;
+            empty = none, or named in the config.
     """
     custom = fn_args.custom_config
     return training_dir(
@@ -34,9 +41,35 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
         component,
         custom["config"],
         custom.get("code"),
+        custom.get(ENCODERS),
         fn_args.hyperparameters,
         start,
     )
+
+
+def content_of(*models: str | None) -> str:
+    """Return hashes of the folders of models; empty without models.
+
+    The path of a model is not enough to tell a training: a run that begins anew in an
+    old folder has other models under the same paths.
+    """
+    return " ".join(tree_sha256(path) for path in models if path)
+
+
+def content_of_encoders(encoder_paths: Mapping[Sensor, str]) -> dict[Sensor, str]:
+    """Return sensor -> hash of the encoder that a config names by its path.
+
+    Trainers carry it, because TFX's cache does not see what lies at the path. An
+    encoder that is not here, or on an object store, has no hash: a pipeline is also
+    compiled where its data cannot be reached.
+    """
+    found: dict[Sensor, str] = {}
+    for sensor, path in sorted(encoder_paths.items()):
+        try:
+            found[sensor] = "" if is_remote(path) else tree_sha256(path)
+        except OSError:
+            found[sensor] = ""
+    return found
 
 
 def training_dir(checkpoints_dir: str, component: str, *training: object) -> str | None:

@@ -17,7 +17,7 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.artifacts import SOURCES, list_files, write_metrics
-from components.attempts import CHECKPOINTS_DIR, checkpoint_dir
+from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, content_of
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.publishing import ENCODER_NAME, find_published
@@ -86,6 +86,7 @@ def run_fn(fn_args: FnArgs) -> None:
     last = find_published(published_dir, ENCODER_NAME) if published_dir else None
     if last is not None:
         logging.getLogger(LOGGER_NAME).info("pretrain starts from %s", last)
+    start = None if last is None else str(last)
     metrics = run_pretraining(
         config,
         Shards(
@@ -96,9 +97,11 @@ def run_fn(fn_args: FnArgs) -> None:
         Folders(
             output=fn_args.serving_model_dir,
             logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(fn_args, "pretrain", str(last or "")),
+            checkpoints=checkpoint_dir(
+                fn_args, "pretrain", content_of(None if last is None else str(last))
+            ),
         ),
-        warm_start_dir=None if last is None else str(last),
+        warm_start_dir=start,
         on_step=log_steps("pretrain"),
     )
     write_metrics(metrics, fn_args.model_run_dir)

@@ -17,7 +17,13 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.artifacts import SOURCES, list_files, write_metrics
-from components.attempts import CHECKPOINTS_DIR, checkpoint_dir
+from components.attempts import (
+    CHECKPOINTS_DIR,
+    ENCODERS,
+    checkpoint_dir,
+    content_of,
+    content_of_encoders,
+)
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.training_log import log_steps
@@ -60,6 +66,7 @@ def create_segment_trainer(
             "name": name,
             "config": settings.canonical_json(config),
             "code": source_fingerprint(SOURCES),
+            ENCODERS: content_of_encoders(config.encoder_paths),
             CHECKPOINTS_DIR: checkpoints_dir,
         },
     ).with_id(f"Trainer-{name}")
@@ -93,7 +100,7 @@ def run_fn(fn_args: FnArgs) -> None:
         Folders(
             output=fn_args.serving_model_dir,
             logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(fn_args, name, base_model or ""),
+            checkpoints=checkpoint_dir(fn_args, name, content_of(base_model)),
         ),
         sources=SegmenterSources(
             encoder=None if is_student else base_model,

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
@@ -29,6 +30,7 @@ from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.metadata_file import check_metadata
+from pipeline.runners import root
 
 if TYPE_CHECKING:
     from pipeline.report.results import RunResults
@@ -42,13 +44,25 @@ _data_option = click.option(
     type=click.Path(),
     help="Folder of real data: what lies in it replaces the catalogs of the config.",
 )
+_verify_option = click.option(
+    "--verify",
+    "verify_files",
+    is_flag=True,
+    help="Compare the content of all input files and shards, also of those whose size and time "
+    "are as before.",
+)
 
 
 @verb("run", needs=_PIPELINE)
 @_run_config
 @_data_option
+@_verify_option
 def run(
-    session: Session, config_path: str, overrides: tuple[str, ...], data: str | None
+    session: Session,
+    config_path: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    verify_files: bool,
 ) -> ExitCode:
     """Run the whole pipeline on this machine.
 
@@ -62,14 +76,20 @@ def run(
       terrapair run --config pipeline/configs/local.yaml --data exports
     """
     config = _load(config_path, overrides)
+    root.check_names(config)
     _check_inputs(config, data)
     config = _with_data(config, data)
+    with root.hold(config):
+        return _run(session, config, verify_files)
+
+
+def _run(session: Session, config: RunConfig, verify_files: bool) -> ExitCode:
     check_metadata(config.metadata_path, is_written=True)
     _write_resolved(session, config)
     from pipeline.data_build import build_data
 
     with session.progress() as progress:
-        build_data(config, progress.stage, progress.update)
+        build_data(config, progress.stage, progress.update, verify_files=verify_files)
         # Only now: importing TFX takes seconds that bad data should not cost.
         with progress.stage("import TFX"):
             from pipeline.runners.local import run_local
@@ -124,6 +144,7 @@ def compile_(session: Session, config_path: str, overrides: tuple[str, ...], out
       terrapair compile --config pipeline/configs/kubeflow.yaml --output run.json
     """
     config = _load(config_path, overrides)
+    root.check_names(config)
     from pipeline.runners.kubeflow import compile_pipeline
 
     _quiet_absl(session)
@@ -155,8 +176,13 @@ def serve_check(session: Session, config_path: str, overrides: tuple[str, ...]) 
 @verb("claim-check")
 @_run_config
 @_data_option
+@_verify_option
 def claim_check(
-    session: Session, config_path: str, overrides: tuple[str, ...], data: str | None
+    session: Session,
+    config_path: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    verify_files: bool,
 ) -> None:
     """Measure whether pretraining helps: by how much, and with how few labels.
 
@@ -173,12 +199,17 @@ def claim_check(
             f"{config_path}: claim: required by claim-check, but not given; see docs/claim_check.md"
         )
     config = _with_data(config, data)
+    with root.hold(config):
+        _claim_check(session, config, verify_files)
+
+
+def _claim_check(session: Session, config: RunConfig, verify_files: bool) -> None:
     from pipeline.claim_check import claim, page
     from pipeline.data_build import build_data
 
     _write_resolved(session, config)
     with session.progress() as progress:
-        built = build_data(config, progress.stage, progress.update)
+        built = build_data(config, progress.stage, progress.update, verify_files=verify_files)
         document = claim.check_claim(config, built, progress.stage, progress.update)
     session.result(document, page.sentence(document), f"Page: {config.claim_dir}/{claim.PAGE_FILE}")
 
@@ -258,9 +289,11 @@ def import_weights(
     inputs.check_file(path, "weights")
     from models.public_weights.importing import import_encoder
 
-    imported = import_encoder(
-        known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
-    )
+    # The folder must not exist before, so the lock lies beside it.
+    with locks.hold(f"{output.rstrip('/')}.lock", output):
+        imported = import_encoder(
+            known, path, output, bands=bands.split(",") if bands else None, prefix=prefix
+        )
     session.result(
         {"encoder": output, "sensor": known.sensor},
         *imported.lines(known),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beam_jobs.build.driver import Execution, build_labels, build_pairs
+from beam_jobs.build.input_hashes import RECORD_NAME
 from beam_jobs.build.verify import verify
 from beam_jobs.catalogs.catalog import resolve_catalog
 from beam_jobs.config import CatalogConfig
@@ -35,7 +36,9 @@ class BuiltData:
     tasks: dict[str, Location]
 
 
-def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> BuiltData:
+def build_data(
+    config: RunConfig, stage: Stage, on_progress: OnProgress, *, verify_files: bool = False
+) -> BuiltData:
     """Build what is missing, then check that all shards are complete.
 
     Versions may be months old, so their shards are checked in every run.
@@ -45,14 +48,23 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
             store.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
+        verify_files: compare the content of all input files and of all shards.
+            Otherwise files whose size and times are as before are believed.
 
     Raises:
         DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
     catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
-    execution = Execution(on_progress=on_progress)
+    # Pairs and labels are built from the same files, so they share one record.
+    execution = Execution(
+        on_progress=on_progress,
+        file_record=f"{config.catalogs_dir}/{RECORD_NAME}",
+        verify_files=verify_files,
+    )
     with stage("build-pairs"):
         pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, execution=execution)
+    # They have just been read.
+    execution = replace(execution, verify_files=False)
     tasks = {}
     for task in config.tasks:
         with stage(f"build-labels ({task.name})"):
@@ -64,7 +76,7 @@ def build_data(config: RunConfig, stage: Stage, on_progress: OnProgress) -> Buil
             )
     for version in (pairs, *tasks.values()):
         with stage(f"verify {version}"):
-            verify(version, config.verify_hashes, on_progress=on_progress)
+            verify(version, config.verify_hashes or verify_files, on_progress=on_progress)
     return BuiltData(pairs=pairs, tasks=tasks)
 
 

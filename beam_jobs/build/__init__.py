@@ -3,6 +3,8 @@
 Read `driver` first, then `graph`.
 
 - `driver`: one build from start to end; writes manifest and data card.
+- `choice`: which version is built, or is there already.
+- `input_hashes`, `input_files`: what the catalogs and their files hold, as one hash.
 - `graph`: the Beam graph as a whole.
 - `transforms`: the steps of the graph: inspect scenes, make pairs, cut patches.
 - `patches`: one strip of a pair is cut into patches that are kept or refused.

@@ -11,20 +11,20 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs import runner
-from beam_jobs.build import directory, graph, spans, spool, writers
+from beam_jobs.build import choice, directory, graph, input_hashes, spans, spool, writers
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig
 from beam_jobs.contracts import labels, layout, manifest, settings
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
@@ -34,7 +34,7 @@ from beam_jobs.judging import holdouts
 from beam_jobs.repeating import repeating
 from beam_jobs.scenes.products import constellation_of
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION
-from beam_jobs.storage import files
+from beam_jobs.storage import files, locks
 
 OnProgress = Callable[[int, int], None]
 StrPath = str | os.PathLike[str]
@@ -65,33 +65,19 @@ class Execution:
             the local runner.
         needed_splits: splits that must get at least one patch. "train" must be among
             them, because the statistics come from it.
+        file_record: file of this machine that holds what is known of input files; see
+            `input_hashes`. None = beside the output, or nowhere when the output is on
+            an object store. Builds of the same files may share it.
+        verify_files: read all input files and compare their content. Otherwise a file
+            whose size and times are those of the record is believed to be unchanged.
     """
 
     on_progress: OnProgress | None = None
     spool_root: StrPath | None = None
     beam_options: Sequence[str] = ()
     needed_splits: Sequence[layout.Split] = layout.SPLITS
-
-
-@dataclass(frozen=True, kw_only=True)
-class _MadeFrom:
-    """Hashes of what a version is made from. Equal hashes give an equal version.
-
-    Attributes:
-        config_sha256: hash of the config.
-        source_sha256: hash of the catalogs, the sizes of their files, and earlier
-            spans.
-        code_sha256: hash of the code.
-    """
-
-    config_sha256: str
-    source_sha256: str
-    code_sha256: str
-
-    @property
-    def marker(self) -> str:
-        """The three hashes in one line."""
-        return f"{self.config_sha256} {self.source_sha256} {self.code_sha256}"
+    file_record: StrPath | None = None
+    verify_files: bool = False
 
 
 def build_pairs(
@@ -148,8 +134,8 @@ def build(
         execution: how the build runs; None = all defaults of `Execution`.
 
     Raises:
-        DataError: the input breaks a rule, too many scenes are bad, no patch is left,
-            or the version exists.
+        DataError: the input breaks a rule or changes meanwhile, too many scenes are
+            bad, no patch is left, the version exists, or another job is building it.
     """
     execution = execution or Execution()
     output_root = locate(output_root)
@@ -158,103 +144,104 @@ def build(
     # at the output before that.
     FileSystems.set_options(options)
     config = replace(config, split=holdouts.with_hashes(config.split))
-    earlier: list[Location] = []
-    if span is None:
-        span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
-    made_from = _made_from(config, catalog_paths, earlier)
-    if version is None:
-        version, is_there = _next_version(output_root, span, made_from)
-        if is_there:
-            return layout.version_dir(output_root, span, version)
-    target = layout.version_dir(output_root, span, version)
-    if directory.is_taken(target):
-        raise DataError(
-            f"{target}: the version exists and is never overwritten; choose another number",
-            "version_exists",
-        )
-    num_scenes = _count_scenes(catalog_paths, config.label)
-    building_dir = str(layout.building_dir(output_root, span, version))
-    directory.prepare(building_dir, made_from.marker)
+    # Pairs do not change with the labels of their scenes: a label that is drawn again
+    # must not cost a pretraining.
+    unread = ("label",) if config.label is None else ()
+    inputs = _Inputs(catalog_paths, output_root, execution, unread)
+    content_sha256 = inputs.sha256(verify=execution.verify_files)
+    while True:
+        chosen = choice.choose(config, output_root, content_sha256, span=span, version=version)
+        if chosen.is_there:
+            return chosen.target
+        with locks.hold(
+            layout.lock_path(output_root, chosen.span, chosen.version), str(chosen.target)
+        ):
+            # Another job may have built this number between the look and the lock.
+            if chosen == choice.choose(
+                config, output_root, content_sha256, span=span, version=version
+            ):
+                return _build(config, inputs, chosen, execution, options)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The catalogs of a build and the record of their files."""
+
+    catalog_paths: Sequence[StrPath]
+    output_root: Location
+    execution: Execution
+    unread: tuple[str, ...]
+
+    def sha256(self, verify: bool) -> str:
+        """Return the hash of the catalogs and of the content of their files."""
+        path = self.execution.file_record
+        if path is None and not is_remote(self.output_root):
+            path = self.output_root / input_hashes.RECORD_NAME
+        with input_hashes.opened(path, believe=not verify) as record:
+            return input_hashes.content_sha256(self.catalog_paths, record, self.unread)
+
+    def __str__(self) -> str:
+        return ", ".join(str(path) for path in self.catalog_paths)
+
+
+def _build(
+    config: BuildConfig,
+    inputs: _Inputs,
+    chosen: choice.Chosen,
+    execution: Execution,
+    options: PipelineOptions,
+) -> Location:
+    """Build the chosen version, whose lock this job holds."""
+    num_scenes = _count_scenes(inputs.catalog_paths, config.label)
+    building_dir = str(layout.building_dir(chosen.output_root, chosen.span, chosen.version))
+    directory.prepare(building_dir, chosen.made_from.marker)
     spool_dir = directory.spool_dir(
-        building_dir, execution.spool_root, target=target, marker=made_from.marker
+        building_dir,
+        execution.spool_root,
+        target=chosen.target,
+        marker=chosen.made_from.marker,
     )
-    with (
-        _reported(spool_dir, num_scenes["sentinel-1"], execution.on_progress),
-        beam.Pipeline(options=options) as pipeline,
-    ):
-        graph.expand(
-            pipeline,
-            config,
-            catalog_paths=catalog_paths,
-            building_dir=building_dir,
-            spool_dir=spool_dir,
-            earlier=earlier,
+    # Machines whose outputs have one path may share a folder that the user names.
+    spool_lock = (
+        locks.hold(f"{spool_dir}.lock", spool_dir)
+        if execution.spool_root is not None
+        else nullcontext()
+    )
+    with spool_lock:
+        with (
+            _reported(spool_dir, num_scenes["sentinel-1"], execution.on_progress),
+            beam.Pipeline(options=options) as pipeline,
+        ):
+            graph.expand(
+                pipeline,
+                config,
+                catalog_paths=inputs.catalog_paths,
+                building_dir=building_dir,
+                spool_dir=spool_dir,
+                earlier=chosen.earlier,
+            )
+        summary = _read_summary(building_dir)
+        _check_scenes(summary, config, num_scenes.total())
+        _check_patches(
+            summary,
+            str(inputs),
+            num_scenes=num_scenes.total(),
+            needed_splits=execution.needed_splits,
         )
-    summary = _read_summary(building_dir)
-    where = ", ".join(str(path) for path in catalog_paths)
-    _check_scenes(summary, config, num_scenes.total())
-    _check_patches(
-        summary, where, num_scenes=num_scenes.total(), needed_splits=execution.needed_splits
-    )
-    found = _manifest(summary, config, made_from, span=span, version=version)
-    card.write(building_dir, found, summary.contents)
-    files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
-    directory.publish(building_dir, target)
-    files.delete_tree(spool_dir)
-    return target
-
-
-def _next_version(output_root: Location, span: int, made_from: _MadeFrom) -> tuple[int, bool]:
-    """Return the number of a version, and whether that version exists already.
-
-    It exists when the newest version of the span was made from the same things.
-    """
-    existing = [version for other, version in layout.list_versions(output_root) if other == span]
-    if not existing:
-        return 1, False
-    # On an object store, a job that was killed after it had moved the manifest leaves
-    # its building directory behind.
-    files.delete_tree(str(layout.building_dir(output_root, span, existing[-1])))
-    newest = layout.version_dir(output_root, span, existing[-1])
-    if _read_made_from(newest) == made_from:
-        _LOGGER.info("%s was built from the same config, catalogs and code; nothing to do", newest)
-        return existing[-1], True
-    return existing[-1] + 1, False
-
-
-def _read_made_from(version_path: Location) -> _MadeFrom | None:
-    """Return the hashes of a version; None if its manifest has another format."""
-    try:
-        found = manifest.read(version_path)
-    except manifest.FormatError:
-        return None
-    return _MadeFrom(
-        config_sha256=found.config_sha256,
-        source_sha256=found.source_sha256,
-        code_sha256=found.code_sha256,
-    )
-
-
-def _made_from(
-    config: BuildConfig, catalog_paths: Sequence[StrPath], earlier: Sequence[Location]
-) -> _MadeFrom:
-    """Return the hashes of what a version will be made from."""
-    source_sha256 = catalog.content_sha256(catalog_paths)
-    if earlier:
-        source_sha256 = settings.sha256([source_sha256, spans.scene_files_sha256(earlier)])
-    return _MadeFrom(
-        config_sha256=settings.sha256(_content_config(config)),
-        source_sha256=source_sha256,
-        code_sha256=source_fingerprint(("beam_jobs",)),
-    )
-
-
-def _content_config(config: BuildConfig) -> dict[str, Any]:
-    """Return the config without settings that do not change the output."""
-    # The number of workers changes no byte of a version.
-    values: dict[str, Any] = settings.to_dict(config)
-    del values["shards"]["num_workers"]
-    return values
+        if inputs.sha256(verify=False) != chosen.content_sha256:
+            raise DataError(
+                f"{inputs}: a file of the catalog has changed while the build read it; run the "
+                "build again when nothing writes there",
+                "input_changed",
+            )
+        found = _manifest(
+            summary, config, chosen.made_from, span=chosen.span, version=chosen.version
+        )
+        card.write(building_dir, found, summary.contents)
+        files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
+        directory.publish(building_dir, chosen.target)
+        files.delete_tree(spool_dir)
+    return chosen.target
 
 
 def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -> Counter[str]:
@@ -361,7 +348,7 @@ def _num_examples(summary: writers.Summary) -> Counter[str]:
 def _manifest(
     summary: writers.Summary,
     config: BuildConfig,
-    made_from: _MadeFrom,
+    made_from: choice.MadeFrom,
     *,
     span: int,
     version: int,
@@ -397,7 +384,7 @@ def _manifest(
         shards=dict(sorted(summary.shards.items())),
         s1_statistics=_statistics(summary, "s1", config.patch.s1_bands),
         s2_statistics=_statistics(summary, "s2", config.patch.s2_bands),
-        config=_content_config(config),
+        config=choice.content_config(config),
         config_sha256=made_from.config_sha256,
         source_sha256=made_from.source_sha256,
         code_sha256=made_from.code_sha256,

@@ -80,5 +80,5 @@ def _problem(path: str, entry: ShardEntry, with_hashes: bool) -> str:
 def _shards(root: str) -> Iterator[str]:
     """Yield the name below `root` of each file that a reader would take for a shard."""
     for split in layout.SPLITS:
-        names = (path.name for path in (locations.locate(root) / split).glob("*"))
+        names = (path.name for path in locations.glob(f"{root}/{split}", "*"))
         yield from (f"{split}/{name}" for name in sorted(names))

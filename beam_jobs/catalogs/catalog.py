@@ -6,13 +6,10 @@ the path of a catalog. Catalogs are read, written and found here.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +19,13 @@ from beam_jobs.catalogs import layouts, stac_items
 from beam_jobs.config import CatalogConfig
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location
-from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason, is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.opening import split_member
 from beam_jobs.scenes.scene import REFUSED
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage import files
 
 CATALOG_NAME = "items.ndjson"
-NUM_PARALLEL_REQUESTS = 32
-"""File sizes that are asked for at a time when scenes are in an object store."""
-_ITEMS_AT_A_TIME = 1024
 
 
 def read_items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -89,58 +81,6 @@ def write_items(items: Iterable[pystac.Item], path: str | os.PathLike[str]) -> L
         if not partial.stat().st_size:
             raise DataError(f"{path}: not written, since no scene was found", "empty_catalog")
     return locations.parse(path)
-
-
-def content_sha256(catalogs: Sequence[str | os.PathLike[str]]) -> str:
-    """Return a hash of the catalogs' items and of the sizes of their files.
-
-    The order of the catalogs does not matter. The hash identifies what a build reads: a
-    scene that was exported again under the same name has another size, since it is
-    compressed.
-    """
-    digests = []
-    for catalog in catalogs:
-        digest = hashlib.sha256()
-        for item, sizes in _with_sizes(read_items(catalog), locations.parse(catalog).parent):
-            digest.update(json.dumps(item, sort_keys=True).encode())
-            for size in sizes:
-                digest.update(f"{size};".encode())
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def _with_sizes(
-    items: Iterator[dict[str, Any]], folder: Location
-) -> Iterator[tuple[dict[str, Any], list[int | None]]]:
-    """Yield items with the sizes of their assets in bytes; None for a missing file."""
-
-    def sizes(item: dict[str, Any]) -> list[int | None]:
-        found = []
-        for href in _hrefs(item):
-            # A location that no build can open has no size. The build rejects that
-            # scene with its own reason.
-            is_known = is_remote(href) or "://" not in href
-            found.append(
-                locations.size(href if is_remote(href) else folder / href) if is_known else None
-            )
-        return found
-
-    with ThreadPoolExecutor(NUM_PARALLEL_REQUESTS) as pool:
-        while chunk := list(itertools.islice(items, _ITEMS_AT_A_TIME)):
-            # A store takes some ten milliseconds for each size. A disk answers faster
-            # than a thread starts.
-            is_slow = is_remote(folder) or any(
-                is_remote(href) for item in chunk for href in _hrefs(item)
-            )
-            yield from zip(
-                chunk, pool.map(sizes, chunk) if is_slow else map(sizes, chunk), strict=True
-            )
-
-
-def _hrefs(item: dict[str, Any]) -> list[str]:
-    assets = (item.get("assets") or {}).values()
-    hrefs = [str(asset.get("href", "") if isinstance(asset, dict) else "") for asset in assets]
-    return [split_member(href)[0] for href in hrefs]
 
 
 def check_usable(catalogs: Sequence[str | os.PathLike[str]]) -> None:

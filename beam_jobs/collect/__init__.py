@@ -9,7 +9,7 @@
 - `export`, `exported_files`: by batch tasks that write to a bucket.
 - `patch_files`: the GeoTIFFs of a unit.
 - `quota`: rates, shares and retries.
-- `job_folder`, `leases`: one job at a time in a folder.
+- `job_folder`: one job at a time in a folder.
 - `ledger`, `ledger_store`: what was asked and what came, on a disk or a store.
 
 Read `collecting`, then `fetch` and `fetch_slice`. Only the commands import this room.

@@ -7,6 +7,7 @@ Otherwise the items name the files in the bucket.
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,7 +130,7 @@ def _planes(unit: Unit, request: PixelRequest, config: ExportConfig) -> npt.NDAr
     # A large image is split into several GeoTIFFs: <name>-<first row>-<first
     # column>.tif, ten digits each.
     for part in sorted(
-        whole.parent.glob(f"{whole.stem}-{'[0-9]' * 10}-{'[0-9]' * 10}{whole.suffix}")
+        whole.parent.glob(f"{glob.escape(whole.stem)}-{'[0-9]' * 10}-{'[0-9]' * 10}{whole.suffix}")
     ):
         with open_raster(str(part)) as raster:
             col, row = (

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs.collect import leases, ledger
+from beam_jobs.collect import ledger
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason, is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.storage import files
+from beam_jobs.storage import files, leases
 
 _LOCK_NAME = ".lock"
 _STOP_NAME = ".stop"

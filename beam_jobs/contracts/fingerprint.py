@@ -1,4 +1,4 @@
-"""Hashes of files and of source code.
+"""Hashes of files, folders and source code.
 
 A result depends on its code too. TFX caches a component by its inputs and parameters
 and does not see the code that `run_fn` names. A build reuses a version of the same
@@ -9,10 +9,11 @@ execution and a new version.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.locations import Location, locate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,35 @@ def file_sha256(path: str) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def tree_sha256(folder: str) -> str:
+    """Return the hex SHA-256 over names and contents of all files of a folder.
+
+    A model is a folder, or one file, whose hash is that of the file. A path alone does
+    not name a model, because another one may be written there later.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it is empty.
+    """
+    root = locate(folder)
+    if root.is_file():
+        return file_sha256(folder)
+    names = sorted(
+        os.fspath(path)[len(os.fspath(root)) :].strip("/") for path in _files_below(root)
+    )
+    if not names:
+        raise FileNotFoundError(f"{folder}: no such folder, or it is empty")
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+        digest.update(file_sha256(f"{os.fspath(root)}/{name}").encode())
+    return digest.hexdigest()
+
+
+def _files_below(folder: Location) -> Iterator[Location]:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        yield from _files_below(path) if path.is_dir() else (path,)
 
 
 def source_fingerprint(sources: Sequence[str], root: Path = REPOSITORY) -> str:

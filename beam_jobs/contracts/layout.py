@@ -12,7 +12,7 @@ import os
 import re
 from typing import Literal
 
-from beam_jobs.contracts.locations import Location, locate, parse
+from beam_jobs.contracts.locations import Location, glob, parse
 
 Split = Literal["train", "eval", "test"]
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
@@ -34,6 +34,12 @@ def building_dir(root: str | os.PathLike[str], span: int, version: int) -> Locat
     Its name begins with a dot, so the pattern `version-*` does not match it.
     """
     return parse(root) / f"span-{span}" / f".building-version-{version}"
+
+
+def lock_path(root: str | os.PathLike[str], span: int, version: int) -> Location:
+    """Return the file that a job locks while it builds a version."""
+    building = building_dir(root, span, version)
+    return building.with_name(f"{building.name}.lock")
 
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
@@ -63,7 +69,7 @@ def split_pattern(split: str) -> str:
 def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
     """Return (span, version) of each version with a manifest, in ascending order."""
     found = []
-    for manifest in locate(root).glob(f"span-*/version-*/{MANIFEST_NAME}"):
+    for manifest in glob(root, f"span-*/version-*/{MANIFEST_NAME}"):
         version = _VERSION_DIR.search(str(manifest.parent))
         span = _SPAN_DIR.search(str(manifest.parent.parent))
         if span and version:
@@ -73,4 +79,4 @@ def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
 
 def shard_paths(version_path: str | os.PathLike[str], split: str) -> list[Location]:
     """Return the shards of one split of a version directory, sorted by name."""
-    return sorted((locate(version_path) / split).glob(SHARD_GLOB))
+    return glob(parse(version_path) / split, SHARD_GLOB)

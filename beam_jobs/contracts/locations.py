@@ -8,7 +8,9 @@ Where TensorFlow itself opens a file (TFRecord, SavedModel), the path stays a st
 
 from __future__ import annotations
 
+import fnmatch
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ from beam_jobs.contracts import object_store
 from beam_jobs.contracts.settings import SettingsError
 
 Location: TypeAlias = Path | epath.Path
+
+_SPECIAL = re.compile(r"[*?\[\\]")
+"""Characters with a meaning in patterns of TensorFlow's file systems."""
 
 
 def parse(path: str | os.PathLike[str]) -> Location:
@@ -59,6 +64,30 @@ def size(path: str | os.PathLike[str]) -> int | None:
         return int(found.stat().length)
     except FileNotFoundError:
         return None
+
+
+def glob(folder: str | os.PathLike[str], pattern: str) -> list[Location]:
+    """Return what matches `pattern` below `folder`, sorted.
+
+    Only `pattern` is a pattern. The name of `folder` may hold `[`, `*` and `?`, which
+    `tf.io.gfile.glob` would take for a part of it.
+    """
+    root = locate(folder)
+    if isinstance(root, Path) or not _SPECIAL.search(os.fspath(root)):
+        return sorted(root.glob(pattern))
+    found: list[Location] = [root]
+    for part in pattern.split("/"):
+        if _SPECIAL.search(part):
+            found = [
+                path
+                for parent in found
+                if parent.is_dir()
+                for path in parent.iterdir()
+                if fnmatch.fnmatchcase(path.name, part)
+            ]
+        else:
+            found = [parent / part for parent in found]
+    return sorted(path for path in found if path.exists())
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -102,6 +131,27 @@ def _copy_tree(source: Location, target: Location) -> None:
             _copy_tree(path, target / path.name)
         else:
             copy_file(path, target / path.name)
+
+
+@contextmanager
+def without_pattern(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a path of the same folder that TensorFlow does not take for a pattern.
+
+    TensorFlow finds the variables of a checkpoint or SavedModel by a pattern made of
+    the path, so it fails below a folder such as `runs [v1]`. There the path leads
+    through a link, which exists while the body runs. An object store has no links.
+
+    Source: tensorflow/core/kernels/save_restore_v2_ops.cc, `RestoreV2`, which calls
+    `GetMatchingPaths`.
+    """
+    found = locate(path)
+    if not isinstance(found, Path) or not _SPECIAL.search(os.path.abspath(found)):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        link = os.path.join(scratch, "link")
+        os.symlink(os.path.abspath(found), link)
+        yield link
 
 
 @contextmanager

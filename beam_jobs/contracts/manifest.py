@@ -120,7 +120,7 @@ class Manifest:
         s2_statistics: statistics of the train split, in the order of `s2_bands`.
         config: resolved config of the build.
         config_sha256: hash of `config`.
-        source_sha256: hash of the catalogs and of the sizes of the files they name.
+        source_sha256: hash of the catalogs and of the content of the files they name.
         code_sha256: hash of the code that built the version.
         code_version: version of that code.
         num_held_out: hold-out -> split -> number of patches.

@@ -110,6 +110,7 @@ JobReason = Literal[
     "empty_catalog",
     "empty_split",
     "encoder_refused",
+    "input_changed",
     "missing_output",
     "missing_run",
     "no_common_band",
@@ -243,6 +244,7 @@ MEANINGS: dict[Reason, str] = {
     "empty_split": "No patch falls into a split that is needed. Use smaller blocks,"
     " another split.seed or more data.",
     "encoder_refused": "EncoderProbe refuses the encoder. Read the probe's report.",
+    "input_changed": "An input file changed while the build read it. Run the build again.",
     "missing_output": "The last run did not finish that output. Run it again.",
     "missing_run": "The metadata holds no run of the pipeline. Run it first.",
     "nothing_new": "Every scene was built into an earlier span. Add scenes, or wait for new ones.",

@@ -23,6 +23,9 @@ from beam_jobs.contracts.errors import ExitCode, TerrapairError
 
 T = TypeVar("T")
 
+_QUOTES = ("'", '"', "|", ">", "!", "&", "*")
+"""Characters with which a YAML text begins that does not stand for itself."""
+
 
 class SettingsError(TerrapairError, ValueError):
     """A setting that is unknown, missing, of a wrong type or out of range; one line."""
@@ -105,7 +108,8 @@ def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `values` with each override `a.b=c` applied.
 
-    `c` is read as YAML. A number in the key is a position in a list, as in `a.0.b=c`.
+    `c` is read as YAML, but `#` begins no comment in a text. A number in the key is a
+    position in a list, as in `a.0.b=c`.
 
     Raises:
         SettingsError: `values` is no mapping, or an override has no value, is no YAML
@@ -134,6 +138,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict
             raise SettingsError(
                 f"--set {key}: not valid YAML: {' '.join(str(error).split())}"
             ) from error
+        if isinstance(value, str) and not text.lstrip().startswith(_QUOTES):
+            # On a command line, `#` begins no comment: it is a part of a path.
+            value = text.strip()
         node[_index(node, last, key) if isinstance(node, list) else last] = value
     return result
 

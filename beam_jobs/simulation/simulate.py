@@ -29,9 +29,11 @@ from beam_jobs.simulation.landscape import Landscape, make_landscape
 from beam_jobs.simulation.phenology import crop_cover, season_greenness
 from beam_jobs.simulation.places import make_place
 from beam_jobs.simulation.swaths import BoolArray, shared_margin_mask, swath_mask
+from beam_jobs.storage import locks
 
 CATALOG_NAME = "items.ndjson"
 CONFIG_NAME = "config.json"
+LOCK_NAME = ".lock"
 _PLACE_ITEMS_NAME = "items.part"
 _S1_EDGE_PROBABILITY = 0.35
 _S2_EDGE_PROBABILITY = 0.25
@@ -56,12 +58,24 @@ def simulate(
     Raises:
         ValueError: the folder holds scenes of another config, or a catalog of unknown
             origin.
+        DataError: another job is simulating into the folder.
     """
     output_dir = Path(output_dir)
     catalog_path = output_dir / CATALOG_NAME
     if _check_folder(config, output_dir) and catalog_path.exists():
         return catalog_path
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with locks.hold(output_dir / LOCK_NAME, str(output_dir)):
+        # Another job may have finished between the look and the lock.
+        if not (_check_folder(config, output_dir) and catalog_path.exists()):
+            _simulate_all(config, output_dir, on_scene)
+    return catalog_path
+
+
+def _simulate_all(
+    config: SimulateConfig, output_dir: Path, on_scene: Callable[[int, int], None] | None
+) -> None:
+    """Write the scenes that are missing, then the catalog."""
+    catalog_path = output_dir / CATALOG_NAME
     write_text_atomically(output_dir / CONFIG_NAME, canonical_json(config))
     num_scenes = 2 * config.num_dates * config.num_places
     for index in range(config.num_places):
@@ -73,7 +87,6 @@ def simulate(
     write_text_atomically(catalog_path, "".join(part.read_text(encoding="utf-8") for part in parts))
     for part in parts:
         part.unlink()
-    return catalog_path
 
 
 def render_s1(

@@ -110,6 +110,11 @@ def exists(path: str) -> bool:
     return store_of(path).exists(path) if is_remote(path) else os.path.exists(path)
 
 
+def stored_content(uri: str) -> str | None:
+    """Return size and checksum of an object as its store has them; None = absent."""
+    return store_of(uri).content(uri)
+
+
 def read_bytes(path: str) -> bytes:
     """Return the content of a file.
 

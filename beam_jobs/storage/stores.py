@@ -9,6 +9,7 @@ a strip.
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,11 +19,14 @@ from apache_beam.io.aws import s3io
 from apache_beam.io.aws.clients.s3 import messages
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.contracts.object_store import check_reachable
 
 _RAW = CompressionTypes.UNCOMPRESSED
 """Keeps Beam from packing and unpacking files by the ending of their names."""
+_SPECIAL = re.compile(r"[*?\[]")
+"""Characters with a meaning in Beam's patterns."""
 _local = threading.local()
 
 
@@ -41,6 +45,12 @@ class Store(Protocol):
     def exists(self, path: str) -> bool:
         """Return whether the object exists."""
 
+    def content(self, path: str) -> str | None:
+        """Return size and checksum of an object as the store has them; None = absent.
+
+        Nothing is downloaded. An object with another content has another value.
+        """
+
     def list(self, folder: str) -> Mapping[str, int]:
         """Return the URI and the size in bytes of all objects below a folder."""
 
@@ -49,6 +59,15 @@ class Store(Protocol):
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete objects. An object that does not exist counts as deleted."""
+
+
+def ensure_options() -> None:
+    """Let stores be opened where no Beam job has set its options yet.
+
+    Endpoint and keys then come from the environment.
+    """
+    if FileSystems._pipeline_options is None:
+        FileSystems.set_options(PipelineOptions([]))
 
 
 def store_of(path: str) -> Store:
@@ -83,15 +102,22 @@ class _BeamStore:
     def exists(self, path: str) -> bool:
         return FileSystems.exists(path)
 
+    def content(self, path: str) -> str | None:
+        if not FileSystems.exists(path):
+            return None
+        system = FileSystems.get_filesystem(path)
+        return f"{system.size(path)} {system.checksum(path)}"
+
     def list(self, folder: str) -> Mapping[str, int]:
-        (matched,) = FileSystems.match([f"{folder}/**"])
+        (matched,) = FileSystems.match([f"{escaped(folder)}/**"])
         return {found.path: found.size_in_bytes for found in matched.metadata_list}
 
     def move(self, source: str, target: str) -> None:
         FileSystems.rename([source], [target])
 
     def delete(self, paths: Sequence[str]) -> None:
-        FileSystems.delete(list(paths))
+        # Beam takes the paths for patterns.
+        FileSystems.delete([escaped(path) for path in paths])
 
 
 class _S3Store:
@@ -115,6 +141,16 @@ class _S3Store:
         with _named(path):
             return self._s3.exists(path)
 
+    def content(self, path: str) -> str | None:
+        with _named(path):
+            try:
+                found = self._s3._s3_object(path)
+            except messages.S3ClientError as error:
+                if error.code == 404:
+                    return None
+                raise
+        return f"{found.size} {found.etag}"
+
     def list(self, folder: str) -> Mapping[str, int]:
         with _named(folder):
             return dict(self._s3.list_files(f"{folder}/"))
@@ -128,6 +164,15 @@ class _S3Store:
         for path, error in self._s3.delete_files(list(paths)):
             if error is not None:
                 raise OSError(f"{path}: cannot be deleted: {error}") from error
+
+
+def escaped(path: str) -> str:
+    """Return a pattern of Beam that matches `path` itself and nothing else.
+
+    Source: `FileSystem.translate_pattern` of Apache Beam, which knows `*`, `?` and
+    `[...]` and no backslash.
+    """
+    return _SPECIAL.sub(r"[\g<0>]", path)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ traceback from a worker. The type of that error is read from the last such line.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import re
@@ -84,6 +85,12 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
             return Failure(exit_code=ExitCode.USAGE, message=line)
     if _TRACEBACK in str(error) or _is_of_step(error):
         return _of_worker(str(error))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        message = (
+            f"{error.filename}: a name in this path is longer than the file system allows "
+            "(255 bytes on most): use a shorter one"
+        )
+        return Failure(exit_code=ExitCode.USAGE, message=_one_line(message))
     if line := machine.describe(error):
         return Failure(exit_code=ExitCode.CRASH, message=_one_line(line))
     if isinstance(error, FileExistsError):

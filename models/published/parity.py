@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
 from models.input_pipeline import parse_examples
@@ -80,7 +81,9 @@ def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
         }
         for rows, columns in COMPARED_SIZES_IN_STRIDES
     ]
-    return compare(saved_model_dir, tf.saved_model.load(saved_model_dir).signatures, batches)
+    with locations.without_pattern(saved_model_dir) as readable:
+        signatures = tf.saved_model.load(readable).signatures
+    return compare(saved_model_dir, signatures, batches)
 
 
 def _compare_segmenter(

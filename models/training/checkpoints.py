@@ -161,16 +161,19 @@ class Checkpoints:
         record = _read_record(path / PROGRESS_FILE)
         _check_same(str(path), record["variables"], self._describe())
         try:
-            reader = tf.train.load_checkpoint(f"{path}/{_VARIABLES}")
-            for name in reader.get_variable_to_shape_map():
-                # TensorFlow compares the checksum of each tensor that is read.
-                reader.get_tensor(name)
+            with locations.without_pattern(path) as readable:
+                reader = tf.train.load_checkpoint(f"{readable}/{_VARIABLES}")
+                for name in reader.get_variable_to_shape_map():
+                    # TensorFlow compares the checksum of each tensor that is read.
+                    reader.get_tensor(name)
         except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             # A store that does not answer has lost nothing: do not set it aside.
             if object_store.is_remote(path) and not _SAYS_DAMAGED.search(str(error)):
                 raise
             raise _DamagedError(" ".join(str(error).split())) from error
-        self._as_checkpoint().read(f"{path}/{_VARIABLES}").assert_existing_objects_matched()
+        with locations.without_pattern(path) as readable:
+            found = self._as_checkpoint().read(f"{readable}/{_VARIABLES}")
+            found.assert_existing_objects_matched()
         losses = tuple(record["last_losses"])
         return Progress(step=record["step"], last_losses=losses, events_dir=f"{path}/{_EVENTS}")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from beam_jobs.contracts import layout, settings
@@ -78,6 +79,7 @@ class Trial:
         num_patches: number of labelled patches.
         version: version of the labels.
         folder: folder of the result.
+        labels: shard of its labelled patches. All arms of a seed use the same one.
         is_permuted: whether the labels belong to other patches, as a control.
     """
 
@@ -88,6 +90,7 @@ class Trial:
     num_patches: int
     version: Version
     folder: str
+    labels: str
     is_permuted: bool = False
 
     @property
@@ -145,13 +148,14 @@ class Planner:
         if published:
             config = dataclasses.replace(config, encoder=published.encoder)
             paths = {s: published.paths[s] for s in cell.sensors}
-        # The encoders' configs, not their folders, which change when the run is moved.
+        # The names of the encoders' folders hold the hashes of their configs and of the
+        # pairs. The paths are left out, because they change when the run is moved.
         decides = [
             config,
             num_patches,
             version.manifest.sha256,
             self._code,
-            [job.config for job in encoders.values()],
+            [PurePath(job.folder).name for job in encoders.values()],
             published.sha256 if published else None,
         ]
         digest = settings.sha256(decides)[:16]
@@ -166,6 +170,7 @@ class Planner:
             num_patches=num_patches,
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
+            labels=self._labels(cell, num_patches, seed, is_permuted),
             is_permuted=is_permuted,
         )
 
@@ -176,6 +181,13 @@ class Planner:
         if arm not in self._encoders:
             self._encoders[arm] = published_arms.read(arm)
         return self._encoders[arm]
+
+    def _labels(self, cell: Cell, num_patches: int, seed: int, is_permuted: bool) -> str:
+        """Return the path of a subset of the labels, named by what it is drawn from."""
+        decides = [self._tasks[cell.task].manifest.sha256, self._code]
+        parts = [f"seed{seed}", str(num_patches), *(["permuted"] if is_permuted else [])]
+        name = "-".join([*parts, settings.sha256(decides)[:16]])
+        return f"{self._config.claim_dir}/labels/{cell.task}/{name}.tfrecord.gz"
 
     def _pretraining(self, config: PretrainConfig) -> Pretraining:
         decides = [config, self._pairs.manifest.sha256, self._code]

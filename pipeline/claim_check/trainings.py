@@ -66,17 +66,16 @@ def _pretrain(job: Pretraining) -> dict[str, Any]:
 
 
 def _try(job: Trial) -> dict[str, Any]:
-    # The shard is beside the trials, because all arms of a seed use the same labels.
-    name = f"seed{job.seed}-{job.num_patches}{'-permuted' if job.is_permuted else ''}.tfrecord.gz"
-    shard = Path(job.folder).parents[2] / "labels" / job.cell.task / name
-    write_subset(Path(job.version.path), job.num_patches, job.seed, shard, job.is_permuted)
+    write_subset(
+        Path(job.version.path), job.num_patches, job.seed, Path(job.labels), job.is_permuted
+    )
     manifest = job.version.manifest
     manifest = dataclasses.replace(
         manifest, num_examples={**manifest.num_examples, "train": job.num_patches}
     )
     trained = segment.train_segmenter(
         job.config,
-        Shards(manifest=manifest, train=(str(shard),), eval=_files(job.version, "eval")),
+        Shards(manifest=manifest, train=(job.labels,), eval=_files(job.version, "eval")),
         Folders(output=job.folder, logs=f"{job.folder}/logs"),
     )
     class_names = get_schema(job.config.label_schema).class_names

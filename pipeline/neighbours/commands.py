@@ -13,6 +13,7 @@ import click
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.layout import SPLITS
+from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import config_option, load_config, verb
 from beam_jobs.terminal.session import Session
@@ -79,7 +80,7 @@ def embed(
 
     # Before the scenes are cut, which may take hours.
     check_absent(output)
-    with session.progress() as progress:
+    with locks.hold(f"{output.rstrip('/')}/.lock", output), session.progress() as progress:
         if scenes is None:
             version, splits = str(pairs), SPLITS if split == "all" else (split or "eval",)
         else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
-from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.locations import Location, glob
 from beam_jobs.errors import DataError
 
 TOLERANCE = 1e-4
@@ -71,7 +71,7 @@ def check_published(
     Raises:
         DataError: the folder holds no model.
     """
-    versions = sorted(path.parent for path in locate(serving_dir).glob("*/*/saved_model.pb"))
+    versions = [path.parent for path in glob(serving_dir, "*/*/saved_model.pb")]
     if not versions:
         raise DataError(
             f"{serving_dir}: no published model found (<model>/<version>/saved_model.pb): run the "

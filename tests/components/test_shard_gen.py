@@ -1,7 +1,10 @@
 """ExampleGen accepts only complete versions, also while objects are being moved."""
 
+import shutil
+
 import pytest
 from make_shards import make_version
+from tfx.components.example_gen import utils
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
@@ -21,6 +24,22 @@ def test_the_pipeline_imports_through_the_check(tmp_path):
     examples = create_examples(str(tmp_path), "pairs").examples
     assert examples.executor_spec.executor_class is shard_gen.Executor
     assert examples.id == "ImportExampleGen-pairs"
+
+
+def test_a_redrawn_label_of_the_same_size_is_another_input_of_the_cache(version, tmp_path):
+    """The build gives redrawn labels a new version; its name is part of TFX's cache key."""
+
+    def found() -> tuple[str, int, int]:
+        config = create_examples(str(tmp_path), "pairs").examples.exec_properties["input_config"]
+        splits = proto_utils.json_to_proto(config, Input()).splits
+        _, span, number = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
+        return splits[0].pattern, span, number
+
+    assert found() == ("span-1/version-1/train/*", 1, 1)
+    assert found() == ("span-1/version-1/train/*", 1, 1)
+    # The second version is a copy with the same times, so nothing but its number differs.
+    shutil.copytree(version, version.with_name("version-2"))
+    assert found() == ("span-1/version-2/train/*", 1, 2)
 
 
 def test_a_whole_version_passes(version):

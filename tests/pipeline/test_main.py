@@ -1,6 +1,7 @@
 """Verbs on models: what they print, and how they end."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline
 
 from beam_jobs.contracts import settings
+from beam_jobs.storage import locks
 from pipeline.config import load_run_config
 
 
@@ -25,6 +27,10 @@ from pipeline.config import load_run_config
         (
             ["root=s3://bucket/x"],
             "local_root: needed when root is an object store, got root 's3://bucket/x'",
+        ),
+        (
+            ["root=runs/a [v1]"],
+            "root: must be a path without '['",
         ),
     ],
 )
@@ -50,6 +56,18 @@ def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
     (line,) = ended.stderr.splitlines()
     assert str(catalog) in line
     assert list(tmp_path.glob("root/**/manifest.json")) == []
+
+
+@pytest.mark.parametrize("verb", ["run", "claim-check"])
+def test_a_second_run_on_a_root_is_refused_in_one_line(tmp_path, verb):
+    root = tmp_path / "root #1"
+    config = {"run": "smoke", "claim-check": "claim"}[verb]
+    with locks.hold(root / ".lock", "the first"):
+        ended = run_pipeline(verb, "--config", config, "--set", f"root={root}")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: {root}: another job is working there (process {os.getpid()} ")
+    assert list(root.iterdir()) == []
 
 
 def test_debug_shows_the_traceback():

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import tensorflow as tf
 from repository import REPOSITORY
 
 from beam_jobs import config as c
-from beam_jobs.build import driver, patches, spool
+from beam_jobs.build import choice, patches, spool, writers
 from beam_jobs.build.driver import build_labels, build_pairs
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.labels import IGNORE
@@ -204,7 +205,7 @@ def test_labels_of_one_sensor_make_a_version_without_the_other(
     assert fewer.num_rejected["weak_label"] == 2
 
 
-def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
+def test_a_second_job_is_refused_and_after_a_kill_no_finished_strip_is_cut_again(
     simulated, build_config, tmp_path, pairs, monkeypatch
 ):
     script = (
@@ -218,6 +219,13 @@ def test_a_strip_that_was_finished_before_a_kill_is_not_cut_again(
     spool_dir = layout.building_dir(tmp_path, 1, 1) / "spool"
     while spool.count_finished(spool_dir) < 1 and process.poll() is None:
         time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    other = dataclasses.replace(build_config, pairing=c.PairingConfig(max_time_gap_hours=71.0))
+    for config in (build_config, other):
+        with pytest.raises(DataError, match=rf"version-1: .*\(process {process.pid} on") as error:
+            build_pairs(config, [simulated], tmp_path)
+        assert error.value.reason == "folder_in_use"
+        assert "\n" not in str(error.value)
     process.kill()
     process.wait()
     assert layout.list_versions(tmp_path) == []
@@ -262,9 +270,54 @@ def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monk
     assert len(used) == 5
 
 
+def test_a_label_redrawn_in_the_same_size_builds_a_new_version(copied, build_config, tmp_path):
+    label = c.LabelConfig(schema="water", label_from="s1", min_labeled_fraction=0.0)
+    config = dataclasses.replace(build_config, label=label)
+
+    def draw(dry: int) -> int:
+        """Write all labels with another class where it was dry; return their size in bytes."""
+        paths = sorted(copied.parent.rglob("S1*_label.tif"))
+        for path in paths:
+            with rasterio.open(path) as dataset:
+                profile, pixels = dataset.profile, dataset.read()
+            # Without compression, the size of the file does not depend on its values.
+            with rasterio.open(path, "w", **{**profile, "compress": None}) as dataset:
+                dataset.write(np.where(pixels == 1, dry, pixels).astype("uint8"))
+        return sum(path.stat().st_size for path in paths)
+
+    size = draw(1)
+    pairs = build_pairs(build_config, [copied], tmp_path / "pairs")
+    first = build_labels(config, [copied], tmp_path / "out")
+    assert draw(0) == size
+    second = build_labels(config, [copied], tmp_path / "out")
+    assert second.name == "version-2"
+    assert build_pairs(build_config, [copied], tmp_path / "pairs") == pairs
+    counts = [
+        sum(split.get("1", 0) for split in manifest.read(path).num_pixels_per_class.values())
+        for path in (first, second)
+    ]
+    assert counts[0] > 0
+    assert counts[1] != counts[0]
+
+
+def test_a_file_that_changes_while_it_is_read_makes_no_version(
+    copied, build_config, tmp_path, monkeypatch
+):
+    write = writers.write_summary
+
+    def meanwhile(summary, building_dir):
+        first_path(copied, "S2").touch()
+        scene = first_path(copied, "S1")
+        scene.write_bytes(scene.read_bytes() + b"\0")
+        return write(summary, building_dir)
+
+    monkeypatch.setattr(writers, "write_summary", meanwhile)
+    refused(build_config, copied, tmp_path / "out", "has changed while the build read it")
+
+
 def test_changed_code_builds_a_new_version(simulated, build_config, tmp_path, monkeypatch):
     build_pairs(build_config, [simulated], tmp_path)
-    monkeypatch.setattr(driver, "source_fingerprint", lambda sources: "f" * 64)
+    monkeypatch.setattr(choice, "source_fingerprint", lambda sources: "f" * 64)
     assert build_pairs(build_config, [simulated], tmp_path) == layout.version_dir(tmp_path, 1, 2)
 
 

@@ -106,23 +106,6 @@ def test_an_absent_catalog_is_named(tmp_path):
     ) as error:
         list(catalog.read_items(tmp_path / "none.ndjson"))
     assert error.value.reason == "missing_file"
-    with pytest.raises(DataError, match="cannot read the catalog"):
-        catalog.content_sha256([tmp_path / "none.ndjson"])
-
-
-def test_the_hash_of_what_was_read_ignores_order_but_no_item_and_no_size(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_text('{"id": "a", "assets": {"data": {"href": "a.tif"}}}\n')
-    two.write_text('{"id": "b"}\n')
-    hashes = [catalog.content_sha256([one, two])]
-    assert catalog.content_sha256([two, one]) == hashes[0]
-    (tmp_path / "a.tif").write_bytes(b"pixels")
-    hashes.append(catalog.content_sha256([one, two]))
-    (tmp_path / "a.tif").write_bytes(b"other pixels")
-    hashes.append(catalog.content_sha256([one, two]))
-    two.write_text('{"id": "c"}\n')
-    hashes.append(catalog.content_sha256([one, two]))
-    assert len(set(hashes)) == 4
 
 
 def test_a_catalog_without_scenes_is_not_written(tmp_path):

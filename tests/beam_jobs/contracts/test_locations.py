@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from beam_jobs.contracts import layout, locations, manifest
 
@@ -36,7 +37,38 @@ def test_a_staged_file_appears_whole_or_not_at_all(folder):
     assert locations.size(path.parent / "absent") is None
 
 
-def test_what_has_no_manifest_is_not_a_version(folder):
+def test_tensorflow_loads_a_model_below_a_folder_that_looks_like_a_pattern(tmp_path):
+    module = tf.Module()
+    module.weight = tf.Variable([2.0, 3.0])
+    path = tmp_path / "runs [v1] {a,b}*?" / "model"
+    tf.saved_model.save(module, str(path))
+    with pytest.raises((FileNotFoundError, tf.errors.NotFoundError)):
+        tf.saved_model.load(str(path))
+    with locations.without_pattern(path) as readable:
+        assert tf.saved_model.load(readable).weight.numpy().tolist() == [2.0, 3.0]
+    assert not Path(readable).exists()
+    with locations.without_pattern(tmp_path) as readable:
+        assert readable == str(tmp_path)
+
+
+def test_only_the_pattern_is_a_pattern(folder):
+    names = ("runs [v1] {a,b}*?", "runs v {a,b}x!", "runs 1")
+    for name in names:
+        for file in ("a.json", "b.txt", "deep/c.json"):
+            with locations.staged(f"{folder}/{name}/{file}") as partial:
+                partial.write_text(name)
+    for name in names:
+        found = locations.glob(f"{folder}/{name}", "*.json")
+        assert [str(path) for path in found] == [f"{folder}/{name}/a.json"]
+        (deep,) = locations.glob(f"{folder}/{name}", "d*/c.json")
+        assert deep.read_text() == name
+        assert locations.glob(f"{folder}/{name}", "*/none.json") == []
+    assert locations.glob(f"{folder}/none [1]", "*") == []
+
+
+@pytest.mark.parametrize("name", ["data", "data [v1]*?"])
+def test_what_has_no_manifest_is_not_a_version(folder, name):
+    folder = f"{folder}/{name}"
     root = locations.locate(folder)
     assert layout.list_versions(folder) == []
     files = {

@@ -151,6 +151,22 @@ def test_a_later_override_wins_and_the_values_given_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("runs #1/a", "runs #1/a"),
+        ("runs/[v1] {a,b}*? 50%", "runs/[v1] {a,b}*? 50%"),
+        ("-runs", "-runs"),
+        ("'runs #1'", "runs #1"),
+        ('"a\\tb" # told', "a\tb"),
+        ("[1, 2]  # two", [1, 2]),
+        ("3 # three", 3),
+    ],
+)
+def test_a_number_sign_is_a_part_of_a_text_and_not_a_comment(text, value):
+    assert settings.apply_overrides({}, [f"name={text}"]) == {"name": value}
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("leaf.rate", "--set leaf.rate: expected a.b=value"),

@@ -60,6 +60,15 @@ def test_each_kind_of_error_has_its_exit_code(error, exit_code):
     assert "\n" not in failure.message
 
 
+def test_a_name_that_is_too_long_is_told_with_its_limit(tmp_path):
+    with pytest.raises(OSError, match="too long") as error:
+        (tmp_path / ("n" * 300)).mkdir()
+    failure = failure_of(error.value)
+    assert failure.exit_code == ExitCode.USAGE
+    assert failure.message.startswith(f"{tmp_path}/nnn")
+    assert failure.message.endswith("(255 bytes on most): use a shorter one")
+
+
 def test_value_error_is_bad_data_from_our_code_and_a_crash_from_a_library():
     with pytest.raises(ValueError, match="unknown label schema") as ours:
         get_schema("water-and-fire")

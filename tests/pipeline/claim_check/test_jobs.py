@@ -1,19 +1,22 @@
 """Jobs: a cell and an arm change only some settings of the task's training."""
 
 import dataclasses
+from pathlib import Path
 
 import make_encoder
 import make_shards
 import pytest
+import tensorflow as tf
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import layout, manifest, settings
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.published import card
 from models.segment_config import SegmentConfig
 from pipeline.claim_check import published_arms
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner, Version
+from pipeline.claim_check.label_subsets import write_subset
 from pipeline.config import RunConfig, TaskConfig
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
@@ -30,14 +33,10 @@ SEGMENT = SegmentConfig(
 LINEAR = Cell(task="flood", inputs="s1+s2", regime="linear", fraction=1.0)
 
 
-@pytest.fixture(scope="module")
-def planner(tmp_path_factory):
-    path = make_shards.make_version(
-        tmp_path_factory.mktemp("flood"), kind="labels", label_schema="water"
-    )
+def planner_of(root: Path, pairs: Path, labels: Path) -> Planner:
     config = RunConfig(
         name="tiny",
-        root="runs/tiny",
+        root=str(root),
         catalogs=(CatalogConfig(layout="stac", path="none"),),
         pairs=BuildConfig(patch=PatchConfig(size_px=32)),
         pretrain=PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=8),
@@ -46,8 +45,16 @@ def planner(tmp_path_factory):
     claim = ClaimConfig(
         primary=LINEAR, inputs=("s1+s2",), fractions=(1.0,), linear_learning_rate=0.04
     )
-    version = Version(path=str(path), manifest=manifest.read(path))
-    return Planner(config, claim, version, {"flood": version})
+    versions = [Version(path=str(path), manifest=manifest.read(path)) for path in (pairs, labels)]
+    return Planner(config, claim, versions[0], {"flood": versions[1]})
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory):
+    path = make_shards.make_version(
+        tmp_path_factory.mktemp("flood"), kind="labels", label_schema="water"
+    )
+    return planner_of(Path("runs/tiny"), path, path)
 
 
 def config_of(planner, arm, **cell):
@@ -129,3 +136,55 @@ def test_weights_that_do_not_fit_are_one_line(planner, tmp_path):
         published_arms.read(flood)
     with pytest.raises(ValueError, match="or weights:<folder of a published encoder>, got 'moco'"):
         ClaimConfig(primary=LINEAR, arms=("multimodal", "simclr", "moco"))
+
+
+def rebuilt(root: Path, *, pairs_seed: int = 0, labels_seed: int = 0) -> tuple[Path, Path]:
+    """Build pairs and labels under one root; the numbers of patches are always the same."""
+    return (
+        make_shards.make_version(root / "data" / "pairs", seed=pairs_seed),
+        make_shards.make_version(
+            root / "data" / "flood", kind="labels", label_schema="water", seed=labels_seed
+        ),
+    )
+
+
+def records_of(*paths: str) -> set[bytes]:
+    return set(tf.data.TFRecordDataset(list(paths), "GZIP").as_numpy_iterator())
+
+
+@pytest.mark.parametrize("is_permuted", [False, True])
+def test_labels_that_are_redrawn_under_one_root_are_those_that_a_trial_trains_on(
+    tmp_path, is_permuted
+):
+    subsets, trials = [], []
+    for labels_seed in (0, 1, 0):
+        _, labels = rebuilt(tmp_path, labels_seed=labels_seed)
+        planned = planner_of(tmp_path, *rebuilt(tmp_path, labels_seed=labels_seed))
+        cell = dataclasses.replace(LINEAR, fraction=0.5)
+        trial = planned.trial("random", cell, Setting(), seed=3, is_permuted=is_permuted)
+        write_subset(labels, trial.num_patches, trial.seed, Path(trial.labels), is_permuted)
+        drawn = records_of(trial.labels)
+        assert len(drawn) == trial.num_patches == 12
+        if not is_permuted:
+            train = records_of(*map(str, layout.shard_paths(labels, "train")))
+            assert drawn <= train, "a patch of the data that were there before"
+        subsets.append(drawn)
+        trials.append(trial)
+    assert not subsets[0] & subsets[1]
+    assert subsets[0] == subsets[2]
+    assert trials[0].folder == trials[2].folder != trials[1].folder
+
+
+def test_trials_on_encoders_of_other_pairs_are_other_trials(tmp_path):
+    def folders(pairs_seed: int) -> dict[str, str]:
+        planned = planner_of(tmp_path, *rebuilt(tmp_path, pairs_seed=pairs_seed))
+        return {
+            arm: planned.trial(arm, LINEAR, Setting(), seed=1).folder
+            for arm in ("multimodal", "scratch")
+        }
+
+    before, after = folders(0), folders(1)
+    assert after["multimodal"] != before["multimodal"]
+    # Without an encoder, nothing of the pairs is in the model.
+    assert after["scratch"] == before["scratch"]
+    assert folders(0) == before

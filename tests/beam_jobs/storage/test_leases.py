@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from beam_jobs.collect import job_folder, leases
+from beam_jobs.collect import job_folder
 from beam_jobs.errors import DataError
-from beam_jobs.storage import files
+from beam_jobs.storage import files, leases
 
 LEASE_S = 0.6
 

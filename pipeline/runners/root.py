@@ -1,0 +1,56 @@
+"""The root of a run: one run at a time, under a name that TFX can read.
+
+RunConfig -> a lock for as long as the command works, or an error of one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.storage import locks
+from pipeline.config import RunConfig
+
+LOCK_NAME = ".lock"
+_SPECIAL = re.compile(r"[*?\[\\{^$|]")
+"""Characters with a meaning in TFX's patterns.
+
+ExampleGen, StatisticsGen and Evaluator find their files by patterns of TensorFlow and
+Beam, and ExampleGen reads span and version by a regular expression made of the path. In
+none of them can a character of the path be quoted.
+
+Source: tfx/components/example_gen/utils.py, `_glob_to_regex`; tfx/utils/io_utils.py,
+`all_files_pattern`; apache_beam/io/filesystem.py, `translate_pattern`.
+"""
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse a root that TFX would take for a pattern.
+
+    Raises:
+        SettingsError: the message names the character.
+    """
+    for name, path in (("root", config.root), ("local_root", config.local_root)):
+        found = _SPECIAL.search(path)
+        if found:
+            raise SettingsError(
+                f"{name}: must be a path without {found[0]!r}, got {path!r}: TFX takes the "
+                "character for a part of a pattern and would not find the files; use another "
+                "folder"
+            )
+
+
+@contextmanager
+def hold(config: RunConfig) -> Iterator[None]:
+    """Hold the folders of a run until the body ends.
+
+    Raises:
+        DataError: another `run` or `claim-check` works there.
+    """
+    with ExitStack() as held:
+        for folder in dict.fromkeys(filter(None, (config.root, config.local_root))):
+            path = f"{folder.rstrip('/')}/{LOCK_NAME}"
+            held.enter_context(locks.hold(path, folder))
+        yield
