@@ -88,6 +88,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "ee_tfrecord",
         "mixer",
         "zarr_store",
+        "sources",
     }
     found = {
         path.stem

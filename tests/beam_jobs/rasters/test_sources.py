@@ -11,6 +11,7 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters import sources
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.sources import DRIVERS, check_local, parse_crs
 from tests.data import web_server
@@ -290,8 +291,9 @@ def test_a_vrt_may_not_hold_itself(tmp_path):
 def test_other_formats_are_read(driver, name, tmp_path):
     options = {"QUALITY": "100", "REVERSIBLE": "YES"} if driver == "JP2OpenJPEG" else {}
     copy(write(tmp_path / "source.tif"), tmp_path / name, driver=driver, **options)
+    with sources.open_dataset(str(tmp_path / name)) as dataset:
+        assert dataset.driver == driver
     with open_raster(str(tmp_path / name)) as raster:
-        assert raster.driver == driver
         assert (raster.read([1])[0] == PIXELS).all()
 
 
@@ -315,9 +317,9 @@ def test_overviews_and_masks_beside_a_raster_are_read(tmp_path):
         dataset.write_mask(mask)
     assert {found.suffix for found in tmp_path.iterdir()} == {".tif", ".ovr", ".msk"}
 
-    with open_raster(str(path)) as raster:
-        assert (raster.dataset_mask() == mask).all()
-        assert raster.overviews(1) == [2]
+    with sources.open_dataset(str(path)) as dataset:
+        assert (dataset.dataset_mask() == mask).all()
+        assert dataset.overviews(1) == [2]
 
 
 def test_a_local_path_is_checked_for_other_readers(tmp_path, monkeypatch):
