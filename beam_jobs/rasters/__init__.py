@@ -9,7 +9,7 @@ Read `raster.py` first, then `opening.py`.
 - `gdal.py`: GeoTIFF, JPEG 2000 and whatever else GDAL reads, with its masks.
 - `open_files.py`: keeps files of GDAL open while many windows are read.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
-- `zarr_store.py`: zarr stores, zipped or in tar shards.
+- `zarr_store.py`: zarr stores, zipped or in tar shards; `zarr_bounds.py`: their limits.
 - `placed.py`: rasters whose files do not say where they lie.
 - `geotiff.py`: writes GeoTIFF.
 

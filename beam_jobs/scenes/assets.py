@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pystac
@@ -134,7 +135,7 @@ def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any
     if name is None:
         return {}
     asset = min(
-        (_Choice.of(key, item.assets[key]) for key in named if named[key] == name),
+        (_Choice.of(key, item.assets[key], folder) for key in named if named[key] == name),
         key=lambda choice: choice.rank,
     ).asset
     default = list(SCL_CLEAR_VALUES) if name == "scl" else [0]
@@ -155,7 +156,7 @@ def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any
             "bad_item",
         )
     return {
-        "cloud_mask": hrefs.resolve(_href(asset), folder, where),
+        "cloud_mask": hrefs.resolve(_href(asset, folder), folder, where),
         "cloud_mask_index": index,
         "clear_values": tuple(values),
     }
@@ -177,22 +178,23 @@ class _Choice:
     is_original: bool
 
     @classmethod
-    def of(cls, key: str, asset: pystac.Asset) -> _Choice:
+    def of(cls, key: str, asset: pystac.Asset, folder: Location) -> _Choice:
         _, pixel, is_original = variant_of(key)
         gsd = asset.extra_fields.get("gsd") or pixel
         size = gsd if isinstance(gsd, int | float) else 0
-        is_far = not hrefs.is_local(_href(asset))
+        is_far = not hrefs.is_local(_href(asset, folder))
         return cls(asset=asset, rank=(is_far, is_original, size, key), is_original=is_original)
 
 
-def _href(asset: pystac.Asset) -> str:
-    """Return the href of an asset, or the path it has once it is downloaded.
+def _href(asset: pystac.Asset, folder: Location) -> str:
+    """Return the href of an asset, or its `file:local_path` if it is downloaded there.
 
-    Source: https://github.com/stac-extensions/file, `file:local_path`.
+    Source: https://github.com/stac-extensions/file.
     """
-    local_path = asset.extra_fields.get("file:local_path")
-    is_far = not hrefs.is_local(asset.href)
-    return str(local_path) if is_far and isinstance(local_path, str) else asset.href
+    path = asset.extra_fields.get("file:local_path")
+    if hrefs.is_local(asset.href) or not isinstance(path, str) or not isinstance(folder, Path):
+        return asset.href
+    return path if (folder / path).exists() else asset.href
 
 
 def band_sources(
@@ -218,12 +220,12 @@ def band_sources(
         _check_geocoded(item, where)
     assumed = _assumed_fields(item, sensor)
     if "data" not in item.assets:
-        chosen = _band_assets(item, sensor, where)
+        chosen = _band_assets(item, sensor, folder, where)
         return {
             name: _band_source(
                 sensor,
                 {**assumed, **choice.asset.extra_fields, **_own_entry(choice.asset), "name": key},
-                hrefs.resolve(_href(choice.asset), folder, where),
+                hrefs.resolve(_href(choice.asset, folder), folder, where),
                 where,
                 1,
             )
@@ -249,7 +251,7 @@ def band_sources(
             "known and distinct ones are needed",
             "unknown_band_order",
         )
-    path = hrefs.resolve(_href(asset), folder, where)
+    path = hrefs.resolve(_href(asset, folder), folder, where)
     sources = {
         name: _band_source(
             sensor, {**assumed, **asset.extra_fields, **entry}, path, where, position
@@ -263,7 +265,7 @@ def band_sources(
     return sources
 
 
-def shows_originals(item: pystac.Item, sensor: Sensor, where: str) -> bool:
+def shows_originals(item: pystac.Item, sensor: Sensor, folder: Location, where: str) -> bool:
     """Return whether the bands are the agency's own files, not the catalog's copies.
 
     What the catalog did to its copies, such as removing the offset, does not hold for
@@ -274,7 +276,7 @@ def shows_originals(item: pystac.Item, sensor: Sensor, where: str) -> bool:
     """
     if "data" in item.assets:
         return False
-    kinds = {choice.is_original for _, choice in _band_assets(item, sensor, where).values()}
+    kinds = {choice.is_original for _, choice in _band_assets(item, sensor, folder, where).values()}
     if len(kinds) > 1:
         raise DataError(
             f"{where}: some bands are the agency's JPEG 2000 files and some the catalog's "
@@ -310,7 +312,9 @@ def _assumed_fields(item: pystac.Item, sensor: Sensor) -> dict[str, Any]:
     return {}
 
 
-def _band_assets(item: pystac.Item, sensor: Sensor, where: str) -> dict[str, tuple[str, _Choice]]:
+def _band_assets(
+    item: pystac.Item, sensor: Sensor, folder: Location, where: str
+) -> dict[str, tuple[str, _Choice]]:
     """Return the asset of each band with its key, by band.
 
     Raises:
@@ -322,7 +326,7 @@ def _band_assets(item: pystac.Item, sensor: Sensor, where: str) -> dict[str, tup
         name = band_of(sensor, key, variant_of(key)[0], entry.get("name"), _common_name(entry))
         if name is None or {"visual", "overview", "thumbnail"} & set(asset.roles or ()):
             continue
-        choice = _Choice.of(key, asset)
+        choice = _Choice.of(key, asset, folder)
         if name not in found or choice.rank < found[name][1].rank:
             found[name] = key, choice
     if not found:
@@ -531,7 +535,7 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
             f"{where}: terrapair:label_kind must be hand or weak, got {kind!r}", "bad_item"
         )
     return LabelSource(
-        path=hrefs.resolve(_href(asset), folder, where),
+        path=hrefs.resolve(_href(asset, folder), folder, where),
         schema=str(schema),
         nodata=asset.extra_fields.get("terrapair:label_nodata"),
         kind="weak" if kind == "weak" else "hand",

@@ -293,7 +293,7 @@ def _sensor_fields(
         return fields
     applied = products.is_offset_applied(properties)
     if applied and bands:
-        originals = problems.gather(lambda: assets.shows_originals(item, sensor, where))
+        originals = problems.gather(lambda: assets.shows_originals(item, sensor, folder, where))
         applied = None if originals else applied
     return fields | {
         "processing_level": problems.gather(

@@ -76,6 +76,20 @@ def test_the_copernicus_data_space_as_downloaded(tmp_path):
     check_clouds(scene)
 
 
+def test_the_path_of_a_downloaded_file_counts_only_if_it_is_there(tmp_path):
+    item = make_stac_items.data_space(tmp_path, s2_bands())
+    for key, asset in item["assets"].items():
+        asset["href"] = f"s3://eodata/Sentinel-2/{key}.jp2"
+    asset = item["assets"]["B04_10m"]
+    (tmp_path / asset["file:local_path"]).unlink()
+    bands = scene_of(item, tmp_path).bands
+    assert bands["B2"].path.endswith("_B02_10m.tif")
+    # The coarser file is on this machine, the finer one is not.
+    assert bands["B4"].path.endswith("_B04_20m.tif")
+    del item["assets"]["B04_20m"]
+    assert scene_of(item, tmp_path).bands["B4"].path == "s3://eodata/Sentinel-2/B04_10m.jp2"
+
+
 def test_radar_in_linear_power_with_its_no_data(tmp_path):
     item, db = make_stac_items.radar_rtc(tmp_path)
     scene = scene_of(item, tmp_path)

@@ -91,6 +91,7 @@ def test_the_page_has_items_of_both_sensors_in_three_forms_and_three_labels():
     assert sum(has_label for _, has_label, _ in kinds) == 3
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item["id"])
 def test_an_item_of_the_page_is_read_as_it_says(item, tmp_path):
     sensor = "s1" if "1" in item["properties"]["constellation"] else "s2"
