@@ -70,6 +70,8 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
     allowed = {
         "grids",
         "readers",
+        "label_rasters",
+        "label_vectors",
         "inspection",
         "resampling",
         "items",

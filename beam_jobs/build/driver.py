@@ -19,10 +19,10 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs import runner
-from beam_jobs.build import directory, graph, spans, spool, writers
+from beam_jobs.build import directory, graph, label_checks, spans, spool, writers
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig
-from beam_jobs.contracts import labels, layout, manifest, settings
+from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location, locate
@@ -155,7 +155,11 @@ def build(
     # Beam sets these options too, but only when it makes the pipeline. The driver looks
     # at the output before that.
     FileSystems.set_options(options)
-    config = replace(config, split=holdouts.with_hashes(config.split))
+    config = replace(
+        config,
+        split=holdouts.with_hashes(config.split),
+        label=label_checks.with_hash(config.label) if config.label else None,
+    )
     earlier: list[Location] = []
     if span is None:
         span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
@@ -171,6 +175,8 @@ def build(
             "version_exists",
         )
     num_scenes = _count_scenes(catalog_paths, config.label)
+    if config.label is not None:
+        label_checks.check_vectors(config.label, catalog_paths)
     building_dir = str(layout.building_dir(output_root, span, version))
     directory.prepare(building_dir, made_from.marker)
     spool_dir = directory.spool_dir(
@@ -194,6 +200,11 @@ def build(
     _check_patches(
         summary, where, num_scenes=num_scenes.total(), needed_splits=execution.needed_splits
     )
+    if config.label is not None:
+        label_checks.check_unchanged(config.label)
+        label_checks.check_classes(
+            config.label, catalog_paths, summary.num_pixels_per_class, execution.needed_splits
+        )
     found = _manifest(summary, config, made_from, span=span, version=version)
     card.write(building_dir, found, summary.contents)
     files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
@@ -276,11 +287,8 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
             and asset
         ):
             schemas[str(asset.get("terrapair:label_schema", ""))] += 1
-    reasons = (
-        {name: labels.why_no_remap(name, label.schema) for name in schemas}
-        if label is not None
-        else {}
-    )
+    target = label.target if label is not None and label.vector is None else None
+    reasons = {name: target.why_not(name) for name in schemas} if target is not None else {}
     if label is not None and reasons and all(reasons.values()):
         ((most, _),) = schemas.most_common(1)
         where = ", ".join(str(path) for path in catalog_paths)
@@ -376,6 +384,7 @@ def _manifest(
         s2_bands=config.patch.s2_bands,
         s2_processing_level=config.patch.s2_processing_level,
         label_schema=config.label.schema if config.label else None,
+        label_classes=config.label.label_schema.entries if config.label else (),
         num_examples=dict(sorted(_num_examples(summary).items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),

@@ -2,15 +2,18 @@
 
 Read `bands` and `records` first.
 
-- `bands`: the bands of both sensors, their units, and how pixels are stored as
-integers. - `records`: one patch in memory, and the tf.Example that holds it. -
-`labels`: label schemas and the remaps between them. - `layout`: the paths of spans,
-versions, splits and shards. - `manifest`: what a version holds and what it was built
-from. - `reasons`: why a scene, a patch or a job is refused, and what to do.
+- `bands`: the bands of both sensors, their units, and their storage as integers.
+- `records`: one patch in memory, and the tf.Example that holds it.
+- `labels`: label schemas and the remaps between them.
+- `label_target`: what stored label values become in a build.
+- `layout`: the paths of spans, versions, splits and shards.
+- `manifest`: what a version holds and what it was built from.
+- `reasons`: why a scene, a patch or a job is refused, and what to do.
 - `errors`: the exit codes of the program, and the base class of its errors.
-- `settings`: dataclass trees from YAML, and their hash. - `locations`,
-`object_store`: files on this machine and on object stores. - `fingerprint`: hashes of
-files and of source code. - `sphere`: distances on the Earth.
+- `settings`: dataclass trees from YAML, and their hash.
+- `locations`, `object_store`: files on this machine and on object stores.
+- `fingerprint`: hashes of files and of source code.
+- `sphere`: distances on the Earth.
 
 All packages may import this room. It imports no other part of the project, and no Beam,
 Keras, TFX or Earth Engine.

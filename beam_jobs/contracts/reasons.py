@@ -11,6 +11,7 @@ from typing import Literal, TypeGuard
 
 SceneReason = Literal[
     "bad_item",
+    "bad_vector",
     "duplicate_scene_id",
     "in_earlier_span",
     "label_elsewhere",
@@ -131,6 +132,8 @@ Refusal = tuple[Reason, str]
 MEANINGS: dict[Reason, str] = {
     # Scenes and their files.
     "bad_item": "The STAC item lacks a field or has a wrong value. Mend the catalog.",
+    "bad_vector": "The vector file of labels cannot be read, or a feature of it is unusable."
+    " Mend the file.",
     "duplicate_scene_id": "The id is listed more than once. Keep one item per scene.",
     "in_earlier_span": "An earlier span uses the scene. Nothing to do.",
     "label_elsewhere": "The label raster does not overlap the scene. Mend the item.",
@@ -226,7 +229,8 @@ MEANINGS: dict[Reason, str] = {
     "bad_manifest": "The manifest is damaged or was changed. Build the version again.",
     "bad_mixer": "The mixer file lacks a field or has a wrong value. Export it again.",
     "bad_shard": "A shard is damaged or does not match its manifest. Build it again.",
-    "class_absent": "A class is in test and not in train. Label more, or split anew.",
+    "class_absent": "A class has no pixel in train or in test. Label more, split anew,"
+    " correct the values of the label files, or set label.required_classes.",
     "empty_catalog": "The catalog lists no scene. Check the folder or the query.",
     "empty_split": "No patch falls into a split that is needed. Use smaller blocks,"
     " another split.seed or more data.",
