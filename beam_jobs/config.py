@@ -8,8 +8,8 @@ the resolved config and its hash.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from beam_jobs.contracts.bands import (
     S1_DEFAULT_BANDS,
@@ -19,7 +19,9 @@ from beam_jobs.contracts.bands import (
     Sensor,
     check_band_names,
 )
-from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.label_target import LabelTarget, VectorColumns
+from beam_jobs.contracts.labels import LabelClass, LabelSchema, schema_of
+from beam_jobs.contracts.settings import INPUT_PATH, REQUIRED_PATH, input_path_unless
 
 FolderLayout = Literal[
     "terramesh",
@@ -104,8 +106,8 @@ class CatalogConfig:
     """
 
     layout: Literal["stac", FolderLayout, "simulated"]
-    path: str = ""
-    split_lists: tuple[str, ...] = ()
+    path: str = field(default="", metadata=input_path_unless("layout", "simulated"))
+    split_lists: tuple[str, ...] = field(default=(), metadata=INPUT_PATH)
     simulate: SimulateConfig | None = None
 
     def __post_init__(self) -> None:
@@ -274,7 +276,7 @@ class HoldoutConfig:
     split: Literal["eval", "test"]
     property: str = "terrapair:event"
     values: tuple[str, ...] = ()
-    geojson: str = ""
+    geojson: str = field(default="", metadata=REQUIRED_PATH)
     geojson_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -329,11 +331,44 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VectorConfig(VectorColumns):
+    """A vector file with the labels of all scenes; it replaces the labels of the items.
+
+    The fields of `VectorColumns` say which columns are read.
+
+    Attributes:
+        path: GeoPackage, GeoJSON or shapefile. In a YAML file it starts at the folder
+            of that file.
+        schema: label schema of the class column; "" = that of the build.
+        sha256: hash of the file. The build fills it in, so a changed file is a changed
+            config.
+    """
+
+    path: str = field(metadata=REQUIRED_PATH)
+    schema: str = ""
+    sha256: str = ""
+
+    @property
+    def columns(self) -> VectorColumns:
+        """The columns that are read."""
+        return VectorColumns(
+            **{entry.name: getattr(self, entry.name) for entry in fields(VectorColumns)}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelConfig:
     """Which label a patch gets.
 
     Attributes:
-        schema: label schema of the shards. Labels of other schemas are remapped to it.
+        schema: label schema of the shards: the name of a known one, or a name for the
+            `classes`. Labels of other schemas are remapped to it.
+        classes: classes of a schema of one's own, with the ids 0, 1, ...; empty = those
+            of the known schema.
+        remap: how labels of other schemas become these classes; see
+            `LabelTarget.remap`. Empty = the known remaps.
+        vector: vector file with the labels of all scenes of `label_from`; None = the
+            items have the labels.
         label_from: sensor whose scene has the label. A flood label, for example, shows
             the water on the date of the radar scene.
         min_labeled_fraction: smallest share of pixels whose label is not 255.
@@ -349,9 +384,15 @@ class LabelConfig:
             refuse no patch. Empty = both; a run fills in those of its task.
         ignore: names of classes of `schema` whose pixels become 255. Classes without a
             counterpart in the remap become 255 in any case.
+        required_classes: names of the classes that must have pixels in train and in
+            test, at least two. Without them the build fails, and no model is published.
+            None = all classes of `schema`, less `ignore`.
     """
 
     schema: str
+    classes: tuple[LabelClass, ...] = ()
+    remap: dict[str, Any] = field(default_factory=dict)
+    vector: VectorConfig | None = None
     label_from: Sensor = "s2"
     min_labeled_fraction: float = 0.5
     weak_weight: float = 0.5
@@ -359,9 +400,10 @@ class LabelConfig:
     partner: Literal["required", "optional"] = "required"
     sensors: tuple[Sensor, ...] = ()
     ignore: tuple[str, ...] = ()
+    required_classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        schema = get_schema(self.schema)
+        schema = self.label_schema
         if not schema.is_dense:
             raise ValueError(
                 f"schema {self.schema!r} has gaps in its ids, which no model can output; "
@@ -374,23 +416,69 @@ class LabelConfig:
                 f"partner optional gives patches of {self.label_from} alone, "
                 f"but sensors are {', '.join(self.sensors)}"
             )
+        self._check_remap()
+        if self.vector is not None:
+            why = self.target.why_not(self.vector.schema or self.schema)
+            if why:
+                raise ValueError(f"vector.schema: {why}")
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)
         if self.weak_only and self.weak_weight == 0:
             raise ValueError(
                 "weak_only needs a weak_weight above 0, got 0: no patch would be left for training"
             )
-        for name in self.ignore:
-            if name not in schema.class_names:
-                raise ValueError(
-                    f"ignore: no class {name!r} in {self.schema!r}; "
-                    f"known: {', '.join(schema.class_names)}"
-                )
+        for key in ("ignore", "required_classes"):
+            for name in getattr(self, key) or ():
+                if name not in schema.class_names:
+                    raise ValueError(
+                        f"{key}: no class {name!r} in {self.schema!r}; "
+                        f"known: {', '.join(schema.class_names)}"
+                    )
+        both = sorted(set(self.ignore) & set(self.required_classes or ()))
+        if both:
+            raise ValueError(f"required_classes: {both[0]!r} is in ignore, so it has no pixel")
+        # With one class there is nothing to tell apart.
+        if self.required_classes is not None and len(set(self.required_classes)) < 2:
+            raise ValueError(
+                f"required_classes must name at least two classes, got {self.required_classes}"
+            )
         if len(set(self.ignore)) > schema.num_classes - 2:
             raise ValueError(
                 f"ignore must leave at least two classes of {self.schema!r}, "
                 f"got {', '.join(self.ignore)}"
             )
+
+    def _check_remap(self) -> None:
+        target = self.target
+        target.check()
+        if not self.remap or target.is_by_source:
+            return
+        # With one mapping for all labels, a class that no value gets is a slip.
+        reached = target.reachable(self.schema)
+        for entry in self.label_schema.entries:
+            if entry.id not in reached and entry.name not in self.ignore:
+                raise ValueError(
+                    f"remap: no value becomes the class {entry.name!r}: add one, "
+                    "or put the class into ignore"
+                )
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        """The classes of the shards."""
+        return schema_of(self.schema, self.classes)
+
+    @property
+    def target(self) -> LabelTarget:
+        """What the values of label files become."""
+        return LabelTarget(schema=self.label_schema, remap=self.remap)
+
+    @property
+    def needed_classes(self) -> tuple[str, ...]:
+        """Names of the classes that must have pixels in train and in test."""
+        names = self.label_schema.class_names
+        if self.required_classes is not None:
+            return tuple(name for name in names if name in self.required_classes)
+        return tuple(name for name in names if name not in self.ignore)
 
 
 @dataclass(frozen=True, kw_only=True)

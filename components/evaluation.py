@@ -20,12 +20,17 @@ from components.shard_readers import ShardEvaluator
 SIGNATURE = "serve_examples"
 """Signature of a published segmenter that takes serialized tf.Examples."""
 METRICS_MODULE = "components.iou_metrics"
+NUM_PIXELS = "num_pixels"
+"""First part of the names of the metrics that count the pixels of a class."""
 SLICE_FEATURES = ("orbit_state",)
 EVALUATION_SOURCES = ("components/evaluation.py", "components/iou_metrics.py", "models/metrics.py")
 
 
 def create_eval_config(
-    schema: LabelSchema, min_mean_iou: float, min_iou: Mapping[str, float]
+    schema: LabelSchema,
+    min_mean_iou: float,
+    min_iou: Mapping[str, float],
+    needed_classes: Sequence[str] | None = None,
 ) -> tfma.EvalConfig:
     """Return the EvalConfig of one task.
 
@@ -33,6 +38,8 @@ def create_eval_config(
         schema: classes of the task; each gets a metric `pooled_iou/<class>`.
         min_mean_iou: lower bound of `mean_iou` over the whole split, 0-1.
         min_iou: class name -> lower bound of its pooled IoU, 0-1.
+        needed_classes: classes that must have a pixel in the split, or the model is
+            refused: it was never tested on them. None = all.
 
     Raises:
         ValueError: `min_iou` names a class that the schema does not have.
@@ -53,6 +60,9 @@ def create_eval_config(
             "name": f"pooled_iou/{class_name}",
         }
         metrics.append(_metric("IoU", config, min_iou.get(class_name)))
+        if needed_classes is None or class_name in needed_classes:
+            config = {**config, "name": f"{NUM_PIXELS}/{class_name}"}
+            metrics.append(_metric("NumPixels", config, 1.0))
     return tfma.EvalConfig(
         # No label_key: the truth is a raw bytes feature that only our metric can read.
         # TFMA does not know Keras 3 exports, so the model is loaded as a plain

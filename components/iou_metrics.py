@@ -1,7 +1,8 @@
 """TFMA metrics of label maps: IoU of one class and mean IoU, sliced by any feature.
 
 Features `label`, `height`, `width` and the model's output `label` -> one shared
-confusion matrix per slice -> `mean_iou` and `pooled_iou/<class>`. The EvalConfig names
+confusion matrix per slice -> `mean_iou`, `pooled_iou/<class>` and
+`num_pixels/<class>`. The EvalConfig names
 the metric classes, and TFMA imports them. The formulas are in `models/metrics.py`.
 """
 
@@ -171,5 +172,49 @@ class IoU(tfma.metrics.Metric):
             values: dict[metric_types.MetricKey, Any],
         ) -> dict[metric_types.MetricKey, float]:
             return {key: float(metrics.iou_per_class(values[matrix.keys[0]])[class_id])}
+
+        return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
+
+
+class NumPixels(tfma.metrics.Metric):
+    """Number of pixels that the truth gives to one class.
+
+    A class without a pixel has no score, so no threshold of a score can refuse a model
+    that never finds it. A threshold of this metric does.
+    """
+
+    def __init__(self, num_classes: int, class_id: int, name: str, code: str = "") -> None:
+        """Describe the metric.
+
+        Args:
+            num_classes: K.
+            class_id: the class, 0..K-1.
+            name: key of the value in the results, `num_pixels/<class>`.
+            code: hash of the code; it only changes the Evaluator's cache key.
+        """
+        super().__init__(
+            metric_util.merge_per_key_computations(self._computations),
+            num_classes=num_classes,
+            class_id=class_id,
+            name=name,
+            code=code,
+        )
+
+    def _computations(
+        self,
+        num_classes: int,
+        class_id: int,
+        name: str,
+        code: str,
+        model_name: str = "",
+        output_name: str = "",
+    ) -> metric_types.MetricComputations:
+        matrix = _matrix(num_classes, model_name, output_name)
+        key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+
+        def result(
+            values: dict[metric_types.MetricKey, Any],
+        ) -> dict[metric_types.MetricKey, float]:
+            return {key: float(values[matrix.keys[0]][class_id].sum())}
 
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]

@@ -15,7 +15,6 @@ from tfx.types.experimental import simple_artifacts
 from tfx.utils import path_utils
 
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate, staged
 from components.artifacts import SOURCES, split_files
 from components.data_manifest import read_manifest
@@ -60,7 +59,7 @@ def Scorer(  # noqa: N802 - TFX names a component after its function
         ValueError: the shards have no labels, or see `score_patches`.
     """
     del code
-    schema = read_manifest(manifest.uri).label_schema
+    schema = read_manifest(manifest.uri).schema
     if schema is None:
         raise ValueError(
             f"{manifest.uri}: the shards have no label schema, so nothing can be scored on them: "
@@ -69,7 +68,7 @@ def Scorer(  # noqa: N802 - TFX names a component after its function
     found = score_patches(
         load_segmenter(path_utils.serving_model_path(model.uri)),
         split_files(examples, SPLIT),
-        get_schema(schema).class_names,
+        schema.class_names,
         batch_size=batch_size,
     )
     folder = locate(scores.uri)

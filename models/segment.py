@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.labels import IGNORE, get_schema
+from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.manifest import Manifest
 from models import input_pipeline
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
@@ -123,6 +123,11 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
                 f"label_schema is {config.label_schema!r}, but the shards hold "
                 f"{manifest.label_schema!r}"
             )
+        if manifest.schema != config.schema:
+            raise ValueError(
+                f"label_classes are {', '.join(config.schema.class_names)}, but the shards hold "
+                f"{manifest.label_classes}: build the labels again"
+            )
         # Both splits before the first step: a training that cannot be scored is lost.
         for split, files, num_needed in (
             ("train", self.shards.train, config.global_batch_size),
@@ -140,7 +145,7 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
     def build(self, strategy: tf.distribute.Strategy) -> training.Fit:
         """Make loss, segmenter, optimizer and data; see the base class."""
         config, manifest = self.config, self.shards.manifest
-        class_names = get_schema(config.label_schema).class_names
+        class_names = config.schema.class_names
         num_pixels = manifest.num_pixels_per_class.get("train", {})
         loss = make_segment_loss(config.loss, class_names, num_pixels)
         with strategy.scope():
@@ -203,7 +208,7 @@ def _score(
     eval_files: tuple[str, ...],
 ) -> PatchScores:
     """Score the eval split; choose the model's threshold if configured."""
-    class_names = get_schema(config.label_schema).class_names
+    class_names = config.schema.class_names
     scores = score_patches(model, eval_files, class_names, batch_size=config.global_batch_size)
     if not config.tune_threshold:
         return scores
@@ -256,7 +261,7 @@ def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str |
     }
     return Segmenter(
         encoders=encoders,
-        num_classes=get_schema(config.label_schema).num_classes,
+        num_classes=config.schema.num_classes,
         decoder_channels=config.decoder_channels,
         head=config.head,
         precision=config.precision,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.labels import LabelClass, LabelSchema, schema_of
+from beam_jobs.contracts.settings import INPUT_PATH
 from models.augmentation.config import ImageAugmentConfig
 from models.config import EncoderConfig, InputConfig, OptimizerConfig, Precision
 from models.pixel_losses.config import LossConfig
@@ -28,6 +29,8 @@ class SegmentConfig:
         sensors: inputs of the published model, ("s1",), ("s2",) or ("s1", "s2").
         label_schema: name of the label schema the model outputs; must be that of the
             shards.
+        label_classes: all classes of a schema of one's own; empty = those of the known
+            schema.
         encoder: architecture; must be that of the pretrained encoder if there is one.
         encoder_paths: sensor -> encoder to start from instead of the run's pretrained
             one: folder of a published encoder (also of `import-weights`), or a `.keras`
@@ -70,7 +73,8 @@ class SegmentConfig:
     label_schema: str
     encoder: EncoderConfig
     num_steps: int
-    encoder_paths: dict[Sensor, str] = field(default_factory=dict)
+    label_classes: tuple[LabelClass, ...] = ()
+    encoder_paths: dict[Sensor, str] = field(default_factory=dict, metadata=INPUT_PATH)
     head: HeadName = "unet"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     regime: Regime = "finetune"
@@ -92,7 +96,7 @@ class SegmentConfig:
     def __post_init__(self) -> None:
         if self.sensors not in (("s1",), ("s2",), SENSORS):
             raise ValueError(f"sensors must be [s1], [s2] or [s1, s2], got {list(self.sensors)}")
-        if not get_schema(self.label_schema).is_dense:
+        if not self.schema.is_dense:
             raise ValueError(
                 f"label_schema {self.label_schema!r} has gaps in its ids; a model outputs 0..K-1"
             )
@@ -114,8 +118,13 @@ class SegmentConfig:
         for key in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
             check_positive(key, getattr(self, key))
         check_choice("precision", self.precision, Precision)
-        self.loss.check_classes(get_schema(self.label_schema).class_names)
+        self.loss.check_classes(self.schema.class_names)
         self._check_regime()
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The classes that the model outputs."""
+        return schema_of(self.label_schema, self.label_classes)
 
     def _check_regime(self) -> None:
         check_choice("head", self.head, HeadName)

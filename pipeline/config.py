@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.labels import get_schema
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
@@ -67,6 +64,11 @@ class TaskConfig:
                 f"segment.label_schema must be label.schema {self.label.schema!r}, "
                 f"got {self.segment.label_schema!r}"
             )
+        if self.segment.schema != self.label.label_schema:
+            raise ValueError(
+                "segment.label_classes must be label.classes; leave them out of segment, "
+                f"got {', '.join(self.segment.schema.class_names)}"
+            )
         if self.label.partner == "optional" and set(self.segment.sensors) != {
             self.label.label_from
         }:
@@ -74,7 +76,7 @@ class TaskConfig:
                 f"label.partner optional gives patches of {self.label.label_from} alone, "
                 f"but segment.sensors are {', '.join(self.segment.sensors)}"
             )
-        classes = get_schema(self.label.schema).class_names
+        classes = self.label.label_schema.class_names
         for key, value in {
             "min_mean_iou": self.min_mean_iou,
             **{f"min_iou.{k}": v for k, v in self.min_iou.items()},
@@ -275,18 +277,13 @@ def load_run_config(
         SettingsError: the file is missing or not YAML, names an unset variable, or its
             keys or values are wrong.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise settings.SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise settings.SettingsError(
-            f"{path}: not valid YAML: {' '.join(str(error).split())}"
-        ) from error
+    values = settings.read_yaml(path, "config")
     files: dict[int, Path] = {}
     try:
         # Overrides are applied to the run's file, before the files of tasks are read.
-        values = settings.apply_overrides(task_files.name_groups(values or {}), overrides)
+        # Their paths start at the current folder, as those of any command.
+        values = _resolve_paths(task_files.name_groups(values or {}), Path(path).parent)
+        values = settings.apply_overrides(values, overrides)
         expanded = task_files.expand(values, Path(path).parent)
         files = expanded.files
         return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
@@ -301,6 +298,18 @@ def load_run_config(
             "",
         )
         raise settings.SettingsError(f"{path}: {error}{of}") from error
+
+
+def _resolve_paths(values: Any, folder: Path) -> Any:
+    """Return the run's values with the paths of inputs resolved against its folder."""
+    resolved = settings.resolve_paths(RunConfig, values, folder)
+    # A task may have a `split`, which RunConfig does not know.
+    if isinstance(values, Mapping) and isinstance(values.get("tasks"), list):
+        resolved["tasks"] = [
+            task_files.resolve_paths(task, folder) if isinstance(task, Mapping) else task
+            for task in values["tasks"]
+        ]
+    return resolved
 
 
 def _fill(value: Any, environment: Mapping[str, str], path: str) -> Any:

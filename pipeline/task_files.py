@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from beam_jobs.config import LabelConfig, SplitConfig
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
+from models.segment_config import SegmentConfig
 
 TASKS_DIR = Path(__file__).parent / "tasks"
 """The shipped tasks."""
@@ -24,6 +25,7 @@ OWN_TASKS_DIR = "tasks"
 
 They can be used by name too, and take precedence over shipped tasks of the same name.
 """
+_GROUPS_WITH_PATHS = {"label": LabelConfig, "segment": SegmentConfig, "split": SplitConfig}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +113,27 @@ def _find(use: object, folder: Path, position: int) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot read the task: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = settings.read_yaml(path, "task")
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: a task must be a mapping, got {type(content).__name__}")
-    return content
+    try:
+        return resolve_paths(content, path.parent)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def resolve_paths(task: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a task with its paths resolved against its file's folder.
+
+    Raises:
+        SettingsError: see `settings.resolve_paths`.
+    """
+    return {
+        key: settings.resolve_paths(_GROUPS_WITH_PATHS[key], value, folder, key)
+        if key in _GROUPS_WITH_PATHS
+        else value
+        for key, value in task.items()
+    }
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,14 +150,21 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(task: dict[str, Any], pretrain: Any) -> None:
-    """Fill in the segmenter's encoder and label schema where the task has none."""
+    """Fill in what the task leaves out: the segmenter's encoder and label schema.
+
+    Own classes without a name get that of the task.
+    """
     segment, label = task.get("segment"), task.get("label")
+    if isinstance(label, dict) and label.get("classes") and "name" in task:
+        label.setdefault("schema", task["name"])
     if not isinstance(segment, dict):
         return
     if isinstance(pretrain, dict) and "encoder" in pretrain:
         segment.setdefault("encoder", copy.deepcopy(pretrain["encoder"]))
     if isinstance(label, dict) and "schema" in label:
         segment.setdefault("label_schema", label["schema"])
+        if label.get("classes"):
+            segment.setdefault("label_classes", copy.deepcopy(label["classes"]))
 
 
 def _move_holdouts(task: dict[str, Any], run: dict[str, Any], position: int) -> None:

@@ -71,6 +71,8 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "grids",
         "readers",
         "windows",
+        "label_rasters",
+        "label_vectors",
         "inspection",
         "resampling",
         "items",

@@ -20,10 +20,19 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs import runner
-from beam_jobs.build import choice, directory, graph, input_hashes, spans, spool, writers
+from beam_jobs.build import (
+    choice,
+    directory,
+    graph,
+    input_hashes,
+    label_checks,
+    spans,
+    spool,
+    writers,
+)
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig
-from beam_jobs.contracts import labels, layout, manifest, settings
+from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
@@ -143,7 +152,11 @@ def build(
     # Beam sets these options too, but only when it makes the pipeline. The driver looks
     # at the output before that.
     FileSystems.set_options(options)
-    config = replace(config, split=holdouts.with_hashes(config.split))
+    config = replace(
+        config,
+        split=holdouts.with_hashes(config.split),
+        label=label_checks.with_hash(config.label) if config.label else None,
+    )
     # Pairs do not change with the labels of their scenes: a label that is drawn again
     # must not cost a pretraining.
     unread = ("label",) if config.label is None else ()
@@ -193,6 +206,8 @@ def _build(
 ) -> Location:
     """Build the chosen version, whose lock this job holds."""
     num_scenes = _count_scenes(inputs.catalog_paths, config.label)
+    if config.label is not None:
+        label_checks.check_vectors(config.label, inputs.catalog_paths)
     building_dir = str(layout.building_dir(chosen.output_root, chosen.span, chosen.version))
     directory.prepare(building_dir, chosen.made_from.marker)
     spool_dir = directory.spool_dir(
@@ -228,6 +243,14 @@ def _build(
             num_scenes=num_scenes.total(),
             needed_splits=execution.needed_splits,
         )
+        if config.label is not None:
+            label_checks.check_unchanged(config.label)
+            label_checks.check_classes(
+                config.label,
+                inputs.catalog_paths,
+                summary.num_pixels_per_class,
+                execution.needed_splits,
+            )
         if inputs.sha256(verify=False) != chosen.content_sha256:
             raise DataError(
                 f"{inputs}: a file of the catalog has changed while the build read it; run the "
@@ -267,11 +290,8 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
             and asset
         ):
             schemas[str(asset.get("terrapair:label_schema", ""))] += 1
-    reasons = (
-        {name: labels.why_no_remap(name, label.schema) for name in schemas}
-        if label is not None
-        else {}
-    )
+    target = label.target if label is not None and label.vector is None else None
+    reasons = {name: target.why_not(name) for name in schemas} if target is not None else {}
     if label is not None and reasons and all(reasons.values()):
         ((most, _),) = schemas.most_common(1)
         where = ", ".join(str(path) for path in catalog_paths)
@@ -367,6 +387,7 @@ def _manifest(
         s2_bands=config.patch.s2_bands,
         s2_processing_level=config.patch.s2_processing_level,
         label_schema=config.label.schema if config.label else None,
+        label_classes=config.label.label_schema.entries if config.label else (),
         num_examples=dict(sorted(_num_examples(summary).items())),
         num_pixels_per_class=per_class,
         num_rejected=dict(sorted(summary.num_rejected.items())),

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs.config import BuildConfig
+from beam_jobs.config import BuildConfig, LabelConfig
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, make_patch_id
 from beam_jobs.judging import quality, registration, splits
 from beam_jobs.judging.pairing import time_gap_hours
-from beam_jobs.scenes import grids, label_rasters, readers
+from beam_jobs.scenes import grids, label_rasters, label_vectors, readers
+from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid, PatchWindow
 from beam_jobs.scenes.scene import OTHER_SENSOR, Scene
 
@@ -128,8 +129,7 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         source = task.scene(config.label.label_from).label
         if source is None:
             raise ValueError(f"{task.task_id}: scene without label was not filtered out")
-        label = label_rasters.read(source, config.label.schema, task.strip)
-        label = labels.ignore(label, labels.get_schema(config.label.schema), config.label.ignore)
+        label = _read_label(task, source, config.label)
         is_weak = source.kind == "weak"
     mask, index, clear_values = (
         task.s2.cloud_mask,
@@ -143,6 +143,16 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         label=label,
         is_weak=is_weak,
     )
+
+
+def _read_label(task: PairTask, source: LabelSource, config: LabelConfig) -> npt.NDArray[np.uint8]:
+    """Return the label of the strip, uint8 [H, W] in ids of the build, 255 = ignore."""
+    if source.vector is None:
+        label = label_rasters.read(source, config.target, task.strip)
+    else:
+        acquired_at = task.scene(config.label_from).acquired_at
+        label = label_vectors.read(source, config.target, task.strip, acquired_at)
+    return labels.ignore(label, config.label_schema, config.ignore)
 
 
 def _measure(task: PairTask, s1: FloatArray, s2: FloatArray, clouds: float) -> quality.Parts:

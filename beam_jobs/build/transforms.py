@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import threadpoolctl
 
-from beam_jobs.build import patches, spool
+from beam_jobs.build import label_checks, patches, spool
 from beam_jobs.build.patches import PairTask, Rejection
 from beam_jobs.config import BuildConfig
-from beam_jobs.contracts import labels, locations
+from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.errors import DataError
 from beam_jobs.judging import baselines, holdouts, pairing
 from beam_jobs.rasters import open_files
-from beam_jobs.scenes import inspection, label_rasters
+from beam_jobs.scenes import inspection
 from beam_jobs.scenes.scene import Scene, absent_partner, from_item
 
 ALONE = "alone"
@@ -144,12 +144,12 @@ def _inspect(
         scene = replace(
             scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split)
         )
-        refusal = _unwanted(scene, config)
+        if config.label is not None and scene.sensor == config.label.label_from:
+            scene = replace(scene, label=label_checks.label_of(scene, config.label))
+        refusal = _unwanted(scene, config) or label_checks.check_scene(scene, config.label)
         if refusal is not None:
             yield _rejected(item_id, *refusal)
             return
-        if config.label is not None and scene.sensor == config.label.label_from:
-            label_rasters.check_place(scene)
         bands = {"s1": config.patch.s1_bands, "s2": config.patch.s2_bands}
         scene = inspection.inspect(scene, bands[scene.sensor])
         yield beam.pvalue.TaggedOutput(PRODUCTS, scene) if baselines.key(scene) else scene
@@ -182,7 +182,7 @@ def _unwanted(scene: Scene, config: BuildConfig) -> Refusal | None:
         return "no_label", "has no label asset"
     if scene.label.kind == "weak" and config.label.weak_weight == 0:
         return "weak_label", "its label is weak, and label.weak_weight is 0"
-    why = labels.why_no_remap(scene.label.schema, config.label.schema)
+    why = config.label.target.why_not(scene.label.schema)
     return ("other_label_schema", why) if why else None
 
 

@@ -104,7 +104,11 @@ def _media_type(name: str) -> str:
 
 
 def label(
-    path: Path | str, schema: str, nodata: int | None, kind: LabelKind = "hand"
+    path: Path | str,
+    schema: str,
+    nodata: int | None,
+    kind: LabelKind = "hand",
+    index: int | None = None,
 ) -> pystac.Asset:
     """Return the asset of a label raster.
 
@@ -114,11 +118,14 @@ def label(
         nodata: id that means no label, which must not be remapped; None if there is
             none.
         kind: "hand" or "weak".
+        index: 1-based band with the ids; None = the file has only one band.
     """
     found = asset(path)
     found.extra_fields["terrapair:label_schema"] = schema
     if nodata is not None:
         found.extra_fields["terrapair:label_nodata"] = nodata
+    if index is not None:
+        found.extra_fields["terrapair:index"] = index
     if kind != "hand":
         found.extra_fields["terrapair:label_kind"] = kind
     return found

@@ -93,7 +93,7 @@ def patches(
             if label.exists():
                 # 0 is not a class: Earth Engine writes it where its land cover has no
                 # value.
-                assets["label"] = items.label(place(label), schema, 0)
+                assets["label"] = items.label(place(label), schema, 0, index=1)
             yield items.item(path.stem, raster, acquired_at, properties, assets)
 
 

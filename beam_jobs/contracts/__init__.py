@@ -5,6 +5,7 @@ Read `bands` and `records` first.
 - `bands`: the bands of both sensors, their units, and how pixels are stored.
 - `records`: one patch in memory, and the tf.Example that holds it.
 - `labels`: label schemas and the remaps between them.
+- `label_target`: what stored label values become in a build.
 - `layout`: the paths of spans, versions, splits and shards.
 - `manifest`: what a version holds and what it was built from.
 - `sealing`: JSON documents that carry their own hash.

@@ -1,13 +1,15 @@
 """Label schemas (the meaning of label ids) and the remaps between them.
 
 A label raster is uint8, and 255 means ignore. All files with labels name their schema.
-Only the remaps in this module exist, so ids of one schema are never taken for ids of
-another.
+Only the remaps in this module and those that a task writes down itself
+(`label_target.py`) exist, so ids of one schema are never taken for ids of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,36 @@ import numpy.typing as npt
 
 IGNORE = 255
 """Label id of pixels that losses and metrics do not count."""
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelClass:
+    """One class of a schema, as configs, manifests and model cards hold it.
+
+    Attributes:
+        id: label id of the class.
+        name: name of the class: letters, digits, _ and -, first a letter.
+        color: color in maps, #rrggbb.
+    """
+
+    id: int
+    name: str
+    color: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.id < IGNORE:
+            raise ValueError(f"the id of a class must be within 0-{IGNORE - 1}, got {self.id}")
+        if not _CLASS_NAME.fullmatch(self.name):
+            raise ValueError(
+                "the name of a class must be letters, digits, _ and -, first a letter, "
+                f"got {self.name!r}"
+            )
+        if not _COLOR.fullmatch(self.color):
+            raise ValueError(
+                f"the color of class {self.name!r} must be #rrggbb in quotes, got {self.color!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +80,29 @@ class LabelSchema:
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of their ids."""
         return tuple(self.classes[i] for i in sorted(self.classes))
+
+    @property
+    def entries(self) -> tuple[LabelClass, ...]:
+        """The classes in the order of their ids."""
+        return tuple(
+            LabelClass(id=i, name=self.classes[i], color=self.colors[i])
+            for i in sorted(self.classes)
+        )
+
+    def class_id(self, key: str | int) -> int:
+        """Return the id of a class that is given by its name or its id.
+
+        Raises:
+            ValueError: the schema has no such class.
+        """
+        text = str(key).strip()
+        if re.fullmatch("[0-9]+", text) and int(text) in self.classes:
+            return int(text)
+        for i, name in self.classes.items():
+            if name == text:
+                return i
+        known = ", ".join(f"{i} {name}" for i, name in sorted(self.classes.items()))
+        raise ValueError(f"no class {text!r} in label schema {self.name!r}; known: {known}")
 
 
 def _schema(name: str, source: str, classes: dict[int, tuple[str, str]]) -> LabelSchema:
@@ -255,6 +310,58 @@ def get_schema(name: str) -> LabelSchema:
     return SCHEMAS[name]
 
 
+def own_schema(name: str, classes: Sequence[LabelClass]) -> LabelSchema:
+    """Return the schema of a task's own classes.
+
+    It is passed on by value: in configs, manifests and model cards. No table of schemas
+    needs to know it.
+
+    Raises:
+        ValueError: the name is empty or that of a known schema, there are fewer than
+            two classes, an id or a name comes twice, or the ids are not 0..K-1.
+    """
+    if not name or name in SCHEMAS:
+        raise ValueError(
+            "schema must be a name of your own for your classes, not one of "
+            f"{', '.join(SCHEMAS)}, got {name!r}"
+        )
+    ids = [one.id for one in classes]
+    for what, counts in (
+        ("id", Counter(map(str, ids))),
+        ("name", Counter(one.name for one in classes)),
+    ):
+        ((most, count),) = counts.most_common(1)
+        if count > 1:
+            raise ValueError(f"classes: each class needs its own {what}, got {most!r} twice")
+    if len(ids) < 2 or sorted(ids) != list(range(len(ids))):
+        raise ValueError(
+            f"classes: at least two are needed, and their ids must be 0, 1, ... without gaps, "
+            f"got {sorted(ids)}"
+        )
+    return LabelSchema(
+        name=name,
+        source="",
+        classes={one.id: one.name for one in classes},
+        colors={one.id: one.color for one in classes},
+    )
+
+
+def schema_of(name: str, classes: Sequence[LabelClass] = ()) -> LabelSchema:
+    """Return the schema of a config, a manifest or a card.
+
+    Args:
+        name: of the schema.
+        classes: all of its classes; empty = those of the known schema of this name.
+
+    Raises:
+        ValueError: there are no classes and no known schema has this name, or see
+            `own_schema`.
+    """
+    if not classes or (name in SCHEMAS and SCHEMAS[name].entries == tuple(classes)):
+        return get_schema(name)
+    return own_schema(name, classes)
+
+
 def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint8]:
     """Return the lookup table from ids of `source` to ids of `target`.
 
@@ -276,23 +383,6 @@ def remap_table(source: LabelSchema, target: LabelSchema) -> npt.NDArray[np.uint
     for from_id, to_id in pairs.items():
         table[from_id] = to_id
     return table
-
-
-def why_no_remap(source: str, target: str) -> str:
-    """Return why labels of one schema cannot be remapped to another, in one line.
-
-    Args:
-        source: name of the schema that the labels have.
-        target: name of the wanted schema.
-
-    Returns:
-        The reason; "" = they can be remapped.
-    """
-    try:
-        remap_table(get_schema(source), get_schema(target))
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def remap(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from beam_jobs.contracts import layout, sealing, settings
 from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor, Unit
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
+from beam_jobs.contracts.labels import LabelClass, LabelSchema, schema_of
 from beam_jobs.contracts.locations import locate
 
 FORMAT_VERSION = 4
@@ -127,6 +128,8 @@ class Manifest:
         sources: origins of the scenes.
         num_absent: sensor -> split -> number of patches without a scene of that sensor;
             see `LabelConfig.partner`.
+        label_classes: ids, names and colors of all classes of `label_schema`; empty for
+            pairs, and in manifests of before they were kept.
         format_version: version of the format of this file and of the records.
     """
 
@@ -153,6 +156,7 @@ class Manifest:
     num_held_out: dict[str, dict[str, int]] = field(default_factory=dict)
     sources: tuple[SourceEntry, ...] = ()
     num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
+    label_classes: tuple[LabelClass, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def bands(self, sensor: Sensor) -> tuple[str, ...]:
@@ -162,6 +166,11 @@ class Manifest:
     def statistics(self, sensor: Sensor) -> tuple[BandStatistics, ...]:
         """Return the train statistics of `sensor`, one entry per band in band order."""
         return {"s1": self.s1_statistics, "s2": self.s2_statistics}[sensor]
+
+    @property
+    def schema(self) -> LabelSchema | None:
+        """The classes of `label`; None for pairs."""
+        return schema_of(self.label_schema, self.label_classes) if self.label_schema else None
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON with sorted keys and its seal."""
@@ -239,6 +248,11 @@ def _check(manifest: Manifest) -> None:
             f"manifest.config_sha256: must be the hash of config, {sha256}, "
             f"got {manifest.config_sha256}"
         )
+    if manifest.label_classes:
+        try:
+            schema_of(manifest.label_schema or "", manifest.label_classes)
+        except ValueError as error:
+            raise ManifestError(f"manifest.label_classes: {error}") from error
     for sensor in SENSORS:
         bands = manifest.bands(sensor)
         described = tuple(entry.band for entry in manifest.statistics(sensor))

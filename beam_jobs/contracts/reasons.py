@@ -11,6 +11,7 @@ from typing import Literal, TypeGuard
 
 SceneReason = Literal[
     "bad_item",
+    "bad_vector",
     "duplicate_scene_id",
     "forbidden_source",
     "in_earlier_span",
@@ -136,6 +137,8 @@ Refusal = tuple[Reason, str]
 MEANINGS: dict[Reason, str] = {
     # Scenes and their files.
     "bad_item": "The STAC item lacks a field or has a wrong value. Mend the catalog.",
+    "bad_vector": "The vector file of labels cannot be read, or a feature of it is unusable."
+    " Mend the file.",
     "duplicate_scene_id": "The id is listed more than once. Keep one item per scene.",
     "forbidden_source": "The item or the file points to where nothing may be read, such as"
     " a web server. Copy the raster to a local GeoTIFF and name that.",
@@ -239,7 +242,8 @@ MEANINGS: dict[Reason, str] = {
     " run again.",
     "bad_mixer": "The mixer file lacks a field or has a wrong value. Export it again.",
     "bad_shard": "A shard is damaged or does not match its manifest. Build it again.",
-    "class_absent": "A class is in test and not in train. Label more, or split anew.",
+    "class_absent": "A class has no pixel in train or in test. Label more, split anew,"
+    " correct the values of the label files, or set label.required_classes.",
     "empty_catalog": "The catalog lists no scene. Check the folder or the query.",
     "empty_split": "No patch falls into a split that is needed. Use smaller blocks,"
     " another split.seed or more data.",

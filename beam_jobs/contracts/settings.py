@@ -27,6 +27,19 @@ _QUOTES = ("'", '"', "|", ">", "!", "&", "*")
 """Characters with which a YAML text begins that does not stand for itself."""
 
 
+_PATH = "path"
+INPUT_PATH = {_PATH: "input"}
+"""Metadata of a field with the path of an input, or with several."""
+REQUIRED_PATH = {_PATH: "required"}
+"""The same for a file that must exist when the config is read."""
+_UNLESS = "unless"
+
+
+def input_path_unless(key: str, value: str) -> dict[str, Any]:
+    """Return the metadata of a path that is no input if another field has a value."""
+    return {**INPUT_PATH, _UNLESS: (key, value)}
+
+
 class SettingsError(TerrapairError, ValueError):
     """A setting that is unknown, missing, of a wrong type or out of range; one line."""
 
@@ -93,16 +106,124 @@ def load_yaml(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -> 
         SettingsError: the file is missing or is no YAML mapping, or its content does
             not fit `cls`.
     """
+    values = read_yaml(path, "config")
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot read the config: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return from_dict(cls, apply_overrides({} if values is None else values, overrides))
+        values = resolve_paths(cls, {} if values is None else values, Path(path).parent)
+        return from_dict(cls, apply_overrides(values, overrides))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also refuses a key that comes twice in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping; PyYAML itself would keep the last of two equal keys."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
+                continue
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while constructing a mapping",
+                    node.start_mark,
+                    f"found the key {key!r} twice",
+                    key_node.start_mark,
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path, what: str) -> Any:
+    """Return the plain values of a YAML file.
+
+    Args:
+        path: of the file.
+        what: what the file holds, for messages.
+
+    Raises:
+        SettingsError: the file is missing or is no YAML, or a key comes twice.
+    """
+    try:
+        # A subclass of SafeLoader, so nothing but plain values is made.
+        return yaml.load(Path(path).read_text(), _UniqueKeyLoader)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot read the {what}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def resolve_paths(cls: Any, values: Any, folder: Path, path: str = "") -> Any:
+    """Return `values` with the relative paths of inputs resolved against a folder.
+
+    A path starts at the folder of the YAML file that holds it. If nothing is there, it
+    may start at the current folder. Values of a wrong type stay as they are:
+    `from_dict` reports them.
+
+    Args:
+        cls: type that `from_dict` will make of the values; its fields with the metadata
+            INPUT_PATH or REQUIRED_PATH hold paths.
+        values: plain values; not changed.
+        folder: folder of the file that holds the values.
+        path: dotted path of `values` in the whole tree, for error messages.
+
+    Raises:
+        SettingsError: a required file does not exist. The message names the path as it
+            is written and both folders.
+    """
+    if isinstance(values, Mapping) and dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls)
+        by_name = {field.name: field for field in dataclasses.fields(cls)}
+        result = dict(values)
+        for name in values.keys() & by_name.keys():
+            kind, value = by_name[name].metadata.get(_PATH), values[name]
+            key, other = by_name[name].metadata.get(_UNLESS, ("", None))
+            if key and values.get(key) == other:
+                continue
+            where = _join(path, name)
+            result[name] = (
+                _resolved(value, folder, where, is_required=kind == "required")
+                if kind
+                else resolve_paths(hints[name], value, folder, where)
+            )
+        return result
+    arguments = [kind for kind in typing.get_args(cls) if kind not in (type(None), Ellipsis)]
+    if isinstance(values, (list, tuple)) and arguments:
+        return [
+            resolve_paths(arguments[0], value, folder, f"{path}[{i}]")
+            for i, value in enumerate(values)
+        ]
+    nested = next((kind for kind in arguments if dataclasses.is_dataclass(kind)), None)
+    return values if nested is None else resolve_paths(nested, values, folder, path)
+
+
+def _resolved(value: Any, folder: Path, where: str, *, is_required: bool) -> Any:
+    """Return one path, or several, as a run can open them."""
+    if isinstance(value, Mapping):
+        return {
+            key: _resolved(one, folder, _join(where, key), is_required=is_required)
+            for key, one in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [
+            _resolved(one, folder, f"{where}[{i}]", is_required=is_required)
+            for i, one in enumerate(value)
+        ]
+    if not isinstance(value, str) or not value or Path(value).is_absolute():
+        return value
+    # URIs and environment variables have no folder.
+    if "://" in value or value.startswith("${"):
+        return value
+    beside = folder / value
+    if beside.exists() or (not is_required and not Path(value).exists()):
+        return str(beside)
+    if Path(value).exists():
+        return value
+    raise SettingsError(
+        f"{where}: there is no file {value!r}: a path starts at the folder of its YAML file, and "
+        f"{beside.resolve()} does not exist (nor {Path.cwd() / value})"
+    )
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -196,6 +317,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise SettingsError(f"{path}: expected a mapping, got {type(value).__name__} {value!r}")
+        texts = [str(key) for key in value]
+        if len(set(texts)) != len(texts):
+            twice = next(text for text in texts if texts.count(text) > 1)
+            raise SettingsError(f"{path}: the key {twice} comes twice")
         return {
             str(key): _convert(arguments[1], item, _join(path, key)) for key, item in value.items()
         }

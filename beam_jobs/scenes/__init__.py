@@ -10,6 +10,7 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 - `inspection.py`: check a scene against its rasters before any patch is cut.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.
+- `label_vectors.py`: the same for polygons and points of vector files.
 - `windows.py`: which pixels of a raster a grid needs, wherever the raster lies.
 - `radiometry.py`: stored pixels to dB or reflectance; the 2022 Sentinel-2 offset.
 - `resampling.py`: pixels from one grid onto another.

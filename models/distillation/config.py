@@ -52,7 +52,7 @@ class DistillConfig:
         Raises:
             ValueError: one line with the settings of both.
         """
-        if teacher.label_schema != student.label_schema:
+        if teacher.schema != student.schema:
             raise ValueError(
                 f"distill.teacher must have the student's label_schema {student.label_schema!r}, "
                 f"got {self.teacher!r} with {teacher.label_schema!r}"

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
+from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.manifest import Manifest
 from models import input_pipeline, segment
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
@@ -107,7 +108,7 @@ class DistillRecipe(scaffold.Recipe[Segmenter]):
         config, manifest = self.config, self.shards.manifest
         num_steps = config.distill.num_steps
         with strategy.scope():
-            teacher = load_teacher(self.sources.teacher, config.segment.label_schema, manifest)
+            teacher = load_teacher(self.sources.teacher, config.segment.schema, manifest)
             model = segment.build_segmenter(config.segment, manifest, self.sources.encoder)
             # The paces of the regime hold in this stage too. They are shares of its own
             # steps.
@@ -153,7 +154,7 @@ class DistillRecipe(scaffold.Recipe[Segmenter]):
         )
 
 
-def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) -> Segmenter:
+def load_teacher(saved_model_dir: str, schema: LabelSchema, manifest: Manifest) -> Segmenter:
     """Return a published segmenter, with its own normalization, all of it frozen.
 
     Raises:
@@ -161,10 +162,16 @@ def load_teacher(saved_model_dir: str, label_schema: str, manifest: Manifest) ->
             a stride that does not divide them.
         FileNotFoundError: there is none.
     """
-    found = card_lib.read_card(saved_model_dir)["label_schema"]
-    if found != label_schema:
+    card = card_lib.read_card(saved_model_dir)
+    if card["label_schema"] != schema.name:
         raise ValueError(
-            f"{saved_model_dir}: the teacher must label {label_schema!r}, got {found!r}"
+            f"{saved_model_dir}: the teacher must label {schema.name!r}, "
+            f"got {card['label_schema']!r}"
+        )
+    if tuple(card["class_names"]) != schema.class_names:
+        raise ValueError(
+            f"{saved_model_dir}: the teacher must have classes {', '.join(schema.class_names)}, "
+            f"got {', '.join(card['class_names'])}"
         )
     teacher = export.load_segmenter(saved_model_dir)
     for encoder in teacher.encoders.values():

@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from beam_jobs.contracts.bands import SENSORS
-from beam_jobs.contracts.labels import IGNORE, get_schema
+from beam_jobs.contracts.labels import IGNORE, LabelSchema
 from models.health.embedded_split import EmbeddedSplit
 
 WATER_NDWI = 0.0
@@ -106,7 +106,7 @@ def surface_index(
 
 
 def draw_map(
-    split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None, title: str
+    split: EmbeddedSplit, s2_bands: Sequence[str], schema: LabelSchema | None, title: str
 ) -> bytes:
     """Return the map as PNG.
 
@@ -117,7 +117,7 @@ def draw_map(
     Args:
         split: patches to draw, at most 400 of them.
         s2_bands: names of the bands in `split.band_means["s2"]`.
-        label_schema: schema of `split.label`; None without labels.
+        schema: schema of `split.label`; None without labels.
         title: first part of the title.
     """
     # Take rows evenly over the split: its first patches often come from one place.
@@ -126,7 +126,7 @@ def draw_map(
     points = [sensor_points[rows] for sensor_points in points]
     figure = Figure(figsize=(11.0, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    classes = _classes(split, s2_bands, label_schema)
+    classes = _classes(split, s2_bands, schema)
     if classes is None:
         _scatter_latitude(left, points, split.lat[rows])
     else:
@@ -142,10 +142,9 @@ def draw_map(
 
 
 def _classes(
-    split: EmbeddedSplit, s2_bands: Sequence[str], label_schema: str | None
+    split: EmbeddedSplit, s2_bands: Sequence[str], schema: LabelSchema | None
 ) -> _Classes | None:
-    if split.label is not None and label_schema is not None:
-        schema = get_schema(label_schema)
+    if split.label is not None and schema is not None:
         ids = sorted(schema.classes)
         index = np.full(len(split), -1)
         for position, class_id in enumerate(ids):

@@ -188,7 +188,7 @@ class HealthMonitor:
     def _draw(self, split: EmbeddedSplit, step: int) -> bytes:
         title = f"Embeddings of the eval split after {step} steps"
         manifest = self._pairs.manifest
-        return draw_map(split, manifest.bands("s2"), manifest.label_schema, title)
+        return draw_map(split, manifest.bands("s2"), manifest.schema, title)
 
     def _write(self, step: int, metrics: dict[str, float], picture: bytes) -> None:
         if not self._log.is_writer:

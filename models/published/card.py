@@ -14,7 +14,7 @@ from typing import Any
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import BANDS, Sensor
-from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.locations import locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
@@ -52,14 +52,14 @@ class Interface:
         sensors: inputs of the model.
         stride: height and width of its inputs are multiples of it.
         signatures: names of the SavedModel's signatures; empty = it is not served.
-        label_schema: of a segmenter's classes; None for other models.
+        schema: a segmenter's classes; None for other models.
     """
 
     task: str
     sensors: Sequence[Sensor]
     stride: int
     signatures: Sequence[str]
-    label_schema: str | None = None
+    schema: LabelSchema | None = None
 
 
 def make_card(
@@ -79,7 +79,7 @@ def make_card(
         threshold: probability above which a segmenter of two classes takes a pixel for
             the second class. None for other models.
     """
-    manifest, schema = provenance.manifest, interface.label_schema
+    manifest, schema = provenance.manifest, interface.schema
     bands = {sensor: manifest.bands(sensor) for sensor in interface.sensors}
     return {
         **_describe(provenance.name, interface, bands, provenance.config),
@@ -94,8 +94,9 @@ def make_card(
         "threshold": threshold,
         "health": health,
         "started_from": dict(provenance.started_from),
-        "label_schema": schema,
-        "class_names": list(get_schema(schema).class_names) if schema else None,
+        "label_schema": schema.name if schema else None,
+        "class_names": list(schema.class_names) if schema else None,
+        "class_colors": [entry.color for entry in schema.entries] if schema else None,
         "s2_processing_level": manifest.s2_processing_level if "s2" in bands else None,
         "pixel_size_m": manifest.pixel_size_m,
     }
@@ -135,6 +136,7 @@ def make_imported_card(
         "started_from": {},
         "label_schema": None,
         "class_names": None,
+        "class_colors": None,
         "s2_processing_level": s2_processing_level,
         "pixel_size_m": None,
         "source": dict(source),

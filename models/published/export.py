@@ -69,7 +69,7 @@ def export_segmenter(
         sensors=model.sensors,
         stride=model.stride,
         signatures=SEGMENTER_SIGNATURES,
-        label_schema=provenance.config.label_schema,
+        schema=provenance.config.schema,
     )
     # Last: a folder without a card counts as incomplete.
     card_lib.write_card(
@@ -129,7 +129,7 @@ def export_student(
         sensors=student.sensors,
         stride=student.stride,
         signatures=(),
-        label_schema=provenance.config.segment.label_schema,
+        schema=provenance.config.segment.schema,
     )
     card = card_lib.make_card(provenance, interface)
     card_lib.write_card(assets, {**card, "teacher": teacher})

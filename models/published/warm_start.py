@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.manifest import Manifest
 from models.config import EncoderConfig, Precision
 from models.dual_encoder import ProjectionHead
@@ -73,7 +72,7 @@ def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest
     model = export.load_segmenter(saved_model_dir)
     expected = {
         "sensors": config.sensors,
-        "num_classes": get_schema(config.label_schema).num_classes,
+        "num_classes": config.schema.num_classes,
         "head": config.head,
         "decoder_channels": config.decoder_channels,
     }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
-from beam_jobs.contracts.labels import get_schema
 from components.evaluation import create_eval_config, create_evaluator
 from components.publishing import create_pusher
 from components.scorer import create_scorer
@@ -63,7 +62,9 @@ def create_segmentation(
     for gate in (labels.gate, pretraining.gate):
         trainer.add_upstream_node(gate)
     scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)
-    eval_config = create_eval_config(get_schema(task.label.schema), task.min_mean_iou, task.min_iou)
+    eval_config = create_eval_config(
+        task.label.label_schema, task.min_mean_iou, task.min_iou, task.label.needed_classes
+    )
     evaluator = create_evaluator(task.name, labels.data.examples, trainer, eval_config)
     pusher = create_pusher(task.name, trainer, config.serving_dir, evaluator)
     return SegmentationComponents(

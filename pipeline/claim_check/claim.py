@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from beam_jobs.contracts import manifest, settings
-from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
 from beam_jobs.judging import audit
@@ -139,7 +138,8 @@ def _version(path: str) -> Version:
 def _check_classes(task: str, version: Version) -> None:
     """Raise if test has a class that no arm can learn, because train lacks it."""
     counts = version.manifest.num_pixels_per_class
-    names = get_schema(version.manifest.label_schema or "").class_names
+    schema = version.manifest.schema
+    names = schema.class_names if schema else ()
     for number, name in enumerate(names):
         key = str(number)
         if not counts["train"].get(key) and counts["test"].get(key):

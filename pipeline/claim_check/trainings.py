@@ -14,7 +14,6 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts import layout
-from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import locate, staged
 from models import pretrain, segment
 from models.scores.score_file import write_scores
@@ -78,7 +77,7 @@ def _try(job: Trial) -> dict[str, Any]:
         Shards(manifest=manifest, train=(job.labels,), eval=_files(job.version, "eval")),
         Folders(output=job.folder, logs=f"{job.folder}/logs"),
     )
-    class_names = get_schema(job.config.label_schema).class_names
+    class_names = job.config.schema.class_names
     for split in SCORED:
         scores = score_patches(
             trained.model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE

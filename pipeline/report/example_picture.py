@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from beam_jobs.contracts import layout, locations, manifest, records
-from beam_jobs.contracts.labels import IGNORE, get_schema
+from beam_jobs.contracts.labels import IGNORE
 from pipeline.config import load_run_config
 from pipeline.report.patch_images import (
     NODATA_COLOR,
@@ -47,9 +47,9 @@ def draw_example(
     Raises:
         ValueError: if the manifest names no label schema.
     """
-    if data.label_schema is None:
+    schema = data.schema
+    if schema is None:
         raise ValueError("the manifest names no label schema: use the manifest of a labelled build")
-    schema = get_schema(data.label_schema)
     matplotlib.rcParams["font.size"] = 10
     headings = (f"Sentinel-1, {data.bands('s1')[0]}", "Sentinel-2", "label", "prediction")
     num_rows = -(-len(patches) // PATCHES_PER_ROW)

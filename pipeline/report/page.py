@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from beam_jobs.contracts import layout, locations
-from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.data_card.card import MARKDOWN_NAME as CARD_NAME
+from components.evaluation import NUM_PIXELS
 from models.encoder_probe.report import Check, ProbeReport
 from models.published.export import ASSETS_DIR, MAP_NAME
 from models.scores.patch_scores import PatchScores
@@ -47,9 +47,9 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield from _health_lines(results.encoder)
     yield from _probe_parts(results.probe)
     yield from _untrained_lines(config, results)
-    schemas = {settings.name: settings.label.schema for settings in config.tasks}
+    schemas = {settings.name: settings.label.label_schema for settings in config.tasks}
     for task in results.tasks:
-        yield _task_table(task, get_schema(schemas[task.name]).class_names)
+        yield _task_table(task, schemas[task.name].class_names)
         yield from _failure_lines(task)
         # Full tables for the first split, which is test where it exists: the eval split
         # was used to choose the threshold.
@@ -217,6 +217,14 @@ def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
             "it again[/red]"
         )
     for failure in task.failures:
+        kind, _, class_name = failure.metric.partition("/")
+        if kind == NUM_PIXELS:
+            yield (
+                f"[red]{task.name}: not published: the class {class_name} has no pixel in the "
+                "test split, so the model was never tested on it; label some, split anew, or "
+                "set label.required_classes[/red]"
+            )
+            continue
         measured = (
             "could not be measured (no test pixel)"
             if math.isnan(failure.value)

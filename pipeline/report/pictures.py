@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from beam_jobs.contracts import layout, locations, records
-from beam_jobs.contracts.labels import IGNORE, get_schema
+from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.shards import named_damage
@@ -148,12 +148,12 @@ def draw(
     Raises:
         ValueError: the manifest names no label schema.
     """
-    if manifest.label_schema is None:
+    schema = manifest.schema
+    if schema is None:
         raise ValueError(
             "the manifest names no label schema, so there is nothing to draw: build the shards "
             "with build-labels"
         )
-    schema = get_schema(manifest.label_schema)
     matplotlib.rcParams["font.size"] = 9
     figure = Figure(figsize=(1.9 * len(patches) + 0.9, 9.1), layout="constrained")
     axes = figure.subplots(4, len(patches), squeeze=False)

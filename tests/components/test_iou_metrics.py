@@ -6,6 +6,12 @@ import tensorflow_model_analysis as tfma
 from beam_jobs.contracts import labels, layout, records
 from components import evaluation, iou_metrics
 
+CLASSES = ((0, "dry", "#000001"), (1, "water", "#000002"), (2, "ice", "#000003"))
+FROZEN = labels.own_schema(
+    "frozen", [labels.LabelClass(id=i, name=name, color=color) for i, name, color in CLASSES]
+)
+"""Classes of the labels, and one that has no pixel."""
+
 
 def read_patches(version, split):
     paths = [str(path) for path in layout.shard_paths(version, split)]
@@ -31,9 +37,7 @@ def expected_iou(patches):
 def evaluated(evaluate, water_version, rolling_model, tmp_path_factory):
     """Results and validation of a TFMA run over test; the model does not reach the threshold."""
     output = str(tmp_path_factory.mktemp("evaluation"))
-    config = evaluation.create_eval_config(
-        labels.WATER, min_mean_iou=0.01, min_iou={"water": 0.999}
-    )
+    config = evaluation.create_eval_config(FROZEN, min_mean_iou=0.01, min_iou={"water": 0.999})
     result = evaluate(rolling_model, water_version, config, output)
     return result, tfma.load_validation_result(output)
 
@@ -54,15 +58,27 @@ def test_values_equal_the_numpy_oracle_on_every_slice(
     assert values["mean_iou"] == pytest.approx((dry + water) / 2)
 
 
-def test_gate_names_only_the_metric_that_is_too_low_and_only_on_the_overall_slice(
+def test_pixels_of_the_truth_are_counted_per_class(evaluated, values_of, water_version):
+    truth = np.stack([patch.label for patch in read_patches(water_version, "test")])
+    prediction = np.roll(truth, 3, axis=2)
+    counted = truth[:, 1:][prediction[:, 1:] != 255]
+    values = values_of(evaluated[0], ())
+    assert values["num_pixels/dry"] == (counted == 0).sum()
+    assert values["num_pixels/water"] == (counted == 1).sum()
+    assert values["num_pixels/ice"] == 0
+
+
+def test_gate_names_only_the_metrics_that_are_too_low_and_only_on_the_overall_slice(
     evaluated, water_version
 ):
     validation = evaluated[1]
     assert not validation.validation_ok
     (failed_slice,) = validation.metric_validations_per_slice
     assert not failed_slice.slice_key.single_slice_keys
-    (failure,) = failed_slice.failures
-    assert failure.metric_key.name == "pooled_iou/water"
+    failures = {failure.metric_key.name: failure for failure in failed_slice.failures}
+    # A model is refused, too, that was never tested on one of its classes.
+    assert set(failures) == {"pooled_iou/water", "num_pixels/ice"}
+    failure = failures["pooled_iou/water"]
     assert failure.metric_value.double_value.value == pytest.approx(
         expected_iou(read_patches(water_version, "test"))[1]
     )

@@ -38,6 +38,8 @@ def make_config(root, catalog):
                     "schema": "dynamic_world",
                     "label_from": "s2",
                     "min_labeled_fraction": 0.1,
+                    # The simulator has six of the nine classes.
+                    "required_classes": ["water", "trees", "grass", "crops", "built", "bare"],
                 },
                 "quality": {"max_cloud_fraction": 1.0},
                 "segment": {

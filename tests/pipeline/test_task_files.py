@@ -158,12 +158,14 @@ def test_what_a_task_holds_out_is_held_out_from_the_pairs_and_from_every_task(
     run, values, tmp_path
 ):
     other = {"name": "coast", "split": "eval", "geojson": "coast.geojson"}
+    (tmp_path / "coast.geojson").write_text("{}")
     values["pairs"]["split"] = {"seed": 5, "holdouts": [other]}
     drop(
         tmp_path / "tasks", "island", {**WETLAND, "name": "island", "split": {"holdouts": [REGION]}}
     )
     config = run(["flood", "island", {"use": "island", "name": "island-2"}])
     assert [holdout.name for holdout in config.pairs.split.holdouts] == ["coast", "island"]
+    assert config.pairs.split.holdouts[0].geojson == str(tmp_path / "coast.geojson")
     assert config.pairs.split.seed == 5
     for task in config.tasks:
         assert task.build_config(config.pairs).split == config.pairs.split
@@ -212,3 +214,91 @@ def test_a_task_that_does_not_fit_is_one_line_with_its_file(run, tmp_path, tasks
     with pytest.raises(settings.SettingsError, match=message) as error:
         run(tasks)
     assert "\n" not in str(error.value)
+
+
+# --- classes of one's own ---
+
+SHORE = {
+    "name": "shore",
+    "label": {
+        "classes": [
+            {"id": 0, "name": "land", "color": "#d9c9a3"},
+            {"id": 1, "name": "water", "color": "#1f5fbf"},
+        ],
+        "remap": {"dynamic_world": {"water": "water", 1: "land"}},
+    },
+    "segment": {
+        "sensors": ["s2"],
+        "num_steps": 3,
+        "loss": {"class_weights": {"water": 4.0}},
+    },
+    "min_iou": {"water": 0.1},
+}
+
+
+def test_own_classes_reach_the_segmenter_and_come_back_from_a_written_config(run, tmp_path):
+    drop(tmp_path / "tasks", "shore", SHORE)
+    config = run(["shore"])
+    (task,) = config.tasks
+    assert (task.label.schema, task.segment.label_schema) == ("shore", "shore")
+    assert task.segment.schema.classes == {0: "land", 1: "water"}
+    assert task.segment.schema.colors == {0: "#d9c9a3", 1: "#1f5fbf"}
+    assert task.label.target.ids([0, 1, 2], "dynamic_world", {}) == [1, 0, 255]
+    path = tmp_path / "resolved.yaml"
+    path.write_text(yaml.safe_dump(settings.to_dict(config)))
+    assert load_run_config(path, [], {}) == config
+
+
+def test_a_vector_file_starts_at_the_folder_of_its_task(run, tmp_path):
+    vector = {"path": "shore.gpkg", "column": "class"}
+    label = {**SHORE["label"], "vector": vector}
+    drop(tmp_path / "tasks", "shore", {**SHORE, "label": label})
+    with pytest.raises(settings.SettingsError, match=r"no file 'shore.gpkg'") as error:
+        run(["shore"])
+    assert str(tmp_path / "tasks" / "shore.gpkg") in str(error.value)
+    (tmp_path / "tasks" / "shore.gpkg").write_text("")
+    assert run(["shore"]).tasks[0].label.vector.path == str(tmp_path / "tasks" / "shore.gpkg")
+    # The run's own file says where its path starts.
+    (tmp_path / "other.gpkg").write_text("")
+    (task,) = run([{"use": "shore", "label": {"vector": {"path": "other.gpkg"}}}]).tasks
+    assert task.label.vector.path == str(tmp_path / "other.gpkg")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "water"}, "must be a name of your own"),
+        (
+            {"classes": [*SHORE["label"]["classes"], {"id": 1, "name": "x", "color": "#000000"}]},
+            "twice",
+        ),
+        ({"classes": [{"id": 0, "name": "a", "color": "red"}]}, r"label.classes\[0\].*#rrggbb"),
+        (
+            {"remap": {"dynamic_world": {"water": "sea"}}},
+            "remap.dynamic_world.water: no class 'sea'",
+        ),
+        ({"remap": {1: "land"}}, "no value becomes the class 'water'"),
+        (
+            {"vector": {"path": "/a.gpkg", "column": "c", "schema": "corine"}},
+            "vector.schema: unknown label schema 'corine'",
+        ),
+    ],
+)
+def test_a_wrong_class_or_remap_is_refused_with_its_path(run, change, message):
+    label = {**SHORE["label"], **change}
+    task = {**SHORE, "label": label}
+    with pytest.raises(settings.SettingsError, match=message) as error:
+        run([task])
+    assert "tasks[0]" in str(error.value)
+
+
+def test_a_segmenter_of_other_classes_than_the_label_is_refused(run):
+    other = [
+        {"id": 0, "name": "wet", "color": "#d9c9a3"},
+        {"id": 1, "name": "dry", "color": "#1f5fbf"},
+    ]
+    segment = {**SHORE["segment"], "label_classes": other, "loss": {}}
+    with pytest.raises(
+        settings.SettingsError, match=r"segment.label_classes must be label.classes"
+    ):
+        run([{**SHORE, "segment": segment, "min_iou": {}}])

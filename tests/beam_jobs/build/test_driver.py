@@ -251,7 +251,9 @@ def test_a_pair_is_used_whole_or_not_at_all(copied, build_config, tmp_path, monk
     broken.unlink()
     with rasterio.open(broken, "w", **profile) as dataset:
         dataset.write(pixels)
-    label = c.LabelConfig(schema="dynamic_world", min_labeled_fraction=0.0)
+    label = c.LabelConfig(
+        schema="dynamic_world", min_labeled_fraction=0.0, required_classes=("trees", "crops")
+    )
     quality = c.QualityConfig(
         min_valid_fraction=0.05, max_cloud_fraction=1.0, max_rejected_fraction=0.2
     )
@@ -467,9 +469,8 @@ def test_scenes_with_labels_of_another_schema_are_left_out_where_others_fit(
 
     edit_items(copied, change)
     strict = dataclasses.replace(build_config.quality, max_rejected_fraction=0.0)
-    config = dataclasses.replace(
-        build_config, quality=strict, label=c.LabelConfig(schema="dynamic_world")
-    )
+    label = c.LabelConfig(schema="dynamic_world", required_classes=("trees", "crops"))
+    config = dataclasses.replace(build_config, quality=strict, label=label)
     version = build_labels(config, [copied], tmp_path / "out")
     assert manifest.read(version).num_rejected["other_label_schema"] == 2
     ids = {patch.s2_scene_id for split in layout.SPLITS for patch in read_split(version, split)}

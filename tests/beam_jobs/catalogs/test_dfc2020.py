@@ -26,7 +26,11 @@ from beam_jobs.scenes import inspection, label_rasters, readers
 
 # The fixtures write rasters without a place on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-CONFIG = small_config(label=LabelConfig(schema="igbp8", min_labeled_fraction=0.1))
+CONFIG = small_config(
+    label=LabelConfig(
+        schema="igbp8", min_labeled_fraction=0.1, required_classes=("forest", "urban")
+    )
+)
 
 
 @pytest.fixture(scope="module")

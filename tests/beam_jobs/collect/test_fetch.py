@@ -131,7 +131,9 @@ def test_labels_are_built_from_the_catalog_unchanged(undisturbed, tmp_path):
         patch=c.PatchConfig(size_px=32),
         quality=c.QualityConfig(min_valid_fraction=0.0, max_cloud_fraction=1.0),
         split=c.SplitConfig(block_size_km=0.8, eval_fraction=0.3, test_fraction=0.3),
-        label=c.LabelConfig(schema="dynamic_world", min_labeled_fraction=0.0),
+        label=c.LabelConfig(
+            schema="dynamic_world", min_labeled_fraction=0.0, required_classes=("trees", "crops")
+        ),
     )
     found = manifest.read(build_labels(config, [folder / "items.ndjson"], tmp_path / "labels"))
     assert sum(found.num_examples.values()) + sum(found.num_rejected.values()) == 60

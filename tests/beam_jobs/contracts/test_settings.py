@@ -293,3 +293,86 @@ def test_every_build_config_survives_json(build):
     again = settings.from_dict(config.BuildConfig, json.loads(settings.canonical_json(build)))
     assert again == build
     assert settings.sha256(again) == settings.sha256(build)
+
+
+# --- files ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    kind: str = ""
+    path: str = field(default="", metadata=settings.input_path_unless("kind", "made"))
+    lists: tuple[str, ...] = field(default=(), metadata=settings.INPUT_PATH)
+    labels: str = field(default="", metadata=settings.REQUIRED_PATH)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    name: str = ""
+    source: Source | None = None
+    sources: tuple[Source, ...] = ()
+
+
+def test_a_path_starts_at_the_folder_of_its_yaml_file(tmp_path, monkeypatch):
+    folder, here = tmp_path / "configs", tmp_path / "here"
+    folder.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (folder / "labels.gpkg").write_text("")
+    (here / "scenes").mkdir()
+    (folder / "job.yaml").write_text(
+        "name: labels.gpkg\n"
+        "source: {path: scenes, labels: labels.gpkg, lists: [a.txt, /abs.txt, 's3://b/c.txt']}\n"
+        "sources: [{path: gone}, {kind: made, path: gone}, {path: '${HOME_OF_ALL}/x'}]\n"
+    )
+    job = settings.load_yaml(Job, folder / "job.yaml", ["sources.0.labels=mine.gpkg"])
+    # Only in the current folder there are scenes.
+    assert job.source.path == "scenes"
+    assert job.source.labels == str(folder / "labels.gpkg")
+    assert job.source.lists == (str(folder / "a.txt"), "/abs.txt", "s3://b/c.txt")
+    assert [source.path for source in job.sources] == [
+        str(folder / "gone"),
+        "gone",
+        "${HOME_OF_ALL}/x",
+    ]
+    # A setting of the command line starts at the current folder.
+    assert job.sources[0].labels == "mine.gpkg"
+    assert job.name == "labels.gpkg"
+
+
+def test_a_file_that_is_in_neither_folder_is_named_with_both(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (folder / "job.yaml").write_text("sources: [{}, {labels: x/labels.gpkg}]\n")
+    with pytest.raises(SettingsError) as error:
+        settings.load_yaml(Job, folder / "job.yaml")
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{folder / 'job.yaml'}: sources[1].labels: there is no file 'x/lab")
+    assert str(folder / "x/labels.gpkg") in message
+    assert str(tmp_path / "x/labels.gpkg") in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b\n", "found the key 'name' twice"),
+        ("weights: {1: 0.5, 2: 1.0, 1: 0.7}\nname: a\n", "found the key 1 twice"),
+        ("weights: {1: 0.5, '1': 0.7}\nname: a\n", "weights: the key 1 comes twice"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        settings.load_yaml(Tree, tmp_path / "a.yaml")
+
+
+def test_a_merged_group_may_be_changed_by_keys_beside_it(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "name: a\nleaf: &leaf {rate: 0.1, steps: 3}\nmaybe: {<<: *leaf, steps: 4}\n"
+        "leaves: [{<<: *leaf, rate: 0.2}, *leaf]\n"
+    )
+    tree = settings.load_yaml(Tree, tmp_path / "a.yaml")
+    assert (tree.maybe.rate, tree.maybe.steps) == (0.1, 4)
+    assert [(leaf.rate, leaf.steps) for leaf in tree.leaves] == [(0.2, 3), (0.1, 3)]

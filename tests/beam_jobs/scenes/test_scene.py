@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.contracts import locations
+from beam_jobs.contracts.label_target import VectorColumns
 from beam_jobs.errors import DataError
 from beam_jobs.scenes.assets import BandSource, LabelSource
 from beam_jobs.scenes.scene import from_item
@@ -113,6 +114,40 @@ def test_a_label_is_drawn_by_hand_unless_it_says_otherwise():
         DataError, match=r"item S2_x: terrapair:label_kind must be hand or weak, got 'Weak'"
     ):
         from_item(values, CATALOG)
+
+
+def with_label(**fields):
+    values = item()
+    label = values["assets"]["label"]
+    for name, value in fields.items():
+        label[f"terrapair:{name}"] = value
+    return from_item(values, CATALOG).label
+
+
+def test_a_label_may_say_its_band_its_values_and_its_columns():
+    label = with_label(index=3, label_values={"0": "dry", "255": 1})
+    assert (label.index, label.values, label.vector) == (3, {"0": "dry", "255": 1}, None)
+    label = with_label(label_column="class", label_date_column="day", label_max_days=2)
+    assert label.vector == VectorColumns(column="class", date_column="day", max_days=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"index": 0}, "terrapair:index of a label must be a whole number from 1, got 0"),
+        ({"label_nodata": "9"}, "terrapair:label_nodata must be a number, got '9'"),
+        ({"label_values": {"0.5": "dry"}}, "must map whole numbers"),
+        ({"label_values": {"9": "dry"}}, "the value 9 is terrapair:label_nodata and has a class"),
+        ({"label_date_column": "day"}, "a vector label needs terrapair:label_column"),
+        ({"label_column": 3}, "names of columns as text, got column 3"),
+        ({"label_column": "c", "label_max_days": "2"}, "got max_days '2'"),
+        ({"label_column": "c", "label_max_days": 2}, "max_days goes with date_column"),
+    ],
+)
+def test_a_label_with_a_wrong_field_is_refused(fields, message):
+    with pytest.raises(DataError, match=f"item S2_x: .*{message}") as error:
+        with_label(**fields)
+    assert error.value.reason == "bad_item"
 
 
 def test_the_older_proj_epsg_is_read_too():

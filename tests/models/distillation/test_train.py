@@ -9,6 +9,7 @@ import tensorflow as tf
 from scipy import ndimage
 from watched_training import KilledError, Watch
 
+from beam_jobs.contracts.labels import get_schema
 from models import segment
 from models.augmentation.config import ImageAugmentConfig, PhotometryConfig
 from models.config import EncoderConfig, OptimizerConfig
@@ -264,20 +265,20 @@ def test_killed_distillation_goes_on_and_ends_as_the_undisturbed_one(
 
 @pytest.mark.e2e
 def test_teacher_of_other_classes_or_bands_is_refused(pairs, segmented, tmp_path):
-    teacher = train.load_teacher(segmented.dir, "water", pairs.manifest)
+    teacher = train.load_teacher(segmented.dir, get_schema("water"), pairs.manifest)
     assert teacher.trainable_variables == []
     with pytest.raises(ValueError, match="the teacher must label 'dynamic_world', got 'water'"):
-        train.load_teacher(segmented.dir, "dynamic_world", pairs.manifest)
+        train.load_teacher(segmented.dir, get_schema("dynamic_world"), pairs.manifest)
     swapped = dataclasses.replace(pairs.manifest, s1_bands=("VH", "VV"))
     with pytest.raises(
         ValueError,
         match=r"s1: the encoder knows bands \('VV', 'VH'\), the shards hold \('VH', 'VV'\)",
     ):
-        train.load_teacher(segmented.dir, "water", swapped)
+        train.load_teacher(segmented.dir, get_schema("water"), swapped)
     uneven = dataclasses.replace(pairs.manifest, patch_size_px=40)
     with pytest.raises(
         ValueError, match="patch size must be a multiple of the teacher's stride 16, got 40"
     ):
-        train.load_teacher(segmented.dir, "water", uneven)
+        train.load_teacher(segmented.dir, get_schema("water"), uneven)
     with pytest.raises(FileNotFoundError, match="no model card"):
-        train.load_teacher(str(tmp_path), "water", pairs.manifest)
+        train.load_teacher(str(tmp_path), get_schema("water"), pairs.manifest)

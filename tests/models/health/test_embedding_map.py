@@ -67,7 +67,7 @@ def test_map_shows_the_colours_of_what_is_there():
     assert embedding_map._SURFACES["dense vegetation"] in found
     assert embedding_map._SURFACES["water"] not in found
     labelled = make_embeddings.replace(split, label=np.where(np.arange(60) % 3 == 0, 255, 1))
-    found = colors_of(embedding_map.draw_map(labelled, S2_L2A_BANDS, "water", "test"))
+    found = colors_of(embedding_map.draw_map(labelled, S2_L2A_BANDS, WATER, "test"))
     assert {WATER.colors[1], "#bbbbbb"} <= found
     assert WATER.colors[0] not in found
     by_latitude = colors_of(embedding_map.draw_map(split, ("B2",), None, "test"))

@@ -81,6 +81,7 @@ def make_results(data, tmp_path, published):
         else (
             results.ThresholdFailure(metric="mean_iou", value=0.4375, lower_bound=0.6),
             results.ThresholdFailure(metric="pooled_iou/water", value=math.nan, lower_bound=0.125),
+            results.ThresholdFailure(metric="num_pixels/water", value=0.0, lower_bound=1.0),
         ),
         test_scores=None,
     )
@@ -146,6 +147,7 @@ def test_unblessed_task_is_told_with_metric_value_and_threshold(
     text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
     assert "flood: not published: mean_iou is 0.438, the config asks for at least 0.600" in text
     assert "flood: not published: pooled_iou/water could not be measured (no test pixel)" in text
+    assert "flood: not published: the class water has no pixel in the test split" in text
     assert not make_results(data, tmp_path, published=False).is_published
 
 
