@@ -433,7 +433,18 @@ class EarthEngineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """Config of `build-pairs` (without `label`) or `build-labels` (with `label`)."""
+    """Config of `build-pairs` (without `label`) or `build-labels` (with `label`).
+
+    Attributes:
+        pairing: which scenes make a pair.
+        patch: size and bands.
+        quality: which patches are kept.
+        split: which patches are for train, eval and test.
+        shards: size of the files.
+        label: which labels; None = none.
+        allow_http: read assets whose href is http(s). Off by default, so that a catalog
+            from elsewhere cannot make workers ask any server.
+    """
 
     pairing: PairingConfig = field(default_factory=PairingConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)
@@ -441,6 +452,7 @@ class BuildConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
     label: LabelConfig | None = None
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
         patch_km = self.patch.size_px * self.patch.pixel_size_m / 1000.0

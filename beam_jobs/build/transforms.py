@@ -100,7 +100,7 @@ def _inspect(
         )
     catalog, values = first
     try:
-        scene = from_item(values, locations.parse(catalog))
+        scene = from_item(values, locations.parse(catalog), allow_http=config.allow_http)
         scene = replace(
             scene, holdouts=holdouts.of_item(values.get("properties") or {}, config.split)
         )

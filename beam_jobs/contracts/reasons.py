@@ -12,6 +12,7 @@ from typing import Literal, TypeGuard
 SceneReason = Literal[
     "bad_item",
     "duplicate_scene_id",
+    "forbidden_source",
     "in_earlier_span",
     "label_elsewhere",
     "label_id_outside_schema",
@@ -132,6 +133,8 @@ MEANINGS: dict[Reason, str] = {
     # Scenes and their files.
     "bad_item": "The STAC item lacks a field or has a wrong value. Mend the catalog.",
     "duplicate_scene_id": "The id is listed more than once. Keep one item per scene.",
+    "forbidden_source": "The item or the file points to where nothing may be read, such as"
+    " a web server. Copy the raster to a local GeoTIFF and name that.",
     "in_earlier_span": "An earlier span uses the scene. Nothing to do.",
     "label_elsewhere": "The label raster does not overlap the scene. Mend the item.",
     "label_id_outside_schema": "The label has an id that its schema lacks. Name another"

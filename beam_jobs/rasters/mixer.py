@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters.sources import parse_crs
 
 MIXER_SUFFIX = "mixer.json"
 
@@ -43,7 +44,7 @@ def read_mixer(path: Path) -> Mixer:
         values: dict[str, Any] = json.loads(path.read_text())
         width, height = values["patchDimensions"]
         mixer = Mixer(
-            crs=CRS.from_string(values["projection"]["crs"]),
+            crs=parse_crs(str(values["projection"]["crs"])),
             transform=Affine(*values["projection"]["affine"]["doubleMatrix"]),
             patch_height=int(height),
             patch_width=int(width),

@@ -6,19 +6,16 @@ file.
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
+from beam_jobs.rasters import ee_tfrecord, placed, sources, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -77,9 +74,9 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
-    if is_remote(file) and file.endswith(_HOLDERS):
+    if sources.is_remote(file) and file.endswith(_HOLDERS):
         raise DataError(
-            f"{path}: only rasters that GDAL reads can be opened in an object store: "
+            f"{path}: only rasters that GDAL reads can be opened on a store or server: "
             "copy this file to a local folder",
             "unreadable_raster",
         )
@@ -94,17 +91,5 @@ def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]
 
 @contextmanager
 def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
-    # On a store, GDAL would list the whole folder to look for side files. The folder
-    # may hold a million scenes.
-    options = (
-        rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
-    )
-    with options, _without_warning(file) as dataset:
+    with sources.open_dataset(file) as dataset:
         yield placed.PlacedRaster(dataset, path, member) if member else dataset
-
-
-def _without_warning(file: str) -> rasterio.DatasetReader:
-    with warnings.catch_warnings():
-        # A raster without a place gets one, or is refused with its own reason.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(file)

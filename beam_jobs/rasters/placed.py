@@ -7,12 +7,12 @@ For data sets whose splits do not depend on the place.
 from __future__ import annotations
 
 from rasterio import Affine
-from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.raster import GridRaster, Header, Pixels, Raster
+from beam_jobs.rasters.sources import parse_crs
 
 PREFIX = "at="
 """Beginning of a member that is a place."""
@@ -52,7 +52,7 @@ class PlacedRaster(GridRaster):
             crs, x, y, pixel_size_m = member.removeprefix(PREFIX).split(",")
             size_m = float(pixel_size_m)
             header = Header(
-                crs=CRS.from_string(crs),
+                crs=parse_crs(crs),
                 transform=Affine(size_m, 0, float(x), 0, -size_m, float(y)),
                 height=raster.height,
                 width=raster.width,

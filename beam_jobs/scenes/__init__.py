@@ -4,6 +4,7 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 
 - `scene.py`: Scene, the parsed STAC item.
 - `assets.py`: where a scene's bands, label and cloud mask are stored.
+- `hrefs.py`: the path or URI that an href stands for.
 - `inspection.py`: check a scene against its rasters before any patch is cut.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.

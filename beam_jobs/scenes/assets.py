@@ -15,8 +15,8 @@ import pystac
 
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.locations import Location
-from beam_jobs.contracts.object_store import SCHEMES
 from beam_jobs.errors import DataError
+from beam_jobs.scenes import hrefs
 
 Unit = Literal["", "dB", "power", "reflectance"]
 UNITS: dict[Sensor, tuple[Unit, ...]] = {"s1": ("dB", "power"), "s2": ("reflectance",)}
@@ -112,7 +112,7 @@ def cloud_mask(item: pystac.Item, folder: Location, where: str) -> dict[str, Any
             "bad_item",
         )
     return {
-        "cloud_mask": _resolve(item.assets[name].href, folder, where),
+        "cloud_mask": hrefs.resolve(item.assets[name].href, folder, where),
         "clear_values": tuple(values),
     }
 
@@ -137,7 +137,7 @@ def band_sources(
             name: _band_source(
                 sensor,
                 {"name": name, **asset.extra_fields},
-                _resolve(asset.href, folder, where),
+                hrefs.resolve(asset.href, folder, where),
                 where,
                 1,
             )
@@ -168,7 +168,7 @@ def band_sources(
             f"{where}: asset 'data' names bands {names}; known and distinct ones are needed",
             "unknown_band_order",
         )
-    path = _resolve(asset.href, folder, where)
+    path = hrefs.resolve(asset.href, folder, where)
     sources = {
         name: _band_source(sensor, {**asset.extra_fields, **band}, path, where, position)
         for position, (name, band) in enumerate(zip(names, listed, strict=True), start=1)
@@ -288,23 +288,10 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
             f"{where}: terrapair:label_kind must be hand or weak, got {kind!r}", "bad_item"
         )
     return LabelSource(
-        path=_resolve(asset.href, folder, where),
+        path=hrefs.resolve(asset.href, folder, where),
         schema=str(schema),
         nodata=asset.extra_fields.get("terrapair:label_nodata"),
         kind="weak" if kind == "weak" else "hand",
     )
 
 
-def _resolve(href: str, folder: Location, where: str) -> str:
-    """Return the path or URI of an asset; relative ones start at the catalog folder."""
-    scheme, separator, rest = href.partition("://")
-    if not separator:
-        return str(folder / href)
-    if scheme in SCHEMES:
-        return href
-    if scheme != "file":
-        raise DataError(
-            f"{where}: assets must be local files or lie on {', '.join(SCHEMES)}, got {href}",
-            "bad_item",
-        )
-    return rest

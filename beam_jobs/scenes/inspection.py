@@ -18,6 +18,7 @@ from beam_jobs.contracts.bands import S2_REFLECTANCE_PER_DN, S2_VALID_RANGE
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Raster
+from beam_jobs.rasters.sources import parse_crs
 from beam_jobs.scenes import footprints, radiometry, readers
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
@@ -97,7 +98,7 @@ def _grid_of(dataset: Raster, scene: Scene) -> Grid:
 
 def _parse_crs(text: str, file: str) -> CRS:
     try:
-        return CRS.from_string(text)
+        return parse_crs(text)
     except ValueError as error:
         raise DataError(
             f"{file}: its catalog has an unknown CRS, {text!r}: {error}", "wrong_crs"

@@ -19,7 +19,7 @@ from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import assets
+from beam_jobs.scenes import assets, hrefs
 from beam_jobs.scenes.assets import BandSource, LabelSource
 from beam_jobs.scenes.grids import Grid
 
@@ -119,12 +119,15 @@ def absent_partner(scene: Scene) -> Scene:
     )
 
 
-def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
+def from_item(
+    values: Mapping[str, Any], catalog: Location, *, allow_http: bool = False
+) -> Scene:
     """Return the Scene of a STAC item.
 
     Args:
         values: the item as JSON.
         catalog: the catalog file; relative hrefs start at its folder.
+        allow_http: take assets on web servers.
 
     Raises:
         DataError: the item is not valid STAC, lacks a time or a footprint, has an
@@ -164,7 +167,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
     dn_offset = _dn_offset(properties, where)
     bands = assets.band_sources(item, sensor, catalog.parent, where)
     assets.check_one_unit(bands, dn_offset, where)
-    return Scene(
+    scene = Scene(
         scene_id=item.id,
         sensor=sensor,
         acquired_at=int(item.datetime.timestamp()),
@@ -183,6 +186,9 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         label=assets.label_source(item, catalog.parent, where),
         **assets.cloud_mask(item, catalog.parent, where),
     )
+    if not allow_http:
+        hrefs.check_web(scene.paths, where)
+    return scene
 
 
 def _footprint(geometry: Mapping[str, Any], where: str) -> Mapping[str, Any]:
