@@ -19,6 +19,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from beam_jobs.emulator.errors import RequestError
+from beam_jobs.rasters.sources import open_dataset
 from beam_jobs.scenes.grids import Grid
 
 Plane = np.ma.MaskedArray
@@ -28,7 +29,7 @@ Plane = np.ma.MaskedArray
 
 def band_names(path: str) -> tuple[str, ...]:
     """Return the descriptions of a GeoTIFF's bands."""
-    with rasterio.open(path) as dataset:
+    with open_dataset(path) as dataset:
         return tuple(dataset.descriptions)
 
 
@@ -41,7 +42,7 @@ def sample(path: str, grid: Grid) -> Plane:
     neighbour, Earth Engine's default). Pixels outside of the file, of its no-data value
     and NaN are masked.
     """
-    with rasterio.open(path) as dataset:
+    with open_dataset(path) as dataset:
         at = _pixels_at_centres(grid, dataset.crs.to_string(), dataset.transform, dataset.shape)
         rows, cols, inside = at.rows, at.cols, at.inside
         result = np.ma.masked_all((dataset.count, grid.height, grid.width), dataset.dtypes[0])

@@ -18,6 +18,7 @@ from rasterio.vrt import WarpedVRT
 
 from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.errors import DataError
+from beam_jobs.rasters.sources import open_dataset
 from beam_jobs.scenes.grids import LONLAT
 
 MAX_PIXELS = 1 << 25
@@ -53,7 +54,7 @@ class LandCoverMap:
                 with MemoryFile(source) as file, file.open() as dataset:
                     self._read(dataset)
             else:
-                with rasterio.open(source) as dataset:
+                with open_dataset(str(source)) as dataset:
                     self._read(dataset)
         except RasterioError as error:
             raise DataError(

@@ -4,7 +4,8 @@ Read `raster.py` first, then `opening.py`.
 
 - `raster.py`: the Raster protocol, and GridRaster for formats that GDAL does not read.
 - `opening.py`: a path as catalogs write it to an open Raster.
-- `sources.py`: which files GDAL may open, so that none leads elsewhere.
+- `sources.py`: which files GDAL may open; `vrt.py`: what a VRT may hold;
+  `gdal_paths.py`: which texts are plain paths.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
 - `zarr_store.py`: zarr stores, zipped or in tar shards.
 - `placed.py`: rasters whose files do not say where they lie.

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, sources, zarr_store
+from beam_jobs.rasters import ee_tfrecord, gdal_paths, placed, sources, zarr_store
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -74,7 +74,7 @@ def open_raster(path: str) -> Iterator[Raster]:
 
 
 def _opened(path: str, file: str, member: str) -> AbstractContextManager[Raster]:
-    if sources.is_remote(file) and file.endswith(_HOLDERS):
+    if gdal_paths.is_remote(file) and file.endswith(_HOLDERS):
         raise DataError(
             f"{path}: only rasters that GDAL reads can be opened on a store or server: "
             "copy this file to a local folder",

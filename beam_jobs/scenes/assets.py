@@ -293,5 +293,3 @@ def label_source(item: pystac.Item, folder: Location, where: str) -> LabelSource
         nodata=asset.extra_fields.get("terrapair:label_nodata"),
         kind="weak" if kind == "weak" else "hand",
     )
-
-

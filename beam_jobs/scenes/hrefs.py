@@ -14,10 +14,10 @@ from urllib.parse import unquote
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.object_store import SCHEMES
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.sources import REMOTE_SCHEMES, SUBDATASET_DRIVERS, WEB_SCHEMES, split_subdataset
+from beam_jobs.rasters import gdal_paths
+from beam_jobs.rasters.gdal_paths import REMOTE_SCHEMES, WEB_SCHEMES
 
-_FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*))?(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
-_GDAL_PATH = re.compile(r"/+vsi\w+[/?]", re.IGNORECASE)
+_FILE_URL = re.compile(r"file:(?://(?P<host>[^/]*)|(?!//))(?P<path>/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def resolve(href: str, folder: Location, where: str) -> str:
@@ -36,10 +36,10 @@ def resolve(href: str, folder: Location, where: str) -> str:
     scheme = scheme.lower()
     if separator and scheme in REMOTE_SCHEMES and href.isprintable():
         return f"{scheme}{href[len(scheme) :]}"
-    parts = split_subdataset(href)
+    parts = gdal_paths.split_subdataset(href)
     if parts is not None:
         kind, file, member = parts
-        return f'{SUBDATASET_DRIVERS[kind].lower()}:"{resolve(file, folder, where)}"{member}'
+        return f'{kind}:"{resolve(file, folder, where)}"{member}'
     path = href
     url = _FILE_URL.fullmatch(href)
     if url is not None:
@@ -48,7 +48,7 @@ def resolve(href: str, folder: Location, where: str) -> str:
         path = unquote(url["path"])
     elif separator or href.lower().startswith("file:"):
         _refuse(href, where)
-    if _GDAL_PATH.match(path) or path.lstrip().startswith(("<", "{")) or not path.isprintable():
+    if gdal_paths.is_virtual(path) or not path.isprintable():
         _refuse(href, where)
     return path if url is not None else str(folder / path)
 

@@ -119,9 +119,7 @@ def absent_partner(scene: Scene) -> Scene:
     )
 
 
-def from_item(
-    values: Mapping[str, Any], catalog: Location, *, allow_http: bool = False
-) -> Scene:
+def from_item(values: Mapping[str, Any], catalog: Location, *, allow_http: bool = False) -> Scene:
     """Return the Scene of a STAC item.
 
     Args:

@@ -376,11 +376,9 @@ def test_assets_may_lie_on_an_object_store():
         "s3://bucket/exports/s2/mask.tif",
     }
     values["assets"]["label"]["href"] = "https://example.org/x.tif"
-    with pytest.raises(
-        DataError,
-        match=r"assets must be local files or lie on s3, gs, got https://example.org/x.tif",
-    ):
+    with pytest.raises(DataError, match=r"its asset lies on a web server, .* set allow_http"):
         from_item(values, CATALOG)
+    assert "https://example.org/x.tif" in from_item(values, CATALOG, allow_http=True).paths
 
 
 def units(**changes):
