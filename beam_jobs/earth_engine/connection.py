@@ -1,17 +1,23 @@
 """Connection to Earth Engine: which project, which server, whose credentials.
 
-Input: project, URL and token. Output: an initialized `ee` client in this process. It
-also turns errors of the client into `EarthEngineError`.
+Input: project, URL and where the token is. Output: an initialized `ee` client in this
+process. It also turns errors of the client into `EarthEngineError`.
+
+A connection holds no secret, since it travels to Beam workers: runners write the graph
+of a job to a bucket, and show it on web pages. Each process reads the token from its
+own environment, or from a file that its machine has.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import google.auth.exceptions
@@ -21,9 +27,14 @@ from beam_jobs.earth_engine import errors
 from beam_jobs.earth_engine.client import ee
 
 Purpose = Literal["fetch", "export"]
+TokenPlace = Literal["saved", "environment", "file"]
 
 HIGH_VOLUME_URL = "https://earthengine-highvolume.googleapis.com"
 STANDARD_URL = "https://earthengine.googleapis.com"
+TOKEN_VARIABLE = "TERRAPAIR_EE_TOKEN"
+"""Environment variable of an access token, on the driver and on each worker."""
+TOKEN_FILE_VARIABLE = "TERRAPAIR_EE_TOKEN_FILE"
+"""Environment variable of a file that holds one, such as a mounted secret."""
 _CONNECT_RETRIES = 1
 _LOCK = threading.Lock()
 
@@ -36,15 +47,18 @@ class Connection:
         project: Google Cloud project that is registered for Earth Engine.
         url: server; None = Google's: the high-volume endpoint if `purpose` is fetch,
             the standard one if it is export.
-        token: access token; None = the credentials that `earthengine authenticate`
-            saved.
+        token_from: where each process finds its access token; see `read_token`. The
+            default takes the credentials that `earthengine authenticate` saved.
+        token_file: file of the token if `token_from` is file; the path is the same on
+            every machine.
         purpose: what the connection is for.
         deadline_s: a request without an answer after so many seconds is a timeout.
     """
 
     project: str
     url: str | None = None
-    token: str | None = None
+    token_from: TokenPlace = "saved"
+    token_file: str = ""
     purpose: Purpose = "fetch"
     deadline_s: float = 120.0
 
@@ -59,8 +73,9 @@ class Connection:
 def from_environment(environment: Mapping[str, str], purpose: Purpose) -> Connection:
     """Return the connection that the environment describes; for `__main__` only.
 
-    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project. TERRAPAIR_EE_URL and
-    TERRAPAIR_EE_TOKEN are optional: another server (the emulator) and a token for it.
+    EARTHENGINE_PROJECT or GOOGLE_CLOUD_PROJECT names the project. TERRAPAIR_EE_URL is
+    optional: another server (the emulator). So are TERRAPAIR_EE_TOKEN, an access token,
+    and TERRAPAIR_EE_TOKEN_FILE, a file with one, which goes first.
 
     Raises:
         EarthEngineError: reason no_credentials; no project is named.
@@ -70,12 +85,41 @@ def from_environment(environment: Mapping[str, str], purpose: Purpose) -> Connec
         raise errors.no_credentials(
             "neither EARTHENGINE_PROJECT nor GOOGLE_CLOUD_PROJECT names a project"
         )
+    token_file = environment.get(TOKEN_FILE_VARIABLE, "")
+    token_from: TokenPlace = "environment" if environment.get(TOKEN_VARIABLE) else "saved"
     return Connection(
         project=project,
         url=environment.get("TERRAPAIR_EE_URL") or None,
-        token=environment.get("TERRAPAIR_EE_TOKEN") or None,
+        token_from="file" if token_file else token_from,
+        token_file=os.path.abspath(token_file) if token_file else "",
         purpose=purpose,
     )
+
+
+def read_token(connection: Connection) -> str | None:
+    """Return the access token of this process; None = the saved credentials.
+
+    Raises:
+        EarthEngineError: reason no_credentials; the environment or the file of this
+            process has no token.
+    """
+    if connection.token_from == "saved":
+        return None
+    if connection.token_from == "environment":
+        token, where = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
+    else:
+        where = connection.token_file
+        try:
+            token = Path(where).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.no_credentials(
+                f"the token cannot be read on this machine ({_one_line(error)})"
+            ) from error
+    if not token:
+        raise errors.no_credentials(
+            f"{where} holds no token in this process: set it on every worker too"
+        )
+    return token
 
 
 def connect(connection: Connection) -> None:
@@ -93,7 +137,7 @@ def connect(connection: Connection) -> None:
     with _LOCK, translated(f"connecting to {connection.server}"):
         is_connected = False
         try:
-            _initialize(connection)
+            _initialize(connection, read_token(connection))
             is_connected = True
         finally:
             if not is_connected:
@@ -104,8 +148,8 @@ def connect(connection: Connection) -> None:
 
 # A process has one client, so one connection is remembered. A failed attempt is not.
 @lru_cache(maxsize=1)
-def _initialize(connection: Connection) -> None:
-    credentials = "persistent" if connection.token is None else Credentials(token=connection.token)
+def _initialize(connection: Connection, token: str | None) -> None:
+    credentials = "persistent" if token is None else Credentials(token=token)
     ee.Reset()
     ee.data.setMaxRetries(_CONNECT_RETRIES)
     ee.Initialize(credentials, url=connection.server, project=connection.project)

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import config as c
+from beam_jobs.emulator.server import TOKEN
 from beam_jobs.simulation.simulate import simulate
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulator_token():
+    """Set the emulator's token in the environment, where each process reads it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERRAPAIR_EE_TOKEN", TOKEN)
+        yield
 
 
 @pytest.fixture(scope="session")
