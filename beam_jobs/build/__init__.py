@@ -8,6 +8,7 @@ Read `driver` first, then `graph`.
 - `patches`: one strip of a pair is cut into patches that are kept or refused.
 - `duplicates`: patches that show the same ground by the same two passes.
 - `spool`: encoded patches on disk between cutting and sharding.
+- `stored`: what the spool and the summary hold, as files without pickles.
 - `shard_sizes`, `writers`: the number of shards, and the shards themselves.
 - `spans`: which scenes earlier spans used.
 - `directory`: how the building directory becomes the version.

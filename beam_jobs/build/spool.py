@@ -9,16 +9,15 @@ the index instead of cutting the task again.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import pickle
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from beam_jobs.build import shard_sizes
+from beam_jobs.build import shard_sizes, stored
 from beam_jobs.build.patches import Rejection
 from beam_jobs.build.shard_sizes import Volume
 from beam_jobs.config import BuildConfig
@@ -30,6 +29,7 @@ from beam_jobs.data_card.statistics import BandSums
 from beam_jobs.storage import files
 
 _INDEX_SUFFIX = ".index"
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +156,7 @@ class Writer:
         """Make the data file visible, then the index, which marks the task finished."""
         self.commit()
         self._file.commit()
-        # Histograms are mostly zeros: level 1 makes them a hundred times smaller.
-        files.write_bytes(self._index, gzip.compress(pickle.dumps(self._result), compresslevel=1))
+        files.write_bytes(self._index, stored.pack(self._result))
         return self._result
 
     def abandon(self) -> None:
@@ -205,16 +204,17 @@ def _count(result: CutResult, split: str, patch: PairedPatch, config: BuildConfi
 def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
     """Return the result of a finished task, or None when it is not finished.
 
-    Raises:
-        ValueError: the index file holds something else.
+    An index of another format, such as the pickles of early versions, or one that is
+    cut short counts as not finished: the task is cut again.
     """
     _, index = _paths(spool_dir, task_id, num_pairs)
     if not files.exists(index):
         return None
-    result = pickle.loads(gzip.decompress(files.read_bytes(index)))
-    if not isinstance(result, CutResult):
-        raise ValueError(f"{index}: expected a CutResult, got {type(result).__name__}")
-    return result
+    try:
+        return stored.unpack(CutResult, files.read_bytes(index))
+    except ValueError as error:
+        _LOGGER.warning("%s: is made again: %s", index, error)
+        return None
 
 
 def count_finished(spool_dir: str) -> int:

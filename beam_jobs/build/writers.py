@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 
-from beam_jobs.build import shard_sizes, spool
+from beam_jobs.build import shard_sizes, spool, stored
 from beam_jobs.build.patches import Rejection
 from beam_jobs.build.shard_sizes import Volume
 from beam_jobs.build.spool import CutResult, PatchRef
@@ -29,10 +28,11 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import ShardEntry
 from beam_jobs.data_card.contents import Contents
 from beam_jobs.data_card.statistics import BandSums
+from beam_jobs.errors import DataError
 from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files
 
-SUMMARY_NAME = "summary.pickle"
+SUMMARY_NAME = "summary.npz"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -226,7 +226,7 @@ def _merge(one: Summary, two: Summary) -> Summary:
 
 def write_summary(summary: Summary, building_dir: str) -> Any:
     """Write the summary to the building directory, where the driver reads it later."""
-    files.write_bytes(f"{building_dir}/{SUMMARY_NAME}", pickle.dumps(summary))
+    files.write_bytes(f"{building_dir}/{SUMMARY_NAME}", stored.pack(summary))
     return summary
 
 
@@ -234,9 +234,10 @@ def read_summary(building_dir: str) -> Summary:
     """Return the summary that `write_summary` wrote.
 
     Raises:
-        ValueError: the file holds something else.
+        DataError: the file holds something else.
     """
-    summary = pickle.loads(files.read_bytes(f"{building_dir}/{SUMMARY_NAME}"))
-    if not isinstance(summary, Summary):
-        raise ValueError(f"{building_dir}: expected a Summary, got {type(summary).__name__}")
-    return summary
+    path = f"{building_dir}/{SUMMARY_NAME}"
+    try:
+        return stored.unpack(Summary, files.read_bytes(path))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; run the build again", "unfinished_version") from error

@@ -83,7 +83,7 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
         "rejected/patches.ndjson",
         "manifest.json",
         "spool/x.data",
-        "summary.pickle",
+        "summary.npz",
     ]
     for name in names:
         files.write_bytes(f"{building_dir}/{name}", name.encode())
