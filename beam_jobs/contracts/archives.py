@@ -10,12 +10,15 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 
-MAX_DEFLATE_RATIO = 1032
+MAX_RATIO = 1032
 """Largest ratio that deflate reaches.
 
 Source: zlib technical details, https://zlib.net/zlib_tech.html ("Maximum Compression
 Factor").
 """
+
+
+_SLACK_BYTES = 1 << 20
 
 
 class ArchiveError(ValueError):
@@ -41,9 +44,9 @@ def check_zip(archive: zipfile.ZipFile, bounds: Bounds) -> None:
     `zipfile` never unpacks more of a member than the directory says.
 
     Raises:
-        ArchiveError: there are too many members, they would take too many bytes, or
-            they overlap: members share compressed bytes, so the file would unpack into
-            far more than its own size allows.
+        ArchiveError: there are too many members, they would take too many bytes, more
+            than any compression explains, or they overlap: the file would then unpack
+            into far more than its own size allows.
     """
     members = archive.infolist()
     if len(members) > bounds.max_members:
@@ -54,6 +57,12 @@ def check_zip(archive: zipfile.ZipFile, bounds: Bounds) -> None:
     if num_bytes > bounds.max_bytes:
         raise ArchiveError(
             f"an archive may unpack into {bounds.max_bytes} bytes here, got {num_bytes}"
+        )
+    num_packed = sum(member.compress_size for member in members)
+    if num_bytes > MAX_RATIO * num_packed + _SLACK_BYTES:
+        raise ArchiveError(
+            f"an archive may unpack into {MAX_RATIO} times its bytes, "
+            f"got {num_bytes} from {num_packed}"
         )
     position = 0
     for member in sorted(members, key=lambda member: member.header_offset):

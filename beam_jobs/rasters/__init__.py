@@ -7,7 +7,7 @@ Read `raster.py` first, then `opening.py`.
 - `sources.py`: which files GDAL may open; `vrt.py`: what a VRT may hold;
   `gdal_paths.py`: which texts are plain paths.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
-- `zarr_store.py`: zarr stores, zipped or in tar shards.
+- `zarr_store.py`: zarr stores, zipped or in tar shards; `zarr_bounds.py`: their limits.
 - `placed.py`: rasters whose files do not say where they lie.
 - `geotiff.py`: writes GeoTIFF.
 

@@ -22,6 +22,7 @@ import re
 import tarfile
 import zipfile
 from functools import lru_cache
+from lzma import LZMAError
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters import zarr_bounds
 from beam_jobs.rasters.raster import GridRaster, Header, Pixels
 
 STORE_SUFFIX, SHARD_SUFFIX = ".zarr.zip", ".tar"
@@ -74,9 +76,14 @@ class ArrayRaster(GridRaster):
             "y": slice(row, row + height),
             "x": slice(col, col + width),
         }
-        pixels = self._array.get_orthogonal_selection(
-            tuple(wanted[dimension] for dimension in self._dimensions)
-        )
+        try:
+            pixels = self._array.get_orthogonal_selection(
+                tuple(wanted[dimension] for dimension in self._dimensions)
+            )
+        except (ValueError, RuntimeError, LZMAError) as error:
+            raise DataError(
+                f"{self.name}: cannot read the raster: {_line(error)}", "unreadable_raster"
+            ) from error
         left = [dimension for dimension in self._dimensions if dimension in _PIXEL_DIMENSIONS]
         pixels = pixels.transpose(
             [left.index(dimension) for dimension in _PIXEL_DIMENSIONS if dimension in left]
@@ -128,6 +135,7 @@ def open_group(file: str, store: str = "") -> zarr.Group:
         zarr.errors.GroupNotFoundError,
         ValueError,
         KeyError,
+        RecursionError,
         tarfile.TarError,
         zipfile.BadZipFile,
     ) as error:
@@ -142,7 +150,7 @@ def store_names(file: str) -> list[str]:
     stat = os.stat(file)
     try:
         return sorted(_shard_index(file, stat.st_size, stat.st_mtime_ns))
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(
             f"{file}: not a readable tar shard: {_line(error)}", "unreadable_raster"
         ) from error
@@ -154,12 +162,16 @@ def array_of(group: zarr.Group, array_name: str, where: str) -> zarr.Array:
     Raises:
         DataError: the store has no array of that name.
     """
-    if array_name not in group or not isinstance(group[array_name], zarr.Array):
+    try:
+        array = zarr_bounds.open_array(group, array_name)
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{where}: has no array {array_name!r}; it has {', '.join(group.array_keys())}",
-            "missing_bands",
-        )
-    return group[array_name]
+            f"{where}: not a readable zarr store: {_line(error)}", "unreadable_raster"
+        ) from error
+    if array is None:
+        names = ", ".join(group.array_keys())
+        raise DataError(f"{where}: has no array {array_name!r}; it has {names}", "missing_bands")
+    return array
 
 
 def dimensions(array: zarr.Array, where: str) -> tuple[str, ...]:
@@ -208,12 +220,15 @@ def _group(file: str, store: str, size: int, mtime_ns: int) -> zarr.Group:
     # A batch holds hundreds of scenes. Size and modification time are in the key, so a
     # file that was written again is opened again.
     if not store:
+        with zipfile.ZipFile(file) as archive:
+            zarr_bounds.check_store(archive)
         return zarr.open_group(zarr.ZipStore(file, mode="r"), mode="r")
     offset, length = _shard_index(file, size, mtime_ns)[store]
     with open(file, "rb") as shard:
         shard.seek(offset)
         content = shard.read(length)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        zarr_bounds.check_store(archive)
         return zarr.open_group({name: archive.read(name) for name in archive.namelist()}, mode="r")
 
 
@@ -222,7 +237,7 @@ def _shard_index(file: str, _size: int, _mtime_ns: int) -> dict[str, tuple[int, 
     with tarfile.open(file, "r:") as shard:
         return {
             member.name.removeprefix("./"): (member.offset_data, member.size)
-            for member in shard
+            for member in zarr_bounds.members_of(shard)
             if member.isfile() and member.name.endswith(STORE_SUFFIX)
         }
 
