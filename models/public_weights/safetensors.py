@@ -38,12 +38,15 @@ def read_safetensors(path: Path) -> dict[str, Array]:
         )
     try:
         header = json.loads(bytes(content[_LENGTH_BYTES:start]))
-        return {
-            name: _array(content[start:], entry)
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        # The format forbids tensors that share bytes. A copy of all the data for each
+        # of a million names would fill the memory.
+        ranges = [entry["data_offsets"] for entry in entries.values()]
+        num_bytes = sum(max(end - begin, 0) for begin, end in ranges)
+        if num_bytes > len(content) - start:
+            raise ValueError(f"tensors of {num_bytes} bytes share {len(content) - start} bytes")
+        return {name: _array(content[start:], entry) for name, entry in entries.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: its header does not describe its tensors: {error}") from error
 
 

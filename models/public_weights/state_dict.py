@@ -7,6 +7,7 @@ checkpoint, or with the names of a wrapper (`module.encoder_q.` of MoCo,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ These are the query encoder (MoCo, He et al. 2020) and the teacher (DINO, Caron 
 
 _MAX_DEPTH = 8
 """Limit of nested dicts; checkpoints have two to four levels."""
+MAX_TENSORS = 100_000
+"""Limit of tensors; a ResNet-152 with its optimizer has about 3,000."""
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
@@ -41,7 +44,9 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights")
     tree = read_safetensors(path) if path.suffix == ".safetensors" else read_torch_zip(path)
-    state = dict(_flatten(tree, "", 0))
+    state = dict(itertools.islice(_flatten(tree, "", 0), MAX_TENSORS + 1))
+    if len(state) > MAX_TENSORS:
+        raise ValueError(f"{path}: may hold {MAX_TENSORS} tensors, got more")
     if not state:
         raise ValueError(f"{path}: must hold tensors by name, got none")
     return state

@@ -12,24 +12,35 @@ the functions that rebuild tensors).
 from __future__ import annotations
 
 import collections
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from beam_jobs.contracts.archives import Bounds, check_zip
 from models.public_weights import elements
 from models.public_weights.elements import Array
+
+BOUNDS = Bounds(max_members=100_000, max_bytes=64 << 30)
+"""A state dict has one member for each tensor, about 320 for a ResNet-50."""
+MAX_PICKLE_BYTES = 16 << 20
+"""Largest pickle. One tensor takes about 200 bytes in it, a ResNet-50 60 kB."""
+MAX_COPIES = 2
+"""Tensors may take so many times the bytes of all storages; tied weights share one."""
 
 
 def read_torch_zip(path: Path) -> Any:
     """Return the pickled object.
 
     Raises:
-        ValueError: the file is not a zip of PyTorch, or its pickle holds anything but
-            tensors, containers, numbers and text.
+        ValueError: the file is not a zip of PyTorch, its pickle holds anything but
+            tensors, containers, numbers and text, or it would take more memory than a
+            state dict needs.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError(
@@ -38,9 +49,11 @@ def read_torch_zip(path: Path) -> Any:
         )
     try:
         with zipfile.ZipFile(path) as archive:
+            check_zip(archive, BOUNDS)
             (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            with archive.open(pickled) as file:
-                return _TensorUnpickler(file, archive, pickled.removesuffix("data.pkl")).load()
+            content = _checked_pickle(archive, pickled)
+            root = pickled.removesuffix("data.pkl")
+            return _TensorUnpickler(io.BytesIO(content), archive, root).load()
     # All that a crafted or damaged file can make pickle and zipfile raise.
     except (
         pickle.UnpicklingError,
@@ -57,12 +70,35 @@ def read_torch_zip(path: Path) -> Any:
         raise ValueError(f"{path}: the state dict cannot be read: {error}") from error
 
 
+def _checked_pickle(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return the pickle of the archive, if loading it takes no more memory than itself.
+
+    Raises:
+        UnpicklingError: it is too large, or its memo has gaps. The unpickler makes a
+            memo as long as the largest number that the pickle names.
+    """
+    size = archive.getinfo(name).file_size
+    if size > MAX_PICKLE_BYTES:
+        raise pickle.UnpicklingError(
+            f"the pickle may have {MAX_PICKLE_BYTES} bytes, got {size}: save only the state_dict"
+        )
+    content = archive.read(name)
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+            raise pickle.UnpicklingError(f"the memo may have {len(content)} entries")
+    return content
+
+
 class _TensorUnpickler(pickle.Unpickler):
     """Unpickler that knows only the names that a state dict needs."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
         self._archive, self._root = archive, root
+        self._storages: dict[str, Array] = {}
+        data = [entry for entry in archive.infolist() if entry.filename.startswith(f"{root}data/")]
+        # bfloat16 becomes float32, which takes twice the bytes.
+        self._num_bytes_left = 2 * MAX_COPIES * sum(entry.file_size for entry in data)
         if (
             f"{root}byteorder" in archive.namelist()
             and archive.read(f"{root}byteorder") != b"little"
@@ -74,7 +110,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
+            return self._rebuild_tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _rebuild_parameter
         if module == "torch" and name in elements.TORCH_STORAGES:
@@ -94,6 +130,8 @@ class _TensorUnpickler(pickle.Unpickler):
         _, element, key, _, num_elements = pid
         if element not in elements.TORCH_STORAGES.values():
             raise pickle.UnpicklingError(f"storage of type {element!r} is not read")
+        if key in self._storages:
+            return self._storages[key]
         entry = self._archive.getinfo(f"{self._root}data/{key}")
         # Compare sizes before reading: a small zip could unpack into all of the memory.
         if (
@@ -103,7 +141,17 @@ class _TensorUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(
                 f"storage {key} must hold {num_elements} {element}, got {entry.file_size} bytes"
             )
-        return elements.decode(self._archive.read(entry), element)
+        self._storages[key] = elements.decode(self._archive.read(entry), element)
+        return self._storages[key]
+
+    def _rebuild_tensor(self, *arguments: Any) -> Array:
+        tensor = _rebuild_tensor(*arguments)
+        self._num_bytes_left -= tensor.nbytes
+        if self._num_bytes_left < 0:
+            raise pickle.UnpicklingError(
+                f"tensors may take {MAX_COPIES} times the bytes of their storages, got more"
+            )
+        return tensor
 
 
 def _rebuild_tensor(

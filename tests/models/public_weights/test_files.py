@@ -3,6 +3,8 @@
 import json
 import pickle
 import struct
+import tracemalloc
+import zipfile
 
 import make_state_dict
 import numpy as np
@@ -137,6 +139,63 @@ def test_storage_of_another_size_than_said_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="storage 0 must hold 12 F32, got 44 bytes"):
         read_torch_zip(path)
+
+
+def refused(path) -> str:
+    """Return the line that refuses a file, and check that it took no memory."""
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=path.name) as error:
+        read_state_dict(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_pickle_that_unpacks_into_too_much_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(128 << 20))
+    assert path.stat().st_size < 1 << 20
+    assert "the pickle may have 16777216 bytes, got 134217728" in refused(path)
+
+
+def test_a_pickle_with_gaps_in_its_memo_is_refused(tmp_path):
+    """The unpickler would make a memo of 4 billion entries."""
+    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02}r\xff\xff\xff\xef.", {})
+    assert "the memo may have 9 entries" in refused(path)
+
+
+def test_tensors_may_not_multiply_a_storage(tmp_path):
+    size = 1 << 20
+    one = make_state_dict.tensor_opcodes("ByteStorage", "0", size, 0, (size,), (1,))
+    items = b"".join(b"X\x01\x00\x00\x00" + bytes([97 + i]) + one + b"s" for i in range(4))
+    storages = {"0": bytes(size)}
+    path = make_state_dict.write_zip(tmp_path / "a.pth", b"\x80\x02}" + items + b".", storages)
+    assert len(read_state_dict(path)) == 4
+    many = b"\x80\x02]" + (one + b"a") * 1000 + b"."
+    path = make_state_dict.write_zip(tmp_path / "b.pth", many, storages)
+    assert "tensors may take 2 times the bytes of their storages" in refused(path)
+
+
+def test_dicts_that_share_dicts_are_not_walked_without_end(tmp_path):
+    """Eight levels of ten names that all lead to the same dict below: 10^8 tensors."""
+    tensor = make_state_dict.tensor_opcodes("ByteStorage", "0", 1, 0, (1,), (1,))
+    body = tensor + b"q\x00"
+    for level in range(1, 8):
+        names = [b"X\x01\x00\x00\x00" + bytes([97 + i]) for i in range(10)]
+        below = b"h" + bytes([level - 1])
+        body += b"0}" + b"".join(name + below + b"s" for name in names) + b"q" + bytes([level])
+    path = make_state_dict.write_zip(tmp_path / "w.pth", b"\x80\x02" + body + b".", {"0": b"a"})
+    assert "may hold 100000 tensors" in refused(path)
+
+
+def test_safetensors_may_not_share_bytes(tmp_path):
+    entry = {"dtype": "BF16", "shape": [1 << 20], "data_offsets": [0, 2 << 20]}
+    header = {str(i): entry for i in range(1000)}
+    path = write_header(tmp_path / "w.safetensors", header, bytes(2 << 20))
+    assert "tensors of 2097152000 bytes share 2097152 bytes" in refused(path)
 
 
 def test_old_format_of_pytorch_is_refused(tmp_path):
