@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -188,7 +187,11 @@ def claim_check(
     help="Start a worker of this dispatcher.",
 )
 @click.option(
-    "--host", default=socket.gethostname(), help="Name under which trainers reach the worker."
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Name under which others reach this server. With localhost it answers this machine "
+    "only; with another name it listens on every interface.",
 )
 @click.option("--port", default=0, help="Port to listen on; 0 takes any free one.")
 def data_service(session: Session, dispatcher: str, host: str, port: int) -> None:
@@ -198,11 +201,17 @@ def data_service(session: Session, dispatcher: str, host: str, port: int) -> Non
 
     \b
     Example:
-      terrapair data-service --port 5050
-      terrapair data-service --dispatcher grpc://host:5050
+      terrapair data-service --host A --port 5050
+      terrapair data-service --host B --dispatcher grpc://A:5050
     """
     from models.reading import data_service as service
+    from models.reading.loopback import LOCAL_HOSTS
 
+    remote = dispatcher.removeprefix(service.PROTOCOL).rpartition(":")[0]
+    if remote and remote not in LOCAL_HOSTS and host in LOCAL_HOSTS:
+        raise click.UsageError(
+            f"trainers of {dispatcher} cannot reach a worker on {host}: give its name by --host"
+        )
     if dispatcher:
         # A trainer sends its graph, but not the file systems that the graph opens.
         object_store.load_filesystem("s3://")
@@ -211,8 +220,9 @@ def data_service(session: Session, dispatcher: str, host: str, port: int) -> Non
             {"dispatcher": dispatcher, "host": host}, f"worker of {dispatcher} on {host}"
         )
     else:
-        server = service.start_dispatcher(port)
-        session.result({"dispatcher": server.target}, f"dispatcher {server.target}")
+        server = service.start_dispatcher(port, host)
+        target = f"{service.PROTOCOL}{host}:{server.target.rpartition(':')[2]}"
+        session.result({"dispatcher": target}, f"dispatcher {target}")
     # Not the server's own join: an interrupt would wait for it.
     threading.Event().wait()
 

@@ -8,19 +8,33 @@ https://www.tensorflow.org/api_docs/python/tf/data/experimental/service.
 
 from __future__ import annotations
 
+import socket
+
 import tensorflow as tf
+
+from models.reading import loopback
 
 PROTOCOL = "grpc://"
 
 
-def start_dispatcher(port: int) -> tf.data.experimental.service.DispatchServer:
-    """Start the server that gives shards to workers; port 0 = any free one.
+def start_dispatcher(
+    port: int, host: str = "localhost"
+) -> tf.data.experimental.service.DispatchServer:
+    """Start the server that gives shards to workers, until the result is deleted.
 
-    It runs until the returned object is deleted.
+    Args:
+        port: 0 = any free one.
+        host: name under which others reach the server. With "localhost" it answers this
+            machine only; with any other name TensorFlow listens on every interface.
+
+    Raises:
+        OSError: the port cannot be shut to other machines.
     """
-    return tf.data.experimental.service.DispatchServer(
+    server = tf.data.experimental.service.DispatchServer(
         tf.data.experimental.service.DispatcherConfig(port=port)
     )
+    _shut_if_local(host, int(server.target.rpartition(":")[2]))
+    return server
 
 
 def start_worker(
@@ -30,15 +44,34 @@ def start_worker(
 
     Args:
         dispatcher: address, grpc://host:port.
-        host: name or address under which trainers reach this worker.
+        host: name or address under which trainers reach this worker; see
+            `start_dispatcher`.
         port: 0 = any free one.
+
+    Raises:
+        OSError: the port cannot be shut to other machines.
     """
+    port = port or _free_port()
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address=dispatcher.removeprefix(PROTOCOL),
         worker_address=f"{host}:%port%",
         port=port,
     )
-    return tf.data.experimental.service.WorkerServer(config)
+    server = tf.data.experimental.service.WorkerServer(config)
+    _shut_if_local(host, port)
+    return server
+
+
+def _shut_if_local(host: str, port: int) -> None:
+    if host in loopback.LOCAL_HOSTS:
+        loopback.shut_to_others(port)
+
+
+def _free_port() -> int:
+    # The server does not tell which port it took.
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
 
 
 def distribute(dataset: tf.data.Dataset, address: str) -> tf.data.Dataset:

@@ -1,5 +1,6 @@
 """A real dispatcher and two workers on loopback: each epoch has every pair once, in a new order."""
 
+import socket
 from types import SimpleNamespace
 
 import make_shards
@@ -13,6 +14,7 @@ from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
 from models.reading import data_service
 from models.reading.epochs import EpochPlan
+from tests.models.reading.test_loopback import answers, other_address
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,20 @@ def service():
     dispatcher = data_service.start_dispatcher(0)
     workers = [data_service.start_worker(dispatcher.target, "localhost", 0) for _ in range(2)]
     return SimpleNamespace(address=dispatcher.target, servers=[dispatcher, *workers])
+
+
+def test_servers_answer_this_machine_only_unless_told():
+    dispatcher = data_service.start_dispatcher(0)
+    port = int(dispatcher.target.rpartition(":")[2])
+    worker_port = data_service._free_port()
+    worker = data_service.start_worker(dispatcher.target, "localhost", worker_port)
+    told = data_service.start_dispatcher(0, socket.gethostname())
+    remote = other_address(socket.AF_INET)
+    for shut in (port, worker_port):
+        assert answers("127.0.0.1", shut)
+        assert not answers(remote, shut)
+    assert answers(remote, int(told.target.rpartition(":")[2]))
+    del worker, dispatcher, told
 
 
 def batches(files, num_batches, **reading):
