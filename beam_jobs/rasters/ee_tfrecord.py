@@ -16,7 +16,10 @@ over files in name order, each band a list of floats by row).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import zlib
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -35,6 +38,11 @@ RECORD_SUFFIXES = (".tfrecord", ".tfrecord.gz")
 # A record has its length and a checksum before it, and a checksum after it.
 # Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
+MAX_RECORD_BYTES = 1 << 30
+"""Largest record. Earth Engine writes files of 1 GiB at most, before compression.
+
+Source: https://developers.google.com/earth-engine/guides/tfrecord (maxFileSize).
+"""
 
 
 class ExportRaster(GridRaster):
@@ -128,8 +136,16 @@ class Records:
 
     def __init__(self, paths: tuple[str, ...]) -> None:
         self._paths = paths
+        self._compressed = {}
+        for path in paths:
+            lengths = _Lengths(path)
+            if not _is_gzip(path):
+                lengths.check_plain()
+                continue
+            # TensorFlow says below where a damaged file ends.
+            with contextlib.suppress(zlib.error):
+                self._compressed[path] = GzipIndex(path, lengths.check)
         self._offsets = [_offsets(path) for path in paths]
-        self._compressed = {path: GzipIndex(path) for path in paths if _is_gzip(path)}
         self._first = [0, *accumulate(len(offsets) for offsets in self._offsets)]
 
     def __len__(self) -> int:
@@ -211,6 +227,56 @@ def _indexed(paths: tuple[str, ...], _: tuple[tuple[int, int], ...]) -> Records:
     # A build opens a scene once for each of its strips. Size and modification time are
     # in the key, so a file that was exported again is indexed again.
     return Records(paths)
+
+
+class _Lengths:
+    """Checks the lengths of records before TensorFlow reads them.
+
+    TensorFlow takes as much memory as a record says it has, and ends the process when
+    there is not so much.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._header, self._num_to_skip = b"", 0
+
+    def check(self, content: bytes) -> None:
+        """Check the next piece of the content.
+
+        Raises:
+            DataError: a record is larger than MAX_RECORD_BYTES.
+        """
+        position = 0
+        while position < len(content):
+            if self._num_to_skip:
+                step = min(self._num_to_skip, len(content) - position)
+                self._num_to_skip -= step
+            else:
+                step = _HEADER_BYTES - len(self._header)
+                self._header += content[position : position + step]
+                if len(self._header) == _HEADER_BYTES:
+                    self._num_to_skip = self._checked(self._header) + _FOOTER_BYTES
+                    self._header = b""
+            position += step
+
+    def check_plain(self) -> None:
+        """Check all records of a file that is not compressed.
+
+        Raises:
+            DataError: see `check`.
+        """
+        with open(self._path, "rb") as file:
+            while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
+                file.seek(self._checked(header) + _FOOTER_BYTES, os.SEEK_CUR)
+
+    def _checked(self, header: bytes) -> int:
+        length = int.from_bytes(header[:8], "little")
+        if length > MAX_RECORD_BYTES:
+            raise DataError(
+                f"{self._path}: a record may have {MAX_RECORD_BYTES} bytes, got {length}",
+                "unreadable_raster",
+            )
+        return length
 
 
 def _offsets(path: str) -> list[tuple[int, int]]:

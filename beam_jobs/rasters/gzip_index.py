@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -43,13 +43,16 @@ class _Point:
 class GzipIndex:
     """States of the decompressor along a file; the content itself is not held."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, on_content: Callable[[bytes], None] | None = None) -> None:
+        """Read the file once; `on_content` gets each piece of its content."""
         self._path = path
         start = _Point(position=0, file_offset=0, state=zlib.decompressobj(_GZIP_WBITS))
         self._points = [start]
         position = 0
         with open(path, "rb") as file:
             for content, state in _inflate(file, start.state.copy()):
+                if on_content is not None:
+                    on_content(content)
                 position += len(content)
                 if position - self._points[-1].position >= _POINT_BYTES and not state.eof:
                     self._points.append(

@@ -273,19 +273,20 @@ def _read_info(path: Location) -> IndexInfo:
 def _open_rows(path: Location, info: IndexInfo) -> FloatArray:
     expected = (info.num_patches, info.embedding_dim)
     try:
-        # An object on a store cannot be memory-mapped.
-        rows = (
-            np.load(path, mmap_mode="r")
-            if isinstance(path, Path)
-            else np.load(io.BytesIO(path.read_bytes()))
-        )
+        # NumPy makes an array as large as the header says before it reads the rows.
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if shape == expected and dtype == np.float32:
+            # An object on a store cannot be memory-mapped.
+            return (
+                np.load(path, mmap_mode="r", allow_pickle=False)
+                if isinstance(path, Path)
+                else np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+            )
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: must be a complete .npy of {expected}: {error}") from error
-    if rows.shape != expected or rows.dtype != np.float32:
-        raise ValueError(
-            f"{path}: must be float32 {expected} as in {INFO_NAME}, got {rows.dtype} {rows.shape}"
-        )
-    return rows
+    raise ValueError(f"{path}: must be float32 {expected} as in {INFO_NAME}, got {dtype} {shape}")
 
 
 def _read_table(path: Location) -> list[IndexedPatch]:

@@ -63,8 +63,15 @@ def start_worker(
 
 
 def _shut_if_local(host: str, port: int) -> None:
-    if host in loopback.LOCAL_HOSTS:
+    if host not in loopback.LOCAL_HOSTS:
+        return
+    try:
         loopback.shut_to_others(port)
+    except OSError as error:
+        raise OSError(
+            f"port {port} cannot be shut to other machines on this system ({error}): "
+            "give a host name to listen on every interface"
+        ) from error
 
 
 def _free_port() -> int:

@@ -14,6 +14,7 @@ import zlib
 
 import numpy as np
 
+from beam_jobs.contracts.archives import Bounds, check_zip
 from beam_jobs.contracts.locations import locate
 from models.scores.patch_scores import PatchScores
 
@@ -21,6 +22,7 @@ SCORES_NAME = "eval_scores.npz"
 """File in assets.extra of a published segmenter: the scores on its eval split."""
 
 FORMAT_VERSION = 1
+_BOUNDS = Bounds(max_members=100, max_bytes=16 << 30)
 _HEADER = "header"
 
 
@@ -46,6 +48,8 @@ def read_scores(path: str | os.PathLike[str]) -> PatchScores:
     """
     content = locate(path).read_bytes()
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            check_zip(archive, _BOUNDS)
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))

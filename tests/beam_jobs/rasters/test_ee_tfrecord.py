@@ -5,6 +5,7 @@ Every broken export is named in the error.
 
 import gzip
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from make_rasters import XMIN, YMAX
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
+from beam_jobs.rasters import ee_tfrecord
 from beam_jobs.rasters.opening import open_raster, split_member
 
 SHAPE = (48, 72)
@@ -170,3 +172,19 @@ def test_a_sign_in_the_name_of_a_file_that_holds_one_raster_is_part_of_it():
     assert split_member("/a/b#1.tif") == ("/a/b#1.tif", "")
     assert split_member("/a#b/x-mixer.json") == ("/a#b/x-mixer.json", "")
     assert split_member("/a#b/x.zarr.zip#bands/0") == ("/a#b/x.zarr.zip", "bands/0")
+
+
+@pytest.mark.parametrize("length", [1 << 40, (1 << 30) + 1])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_record_that_claims_all_memory_is_refused(length, is_packed, tmp_path):
+    """TensorFlow would end the process: it takes the memory that the record claims."""
+    path = tmp_path / "a.tfrecord.gz"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(b"abc")
+    whole = path.read_bytes()
+    # Only the length is read here; TensorFlow would need its checksum too.
+    content = whole + struct.pack("<Q", length) + whole[8:]
+    path.write_bytes(gzip.compress(content) if is_packed else content)
+    with pytest.raises(DataError, match=f"may have 1073741824 bytes, got {length}") as refused:
+        ee_tfrecord.num_records(path)
+    assert refused.value.reason == "unreadable_raster"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 
 import make_index
@@ -151,6 +152,14 @@ def other_rows(folder):
     np.save(folder / "s1.npy", np.zeros((NUM_PATCHES, 3), np.float32))
 
 
+def other_file(folder):
+    (folder / "s1.npy").write_bytes(pickle.dumps([1.0]))
+
+
+def objects(folder):
+    np.save(folder / "s1.npy", np.full((NUM_PATCHES, 8), None))
+
+
 def cut_table(folder):
     lines = (folder / "patches.csv").read_text().splitlines(keepends=True)
     (folder / "patches.csv").write_text("".join(lines[:-1]))
@@ -183,6 +192,8 @@ def change_info(**changes):
             other_rows,
             r"s1\.npy: must be float32 \(23, 8\) as in index\.json, got float32 \(23, 3\)",
         ),
+        (other_file, r"s1\.npy: must be a complete \.npy of \(23, 8\)"),
+        (objects, r"s1\.npy: must be float32 \(23, 8\) as in index\.json, got object \(23, 8\)"),
         (cut_table, r"patches\.csv: must have 23 patches, got 22"),
         (cut_line, r"patches\.csv: line 24: must have a value for each column"),
         (other_columns, r"patches\.csv: its first line must be patch_id,split,"),
