@@ -84,7 +84,7 @@ def _checked_pickle(archive: zipfile.ZipFile, name: str) -> bytes:
         )
     content = archive.read(name)
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(content):
             raise pickle.UnpicklingError(f"the memo may have {len(content)} entries")
     return content
 
