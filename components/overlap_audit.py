@@ -18,7 +18,7 @@ from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.contracts.locations import locate, staged
+from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.errors import RefusedError
 from beam_jobs.judging import audit
 from components.data_manifest import resolve_version
@@ -83,7 +83,9 @@ def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, mani
 
 def read_report(folder: str) -> audit.AuditReport:
     """Return the report of an OverlapReport artifact."""
-    return audit.from_json((locate(folder) / REPORT_FILE).read_text())
+    path = locate(folder) / REPORT_FILE
+    with content_of(path, f"remove the folder {folder} and run again"):
+        return audit.from_json(path.read_text())
 
 
 @component

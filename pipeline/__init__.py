@@ -6,6 +6,7 @@ Read `config.py` first: a RunConfig is one run.
   shipped files.
 - `__main__`, `console`: the command line.
 - `data_build`: catalogs -> shards, before TFX starts.
+- `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
 - `report/`: the results of a run; `serving/`: checks of published models.
 - `claim_check/`: does pretraining on pairs help? `neighbours/`: search for similar

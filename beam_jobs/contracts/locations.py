@@ -21,12 +21,43 @@ from typing import TypeAlias
 from etils import epath
 
 from beam_jobs.contracts import object_store
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.settings import SettingsError
 
 Location: TypeAlias = Path | epath.Path
 
 _SPECIAL = re.compile(r"[*?\[\\]")
 """Characters with a meaning in patterns of TensorFlow's file systems."""
+
+
+class DamagedFileError(TerrapairError, ValueError):
+    """A file of ours with other content than was written; one line with the cure."""
+
+    exit_code = ExitCode.BAD_DATA
+
+
+@contextmanager
+def content_of(path: str | os.PathLike[str], cure: str) -> Iterator[None]:
+    """Name the file when the body cannot make sense of its content.
+
+    Args:
+        path: of the file that the body reads.
+        cure: what to do, for the end of the line.
+
+    Raises:
+        DamagedFileError: the body raised an error about a value, type, key or encoding.
+    """
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except KeyError as error:
+        raise DamagedFileError(f"{path}: it lacks {error}; {cure}") from error
+    except IsADirectoryError as error:
+        raise DamagedFileError(f"{path}: must be a file, got a folder; {cure}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise DamagedFileError(f"{path}: its content is damaged ({why}); {cure}") from error
 
 
 def parse(path: str | os.PathLike[str]) -> Location:

@@ -236,7 +236,9 @@ def read(version_path: str | os.PathLike[str]) -> Manifest:
         raise FormatError(f"{path}: {error}") from error
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}; {_CURE}") from error
-    except (IsADirectoryError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
+        raise ManifestError(f"{path}: must be a JSON file, got a folder; {_CURE}") from error
+    except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: must be a JSON file: {error}; {_CURE}") from error
 
 

@@ -6,6 +6,7 @@
 - `inputs`: checks that input files exist, before anything heavy is imported.
 - `progress`: progress bars on a terminal, plain lines elsewhere.
 - `failures`: any exception -> one line and an exit code.
+- `machine`: errors of the machine, such as a full disk; `failures` asks it.
 - `quiet`: keeps TensorFlow, Beam, TFX and Google's clients from printing.
 - `prerequisites`: the Python version and the optional groups of dependencies.
 

@@ -95,6 +95,9 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
         return Failure(exit_code=ExitCode.CRASH, message=_one_line(line))
     if isinstance(error, FileExistsError):
         return Failure(exit_code=ExitCode.USAGE, message=_first_line(error))
+    if isinstance(error, (FileNotFoundError, IsADirectoryError)) and error.filename:
+        what = "is a folder, not a file" if isinstance(error, IsADirectoryError) else "no such file"
+        return Failure(exit_code=ExitCode.BAD_DATA, message=f"{error.filename}: {what}")
     if isinstance(error, _BAD_INPUT) or _qualified_name(type(error)) in _BAD_INPUT_NAMES:
         return Failure(exit_code=ExitCode.BAD_DATA, message=_first_line(error))
     # Our own code raises ValueError for data and arguments that break a rule. From a

@@ -134,7 +134,13 @@ def load_dual_encoder(saved_model_dir: str) -> DualEncoder:
             f"{saved_model_dir}: must hold encoders of s1 and s2, got {', '.join(encoders)} "
             f"without {missing[0]}"
         )
-    return DualEncoder(encoders=encoders, heads=export.load_heads(saved_model_dir))
+    heads = export.load_heads(saved_model_dir)
+    if missing := [sensor for sensor in SENSORS if sensor not in heads]:
+        raise FileNotFoundError(
+            f"{saved_model_dir}: must hold heads of s1 and s2, got {', '.join(heads)} "
+            f"without {missing[0]}: copy the model back from where it was published"
+        )
+    return DualEncoder(encoders=encoders, heads=heads)
 
 
 def why_unfit(model: DualEncoder, manifest: Manifest) -> str | None:

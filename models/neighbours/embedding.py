@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
-from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.locations import Location, content_of, locate
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.shards import named_damage
 from models.health.embeddings import (
@@ -78,7 +78,8 @@ def embed_version(
     check_absent(output)
     model_path, version_path = locate(encoder_dir), locate(version_dir)
     manifest = manifest_lib.read(version_path)
-    card = read_card(str(model_path))
+    with content_of(f"{model_path}: model card", "publish the encoder again"):
+        config_sha256 = str(read_card(str(model_path))["config_sha256"])
     embedder = Embedder(load_dual_encoder(str(model_path)))
     if reason := why_unfit(embedder.dual_encoder, manifest):
         raise ValueError(f"{encoder_dir}: the encoder does not fit {version_dir}: {reason}")
@@ -93,7 +94,7 @@ def embed_version(
         )
     source = IndexSource(
         encoder=_absolute(model_path),
-        encoder_config_sha256=card["config_sha256"],
+        encoder_config_sha256=config_sha256,
         pairs=_absolute(version_path),
         manifest_sha256=manifest.sha256,
         splits=tuple(held),

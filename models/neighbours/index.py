@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.locations import Location, locate, staged
+from beam_jobs.contracts.locations import Location, content_of, locate, staged
 from beam_jobs.contracts.manifest import CODE_VERSION
 from models.health.retrieval import cross_modal_ranks, recall_metrics
 
@@ -293,7 +293,8 @@ def _open_rows(path: Location, info: IndexInfo) -> FloatArray:
 
 
 def _read_table(path: Location) -> list[IndexedPatch]:
-    lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+    with content_of(path, "make the index again with embed"):
+        lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
     if tuple(next(lines, ())) != IndexedPatch._fields:
         raise ValueError(f"{path}: its first line must be {','.join(IndexedPatch._fields)}")
     patches = []

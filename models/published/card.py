@@ -15,11 +15,12 @@ from typing import Any
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.labels import LabelSchema
-from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.locations import content_of, locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
 CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
+_CURE = "copy the model back from where it was published, or publish it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +177,13 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no card, so the model is not complete.
+        DamagedFileError: it is not the card that was written.
     """
     path = locate(saved_model_dir) / "assets.extra" / CARD_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
-    return json.loads(path.read_text())
+    with content_of(path, _CURE):
+        card = json.loads(path.read_text())
+        # Every card has it; a JSON document without it is something else.
+        card["inputs"]
+    return card

@@ -9,6 +9,7 @@ the warm-up requests and the card.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.locations import DamagedFileError, locate
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.published import card as card_lib
@@ -26,6 +27,7 @@ from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
+_CURE = "copy the model back from where it was published, or publish it again"
 ASSETS_DIR = "assets.extra"
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
@@ -235,4 +237,15 @@ def _load(path: str) -> Any:
         raise FileNotFoundError(
             f"{path}: no such Keras model, so this is not the published model expected"
         )
+    # Keras copies the file from an object store and reads it from there. It says of a
+    # damaged file that it is not found.
+    try:
+        with locate(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except IsADirectoryError as error:
+        raise DamagedFileError(f"{path}: must be a Keras model, got a folder; {_CURE}") from error
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DamagedFileError(f"{path}: must be a Keras model ({error}); {_CURE}") from error
+    if damaged is not None:
+        raise DamagedFileError(f"{path}: its part {damaged} is damaged; {_CURE}")
     return keras.saving.load_model(path, compile=False)

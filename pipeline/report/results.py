@@ -18,7 +18,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
-from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.locations import Location, content_of, locate
 from components import blessing
 from components.artifacts import METRICS_FILE
 from components.data_manifest import read_manifest
@@ -258,13 +258,16 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = locate(record.output(trainer, "model_run").uri)
     saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
+    metrics = log_dir / METRICS_FILE
+    with content_of(metrics, f"remove the folder {log_dir} and run again"):
+        training = dict(json.loads(metrics.read_text()))
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
         saved_model=saved_model,
         log_dir=log_dir,
-        training=json.loads((log_dir / METRICS_FILE).read_text()),
+        training=training,
         health=read_card(str(saved_model)).get("health") or {},
         # The cache may remember a push whose folder was removed since.
         published=published

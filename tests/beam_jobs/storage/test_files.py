@@ -1,6 +1,7 @@
 """What the jobs read and write, on this machine and on a loopback S3 server."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,27 @@ def test_a_version_is_published_over_what_a_killed_move_left_and_never_over_a_ve
     with pytest.raises(DataError, match="another job wrote this version in the meantime"):
         directory.publish(building_dir, target)
     assert files.read_bytes(f"{target}/manifest.json") == b"manifest.json"
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 50 kB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_no_part_of_a_file_and_the_error_names_it(tmp_path, full_disk):
+    path = f"{tmp_path}/folder/shard"
+    staged = files.StagedFile(path)
+    staged.write(bytes(20_000))
+    with pytest.raises(OSError, match="File too large") as caught:
+        staged.write(bytes(60_000))
+    assert caught.value.filename == path
+    with pytest.raises(OSError, match="File too large"):
+        files.write_bytes(path, bytes(90_000))
+    assert os.listdir(f"{tmp_path}/folder") == []
+    full_disk()
+    files.write_bytes(path, bytes(90_000))
+    assert files.read_bytes(path) == bytes(90_000)
