@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 import sys
 
+from beam_jobs import startup
+
 
 def main() -> None:
     """Run Beam's worker, with a log that does not reach the terminal."""
+    startup.prepare()
     logging.getLogger().addHandler(logging.NullHandler())
     # Only now: the import logs.
     from apache_beam.runners.worker import sdk_worker_main
