@@ -24,8 +24,12 @@ real: setup  ## the same job on real exports: make real DATA=<dir>
 	@$(PYTHON) -m pipeline run --config pipeline/configs/local.yaml --data "$(DATA)"
 	@$(PYTHON) -m pipeline serve-check --config pipeline/configs/local.yaml
 
-test: setup check  ## format, lint, types, imports, then all tests
-	@$(PYTEST)
+# mypy needs one core for a minute, so the checks run beside the tests. Their output comes last, and either failure is a failure.
+test: setup  ## format, lint, types, imports, and all tests
+	@make --no-print-directory check > .venv/check.log 2>&1 & checks=$$!; \
+	$(PYTEST); tests=$$?; \
+	wait $$checks; checks=$$?; cat .venv/check.log; \
+	test $$checks -eq 0 && exit $$tests || { echo "make check failed" >&2; exit 1; }
 
 unit: setup  ## the quick tests only
 	@$(PYTEST) -m "not e2e"

@@ -13,8 +13,8 @@ Read `contracts` first, then `build`. `config` holds the settings of the jobs.
 - `simulation`, `emulator`: simulated scenes, and a local Earth Engine for tests.
 - `storage`: files on disk and on object stores, as Beam workers use them.
 - `commands`, `terminal`: the commands, and how all commands talk to a person.
-- `errors`, `runner`, `worker`, `local_worker`, `repeating`: the error type, the options
-  of Beam, its worker programs, and repeated calls.
+- `errors`, `runner`, `worker`, `local_worker`, `repeating`, `startup`: the error type,
+  the options of Beam, its worker programs, repeated calls, and quicker imports.
 
 `models`, `components` and `pipeline` stand above this package. `models` may import
 `contracts` only.

@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+from beam_jobs import startup
+
 _LOOK_EVERY_SECONDS = 0.5
 
 
@@ -35,6 +37,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     """Run Beam's worker; neither log nor tracebacks reach the terminal."""
+    startup.prepare()
     logging.getLogger().addHandler(logging.NullHandler())
     end_with_parent()
     # Only Python's stream: what a crash of native code says is still seen.

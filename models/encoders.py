@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras_cv.models import ResNetBackbone
-from keras_cv.src.backend.config import keras_3
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
@@ -25,12 +23,16 @@ from models.layers.group_norm import GroupNormalization
 from models.layers.masked import MaskedGlobalAveragePooling2D, PixelNormalization, dtype_policy
 from models.layers.torch_resnet import with_torch_semantics
 
+# tensorflow-transform, which TFX imports, sets this variable to 1 if it is not set.
+# keras-cv then mixes two versions of Keras, or finds none where tf_keras is missing.
+_TWO_KERAS = "keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported"
+try:
+    from keras_cv.models import ResNetBackbone
+    from keras_cv.src.backend.config import keras_3
+except ValueError as error:
+    raise ImportError(_TWO_KERAS) from error
 if not keras_3():
-    # tensorflow-transform, which TFX imports, sets this variable to 1 if it is not set.
-    # keras-cv then mixes two versions of Keras.
-    raise ImportError(
-        "keras-cv runs on tf_keras: set TF_USE_LEGACY_KERAS=0 before TensorFlow is imported"
-    )
+    raise ImportError(_TWO_KERAS)
 
 NUM_NORM_GROUPS = 32
 """Source: Wu and He 2018, arXiv 1803.08494, section 4.1."""

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from beam_jobs import startup
 from beam_jobs.contracts import object_store
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.terminal import failures, options
@@ -211,6 +212,7 @@ def run(arguments: list[str]) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process and end the process with the exit code."""
+    startup.prepare()
     object_store.run_to_exit(lambda: run(sys.argv[1:]))
 
 

@@ -16,6 +16,12 @@ from pipeline.assembly.pretraining import create_pretraining
 from pipeline.assembly.segmentation import SegmentationComponents, create_segmentation
 from pipeline.config import RunConfig
 
+_NO_PACKAGE = "--sdk_container_image=none"
+"""TFX packs its own source for the workers of every Beam job, which takes 1 s of CPU,
+unless the options say what the workers have. The local runner's workers have what this
+process has, and ignore the image.
+Source: `make_beam_dependency_flags` in tfx/utils/dependency_utils.py."""
+
 
 def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeline:
     """Return the pipeline of a run.
@@ -43,5 +49,9 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         components=components,
         enable_cache=True,
         metadata_connection_config=metadata,
-        beam_pipeline_args=[*local_arguments(config.num_beam_workers), *beam_plugins(config.root)],
+        beam_pipeline_args=[
+            *local_arguments(config.num_beam_workers),
+            *beam_plugins(config.root),
+            _NO_PACKAGE,
+        ],
     )

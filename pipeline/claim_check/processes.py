@@ -7,6 +7,7 @@ was killed and started again does no job twice.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -15,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
+
+from beam_jobs import startup
 
 _LOOK_EVERY_SECONDS = 2.0
 
@@ -67,7 +70,12 @@ def run_all(
 
 def _begin(num_threads: int, parent: int) -> None:
     """Prepare a new process: its share of the cores, and an end with its parent."""
+    startup.prepare()
     import tensorflow as tf
+
+    # Keras looks for garbage between two jobs. It need not look at TensorFlow's own
+    # objects, which stay.
+    gc.freeze()
 
     # TensorFlow warns of many traced functions; many models in turn need them.
     tf.get_logger().setLevel("ERROR")

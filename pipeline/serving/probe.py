@@ -12,17 +12,21 @@ import json
 import os
 import sys
 
+from beam_jobs import startup
 from beam_jobs.contracts import object_store
-from models.published.parity import compare_with_keras
 
 
 def probe(saved_model_dir: str) -> str:
     """Return a JSON list of the comparisons of one SavedModel."""
+    # Only now: `main` has prepared the process for this import, which takes seconds.
+    from models.published.parity import compare_with_keras
+
     return json.dumps([dataclasses.asdict(item) for item in compare_with_keras(saved_model_dir)])
 
 
 def main() -> int:
     """Print the answer for the directory that the command line names."""
+    startup.prepare()
     object_store.complete_environment(os.environ)
     object_store.load_filesystem(sys.argv[1])
     sys.stdout.write(probe(sys.argv[1]) + "\n")

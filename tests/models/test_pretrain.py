@@ -53,8 +53,9 @@ def test_metrics_are_of_the_eval_split(pretrained):
 
 def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoints=None, **changes):
     """Train two steps (see `changes`); return the metrics and the last step's scalars."""
-    options = {"num_steps": 2, "global_batch_size": 8, "temperature": 0.2} | changes
-    config = PretrainConfig(encoder=EncoderConfig(backbone="small", embedding_dim=16), **options)
+    encoder = EncoderConfig(backbone="small", embedding_dim=16)
+    options = {"encoder": encoder, "num_steps": 2, "global_batch_size": 8, "temperature": 0.2}
+    config = PretrainConfig(**(options | changes))
     watch = Watch(kill_at)
     metrics = pretrain.run_pretraining(
         config,
@@ -70,15 +71,11 @@ def run(pairs, tmp_path, kill_at=None, warm_start_dir=None, checkpoints=None, **
 
 
 @pytest.mark.e2e
-def test_own_checkpoint_goes_before_the_warm_start(pairs, tmp_path):
+def test_own_checkpoint_goes_before_the_warm_start(pretrained, pairs, tmp_path):
     """24 pairs in batches of 8 are 3 steps an epoch: the run is killed within the second epoch."""
-    run(pairs, tmp_path / "earlier", seed=5)
-    options = {
-        "warm_start_dir": str(tmp_path / "earlier" / "model"),
-        "num_steps": 8,
-        "checkpoint_every": 2,
-    }
-    cold, _ = run(pairs, tmp_path / "cold", num_steps=8)
+    options = {"encoder": pretrained.config.encoder, "num_steps": 8, "checkpoint_every": 2}
+    cold, _ = run(pairs, tmp_path / "cold", **options)
+    options["warm_start_dir"] = pretrained.dir
     expected, _ = run(pairs, tmp_path / "warm", **options)
     assert expected["train_loss"] != pytest.approx(cold["train_loss"], rel=1e-2)
     kept = str(tmp_path / "kept")
@@ -124,12 +121,12 @@ def test_warm_start_of_another_architecture_is_refused_in_one_line(pretrained, p
 @pytest.mark.e2e
 def test_float16_learns_what_float32_does_and_publishes_float32(pairs, tmp_path):
     expected, _ = run(pairs, tmp_path / "float32", num_steps=6)
-    got, told = run(
-        pairs, tmp_path / "float16", num_steps=6, precision="mixed_float16", micro_batch_size=4
-    )
     whole, _ = run(pairs, tmp_path / "whole", num_steps=6, precision="mixed_float16")
     # In parts, batch normalization is that of the parts: another training, of which
     # only sanity is asked.
+    got, told = run(
+        pairs, tmp_path / "float16", num_steps=2, precision="mixed_float16", micro_batch_size=4
+    )
     assert math.isfinite(got["train_loss"])
     assert told["valid_pair_fraction"] == 1.0
     assert whole["train_loss"] == pytest.approx(expected["train_loss"], rel=0.02)

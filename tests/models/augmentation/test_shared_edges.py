@@ -27,9 +27,9 @@ from models.views import train_views
 
 pytestmark = pytest.mark.e2e
 
-NUM_CLASSES, SIZE, WIDEST_MARGIN = 6, 32, 8
+NUM_CLASSES, SIZE, WIDEST_MARGIN = 6, 24, 8
 NUM_TRAIN, NUM_PROBE, NUM_TEST = 4000, 600, 500
-NUM_STEPS, BATCH_SIZE = 200, 128
+NUM_STEPS, BATCH_SIZE = 160, 128
 ENCODER = EncoderConfig(backbone="small", embedding_dim=64, norm="group")
 BACKSCATTER_DB = np.array([[-20, -27], [-9, -14], [-12, -20], [-13, -21], [-5, -12], [-14, -22]])
 
