@@ -6,6 +6,7 @@ Input: STAC items of a catalog as JSON. Output: Scene. Its rasters are not opene
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,6 +28,8 @@ SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": 
 OTHER_SENSOR: dict[Sensor, Sensor] = {"s1": "s2", "s2": "s1"}
 """The partner of each sensor."""
 
+_BASELINE = re.compile(r"N?(\d{2})\.?(\d{2})")
+_BASELINE_OF_PRODUCT = re.compile(r"_N(\d{2})(\d{2})_")
 REFUSED = "terrapair:refused"
 """Property of an item whose files could not be read when the catalog was written.
 
@@ -49,6 +52,12 @@ class Scene:
         declared_crs: `proj:code` of the item, if any.
         dn_offset: offset in the Sentinel-2 digital numbers; None when not declared, so
             that the pixels must show it.
+        processing_baseline: of a Sentinel-2 product, as in "04.00"; None when not
+            declared. From 04.00 on, products carry the offset of 1000 unless the
+            catalog removed it.
+        is_offset_applied: whether the catalog says that the offset is already removed
+            from the stored pixels (True), or that it is not (False); None when it says
+            neither.
         cloud_fraction: of the whole scene, 0-1; NaN when not declared.
         split: the data set's own split of the scene, which overrides the split of its
             blocks; None when not declared.
@@ -75,6 +84,8 @@ class Scene:
     footprint: Mapping[str, Any] = field(repr=False)
     declared_crs: str | None = None
     dn_offset: int | None = None
+    processing_baseline: str | None = None
+    is_offset_applied: bool | None = None
     cloud_fraction: float = float("nan")
     split: str | None = None
     event: str = ""
@@ -174,6 +185,8 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         footprint=_footprint(item.geometry, where),
         declared_crs=_declared_crs(properties),
         dn_offset=dn_offset,
+        processing_baseline=processing_baseline(properties, where) if sensor == "s2" else None,
+        is_offset_applied=_is_offset_applied(properties),
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
         event=str(properties.get("terrapair:event") or ""),
@@ -212,6 +225,43 @@ def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
             f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item"
         )
     return None if offset is None else int(offset)
+
+
+def processing_baseline(properties: Mapping[str, Any], where: str) -> str | None:
+    """Return the processing baseline of a Sentinel-2 product as "NN.NN", or None.
+
+    The first of `s2:processing_baseline`, `processing:version` and the name of the
+    product (`s2:product_uri`, N0509) that gives one is taken. `processing:version` of
+    another form is the version of a program and is ignored.
+
+    Raises:
+        DataError: `s2:processing_baseline` is no baseline.
+
+    Source: https://github.com/stac-extensions/sentinel-2;
+    https://github.com/stac-extensions/processing; ESA, Sentinel-2 Products
+    Specification Document, naming of products.
+    """
+    declared = properties.get("s2:processing_baseline")
+    found = _BASELINE.fullmatch(str(declared))
+    if declared is not None and found is None:
+        raise DataError(
+            f"{where}: s2:processing_baseline must be as 05.09, got {declared!r}", "bad_item"
+        )
+    found = (
+        found
+        or _BASELINE.fullmatch(str(properties.get("processing:version")))
+        or _BASELINE_OF_PRODUCT.search(str(properties.get("s2:product_uri")))
+    )
+    return f"{found[1]}.{found[2]}" if found else None
+
+
+def _is_offset_applied(properties: Mapping[str, Any]) -> bool | None:
+    """Return `earthsearch:boa_offset_applied`: the catalog removed the offset itself.
+
+    Source: https://github.com/Element84/earth-search, Sentinel-2 collections.
+    """
+    applied = properties.get("earthsearch:boa_offset_applied")
+    return applied if isinstance(applied, bool) else None
 
 
 def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
