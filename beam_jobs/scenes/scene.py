@@ -58,6 +58,8 @@ class Scene:
         is_offset_applied: whether the catalog says that the offset is already removed
             from the stored pixels (True), or that it is not (False); None when it says
             neither.
+        polarizations_checked: whether the item declares that its polarizations are not
+            swapped, so that the pixels are not asked.
         cloud_fraction: of the whole scene, 0-1; NaN when not declared.
         split: the data set's own split of the scene, which overrides the split of its
             blocks; None when not declared.
@@ -86,6 +88,7 @@ class Scene:
     dn_offset: int | None = None
     processing_baseline: str | None = None
     is_offset_applied: bool | None = None
+    polarizations_checked: bool = False
     cloud_fraction: float = float("nan")
     split: str | None = None
     event: str = ""
@@ -187,6 +190,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         dn_offset=dn_offset,
         processing_baseline=processing_baseline(properties, where) if sensor == "s2" else None,
         is_offset_applied=_is_offset_applied(properties),
+        polarizations_checked=properties.get("terrapair:polarizations_checked") is True,
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
         event=str(properties.get("terrapair:event") or ""),
