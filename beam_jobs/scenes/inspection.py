@@ -59,7 +59,7 @@ def inspect(scene: Scene, band_names: tuple[str, ...]) -> Scene:
         with open_raster(path) as dataset:
             grids.append(_grid_of(dataset, scene))
     # Sentinel-2 has bands at 10, 20 and 60 m: the finest pixels give the scene's grid.
-    grid = min(grids, key=lambda candidate: abs(candidate.transform[0]))
+    grid = min(grids, key=lambda candidate: abs(candidate.affine.determinant))
     checked = replace(scene, grid=grid)
     sample = _sample(checked, band_names)
     if scene.sensor == "s1":
