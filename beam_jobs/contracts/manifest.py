@@ -122,6 +122,8 @@ class Manifest:
         sources: origins of the scenes.
         num_absent: sensor -> split -> number of patches without a scene of that sensor;
             see `LabelConfig.partner`.
+        num_out_of_range: sensor -> band -> number of pixels, of all pairs that are cut,
+            that are no data because no measurement can have their value.
         format_version: version of the format of this file and of the records.
     """
 
@@ -148,6 +150,7 @@ class Manifest:
     num_held_out: dict[str, dict[str, int]] = field(default_factory=dict)
     sources: tuple[SourceEntry, ...] = ()
     num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
+    num_out_of_range: dict[str, dict[str, int]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def bands(self, sensor: Sensor) -> tuple[str, ...]:

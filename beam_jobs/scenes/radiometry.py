@@ -17,9 +17,15 @@ from beam_jobs.contracts.bands import (
     S2_BASELINE_0400_DN_OFFSET,
     S2_MAX_DN,
     S2_REFLECTANCE_PER_DN,
+    Sensor,
 )
 
 FloatArray = npt.NDArray[np.float32]
+LEAST_REFLECTANCE = -1.0
+"""Lower values are fill values that the item does not declare.
+
+Dark surfaces that were corrected too far come to about -0.1.
+"""
 
 
 def db_to_power(backscatter_db: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -43,7 +49,8 @@ def declared_values(
 
     The result is dB, or digital numbers without the 2022 offset. Reflectance of 0 and
     below is kept as the darkest measurement, since the item has declared which value
-    means no data.
+    means no data. Power below 0 and reflectance below LEAST_REFLECTANCE become minus
+    infinity: no measurement can have them.
 
     Args:
         stored: values of the file, NaN = no data.
@@ -53,13 +60,26 @@ def declared_values(
         offset: see `unit`.
     """
     physical = stored * np.float32(scale) + np.float32(offset)
+    if unit == "dB":
+        return physical
     if unit == "power":
-        return power_to_db(physical).astype(np.float32)
-    return (
-        np.maximum(physical / np.float32(S2_REFLECTANCE_PER_DN), 1.0)
-        if unit == "reflectance"
-        else physical
-    )
+        backscatter_db = power_to_db(physical).astype(np.float32)
+        backscatter_db[physical < 0] = -np.inf
+        return backscatter_db
+    with np.errstate(over="ignore"):
+        dn = np.maximum(physical / np.float32(S2_REFLECTANCE_PER_DN), np.float32(1.0))
+    dn[physical < LEAST_REFLECTANCE] = -np.inf
+    return dn
+
+
+def out_of_range(values: npt.NDArray[Any], sensor: Sensor) -> npt.NDArray[np.bool_]:
+    """Return which archived values no measurement can have, such as inf or -1e30.
+
+    NaN is no data and not out of range. So is 0 of Sentinel-2.
+    """
+    if sensor == "s1":
+        return ~is_backscatter_db(values) & ~np.isnan(values)
+    return (values < 0) | (values > S2_MAX_DN)
 
 
 def clean_backscatter_db(pixels: npt.NDArray[Any], *, is_zero_missing: bool = True) -> FloatArray:
