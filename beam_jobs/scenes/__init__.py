@@ -5,6 +5,8 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 - `scene.py`: Scene, the parsed STAC item.
 - `assets.py`: where a scene's bands, label and cloud mask are stored.
 - `inspection.py`: check a scene against its rasters before any patch is cut.
+- `samples.py`: the full-resolution pixels by which a scene is judged.
+- `plausibility.py`: whether they can be what the scene says they are.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.
 - `radiometry.py`: stored pixels to dB or reflectance; the 2022 Sentinel-2 offset.

@@ -190,7 +190,7 @@ def from_item(values: Mapping[str, Any], catalog: Location) -> Scene:
         dn_offset=dn_offset,
         processing_baseline=processing_baseline(properties, where) if sensor == "s2" else None,
         is_offset_applied=_is_offset_applied(properties),
-        polarizations_checked=properties.get("terrapair:polarizations_checked") is True,
+        polarizations_checked=_polarizations_checked(properties, where),
         cloud_fraction=_cloud_fraction(properties, where),
         split=_split(properties, where),
         event=str(properties.get("terrapair:event") or ""),
@@ -266,6 +266,16 @@ def _is_offset_applied(properties: Mapping[str, Any]) -> bool | None:
     """
     applied = properties.get("earthsearch:boa_offset_applied")
     return applied if isinstance(applied, bool) else None
+
+
+def _polarizations_checked(properties: Mapping[str, Any], where: str) -> bool:
+    checked = properties.get("terrapair:polarizations_checked", False)
+    if not isinstance(checked, bool):
+        raise DataError(
+            f"{where}: terrapair:polarizations_checked must be true or false, got {checked!r}",
+            "bad_item",
+        )
+    return checked
 
 
 def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:
