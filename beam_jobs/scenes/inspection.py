@@ -23,7 +23,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Raster
 from beam_jobs.scenes import footprints, plausibility, radiometry, readers, samples
-from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.grids import Grid, lonlat_bounds
 from beam_jobs.scenes.scene import Scene
 
 MIN_MEASURED_PX = 4096
@@ -82,6 +82,18 @@ def _grid_of(dataset: Raster, scene: Scene) -> Grid:
         raise DataError(
             f"{dataset.name}: CRS must be the catalog's {scene.declared_crs}, "
             f"the raster has {dataset.crs.to_string()}",
+            "wrong_crs",
+        )
+    if not np.isfinite(dataset.bounds).all() or not dataset.transform.determinant:
+        raise DataError(
+            f"{dataset.name}: its pixels have no place: the transform is "
+            f"{tuple(dataset.transform)[:6]}",
+            "missing_crs",
+        )
+    if not np.isfinite(lonlat_bounds(dataset.crs.to_string(), dataset.bounds)).all():
+        raise DataError(
+            f"{dataset.name}: its bounds {tuple(dataset.bounds)} lie outside of "
+            f"{dataset.crs.to_string()}",
             "wrong_crs",
         )
     footprint = footprints.on_globe(scene.footprint)

@@ -185,13 +185,17 @@ def swap_refusal(planes: Planes) -> Refusal | None:
     for cross, co in CROSS_POLARIZED.items():
         if cross not in planes or co not in planes:
             continue
-        differences = [
-            (one - two)[radiometry.is_backscatter_db(one) & radiometry.is_backscatter_db(two)]
-            for one, two in zip(planes[cross], planes[co], strict=True)
-            if one.shape == two.shape
-        ]
-        excess = np.concatenate([part.ravel() for part in differences]) if differences else None
-        if excess is None or not excess.size:
+        if [one.shape for one in planes[cross]] == [two.shape for two in planes[co]]:
+            one, two = (
+                np.concatenate([window.ravel() for window in planes[name]]) for name in (cross, co)
+            )
+            is_both = radiometry.is_backscatter_db(one) & radiometry.is_backscatter_db(two)
+            excess = one[is_both] - two[is_both]
+        else:
+            # On two grids, pixels cannot be compared one by one.
+            excess = np.array([_median_in_range(planes[cross]) - _median_in_range(planes[co])])
+        excess = excess[np.isfinite(excess)]
+        if not excess.size:
             continue
         median = float(np.median(excess))
         if median >= SWAPPED_DB and float((excess > 0).mean()) >= SWAPPED_SHARE:
@@ -260,6 +264,12 @@ def speckle_db(windows: Sequence[FloatArray]) -> float:
     steps = steps[np.isfinite(steps)]
     # The median of |N(0, s sqrt 2)| is 0.6745 s sqrt 2.
     return float(np.median(steps) / 0.6745 / np.sqrt(2.0)) if steps.size else float("nan")
+
+
+def _median_in_range(windows: Sequence[FloatArray]) -> float:
+    values = _finite(windows)
+    values = values[radiometry.is_backscatter_db(values)]
+    return float(np.median(values)) if values.size else float("nan")
 
 
 def _finite(windows: Sequence[FloatArray]) -> npt.NDArray[Any]:

@@ -127,6 +127,20 @@ def test_a_raster_without_crs_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        (rasterio.Affine(math.nan, 0, XMIN, 0, -10, YMAX), "missing_crs"),
+        (rasterio.Affine(10, 0, 1e300, 0, -10, YMAX), "wrong_crs"),
+        (rasterio.Affine(10, 10, XMIN, 10, 10, YMAX), "missing_crs"),
+    ],
+)
+def test_a_raster_at_no_place_is_refused(tmp_path, transform, reason):
+    scene = s1_scene(tmp_path / "s1.tif", backscatter(20, 20))
+    write_geotiff(tmp_path / "s1.tif", backscatter(20, 20), transform=transform)
+    assert refused(scene, S1_BANDS).reason == reason
+
+
+@pytest.mark.parametrize(
     ("declared", "shown"), [("EPSG:32634", "EPSG:32634"), ("EPSG:not-a-code", "EPSG:not-a-code")]
 )
 def test_another_crs_than_declared_is_refused(tmp_path, declared, shown):

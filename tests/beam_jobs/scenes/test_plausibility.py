@@ -131,6 +131,8 @@ def test_swapped_polarizations_are_noticed():
     assert plausibility.CHECKED in detail
     assert plausibility.swap_refusal({"HH": [bands["VV"]], "HV": [bands["VH"]]}) is None
     assert plausibility.swap_refusal({"HH": [bands["VH"]], "HV": [bands["VV"]]}) is not None
+    # On two grids, the medians are compared.
+    assert plausibility.swap_refusal({**swapped, "VV": [bands["VH"][::2, ::2]]}) is not None
     # Near the noise, both are alike.
     noise = radar(-29.0, -28.5)
     assert plausibility.swap_refusal({name: [band] for name, band in noise.items()}) is None
