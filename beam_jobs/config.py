@@ -14,6 +14,7 @@ from typing import Literal
 from beam_jobs.contracts.bands import (
     S1_DEFAULT_BANDS,
     S2_L2A_BANDS,
+    SENSORS,
     ProcessingLevel,
     Sensor,
     check_band_names,
@@ -343,6 +344,8 @@ class LabelConfig:
         partner: what happens to a labelled scene without a partner of the other sensor.
             "required" rejects it. "optional" cuts it into patches whose other sensor
             has no data, for tasks that use one sensor only.
+        sensors: sensors that the tasks on these shards use. Gaps of the other sensor
+            refuse no patch. Empty = both; a run fills in those of its task.
         ignore: names of classes of `schema` whose pixels become 255. Classes without a
             counterpart in the remap become 255 in any case.
     """
@@ -353,6 +356,7 @@ class LabelConfig:
     weak_weight: float = 0.5
     weak_only: bool = False
     partner: Literal["required", "optional"] = "required"
+    sensors: tuple[Sensor, ...] = ()
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -361,6 +365,13 @@ class LabelConfig:
             raise ValueError(
                 f"schema {self.schema!r} has gaps in its ids, which no model can output; "
                 "choose another schema"
+            )
+        if len(set(self.sensors)) != len(self.sensors) or not set(self.sensors) <= set(SENSORS):
+            raise ValueError(f"sensors must be distinct ones of {SENSORS}, got {self.sensors}")
+        if self.partner == "optional" and self.sensors not in ((), (self.label_from,)):
+            raise ValueError(
+                f"partner optional gives patches of {self.label_from} alone, "
+                f"but sensors are {', '.join(self.sensors)}"
             )
         _check_fraction("min_labeled_fraction", self.min_labeled_fraction)
         _check_fraction("weak_weight", self.weak_weight)

@@ -97,9 +97,10 @@ class TaskConfig:
 
         It is the config of the pairs with the task's label and quality. The split must
         be that of the pairs: with another one, a task could be tested on a block that
-        pretraining saw.
+        pretraining saw. Gaps of a sensor that the task does not use refuse no patch.
         """
-        return dataclasses.replace(pairs, label=self.label, quality=self.quality or pairs.quality)
+        label = dataclasses.replace(self.label, sensors=self.label.sensors or self.segment.sensors)
+        return dataclasses.replace(pairs, label=label, quality=self.quality or pairs.quality)
 
 
 @dataclass(frozen=True, kw_only=True)

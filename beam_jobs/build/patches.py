@@ -220,7 +220,8 @@ def _patch(
         None if pixels.cloud_mask is None else pixels.cloud_mask[window], s2, task.s2.cloud_fraction
     )
     parts = _measure(task, s1, s2, clouds)
-    refusal = quality.refusal(parts, config.quality)
+    judged = quality.without_unused(parts, config.label)
+    refusal = quality.refusal(judged, config.quality)
     if refusal is None and config.label is not None and pixels.label is not None:
         refusal = quality.label_refusal(pixels.label[window], config.label.min_labeled_fraction)
     if refusal is None:
@@ -231,8 +232,9 @@ def _patch(
     if refusal is None and config.quality.measure_offset and not task.is_alone:
         offset = registration.measure_offset(s1, s2, config.patch.s2_bands)
         parts = replace(parts, offset_px=offset.length_px if offset else math.nan)
-        refusal = quality.offset_refusal(parts.offset_px, config.quality.max_offset_px)
-    score = quality.score(parts, config.pairing, config.quality)
+        judged = quality.without_unused(parts, config.label)
+        refusal = quality.offset_refusal(judged.offset_px, config.quality.max_offset_px)
+    score = quality.score(judged, config.pairing, config.quality)
     refusal = refusal or quality.score_refusal(score, config.quality)
     if refusal is not None:
         reason, detail = refusal

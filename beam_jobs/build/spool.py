@@ -1,6 +1,6 @@
 """The spool: encoded patches between cutting and sharding.
 
-Each task (a strip of a large pair, or a bundle of small pairs) writes one data file and
+Each task (strips of a large pair, or a bundle of small pairs) writes one data file and
 one index file. Only references to patches travel through Beam, never pixels. The spool
 lies beside the output or in a folder that the user names; all machines of a job must
 see it. A task whose index exists is finished: a job that continues after a kill reads
@@ -224,7 +224,7 @@ def load(spool_dir: str, task_id: str, num_pairs: int = 1) -> CutResult | None:
 
 
 def count_finished(spool_dir: str) -> int:
-    """Return how many strips and bundled pairs are finished; for progress bars."""
+    """Return how many tasks and bundled pairs are finished; for progress bars."""
     names = files.list_names(spool_dir, _INDEX_SUFFIX)
     return sum(int(name.removesuffix(_INDEX_SUFFIX).rpartition("-")[2]) for name in names)
 

@@ -6,13 +6,13 @@ Input: pixels and masks of a patch. Output: Parts, refusals and scores. Pure fun
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from beam_jobs.config import PairingConfig, QualityConfig
+from beam_jobs.config import LabelConfig, PairingConfig, QualityConfig
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.reasons import Reason, Refusal
 from beam_jobs.contracts.records import FloatArray, valid_fraction
@@ -95,6 +95,29 @@ def measure(s1: FloatArray, s2: FloatArray, clouds: float, time_gap_hours: float
         saturated_fraction=saturated_fraction(s2),
         time_gap_hours=time_gap_hours,
     )
+
+
+def without_unused(parts: Parts, label: LabelConfig | None) -> Parts:
+    """Return the parts that judge a patch: those of the sensors that tasks use.
+
+    Gaps, noise and saturation of a sensor that no task uses say nothing about the patch
+    (NaN, or 0). Its clouds still count if the label was made from its scene, which may
+    show the cloud in place of the ground.
+
+    Args:
+        parts: of the patch.
+        label: config of the label; None = the patch is for pretraining, which uses
+            both sensors.
+    """
+    if label is None or not label.sensors:
+        return parts
+    if "s1" not in label.sensors:
+        parts = replace(parts, s1_valid_fraction=math.nan, edge_noise_fraction=0.0)
+    if "s2" not in label.sensors:
+        parts = replace(parts, s2_valid_fraction=math.nan, saturated_fraction=0.0)
+        if label.label_from != "s2":
+            parts = replace(parts, cloud_fraction=math.nan)
+    return parts if len(label.sensors) > 1 else replace(parts, offset_px=math.nan)
 
 
 def cloud_fraction(

@@ -4,6 +4,8 @@ Read `raster.py` first, then `opening.py`.
 
 - `raster.py`: the Raster protocol, and GridRaster for formats that GDAL does not read.
 - `opening.py`: a path as catalogs write it to an open Raster.
+- `gdal.py`: GeoTIFF, JPEG 2000 and whatever else GDAL reads, with its masks.
+- `open_files.py`: keeps files of GDAL open while many windows are read.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
 - `zarr_store.py`: zarr stores, zipped or in tar shards.
 - `placed.py`: rasters whose files do not say where they lie.

@@ -18,7 +18,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
-from beam_jobs.rasters import ee_tfrecord, placed, zarr_store
+from beam_jobs.rasters import ee_tfrecord, open_files, placed, zarr_store
+from beam_jobs.rasters.gdal import GdalRaster
 from beam_jobs.rasters.mixer import MIXER_SUFFIX
 from beam_jobs.rasters.raster import Raster
 
@@ -99,8 +100,9 @@ def _opened_by_gdal(path: str, file: str, member: str) -> Iterator[Raster]:
     options = (
         rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR") if is_remote(file) else nullcontext()
     )
-    with options, _without_warning(file) as dataset:
-        yield placed.PlacedRaster(dataset, path, member) if member else dataset
+    with options, open_files.opened(file, _without_warning) as dataset:
+        raster = GdalRaster(dataset)
+        yield placed.PlacedRaster(raster, path, member) if member else raster
 
 
 def _without_warning(file: str) -> rasterio.DatasetReader:

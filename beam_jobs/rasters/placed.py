@@ -12,7 +12,7 @@ from rasterio.errors import CRSError
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
-from beam_jobs.rasters.raster import GridRaster, Header, Pixels, Raster
+from beam_jobs.rasters.raster import GridRaster, Header, Pixels, Raster, Valid
 
 PREFIX = "at="
 """Beginning of a member that is a place."""
@@ -57,7 +57,7 @@ class PlacedRaster(GridRaster):
                 height=raster.height,
                 width=raster.width,
                 descriptions=raster.descriptions,
-                nodata=raster.nodata,
+                nodata=None,
                 block_shape=(raster.height, raster.width),
             )
         except (CRSError, ValueError) as error:
@@ -65,7 +65,19 @@ class PlacedRaster(GridRaster):
                 f"{name}: a place must be {PREFIX}crs,x,y,pixel, got {member!r}", "bad_item"
             ) from error
         super().__init__(name, header)
+        self.nodata_values, self.alpha_index = raster.nodata_values, raster.alpha_index
         self._raster = raster
+
+    def read_valid(
+        self,
+        indexes: list[int],
+        window: Window | None = None,
+        out_shape: tuple[int, int, int] | None = None,
+        *,
+        alpha_is_data: bool = False,
+    ) -> Valid:
+        """Return where no mask of the wrapped raster hides a pixel."""
+        return self._raster.read_valid(indexes, window, out_shape, alpha_is_data=alpha_is_data)
 
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         return self._raster.read(indexes, window=Window(col, row, width, height))

@@ -1,7 +1,6 @@
 """Raster: the protocol behind which every file with pixels is read.
 
-A GeoTIFF that rasterio opened satisfies it. Formats that GDAL does not read derive from
-GridRaster.
+`gdal.py` implements it for files that GDAL reads. Other formats derive from GridRaster.
 """
 
 from __future__ import annotations
@@ -17,10 +16,15 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 Pixels = npt.NDArray[Any]
+Valid = npt.NDArray[np.bool_]
 
 
 class Raster(Protocol):
-    """The part of `rasterio.DatasetReader` that is used.
+    """A file with pixels.
+
+    A file can hide pixels in two ways, and both mean no data. `nodata_values` are
+    stored numbers. `read_valid` tells what masks say: a mask inside the file or beside
+    it, or an alpha band.
 
     Attributes:
         name: the path it was opened by, for messages.
@@ -30,7 +34,11 @@ class Raster(Protocol):
         width: columns.
         descriptions: names of the bands in the file, in the order of their 1-based
             indexes; None where unnamed.
-        nodata: stored value that means no data, if the file declares one.
+        nodata_values: per band, the stored value that means no data; None where the
+            file declares none.
+        alpha_index: 1-based index of the band that tells how opaque the pixels are;
+            None = there is none. It is no band of data unless a catalog lists it.
+        block_shape: height and width of the block that the format decodes at once.
         bounds: xmin, ymin, xmax, ymax in the CRS.
     """
 
@@ -40,7 +48,9 @@ class Raster(Protocol):
     height: int
     width: int
     descriptions: tuple[str | None, ...]
-    nodata: float | None
+    nodata_values: tuple[float | None, ...]
+    alpha_index: int | None
+    block_shape: tuple[int, int]
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -55,6 +65,26 @@ class Raster(Protocol):
         """Return stored pixels [C, h, w] of `window`, or of the whole raster.
 
         With `out_shape` the whole raster is thinned out to that shape.
+        """
+
+    def read_valid(
+        self,
+        indexes: list[int],
+        window: Window | None = None,
+        out_shape: tuple[int, int, int] | None = None,
+        *,
+        alpha_is_data: bool = False,
+    ) -> Valid:
+        """Return where no mask of the file hides a pixel, bool [C, h, w].
+
+        `nodata_values` are not looked at.
+
+        Args:
+            indexes: as for `read`.
+            window: as for `read`.
+            out_shape: as for `read`.
+            alpha_is_data: the catalog lists the alpha band as a band of data, so it
+                hides nothing.
         """
 
     def window_transform(self, window: Window) -> Affine:
@@ -74,7 +104,7 @@ class Header:
         height: see Raster.
         width: see Raster.
         descriptions: see Raster.
-        nodata: see Raster.
+        nodata: stored value that means no data in every band, if there is one.
         block_shape: height and width of the block that the format decodes at once.
     """
 
@@ -101,7 +131,9 @@ class GridRaster(ABC):
         self.name = name
         self.crs, self.transform = header.crs, header.transform
         self.height, self.width = header.height, header.width
-        self.descriptions, self.nodata = header.descriptions, header.nodata
+        self.descriptions = header.descriptions
+        self.nodata_values = (header.nodata,) * len(header.descriptions)
+        self.alpha_index: int | None = None
         self.block_shape = header.block_shape
 
     @property
@@ -138,6 +170,22 @@ class GridRaster(ABC):
         return self._read(
             indexes, int(window.row_off), int(window.col_off), int(window.height), int(window.width)
         )
+
+    def read_valid(
+        self,
+        indexes: list[int],
+        window: Window | None = None,
+        out_shape: tuple[int, int, int] | None = None,
+        *,
+        alpha_is_data: bool = False,
+    ) -> Valid:
+        """Return True everywhere: such a file has no masks."""
+        del alpha_is_data
+        if out_shape is not None:
+            return np.ones((len(indexes), *out_shape[1:]), bool)
+        if window is None:
+            return np.ones((len(indexes), self.height, self.width), bool)
+        return np.ones((len(indexes), int(window.height), int(window.width)), bool)
 
     @abstractmethod
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:

@@ -9,6 +9,7 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 - `plausibility.py`: whether they can be what the scene says they are.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.
+- `windows.py`: which pixels of a raster a grid needs, wherever the raster lies.
 - `radiometry.py`: stored pixels to dB or reflectance; the 2022 Sentinel-2 offset.
 - `resampling.py`: pixels from one grid onto another.
 - `grids.py`: grids, windows of patches, conversions to longitude and latitude.

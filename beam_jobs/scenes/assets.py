@@ -28,6 +28,8 @@ _DISTINCT = (
     "and a terrapair:key name one band"
 )
 LabelKind = Literal["hand", "weak"]
+NodataIn = Literal["any", "all"]
+"""Where a no-data value means no data: in any band on its own, or only in all bands."""
 SCL_CLEAR_VALUES = (1, 2, 4, 5, 6, 7, 11)
 """Classes of Sentinel-2's scene classification that show the ground.
 
@@ -49,6 +51,8 @@ class BandSource:
         key: the file's own name of the band, for formats whose bands have no order.
         nodata: stored value that means no data, in addition to the one that the file
             declares and to values that no measurement can have.
+        nodata_in: whether no-data values count in any band on its own, or only where
+            all bands have theirs; None = not declared.
         unit: unit of stored value x scale + offset; "" means that the file holds what
             the sensor's archive holds: dB or digital numbers.
         scale: see `unit`.
@@ -59,6 +63,7 @@ class BandSource:
     index: int = 1
     key: str = ""
     nodata: float | None = None
+    nodata_in: NodataIn | None = None
     unit: Unit = ""
     scale: float = 1.0
     offset: float = 0.0
@@ -184,8 +189,14 @@ def _band_source(
 ) -> BandSource:
     """Return where one band is stored, from the fields of its entry or asset.
 
-    `nodata` is the field of STAC's common metadata.
+    `nodata` is the field of STAC's common metadata. `terrapair:nodata_in` says whether
+    it counts in `any` band on its own, or only where `all` bands have theirs.
     """
+    nodata_in = fields.get("terrapair:nodata_in")
+    if nodata_in not in (None, "any", "all"):
+        raise DataError(
+            f"{where}: terrapair:nodata_in must be any or all, got {nodata_in!r}", "bad_item"
+        )
     index, nodata = fields.get("terrapair:index", position), fields.get("nodata")
     if type(index) is not int or index < 1:
         raise DataError(f"{where}: {_DISTINCT}, got {index!r}", "unknown_band_order")
@@ -201,6 +212,7 @@ def _band_source(
                 )
             ),
             nodata=None if nodata is None else float(nodata),
+            nodata_in=nodata_in,
             **units,
         )
     except (TypeError, ValueError) as error:

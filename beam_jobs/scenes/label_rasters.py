@@ -11,7 +11,7 @@ import numpy.typing as npt
 from beam_jobs.contracts import labels
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-from beam_jobs.scenes import footprints, readers, resampling
+from beam_jobs.scenes import footprints, resampling, windows
 from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
@@ -53,10 +53,11 @@ def read(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.
             exists between the two schemas.
     """
     with open_raster(source.path) as dataset:
-        pixels, source_grid = readers.read_window(dataset, [1], grid)
-        nodata = dataset.nodata if source.nodata is None else source.nodata
-    stored = pixels[0] if pixels.size else np.zeros((0, 0))
+        window = windows.read_window(dataset, [1], grid)
+        nodata = dataset.nodata_values[0] if source.nodata is None else source.nodata
+    stored = window.pixels[0]
     unlabeled = ~np.isfinite(stored.astype(np.float64)) | (stored == labels.IGNORE)
+    unlabeled |= ~window.valid[0]
     if nodata is not None:
         unlabeled |= stored == nodata
     try:
@@ -67,4 +68,4 @@ def read(source: LabelSource, target_schema: str, grid: Grid) -> npt.NDArray[np.
         remapped = labels.remap(values.astype(np.uint8), schema, labels.get_schema(target_schema))
     except ValueError as error:
         raise DataError(f"{source.path}: {error}", "label_id_outside_schema") from error
-    return resampling.ids_to_grid(remapped, source_grid, grid, fill=labels.IGNORE)
+    return resampling.ids_to_grid(remapped, window.source, grid, fill=labels.IGNORE)

@@ -6,32 +6,26 @@ data, boolean cloud masks. `beam_jobs/rasters` opens the files, whatever their f
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.warp import transform_bounds
-from rasterio.windows import Window, from_bounds
+from rasterio.windows import Window
+from scipy import ndimage
 
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
-from beam_jobs.rasters.raster import Pixels, Raster
-from beam_jobs.scenes import radiometry, resampling
-from beam_jobs.scenes.assets import BandSource
+from beam_jobs.rasters.raster import Pixels, Raster, Valid
+from beam_jobs.scenes import radiometry, resampling, windows
+from beam_jobs.scenes.assets import BandSource, NodataIn
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
-
-MARGIN_PX = 4
-"""Source pixels that are read around a window before resampling.
-
-With them, interpolation at the window's edge gives the same values as over the whole
-scene.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +36,14 @@ class _Planes:
         names: of the bands.
         values: float32 [C, h, w] as archives store them (dB or digital numbers), NaN =
             no data.
+        fill: bool [C, h, w], True where a band has a value that means no data only if
+            all bands of the scene have theirs.
         source: where the pixels lie.
     """
 
     names: list[str]
     values: FloatArray
+    fill: Valid
     source: resampling.Source
 
 
@@ -76,7 +73,9 @@ def read_bands(
     # Each band is contiguous in memory: writing into interleaved pixels of 12 bands
     # would take longer than all the arithmetic.
     result = np.full((len(band_names), grid.height, grid.width), np.nan, np.float32)
-    for part in _stored_planes(scene, band_names, grid):
+    parts = _stored_planes(scene, band_names, grid)
+    _settle_fill(parts)
+    for part in parts:
         for plane, name in zip(_ON_GRID[scene.sensor](scene, part, grid), part.names, strict=True):
             result[band_names.index(name)] = plane
         if num_out_of_range is not None:
@@ -120,7 +119,8 @@ def read_cloud_mask(
 ) -> npt.NDArray[np.bool_]:
     """Return the cloud mask on `grid`, bool [H, W], True = cloud.
 
-    Pixels that the mask does not cover are True too.
+    Pixels that the mask does not cover, or that the file itself hides, are True too. A
+    no-data value does not hide a pixel: many files declare 0, which means clear.
 
     Args:
         path: of the mask.
@@ -129,33 +129,82 @@ def read_cloud_mask(
             several clear classes, such as land and water.
     """
     with open_raster(path) as dataset:
-        pixels, source_grid = read_window(dataset, [1], grid)
-    mask = (
-        (~np.isin(pixels[0], clear_values)).astype(np.uint8)
-        if pixels.size
-        else np.zeros((0, 0), np.uint8)
-    )
-    return resampling.ids_to_grid(mask, source_grid, grid, fill=1) == 1
+        window = windows.read_window(dataset, [1], grid)
+    is_clear = np.isin(window.pixels[0], clear_values) & window.valid[0]
+    return resampling.ids_to_grid((~is_clear).astype(np.uint8), window.source, grid, fill=1) == 1
 
 
-def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> Iterator[_Planes]:
-    """Yield the wanted bands as archives store them, one _Planes per source grid.
+def _stored_planes(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> list[_Planes]:
+    """Return the wanted bands as archives store them, one _Planes per source grid.
 
     Files on the same grid are joined: with one file per polarization, the fill value 0
     can be told from a measured 0 dB only by looking at all polarizations together.
     """
-    parts: dict[tuple[Any, ...], list[tuple[list[str], FloatArray]]] = {}
+    found: dict[tuple[Any, ...], list[_Planes]] = {}
     for path, sources in by_file(scene.bands, band_names).items():
         with open_raster(path) as dataset:
-            pixels, source_grid = read_window(dataset, band_indexes(dataset, sources), grid)
-        values = as_archived(pixels.astype(np.float32), dataset.nodata, sources)
-        if values.size:
-            parts.setdefault((*source_grid, values.shape[1:]), []).append((list(sources), values))
-    for (crs, transform, _), found in parts.items():
-        names = [name for part, _ in found for name in part]
-        planes = [values for _, values in found]
-        values = planes[0] if len(planes) == 1 else np.concatenate(planes)
-        yield _Planes(names=names, values=values, source=(crs, transform))
+            indexes = band_indexes(dataset, sources)
+            window = windows.read_window(
+                dataset, indexes, grid, alpha_is_data=_alpha_is_data(dataset, scene, path)
+            )
+            nodata = [dataset.nodata_values[index - 1] for index in indexes]
+        if not window.pixels.size:
+            continue
+        values = _as_float(window.pixels)
+        fill = _mark_no_data(values, window.valid, nodata, scene, sources)
+        part = _Planes(names=list(sources), values=values, fill=fill, source=window.source)
+        found.setdefault((*window.source, values.shape[1:]), []).append(part)
+    return [_joined(parts) for parts in found.values()]
+
+
+def _joined(parts: list[_Planes]) -> _Planes:
+    """Return the bands of several files on one grid as one _Planes."""
+    if len(parts) == 1:
+        return parts[0]
+    return _Planes(
+        names=[name for part in parts for name in part.names],
+        values=np.concatenate([part.values for part in parts]),
+        fill=np.concatenate([part.fill for part in parts]),
+        source=parts[0].source,
+    )
+
+
+def _settle_fill(parts: list[_Planes]) -> None:
+    """Decide which fill values are no data, and change `values` in place.
+
+    A fill value is no data where all bands have theirs or are missing, as at the edge
+    of a swath. Elsewhere it is a measurement, such as dark water in the short-wave
+    infrared, and is kept as the darkest one.
+
+    Bands on another grid are looked at where they lie, and one pixel around, counted in
+    the coarser pixels: at the edge of a swath, pixels of 10 and of 60 m do not end at
+    the same place.
+    """
+    if not any(part.fill.any() for part in parts):
+        return
+    empty = [(part.fill | np.isnan(part.values)).all(axis=0) for part in parts]
+    for part, own in zip(parts, empty, strict=True):
+        everywhere = own.copy()
+        for other, others in zip(parts, empty, strict=True):
+            if other is not part and everywhere.any():
+                everywhere &= _seen_from(others, other.source, own.shape, part.source)
+        part.values[part.fill & everywhere] = np.nan
+        kept = part.fill & ~everywhere
+        part.values[kept] = np.maximum(part.values[kept], 1.0)
+
+
+def _seen_from(
+    mask: Valid, source: resampling.Source, shape: tuple[int, ...], target: resampling.Source
+) -> Valid:
+    """Return a mask, widened by one pixel of the coarser grid, on another grid."""
+    if not mask.any():
+        return np.zeros(shape, bool)
+    finer = math.sqrt(abs(target[1].determinant / source[1].determinant))
+    wider = ndimage.binary_dilation(
+        mask, np.ones((3, 3), bool), iterations=math.ceil(max(finer, 1.0) - 1e-6)
+    )
+    grid = Grid(crs=target[0], transform=tuple(target[1])[:6], height=shape[0], width=shape[1])
+    return resampling.ids_to_grid(wider.astype(np.uint8), source, grid, fill=1) == 1
 
 
 def by_file(
@@ -200,38 +249,110 @@ def band_indexes(dataset: Raster, sources: Mapping[str, BandSource]) -> list[int
     return indexes
 
 
-def as_archived(pixels: Pixels, nodata: float | None, sources: Mapping[str, BandSource]) -> Pixels:
-    """Convert float pixels [C, h, w] in place to dB or digital numbers, NaN = no data.
+def as_archived(
+    stored: Pixels,
+    dataset: Raster,
+    *,
+    scene: Scene,
+    sources: Mapping[str, BandSource],
+    window: Window | None = None,
+    out_shape: tuple[int, int, int] | None = None,
+) -> FloatArray:
+    """Return bands of one file as archives store them, float32 [C, h, w].
 
-    No data are the file's no-data value and the one that the catalog gives for a band.
+    They are dB or digital numbers. NaN is no data: hidden by the file's own mask, or a
+    value that means no data, also where other bands may have measurements.
+
+    Args:
+        stored: pixels [C, h, w] of the bands, as read from `dataset`.
+        dataset: the open file.
+        scene: the scene whose file it is.
+        sources: the bands.
+        window: as they were read.
+        out_shape: as they were read.
     """
-    for plane, source in zip(pixels, sources.values(), strict=True):
-        for value in (nodata, source.nodata):
-            if value is not None:
-                plane[plane == plane.dtype.type(value)] = np.nan
+    indexes = band_indexes(dataset, sources)
+    path = next(iter(sources.values())).path
+    valid = dataset.read_valid(
+        indexes, window, out_shape, alpha_is_data=_alpha_is_data(dataset, scene, path)
+    )
+    values = _as_float(stored)
+    nodata = [dataset.nodata_values[index - 1] for index in indexes]
+    values[_mark_no_data(values, valid, nodata, scene, sources)] = np.nan
+    return values
+
+
+def _as_float(stored: Pixels) -> FloatArray:
+    # A float64 outlier such as -1e300 becomes infinite, which is no data as well.
+    with np.errstate(over="ignore"):
+        return stored.astype(np.float32)
+
+
+def _alpha_is_data(dataset: Raster, scene: Scene, path: str) -> bool:
+    """Return whether the item lists the file's alpha band as a band of its own.
+
+    GDAL calls the fourth band of 8-bit files opaqueness, unless the writer says that it
+    is not. So the band may be near infrared.
+    """
+    return any(
+        source.path == path and not source.key and source.index == dataset.alpha_index
+        for source in scene.bands.values()
+    )
+
+
+def _mark_no_data(
+    values: FloatArray,
+    valid: Valid,
+    nodata: list[float | None],
+    scene: Scene,
+    sources: Mapping[str, BandSource],
+) -> Valid:
+    """Convert stored pixels [C, h, w] in place to dB or digital numbers, NaN = no data.
+
+    Args:
+        values: as stored, float32.
+        valid: False where a mask of the file hides a pixel.
+        nodata: no-data value of each band in the file.
+        scene: the scene of the bands.
+        sources: where the bands are stored, with their own no-data values.
+
+    Returns:
+        bool [C, h, w], True where a band has a value that means no data only if all
+        bands have theirs.
+    """
+    fill = np.zeros(values.shape, bool)
+    is_whole = bool(valid.all())
+    planes = zip(values, sources.values(), nodata, strict=True)
+    for number, (plane, source, of_file) in enumerate(planes):
+        for value, means in _nodata_values(source, of_file, scene).items():
+            found = plane == plane.dtype.type(value)
+            if means == "all":
+                fill[number] |= found
+            else:
+                plane[found] = np.nan
+        if not is_whole:
+            plane[~valid[number]] = np.nan
+            fill[number] &= valid[number]
         if source.unit:
             plane[:] = radiometry.declared_values(plane, source.unit, source.scale, source.offset)
-    return pixels
+    return fill
 
 
-def read_window(
-    dataset: Raster, indexes: list[int], grid: Grid
-) -> tuple[npt.NDArray[Any], resampling.Source]:
-    """Return the stored pixels [C, h, w] that `grid` needs, and where they lie."""
-    if dataset.crs is None:
-        raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
-    crs = dataset.crs.to_string()
-    bounds = (
-        grid.bounds
-        if crs == grid.crs
-        else transform_bounds(grid.crs, dataset.crs, *grid.bounds, densify_pts=21)
-    )
-    wanted = from_bounds(*bounds, transform=dataset.transform)
-    col0 = max(int(np.floor(wanted.col_off + 1e-6)) - MARGIN_PX, 0)
-    row0 = max(int(np.floor(wanted.row_off + 1e-6)) - MARGIN_PX, 0)
-    col1 = min(int(np.ceil(wanted.col_off + wanted.width - 1e-6)) + MARGIN_PX, dataset.width)
-    row1 = min(int(np.ceil(wanted.row_off + wanted.height - 1e-6)) + MARGIN_PX, dataset.height)
-    if col1 <= col0 or row1 <= row0:
-        return np.zeros((len(indexes), 0, 0)), (crs, dataset.transform)
-    window = Window(col0, row0, col1 - col0, row1 - row0)
-    return dataset.read(indexes, window=window), (crs, dataset.window_transform(window))
+def _nodata_values(
+    source: BandSource, of_file: float | None, scene: Scene
+) -> dict[float, NodataIn]:
+    """Return the no-data values of a band, and in which bands they must stand.
+
+    If the item does not say it (`terrapair:nodata_in`), 0 in Sentinel-2 is no data only
+    where all bands are 0. A product with the 2022 offset has no measurement of 0, so
+    there 0 is no data in each band on its own.
+    """
+    values = [value for value in (of_file, source.nodata) if value is not None]
+    if scene.sensor == "s2" and not source.unit:
+        values.append(0.0)
+    zero_in: NodataIn = "all" if scene.sensor == "s2" and not scene.dn_offset else "any"
+    return {
+        value: source.nodata_in or (zero_in if value == 0 else "any")
+        for value in values
+        if not math.isnan(value)
+    }

@@ -6,11 +6,13 @@ around rasterio's warper.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
 from beam_jobs.contracts.records import FloatArray
@@ -26,7 +28,7 @@ def backscatter_to_grid(backscatter_db: FloatArray, source: Source, grid: Grid) 
 
     Interpolation is done in linear power, because energies add and decibels do not.
     """
-    if _aligned_offset(source, grid) is not None:
+    if aligned_offset(source, grid) is not None:
         return reflectance_to_grid(backscatter_db, source, grid)
     power = radiometry.db_to_power(backscatter_db).astype(np.float32)
     return radiometry.power_to_db(reflectance_to_grid(power, source, grid)).astype(np.float32)
@@ -39,7 +41,7 @@ def reflectance_to_grid(values: FloatArray, source: Source, grid: Grid) -> Float
     aligned with `grid` are copied without interpolation. A target pixel is valid
     exactly where its nearest source pixel is valid.
     """
-    offset = _aligned_offset(source, grid)
+    offset = aligned_offset(source, grid)
     if offset is not None:
         return _cut(values, *offset, grid, np.nan)
     planes = []
@@ -59,7 +61,7 @@ def ids_to_grid(
 
     Pixels outside the source become `fill`.
     """
-    offset = _aligned_offset(source, grid) if ids.size else (0, 0)
+    offset = aligned_offset(source, grid) if ids.size else (0, 0)
     if offset is not None:
         return _cut(ids, *offset, grid, fill)
     # Mark "outside" by NaN in float32: 0 and 255 are meaningful ids in some schema.
@@ -67,7 +69,7 @@ def ids_to_grid(
     return np.where(np.isfinite(values), values, fill).astype(np.uint8)
 
 
-def _aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
+def aligned_offset(source: Source, grid: Grid) -> tuple[int, int] | None:
     """Return (row, col) of the grid's first pixel in an aligned source, or None.
 
     Aligned means the same CRS, pixel size and pixel corners.
@@ -100,7 +102,33 @@ def _cut(planes: npt.NDArray[Any], row: int, col: int, grid: Grid, fill: float) 
     return result
 
 
+def full_turn(crs: CRS) -> float | None:
+    """Return 360 degrees in the units of a CRS, or None if it is not in degrees."""
+    return 2 * math.pi / crs.units_factor[1] if crs.is_geographic else None
+
+
 def _reproject(plane: FloatArray, source: Source, grid: Grid, resampling: Resampling) -> FloatArray:
+    """Resample a plane, also one in degrees that goes beyond 180."""
+    crs, transform = source
+    result = _reprojected(plane, source, grid, resampling)
+    turn = full_turn(CRS.from_string(crs))
+    if turn is None:
+        return result
+    # The grid's longitudes are within -180 to 180. GDAL finds them in a raster beyond
+    # that for some projections only, so the raster is put on the other side too.
+    height, width = plane.shape
+    east = [(transform * (col, row))[0] for col in (0, width) for row in (0, height)]
+    for is_beyond, shift in ((max(east) > turn / 2, -turn), (min(east) < -turn / 2, turn)):
+        if is_beyond and not np.isfinite(result).all():
+            moved = Affine.translation(shift, 0.0) * transform
+            other = _reprojected(plane, (crs, moved), grid, resampling)
+            result = np.where(np.isfinite(result), result, other)
+    return result
+
+
+def _reprojected(
+    plane: FloatArray, source: Source, grid: Grid, resampling: Resampling
+) -> FloatArray:
     result = np.full((grid.height, grid.width), np.nan, np.float32)
     reproject(
         plane,
@@ -112,5 +140,8 @@ def _reproject(plane: FloatArray, source: Source, grid: Grid, resampling: Resamp
         dst_transform=grid.affine,
         dst_nodata=np.nan,
         resampling=resampling,
+        # GDAL would place pixels of another CRS by interpolation, off by up to an
+        # eighth of a pixel. One label in thirty is then that of the next pixel.
+        tolerance=0.0,
     )
     return result

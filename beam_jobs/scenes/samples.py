@@ -20,7 +20,6 @@ from beam_jobs.contracts.records import FloatArray
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Raster
 from beam_jobs.scenes import radiometry, readers
-from beam_jobs.scenes.assets import BandSource
 from beam_jobs.scenes.scene import Scene
 
 Position = tuple[float, float]
@@ -105,7 +104,9 @@ def read(
             for number, window in enumerate(_windows(dataset, positions)):
                 stored = dataset.read(indexes, window=window)
                 dtypes.update(dict.fromkeys(sources, stored.dtype))
-                values = _as_archived(stored, dataset, sources)
+                values = readers.as_archived(
+                    stored, dataset, scene=scene, sources=sources, window=window
+                )
                 # With one file per polarization, fill can be told from a measurement
                 # only by a look at all of them.
                 key = (number, tuple(dataset.transform), dataset.height, dataset.width)
@@ -133,7 +134,9 @@ def positions_with_data(scene: Scene, band_names: tuple[str, ...]) -> tuple[Posi
         indexes = readers.band_indexes(dataset, {name: source})
         shape = min(dataset.height, LOOK_PX), min(dataset.width, LOOK_PX)
         stored = dataset.read(indexes, out_shape=(1, *shape))
-        values = _as_archived(stored, dataset, {name: source})
+        values = readers.as_archived(
+            stored, dataset, scene=scene, sources={name: source}, out_shape=(1, *shape)
+        )
     rows, cols = np.nonzero(measured(values, scene).any(axis=0))
     if not rows.size:
         return ()
@@ -171,21 +174,12 @@ def away_from_gaps(sample: Sample, scene: Scene) -> dict[str, FloatArray]:
     return found
 
 
-def _as_archived(
-    stored: npt.NDArray[Any], dataset: Raster, sources: Mapping[str, BandSource]
-) -> FloatArray:
-    # A float64 outlier such as -1e300 becomes infinite, which is no data as well.
-    with np.errstate(over="ignore"):
-        values = stored.astype(np.float32)
-    return readers.as_archived(values, dataset.nodata, sources)
-
-
 def _windows(dataset: Raster, positions: tuple[Position, ...]) -> Iterator[Window]:
     """Yield the windows around positions, moved to the corners of the file's blocks."""
     if dataset.height * dataset.width <= WHOLE_PX:
         yield Window(0, 0, dataset.width, dataset.height)
         return
-    block_height, block_width = _block_shape(dataset)
+    block_height, block_width = dataset.block_shape
     is_strips = block_width >= dataset.width and block_height <= STRIP_SHAPE_PX[0]
     height, width = STRIP_SHAPE_PX if is_strips else (SIDE_PX, SIDE_PX)
     height, width = min(height, dataset.height), min(width, dataset.width)
@@ -208,12 +202,6 @@ def _corner(centre: float, size: int, block: int, full: int) -> int:
         start = int(centre) // block * block
         first = min(max(first, start), start + block - size)
     return min(max(first, 0), full - size)
-
-
-def _block_shape(dataset: Raster) -> tuple[int, int]:
-    shapes = getattr(dataset, "block_shapes", None)
-    height, width = shapes[0] if shapes else getattr(dataset, "block_shape", (1, 1))
-    return int(height), int(width)
 
 
 def _cut(window: Window, dataset: Raster) -> tuple[bool, bool, bool, bool]:

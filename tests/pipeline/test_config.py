@@ -53,6 +53,8 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
     assert built.split.seed == 7
     assert built.quality.max_cloud_fraction == 1.0 != config.pairs.quality.max_cloud_fraction
     assert built.label is not None
+    # Gaps of a sensor that the task does not use refuse no patch.
+    assert built.label.sensors == config.tasks[0].segment.sensors
     without = dataclasses.replace(config.tasks[0], quality=None)
     assert without.build_config(config.pairs).quality == config.pairs.quality
 

@@ -103,7 +103,7 @@ def test_values_out_of_range_are_no_data_and_counted(tmp_path, shift_m):
     db[1, 20, 20:23] = [-9999.0, 41.0, -71.0]
     dn[3, 10, 10:14] = [np.inf, -np.inf, -1e30, 1e30]
     dn[7, 30, 30] = 70_000.0
-    dn[5, 20, 20] = 0.0
+    dn[:, 20, 20] = 0.0
     s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", db), S1_BANDS)
     # Beside the radar's pixel corners, so that the radar is resampled.
     s2 = s2_scene(tmp_path / "S2_b.tif", dn, transform=north_up(x=500_000.0 + shift_m), dn_offset=0)
@@ -121,7 +121,7 @@ def test_values_out_of_range_are_no_data_and_counted(tmp_path, shift_m):
             low, high = (-26.0, -4.0) if sensor == "s1" else (0.02, 0.4)
             assert ((mean > low) & (mean < high) & (std < high - low)).all()
     # The rest of a column is missing where the radar ends before the optical image.
-    assert missing["s2"] == 6
+    assert missing["s2"] == 5 + 12
     assert missing["s1"] == 5 or shift_m
 
 
@@ -531,3 +531,38 @@ def test_scenes_of_two_utm_zones_show_one_ground_on_the_grid_of_sentinel_2(
         assert np.nanmax(np.abs(patch.s1[..., 1] - (-16 + north / 100))) < 0.02
         assert abs((patch.lon - lon + 180) % 360 - 180) < 0.01
         assert patch.lat == pytest.approx(lat, abs=0.01)
+
+
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+def test_gaps_of_one_sensor_drop_no_patch_of_a_task_that_uses_only_the_other(
+    pair, tmp_path, sensor
+):
+    """The other image has no data in its upper half."""
+    label, _ = label_of(tmp_path, "l", 1)
+    radar, dn = backscatter(48, 64), digital_numbers(12, 48, 64)
+    radar[:, :24], dn[:, :24] = np.nan, 0
+    if sensor == "s2":
+        gappy = s1_scene(tmp_path / "S1_a.tif", radar), pair[1]
+    else:
+        east = north_up(x=500_080.0)
+        gappy = pair[0], s2_scene(tmp_path / "S2_b.tif", dn, transform=east, dn_offset=0)
+    gappy = (
+        dataclasses.replace(inspection.inspect(gappy[0], S1_BANDS), label=label),
+        dataclasses.replace(inspection.inspect(gappy[1], S2_L2A_BANDS), label=label),
+    )
+    other = {"s1": "s2", "s2": "s1"}[sensor]
+
+    def outcomes(*sensors):
+        of_task = LabelConfig(schema="water", label_from=sensor, sensors=sensors)
+        return cut_all(gappy, dataclasses.replace(CONFIG, label=of_task))
+
+    dropped = [one.reason for one in outcomes() if isinstance(one, Rejection)]
+    assert dropped == [f"{other}_no_data"] * 6
+    kept = [one[1] for one in outcomes(sensor)]
+    assert len(kept) == 9
+    assert all(np.isfinite(patch.pixels(sensor)).all() for patch in kept)
+    assert [float(np.isnan(patch.pixels(other)).mean()) for patch in kept] == [1.0] * 3 + [
+        0.5
+    ] * 3 + [0.0] * 3
+    # The score is that of the sensor that the task uses.
+    assert [patch.quality for patch in kept] == pytest.approx([1 - 0.5 * 2 / 72] * 9)

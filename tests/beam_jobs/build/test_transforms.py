@@ -9,12 +9,14 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from beam_jobs.build import spool
+from beam_jobs.build import spool, transforms
+from beam_jobs.build.patches import PairTask
 from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig
 from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import inspection
+from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene, from_item
 
 HOUR = 3600
@@ -210,3 +212,25 @@ def test_bundled_pairs_give_the_same_patches_in_fewer_files_and_a_bad_one_spoils
     assert len(list((tmp_path / "alone").glob("*.index"))) == 5
     assert len(list((tmp_path / "bundled").glob("*.index"))) == 2
     assert spool.count_finished(tmp_path / "bundled") == 6
+
+
+def test_strips_of_a_large_pair_are_cut_by_one_worker_until_they_have_enough_rows(monkeypatch):
+    def strip(row: int) -> PairTask:
+        transform = (10.0, 0.0, 0.0, 0.0, -10.0, -10.0 * row)
+        grid = Grid(crs="EPSG:32633", transform=transform, height=64, width=10_980)
+        scenes = [
+            Scene(scene_id=sensor, sensor=sensor, acquired_at=0, footprint={}, bands={})
+            for sensor in ("s1", "s2")
+        ]
+        return PairTask(s1=scenes[0], s2=scenes[1], strip=grid)
+
+    strips = [strip(row) for row in range(0, 5120, 64)]
+    keyed = list(transforms._keyed_by_task(strips, BuildConfig(), 0, 0, 64))
+    assert [len(run) for _, run in keyed] == [32, 32, 16]
+    assert [one for _, run in keyed for one in run] == strips
+    assert len({task.name for task, _ in keyed}) == 3
+    assert not any(task.is_bundle for task, _ in keyed)
+    # A run of other strips must not be taken for this one by a job that starts again.
+    monkeypatch.setattr(transforms, "ROWS_PER_TASK", 640)
+    names = {task.name for task, _ in transforms._keyed_by_task(strips, BuildConfig(), 0, 0, 64)}
+    assert not names & {task.name for task, _ in keyed}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.config import PairingConfig, QualityConfig
+from beam_jobs.config import LabelConfig, PairingConfig, QualityConfig
 from beam_jobs.judging import quality
 
 
@@ -246,3 +246,48 @@ def test_a_limit_without_a_measurement_is_a_contradiction():
         QualityConfig(max_offset_px=2.0, measure_offset=False)
     with pytest.raises(ValueError, match="max_offset_px must be above 0, got 0"):
         QualityConfig(max_offset_px=0.0)
+
+
+FAULTY_S2 = parts(s2_valid_fraction=0.1, saturated_fraction=0.5, cloud_fraction=0.9, offset_px=5.0)
+FAULTY_S1 = parts(s1_valid_fraction=0.1, edge_noise_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "sensors", "label_from", "reason"),
+    [
+        (FAULTY_S2, ("s1",), "s1", None),
+        # A label that was made from the optical scene may show its clouds.
+        (FAULTY_S2, ("s1",), "s2", "cloudy"),
+        (FAULTY_S2, ("s2",), "s2", "s2_no_data"),
+        (FAULTY_S2, (), "s1", "s2_no_data"),
+        (FAULTY_S2, ("s1", "s2"), "s1", "s2_no_data"),
+        (FAULTY_S1, ("s2",), "s2", None),
+        (FAULTY_S1, ("s2",), "s1", None),
+        (FAULTY_S1, ("s1",), "s2", "s1_no_data"),
+    ],
+)
+def test_faults_of_a_sensor_that_no_task_uses_refuse_no_patch(found, sensors, label_from, reason):
+    label = LabelConfig(schema="water", sensors=sensors, label_from=label_from)
+    judged = quality.without_unused(found, label)
+    refusal = quality.refusal(judged, QualityConfig())
+    assert (refusal[0] if refusal else None) == reason
+    if reason is None:
+        perfect = quality.score(parts(), PairingConfig(), QualityConfig())
+        assert quality.score(judged, PairingConfig(), QualityConfig()) == perfect
+
+
+def test_pretraining_uses_both_sensors():
+    assert quality.without_unused(FAULTY_S2, None) == FAULTY_S2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sensors": ("s1", "s1")}, "sensors must be distinct"),
+        ({"sensors": ("s3",)}, "sensors must be distinct"),
+        ({"sensors": ("s1",), "partner": "optional"}, "gives patches of s2 alone"),
+    ],
+)
+def test_sensors_of_labels_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        LabelConfig(schema="water", **changes)

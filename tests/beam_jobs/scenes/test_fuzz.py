@@ -168,7 +168,8 @@ class Case:
         gap: (row, col, height, width) of no data, as shares of the twin.
         holes: number of single pixels of no data.
         fill: number that stands for no data.
-        told_by: who says what the fill means: the file, the item, or both.
+        told_by: who says what is no data: the file or the item by a value, both, or the
+            file by a mask.
         per_band: one file per band.
         turn: quarter turns of the raster.
         is_mirrored: columns run from east to west.
@@ -217,10 +218,10 @@ def cases(draw: st.DrawFn, sensor: str | None = None) -> Case:
         gap=draw(st.one_of(st.just((0.0, 0.0, 0.0, 0.0)), st.tuples(share, share, share, share))),
         holes=draw(st.integers(0, 6)),
         fill=draw(st.sampled_from(storage.fill)),
-        told_by=draw(st.sampled_from(["file", "item", "both"])),
+        told_by=draw(st.sampled_from(["file", "item", "both", "mask"])),
         per_band=per_band,
-        turn=draw(st.just(0)),
-        is_mirrored=draw(st.just(False)),
+        turn=draw(st.integers(0, 3)),
+        is_mirrored=draw(st.booleans()),
         layout=draw(st.sampled_from(sorted(LAYOUTS))),
         overviews=draw(st.sampled_from(["", "average", "cubic"])),
         extra_bands=0 if per_band else draw(st.integers(0, 2)),
@@ -273,7 +274,7 @@ def turned(case: Case, pixels: np.ndarray) -> tuple[np.ndarray, Affine]:
     """The pixels [C, H, W] in another orientation, and where they then lie."""
     transform = north_up()
     for _ in range(case.turn):
-        height, width = pixels.shape[-2:]
+        width = pixels.shape[-1]
         # A quarter turn: column c of the result is row c of the raster, from its last
         # column on.
         pixels = np.rot90(pixels, axes=(-2, -1))
@@ -292,10 +293,11 @@ def write(case: Case, folder: Path) -> dict[str, Any]:
         1, 9, (case.extra_bands, *pixels.shape[1:])
     )
     # With a declared unit the item must tell what means no data.
-    in_item = case.told_by != "file" or bool(case.storage.fields)
+    in_item = case.told_by in ("item", "both") or bool(case.storage.fields)
     fields: dict[str, Any] = dict(case.storage.fields)
     if in_item:
-        fields["nodata"] = None if np.isnan(case.fill) else case.fill
+        is_told = case.told_by != "mask" and not np.isnan(case.fill)
+        fields["nodata"] = case.fill if is_told else None
     parts = (
         {name: (pixels[i : i + 1], (name,)) for i, name in enumerate(names)}
         if case.per_band
@@ -314,10 +316,14 @@ def write(case: Case, folder: Path) -> dict[str, Any]:
             dtype=planes.dtype,
             crs=UTM,
             transform=transform,
-            nodata=None if case.told_by == "item" else case.fill,
+            nodata=case.fill if case.told_by in ("file", "both") else None,
             **LAYOUTS[case.layout],
         ) as dataset:
             dataset.write(planes)
+        if case.told_by == "mask":
+            valid = ~np.isnan(turned(case, truth(case))[0][0])
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+                dataset.write_mask(valid)
         if case.overviews:
             with rasterio.open(path, "r+") as dataset:
                 dataset.build_overviews([2, 4], rasterio.enums.Resampling[case.overviews])
@@ -427,7 +433,7 @@ def smooth(sensor: str, crs: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @FUZZ
-@given(places(), st.sampled_from(["s1", "s2"]), st.sampled_from([1]))
+@given(places(), st.sampled_from(["s1", "s2"]), st.sampled_from([1, -1]))
 def test_a_scene_in_any_crs_has_its_values_where_they_lie(place, sensor, vertical):
     crs, size, shift = place
     target = Grid(crs=UTM, transform=tuple(north_up())[:6], height=40, width=50)

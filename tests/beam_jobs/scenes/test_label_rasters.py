@@ -11,6 +11,7 @@ from make_rasters import (
     north_up,
     write_geotiff,
 )
+from rasterio.enums import ColorInterp
 
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_rasters
@@ -92,3 +93,24 @@ def test_label_without_crs_is_a_data_error(tmp_path):
     source = label_file(tmp_path, np.array([[1, 2], [3, 4]], np.uint8), crs=None)
     with pytest.raises(DataError, match=r"label\.tif: the raster has no CRS"):
         label_rasters.read(source, "dynamic_world", grid(2, 2))
+
+
+def test_pixels_that_the_file_hides_have_no_label(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 9, (20, 20)).astype(np.uint8)
+    hidden = np.random.default_rng(1).random((20, 20)) < 0.4
+    source = label_file(tmp_path, ids, schema="dynamic_world", nodata=None)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source.path, "r+") as dataset:
+        dataset.write_mask(~hidden)
+    got = label_rasters.read(source, "dynamic_world", grid(20, 20))
+    assert np.array_equal(got, np.where(hidden, 255, ids))
+
+
+def test_an_alpha_band_beside_the_label_hides_its_pixels(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 9, (20, 20)).astype(np.uint8)
+    alpha = np.where(np.random.default_rng(1).random((20, 20)) < 0.4, 0, 255).astype(np.uint8)
+    path = write_geotiff(tmp_path / "label.tif", np.stack([ids, alpha]))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+    source = LabelSource(path=str(path), schema="dynamic_world", nodata=None)
+    got = label_rasters.read(source, "dynamic_world", grid(20, 20))
+    assert np.array_equal(got, np.where(alpha == 0, 255, ids))

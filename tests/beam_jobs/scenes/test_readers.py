@@ -1,9 +1,11 @@
 """Readers: values equal the files, in physical units, on any grid."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+import rasterio
 from make_rasters import (
     UTM,
     XMIN,
@@ -15,8 +17,10 @@ from make_rasters import (
     s2_scene,
     write_geotiff,
 )
+from rasterio.enums import ColorInterp
 
 from beam_jobs.contracts.bands import S2_L2A_BANDS
+from beam_jobs.contracts.records import quantize
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.assets import SCL_CLEAR_VALUES, BandSource
@@ -203,3 +207,151 @@ def test_a_scene_in_another_unit_has_its_values_where_they_lie_on_the_ground(
     assert got[29:31, 29:31, 1].mean() == pytest.approx(
         2500 + (centre_lat - lat) * 111_200 / 2, abs=2
     )
+
+
+HIDDEN = np.zeros((20, 20), bool)
+HIDDEN[3:9, 5:12] = True
+
+
+def hide(path, how):
+    """Hide the pixels of HIDDEN of a raster, by a mask or by a band of opaqueness."""
+    if how == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(~HIDDEN)
+        return
+    with rasterio.open(path) as dataset:
+        profile, pixels = dataset.profile, dataset.read()
+    alpha = np.where(HIDDEN, 0, 255).astype(pixels.dtype)[None]
+    profile.update(count=len(pixels) + 1)
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.colorinterp = (
+            [ColorInterp.gray] + [ColorInterp.undefined] * (len(pixels) - 1) + [ColorInterp.alpha]
+        )
+        dataset.write(np.concatenate([pixels, alpha]))
+
+
+@pytest.mark.parametrize("how", ["mask", "alpha"])
+def test_pixels_that_a_file_hides_are_no_data_in_images_and_cloud_in_masks(tmp_path, how):
+    radar, optical = backscatter(20, 20), digital_numbers(12, 20, 20)
+    s1, s2 = s1_scene(tmp_path / "s1.tif", radar), s2_scene(tmp_path / "s2.tif", optical)
+    clouds = str(write_geotiff(tmp_path / "clouds.tif", np.zeros((1, 20, 20), np.uint8)))
+    for name in ("s1", "s2", "clouds"):
+        hide(tmp_path / f"{name}.tif", how)
+    s1, s2 = inspection.inspect(s1, S1_BANDS), inspection.inspect(s2, ("B2", "B11"))
+    for scene, names, pixels in ((s1, S1_BANDS, radar), (s2, ("B2",), optical[1:2] / 1e4)):
+        got = readers.read_bands(scene, names, grid(20, 20))
+        assert np.isnan(got[HIDDEN]).all()
+        assert got[~HIDDEN] == pytest.approx(np.moveaxis(pixels, 0, -1)[~HIDDEN], abs=1e-6)
+    assert np.array_equal(readers.read_cloud_mask(clouds, grid(20, 20)), HIDDEN)
+
+
+def test_a_fourth_band_that_gdal_takes_for_alpha_is_data_if_the_item_lists_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 255, (4, 20, 20)).astype(np.uint8)
+    pixels[3, 4:9, 4:9] = 0
+    path = write_geotiff(tmp_path / "rgbn.tif", pixels)
+    with rasterio.open(path) as dataset:
+        assert dataset.colorinterp[3] == ColorInterp.alpha
+    unit = {"path": str(path), "unit": "reflectance", "scale": 0.002}
+    bands = {n: BandSource(index=i, **unit) for i, n in enumerate(("B4", "B3", "B2", "B8"), 1)}
+    scene = dataclasses.replace(s2_scene(tmp_path / "base.tif", pixels[:2]), bands=bands)
+    got = readers.read_bands(scene, ("B4", "B8"), grid(20, 20))
+    assert got == pytest.approx(np.moveaxis(pixels[[0, 3]], 0, -1) * 0.002, abs=1e-4)
+    without = dataclasses.replace(scene, bands={"B4": bands["B4"]})
+    got = readers.read_bands(without, ("B4",), grid(20, 20))
+    assert np.array_equal(np.isnan(got[..., 0]), pixels[3] == 0)
+
+
+def test_no_data_values_of_each_band_of_a_vrt_count_in_that_band(tmp_path):
+    pixels = digital_numbers(2, 20, 20)
+    pixels[:, 4, 4] = 300
+    pixels[:, 5, 5] = 9999
+    files = [write_geotiff(tmp_path / f"{i}.tif", pixels[i : i + 1]) for i in range(2)]
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{i + 1}"><NoDataValue>{nodata}</NoDataValue>'
+        f"<SimpleSource><SourceFilename>{files[i]}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+        for i, nodata in enumerate((300, 9999))
+    )
+    vrt = tmp_path / "stack.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>{UTM}</SRS><GeoTransform>'
+        f"{XMIN},10,0,{YMAX},0,-10</GeoTransform>{bands}</VRTDataset>"
+    )
+    scene = s2_scene(tmp_path / "base.tif", pixels, dn_offset=0)
+    sources = {
+        name: dataclasses.replace(source, path=str(vrt)) for name, source in scene.bands.items()
+    }
+    scene = dataclasses.replace(scene, bands=sources)
+    got = readers.read_bands(scene, ("B1", "B2"), grid(20, 20))
+    assert np.array_equal(np.isnan(got[..., 0]), pixels[0] == 300)
+    assert np.array_equal(np.isnan(got[..., 1]), pixels[1] == 9999)
+
+
+def dark_water(tmp_path, **source):
+    """A scene with 0 in B11 over water (rows 2 to 5), and in all bands outside the swath."""
+    pixels = digital_numbers(12, 20, 20)
+    pixels[10, 2:6] = 0
+    pixels[:, 15:] = 0
+    scene = s2_scene(tmp_path / "s2.tif", pixels, dn_offset=source.pop("dn_offset", 0), nodata=0)
+    bands = {name: dataclasses.replace(one, **source) for name, one in scene.bands.items()}
+    return dataclasses.replace(scene, bands=bands), pixels
+
+
+def test_0_in_one_band_of_sentinel_2_is_the_darkest_measurement(tmp_path):
+    scene, pixels = dark_water(tmp_path)
+    got = readers.read_bands(scene, ("B2", "B11"), grid(20, 20))
+    assert np.isnan(got[15:]).all()
+    assert np.isfinite(got[:15]).all()
+    assert got[2:6, :, 1] == pytest.approx(np.full((4, 20), 1e-4))
+    # Shards hold 1 there, since 0 is no data.
+    assert (quantize(got, "s2")[2:6, :, 1] == 1).all()
+    assert got[:15, :, 0] == pytest.approx(pixels[1, :15] / 1e4, abs=1e-7)
+
+
+@pytest.mark.parametrize("source", [{"nodata_in": "any"}, {"dn_offset": 1000}])
+def test_0_in_one_band_is_no_data_if_the_item_says_so_or_a_measurement_cannot_be_0(
+    tmp_path, source
+):
+    scene, _ = dark_water(tmp_path, **source)
+    got = readers.read_bands(scene, ("B2", "B11"), grid(20, 20))
+    assert np.isnan(got[2:6, :, 1]).all()
+    assert np.isfinite(got[2:6, :, 0]).all()
+
+
+def test_a_no_data_value_may_be_declared_to_count_in_all_bands_only(tmp_path):
+    pixels = backscatter(20, 20)
+    pixels[0, 3] = -25.5
+    pixels[:, 7] = -25.5
+    scene = s1_scene(tmp_path / "s1.tif", pixels)
+    for nodata_in, in_row_3 in (("all", False), ("any", True), (None, True)):
+        bands = {
+            name: dataclasses.replace(one, nodata=-25.5, nodata_in=nodata_in)
+            for name, one in scene.bands.items()
+        }
+        got = readers.read_bands(dataclasses.replace(scene, bands=bands), S1_BANDS, grid(20, 20))
+        assert np.isnan(got[7]).all()
+        assert np.isnan(got[3, :, 0]).all() == in_row_3
+        assert np.isfinite(got[3, :, 1]).all()
+
+
+def test_0_is_compared_between_bands_of_10_20_and_60_m(tmp_path):
+    """Water is 0 in all of the coarse bands, and the swath ends in the middle of pixels."""
+    sizes = {"B2": 10, "B3": 10, "B11": 20, "B12": 20, "B1": 60}
+    scene = s2_scene(tmp_path / "base.tif", digital_numbers(12, 60, 60), dn_offset=0)
+    sources = {}
+    for number, (name, size) in enumerate(sizes.items()):
+        plane = digital_numbers(1, 600 // size, 600 // size, seed=number)[0]
+        if size > 10:
+            plane[120 // size : 240 // size] = 0
+        # The last rows of 10 m pixels in the swath are 44, of 20 m 21, of 60 m 7.
+        plane[math.floor(450 / size) :] = 0
+        path = write_geotiff(tmp_path / f"{name}.tif", plane[None], transform=north_up(size))
+        sources[name] = BandSource(path=str(path))
+    scene = dataclasses.replace(scene, bands=sources)
+    got = readers.read_bands(scene, tuple(sizes), grid(60, 60))
+    missing = np.isnan(got)
+    assert not missing[:42].any()
+    # Between the centres of the coarse pixels, interpolation meets only 0.
+    assert got[16:20, :, 2:] == pytest.approx(np.full((4, 60, 3), 1e-4), abs=1e-6)
+    assert missing[48:].all()
+    assert np.array_equal(missing[:, 0, 0], np.arange(60) >= 45)
