@@ -21,20 +21,23 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from make_rasters import UTM, XMIN, YMAX, north_up
 from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
+from beam_jobs.build import patches
+from beam_jobs.config import BuildConfig, PatchConfig, QualityConfig, SplitConfig
+from beam_jobs.contracts import records
 from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene, from_item
 
-EXAMPLES = int(os.environ.get("TERRAPAIR_FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("TERRAPAIR_FUZZ_EXAMPLES", "12"))
 FUZZ = settings(
     max_examples=EXAMPLES,
     derandomize=EXAMPLES <= 100,
@@ -270,16 +273,18 @@ def stored(case: Case, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), case.fill, numbers).astype(case.storage.dtype)
 
 
-def turned(case: Case, pixels: np.ndarray) -> tuple[np.ndarray, Affine]:
+def turned(
+    pixels: np.ndarray, turn: int, is_mirrored: bool, pixel_size: float = 10.0
+) -> tuple[np.ndarray, Affine]:
     """The pixels [C, H, W] in another orientation, and where they then lie."""
-    transform = north_up()
-    for _ in range(case.turn):
+    transform = north_up(pixel_size)
+    for _ in range(turn):
         width = pixels.shape[-1]
         # A quarter turn: column c of the result is row c of the raster, from its last
         # column on.
         pixels = np.rot90(pixels, axes=(-2, -1))
         transform = transform * Affine(0, -1, width, 1, 0, 0)
-    if case.is_mirrored:
+    if is_mirrored:
         transform = transform * Affine(-1, 0, pixels.shape[-1], 0, 1, 0)
         pixels = pixels[..., ::-1]
     return np.ascontiguousarray(pixels), transform
@@ -288,7 +293,7 @@ def turned(case: Case, pixels: np.ndarray) -> tuple[np.ndarray, Affine]:
 def write(case: Case, folder: Path) -> dict[str, Any]:
     """Write the files of a case, and return its item."""
     names = NAMES[case.sensor]
-    pixels, transform = turned(case, stored(case, truth(case)))
+    pixels, transform = turned(stored(case, truth(case)), case.turn, case.is_mirrored)
     other = np.random.default_rng(case.seed + 1).integers(
         1, 9, (case.extra_bands, *pixels.shape[1:])
     )
@@ -321,7 +326,7 @@ def write(case: Case, folder: Path) -> dict[str, Any]:
         ) as dataset:
             dataset.write(planes)
         if case.told_by == "mask":
-            valid = ~np.isnan(turned(case, truth(case))[0][0])
+            valid = ~np.isnan(turned(truth(case), case.turn, case.is_mirrored)[0][0])
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
                 dataset.write_mask(valid)
         if case.overviews:
@@ -515,6 +520,8 @@ def labels_of(draw: st.DrawFn) -> dict[str, Any]:
         "told_by": draw(st.sampled_from(["file", "item"])),
         "fine": draw(st.booleans()),
         "layout": draw(st.sampled_from(sorted(LAYOUTS))),
+        "turn": draw(st.integers(0, 3)),
+        "is_mirrored": draw(st.booleans()),
     }
 
 
@@ -528,21 +535,24 @@ def test_a_label_has_the_ids_of_its_plain_twin(case):
     pixels = np.where(ids == 255, fill, ids)
     # Twice as fine: every pixel of the grid has the value of the four in it.
     pixels = np.kron(pixels, np.ones((2, 2), int)) if case["fine"] else pixels
+    pixels, transform = turned(
+        pixels[None], case["turn"], case["is_mirrored"], 5.0 if case["fine"] else 10.0
+    )
     with folder() as at:
         with rasterio.open(
             at / "label.tif",
             "w",
             driver="GTiff",
             count=1,
-            height=pixels.shape[0],
-            width=pixels.shape[1],
+            height=pixels.shape[1],
+            width=pixels.shape[2],
             dtype=case["dtype"],
             crs=UTM,
-            transform=north_up(5.0 if case["fine"] else 10.0),
+            transform=transform,
             nodata=case["nodata"] if case["told_by"] == "file" else None,
             **LAYOUTS[case["layout"]],
         ) as dataset:
-            dataset.write(pixels.astype(case["dtype"])[None])
+            dataset.write(pixels.astype(case["dtype"]))
         item = a_scene(at, "s1")
         item["assets"]["label"] = {"href": "label.tif", "terrapair:label_schema": "water"}
         if case["told_by"] == "item" and case["nodata"] is not None:
@@ -574,6 +584,49 @@ def a_scene(at: Path, sensor: str) -> dict[str, Any]:
         extra_bands=0,
     )
     return write(case, at)
+
+
+CONFIG = BuildConfig(
+    patch=PatchConfig(size_px=16, s2_bands=NAMES["s2"]),
+    quality=QualityConfig(
+        min_valid_fraction=0.01, measure_offset=False, max_edge_noise_fraction=1.0
+    ),
+    split=SplitConfig(block_size_km=500.0),
+)
+
+
+@FUZZ
+@given(cases("s1"), cases("s2"))
+def test_the_patches_of_a_pair_hold_the_values_of_the_plain_twins(one, two):
+    assume(one.storage.refused is None)
+    assume(two.storage.refused is None)
+    expected = {case.sensor: np.moveaxis(truth(case), 0, -1) for case in (one, two)}
+    allowed = ("no_valid_pixel", "unknown_dn_offset")
+    with folder() as at, refused_in_one_line(*allowed):
+        scenes = [
+            inspection.inspect(opened(write(case, at), at), NAMES[case.sensor])
+            for case in (one, two)
+        ]
+        found = []
+        for task in patches.tasks(*scenes, CONFIG):
+            # Each task gives its patches row by row.
+            found += list(patches.cut(task, CONFIG))
+        height, width = min(one.height, two.height), min(one.width, two.width)
+        corners = [
+            (row, col) for row in range(0, height - 15, 16) for col in range(0, width - 15, 16)
+        ]
+        found = [outcome for outcome in found if not isinstance(outcome, patches.OutOfRange)]
+        assert len(found) == len(corners)
+        for (row, col), outcome in zip(corners, found, strict=True):
+            if isinstance(outcome, patches.Rejection):
+                assert outcome.reason in ("s1_no_data", "s2_no_data", "low_quality")
+                continue
+            decoded = records.decode(records.encode(outcome[1]))
+            for sensor, values in expected.items():
+                assert decoded.pixels(sensor) == pytest.approx(
+                    values[row : row + 16, col : col + 16], abs=0.006, nan_ok=True
+                )
+                assert np.isfinite(records.band_moments(outcome[1].pixels(sensor))).all()
 
 
 JUNK: list[Any] = [
