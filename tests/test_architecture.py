@@ -70,6 +70,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
     allowed = {
         "grids",
         "readers",
+        "windows",
         "inspection",
         "resampling",
         "items",
@@ -80,6 +81,8 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "patch_files",
         "geotiff",
         "raster",
+        "gdal",
+        "open_files",
         "opening",
         "placed",
         "ee_tfrecord",

@@ -41,16 +41,16 @@ loses only seconds of work.
 """
 MAX_PAIRS_PER_FILE = 1024
 """Bounds the scenes that a worker holds, and what a kill loses, if patches are tiny."""
-ROWS_PER_TASK = 2048
+ROWS_PER_TASK = 4096
 """Least rows of a large pair that one worker cuts one after another.
 
-Archives store images in blocks of up to 1024 rows (Sentinel-2 products: 1024 rows of 10
-m, 640 of 20 m). If each strip were a task, workers would decode each block once per
-strip, 16 times for patches of 64 px. With this number, about one row of blocks in three
-is decoded twice, where a task ends within it. A kill loses at most these rows per
-worker.
+Archives store images in blocks of up to 1024 rows. If each strip were a task, workers
+would decode each block once per strip, 16 times for patches of 64 px. Where one task
+ends within a row of blocks and the next begins, both decode it: with this number, that
+is one row of blocks in four. A kill loses a minute or two per worker.
 
-Source: ESA, Sentinel-2 Products Specification Document, JPEG 2000 tiles.
+Source: ESA, Sentinel-2 Products Specification Document: JPEG 2000 tiles have 1024 rows
+of 10 m.
 """
 MIN_FILES = 64
 """Least number of bundles, so that 64 workers have something to do.

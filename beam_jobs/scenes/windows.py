@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -176,12 +177,18 @@ def _runs(dataset: Raster, columns: tuple[float, float], margin: int) -> list[_R
         # If no whole number of pixels goes around, the far side is off by half of one
         # at most.
         around = round(turn / abs(transform.a))
+    width = dataset.width
+    # (first column in the file, from, to): the whole raster, then what a turn brings
+    # beside it.
+    spans = [(0, 0, width)]
+    if around:
+        spans.insert(0, (-around, -around, min(width - around, 0)))
+        spans.append((around, max(around, width), around + width))
     found = []
-    for times in (-1, 0, 1) if around else (0,):
-        least = times * around
-        first, last = _clipped(columns, margin, least, least + dataset.width)
+    for origin, least, most in spans:
+        first, last = _clipped(columns, margin, least, most)
         if last > first:
-            found.append(_Run(stored=first - least, at=first, width=last - first))
+            found.append(_Run(stored=first - origin, at=first, width=last - first))
     return found
 
 
@@ -199,7 +206,7 @@ class _Upright:
         self.is_mirrored = is_straight and (b if self.is_on_side else a) < 0
         self.is_south_up = is_straight and (d if self.is_on_side else e) > 0
 
-    def turned(self, planes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def turned(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return planes [..., h, w] with their rows from north to south."""
         turned = planes.swapaxes(-1, -2) if self.is_on_side else planes
         turned = turned[..., ::-1] if self.is_mirrored else turned

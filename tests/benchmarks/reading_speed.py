@@ -1,9 +1,10 @@
 """Compare the strips of a build with one decode of the file: CPU time and memory.
 
 A band of Sentinel-2 (10,980 columns, uint16, blocks of 1024 px) as JPEG 2000 and as
-cloud-optimized GeoTIFF is read in strips of 64 rows: as a build reads it, and with the
-file opened anew for each strip, as builds did before. Each figure comes from a process
-of its own. The memory of a build's way is measured for two heights: it must not grow.
+cloud-optimized GeoTIFF is read in strips of 64 rows: as the tasks of a build read it,
+and with the file opened anew for each strip, as builds did before. A grid between the
+pixels needs a margin, so tasks overlap there. Each figure comes from a process of its
+own. The memory of a build's way is measured for two heights: it must not grow.
 """
 
 import json
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-WIDTH, HEIGHTS = 10_980, (2048, 4096)
+WIDTH, HEIGHTS = 10_980, (4096, 8192)
 STRIP_PX, BLOCK_PX = 64, 1024
 # Opening anew for each strip decodes every block 16 times; a part of the file tells it.
 REOPENED_ROWS = 1024
@@ -35,13 +36,16 @@ def measure() -> dict[str, object]:
             short, tall = files
             decoded = _in_process("decode", tall, HEIGHTS[1])
             strips = _in_process("strips", tall, HEIGHTS[1])
+            between = _in_process("between", tall, HEIGHTS[1])
             reopened = _in_process("reopened", tall, REOPENED_ROWS)
             per_pixel = decoded["cpu_s_per_mpx"]
             result[suffix] = {
                 "one_decode": decoded,
                 "strips": strips,
+                "strips_between_pixels": between,
                 "strips_reopened": reopened,
                 "ratio": round(strips["cpu_s_per_mpx"] / per_pixel, 2),
+                "ratio_between_pixels": round(between["cpu_s_per_mpx"] / per_pixel, 2),
                 "ratio_reopened": round(reopened["cpu_s_per_mpx"] / per_pixel, 2),
                 "peak_mib_half_as_tall": _in_process("strips", short, HEIGHTS[0])["peak_mib"],
             }
@@ -63,9 +67,11 @@ def _write(file: Path, height: int) -> dict[str, float]:
     import rasterio
 
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[0:height, 0:WIDTH].astype(np.float32)
-    smooth = 1500 + 800 * np.sin(x / 97) * np.cos(y / 131)
-    pixels = (smooth + rng.normal(0, 60, smooth.shape)).clip(1, 9999).astype(np.uint16)
+    pixels = np.empty((height, WIDTH), np.uint16)
+    x = np.arange(WIDTH)
+    for row in range(height):
+        smooth = 1500 + 800 * np.sin(x / 97) * np.cos(row / 131)
+        pixels[row] = (smooth + rng.normal(0, 60, WIDTH)).clip(1, 9999)
     transform = rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)
     where = {"crs": "EPSG:32633", "transform": transform, "width": WIDTH, "height": height}
     options = FORMATS[file.suffix.removeprefix(".")]
@@ -80,6 +86,7 @@ def _read(how: str, file: Path, num_rows: int) -> dict[str, float]:
 
     import rasterio
 
+    from beam_jobs.build.transforms import ROWS_PER_TASK
     from beam_jobs.rasters import open_files
     from beam_jobs.rasters.opening import open_raster
     from beam_jobs.scenes import windows
@@ -88,7 +95,7 @@ def _read(how: str, file: Path, num_rows: int) -> dict[str, float]:
 
     grid = Grid(
         crs="EPSG:32633",
-        transform=(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0),
+        transform=(10.0, 0.0, 500_000.0 + 4.0 * (how == "between"), 0.0, -10.0, 5_000_000.0),
         height=num_rows,
         width=WIDTH,
     )
@@ -98,10 +105,12 @@ def _read(how: str, file: Path, num_rows: int) -> dict[str, float]:
         with rasterio.open(file) as dataset:
             dataset.read()
     else:
-        with open_files.keep_open() if how == "strips" else nullcontext():
-            for row in range(0, num_rows, STRIP_PX):
-                with open_raster(str(file)) as raster:
-                    windows.read_window(raster, [1], grid.window(row, 0, STRIP_PX, WIDTH))
+        for first in range(0, num_rows, ROWS_PER_TASK):
+            last = min(first + ROWS_PER_TASK, num_rows)
+            with nullcontext() if how == "reopened" else open_files.keep_open():
+                for row in range(first, last, STRIP_PX):
+                    with open_raster(str(file)) as raster:
+                        windows.read_window(raster, [1], grid.window(row, 0, STRIP_PX, WIDTH))
     end = os.times()
     cpu_s = end.user + end.system - start.user - start.system
     return {

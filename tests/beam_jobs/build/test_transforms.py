@@ -224,9 +224,9 @@ def test_strips_of_a_large_pair_are_cut_by_one_worker_until_they_have_enough_row
         ]
         return PairTask(s1=scenes[0], s2=scenes[1], strip=grid)
 
-    strips = [strip(row) for row in range(0, 5120, 64)]
+    strips = [strip(row) for row in range(0, 10_240, 64)]
     keyed = list(transforms._keyed_by_task(strips, BuildConfig(), 0, 0, 64))
-    assert [len(run) for _, run in keyed] == [32, 32, 16]
+    assert [len(run) for _, run in keyed] == [64, 64, 32]
     assert [one for _, run in keyed for one in run] == strips
     assert len({task.name for task, _ in keyed}) == 3
     assert not any(task.is_bundle for task, _ in keyed)

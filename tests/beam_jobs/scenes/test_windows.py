@@ -144,14 +144,14 @@ def test_a_label_gives_the_id_that_holds_the_centre_and_a_mask_too(tmp_path, nam
     assert np.array_equal(clouds[sure], ~np.isin(ids[rows, cols], [1, 4])[sure])
 
 
-@pytest.mark.parametrize("west", [-180.0, 0.0])
-def test_a_raster_around_the_earth_has_no_seam(tmp_path, west):
-    """A grid over the line where the last column meets the first."""
+@pytest.mark.parametrize(("west", "width"), [(-180.0, 7200), (0.0, 7200), (-180.0, 7240)])
+def test_a_raster_around_the_earth_has_no_seam(tmp_path, west, width):
+    """A grid over the line where the last column meets the first, or some repeat."""
     lon = 180.0 if west else 0.3
     crs = "EPSG:32660" if west else "EPSG:32631"
     grid = around(crs, lon, 10.0, pixel_m=5000.0, size=60)
     transform = Affine(0.05, 0, west, 0, -0.05, 13.0)
-    pixels = np.stack([field(*lonlat("EPSG:4326", transform, 120, 7200), grid, 6e5)] * 2)
+    pixels = np.stack([field(*lonlat("EPSG:4326", transform, 120, width), grid, 6e5)] * 2)
     scene = s2_scene(
         tmp_path / "s2.tif",
         pixels.astype(np.float32),
