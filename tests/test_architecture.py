@@ -73,6 +73,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "windows",
         "inspection",
         "resampling",
+        "samples",
         "items",
         "export",
         "pixels",
