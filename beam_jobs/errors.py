@@ -42,7 +42,8 @@ class DataError(TerrapairError, ValueError):
     exit_code = ExitCode.BAD_DATA
 
     def __init__(self, message: str, reason: Reason = "bad_input") -> None:
-        super().__init__(message)
+        # Ids, paths and values of a catalog may hold line breaks.
+        super().__init__(" ".join(message.splitlines()))
         self.reason = reason
         self.exit_code = _EXIT_CODES.get(reason, type(self).exit_code)
 

@@ -75,6 +75,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "label_vectors",
         "inspection",
         "resampling",
+        "samples",
         "items",
         "export",
         "pixels",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -393,6 +393,7 @@ def _manifest(
         num_rejected=dict(sorted(summary.num_rejected.items())),
         num_held_out=_nested(summary.contents.num_held_out),
         num_absent=_nested(summary.contents.num_absent),
+        num_out_of_range=_nested(summary.num_out_of_range),
         sources=tuple(
             manifest.SourceEntry(
                 sensor=origin.sensor,
@@ -425,11 +426,11 @@ def _statistics(
     return statistics.band_statistics(summary.band_sums[sensor], sensor, bands)
 
 
-def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    """Return counts by (name, split) as name -> split -> count, sorted."""
+def _nested(counts: Mapping[tuple[Any, str], int]) -> dict[str, dict[str, int]]:
+    """Return counts by (name, split or band) as name -> that -> count, sorted."""
     found: dict[str, dict[str, int]] = {}
-    for (what, split), count in sorted(counts.items()):
-        found.setdefault(what, {})[split] = count
+    for (what, of), count in sorted(counts.items()):
+        found.setdefault(what, {})[of] = count
     return found
 
 

@@ -8,6 +8,7 @@ rasters.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,20 @@ class Rejection:
     reason: Reason
     detail: str
     is_error: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfRange:
+    """Pixels of a strip whose values no measurement can have, such as inf or -1e30.
+
+    They are no data. `num_pixels` is (sensor, band) -> their number on the strip.
+    """
+
+    num_pixels: Counter[tuple[Sensor, str]]
+
+
+Outcome = tuple[str, PairedPatch] | Rejection | OutOfRange
+"""What `cut` yields: (split, patch), or one of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +104,8 @@ class _Strip:
         cloud_mask: bool [H, W], True = cloud; None without a mask.
         label: uint8 [H, W], 255 = ignore; None in a build without labels.
         is_weak: whether the label is weak.
+        num_out_of_range: (sensor, band) -> number of pixels whose value no measurement
+            can have; they are no data.
     """
 
     s1: FloatArray
@@ -96,6 +113,7 @@ class _Strip:
     cloud_mask: npt.NDArray[np.bool_] | None
     label: npt.NDArray[np.uint8] | None
     is_weak: bool
+    num_out_of_range: Counter[tuple[Sensor, str]]
 
 
 def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
@@ -112,8 +130,10 @@ def tasks(s1: Scene, s2: Scene, config: BuildConfig) -> list[PairTask]:
     ]
 
 
-def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch] | Rejection]:
+def cut(task: PairTask, config: BuildConfig) -> Iterator[Outcome]:
     """Yield (split, patch) for every patch that is kept, else a Rejection.
+
+    At last, OutOfRange is yielded if any value is.
 
     Raises:
         DataError: a raster or a label breaks a rule.
@@ -121,6 +141,8 @@ def cut(task: PairTask, config: BuildConfig) -> Iterator[tuple[str, PairedPatch]
     pixels = _read(task, config)
     for window in grids.patch_windows(task.strip, config.patch.size_px):
         yield _patch(task, pixels, window, config)
+    if pixels.num_out_of_range:
+        yield OutOfRange(num_pixels=pixels.num_out_of_range)
 
 
 def _read(task: PairTask, config: BuildConfig) -> _Strip:
@@ -136,12 +158,23 @@ def _read(task: PairTask, config: BuildConfig) -> _Strip:
         task.s2.cloud_mask_index,
         task.s2.clear_values,
     )
+    num_out_of_range: Counter[tuple[Sensor, str]] = Counter()
+
+    def read(sensor: Sensor) -> FloatArray:
+        counts: Counter[str] = Counter()
+        pixels = readers.read_bands(
+            task.scene(sensor), config.patch.bands(sensor), task.strip, num_out_of_range=counts
+        )
+        num_out_of_range.update({(sensor, name): count for name, count in counts.items()})
+        return pixels
+
     return _Strip(
-        s1=readers.read_bands(task.s1, config.patch.s1_bands, task.strip),
-        s2=readers.read_bands(task.s2, config.patch.s2_bands, task.strip),
+        s1=read("s1"),
+        s2=read("s2"),
         cloud_mask=readers.read_cloud_mask(mask, task.strip, clear_values, index) if mask else None,
         label=label,
         is_weak=is_weak,
+        num_out_of_range=num_out_of_range,
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from beam_jobs.build import shard_sizes, stored
-from beam_jobs.build.patches import Rejection
+from beam_jobs.build.patches import Outcome, OutOfRange, Rejection
 from beam_jobs.build.shard_sizes import Volume
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import records
@@ -83,12 +83,14 @@ class CutResult:
         band_sums: per sensor, the sums over the patches of the train split; empty when
             there is no such patch.
         num_pixels_per_class: (split, label id) -> number of pixels.
+        num_out_of_range: (sensor, band) -> number of pixels out of range.
     """
 
     refs: list[PatchRef] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     band_sums: dict[Sensor, BandSums] = field(default_factory=dict)
     num_pixels_per_class: Counter[tuple[str, int]] = field(default_factory=Counter)
+    num_out_of_range: Counter[tuple[Sensor, str]] = field(default_factory=Counter)
 
 
 class Writer:
@@ -106,8 +108,11 @@ class Writer:
         self._config = config
         self._result, self._pending = CutResult(), CutResult()
 
-    def add(self, outcome: tuple[str, PairedPatch] | Rejection) -> None:
-        """Add one outcome of `patches.cut`: a split and its patch, or a Rejection."""
+    def add(self, outcome: Outcome) -> None:
+        """Add one outcome of `patches.cut`."""
+        if isinstance(outcome, OutOfRange):
+            self._pending.num_out_of_range.update(outcome.num_pixels)
+            return
         if isinstance(outcome, Rejection):
             self._pending.rejections.append(outcome)
             return
@@ -143,6 +148,7 @@ class Writer:
         self._result.rejections += self._pending.rejections
         self._result.band_sums = merge_sums(self._result.band_sums, self._pending.band_sums)
         self._result.num_pixels_per_class.update(self._pending.num_pixels_per_class)
+        self._result.num_out_of_range.update(self._pending.num_out_of_range)
         self._pending = CutResult()
 
     def drop(self) -> None:

@@ -63,6 +63,8 @@ class Summary:
         first_error: detail of the bad scene with the smallest id; "" = no bad scene.
         shards: path below the version directory -> entry of the manifest.
         contents: counts over the patches in the shards.
+        num_out_of_range: (sensor, band) -> number of pixels that are no data because no
+            measurement can have their value.
         num_pairs: origin -> number of scene pairs that contain a scene of that origin.
     """
 
@@ -74,6 +76,7 @@ class Summary:
     shards: dict[str, ShardEntry] = field(default_factory=dict)
     contents: Contents = field(default_factory=Contents)
     num_pairs: Counter[Origin] = field(default_factory=Counter)
+    num_out_of_range: Counter[tuple[Sensor, str]] = field(default_factory=Counter)
 
 
 @dataclass
@@ -191,6 +194,7 @@ class MergeSummaries(beam.CombineFn):
             return _merge(summary, element)
         summary.band_sums = spool.merge_sums(summary.band_sums, element.band_sums)
         summary.num_pixels_per_class.update(element.num_pixels_per_class)
+        summary.num_out_of_range.update(element.num_out_of_range)
         return summary
 
     def merge_accumulators(self, summaries: Iterable[Summary]) -> Summary:
@@ -221,6 +225,7 @@ def _merge(one: Summary, two: Summary) -> Summary:
         shards={**one.shards, **two.shards},
         contents=one.contents,
         num_pairs=one.num_pairs + two.num_pairs,
+        num_out_of_range=one.num_out_of_range + two.num_out_of_range,
     )
 
 

@@ -48,6 +48,8 @@ S1_VALID_RANGE_DB = (-70.0, 40.0)
 
 The extremes in Sen1Floods11 are -65 and +30 dB.
 """
+S2_MAX_DN = 65535
+"""Largest digital number of Sentinel-2, that of saturated pixels."""
 S2_VALID_RANGE = (0.0, 6.5535)
 """Lowest and highest reflectance that uint16 can hold. Clouds and glint exceed 1."""
 

@@ -130,6 +130,8 @@ class Manifest:
             see `LabelConfig.partner`.
         label_classes: ids, names and colors of all classes of `label_schema`; empty for
             pairs, and in manifests of before they were kept.
+        num_out_of_range: sensor -> band -> number of pixels, of all pairs that are cut,
+            that are no data because no measurement can have their value.
         format_version: version of the format of this file and of the records.
     """
 
@@ -157,6 +159,7 @@ class Manifest:
     sources: tuple[SourceEntry, ...] = ()
     num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
     label_classes: tuple[LabelClass, ...] = ()
+    num_out_of_range: dict[str, dict[str, int]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def bands(self, sensor: Sensor) -> tuple[str, ...]:

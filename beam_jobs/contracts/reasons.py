@@ -28,6 +28,7 @@ SceneReason = Literal[
     "older_baseline",
     "other_label_schema",
     "other_processing_level",
+    "polarizations_swapped",
     "s1_not_db",
     "s2_not_dn",
     "s2_not_reflectance",
@@ -163,6 +164,8 @@ MEANINGS: dict[Reason, str] = {
     " Name another label.schema.",
     "other_processing_level": "The scene is L1C and the build takes L2A, or the reverse."
     " Change patch.s2_processing_level if that is wrong.",
+    "polarizations_swapped": "VV and VH seem swapped. Correct their order in the item, or"
+    " declare terrapair:polarizations_checked.",
     "s1_not_db": "Backscatter is not in dB. Declare terrapair:unit, or convert it.",
     "s2_not_dn": "Reflectance is not in digital numbers. Declare terrapair:unit, or"
     " multiply it by 10000.",
@@ -171,8 +174,8 @@ MEANINGS: dict[Reason, str] = {
     "s2_taken": "Its Sentinel-2 scene has nearer passes. Raise pairing.max_s1_per_s2.",
     "too_small": "The pair shares less than one patch. Use a smaller patch.size_px.",
     "unknown_band_order": "The order of the bands is not told. List them in the item.",
-    "unknown_dn_offset": "The pixels do not show whether they carry the 2022 offset."
-    " Declare terrapair:dn_offset.",
+    "unknown_dn_offset": "The pixels do not show whether they carry the 2022 offset, or"
+    " contradict the catalog. Declare terrapair:dn_offset.",
     "unlocated": "The file has no place on Earth. Export it with its mixer file.",
     "unreadable_raster": "The file is damaged or of an unknown format. Export it again.",
     "weak_label": "The label is weak and weak labels are off. Raise label.weak_weight.",

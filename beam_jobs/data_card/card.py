@@ -121,6 +121,7 @@ def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
         "num_examples": dict(found.num_examples),
         "num_held_out": found.num_held_out,
         "num_absent": found.num_absent,
+        "num_out_of_range": found.num_out_of_range,
         "num_rejected": found.num_rejected,
         "num_pixels_per_class": found.num_pixels_per_class,
         "num_bytes": sum(entry.num_bytes for entry in found.shards.values()),
@@ -196,6 +197,12 @@ def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
         for split, count in per.items()
     ]
     yield from _table("Of one sensor alone", ("sensor without a scene", "split", "patches"), absent)
+    outside = [
+        (sensor, band, count)
+        for sensor, per in card["num_out_of_range"].items()
+        for band, count in per.items()
+    ]
+    yield from _table("Values out of range", ("sensor", "band", "pixels"), outside)
     yield from _table("Not used", ("reason", "scenes or patches"), card["num_rejected"].items())
     classes = [
         (split, k, n) for split, per in card["num_pixels_per_class"].items() for k, n in per.items()

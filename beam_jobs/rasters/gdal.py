@@ -30,6 +30,7 @@ class GdalRaster:
         self.name, self.crs, self.transform = dataset.name, dataset.crs, dataset.transform
         self.height, self.width = dataset.height, dataset.width
         self.descriptions = dataset.descriptions
+        self.block_shape = dataset.block_shapes[0]
         self.nodata_values = dataset.nodatavals
         self.alpha_index = next(
             (

@@ -38,6 +38,7 @@ class Raster(Protocol):
             file declares none.
         alpha_index: 1-based index of the band that tells how opaque the pixels are;
             None = there is none. It is no band of data unless a catalog lists it.
+        block_shape: height and width of the block that the format decodes at once.
         bounds: xmin, ymin, xmax, ymax in the CRS.
     """
 
@@ -49,6 +50,7 @@ class Raster(Protocol):
     descriptions: tuple[str | None, ...]
     nodata_values: tuple[float | None, ...]
     alpha_index: int | None
+    block_shape: tuple[int, int]
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

@@ -8,6 +8,8 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 - `band_names.py`: the bands that catalogs mean by their names.
 - `hrefs.py`: the path or URI that an href stands for.
 - `inspection.py`: check a scene against its rasters before any patch is cut.
+- `samples.py`: the full-resolution pixels by which a scene is judged.
+- `plausibility.py`: whether they can be what the scene says they are.
 - `readers.py`: bands and cloud masks of a scene on any grid.
 - `label_rasters.py`: labels of a scene on any grid, in ids of any schema.
 - `label_vectors.py`: the same for polygons and points of vector files.

@@ -19,6 +19,20 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 LONLAT = "EPSG:4326"
+SCALE_TOLERANCE = 0.005
+"""Largest deviation of a metre of a CRS from a metre on the ground.
+
+UTM deviates by at most 0.1 % within its zone and by 0.5 % in the middle of the next
+one. Web Mercator deviates by 100 % at 60 degrees north.
+
+Source: Snyder 1987, Map projections: a working manual, USGS Professional Paper 1395.
+"""
+UPS_FROM_DEGREES = (-80.0, 84.0)
+"""Latitudes beyond which polar stereographic coordinates take the place of UTM.
+
+Source: NGA.SIG.0012, The universal grids and the transverse Mercator and polar
+stereographic map projections.
+"""
 Bounds = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in the units of a CRS."""
 
@@ -102,23 +116,58 @@ def utm_crs(lon: float, lat: float) -> str:
     return f"EPSG:{(32600 if lat >= 0 else 32700) + zone}"
 
 
+def ground_crs(lon: float, lat: float) -> str:
+    """Return the EPSG code of the CRS in which a metre is a metre on the ground.
+
+    It is the UTM zone of the place, or universal polar stereographic near the poles.
+    """
+    south, north = UPS_FROM_DEGREES
+    if south <= lat <= north:
+        return utm_crs((lon + 180.0) % 360.0 - 180.0, lat)
+    return "EPSG:5041" if lat > 0 else "EPSG:5042"
+
+
+def is_metric(grid: Grid) -> bool:
+    """Return whether a metre of the grid's CRS is a metre on the ground everywhere.
+
+    Measured along both axes and diagonals, at the centre and the corners. Degrees,
+    feet, and projections that stretch or shear the place are not metric.
+    """
+    if not CRS.from_string(grid.crs).is_projected:
+        return False
+    a, b, _, d, e, _ = grid.transform
+    corners = [(0, 0), (0, grid.width), (grid.height, 0), (grid.height, grid.width)]
+    places = [(grid.height / 2, grid.width / 2), *corners]
+    # Ten pixels are long enough for exact lengths and short beside any distortion.
+    for step in ((10.0, 0.0), (0.0, 10.0), (10.0, 10.0), (10.0, -10.0)):
+        one = np.array([grid.affine * (col, row) for row, col in places])
+        two = np.array([grid.affine * (col + step[0], row + step[1]) for row, col in places])
+        in_crs = math.hypot(step[0] * a + step[1] * b, step[0] * d + step[1] * e)
+        on_ground = _GEOD.inv(*to_lonlat(grid.crs, *one.T), *to_lonlat(grid.crs, *two.T))[2]
+        deviation = np.abs(np.asarray(on_ground) / in_crs - 1.0)
+        if not (deviation <= SCALE_TOLERANCE).all():
+            return False
+    return True
+
+
+_GEOD = pyproj.Geod(ellps="WGS84")
+
+
 def common_grid(reference: Grid, other: Grid, pixel_size_m: float) -> Grid | None:
     """Return the grid in metres of what both scenes cover, or None if they are apart.
 
     Args:
-        reference: decides CRS and pixel corners when it is projected. Sentinel-2 is the
-            reference, since its tiles are the archive's grid. A grid in degrees is
-            replaced by the UTM zone of its centre.
+        reference: decides CRS and pixel corners if its CRS has metres on the ground.
+            Sentinel-2 is the reference, since its tiles are the archive's grid. Any
+            other CRS is replaced by `ground_crs` of the reference's centre.
         other: the second scene, in any CRS.
-        pixel_size_m: of the result.
+        pixel_size_m: of the result, on the ground.
     """
     crs, (x0, y0) = reference.crs, (reference.transform[2], reference.transform[5])
-    if not CRS.from_string(crs).is_projected:
-        xmin, ymin, xmax, ymax = lonlat_bounds(crs, reference.bounds)
-        lon = (xmin + xmax) / 2
-        # Longitudes of a raster may go beyond 180, or from 0 to 360.
-        lon = lon if -180.0 <= lon <= 180.0 else (lon + 180.0) % 360.0 - 180.0
-        crs, (x0, y0) = utm_crs(lon, (ymin + ymax) / 2), (0.0, 0.0)
+    if not is_metric(reference):
+        xmin, ymin, xmax, ymax = reference.bounds
+        lon, lat = to_lonlat(crs, (xmin + xmax) / 2, (ymin + ymax) / 2)
+        crs, (x0, y0) = ground_crs(float(lon), float(lat)), (0.0, 0.0)
     boxes = [transform_bounds(grid.crs, crs, *grid.bounds) for grid in (reference, other)]
     xmin, ymin = (max(box[i] for box in boxes) for i in (0, 1))
     xmax, ymax = (min(box[i] for box in boxes) for i in (2, 3))

@@ -15,10 +15,17 @@ import numpy.typing as npt
 from beam_jobs.contracts.bands import (
     S1_VALID_RANGE_DB,
     S2_BASELINE_0400_DN_OFFSET,
+    S2_MAX_DN,
     S2_REFLECTANCE_PER_DN,
+    Sensor,
 )
 
 FloatArray = npt.NDArray[np.float32]
+LEAST_REFLECTANCE = -1.0
+"""Lower values are fill values that the item does not declare.
+
+Dark surfaces that were corrected too far come to about -0.1.
+"""
 
 
 def db_to_power(backscatter_db: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -42,7 +49,8 @@ def declared_values(
 
     The result is dB, or digital numbers without the 2022 offset. Reflectance of 0 and
     below is kept as the darkest measurement, since the item has declared which value
-    means no data.
+    means no data. Power below 0 and reflectance below LEAST_REFLECTANCE become minus
+    infinity: no measurement can have them.
 
     Args:
         stored: values of the file, NaN = no data.
@@ -52,13 +60,26 @@ def declared_values(
         offset: see `unit`.
     """
     physical = stored * np.float32(scale) + np.float32(offset)
+    if unit == "dB":
+        return physical
     if unit == "power":
-        return power_to_db(physical).astype(np.float32)
-    return (
-        np.maximum(physical / np.float32(S2_REFLECTANCE_PER_DN), 1.0)
-        if unit == "reflectance"
-        else physical
-    )
+        backscatter_db = power_to_db(physical).astype(np.float32)
+        backscatter_db[physical < 0] = -np.inf
+        return backscatter_db
+    with np.errstate(over="ignore"):
+        dn = np.maximum(physical / np.float32(S2_REFLECTANCE_PER_DN), np.float32(1.0))
+    dn[physical < LEAST_REFLECTANCE] = -np.inf
+    return dn
+
+
+def out_of_range(values: npt.NDArray[Any], sensor: Sensor) -> npt.NDArray[np.bool_]:
+    """Return which archived values no measurement can have, such as inf or -1e30.
+
+    NaN is no data and not out of range. So is 0 of Sentinel-2.
+    """
+    if sensor == "s1":
+        return ~is_backscatter_db(values) & ~np.isnan(values)
+    return (values < 0) | (values > S2_MAX_DN)
 
 
 def clean_backscatter_db(pixels: npt.NDArray[Any], *, is_zero_missing: bool = True) -> FloatArray:
@@ -74,23 +95,27 @@ def clean_backscatter_db(pixels: npt.NDArray[Any], *, is_zero_missing: bool = Tr
         is_zero_missing: False when the item declares its no-data value.
     """
     values = pixels.astype(np.float32)
-    low, high = S1_VALID_RANGE_DB
-    # NaN and infinity compare False.
-    valid = (values >= low) & (values <= high)
+    valid = is_backscatter_db(values)
     if is_zero_missing:
         valid &= ~(values == 0.0).all(axis=0, keepdims=True)
     values[~valid] = np.nan
     return values
 
 
-def looks_like_power(backscatter: FloatArray) -> bool:
-    """Return whether float32 [C, H, W] is linear power, although it should be dB.
+def is_backscatter_db(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which values lie in S1_VALID_RANGE_DB; NaN and infinity do not."""
+    low, high = S1_VALID_RANGE_DB
+    # NaN and infinity compare False.
+    return (values >= low) & (values <= high)
 
-    Land and water lie at about -30 to 0 dB, so a scene in dB always has negative
-    values. Linear power never has.
+
+def is_dn(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which values are Sentinel-2 digital numbers that measure something.
+
+    These are numbers above 0, up to the largest that uint16 holds. NaN, infinity and
+    fill values such as -9999, -1e30 or 1e20 are none.
     """
-    valid = backscatter[np.isfinite(backscatter)]
-    return valid.size > 0 and bool((valid >= 0).all())
+    return (values > 0) & (values <= S2_MAX_DN)
 
 
 def dn_to_reflectance(dn: npt.NDArray[Any], dn_offset: int) -> FloatArray:
@@ -100,8 +125,8 @@ def dn_to_reflectance(dn: npt.NDArray[Any], dn_offset: int) -> FloatArray:
     darkest measurement.
 
     Args:
-        dn: Sentinel-2 as stored, with NaN where the file has its own no-data value; 0
-            and negative fill values are no data too.
+        dn: Sentinel-2 as stored, with NaN where the file has its own no-data value; 0,
+            negative fill values and numbers above 65535 are no data too.
         dn_offset: what the file adds to every digital number: 0, or 1000 from
             processing baseline 04.00 on.
     """
@@ -109,7 +134,7 @@ def dn_to_reflectance(dn: npt.NDArray[Any], dn_offset: int) -> FloatArray:
     # This runs over every pixel of every scene. One plane at a time, in place, fits the
     # processor's cache.
     for values in reflectance:
-        valid = np.isfinite(values) & (values > 0)
+        valid = is_dn(values)
         values -= dn_offset
         np.maximum(values, 1.0, out=values)
         values *= np.float32(S2_REFLECTANCE_PER_DN)
@@ -127,23 +152,44 @@ def detect_dn_offset(dn: npt.NDArray[Any], band_names: tuple[str, ...]) -> int |
     Without B10, dark pixels decide. If at least 1 of 1,000 numbers is below half the
     offset, there is no offset: with it they would be reflectances below -0.05, which
     even dark water in overcorrected level-2A scenes hardly reaches. A lack of dark
-    pixels proves nothing, since haze and cloud lift whole scenes above 1000.
+    pixels proves nothing, since haze and cloud lift whole scenes above 1000. If the two
+    rules contradict each other, the offset is unclear.
 
     Dates and names are not used: archives hold reprocessed old scenes with the offset,
     and harmonized new scenes without it.
 
     Args:
-        dn: digital numbers [C, H, W]; 0 is no data.
+        dn: digital numbers [C, ...] at full resolution, none of them mixed with no
+            data; 0 is no data.
         band_names: names of the C bands.
     """
-    valid = dn[dn > 0]
-    if valid.size == 0:
+    planes = [plane[plane > 0] for plane in dn]
+    # Each band counts the same, whatever its pixel size.
+    shares = [
+        float((plane < S2_BASELINE_0400_DN_OFFSET / 2).mean()) for plane in planes if plane.size
+    ]
+    if not shares:
         return None
+    is_dark = float(np.mean(shares)) >= 1e-3
     if "B10" in band_names:
-        cirrus = dn[band_names.index("B10")]
-        cirrus = cirrus[cirrus > 0]
+        cirrus = planes[band_names.index("B10")]
         if cirrus.size:
-            return (
-                S2_BASELINE_0400_DN_OFFSET if np.median(cirrus) >= S2_BASELINE_0400_DN_OFFSET else 0
-            )
-    return 0 if (valid < S2_BASELINE_0400_DN_OFFSET / 2).mean() >= 1e-3 else None
+            has_offset = bool(np.median(cirrus) >= S2_BASELINE_0400_DN_OFFSET)
+            return None if has_offset and is_dark else S2_BASELINE_0400_DN_OFFSET * has_offset
+    return 0 if is_dark else None
+
+
+def begins_at_offset(dn: npt.NDArray[Any]) -> bool:
+    """Return whether the values of most bands begin about where the offset would.
+
+    The darkest 1 of 1,000 pixels of a band is near 0 in most scenes: water is dark in
+    the infrared, vegetation in the visible. With the offset, it is near 1000 in every
+    band. Haze lifts only the visible bands so far; sand, snow and cloud lift the bands
+    to different values.
+
+    Args:
+        dn: see `detect_dn_offset`.
+    """
+    floors = [float(np.quantile(plane[plane > 0], 1e-3)) for plane in dn if (plane > 0).any()]
+    low, high = 0.9 * S2_BASELINE_0400_DN_OFFSET, 1.6 * S2_BASELINE_0400_DN_OFFSET
+    return bool(floors) and low <= float(np.median(floors)) <= high

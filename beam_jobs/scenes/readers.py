@@ -7,6 +7,7 @@ data, boolean cloud masks. `beam_jobs/rasters` opens the files, whatever their f
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +47,26 @@ class _Planes:
     source: resampling.Source
 
 
-def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatArray:
+def read_bands(
+    scene: Scene,
+    band_names: tuple[str, ...],
+    grid: Grid,
+    *,
+    num_out_of_range: Counter[str] | None = None,
+) -> FloatArray:
     """Return physical values of an inspected scene on `grid`, float32 [H, W, C].
 
     NaN marks no data and pixels outside the scene; all pixels of an absent scene are
     NaN. Bands on another grid are resampled bilinearly, radar in linear power. A target
     pixel is valid only where its nearest source pixel is valid, so no data neither
     grows nor mixes with measurements.
+
+    Args:
+        scene: inspected.
+        band_names: wanted bands.
+        grid: wanted grid.
+        num_out_of_range: per band, receives the number of pixels of `grid` whose value
+            no measurement can have.
     """
     if scene.is_absent:
         return np.full((grid.height, grid.width, len(band_names)), np.nan, np.float32)
@@ -64,7 +78,22 @@ def read_bands(scene: Scene, band_names: tuple[str, ...], grid: Grid) -> FloatAr
     for part in parts:
         for plane, name in zip(_ON_GRID[scene.sensor](scene, part, grid), part.names, strict=True):
             result[band_names.index(name)] = plane
+        if num_out_of_range is not None:
+            num_out_of_range.update(_count_out_of_range(scene, part, grid))
     return np.moveaxis(result, 0, -1)
+
+
+def _count_out_of_range(scene: Scene, part: _Planes, grid: Grid) -> Counter[str]:
+    """Return, per band, how many pixels of `grid` have a value out of range."""
+    counts: Counter[str] = Counter()
+    for name, outside in zip(
+        part.names, radiometry.out_of_range(part.values, scene.sensor), strict=True
+    ):
+        # Nearly no scene has such a pixel.
+        if outside.any():
+            on_grid = resampling.ids_to_grid(outside.astype(np.uint8), part.source, grid, fill=0)
+            counts[name] = int(on_grid.sum())
+    return +counts
 
 
 def _backscatter_on_grid(scene: Scene, part: _Planes, grid: Grid) -> FloatArray:

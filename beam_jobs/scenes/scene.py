@@ -58,6 +58,8 @@ class Scene:
             neither.
         acquisition: what all Sentinel-2 products of one datatake and tile share; ""
             when not declared.
+        polarizations_checked: whether the item declares that its polarizations are not
+            swapped, so that the pixels are not asked.
         cloud_fraction: of the whole scene, 0-1; NaN when not declared.
         split: the data set's own split of the scene, which overrides the split of its
             blocks; None when not declared.
@@ -88,6 +90,7 @@ class Scene:
     processing_baseline: str | None = None
     is_offset_applied: bool | None = None
     acquisition: str = ""
+    polarizations_checked: bool = False
     cloud_fraction: float = float("nan")
     split: str | None = None
     event: str = ""
@@ -271,6 +274,7 @@ def _fields(item: pystac.Item, where: str, problems: _Problems) -> dict[str, Any
         "footprint": problems.gather(lambda: _footprint(item.geometry, where)),
         "declared_crs": _declared_crs(properties),
         "dn_offset": problems.gather(lambda: _dn_offset(properties, where)),
+        "polarizations_checked": problems.gather(lambda: _polarizations_checked(properties, where)),
         "cloud_fraction": problems.gather(lambda: _cloud_fraction(properties, where)),
         "split": problems.gather(lambda: _split(properties, where)),
         "event": str(properties.get("terrapair:event") or ""),
@@ -336,6 +340,16 @@ def _dn_offset(properties: Mapping[str, Any], where: str) -> int | None:
             f"{where}: terrapair:dn_offset must be 0 or 1000, got {offset!r}", "bad_item"
         )
     return None if offset is None else int(offset)
+
+
+def _polarizations_checked(properties: Mapping[str, Any], where: str) -> bool:
+    checked = properties.get("terrapair:polarizations_checked", False)
+    if not isinstance(checked, bool):
+        raise DataError(
+            f"{where}: terrapair:polarizations_checked must be true or false, got {checked!r}",
+            "bad_item",
+        )
+    return checked
 
 
 def _cloud_fraction(properties: Mapping[str, Any], where: str) -> float:

@@ -96,6 +96,59 @@ def test_no_data_travels_as_nan(pair, tmp_path):
     assert np.isfinite(patch.s2).all()
 
 
+@pytest.mark.parametrize("shift_m", [0.0, 3.0])
+def test_values_out_of_range_are_no_data_and_counted(tmp_path, shift_m):
+    db, dn = backscatter(48, 48), digital_numbers(12, 48, 48).astype(np.float32)
+    db[0, 4:6, 4] = [np.inf, -1e30]
+    db[1, 20, 20:23] = [-9999.0, 41.0, -71.0]
+    dn[3, 10, 10:14] = [np.inf, -np.inf, -1e30, 1e30]
+    dn[7, 30, 30] = 70_000.0
+    dn[:, 20, 20] = 0.0
+    s1 = inspection.inspect(s1_scene(tmp_path / "S1_a.tif", db), S1_BANDS)
+    # Beside the radar's pixel corners, so that the radar is resampled.
+    s2 = s2_scene(tmp_path / "S2_b.tif", dn, transform=north_up(x=500_000.0 + shift_m), dn_offset=0)
+    *found, counted = cut_all((s1, inspection.inspect(s2, S2_L2A_BANDS)))
+    assert counted == patches.OutOfRange(
+        num_pixels={("s1", "VV"): 2, ("s1", "VH"): 3, ("s2", "B4"): 4, ("s2", "B8"): 1}
+    )
+    missing = {"s1": 0, "s2": 0}
+    for _, patch in found:
+        decoded = records.decode(records.encode(patch))
+        for sensor in missing:
+            assert np.array_equal(np.isnan(decoded.pixels(sensor)), np.isnan(patch.pixels(sensor)))
+            missing[sensor] += int(np.isnan(patch.pixels(sensor)).sum())
+            mean, std = records.band_moments(patch.pixels(sensor))
+            low, high = (-26.0, -4.0) if sensor == "s1" else (0.02, 0.4)
+            assert ((mean > low) & (mean < high) & (std < high - low)).all()
+    # The rest of a column is missing where the radar ends before the optical image.
+    assert missing["s2"] == 5 + 12
+    assert missing["s1"] == 5 or shift_m
+
+
+def test_a_declared_unit_does_not_make_measurements_of_values_out_of_range(tmp_path):
+    dn = digital_numbers(12, 48, 48) / np.float32(10_000)
+    dn = dn.astype(np.float32)
+    dn[2, 5, 5:8] = [-1e30, np.inf, -0.01]
+    s2 = s2_scene(tmp_path / "S2_b.tif", dn)
+    power = np.power(10.0, backscatter(48, 48) / 10).astype(np.float32)
+    power[0, 7, 7:10] = [-1e30, np.inf, 0.0]
+    s1 = s1_scene(tmp_path / "S1_a.tif", power)
+    s1, s2 = (
+        dataclasses.replace(
+            scene,
+            bands={n: dataclasses.replace(b, unit=unit) for n, b in scene.bands.items()},
+        )
+        for scene, unit in ((s1, "power"), (s2, "reflectance"))
+    )
+    s1, s2 = inspection.inspect(s1, S1_BANDS), inspection.inspect(s2, S2_L2A_BANDS)
+    (_, patch), *_, counted = cut_all((s1, s2))
+    assert counted.num_pixels == {("s1", "VV"): 2, ("s2", "B3"): 2}
+    assert np.isnan(patch.s2[5, 5:8, 2]).tolist() == [True, True, False]
+    assert patch.s2[5, 7, 2] == pytest.approx(1e-4)
+    assert np.isnan(patch.s1[7, 7:10, 0]).all()
+    assert patch.s1[7, 10, 0] == pytest.approx(backscatter(48, 48)[0, 7, 10], abs=1e-4)
+
+
 @pytest.mark.parametrize("label_from", ["s1", "s2"])
 def test_the_label_is_that_of_the_configured_sensor(pair, tmp_path, label_from):
     of_s1, ids_s1 = label_of(tmp_path, "l1", 1)

@@ -1,9 +1,11 @@
 """The spool: what is finished is found again, what is dropped leaves nothing."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from beam_jobs.build import spool
+from beam_jobs.build import patches, spool, writers
 from beam_jobs.contracts import records
 from tests.data.make_patches import make_patch
 
@@ -58,3 +60,20 @@ def test_a_dropped_pair_of_a_bundle_leaves_neither_references_nor_sums(tmp_path,
     expected = alone.finish().band_sums["s1"]
     assert np.array_equal(rest.histogram, expected.histogram)
     assert rest.total == pytest.approx(expected.total)
+
+
+def test_counts_of_values_out_of_range_travel_with_the_pairs_that_are_kept(tmp_path, build_config):
+    writer = spool.Writer(str(tmp_path), "bundle", build_config, num_pairs=3)
+    for number, keep in ((2, True), (40, False), (5, True)):
+        writer.add(patches.OutOfRange(num_pixels=Counter({("s1", "VV"): number, ("s2", "B4"): 1})))
+        writer.commit() if keep else writer.drop()
+    writer.finish()
+    found = spool.load(str(tmp_path), "bundle", 3)
+    assert found is not None
+    expected = {("s1", "VV"): 7, ("s2", "B4"): 2}
+    assert found.num_out_of_range == expected
+    merge = writers.MergeSummaries()
+    merged = merge.add_input(merge.create_accumulator(), found)
+    other = writers.Summary(num_out_of_range=Counter({("s1", "VV"): 1}))
+    merged = merge.merge_accumulators([merged, merge.add_input(other, writers.Summary())])
+    assert merged.num_out_of_range == {("s1", "VV"): 8, ("s2", "B4"): 2}

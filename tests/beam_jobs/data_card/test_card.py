@@ -1,5 +1,6 @@
 """The data card: its numbers equal a count by hand, and a second card has the same bytes."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -70,6 +71,18 @@ def test_counts_dates_and_places_are_those_of_the_shards(version, patches, card)
     assert card["time_gap_hours"] == gaps
     assert len(gaps) > 2
     assert sum(card["patches_per_month"].values()) == len(patches)
+
+
+def test_values_out_of_range_are_listed_by_sensor_and_band(version, tmp_path):
+    spoilt = dataclasses.replace(
+        manifest.read(version), num_out_of_range={"s1": {"VV": 7}, "s2": {"B4": 2, "B8": 1}}
+    )
+    card = data_card.make_card(spoilt, contents.Contents())
+    assert card["num_out_of_range"] == {"s1": {"VV": 7}, "s2": {"B4": 2, "B8": 1}}
+    data_card.write(tmp_path, spoilt, contents.Contents())
+    text = (tmp_path / data_card.MARKDOWN_NAME).read_text()
+    assert "| s1 | VV | 7 |\n| s2 | B4 | 2 |\n| s2 | B8 | 1 |" in text
+    assert manifest.from_json(spoilt.to_json()) == spoilt
 
 
 def test_histograms_are_of_every_fourth_pixel(patches, card):

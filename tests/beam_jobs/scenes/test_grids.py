@@ -193,3 +193,76 @@ def test_strips_and_windows_cover_each_whole_patch_once_within_the_limit(
     whole = np.zeros_like(covered)
     whole[: height // size * size, : width // size * size] = 1
     assert np.array_equal(covered, whole)
+
+
+def around(crs: str, lon: float, lat: float, pixel_size: float, size: int = 200) -> Grid:
+    """A grid of `size` pixels around a place, in the units of any CRS."""
+    x, y = grids.from_lonlat(crs, lon, lat)
+    half = pixel_size * size / 2
+    transform = (pixel_size, 0.0, x - half, 0.0, -pixel_size, y + half)
+    return Grid(crs=crs, transform=transform, height=size, width=size)
+
+
+@pytest.mark.parametrize(
+    ("crs", "lon", "lat", "pixel_size", "expected"),
+    [
+        ("EPSG:3857", 25.3, 60.4, 20.0, "EPSG:32635"),
+        # New York in US survey feet, and the same in degrees.
+        ("EPSG:2263", -74.0, 40.7, 32.8, "EPSG:32618"),
+        ("EPSG:4326", -74.0, 40.7, 1e-4, "EPSG:32618"),
+        # Polar stereographic, true at 70 degrees north.
+        ("EPSG:3413", -40.0, 78.0, 10.0, "EPSG:32624"),
+        ("EPSG:3413", -45.0, 88.0, 10.0, "EPSG:5041"),
+        ("EPSG:3031", 20.0, -85.0, 10.0, "EPSG:5042"),
+        ("EPSG:4326", 179.999, 70.0, 1e-4, "EPSG:32660"),
+        ("EPSG:4326", 180.02, 70.0, 1e-4, "EPSG:32601"),
+        # Equal area, where it stretches by 1.5 %.
+        ("EPSG:3035", -9.0, 38.7, 10.0, "EPSG:32629"),
+    ],
+)
+def test_the_pixels_of_patches_have_metres_on_the_ground(crs, lon, lat, pixel_size, expected):
+    raster = around(crs, lon, lat, pixel_size)
+    common = grids.common_grid(raster, raster, 10.0)
+    assert common is not None
+    assert common.crs == expected
+    patch = common.window(common.height // 2 - 30, common.width // 2 - 30, 60, 60)
+    lons, lats = grids.centre_and_corners(patch)
+    geod = pyproj.Geod(ellps="WGS84")
+    sides = [
+        geod.inv(lons[one], lats[one], lons[two], lats[two])[2]
+        for one, two in ((1, 2), (2, 3), (3, 4), (4, 1))
+    ]
+    assert sides == pytest.approx([600.0] * 4, rel=0.007)
+    # The whole raster is covered: its centre and its side.
+    assert grids.from_lonlat(common.crs, lon, lat) == pytest.approx(
+        ((common.bounds[0] + common.bounds[2]) / 2, (common.bounds[1] + common.bounds[3]) / 2),
+        abs=40,
+    )
+
+
+@pytest.mark.parametrize(
+    ("crs", "lon", "lat"),
+    [
+        ("EPSG:32633", 15.0, 45.0),
+        # A Sentinel-2 tile reaches beyond its zone.
+        ("EPSG:32633", 18.6, 5.0),
+        ("EPSG:5041", 10.0, 85.0),
+        ("EPSG:3413", -45.0, 70.0),
+        ("EPSG:3035", 10.0, 52.0),
+        ("EPSG:2056", 8.0, 47.0),
+    ],
+)
+def test_a_grid_with_metres_on_the_ground_stays_as_it_is(crs, lon, lat):
+    raster = around(crs, lon, lat, 10.0)
+    assert grids.is_metric(raster)
+    assert grids.common_grid(raster, raster, 10.0).crs == crs
+
+
+def test_a_rotated_grid_in_metres_is_metric():
+    turned = Grid(
+        crs="EPSG:32633",
+        transform=(8.0, 6.0, 500_000.0, 6.0, -8.0, 5_000_000.0),
+        height=50,
+        width=50,
+    )
+    assert grids.is_metric(turned)

@@ -23,6 +23,7 @@ from rasterio.crs import CRS
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
+from beam_jobs.scenes.assets import BandSource
 from beam_jobs.scenes.grids import Grid
 
 S1_BANDS = ("VV", "VH")
@@ -126,6 +127,20 @@ def test_a_raster_without_crs_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        (rasterio.Affine(math.nan, 0, XMIN, 0, -10, YMAX), "missing_crs"),
+        (rasterio.Affine(10, 0, 1e300, 0, -10, YMAX), "wrong_crs"),
+        (rasterio.Affine(10, 10, XMIN, 10, 10, YMAX), "missing_crs"),
+    ],
+)
+def test_a_raster_at_no_place_is_refused(tmp_path, transform, reason):
+    scene = s1_scene(tmp_path / "s1.tif", backscatter(20, 20))
+    write_geotiff(tmp_path / "s1.tif", backscatter(20, 20), transform=transform)
+    assert refused(scene, S1_BANDS).reason == reason
+
+
+@pytest.mark.parametrize(
     ("declared", "shown"), [("EPSG:32634", "EPSG:32634"), ("EPSG:not-a-code", "EPSG:not-a-code")]
 )
 def test_another_crs_than_declared_is_refused(tmp_path, declared, shown):
@@ -161,9 +176,135 @@ def test_power_instead_of_decibels_is_refused(tmp_path):
     assert "linear power" in str(error)
 
 
+def test_swapped_polarizations_are_refused_unless_they_were_checked(tmp_path):
+    scene = s1_scene(tmp_path / "s1.tif", backscatter(40, 40)[::-1])
+    error = refused(scene, S1_BANDS)
+    assert error.reason == "polarizations_swapped"
+    assert "VH exceeds VV by" in str(error)
+    checked = dataclasses.replace(scene, polarizations_checked=True)
+    got = readers.read_bands(inspection.inspect(checked, S1_BANDS), S1_BANDS, grid(40, 40))
+    assert got[..., 0].mean() < got[..., 1].mean()
+
+
+def test_values_that_can_be_no_decibels_are_told_from_an_empty_scene(tmp_path):
+    numbers = (200 + 10 * backscatter(40, 40)).astype(np.uint16) + 50
+    error = refused(s1_scene(tmp_path / "s1.tif", numbers), S1_BANDS)
+    assert error.reason == "s1_not_db"
+    assert "median of VV 1" in str(error)
+
+
+def test_8_bit_optical_pixels_without_a_unit_are_refused(tmp_path):
+    pixels = np.random.default_rng(4).integers(0, 255, (12, 20, 20)).astype(np.uint8)
+    error = refused(s2_scene(tmp_path / "s2.tif", pixels, dn_offset=0), S2_L2A_BANDS)
+    assert error.reason == "s2_not_dn"
+    assert "8 bits" in str(error)
+
+
 def test_reflectance_instead_of_digital_numbers_is_refused(tmp_path):
     reflectance = (digital_numbers(12, 20, 20) / 10_000).astype(np.float32)
     assert refused(s2_scene(tmp_path / "s2.tif", reflectance), S2_L2A_BANDS).reason == "s2_not_dn"
+
+
+def with_offset_and_untagged_margin(bands: int, side: int) -> np.ndarray:
+    """Digital numbers of dark ground with the offset, half of them fill of 0."""
+    dn = np.random.default_rng(3).integers(100, 1700, (bands, side, side)) + 1000
+    rows, cols = np.indices((side, side))
+    dn[:, rows + cols < side] = 0
+    return dn.astype(np.uint16)
+
+
+@pytest.mark.parametrize("resampling", ["average", "cubic"])
+def test_averaged_overviews_do_not_hide_the_offset(tmp_path, resampling):
+    scene = s2_scene(tmp_path / "s2.tif", with_offset_and_untagged_margin(3, 1100))
+    with rasterio.open(tmp_path / "s2.tif", "r+") as dataset:
+        dataset.build_overviews([2, 4, 8], rasterio.enums.Resampling[resampling])
+    error = refused(scene, ("B1", "B2", "B3"))
+    assert error.reason == "unknown_dn_offset"
+    assert "terrapair:dn_offset" in str(error)
+
+
+@pytest.mark.parametrize("reach", [1, 2, 6])
+def test_pixels_that_were_mixed_with_no_data_do_not_hide_the_offset(tmp_path, reach):
+    # As a resampling leaves it that does not know of the fill value 0.
+    dn = with_offset_and_untagged_margin(12, 120).astype(np.float64)
+    missing = dn == 0
+    kernel = np.ones(2 * reach + 1) / (2 * reach + 1)
+    for axis in (1, 2):
+        dn = np.apply_along_axis(lambda row: np.convolve(row, kernel, "same"), axis, dn)
+    dn = np.where(np.roll(missing, (-reach, -reach), (1, 2)) & missing, 0, dn).astype(np.uint16)
+    edge = (dn > 0) & (dn < 500)
+    assert edge.mean() > 1e-3
+    scene = s2_scene(tmp_path / "s2.tif", dn)
+    assert refused(scene, S2_L2A_BANDS).reason == "unknown_dn_offset"
+
+
+def test_dark_single_zeros_are_no_edge(tmp_path):
+    # Dark water was cut off at 0 in the infrared: no data lies beside nearly every
+    # pixel of that band.
+    dn = digital_numbers(12, 60, 60)
+    dn[10:, ::3, ::3] = 0
+    assert inspection.inspect(s2_scene(tmp_path / "s2.tif", dn), S2_L2A_BANDS).dn_offset == 0
+
+
+@pytest.mark.parametrize("driver", ["strips", "tiles", "JP2OpenJPEG"])
+def test_the_pixels_of_a_large_scene_are_looked_at_where_it_has_data(tmp_path, driver):
+    # A tile that the swath only touches: no window of the spread has data.
+    dn = np.zeros((1, 1500, 1500), np.uint16)
+    dn[0, 300:460, 1330:1500] = digital_numbers(1, 160, 170)[0]
+    scene = s2_scene(tmp_path / "s2.tif", dn)
+    if driver != "strips":
+        options = {
+            "tiles": {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256},
+            "JP2OpenJPEG": {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"},
+        }
+        path = tmp_path / ("copy.jp2" if driver == "JP2OpenJPEG" else "copy.tif")
+        rasterio.shutil.copy(tmp_path / "s2.tif", path, **options[driver])
+        scene = dataclasses.replace(scene, bands={"B1": BandSource(path=str(path))})
+    assert inspection.inspect(scene, ("B1",)).dn_offset == 0
+
+
+def declared(scene, **fields):
+    return dataclasses.replace(scene, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"processing_baseline": "02.14"}, 0),
+        ({"processing_baseline": "04.00"}, 1000),
+        ({"processing_baseline": "05.11", "is_offset_applied": True}, 0),
+        ({"processing_baseline": "05.11", "is_offset_applied": False}, 1000),
+        ({"is_offset_applied": True}, 0),
+    ],
+)
+def test_the_catalog_and_the_pixels_must_agree_on_the_offset(tmp_path, fields, expected):
+    dark = s2_scene(tmp_path / "dark.tif", digital_numbers(12, 40, 40))
+    shifted = s2_scene(tmp_path / "shifted.tif", digital_numbers(12, 40, 40, offset=1000))
+    agreeing, other = (dark, shifted) if expected == 0 else (shifted, dark)
+    assert inspection.inspect(declared(agreeing, **fields), S2_L2A_BANDS).dn_offset == expected
+    error = refused(declared(other, **fields), S2_L2A_BANDS)
+    assert error.reason == "unknown_dn_offset"
+    assert f"offset of {expected} in the digital numbers" in str(error)
+    assert f"pixels show {1000 - expected}" in str(error)
+    # The declaration is the cure.
+    for offset in (0, 1000):
+        cured = declared(other, **fields, dn_offset=offset)
+        assert inspection.inspect(cured, S2_L2A_BANDS).dn_offset == offset
+
+
+@pytest.mark.parametrize("baseline", [None, "99.99"])
+def test_a_baseline_that_says_nothing_leaves_the_question_to_the_pixels(tmp_path, baseline):
+    shifted = s2_scene(tmp_path / "s2.tif", digital_numbers(12, 40, 40, offset=1000))
+    error = refused(declared(shifted, processing_baseline=baseline), S2_L2A_BANDS)
+    assert error.reason == "unknown_dn_offset"
+
+
+def test_bright_scenes_have_the_offset_of_their_baseline(tmp_path):
+    # Snow and cloud: no pixel is dark, so the pixels say nothing.
+    snow = s2_scene(tmp_path / "s2.tif", digital_numbers(12, 40, 40) + np.uint16(3000))
+    for baseline, offset in (("02.14", 0), ("05.11", 1000)):
+        found = inspection.inspect(declared(snow, processing_baseline=baseline), S2_L2A_BANDS)
+        assert found.dn_offset == offset
 
 
 def test_an_offset_that_pixels_cannot_tell_is_refused(tmp_path):

@@ -55,20 +55,6 @@ def test_zero_is_fill_only_when_all_polarizations_are_zero():
     assert got[0, 0, 1] == 0.0
 
 
-def test_power_is_told_from_decibels():
-    rng = np.random.default_rng(1)
-    backscatter_db = rng.normal(-12, 4, (2, 20, 20)).astype(np.float32)
-    assert not radiometry.looks_like_power(backscatter_db)
-    assert radiometry.looks_like_power(radiometry.db_to_power(backscatter_db).astype(np.float32))
-
-
-def test_no_data_does_not_hide_power_and_nothing_is_no_power():
-    assert radiometry.looks_like_power(np.array([[[0.1, np.nan, 0.02]]], np.float32))
-    assert not radiometry.looks_like_power(np.full((2, 3, 3), np.nan, np.float32))
-    # One pixel below 0 dB is enough: power never has one.
-    assert not radiometry.looks_like_power(np.array([[[3.0, -0.1, 5.0]]], np.float32))
-
-
 def test_the_offset_is_taken_away_and_the_darkest_pixels_stay_measurements():
     dn = np.array([[[1200, 900, 1000, 0, 11000]]], np.uint16)
     got = radiometry.dn_to_reflectance(dn, 1000)[0, 0]
@@ -143,6 +129,44 @@ def test_single_bad_pixels_do_not_decide():
     dn = np.random.default_rng(7).integers(1300, 6000, (12, 100, 100))
     dn[0, 0, :5] = 12
     assert radiometry.detect_dn_offset(dn, S2_L2A_BANDS) is None
+
+
+def test_dark_pixels_beside_cirrus_at_the_offset_are_a_contradiction():
+    # A sheet of cirrus over a scene without the offset: B10 alone would say 1000.
+    dn = l1c(1, 0)
+    dn[S2_L1C_BANDS.index("B10")] += 1200
+    assert radiometry.detect_dn_offset(dn, S2_L1C_BANDS) is None
+
+
+def test_each_band_counts_the_same_whatever_its_pixel_size():
+    # 5 of 1,000 numbers of one band in ten are dark; most of its pixels are no data.
+    dn = np.random.default_rng(11).integers(1100, 4000, (10, 4000))
+    dn[3, 1000:] = 0
+    dn[3, :20] = 300
+    assert radiometry.detect_dn_offset(dn, S2_L2A_BANDS[:10]) == 0
+
+
+def test_values_that_begin_at_the_offset_are_told_from_haze_sand_and_cloud():
+    rng = np.random.default_rng(12)
+    dark = rng.integers(20, 3000, (12, 50, 50))
+    assert radiometry.begins_at_offset(dark + 1000)
+    assert not radiometry.begins_at_offset(dark)
+    # Sand: blue begins at 0.11, the infrared at 0.4. Cloud: all bands are bright.
+    sand = np.linspace(1100, 4200, 12)[:, None, None] + rng.integers(0, 900, (12, 50, 50))
+    assert not radiometry.begins_at_offset(sand)
+    assert not radiometry.begins_at_offset(rng.integers(2200, 9000, (12, 50, 50)))
+    # Haze over vegetation: the visible bands are lifted, the infrared is not.
+    hazy = rng.integers(300, 3000, (12, 50, 50))
+    hazy[:4] += 900
+    assert not radiometry.begins_at_offset(hazy)
+    assert not radiometry.begins_at_offset(np.zeros((2, 5, 5)))
+
+
+def test_numbers_that_no_measurement_can_be_are_no_data():
+    dn = np.array([[[np.inf, -np.inf, -1e30, 1e20, 70_000.0, 65_535.0, 1.0]]], np.float32)
+    got = radiometry.dn_to_reflectance(dn, 0)[0, 0]
+    assert np.isnan(got).tolist() == [True] * 5 + [False, False]
+    assert got[5:] == pytest.approx([6.5535, 0.0001])
 
 
 def test_no_valid_pixel_tells_nothing():

@@ -22,7 +22,7 @@ from rasterio.enums import ColorInterp
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.contracts.records import quantize
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import inspection, readers
+from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.assets import SCL_CLEAR_VALUES, BandSource
 from beam_jobs.scenes.grids import Grid
 
@@ -174,6 +174,39 @@ def test_a_mask_of_classes_hides_those_that_mean_cloud_and_what_has_no_class(tmp
     got = readers.read_cloud_mask(path, grid(6, 8), SCL_CLEAR_VALUES)
     expected = np.isin(classes[0], [0, 3, 8, 9, 10])
     assert np.array_equal(got, expected.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("crs", "lon", "lat", "pixel_size"),
+    [("EPSG:3857", 25.3, 60.4, 20.0), ("EPSG:2263", -74.0, 40.7, 32.8)],
+)
+def test_a_scene_in_another_unit_has_its_values_where_they_lie_on_the_ground(
+    tmp_path, crs, lon, lat, pixel_size
+):
+    x, y = grids.from_lonlat(crs, lon, lat)
+    transform = north_up(pixel_size, x - 100 * pixel_size, y + 100 * pixel_size)
+    cols, rows = np.meshgrid(np.arange(200) + 0.5, np.arange(200) + 0.5)
+    lons, lats = grids.to_lonlat(crs, *(transform * (cols, rows)))
+    # Reflectance that grows with the place: 1 digital number a metre.
+    east, north = (lons - lon) * 111_320 * np.cos(np.radians(lat)), (lats - lat) * 111_200
+    planes = np.stack([2500 + east / 2, 2500 + north / 2])
+    scene = s2_scene(
+        tmp_path / "s2.tif", np.rint(planes).astype(np.uint16), crs=crs, transform=transform
+    )
+    scene = inspection.inspect(dataclasses.replace(scene, dn_offset=0), ("B1", "B2"))
+    common = grids.common_grid(scene.grid, scene.grid, 10.0)
+    middle = common.window(common.height // 2 - 30, common.width // 2 - 30, 60, 60)
+    got = readers.read_bands(scene, ("B1", "B2"), middle) * 10_000
+    # On the ground, values change by 5 a pixel of 10 m, in the direction of the grid.
+    steps = np.hypot(np.diff(got[:-1], axis=1), np.diff(got[:, :-1], axis=0))
+    assert np.median(steps, axis=(0, 1)) == pytest.approx([5.0, 5.0], rel=0.02)
+    centre_lon, centre_lat = (degrees[0] for degrees in grids.centre_and_corners(middle))
+    assert got[29:31, 29:31, 0].mean() == pytest.approx(
+        2500 + (centre_lon - lon) * 111_320 * np.cos(np.radians(lat)) / 2, abs=2
+    )
+    assert got[29:31, 29:31, 1].mean() == pytest.approx(
+        2500 + (centre_lat - lat) * 111_200 / 2, abs=2
+    )
 
 
 HIDDEN = np.zeros((20, 20), bool)

@@ -91,6 +91,16 @@ def test_a_sentinel_1_item_gives_its_scene():
     assert scene.cloud_mask is None
 
 
+def test_polarizations_are_unchecked_unless_the_item_says_so():
+    values = s1_item()
+    assert not from_item(values, CATALOG).polarizations_checked
+    values["properties"]["terrapair:polarizations_checked"] = True
+    assert from_item(values, CATALOG).polarizations_checked
+    values["properties"]["terrapair:polarizations_checked"] = "yes"
+    with pytest.raises(DataError, match="must be true or false, got 'yes'"):
+        from_item(values, CATALOG)
+
+
 def test_what_is_not_declared_is_unknown():
     without = {"eo:cloud_cover": None, "proj:code": None, "terrapair:dn_offset": None}
     scene = from_item(item(**without), CATALOG)
