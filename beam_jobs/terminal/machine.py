@@ -32,7 +32,6 @@ _CURES: dict[int, str] = {
     errno.EPERM: "permission denied: give this user the right to read and write it",
     errno.EMFILE: f"too many open files: raise the limit by `ulimit -n 65536`, {_AGAIN}",
     errno.EIO: "the disk or network drive reports a read or write error: check the device",
-    errno.ENAMETOOLONG: "the name is too long for this file system: use shorter names",
     errno.ECONNREFUSED: "the connection was refused: check that the server runs and its address",
 }
 """Number of an operating system's error -> what it means and what to do."""

@@ -81,7 +81,8 @@ class Progress:
     def note(self, text: str, is_warning: bool = False) -> None:
         """Print a line about the current stage that stays on the screen."""
         mark = "[yellow]![/yellow]" if is_warning else " "
-        self._console.print(f"{mark} {self._name}: {escape(text)}", highlight=False)
+        # Not folded: a log reader takes one line for one message.
+        self._console.print(f"{mark} {self._name}: {escape(text)}", highlight=False, soft_wrap=True)
 
     def finish(self, failed: bool = False) -> None:
         """End the current stage, if there is one."""
