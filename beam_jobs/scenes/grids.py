@@ -127,6 +127,16 @@ def ground_crs(lon: float, lat: float) -> str:
     return "EPSG:5041" if lat > 0 else "EPSG:5042"
 
 
+def is_singular(transform: Affine) -> bool:
+    """Return whether the pixels of a transform have no area, or nearly none.
+
+    Source: GDALInvGeoTransform in GDAL, which does not invert such a transform.
+    """
+    size = max(abs(value) for value in (transform.a, transform.b, transform.d, transform.e))
+    # Not a power, which raises an error for huge numbers.
+    return not abs(transform.determinant) > 1e-10 * size * size
+
+
 def is_metric(grid: Grid) -> bool:
     """Return whether a metre of the grid's CRS is a metre on the ground everywhere.
 

@@ -24,7 +24,7 @@ from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Raster
 from beam_jobs.rasters.sources import parse_crs
 from beam_jobs.scenes import footprints, plausibility, radiometry, readers, samples
-from beam_jobs.scenes.grids import Grid, lonlat_bounds
+from beam_jobs.scenes.grids import Grid, is_singular, lonlat_bounds
 from beam_jobs.scenes.scene import Scene
 
 MIN_MEASURED_PX = 4096
@@ -85,7 +85,7 @@ def _grid_of(dataset: Raster, scene: Scene) -> Grid:
             f"the raster has {dataset.crs.to_string()}",
             "wrong_crs",
         )
-    if not np.isfinite(dataset.bounds).all() or not dataset.transform.determinant:
+    if not np.isfinite(dataset.bounds).all() or is_singular(dataset.transform):
         raise DataError(
             f"{dataset.name}: its pixels have no place: the transform is "
             f"{tuple(dataset.transform)[:6]}",

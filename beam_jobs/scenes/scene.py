@@ -231,8 +231,8 @@ def _parse(values: Mapping[str, Any], catalog: Location) -> pystac.Item:
     ) as error:
         detail = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{where}: not a STAC item: {detail}", "bad_item") from error
-    if not item.id:
-        raise DataError(f"{catalog}: an item needs an id, got {item.id!r}", "bad_item")
+    if not isinstance(item.id, str) or not item.id:
+        raise DataError(f"{catalog}: an item needs an id of text, got {item.id!r}", "bad_item")
     return item
 
 

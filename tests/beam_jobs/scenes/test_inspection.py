@@ -132,6 +132,8 @@ def test_a_raster_without_crs_is_refused(tmp_path):
         (rasterio.Affine(math.nan, 0, XMIN, 0, -10, YMAX), "missing_crs"),
         (rasterio.Affine(10, 0, 1e300, 0, -10, YMAX), "wrong_crs"),
         (rasterio.Affine(10, 10, XMIN, 10, 10, YMAX), "missing_crs"),
+        (rasterio.Affine(0, 1e-12, XMIN, 10, 0, YMAX), "missing_crs"),
+        (rasterio.Affine(0, 1e200, XMIN, 10, 0, YMAX), "missing_crs"),
     ],
 )
 def test_a_raster_at_no_place_is_refused(tmp_path, transform, reason):

@@ -288,6 +288,13 @@ def test_an_item_without_time_is_refused():
         from_item(values, CATALOG)
 
 
+@pytest.mark.parametrize("item_id", [True, 7, ""])
+def test_an_id_that_is_no_text_is_refused(item_id):
+    with pytest.raises(DataError, match="needs an id of text") as error:
+        from_item({**item(), "id": item_id}, CATALOG)
+    assert error.value.reason == "bad_item"
+
+
 def test_an_item_without_geometry_is_refused():
     with pytest.raises(DataError, match="geometry"):
         from_item(item() | {"geometry": None, "bbox": None}, CATALOG)
