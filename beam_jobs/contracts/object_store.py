@@ -78,7 +78,6 @@ def load_filesystem(path: str | os.PathLike[str]) -> None:
     """
     if not os.fspath(path).startswith("s3://"):
         return
-    check_reachable(path)
     try:
         importlib.import_module(_FILESYSTEM_MODULE)
     except ImportError as error:
@@ -95,6 +94,7 @@ def load_filesystem(path: str | os.PathLike[str]) -> None:
             f"{path}: TensorFlow opens s3:// by tensorflow-io, which does not load under "
             f"TensorFlow {tf.__version__}: pip install tensorflow==2.16.2 tensorflow-io==0.37.1"
         )
+    check_reachable(path)
 
 
 def check_reachable(path: str | os.PathLike[str]) -> None:

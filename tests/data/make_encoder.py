@@ -38,5 +38,7 @@ def publish_keras_half(dual_encoder: DualEncoder, path: Path) -> str:
     for sensor in SENSORS:
         dual_encoder.encoders[sensor].save(assets / f"{sensor}_encoder.keras")
         dual_encoder.heads[sensor].save(assets / f"{sensor}_head.keras")
-    card.write_card(str(assets), {"task": "pretraining", "config_sha256": "c" * 64})
+    inputs = {name: {"bands": list(one.bands)} for name, one in dual_encoder.encoders.items()}
+    described = {"task": "pretraining", "config_sha256": "c" * 64, "inputs": inputs}
+    card.write_card(str(assets), described)
     return str(path)

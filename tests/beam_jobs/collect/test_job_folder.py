@@ -44,7 +44,7 @@ def test_workers_learn_why_to_stop_and_the_next_job_forgets_it(tmp_path):
         worker.stop("quota_exhausted", "the month's\ncompute is used up")
         stopped = folder.why_stopped()
         assert (str(stopped), stopped.reason) == (
-            "the month's\ncompute is used up",
+            "the month's compute is used up",
             "quota_exhausted",
         )
     with job_folder.hold(tmp_path, "{}") as folder:

@@ -59,7 +59,7 @@ def test_workers_learn_why_to_stop_and_of_another_holder(s3_folder):
         watch.stop("quota_exhausted", "the month's\ncompute is used up")
         for found in (watch.why_stopped(), other.why_stopped(), folder.why_stopped()):
             assert (str(found), found.reason) == (
-                "the month's\ncompute is used up",
+                "the month's compute is used up",
                 "quota_exhausted",
             )
         files.delete_file(f"{s3_folder}/.stop")

@@ -110,7 +110,7 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog)
 
 
 def test_an_output_on_a_store_is_held_by_a_lease(s3_folder, monkeypatch):
-    short = functools.partial(leases.hold, lease_seconds=1.0)
+    short = functools.partial(leases.hold, lease_seconds=5.0)
     monkeypatch.setattr(leases, "hold", short)
     with (
         locks.hold(f"{s3_folder}/lock", "it"),
