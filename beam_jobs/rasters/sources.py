@@ -20,6 +20,7 @@ from rasterio.crs import CRS
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import CRSError, NotGeoreferencedWarning
 
+from beam_jobs.contracts import object_store
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import gdal_paths, vrt
 from beam_jobs.rasters.gdal_paths import SUBDATASET_DRIVERS, WEB_SCHEMES, refuse
@@ -89,8 +90,14 @@ def open_checked(path: str) -> rasterio.DatasetReader:
     Raises:
         DataError: reason forbidden_source, the path or the file leads elsewhere;
             missing_file, there is no such file.
+        UnreachableStoreError: the object store does not answer.
     """
-    target, drivers = (path, list(DRIVERS)) if gdal_paths.is_remote(path) else _checked_local(path)
+    if gdal_paths.is_remote(path):
+        # GDAL waits for minutes for a store that does not answer.
+        object_store.check_reachable(path)
+        target, drivers = path, list(DRIVERS)
+    else:
+        target, drivers = _checked_local(path)
     dataset = _opened(target, drivers)
     try:
         _check_overview_tag(dataset, path)

@@ -23,6 +23,7 @@ Regime = Literal["linear", "frozen", "finetune"]
 Inputs = Literal["s1", "s2", "s1+s2"]
 MeasureName = Literal["mean_iou", "mean_iou_tuned", "average_precision"]
 """A score by which arms are compared; see `measures.py`."""
+Draw = Literal["patch", "event", "scene"]
 
 MIN_SEEDS = 3
 """With fewer seeds, the spread between seeds cannot be estimated."""
@@ -112,6 +113,8 @@ class ClaimConfig:
         score: the score that decides: `mean_iou`, `mean_iou_tuned` (two classes, with
             the threshold that is best on `eval`) or `average_precision` (no threshold).
             The page shows all of them.
+        draw: what a fraction of the labels is drawn from: "patch" spreads it evenly
+            over all blocks, "event" and "scene" take whole ones, as people label them.
         unit: what intervals count: "event", "scene", "block", or "auto", which takes
             events when all test patches have one and there are at least five.
         num_seeds: number of trainings of every arm; each also draws its own labels.
@@ -130,6 +133,7 @@ class ClaimConfig:
     )
     linear_learning_rate: float = 0.03
     score: MeasureName = "mean_iou"
+    draw: Draw = "patch"
     unit: Unit = "auto"
     num_seeds: int = 5
     num_processes: int = 1
@@ -157,7 +161,7 @@ class ClaimConfig:
                     raise ValueError(
                         f"{name} must be among {', '.join(get_args(choices))}, got {value!r}"
                     )
-        for name, choices in (("score", MeasureName), ("unit", Unit)):
+        for name, choices in (("score", MeasureName), ("draw", Draw), ("unit", Unit)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(choices))}, "

@@ -22,7 +22,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
 from models.segment_config import Regime, SegmentConfig
 from pipeline.claim_check import arms, published_arms
-from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Setting, is_published
+from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Draw, Setting, is_published
 from pipeline.claim_check.label_subsets import num_labelled
 from pipeline.claim_check.published_arms import PublishedEncoders
 from pipeline.config import RunConfig
@@ -80,6 +80,7 @@ class Trial:
         version: version of the labels.
         folder: folder of the result.
         labels: shard of its labelled patches. All arms of a seed use the same one.
+        draw: what the labelled patches are drawn by.
         is_permuted: whether the labels belong to other patches, as a control.
     """
 
@@ -91,6 +92,7 @@ class Trial:
     version: Version
     folder: str
     labels: str
+    draw: Draw = "patch"
     is_permuted: bool = False
 
     @property
@@ -157,6 +159,7 @@ class Planner:
             self._code,
             [PurePath(job.folder).name for job in encoders.values()],
             published.sha256 if published else None,
+            self._claim.draw,
         ]
         digest = settings.sha256(decides)[:16]
         # The name of published weights is a path; the hash tells them apart.
@@ -171,6 +174,7 @@ class Planner:
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
             labels=self._labels(cell, num_patches, seed, is_permuted),
+            draw=self._claim.draw,
             is_permuted=is_permuted,
         )
 
@@ -185,7 +189,8 @@ class Planner:
     def _labels(self, cell: Cell, num_patches: int, seed: int, is_permuted: bool) -> str:
         """Return the path of a subset of the labels, named by what it is drawn from."""
         decides = [self._tasks[cell.task].manifest.sha256, self._code]
-        parts = [f"seed{seed}", str(num_patches), *(["permuted"] if is_permuted else [])]
+        drawn = [] if self._claim.draw == "patch" else [f"by-{self._claim.draw}"]
+        parts = [f"seed{seed}", str(num_patches), *drawn, *(["permuted"] if is_permuted else [])]
         name = "-".join([*parts, settings.sha256(decides)[:16]])
         return f"{self._config.claim_dir}/labels/{cell.task}/{name}.tfrecord.gz"
 

@@ -1,7 +1,8 @@
-"""Nested subsets of the labelled train patches, spread evenly over all blocks.
+"""Nested subsets of the labelled train patches.
 
 Shards of a version -> one shard for each subset. A larger subset holds all patches of a
-smaller one.
+smaller one. Patches are spread evenly over all blocks, or taken event by event or scene
+by scene: who labels 1 % labels a few scenes, not a patch of each.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from beam_jobs.contracts import layout
+from beam_jobs.contracts import layout, manifest, shards
 from beam_jobs.contracts.records import serialize
 from beam_jobs.errors import DataError
+from pipeline.claim_check.config import Draw
 
 AnyArray = npt.NDArray[np.generic]
 
@@ -43,6 +45,21 @@ def nested_order(block: AnyArray, seed: int) -> npt.NDArray[np.int64]:
     return shuffled[np.argsort(place, kind="stable")]
 
 
+def nested_units(unit: AnyArray, seed: int) -> npt.NDArray[np.int64]:
+    """Return the order [M] in which subsets take whole units, such as events.
+
+    Only the last unit of a subset may be there in part.
+
+    Args:
+        unit: unit of each patch [M].
+        seed: seed of the order.
+    """
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(unit, return_inverse=True)
+    place = rng.permutation(len(names))[index] + rng.random(len(unit))
+    return np.argsort(place, kind="stable")
+
+
 def num_labelled(fraction: float, num_patches: int, task: str) -> int:
     """Return how many patches a fraction is.
 
@@ -60,34 +77,63 @@ def num_labelled(fraction: float, num_patches: int, task: str) -> int:
 
 
 def write_subset(
-    version: Path, num_patches: int, seed: int, path: Path, is_permuted: bool = False
+    version: Path,
+    num_patches: int,
+    seed: int,
+    path: Path,
+    *,
+    draw: Draw = "patch",
+    is_permuted: bool = False,
 ) -> None:
     """Copy the records of a subset into one shard at `path`, unless it exists.
 
     Args:
         version: version directory of labelled patches.
         num_patches: size of the subset.
-        seed: seed of the draw; see `nested_order`.
+        seed: seed of the draw.
         path: the shard; its folder is created.
+        draw: what is drawn: see `ClaimConfig`.
         is_permuted: each patch gets the label of another patch of the subset, so
             nothing can be learned from the labels.
+
+    Raises:
+        DataError: events are to be drawn, and a patch has none; or a shard is damaged.
     """
     if path.exists():
         return
     files = [str(shard) for shard in layout.shard_paths(version, "train")]
-    block = np.concatenate([_blocks(file) for file in files])
-    chosen = np.zeros(len(block), bool)
-    chosen[nested_order(block, seed)[:num_patches]] = True
-    records = itertools.compress(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator(), chosen)
-    _write(permute_labels(list(records), seed) if is_permuted else records, path)
+    with shards.named_damage(files, manifest.read(version)):
+        order = _order(files, seed, draw, version)
+        chosen = np.zeros(len(order), bool)
+        chosen[order[:num_patches]] = True
+        everything = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+        records = itertools.compress(everything, chosen)
+        _write(permute_labels(list(records), seed) if is_permuted else records, path)
 
 
-def _blocks(file: str) -> AnyArray:
-    """Return the block of each record of a shard, in order."""
-    spec = {"block": tf.io.FixedLenFeature([], tf.string)}
-    records = tf.data.TFRecordDataset(file, "GZIP").batch(256)
-    blocks = [tf.io.parse_example(batch, spec)["block"].numpy() for batch in records]
-    return np.concatenate(blocks) if blocks else np.empty(0, object)
+def _order(files: Sequence[str], seed: int, draw: Draw, version: Path) -> npt.NDArray[np.int64]:
+    if draw == "patch":
+        return nested_order(_texts(files, "block"), seed)
+    if draw == "scene":
+        scene = _texts(files, "s1_scene_id")
+        return nested_units(np.where(scene == b"", _texts(files, "s2_scene_id"), scene), seed)
+    event = _texts(files, "event")
+    num_without = int((event == b"").sum())
+    if num_without:
+        raise DataError(
+            f"{version}: claim.draw is event, but {num_without} of {len(event)} train patches "
+            "have none: set terrapair:event in their items, or draw by scene",
+            "bad_item",
+        )
+    return nested_units(event, seed)
+
+
+def _texts(files: Sequence[str], feature: str) -> AnyArray:
+    """Return a feature of each record of the shards, in order, bytes [M]."""
+    spec = {feature: tf.io.FixedLenFeature([], tf.string)}
+    batches = tf.data.TFRecordDataset(list(files), "GZIP").batch(256)
+    found = [tf.io.parse_example(batch, spec)[feature].numpy() for batch in batches]
+    return np.concatenate(found).astype(bytes) if found else np.empty(0, bytes)
 
 
 def permute_labels(records: Sequence[bytes], seed: int) -> list[bytes]:

@@ -66,7 +66,12 @@ def _pretrain(job: Pretraining) -> dict[str, Any]:
 
 def _try(job: Trial) -> dict[str, Any]:
     write_subset(
-        Path(job.version.path), job.num_patches, job.seed, Path(job.labels), job.is_permuted
+        Path(job.version.path),
+        job.num_patches,
+        job.seed,
+        Path(job.labels),
+        draw=job.draw,
+        is_permuted=job.is_permuted,
     )
     manifest = job.version.manifest
     manifest = dataclasses.replace(

@@ -10,6 +10,7 @@ from rasterio.shutil import copy
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 
+from beam_jobs.contracts import object_store
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import sources
 from beam_jobs.rasters.opening import open_raster
@@ -334,3 +335,11 @@ def test_a_local_path_is_checked_for_other_readers(tmp_path, monkeypatch):
 def test_drivers_are_known_to_gdal():
     with rasterio.Env() as env:
         assert set(DRIVERS) <= set(env.drivers())
+
+
+def test_a_store_that_cannot_be_reached_is_told_at_once(monkeypatch):
+    monkeypatch.setattr(object_store, "_reached", set())
+    monkeypatch.setattr(object_store, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(object_store.UnreachableStoreError, match=r"127\.0\.0\.1:9 cannot be"):
+        open_raster("s3://bucket/a.tif").__enter__()

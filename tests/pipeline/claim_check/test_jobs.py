@@ -162,7 +162,8 @@ def test_labels_that_are_redrawn_under_one_root_are_those_that_a_trial_trains_on
         planned = planner_of(tmp_path, *rebuilt(tmp_path, labels_seed=labels_seed))
         cell = dataclasses.replace(LINEAR, fraction=0.5)
         trial = planned.trial("random", cell, Setting(), seed=3, is_permuted=is_permuted)
-        write_subset(labels, trial.num_patches, trial.seed, Path(trial.labels), is_permuted)
+        path = Path(trial.labels)
+        write_subset(labels, trial.num_patches, trial.seed, path, is_permuted=is_permuted)
         drawn = records_of(trial.labels)
         assert len(drawn) == trial.num_patches == 12
         if not is_permuted:

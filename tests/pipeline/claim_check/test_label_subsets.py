@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.shards import DamagedShardError
 from beam_jobs.errors import DataError
 from pipeline.claim_check import label_subsets
 
@@ -69,7 +70,7 @@ def test_permuted_labels_belong_to_other_patches(tmp_path):
     features = {}
     for is_permuted in (False, True):
         path = tmp_path / str(is_permuted)
-        label_subsets.write_subset(version, 9, 0, path, is_permuted)
+        label_subsets.write_subset(version, 9, 0, path, is_permuted=is_permuted)
         examples = [
             tf.train.Example.FromString(record).features.feature
             for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
@@ -83,3 +84,43 @@ def test_permuted_labels_belong_to_other_patches(tmp_path):
     assert [item["s1"] for item in true] == [item["s1"] for item in permuted]
     assert sorted(item["label"] for item in true) == sorted(item["label"] for item in permuted)
     assert all(one["label"] != other["label"] for one, other in zip(true, permuted, strict=True))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(0, 100))
+def test_units_are_taken_one_after_the_other(units, seed):
+    unit = np.array(units)
+    order = label_subsets.nested_units(unit, seed)
+    assert sorted(order) == list(range(len(unit)))
+    taken = unit[order]
+    # Each unit is one run: it begins only where the one before it is used up.
+    assert (taken[1:] != taken[:-1]).sum() == len(set(units)) - 1
+
+
+def test_labels_are_drawn_by_scene_or_by_event(tmp_path):
+    version = make_shards.make_version(tmp_path / "labels", kind="labels", label_schema="water")
+
+    def drawn(name, draw, number):
+        path = tmp_path / f"{name}-{draw}-{number}"
+        label_subsets.write_subset(version, number, 3, path, draw=draw)
+        return [
+            tf.train.Example.FromString(record).features.feature[name].bytes_list.value[0]
+            for record in tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator()
+        ]
+
+    num_all = manifest.read(version).num_examples["train"]
+    scenes = drawn("s1_scene_id", "scene", num_all)
+    by_scene = drawn("s1_scene_id", "scene", 5)
+    whole = [scene for scene in set(by_scene) if by_scene.count(scene) == scenes.count(scene)]
+    assert len(whole) >= len(set(by_scene)) - 1
+    with pytest.raises(DataError, match=r"claim\.draw is event, but \d+ of \d+ train patches"):
+        drawn("event", "event", 5)
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    version = make_shards.make_version(tmp_path / "labels", kind="labels", label_schema="water")
+    shard = next(iter(layout.shard_paths(version, "train")))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DamagedShardError, match=shard.name):
+        label_subsets.write_subset(version, 5, 3, tmp_path / "subset")
