@@ -131,7 +131,7 @@ def heads_and_objective(objective):
     weights = {"weight": tf.ones(64), "valid": tf.ones(64)}
 
     def loss():
-        embeddings = {s: head(side) for s, head, side in zip(("s1", "s2"), heads, sides, strict=False)}
+        embeddings = {"s1": heads[0](sides[0]), "s2": heads[1](sides[1])}
         return tf.reduce_mean(made.losses_and_figures(embeddings | weights)[0])
 
     return [v for model in (*heads, made) for v in model.trainable_variables], loss
