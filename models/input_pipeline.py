@@ -98,7 +98,8 @@ def train_dataset(
 ) -> tf.data.Dataset:
     """Return endless shuffled batches of exactly the planned size.
 
-    Only the seed and the number of a step decide its batch. An epoch has each example
+    Only the seed and the number of a step decide its batch; the order of `files` does
+    not. An epoch has each example
     at most once. Examples that do not fill a batch at its end are left out; in each
     epoch these are others. Besides the pixels a batch may hold `label` uint8
     [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and `lat` of the patch
@@ -118,7 +119,9 @@ def train_dataset(
     Raises:
         ValueError: the cache cannot be filled.
     """
-    source = open_source(files, features.spec, reading)
+    # Seeds shuffle the numbers of the files, so the numbers must not depend on how a
+    # file system or an artifact lists them.
+    source = open_source(sorted(files), features.spec, reading)
 
     @tf.autograph.experimental.do_not_convert
     def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
