@@ -52,7 +52,12 @@ class ContrastiveModel(keras.Model):
         for view in self.objective.views:
             sensor = sensor_of(view)
             encoded = self.encoders[sensor](batch[view], training=training)
-            outputs[view] = self.heads[sensor](encoded["pooled"], training=training)
+            head = self.heads[sensor]
+            outputs[view] = (
+                head(encoded["pooled"], training=training)
+                if self.objective.compares_unit_vectors
+                else head.project(encoded["pooled"])
+            )
             outputs |= self.objective.describe_view(view, encoded)
             valid.append(tf.reduce_max(encoded["valid_mask"], axis=[1, 2, 3]))
         outputs["valid"] = tf.reduce_min(tf.stack(valid), axis=0)

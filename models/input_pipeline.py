@@ -99,11 +99,10 @@ def train_dataset(
     """Return endless shuffled batches of exactly the planned size.
 
     Only the seed and the number of a step decide its batch; the order of `files` does
-    not. An epoch has each example
-    at most once. Examples that do not fill a batch at its end are left out; in each
-    epoch these are others. Besides the pixels a batch may hold `label` uint8
-    [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and `lat` of the patch
-    centres float32 [B] (degrees) and `patch_id` string [B].
+    not. An epoch has each example at most once. Examples that do not fill a batch at
+    its end are left out; in each epoch these are others. Besides the pixels a batch may
+    hold `label` uint8 [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and
+    `lat` of the patch centres float32 [B] (degrees) and `patch_id` string [B].
 
     Args:
         files: gzip TFRecords of the split.

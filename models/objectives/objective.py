@@ -25,7 +25,8 @@ ViewName = Literal["s1", "s2", "s1_a", "s1_b", "s2_a", "s2_b"]
 Outputs = Mapping[str, Any]
 """Tensors by name; row i of all of them is the same pair.
 
-- embeddings of each view, float32 [B, E], unit norm;
+- embeddings of each view, float32 [B, E]; unit norm where the objective
+  `compares_unit_vectors`;
 - `weight` and `valid`, float32 [B], see `GlobalBatch`;
 - `lon` and `lat`, float32 [B], if there are any;
 - what `describe_view` adds.
@@ -55,6 +56,8 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     `PretrainConfig.learn_temperature` overrides it.
     """
+    compares_unit_vectors: ClassVar[bool] = True
+    """Whether embeddings have unit norm before they are compared."""
 
     def __init__(self, config: PretrainConfig, **kwargs: Any) -> None:
         super().__init__(dtype="float32", name=kwargs.pop("name", config.objective), **kwargs)

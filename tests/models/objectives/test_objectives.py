@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from models.config import EncoderConfig, PretrainConfig
+from models.contrastive_model import ContrastiveModel
+from models.dual_encoder import ProjectionHead
 from models.objectives.decur import OFF_DIAGONAL_WEIGHT
 from models.objectives.registry import make_objective
 
@@ -190,6 +192,70 @@ def test_decur_equals_loops_over_dimensions():
     np.testing.assert_allclose(
         losses_of(make("decur", decur_common_dim=3), o), [expected] * NUM_PAIRS, rtol=1e-4
     )
+
+
+def mean_pixels(pixels, training):
+    """An encoder whose features are the means of the bands."""
+    pooled = tf.reduce_mean(pixels, axis=[1, 2])
+    return {"pooled": pooled, "features": pixels, "valid_mask": tf.ones_like(pixels[..., :1])}
+
+
+class BandMeans:
+    """A dual encoder of heads alone, which give what the objective compares."""
+
+    def __init__(self):
+        keras.utils.set_random_seed(0)
+        self.encoders = dict.fromkeys(("s1", "s2"), mean_pixels)
+        self.heads = {
+            sensor: ProjectionHead(features_dim=3, embedding_dim=DIM) for sensor in self.encoders
+        }
+        for head in self.heads.values():
+            head.get_layer("hidden").bias.assign([3.0, 2.0, 1.0])
+
+
+def source_of_decur(projections, num_common):
+    """The four terms as the published code has them: batch norm, then products, in NumPy."""
+    normed = {
+        view: (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+        for view, rows in projections.items()
+    }
+
+    def term(first, second, dims, diagonal):
+        c = (normed[first].T @ normed[second] / len(normed[first]))[dims, dims]
+        on = np.diag(c)
+        return ((on - diagonal) ** 2).sum() + 0.0051 * ((c**2).sum() - (on**2).sum())
+
+    every, common, unique = slice(None), slice(0, num_common), slice(num_common, None)
+    return 0.25 * (
+        term("s1", "s1_b", every, 1.0)
+        + term("s2", "s2_b", every, 1.0)
+        + term("s1", "s2", common, 1.0)
+        + term("s1", "s2", unique, 0.0)
+    )
+
+
+def test_decur_normalizes_the_dimensions_of_projections_and_not_unit_vectors():
+    objective, dual_encoder = make("decur", decur_common_dim=3), BandMeans()
+    model = ContrastiveModel(dual_encoder, objective)
+    rng = np.random.default_rng(3)
+    # Patches of unequal strength: unit norm would take the difference away.
+    strength = np.linspace(0.2, 4.0, 16)[:, None, None, None]
+    batch = {
+        view: tf.constant(strength * rng.normal(0.5, 1.0, (16, 2, 2, 3)), tf.float32)
+        for view in objective.views
+    }
+    projections = {}
+    for view, pixels in batch.items():
+        head = dual_encoder.heads[view[:2]]
+        (w1, b1), (w2, b2) = (
+            head.get_layer(name).get_weights() for name in ("hidden", "projection")
+        )
+        rows = np.maximum(pixels.numpy().mean((1, 2)) @ w1 + b1, 0.0) @ w2 + b2
+        projections[view] = rows.astype(np.float64)
+    got = model.pair_losses(model.encode(batch, training=True))
+    np.testing.assert_allclose(got, [source_of_decur(projections, 3)] * 16, rtol=1e-4)
+    unit_vectors = {view: unit(rows) for view, rows in projections.items()}
+    assert abs(source_of_decur(unit_vectors, 3) / float(got[0]) - 1.0) > 0.005
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
