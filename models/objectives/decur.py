@@ -43,6 +43,7 @@ class DeCUR(Objective):
     """
 
     compares_unit_vectors = False
+    has_candidates = False
     views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2", "s1_b", "s2_b")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from models.config import EncoderConfig, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import ProjectionHead
+from models.objectives.chance import Chance, ChanceRecord
 from models.objectives.decur import OFF_DIAGONAL_WEIGHT
 from models.objectives.registry import make_objective
 
@@ -358,7 +359,69 @@ def test_negatives_counted_as_near_are_logged():
     assert float(figures["temperature"]) == pytest.approx(0.3)
     assert set(
         make("multimodal", min_negative_km=0.0).losses_and_figures(tensors(make_outputs()))[1]
-    ) == {"temperature"}
+    ) == {"temperature", "chance_loss", "num_candidates"}
+
+
+def equal_embeddings(outputs):
+    return {
+        name: np.full_like(value, 0.5) if name in VIEWS or name.endswith("_cells") else value
+        for name, value in outputs.items()
+    }
+
+
+@pytest.mark.parametrize("name", [*ROW_WISE, "dense"])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_chance_loss_is_that_of_equal_embeddings_under_the_same_mask(name, chunk_size):
+    outputs = make_outputs()
+    for near_weight in (0.0, NEAR_WEIGHT, 1.0):
+        options = {"false_negative_weight": near_weight, "logits_chunk_size": chunk_size}
+        objective = make(name, **options)
+        _, figures = objective.losses_and_figures(tensors(outputs))
+        expected = losses_of(objective, equal_embeddings(outputs)).mean()
+        assert float(figures["chance_loss"]) == pytest.approx(float(expected), rel=1e-5)
+        # Pairs 1 and 4 of the five valid ones are near each other.
+        near = WEIGHTS[1] + WEIGHTS[4]
+        full = 5.0 if near_weight == 1.0 else 5.0 - near / WEIGHTS.sum()
+        assert float(figures["num_candidates"]) == pytest.approx(full, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("multimodal", 4.0), ("multimodal_2n", 7.0)])
+def test_chance_loss_of_masked_pairs_in_closed_form(name, expected):
+    # Three places of two pairs each, one pair without data. Of six candidates, a pair
+    # of a whole place keeps four (no neighbour, no invalid one); the one whose
+    # neighbour is invalid keeps five.
+    outputs = make_outputs(valid=np.array([1.0, 1, 1, 1, 1, 0]))
+    outputs |= {
+        "lon": np.array([10.0, 10.01, 20, 20.01, 30, 30.01]),
+        "lat": np.zeros(6),
+        "weight": np.ones(6),
+    }
+    _, figures = make(name, false_negative_weight=0.0).losses_and_figures(tensors(outputs))
+    lone = 5.0 if name == "multimodal" else 9.0
+    loss = (4 * math.log(expected) + math.log(lone)) / 5
+    assert float(figures["chance_loss"]) == pytest.approx(loss, rel=1e-6)
+    assert float(figures["num_candidates"]) == pytest.approx((4 * 4 + 5) / 5)
+
+
+def test_objectives_without_candidates_or_cross_entropy_have_no_loss_of_guessing():
+    for name, expected in (
+        ("sigmoid", {"temperature", "near_negative_fraction", "num_candidates"}),
+        ("decur", {"temperature"}),
+    ):
+        assert set(make(name).losses_and_figures(tensors(make_outputs()))[1]) == expected
+
+
+def test_chance_record_keeps_the_mean_of_the_last_ten_steps():
+    record = ChanceRecord(has_loss=True)
+    assert record.mean() is None
+    for step in range(13):
+        record.add(tf.constant(0.1 * step), tf.constant(1.0 + step))
+    found = record.mean()
+    assert found.loss == pytest.approx(0.1 * np.mean(range(3, 13)))
+    assert found.num_candidates == pytest.approx(1.0 + np.mean(range(3, 13)))
+    other = ChanceRecord(has_loss=False)
+    other.add(tf.constant(0.0), tf.constant(7.0))
+    assert other.mean() == Chance(loss=None, num_candidates=7.0)
 
 
 def test_distance_needs_locations():
