@@ -109,16 +109,23 @@ class OptimizerConfig:
             1e-6). Default 1e-4; origin: IaI-SimCLR and Scheibenreif et al. 2022.
         warmup_fraction: share of the steps over which the rate rises from 0. Default
             0.1; origin: SimCLR (Chen et al. 2020: 10 of 100 epochs).
+        lars_scalar_rate: peak rate of learned single numbers under LARS: the
+            temperature, the bias of "sigmoid" or of a head with one output. Adam moves
+            them, on the same schedule; the rate of LARS would throw them out of their
+            range. Default 1e-3; origin: SigLIP's rate of all weights (Zhai et al. 2023,
+            arXiv 2303.15343). AdamW moves them at `learning_rate`.
     """
 
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
+    lars_scalar_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OptimizerName)
         check_positive("learning_rate", self.learning_rate)
+        check_positive("lars_scalar_rate", self.lars_scalar_rate)
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if not 0.0 <= self.warmup_fraction < 1.0:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS
 from models.dual_encoder import DualEncoder
-from models.objectives.objective import Objective, sensor_of
+from models.objectives.chance import ChanceRecord
+from models.objectives.objective import CHANCE_LOSS, NUM_CANDIDATES, Objective, sensor_of
 from models.training import replicas
 from models.training.steps import VALID_FRACTION, Batch
 
@@ -24,6 +25,8 @@ class ContrastiveModel(keras.Model):
         encoders: by sensor; only those that the objective uses. The others have no
             gradient, and weight decay must not change them.
         heads: by sensor, of the same sensors.
+        chance: what guessing costs in the last batches; empty for an objective without
+            candidates.
     """
 
     def __init__(self, dual_encoder: DualEncoder, objective: Objective) -> None:
@@ -32,6 +35,7 @@ class ContrastiveModel(keras.Model):
         self.objective = objective
         self.encoders = {sensor: dual_encoder.encoders[sensor] for sensor in sensors}
         self.heads = {sensor: dual_encoder.heads[sensor] for sensor in sensors}
+        self.chance = ChanceRecord(has_loss=objective.has_chance_loss)
 
     def encode(self, batch: Batch, training: bool) -> Batch:
         """Run the first stage: return the embeddings of each view.
@@ -52,7 +56,12 @@ class ContrastiveModel(keras.Model):
         for view in self.objective.views:
             sensor = sensor_of(view)
             encoded = self.encoders[sensor](batch[view], training=training)
-            outputs[view] = self.heads[sensor](encoded["pooled"], training=training)
+            head = self.heads[sensor]
+            outputs[view] = (
+                head(encoded["pooled"], training=training)
+                if self.objective.compares_unit_vectors
+                else head.project(encoded["pooled"])
+            )
             outputs |= self.objective.describe_view(view, encoded)
             valid.append(tf.reduce_max(encoded["valid_mask"], axis=[1, 2, 3]))
         outputs["valid"] = tf.reduce_min(tf.stack(valid), axis=0)
@@ -66,8 +75,14 @@ class ContrastiveModel(keras.Model):
         """Run the second stage: return `loss` and further scalars.
 
         These are the share of valid pairs and the objective's figures. Their sums over
-        the replicas are the figures of the global batch.
+        the replicas are the figures of the global batch. Call it once for each step:
+        `chance` keeps what guessing costs in the batch.
         """
         losses, figures = self.objective.losses_and_figures(outputs)
+        if self.objective.has_candidates:
+            self.chance.add(
+                replicas.sum_over_replicas(figures.get(CHANCE_LOSS, tf.constant(0.0))),
+                replicas.sum_over_replicas(figures[NUM_CANDIDATES]),
+            )
         means = {"loss": tf.reduce_mean(losses), VALID_FRACTION: tf.reduce_mean(outputs["valid"])}
         return {name: mean / replicas.num_replicas() for name, mean in means.items()} | figures

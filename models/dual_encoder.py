@@ -40,6 +40,10 @@ class ProjectionHead(keras.Model):
         super().__init__(inputs=pooled, outputs=embedding, **kwargs)
         self.features_dim, self.embedding_dim = features_dim, embedding_dim
 
+    def project(self, pooled: Any) -> Any:
+        """Return the projections float32 [B, E] before they get unit norm."""
+        return self.get_layer("projection")(self.get_layer("hidden")(pooled))
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {

@@ -68,16 +68,20 @@ def parse_examples(
 ) -> dict[str, tf.Tensor]:
     """Decode a batch of tf.Examples of the shard contract.
 
-    All patches of a batch must have one size.
+    All patches of a batch must have one size; the graph refuses others. A batch of 0
+    examples gives images [0, 0, 0, C].
 
     Args:
-        serialized: tf.string [B], B at least 1.
+        serialized: tf.string [B].
         num_bands: channels of each sensor to decode; other sensors are not parsed.
         with_label: whether to decode `label` too.
 
     Returns:
         float32 [B, H, W, C] per sensor, physical units, NaN = no data; `label` uint8
         [B, H, W], 255 = ignore.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the patches differ in size, when the graph runs.
     """
     features = Features(num_bands=num_bands, with_label=with_label)
     return _decode(tf.io.parse_example(serialized, features.spec), num_bands)
@@ -94,11 +98,11 @@ def train_dataset(
 ) -> tf.data.Dataset:
     """Return endless shuffled batches of exactly the planned size.
 
-    Only the seed and the number of a step decide its batch. An epoch has each example
-    at most once. Examples that do not fill a batch at its end are left out; in each
-    epoch these are others. Besides the pixels a batch may hold `label` uint8
-    [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and `lat` of the patch
-    centres float32 [B] (degrees) and `patch_id` string [B].
+    Only the seed and the number of a step decide its batch; the order of `files` does
+    not. An epoch has each example at most once. Examples that do not fill a batch at
+    its end are left out; in each epoch these are others. Besides the pixels a batch may
+    hold `label` uint8 [B, H, W] (255 = ignore), `weight` float32 [B] (0-1), `lon` and
+    `lat` of the patch centres float32 [B] (degrees) and `patch_id` string [B].
 
     Args:
         files: gzip TFRecords of the split.
@@ -114,7 +118,9 @@ def train_dataset(
     Raises:
         ValueError: the cache cannot be filled.
     """
-    source = open_source(files, features.spec, reading)
+    # Seeds shuffle the numbers of the files, so the numbers must not depend on how a
+    # file system or an artifact lists them.
+    source = open_source(sorted(files), features.spec, reading)
 
     @tf.autograph.experimental.do_not_convert
     def decode(number: tf.Tensor, keys: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -175,10 +181,28 @@ def eval_dataset(
 
 def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:
     """Decode bytes to pixels and labels; other features stay as they are."""
-    num_examples = tf.shape(columns["height"])[0]
     # The size is read at run time, one per batch: the published graph must take patches
     # of any size.
-    height, width = tf.cast(columns["height"][0], tf.int32), tf.cast(columns["width"][0], tf.int32)
+    sizes = tf.cast(tf.stack([columns["height"], columns["width"]], axis=1), tf.int32)
+    # Patches of 32 x 16 and 16 x 32 have equally many bytes: without the check their
+    # pixels would be mixed up.
+    check = tf.debugging.assert_equal(
+        sizes,
+        sizes[:1],
+        "all examples of one batch must have one height and width; "
+        "send those of another size in a batch of their own",
+    )
+    with tf.control_dependencies([check]):
+        return _decode_alike(columns, num_bands, sizes)
+
+
+def _decode_alike(
+    columns: Columns, num_bands: Mapping[Sensor, int], sizes: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Decode examples of one size; `sizes` int32 [B, 2] are equal rows."""
+    num_examples = tf.shape(sizes)[0]
+    # A batch may have no row.
+    height, width = tf.unstack(tf.reduce_max(tf.pad(sizes, [[0, 1], [0, 0]]), axis=0))
     decoded: dict[str, tf.Tensor] = {}
     for sensor, channels in num_bands.items():
         # All bands of a sensor are stored alike.

@@ -117,7 +117,7 @@ class PretrainRecipe(scaffold.Recipe[DualEncoder]):
         monitor = HealthMonitor(
             config,
             dual_encoder,
-            sensors=tuple(model.encoders),
+            model=model,
             pairs=EvalPairs(manifest=manifest, files=self.shards.eval),
             log=HealthLog(folder=self.log_dir, is_writer=is_chief(strategy)),
             is_new=self.warm_start_dir is None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from models.augmentation import radar
 from models.augmentation.config import GeometryConfig
 from models.augmentation.no_data import joint_mask
 from models.augmentation.resampling import resample, take
@@ -43,8 +44,9 @@ def random_crop(
 
     A pixel of the result is valid where the nearest pixel of the window is valid, so
     gaps neither grow nor shrink. Its value is bilinear among the valid pixels around
-    it. Labels come from the nearest pixel. A patch without a good window does not
-    change.
+    it, for Sentinel-1 of their power: the mean of dB values is lower than the dB of the
+    mean, so it would darken speckle. Labels come from the nearest pixel. A patch
+    without a good window does not change, but for the rounding of dB.
 
     Args:
         batch: float32 [B, H, W, C] by sensor, NaN = no data, and integers [B, H, W]
@@ -61,16 +63,20 @@ def random_crop(
     )
     rows, columns = (_bilinear(positions) for positions in (row_positions, column_positions))
 
-    def cropped(tensor: tf.Tensor) -> tf.Tensor:
+    def cropped(name: str, tensor: tf.Tensor) -> tf.Tensor:
         if tensor.shape.rank == 1:
             return tensor
         nearest = take(tensor, nearest_rows, nearest_columns)
         if tensor.shape.rank == 3:
             return tf.ensure_shape(nearest, tensor.shape)
         valid = tf.reduce_all(tf.math.is_finite(nearest), axis=-1)
-        return tf.ensure_shape(resample(tensor, rows, columns, valid), tensor.shape)
+        if name == "s1":
+            resampled = radar.as_db(resample(radar.as_power(tensor), rows, columns, valid))
+        else:
+            resampled = resample(tensor, rows, columns, valid)
+        return tf.ensure_shape(resampled, tensor.shape)
 
-    return {name: cropped(tensor) for name, tensor in batch.items()}
+    return {name: cropped(name, tensor) for name, tensor in batch.items()}
 
 
 def _draw_windows(mask: tf.Tensor, config: GeometryConfig, seed: tf.Tensor) -> _Windows:

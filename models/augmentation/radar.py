@@ -76,5 +76,17 @@ def random_radar_blur(
     The mean of dB values is lower than the dB of the mean, so it would darken speckle.
     The arguments are those of `random_blur`.
     """
-    power = tf.exp(backscatter_db / _DB_PER_E)
-    return _DB_PER_E * tf.math.log(random_blur(power, probability, max_sigma_px, seed))
+    return as_db(random_blur(as_power(backscatter_db), probability, max_sigma_px, seed))
+
+
+def as_power(backscatter_db: tf.Tensor) -> tf.Tensor:
+    """Return backscatter as power, of dB; NaN stays NaN.
+
+    Means over pixels are taken of power: it is what the ground sends back.
+    """
+    return tf.exp(backscatter_db / _DB_PER_E)
+
+
+def as_db(power: tf.Tensor) -> tf.Tensor:
+    """Return backscatter in dB, of power; NaN stays NaN."""
+    return _DB_PER_E * tf.math.log(power)

@@ -16,8 +16,8 @@ def resample(image: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, mask: tf.Ten
     """Return weighted means over the valid pixels.
 
     Args:
-        image: float32 [B, H, W, C]. A pixel that is not finite in one band does not
-            count.
+        image: float32 [B, H, W, C] on a linear scale: reflectance, or backscatter as
+            power. A pixel that is not finite in one band does not count.
         rows: float32 [B, H', H], at least 0: the weight of each input row in each row
             of the result.
         columns: float32 [B, W', W], the same for columns.

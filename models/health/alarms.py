@@ -17,6 +17,7 @@ from models.health import spread
 from models.health.checkup import Checkup
 from models.health.embedded_split import EmbeddedSplit
 from models.health.shortcuts import Nuisance
+from models.objectives.chance import Chance
 
 AlarmName = Literal[
     "stuck",
@@ -57,16 +58,17 @@ def judged_from_step(config: PretrainConfig) -> float:
     )
 
 
-def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
-    """Return the loss of random guessing, in nats, or None.
+def ignored_km(config: PretrainConfig) -> float:
+    """Return the distance below which negatives do not count in full; 0 = all count."""
+    return config.min_negative_km if config.false_negative_weight < 1.0 else 0.0
+
+
+def full_chance(config: PretrainConfig, num_cells: int) -> Chance:
+    """Return the chance of batches whose pairs are all valid and far from each other.
 
     Args:
         config: gives the objective and the batch size N.
         num_cells: number of cells in a patch's feature map, the candidates of "dense".
-
-    Returns:
-        The loss when all candidates are equally likely. None for objectives whose loss
-        is not a cross-entropy over candidates.
     """
     cross_modal, with_own = (
         math.log(config.global_batch_size),
@@ -80,7 +82,7 @@ def chance_loss(config: PretrainConfig, num_cells: int) -> float | None:
         "multimodal_intra": cross_modal + 2.0 * config.intra_weight * with_own,
         "dense": cross_modal + config.dense_weight * math.log(num_cells),
     }
-    return losses.get(config.objective)
+    return Chance(loss=losses.get(config.objective), num_candidates=float(config.global_batch_size))
 
 
 def implied_recall(config: PretrainConfig, loss: float) -> float | None:
@@ -90,7 +92,8 @@ def implied_recall(config: PretrainConfig, loss: float) -> float | None:
     the partner is the nearest. With "sigmoid", its partner's logit is above 0 and all
     others are below. By Markov's inequality, at most loss / ln 2 of the rows have a
     loss of ln 2 or more. An objective may add other terms; they are at least 0, so the
-    bound still holds.
+    bound still holds. It is about negatives that count in full: a row that is not to
+    tell its partner from a neighbour need not do so.
 
     Args:
         config: gives the objective and its weights.
@@ -133,40 +136,47 @@ def find_alarms(
     checkup: Checkup,
     start: Checkup | None,
     sensors: Sequence[Sensor],
-    num_cells: int,
+    chance: Chance,
 ) -> dict[AlarmName, str]:
     """Return the alarms: name -> what is wrong, in one line; empty when all is well.
 
     Args:
         config: objective and thresholds.
         loss: mean train loss of the last steps, in nats.
-        checkup: measures of the encoders as they are now.
+        checkup: measures of the encoders as they are now; made with `ignored_km`.
         start: measures of the untrained encoders. None: unknown; progress is then not
             judged.
         sensors: sensors that the objective trains.
-        num_cells: number of cells in a patch's feature map; see `chance_loss`.
+        chance: loss and candidates of guessing in the batches of the last steps.
     """
+    stuck = dict(_stuck(config, loss, chance))
+    # Where few negatives count, the loss of guessing is low itself and solves nothing.
+    beyond_probe = () if stuck else _beyond_probe(config, loss, checkup, start, sensors)
     return dict(
         [
-            *_stuck(config, loss, num_cells),
-            *_beyond_recall(config, loss, checkup, sensors),
-            *_beyond_probe(config, loss, checkup, start, sensors),
+            *stuck.items(),
+            *_beyond_recall(config, loss, checkup, sensors, chance.num_candidates),
+            *beyond_probe,
             *_shortcuts(config, checkup, sensors),
         ]
     )
 
 
-def _stuck(config: PretrainConfig, loss: float, num_cells: int) -> Iterator[tuple[AlarmName, str]]:
-    chance = chance_loss(config, num_cells)
-    if chance is not None and loss > chance - config.health.stuck_margin_nats:
+def _stuck(config: PretrainConfig, loss: float, chance: Chance) -> Iterator[tuple[AlarmName, str]]:
+    if chance.loss is not None and loss > chance.loss - config.health.stuck_margin_nats:
         yield (
             "stuck",
-            f"train loss {loss:.3f} is that of guessing ({chance:.3f}): the model learns nothing",
+            f"train loss {loss:.3f} is that of guessing ({chance.loss:.3f}): "
+            "the model learns nothing",
         )
 
 
 def _beyond_recall(
-    config: PretrainConfig, loss: float, checkup: Checkup, sensors: Sequence[Sensor]
+    config: PretrainConfig,
+    loss: float,
+    checkup: Checkup,
+    sensors: Sequence[Sensor],
+    num_train_candidates: float,
 ) -> Iterator[tuple[AlarmName, str]]:
     implied = implied_recall(config, loss)
     # An objective that trains one sensor does not align it with the other sensor.
@@ -174,15 +184,15 @@ def _beyond_recall(
         return
     # Fewer candidates make retrieval easier. So the bound also holds when the eval
     # split is smaller than a batch.
-    num_candidates = min(config.global_batch_size, checkup.num_patches)
-    found = sum(ranks.recall_among(num_candidates) for ranks in checkup.ranks.values()) / len(
-        checkup.ranks
-    )
+    num_candidates = max(1, min(math.floor(num_train_candidates), checkup.num_patches))
+    # As in the loss: neighbours do not compete, whichever of them is nearest.
+    ranks = checkup.ranks_apart.values()
+    found = sum(item.recall_among(num_candidates) for item in ranks) / len(ranks)
     if implied - found > config.health.max_recall_gap:
         yield (
             "loss_beyond_recall",
             f"train loss {loss:.3f} implies recall@1 of at least {implied:.2f} among "
-            f"{config.global_batch_size}, but held-out pairs have {found:.2f} among "
+            f"{num_train_candidates:.0f}, but held-out pairs have {found:.2f} among "
             f"{num_candidates}: look for memorized pairs, leaking batches or a pretext shortcut",
         )
 

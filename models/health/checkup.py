@@ -12,7 +12,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from models.health import linear_probe, retrieval, shortcuts, spread
 from models.health.embedded_split import EmbeddedSplit
 from models.health.linear_probe import ProbeScore
-from models.health.retrieval import Direction, Ranks
+from models.health.retrieval import Direction, Places, Ranks
 from models.health.shortcuts import Shortcut
 from models.health.spread import SpreadMeasure
 
@@ -24,6 +24,8 @@ class Checkup:
     Attributes:
         num_patches: number of patches that were measured.
         ranks: ranks of the partners, by direction.
+        ranks_apart: the same without the neighbours of each patch; equal to `ranks`
+            when neighbours are not left out.
         alignment: mean squared distance of partners; see `spread.alignment`.
         spreads: measures of `spread.spread_metrics` by sensor.
         content: R2 of predicting the other sensor's band means from this sensor's
@@ -33,6 +35,7 @@ class Checkup:
 
     num_patches: int
     ranks: dict[Direction, Ranks]
+    ranks_apart: dict[Direction, Ranks]
     alignment: float
     spreads: dict[Sensor, dict[SpreadMeasure, float]]
     content: dict[Sensor, ProbeScore]
@@ -62,16 +65,23 @@ class Checkup:
         return {item.name: item.skipped for item in self.shortcuts if item.skipped}
 
 
-def examine(split: EmbeddedSplit) -> Checkup:
+def examine(split: EmbeddedSplit, min_km: float = 0.0) -> Checkup:
     """Measure `split`.
+
+    Args:
+        split: patches and their embeddings.
+        min_km: patches nearer than this are left out of `ranks_apart`.
 
     Raises:
         ValueError: the split has fewer than two patches.
     """
     s1, s2 = (split.embeddings[sensor] for sensor in SENSORS)
+    ranks = retrieval.cross_modal_ranks(split.embeddings)
+    places = Places(lon=split.lon, lat=split.lat, min_km=min_km)
     return Checkup(
         num_patches=len(split),
-        ranks=retrieval.cross_modal_ranks(split.embeddings),
+        ranks=ranks,
+        ranks_apart=retrieval.cross_modal_ranks(split.embeddings, places) if min_km else ranks,
         alignment=spread.alignment(s1, s2),
         spreads={sensor: spread.spread_metrics(split.embeddings[sensor]) for sensor in SENSORS},
         content=_content(split),

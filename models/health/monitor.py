@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
+from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import DualEncoder
 from models.health import alarms
 from models.health.alarms import AlarmName
@@ -105,7 +105,7 @@ class HealthMonitor:
         config: PretrainConfig,
         dual_encoder: DualEncoder,
         *,
-        sensors: Sequence[Sensor],
+        model: ContrastiveModel,
         pairs: EvalPairs,
         log: HealthLog,
         is_new: bool = True,
@@ -115,7 +115,8 @@ class HealthMonitor:
         Args:
             config: config of the run.
             dual_encoder: encoders to be trained.
-            sensors: sensors that the objective trains.
+            model: what is trained: only its sensors are judged, and it knows what
+                guessing costs in its batches.
             pairs: eval pairs to embed at each check.
             log: where to write events and report alarms.
             is_new: the encoders are untrained. Progress is measured only from such
@@ -125,7 +126,8 @@ class HealthMonitor:
             ValueError: fewer than two eval patches have data in both sensors, or the
                 shards have other bands than the encoder.
         """
-        self.config, self.sensors = config, tuple(sensors)
+        self.config, self.sensors = config, tuple(model.encoders)
+        self._model = model
         self._pairs, self._log = pairs, log
         self._embedder = Embedder(dual_encoder)
         self._num_cells = (pairs.manifest.patch_size_px // config.encoder.stride) ** 2
@@ -133,7 +135,7 @@ class HealthMonitor:
         self._judged_from = alarms.judged_from_step(config)
         # A run that ends before anything is judged needs no comparison.
         is_compared = is_new and config.num_steps >= self._judged_from
-        self._start = examine(self._embed(self._embedder)) if is_compared else None
+        self._start = self._examine(self._embed(self._embedder)) if is_compared else None
 
     def check(self, step: int, mean_loss: float) -> None:
         """Check the encoders after `step`.
@@ -153,7 +155,7 @@ class HealthMonitor:
         if step == self.config.num_steps:
             return
         split = self._embed(self._embedder)
-        checkup = examine(split)
+        checkup = self._examine(split)
         self._write(step, checkup.metrics(), self._draw(split, step))
         self._judge(step, mean_loss, split, checkup)
 
@@ -169,7 +171,7 @@ class HealthMonitor:
         """
         step = self.config.num_steps
         split = self._embed(Embedder(dual_encoder))
-        checkup = examine(split)
+        checkup = self._examine(split)
         picture = self._draw(split, step)
         self._write(step, {}, picture)
         self._judge(step, mean_loss, split, checkup)
@@ -184,6 +186,9 @@ class HealthMonitor:
         return embedder.embed_split(
             self._pairs.manifest, self._pairs.files, max_patches=self.config.health.max_patches
         )
+
+    def _examine(self, split: EmbeddedSplit) -> Checkup:
+        return examine(split, alarms.ignored_km(self.config))
 
     def _draw(self, split: EmbeddedSplit, step: int) -> bytes:
         title = f"Embeddings of the eval split after {step} steps"
@@ -216,7 +221,7 @@ class HealthMonitor:
             checkup=checkup,
             start=self._start,
             sensors=self.sensors,
-            num_cells=self._num_cells,
+            chance=self._model.chance.mean() or alarms.full_chance(self.config, self._num_cells),
         )
         for name in sorted(found.keys() - self._current.keys()) if self._log.is_writer else ():
             self._log.on_alarm(f"step {step}: {found[name]}")

@@ -27,6 +27,12 @@ class Multimodal(Objective):
     """
 
     views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2")
+    has_chance_loss = True
+
+    def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
+        """Return ln S of each pair, weighted; its candidates together count S."""
+        num = batch.count_candidates(tf.ones_like(batch.all_valid), self.config.logits_chunk_size)
+        return tf.math.log(num) * batch.weight
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
@@ -48,6 +54,12 @@ class Multimodal2N(Objective):
     """
 
     views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2")
+    has_chance_loss = True
+
+    def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
+        """Return ln (2 S - 1) of each pair, weighted; the own side has no partner."""
+        num = batch.count_candidates(tf.ones_like(batch.all_valid), self.config.logits_chunk_size)
+        return tf.math.log(2.0 * num - 1.0) * batch.weight
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
@@ -90,6 +102,12 @@ class MultimodalIntra(Multimodal2N):
     """
 
     views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2", "s1_b", "s2_b")
+
+    def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
+        """Return the weighted sum of ln S and twice ln (2 S - 1) of each pair."""
+        num = batch.count_candidates(tf.ones_like(batch.all_valid), self.config.logits_chunk_size)
+        within = 2.0 * self.config.intra_weight * tf.math.log(2.0 * num - 1.0)
+        return (tf.math.log(num) + within) * batch.weight
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return the weighted loss of each pair, float32 [B]; see `Objective`."""

@@ -27,16 +27,23 @@ Source: PyTorch's BatchNorm1d, with which both published codes standardize.
 class DeCUR(Objective):
     """Some dimensions encode what both sensors see, the others what only one sees.
 
-    C is the correlation matrix of two views' dimensions over the global batch. The loss
+    C is the correlation matrix of two views' dimensions over the global batch. Each
+    dimension of the heads' projections gets mean 0 and variance 1 over the global
+    batch. The projections have no unit norm before that, as in the source: unit norm
+    would couple the dimensions, and variances would come near `_EPSILON`. The loss
     is the mean of four terms. Within each sensor, C of two augmented views should be
     the identity in all dimensions. Between the sensors it should be the identity in the
     first `decur_common_dim` dimensions and 0 in the others. There are no negatives, so
     the config refuses `min_negative_km`. The temperature has no effect. Equal weights
     of the four terms: this project.
 
-    Source: Wang et al. 2023 (DeCUR), arXiv 2309.05300, section 3.
+    Source: Wang et al. 2023 (DeCUR), arXiv 2309.05300, section 3, and its code
+    (github.com/zhu-xlab/DeCUR, src/pretrain/models/decur.py: a batch normalization
+    without scale and offset after the last layer of the projector).
     """
 
+    compares_unit_vectors = False
+    has_candidates = False
     views: ClassVar[tuple[ViewName, ...]] = ("s1", "s2", "s1_b", "s2_b")
 
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:

@@ -75,8 +75,28 @@ class Dense(Multimodal):
             ),
         }
 
+    def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
+        """Return the loss of each pair whose cells are all equal, weighted.
+
+        For the local term the candidates are the valid cells of the candidates.
+        """
+        valid, local_weight = self._valid_cells(outputs, batch)
+        num_cells = replicas.gather(tf.reduce_sum(tf.cast(valid, tf.float32), axis=1))
+        num = batch.count_candidates(num_cells, self.config.logits_chunk_size)
+        # A patch without any valid cell has no local loss.
+        local = tf.math.log(tf.maximum(num, 1.0)) * local_weight
+        share = self.config.dense_weight
+        return (1.0 - share) * super().chance_losses(outputs, batch) + share * local
+
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return the weighted loss of each pair, float32 [B]; see `Objective`."""
+        valid, local_weight = self._valid_cells(outputs, batch)
+        local = self._cell_losses(outputs, tf.cast(valid, tf.float32), batch)
+        share = self.config.dense_weight
+        return (1.0 - share) * super().pair_losses(outputs, batch) + share * local * local_weight
+
+    def _valid_cells(self, outputs: Outputs, batch: GlobalBatch) -> tuple[Any, Any]:
+        """Return which cells count, bool [B, c], and the patches' local weights [B]."""
         valid = (
             tf.minimum(outputs["s1_valid"], outputs["s2_valid"]) >= MIN_CELL_VALID_FRACTION
         )  # [B, c]
@@ -84,10 +104,7 @@ class Dense(Multimodal):
         # pairs then have a higher weight.
         local_weight = batch.weight * tf.cast(tf.reduce_any(valid, axis=1), tf.float32)
         total = replicas.sum_over_replicas(tf.reduce_sum(local_weight))
-        local_weight *= tf.math.divide_no_nan(batch.num_pairs, total)
-        local = self._cell_losses(outputs, tf.cast(valid, tf.float32), batch)
-        share = self.config.dense_weight
-        return (1.0 - share) * super().pair_losses(outputs, batch) + share * local * local_weight
+        return valid, local_weight * tf.math.divide_no_nan(batch.num_pairs, total)
 
     def _cell_losses(self, outputs: Outputs, valid: Any, batch: GlobalBatch) -> Any:
         """Return the mean loss over each patch's valid cells, float32 [B].

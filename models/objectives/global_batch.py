@@ -123,6 +123,32 @@ class GlobalBatch:
         num_near = tf.reduce_sum(chunks.by_row_chunks(count, [self._xyz], [], chunk_size))
         return num_near / tf.maximum(self.num_pairs * (self.num_pairs - 1.0), 1.0)
 
+    def count_candidates(self, per_pair: Any, chunk_size: int | None) -> Any:
+        """Return what all pairs together count for each pair, float32 [B].
+
+        `per_pair` float32 [N] is what each pair counts; in the sum it has the weight of
+        `log_weights`. Without masks and with 1 for each pair, the sum is N.
+        """
+
+        def count(positions: Any, rows: Any, shared: Any) -> Any:
+            return tf.linalg.matvec(tf.exp(self.log_weights(positions)), per_pair)
+
+        return chunks.by_row_chunks(count, [self.weight], [], chunk_size)
+
+    def num_full_candidates(self, chunk_size: int | None) -> Any:
+        """Return this replica's part of the mean number of candidates.
+
+        Candidates of a pair are its partner and the negatives that count in full. The
+        mean has the weights of the pairs. The sum over all replicas is the mean.
+        """
+
+        def count(positions: Any, rows: Any, shared: Any) -> Any:
+            is_full = self.log_weights(positions) >= 0.0
+            return tf.reduce_sum(tf.cast(is_full, tf.float32), axis=1)
+
+        counts = chunks.by_row_chunks(count, [self.weight], [], chunk_size)
+        return tf.reduce_sum(counts * self.weight) / self.num_pairs
+
     def _is_near(self, positions: Any) -> Any:
         own = tf.gather(self._xyz, positions)
         # Use differences: in float32 the cosine of 1 km is exactly 1.

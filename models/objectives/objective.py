@@ -22,10 +22,14 @@ from models.training import replicas
 ViewName = Literal["s1", "s2", "s1_a", "s1_b", "s2_a", "s2_b"]
 """`<sensor>` is the image itself; `<sensor>_a` and `<sensor>_b` are augmented views."""
 
+CHANCE_LOSS, NUM_CANDIDATES = "chance_loss", "num_candidates"
+"""Names of the figures of guessing."""
+
 Outputs = Mapping[str, Any]
 """Tensors by name; row i of all of them is the same pair.
 
-- embeddings of each view, float32 [B, E], unit norm;
+- embeddings of each view, float32 [B, E]; unit norm where the objective
+  `compares_unit_vectors`;
 - `weight` and `valid`, float32 [B], see `GlobalBatch`;
 - `lon` and `lat`, float32 [B], if there are any;
 - what `describe_view` adds.
@@ -47,6 +51,7 @@ class Objective(keras.layers.Layer, abc.ABC):
         views: names of the views that it compares; the encoders run once for each.
         config: config of the run.
         temperature: divides the cosines.
+        has_chance_loss: whether `chance_losses` gives losses.
     """
 
     views: ClassVar[tuple[ViewName, ...]] = ()
@@ -55,6 +60,11 @@ class Objective(keras.layers.Layer, abc.ABC):
 
     `PretrainConfig.learn_temperature` overrides it.
     """
+    compares_unit_vectors: ClassVar[bool] = True
+    """Whether embeddings have unit norm before they are compared."""
+    has_candidates: ClassVar[bool] = True
+    """Whether each pair must find its partner among candidates."""
+    has_chance_loss: ClassVar[bool] = False
 
     def __init__(self, config: PretrainConfig, **kwargs: Any) -> None:
         super().__init__(dtype="float32", name=kwargs.pop("name", config.objective), **kwargs)
@@ -79,12 +89,20 @@ class Objective(keras.layers.Layer, abc.ABC):
     def pair_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return the weighted loss of each pair of this replica, float32 [B]."""
 
+    def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
+        """Return what `pair_losses` gives when all embeddings are equal, float32 [B].
+
+        Only objectives whose loss is a cross-entropy over candidates have it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no loss of guessing")
+
     def losses_and_figures(self, outputs: Outputs) -> tuple[Any, dict[str, Any]]:
         """Return the losses float32 [B], and scalars to log.
 
-        The sum of each scalar over the replicas is its value. They are `temperature`
-        and, with `min_negative_km`, `near_negative_fraction`: the share of negatives
-        that are nearer.
+        The sum of each scalar over the replicas is its value. They are `temperature`;
+        with `min_negative_km`, `near_negative_fraction`: the share of negatives that
+        are nearer; `num_candidates`, where pairs have some, and `chance_loss`, where
+        there is one: see `Chance`.
         """
         floats = {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
         location = (floats["lon"], floats["lat"]) if "lon" in floats else None
@@ -99,4 +117,9 @@ class Objective(keras.layers.Layer, abc.ABC):
         figures = {"temperature": self.temperature.value() / replicas.num_replicas()}
         if config.min_negative_km > 0:
             figures["near_negative_fraction"] = batch.near_fraction(config.logits_chunk_size)
+        if self.has_candidates:
+            figures[NUM_CANDIDATES] = batch.num_full_candidates(config.logits_chunk_size)
+        if self.has_chance_loss:
+            losses = self.chance_losses(floats, batch)
+            figures[CHANCE_LOSS] = tf.reduce_mean(losses) / replicas.num_replicas()
         return self.pair_losses(floats, batch), figures

@@ -21,8 +21,16 @@ from models.training import replicas
 NOT_DECAYED = ("bias", "gamma", "beta", "log_temperature")
 """Names of variables without weight decay and, under LARS, without an adapted rate.
 
+Those of one number have a rate of their own under LARS; see `Lars`.
+
 Source: Goyal et al. 2017, arXiv 1706.02677, section 5.3; for LARS Chen et al. 2020,
 arXiv 2002.05709, appendix B.6.
+"""
+
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-7
+"""Decay of both moments of a scalar under LARS, and what is added to their root.
+
+Source: Kingma and Ba 2014, arXiv 1412.6980, algorithm 1; the epsilon is Keras'.
 """
 
 
@@ -44,7 +52,12 @@ def make_optimizer(
         config.learning_rate, int(config.warmup_fraction * num_steps), num_steps
     )
     optimizer: keras.optimizers.Optimizer = (
-        Lars(schedule, decay=config.weight_decay, paces=paces)
+        Lars(
+            schedule,
+            decay=config.weight_decay,
+            scalar_factor=config.lars_scalar_rate / config.learning_rate,
+            paces=paces,
+        )
         if config.optimizer == "lars"
         else FusedAdamW(schedule, decay=config.weight_decay, paces=paces)
     )
@@ -95,9 +108,24 @@ class Lars(keras.optimizers.Optimizer):
         m <- momentum x m + learning_rate x rate x (g + decay x w)
         w <- w - m
 
-    Variables without decay (`exclude_from_weight_decay`) have rate 1.
-    Source: You, Gitman, Ginsburg 2017, arXiv 1708.03888, algorithm 1; defaults:
-    SimCLR's (arXiv 2002.05709, its code).
+    Vectors without decay (`exclude_from_weight_decay`: biases, and scales and offsets
+    of normalizations) have rate 1. Source: You, Gitman, Ginsburg 2017, arXiv
+    1708.03888, algorithm 1; defaults: SimCLR's (arXiv 2002.05709, its code).
+
+    A variable of one number (the temperature, the bias of "sigmoid" or of a head with
+    one output) has no direction, so neither rule fits it. Its gradient can grow with
+    the batch size, and at the rates of LARS a single step would throw the loss out of
+    its range. Adam moves it at `scalar_factor` times the learning rate, without decay:
+    a step is then about as long as its rate. Source: Kingma and Ba 2014, arXiv
+    1412.6980, algorithm 1 and its defaults; Zhai et al. 2023 (SigLIP), arXiv
+    2303.15343, learn temperature and bias by an optimizer of that kind, too.
+
+    Attributes:
+        decay: weight decay, a part of the gradient.
+        momentum: share of the last step that is kept.
+        trust: length of a step, as a share of the weight's length, at rate 1.
+        scalar_factor: rate of variables of one number, divided by the learning rate.
+        paces: of the variables, see `Paces`.
     """
 
     def __init__(
@@ -107,26 +135,37 @@ class Lars(keras.optimizers.Optimizer):
         decay: float = 0.0,
         momentum: float = 0.9,
         trust: float = 1e-3,
+        scalar_factor: float = 1.0,
         paces: Iterable[Sequence[float]] = (),
         name: str = "lars",
     ) -> None:
         # Keras' own `weight_decay` is decoupled; LARS adds the decay to the gradient.
         super().__init__(learning_rate=learning_rate, name=name)
         self.decay, self.momentum, self.trust, self.paces = decay, momentum, trust, Paces(paces)
+        self.scalar_factor = scalar_factor
 
     def build(self, variables: Any) -> None:
-        """Make one momentum per variable."""
+        """Make one momentum per variable, and a second moment per scalar."""
         self.paces.check(variables)
         if not self.built:
             super().build(variables)
             (self._momentums,) = self.add_optimizer_variables(variables, ["momentum"])
+            scalars = [variable for variable in variables if _is_scalar(variable)]
+            (velocities,) = self.add_optimizer_variables(scalars, ["velocity"])
+            self._velocities = {
+                self._get_variable_index(variable): velocity
+                for variable, velocity in zip(scalars, velocities, strict=True)
+            }
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable with the gradient of the global batch."""
         index = self._get_variable_index(variable)
-        gradient, rate, _ = self.paces.at(
+        gradient, rate, number = self.paces.at(
             index, gradient, tf.cast(learning_rate, variable.dtype), self.iterations
         )
+        if _is_scalar(variable):
+            self._update_scalar(variable, index, gradient, rate=rate, number=number)
+            return
         if self._use_weight_decay(variable):
             size, slope = tf.norm(variable), tf.norm(gradient)
             ratio = self.trust * tf.math.divide_no_nan(size, slope + self.decay * size)
@@ -136,12 +175,26 @@ class Lars(keras.optimizers.Optimizer):
         self.assign(momentum, self.momentum * momentum + rate * gradient)
         self.assign_sub(variable, momentum)
 
+    def _update_scalar(
+        self, variable: Any, index: int, gradient: Any, *, rate: Any, number: Any
+    ) -> None:
+        """Take the step `number`, from 1, of Adam."""
+        step = tf.cast(number, variable.dtype)
+        first, second = self._momentums[index], self._velocities[index]
+        self.assign(first, ADAM_BETAS[0] * first + (1.0 - ADAM_BETAS[0]) * gradient)
+        self.assign(second, ADAM_BETAS[1] * second + (1.0 - ADAM_BETAS[1]) * gradient**2)
+        mean, square = first / (1.0 - ADAM_BETAS[0] ** step), second / (1.0 - ADAM_BETAS[1] ** step)
+        self.assign_sub(
+            variable, self.scalar_factor * rate * mean / (tf.sqrt(square) + ADAM_EPSILON)
+        )
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {
             "decay": self.decay,
             "momentum": self.momentum,
             "trust": self.trust,
+            "scalar_factor": self.scalar_factor,
             "name": self.name,
         }
         return {
@@ -149,6 +202,10 @@ class Lars(keras.optimizers.Optimizer):
             **own,
             "paces": self.paces.as_lists(),
         }
+
+
+def _is_scalar(variable: Any) -> bool:
+    return math.prod(variable.shape) == 1
 
 
 @keras.saving.register_keras_serializable(package="terrapair")

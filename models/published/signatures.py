@@ -26,15 +26,19 @@ def pixel_specs(model: Segmenter) -> list[tf.TensorSpec]:
 
 
 def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the segmentation of physical pixels [B, H, W, C] by sensor.
+    """Return the segmentation of physical pixels [B, H, W, C] by sensor; B may be 0.
 
     Returns:
         `probabilities` float32 [B, H, W, K] and `label` int32 [B, H, W], 255 = no data.
     """
+    num_patches = tf.shape(next(iter(inputs.values())))[0]
     for pixels in inputs.values():
         check_size(pixels, model.stride)
-    outputs = model(dict(inputs), training=False)
-    return {"probabilities": outputs["probabilities"], "label": outputs["label"]}
+    outputs = model(
+        {sensor: never_empty(pixels, model.stride) for sensor, pixels in inputs.items()},
+        training=False,
+    )
+    return {name: outputs[name][:num_patches] for name in ("probabilities", "label")}
 
 
 def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
@@ -52,6 +56,7 @@ def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
     """Return the function of `serve_examples`.
 
     It takes tf.string [B]: tf.Examples of the shard contract, all of one patch size.
+    Without any example the size is unknown; the empty outputs then are of one stride.
     """
     # Parse only the model's inputs, so that a Sentinel-1 model also serves examples
     # without Sentinel-2.
@@ -73,14 +78,35 @@ def embed_endpoint(encoder: SensorEncoder, head: keras.Model) -> Callable[[Any],
 
 
 def embed(encoder: SensorEncoder, head: keras.Model, pixels: Any) -> dict[str, Any]:
-    """Return the features of physical pixels [B, H, W, C].
+    """Return the features of physical pixels [B, H, W, C]; B may be 0.
 
     Returns:
         `features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm.
     """
+    num_patches = tf.shape(pixels)[0]
     check_size(pixels, encoder.stride)
-    outputs = encoder(pixels, training=False)
-    return {"features": outputs["features"], "embedding": head(outputs["pooled"], training=False)}
+    outputs = encoder(never_empty(pixels, encoder.stride), training=False)
+    embedding = head(outputs["pooled"], training=False)
+    return {
+        "features": outputs["features"][:num_patches],
+        "embedding": embedding[:num_patches],
+    }
+
+
+def never_empty(pixels: Any, stride: int) -> Any:
+    """Return pixels [B, H, W, C] as they are, or one patch in place of no patch.
+
+    Some kernels (oneDNN's on CPU) refuse a batch of 0 patches. The caller cuts the
+    outputs back to B. The patch has no data. It has H and W of `pixels`; where they are
+    0, one `stride`.
+    """
+    shape = tf.shape(pixels)
+    is_empty = tf.cast(shape[0] == 0, tf.int32)
+    missing = is_empty * tf.concat([[1], stride * tf.cast(shape[1:3] == 0, tf.int32), [0]], axis=0)
+    zeros = tf.zeros_like(missing)
+    filled = tf.pad(pixels, tf.stack([zeros, missing], axis=1), constant_values=float("nan"))
+    # Layers need the number of channels at tracing; `tf.pad` loses it.
+    return tf.ensure_shape(filled, [None, None, None, pixels.shape[-1]])
 
 
 def check_size(pixels: Any, stride: int) -> None:

@@ -89,6 +89,19 @@ def test_same_seed_gives_the_same_batches_and_another_seed_others(labels):
     assert not np.array_equal(one[0]["label"], other[0]["label"])
 
 
+def test_order_in_which_files_are_listed_changes_no_batch(labels):
+    whole = take(make(labels, with_patch_id=True), 6)
+    files = labels.files["train"]
+    assert len(files) > 1
+    listed = input_pipeline.train_dataset(
+        files[::-1],
+        input_pipeline.Features(num_bands=NUM_BANDS, with_patch_id=True),
+        EpochPlan(num_examples=24, batch_size=5, shuffle_buffer=8, seed=3),
+    )
+    for got, expected in zip(take(listed, 6), whole, strict=True):
+        np.testing.assert_array_equal(got["patch_id"], expected["patch_id"])
+
+
 def test_resumed_batches_are_those_of_the_uninterrupted_run(labels):
     # 24 examples in batches of 5: an epoch has 4 steps and leaves 4 examples out.
     options = {"transform": random_symmetry, "with_patch_id": True}

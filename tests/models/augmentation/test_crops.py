@@ -41,6 +41,12 @@ def one_crop(image, window):
     return result
 
 
+def linear(name, tensor):
+    """Reflectance as it is, dB as power: the scale on which pixels are averaged."""
+    values = np.asarray(tensor, np.float64)
+    return 10.0 ** (values / 10.0) if name == "s1" else values
+
+
 def draw_windows(mask):
     """Top, left, height and width of each window."""
     windows = crops._draw_windows(mask, CONFIG, SEED)
@@ -55,9 +61,20 @@ def test_crop_is_masked_bilinear_and_the_same_for_both_sensors():
     assert len({tuple(window) for window in windows}) > 10
     for name, tensor in batch.items():
         expected = np.stack(
-            [one_crop(image, w) for image, w in zip(tensor.numpy(), windows, strict=True)]
+            [one_crop(image, w) for image, w in zip(linear(name, tensor), windows, strict=True)]
         )
+        expected = 10.0 * np.log10(expected) if name == "s1" else expected
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_crop_keeps_the_mean_power_of_speckle():
+    # 4.4 looks: Sentinel-1 GRD, interferometric wide swath.
+    power = 0.05 * np.random.default_rng(1).gamma(4.4, 1 / 4.4, (32, 48, 48, 2))
+    before = (10.0 * np.log10(power)).astype(np.float32)
+    after = crops.random_crop({"s1": tf.constant(before)}, CONFIG, SEED)["s1"]
+    change_db = 10.0 * np.log10(linear("s1", after).mean() / power.mean())
+    # Means of dB values give -0.24 dB.
+    assert abs(change_db) < 0.02
 
 
 def test_windows_keep_area_aspect_and_borders():
@@ -96,7 +113,7 @@ def test_labels_follow_the_nearest_pixel_and_the_mask_follows_the_labels():
 
 def test_no_value_comes_from_outside_what_was_there():
     batch = patches(gap=(slice(4, 7), slice(2, 8)))
-    # Would a fill of 0 take part in a mean, dB would rise towards it.
+    # Would a fill take part in a mean, values would move towards it.
     after = crops.random_crop(batch, CONFIG, SEED)["s1"].numpy()
     before = batch["s1"].numpy()
     for old, new in zip(before, after, strict=True):

@@ -8,6 +8,7 @@ from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.health import alarms
 from models.health.checkup import examine
 from models.health.config import HealthConfig
+from models.objectives.chance import Chance
 
 BOTH = ("s1", "s2")
 
@@ -43,9 +44,11 @@ def untrained():
     return examine(with_random_features(shuffled_partners(make_embeddings.make_split())))
 
 
-def names(loss, checkup, start, sensors=BOTH, **changes):
-    judged = {"checkup": checkup, "start": start, "sensors": sensors, "num_cells": 16}
-    return set(alarms.find_alarms(config(**changes), loss, **judged))
+def names(loss, checkup, start, sensors=BOTH, chance=None, **changes):
+    settings = config(**changes)
+    judged = {"checkup": checkup, "start": start, "sensors": sensors}
+    chance = chance or alarms.full_chance(settings, 16)
+    return set(alarms.find_alarms(settings, loss, **judged, chance=chance))
 
 
 def test_healthy_training_raises_no_alarm_at_any_loss(healthy, untrained):
@@ -79,12 +82,68 @@ def test_checkup_tells_each_figure_by_name(healthy):
 def test_loss_of_guessing_is_stuck_where_the_loss_is_a_cross_entropy(
     objective, chance, healthy, untrained
 ):
-    assert alarms.chance_loss(config(objective=objective), 16) == (
+    assert alarms.full_chance(config(objective=objective), 16).loss == (
         None if chance is None else pytest.approx(chance)
     )
     expected = set() if chance is None else {"stuck"}
     assert names(chance or 4.0, healthy, untrained, objective=objective) == expected
     assert names((chance or 4.0) - 0.5, healthy, untrained, objective=objective) == set()
+
+
+def test_loss_of_guessing_is_that_of_the_batches(healthy, untrained):
+    # Of 64 candidates, 5 count in the batches: a loss of ln 64 - 0.5 is no progress.
+    few = Chance(loss=math.log(5), num_candidates=5.0)
+    assert names(math.log(64) - 0.5, healthy, untrained, chance=few) == {"stuck"}
+    assert names(math.log(5) - 0.04, healthy, untrained, chance=few) == {"stuck"}
+    assert names(math.log(5) - 0.06, healthy, untrained, chance=few) == set()
+    # Without any negative the loss is 0. This solves no task.
+    none = Chance(loss=0.0, num_candidates=1.0)
+    start = examine(with_random_features(make_embeddings.make_split(), share=0.9))
+    hollow = examine(with_random_features(make_embeddings.make_split(), share=0.95))
+    assert names(0.0, hollow, start, chance=none) == {"stuck"}
+
+
+def test_held_out_pairs_compete_as_those_of_the_batches_do(untrained):
+    # Four neighbours look the same, and another four are 1 degree away.
+    split = make_embeddings.make_split()
+    place = np.arange(160) // 4
+    alike = make_embeddings.replace(
+        split,
+        embeddings={s: e[4 * place] for s, e in split.embeddings.items()},
+        lon=place.astype(np.float32),
+        lat=np.zeros(160, np.float32),
+    )
+    far = {"min_negative_km": 10.0}
+    assert alarms.ignored_km(config(**far)) == 10.0
+    assert alarms.ignored_km(config(**far, false_negative_weight=1.0)) == 0.0
+    apart, all_compete = examine(alike, 10.0), examine(alike)
+    assert apart.ranks_apart["s1_to_s2"].num_keys.tolist() == [157] * 160
+    assert apart.metrics() == all_compete.metrics()
+    chance = Chance(loss=math.log(60), num_candidates=60.0)
+    # Among 60 of 160 patches 1.1 neighbours of a pair are met on average.
+    strict = {"health": HealthConfig(max_recall_gap=0.3)}
+    assert names(0.05, all_compete, untrained, chance=chance, **strict) == {"loss_beyond_recall"}
+    assert names(0.05, apart, untrained, chance=chance, **strict, **far) == set()
+
+
+def test_invalid_pairs_of_the_batches_are_no_candidates(untrained):
+    split = make_embeddings.make_split()
+    rng = np.random.default_rng(7)
+    weak = make_embeddings.replace(
+        split,
+        embeddings={
+            s: make_embeddings.unit(e + 0.3 * rng.normal(size=e.shape))
+            for s, e in split.embeddings.items()
+        },
+    )
+    checkup = examine(weak)
+    ranks = checkup.ranks["s1_to_s2"]
+    assert ranks.recall_among(8) - ranks.recall_among(64) > 0.25
+    limit = ranks.recall_among(8) - 0.05
+    loss = (1.0 - limit - 0.25) * math.log(2.0)
+    full, few = (Chance(loss=math.log(n), num_candidates=n + 0.7) for n in (64, 8))
+    assert names(loss, checkup, untrained, chance=full) == {"loss_beyond_recall"}
+    assert names(loss, checkup, untrained, chance=few) == set()
 
 
 def test_implied_recall_is_a_true_lower_bound():

@@ -52,7 +52,7 @@ def make_watched(pairs, tmp_path):
         monitor = HealthMonitor(
             config,
             dual_encoder,
-            sensors=tuple(model.encoders),
+            model=model,
             pairs=EvalPairs(manifest=pairs.manifest, files=pairs.files["eval"]),
             log=HealthLog(folder=str(tmp_path / "logs"), on_alarm=told.append, **options),
         )
@@ -150,6 +150,23 @@ def test_alarm_is_told_when_it_begins_and_again_after_it_ended(make_watched):
     assert "train loss 3.000 is that of guessing (2.079)" in told[0]
 
 
+def test_loss_is_compared_with_guessing_in_the_batches(make_watched):
+    told = []
+    model, _, monitor = make_watched(make_config(), told)
+    outputs = {sensor: tf.math.l2_normalize(tf.ones([8, 16]), axis=1) for sensor in ("s1", "s2")}
+    # Three of eight pairs count, so guessing costs ln 3.
+    model.replica_scalars(
+        outputs | {"weight": tf.ones(8), "valid": tf.constant([1.0, 1, 1, 0, 0, 0, 0, 0])}
+    )
+    monitor.check(2, 1.1)
+    assert told == [
+        "step 2: train loss 1.100 is that of guessing (1.099): the model learns nothing"
+    ]
+    monitor.check(3, 1.0)
+    monitor.check(4, 1.2)
+    assert len(told) == 2
+
+
 def test_nothing_is_judged_early_and_an_alarm_can_be_made_to_stop(make_watched):
     told = []
     _, dual_encoder, monitor = make_watched(make_config(min_steps=4, stop_on_alarm=True), told)
@@ -215,4 +232,4 @@ def test_uniform_logits_have_the_loss_of_guessing():
         losses, _ = make_objective(config, 128).losses_and_figures(
             outputs | {"weight": tf.ones(8), "valid": tf.ones(8)}
         )
-        assert float(np.mean(losses)) == pytest.approx(alarms.chance_loss(config, 4), rel=1e-6)
+        assert float(np.mean(losses)) == pytest.approx(alarms.full_chance(config, 4).loss, rel=1e-6)

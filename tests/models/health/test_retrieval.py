@@ -70,6 +70,25 @@ def test_both_directions_are_ranked_and_named():
     }
 
 
+def test_neighbours_do_not_compete():
+    # The query of 3 finds its neighbour 2 first, and then its partner; that of 0 finds
+    # 2, which is far away.
+    keys = np.eye(4, dtype=np.float32)
+    queries = keys.copy()
+    queries[3], queries[0] = (0, 0, 0.8, 0.6), (0.6, 0, 0.8, 0)
+    places = retrieval.Places(
+        lon=np.array([0.0, np.nan, 179.99, -179.99]), lat=np.zeros(4), min_km=5.0
+    )
+    ranks, apart = (retrieval.rank_partners(queries, keys, where) for where in (None, places))
+    assert ranks.num_better.tolist() == [1, 0, 0, 1]
+    assert apart.num_better.tolist() == [1, 0, 0, 0]
+    assert apart.num_keys.tolist() == [4, 4, 3, 3]
+    assert ranks.recall_at(1) == 0.5
+    assert apart.recall_among(4) == 0.75
+    # Among two of four keys, 0 sees the better one in one draw of three.
+    assert apart.recall_among(2) == pytest.approx((2 / 3 + 3) / 4)
+
+
 def test_recall_among_fewer_candidates_is_the_mean_over_draws():
     queries, keys = pairs_with_noise(40, 0.9)
     keys[5] = keys[6]

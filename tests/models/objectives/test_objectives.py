@@ -8,6 +8,9 @@ import pytest
 import tensorflow as tf
 
 from models.config import EncoderConfig, PretrainConfig
+from models.contrastive_model import ContrastiveModel
+from models.dual_encoder import ProjectionHead
+from models.objectives.chance import Chance, ChanceRecord
 from models.objectives.decur import OFF_DIAGONAL_WEIGHT
 from models.objectives.registry import make_objective
 
@@ -192,6 +195,70 @@ def test_decur_equals_loops_over_dimensions():
     )
 
 
+def mean_pixels(pixels, training):
+    """An encoder whose features are the means of the bands."""
+    pooled = tf.reduce_mean(pixels, axis=[1, 2])
+    return {"pooled": pooled, "features": pixels, "valid_mask": tf.ones_like(pixels[..., :1])}
+
+
+class BandMeans:
+    """A dual encoder of heads alone, which give what the objective compares."""
+
+    def __init__(self):
+        keras.utils.set_random_seed(0)
+        self.encoders = dict.fromkeys(("s1", "s2"), mean_pixels)
+        self.heads = {
+            sensor: ProjectionHead(features_dim=3, embedding_dim=DIM) for sensor in self.encoders
+        }
+        for head in self.heads.values():
+            head.get_layer("hidden").bias.assign([3.0, 2.0, 1.0])
+
+
+def source_of_decur(projections, num_common):
+    """The four terms as the published code has them: batch norm, then products, in NumPy."""
+    normed = {
+        view: (rows - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+        for view, rows in projections.items()
+    }
+
+    def term(first, second, dims, diagonal):
+        c = (normed[first].T @ normed[second] / len(normed[first]))[dims, dims]
+        on = np.diag(c)
+        return ((on - diagonal) ** 2).sum() + 0.0051 * ((c**2).sum() - (on**2).sum())
+
+    every, common, unique = slice(None), slice(0, num_common), slice(num_common, None)
+    return 0.25 * (
+        term("s1", "s1_b", every, 1.0)
+        + term("s2", "s2_b", every, 1.0)
+        + term("s1", "s2", common, 1.0)
+        + term("s1", "s2", unique, 0.0)
+    )
+
+
+def test_decur_normalizes_the_dimensions_of_projections_and_not_unit_vectors():
+    objective, dual_encoder = make("decur", decur_common_dim=3), BandMeans()
+    model = ContrastiveModel(dual_encoder, objective)
+    rng = np.random.default_rng(3)
+    # Patches of unequal strength: unit norm would take the difference away.
+    strength = np.linspace(0.2, 4.0, 16)[:, None, None, None]
+    batch = {
+        view: tf.constant(strength * rng.normal(0.5, 1.0, (16, 2, 2, 3)), tf.float32)
+        for view in objective.views
+    }
+    projections = {}
+    for view, pixels in batch.items():
+        head = dual_encoder.heads[view[:2]]
+        (w1, b1), (w2, b2) = (
+            head.get_layer(name).get_weights() for name in ("hidden", "projection")
+        )
+        rows = np.maximum(pixels.numpy().mean((1, 2)) @ w1 + b1, 0.0) @ w2 + b2
+        projections[view] = rows.astype(np.float64)
+    got = model.pair_losses(model.encode(batch, training=True))
+    np.testing.assert_allclose(got, [source_of_decur(projections, 3)] * 16, rtol=1e-4)
+    unit_vectors = {view: unit(rows) for view, rows in projections.items()}
+    assert abs(source_of_decur(unit_vectors, 3) / float(got[0]) - 1.0) > 0.005
+
+
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_dense_equals_loops_over_cells(chunk_size):
     o = make_outputs()
@@ -292,7 +359,69 @@ def test_negatives_counted_as_near_are_logged():
     assert float(figures["temperature"]) == pytest.approx(0.3)
     assert set(
         make("multimodal", min_negative_km=0.0).losses_and_figures(tensors(make_outputs()))[1]
-    ) == {"temperature"}
+    ) == {"temperature", "chance_loss", "num_candidates"}
+
+
+def equal_embeddings(outputs):
+    return {
+        name: np.full_like(value, 0.5) if name in VIEWS or name.endswith("_cells") else value
+        for name, value in outputs.items()
+    }
+
+
+@pytest.mark.parametrize("name", [*ROW_WISE, "dense"])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_chance_loss_is_that_of_equal_embeddings_under_the_same_mask(name, chunk_size):
+    outputs = make_outputs()
+    for near_weight in (0.0, NEAR_WEIGHT, 1.0):
+        options = {"false_negative_weight": near_weight, "logits_chunk_size": chunk_size}
+        objective = make(name, **options)
+        _, figures = objective.losses_and_figures(tensors(outputs))
+        expected = losses_of(objective, equal_embeddings(outputs)).mean()
+        assert float(figures["chance_loss"]) == pytest.approx(float(expected), rel=1e-5)
+        # Pairs 1 and 4 of the five valid ones are near each other.
+        near = WEIGHTS[1] + WEIGHTS[4]
+        full = 5.0 if near_weight == 1.0 else 5.0 - near / WEIGHTS.sum()
+        assert float(figures["num_candidates"]) == pytest.approx(full, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("multimodal", 4.0), ("multimodal_2n", 7.0)])
+def test_chance_loss_of_masked_pairs_in_closed_form(name, expected):
+    # Three places of two pairs each, one pair without data. Of six candidates, a pair
+    # of a whole place keeps four (no neighbour, no invalid one); the one whose
+    # neighbour is invalid keeps five.
+    outputs = make_outputs(valid=np.array([1.0, 1, 1, 1, 1, 0]))
+    outputs |= {
+        "lon": np.array([10.0, 10.01, 20, 20.01, 30, 30.01]),
+        "lat": np.zeros(6),
+        "weight": np.ones(6),
+    }
+    _, figures = make(name, false_negative_weight=0.0).losses_and_figures(tensors(outputs))
+    lone = 5.0 if name == "multimodal" else 9.0
+    loss = (4 * math.log(expected) + math.log(lone)) / 5
+    assert float(figures["chance_loss"]) == pytest.approx(loss, rel=1e-6)
+    assert float(figures["num_candidates"]) == pytest.approx((4 * 4 + 5) / 5)
+
+
+def test_objectives_without_candidates_or_cross_entropy_have_no_loss_of_guessing():
+    for name, expected in (
+        ("sigmoid", {"temperature", "near_negative_fraction", "num_candidates"}),
+        ("decur", {"temperature"}),
+    ):
+        assert set(make(name).losses_and_figures(tensors(make_outputs()))[1]) == expected
+
+
+def test_chance_record_keeps_the_mean_of_the_last_ten_steps():
+    record = ChanceRecord(has_loss=True)
+    assert record.mean() is None
+    for step in range(13):
+        record.add(tf.constant(0.1 * step), tf.constant(1.0 + step))
+    found = record.mean()
+    assert found.loss == pytest.approx(0.1 * np.mean(range(3, 13)))
+    assert found.num_candidates == pytest.approx(1.0 + np.mean(range(3, 13)))
+    other = ChanceRecord(has_loss=False)
+    other.add(tf.constant(0.0), tf.constant(7.0))
+    assert other.mean() == Chance(loss=None, num_candidates=7.0)
 
 
 def test_distance_needs_locations():

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.config import OptimizerConfig
+from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
+from models.dual_encoder import ProjectionHead
+from models.objectives.registry import make_objective
 from models.optimization.optimizers import Lars, LossScaled, WarmupCosine, make_optimizer
 
 
@@ -92,6 +94,70 @@ def test_lars_moves_weights_that_are_zero():
     np.testing.assert_allclose(variable.numpy(), [-0.5, 1.0])
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_lars_moves_a_single_number_as_adam_does_at_its_own_rate(shape):
+    config = OptimizerConfig(
+        optimizer="lars", learning_rate=4.8, lars_scalar_rate=0.01, warmup_fraction=0.3
+    )
+    number, twin = (keras.Variable(np.full(shape, -2.0, np.float32), name="bias") for _ in "ab")
+    lars, adam = make_optimizer(config, 7), keras.optimizers.Adam(WarmupCosine(0.01, 2, 7))
+    for optimizer, variable in ((lars, number), (adam, twin)):
+        optimizer.build([variable])
+        # As large as the gradient of "sigmoid" with thousands of negatives.
+        for gradient in (300.0, 2000.0, -40.0, 0.0, 7.0):
+            optimizer.apply([tf.constant(np.full(shape, gradient, np.float32))], [variable])
+    assert abs(float(number.numpy().item()) + 2.0) > 0.005
+    np.testing.assert_allclose(number.numpy(), twin.numpy(), rtol=1e-5)
+
+
+def heads_and_objective(objective):
+    """Two heads, an objective with a learned temperature, and a loss of 64 true pairs."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    ground = rng.normal(size=(64, 8))
+    sides = [
+        (ground @ rng.normal(size=(8, 12)) + 0.3 * rng.normal(size=(64, 12))).astype(np.float32)
+        for _ in "ab"
+    ]
+    config = PretrainConfig(
+        encoder=EncoderConfig(backbone="small", embedding_dim=8),
+        num_steps=1,
+        objective=objective,
+        learn_temperature=True,
+        global_batch_size=64,
+    )
+    made = make_objective(config, 12)
+    heads = [ProjectionHead(features_dim=12, embedding_dim=8) for _ in "ab"]
+    weights = {"weight": tf.ones(64), "valid": tf.ones(64)}
+
+    def loss():
+        embeddings = {"s1": heads[0](sides[0]), "s2": heads[1](sides[1])}
+        return tf.reduce_mean(made.losses_and_figures(embeddings | weights)[0])
+
+    return [v for model in (*heads, made) for v in model.trainable_variables], loss
+
+
+@pytest.mark.parametrize("objective", ["sigmoid", "multimodal"])
+def test_lars_learns_beside_a_temperature_and_a_bias(objective):
+    # The rate that SimCLR asks of 4,096 pairs.
+    config = OptimizerConfig(optimizer="lars", learning_rate=4.8, weight_decay=1e-6)
+    variables, loss = heads_and_objective(objective)
+    assert sum(variable.shape == () for variable in variables) == 1 + (objective == "sigmoid")
+    optimizer = make_optimizer(config, 40)
+    optimizer.build(variables)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            value = loss()
+        optimizer.apply(tape.gradient(value, variables), variables)
+        return value
+
+    losses = [float(step()) for _ in range(40)]
+    assert max(losses) < 1.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
+
+
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_scaled_loss_takes_the_same_steps_without_those_that_overflow(name):
     config = OptimizerConfig(optimizer=name, learning_rate=0.1)
@@ -119,6 +185,8 @@ def test_optimizer_survives_its_config(name):
     )
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     copy.inner_optimizer.exclude_from_weight_decay(var_names=["bias"])
+    if name == "lars":
+        assert copy.inner_optimizer.scalar_factor == pytest.approx(1e-3 / 0.3)
     steps = gradients(2)
     for one, two in zip(applied(optimizer, steps), applied(copy, steps), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-6)
