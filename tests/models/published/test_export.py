@@ -115,7 +115,11 @@ def test_metric_without_value_becomes_null_in_the_card(segmented, labels):
             started_from={},
         ),
         card.Interface(
-            task="segmentation", sensors=("s1",), stride=16, signatures=(), label_schema="water"
+            task="segmentation",
+            sensors=("s1",),
+            stride=16,
+            signatures=(),
+            schema=segmented.config.schema,
         ),
     )
     assert content["metrics"] == {"pooled_iou/water": None, "loss": 0.5}
