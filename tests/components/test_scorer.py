@@ -79,7 +79,12 @@ def test_iou_of_the_kept_counts_equals_that_of_tfma_on_every_slice(
     assert len(parts) == 3
     for key, part in parts.items():
         figures, expected = summarize(part), values_of(result, key)
-        assert set(expected) == {"mean_iou", "pooled_iou/dry", "pooled_iou/water"}
+        truth = part.confusion.sum(axis=(0, 2))
+        figures |= {"num_pixels/dry": truth[0], "num_pixels/water": truth[1]}
+        assert set(expected) == {
+            *("mean_iou", "pooled_iou/dry", "pooled_iou/water"),
+            *("num_pixels/dry", "num_pixels/water"),
+        }
         for name, value in expected.items():
             assert figures[name] == pytest.approx(value, abs=1e-12), (key, name)
     assert 0.0 < summarize(kept)["pooled_iou/water"] < 1.0
