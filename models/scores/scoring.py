@@ -7,8 +7,8 @@ Input: a Keras segmenter and shards of any split of a labelled version. Output:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from models.scores import calibration
 from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
+
+_Segment = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 _METADATA = (
     "patch_id",
@@ -39,12 +41,26 @@ _METADATA = (
 def score_patches(
     model: Segmenter, files: Sequence[str], class_names: Sequence[str], *, batch_size: int
 ) -> PatchScores:
-    """Run `model` over all labelled patches of `files`, in the order of the file names.
+    """Return the scores of one split; see `score_splits`."""
+    (scores,) = score_splits(model, [files], class_names, batch_size=batch_size)
+    return scores
+
+
+def score_splits(
+    model: Segmenter,
+    splits: Sequence[Sequence[str]],
+    class_names: Sequence[str],
+    *,
+    batch_size: int,
+) -> list[PatchScores]:
+    """Run `model` over all labelled patches of each split, in the order of file names.
+
+    The model is traced once for all splits.
 
     Args:
         model: a segmenter. With two classes, its own threshold decides what `confusion`
             counts.
-        files: gzip TFRecords of one split, at least one example.
+        splits: gzip TFRecords of each split, at least one example.
         class_names: names of the model's classes, by id.
         batch_size: patches per batch.
 
@@ -57,15 +73,22 @@ def score_patches(
             f"class_names must be {model.num_classes}, one for each class of the model, "
             f"got {list(class_names)}"
         )
-    columns: dict[str, list[npt.NDArray[Any]]] = {}
-    with named_damage(sorted(files)):
-        for batch in _read_batches(model, files, batch_size):
-            for name, rows in _score_batch(batch).items():
-                columns.setdefault(name, []).append(rows)
-    if not columns:
-        raise ValueError(f"files must hold at least one example, got none in {len(files)} files")
-    arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return PatchScores(class_names=tuple(class_names), threshold=get_threshold(model), **arrays)
+    segment = _segment_function(model)
+    found = []
+    for files in splits:
+        columns: dict[str, list[npt.NDArray[Any]]] = {}
+        with named_damage(sorted(files)):
+            for batch in _read_batches(model, segment, files, batch_size):
+                for name, rows in _score_batch(batch).items():
+                    columns.setdefault(name, []).append(rows)
+        if not columns:
+            raise ValueError(
+                f"files must hold at least one example, got none in {len(files)} files"
+            )
+        arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
+        threshold = get_threshold(model)
+        found.append(PatchScores(class_names=tuple(class_names), threshold=threshold, **arrays))
+    return found
 
 
 def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
@@ -100,21 +123,11 @@ def get_threshold(model: Segmenter) -> float | None:
     return round(float(tf.convert_to_tensor(threshold.value)), 6)
 
 
-def _read_batches(
-    model: Segmenter, files: Sequence[str], batch_size: int
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Yield batches of metadata, labels and model outputs.
+def _segment_function(model: Segmenter) -> _Segment:
+    """Return the function from a batch to the model's outputs.
 
-    The outputs are `prediction`, `probabilities` and `loss` [B, H, W, ...].
+    They are `prediction`, `probabilities` and `loss` [B, H, W, ...].
     """
-    num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
-    # The kept features do not depend on the number of bands.
-    contract = records.feature_spec(1, 1)
-
-    @tf.autograph.experimental.do_not_convert
-    def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        metadata = tf.io.parse_example(serialized, {name: contract[name] for name in _METADATA})
-        return metadata | parse_examples(serialized, num_bands, with_label=True)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def segment(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -131,6 +144,22 @@ def _read_batches(
             "probabilities": outputs["probabilities"],
             "loss": tf.where(counted, loss, 0.0),
         }
+
+    return cast(_Segment, segment)
+
+
+def _read_batches(
+    model: Segmenter, segment: _Segment, files: Sequence[str], batch_size: int
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield batches of metadata, labels and the outputs of `segment`."""
+    num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
+    # The kept features do not depend on the number of bands.
+    contract = records.feature_spec(1, 1)
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        metadata = tf.io.parse_example(serialized, {name: contract[name] for name in _METADATA})
+        return metadata | parse_examples(serialized, num_bands, with_label=True)
 
     batches = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(batch_size)
     for batch in batches.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2):

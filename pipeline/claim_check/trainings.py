@@ -17,7 +17,7 @@ from beam_jobs.contracts import layout
 from beam_jobs.contracts.locations import locate, staged
 from models import pretrain, segment
 from models.scores.score_file import write_scores
-from models.scores.scoring import score_patches
+from models.scores.scoring import score_splits
 from models.training.scaffold import Folders, Shards
 from pipeline.claim_check.jobs import RESULT, SCORED, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
@@ -83,10 +83,13 @@ def _try(job: Trial) -> dict[str, Any]:
         Folders(output=job.folder, logs=f"{job.folder}/logs"),
     )
     class_names = job.config.schema.class_names
-    for split in SCORED:
-        scores = score_patches(
-            trained.model, _files(job.version, split), class_names, batch_size=SCORING_BATCH_SIZE
-        )
+    found = score_splits(
+        trained.model,
+        [_files(job.version, split) for split in SCORED],
+        class_names,
+        batch_size=SCORING_BATCH_SIZE,
+    )
+    for split, scores in zip(SCORED, found, strict=True):
         write_scores(scores_path(job.folder, split), scores)
     return {"train_loss": trained.train_loss}
 
