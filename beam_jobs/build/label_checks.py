@@ -8,6 +8,7 @@ class that the task needs has pixels in train and in test.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene, constellation_of, from_item
 
 StrPath = str | os.PathLike[str]
+_LOGGER = logging.getLogger(__name__)
 _JUDGED = ("train", "test")
 """Splits in which every needed class must occur."""
 _MAX_COUNTED_PIXELS = 200_000_000
@@ -167,6 +169,7 @@ def check_classes(
     }
     missing = {name: where for name, where in missing.items() if where}
     if not missing:
+        _warn_of_masks(config, catalog_paths)
         return
     listed = "; ".join(
         f"class {name!r} ({schema.class_id(name)}) has no pixel in {' and in '.join(where)}"
@@ -225,18 +228,43 @@ class _Values:
 
     Attributes:
         num_pixels: value -> number of pixels, or of features of vector files.
+        what: what is counted: "pixels" or "features".
         num_files: number of files that were read.
         masks: files with 255 and without the highest class of their schema.
     """
 
     num_pixels: Counter[str] = field(default_factory=Counter)
+    what: str = "pixels"
     num_files: int = 0
     masks: list[_Mask] = field(default_factory=list)
 
 
+def _warn_of_masks(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> None:
+    """Warn of masks of 0 and 255 among label files that have both classes.
+
+    A clear scene without water may hold 0 and 255 too, so this is no error.
+    """
+    if config.vector is not None or len(config.label_schema.classes) > 2:
+        return
+    found = _count_values(config, catalog_paths)
+    found.masks = [mask for mask in found.masks if len(mask.schema.classes) == 2]
+    if found.masks:
+        _LOGGER.warning("%s:%s", ", ".join(map(str, catalog_paths)), _mask_hint(found))
+
+
 def _found_values(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> str:
     """Return which values the label files hold, for a message."""
-    found, seen, what = _Values(), set(), "pixels"
+    found = _count_values(config, catalog_paths)
+    ordered = found.num_pixels.most_common(_MAX_LISTED)
+    values = ", ".join(f"{value} ({count} {found.what})" for value, count in ordered) or "nothing"
+    more = len(found.num_pixels) - len(ordered)
+    text = f"The {found.num_files} label files hold {values}{f' and {more} more' if more else ''}."
+    return f"{text}{_mask_hint(found)}"
+
+
+def _count_values(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> _Values:
+    """Return the values of the label files, at most `_MAX_COUNTED_PIXELS`."""
+    found, seen = _Values(), set()
     for scene in _labelled_scenes(config, catalog_paths):
         source = label_of(scene, config)
         if source is None or source.path in seen:
@@ -246,7 +274,7 @@ def _found_values(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> str:
         seen.add(source.path)
         try:
             if source.vector is not None:
-                what = "features"
+                found.what = "features"
                 found.num_pixels += label_vectors.count_classes(source)
             else:
                 _count(source, found, config)
@@ -254,11 +282,7 @@ def _found_values(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> str:
             # The scene is rejected with this error.
             continue
         found.num_files += 1
-    ordered = found.num_pixels.most_common(_MAX_LISTED)
-    values = ", ".join(f"{value} ({count} {what})" for value, count in ordered) or "nothing"
-    more = len(found.num_pixels) - len(ordered)
-    text = f"The {found.num_files} label files hold {values}{f' and {more} more' if more else ''}."
-    return f"{text}{_mask_hint(found)}"
+    return found
 
 
 def _mask_hint(found: _Values) -> str:

@@ -13,6 +13,9 @@ from collections.abc import MutableMapping
 from beam_jobs.contracts import object_store
 
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+_OWN = ("beam_jobs", "models", "components", "pipeline")
+"""Our packages, whose warnings are meant for the user."""
+_OWN_HANDLER = "terrapair"
 
 
 def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> None:
@@ -37,6 +40,7 @@ def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> N
     environment.setdefault("PYTHONWARNINGS", "ignore")
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT)
+    _show_own_warnings()
     # Beam logs the traceback of a step that fails and then raises: the one line of the
     # error is enough.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -53,3 +57,23 @@ def silence_absl() -> None:
     # One of those handlers is absl's own. TFX logs a failed execution as ERROR and then
     # raises: the one line of the error is enough.
     absl_logging.get_absl_handler().setLevel(logging.CRITICAL)
+
+
+def _show_own_warnings() -> None:
+    """Print warnings of our packages by a handler of their own.
+
+    absl takes the handlers off the root logger.
+    """
+    handler = logging.StreamHandler()
+    handler.set_name(_OWN_HANDLER)
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    # The root logger prints errors.
+    handler.addFilter(lambda record: record.levelno == logging.WARNING)
+    for package in _OWN:
+        logger = logging.getLogger(package)
+        if logger.getEffectiveLevel() > logging.WARNING:
+            logger.setLevel(logging.WARNING)
+        for other in list(logger.handlers):
+            if other.get_name() == _OWN_HANDLER:
+                logger.removeHandler(other)
+        logger.addHandler(handler)

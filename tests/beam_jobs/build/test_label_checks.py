@@ -63,7 +63,28 @@ def write_polygons(path: Path, *, east: float = 0.0) -> Path:
 
 def test_classes_with_pixels_in_train_and_test_pass_whatever_eval_has(tmp_path):
     config = c.LabelConfig(schema="water")
-    label_checks.check_classes(config, [tmp_path / "none"], ALL | {("eval", 1): 0}, SPLITS)
+    catalog = write_catalog(tmp_path)
+    write_geotiff(tmp_path / "label.tif", np.eye(40, dtype=np.uint8)[None])
+    label_checks.check_classes(config, [catalog], ALL | {("eval", 1): 0}, SPLITS)
+
+
+def test_a_mask_of_0_and_255_among_files_with_water_is_told(tmp_path, caplog):
+    config = c.LabelConfig(schema="water")
+    catalog = write_catalog(tmp_path)
+    values = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (1, 40, 40))
+    write_geotiff(tmp_path / "label.tif", values)
+    label_checks.check_classes(config, [catalog], ALL, SPLITS)
+    assert not caplog.messages
+    write_geotiff(tmp_path / "label.tif", np.where(values == 1, 255, values))
+    label_checks.check_classes(config, [catalog], ALL, SPLITS)
+    (message,) = caplog.messages
+    assert f"{tmp_path / 'label.tif'} holds 255 and no 1" in message
+    assert "add terrapair:label_values: {0: dry, 255: water}" in message
+    # Land cover that lacks its highest class is no mask.
+    caplog.clear()
+    catalog = write_catalog(tmp_path, **{"terrapair:label_schema": "dynamic_world"})
+    label_checks.check_classes(config, [catalog], ALL, SPLITS)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(
