@@ -8,7 +8,7 @@ TensorFlow and Beam.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -155,7 +155,7 @@ def build_pairs(session: Session, **options: Any) -> None:
         --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp \\
         --sdk_container_image=IMAGE
     """
-    _build(session, "build_pairs", **options)
+    _build(session, "build_pairs", _BuildOptions(**options))
 
 
 @verb("build-labels")
@@ -171,7 +171,7 @@ def build_labels(session: Session, **options: Any) -> None:
       terrapair build-labels --catalog runs/sim/items.ndjson --output runs/data/flood \\
         --set label.schema=water --set label.label_from=s1
     """
-    _build(session, "build_labels", **options)
+    _build(session, "build_labels", _BuildOptions(**options))
 
 
 @verb("audit")
@@ -334,26 +334,30 @@ def emulate_ee(
         stopped.wait()
 
 
-def _build(
-    session: Session,
-    job_name: str,
-    catalogs: tuple[str, ...],
-    output: str,
-    config_path: str | None,
-    overrides: tuple[str, ...],
-    span: int | None,
-    new_span: bool,
-    version: int | None,
-    beam_options: tuple[str, ...],
-    spool_root: str | None,
-    verify_files: bool,
-) -> None:
-    if new_span and span is not None:
+@dataclass(frozen=True, kw_only=True)
+class _BuildOptions:
+    """The options of a build, by the names that click gives them."""
+
+    catalogs: tuple[str, ...]
+    output: str
+    config_path: str | None
+    overrides: tuple[str, ...]
+    span: int | None
+    new_span: bool
+    version: int | None
+    beam_options: tuple[str, ...]
+    spool_root: str | None
+    verify_files: bool
+
+
+def _build(session: Session, job_name: str, options: _BuildOptions) -> None:
+    span = options.span
+    if options.new_span and span is not None:
         raise click.UsageError("--span and --new-span exclude each other")
-    if span is None and not new_span:
+    if span is None and not options.new_span:
         span = 1
-    config = load_config(BuildConfig, config_path, overrides)
-    for path in catalogs:
+    config = load_config(BuildConfig, options.config_path, options.overrides)
+    for path in options.catalogs:
         inputs.check_catalog(path)
     from beam_jobs.build import driver
     from beam_jobs.contracts import manifest
@@ -362,15 +366,15 @@ def _build(
     with session.stage(job_name.replace("_", "-")) as update:
         version_dir = job(
             config,
-            catalogs,
-            output,
+            options.catalogs,
+            options.output,
             span=span,
-            version=version,
+            version=options.version,
             execution=driver.Execution(
                 on_progress=update,
-                spool_root=spool_root,
-                beam_options=beam_options,
-                verify_files=verify_files,
+                spool_root=options.spool_root,
+                beam_options=options.beam_options,
+                verify_files=options.verify_files,
             ),
         )
     found = manifest.read(version_dir)

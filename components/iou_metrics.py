@@ -8,6 +8,7 @@ the metric classes, and TFMA imports them. The formulas are in `models/metrics.p
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -131,11 +132,8 @@ class MeanIoU(tfma.metrics.Metric):
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
 
 
-class IoU(tfma.metrics.Metric):
-    """IoU of one class over the pooled pixels, 0-1.
-
-    NaN when the class occurs neither in truth nor in prediction.
-    """
+class _OfOneClass(tfma.metrics.Metric, abc.ABC):
+    """A figure of one class, from the confusion matrix of a slice."""
 
     def __init__(self, num_classes: int, class_id: int, name: str, code: str = "") -> None:
         """Describe the metric.
@@ -143,7 +141,7 @@ class IoU(tfma.metrics.Metric):
         Args:
             num_classes: K.
             class_id: the class, 0..K-1.
-            name: key of the value in the results, `pooled_iou/<class>`.
+            name: key of the value in the results, such as `pooled_iou/<class>`.
             code: hash of the code; it only changes the Evaluator's cache key.
         """
         if not 0 <= class_id < num_classes:
@@ -156,6 +154,11 @@ class IoU(tfma.metrics.Metric):
             code=code,
         )
 
+    @staticmethod
+    @abc.abstractmethod
+    def figure(counts: np.ndarray, class_id: int) -> float:
+        """Return the figure of a class from counts [K, K], rows truth."""
+
     def _computations(
         self,
         num_classes: int,
@@ -167,54 +170,36 @@ class IoU(tfma.metrics.Metric):
     ) -> metric_types.MetricComputations:
         matrix = _matrix(num_classes, model_name, output_name)
         key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
+        figure = self.figure
 
         def result(
             values: dict[metric_types.MetricKey, Any],
         ) -> dict[metric_types.MetricKey, float]:
-            return {key: float(metrics.iou_per_class(values[matrix.keys[0]])[class_id])}
+            return {key: figure(values[matrix.keys[0]], class_id)}
 
         return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
 
 
-class NumPixels(tfma.metrics.Metric):
+class IoU(_OfOneClass):
+    """IoU of one class over the pooled pixels, 0-1.
+
+    NaN when the class occurs neither in truth nor in prediction.
+    """
+
+    @staticmethod
+    def figure(counts: np.ndarray, class_id: int) -> float:
+        """Return the IoU of a class."""
+        return float(metrics.iou_per_class(counts)[class_id])
+
+
+class NumPixels(_OfOneClass):
     """Number of pixels that the truth gives to one class.
 
     A class without a pixel has no score, so no threshold of a score can refuse a model
     that never finds it. A threshold of this metric does.
     """
 
-    def __init__(self, num_classes: int, class_id: int, name: str, code: str = "") -> None:
-        """Describe the metric.
-
-        Args:
-            num_classes: K.
-            class_id: the class, 0..K-1.
-            name: key of the value in the results, `num_pixels/<class>`.
-            code: hash of the code; it only changes the Evaluator's cache key.
-        """
-        super().__init__(
-            metric_util.merge_per_key_computations(self._computations),
-            num_classes=num_classes,
-            class_id=class_id,
-            name=name,
-            code=code,
-        )
-
-    def _computations(
-        self,
-        num_classes: int,
-        class_id: int,
-        name: str,
-        code: str,
-        model_name: str = "",
-        output_name: str = "",
-    ) -> metric_types.MetricComputations:
-        matrix = _matrix(num_classes, model_name, output_name)
-        key = metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name)
-
-        def result(
-            values: dict[metric_types.MetricKey, Any],
-        ) -> dict[metric_types.MetricKey, float]:
-            return {key: float(values[matrix.keys[0]][class_id].sum())}
-
-        return [matrix, metric_types.DerivedMetricComputation(keys=[key], result=result)]
+    @staticmethod
+    def figure(counts: np.ndarray, class_id: int) -> float:
+        """Return the number of true pixels of a class."""
+        return float(counts[class_id].sum())

@@ -6,7 +6,8 @@ nor what to do. The executors here find the file and raise one line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfx import types
@@ -30,34 +31,29 @@ def example_files(inputs: Artifacts) -> Iterator[str]:
             yield str(path)
 
 
+def _naming_damage(work: Callable[..., None]) -> Callable[..., None]:
+    """Return an executor's `Do` that raises DamagedShardError for a damaged shard."""
+
+    @functools.wraps(work)
+    def do(
+        self: Any, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
+    ) -> None:
+        with named_damage(lambda: example_files(input_dict)):
+            work(self, input_dict, output_dict, exec_properties)
+
+    return do
+
+
 class StatisticsExecutor(statistics_executor.Executor):
     """StatisticsGen's executor."""
 
-    def Do(  # noqa: N802 - TFX names it
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
-        """Compute the statistics.
-
-        Raises:
-            DamagedShardError: a shard cannot be read whole.
-        """
-        with named_damage(lambda: example_files(input_dict)):
-            super().Do(input_dict, output_dict, exec_properties)
+    Do = _naming_damage(statistics_executor.Executor.Do)
 
 
 class EvaluatorExecutor(evaluator_executor.Executor):
     """Evaluator's executor."""
 
-    def Do(  # noqa: N802 - TFX names it
-        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: dict[str, Any]
-    ) -> None:
-        """Evaluate the model.
-
-        Raises:
-            DamagedShardError: a shard cannot be read whole.
-        """
-        with named_damage(lambda: example_files(input_dict)):
-            super().Do(input_dict, output_dict, exec_properties)
+    Do = _naming_damage(evaluator_executor.Executor.Do)
 
 
 class ShardStatisticsGen(StatisticsGen):

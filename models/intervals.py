@@ -57,6 +57,24 @@ _CHUNK = 250
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How an interval is computed.
+
+    Attributes:
+        confidence: confidence level, 0-1.
+        num_resamples: number of resamples.
+        seed: seed of the resamples.
+    """
+
+    confidence: float = CONFIDENCE
+    num_resamples: int = NUM_RESAMPLES
+    seed: int = 0
+
+
+DEFAULT = Resampling()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interval:
     """A statistic and its confidence interval.
 
@@ -76,8 +94,7 @@ def bootstrap(
     statistic: Statistic,
     *,
     groups: AnyArray | None = None,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
+    how: Resampling = DEFAULT,
 ) -> Interval:
     """Return a statistic of all patches with its interval over units.
 
@@ -85,8 +102,7 @@ def bootstrap(
         parts: values to sum over the patches [M, P].
         statistic: maps sums [R, P] to values [R].
         groups: unit of each patch [M], such as its block. None: each patch is a unit.
-        confidence: confidence level, 0-1.
-        seed: seed of the resamples.
+        how: confidence level, number and seed of the resamples.
 
     Returns:
         The interval. Resamples for which the statistic is NaN are left out; both ends
@@ -101,11 +117,11 @@ def bootstrap(
     num_units = len(by_unit)
     # Count how often each unit is drawn. The sums over all resamples are then one
     # matrix product.
-    draws = np.random.default_rng(seed).multinomial(
-        num_units, np.full(num_units, 1 / num_units), NUM_RESAMPLES
+    draws = np.random.default_rng(how.seed).multinomial(
+        num_units, np.full(num_units, 1 / num_units), how.num_resamples
     )
     value = float(statistic(parts.sum(axis=0, keepdims=True))[0])
-    return _interval(value, statistic(draws @ by_unit), num_units, confidence)
+    return _interval(value, statistic(draws @ by_unit), num_units, how.confidence)
 
 
 def paired_difference(
@@ -114,9 +130,7 @@ def paired_difference(
     statistic: Statistic,
     *,
     groups: AnyArray,
-    confidence: float = CONFIDENCE,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
+    how: Resampling = DEFAULT,
 ) -> Interval:
     """Return the difference of two models' statistics on the same patches.
 
@@ -131,9 +145,7 @@ def paired_difference(
         theirs: the same of the other model.
         statistic: maps sums [..., P] to values [...].
         groups: unit of each patch [M].
-        confidence: confidence level, 0-1.
-        num_resamples: number of resamples.
-        seed: seed of the resamples.
+        how: confidence level, number and seed of the resamples.
 
     Raises:
         ValueError: shapes differ, or there is no patch.
@@ -151,16 +163,16 @@ def paired_difference(
     by_unit = [np.stack([sum_units(parts, groups) for parts in model]) for model in (ours, theirs)]
     num_seeds, num_units = by_unit[0].shape[:2]
     by_seed = [statistic(model.sum(axis=1)) for model in by_unit]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(how.seed)
     differences = []
-    for start in range(0, num_resamples, _CHUNK):
-        size = min(_CHUNK, num_resamples - start)
+    for start in range(0, how.num_resamples, _CHUNK):
+        size = min(_CHUNK, how.num_resamples - start)
         units = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size).astype(float)
         seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size) / num_seeds
         values = [statistic(np.einsum("ru,sup->rsp", units, model)) for model in by_unit]
         differences.append(((values[0] - values[1]) * seeds).sum(axis=1))
     value = float(np.mean(by_seed[0] - by_seed[1]))
-    return _interval(value, np.concatenate(differences), num_units, confidence)
+    return _interval(value, np.concatenate(differences), num_units, how.confidence)
 
 
 def over_seeds(values: FloatArray, confidence: float = CONFIDENCE) -> Interval | None:

@@ -69,7 +69,7 @@ class _Look:
 
 
 class FileRecord:
-    """What is known of the content of files: path -> size, times and SHA-256.
+    """A record of input files: path -> size, times and SHA-256 of the content.
 
     It lies on disk, so memory does not grow with the number of files. If its file
     cannot be opened or is damaged, every file is read, which is slower and also right.

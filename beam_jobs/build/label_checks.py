@@ -25,7 +25,7 @@ from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.reasons import Refusal
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import footprints, label_rasters, label_vectors
-from beam_jobs.scenes.assets import LabelSource
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene, constellation_of, from_item
 
 StrPath = str | os.PathLike[str]

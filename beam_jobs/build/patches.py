@@ -24,8 +24,8 @@ from beam_jobs.contracts.records import FloatArray, LabeledPatch, PairedPatch, m
 from beam_jobs.judging import quality, registration, splits
 from beam_jobs.judging.pairing import time_gap_hours
 from beam_jobs.scenes import grids, label_rasters, label_vectors, readers
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid, PatchWindow
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import OTHER_SENSOR, Scene
 
 

@@ -21,8 +21,8 @@ from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster, split_member
 from beam_jobs.scenes import footprints
-from beam_jobs.scenes.assets import LabelKind
 from beam_jobs.scenes.grids import LONLAT
+from beam_jobs.scenes.label_assets import LabelKind
 from beam_jobs.scenes.scene import REFUSED
 
 NOMINAL_TIME = {"terrapair:time_is_nominal": True}

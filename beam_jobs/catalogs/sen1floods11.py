@@ -18,7 +18,7 @@ import pystac
 from beam_jobs.catalogs import items
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.scenes.assets import LabelKind
+from beam_jobs.scenes.label_assets import LabelKind
 
 METADATA_NAME = "Sen1Floods11_Metadata.geojson"
 HOLD_OUT_EVENT = "Bolivia"

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
-from beam_jobs.rasters.raster import Pixels, Valid
+from beam_jobs.rasters.raster import Georeferenced, Pixels, Valid
 
 _WITHOUT_MASK = ({MaskFlags.all_valid}, {MaskFlags.nodata})
 """Mask flags of bands that no mask hides: none at all, or a no-data value per band.
@@ -22,7 +21,7 @@ Source: https://gdal.org/development/rfc/rfc15_nodatabitmask.html
 """
 
 
-class GdalRaster:
+class GdalRaster(Georeferenced):
     """A rasterio dataset behind the Raster protocol; the dataset must stay open."""
 
     def __init__(self, dataset: rasterio.DatasetReader) -> None:
@@ -40,17 +39,6 @@ class GdalRaster:
             ),
             None,
         )
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """The outer bounds in the CRS: xmin, ymin, xmax, ymax."""
-        # Those of rasterio are the first and the last corner, which are not the outer
-        # ones when the raster is rotated or its first row is the southernmost.
-        corners = [
-            self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)
-        ]
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
 
     def read(
         self,
@@ -88,26 +76,13 @@ class GdalRaster:
             valid = self._dataset.read_masks([index], **_of_one(asked)) != 0
             planes.append(valid if opaque is None else valid & opaque)
         if all(plane is None for plane in planes):
-            return np.ones(self._shape(len(indexes), window, out_shape), bool)
-        whole = np.ones(self._shape(1, window, out_shape), bool)
+            return np.ones(self.shape_of(len(indexes), window, out_shape), bool)
+        whole = np.ones(self.shape_of(1, window, out_shape), bool)
         return np.concatenate([whole if plane is None else plane for plane in planes])
-
-    def window_transform(self, window: Window) -> Affine:
-        """Return the affine transform of a window."""
-        return self.transform * Affine.translation(window.col_off, window.row_off)
 
     def tags(self) -> dict[str, str]:
         """Return the texts that the file carries, by name."""
         return self._dataset.tags()
-
-    def _shape(
-        self, num_bands: int, window: Window | None, out_shape: tuple[int, int, int] | None
-    ) -> tuple[int, int, int]:
-        if out_shape is not None:
-            return (num_bands, *out_shape[1:])
-        if window is None:
-            return num_bands, self.height, self.width
-        return num_bands, int(window.height), int(window.width)
 
 
 def _of_one(asked: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,46 @@ class Header:
     block_shape: tuple[int, int]
 
 
-class GridRaster(ABC):
+class Georeferenced:
+    """A raster's place: what follows from its transform and its size.
+
+    Attributes:
+        transform: see Raster.
+        height: see Raster.
+        width: see Raster.
+    """
+
+    transform: Affine
+    height: int
+    width: int
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The outer bounds in the CRS: xmin, ymin, xmax, ymax."""
+        # The first and the last corner are not the outer ones when the raster is
+        # rotated, or when its first row is the southernmost.
+        corners = [
+            self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)
+        ]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def window_transform(self, window: Window) -> Affine:
+        """Return the affine transform of a window."""
+        return self.transform * Affine.translation(window.col_off, window.row_off)
+
+    def shape_of(
+        self, num_bands: int, window: Window | None, out_shape: tuple[int, int, int] | None
+    ) -> tuple[int, int, int]:
+        """Return the shape [C, h, w] of what `read` gives for the same arguments."""
+        if out_shape is not None:
+            return (num_bands, *out_shape[1:])
+        if window is None:
+            return num_bands, self.height, self.width
+        return num_bands, int(window.height), int(window.width)
+
+
+class GridRaster(Georeferenced, ABC):
     """A Raster made of blocks of pixels; a format only adds how to read a window.
 
     Attributes:
@@ -135,19 +174,6 @@ class GridRaster(ABC):
         self.nodata_values = (header.nodata,) * len(header.descriptions)
         self.alpha_index: int | None = None
         self.block_shape = header.block_shape
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """The outer bounds in the CRS: xmin, ymin, xmax, ymax."""
-        corners = [
-            self.transform * (col, row) for col in (0, self.width) for row in (0, self.height)
-        ]
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
-
-    def window_transform(self, window: Window) -> Affine:
-        """Return the affine transform of a window."""
-        return self.transform * Affine.translation(window.col_off, window.row_off)
 
     def tags(self) -> dict[str, str]:
         """Return no texts: no layout needs the texts of such a file."""
@@ -181,11 +207,7 @@ class GridRaster(ABC):
     ) -> Valid:
         """Return True everywhere: such a file has no masks."""
         del alpha_is_data
-        if out_shape is not None:
-            return np.ones((len(indexes), *out_shape[1:]), bool)
-        if window is None:
-            return np.ones((len(indexes), self.height, self.width), bool)
-        return np.ones((len(indexes), int(window.height), int(window.width)), bool)
+        return np.ones(self.shape_of(len(indexes), window, out_shape), bool)
 
     @abstractmethod
     def _read(self, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:

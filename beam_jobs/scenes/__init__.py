@@ -4,7 +4,8 @@ Read `scene.py` first, then `inspection.py` and `readers.py`.
 
 - `scene.py`: Scene, the parsed STAC item.
 - `products.py`: satellite, level, baseline and acquisition that an item declares.
-- `assets.py`: where a scene's bands, label and cloud mask are stored.
+- `assets.py`: where a scene's bands and cloud mask are stored; `label_assets.py`: where
+  its label is.
 - `band_names.py`: the bands that catalogs mean by their names.
 - `hrefs.py`: the path or URI that an href stands for.
 - `inspection.py`: check a scene against its rasters before any patch is cut.

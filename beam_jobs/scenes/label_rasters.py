@@ -19,8 +19,8 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.raster import Raster
 from beam_jobs.scenes import footprints, resampling, windows
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import Scene
 
 _ROWS = 1024

@@ -30,8 +30,8 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import footprints
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import LONLAT, Bounds, Grid
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import Scene
 
 Kind = str

@@ -19,9 +19,10 @@ from beam_jobs.contracts.layout import SPLITS
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import is_reason
 from beam_jobs.errors import DataError
-from beam_jobs.scenes import assets, hrefs, products
-from beam_jobs.scenes.assets import BandSource, LabelSource
+from beam_jobs.scenes import assets, hrefs, label_assets, products
+from beam_jobs.scenes.assets import BandSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.products import constellation_of
 
 SENSOR_OF_CONSTELLATION: dict[str, Sensor] = {"sentinel-1": "s1", "sentinel-2": "s2"}
@@ -166,7 +167,9 @@ def from_item(values: Mapping[str, Any], catalog: Location, *, allow_http: bool 
         fields |= _sensor_fields(item, sensor, catalog.parent, problems, where)
         if not allow_http:
             fields["bands"] = _at_hand(fields["bands"])
-    fields["label"] = problems.gather(lambda: assets.label_source(item, catalog.parent, where))
+    fields["label"] = problems.gather(
+        lambda: label_assets.label_source(item, catalog.parent, where)
+    )
     fields |= problems.gather(lambda: assets.cloud_mask(item, catalog.parent, where)) or {}
     problems.raise_if_any()
     scene = Scene(scene_id=item.id, sensor=sensor, **fields)
@@ -182,7 +185,7 @@ def _at_hand(bands: Mapping[str, BandSource] | None) -> Mapping[str, BandSource]
 
 
 class _Problems:
-    """What is wrong with an item; one message tells all of it.
+    """Collect the faults of an item, so that one message names all of them.
 
     Attributes:
         where: catalog and item, the beginning of each message.

@@ -20,7 +20,7 @@ from models.encoder_probe.report import Check
 from models.health.linear_probe import balanced_accuracy, count_hits
 from models.health.retrieval import Direction, Ranks
 from models.health.spread import effective_rank, least_effective_rank, spread
-from models.intervals import MIN_UNITS, bootstrap
+from models.intervals import MIN_UNITS, Resampling, bootstrap
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[np.generic]
@@ -236,7 +236,10 @@ def _compare(pair: _Comparison, config: ProbeConfig) -> Check:
         return both[..., 0] - both[..., 1]
 
     found = bootstrap(
-        pair.parts, difference, groups=pair.block, confidence=config.confidence, seed=config.seed
+        pair.parts,
+        difference,
+        groups=pair.block,
+        how=Resampling(confidence=config.confidence, seed=config.seed),
     )
     passed = found.high >= pair.asked
     text += f": the difference is between {found.low:+.3f} and {found.high:+.3f}"

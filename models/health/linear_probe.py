@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.intervals import bootstrap
+from models.intervals import Resampling, bootstrap
 
 FloatArray = npt.NDArray[np.floating]
 AnyArray = npt.NDArray[Any]
@@ -276,7 +276,7 @@ def _score(
     """Return `statistic` of the sums of `parts` [M, P], with its interval."""
     if not len(parts):
         raise ValueError("a probe needs at least one eval patch, got none")
-    found = bootstrap(parts, statistic, groups=groups, seed=seed)
+    found = bootstrap(parts, statistic, groups=groups, how=Resampling(seed=seed))
     return ProbeScore(score=found.value, low=found.low, high=found.high, chance=chance)
 
 

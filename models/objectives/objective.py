@@ -51,7 +51,7 @@ class Objective(keras.layers.Layer, abc.ABC):
         views: names of the views that it compares; the encoders run once for each.
         config: config of the run.
         temperature: divides the cosines.
-        has_chance_loss: whether `chance_losses` gives losses.
+        has_chance_loss: whether `chance_losses` gives losses, and not None.
     """
 
     views: ClassVar[tuple[ViewName, ...]] = ()
@@ -92,9 +92,11 @@ class Objective(keras.layers.Layer, abc.ABC):
     def chance_losses(self, outputs: Outputs, batch: GlobalBatch) -> Any:
         """Return what `pair_losses` gives when all embeddings are equal, float32 [B].
 
-        Only objectives whose loss is a cross-entropy over candidates have it.
+        It is None unless the loss is a cross-entropy over candidates: other losses have
+        no value that means guessing.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no loss of guessing")
+        del outputs, batch
+        return None
 
     def losses_and_figures(self, outputs: Outputs) -> tuple[Any, dict[str, Any]]:
         """Return the losses float32 [B], and scalars to log.
@@ -119,7 +121,7 @@ class Objective(keras.layers.Layer, abc.ABC):
             figures["near_negative_fraction"] = batch.near_fraction(config.logits_chunk_size)
         if self.has_candidates:
             figures[NUM_CANDIDATES] = batch.num_full_candidates(config.logits_chunk_size)
-        if self.has_chance_loss:
-            losses = self.chance_losses(floats, batch)
+        losses = self.chance_losses(floats, batch)
+        if losses is not None:
             figures[CHANCE_LOSS] = tf.reduce_mean(losses) / replicas.num_replicas()
         return self.pair_losses(floats, batch), figures

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models import metrics
-from models.intervals import MIN_UNITS, Interval, bootstrap
+from models.intervals import MIN_UNITS, Interval, Resampling, bootstrap
 from models.scores.calibration import expected_calibration_error
 from models.scores.patch_scores import NUM_CONFIDENCE_BINS, FloatArray, PatchScores
 from models.scores.units import units_of
@@ -67,7 +67,7 @@ def interval(scores: PatchScores, name: str, *, seed: int = 0) -> Interval:
         return _figures(_split(sums, num_classes), scores.class_names)[name]
 
     units = units_of(scores)
-    found = bootstrap(_parts(scores), statistic, groups=units.of_patch, seed=seed)
+    found = bootstrap(_parts(scores), statistic, groups=units.of_patch, how=Resampling(seed=seed))
     if units.count < MIN_UNITS:
         return Interval(value=found.value, low=float("nan"), high=float("nan"))
     return found

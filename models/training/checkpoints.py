@@ -124,6 +124,7 @@ class Checkpoints:
         for other in self._folder.glob("step-*"):
             if other.name not in kept:
                 _remove(other)
+        is_whole = False
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._as_checkpoint().write(f"{path}/{_VARIABLES}")
@@ -137,11 +138,13 @@ class Checkpoints:
             # the name that makes a checkpoint.
             with staged(path / PROGRESS_FILE) as file:
                 file.write_text(json.dumps(sealing.seal(record)))
-        except Exception:
-            # Whatever the reason was: half of a checkpoint only takes space.
-            with contextlib.suppress(Exception):
-                _remove(path)
-            raise
+            is_whole = True
+        finally:
+            if not is_whole:
+                # Half of a checkpoint only takes space. The error that is under way
+                # tells more than one of this removal.
+                with contextlib.suppress(OSError, tf.errors.OpError):
+                    _remove(path)
 
     def _complete(self) -> list[Location]:
         """Return the folders of all checkpoints that were finished, newest first."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models import intervals
-from models.intervals import AnyArray, FloatArray, Statistic
+from models.intervals import AnyArray, FloatArray, Resampling, Statistic
 
 Verdict = Literal["supported", "not supported", "inconclusive", "cannot decide"]
 
@@ -75,10 +75,7 @@ def compare(
     theirs: FloatArray,
     statistic: Statistic,
     groups: AnyArray,
-    *,
-    confidence: float,
-    num_resamples: int,
-    seed: int = 0,
+    how: Resampling = intervals.DEFAULT,
 ) -> Difference:
     """Return the paired difference between two arms.
 
@@ -87,24 +84,14 @@ def compare(
         theirs: the same of the other arm; seed s of both arms drew the same labels.
         statistic: maps sums over patches [..., P] to the score [...].
         groups: unit of each test patch [M].
-        confidence: confidence level of the intervals, 0-1.
-        num_resamples: number of resamples.
-        seed: seed of the resamples.
+        how: confidence level of the intervals, number and seed of the resamples.
 
     Raises:
         ValueError: shapes differ, or there is no patch.
     """
-    found = intervals.paired_difference(
-        ours,
-        theirs,
-        statistic,
-        groups=groups,
-        confidence=confidence,
-        num_resamples=num_resamples,
-        seed=seed,
-    )
+    found = intervals.paired_difference(ours, theirs, statistic, groups=groups, how=how)
     by_seed = [statistic(parts.sum(axis=1)) for parts in (ours, theirs)]
-    seeds = intervals.over_seeds(by_seed[0] - by_seed[1], confidence)
+    seeds = intervals.over_seeds(by_seed[0] - by_seed[1], how.confidence)
     return Difference(
         value=found.value,
         low=found.low,

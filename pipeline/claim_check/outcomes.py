@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_jobs.contracts import settings
-from models.intervals import FloatArray
+from models.intervals import FloatArray, Resampling
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from models.scores.units import Units, units_of
@@ -78,8 +78,7 @@ class Outcomes:
             theirs.reshape(*theirs.shape[:2], -1),
             self.measure.statistic(ours, 2),
             np.arange(ours.shape[1]),
-            confidence=self.claim.confidence,
-            num_resamples=self.claim.num_resamples,
+            Resampling(confidence=self.claim.confidence, num_resamples=self.claim.num_resamples),
         )
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.intervals import bootstrap
+from models.intervals import Resampling, bootstrap
 
 NUM_BLOCKS, PER_BLOCK = 15, 8
 BLOCK = np.repeat(np.arange(NUM_BLOCKS), PER_BLOCK).astype(str)
@@ -27,7 +27,7 @@ def make_values(seed=0):
 
 def test_interval_equals_a_plain_loop_over_drawn_blocks():
     values = make_values()
-    found = bootstrap(with_count(values), mean, groups=BLOCK, confidence=0.9)
+    found = bootstrap(with_count(values), mean, groups=BLOCK, how=Resampling(confidence=0.9))
     by_block = values.reshape(NUM_BLOCKS, PER_BLOCK)
     draws = np.random.default_rng(7).integers(NUM_BLOCKS, size=(5000, NUM_BLOCKS))
     means = [by_block[draw].mean() for draw in draws]
@@ -80,8 +80,12 @@ def test_drawing_single_patches_of_alike_neighbours_is_too_sure():
 
 def test_equal_seeds_give_equal_intervals():
     parts = with_count(make_values())
-    assert bootstrap(parts, mean, seed=3) == bootstrap(parts, mean, seed=3)
-    assert bootstrap(parts, mean, seed=3) != bootstrap(parts, mean, seed=4)
+    assert bootstrap(parts, mean, how=Resampling(seed=3)) == bootstrap(
+        parts, mean, how=Resampling(seed=3)
+    )
+    assert bootstrap(parts, mean, how=Resampling(seed=3)) != bootstrap(
+        parts, mean, how=Resampling(seed=4)
+    )
 
 
 def test_resamples_without_a_value_are_left_out():

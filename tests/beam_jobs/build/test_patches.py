@@ -18,7 +18,7 @@ from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.contracts.records import LabeledPatch, PairedPatch
 from beam_jobs.judging import splits
 from beam_jobs.scenes import inspection
-from beam_jobs.scenes.assets import LabelSource
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import absent_partner
 
 SIZE = 16

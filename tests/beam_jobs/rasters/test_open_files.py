@@ -118,7 +118,7 @@ def test_the_block_cache_holds_what_the_context_says(tmp_path, monkeypatch):
             with open_raster(str(file)) as raster:
                 strips.append(raster.read([1], window=rasterio.windows.Window(0, row, 128, 8))[0])
             if row == 0:
-                # What is on the disk is gone: the rest comes from the decoded block.
+                # The file is deleted. The other rows come from the decoded block.
                 stat = file.stat()
                 file.write_bytes(bytes(stat.st_size))
                 os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))

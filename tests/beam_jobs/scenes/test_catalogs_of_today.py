@@ -69,7 +69,7 @@ def test_the_copernicus_data_space_as_downloaded(tmp_path):
     scene = scene_of(make_stac_items.data_space(tmp_path, pixels), tmp_path)
     assert (scene.processing_level, scene.processing_baseline) == ("L2A", "03.01")
     assert scene.acquisition == "S2A_20210701T103631_33TVL"
-    # Of several pixel sizes the smallest is used.
+    # The readers use the smallest pixel size of a band.
     assert {Path(source.path).parent.name for source in scene.bands.values()} == {"R10m", "R20m"}
     assert Path(scene.bands["B4"].path).name.endswith("B04_10m.tif")
     check_pixels(scene, pixels)
@@ -137,7 +137,7 @@ def test_an_item_that_is_not_downloaded_says_so(tmp_path):
         DataError, match=r"lies on a web server, https://sentinel-cogs.*download it"
     ):
         scene_of(item, tmp_path)
-    # Of an item that is downloaded in part, the bands at hand are used.
+    # If an item is downloaded in part, the readers use the bands at hand.
     item["assets"]["red"]["href"] = "B04.tif"
     item["assets"]["scl"]["href"] = "SCL.tif"
     assert set(scene_of(item, tmp_path).bands) == {"B4"}
@@ -156,7 +156,7 @@ def test_an_item_that_is_not_downloaded_says_so(tmp_path):
             {"bands": [{"name": "x", "eo:common_name": "rededge075"}, {"name": "B09"}]},
             {"B6": 1, "B9": 2},
         ),
-        # What is no band keeps its place.
+        # An unknown name keeps its place in the list.
         ({"bands": [{"name": "SCL"}, {"name": "B03"}, {"name": "dataMask"}]}, {"B3": 2}),
     ],
 )

@@ -19,8 +19,8 @@ from beam_jobs.contracts import labels
 from beam_jobs.contracts.label_target import LabelTarget
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_rasters
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.label_assets import LabelSource
 
 S1_BANDS = ("VV", "VH")
 

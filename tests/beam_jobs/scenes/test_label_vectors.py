@@ -15,8 +15,8 @@ from beam_jobs.contracts import labels
 from beam_jobs.contracts.label_target import LabelTarget, VectorColumns
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_vectors
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.label_assets import LabelSource
 
 TARGET = LabelTarget(schema=labels.DYNAMIC_WORLD)
 NOON = 1710072000

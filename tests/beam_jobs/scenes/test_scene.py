@@ -10,7 +10,8 @@ import pytest
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.label_target import VectorColumns
 from beam_jobs.errors import DataError
-from beam_jobs.scenes.assets import BandSource, LabelSource
+from beam_jobs.scenes.assets import BandSource
+from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import from_item
 
 CATALOG = Path("/data/exports/items.ndjson")

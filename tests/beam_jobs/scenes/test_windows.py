@@ -15,8 +15,8 @@ from rasterio import Affine
 from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.scenes import grids, inspection, label_rasters, readers, windows
-from beam_jobs.scenes.assets import LabelSource
 from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.label_assets import LabelSource
 
 SIZE = 96
 DEGREE_M = 111_195.0
@@ -134,7 +134,7 @@ def test_a_label_gives_the_id_that_holds_the_centre_and_a_mask_too(tmp_path, nam
         x = middle + (x - middle + 180) % 360 - 180
     places = np.stack(~transform * (x, y))
     cols, rows = np.floor(places).astype(int)
-    # Of a centre within a thousandth of a pixel from an edge, two programs may disagree.
+    # Two programs may disagree where a centre is within 0.001 px of an edge.
     sure = (np.abs(places - np.round(places)) > 1e-3).all(axis=0)
     assert sure.mean() > 0.99
     source = LabelSource(path=str(path), schema="dynamic_world", nodata=None)

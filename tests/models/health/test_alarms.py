@@ -91,7 +91,8 @@ def test_loss_of_guessing_is_stuck_where_the_loss_is_a_cross_entropy(
 
 
 def test_loss_of_guessing_is_that_of_the_batches(healthy, untrained):
-    # Of 64 candidates, 5 count in the batches: a loss of ln 64 - 0.5 is no progress.
+    # Only 5 of 64 candidates count in these batches, so a loss of ln 64 - 0.5 shows no
+    # progress.
     few = Chance(loss=math.log(5), num_candidates=5.0)
     assert names(math.log(64) - 0.5, healthy, untrained, chance=few) == {"stuck"}
     assert names(math.log(5) - 0.04, healthy, untrained, chance=few) == {"stuck"}

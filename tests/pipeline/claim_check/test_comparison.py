@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models import metrics
+from models.intervals import Resampling
 from pipeline.claim_check import comparison
 from pipeline.claim_check.measures import MEASURES
 
@@ -20,13 +21,14 @@ def counts_of(rng, accuracy, num_seeds=4, num_patches=60, num_classes=3, num_pix
 
 
 BLOCK = np.repeat(np.arange(20), 3)
-ASKED = {"confidence": 0.95, "num_resamples": 400}
+ASKED = {"num_resamples": 400}
 
 
 def compare(ours, theirs, groups, **asked):
     """The difference of two arms' counts [S, M, K, K] by mean IoU."""
     flat = [arm.reshape(*arm.shape[:2], -1) for arm in (ours, theirs)]
-    return comparison.compare(*flat, MEASURES["mean_iou"].statistic(ours, 2), groups, **asked)
+    statistic = MEASURES["mean_iou"].statistic(ours, 2)
+    return comparison.compare(*flat, statistic, groups, Resampling(**asked))
 
 
 def test_value_is_the_mean_over_seeds_of_pooled_mean_iou():
@@ -95,7 +97,7 @@ def test_the_interval_is_what_a_loop_over_resamples_gives():
             expected[draw] += (
                 times / 4 * (metrics.mean_iou(pooled[0]) - metrics.mean_iou(pooled[1]))
             )
-    found = compare(ours, theirs, BLOCK, confidence=0.95, num_resamples=3, seed=5)
+    found = compare(ours, theirs, BLOCK, num_resamples=3, seed=5)
     # Percentiles that make up for 20 blocks: t(0.975; 19) * sqrt(20 / 19) = 2.147, and
     # 1.59 % of the normal distribution lie below -2.147.
     assert (found.low, found.high) == pytest.approx(
