@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from beam_jobs.config import BuildConfig, CatalogConfig, FolderLayout, SimulateConfig
@@ -329,7 +330,7 @@ def emulate_ee(
     with server.running(scenes, output, config, port, log) as running:
         lines = [f"export {name}={value}" for name, value in running.environment.items()]
         session.result({"environment": dict(running.environment)}, *lines)
-        session.note(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}")
+        session.note(escape(f"Requests: {running.log_path}  Buckets: {running.buckets_dir}"))
         session.note("Ctrl-C ends the server.")
         stopped.wait()
 
@@ -390,7 +391,7 @@ def _build(session: Session, job_name: str, options: _BuildOptions) -> None:
 
 
 def _build_table(kind: str, version_dir: Location, kept: Any, rejected: Any) -> Table:
-    table = Table(title=f"{kind}: {version_dir}")
+    table = Table(title=escape(f"{kind}: {version_dir}"))
     table.add_column("patches kept")
     table.add_column("number", justify="right")
     for split, count in kept.items():

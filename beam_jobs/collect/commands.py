@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from beam_jobs.collect.config import FetchConfig
@@ -225,7 +226,7 @@ def _overview() -> bytes:
 
 
 def _plan_table(plan: Any, places: str) -> Table:
-    table = Table(title=f"plan: {places}")
+    table = Table(title=escape(f"plan: {places}"))
     for name, justify in (("what", "left"), ("number", "right"), ("how it is known", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     how = plan.measured

@@ -64,9 +64,10 @@ class Progress:
     def start(self, name: str) -> None:
         """End the stage before and start the next."""
         self.finish()
-        self._name, self._started = name, time.monotonic()
+        # A name may hold a path, and a path may hold brackets.
+        self._name, self._started = escape(name), time.monotonic()
         self._last_line = self._started
-        self._task = self._bars.add_task(name, total=None, text="")
+        self._task = self._bars.add_task(self._name, total=None, text="")
 
     def update(self, done: int, total: int, values: Mapping[str, float] | None = None) -> None:
         """Show how far the current stage is, with values such as the newest loss."""

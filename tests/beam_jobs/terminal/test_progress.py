@@ -24,7 +24,7 @@ def test_progress_without_a_terminal_names_finished_and_failed_stages():
 
     def fail():
         with Progress(console) as progress:
-            with progress.stage("build-pairs"):
+            with progress.stage("verify runs [v1]/pairs"):
                 progress.update(1, 2)
             progress.start("Trainer")
             raise ValueError("bad")
@@ -32,5 +32,5 @@ def test_progress_without_a_terminal_names_finished_and_failed_stages():
     with pytest.raises(ValueError, match="bad"):
         fail()
     lines = console.file.getvalue().splitlines()
-    assert any("✓ build-pairs" in line for line in lines)
+    assert any("✓ verify runs [v1]/pairs (" in line for line in lines)
     assert any("✗ Trainer" in line for line in lines)
