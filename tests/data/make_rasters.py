@@ -18,6 +18,7 @@ from shapely.geometry import box, mapping
 
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.scenes.assets import BandSource
+from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
 
 UTM = "EPSG:32633"
@@ -30,6 +31,12 @@ def north_up(pixel_size: float = 10.0, x: float = XMIN, y: float = YMAX) -> Affi
     return Affine(pixel_size, 0.0, x, 0.0, -pixel_size, y)
 
 
+def grid(height: int, width: int, *, dx: float = 0.0, dy: float = 0.0) -> Grid:
+    """Return a grid of 10 m that begins `dx` metres east and `dy` south of the scenes."""
+    transform = tuple(north_up(x=XMIN + dx, y=YMAX - dy))[:6]
+    return Grid(crs=UTM, transform=transform, height=height, width=width)
+
+
 def write_geotiff(
     path: Path,
     pixels: np.ndarray,
@@ -39,8 +46,12 @@ def write_geotiff(
     nodata: float | None = None,
     descriptions: Sequence[str] = (),
     tags: dict[str, str] | None = None,
+    **layout: Any,
 ) -> Path:
-    """Write pixels [C, H, W] as an uncompressed GeoTIFF, and return its path."""
+    """Write pixels [C, H, W] as a GeoTIFF, and return its path.
+
+    Without `layout`, creation options of GDAL such as `tiled`, it is not compressed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path,
@@ -53,6 +64,7 @@ def write_geotiff(
         crs=crs,
         transform=transform or north_up(),
         nodata=nodata,
+        **layout,
     ) as dataset:
         dataset.write(pixels)
         for index, text in enumerate(descriptions, start=1):

@@ -24,21 +24,8 @@ def hidden():
 
 
 def masked(path, pixels, hidden, *, inside):
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside),
-        rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=len(pixels),
-            height=pixels.shape[1],
-            width=pixels.shape[2],
-            dtype=pixels.dtype,
-            crs="EPSG:32633",
-            transform=north_up(),
-        ) as dataset,
-    ):
-        dataset.write(pixels)
+    write_geotiff(path, pixels)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as dataset:
         dataset.write_mask(~hidden)
     return path
 

@@ -94,24 +94,9 @@ def test_another_thread_or_process_opens_its_own(tmp_path, opener, monkeypatch):
 def test_the_block_cache_holds_what_the_context_says(tmp_path, monkeypatch):
     """Blocks of 128 rows are decoded once for 16 strips of 8 rows."""
     rng = np.random.default_rng(0)
-    file = tmp_path / "blocks.tif"
-    with rasterio.open(
-        file,
-        "w",
-        driver="GTiff",
-        count=1,
-        height=128,
-        width=128,
-        dtype="uint16",
-        tiled=True,
-        blockxsize=128,
-        blockysize=128,
-        compress="deflate",
-        crs="EPSG:32633",
-        transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6),
-    ) as dataset:
-        pixels = rng.integers(0, 9999, (128, 128)).astype(np.uint16)
-        dataset.write(pixels, 1)
+    pixels = rng.integers(0, 9999, (128, 128)).astype(np.uint16)
+    blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+    file = write_geotiff(tmp_path / "blocks.tif", pixels[None], **blocks)
     with open_files.keep_open():
         strips = []
         for row in range(0, 128, 8):

@@ -23,7 +23,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from make_rasters import UTM, XMIN, YMAX, north_up
+from make_rasters import UTM, XMIN, YMAX, grid, north_up, write_geotiff
 from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
@@ -310,21 +310,13 @@ def write(case: Case, folder: Path) -> dict[str, Any]:
     )
     assets = {}
     for name, (planes, _) in parts.items():
-        path = folder / f"{case.sensor}_{name}.tif"
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=len(planes),
-            height=planes.shape[1],
-            width=planes.shape[2],
-            dtype=planes.dtype,
-            crs=UTM,
+        path = write_geotiff(
+            folder / f"{case.sensor}_{name}.tif",
+            planes,
             transform=transform,
             nodata=case.fill if case.told_by in ("file", "both") else None,
             **LAYOUTS[case.layout],
-        ) as dataset:
-            dataset.write(planes)
+        )
         if case.told_by == "mask":
             valid = ~np.isnan(turned(truth(case), case.turn, case.is_mirrored)[0][0])
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
@@ -338,24 +330,25 @@ def write(case: Case, folder: Path) -> dict[str, Any]:
             {"name": name, "terrapair:index": case.extra_bands + i}
             for i, name in enumerate(names, start=1)
         ]
-    return item_of(case, assets)
+    item = item_of(case.sensor, assets, height=case.height, width=case.width)
+    item["properties"] |= dict(case.storage.properties)
+    return item
 
 
-def item_of(case: Case, assets: dict[str, Any]) -> dict[str, Any]:
-    bounds = (XMIN, YMAX - 10 * case.height, XMIN + 10 * case.width, YMAX)
+def item_of(sensor: str, assets: dict[str, Any], *, height: int, width: int) -> dict[str, Any]:
+    bounds = (XMIN, YMAX - 10 * height, XMIN + 10 * width, YMAX)
     lonlat = transform_bounds(UTM, "EPSG:4326", *bounds)
     properties: dict[str, Any] = {
         "datetime": "2023-07-01T05:12:46Z",
-        "constellation": "sentinel-1" if case.sensor == "s1" else "sentinel-2",
+        "constellation": "sentinel-1" if sensor == "s1" else "sentinel-2",
         "proj:code": UTM,
-        **dict(case.storage.properties),
     }
-    if case.sensor == "s2":
+    if sensor == "s2":
         properties["processing:level"] = "L2A"
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
-        "id": f"{case.sensor}_scene",
+        "id": f"{sensor}_scene",
         "geometry": mapping(box(*lonlat)),
         "bbox": list(lonlat),
         "properties": properties,
@@ -365,7 +358,7 @@ def item_of(case: Case, assets: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_grid(case: Case) -> Grid:
-    return Grid(crs=UTM, transform=tuple(north_up())[:6], height=case.height, width=case.width)
+    return grid(case.height, case.width)
 
 
 @contextlib.contextmanager
@@ -447,7 +440,7 @@ def smooth(sensor: str, crs: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 @given(places(), st.sampled_from(["s1", "s2"]), st.sampled_from([1, -1]))
 def test_a_scene_in_any_crs_has_its_values_where_they_lie(place, sensor, vertical):
     crs, size, shift = place
-    target = Grid(crs=UTM, transform=tuple(north_up())[:6], height=40, width=50)
+    target = grid(40, 50)
     xmin, ymin, xmax, ymax = transform_bounds(UTM, crs, *target.bounds)
     # The raster ends in the middle of the grid, so that both sides are seen.
     left, top = xmin - 7 * size + shift * size, ymax + 9 * size
@@ -458,38 +451,10 @@ def test_a_scene_in_any_crs_has_its_values_where_they_lie(place, sensor, vertica
     cols, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     values = smooth(sensor, crs, *(transform * (cols, rows)))
     with folder() as at:
-        path = at / "data.tif"
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=len(values),
-            height=height,
-            width=width,
-            dtype="float32",
-            crs=crs,
-            transform=transform,
-        ) as dataset:
-            dataset.write((values if sensor == "s1" else values * 10_000).astype(np.float32))
-        case = Case(
-            sensor=sensor,
-            storage=STORAGES[sensor][0],
-            seed=0,
-            height=40,
-            width=50,
-            gap=(0, 0, 0, 0),
-            holes=0,
-            fill=NAN,
-            told_by="file",
-            per_band=False,
-            turn=0,
-            is_mirrored=False,
-            layout="strips",
-            overviews="",
-            extra_bands=0,
-        )
+        numbers = (values if sensor == "s1" else values * 10_000).astype(np.float32)
+        write_geotiff(at / "data.tif", numbers, crs=crs, transform=transform)
         assets = {"data": {"href": "data.tif", "bands": [{"name": n} for n in NAMES[sensor]]}}
-        item = item_of(case, assets)
+        item = item_of(sensor, assets, height=40, width=50)
         item["properties"] |= {"proj:code": crs}
         if sensor == "s2":
             item["properties"]["terrapair:dn_offset"] = 0
@@ -539,28 +504,20 @@ def test_a_label_has_the_ids_of_its_plain_twin(case):
         pixels[None], case["turn"], case["is_mirrored"], 5.0 if case["fine"] else 10.0
     )
     with folder() as at:
-        with rasterio.open(
+        write_geotiff(
             at / "label.tif",
-            "w",
-            driver="GTiff",
-            count=1,
-            height=pixels.shape[1],
-            width=pixels.shape[2],
-            dtype=case["dtype"],
-            crs=UTM,
+            pixels.astype(case["dtype"]),
             transform=transform,
             nodata=case["nodata"] if case["told_by"] == "file" else None,
             **LAYOUTS[case["layout"]],
-        ) as dataset:
-            dataset.write(pixels.astype(case["dtype"]))
+        )
         item = a_scene(at, "s1")
         item["assets"]["label"] = {"href": "label.tif", "terrapair:label_schema": "water"}
         if case["told_by"] == "item" and case["nodata"] is not None:
             item["assets"]["label"]["terrapair:label_nodata"] = case["nodata"]
         scene = opened(item, at)
         label_rasters.check_place(scene)
-        grid = Grid(crs=UTM, transform=tuple(north_up())[:6], height=30, width=40)
-        got = label_rasters.read(scene.label, "water", grid)
+        got = label_rasters.read(scene.label, "water", grid(30, 40))
     assert np.array_equal(got, ids)
 
 
@@ -680,18 +637,8 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 def test_a_spoilt_item_is_read_or_refused_in_one_line(data, sensor):
     with folder() as at:
         item = copy.deepcopy(a_scene(at, sensor))
-        with rasterio.open(
-            at / "label.tif",
-            "w",
-            driver="GTiff",
-            count=1,
-            height=30,
-            width=40,
-            dtype="uint8",
-            crs=UTM,
-            transform=north_up(),
-        ) as dataset:
-            dataset.write(np.random.default_rng(0).integers(0, 2, (1, 30, 40)).astype(np.uint8))
+        ids = np.random.default_rng(0).integers(0, 2, (1, 30, 40)).astype(np.uint8)
+        write_geotiff(at / "label.tif", ids)
         item["assets"]["label"] = {
             "href": "label.tif",
             "terrapair:label_schema": "water",
@@ -722,13 +669,13 @@ def read_all(item: dict[str, Any], at: Path, sensor: str) -> None:
     if scene.label is not None:
         label_rasters.check_place(scene)
     found = inspection.inspect(scene, NAMES[sensor])
-    grid = Grid(crs=UTM, transform=tuple(north_up())[:6], height=30, width=40)
-    got = readers.read_bands(found, NAMES[sensor], grid)
+    target = grid(30, 40)
+    got = readers.read_bands(found, NAMES[sensor], target)
     assert got.shape == (30, 40, len(NAMES[sensor]))
     if scene.label is not None:
-        assert label_rasters.read(scene.label, "water", grid).shape == (30, 40)
+        assert label_rasters.read(scene.label, "water", target).shape == (30, 40)
     if scene.cloud_mask:
-        assert readers.read_cloud_mask(scene.cloud_mask, grid, scene.clear_values).dtype == bool
+        assert readers.read_cloud_mask(scene.cloud_mask, target, scene.clear_values).dtype == bool
 
 
 @FUZZ

@@ -14,6 +14,7 @@ from make_rasters import (
     backscatter,
     digital_numbers,
     footprint,
+    grid,
     s1_scene,
     s2_scene,
     write_geotiff,
@@ -24,15 +25,8 @@ from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.assets import BandSource
-from beam_jobs.scenes.grids import Grid
 
 S1_BANDS = ("VV", "VH")
-
-
-def grid(height: int, width: int, *, dx: float = 0.0, dy: float = 0.0) -> Grid:
-    return Grid(
-        crs=UTM, transform=(10.0, 0.0, XMIN + dx, 0.0, -10.0, YMAX - dy), height=height, width=width
-    )
 
 
 def test_the_offset_is_detected_and_removed(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import rasterio
 import rasterio.shutil
 from make_rasters import (
-    UTM,
     XMIN,
     YMAX,
+    grid,
     north_up,
     write_geotiff,
 )
@@ -19,16 +19,7 @@ from beam_jobs.contracts import labels
 from beam_jobs.contracts.label_target import LabelTarget
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_rasters
-from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.label_assets import LabelSource
-
-S1_BANDS = ("VV", "VH")
-
-
-def grid(height: int, width: int, *, dx: float = 0.0, dy: float = 0.0) -> Grid:
-    return Grid(
-        crs=UTM, transform=(10.0, 0.0, XMIN + dx, 0.0, -10.0, YMAX - dy), height=height, width=width
-    )
 
 
 def label_file(tmp_path, values, schema="terramesh_lulc", nodata=0, **writing):

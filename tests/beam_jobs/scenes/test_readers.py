@@ -12,6 +12,7 @@ from make_rasters import (
     YMAX,
     backscatter,
     digital_numbers,
+    grid,
     north_up,
     s1_scene,
     s2_scene,
@@ -24,15 +25,8 @@ from beam_jobs.contracts.records import quantize
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.assets import SCL_CLEAR_VALUES, BandSource
-from beam_jobs.scenes.grids import Grid
 
 S1_BANDS = ("VV", "VH")
-
-
-def grid(height: int, width: int, *, dx: float = 0.0, dy: float = 0.0) -> Grid:
-    return Grid(
-        crs=UTM, transform=(10.0, 0.0, XMIN + dx, 0.0, -10.0, YMAX - dy), height=height, width=width
-    )
 
 
 def test_an_aligned_read_is_the_file_with_nan_outside(tmp_path):
