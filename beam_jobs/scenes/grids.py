@@ -76,27 +76,23 @@ class Grid:
         return replace(self, transform=corner, height=height, width=width)
 
 
-@lru_cache(maxsize=64)
-def _lonlat_transformer(crs: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(crs, LONLAT, always_xy=True)
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> pyproj.Transformer:
+    """Return the conversion of (x, y) between two CRS; degrees are (lon, lat)."""
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def to_lonlat(
     crs: str, x: npt.ArrayLike, y: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Convert coordinates in `crs` to (lon, lat) in degrees; shapes are kept."""
-    lon, lat = _lonlat_transformer(crs).transform(x, y)
+    lon, lat = transformer(crs, LONLAT).transform(x, y)
     return np.asarray(lon), np.asarray(lat)
-
-
-@lru_cache(maxsize=128)
-def _from_lonlat_transformer(crs: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True)
 
 
 def from_lonlat(crs: str, lon: float, lat: float) -> tuple[float, float]:
     """Convert a place in degrees to its (x, y) in `crs`."""
-    x, y = _from_lonlat_transformer(crs).transform(lon, lat)
+    x, y = transformer(LONLAT, crs).transform(lon, lat)
     return float(x), float(y)
 
 

@@ -30,7 +30,7 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import footprints
-from beam_jobs.scenes.grids import LONLAT, Bounds, Grid
+from beam_jobs.scenes.grids import LONLAT, Bounds, Grid, transformer
 from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import Scene
 
@@ -478,9 +478,9 @@ def _in_crs(path: str, found: Features, crs: str) -> npt.NDArray[Any]:
     """
     if found.crs == crs or not len(found):
         return found.geometries
-    transformer = _transformer(found.crs, crs)
+    project = transformer(found.crs, crs).transform
     moved = shapely.transform(
-        found.geometries, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+        found.geometries, lambda xy: np.column_stack(project(xy[:, 0], xy[:, 1]))
     )
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise DataError(
@@ -489,11 +489,6 @@ def _in_crs(path: str, found: Features, crs: str) -> npt.NDArray[Any]:
             "wrong_crs",
         )
     return moved
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _unreadable(path: str, error: Exception) -> DataError:
