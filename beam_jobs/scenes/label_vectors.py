@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,14 @@ from rasterio.warp import transform_bounds
 
 from beam_jobs.contracts.label_target import LabelTarget, VectorColumns
 from beam_jobs.contracts.labels import IGNORE
-from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
+from beam_jobs.rasters import gdal_paths
 from beam_jobs.scenes import footprints
 from beam_jobs.scenes.grids import LONLAT, Bounds, Grid, transformer
 from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import Scene
 
-Kind = str
+Kind = Literal["GeoPackage", "shapefile", "GeoJSON"]
 _STARTS: dict[bytes, Kind] = {
     b"SQLite format 3\x00": "GeoPackage",
     b"\x00\x00\x27\x0a": "shapefile",
@@ -50,6 +50,7 @@ _SIDE_SUFFIXES = (".dbf", ".shx", ".prj", ".cpg")
 _DRIVERS = ("GPKG", "GeoJSON", "ESRI Shapefile")
 """Names that GDAL has for these kinds; it knows other files with the same start."""
 _KINDS = ("Polygon", "MultiPolygon", "Point", "MultiPoint")
+_Stamp = tuple[tuple[int, int], ...]
 _BATCH = 1 << 16
 """Features that are checked at a time, so that memory does not grow with the file."""
 
@@ -217,17 +218,15 @@ def _as_key(target: LabelTarget) -> _Target:
     return _Target(repr(target), target)
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        state = Path(path).stat()
-    except OSError:
-        return 0, 0
-    return state.st_size, state.st_mtime_ns
+def _stamp(path: str) -> _Stamp:
+    """Return sizes and times of a file and those that belong to it."""
+    states = [Path(one).stat() for one in files_of(path) if Path(one).exists()]
+    return tuple((state.st_size, state.st_mtime_ns) for state in states)
 
 
 @lru_cache(maxsize=16)
 def _check_file(
-    path: str, columns: VectorColumns, schema: str, target: _Target, stamp: tuple[int, int]
+    path: str, columns: VectorColumns, schema: str, target: _Target, stamp: _Stamp
 ) -> None:
     del stamp  # A part of the key only: a changed file is checked again.
     source = LabelSource(path=path, schema=schema, nodata=None, vector=columns)
@@ -304,11 +303,19 @@ def _layer(path: str, columns: VectorColumns) -> _Layer:
     Raises:
         DataError: as of `check_file`.
     """
-    if is_remote(path):
+    if gdal_paths.is_remote(path):
         raise DataError(
             f"{path}: vector labels are read from local files only: copy it to a local folder",
             "bad_vector",
         )
+    return _layer_once(path, columns, _stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _layer_once(path: str, columns: VectorColumns, stamp: _Stamp) -> _Layer:
+    # A build reads a file once for each strip of each scene, and GDAL parses a whole
+    # GeoJSON to name its layers.
+    del stamp  # A part of the key only: a changed file is looked at again.
     if kind_of(path) is None:
         raise DataError(
             f"{path}: is neither a GeoPackage, a GeoJSON nor a shapefile (.shp): convert it; for "
@@ -364,7 +371,7 @@ def _usable_crs(path: str, crs: str | None) -> str:
 
 
 def _batches(path: str, columns: VectorColumns) -> Iterator[Features]:
-    """Yield all features of the layer, some thousands at a time."""
+    """Yield all features of the layer, at most `_BATCH` at a time."""
     layer = _layer(path, columns)
     first = 0
     while True:

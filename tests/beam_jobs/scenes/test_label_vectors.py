@@ -255,6 +255,24 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
         label_vectors.check_file(source(tmp_path / "a.gpkg"), TARGET)
 
 
+@pytest.mark.parametrize("scheme", ["s3", "https"])
+def test_a_file_on_a_store_or_server_is_refused(scheme):
+    with pytest.raises(DataError, match="vector labels are read from local files only") as error:
+        label_vectors.check_file(source(f"{scheme}://example.com/a.gpkg"), TARGET)
+    assert error.value.reason == "bad_vector"
+
+
+def test_a_shapefile_whose_columns_changed_is_checked_again(tmp_path):
+    squares = [box(1, 1, 4, 5)]
+    for folder, name in (("good", "water"), ("bad", "sea")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "a.shp", squares, [name], ["NaT"], driver="ESRI Shapefile")
+    label_vectors.check_file(source(tmp_path / "good/a.shp"), TARGET)
+    (tmp_path / "bad/a.dbf").replace(tmp_path / "good/a.dbf")
+    with pytest.raises(DataError, match=r"classes \[sea\] are not in"):
+        label_vectors.check_file(source(tmp_path / "good/a.shp"), TARGET)
+
+
 def test_a_damaged_or_missing_file_is_one_line(tmp_path):
     (tmp_path / "cut.gpkg").write_bytes(b"SQLite format 3\x00" + bytes(200))
     (tmp_path / "cut.geojson").write_bytes(b'{"type": "FeatureCollection", "features": [{"ty')
