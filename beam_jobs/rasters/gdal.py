@@ -64,8 +64,8 @@ class GdalRaster(Georeferenced):
         """
         asked: dict[str, Any] = {"window": window, "out_shape": out_shape}
         alpha = None if alpha_is_data else self.alpha_index
-        # An alpha band hides pixels also where GDAL itself looks at the no-data value
-        # only, which goes first there.
+        # For a band with a no-data value, GDAL's mask ignores the alpha band. The alpha
+        # band hides pixels there too.
         opaque = None if alpha is None else self._dataset.read([alpha], **_of_one(asked)) != 0
         planes = []
         for index in indexes:

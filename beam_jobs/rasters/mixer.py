@@ -31,7 +31,7 @@ _MAX_MIXER_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Mixer:
-    """What a mixer file says; patch sizes are without the margin of the kernel."""
+    """The content of a mixer file; patch sizes exclude the margin of the kernel."""
 
     crs: CRS
     transform: Affine

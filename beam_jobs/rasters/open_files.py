@@ -27,8 +27,8 @@ CACHE_BYTES = 512 << 20
 
 It must hold one row of blocks of all bands of a pair. For a Sentinel-2 product (four
 bands of 10,980 columns, blocks of 1024 rows, two bytes, and the coarser ones) and two
-float bands of Sentinel-1 it is about 220 MiB. `GDAL_CACHEMAX` in the environment goes
-first.
+float bands of Sentinel-1 it is about 220 MiB. `GDAL_CACHEMAX` in the environment takes
+precedence.
 """
 
 _Opener = Callable[[str], rasterio.DatasetReader]

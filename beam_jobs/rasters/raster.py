@@ -96,7 +96,7 @@ class Raster(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file declares about its pixels.
+    """The place, size and bands that a file declares.
 
     Attributes:
         crs: see Raster.

@@ -44,7 +44,7 @@ DRIVERS = (
 )
 """GDAL's drivers that may open a file.
 
-They read the file itself and files of the same name beside it. Left out are drivers
+They read the file itself and files of the same name beside it. The list has no driver
 whose files name other files or servers (WMS, WCS, GTI, MRF, STACTA, ERS, DIMAP, ...).
 VRT is opened after `_check_vrt` only, and Zarr only for a folder.
 
@@ -161,7 +161,7 @@ def _checked_local(path: str) -> tuple[str, list[str]]:
     """Return the name of a local raster for GDAL, and the drivers that may open it.
 
     Raises:
-        DataError: see `open_dataset`.
+        DataError: see `open_checked`.
     """
     parts = None if os.path.exists(path) else gdal_paths.split_subdataset(path)
     if parts is not None:
@@ -219,7 +219,7 @@ def _check_vrt(path: str, depth: int) -> None:
     """Check that a VRT file has local rasters as sources, and runs no code.
 
     Raises:
-        DataError: it has not.
+        DataError: a source is not a local raster, or the file may run code.
     """
     if depth == MAX_VRT_DEPTH:
         refuse(path, f"VRT files may hold each other {MAX_VRT_DEPTH} deep at most")
@@ -234,7 +234,7 @@ def _check_source(source: str, depth: int) -> None:
     GDAL opens sources by any driver, such as WMS.
 
     Raises:
-        DataError: see `open_dataset`.
+        DataError: see `open_checked`.
         RasterioIOError: no driver of the list opens it.
     """
     if os.path.isfile(source) and vrt.is_vrt(source):

@@ -50,7 +50,7 @@ _ELEMENTS = frozenset(
 """Elements that are read; GDAL ignores the case of names.
 
 These are the elements of datasets and bands, of sources, of built-in pixel functions,
-and of warped datasets. Left out are those that run code or open files in other ways:
+and of warped datasets. The list has none that run code or open files in other ways:
 PixelFunctionCode, PixelFunctionLanguage, OpenOptions, raw bands, pansharpening,
 processed datasets, DEMs and geolocation arrays.
 

@@ -69,7 +69,7 @@ classification.
 
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
-    """Where the pixels of one band are stored, and how to read their unit.
+    """The place of one band's pixels in files, and how to read their unit.
 
     Attributes:
         path: raster file; `#<member>` names one raster of a file that holds many.

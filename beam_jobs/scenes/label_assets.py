@@ -31,7 +31,7 @@ _VECTOR_FIELDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """Where a scene's label is, and what its values mean.
+    """The file of a scene's label, and the meaning of its values.
 
     Attributes:
         path: of the raster or vector file.

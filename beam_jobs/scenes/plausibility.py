@@ -66,7 +66,7 @@ RATIO_FROM_DB = -15.0
 MAX_RATIO_DB = 9.0
 """A larger distance is that of sea, or of decibels that were doubled."""
 HALVED_SPECKLE_DB, DOUBLED_SPECKLE_DB = 1.7, 3.5
-"""Speckle of decibels that were halved lies below the one, of doubled above the other.
+"""Speckle below the first is that of halved decibels, above the second of doubled ones.
 
 Doubled decibels are those of 20 log10 of a power. Speckle of any surface is 2.2 dB at
 the 4.4 looks of ground range detected images (closed form of the logarithm of a gamma
@@ -240,7 +240,7 @@ def digital_number_refusal(
 
 
 MIN_DN = 16.0
-"""A scene whose brightest digital numbers are below this is none.
+"""If the brightest values of a scene are below this, they are no digital numbers.
 
 Even B10 alone, the darkest band, has some brighter pixels. The blue bands B1 and B2 are
 brighter than 255 (a reflectance of 0.0255) somewhere in every scene: clear sea returns

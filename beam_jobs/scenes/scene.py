@@ -71,7 +71,7 @@ class Scene:
             "unknown" when not declared.
         license: STAC's `license`; "unknown" when not declared.
         bands: band name -> where the band is stored.
-        label: label raster, if any.
+        label: raster or vector file of the label, if any.
         cloud_mask: path of a uint8 raster, if any.
         cloud_mask_index: 1-based band of the cloud mask in its file.
         clear_values: values of the cloud mask that mean clear; any other value is
@@ -117,7 +117,7 @@ class Scene:
 
     @property
     def paths(self) -> set[str]:
-        """The paths of all rasters of the scene."""
+        """The paths of all files of the scene: bands, label and cloud mask."""
         side = [self.label.path if self.label else None, self.cloud_mask]
         return {source.path for source in self.bands.values()} | {path for path in side if path}
 

@@ -22,7 +22,7 @@ def scene_of(item, folder: Path):
 
 
 def check_pixels(scene, expected: dict[str, np.ndarray]) -> None:
-    """Hold each band at its own pixel size against what was written, without the offset."""
+    """Compare each band at its own pixel size with the written one, without the offset."""
     for name, plane in expected.items():
         alone = inspection.inspect(scene, (name,))
         got = readers.read_bands(alone, (name,), alone.grid)[..., 0]

@@ -1,4 +1,4 @@
-"""What items declare of a product, in the spellings of today's catalogs."""
+"""Products: every spelling of today's catalogs gives the one that the project uses."""
 
 import pytest
 
