@@ -78,7 +78,7 @@ def read(source: LabelSource, target: LabelTarget | str, grid: Grid) -> npt.NDAr
         window = windows.read_window(dataset, [index], grid)
         nodata = dataset.nodata_values[index - 1] if source.nodata is None else source.nodata
     stored = window.pixels[0]
-    unlabeled = ~np.isfinite(stored.astype(np.float64)) | ~window.valid[0]
+    unlabeled = ~np.isfinite(stored) | ~window.valid[0]
     if nodata is not None:
         # A value that the item gives a class counts, even if the file says no data.
         named = np.isin(stored, [int(text) for text in source.values])
