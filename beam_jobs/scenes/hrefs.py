@@ -57,8 +57,8 @@ def resolve(href: str, folder: Location, where: str) -> str:
 
 
 def is_local(href: str) -> bool:
-    """Return whether an href names a file of this machine."""
-    return not gdal_paths.is_remote(href)
+    """Return whether an href names a file of this machine, as `resolve` reads it."""
+    return not gdal_paths.is_remote(href.lower())
 
 
 def on_web(path: str) -> bool:

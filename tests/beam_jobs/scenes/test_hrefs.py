@@ -38,6 +38,12 @@ def test_an_href_becomes_a_path(href, expected):
     assert hrefs.resolve(href, FOLDER, "here") == expected
 
 
+@pytest.mark.parametrize("scheme", ["s3", "GS", "HTTPS"])
+def test_an_href_on_a_store_or_server_is_not_local_however_it_is_spelt(scheme):
+    assert not hrefs.is_local(f"{scheme}://host/x.tif")
+    assert hrefs.is_local(f"{scheme}/x.tif")
+
+
 def test_a_relative_href_is_decoded_only_if_that_file_exists(tmp_path):
     for name in ("a b.tif", "c%20d.tif", "c d.tif", "e f.json"):
         (tmp_path / name).touch()
