@@ -2,6 +2,7 @@
 
 import re
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -299,7 +300,6 @@ def test_other_formats_are_read(driver, name, tmp_path):
 
 
 def test_a_subdataset_of_a_local_file_is_read(tmp_path):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["VV"], file["VH"] = PIXELS, PIXELS + 1
 
