@@ -445,7 +445,7 @@ def _reported(spool_dir: str, total: int, on_progress: OnProgress | None) -> Ite
         return
 
     def look() -> None:
-        # A large scene has several strips, so there may be more tasks than scenes.
+        # A large scene may have several tasks, so there may be more tasks than scenes.
         on_progress(min(spool.count_finished(spool_dir), total), total)
 
     # An object store is asked less often, because each look lists the folder.
