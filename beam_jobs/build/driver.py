@@ -290,9 +290,12 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
             and asset
         ):
             schemas[str(asset.get("terrapair:label_schema", ""))] += 1
-    target = label.target if label is not None and label.vector is None else None
-    reasons = {name: target.why_not(name) for name in schemas} if target is not None else {}
-    if label is not None and reasons and all(reasons.values()):
+    # A vector file of the config replaces the labels of the items.
+    if label is None or label.vector is not None:
+        return num_scenes
+    target = label.target
+    reasons = {name: target.why_not(name) for name in schemas}
+    if reasons and all(reasons.values()):
         ((most, _),) = schemas.most_common(1)
         where = ", ".join(str(path) for path in catalog_paths)
         raise DataError(
