@@ -160,7 +160,14 @@ def build(
     # Pairs do not change with the labels of their scenes: a label that is drawn again
     # must not cost a pretraining.
     unread = ("label",) if config.label is None else ()
-    inputs = _Inputs(catalog_paths, output_root, execution, unread)
+    inputs = _Inputs(
+        catalog_paths,
+        output_root,
+        execution,
+        unread,
+        # First: labels that do not fit must not cost the hashing of all files.
+        num_scenes=_count_scenes(catalog_paths, config.label),
+    )
     content_sha256 = inputs.sha256(verify=execution.verify_files)
     while True:
         chosen = choice.choose(config, output_root, content_sha256, span=span, version=version)
@@ -178,12 +185,13 @@ def build(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The catalogs of a build and the record of their files."""
+    """The catalogs of a build, their scenes, and the record of their files."""
 
     catalog_paths: Sequence[StrPath]
     output_root: Location
     execution: Execution
     unread: tuple[str, ...]
+    num_scenes: Counter[str]
 
     def sha256(self, verify: bool) -> str:
         """Return the hash of the catalogs and of the content of their files."""
@@ -205,7 +213,6 @@ def _build(
     options: PipelineOptions,
 ) -> Location:
     """Build the chosen version, whose lock this job holds."""
-    num_scenes = _count_scenes(inputs.catalog_paths, config.label)
     if config.label is not None:
         label_checks.check_vectors(config.label, inputs.catalog_paths)
     building_dir = str(layout.building_dir(chosen.output_root, chosen.span, chosen.version))
@@ -224,7 +231,7 @@ def _build(
     )
     with spool_lock:
         with (
-            _reported(spool_dir, num_scenes["sentinel-1"], execution.on_progress),
+            _reported(spool_dir, inputs.num_scenes["sentinel-1"], execution.on_progress),
             beam.Pipeline(options=options) as pipeline,
         ):
             graph.expand(
@@ -236,11 +243,11 @@ def _build(
                 earlier=chosen.earlier,
             )
         summary = _read_summary(building_dir)
-        _check_scenes(summary, config, num_scenes.total())
+        _check_scenes(summary, config, inputs.num_scenes.total())
         _check_patches(
             summary,
             str(inputs),
-            num_scenes=num_scenes.total(),
+            num_scenes=inputs.num_scenes.total(),
             needed_splits=execution.needed_splits,
         )
         if config.label is not None:
