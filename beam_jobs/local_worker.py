@@ -23,9 +23,14 @@ from beam_jobs import startup
 _LOOK_EVERY_SECONDS = 0.5
 
 
-def end_with_parent() -> None:
-    """Watch the parent of this process, and end this process when it is gone."""
-    parent = os.getppid()
+def end_with_parent(parent: int | None = None) -> None:
+    """Watch the parent of this process, and end this process when it is gone.
+
+    Args:
+        parent: its process id, if the caller knows it; None = the parent of now.
+    """
+    if parent is None:
+        parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -160,7 +160,14 @@ def build(
     # Pairs do not change with the labels of their scenes: a label that is drawn again
     # must not cost a pretraining.
     unread = ("label",) if config.label is None else ()
-    inputs = _Inputs(catalog_paths, output_root, execution, unread)
+    inputs = _Inputs(
+        catalog_paths,
+        output_root,
+        execution,
+        unread,
+        # First: labels that do not fit must not cost the hashing of all files.
+        num_scenes=_count_scenes(catalog_paths, config.label),
+    )
     content_sha256 = inputs.sha256(verify=execution.verify_files)
     while True:
         chosen = choice.choose(config, output_root, content_sha256, span=span, version=version)
@@ -178,12 +185,13 @@ def build(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The catalogs of a build and the record of their files."""
+    """The catalogs of a build, their scenes, and the record of their files."""
 
     catalog_paths: Sequence[StrPath]
     output_root: Location
     execution: Execution
     unread: tuple[str, ...]
+    num_scenes: Counter[str]
 
     def sha256(self, verify: bool) -> str:
         """Return the hash of the catalogs and of the content of their files."""
@@ -205,7 +213,6 @@ def _build(
     options: PipelineOptions,
 ) -> Location:
     """Build the chosen version, whose lock this job holds."""
-    num_scenes = _count_scenes(inputs.catalog_paths, config.label)
     if config.label is not None:
         label_checks.check_vectors(config.label, inputs.catalog_paths)
     building_dir = str(layout.building_dir(chosen.output_root, chosen.span, chosen.version))
@@ -224,7 +231,7 @@ def _build(
     )
     with spool_lock:
         with (
-            _reported(spool_dir, num_scenes["sentinel-1"], execution.on_progress),
+            _reported(spool_dir, inputs.num_scenes["sentinel-1"], execution.on_progress),
             beam.Pipeline(options=options) as pipeline,
         ):
             graph.expand(
@@ -236,11 +243,11 @@ def _build(
                 earlier=chosen.earlier,
             )
         summary = _read_summary(building_dir)
-        _check_scenes(summary, config, num_scenes.total())
+        _check_scenes(summary, config, inputs.num_scenes.total())
         _check_patches(
             summary,
             str(inputs),
-            num_scenes=num_scenes.total(),
+            num_scenes=inputs.num_scenes.total(),
             needed_splits=execution.needed_splits,
         )
         if config.label is not None:
@@ -290,9 +297,12 @@ def _count_scenes(catalog_paths: Sequence[StrPath], label: LabelConfig | None) -
             and asset
         ):
             schemas[str(asset.get("terrapair:label_schema", ""))] += 1
-    target = label.target if label is not None and label.vector is None else None
-    reasons = {name: target.why_not(name) for name in schemas} if target is not None else {}
-    if label is not None and reasons and all(reasons.values()):
+    # A vector file of the config replaces the labels of the items.
+    if label is None or label.vector is not None:
+        return num_scenes
+    target = label.target
+    reasons = {name: target.why_not(name) for name in schemas}
+    if reasons and all(reasons.values()):
         ((most, _),) = schemas.most_common(1)
         where = ", ".join(str(path) for path in catalog_paths)
         raise DataError(
@@ -445,7 +455,7 @@ def _reported(spool_dir: str, total: int, on_progress: OnProgress | None) -> Ite
         return
 
     def look() -> None:
-        # A large scene has several strips, so there may be more tasks than scenes.
+        # A large scene may have several tasks, so there may be more tasks than scenes.
         on_progress(min(spool.count_finished(spool_dir), total), total)
 
     # An object store is asked less often, because each look lists the folder.

@@ -17,7 +17,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters import ee_tfrecord, gdal_paths, mixer, vrt
 from beam_jobs.rasters.opening import split_member
 from beam_jobs.rasters.sources import MAX_VRT_DEPTH
-from beam_jobs.scenes import hrefs
+from beam_jobs.scenes import hrefs, label_vectors
 
 _SIDE_ENDINGS = (".msk", ".aux.xml")
 """Files of GDAL beside a raster: its mask, and its no-data, scale and place.
@@ -25,12 +25,14 @@ _SIDE_ENDINGS = (".msk", ".aux.xml")
 Source: GDAL manual, "PAM" and "GTiff -- Internal nodata masks".
 """
 _SIDE_SUFFIXES: dict[str, tuple[str, ...]] = {
-    ".shp": (".dbf", ".shx", ".prj", ".cpg"),
     **dict.fromkeys((".tif", ".tiff"), (".tfw", ".wld")),
     **dict.fromkeys((".jp2", ".png", ".jpg", ".jpeg"), (".wld", ".j2w", ".pgw", ".jgw")),
     **dict.fromkeys((".img", ".bin", ".dat", ".bsq"), (".hdr",)),
 }
-"""Suffix of a file -> suffixes that replace it in the names of its side files."""
+"""Suffix of a raster -> suffixes that replace it in the names of its side files.
+
+GDAL finds them in capital letters too.
+"""
 
 
 def located(href: str, folder: Location) -> str | None:
@@ -83,8 +85,10 @@ def _files_of(path: str, depth: int) -> Iterator[str]:
 def _side_files(path: str) -> Iterator[str]:
     stem, suffix = os.path.splitext(path)
     names = [f"{path}{ending}" for ending in _SIDE_ENDINGS]
-    names += [f"{stem}{ending}" for ending in _SIDE_SUFFIXES.get(suffix.lower(), ())]
+    for ending in _SIDE_SUFFIXES.get(suffix.lower(), ()):
+        names += [f"{stem}{ending}", f"{stem}{ending.upper()}"]
     yield from filter(os.path.isfile, names)
+    yield from label_vectors.files_of(path)[1:]
 
 
 def _records(mixer_path: Path) -> Iterator[str]:

@@ -247,19 +247,20 @@ class _Hasher:
         }
 
     def _hashes(self, wanted: Iterable[str]) -> dict[str, bytes]:
-        known: dict[str, bytes] = {}
+        hashes: dict[str, bytes] = {}
+        latest: dict[str, tuple[_Look, bytes]] = {}
         unknown: list[str] = []
         for file in wanted:
             look = _look(file)
-            latest = self._latest.get(file)
-            if latest is not None and latest[0] == look:
-                known[file] = latest[1]
+            before = self._latest.get(file)
+            if before is not None and before[0] == look:
+                latest[file], hashes[file] = before, before[1]
             elif look is not None and (digest := self._record.known(file, look)) is not None:
-                known[file] = digest
+                hashes[file] = digest
             else:
                 unknown.append(file)
         read = list(self._pool.map(_read, unknown))
-        known |= {file: digest for file, (_, digest) in zip(unknown, read, strict=True)}
+        hashes |= {file: digest for file, (_, digest) in zip(unknown, read, strict=True)}
         settled = [
             (file, look, digest)
             for file, (look, digest) in zip(unknown, read, strict=True)
@@ -267,8 +268,8 @@ class _Hasher:
         ]
         if settled:
             self._record.add(settled)
-        self._latest = {file: (look, digest) for file, look, digest in settled}
-        return known
+        self._latest = latest | {file: (look, digest) for file, look, digest in settled}
+        return hashes
 
 
 def _look(file: str) -> _Look | None:

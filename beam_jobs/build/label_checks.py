@@ -98,8 +98,10 @@ def check_vectors(config: LabelConfig, catalog_paths: Sequence[StrPath]) -> None
         # Most files meet the first scene, and a catalog may list a million.
         if config.vector is not None and met:
             return
-    for path, _ in boxes.keys() - met:
-        extent = shapely.total_bounds(boxes[path, _].geometries)
+    for key, tree in boxes.items():
+        if key in met:
+            continue
+        path, extent = key[0], shapely.total_bounds(tree.geometries)
         raise DataError(
             f"{path}: all polygons and points lie outside all scenes of {config.label_from}: they "
             f"are at {footprints.degrees(tuple(extent))}; check their coordinate system",

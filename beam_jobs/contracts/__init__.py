@@ -13,8 +13,9 @@ Read `bands` and `records` first.
 - `errors`: the exit codes of the program, and the base class of its errors.
 - `settings`: dataclass trees from YAML, and their hash.
 - `locations`, `object_store`: files on this machine and on object stores.
-- `shards`: which of several shards is damaged.
-- `fingerprint`: hashes of files and of source code.
+- `shards`: find the shard that is damaged.
+- `archives`: bounds on what a zip file unpacks into.
+- `fingerprint`: hashes of files, folders and source code.
 - `sphere`: distances on the Earth.
 
 All packages may import this room. It imports no other part of the project, and no Beam,

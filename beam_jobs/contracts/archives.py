@@ -16,9 +16,8 @@ MAX_RATIO = 1032
 Source: zlib technical details, https://zlib.net/zlib_tech.html ("Maximum Compression
 Factor").
 """
-
-
 _SLACK_BYTES = 1 << 20
+"""Small archives may exceed MAX_RATIO by this much: no memory is too small for it."""
 
 
 class ArchiveError(ValueError):

@@ -129,7 +129,7 @@ class Manifest:
         num_absent: sensor -> split -> number of patches without a scene of that sensor;
             see `LabelConfig.partner`.
         label_classes: ids, names and colors of all classes of `label_schema`; empty for
-            pairs, and in manifests of before they were kept.
+            pairs.
         num_out_of_range: sensor -> band -> number of pixels, of all pairs that are cut,
             that are no data because no measurement can have their value.
         format_version: version of the format of this file and of the records.

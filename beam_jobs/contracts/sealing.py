@@ -7,10 +7,10 @@ A seal protects against mistakes, not against an attacker, who can compute it an
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from beam_jobs.contracts import settings
 
 SEAL = "content_sha256"
 """Field that holds the hash of all other fields."""
@@ -27,9 +27,7 @@ def digest(values: Mapping[str, Any]) -> str:
     The fields are hashed in canonical form: sorted keys, no spaces. A document may be
     written with other line breaks.
     """
-    rest = {name: value for name, value in values.items() if name != SEAL}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return settings.sha256({name: value for name, value in values.items() if name != SEAL})
 
 
 def why_broken(values: Mapping[str, Any]) -> str:

@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 _QUOTES = ("'", '"', "|", ">", "!", "&", "*")
 """Characters with which a YAML text begins that does not stand for itself."""
-
-
 _PATH = "path"
 INPUT_PATH = {_PATH: "input"}
 """Metadata of a field with the path of an input, or with several."""

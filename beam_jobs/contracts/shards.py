@@ -1,4 +1,4 @@
-"""Which of several shards is damaged.
+"""Find the shard that is damaged.
 
 TensorFlow and Beam read many shards at once. When one has a wrong byte, their error
 says "inflate() failed" or "corrupted record", and not in which file. This module reads

@@ -3,7 +3,7 @@
 Read `pairing.py` and `splits.py` first.
 
 - `pairing.py`: which Sentinel-2 scenes go with a Sentinel-1 scene.
-- `baselines.py`: which of several products of one datatake and tile is used.
+- `baselines.py`: the newest product of a datatake and tile replaces older ones.
 - `quality.py`: whether a patch is kept, its score and its weight.
 - `registration.py`: the shift between the two images of a patch.
 - `splits.py`: spatial blocks, buffers, and the split of a patch.

@@ -1,4 +1,4 @@
-"""Baselines: of several products of one datatake and tile, the newest is used.
+"""Baselines: use the newest product of a datatake and tile.
 
 Input: inspected Sentinel-2 scenes of one acquisition. Output: those to use, and those
 that a newer processing replaces. Pure functions.

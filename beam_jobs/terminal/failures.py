@@ -115,10 +115,8 @@ def failure_of(error: BaseException, verb: str = "<verb>") -> Failure:
 
 def _is_of_step(error: BaseException) -> bool:
     """Whether Beam made a RuntimeError of what a step raised, as `Name: message`."""
-    raised = _RAISED.match(str(error))
-    return (
-        type(error) is RuntimeError and _STEP.search(str(error)) is not None and raised is not None
-    )
+    text = str(error)
+    return type(error) is RuntimeError and bool(_STEP.search(text) and _RAISED.match(text))
 
 
 def _of_worker(text: str) -> Failure:

@@ -11,10 +11,9 @@ import warnings
 from collections.abc import MutableMapping
 
 from beam_jobs.contracts import object_store
+from beam_jobs.terminal import failures
 
 _LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
-_OWN = ("beam_jobs", "models", "components", "pipeline")
-"""Our packages, whose warnings are meant for the user."""
 _OWN_HANDLER = "terrapair"
 
 
@@ -69,7 +68,7 @@ def _show_own_warnings() -> None:
     handler.setFormatter(logging.Formatter(_LOG_FORMAT))
     # The root logger prints errors.
     handler.addFilter(lambda record: record.levelno == logging.WARNING)
-    for package in _OWN:
+    for package in failures.PACKAGES:
         logger = logging.getLogger(package)
         if logger.getEffectiveLevel() > logging.WARNING:
             logger.setLevel(logging.WARNING)

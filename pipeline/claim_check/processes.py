@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-from beam_jobs import startup
-
-_LOOK_EVERY_SECONDS = 2.0
+from beam_jobs import local_worker, startup
 
 
 @contextmanager
@@ -81,12 +77,6 @@ def _begin(num_threads: int, parent: int) -> None:
     tf.get_logger().setLevel("ERROR")
     tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     tf.config.threading.set_inter_op_parallelism_threads(num_threads)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
     # The pool's processes do not notice that their parent was killed. They would go on
     # training beside those of the next attempt.
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_SECONDS)
-    os._exit(1)
+    local_worker.end_with_parent(parent)

@@ -89,6 +89,17 @@ def test_a_touched_file_is_read_once_and_is_the_same_input(tmp_path, settled, mo
     assert sorted(read[1:]) == names
 
 
+def test_an_archive_of_many_items_is_read_once(tmp_path, settled, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(b"members")
+    catalog = write_catalog(tmp_path, *(f"a.tar#{number}" for number in range(7)))
+    monkeypatch.setattr(input_hashes, "_ITEMS_AT_A_TIME", 2)
+    read = count_reads(monkeypatch)
+    before = input_hashes.content_sha256([catalog])
+    assert read == ["a.tar"]
+    assert with_record(catalog, tmp_path / "record", believe=False) == before
+    assert read == ["a.tar"] * 2
+
+
 def test_times_that_were_set_back_do_not_hide_a_change(tmp_path, settled):
     path = tmp_path / "a.tif"
     path.write_bytes(b"old")
@@ -149,7 +160,9 @@ def test_a_copy_with_other_times_elsewhere_is_the_same_input(tmp_path):
         ("a.tif", "a.tif.msk"),
         ("a.tif", "a.tif.aux.xml"),
         ("a.tif", "a.tfw"),
+        ("a.tif", "a.TFW"),
         ("outline.shp", "outline.dbf"),
+        ("outline.shp", "outline.DBF"),
         ("place/export-mixer.json", "place/export-00001.tfrecord.gz"),
         ("place/export-mixer.json#B4", "place/export-00000.tfrecord.gz"),
         ("place/lone.json", "place/lone.tfrecord.gz"),
