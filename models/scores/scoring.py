@@ -6,7 +6,6 @@ Input: a Keras segmenter and shards of any split of a labelled version. Output:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -102,12 +101,9 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
     """
     if scores.threshold is None:
         return scores
-    counts = scores.probability_counts[:, 0]
-    threshold = calibration.best_threshold(counts)
+    threshold = calibration.best_threshold(scores.probability_counts[:, 0])
     model.get_layer("label").threshold.assign(threshold)
-    return dataclasses.replace(
-        scores, threshold=threshold, confusion=calibration.threshold_confusion(counts, threshold)
-    )
+    return calibration.at_threshold(scores, threshold)
 
 
 def get_threshold(model: Segmenter) -> float | None:
