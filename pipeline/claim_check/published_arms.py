@@ -1,9 +1,8 @@
 """Arms whose encoders are published already: `weights:<folder>`.
 
 Name of the arm -> the encoder of each sensor, its architecture and its hash. A folder
-is what `import-weights` or a run published, so a user sees the own pretraining beside
-public weights. For two sensors, the folders stand behind each other with a comma
-between.
+is what `import-weights` or a run published, so users can compare their own pretraining
+with public weights. A comma separates the folders of two sensors.
 """
 
 from __future__ import annotations
