@@ -72,20 +72,18 @@ def score_splits(
             f"class_names must be {model.num_classes}, one for each class of the model, "
             f"got {list(class_names)}"
         )
-    segment = _segment_function(model)
+    segment, threshold = _segment_function(model), get_threshold(model)
     found = []
     for files in splits:
-        columns: dict[str, list[npt.NDArray[Any]]] = {}
         with named_damage(sorted(files)):
-            for batch in _read_batches(model, segment, files, batch_size):
-                for name, rows in _score_batch(batch).items():
-                    columns.setdefault(name, []).append(rows)
-        if not columns:
+            rows = [_score_batch(b) for b in _read_batches(model, segment, files, batch_size)]
+        if not rows:
             raise ValueError(
                 f"files must hold at least one example, got none in {len(files)} files"
             )
-        arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-        threshold = get_threshold(model)
+        arrays: dict[str, Any] = {
+            name: np.concatenate([batch[name] for batch in rows]) for name in rows[0]
+        }
         found.append(PatchScores(class_names=tuple(class_names), threshold=threshold, **arrays))
     return found
 
