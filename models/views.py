@@ -92,8 +92,8 @@ def make_views(
 def break_pairs(batch: Batch, seed: tf.Tensor) -> Batch:
     """Give every Sentinel-1 patch the Sentinel-2 patch of a random place.
 
-    All orders of the global batch are equally probable, so a patch keeps its own
-    partner in one batch of N. If no patch could keep it, the true partner would always
+    All orders of the global batch are equally probable, so one of its N patches keeps
+    its own partner on average. If no patch could keep it, the true partner would always
     be a negative, and the model would learn the pairs with a negative sign. The pair's
     other features, such as its place, stay with the Sentinel-1 patch.
     """

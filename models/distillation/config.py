@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from beam_jobs.contracts.labels import LabelSchema
 from models.config import OptimizerConfig
 from models.segment_config import SegmentConfig
 from models.value_checks import check_positive
@@ -52,10 +53,16 @@ class DistillConfig:
         Raises:
             ValueError: one line with the settings of both.
         """
-        if teacher.schema != student.schema:
+        if teacher.label_schema != student.label_schema:
             raise ValueError(
                 f"distill.teacher must have the student's label_schema {student.label_schema!r}, "
                 f"got {self.teacher!r} with {teacher.label_schema!r}"
+            )
+        if teacher.schema != student.schema:
+            raise ValueError(
+                "distill.teacher must have the student's label_classes "
+                f"{_describe(student.schema)}, "
+                f"got {self.teacher!r} with {_describe(teacher.schema)}"
             )
         if set(teacher.sensors) <= set(student.sensors):
             raise ValueError(
@@ -70,3 +77,7 @@ class StudentConfig:
 
     segment: SegmentConfig
     distill: DistillConfig
+
+
+def _describe(schema: LabelSchema) -> str:
+    return ", ".join(f"{entry.id} {entry.name} {entry.color}" for entry in schema.entries)

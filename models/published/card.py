@@ -20,7 +20,8 @@ from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
 CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
-_CURE = "copy the model back from where it was published, or publish it again"
+CURE = "copy the model back from where it was published, or publish it again"
+"""What to do about a damaged part of a published model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
     path = locate(saved_model_dir) / "assets.extra" / CARD_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
-    with content_of(path, _CURE):
+    with content_of(path, CURE):
         card = json.loads(path.read_text())
         # Every card has it; a JSON document without it is something else.
         card["inputs"]

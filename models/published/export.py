@@ -27,7 +27,6 @@ from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-_CURE = "copy the model back from where it was published, or publish it again"
 ASSETS_DIR = "assets.extra"
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
@@ -243,9 +242,13 @@ def _load(path: str) -> Any:
         with locate(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except IsADirectoryError as error:
-        raise DamagedFileError(f"{path}: must be a Keras model, got a folder; {_CURE}") from error
+        raise DamagedFileError(
+            f"{path}: must be a Keras model, got a folder; {card_lib.CURE}"
+        ) from error
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DamagedFileError(f"{path}: must be a Keras model ({error}); {_CURE}") from error
+        raise DamagedFileError(
+            f"{path}: must be a Keras model ({error}); {card_lib.CURE}"
+        ) from error
     if damaged is not None:
-        raise DamagedFileError(f"{path}: its part {damaged} is damaged; {_CURE}")
+        raise DamagedFileError(f"{path}: its part {damaged} is damaged; {card_lib.CURE}")
     return keras.saving.load_model(path, compile=False)

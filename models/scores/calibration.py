@@ -7,6 +7,7 @@ calibrated if, among pixels with confidence p, a share p is right.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,16 @@ def threshold_confusion(probability_counts: npt.NDArray[Any], threshold: float) 
     counts = np.asarray(probability_counts)
     below, above = counts[..., :edge].sum(axis=-1), counts[..., edge:].sum(axis=-1)
     return np.stack([below, above], axis=-1)
+
+
+def at_threshold(scores: PatchScores, threshold: float) -> PatchScores:
+    """Return scores of two classes as the model would have them at `threshold`.
+
+    Raises:
+        ValueError: see `threshold_confusion`.
+    """
+    confusion = threshold_confusion(scores.probability_counts[:, 0], threshold)
+    return dataclasses.replace(scores, threshold=threshold, confusion=confusion)
 
 
 def best_threshold(probability_counts: npt.NDArray[Any]) -> float:

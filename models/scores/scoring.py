@@ -6,7 +6,6 @@ Input: a Keras segmenter and shards of any split of a labelled version. Output:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -73,20 +72,18 @@ def score_splits(
             f"class_names must be {model.num_classes}, one for each class of the model, "
             f"got {list(class_names)}"
         )
-    segment = _segment_function(model)
+    segment, threshold = _segment_function(model), get_threshold(model)
     found = []
     for files in splits:
-        columns: dict[str, list[npt.NDArray[Any]]] = {}
         with named_damage(sorted(files)):
-            for batch in _read_batches(model, segment, files, batch_size):
-                for name, rows in _score_batch(batch).items():
-                    columns.setdefault(name, []).append(rows)
-        if not columns:
+            rows = [_score_batch(b) for b in _read_batches(model, segment, files, batch_size)]
+        if not rows:
             raise ValueError(
                 f"files must hold at least one example, got none in {len(files)} files"
             )
-        arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items()}
-        threshold = get_threshold(model)
+        arrays: dict[str, Any] = {
+            name: np.concatenate([batch[name] for batch in rows]) for name in rows[0]
+        }
         found.append(PatchScores(class_names=tuple(class_names), threshold=threshold, **arrays))
     return found
 
@@ -102,12 +99,9 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
     """
     if scores.threshold is None:
         return scores
-    counts = scores.probability_counts[:, 0]
-    threshold = calibration.best_threshold(counts)
+    threshold = calibration.best_threshold(scores.probability_counts[:, 0])
     model.get_layer("label").threshold.assign(threshold)
-    return dataclasses.replace(
-        scores, threshold=threshold, confusion=calibration.threshold_confusion(counts, threshold)
-    )
+    return calibration.at_threshold(scores, threshold)
 
 
 def get_threshold(model: Segmenter) -> float | None:

@@ -53,9 +53,9 @@ def check_claim(
     tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
     for name, version in tasks.items():
         _check_classes(name, version)
+        needed = {sensor for cell in claim.cells(name) for sensor in cell.sensors}
         for arm in filter(is_published, claim.arms):
-            for cell in claim.cells(name):
-                published_arms.check(arm, cell.sensors, version.manifest)
+            published_arms.check(arm, tuple(sorted(needed)), version.manifest)
         with stage(f"audit ({name})"):
             _check_overlaps(config, name, pairs, version)
     planner = Planner(config, claim, pairs, tasks)

@@ -40,9 +40,9 @@ class Difference:
     def verdict(self) -> Verdict:
         """Supported or not supported if both intervals exclude 0 on the same side.
 
-        One interval is not enough. With three seeds and no difference, the bootstrap
-        alone lies above 0 in up to 9 % of the cases, both intervals in 2 to 3 %
-        (nominal: 2.5 %).
+        One interval is not enough. With equal arms, three seeds and 20 units, the
+        bootstrap alone lies above 0 in 10 % of 1,500 cases, both intervals in 2.6 %
+        (nominal: 2.5 %). The test of this module has the simulation.
         """
         lows, highs = [self.low], [self.high]
         if self.over_seeds is not None:

@@ -62,7 +62,7 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
     if "random" not in claim.arms:
         return
     found = outcomes.difference(
-        *(outcomes.tables(arm, claim.primary, claim.score) for arm in ("shuffled", "random"))
+        *(outcomes.tables(arm, claim.primary) for arm in ("shuffled", "random"))
     )
     better = "better than" if found.is_certain else "not better than"
     yield {
@@ -76,7 +76,7 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
 
 def _permuted(outcomes: Outcomes, arm: Arm, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return the control of an arm on labels from which nothing can be learned."""
-    tables = outcomes.tables_of(trials, outcomes.claim.score)
+    tables = outcomes.tables_of(trials)
     found = outcomes.difference(tables, measures.at_random(tables))
     more = "more than" if found.is_certain else "no more than"
     return {

@@ -2,7 +2,7 @@
 
 Shards of a version -> one shard for each subset. A larger subset holds all patches of a
 smaller one. Patches are spread evenly over all blocks, or taken event by event or scene
-by scene: who labels 1 % labels a few scenes, not a patch of each.
+by scene: people who label 1 % label a few scenes, not one patch of every scene.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ model that answers by chance, or always the same, is a table too.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from models import intervals, metrics
 from models.intervals import AnyArray, FloatArray
-from models.scores.calibration import best_threshold, threshold_confusion
+from models.scores.calibration import at_threshold, best_threshold
 from models.scores.patch_scores import PatchScores
 from models.scores.ranking import average_precision
 from pipeline.claim_check.config import MeasureName
@@ -89,9 +88,7 @@ def tuned(test: PatchScores, on_eval: PatchScores) -> PatchScores:
     """
     if test.threshold is None:
         return test
-    threshold = best_threshold(on_eval.probability_counts[:, 0])
-    confusion = threshold_confusion(test.probability_counts[:, 0], threshold)
-    return dataclasses.replace(test, threshold=threshold, confusion=confusion)
+    return at_threshold(test, best_threshold(on_eval.probability_counts[:, 0]))
 
 
 def by_unit(tables: Tables, units: AnyArray) -> FloatArray:

@@ -5,7 +5,7 @@ Trials that are done -> the numbers of the claim document.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from beam_jobs.contracts import settings
 from models.intervals import FloatArray, Resampling
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
-from models.scores.units import Units, units_of
+from models.scores.units import units_of
 from pipeline.claim_check import comparison, measures, trainings
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, MeasureName, Setting
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
@@ -51,25 +51,35 @@ class Outcomes:
         setting = self.chosen[key.arm]
         return list(self.planner.pretrainings(key.arm, key.cell, setting, key.seed).values())
 
-    def tables(self, arm: Arm, cell: Cell, name: MeasureName) -> FloatArray:
-        """Return the tables of the test units [S, U, ..., T, A], by seed."""
-        keys = [TrialKey(arm, cell, seed) for seed in range(self.claim.num_seeds)]
-        return self.tables_of([self.trials[key] for key in keys], name)
+    def tables(self, arm: Arm, cell: Cell) -> FloatArray:
+        """Return the tables of the test units [S, U, ..., T, A] by the primary score.
 
-    def tables_of(self, trials: Sequence[Trial], name: MeasureName) -> FloatArray:
+        S is the number of seeds, U that of the units.
+        """
+        return self.tables_of(self._by_seed(arm, cell))
+
+    def tables_of(self, trials: Sequence[Trial]) -> FloatArray:
         """Return the tables of trials of one cell, one trial for each seed."""
-        found = []
+        return self._all_tables(trials, [self.claim.score])[self.claim.score]
+
+    def _by_seed(self, arm: Arm, cell: Cell) -> list[Trial]:
+        """Return the trials of an arm in a cell, one for each seed."""
+        return [self.trials[TrialKey(arm, cell, seed)] for seed in range(self.claim.num_seeds)]
+
+    def _all_tables(
+        self, trials: Sequence[Trial], names: Iterable[MeasureName]
+    ) -> dict[MeasureName, FloatArray]:
+        """Return the tables of trials by measure; read each file of scores once."""
+        found: dict[MeasureName, list[FloatArray]] = {name: [] for name in names}
         for trial in trials:
             scores = test_scores(trial)
-            if name == "mean_iou_tuned" and scores.threshold is not None:
-                scores = measures.tuned(scores, eval_scores(trial))
             units = units_of(scores, self.claim.unit).of_patch
-            found.append(measures.by_unit(MEASURES[name].table(scores), units))
-        return np.stack(found)
-
-    def units(self, cell: Cell) -> Units:
-        """Return the units of the cell's test patches."""
-        return units_of(test_scores(self.trials[TrialKey("multimodal", cell, 0)]), self.claim.unit)
+            for name, tables in found.items():
+                answers = scores
+                if name == "mean_iou_tuned" and scores.threshold is not None:
+                    answers = measures.tuned(scores, eval_scores(trial))
+                tables.append(measures.by_unit(MEASURES[name].table(answers), units))
+        return {name: np.stack(tables) for name, tables in found.items()}
 
     def difference(self, ours: FloatArray, theirs: FloatArray) -> comparison.Difference:
         """Return the difference of two arms' tables by the primary score."""
@@ -96,7 +106,10 @@ class Outcomes:
             permuted: trials of each arm on labels of other patches, by seed, where
                 there are any.
         """
-        tables = {arm: self.tables(arm, cell, self.claim.score) for arm in self.claim.arms}
+        by_arm = {
+            arm: self._all_tables(self._by_seed(arm, cell), MEASURES) for arm in self.claim.arms
+        }
+        tables = {arm: of_arm[self.claim.score] for arm, of_arm in by_arm.items()}
         over = {
             arm: self.difference(tables["multimodal"], of_arm)
             for arm, of_arm in tables.items()
@@ -112,14 +125,18 @@ class Outcomes:
             )
         ]
         score = self.measure.statistic(constant, 2)
-        found = self.units(cell)
+        first = self.trials[TrialKey("multimodal", cell, 0)]
+        scores = test_scores(first)
+        units = units_of(scores, self.claim.unit)
         return {
             **settings.to_dict(cell),
             "name": cell.name,
-            "num_patches": self.trials[TrialKey("multimodal", cell, 0)].num_patches,
-            "unit": found.name,
-            "num_units": found.count,
-            "arms": {arm: self._describe_arm(arm, cell) for arm in self.claim.arms},
+            "num_patches": first.num_patches,
+            "unit": units.name,
+            "num_units": units.count,
+            "arms": {
+                arm: _describe_arm(of_arm, scores.class_names) for arm, of_arm in by_arm.items()
+            },
             "difference": settings.to_dict(over["simclr"]),
             "verdict": over["simclr"].verdict if above else "cannot decide",
             "over": {arm: settings.to_dict(difference) for arm, difference in over.items()},
@@ -138,25 +155,7 @@ class Outcomes:
         yield constant
         yield measures.at_random(of_arm)
         if arm in permuted:
-            yield self.tables_of(permuted[arm], self.claim.score)
-
-    def _describe_arm(self, arm: Arm, cell: Cell) -> dict[str, Any]:
-        """Return each score of an arm: mean over seeds, and by seed."""
-        described: dict[str, Any] = {}
-        for name, measure in MEASURES.items():
-            tables = self.tables(arm, cell, name)
-            sums = tables.sum(axis=1).reshape(len(tables), -1)
-            by_seed = measure.statistic(tables, 2)(sums)
-            described |= {name: float(by_seed.mean()), f"{name}_by_seed": by_seed.tolist()}
-            if name == "average_precision":
-                names = test_scores(self.trials[TrialKey(arm, cell, 0)]).class_names
-                ranked = names[1:] if len(names) == 2 else names
-                by_class = np.nanmean(measure.by_class(tables.sum(axis=1)), axis=0)
-                described["average_precision_by_class"] = {
-                    title: None if np.isnan(value) else float(value)
-                    for title, value in zip(ranked, by_class, strict=True)
-                }
-        return described
+            yield self.tables_of(permuted[arm])
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each arm's encoders and trials, summed over processes.
@@ -171,6 +170,26 @@ class Outcomes:
             arm: sum(trainings.result_of(folder)["seconds"] for folder in sorted(of_arm))
             for arm, of_arm in folders.items()
         }
+
+
+def _describe_arm(
+    by_measure: Mapping[MeasureName, FloatArray], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return each score of an arm: mean over seeds, and by seed."""
+    described: dict[str, Any] = {}
+    for name, tables in by_measure.items():
+        measure = MEASURES[name]
+        sums = tables.sum(axis=1).reshape(len(tables), -1)
+        by_seed = measure.statistic(tables, 2)(sums)
+        described |= {name: float(by_seed.mean()), f"{name}_by_seed": by_seed.tolist()}
+        if name == "average_precision":
+            ranked = class_names[1:] if len(class_names) == 2 else class_names
+            by_class = np.nanmean(measure.by_class(tables.sum(axis=1)), axis=0)
+            described["average_precision_by_class"] = {
+                title: None if np.isnan(value) else float(value)
+                for title, value in zip(ranked, by_class, strict=True)
+            }
+    return described
 
 
 def test_scores(trial: Trial) -> PatchScores:

@@ -1,28 +1,24 @@
 """Arms whose encoders are published already: `weights:<folder>`.
 
 Name of the arm -> the encoder of each sensor, its architecture and its hash. A folder
-is what `import-weights` or a run published, so a user sees the own pretraining beside
-public weights. For two sensors, the folders stand behind each other with a comma
-between.
+is what `import-weights` or a run published, so users can compare their own pretraining
+with public weights. A comma separates the folders of two sensors.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
-from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest
 from models.config import EncoderConfig
 from models.published.card import read_card
 from models.published.export import ASSETS_DIR
 from pipeline.claim_check.config import PUBLISHED_PREFIX
-
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,7 @@ def read(arm: str) -> PublishedEncoders:
                     f"{sensor}: name one folder for each sensor"
                 )
             paths[sensor], bands[sensor] = folder, tuple(described["bands"])
-            hashes.append([card, _sha256(f"{folder}/{ASSETS_DIR}/{sensor}_encoder.keras")])
+            hashes.append([card, file_sha256(f"{folder}/{ASSETS_DIR}/{sensor}_encoder.keras")])
     first, *others = architectures.values()
     if any(other != first for other in others):
         raise settings.SettingsError(
@@ -112,11 +108,3 @@ def _architecture(card: Mapping[str, Any]) -> EncoderConfig:
         norm=described.get("norm", "batch"),
         embedding_dim=described.get("embedding_dim", EncoderConfig.embedding_dim),
     )
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with locate(path).open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.labels import LabelClass
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation.config import DistillConfig, StudentConfig
 from models.segment_config import SegmentConfig
@@ -66,3 +67,15 @@ def test_teacher_must_know_more_of_the_same(changes, message):
         distill.check_teacher(
             STUDENT, dataclasses.replace(STUDENT, **{"sensors": ("s2",), **changes})
         )
+
+
+def test_a_teacher_with_other_classes_of_one_name_is_refused_by_its_classes():
+    ice = (
+        LabelClass(id=0, name="land", color="#000000"),
+        LabelClass(id=1, name="ice", color="#ffffff"),
+    )
+    snow = (ice[0], dataclasses.replace(ice[1], name="snow"))
+    student = dataclasses.replace(STUDENT, label_schema="mine", label_classes=ice)
+    teacher = dataclasses.replace(student, sensors=("s2",), label_classes=snow)
+    with pytest.raises(ValueError, match=r"1 ice #ffffff, got 'optical' with .*1 snow #ffffff"):
+        DistillConfig(teacher="optical", num_steps=1).check_teacher(student, teacher)
