@@ -72,6 +72,12 @@ def test_what_a_killed_push_left_is_removed_and_no_version(model, tmp_path):
     assert os.listdir(left.parent) == [pushed.name]
 
 
+def test_a_model_that_is_gone_makes_no_version(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        pusher.push(str(tmp_path / "gone"), f"{tmp_path}/serving/flood")
+    assert find_published(str(tmp_path / "serving"), "flood") is None
+
+
 def test_files_that_make_a_model_visible_come_last(model, tmp_path, monkeypatch):
     copied = []
     monkeypatch.setattr(pusher.locations, "copy_file", lambda source, _: copied.append(source.name))
