@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import shutil
 
+import damage
 import make_encoder
 import make_index
 import make_shards
@@ -17,6 +19,7 @@ from run_pipeline import run_pipeline
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
+from beam_jobs.contracts.shards import DamagedShardError
 from beam_jobs.simulation.simulate import simulate
 from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
@@ -145,6 +148,14 @@ def test_patches_are_read_again_from_their_shards(version, patches):
 def test_shards_that_are_not_the_indexed_ones_are_one_line(version, patches, changes, message):
     with pytest.raises(ValueError, match=message.format(patches[0].patch_id)):
         answers.read_patches(str(version), [patches[0]._replace(**changes)])
+
+
+def test_a_damaged_shard_is_named_with_what_is_wrong(version, patches, tmp_path):
+    copied = shutil.copytree(version, tmp_path / "version")
+    path = damage.cut(copied / patches[0].shard)
+    with pytest.raises(DamagedShardError) as caught:
+        answers.read_patches(str(copied), patches)
+    assert str(caught.value).startswith(f"{path}: the shard is damaged: its gzip stream is broken")
 
 
 def frames(axes):
