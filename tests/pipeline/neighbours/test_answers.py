@@ -21,11 +21,8 @@ from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.shards import DamagedShardError
 from beam_jobs.simulation.simulate import simulate
-from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
-from models.published import export
-from models.published.card import Provenance
 from pipeline.neighbours import answers
 from pipeline.report import patch_images
 
@@ -39,20 +36,7 @@ def version(tmp_path_factory):
 def encoder(version, tmp_path_factory):
     """An untrained encoder, published with all its files."""
     path = tmp_path_factory.mktemp("encoder") / "published"
-    found = manifest.read(version)
-    config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
-    export.export_encoder(
-        make_encoder.make_dual_encoder(found),
-        str(path),
-        provenance=Provenance(
-            name="encoder",
-            config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
-            manifest=found,
-            metrics={},
-            started_from={},
-        ),
-    )
-    return str(path)
+    return make_encoder.publish(manifest.read(version), path)
 
 
 @pytest.fixture(scope="module")
