@@ -13,6 +13,7 @@ Read `bands` and `records` first.
 - `errors`: the exit codes of the program, and the base class of its errors.
 - `settings`: dataclass trees from YAML, and their hash.
 - `locations`, `object_store`: files on this machine and on object stores.
+- `archives`: bounds on zip files, before anything is unpacked.
 - `shards`: which of several shards is damaged.
 - `fingerprint`: hashes of files and of source code.
 - `sphere`: distances on the Earth.
