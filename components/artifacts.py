@@ -1,16 +1,20 @@
-"""Files behind TFX's artifacts: the shards of a split, and the metrics of a training.
+"""Files behind TFX's artifacts: shards, documents, and the metrics of a training.
 
-Artifact or pattern -> paths; metrics -> JSON file. Paths may lie on an object store.
+Artifact or pattern -> paths; file -> its content. Paths may lie on an object store.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts.locations import locate, staged
+from beam_jobs.contracts.locations import Location, content_of, locate, size, staged
+
+T = TypeVar("T")
 
 SOURCES = ("models", "beam_jobs/contracts", "components")
 """Code that decides the result of a training or a measurement.
@@ -48,7 +52,44 @@ def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
     return list_files([io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))])
 
 
+def list_tree(folder: Location) -> dict[str, int]:
+    """Return path below a folder -> bytes, for all its files; {} without a folder."""
+    found: dict[str, int] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            found |= {f"{path.name}/{name}": num for name, num in list_tree(path).items()}
+        else:
+            found[path.name] = size(path) or 0
+    return found
+
+
+def read_document(folder: str, name: str, parse: Callable[[str], T]) -> T:
+    """Return what `parse` makes of the text of one file of an artifact.
+
+    Args:
+        folder: URI of the artifact.
+        name: of the file in it.
+        parse: text -> value.
+
+    Raises:
+        DamagedFileError: `parse` cannot make sense of the text.
+        OSError: the file cannot be read.
+    """
+    path = locate(folder) / name
+    with content_of(path, f"remove the folder {folder} and run again"):
+        return parse(path.read_text())
+
+
 def write_metrics(metrics: dict[str, float], model_run_dir: str) -> None:
     """Write the final metrics beside the TensorBoard logs."""
     with staged(locate(model_run_dir) / METRICS_FILE) as file:
         file.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+
+
+def read_metrics(model_run_dir: str) -> dict[str, float]:
+    """Return the final metrics of a training.
+
+    Raises:
+        DamagedFileError: see `read_document`.
+    """
+    return read_document(model_run_dir, METRICS_FILE, lambda text: dict(json.loads(text)))

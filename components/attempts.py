@@ -23,7 +23,7 @@ CHECKPOINTS_DIR = "checkpoints_dir"
 If it is absent or empty, no checkpoints are written.
 """
 ENCODERS = "encoders"
-"""Key in the custom_config: see `content_of_encoders`."""
+"""Key in the custom_config: hashes of the encoders, by `hash_encoders`."""
 
 
 def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
@@ -32,7 +32,7 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     Args:
         fn_args: its config, code and manifest identify the training, with `start`.
         component: what trains, "pretrain" or the task's name.
-        start: names the model that the training starts from, such as `content_of` it;
+        start: hash of the model that the training starts from, by `hash_models`;
             empty = none, or named in the config.
     """
     custom = fn_args.custom_config
@@ -47,20 +47,26 @@ def checkpoint_dir(fn_args: FnArgs, component: str, start: str) -> str | None:
     )
 
 
-def content_of(*models: str | None) -> str:
-    """Return hashes of the folders of models; empty without models.
+def hash_models(*models: str | None) -> str:
+    """Return the hashes of models, with spaces between; "" without models.
 
-    The path of a model is not enough to tell a training: a run that begins anew in an
-    old folder has other models under the same paths.
+    A path does not identify a model: a run that begins anew in an old folder has other
+    models under the same paths.
+
+    Args:
+        models: folders of the models; None = no model.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty.
     """
     return " ".join(tree_sha256(path) for path in models if path)
 
 
-def content_of_encoders(encoder_paths: Mapping[Sensor, str]) -> dict[Sensor, str]:
+def hash_encoders(encoder_paths: Mapping[Sensor, str]) -> dict[Sensor, str]:
     """Return sensor -> hash of the encoder that a config names by its path.
 
-    Trainers carry it, because TFX's cache does not see what lies at the path. An
-    encoder that is not here, or on an object store, has no hash: a pipeline is also
+    Trainers carry the hashes, because TFX's cache does not see what lies at a path. The
+    hash is "" if the encoder is missing or on an object store: a pipeline is also
     compiled where its data cannot be reached.
     """
     found: dict[Sensor, str] = {}

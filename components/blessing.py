@@ -8,7 +8,8 @@ from __future__ import annotations
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from beam_jobs.contracts.locations import content_of, locate, staged
+from beam_jobs.contracts.locations import locate, staged
+from components.artifacts import read_document
 from models.encoder_probe import report as report_lib
 from models.encoder_probe.report import ProbeReport
 
@@ -23,9 +24,7 @@ def write_report(report: ProbeReport, folder: str) -> None:
 
 def read_report(folder: str) -> ProbeReport:
     """Return the report of an EncoderProbe's `report` artifact."""
-    path = locate(folder) / REPORT_FILE
-    with content_of(path, f"remove the folder {folder} and run again"):
-        return report_lib.from_json(path.read_text())
+    return read_document(folder, REPORT_FILE, report_lib.from_json)
 
 
 def write_blessing(

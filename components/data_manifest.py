@@ -14,7 +14,8 @@ from tfx.types import standard_artifacts
 
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts import manifest
-from beam_jobs.contracts.locations import content_of, locate, staged
+from beam_jobs.contracts.locations import locate, staged
+from components.artifacts import read_document
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 MANIFEST_FILE = "manifest.json"
@@ -47,9 +48,7 @@ def write_manifest(value: manifest.Manifest, folder: str) -> None:
 
 def read_manifest(folder: str) -> manifest.Manifest:
     """Return the manifest of a DataManifest's artifact."""
-    path = locate(folder) / MANIFEST_FILE
-    with content_of(path, f"remove the folder {folder} and run again"):
-        return manifest.from_json(path.read_text())
+    return read_document(folder, MANIFEST_FILE, manifest.from_json)
 
 
 def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> manifest.Manifest:

@@ -20,7 +20,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, split_files, write_metrics
-from components.attempts import content_of, content_of_encoders, training_dir
+from components.attempts import hash_encoders, hash_models, training_dir
 from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
 from components.tfx_types import (
@@ -63,7 +63,7 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
         checkpoints_dir: folder of the run's checkpoints; empty = a training that was
             killed starts over.
         code: fingerprint of the code, because TFX's cache does not see changed code.
-        encoders: JSON of `content_of_encoders` of the student's config.
+        encoders: JSON of `hash_encoders` of the student's config.
         encoder: output of the pretrain Trainer; None when the student's config names
             all encoders or needs none.
 
@@ -81,7 +81,7 @@ def DistillTrainer(  # noqa: N802, D417 - TFX names a component after its functi
     manifest = read_manifest(pairs_manifest.uri)
     teacher_dir = path_utils.serving_model_path(teacher.uri)
     encoder_dir = path_utils.serving_model_path(encoder.uri) if encoder is not None else None
-    models = content_of(teacher_dir, encoder_dir)
+    models = hash_models(teacher_dir, encoder_dir)
     training = (config, code, encoders, json.loads(manifest.to_json()), models)
     metrics = run_distillation(
         student,
@@ -141,6 +141,6 @@ def create_distill_trainer(
         config=settings.canonical_json(config),
         checkpoints_dir=checkpoints_dir,
         code=source_fingerprint(SOURCES),
-        encoders=json.dumps(content_of_encoders(config.segment.encoder_paths)),
+        encoders=json.dumps(hash_encoders(config.segment.encoder_paths)),
         **({"encoder": encoder.outputs["model"]} if encoder is not None else {}),
     ).with_id(f"DistillTrainer-{name}")

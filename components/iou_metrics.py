@@ -2,8 +2,8 @@
 
 Features `label`, `height`, `width` and the model's output `label` -> one shared
 confusion matrix per slice -> `mean_iou`, `pooled_iou/<class>` and
-`num_pixels/<class>`. The EvalConfig names
-the metric classes, and TFMA imports them. The formulas are in `models/metrics.py`.
+`num_pixels/<class>`. The EvalConfig names the metric classes, and TFMA imports them.
+The formulas are in `models/metrics.py`.
 """
 
 from __future__ import annotations

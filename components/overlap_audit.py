@@ -18,9 +18,10 @@ from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.contracts.locations import content_of, locate, staged
+from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import RefusedError
 from beam_jobs.judging import audit
+from components.artifacts import read_document
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
@@ -83,9 +84,7 @@ def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, mani
 
 def read_report(folder: str) -> audit.AuditReport:
     """Return the report of an OverlapReport artifact."""
-    path = locate(folder) / REPORT_FILE
-    with content_of(path, f"remove the folder {folder} and run again"):
-        return audit.from_json(path.read_text())
+    return read_document(folder, REPORT_FILE, audit.from_json)
 
 
 @component

@@ -17,7 +17,7 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from components.artifacts import SOURCES, list_files, write_metrics
-from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, content_of
+from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.publishing import ENCODER_NAME, find_published
@@ -97,9 +97,7 @@ def run_fn(fn_args: FnArgs) -> None:
         Folders(
             output=fn_args.serving_model_dir,
             logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(
-                fn_args, "pretrain", content_of(None if last is None else str(last))
-            ),
+            checkpoints=checkpoint_dir(fn_args, "pretrain", hash_models(start)),
         ),
         warm_start_dir=start,
         on_step=log_steps("pretrain"),

@@ -23,6 +23,7 @@ from tfx.utils import proto_utils
 
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location, locate
+from components.artifacts import list_tree
 from models.published.card import CARD_NAME
 from models.published.export import ASSETS_DIR
 
@@ -86,11 +87,11 @@ def push(model: str, base_dir: str) -> Location:
     while (base / str(number)).exists():
         number += 1
     target = base / str(number)
-    # What a push left that was killed.
+    # A push that was killed has left its copy.
     for left in base.glob(f"{_HIDDEN}*"):
         locations.remove_tree(left)
-    # An object store cannot rename a folder; there the order of the files is what
-    # keeps a part of a model from being taken for a whole one.
+    # An object store cannot rename a folder. There `copy_model` writes last the files
+    # that make a model visible.
     copy = base / f"{_HIDDEN}{number}" if isinstance(base, Path) else target
     try:
         copy_model(locate(model), copy)
@@ -104,18 +105,14 @@ def push(model: str, base_dir: str) -> Location:
 
 
 def copy_model(source: Location, target: Location) -> None:
-    """Copy a model's folder, and those files last that make it visible."""
-    names = [name for name in _names_below(source) if name not in _LAST]
-    for name in (*names, *(name for name in _LAST if (source / name).exists())):
+    """Copy a model's folder; write the files last that make it visible.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+    """
+    names = list_tree(source).keys()
+    if not names:
+        raise FileNotFoundError(f"{source}: no such model, or it is empty")
+    for name in (*sorted(names - set(_LAST)), *(name for name in _LAST if name in names)):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         locations.copy_file(source / name, target / name)
-
-
-def _names_below(folder: Location, prefix: str = "") -> list[str]:
-    names: list[str] = []
-    for path in sorted(folder.iterdir(), key=str):
-        if path.is_dir():
-            names += _names_below(path, f"{prefix}{path.name}/")
-        else:
-            names.append(prefix + path.name)
-    return names

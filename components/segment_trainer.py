@@ -21,8 +21,8 @@ from components.attempts import (
     CHECKPOINTS_DIR,
     ENCODERS,
     checkpoint_dir,
-    content_of,
-    content_of_encoders,
+    hash_encoders,
+    hash_models,
 )
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
@@ -66,7 +66,7 @@ def create_segment_trainer(
             "name": name,
             "config": settings.canonical_json(config),
             "code": source_fingerprint(SOURCES),
-            ENCODERS: content_of_encoders(config.encoder_paths),
+            ENCODERS: hash_encoders(config.encoder_paths),
             CHECKPOINTS_DIR: checkpoints_dir,
         },
     ).with_id(f"Trainer-{name}")
@@ -100,7 +100,7 @@ def run_fn(fn_args: FnArgs) -> None:
         Folders(
             output=fn_args.serving_model_dir,
             logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(fn_args, name, content_of(base_model)),
+            checkpoints=checkpoint_dir(fn_args, name, hash_models(base_model)),
         ),
         sources=SegmenterSources(
             encoder=None if is_student else base_model,

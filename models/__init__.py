@@ -10,6 +10,7 @@ Read first: `pretrain`, `segment` and `distillation.train`, the three trainers;
 - `encoders`, `dual_encoder`, `contrastive_model`, `segmenter`: the models.
 - `input_pipeline`, `views`: shards to batches; a batch to the views of an objective.
 - `losses`, `metrics`: losses of pixels; metrics from confusion matrices.
+- `intervals`: confidence intervals of scores and differences.
 
 Rooms: `training`, `optimization` (how it trains), `reading` (shards), `augmentation`,
 `objectives` (contrastive losses), `pixel_losses`, `layers`, `heads`, `published`

@@ -4,7 +4,7 @@ Read `config.py` first: a RunConfig is one run.
 
 - `config`, `task_files`: a run's YAML -> RunConfig; `configs/` and `tasks/` hold the
   shipped files.
-- `__main__`, `console`: the command line.
+- `__main__`, `commands`: the command line.
 - `data_build`: catalogs -> shards, before TFX starts.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.

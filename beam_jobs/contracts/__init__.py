@@ -14,7 +14,7 @@ Read `bands` and `records` first.
 - `settings`: dataclass trees from YAML, and their hash.
 - `locations`, `object_store`: files on this machine and on object stores.
 - `shards`: find the shard that is damaged.
-- `archives`: bounds on what a zip file unpacks into.
+- `archives`: bounds on zip files, before anything is unpacked.
 - `fingerprint`: hashes of files, folders and source code.
 - `sphere`: distances on the Earth.
 

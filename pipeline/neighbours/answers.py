@@ -19,7 +19,7 @@ from beam_jobs.contracts import locations, records
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.manifest import Manifest
-from beam_jobs.contracts.shards import why_damaged
+from beam_jobs.contracts.shards import named_damage
 from models.health.retrieval import RECALL_KS
 from models.neighbours.index import EmbeddingIndex, IndexedPatch, IndexInfo
 from models.neighbours.search import Answer, Found
@@ -127,8 +127,8 @@ def read_patches(
         wanted: patches of the index.
 
     Raises:
-        ValueError: a shard is missing or cannot be read, or its patches are not those
-            of the index.
+        DamagedShardError: a shard cannot be read whole.
+        ValueError: a shard is missing, or its patches are not those of the index.
     """
     by_shard: dict[str, dict[int, str]] = {}
     for patch in wanted:
@@ -139,18 +139,12 @@ def read_patches(
         if not path.exists():
             raise ValueError(f"{path}: the shard is missing, but the index names it: embed again")
         dataset = tf.data.TFRecordDataset(str(path), "GZIP").take(max(patch_ids) + 1)
-        try:
+        with named_damage((str(path),)):
             held = {
                 number: item
                 for number, item in enumerate(dataset.as_numpy_iterator())
                 if number in patch_ids
             }
-        except tf.errors.OpError as error:
-            raise ValueError(
-                f"{path}: the shard is cut short or damaged: "
-                f"{why_damaged(str(path)) or error.message.splitlines()[0]}; copy it back from "
-                "where it was made, or build the version again"
-            ) from error
         for number, patch_id in patch_ids.items():
             record = records.decode(held[number]) if number in held else None
             if record is None or record.patch_id != patch_id:

@@ -6,7 +6,6 @@ it comes from the artifacts that the run used, which need not be the newest on d
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
-from beam_jobs.contracts.locations import Location, content_of, locate
+from beam_jobs.contracts.locations import Location, locate
 from components import blessing
-from components.artifacts import METRICS_FILE
+from components.artifacts import read_metrics
 from components.data_manifest import read_manifest
 from components.overlap_audit import read_report
 from components.publishing import ENCODER_NAME
@@ -256,18 +255,15 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
 
 
 def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
-    log_dir = locate(record.output(trainer, "model_run").uri)
+    log_dir = record.output(trainer, "model_run").uri
     saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
-    metrics = log_dir / METRICS_FILE
-    with content_of(metrics, f"remove the folder {log_dir} and run again"):
-        training = dict(json.loads(metrics.read_text()))
     pushed = record.output(f"Pusher-{name}", "pushed_model").properties
     published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
     return ModelResult(
         name=name,
         saved_model=saved_model,
-        log_dir=log_dir,
-        training=training,
+        log_dir=locate(log_dir),
+        training=read_metrics(log_dir),
         health=read_card(str(saved_model)).get("health") or {},
         # The cache may remember a push whose folder was removed since.
         published=published

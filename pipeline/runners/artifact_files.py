@@ -10,7 +10,6 @@ Metadata. TFX then does not take it from its cache.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from typing import Any
 from ml_metadata import proto
 from tfx.orchestration import metadata
 
-from beam_jobs.contracts.locations import Location, locate, staged
+from beam_jobs.contracts.locations import locate, staged
+from components.artifacts import list_tree
 
 INVENTORY_FILE = "artifact_files.json"
 """Lies beside the file of ML Metadata."""
@@ -53,7 +53,7 @@ class Inventory:
             outputs: its output artifacts by name.
         """
         self._outputs[component] = {
-            artifact.uri: list_files(locate(artifact.uri))
+            artifact.uri: list_tree(locate(artifact.uri))
             for artifacts in outputs.values()
             for artifact in artifacts
         }
@@ -75,7 +75,7 @@ class Inventory:
         lost: dict[str, str] = {}
         for component, outputs in self._outputs.items():
             for uri, files in outputs.items():
-                why = _why_incomplete(files, list_files(locate(uri)))
+                why = _why_incomplete(files, list_tree(locate(uri)))
                 if why:
                     lost[uri] = component
                     on_notice(
@@ -84,27 +84,6 @@ class Inventory:
         if lost:
             _mark_deleted(connection, set(lost))
         return sorted(lost)
-
-
-def list_files(folder: Location) -> Files:
-    """Return the files below a folder with their sizes; {} without a folder."""
-    if not folder.exists():
-        return {}
-    if isinstance(folder, Path):
-        return {
-            os.path.relpath(os.path.join(parent, name), folder): os.path.getsize(
-                os.path.join(parent, name)
-            )
-            for parent, _, names in os.walk(folder)
-            for name in names
-        }
-    found: Files = {}
-    for path in folder.iterdir():
-        if path.is_dir():
-            found |= {f"{path.name}/{name}": size for name, size in list_files(path).items()}
-        else:
-            found[path.name] = int(path.stat().length)
-    return found
 
 
 def _why_incomplete(expected: Files, found: Files) -> str:

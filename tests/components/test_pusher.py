@@ -9,7 +9,9 @@ from tfx.proto.pusher_pb2 import PushDestination
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
+from beam_jobs.contracts.locations import locate
 from components import pusher
+from components.artifacts import list_tree
 from components.blessing import write_blessing
 from components.publishing import find_published
 
@@ -70,6 +72,22 @@ def test_what_a_killed_push_left_is_removed_and_no_version(model, tmp_path):
     assert find_published(str(tmp_path / "serving"), "flood") is None
     pushed = pusher.push(str(model), str(left.parent))
     assert os.listdir(left.parent) == [pushed.name]
+
+
+def test_a_model_goes_from_a_store_to_a_store_with_all_files(model, s3_folder):
+    pusher.copy_model(model, locate(f"{s3_folder}/model"))
+    target = pusher.push(f"{s3_folder}/model", f"{s3_folder}/serving/flood")
+    sizes = {name: len(content) for name, content in FILES.items()}
+    assert list_tree(target) == list_tree(locate(f"{s3_folder}/model")) == sizes
+    assert list_tree(model) == sizes
+    assert list_tree(locate(f"{s3_folder}/none")) == {}
+    assert find_published(f"{s3_folder}/serving", "flood") == target
+
+
+def test_a_model_that_is_gone_makes_no_version(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        pusher.push(str(tmp_path / "gone"), f"{tmp_path}/serving/flood")
+    assert find_published(str(tmp_path / "serving"), "flood") is None
 
 
 def test_files_that_make_a_model_visible_come_last(model, tmp_path, monkeypatch):

@@ -71,10 +71,10 @@ def test_another_model_at_the_same_path_is_another_training(pairs_version, tmp_p
     folders, encoders = [], []
     for weights in (b"one", b"two", b"one"):
         (model / "weights").write_bytes(weights)
-        encoders.append(attempts.content_of_encoders({"s1": str(model), "s2": "s3://b/k"}))
+        encoders.append(attempts.hash_encoders({"s1": str(model), "s2": "s3://b/k"}))
         assert encoders[-1]["s2"] == ""
         fn_args = make_fn_args(pairs_version, tmp_path, config, checkpoints_dir="c", code="abc")
-        started = attempts.checkpoint_dir(fn_args, "flood", attempts.content_of(str(model)))
+        started = attempts.checkpoint_dir(fn_args, "flood", attempts.hash_models(str(model)))
         named = make_fn_args(
             pairs_version,
             tmp_path,
@@ -87,8 +87,8 @@ def test_another_model_at_the_same_path_is_another_training(pairs_version, tmp_p
     assert folders[0] == folders[2]
     assert len({*folders[0], *folders[1]}) == 4
     assert encoders[0] == encoders[2] != encoders[1]
-    assert attempts.content_of(None) == ""
-    assert attempts.content_of_encoders({"s1": str(tmp_path / "none")}) == {"s1": ""}
+    assert attempts.hash_models(None) == ""
+    assert attempts.hash_encoders({"s1": str(tmp_path / "none")}) == {"s1": ""}
 
 
 def test_pretrain_run_fn_starts_from_the_encoder_published_last(

@@ -1,7 +1,7 @@
 """Make an untrained dual encoder with the bands of a version.
 
-It stays in memory, or its card and Keras models are written as a published encoder has
-them.
+It stays in memory, or is written as a published encoder: whole, or only its card and
+Keras models.
 """
 
 from __future__ import annotations
@@ -12,19 +12,42 @@ import keras
 
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.manifest import Manifest
-from models.config import EncoderConfig
+from models.config import EncoderConfig, PretrainConfig
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoders import build_encoder
 from models.published import card, export
 
 EMBEDDING_DIM = 8
+CONFIG = EncoderConfig(backbone="small", embedding_dim=EMBEDDING_DIM)
 
 
 def make_dual_encoder(manifest: Manifest, seed: int = 3) -> DualEncoder:
     keras.utils.set_random_seed(seed)
-    config = EncoderConfig(backbone="small", embedding_dim=EMBEDDING_DIM)
-    encoders = {sensor: build_encoder(config, sensor, manifest) for sensor in SENSORS}
+    encoders = {sensor: build_encoder(CONFIG, sensor, manifest) for sensor in SENSORS}
     return build_dual_encoder(encoders, EMBEDDING_DIM)
+
+
+def publish(manifest: Manifest, path: Path, is_served: bool = True) -> str:
+    """Publish an untrained encoder with all its files, and return its path.
+
+    Args:
+        manifest: of the version whose bands it takes.
+        path: folder of the encoder.
+        is_served: False leaves out the signatures, which take longest to write.
+    """
+    export.export_encoder(
+        make_dual_encoder(manifest),
+        str(path),
+        provenance=card.Provenance(
+            name="encoder",
+            config=PretrainConfig(encoder=CONFIG, num_steps=1, global_batch_size=4),
+            manifest=manifest,
+            metrics={},
+            started_from={},
+        ),
+        is_served=is_served,
+    )
+    return str(path)
 
 
 def publish_keras_half(dual_encoder: DualEncoder, path: Path) -> str:

@@ -11,10 +11,7 @@ import pytest
 
 from beam_jobs.contracts import manifest
 from beam_jobs.terminal import program
-from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import write_index
-from models.published import export
-from models.published.card import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +24,7 @@ def whole(tmp_path_factory):
     )
     index = make_index.make_index(make_index.make_embeddings(12), pairs=str(version))
     write_index(root / "index", index.info.source, [(index.embeddings, list(index.patches))])
-    found = manifest.read(version)
-    config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
-    export.export_encoder(
-        make_encoder.make_dual_encoder(found),
-        str(root / "encoder"),
-        provenance=Provenance(
-            name="encoder",
-            config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
-            manifest=found,
-            metrics={},
-            started_from={},
-        ),
-        is_served=False,
-    )
+    make_encoder.publish(manifest.read(version), root / "encoder", is_served=False)
     return root
 
 

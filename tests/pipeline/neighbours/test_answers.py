@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import shutil
 
+import damage
 import make_encoder
 import make_index
 import make_shards
@@ -17,12 +19,10 @@ from run_pipeline import run_pipeline
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
+from beam_jobs.contracts.shards import DamagedShardError
 from beam_jobs.simulation.simulate import simulate
-from models.config import EncoderConfig, PretrainConfig
 from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
-from models.published import export
-from models.published.card import Provenance
 from pipeline.neighbours import answers
 from pipeline.report import patch_images
 
@@ -36,20 +36,7 @@ def version(tmp_path_factory):
 def encoder(version, tmp_path_factory):
     """An untrained encoder, published with all its files."""
     path = tmp_path_factory.mktemp("encoder") / "published"
-    found = manifest.read(version)
-    config = EncoderConfig(backbone="small", embedding_dim=make_encoder.EMBEDDING_DIM)
-    export.export_encoder(
-        make_encoder.make_dual_encoder(found),
-        str(path),
-        provenance=Provenance(
-            name="encoder",
-            config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
-            manifest=found,
-            metrics={},
-            started_from={},
-        ),
-    )
-    return str(path)
+    return make_encoder.publish(manifest.read(version), path)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +132,14 @@ def test_patches_are_read_again_from_their_shards(version, patches):
 def test_shards_that_are_not_the_indexed_ones_are_one_line(version, patches, changes, message):
     with pytest.raises(ValueError, match=message.format(patches[0].patch_id)):
         answers.read_patches(str(version), [patches[0]._replace(**changes)])
+
+
+def test_a_damaged_shard_is_named_with_what_is_wrong(version, patches, tmp_path):
+    copied = shutil.copytree(version, tmp_path / "version")
+    path = damage.cut(copied / patches[0].shard)
+    with pytest.raises(DamagedShardError) as caught:
+        answers.read_patches(str(copied), patches)
+    assert str(caught.value).startswith(f"{path}: the shard is damaged: its gzip stream is broken")
 
 
 def frames(axes):
