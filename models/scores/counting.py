@@ -13,7 +13,12 @@ import numpy.typing as npt
 
 from beam_jobs.contracts.labels import IGNORE
 from models import metrics
-from models.scores.patch_scores import NUM_CONFIDENCE_BINS, NUM_PROBABILITY_BINS, PROBABILITY_EDGES
+from models.scores.patch_scores import (
+    NUM_CONFIDENCE_BINS,
+    NUM_PROBABILITY_BINS,
+    PROBABILITY_EDGES,
+    NonFiniteScoresError,
+)
 
 
 def count_pixels(
@@ -32,11 +37,18 @@ def count_pixels(
 
     Raises:
         ValueError: shapes differ, or an id is neither 0..K-1 nor 255.
+        NonFiniteScoresError: a probability is NaN or infinite.
     """
     num_classes = probabilities.shape[-1]
     confusion = metrics.confusion_matrix(truth, prediction, num_classes)
     counted = (truth != IGNORE) & (prediction != IGNORE)
     classes, chances = truth[counted].astype(np.int64), probabilities[counted]
+    num_bad = int((~np.isfinite(chances)).any(axis=-1).sum())
+    if num_bad:
+        raise NonFiniteScoresError(
+            f"probabilities must be finite, got NaN or infinity at {num_bad} of {len(classes)} "
+            "pixels of a patch"
+        )
     ranked = [1] if num_classes == 2 else range(num_classes)
     return {
         "confusion": confusion,

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
@@ -33,6 +35,12 @@ The dtype makes counts and model agree on which side of a threshold a pixel is.
 """
 
 _PER_SPLIT = ("class_names", "threshold")
+
+
+class NonFiniteScoresError(TerrapairError, ValueError):
+    """Scores hold NaN or infinity, so the model that they are of is useless."""
+
+    exit_code = ExitCode.REFUSED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,13 @@ class PatchScores:
             expected = (num_patches, *shapes.get(name, ()))
             if array.shape != expected:
                 raise ValueError(f"{name} must have the shape {expected}, got {array.shape}")
+        for name in ("loss", "reliability"):
+            bad = ~np.isfinite(getattr(self, name)).reshape(num_patches, -1).all(axis=1)
+            if bad.any():
+                raise NonFiniteScoresError(
+                    f"{name} must be finite, got NaN or infinity in {bad.sum()} of {num_patches} "
+                    f"patches, first in {self.patch_id[bad.argmax()]}"
+                )
         if (self.threshold is not None) != (num_classes == 2):
             raise ValueError(
                 "threshold must be given for 2 classes and must be None for any other number: "

@@ -4,6 +4,7 @@ Words: an *arm* is a way to get an encoder, a *cell* is one question (task, inpu
 regime, share of the labels), a *trial* is one model of an arm in a cell.
 
 - `claim`: the whole check from data to page; read it first. `config`: its settings.
+- `data_checks`: what refuses a check before anything is trained.
 - `arms`: what each arm pretrains. `published_arms`: arms whose encoders exist already.
 - `jobs`: all trainings and their folders. `trainings`: do one job. `processes`: do
   several at a time. `label_subsets`: the labels of a trial.

@@ -13,11 +13,9 @@ from typing import Any
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.locations import locate, staged
-from beam_jobs.errors import DataError
-from beam_jobs.judging import audit
-from pipeline.claim_check import processes, published_arms, trainings
+from pipeline.claim_check import data_checks, processes, trainings
 from pipeline.claim_check.arms import TUNED
-from pipeline.claim_check.config import Arm, ClaimConfig, Setting, is_published
+from pipeline.claim_check.config import Arm, ClaimConfig, Setting
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
 from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
@@ -46,18 +44,19 @@ def check_claim(
 
     Raises:
         DataError: pretraining sees ground of the eval or test split, a class is missing
-            in train, or a fraction gives no patch.
+            in train, the test patches are of too few units, or a fraction gives no
+            patch.
+        RefusedError: a training ended in NaN.
     """
     claim = claim_of(config)
     pairs = _version(str(data.pairs))
     tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
     for name, version in tasks.items():
-        _check_classes(name, version)
-        needed = {sensor for cell in claim.cells(name) for sensor in cell.sensors}
-        for arm in filter(is_published, claim.arms):
-            published_arms.check(arm, tuple(sorted(needed)), version.manifest)
+        data_checks.check_classes(name, version)
+        data_checks.check_published(claim, name, version)
         with stage(f"audit ({name})"):
-            _check_overlaps(config, name, pairs, version)
+            data_checks.check_overlaps(config, name, pairs, version)
+            data_checks.check_units(claim, name, version)
     planner = Planner(config, claim, pairs, tasks)
     with processes.workers(claim.num_processes) as pool:
 
@@ -135,32 +134,6 @@ def _version(path: str) -> Version:
     return Version(path=path, manifest=manifest.read(path))
 
 
-def _check_classes(task: str, version: Version) -> None:
-    """Raise if test has a class that no arm can learn, because train lacks it."""
-    counts = version.manifest.num_pixels_per_class
-    schema = version.manifest.schema
-    names = schema.class_names if schema else ()
-    for number, name in enumerate(names):
-        key = str(number)
-        if not counts["train"].get(key) and counts["test"].get(key):
-            raise DataError(
-                f"{version.path}: task {task!r}: class {name!r} has {counts['test'][key]} pixels "
-                "in test and none in train, so it cannot be learned: add labels or another split",
-                "class_absent",
-            )
-
-
-def _check_overlaps(config: RunConfig, task: str, pairs: Version, labels: Version) -> None:
-    found = audit.compare(
-        {pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m
-    )
-    if found.num_overlaps:
-        path = locate(config.claim_dir) / f"overlaps-{task}.json"
-        with staged(path) as file:
-            file.write_text(found.to_json())
-        raise DataError(f"{labels.path}: {found.verdict}; all are in {path}", "overlap")
-
-
 def _tuned(claim: ClaimConfig) -> list[Arm]:
     return [arm for arm in claim.arms if arm in TUNED]
 
@@ -195,6 +168,10 @@ def _document(
         "confidence": claim.confidence,
         "score": outcomes.measure.title,
         "num_seeds": claim.num_seeds,
+        "unscored_classes": {
+            task.name: data_checks.absent_classes(versions[task.name], "test")
+            for task in config.tasks
+        },
         "cells": list(cells.values()),
         "primary": cells[claim.primary],
         "seconds": outcomes.seconds(),

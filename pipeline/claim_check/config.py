@@ -173,7 +173,10 @@ class ClaimConfig:
                     f"arms must hold {arm!r}, because the claim is about it, got {list(self.arms)}"
                 )
         if self.num_seeds < MIN_SEEDS:
-            raise ValueError(f"num_seeds must be at least {MIN_SEEDS}, got {self.num_seeds}")
+            raise ValueError(
+                f"num_seeds must be at least {MIN_SEEDS}, got {self.num_seeds}: the verdict needs "
+                "the spread between trainings"
+            )
         if not self.linear_learning_rate > 0:
             raise ValueError(
                 f"linear_learning_rate must be above 0, got {self.linear_learning_rate}"

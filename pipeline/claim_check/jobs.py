@@ -66,6 +66,16 @@ class Pretraining:
         """Files that exist when the job is done."""
         return [f"{self.folder}/{RESULT}"]
 
+    @property
+    def name(self) -> str:
+        """What a message calls the job."""
+        return f"pretraining {self.config.objective}, seed {self.config.seed}"
+
+    @property
+    def rate_setting(self) -> str:
+        """Setting of the learning rate."""
+        return "pretrain.optimizer.learning_rate"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -102,6 +112,19 @@ class Trial:
             *(scores_path(self.folder, split) for split in SCORED),
             f"{self.folder}/{RESULT}",
         ]
+
+    @property
+    def name(self) -> str:
+        """What a message calls the job."""
+        labels = ", labels of other patches" if self.is_permuted else ""
+        return f"trial {self.arm} in {self.cell.name}, seed {self.seed}{labels}"
+
+    @property
+    def rate_setting(self) -> str:
+        """Setting of the learning rate."""
+        if self.config.regime == "linear":
+            return "claim.linear_learning_rate"
+        return f"segment.optimizer.learning_rate of {self.cell.task}"
 
 
 Job = TypeVar("Job", Pretraining, Trial)

@@ -7,10 +7,12 @@ by scene: people who label 1 % label a few scenes, not one patch of every scene.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,8 @@ import tensorflow as tf
 from beam_jobs.contracts import layout, manifest, shards
 from beam_jobs.contracts.records import serialize
 from beam_jobs.errors import DataError
+from models.scores.patch_scores import Texts
+from models.scores.units import Origins, units_of
 from pipeline.claim_check.config import Draw
 
 AnyArray = npt.NDArray[np.generic]
@@ -103,7 +107,7 @@ def write_subset(
         return
     files = [str(shard) for shard in layout.shard_paths(version, "train")]
     with shards.named_damage(files, manifest.read(version)):
-        order = _order(files, seed, draw, version)
+        order = _order(_origins(files), seed, draw, version)
         chosen = np.zeros(len(order), bool)
         chosen[order[:num_patches]] = True
         everything = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
@@ -111,29 +115,60 @@ def write_subset(
         _write(permute_labels(list(records), seed) if is_permuted else records, path)
 
 
-def _order(files: Sequence[str], seed: int, draw: Draw, version: Path) -> npt.NDArray[np.int64]:
+def check_draw(version: Path, draw: Draw) -> None:
+    """Refuse a draw by event or scene of train patches that are not of several.
+
+    Raises:
+        DataError: a patch has no event, all patches are of one, or a shard is damaged.
+    """
     if draw == "patch":
-        return nested_order(_texts(files, "block"), seed)
-    if draw == "scene":
-        scene = _texts(files, "s1_scene_id")
-        return nested_units(np.where(scene == b"", _texts(files, "s2_scene_id"), scene), seed)
-    event = _texts(files, "event")
-    num_without = int((event == b"").sum())
-    if num_without:
+        return
+    num_units = len(np.unique(_drawn(read_origins(version, "train"), draw, version)))
+    if num_units < 2:
         raise DataError(
-            f"{version}: claim.draw is event, but {num_without} of {len(event)} train patches "
-            "have none: set terrapair:event in their items, or draw by scene",
+            f"{version}: claim.draw is {draw}, but all train patches are of one {draw}, so every "
+            "seed would learn from it: add labelled scenes, or draw by patch",
             "bad_item",
         )
-    return nested_units(event, seed)
 
 
-def _texts(files: Sequence[str], feature: str) -> AnyArray:
-    """Return a feature of each record of the shards, in order, bytes [M]."""
-    spec = {feature: tf.io.FixedLenFeature([], tf.string)}
-    batches = tf.data.TFRecordDataset(list(files), "GZIP").batch(256)
-    found = [tf.io.parse_example(batch, spec)[feature].numpy() for batch in batches]
-    return np.concatenate(found).astype(bytes) if found else np.empty(0, bytes)
+def read_origins(version: Path, split: layout.Split) -> Origins:
+    """Return the origins of the patches of a split, in the order of the shards.
+
+    Raises:
+        DamagedShardError: a shard is damaged.
+    """
+    files = [str(shard) for shard in layout.shard_paths(version, split)]
+    with shards.named_damage(files, manifest.read(version)):
+        return _origins(files)
+
+
+def _origins(files: Sequence[str]) -> Origins:
+    names = [field.name for field in dataclasses.fields(Origins)]
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for batch in tf.data.TFRecordDataset(list(files), "GZIP").batch(256):
+        for name, values in tf.io.parse_example(batch, spec).items():
+            found[name] += [value.decode() for value in values.numpy()]
+    return Origins(**{name: np.array(values, np.str_) for name, values in found.items()})
+
+
+def _order(origins: Origins, seed: int, draw: Draw, version: Path) -> npt.NDArray[np.int64]:
+    if draw == "patch":
+        return nested_order(origins.block, seed)
+    return nested_units(_drawn(origins, draw, version), seed)
+
+
+def _drawn(origins: Origins, draw: Literal["event", "scene"], version: Path) -> Texts:
+    """Return the event or scene of each patch."""
+    num_without = int((origins.event == "").sum())
+    if draw == "event" and num_without:
+        raise DataError(
+            f"{version}: claim.draw is event, but {num_without} of {len(origins.event)} train "
+            "patches have none: set terrapair:event in their items, or draw by scene",
+            "bad_item",
+        )
+    return units_of(origins, draw).of_patch
 
 
 def permute_labels(records: Sequence[bytes], seed: int) -> list[bytes]:

@@ -41,6 +41,8 @@ class Measure:
     def statistic(self, ours: Tables, num_axes: int) -> Callable[[FloatArray], FloatArray]:
         """Return the function from flattened sums [..., P] to the score [...].
 
+        The score is NaN where no class is left.
+
         Args:
             ours: tables of one arm; their classes that are true somewhere are scored,
                 in all arms and resamples alike. A class that occurs neither in truth
@@ -55,7 +57,7 @@ class Measure:
             by_class = self.by_class(sums.reshape(*sums.shape[:-1], *shape))
             present = np.isfinite(by_class) & is_true
             total = np.where(present, by_class, 0.0).sum(axis=-1)
-            return np.asarray(total / np.maximum(present.sum(axis=-1), 1))
+            return metrics.ratio(total, present.sum(axis=-1))
 
         return score
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.layout import Split
+from beam_jobs.errors import DataError
 from models.intervals import FloatArray, Resampling
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
@@ -194,12 +196,12 @@ def _describe_arm(
 
 def test_scores(trial: Trial) -> PatchScores:
     """Return the scores of a trial on the test split, which no choice depends on."""
-    return read_scores(scores_path(trial.folder, "test"))
+    return _scores(trial, "test")
 
 
 def eval_scores(trial: Trial) -> PatchScores:
     """Return the scores of a trial on the eval split, by which choices are made."""
-    return read_scores(scores_path(trial.folder, "eval"))
+    return _scores(trial, "eval")
 
 
 def eval_score(trial: Trial, name: MeasureName) -> float:
@@ -210,3 +212,10 @@ def eval_score(trial: Trial, name: MeasureName) -> float:
     tables = MEASURES[name].table(scores)
     sums = tables.sum(axis=0).reshape(1, -1)
     return float(MEASURES[name].statistic(tables, 1)(sums)[0])
+
+
+def _scores(trial: Trial, split: Split) -> PatchScores:
+    try:
+        return read_scores(scores_path(trial.folder, split))
+    except ValueError as error:
+        raise DataError(f"{error}: delete {trial.folder} and run again") from error

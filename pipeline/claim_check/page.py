@@ -79,6 +79,10 @@ def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
     yield "answer, its answers in random order, and labels of other patches.</small></p>"
     yield picture_svg[picture_svg.index("<svg") :]
     yield "<h2>All cells</h2>"
+    for task, names in claim["unscored_classes"].items():
+        if names:
+            yield f"<p>Not scored in {escape(task)}, because no test patch holds them: "
+            yield f"{escape(', '.join(names))}.</p>"
     yield from _cells(claim)
     yield "<h2>Controls</h2><ul>"
     for control in claim["controls"]:

@@ -15,10 +15,13 @@ import keras
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.locations import locate, staged
+from beam_jobs.errors import RefusedError
 from models import pretrain, segment
+from models.scores.patch_scores import NonFiniteScoresError
 from models.scores.score_file import write_scores
 from models.scores.scoring import score_splits
 from models.training.scaffold import Folders, Shards
+from models.training.step_log import NonFiniteLossError
 from pipeline.claim_check.jobs import RESULT, SCORED, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
 
@@ -26,13 +29,20 @@ SCORING_BATCH_SIZE = 64
 
 
 def do(job: Pretraining | Trial) -> None:
-    """Do a job, unless it is done."""
+    """Do a job, unless it is done.
+
+    Raises:
+        RefusedError: loss, weights or scores became NaN. The message names the job.
+    """
     if all(Path(path).exists() for path in job.results):
         return
     started = time.monotonic()
     # Keras keeps the models of earlier jobs of this process in memory.
     keras.backend.clear_session()
-    found = _pretrain(job) if isinstance(job, Pretraining) else _try(job)
+    try:
+        found = _pretrain(job) if isinstance(job, Pretraining) else _try(job)
+    except (NonFiniteLossError, NonFiniteScoresError) as error:
+        raise RefusedError(f"{job.name}: {error}: lower {job.rate_setting}") from error
     with staged(locate(job.folder) / RESULT) as file:
         file.write_text(
             json.dumps(found | {"seconds": time.monotonic() - started}, indent=2, sort_keys=True)

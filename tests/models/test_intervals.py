@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from models.intervals import Resampling, bootstrap
+from models.intervals import Resampling, bootstrap, over_seeds
+from tests.benchmarks import interval_coverage
 
 NUM_BLOCKS, PER_BLOCK = 15, 8
 BLOCK = np.repeat(np.arange(NUM_BLOCKS), PER_BLOCK).astype(str)
@@ -47,28 +48,42 @@ def test_interval_of_few_blocks_is_students():
     assert found.high - found.value == pytest.approx(reach, rel=0.08)
 
 
-def draw_units(rng, num_units):
-    """Hits and union of one class [U, 2], of units of very different sizes."""
-    size = np.exp(rng.normal(0.0, 0.7, num_units))
-    water = size * rng.beta(1, 3, num_units)
-    hits = water * rng.beta(6, 2, num_units)
-    return np.stack([hits, water + (size - water) * rng.beta(1.5, 12, num_units)], axis=1)
-
-
-def iou(sums):
-    return sums[..., 0] / sums[..., 1]
-
-
 @pytest.mark.parametrize("num_units", [5, 8, 12])
 def test_intervals_cover_the_truth_as_often_as_they_say(num_units):
-    rng = np.random.default_rng(num_units)
-    truth = iou(draw_units(np.random.default_rng(0), 500_000).sum(axis=0))
-    num_trials = 400
-    found = [bootstrap(draw_units(rng, num_units), iou) for _ in range(num_trials)]
-    coverage = np.mean([one.low <= truth <= one.high for one in found])
-    # Percentiles alone cover 0.80, 0.85 and 0.89. A standard error is 0.011; units as
-    # uneven as these cost two more points.
-    assert 0.95 - 0.02 - 3 * 0.011 < coverage < 0.95 + 3 * 0.011
+    rng, num_trials = np.random.default_rng(num_units), 400
+    found = [
+        bootstrap(interval_coverage.draw_units(rng, num_units), interval_coverage.iou)
+        for _ in range(num_trials)
+    ]
+    covered = interval_coverage.coverage(found, interval_coverage.true_iou())
+    # Percentiles alone cover 0.81, 0.86 and 0.90. Units as uneven as these cost three
+    # points, and a standard error is 0.011.
+    error = interval_coverage.standard_error(0.95, num_trials)
+    assert 0.95 - 0.03 - 3 * error < covered < 0.95 + 3 * error
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_intervals_over_seeds_cover_the_truth_as_often_as_they_say(num_seeds):
+    num_trials = 4000
+    drawn = np.random.default_rng(num_seeds).normal(0.3, 0.02, (num_trials, num_seeds))
+    covered = interval_coverage.coverage(map(over_seeds, drawn), 0.3)
+    assert abs(covered - 0.95) < 3 * interval_coverage.standard_error(0.95, num_trials)
+
+
+def test_one_seed_has_no_interval():
+    found = over_seeds(np.array([0.4]))
+    assert found.value == 0.4
+    assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(("num_seeds", "stated"), [(3, 0.80), (5, 0.90)])
+def test_paired_intervals_cover_the_truth_as_often_as_their_table_says(num_seeds, stated):
+    num_trials = 500
+    found = interval_coverage.differences(num_seeds, 20, num_trials)
+    covered = np.mean([one.low <= 0.0 <= one.high for one in found])
+    # The table has an error too: its samples are three times as many.
+    error = interval_coverage.standard_error(stated, num_trials)
+    assert abs(covered - stated) < 3 * (1 + 1 / 3) ** 0.5 * error
 
 
 def test_drawing_single_patches_of_alike_neighbours_is_too_sure():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.scores.counting import count_pixels
-from models.scores.patch_scores import PROBABILITY_EDGES
+from models.scores.patch_scores import PROBABILITY_EDGES, NonFiniteScoresError
 
 
 def loop_counts(truth, prediction, probabilities):
@@ -52,6 +52,17 @@ def test_probability_on_an_edge_lies_below_it_and_nothing_is_lost(pixels):
     assert counts.sum() == len(pixels)
     for edge in range(1, 100):
         assert counts[:, edge:].sum() == (second > PROBABILITY_EDGES[edge]).sum()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_probabilities_that_are_not_finite_are_refused_where_they_count(bad):
+    truth, prediction, probabilities = make_scores.make_pixels(np.random.default_rng(0), 3)
+    probabilities[2, 4:6, 1] = bad
+    truth[2, 4:6] = 255
+    count_pixels(truth, prediction, probabilities)
+    truth[2, 4:6], prediction[2, 4:6] = 0, 1
+    with pytest.raises(NonFiniteScoresError, match=r"NaN or infinity at 2 of \d+ pixels"):
+        count_pixels(truth, prediction, probabilities)
 
 
 def test_id_that_is_no_class_is_refused():

@@ -48,3 +48,18 @@ def test_arrays_that_do_not_fit_together_are_refused():
         dataclasses.replace(scores, confusion=scores.confusion[1:])
     with pytest.raises(ValueError, match="threshold must be given for 2 classes and must be None"):
         dataclasses.replace(scores, threshold=None)
+
+
+@pytest.mark.parametrize("name", ["loss", "reliability"])
+def test_scores_with_nan_are_refused_with_their_file(tmp_path, name):
+    path = tmp_path / "scores.npz"
+    score_file.write_scores(path, make_scores.make_scores())
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays[name][5:7] = np.nan
+    np.savez(path, **arrays)
+    with pytest.raises(
+        ValueError,
+        match=rf"scores\.npz: .* {name} must be finite, got NaN .* in 2 of 12 patches, .* patch5",
+    ):
+        score_file.read_scores(path)

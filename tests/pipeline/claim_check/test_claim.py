@@ -11,10 +11,11 @@ import pytest
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import manifest
-from beam_jobs.errors import DataError
+from beam_jobs.errors import DataError, RefusedError
 from beam_jobs.judging import audit
 from models.config import EncoderConfig, PretrainConfig
 from models.segment_config import SegmentConfig
+from models.training.step_log import NonFiniteLossError
 from pipeline.claim_check import claim, outcomes, trainings
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner, Version
@@ -22,7 +23,7 @@ from pipeline.config import RunConfig, TaskConfig
 from pipeline.data_build import BuiltData
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8, norm="group")
-PRIMARY = Cell(task="flood", inputs="s1", fraction=0.5)
+PRIMARY = Cell(task="flood", inputs="s1", fraction=0.2)
 
 
 def make_config(root, **changes):
@@ -31,7 +32,7 @@ def make_config(root, **changes):
     )
     values = {
         "primary": PRIMARY,
-        "fractions": (0.5,),
+        "fractions": (0.2,),
         "arms": ("multimodal", "simclr", "shuffled", "random", "scratch"),
         "settings": (Setting(), Setting(strength=2.0)),
         "num_seeds": 3,
@@ -56,8 +57,9 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     pairs = make_shards.make_version(root / "pairs", seed=1)
     # A degree away from the pairs, so that the audit finds no overlap.
+    # Sixty train patches, because their 20 test patches are of five blocks.
     labels = make_shards.make_version(
-        root / "flood", kind="labels", label_schema="water", seed=2, north=1.0
+        root / "flood", kind="labels", label_schema="water", seed=2, north=1.0, num_patches=60
     )
     return BuiltData(pairs=pairs, tasks={"flood": labels})
 
@@ -89,6 +91,8 @@ def test_a_check_ends_with_a_page_and_goes_on_where_it_was(data, tmp_path):
     assert cell["difference"] == cell["over"]["simclr"]
     # Two steps teach nothing, so no arm is above a constant answer.
     assert document["primary"]["verdict"] == "cannot decide"
+    assert (document["primary"]["unit"], document["primary"]["num_units"]) == ("block", 5)
+    assert document["unscored_classes"] == {"flood": []}
     # Two steps teach nothing, so the loss of shuffled pairs is still that of guessing.
     controls = {control["name"]: control for control in document["controls"]}
     assert controls["shuffled loss"]["chance"] == pytest.approx(math.log(8))
@@ -178,7 +182,7 @@ def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
         tmp_path, fractions=(0.01,), primary=dataclasses.replace(PRIMARY, fraction=0.01)
     )
     with pytest.raises(
-        DataError, match=r"0\.01 of the 24 labelled train patches of 'flood' is less than one patch"
+        DataError, match=r"0\.01 of the 60 labelled train patches of 'flood' is less than one patch"
     ):
         check(config, data)
 
@@ -186,13 +190,63 @@ def test_a_share_of_the_labels_that_is_no_patch_is_refused(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"unit": "event"}, "claim.unit is event, but 7 of 20 patches have no event"),
+        ({"draw": "event"}, "claim.draw is event, but 20 of 60 train patches"),
+    ],
+)
+def test_labels_without_events_are_refused_before_anything_is_trained(
+    data, tmp_path, changes, message
+):
+    with pytest.raises(DataError, match=message):
+        check(make_config(tmp_path, **changes), data)
+    assert not list(tmp_path.glob("claim/**/*"))
+
+
+def test_a_job_that_ends_in_nan_is_named_with_the_setting_to_lower(data, tmp_path, monkeypatch):
+    config = make_config(tmp_path)
+    pairs, labels = (
+        Version(path=str(path), manifest=manifest.read(path))
+        for path in (data.pairs, data.tasks["flood"])
+    )
+    planner = Planner(config, config.claim, pairs, {"flood": labels})
+
+    def fail(job):
+        raise NonFiniteLossError("loss must be finite, got nan at step 1 of 2")
+
+    monkeypatch.setattr(trainings, "_pretrain", fail)
+    monkeypatch.setattr(trainings, "_try", fail)
+    encoder = planner.pretrainings("simclr", PRIMARY, Setting(), seed=1)["s1"]
+    probe = planner.trial("simclr", PRIMARY, Setting(), seed=2)
+    scratch = planner.trial("scratch", PRIMARY, Setting(), seed=0, is_permuted=True)
+    for job, message in (
+        (
+            encoder,
+            r"pretraining simclr_s1, seed 1: loss .*: lower pretrain\.optimizer\.learning_rate",
+        ),
+        (
+            probe,
+            r"trial simclr in flood-s1-linear-0\.2, seed 2: .*: lower claim\.linear_learning_rate",
+        ),
+        (
+            scratch,
+            r"scratch in .*, seed 0, labels of other patches: .* segment\.optimizer\.learning",
+        ),
+    ):
+        with pytest.raises(RefusedError, match=message):
+            trainings.do(job)
+        assert not Path(job.results[-1]).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"arms": ("multimodal", "random")}, "arms must hold 'simclr'"),
-        ({"num_seeds": 2}, "num_seeds must be at least 3, got 2"),
+        ({"num_seeds": 1}, "num_seeds must be at least 3, got 1: the verdict needs the spread"),
         ({"fractions": (0.5, 1.5)}, "fractions must be above 0 and at most 1, got 1.5"),
-        ({"fractions": (1.0,)}, r"primary.fraction must be among \[1.0\], got 0.5"),
+        ({"fractions": (1.0,)}, r"primary.fraction must be among \[1.0\], got 0.2"),
         ({"settings": ()}, "settings must hold at least one value"),
         (
-            {"primary": Cell(task="snow", inputs="s1", fraction=0.5)},
+            {"primary": Cell(task="snow", inputs="s1", fraction=0.2)},
             "claim.primary.task must be one of the tasks",
         ),
     ],

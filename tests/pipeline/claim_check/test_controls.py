@@ -9,6 +9,7 @@ import make_scores
 import numpy as np
 import pytest
 
+from beam_jobs.errors import DataError
 from models.scores.score_file import write_scores
 from pipeline.claim_check import controls, page
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
@@ -140,3 +141,41 @@ def test_arms_no_better_than_with_labels_of_other_patches_cannot_decide(tmp_path
     }
     assert outcomes.describe(CELL)["verdict"] == "supported"
     assert outcomes.describe(CELL, good)["verdict"] == "cannot decide"
+
+
+def test_a_trial_whose_scores_are_nan_is_named_and_not_averaged_in(tmp_path):
+    outcomes = make_outcomes(tmp_path)
+    path = tmp_path / "simclr-1" / "test.npz"
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["loss"][0] = np.nan
+    np.savez(path, **arrays)
+    with pytest.raises(
+        DataError,
+        match=r"simclr-1/test\.npz: .* loss must be finite.*: delete \S*/simclr-1 and run",
+    ):
+        outcomes.describe(CELL)
+
+
+def test_the_page_names_the_classes_that_no_test_patch_holds(tmp_path):
+    described = make_outcomes(tmp_path).describe(CELL)
+    claim = {
+        "name": "tiny",
+        "config": {"score": "mean_iou"},
+        "config_sha256": "0",
+        "score": "mean IoU",
+        "confidence": 0.95,
+        "num_seeds": 3,
+        "primary": described,
+        "cells": [described],
+        "controls": [],
+        "settings": [],
+        "seconds": {},
+        "data": {},
+    }
+    text = page.render_page(claim | {"unscored_classes": {"flood": ["snow", "bare"]}}, "<svg/>")
+    expected = "Not scored in flood, because no test patch holds them: snow, bare."
+    assert expected in text.replace("\n", " ").replace("  ", " ")
+    assert "Not scored" not in page.render_page(
+        claim | {"unscored_classes": {"flood": []}}, "<svg/>"
+    )
