@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -13,11 +14,13 @@ PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 
 
+@cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def _imported(path: Path) -> set[str]:
+@cache
+def _imported(path: Path) -> frozenset[str]:
     """Dotted names that a module imports."""
     found = set()
     for node in ast.walk(_tree(path)):
@@ -25,7 +28,7 @@ def _imported(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def test_models_know_of_the_jobs_only_their_contracts():
@@ -99,6 +102,36 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         if re.search(r"^(import|from) rasterio", path.read_text(), re.MULTILINE)
     }
     assert found <= allowed
+
+
+def test_only_one_module_computes_intervals():
+    # Quantiles of resamples or of a distribution, and draws with replacement. The data
+    # jobs take quantiles of pixels and compute no interval.
+    names = {
+        *("quantile", "percentile", "nanquantile", "nanpercentile"),
+        *("multinomial", "ndtr", "ndtri", "stdtr", "stdtrit", "standard_t"),
+    }
+
+    def computes(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute):
+            return node.attr in names
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            drawn_once = any(
+                word.arg == "replace" and isinstance(word.value, ast.Constant)
+                for word in node.keywords
+            )
+            return node.func.attr == "choice" and not drawn_once
+        return isinstance(node, ast.Constant) and node.value in (1.96, 1.645, 2.576)
+
+    paths = [path for path in MODULES if path.relative_to(REPOSITORY).parts[0] != "beam_jobs"]
+    found = {
+        path
+        for path in paths
+        if any(map(computes, ast.walk(_tree(path))))
+        or any(name.startswith(("scipy.stats", "statsmodels")) for name in _imported(path))
+        or any(name.rpartition(".")[2] in names for name in _imported(path))
+    }
+    assert found == {REPOSITORY / "models" / "intervals.py"}
 
 
 def test_only_the_earth_engine_package_imports_its_client():

@@ -76,16 +76,6 @@ def test_one_seed_has_no_interval():
     assert np.isnan([found.low, found.high]).all()
 
 
-@pytest.mark.parametrize(("num_seeds", "stated"), [(3, 0.80), (5, 0.90)])
-def test_paired_intervals_cover_the_truth_as_often_as_their_table_says(num_seeds, stated):
-    num_trials = 500
-    found = interval_coverage.differences(num_seeds, 20, num_trials)
-    covered = np.mean([one.low <= 0.0 <= one.high for one in found])
-    # The table has an error too: its samples are three times as many.
-    error = interval_coverage.standard_error(stated, num_trials)
-    assert abs(covered - stated) < 3 * (1 + 1 / 3) ** 0.5 * error
-
-
 def test_drawing_single_patches_of_alike_neighbours_is_too_sure():
     parts = with_count(make_values())
     by_block, by_patch = bootstrap(parts, mean, groups=BLOCK), bootstrap(parts, mean)
