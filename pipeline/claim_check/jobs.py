@@ -29,7 +29,7 @@ from pipeline.config import RunConfig
 
 SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
 SCORED: tuple[layout.Split, ...] = ("eval", "test")
-"""Splits that a trial is scored on: settings and thresholds come from the first."""
+"""Splits of scores: settings and thresholds come from the first."""
 RESULT = "result.json"
 """File that is written last; without it a job is not done."""
 
@@ -90,6 +90,8 @@ class Trial:
         version: version of the labels.
         folder: folder of the result.
         labels: shard of its labelled patches. All arms of a seed use the same one.
+        scored: splits that it is scored on. Eval is left out where nothing is chosen on
+            it, which saves a sixth of a trial.
         draw: what the labelled patches are drawn by.
         is_permuted: whether the labels belong to other patches, as a control.
     """
@@ -102,6 +104,7 @@ class Trial:
     version: Version
     folder: str
     labels: str
+    scored: tuple[layout.Split, ...] = SCORED
     draw: Draw = "patch"
     is_permuted: bool = False
 
@@ -109,7 +112,7 @@ class Trial:
     def results(self) -> list[str]:
         """Files that exist when the job is done."""
         return [
-            *(scores_path(self.folder, split) for split in SCORED),
+            *(scores_path(self.folder, split) for split in self.scored),
             f"{self.folder}/{RESULT}",
         ]
 
@@ -197,9 +200,21 @@ class Planner:
             version=version,
             folder=f"{self._config.claim_dir}/trials/{cell.name}/{name}-seed{seed}-{digest}",
             labels=self._labels(cell, num_patches, seed, is_permuted),
+            scored=self._scored(arm, cell, seed, is_permuted),
             draw=self._claim.draw,
             is_permuted=is_permuted,
         )
+
+    def _scored(
+        self, arm: Arm, cell: Cell, seed: int, is_permuted: bool
+    ) -> tuple[layout.Split, ...]:
+        """Return the splits that a trial is scored on."""
+        chooses_setting = (
+            arm in arms.TUNED and cell == self._claim.primary and seed == 0 and not is_permuted
+        )
+        schema = self._tasks[cell.task].manifest.schema
+        has_threshold = schema is not None and schema.num_classes == 2
+        return SCORED if chooses_setting or has_threshold else ("test",)
 
     def _published(self, arm: Arm) -> PublishedEncoders | None:
         """Return the encoders of an arm that trains none, each read once."""

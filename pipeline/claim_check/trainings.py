@@ -22,7 +22,7 @@ from models.scores.score_file import write_scores
 from models.scores.scoring import score_splits
 from models.training.scaffold import Folders, Shards
 from models.training.step_log import NonFiniteLossError
-from pipeline.claim_check.jobs import RESULT, SCORED, Pretraining, Trial, Version, scores_path
+from pipeline.claim_check.jobs import RESULT, Pretraining, Trial, Version, scores_path
 from pipeline.claim_check.label_subsets import write_subset
 
 SCORING_BATCH_SIZE = 64
@@ -95,11 +95,11 @@ def _try(job: Trial) -> dict[str, Any]:
     class_names = job.config.schema.class_names
     found = score_splits(
         trained.model,
-        [_files(job.version, split) for split in SCORED],
+        [_files(job.version, split) for split in job.scored],
         class_names,
         batch_size=SCORING_BATCH_SIZE,
     )
-    for split, scores in zip(SCORED, found, strict=True):
+    for split, scores in zip(job.scored, found, strict=True):
         write_scores(scores_path(job.folder, split), scores)
     return {"train_loss": trained.train_loss}
 

@@ -7,6 +7,7 @@ import make_encoder
 import make_shards
 import pytest
 import tensorflow as tf
+from repository import REPOSITORY
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import layout, manifest, settings
@@ -15,9 +16,9 @@ from models.published import card
 from models.segment_config import SegmentConfig
 from pipeline.claim_check import published_arms
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import Planner, Version
+from pipeline.claim_check.jobs import Planner, Version, unique
 from pipeline.claim_check.label_subsets import write_subset
-from pipeline.config import RunConfig, TaskConfig
+from pipeline.config import RunConfig, TaskConfig, load_run_config
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 SEGMENT = SegmentConfig(
@@ -68,6 +69,16 @@ def test_a_linear_probe_trains_at_its_own_rate_and_an_encoder_from_scratch_does_
     scratch = config_of(planner, "scratch")
     assert (scratch.regime, scratch.head) == ("scratch", "linear")
     assert scratch.optimizer == SEGMENT.optimizer
+
+
+def test_thresholds_of_two_classes_are_chosen_on_eval_in_every_trial(planner):
+    for seed, is_permuted in ((0, False), (3, True)):
+        trial = planner.trial("random", LINEAR, Setting(), seed, is_permuted=is_permuted)
+        assert [Path(path).name for path in trial.results] == [
+            "eval.npz",
+            "test.npz",
+            "result.json",
+        ]
 
 
 def test_what_only_finetuning_or_two_sensors_can_have_is_left_out_elsewhere(planner):
@@ -189,3 +200,35 @@ def test_trials_on_encoders_of_other_pairs_are_other_trials(tmp_path):
     # Without an encoder, nothing of the pairs is in the model.
     assert after["scratch"] == before["scratch"]
     assert folders(0) == before
+
+
+def test_the_shipped_check_spends_its_budget_on_seeds_of_the_cell_that_decides(tmp_path):
+    config = load_run_config(REPOSITORY / "pipeline/configs/claim.yaml", (), {})
+    claim = config.claim
+    assert claim.num_seeds == 5
+    assert claim.cells("landcover") == (claim.primary,)
+    pairs = make_shards.make_version(tmp_path / "pairs")
+    labels = make_shards.make_version(
+        tmp_path / "labels", kind="labels", label_schema="dynamic_world"
+    )
+    versions = [Version(path=str(path), manifest=manifest.read(path)) for path in (pairs, labels)]
+    planner = Planner(config, claim, versions[0], {"landcover": versions[1]})
+    tried = [(arm, setting, 0) for arm in ("multimodal", "simclr") for setting in claim.settings]
+    wanted = [(arm, Setting(), seed) for arm in claim.arms for seed in range(claim.num_seeds)]
+    encoders = unique(
+        job
+        for arm, setting, seed in [*tried, *wanted]
+        for job in planner.pretrainings(arm, claim.primary, setting, seed).values()
+    )
+    trials = unique(
+        [
+            *(planner.trial(arm, claim.primary, *rest) for arm, *rest in [*tried, *wanted]),
+            *(planner.trial(arm, claim.primary, *rest, is_permuted=True) for arm, *rest in wanted),
+        ]
+    )
+    # As the comment of the config says: both worlds must end within 45 minutes.
+    assert sum(job.config.objective != "none" for job in encoders) == 18
+    assert (len(encoders), len(trials)) == (18 + 5, 53)
+    # Six classes have no threshold, so eval is scored only where a setting is chosen on it.
+    assert sum(trial.scored == ("eval", "test") for trial in trials) == 5
+    assert sum(trial.scored == ("test",) for trial in trials) == 48
