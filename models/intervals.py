@@ -58,7 +58,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 1
 """
 
 MIN_UNITS = 5
-"""With fewer units, an interval is not reliable."""
+"""With fewer units, an interval is too wide to decide anything."""
 FEW_UNITS = 12
 """With fewer units, percentiles of the resamples are too coarse for an interval."""
 _CHUNK = 250
@@ -148,7 +148,7 @@ def paired_difference(
 
     With few seeds the interval is too narrow, so look at `over_seeds` too. Measured
     coverage of "95 %" (two models of equal expectation, 1500 samples, standard error
-    0.006, by the command at the top):
+    at most 0.010, by the command at the top):
 
     | seeds | units | `paired_difference` | `over_seeds` | both above 0, nominal 0.025 |
     |---|---|---|---|---|

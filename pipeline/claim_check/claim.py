@@ -53,6 +53,7 @@ def check_claim(
     tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
     for name, version in tasks.items():
         data_checks.check_classes(name, version)
+        data_checks.check_fractions(claim, name, version)
         data_checks.check_published(claim, name, version)
         with stage(f"audit ({name})"):
             data_checks.check_overlaps(config, name, pairs, version)

@@ -54,6 +54,16 @@ def absent_classes(version: Version, split: layout.Split) -> list[str]:
     return [name for n, name in enumerate(_class_names(version)) if not counts.get(str(n))]
 
 
+def check_fractions(claim: ClaimConfig, task: str, version: Version) -> None:
+    """Refuse shares of the labels that are less than one patch, in every cell.
+
+    Raises:
+        DataError: see `num_labelled`.
+    """
+    for cell in claim.cells(task):
+        label_subsets.num_labelled(cell.fraction, version.manifest.num_examples["train"], task)
+
+
 def check_published(claim: ClaimConfig, task: str, version: Version) -> None:
     """Refuse arms of published weights that do not fit the task.
 

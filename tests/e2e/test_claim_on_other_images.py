@@ -74,7 +74,10 @@ def make_config(root, catalog):
 @pytest.mark.timeout(1200)
 def test_one_radar_band_three_optical_ones_8_bit_and_256_px(tmp_path):
     catalog = make_eight_bit.make_eight_bit(
-        tmp_path / "scenes", ("train", "train", "eval", "test"), size_px=512
+        # One test place has four blocks, and an interval needs five.
+        tmp_path / "scenes",
+        ("train", "train", "eval", "test", "test"),
+        size_px=512,
     )
     config = tmp_path / "claim.yaml"
     config.write_text(yaml.safe_dump(make_config(tmp_path / "run", catalog)))
