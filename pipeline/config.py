@@ -173,8 +173,9 @@ class RunConfig:
                 f"tasks must have distinct names, got {[task.name for task in self.tasks]}"
             )
         names = [task.name for task in self.tasks]
-        # Without tasks the probe uses no labels, and `probe.task` does not matter.
-        if names and self.probe.task not in ("", *names):
+        # Without tasks the probe uses no labels, and without pretraining there is none:
+        # `probe.task` does not matter.
+        if self.pretrain is not None and names and self.probe.task not in ("", *names):
             raise ValueError(
                 f"probe.task must be one of the tasks {names}, got {self.probe.task!r}"
             )

@@ -2,10 +2,12 @@
 
 import copy
 import json
+import re
 
 import make_shards
 import pytest
 import yaml
+from repository import REPOSITORY
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS
@@ -100,6 +102,20 @@ def test_each_sensor_may_have_a_folder_and_an_architecture_of_its_own(run, tmp_p
         r"got torch_resnet50 with norm batch: .*start each sensor from one architecture",
     ):
         run(["landcover-fused"], encoder={"s1": radar, "s2": optical})
+
+
+def test_the_run_that_the_page_of_public_weights_shows_loads(tmp_path):
+    page = (REPOSITORY / "docs" / "public_weights.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(name: .*?)```", page, re.DOTALL)
+    assert len(shown.strip().splitlines()) == 10
+    for sensor in ("s1", "s2"):
+        import_weights(tmp_path / "encoders" / sensor, f"ssl4eo-s12-{sensor}-moco-resnet50")
+    (tmp_path / "my.yaml").write_text(shown)
+    config = load_run_config(tmp_path / "my.yaml", [], {})
+    assert [task.segment.encoder_paths for task in config.tasks] == [
+        {sensor: str(tmp_path / "encoders" / sensor)} for sensor in ("s1", "s2")
+    ]
+    assert {task.segment.encoder.backbone for task in config.tasks} == {"torch_resnet50"}
 
 
 def test_a_shipped_run_takes_the_encoder_from_the_command_line(configs_dir, tmp_path):
