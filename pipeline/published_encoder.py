@@ -19,14 +19,13 @@ from beam_jobs.contracts.locations import Location, glob, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.settings import SettingsError
 from models.config import EncoderConfig
-from models.published.card import CARD_NAME, CURE
+from models.published.card import ASSETS_DIR, CARD_NAME, CURE
 from models.published.encoder_card import EncoderCard, read_encoder_card
 
 NO_ENCODER = (
     "starts from a pretrained encoder, but the run has neither `encoder` nor `pretrain`: add "
     "`encoder: <folder of a published encoder>` or `pretrain:`, or set segment.regime scratch"
 )
-_ASSETS = "assets.extra"
 _KEY = "encoder"
 
 
@@ -257,7 +256,7 @@ def _start(folder: str, card: EncoderCard, sensor: Sensor, key: str) -> Start:
             f"{key}: {folder} must hold trained encoders, got untrained ones (objective none): "
             "name another folder, or set segment.regime scratch for tasks without pretraining"
         )
-    weights = locate(folder) / _ASSETS / f"{sensor}_encoder.keras"
+    weights = locate(folder) / ASSETS_DIR / f"{sensor}_encoder.keras"
     if not weights.exists():
         raise SettingsError(f"{key}: {weights}: no such weights, but the card names them; {CURE}")
     return Start(folder=folder, card=card)
@@ -275,7 +274,7 @@ def _read(folder: str, key: str = _KEY) -> EncoderCard:
     except SettingsError as error:
         raise SettingsError(f"{key}: {error}: name the folder of an encoder") from error
     except OSError as error:
-        versions = glob(folder, f"*/{_ASSETS}/{CARD_NAME}") if folder else []
+        versions = glob(folder, f"*/{ASSETS_DIR}/{CARD_NAME}") if folder else []
         if versions:
             newest = max(versions, key=lambda path: path.parent.parent.name.zfill(20))
             cure = f"name one version in it, such as {newest.parent.parent}"

@@ -14,7 +14,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import content_of, locate
 from beam_jobs.contracts.settings import SettingsError
 from models.config import EncoderConfig
-from models.published.card import CARD_NAME, CURE, read_card
+from models.published.card import ASSETS_DIR, CARD_NAME, CURE, read_card
 
 TASK = "pretraining"
 """The card's task of every encoder, also of public weights."""
@@ -54,7 +54,7 @@ def read_encoder_card(folder: str) -> EncoderCard:
         SettingsError: the model is no encoder.
     """
     card = read_card(folder)
-    with content_of(locate(folder) / "assets.extra" / CARD_NAME, CURE):
+    with content_of(locate(folder) / ASSETS_DIR / CARD_NAME, CURE):
         task = card["task"]
         if task == TASK:
             return _parse(card)
