@@ -2,8 +2,10 @@
 
 The pretrain Trainer's Model, the eval pairs, and train and eval patches of a task -> a
 ModelBlessing that the Pusher obeys, and a report. The gate reads the report and fails
-when the encoder is refused. They are two components so that the report is kept as an
-artifact when the run fails. The measuring itself is in `models/encoder_probe`.
+when the encoder is refused. An untrained encoder (objective "none") is never blessed,
+but passes the gate: it is a control that tasks are compared with. They are two
+components so that the report is kept as an artifact when the run fails. The measuring
+itself is in `models/encoder_probe`.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
@@ -91,7 +93,7 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
 def EncoderGate(  # noqa: N802
     report: InputArtifact[simple_artifacts.File],
 ) -> None:
-    """Fail when the encoder is refused.
+    """Fail when a check refused the encoder.
 
     Args:
         report: output of EncoderProbe.
@@ -101,7 +103,9 @@ def EncoderGate(  # noqa: N802
             and the path of the report.
     """
     found = read_report(report.uri)
-    if not found.is_blessed:
+    # No Pusher takes an untrained control, which is not blessed, but tasks may train on
+    # it.
+    if found.refusals:
         where = os.path.join(report.uri, REPORT_FILE)
         raise RefusedError(
             f"the encoder is refused: {'; '.join(found.refusals)}; no model is trained on it, and "

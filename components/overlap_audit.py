@@ -1,15 +1,17 @@
 """OverlapAudit and OverlapGate: keep models from being judged on pretraining's ground.
 
 Examples of the pairs and of a task -> a report of the train patches that overlap the
-task's eval and test patches. The gate reads the report and fails when there is an
-overlap. They are two components so that the report is kept as an artifact when the run
-fails, and so that the audit is cached.
+task's eval and test patches. The pairs of published encoders that the task starts from
+are compared too, where they are at hand. The gate reads the report and fails when there
+is an overlap. They are two components so that the report is kept as an artifact when
+the run fails, and so that the audit is cached.
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -24,7 +26,13 @@ from beam_jobs.judging import audit
 from components.artifacts import read_document
 from components.data_manifest import resolve_version
 from components.examples import ExampleComponents
-from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
+from components.tfx_types import (
+    InputArtifact,
+    OptionalInputArtifact,
+    OutputArtifact,
+    Parameter,
+    component,
+)
 
 REPORT_FILE = "overlaps.json"
 SOURCES = (
@@ -48,32 +56,37 @@ class AuditConfig:
     """What an audit needs to know besides its artifacts.
 
     Attributes:
-        pairs_root: folder that the ExampleGen of the pairs reads from.
+        pairs_root: folder that the ExampleGen of the pairs reads from; empty without
+            pairs of this run.
         labels_root: folder that the ExampleGen of the task reads from.
         buffer_m: patches closer than this count as overlapping, metres.
+        seen: versions of pairs that the task's published encoders were trained on.
     """
 
     pairs_root: str
     labels_root: str
     buffer_m: float
+    seen: tuple[str, ...] = ()
 
 
 def audit_examples(
-    pairs: standard_artifacts.Examples, labels: standard_artifacts.Examples, config: AuditConfig
+    pairs: standard_artifacts.Examples | None,
+    labels: standard_artifacts.Examples,
+    config: AuditConfig,
 ) -> audit.AuditReport:
-    """Compare the versions that two ExampleGens read.
+    """Compare the labels with the pairs of this run and of published encoders.
 
     The shards are read in the folders where they were built: ExampleGen's copies have
     no manifest with bands and pixel size beside them.
 
     Args:
-        pairs: output of ImportExampleGen over the pairs.
+        pairs: output of ImportExampleGen over the pairs; None: the run has none.
         labels: output of ImportExampleGen over a task's patches.
-        config: where both were read from, and the buffer.
+        config: where both were read from, other pairs, and the buffer.
     """
-    return audit.compare(
-        _version(pairs, config.pairs_root), _version(labels, config.labels_root), config.buffer_m
-    )
+    seen = {path: manifest.read(path) for path in config.seen}
+    own = {} if pairs is None else _version(pairs, config.pairs_root)
+    return audit.compare({**own, **seen}, _version(labels, config.labels_root), config.buffer_m)
 
 
 def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
@@ -89,21 +102,21 @@ def read_report(folder: str) -> audit.AuditReport:
 
 @component
 def OverlapAudit(  # noqa: N802, D417 - TFX names a component after its function
-    pairs: InputArtifact[standard_artifacts.Examples],
     labels: InputArtifact[standard_artifacts.Examples],
     report: OutputArtifact[OverlapReport],
     config: Parameter[str],
     code: Parameter[str],
+    pairs: OptionalInputArtifact[standard_artifacts.Examples] = None,
 ) -> None:
     """Compare the unlabeled train patches with the labelled eval and test patches.
 
     Succeeds whatever it finds; OverlapGate is what fails.
 
     Args:
-        pairs: output of ImportExampleGen over the pairs.
         labels: output of ImportExampleGen over a task's patches.
         config: AuditConfig as JSON.
         code: fingerprint of the code, because TFX's cache does not see changed code.
+        pairs: output of ImportExampleGen over the pairs; None: the run has none.
     """
     del code
     audit_config = settings.from_dict(AuditConfig, json.loads(config), "audit")
@@ -132,7 +145,12 @@ def OverlapGate(  # noqa: N802
 
 
 def create_overlap_audit(
-    name: str, *, pairs: ExampleComponents, labels: ExampleComponents, buffer_m: float
+    name: str,
+    *,
+    pairs: ExampleComponents | None,
+    labels: ExampleComponents,
+    buffer_m: float,
+    seen: Sequence[str] = (),
 ) -> tuple[BaseComponent, BaseComponent]:
     """Return (OverlapAudit, OverlapGate) of one task.
 
@@ -140,19 +158,24 @@ def create_overlap_audit(
 
     Args:
         name: name of the task, the suffix of the component ids.
-        pairs: data components of the pairs.
+        pairs: data components of the pairs; None: the run has none, and `seen` must
+            name some.
         labels: data components of the task.
         buffer_m: the buffer of the split itself, which the patches keep between
             splits.
+        seen: versions of pairs that the task's published encoders were trained on.
     """
     config = AuditConfig(
-        pairs_root=pairs.data_root, labels_root=labels.data_root, buffer_m=float(buffer_m)
+        pairs_root="" if pairs is None else pairs.data_root,
+        labels_root=labels.data_root,
+        buffer_m=float(buffer_m),
+        seen=tuple(seen),
     )
     auditor = OverlapAudit(
-        pairs=pairs.examples.outputs["examples"],
         labels=labels.examples.outputs["examples"],
         config=settings.canonical_json(config),
         code=source_fingerprint(SOURCES),
+        **({} if pairs is None else {"pairs": pairs.examples.outputs["examples"]}),
     ).with_id(f"OverlapAudit-{name}")
     gate = OverlapGate(report=auditor.outputs["report"]).with_id(f"OverlapGate-{name}")
     return auditor, gate

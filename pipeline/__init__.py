@@ -4,6 +4,7 @@ Read `config.py` first: a RunConfig is one run.
 
 - `config`, `task_files`: a run's YAML -> RunConfig; `configs/` and `tasks/` hold the
   shipped files.
+- `published_encoder`: the encoder that tasks start from in place of a pretraining.
 - `__main__`, `commands`: the command line.
 - `data_build`: catalogs -> shards, before TFX starts.
 - `metadata_file`: checks the file of ML Metadata.

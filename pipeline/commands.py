@@ -66,8 +66,9 @@ def run(
     """Run the whole pipeline on this machine.
 
     It builds the data, pretrains, trains the tasks, publishes, and shows the report.
-    Exit code 0 means that every model is published, 4 that a gate refused one. What has
-    not changed since the last run is taken from the cache.
+    With `encoder: <published folder>` in place of `pretrain:`, it builds no pairs and
+    trains the tasks at once. Exit code 0 means that every model is published, 4 that a
+    gate refused one. What has not changed since the last run is taken from the cache.
 
     \b
     Example:
@@ -307,7 +308,7 @@ def import_weights(
     session.result(
         {"encoder": output, "sensor": known.sensor},
         *imported.lines(known),
-        f"Encoder: {output}  (segment.encoder_paths: {{{known.sensor}: {output}}})",
+        f"Encoder: {output}  (in a run, in place of pretrain: encoder: {output})",
     )
 
 
@@ -401,10 +402,10 @@ def _document(config: RunConfig, results: RunResults) -> dict[str, Any]:
         "root": config.root,
         "config_sha256": settings.sha256(config),
         "is_published": results.is_published,
-        "encoder_is_blessed": results.probe.is_blessed,
+        "encoder_is_blessed": None if results.probe is None else results.probe.is_blessed,
         "published": {
             model.name: None if model.published is None else str(model.published)
-            for model in (results.encoder, *results.tasks)
+            for model in results.models
         },
         "test_metrics": {task.name: task.test for task in results.tasks},
         "report": config.report_dir,

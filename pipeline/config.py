@@ -1,6 +1,7 @@
 """RunConfig: the settings of one run, composed of the configs of the other packages.
 
-One YAML file -> one RunConfig. The checks here are those that concern several packages.
+One YAML file -> one RunConfig, with what the card of its published encoder says. The
+checks here are those that concern several packages.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.bands import Sensor
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
 from models.segment_config import SegmentConfig
-from pipeline import task_files
+from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
@@ -117,12 +119,17 @@ class RunConfig:
             SQLite file of ML Metadata, simulated scenes and catalogs of folders. Empty
             = root, which must then be a path, except for `compile`.
         catalogs: sources of scenes.
-        pretrain: contrastive pretraining.
+        pretrain: contrastive pretraining; None = the tasks start from `encoder`.
+        encoder: published encoder that all tasks start from, in place of `pretrain`:
+            folder of a version that a run or `import-weights` published, or sensor ->
+            folder. The architecture of the tasks is that of its card. There is no
+            probe and no gate, and pairs are built only for tasks with `distill`. None =
+            the run pretrains its own, or each task names its encoders or needs none.
         tasks: downstream tasks, in the order in which they run.
         warm_start: pretraining starts from the encoder published last, if there is one,
             and keeps its normalization. It is meant for runs that are repeated with
             more data. False = from scratch each time.
-        pairs: how pairs are built.
+        pairs: pairing, patches, split and shards, of the pairs and of all labels.
         probe: thresholds that the pretrained encoder must reach before it is published
             and segmenters start from it.
         container_image: image of the Kubeflow components; needed only by `compile`.
@@ -136,8 +143,9 @@ class RunConfig:
     name: str
     root: str
     catalogs: tuple[CatalogConfig, ...]
-    pretrain: PretrainConfig
     tasks: tuple[TaskConfig, ...]
+    pretrain: PretrainConfig | None = None
+    encoder: str | dict[Sensor, str] | None = field(default=None, metadata=settings.INPUT_PATH)
     pairs: BuildConfig = field(default_factory=BuildConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     container_image: str = ""
@@ -165,8 +173,9 @@ class RunConfig:
                 f"tasks must have distinct names, got {[task.name for task in self.tasks]}"
             )
         names = [task.name for task in self.tasks]
-        # Without tasks the probe uses no labels, and `probe.task` does not matter.
-        if names and self.probe.task not in ("", *names):
+        # Without tasks the probe uses no labels, and without pretraining there is none:
+        # `probe.task` does not matter.
+        if self.pretrain is not None and names and self.probe.task not in ("", *names):
             raise ValueError(
                 f"probe.task must be one of the tasks {names}, got {self.probe.task!r}"
             )
@@ -175,19 +184,53 @@ class RunConfig:
                 f"claim.primary.task must be one of the tasks {names}, "
                 f"got {self.claim.primary.task!r}"
             )
+        self._check_starts()
+        self._check_teachers()
+        pretrained = [] if self.pretrain is None else [self.pretrain.encoder]
+        for encoder in (*pretrained, *(task.segment.encoder for task in self.tasks)):
+            if self.pairs.patch.size_px % encoder.stride:
+                raise ValueError(
+                    f"pairs.patch.size_px must be a multiple of the stride {encoder.stride} of "
+                    f"{encoder.backbone!r}, got {self.pairs.patch.size_px}"
+                )
+
+    def _check_starts(self) -> None:
+        """Check that every task has an encoder to start from, of its architecture."""
+        if self.pretrain is None:
+            self._check_without_pretraining()
+            return
+        if self.encoder is not None:
+            raise ValueError(
+                "encoder and pretrain exclude each other, got both: remove pretrain "
+                f"(--set pretrain=null) to start the tasks from {self.encoder!r}, or encoder to "
+                "pretrain one"
+            )
         for i, task in enumerate(self.tasks):
             if task.segment.needs_pretraining and task.segment.encoder != self.pretrain.encoder:
                 raise ValueError(
                     f"tasks[{i}].segment.encoder must be pretrain.encoder {self.pretrain.encoder}, "
                     f"got {task.segment.encoder}"
                 )
-        self._check_teachers()
-        for encoder in (self.pretrain.encoder, *(task.segment.encoder for task in self.tasks)):
-            if self.pairs.patch.size_px % encoder.stride:
-                raise ValueError(
-                    f"pairs.patch.size_px must be a multiple of the stride {encoder.stride} of "
-                    f"{encoder.backbone!r}, got {self.pairs.patch.size_px}"
-                )
+
+    def _check_without_pretraining(self) -> None:
+        if not self.tasks:
+            raise ValueError(
+                "tasks must hold at least one task in a run without pretrain, got none: add a "
+                "task, or pretrain an encoder"
+            )
+        for i, task in enumerate(self.tasks):
+            if task.segment.needs_pretraining:
+                raise ValueError(f"tasks[{i}]: {published_encoder.NO_ENCODER}")
+        if self.warm_start:
+            raise ValueError(
+                "warm_start must be false in a run without pretrain, got true: `encoder` names "
+                "what the tasks start from"
+            )
+        if self.claim is not None:
+            raise ValueError(
+                "claim compares pretrainings and needs pretrain, got none: give pretrain, and "
+                "name published encoders as arms, weights:<folder>"
+            )
 
     def _check_teachers(self) -> None:
         for i, task in enumerate(self.tasks):
@@ -204,6 +247,22 @@ class RunConfig:
                 task.distill.check_teacher(task.segment, before[task.distill.teacher])
             except ValueError as error:
                 raise ValueError(f"tasks[{i}].{error}") from error
+
+    @property
+    def own_pretrain(self) -> PretrainConfig:
+        """The run's `pretrain`, for work that only runs with one do.
+
+        Raises:
+            SettingsError: the run starts from a published encoder.
+        """
+        if self.pretrain is None:
+            raise settings.SettingsError("pretrain: needed, but not given")
+        return self.pretrain
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether something is trained on unlabeled pairs."""
+        return self.pretrain is not None or any(task.distill is not None for task in self.tasks)
 
     @property
     def probe_task(self) -> str:
@@ -275,7 +334,8 @@ def load_run_config(
 
     Raises:
         SettingsError: the file is missing or not YAML, names an unset variable, or its
-            keys or values are wrong.
+            keys or values are wrong, or its published encoder does not fit.
+        DamagedFileError: the card of the published encoder is not what was written.
     """
     values = settings.read_yaml(path, "config")
     files: dict[int, Path] = {}
@@ -286,7 +346,10 @@ def load_run_config(
         values = settings.apply_overrides(values, overrides)
         expanded = task_files.expand(values, Path(path).parent)
         files = expanded.files
-        return settings.from_dict(RunConfig, _fill(expanded.values, environment, ""))
+        values = published_encoder.start_tasks(_fill(expanded.values, environment, ""))
+        config = settings.from_dict(RunConfig, values)
+        _check_bands(config)
+        return config
     except settings.SettingsError as error:
         # The wrong key may be in the task's file, so name that too.
         of = next(
@@ -298,6 +361,18 @@ def load_run_config(
             "",
         )
         raise settings.SettingsError(f"{path}: {error}{of}") from error
+
+
+def _check_bands(config: RunConfig) -> None:
+    """Refuse a published encoder of other bands than the patches of the run."""
+    starts = published_encoder.read_starts(config.encoder)
+    used = {
+        sensor
+        for task in config.tasks
+        for sensor, path in task.segment.encoder_paths.items()
+        if sensor in starts and path == starts[sensor].folder
+    }
+    published_encoder.check_bands(starts, sorted(used), config.pairs.patch)
 
 
 def _resolve_paths(values: Any, folder: Path) -> Any:

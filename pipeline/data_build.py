@@ -1,7 +1,8 @@
 """The data part of a run: catalogs -> pairs -> labels of each task.
 
-RunConfig -> version directories with manifests, which ExampleGen can read. The jobs
-reuse versions that exist and are unchanged.
+RunConfig -> version directories with manifests, which ExampleGen can read. Pairs are
+built only for pretraining and distillation. The jobs reuse versions that exist and are
+unchanged.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class BuiltData:
     """The version directories of a run.
 
     Attributes:
-        pairs: version of the pairs.
+        pairs: version of the pairs; None: the run needs none.
         tasks: task -> version of its labelled patches.
     """
 
-    pairs: Location
+    pairs: Location | None
     tasks: dict[str, Location]
 
 
@@ -61,10 +62,13 @@ def build_data(
         file_record=f"{config.catalogs_dir}/{RECORD_NAME}",
         verify_files=verify_files,
     )
-    with stage("build-pairs"):
-        pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, execution=execution)
-    # They have just been read.
-    execution = replace(execution, verify_files=False)
+    # All builds read the same files, so the first verifies them.
+    read_once = replace(execution, verify_files=False)
+    pairs = None
+    if config.needs_pairs:
+        with stage("build-pairs"):
+            pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, execution=execution)
+        execution = read_once
     tasks = {}
     for task in config.tasks:
         with stage(f"build-labels ({task.name})"):
@@ -74,7 +78,8 @@ def build_data(
                 config.task_dir(task),
                 execution=execution,
             )
-    for version in (pairs, *tasks.values()):
+        execution = read_once
+    for version in (*([pairs] if pairs is not None else []), *tasks.values()):
         with stage(f"verify {version}"):
             verify(version, config.verify_hashes or verify_files, on_progress=on_progress)
     return BuiltData(pairs=pairs, tasks=tasks)

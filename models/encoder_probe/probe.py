@@ -27,6 +27,9 @@ from models.encoders import SensorEncoder
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 from models.objectives.registry import trained_sensors
 from models.published.card import read_card
+from models.published.encoder_card import CONTROL
+
+CONTROL_NOTE = "objective none leaves the encoders untrained, as a control: never published"
 
 
 def probe_encoder(
@@ -34,7 +37,8 @@ def probe_encoder(
 ) -> ProbeReport:
     """Run every check on one encoder.
 
-    A sensor that the encoder's objective does not train is not judged.
+    A sensor that the encoder's objective does not train is not judged. Untrained
+    encoders (objective "none") are judged as any other, but never blessed.
 
     Args:
         config: limits.
@@ -52,6 +56,8 @@ def probe_encoder(
     objective = read_card(encoder_dir)["config"]["objective"]
     sensors = trained_sensors(objective)
     notes = []
+    if objective == CONTROL:
+        notes.append(CONTROL_NOTE)
     if len(sensors) == 1:
         notes.append(
             f"{objective} trains only {sensors[0]}: retrieval and the other sensor are not judged"
@@ -86,6 +92,7 @@ def probe_encoder(
         num_eval_patches=len(view.labels.judged) if view.labels else 0,
         checks=tuple(found),
         notes=tuple(notes),
+        is_control=objective == CONTROL,
     )
 
 

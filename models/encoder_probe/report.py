@@ -1,5 +1,7 @@
 """ProbeReport: all checks of an encoder; it is blessed when all of them passed.
 
+An untrained control is never blessed.
+
 Input: the checks of `probe.py`. Output: JSON, and the report read back from it.
 """
 
@@ -50,6 +52,8 @@ class ProbeReport:
         num_eval_patches: number of labelled patches to score it on.
         checks: checks in the order in which they were made.
         notes: what was left out, and why, one sentence each.
+        is_control: whether the encoder is untrained (objective "none"). Such a control
+            is never published; tasks may train on it when every check passed.
     """
 
     encoder: str
@@ -60,6 +64,7 @@ class ProbeReport:
     num_eval_patches: int
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
+    is_control: bool = False
 
     def __post_init__(self) -> None:
         # An empty list would bless the encoder.
@@ -73,8 +78,8 @@ class ProbeReport:
 
     @property
     def is_blessed(self) -> bool:
-        """Whether every check passed."""
-        return not self.refusals
+        """Whether the encoder may be published: trained, and every check passed."""
+        return not self.refusals and not self.is_control
 
     def to_json(self) -> str:
         """Return indented JSON with sorted keys.

@@ -18,6 +18,8 @@ from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.locations import content_of, locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 
+ASSETS_DIR = "assets.extra"
+"""Folder of a published model with everything that TF Serving does not read."""
 CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
 CURE = "copy the model back from where it was published, or publish it again"
@@ -180,7 +182,7 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
         FileNotFoundError: there is no card, so the model is not complete.
         DamagedFileError: it is not the card that was written.
     """
-    path = locate(saved_model_dir) / "assets.extra" / CARD_NAME
+    path = locate(saved_model_dir) / ASSETS_DIR / CARD_NAME
     if not path.exists():
         raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
     with content_of(path, CURE):

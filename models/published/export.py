@@ -27,7 +27,7 @@ from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-ASSETS_DIR = "assets.extra"
+ASSETS_DIR = card_lib.ASSETS_DIR
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")

@@ -20,8 +20,8 @@ from pipeline.config import RunConfig, TaskConfig
 def create_distillation(
     config: RunConfig,
     task: TaskConfig,
-    pairs: ExampleComponents,
-    pretraining: PretrainingComponents,
+    pairs: ExampleComponents | None,
+    pretraining: PretrainingComponents | None,
     segmentations: Mapping[str, SegmentationComponents],
 ) -> BaseComponent | None:
     """Return the DistillTrainer of a task's student; None: the task has no teacher.
@@ -29,12 +29,13 @@ def create_distillation(
     Args:
         config: the run.
         task: one of its tasks.
-        pairs: data components of the pairs.
-        pretraining: the student starts from its encoder, once that is blessed.
+        pairs: data components of the pairs; None only when no task has a teacher.
+        pretraining: the student starts from its encoder, once that is blessed. None:
+            the run has no pretraining, and the student's config names its encoders.
         segmentations: those of the tasks before this one, by name; the teacher's is
             among them.
     """
-    if task.distill is None:
+    if task.distill is None or pairs is None:
         return None
     teacher = segmentations[task.distill.teacher]
     student = create_distill_trainer(
@@ -42,10 +43,11 @@ def create_distillation(
         StudentConfig(segment=task.segment, distill=task.distill),
         pairs=pairs,
         teacher=Teacher(trainer=teacher.trainer, evaluator=teacher.evaluator),
-        encoder=pretraining.trainer if task.segment.needs_pretraining else None,
+        encoder=pretraining.trainer if pretraining and task.segment.needs_pretraining else None,
         checkpoints_dir=config.checkpoints_dir,
     )
-    student.add_upstream_node(pretraining.gate)
+    if pretraining is not None:
+        student.add_upstream_node(pretraining.gate)
     # The run may end at a refused teacher; the teacher's Pusher must have run by then,
     # so that the report can tell what was published.
     student.add_upstream_node(teacher.pusher)

@@ -1,6 +1,7 @@
 """The whole TFX pipeline of a run: data, pretraining, then one segmentation per task.
 
-RunConfig -> TFX Pipeline. The local and the Kubeflow runner run the same pipeline.
+RunConfig -> TFX Pipeline. A run whose tasks start from a published encoder has neither
+pairs nor pretraining. The local and the Kubeflow runner run the same pipeline.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         metadata: connection config of ML Metadata for local runs; None for Kubeflow,
             which has its own.
     """
-    pairs = create_examples(config.pairs_dir, "pairs")
+    pairs = create_examples(config.pairs_dir, "pairs") if config.needs_pairs else None
     labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
     pretraining = create_pretraining(config, pairs, labels)
-    components = [*pairs.as_list(), *(item for part in labels.values() for item in part.as_list())]
-    components += pretraining.as_list()
+    components = [
+        item
+        for part in (pairs, *labels.values(), pretraining)
+        if part is not None
+        for item in part.as_list()
+    ]
     segmentations: dict[str, SegmentationComponents] = {}
     for task in config.tasks:
         student = create_distillation(config, task, pairs, pretraining, segmentations)

@@ -12,32 +12,45 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.examples import ExampleComponents, create_examples
 from components.overlap_audit import create_overlap_audit
+from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
+from pipeline.published_encoder import seen_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelComponents:
-    """Components of one task's labels; no training may start before `gate` passed."""
+    """Components of one task's labels; no training may start before `gate` passed.
+
+    Without pairs to compare the labels with, there is neither audit nor gate.
+    """
 
     data: ExampleComponents
-    audit: BaseComponent
-    gate: BaseComponent
+    audit: BaseComponent | None
+    gate: BaseComponent | None
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
-        return [*self.data.as_list(), self.audit, self.gate]
+        return [*self.data.as_list(), *filter(None, (self.audit, self.gate))]
 
 
-def create_labels(config: RunConfig, task: TaskConfig, pairs: ExampleComponents) -> LabelComponents:
+def create_labels(
+    config: RunConfig, task: TaskConfig, pairs: ExampleComponents | None
+) -> LabelComponents:
     """Return the components that read the labels of a task and audit them.
 
     Args:
         config: the run.
         task: one of its tasks.
         pairs: data components of the pairs, which the audit compares the labels with.
+            None: the run has none. The audit then compares with the pairs of the
+            published encoders that the task starts from, if they are at hand.
     """
     data = create_examples(config.task_dir(task), task.name)
+    starts = encoder_starts(task.segment, None).values()
+    seen = seen_pairs(starts, with_remote=config.encoder is not None).versions
+    if pairs is None and not seen:
+        return LabelComponents(data=data, audit=None, gate=None)
     audit, gate = create_overlap_audit(
-        task.name, pairs=pairs, labels=data, buffer_m=config.pairs.split.buffer_m
+        task.name, pairs=pairs, labels=data, buffer_m=config.pairs.split.buffer_m, seen=seen
     )
     return LabelComponents(data=data, audit=audit, gate=gate)

@@ -36,16 +36,18 @@ class PretrainingComponents:
 
 
 def create_pretraining(
-    config: RunConfig, pairs: ExampleComponents, labels: Mapping[str, LabelComponents]
-) -> PretrainingComponents:
+    config: RunConfig, pairs: ExampleComponents | None, labels: Mapping[str, LabelComponents]
+) -> PretrainingComponents | None:
     """Return the components that turn pairs into a published encoder.
 
     Args:
-        config: the run.
-        pairs: data components of the pairs.
+        config: the run. Without `pretrain` the result is None.
+        pairs: data components of the pairs; None only without `pretrain`.
         labels: components of the labels by task. Pretraining waits for their audits,
             and the probe reads the labels of one task.
     """
+    if config.pretrain is None or pairs is None:
+        return None
     trainer = create_pretrain_trainer(
         config.pretrain,
         pairs,
@@ -54,7 +56,8 @@ def create_pretraining(
     )
     for task in labels.values():
         # Pretraining takes hours: an overlap must be found before it.
-        trainer.add_upstream_node(task.gate)
+        if task.gate is not None:
+            trainer.add_upstream_node(task.gate)
     task_name = config.probe_task
     probe, gate = create_encoder_probe(
         config.probe,

@@ -36,7 +36,7 @@ def create_segmentation(
     config: RunConfig,
     task: TaskConfig,
     labels: LabelComponents,
-    pretraining: PretrainingComponents,
+    pretraining: PretrainingComponents | None,
     student: BaseComponent | None = None,
 ) -> SegmentationComponents:
     """Return the components that turn a task's labels into a published segmenter.
@@ -45,11 +45,12 @@ def create_segmentation(
         config: the run.
         task: one of its tasks.
         labels: the task's labels.
-        pretraining: the segmenter starts from its encoder, once that is blessed.
+        pretraining: the segmenter starts from its encoder, once that is blessed. None:
+            the run has no pretraining, and the task's config names its encoders.
         student: DistillTrainer of the task; the segmenter starts from its model
             instead. None: the task has no teacher.
     """
-    encoder = pretraining.trainer if task.segment.needs_pretraining else None
+    encoder = pretraining.trainer if pretraining and task.segment.needs_pretraining else None
     trainer = create_segment_trainer(
         task.name,
         task.segment,
@@ -59,7 +60,7 @@ def create_segmentation(
     )
     # Segmenters that do not start from the encoder wait for its gate too: a refused
     # encoder usually means bad data, so it ends the run.
-    for gate in (labels.gate, pretraining.gate):
+    for gate in filter(None, (labels.gate, pretraining and pretraining.gate)):
         trainer.add_upstream_node(gate)
     scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)
     eval_config = create_eval_config(

@@ -71,7 +71,7 @@ def check_claim(
     versions = {"pairs": pairs, **tasks}
     document = _document(config, versions, outcomes, permuted) | {
         "settings": list(_setting_lines(tried, chosen)),
-        "controls": check_controls(outcomes, permuted, config.pretrain.global_batch_size),
+        "controls": check_controls(outcomes, permuted, config.own_pretrain.global_batch_size),
     }
     _write(config, document)
     return document

@@ -156,7 +156,7 @@ class Planner:
         self, arm: Arm, cell: Cell, setting: Setting, seed: int
     ) -> dict[Sensor, Pretraining]:
         """Return the encoder of each sensor of `cell`."""
-        configs = arms.pretrainings(arm, cell.sensors, self._config.pretrain, setting, seed)
+        configs = arms.pretrainings(arm, cell.sensors, self._config.own_pretrain, setting, seed)
         return {sensor: self._pretraining(config) for sensor, config in configs.items()}
 
     def trial(
@@ -257,7 +257,7 @@ class Planner:
         return dataclasses.replace(
             base,
             sensors=cell.sensors,
-            encoder=self._config.pretrain.encoder,
+            encoder=self._config.own_pretrain.encoder,
             encoder_paths={},
             regime=regime,
             head="linear" if cell.regime == "linear" else base.head,

@@ -17,6 +17,7 @@ from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest
 from models.config import EncoderConfig
 from models.published.card import read_card
+from models.published.encoder_card import read_encoder_card
 from models.published.export import ASSETS_DIR
 from pipeline.claim_check.config import PUBLISHED_PREFIX
 
@@ -51,23 +52,19 @@ def read(arm: str) -> PublishedEncoders:
     hashes: list[Any] = []
     for folder in arm.removeprefix(PUBLISHED_PREFIX).split(","):
         try:
-            card = read_card(folder)
-        except FileNotFoundError as error:
+            card = read_encoder_card(folder)
+        except (FileNotFoundError, settings.SettingsError) as error:
             raise settings.SettingsError(f"claim.arms: {arm}: {error}") from error
-        if card["task"] != "pretraining":
-            raise settings.SettingsError(
-                f"claim.arms: {arm}: {folder} must be a published encoder, got a model of "
-                f"{card['task']}"
-            )
-        architectures[folder] = _architecture(card)
-        for sensor, described in card["inputs"].items():
+        architectures[folder] = card.encoder
+        for sensor, names in card.bands.items():
             if sensor in paths:
                 raise settings.SettingsError(
                     f"claim.arms: {arm}: {paths[sensor]} and {folder} both hold an encoder of "
                     f"{sensor}: name one folder for each sensor"
                 )
-            paths[sensor], bands[sensor] = folder, tuple(described["bands"])
-            hashes.append([card, file_sha256(f"{folder}/{ASSETS_DIR}/{sensor}_encoder.keras")])
+            paths[sensor], bands[sensor] = folder, names
+            weights = f"{folder}/{ASSETS_DIR}/{sensor}_encoder.keras"
+            hashes.append([read_card(folder), file_sha256(weights)])
     first, *others = architectures.values()
     if any(other != first for other in others):
         raise settings.SettingsError(
@@ -97,14 +94,3 @@ def check(arm: str, sensors: tuple[Sensor, ...], manifest: Manifest) -> None:
                 f"claim.arms: {arm}: {sensor}: the encoder knows bands {found.bands[sensor]}, "
                 f"the shards hold {manifest.bands(sensor)}: import it with --bands"
             )
-
-
-def _architecture(card: Mapping[str, Any]) -> EncoderConfig:
-    """Return the architecture of a trained encoder, or of imported weights."""
-    config = card["config"]
-    described = config.get("encoder", {"backbone": config.get("backbone")})
-    return EncoderConfig(
-        backbone=described["backbone"],
-        norm=described.get("norm", "batch"),
-        embedding_dim=described.get("embedding_dim", EncoderConfig.embedding_dim),
-    )

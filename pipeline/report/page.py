@@ -5,6 +5,7 @@ RunConfig and RunResults -> rich renderables, and PNG files in the report folder
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -21,6 +22,7 @@ from models.encoder_probe.report import Check, ProbeReport
 from models.published.export import ASSETS_DIR, MAP_NAME
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
+from models.segment import encoder_starts
 from pipeline.config import RunConfig
 from pipeline.report.pictures import draw_task
 from pipeline.report.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
@@ -43,9 +45,11 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield "[bold]Overlap audit[/bold] (pretraining patches against eval and test patches):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     yield _training_table(results)
-    yield _health_table(results.encoder)
-    yield from _health_lines(results.encoder)
-    yield from _probe_parts(results.probe)
+    if results.encoder is not None:
+        yield _health_table(results.encoder)
+        yield from _health_lines(results.encoder)
+    if results.probe is not None:
+        yield from _probe_parts(results.probe)
     yield from _untrained_lines(config, results)
     schemas = {settings.name: settings.label.label_schema for settings in config.tasks}
     for task in results.tasks:
@@ -68,7 +72,7 @@ def _untrained_lines(config: RunConfig, results: RunResults) -> Iterator[Rendera
         for task in config.tasks
         if task.name not in {trained.name for trained in results.tasks}
     ]
-    if missing and not results.probe.is_blessed:
+    if missing and results.is_refused:
         yield "[red]no task was trained: the encoder is refused[/red]"
     elif missing:
         teachers = ", ".join(results.refused_teachers)
@@ -115,7 +119,7 @@ def _training_table(results: RunResults) -> Table:
     table = Table(title="Training (scores on the eval split)", title_justify="left")
     for column in ("model", "train loss", "eval loss", "scores"):
         table.add_column(column, justify="left" if column in ("model", "scores") else "right")
-    for model in (results.encoder, *results.tasks):
+    for model in results.models:
         values = model.training
         # Values per class are in the tables of the tasks.
         scores = {
@@ -166,7 +170,7 @@ def _probe_parts(probe: ProbeReport) -> Iterator[RenderableType]:
         if probe.labels
         else ""
     )
-    outcome = "blessed" if probe.is_blessed else "refused"
+    outcome = "refused" if probe.refusals else "control" if probe.is_control else "blessed"
     # A line instead of a table title, which rich would fold to the table's width.
     yield f"[bold]Encoder probe: {outcome}[/bold] ({probe.num_pairs} pairs{labels})"
     table = Table()
@@ -241,8 +245,12 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
     table.add_column("what")
     # Folded, not cut: paths must be complete to be copied.
     table.add_column("where", overflow="fold")
-    for model in (results.encoder, *results.tasks):
-        table.add_row(f"model {model.name}", str(model.published or "[red]not published[/red]"))
+    for start in _starts(config):
+        table.add_row("started from", escape(start))
+    for model in results.models:
+        is_control = model is results.encoder and results.is_control
+        absent = "not published: an untrained control" if is_control else "[red]not published[/red]"
+        table.add_row(f"model {model.name}", str(model.published or absent))
     for name, path in draw_pictures(config, results).items():
         table.add_row(f"picture {name}", str(path))
     for item in results.data:
@@ -255,13 +263,19 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
     for task in results.tasks:
         if task.test_scores is not None:
             table.add_row(f"test scores {task.name}", str(task.test_scores))
-    for model in (results.encoder, *results.tasks):
+    for model in results.models:
         table.add_row(f"TensorBoard {model.name}", str(model.log_dir))
     table.add_row("metadata", config.metadata_path)
     table.add_row("config", f"{config.root.rstrip('/')}/config.yaml")
     cached, total = results.record.num_cached, len(results.record.components)
     table.add_row("components", f"{total - cached} ran, {cached} cached")
     return table
+
+
+def _starts(config: RunConfig) -> list[str]:
+    """Return the published encoders that the run's tasks start from, each once."""
+    folders = (encoder_starts(task.segment, None).values() for task in config.tasks)
+    return list(dict.fromkeys(itertools.chain(*folders)))
 
 
 def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Location]:
@@ -273,11 +287,11 @@ def draw_pictures(config: RunConfig, results: RunResults) -> Mapping[str, Locati
     """
     versions = {item.name: item for item in results.data}
     pictures = {}
-    embedding_map = results.encoder.saved_model / ASSETS_DIR / MAP_NAME
-    if embedding_map.exists():
+    encoder = results.encoder
+    if encoder is not None and (encoder.saved_model / ASSETS_DIR / MAP_NAME).exists():
         pictures["embedding map"] = locate(config.report_dir) / MAP_NAME
         with locations.staged(pictures["embedding map"]) as partial:
-            partial.write_bytes(embedding_map.read_bytes())
+            partial.write_bytes((encoder.saved_model / ASSETS_DIR / MAP_NAME).read_bytes())
     for task in results.tasks:
         pictures[task.name] = locate(config.report_dir) / f"{task.name}.png"
         draw_task(task.name, task.saved_model, versions[task.name], pictures[task.name])

@@ -26,7 +26,9 @@ from components.publishing import ENCODER_NAME
 from components.scorer import scores_path
 from models.encoder_probe.report import ProbeReport
 from models.published.card import read_card
-from pipeline.config import RunConfig
+from models.segment import encoder_starts
+from pipeline.config import RunConfig, TaskConfig
+from pipeline.published_encoder import seen_pairs
 from pipeline.report.run_record import RunRecord, read_last_run
 
 OVERALL = "all"
@@ -111,27 +113,46 @@ class RunResults:
 
     Attributes:
         record: the components that ran.
-        data: the pairs, then the data of each task.
-        encoder: the pretrained encoder.
-        probe: report of EncoderProbe.
+        data: the pairs, if the run has any, then the data of each task.
+        encoder: the pretrained encoder; None: the run starts from a published one.
+        probe: report of EncoderProbe; None like `encoder`.
         tasks: trained segmenters. Empty when the encoder was refused; when a teacher
             was refused, without the tasks that the run did not reach.
-        audits: task -> verdict of its overlap audit.
+        audits: task -> verdict of its overlap audit, or why there is none.
         refused_teachers: tasks whose refusal ended the run.
     """
 
     record: RunRecord
     data: tuple[DataResult, ...]
-    encoder: ModelResult
-    probe: ProbeReport
+    encoder: ModelResult | None
+    probe: ProbeReport | None
     tasks: tuple[TaskResult, ...]
     audits: Mapping[str, str]
     refused_teachers: tuple[str, ...] = ()
 
     @property
+    def models(self) -> tuple[ModelResult, ...]:
+        """The models that the run trained."""
+        return (*([self.encoder] if self.encoder is not None else []), *self.tasks)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a check refused the encoder; then no task was trained."""
+        return self.probe is not None and bool(self.probe.refusals)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the encoder is an untrained control, which is never published."""
+        return self.probe is not None and self.probe.is_control
+
+    @property
     def is_published(self) -> bool:
-        """Whether every model is in the serving folder; then `run` exits with 0."""
-        return all(model.published is not None for model in (self.encoder, *self.tasks))
+        """Whether every model is in the serving folder; then `run` exits with 0.
+
+        An untrained control does not belong there.
+        """
+        wanted = self.tasks if self.is_control and not self.is_refused else self.models
+        return all(model.published is not None for model in wanted)
 
 
 def collect_results(config: RunConfig) -> RunResults:
@@ -141,12 +162,16 @@ def collect_results(config: RunConfig) -> RunResults:
         DataError: there was no run, or a component of the last run failed.
     """
     record = read_last_run(config.metadata_path, config.name)
-    data = [_data(record, "pairs", config.pairs_dir)]
+    data = [_data(record, "pairs", config.pairs_dir)] if config.needs_pairs else []
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
-    probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
+    encoder = probe = None
+    if config.pretrain is not None:
+        encoder = _model(record, "Trainer-pretrain", ENCODER_NAME)
+        probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
     tasks = []
-    refused = _refused_teachers(config, record) if probe.is_blessed else ()
-    for task in config.tasks if probe.is_blessed else ():
+    may_train = probe is None or not probe.refusals
+    refused = _refused_teachers(config, record) if may_train else ()
+    for task in config.tasks if may_train else ():
         if refused and not record.is_complete(f"Pusher-{task.name}"):
             continue
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
@@ -162,15 +187,25 @@ def collect_results(config: RunConfig) -> RunResults:
     return RunResults(
         record=record,
         data=tuple(data),
-        encoder=_model(record, "Trainer-pretrain", ENCODER_NAME),
+        encoder=encoder,
         probe=probe,
         tasks=tuple(tasks),
         refused_teachers=refused,
-        audits={
-            task.name: read_report(record.output(f"OverlapAudit-{task.name}", "report").uri).verdict
-            for task in config.tasks
-        },
+        audits={task.name: _audit(config, record, task) for task in config.tasks},
     )
+
+
+def _audit(config: RunConfig, record: RunRecord, task: TaskConfig) -> str:
+    """Return the verdict of a task's audit, and which pairs it could not compare."""
+    audit = f"OverlapAudit-{task.name}"
+    starts = encoder_starts(task.segment, None).values()
+    unknown = [
+        f"not compared with {reason}; it may have seen the places of the eval and test patches"
+        for reason in seen_pairs(starts, with_remote=config.encoder is not None).unknown
+    ]
+    if not record.is_complete(audit):
+        return "; ".join(unknown) or "nothing to compare with: it is trained from new weights"
+    return "; ".join([read_report(record.output(audit, "report").uri).verdict, *unknown])
 
 
 def _refused_teachers(config: RunConfig, record: RunRecord) -> tuple[str, ...]:

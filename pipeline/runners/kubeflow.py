@@ -15,6 +15,7 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
 )
 
 from beam_jobs.contracts.settings import SettingsError
+from models.segment import encoder_starts
 from pipeline.assembly.full import create_pipeline
 from pipeline.config import RunConfig
 from pipeline.runners import pod
@@ -24,8 +25,8 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
     """Write the specification of `config` to `output`.
 
     Raises:
-        SettingsError: no container image, or the root is a path of this machine, which
-            pods cannot read.
+        SettingsError: no container image, or the root or an encoder is a path of this
+            machine, which pods cannot read.
     """
     if not config.container_image:
         raise SettingsError(
@@ -36,6 +37,13 @@ def compile_pipeline(config: RunConfig, output: Path) -> None:
         raise SettingsError(
             f"root: must be an object store (s3://, gs://) for Kubeflow, got {config.root!r}"
         )
+    for i, task in enumerate(config.tasks):
+        for path in encoder_starts(task.segment, None).values():
+            if "://" not in path:
+                raise SettingsError(
+                    f"tasks[{i}] starts from {path!r}, but pods cannot read folders of this "
+                    "machine: copy the encoder to an object store (s3://, gs://) and name it there"
+                )
     output.parent.mkdir(parents=True, exist_ok=True)
     runner = KubeflowV2DagRunner(
         config=KubeflowV2DagRunnerConfig(default_image=config.container_image),

@@ -148,6 +148,25 @@ def test_a_blessed_encoder_is_pushed_passes_the_gate_and_is_what_the_next_is_com
 
 
 @pytest.mark.e2e
+def test_an_untrained_control_is_never_pushed_but_passes_the_gate(inputs, tmp_path):
+    shutil.copytree(inputs["model"].uri, tmp_path / "model")
+    card_path = tmp_path / "model/Format-Serving/assets.extra/model_card.json"
+    card = json.loads(card_path.read_text())
+    card["config"]["objective"] = "none"
+    card_path.write_text(json.dumps(card))
+    model = artifact_of(standard_artifacts.Model, tmp_path / "model")
+    model_blessing, report = probe(inputs | {"model": model}, tmp_path, ASKS_NOTHING)
+    assert push(model, model_blessing, tmp_path).get_int_custom_property("pushed") == 0
+    assert find_published(str(tmp_path / "serving"), "encoder") is None
+    found = blessing.read_report(report.uri)
+    assert all(check.passed for check in found.checks)
+    assert (found.is_blessed, found.refusals) == (False, ())
+    assert found.notes[0].endswith("as a control: never published")
+    # Tasks train on it, to be compared with.
+    encoder_probe.EncoderGate.test_call(report=report)
+
+
+@pytest.mark.e2e
 def test_without_a_task_the_component_runs_without_labels(inputs, tmp_path):
     unlabelled = {name: value for name, value in inputs.items() if not name.startswith("labels")}
     _, report = probe(unlabelled, tmp_path, ASKS_NOTHING)

@@ -36,14 +36,18 @@ def roots(tmp_path_factory):
     return root
 
 
-def run_audit(roots, version, folder, buffer_m=0.0):
+def run_audit(roots, version, folder, buffer_m=0.0, seen=()):
+    """Report of the labels' version against the run's pairs, or against `seen` alone."""
     report = overlap_audit.OverlapReport()
     report.uri = str(folder)
     config = overlap_audit.AuditConfig(
-        pairs_root=str(roots / "pairs"), labels_root=str(roots / "flood"), buffer_m=buffer_m
+        pairs_root="" if seen else str(roots / "pairs"),
+        labels_root=str(roots / "flood"),
+        buffer_m=buffer_m,
+        seen=seen,
     )
     overlap_audit.OverlapAudit.test_call(
-        pairs=examples_of(4, 1),
+        pairs=None if seen else examples_of(4, 1),
         labels=examples_of(1, version),
         report=report,
         config=settings.canonical_json(config),
@@ -83,3 +87,13 @@ def test_the_buffer_reaches_the_audit(roots, tmp_path):
     found = overlap_audit.read_report(run_audit(roots, 2, tmp_path, buffer_m=400_000.0).uri)
     assert found.buffer_m == 400_000.0
     assert found.num_footprint_overlaps == 6 * 4
+
+
+@pytest.mark.parametrize(("version", "num_leaking"), [(1, 2), (2, 0)])
+def test_pairs_of_a_published_encoder_are_audited_without_pairs_of_the_run(
+    roots, tmp_path, version, num_leaking
+):
+    seen = (f"{roots}/pairs/span-4/version-1",)
+    found = overlap_audit.read_report(run_audit(roots, version, tmp_path, seen=seen).uri)
+    assert (found.pairs, found.num_pair_patches) == (seen, 6)
+    assert found.num_leaking_pair_patches == num_leaking

@@ -1,6 +1,7 @@
 """Run the smoke config twice, each time in a new process, as a newcomer does."""
 
 import json
+import os
 import re
 
 import pytest
@@ -129,3 +130,35 @@ def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
     assert "the config asks for at least 0.999" in raised.stdout
     # The model that was published before stays in service.
     assert all(len(files) == 1 for files in published(root).values())
+
+
+@pytest.mark.e2e
+def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_run, root, tmp_path):
+    (encoder,) = (root / "serving" / "encoder").iterdir()
+    task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
+    scenes = root / "catalogs" / "0" / "simulated" / "items.ndjson"
+    overrides = [
+        f"root={tmp_path}",
+        "pretrain=null",
+        f"encoder={encoder}",
+        f"tasks=[{{{task}loss: {{class_weights: {{}}}}}}}}]",
+        f"catalogs=[{{layout: stac, path: {scenes}}}]",
+    ]
+    settings = [item for override in overrides for item in ("--set", override)]
+    for attempt in range(2):
+        finished = run_pipeline_here("run", "--config", CONFIG, *settings)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        config = load_run_config(REPOSITORY / CONFIG, overrides, {})
+        components = read_last_run(config.metadata_path, config.name).components
+        assert {item.component_id.removesuffix("-flood") for item in components} == {
+            *("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"),
+            *("DataManifest", "OverlapAudit", "OverlapGate"),
+            *("Trainer", "Scorer", "Evaluator", "Pusher"),
+        }
+        assert all(item.is_cached == bool(attempt) for item in components)
+    assert os.listdir(tmp_path / "data") == ["flood"]
+    (card_path,) = (tmp_path / "serving").glob("*/*/assets.extra/model_card.json")
+    assert json.loads(card_path.read_text())["started_from"] == {"s1": str(encoder)}
+    # The pairs of the encoder are at hand, so the audit compares the labels with them.
+    assert re.search(r"flood: \d+ unlabeled train patches, \d+ .*: no overlap", finished.stdout)
+    assert "Encoder probe" not in finished.stdout

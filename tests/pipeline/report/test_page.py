@@ -207,6 +207,44 @@ def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(
     assert not found.is_published
 
 
+def test_untrained_control_is_told_and_its_tasks_are_published(values, data, tmp_path, monkeypatch):
+    found = make_results(data, tmp_path, published=True)
+    note = "objective none leaves the encoders untrained, as a control: never published"
+    probe = dataclasses.replace(make_probe(is_blessed=True), is_control=True, notes=(note,))
+    found = dataclasses.replace(
+        found, probe=probe, encoder=dataclasses.replace(found.encoder, published=None)
+    )
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "Encoder probe: control" in text
+    assert note in text
+    assert "not published: an untrained control" in text
+    assert "flood: pooled IoU on the test split" in text
+    # The run did all that it should.
+    assert found.is_published
+    held_back = dataclasses.replace(found.tasks[0], published=None)
+    assert not dataclasses.replace(found, tasks=(held_back,)).is_published
+
+
+def test_run_from_a_published_encoder_names_it_and_shows_no_probe(
+    values, data, tmp_path, monkeypatch
+):
+    del values["pretrain"]
+    values["tasks"][0]["segment"]["encoder_paths"] = {"s1": "/models/[7]"}
+    found = dataclasses.replace(
+        make_results(data, tmp_path, published=True),
+        encoder=None,
+        probe=None,
+        audits={"flood": "not compared with /models/7"},
+    )
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "started from" in text
+    assert "/models/[7]" in text
+    assert "flood: not compared with /models/7" in text
+    assert "Encoder probe" not in text
+    assert "model encoder" not in text
+    assert found.is_published
+
+
 def test_student_that_a_refused_teacher_kept_from_training_is_named_with_it(
     values, data, tmp_path, monkeypatch
 ):

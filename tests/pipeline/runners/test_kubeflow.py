@@ -166,6 +166,57 @@ def test_student_waits_for_the_blessing_of_its_teacher(values, tmp_path):
     assert "DistillTrainer-optical" not in tasks
 
 
+def start_from_published(values, folder):
+    """The run of `values` with an encoder of its own in place of the pretraining."""
+    del values["pretrain"]
+    values["root"] = "s3://bucket/terrapair"
+    for task in values["tasks"]:
+        segment = task["segment"]
+        segment["encoder_paths"] = dict.fromkeys(segment["sensors"], folder)
+    return settings.from_dict(RunConfig, values)
+
+
+def tasks_of(config, tmp_path):
+    """Component -> components that it waits for, of the compiled run."""
+    compile_pipeline(config, tmp_path / "pipeline.json")
+    dag = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"]
+    return {name: set(task.get("dependentTasks", [])) for name, task in dag["tasks"].items()}
+
+
+def test_a_published_encoder_leaves_labels_and_segmentation_alone(values, tmp_path):
+    config = start_from_published(values, "s3://bucket/serving/encoder/1")
+    assert tasks_of(config, tmp_path) == {
+        **{
+            name.format("flood"): {p.format("flood") for p in parents}
+            for name, parents in DATA_EDGES.items()
+        },
+        "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood"},
+        **{name: EDGES[name] for name in ("Scorer-flood", "Evaluator-flood", "Pusher-flood")},
+    }
+
+
+def test_a_student_of_a_published_encoder_has_pairs_and_their_audit(values, tmp_path):
+    flood = values["tasks"][0]
+    optical = {**flood, "name": "optical", "segment": flood["segment"] | {"sensors": ["s2"]}}
+    values["tasks"] = [optical, {**flood, "distill": {"teacher": "optical", "num_steps": 3}}]
+    found = tasks_of(start_from_published(values, "s3://bucket/serving/encoder/1"), tmp_path)
+    assert found["DistillTrainer-flood"] == {
+        *("ImportExampleGen-pairs", "DataManifest-pairs"),
+        *("Trainer-optical", "Evaluator-optical", "Pusher-optical"),
+    }
+    assert found["OverlapAudit-flood"] == EDGES["OverlapAudit-flood"]
+    assert not {"Trainer-pretrain", "EncoderProbe", "EncoderGate", "Pusher-encoder"} & set(found)
+
+
+def test_an_encoder_on_this_machine_is_refused(values, tmp_path):
+    config = start_from_published(values, "runs/demo/serving/encoder/1")
+    with pytest.raises(
+        settings.SettingsError,
+        match=r"tasks\[0\] starts from 'runs/demo/.*', but pods cannot read .*: copy the encoder",
+    ):
+        compile_pipeline(config, tmp_path / "x.json")
+
+
 def test_root_on_this_machine_is_refused(values, tmp_path):
     with pytest.raises(
         settings.SettingsError, match=r"root: must be an object store .* got 'runs/test'"
