@@ -267,6 +267,8 @@ def _build(
         found = _manifest(
             summary, config, chosen.made_from, span=chosen.span, version=chosen.version
         )
+        if config.label is not None:
+            label_checks.warn_of_few(inputs.catalog_paths, found, summary.contents)
         card.write(building_dir, found, summary.contents)
         files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
         directory.publish(building_dir, chosen.target)
