@@ -101,7 +101,9 @@ def main(folder, name):
         "whole": attempt(strategy, folder, name, 4),
         "parts": attempt(strategy, folder, name, 4, num_parts=2),
         "scaled": attempt(strategy, folder, name, 4, is_scaled=True),
-        "evaluated": attempt(strategy, folder, name, 5, is_evaluated=True),
+        "evaluated": attempt(
+            strategy, folder, name, 5, checkpoint_dir=f"{kept}-evaluated", is_evaluated=True
+        ),
         "first": attempt(strategy, folder, name, 2, checkpoint_dir=kept),
     }
     # The chief may still be writing.
