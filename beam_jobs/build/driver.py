@@ -255,7 +255,7 @@ def _build(
         )
         if config.label is not None:
             label_checks.check_unchanged(config.label)
-            # Before the classes: of few labels, some class often reaches no train patch.
+            # Before the classes: of few labels, some class often reaches no train.
             label_checks.warn_of_few(inputs.catalog_paths, found, summary.contents)
             label_checks.check_classes(
                 config.label,

@@ -16,8 +16,8 @@ from beam_jobs.data_card.contents import Contents
 FEW_PATCHES = 100
 """Train patches below which the advice is given.
 
-A training takes 32 patches a step by default, so it sees each of fewer than 100 at
-least once in three steps, and soon learns them by heart.
+A training takes 32 patches a step by default. It has seen 100 of them after three
+steps, and soon knows them by heart.
 """
 
 FEW_BLOCKS = 12
@@ -31,7 +31,7 @@ _BLOCK_PATCHES = 2
 """Side of the advised blocks, in patches.
 
 Of one scene of 8 x 8 patches, these leave patches to all three splits for 17 of 20
-seeds, about half of them to train. Larger blocks leave one of the splits empty more
+seeds, and nearly half of them to train. Larger blocks leave one of the splits empty more
 often. Of smaller ones, more patches reach into another split. `test_few_labels.py`
 counts it.
 """
