@@ -31,9 +31,9 @@ _BLOCK_PATCHES = 2
 """Side of the advised blocks, in patches.
 
 Of one scene of 8 x 8 patches, these leave patches to all three splits for 17 of 20
-seeds, and nearly half of them to train. Larger blocks leave one of the splits empty more
-often. Of smaller ones, more patches reach into another split. `test_few_labels.py`
-counts it.
+seeds, and nearly half of them to train. Larger blocks leave one of the splits empty
+more often. Of smaller ones, more patches reach into another split.
+`test_few_labels.py` counts it.
 """
 
 _NOT_LABELLED = ("unlabeled", "duplicate_patch")
