@@ -89,7 +89,7 @@ def test_what_only_finetuning_or_two_sensors_can_have_is_left_out_elsewhere(plan
 
 @pytest.mark.parametrize("arm", ["multimodal", "scratch", "random"])
 def test_every_trial_takes_all_steps_and_chooses_none_by_labels_it_was_not_given(planner, arm):
-    config = config_of(planner, arm, fraction=0.01)
+    config = config_of(planner, arm, fraction=0.25)
     assert (config.keep, config.evaluates_every, config.patience) == ("last", 0, None)
 
 
