@@ -195,6 +195,8 @@ class Checkpoints:
         with locations.without_pattern(path) as readable:
             found = self._as_checkpoint().read(f"{readable}/{_VARIABLES}")
             found.assert_existing_objects_matched()
+            # The best weights are no variables here: TensorFlow would warn of each.
+            found.expect_partial()
         return Progress(
             step=record["step"],
             last_losses=tuple(record["last_losses"]),
