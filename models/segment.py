@@ -9,6 +9,7 @@ nothing. Output: a SavedModel with the signatures `serving_default` and
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,13 +29,14 @@ from models.published import export, warm_start
 from models.published.card import Provenance
 from models.reading import shard_checks
 from models.reading.epochs import EpochPlan
-from models.scores.patch_scores import PatchScores
-from models.scores.scoring import score_patches, tune_threshold
+from models.scores.calibration import at_best_threshold
+from models.scores.scoring import SplitScorer, tune_threshold
 from models.scores.summary import summarize
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter, with_segmenter_precision
 from models.training import scaffold, training
 from models.training.distribution import check_divisible
+from models.training.evaluations import EvalRule, Evaluations
 from models.training.scaffold import Folders, Shards, Trained
 from models.training.step_log import ProgressCallback
 from models.training.steps import Batch, Scalars
@@ -55,6 +57,9 @@ class SegmenterSources:
     student: str | None = None
 
 
+DECIDING_SCORE = "mean_iou"
+"""Score of `summarize` by which `keep: best` chooses."""
+
 NEW_WEIGHTS = SegmenterSources()
 """Nothing published: only the encoders that the config names, else new weights."""
 
@@ -71,7 +76,7 @@ def run_segmentation(
     """Train a segmenter, score it on the eval split and publish it.
 
     The weights start from the checkpoint of an earlier attempt, else from `sources`,
-    else they are new.
+    else they are new. `config.keep` says which step's weights are published.
 
     Args:
         config: what to train and how.
@@ -82,12 +87,13 @@ def run_segmentation(
         on_step: called after every step.
 
     Returns:
-        `train_loss` (mean of the last steps) and what `summarize` returns for the eval
-        split.
+        `train_loss` (mean of the last steps), what `summarize` returns for the eval
+        split, and `best_step` under `keep: best`.
 
     Raises:
         ValueError: shards without labels or not the manifest's, too few examples, a
-            class without pixels to be balanced, or what `build_segmenter` refuses.
+            class without pixels to be balanced, no labelled pixel to choose a step by,
+            or what `build_segmenter` refuses.
         NonFiniteLossError, CheckpointMismatchError: see `training.train`.
     """
     return scaffold.run(SegmentRecipe(config, shards, sources, name), folders, on_step)
@@ -96,7 +102,8 @@ def run_segmentation(
 def train_segmenter(config: SegmentConfig, shards: Shards, folders: Folders) -> Trained[Segmenter]:
     """Train a segmenter that is neither scored nor published; see `run_segmentation`.
 
-    Its encoders are new, or those that `config.encoder_paths` names.
+    Its encoders are new, or those that `config.encoder_paths` names. `config.keep` says
+    which step's weights it has.
     """
     return scaffold.fit(SegmentRecipe(config, shards), folders)
 
@@ -113,6 +120,9 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
     ) -> None:
         self.config, self.seed, self.shards = config, config.seed, shards
         self.sources, self.name = sources, name
+        self._published: Segmenter | None = None
+        self._scorer: SplitScorer | None = None
+        self._evaluations: Evaluations | None = None
 
     def check(self, strategy: tf.distribute.Strategy) -> None:
         """Refuse shards that do not fit; see the base class."""
@@ -128,6 +138,8 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
                 f"label_classes are {', '.join(config.schema.class_names)}, but the shards hold "
                 f"{manifest.label_classes}: build the labels again"
             )
+        if config.keep == "best":
+            _check_choosable(self.shards)
         # Both splits before the first step: a training that cannot be scored is lost.
         for split, files, num_needed in (
             ("train", self.shards.train, config.global_batch_size),
@@ -153,9 +165,12 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
             paces = regimes.make_paces(model, config)
             optimizer = make_optimizer(config.optimizer, config.num_steps, config.precision, paces)
         self._model = model
+        if config.evaluates_every:
+            self._evaluations = Evaluations(model, self._measure, _eval_rule(config))
         return training.Fit(
             model=model,
             compute_loss=functools.partial(replica_loss, config, model, loss),
+            evaluations=self._evaluations,
             optimizer=optimizer,
             dataset=_make_train_set(config, self.shards),
             num_steps=config.num_steps,
@@ -163,16 +178,22 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
         )
 
     def finish(self) -> Segmenter:
-        """Return the trained segmenter in float32."""
-        return finish_segmenter(self._model)
+        """Return the trained segmenter in float32, no layer frozen."""
+        return finish_segmenter(self._as_published())
 
     def evaluate(
         self, model: Segmenter, train_loss: float, strategy: tf.distribute.Strategy
     ) -> dict[str, float]:
         """Return the scores on the eval split; choose the threshold if configured."""
         del train_loss
-        self._scores = _score(self.config, strategy, model, self.shards.eval)
-        return summarize(self._scores)
+        self._scores = self._scorer_of(model).score(self.shards.eval)
+        if self.config.tune_threshold:
+            # In the scope, the copies of the variable on all replicas are assigned.
+            with strategy.scope():
+                self._scores = tune_threshold(model, self._scores)
+        found = self._evaluations
+        chosen = {"best_step": float(found.kept_step)} if found and found.best_weights else {}
+        return {**summarize(self._scores), **chosen}
 
     def export(self, model: Segmenter, output_dir: str, metrics: Mapping[str, float]) -> None:
         """Write the segmenter with its scores."""
@@ -188,9 +209,60 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
                 started_from=dict.fromkeys(self.config.sensors, student)
                 if student
                 else encoder_starts(self.config, self.sources.encoder),
+                evaluations=None if self._evaluations is None else self._evaluations.describe(),
             ),
             scores=self._scores,
         )
+
+    def _measure(self) -> dict[str, float]:
+        """Return the scores that the model would be published with now."""
+        scores = self._scorer_of(self._as_published()).score(self.shards.eval)
+        # Only the counts are cut anew: the model in training keeps its threshold.
+        return summarize(at_best_threshold(scores) if self.config.tune_threshold else scores)
+
+    def _as_published(self) -> Segmenter:
+        """Return the model in float32, as it is now: itself, or always one copy."""
+        if self._published is None:
+            self._published = with_segmenter_precision(self._model, "float32")
+        elif self._published is not self._model:
+            self._published.set_weights(self._model.get_weights())
+        return self._published
+
+    def _scorer_of(self, model: Segmenter) -> SplitScorer:
+        """Return the scorer of a model, the same in each call: it is traced once."""
+        if self._scorer is None or self._scorer.model is not model:
+            self._scorer = SplitScorer(
+                model, self.config.schema.class_names, batch_size=self.config.global_batch_size
+            )
+        return self._scorer
+
+
+def _check_choosable(shards: Shards) -> None:
+    """Refuse an eval split that cannot tell which step is the best.
+
+    Raises:
+        ValueError: it is empty, or none of its pixels has a label.
+    """
+    num_pixels = shards.manifest.num_pixels_per_class.get("eval", {})
+    num_labelled = sum(count for label, count in num_pixels.items() if int(label) != IGNORE)
+    if shards.eval and num_labelled:
+        return
+    what = "no labelled pixel" if shards.eval else "no file"
+    raise ValueError(
+        f"keep: best needs labelled patches in the eval split, got {what}: build the labels with a "
+        "larger split.eval_fraction or another split.seed, or set segment.keep to last"
+    )
+
+
+def _eval_rule(config: SegmentConfig) -> EvalRule:
+    return EvalRule(
+        score=DECIDING_SCORE,
+        every=config.evaluates_every,
+        keeps_best=config.keep == "best",
+        patience=config.patience,
+        # While the encoder still waits, a plateau says nothing about what is to come.
+        patient_after=math.ceil(config.unfreeze_after * config.num_steps),
+    )
 
 
 def finish_segmenter(model: Segmenter) -> Segmenter:
@@ -199,22 +271,6 @@ def finish_segmenter(model: Segmenter) -> Segmenter:
     # freeze.
     regimes.set_encoders_trainable(model, True)
     return with_segmenter_precision(model, "float32")
-
-
-def _score(
-    config: SegmentConfig,
-    strategy: tf.distribute.Strategy,
-    model: Segmenter,
-    eval_files: tuple[str, ...],
-) -> PatchScores:
-    """Score the eval split; choose the model's threshold if configured."""
-    class_names = config.schema.class_names
-    scores = score_patches(model, eval_files, class_names, batch_size=config.global_batch_size)
-    if not config.tune_threshold:
-        return scores
-    # In the scope, the copies of the variable on all replicas are assigned.
-    with strategy.scope():
-        return tune_threshold(model, scores)
 
 
 def build_segmenter(

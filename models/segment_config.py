@@ -6,7 +6,7 @@ dataclass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
@@ -19,6 +19,13 @@ from models.value_checks import check_choice, check_positive, check_share
 
 HeadName = Literal["unet", "deeplab", "linear"]
 Regime = Literal["finetune", "scratch", "frozen", "linear"]
+Keep = Literal["best", "last"]
+
+_NUM_EVALUATIONS = 20
+"""Evaluations under `keep: best`, unless `eval_every` says otherwise.
+
+A training that learns all it can within half of its steps has ten to choose from.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,15 @@ class SegmentConfig:
         seed: of weights, shuffling and augmentation.
         precision: as of PretrainConfig; outputs are float32, too.
         checkpoint_every: see PretrainConfig.
+        keep: which weights are published: "best", those of the evaluated step with the
+            largest mean IoU on the eval split, or "last". The score is the published
+            one: of float32 weights, at the threshold that is best for them.
+        eval_every: steps between evaluations on the eval split, at most `num_steps`.
+            Default 0: a twentieth of the steps under `keep: best`, none under
+            `keep: last`.
+        patience: evaluations in a row without a better score after which the training
+            stops. Those during `unfreeze_after` do not count. Default None = all steps
+            are taken.
         tune_threshold: with two classes, publish the threshold that gives the second
             class the best IoU on the eval split; False = 0.5, the likelier class. With
             more classes there is no threshold.
@@ -91,6 +107,9 @@ class SegmentConfig:
     seed: int = 0
     precision: Precision = "float32"
     checkpoint_every: int = 500
+    keep: Keep = "last"
+    eval_every: int = 0
+    patience: int | None = None
     tune_threshold: bool = True
 
     def __post_init__(self) -> None:
@@ -120,6 +139,7 @@ class SegmentConfig:
         check_choice("precision", self.precision, Precision)
         self.loss.check_classes(self.schema.class_names)
         self._check_regime()
+        self._check_evaluations()
 
     @property
     def schema(self) -> LabelSchema:
@@ -149,6 +169,33 @@ class SegmentConfig:
             raise ValueError(
                 f"modality_dropout must be 0 with one sensor, got {self.modality_dropout}"
             )
+
+    def _check_evaluations(self) -> None:
+        check_choice("keep", self.keep, Keep)
+        if not 0 <= self.eval_every <= self.num_steps:
+            raise ValueError(
+                f"eval_every must be within 0 and num_steps {self.num_steps}, got "
+                f"{self.eval_every}: lower it, or set 0"
+            )
+        if self.patience is None:
+            return
+        check_positive("patience", self.patience)
+        if self.keep != "best":
+            raise ValueError(
+                f"patience must be null under keep: last, got {self.patience}: set keep: best, or "
+                "remove patience"
+            )
+
+    def keeping_last(self) -> SegmentConfig:
+        """Return this config for a training that is not evaluated on the way."""
+        return replace(self, keep="last", eval_every=0, patience=None)
+
+    @property
+    def evaluates_every(self) -> int:
+        """Steps between evaluations on the eval split; 0 = there are none."""
+        if self.eval_every or self.keep == "last":
+            return self.eval_every
+        return max(1, self.num_steps // _NUM_EVALUATIONS)
 
     @property
     def needs_pretraining(self) -> bool:

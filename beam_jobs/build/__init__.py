@@ -8,7 +8,8 @@ Read `driver` first, then `graph`.
 - `graph`: the Beam graph as a whole.
 - `transforms`: the steps of the graph: inspect scenes, make pairs, cut patches.
 - `patches`: one strip of a pair is cut into patches that are kept or refused.
-- `label_checks`: vector files before a build, classes without a pixel after it.
+- `label_checks`: vector files before a build, classes without a pixel and few labels
+  after it.
 - `duplicates`: patches that show the same ground by the same two passes.
 - `spool`: encoded patches on disk between cutting and sharding.
 - `stored`: what the spool and the summary hold, as files without pickles.

@@ -250,8 +250,13 @@ def _build(
             num_scenes=inputs.num_scenes.total(),
             needed_splits=execution.needed_splits,
         )
+        found = _manifest(
+            summary, config, chosen.made_from, span=chosen.span, version=chosen.version
+        )
         if config.label is not None:
             label_checks.check_unchanged(config.label)
+            # Before the classes: of few labels, some class often reaches no train.
+            label_checks.warn_of_few(inputs.catalog_paths, found, summary.contents)
             label_checks.check_classes(
                 config.label,
                 inputs.catalog_paths,
@@ -264,9 +269,6 @@ def _build(
                 "build again when nothing writes there",
                 "input_changed",
             )
-        found = _manifest(
-            summary, config, chosen.made_from, span=chosen.span, version=chosen.version
-        )
         card.write(building_dir, found, summary.contents)
         files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
         directory.publish(building_dir, chosen.target)

@@ -1,8 +1,9 @@
 """Checks of the labels of a build that need more than one scene.
 
 Input: the label config, the catalogs and the counts of pixels per class. Output:
-nothing, or a DataError. Before the build: vector files and their place. After it: every
-class that the task needs has pixels in train and in test.
+nothing, a warning or a DataError. Before the build: vector files and their place. After
+it: every class that the task needs has pixels in train and in test, and enough labels
+reach train.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from beam_jobs.config import LabelConfig, VectorConfig
 from beam_jobs.contracts import labels, locations
 from beam_jobs.contracts.label_target import VectorColumns
 from beam_jobs.contracts.labels import LabelSchema
+from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.reasons import Refusal
+from beam_jobs.data_card import few_labels
+from beam_jobs.data_card.contents import Contents
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import footprints, label_rasters, label_vectors
 from beam_jobs.scenes.label_assets import LabelSource
@@ -185,6 +189,18 @@ def check_classes(
         f"Correct the values, label more or use another split.seed{fewer}",
         "class_absent",
     )
+
+
+def warn_of_few(catalog_paths: Sequence[StrPath], found: Manifest, contents: Contents) -> None:
+    """Warn in one line, with advice, where little of what is labelled reaches train.
+
+    Args:
+        catalog_paths: catalogs of the build.
+        found: manifest of the version that was built.
+        contents: counts over its patches.
+    """
+    if text := few_labels.advice(found, contents):
+        _LOGGER.warning("%s: %s", ", ".join(map(str, catalog_paths)), text)
 
 
 def _source(vector: VectorConfig, config: LabelConfig) -> LabelSource:

@@ -4,6 +4,7 @@ Read `card` first.
 
 - `card`: the card as JSON and Markdown.
 - `contents`: counts over the patches in the shards.
+- `few_labels`: advice where little of what is labelled reaches train.
 - `statistics`: statistics of the bands, which also stand in the manifest.
 - `pictures`: the map and the histograms of the card.
 - `land`: land and sea in half-degree cells, from `land.png`.

@@ -22,7 +22,7 @@ from beam_jobs.contracts.locations import Location, locate, staged
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.records import SCORES
 from beam_jobs.contracts.shards import why_damaged
-from beam_jobs.data_card import pictures
+from beam_jobs.data_card import few_labels, pictures
 from beam_jobs.data_card.contents import (
     CELL_DEGREES,
     NUM_SCORE_BINS,
@@ -123,6 +123,7 @@ def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:
         "num_absent": found.num_absent,
         "num_out_of_range": found.num_out_of_range,
         "num_rejected": found.num_rejected,
+        "few_labels": few_labels.advice(found, contents),
         "num_pixels_per_class": found.num_pixels_per_class,
         "num_bytes": sum(entry.num_bytes for entry in found.shards.values()),
         "num_shards": len(found.shards),
@@ -182,6 +183,8 @@ def _markdown(card: Mapping[str, Any]) -> Iterator[str]:
         f"{card['num_shards']} shards, {card['num_bytes'] / 1e6:.1f} MB. "
         f"Manifest `{card['manifest_sha256'][:12]}`."
     )
+    if card["few_labels"]:
+        yield from ("", f"**Few labels:** {card['few_labels']}.")
     rows = [(e["sensor"], e["source"], e["license"], e["num_pairs"]) for e in card["sources"]]
     yield from _table("Sources", ("sensor", "source", "licence", "pairs of scenes"), rows)
     yield from _table("Patches kept", ("split", "patches"), card["num_examples"].items())

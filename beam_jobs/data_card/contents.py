@@ -28,6 +28,8 @@ BIN_WIDTH: dict[Sensor, float] = {"s1": 1.0, "s2": 0.025}
 """Width of the bins in which pixels are counted, in dB and in reflectance."""
 NUM_BINS: dict[Sensor, int] = {"s1": 110, "s2": 263}
 """Number of those bins over the valid range; the last one of "s2" is narrower."""
+MAX_BLOCKS = 100
+"""Number of blocks of a split that are told apart; a world of pairs has a million."""
 _PIXEL_STEP = 4
 """Only every 4th row and column is counted.
 
@@ -43,6 +45,7 @@ class Contents:
     Attributes:
         num_examples: split -> number of patches.
         num_held_out: (hold-out, split) -> number of patches.
+        blocks: split -> ids of its blocks, sorted; of more than `MAX_BLOCKS` the first.
         num_absent: (sensor, split) -> number of patches without a scene of that sensor.
         acquired_at: sensor -> [first, last], seconds since 1970, UTC.
         months: month of the Sentinel-1 date, such as "2020-03" -> number of patches.
@@ -60,6 +63,7 @@ class Contents:
 
     num_examples: Counter[str] = field(default_factory=Counter)
     num_held_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    blocks: dict[str, list[str]] = field(default_factory=dict)
     num_absent: Counter[tuple[str, str]] = field(default_factory=Counter)
     acquired_at: dict[str, list[int]] = field(default_factory=dict)
     months: Counter[str] = field(default_factory=Counter)
@@ -73,7 +77,9 @@ class Contents:
         """Count one more patch: its split and its serialized tf.Example."""
         feature = tf.train.Example.FromString(serialized).features.feature
         self.num_examples[split] += 1
-        for name in feature["block"].bytes_list.value[0].decode().split(HOLDOUT_MARK)[1:]:
+        block, *held_out = feature["block"].bytes_list.value[0].decode().split(HOLDOUT_MARK)
+        self._add_blocks(split, [block])
+        for name in held_out:
             self.num_held_out[name, split] += 1
         there = [sensor for sensor in SENSORS if feature[f"{sensor}_scene_id"].bytes_list.value[0]]
         for sensor in there:
@@ -116,10 +122,17 @@ class Contents:
             "scores",
         ):
             getattr(self, name).update(getattr(other, name))
+        for split, blocks in other.blocks.items():
+            self._add_blocks(split, blocks)
         for sensor, (first, last) in other.acquired_at.items():
             self._widen(sensor, first, last)
         for sensor, counted in other.bands.items():
             self.bands[sensor] = self.bands[sensor] + counted if sensor in self.bands else counted
+
+    def _add_blocks(self, split: str, blocks: list[str]) -> None:
+        known = self.blocks.setdefault(split, [])
+        if not set(blocks) <= set(known):
+            known[:] = sorted({*known, *blocks})[:MAX_BLOCKS]
 
     def _widen(self, sensor: str, first: int, last: int) -> None:
         known = self.acquired_at.setdefault(sensor, [first, last])

@@ -38,7 +38,11 @@ def prepare_libraries(environment: MutableMapping[str, str], verbose: bool) -> N
     # Google's clients warn once a package about the end of life of each Python.
     environment.setdefault("PYTHONWARNINGS", "ignore")
     warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT)
+    errors = logging.StreamHandler()
+    # The level of the root logger does not hold for records of other loggers: our own
+    # warnings would be printed here, too.
+    errors.setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.ERROR, format=_LOG_FORMAT, handlers=[errors])
     _show_own_warnings()
     # Beam logs the traceback of a step that fails and then raises: the one line of the
     # error is enough.

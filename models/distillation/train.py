@@ -112,7 +112,7 @@ class DistillRecipe(scaffold.Recipe[Segmenter]):
             model = segment.build_segmenter(config.segment, manifest, self.sources.encoder)
             # The paces of the regime hold in this stage too. They are shares of its own
             # steps.
-            paced = dataclasses.replace(config.segment, num_steps=num_steps)
+            paced = dataclasses.replace(config.segment.keeping_last(), num_steps=num_steps)
             paces = regimes.make_paces(model, paced)
             optimizer = make_optimizer(
                 config.distill.optimizer, num_steps, config.segment.precision, paces

@@ -38,6 +38,8 @@ class Provenance:
             in the card.
         started_from: the published model that each sensor's training began with; empty
             = new weights.
+        evaluations: scores on the way, and the step whose weights the model has; see
+            `Evaluations.describe`. None = it was not evaluated on the way.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Provenance:
     manifest: Manifest
     metrics: Mapping[str, float]
     started_from: Mapping[Sensor, str]
+    evaluations: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ def make_card(
         "threshold": threshold,
         "health": health,
         "started_from": dict(provenance.started_from),
+        "evaluations": provenance.evaluations,
         "label_schema": schema.name if schema else None,
         "class_names": list(schema.class_names) if schema else None,
         "class_colors": [entry.color for entry in schema.entries] if schema else None,
@@ -138,6 +142,7 @@ def make_imported_card(
         "threshold": None,
         "health": None,
         "started_from": {},
+        "evaluations": None,
         "label_schema": None,
         "class_names": None,
         "class_colors": None,

@@ -98,6 +98,16 @@ def at_threshold(scores: PatchScores, threshold: float) -> PatchScores:
     return dataclasses.replace(scores, threshold=threshold, confusion=confusion)
 
 
+def at_best_threshold(scores: PatchScores) -> PatchScores:
+    """Return scores as the model would have them at the best threshold on them.
+
+    See `best_threshold`. Scores of more than two classes do not change.
+    """
+    if scores.threshold is None:
+        return scores
+    return at_threshold(scores, best_threshold(scores.probability_counts[:, 0]))
+
+
 def best_threshold(probability_counts: npt.NDArray[Any]) -> float:
     """Return the threshold with the largest pooled IoU of the second class.
 

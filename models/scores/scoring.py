@@ -41,8 +41,7 @@ def score_patches(
     model: Segmenter, files: Sequence[str], class_names: Sequence[str], *, batch_size: int
 ) -> PatchScores:
     """Return the scores of one split; see `score_splits`."""
-    (scores,) = score_splits(model, [files], class_names, batch_size=batch_size)
-    return scores
+    return SplitScorer(model, class_names, batch_size=batch_size).score(files)
 
 
 def score_splits(
@@ -52,31 +51,51 @@ def score_splits(
     *,
     batch_size: int,
 ) -> list[PatchScores]:
-    """Run `model` over all labelled patches of each split, in the order of file names.
+    """Return the scores of each split; see `SplitScorer` for arguments and errors."""
+    scorer = SplitScorer(model, class_names, batch_size=batch_size)
+    return [scorer.score(files) for files in splits]
 
-    The model is traced once for all splits.
 
-    Args:
-        model: a segmenter. With two classes, its own threshold decides what `confusion`
-            counts.
-        splits: gzip TFRecords of each split, at least one example.
-        class_names: names of the model's classes, by id.
-        batch_size: patches per batch.
+class SplitScorer:
+    """Runs a segmenter over splits; it is traced once, also if its weights change.
 
-    Raises:
-        ValueError: there is no patch, the number of names differs from the number of
-            classes, or a label is neither 0..K-1 nor 255.
+    Attributes:
+        model: the segmenter.
     """
-    if len(class_names) != model.num_classes:
-        raise ValueError(
-            f"class_names must be {model.num_classes}, one for each class of the model, "
-            f"got {list(class_names)}"
-        )
-    segment, threshold = _segment_function(model), get_threshold(model)
-    found = []
-    for files in splits:
+
+    def __init__(self, model: Segmenter, class_names: Sequence[str], *, batch_size: int) -> None:
+        """Keep the model; nothing is read yet.
+
+        Args:
+            model: a segmenter. With two classes, its own threshold decides what
+                `confusion` counts.
+            class_names: names of the model's classes, by id.
+            batch_size: patches per batch.
+
+        Raises:
+            ValueError: the number of names differs from the number of classes.
+        """
+        if len(class_names) != model.num_classes:
+            raise ValueError(
+                f"class_names must be {model.num_classes}, one for each class of the model, "
+                f"got {list(class_names)}"
+            )
+        self.model = model
+        self._class_names, self._batch_size = tuple(class_names), batch_size
+        self._segment = _segment_function(model)
+
+    def score(self, files: Sequence[str]) -> PatchScores:
+        """Run the model over all patches of a split, in the order of file names.
+
+        Args:
+            files: gzip TFRecords, at least one example.
+
+        Raises:
+            ValueError: there is no patch, or a label is neither 0..K-1 nor 255.
+        """
         with named_damage(sorted(files)):
-            rows = [_score_batch(b) for b in _read_batches(model, segment, files, batch_size)]
+            batches = _read_batches(self.model, self._segment, files, self._batch_size)
+            rows = [_score_batch(batch) for batch in batches]
         if not rows:
             raise ValueError(
                 f"files must hold at least one example, got none in {len(files)} files"
@@ -84,8 +103,9 @@ def score_splits(
         arrays: dict[str, Any] = {
             name: np.concatenate([batch[name] for batch in rows]) for name in rows[0]
         }
-        found.append(PatchScores(class_names=tuple(class_names), threshold=threshold, **arrays))
-    return found
+        return PatchScores(
+            class_names=self._class_names, threshold=get_threshold(self.model), **arrays
+        )
 
 
 def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
@@ -97,11 +117,10 @@ def tune_threshold(model: Segmenter, scores: PatchScores) -> PatchScores:
         The scores that `score_patches` would return now. A model of more classes has no
             threshold: it and its scores do not change.
     """
-    if scores.threshold is None:
-        return scores
-    threshold = calibration.best_threshold(scores.probability_counts[:, 0])
-    model.get_layer("label").threshold.assign(threshold)
-    return calibration.at_threshold(scores, threshold)
+    tuned = calibration.at_best_threshold(scores)
+    if tuned.threshold is not None:
+        model.get_layer("label").threshold.assign(tuned.threshold)
+    return tuned
 
 
 def get_threshold(model: Segmenter) -> float | None:

@@ -4,6 +4,7 @@
   removal of its checkpoints; `Shards` and `Folders`, what it reads and writes.
 - `training`: the loop over the steps.
 - `steps`, `gradient_cache`: one update of the weights, whole or by parts of the batch.
+- `evaluations`: scores on the way, the weights of the best step, the early stop.
 - `checkpoints`, `step_log`: what is saved on the way; TensorBoard events and errors.
 - `distribution`, `replicas`: devices and workers; communication between replicas.
 

@@ -1,9 +1,9 @@
 """Checkpoints of a training: everything from which a killed training can continue.
 
 Input: the variables of model and optimizer, the steps done, the last losses, the
-TensorBoard events so far. Output: a folder `step-<n>/` on a disk or an object store,
-and the same back. The position in the data follows from the steps done
-(`input_pipeline.train_dataset`), so it is not saved.
+evaluations with the weights of the best step, the TensorBoard events so far. Output: a
+folder `step-<n>/` on a disk or an object store, and the same back. The position in the
+data follows from the steps done (`input_pipeline.train_dataset`), so it is not saved.
 
 The newest two are kept. If the newest is damaged, it is set aside as
 `damaged-step-<n>/`, and the training continues from the one before.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ import tensorflow as tf
 from beam_jobs.contracts import locations, object_store, sealing
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import Location, locate, staged
+from models.training.evaluations import Evaluation, Weights
 
 PROGRESS_FILE = "progress.json"
 """Written last and removed first. A folder without it is not a checkpoint."""
 
 _VARIABLES = "variables"
 _EVENTS = "events"
+_BEST = "best"
+"""The weights of the best step, among the variables."""
 _ASIDE = "damaged-"
 """Begins the name of a checkpoint that was set aside; no pattern here matches it."""
 # What TensorFlow says of a file with other bytes than it wrote, or of a missing one.
@@ -61,11 +65,15 @@ class Progress:
         step: number of updates done.
         last_losses: losses of the newest steps, oldest first.
         events_dir: folder of the TensorBoard events of all steps done; None = none.
+        evaluations: all so far, oldest first.
+        best_weights: of the best step; None = none are kept.
     """
 
     step: int = 0
     last_losses: tuple[float, ...] = ()
     events_dir: str | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    best_weights: Weights | None = None
 
 
 class Checkpoints:
@@ -127,11 +135,17 @@ class Checkpoints:
         is_whole = False
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._as_checkpoint().write(f"{path}/{_VARIABLES}")
+            self._as_checkpoint(progress.best_weights).write(f"{path}/{_VARIABLES}")
             replace_files(progress.events_dir, f"{path}/{_EVENTS}")
             record = {
                 "step": progress.step,
                 "last_losses": progress.last_losses,
+                # JSON has no NaN.
+                "evaluations": [
+                    [one.step, None if math.isnan(one.score) else one.score]
+                    for one in progress.evaluations
+                ],
+                "num_best_weights": len(progress.best_weights or ()),
                 "variables": self._describe(),
             }
             # Staged: a process that is killed here must not leave half a JSON under
@@ -169,6 +183,10 @@ class Checkpoints:
                 for name in reader.get_variable_to_shape_map():
                     # TensorFlow compares the checksum of each tensor that is read.
                     reader.get_tensor(name)
+                best_weights = tuple(
+                    reader.get_tensor(f"{_BEST}/{number}/.ATTRIBUTES/VARIABLE_VALUE")
+                    for number in range(record.get("num_best_weights", 0))
+                )
         except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             # A store that does not answer has lost nothing: do not set it aside.
             if object_store.is_remote(path) and not _SAYS_DAMAGED.search(str(error)):
@@ -177,13 +195,27 @@ class Checkpoints:
         with locations.without_pattern(path) as readable:
             found = self._as_checkpoint().read(f"{readable}/{_VARIABLES}")
             found.assert_existing_objects_matched()
-        losses = tuple(record["last_losses"])
-        return Progress(step=record["step"], last_losses=losses, events_dir=f"{path}/{_EVENTS}")
+            # The best weights are no variables here: TensorFlow would warn of each.
+            found.expect_partial()
+        return Progress(
+            step=record["step"],
+            last_losses=tuple(record["last_losses"]),
+            events_dir=f"{path}/{_EVENTS}",
+            evaluations=tuple(
+                Evaluation(step=step, score=math.nan if score is None else score)
+                for step, score in record.get("evaluations", ())
+            ),
+            best_weights=best_weights or None,
+        )
 
-    def _as_checkpoint(self) -> tf.train.Checkpoint:
-        # A list, so that variables are matched by position: Keras numbers the names of
+    def _as_checkpoint(self, best_weights: Weights | None = None) -> tf.train.Checkpoint:
+        # Lists, so that variables are matched by position: Keras numbers the names of
         # layers differently in each process.
-        return tf.train.Checkpoint(variables=[variable.value for variable in self._variables])
+        parts = {"variables": [variable.value for variable in self._variables]}
+        if best_weights is not None:
+            with tf.device("CPU:0"):
+                parts[_BEST] = [tf.Variable(value) for value in best_weights]
+        return tf.train.Checkpoint(**parts)
 
     def _describe(self) -> list[list[Any]]:
         """Return path and shape of each variable."""

@@ -80,6 +80,19 @@ def check_same_on_workers(strategy: tf.distribute.Strategy, name: str, value: in
         )
 
 
+def value_of_chief(strategy: tf.distribute.Strategy, value: float) -> float:
+    """Return the chief's value on all workers; `value` itself when there is one worker.
+
+    The workers wait for each other here. A decision by the chief's value is the same on
+    all of them.
+    """
+    if strategy.cluster_resolver is None:
+        return value
+    # The chief's replicas are the first ones.
+    values = strategy.gather(strategy.run(lambda: tf.constant([value], tf.float64)), axis=0)
+    return float(values[0])
+
+
 def _num_workers() -> int:
     spec = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
     return sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker"))

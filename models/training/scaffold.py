@@ -69,12 +69,12 @@ class Trained(Generic[ModelT]):
     Attributes:
         model: in float32.
         train_loss: mean over the last steps; NaN when nothing was trained.
-        num_steps: updates that the recipe asked for.
+        step: updates after which the model has these weights.
     """
 
     model: ModelT
     train_loss: float
-    num_steps: int
+    step: int
 
 
 class Recipe(abc.ABC, Generic[ModelT]):
@@ -141,7 +141,7 @@ def run(
     metrics = {"train_loss": trained.train_loss, **scores}
     if is_chief(strategy):
         if scores:
-            training.write_metrics(folders.logs, trained.num_steps, metrics)
+            training.write_metrics(folders.logs, trained.step, metrics)
         recipe.export(trained.model, folders.output, metrics)
         # Remove the checkpoints only after the export: a process that is killed while
         # it exports must not lose the training.
@@ -188,4 +188,4 @@ def _fit(
     # Publish float32, whatever the training computed in: many serving CPUs emulate half
     # precision, slowly. Evaluation comes after the change, so that the metrics describe
     # the published model.
-    return Trained(model=recipe.finish(), train_loss=train_loss, num_steps=work.num_steps)
+    return Trained(model=recipe.finish(), train_loss=train_loss, step=work.kept_step)

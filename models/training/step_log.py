@@ -32,6 +32,9 @@ NUM_NAMED_IDS = 5
 _ID_BYTES = 64
 _LEARNING_RATE = "learning_rate"
 
+EVAL_PREFIX = "eval_"
+"""Begins the names of the scores of an evaluation, among the scalars of the steps."""
+
 
 class NonFiniteLossError(TerrapairError, RuntimeError):
     """The loss became NaN or infinite; the weights after that step are useless."""
@@ -95,6 +98,7 @@ class StepLog:
         )
         self._unread: Sent | None = None
         self._step, self._last_losses = start.step, start.last_losses
+        self._shown: dict[str, float] = {}
 
     @property
     def mean_loss(self) -> float:
@@ -112,6 +116,21 @@ class StepLog:
         before, self._unread = self._unread, sent
         if before is not None:
             self._read(before)
+
+    def add_scores(self, step: int, scores: Mapping[str, float], shown: str) -> None:
+        """Log the scores of an evaluation after `step`; all steps must be settled.
+
+        From then on, the progress calls have the score `shown`, too. NaN is left out.
+        """
+        known = {
+            f"{EVAL_PREFIX}{name}": value for name, value in scores.items() if math.isfinite(value)
+        }
+        with self._writer.as_default(step=step):
+            for name, value in known.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+        name = f"{EVAL_PREFIX}{shown}"
+        self._shown = {name: known[name]} if name in known else {}
 
     def settle(self) -> None:
         """Read the step that is left and flush all events."""
@@ -155,7 +174,7 @@ class StepLog:
             (*self._last_losses[1 - NUM_LAST_STEPS :], scalars["loss"]),
         )
         if self._on_step is not None:
-            self._on_step(sent.step, self._num_steps, scalars)
+            self._on_step(sent.step, self._num_steps, {**scalars, **self._shown})
 
     def _refuse(self, sent: Sent, kind: type[RuntimeError], rule: str) -> NoReturn:
         """Raise an error of one line; write the ids of all patches to a file."""

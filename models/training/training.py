@@ -2,7 +2,9 @@
 
 Input: a `Fit` (model, loss, optimizer, data) and folders. Output: the final loss,
 TensorBoard events, progress calls and checkpoints. A training that was killed continues
-from its newest checkpoint. `scaffold.py` says what happens before and after the loop.
+from its newest checkpoint. A training that is evaluated on the way may stop early, and
+may end with the weights of its best step. `scaffold.py` says what happens before and
+after the loop.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -18,6 +20,7 @@ import tensorflow as tf
 
 from models.training.checkpoints import Checkpoints, Progress, replace_files
 from models.training.distribution import check_same_on_workers, is_chief
+from models.training.evaluations import Evaluations
 from models.training.gradient_cache import CachedStep
 from models.training.step_log import ProgressCallback, Sent, StepLog, events_dir, ids_as_bytes
 from models.training.steps import (
@@ -58,6 +61,8 @@ class Fit:
         check: called every `check_every` steps, except after the last one. It may end
             the training by an exception; a step that it refuses gets no checkpoint.
         check_every: steps between the calls of `check`; 0 = none.
+        evaluations: measure the model on the way and decide which step's weights the
+            training ends with; None = those of the last step, without a measurement.
         is_control: whether the model is left as it began. `train` is not called then.
     """
 
@@ -69,7 +74,13 @@ class Fit:
     checkpoint_every: int = 0
     check: CheckCallback | None = None
     check_every: int = 0
+    evaluations: Evaluations | None = None
     is_control: bool = False
+
+    @property
+    def kept_step(self) -> int:
+        """Step whose weights the model has after the training."""
+        return self.num_steps if self.evaluations is None else self.evaluations.kept_step
 
 
 def train(
@@ -81,6 +92,9 @@ def train(
     on_step: ProgressCallback | None = None,
 ) -> float:
     """Update the weights of `work.model`; return the mean loss over the last steps.
+
+    The model has the weights of the last step then, or those that `work.evaluations`
+    chose.
 
     Args:
         strategy: in whose scope model and optimizer were made.
@@ -102,6 +116,9 @@ def train(
     model, optimizer, num_steps = work.model, work.optimizer, work.num_steps
     checkpoints = Checkpoints(checkpoint_dir, model, optimizer) if checkpoint_dir else None
     start = _restore(checkpoints, num_steps, strategy)
+    evaluations = work.evaluations
+    if evaluations is not None:
+        evaluations.resume(start.evaluations, start.best_weights)
     is_writer = is_chief(strategy)
     if is_writer:
         # Copy the events of the checkpoint back. Otherwise steps that are repeated
@@ -120,18 +137,29 @@ def train(
     # The dataset is endless: the number of steps decides how long the training is.
     batches = iter(_distribute(strategy, work.dataset(start.step)))
     for step in range(start.step + 1, num_steps + 1):
+        # Also for an attempt that goes on from a training that has stopped early.
+        if evaluations is not None and evaluations.is_over:
+            break
         log.add(sent := _send(strategy, step, step_function, optimizer, next(batches)))
         if work.check is not None and _is_due(step, work.check_every) and step < num_steps:
             log.settle()
             work.check(step, log.mean_loss)
-        if step == num_steps or _is_due(step, work.checkpoint_every):
+        is_saved = step == num_steps or _is_due(step, work.checkpoint_every)
+        is_evaluated = evaluations is not None and evaluations.is_due(step, num_steps)
+        if is_saved or is_evaluated:
             log.settle()
-            # A finite loss does not prove that the update after it was finite.
+            # A finite loss does not prove that the update after it was finite. A model
+            # of NaN may have a score, since it gives all pixels one class.
             if not _is_finite(model):
                 log.refuse_weights(sent)
-            if checkpoints is not None and is_writer:
-                checkpoints.save(log.progress())
+        if evaluations is not None and is_evaluated:
+            log.add_scores(step, evaluations.add(step, strategy), shown=evaluations.rule.score)
+            is_saved = is_saved or evaluations.is_over
+        if is_saved and checkpoints is not None and is_writer:
+            checkpoints.save(_with_evaluations(log.progress(), evaluations))
     log.close()
+    if evaluations is not None:
+        evaluations.conclude(num_steps, strategy)
     return log.mean_loss
 
 
@@ -164,6 +192,13 @@ def _restore(
     if progress.step:
         _LOGGER.info("resumed after step %d of %d", progress.step, num_steps)
     return progress
+
+
+def _with_evaluations(progress: Progress, found: Evaluations | None) -> Progress:
+    """Return the progress with what an attempt needs to go on with the evaluations."""
+    if found is None:
+        return progress
+    return replace(progress, evaluations=found.history, best_weights=found.best_weights)
 
 
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:

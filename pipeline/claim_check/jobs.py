@@ -243,7 +243,9 @@ class Planner:
 
     def _segment_config(self, arm: Arm, cell: Cell, seed: int, num_patches: int) -> SegmentConfig:
         (task,) = [task for task in self._config.tasks if task.name == cell.task]
-        base = task.segment
+        # All trials cost the same. A step that is chosen on all of eval would also use
+        # more labels than the few that the trial is given.
+        base = task.segment.keeping_last()
         regime: Regime = "scratch" if arm == "scratch" else cell.regime
         changes: dict[str, Any] = {}
         if regime == "linear":

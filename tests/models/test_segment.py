@@ -1,11 +1,12 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models import metrics, segment
-from models.config import EncoderConfig
+from models.config import EncoderConfig, OptimizerConfig
 from models.input_pipeline import Features, eval_dataset
 from models.pixel_losses.config import LossConfig
 from models.published import card, export
@@ -23,6 +24,69 @@ def water(**changes):
             | changes
         )
     )
+
+
+@pytest.fixture(scope="module")
+def chosen(labels, tmp_path_factory):
+    """A training in half precision that stops after the second step, no better than the first."""
+    root, steps = tmp_path_factory.mktemp("chosen"), []
+    config = water(
+        regime="scratch",
+        head="linear",
+        num_steps=4,
+        global_batch_size=8,
+        precision="mixed_bfloat16",
+        optimizer=OptimizerConfig(learning_rate=0.05, warmup_fraction=0.0),
+        keep="best",
+        eval_every=1,
+        patience=1,
+    )
+    found = segment.run_segmentation(
+        config,
+        labels.shards,
+        Folders(output=str(root / "model"), logs=str(root / "logs")),
+        on_step=lambda *step: steps.append(step),
+    )
+    return SimpleNamespace(dir=str(root / "model"), logs=root / "logs", metrics=found, steps=steps)
+
+
+def scalars(folder):
+    """(tag, step) -> value of the events in a folder."""
+    return {
+        (value.tag, event.step): tf.make_ndarray(value.tensor).item()
+        for path in folder.iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    }
+
+
+@pytest.mark.e2e
+def test_the_best_step_is_published_with_the_scores_that_it_was_chosen_by(chosen):
+    found = card.read_card(chosen.dir)["evaluations"]
+    assert [one["step"] for one in found["history"]] == [1, 2]
+    assert found["kept_step"] == found["best_step"] == chosen.metrics["best_step"] == 1
+    assert found["best_score"] == found["history"][0]["score"] == chosen.metrics["mean_iou"]
+    # Measured in float32 and at the best threshold, so equal to the published ones.
+    logged = scalars(chosen.logs / "train")
+    for name, value in chosen.metrics.items():
+        if name not in ("train_loss", "best_step") and np.isfinite(value):
+            assert logged[f"eval_{name}", 1] == pytest.approx(value, rel=1e-5), name
+    assert logged["eval_loss", 2] != pytest.approx(chosen.metrics["loss"], rel=1e-3)
+    assert ("mean_iou", 1) in scalars(chosen.logs / "eval")
+    assert [(step, "eval_mean_iou" in values) for step, _, values in chosen.steps] == [
+        (1, False),
+        (2, True),
+    ]
+
+
+def test_a_training_that_keeps_the_last_step_has_no_evaluations(segmented):
+    assert card.read_card(segmented.dir)["evaluations"] is None
+    assert "best_step" not in segmented.metrics
+
+
+def test_a_plateau_counts_only_after_the_encoder_trains():
+    config = water(num_steps=10, keep="best", patience=2, unfreeze_after=0.45)
+    assert segment._eval_rule(config).patient_after == 5
 
 
 def test_loss_falls_clearly(segmented):

@@ -29,6 +29,9 @@ def test_config_survives_plain_dicts():
         unfreeze_after=0.25,
         loss=LossConfig(terms={"focal": 1.0, "dice": 0.5}, class_weights={"water": 2.0}),
         optimizer=OptimizerConfig(learning_rate=0.01),
+        keep="best",
+        eval_every=3,
+        patience=2,
     )
     assert settings.from_dict(SegmentConfig, settings.to_dict(segment)) == segment
 
@@ -82,6 +85,17 @@ def test_config_survives_plain_dicts():
             lambda: flood(modality_dropout=0.5),
             "modality_dropout must be 0 with one sensor, got 0.5",
         ),
+        (lambda: flood(keep="first"), "keep must be best or last, got 'first'"),
+        (
+            lambda: flood(num_steps=9, eval_every=10),
+            "eval_every must be within 0 and num_steps 9, got 10: lower it, or set 0",
+        ),
+        (lambda: flood(eval_every=-1), "eval_every must be within 0 and num_steps 1, got -1"),
+        (lambda: flood(keep="best", patience=0), "patience must be .*, got 0"),
+        (
+            lambda: flood(keep="last", patience=3),
+            "patience must be null under keep: last, got 3: set keep: best, or remove patience",
+        ),
         (
             lambda: flood(loss=LossConfig(class_weights={"snow": 2.0})),
             "loss.class_weights must name classes of dry, water, got 'snow'",
@@ -91,6 +105,18 @@ def test_config_survives_plain_dicts():
 def test_bad_values_are_refused_with_rule_and_value(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_best_of_twenty_steps_is_kept_unless_the_config_says_otherwise():
+    def every(**changes):
+        return flood(num_steps=205, **changes).evaluates_every
+
+    assert every(keep="best") == 10
+    assert every(keep="best", eval_every=50) == every(keep="last", eval_every=50) == 50
+    assert every(keep="last") == 0
+    assert flood(num_steps=3, keep="best").evaluates_every == 1
+    last = flood(num_steps=205, keep="best", eval_every=50, patience=2).keeping_last()
+    assert last == flood(num_steps=205, keep="last")
 
 
 def test_only_a_training_from_scratch_needs_no_encoder():

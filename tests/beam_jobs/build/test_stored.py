@@ -61,6 +61,7 @@ SUMMARY = Summary(
     contents=Contents(
         num_examples=Counter(train=1),
         num_held_out=Counter({("a", "test"): 2}),
+        blocks={"train": ["a", "b"]},
         acquired_at={"s1": [1, 2]},
         cells=Counter({(3, 4): 5}),
         gaps=Counter({-2: 6}),

@@ -36,7 +36,11 @@ DISTILL = DistillConfig(
     global_batch_size=8,
     optimizer=OptimizerConfig(learning_rate=3e-3),
 )
-CONFIG = StudentConfig(segment=SEGMENT, distill=DISTILL)
+# The student's own training may evaluate at steps that its distillation never reaches.
+CONFIG = StudentConfig(
+    segment=dataclasses.replace(SEGMENT, num_steps=90, keep="best", eval_every=80, patience=1),
+    distill=DISTILL,
+)
 
 
 def make_segmenter(sensors, num_bands=2):

@@ -19,7 +19,8 @@ CONFIG = SegmentConfig(
     sensors=("s1",),
     label_schema="water",
     encoder=EncoderConfig(backbone="small", embedding_dim=16),
-    num_steps=1,
+    num_steps=2,
+    keep="best",
     decoder_channels=(16, 8, 8, 8),
     global_batch_size=8,
     # The tiny rate keeps the first weights. Their probability of water is not

@@ -10,6 +10,7 @@ from repository import REPOSITORY
 from models.published import card, export, parity
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
+from models.scores.summary import summarize
 
 WORKER = Path(__file__).with_name("segment_worker.py")
 
@@ -29,6 +30,10 @@ def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(label
     assert kept.threshold == get_threshold(model) == card.read_card(published)["threshold"] != 0.5
     again = score_patches(model, labels.files["eval"], kept.class_names, batch_size=3)
     np.testing.assert_allclose(again.confusion, kept.confusion, atol=2)
+    # Mirrored weights are measured and put back as those of one replica.
+    chosen = card.read_card(published)["evaluations"]
+    assert [one["step"] for one in chosen["history"]] == [1, 2]
+    assert summarize(again)["mean_iou"] == pytest.approx(chosen["best_score"], abs=1e-3)
     assert (
         max(comparison.max_abs_difference for comparison in parity.compare_with_keras(published))
         < 1e-4

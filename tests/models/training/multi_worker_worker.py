@@ -15,12 +15,26 @@ from pair_loss import pair_loss
 
 from models.optimization.optimizers import LossScaled
 from models.training import distribution, training
+from models.training.evaluations import EvalRule, Evaluations
 from models.training.steps import TwoStageLoss
 
 GLOBAL_BATCH_SIZE = 8
 
 
-def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None, is_scaled=False):
+SCORES = {True: [0.1, 0.3, 0.2, 0.1, 0.9], False: [0.1, 0.2, 0.4, 0.5, 0.6]}
+"""Scores after each step as the chief measures them, and as another worker would."""
+
+
+def attempt(
+    strategy,
+    folder,
+    name,
+    num_steps,
+    num_parts=1,
+    checkpoint_dir=None,
+    is_scaled=False,
+    is_evaluated=False,
+):
     """Return loss and variables of a contrastive training with negatives of all workers."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
@@ -45,6 +59,12 @@ def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None,
     rows["patch_id"] = tf.constant(
         [[f"{step}-{row}" for row in range(GLOBAL_BATCH_SIZE)] for step in range(9)]
     )
+    scores = iter(SCORES[distribution.is_chief(strategy)])
+    evaluations = Evaluations(
+        model,
+        lambda: {"score": next(scores)},
+        EvalRule(score="score", every=1, keeps_best=True, patience=2),
+    )
     loss = training.train(
         strategy,
         training.Fit(
@@ -57,11 +77,14 @@ def attempt(strategy, folder, name, num_steps, num_parts=1, checkpoint_dir=None,
             optimizer=optimizer,
             dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
             num_steps=num_steps,
+            evaluations=evaluations if is_evaluated else None,
         ),
         log_dir=f"{folder}/logs-{name}",
         checkpoint_dir=checkpoint_dir,
     )
     return {
+        "kept_step": evaluations.kept_step,
+        "num_evaluations": len(evaluations.history),
         "loss": loss,
         "variables": np.concatenate([variable.numpy().ravel() for variable in model.variables]),
     }
@@ -78,6 +101,9 @@ def main(folder, name):
         "whole": attempt(strategy, folder, name, 4),
         "parts": attempt(strategy, folder, name, 4, num_parts=2),
         "scaled": attempt(strategy, folder, name, 4, is_scaled=True),
+        "evaluated": attempt(
+            strategy, folder, name, 5, checkpoint_dir=f"{kept}-evaluated", is_evaluated=True
+        ),
         "first": attempt(strategy, folder, name, 2, checkpoint_dir=kept),
     }
     # The chief may still be writing.

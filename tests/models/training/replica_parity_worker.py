@@ -24,6 +24,7 @@ from models.pixel_losses.segment_loss import make_segment_loss
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training import distribution, training
+from models.training.evaluations import EvalRule, Evaluations
 from models.training.step_log import NonFiniteLossError
 
 GLOBAL_BATCH_SIZE = 8
@@ -239,6 +240,49 @@ def weights_after_training(strategy, paces=()):
     return np.concatenate([weight.numpy().ravel() for weight in model.trainable_variables])
 
 
+def best_step(strategy):
+    """Return the step that is kept of five, and its weights on every replica.
+
+    The score is largest where the mean weight is nearest to a value that it passes.
+    """
+    keras.utils.set_random_seed(0)
+    batch, build, compute_loss = masked_crossentropy(np.random.default_rng(0))
+    with strategy.scope():
+        model = build()
+        optimizer = keras.optimizers.SGD(0.5)
+    kernel = model.trainable_variables[0]
+    start = kernel.numpy()
+
+    def measure():
+        return {"score": -abs(float(np.linalg.norm(kernel.numpy() - start)) - PASSED)}
+
+    evaluations = Evaluations(
+        model, measure, EvalRule(score="score", every=1, keeps_best=True, patience=2)
+    )
+    training.train(
+        strategy,
+        training.Fit(
+            model=model,
+            compute_loss=lambda b: compute_loss(model, b),
+            optimizer=optimizer,
+            dataset=lambda first_step: tf.data.Dataset.from_tensors(batch).repeat(),
+            num_steps=9,
+            evaluations=evaluations,
+        ),
+        log_dir=tempfile.mkdtemp(),
+    )
+    copies = strategy.experimental_local_results(strategy.run(lambda: tf.identity(kernel.value)))
+    return {
+        "steps": [evaluations.kept_step, evaluations.history[-1].step],
+        "scores": [one.score for one in evaluations.history],
+        "weights": np.stack(copies),
+    }
+
+
+PASSED = 0.7
+"""Way of the weights of `best_step`, between those of its second and its fourth step."""
+
+
 def gradual_unfreezing(strategy):
     """Return the weights of a segmenter's head and levels, deepest first, after each step."""
     config = SegmentConfig(
@@ -372,6 +416,8 @@ def main(path):
         results[f"paced/{name}/weights"] = weights_after_training(
             strategy, paces=((0.5, 1), (1.0, 0))
         )
+        for key, values in best_step(strategy).items():
+            results[f"best/{name}/{key}"] = values
         for key, values in gradual_unfreezing(strategy).items():
             results[f"gradual/{name}/{key}"] = values
     with tempfile.TemporaryDirectory() as log_dir:

@@ -44,7 +44,7 @@ def rewritten(path, folder, change):
     return str(copy)
 
 
-def refusal(tmp_path, data, train=None, evaluated=None, task=None):
+def refusal(tmp_path, data, train=None, evaluated=None, task=None, keep="last"):
     """The one line with which training refuses; nothing is published, no step was done."""
     shards = Shards(
         manifest=data.manifest,
@@ -60,7 +60,12 @@ def refusal(tmp_path, data, train=None, evaluated=None, task=None):
     else:
         run = segment.run_segmentation
         config = SegmentConfig(
-            encoder=SMALL, num_steps=1, global_batch_size=4, sensors=task, label_schema="water"
+            encoder=SMALL,
+            num_steps=1,
+            global_batch_size=4,
+            sensors=task,
+            label_schema="water",
+            keep=keep,
         )
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
         run(
@@ -153,6 +158,22 @@ def test_an_eval_split_without_patches(version, tmp_path):
     assert (
         refusal(tmp_path, version, evaluated=[])
         == "eval split must have at least one file, got none"
+    )
+
+
+def test_the_best_step_of_an_eval_split_without_labels(labels, tmp_path):
+    cure = (
+        "build the labels with a larger split.eval_fraction or another split.seed, or set "
+        "segment.keep to last"
+    )
+    assert refusal(tmp_path, labels, evaluated=[], task=("s1",), keep="best") == (
+        f"keep: best needs labelled patches in the eval split, got no file: {cure}"
+    )
+    counts = labels.manifest.num_pixels_per_class | {"eval": {"255": 7}}
+    unlabelled = dataclasses.replace(labels.manifest, num_pixels_per_class=counts)
+    data = SimpleNamespace(manifest=unlabelled, files=labels.files)
+    assert refusal(tmp_path, data, task=("s1",), keep="best") == (
+        f"keep: best needs labelled patches in the eval split, got no labelled pixel: {cure}"
     )
 
 

@@ -15,6 +15,7 @@ from models.training.checkpoints import (
     Progress,
     remove_checkpoints,
 )
+from models.training.evaluations import Evaluation
 
 
 def trained(value, num_units=3):
@@ -65,6 +66,22 @@ def test_no_checkpoint_leaves_everything_as_it_is(tmp_path):
     target = trained(1.0)
     assert Checkpoints(str(tmp_path / "none"), *target).restore() is None
     assert values(*target) == {1.0}
+
+
+def test_the_best_step_comes_back_with_all_evaluations(tmp_path, events):
+    model, optimizer = trained(3.0)
+    best = tuple(variable.numpy() - 1.0 for variable in model.variables)
+    found = (Evaluation(step=2, score=float("nan")), Evaluation(step=4, score=1 / 3))
+    progress = Progress(step=5, events_dir=events, evaluations=found, best_weights=best)
+    Checkpoints(str(tmp_path / "kept"), model, optimizer).save(progress)
+    target = trained(0.0)
+    restored = Checkpoints(str(tmp_path / "kept"), *target).restore()
+    assert values(*target) == {3.0}
+    assert [one.step for one in restored.evaluations] == [2, 4]
+    assert np.isnan(restored.evaluations[0].score)
+    assert restored.evaluations[1].score == 1 / 3
+    for got, expected in zip(restored.best_weights, best, strict=True):
+        np.testing.assert_array_equal(got, expected)
 
 
 def names(folder):

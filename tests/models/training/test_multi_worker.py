@@ -69,6 +69,19 @@ def test_two_workers_take_the_steps_of_one(results, kind):
         )
 
 
+def test_all_workers_stop_and_keep_what_the_chief_measures(results):
+    _, by_name = results
+    for name in ("one", "two-0", "two-1"):
+        assert by_name[name]["evaluated/num_evaluations"] == 4
+        assert by_name[name]["evaluated/kept_step"] == 2
+        np.testing.assert_allclose(
+            by_name[name]["evaluated/variables"],
+            by_name["one"]["first/variables"],
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
 def test_the_first_worker_alone_writes(results):
     folder, by_name = results
     assert [bool(by_name[name]["is_chief"]) for name in ("one", "two-0", "two-1")] == [

@@ -83,6 +83,18 @@ def test_checkpoint_of_two_replicas_goes_on_with_one(results):
     assert relative_difference(results["undisturbed"], results["resumed"]) < 1e-5
 
 
+def test_two_replicas_keep_the_step_of_one_on_both(results):
+    one, two = (
+        {key: results[f"best/{name}/{key}"] for key in ("steps", "scores", "weights")}
+        for name in ("one", "two")
+    )
+    assert one["steps"].tolist() == two["steps"].tolist() == [3, 5]
+    np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-5)
+    assert two["weights"].shape[0] == 2
+    np.testing.assert_array_equal(two["weights"][0], two["weights"][1])
+    np.testing.assert_allclose(one["weights"][0], two["weights"][0], atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["adamw", "paced"])
 def test_three_steps_of_adamw_are_the_same(results, case):
     one, two = results[f"{case}/one/weights"], results[f"{case}/two/weights"]

@@ -30,6 +30,9 @@ SEGMENT = SegmentConfig(
     modality_dropout=0.3,
     layer_decay=0.8,
     unfreeze_after=0.5,
+    keep="best",
+    eval_every=1,
+    patience=3,
 )
 LINEAR = Cell(task="flood", inputs="s1+s2", regime="linear", fraction=1.0)
 
@@ -93,6 +96,12 @@ def test_what_only_finetuning_or_two_sensors_can_have_is_left_out_elsewhere(plan
         config = config_of(planner, arm, regime=regime)
         assert (config.layer_decay, config.unfreeze_after) == (1.0, 0.0)
     assert config_of(planner, "multimodal", inputs="s1").modality_dropout == 0.0
+
+
+@pytest.mark.parametrize("arm", ["multimodal", "scratch", "random"])
+def test_every_trial_takes_all_steps_and_chooses_none_by_labels_it_was_not_given(planner, arm):
+    config = config_of(planner, arm, fraction=0.25)
+    assert (config.keep, config.evaluates_every, config.patience) == ("last", 0, None)
 
 
 def publish(planner, folder, **changes):
