@@ -7,6 +7,7 @@ the stride. Output: a dict with a feature pyramid and pooled features (see
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import keras
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
-from models.config import TORCH_PREFIX, Backbone, EncoderConfig, Norm, Precision
+from models.config import TORCH_PREFIX, Backbone, Border, EncoderConfig, Norm, Precision
 from models.layers.batch_norm import BatchNormalization
 from models.layers.convolution import Conv2D
 from models.layers.group_norm import GroupNormalization
@@ -76,6 +77,8 @@ class SensorEncoder(keras.Model):
         bands: channels, in order.
         backbone: name of the architecture.
         norm: "batch" (synchronized over replicas) or "group".
+        border: what the convolutions see beyond the border, "zeros" or "mirror" (the
+            pixels inside, mirrored).
         precision: dtype policy of the ResNet.
         stride: pixels per cell of `features`.
         levels: names of the pyramid's levels, finest first.
@@ -90,14 +93,18 @@ class SensorEncoder(keras.Model):
         std: Sequence[float],
         backbone: Backbone,
         norm: Norm = "batch",
+        border: Border = "zeros",
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
         """Build the graph; `mean` and `std` are per band, in physical units.
 
         Raises:
-            ValueError: statistics and bands differ in length, or an std is not above 0.
+            ValueError: statistics and bands differ in length, an std is not above 0, or
+                a mirrored border with a backbone of PyTorch.
         """
+        if not can_mirror(backbone) and border == "mirror":
+            raise ValueError(f"border must be zeros with the backbone {backbone!r}, got 'mirror'")
         if not len(bands) == len(mean) == len(std):
             raise ValueError(
                 f"{sensor}: {len(bands)} bands but {len(mean)} means and {len(std)} stds"
@@ -106,7 +113,7 @@ class SensorEncoder(keras.Model):
         pixels = keras.Input((None, None, len(bands)), name=sensor, dtype="float32")
         normalized, valid_mask = PixelNormalization(mean, std, name="normalization")(pixels)
         with dtype_policy(precision):
-            pyramid = _build_pyramid(backbone, len(bands), norm)
+            pyramid = _build_pyramid(backbone, len(bands), norm, border)
             levels: dict[str, Any] = pyramid(normalized)
         deepest = list(levels)[-1]
         features = keras.layers.Activation("linear", dtype="float32", name="features")(
@@ -129,7 +136,7 @@ class SensorEncoder(keras.Model):
         # them.
         super().__init__(inputs=pixels, outputs=outputs, **kwargs)
         self.sensor, self.bands, self.backbone = sensor, tuple(bands), backbone
-        self.norm, self.precision = norm, precision
+        self.norm, self.border, self.precision = norm, border, precision
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.stride, self.levels = stride, tuple(levels)
 
@@ -153,6 +160,7 @@ class SensorEncoder(keras.Model):
             "std": self.std,
             "backbone": self.backbone,
             "norm": self.norm,
+            "border": self.border,
             "precision": self.precision,
             "name": self.name,
             "trainable": self.trainable,
@@ -192,14 +200,34 @@ def with_precision(encoder: SensorEncoder, precision: Precision) -> SensorEncode
 
     It is `encoder` itself when the policy is the same, else a copy.
     """
-    if encoder.precision == precision:
-        return encoder
-    copy = SensorEncoder.from_config({**encoder.get_config(), "precision": precision})
+    return encoder if encoder.precision == precision else _copy(encoder, precision=precision)
+
+
+def with_border(encoder: SensorEncoder, border: Border) -> SensorEncoder:
+    """Return an encoder with that border and the same weights.
+
+    It is `encoder` itself when the border is the same, else a copy. No weight depends
+    on the border, but features along it change, so a copy should be trained.
+    """
+    return encoder if encoder.border == border else _copy(encoder, border=border)
+
+
+def can_mirror(backbone: Backbone) -> bool:
+    """Return whether the border of this backbone may be mirrored.
+
+    Backbones of PyTorch see zeros, as public weights were trained.
+    """
+    return not backbone.startswith(TORCH_PREFIX)
+
+
+def _copy(encoder: SensorEncoder, **changes: Any) -> SensorEncoder:
+    """Return a copy with other arguments of the constructor and the same weights."""
+    copy = SensorEncoder.from_config({**encoder.get_config(), **changes})
     copy.set_weights(encoder.get_weights())
     return copy
 
 
-def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
+def _build_pyramid(backbone: str, num_bands: int, norm: Norm, border: Border) -> keras.Model:
     """Return the ResNet with outputs P1 (stem, half size) to Pn, finest first."""
     stages = _STAGES[backbone.removeprefix(TORCH_PREFIX)]
     resnet = ResNetBackbone(
@@ -218,29 +246,25 @@ def _build_pyramid(backbone: str, num_bands: int, norm: Norm) -> keras.Model:
     pyramid = keras.Model(resnet.input, outputs, name="resnet")
     if backbone.startswith(TORCH_PREFIX):
         pyramid = with_torch_semantics(pyramid)
-    # keras-cv has no option for the normalization.
-    clone = _with_batch_norm if norm == "batch" else _with_group_norm
-    return keras.models.clone_model(pyramid, clone_function=clone, call_function=_call_layer)
+    # keras-cv has no options for normalization and border.
+    return keras.models.clone_model(
+        pyramid,
+        clone_function=functools.partial(_clone_layer, norm=norm, border=border),
+        call_function=_call_layer,
+    )
 
 
-def _with_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Return a copy of `layer`, or our batch normalization in place of Keras' own."""
+def _clone_layer(layer: keras.layers.Layer, *, norm: Norm, border: Border) -> keras.layers.Layer:
+    """Return a copy of `layer`, or our own layer in place of Keras'."""
     if isinstance(layer, keras.layers.BatchNormalization):
+        if norm == "group":
+            return GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
         return BatchNormalization(epsilon=layer.epsilon, name=layer.name)
-    return _copied(layer)
-
-
-def _with_group_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Return a copy of `layer`, or a group normalization in place of a batch one."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return GroupNormalization(NUM_NORM_GROUPS, epsilon=layer.epsilon, name=layer.name)
-    return _copied(layer)
-
-
-def _copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Return a copy of `layer`, or our convolution in place of Keras' own."""
-    cls = Conv2D if isinstance(layer, keras.layers.Conv2D) else layer.__class__
-    return cls.from_config(layer.get_config())
+    if isinstance(layer, keras.layers.Conv2D):
+        # Without padding there is no border: keras-cv's 1x1 convolutions are "valid".
+        own = border if layer.padding == "same" else "zeros"
+        return Conv2D.from_config({**layer.get_config(), "border": own})
+    return layer.__class__.from_config(layer.get_config())
 
 
 def _call_layer(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

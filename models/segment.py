@@ -21,7 +21,7 @@ from beam_jobs.contracts.manifest import Manifest
 from models import input_pipeline
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
 from models.augmentation.sensor_dropout import drop_sensor
-from models.encoders import build_encoder
+from models.encoders import build_encoder, can_mirror, with_border
 from models.optimization import regimes
 from models.optimization.optimizers import make_optimizer
 from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
@@ -315,11 +315,15 @@ def _join_encoders(config: SegmentConfig, manifest: Manifest, encoder_dir: str |
         or build_encoder(config.encoder, sensor, manifest, config.precision)
         for sensor in config.sensors
     }
+    # A frozen encoder stays as it was pretrained.
+    if config.trains_encoder and can_mirror(config.encoder.backbone):
+        encoders = {sensor: with_border(each, config.border) for sensor, each in encoders.items()}
     return Segmenter(
         encoders=encoders,
         num_classes=config.schema.num_classes,
         decoder_channels=config.decoder_channels,
         head=config.head,
+        border=config.border,
         precision=config.precision,
     )
 

@@ -13,7 +13,7 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import LabelClass, LabelSchema, schema_of
 from beam_jobs.contracts.settings import INPUT_PATH
 from models.augmentation.config import ImageAugmentConfig
-from models.config import EncoderConfig, InputConfig, OptimizerConfig, Precision
+from models.config import Border, EncoderConfig, InputConfig, OptimizerConfig, Precision
 from models.pixel_losses.config import LossConfig
 from models.value_checks import check_choice, check_positive, check_share
 
@@ -49,6 +49,10 @@ class SegmentConfig:
             stride 2**n uses the last n. For "deeplab" the first is the width of all
             layers. Default: the U-Net of segmentation_models (Iakubovskii 2019),
             DeepLabV3+ (256).
+        border: what convolutions see beyond the border of a patch: "mirror" (the pixels
+            inside, mirrored) or "zeros". It holds for the head and for encoders that
+            train; frozen ones and "torch_" backbones stay as they were pretrained.
+            Default "mirror"; origin: trials on simulated radar (docs/segmentation.md).
         regime: "finetune" trains everything; "scratch" everything, from new weights;
             "frozen" only the head; "linear" only the linear head.
         layer_decay: factor of the learning rate from each level of the encoder to the
@@ -93,6 +97,7 @@ class SegmentConfig:
     encoder_paths: dict[Sensor, str] = field(default_factory=dict, metadata=INPUT_PATH)
     head: HeadName = "unet"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    border: Border = "mirror"
     regime: Regime = "finetune"
     layer_decay: float = 1.0
     unfreeze_after: float = 0.0
@@ -137,6 +142,7 @@ class SegmentConfig:
         for key in ("num_steps", "global_batch_size", "shuffle_buffer", "checkpoint_every"):
             check_positive(key, getattr(self, key))
         check_choice("precision", self.precision, Precision)
+        check_choice("border", self.border, Border)
         self.loss.check_classes(self.schema.class_names)
         self._check_regime()
         self._check_evaluations()

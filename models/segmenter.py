@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
-from models.config import Precision
+from models.config import Border, Precision
 from models.encoders import SensorEncoder, with_precision
 from models.heads.registry import get_head
 from models.layers.masked import LabelOutput, dtype_policy
@@ -35,6 +35,7 @@ class Segmenter(keras.Model):
         decoder_channels: widths of the head's layers; see `SegmentConfig`.
         head: name of the head.
         interpolation: how a U-Net upsamples, "nearest" or "bilinear".
+        border: what the head's convolutions see beyond the border.
         precision: dtype policy of the head.
         stride: H and W must be multiples of it.
     """
@@ -47,6 +48,7 @@ class Segmenter(keras.Model):
         decoder_channels: Sequence[int],
         head: HeadName = "unet",
         interpolation: str = "nearest",
+        border: Border = "zeros",
         precision: Precision = "float32",
         **kwargs: Any,
     ) -> None:
@@ -67,11 +69,16 @@ class Segmenter(keras.Model):
             for sensor in sensors
         }
         outputs = [encoders[sensor](inputs[sensor]) for sensor in sensors]
-        # The default is the head of files from before there was a choice; they do not
-        # name it.
+        # The defaults of head and border are those of files from before there was a
+        # choice; they do not name them.
         with dtype_policy(precision):
             logits = get_head(head)(
-                outputs, encoders[sensors[0]].levels, decoder_channels, num_classes, interpolation
+                outputs,
+                encoders[sensors[0]].levels,
+                decoder_channels,
+                num_classes,
+                interpolation,
+                border,
             )
         probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
         masks = [output["valid_mask"] for output in outputs]
@@ -98,7 +105,7 @@ class Segmenter(keras.Model):
             head,
             interpolation,
         )
-        self.precision, self.stride = precision, strides.pop()
+        self.border, self.precision, self.stride = border, precision, strides.pop()
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with serialized encoders."""
@@ -110,6 +117,7 @@ class Segmenter(keras.Model):
             "decoder_channels": self.decoder_channels,
             "head": self.head,
             "interpolation": self.interpolation,
+            "border": self.border,
             "precision": self.precision,
             "name": self.name,
             "trainable": self.trainable,
@@ -141,6 +149,7 @@ def with_segmenter_precision(model: Segmenter, precision: Precision) -> Segmente
         decoder_channels=model.decoder_channels,
         head=model.head,
         interpolation=model.interpolation,
+        border=model.border,
         precision=precision,
         name=model.name,
     )

@@ -123,8 +123,9 @@ class PhotometryConfig(_Strengths):
     Attributes:
         s1: changes of Sentinel-1.
         s2: changes of Sentinel-2.
-        blur_probability: probability of a patch to be blurred. Default 0.5; origin:
-            SimCLR, appendix A.
+        blur_probability: probability of a patch to be blurred. On radar it removes
+            speckle on purpose, as a filter does; the other patches keep theirs. Default
+            0.5; origin: SimCLR, appendix A.
         max_blur_sigma_px: sigma of the widest Gaussian, in pixels; the narrowest has
             0.1. Default 2; origin: SimCLR, appendix A.
         band_drop_probability: probability of each band to be replaced by its train

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from models.augmentation import radar
 from models.augmentation.config import GeometryConfig
-from models.augmentation.no_data import joint_mask
+from models.augmentation.no_data import joint_mask, pixel_mask, with_mask
 from models.augmentation.resampling import resample, take
 
 NUM_WINDOW_TRIES = 8
@@ -43,10 +42,11 @@ def random_crop(
     """Resize a random window of each patch to the size of the patch.
 
     A pixel of the result is valid where the nearest pixel of the window is valid, so
-    gaps neither grow nor shrink. Its value is bilinear among the valid pixels around
-    it, for Sentinel-1 of their power: the mean of dB values is lower than the dB of the
-    mean, so it would darken speckle. Labels come from the nearest pixel. A patch
-    without a good window does not change, but for the rounding of dB.
+    gaps neither grow nor shrink. Sentinel-2 is bilinear among the valid pixels around
+    it. Sentinel-1 and labels come from the nearest pixel: a mean of neighbours has less
+    speckle than the images that a published model gets. So each radar pixel keeps its
+    own label, and moves by at most half a pixel of the patch. A patch without a good
+    window does not change.
 
     Args:
         batch: float32 [B, H, W, C] by sensor, NaN = no data, and integers [B, H, W]
@@ -69,9 +69,9 @@ def random_crop(
         nearest = take(tensor, nearest_rows, nearest_columns)
         if tensor.shape.rank == 3:
             return tf.ensure_shape(nearest, tensor.shape)
-        valid = tf.reduce_all(tf.math.is_finite(nearest), axis=-1)
+        valid = pixel_mask(nearest)
         if name == "s1":
-            resampled = radar.as_db(resample(radar.as_power(tensor), rows, columns, valid))
+            resampled = with_mask(nearest, valid)
         else:
             resampled = resample(tensor, rows, columns, valid)
         return tf.ensure_shape(resampled, tensor.shape)

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from models.config import Border
 from models.layers.batch_norm import BatchNormalization
 from models.layers.convolution import Conv2D
 
@@ -24,7 +25,13 @@ def concatenate(tensors: Sequence[Any], name: str) -> Any:
 
 
 def conv_bn_relu(
-    x: Any, channels: int, name: str, *, kernel_size: int = 3, dilation: int = 1
+    x: Any,
+    channels: int,
+    name: str,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    border: Border = "zeros",
 ) -> Any:
     """Return `x` after a convolution that keeps the size, batch normalization and ReLU.
 
@@ -34,6 +41,7 @@ def conv_bn_relu(
         name: prefix of the layers' names.
         kernel_size: of the convolution.
         dilation: of the convolution.
+        border: what the convolution sees beyond the border.
 
     Returns:
         [B, H, W, `channels`].
@@ -44,6 +52,7 @@ def conv_bn_relu(
         kernel_size,
         padding="same",
         dilation_rate=dilation,
+        border=border,
         use_bias=False,
         name=f"{name}_conv",
     )(x)

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from models.config import Border
 from models.heads.blocks import concatenate, conv_bn_relu, norm_relu
 from models.layers.upsampling import UpSampling2D
 
@@ -41,6 +42,7 @@ def deeplab_logits(
     channels: Sequence[int],
     num_classes: int,
     interpolation: str,
+    border: Border,
 ) -> Any:
     """Return logits float32 [B, H, W, K]; see `registry.HeadFunction`.
 
@@ -48,7 +50,8 @@ def deeplab_logits(
     are the encoders' `pooled`, which ignores no data. They come from the whole patch,
     so a pixel's class depends slightly on the size of the input.
     Source: Chen et al. 2018 (DeepLabV3+), arXiv 1802.02611, figure 2 (256 channels),
-    with plain instead of separable convolutions.
+    with plain instead of separable convolutions. The dilated convolutions always see
+    zeros beyond the border: they reach further than a patch has cells to mirror.
 
     Raises:
         ValueError: no channels.
@@ -66,7 +69,7 @@ def deeplab_logits(
     low_level = conv_bn_relu(low_level, LOW_LEVEL_CHANNELS, "low_level", kernel_size=1)
     x = concatenate([x, low_level], "decoder")
     for index in range(2):
-        x = conv_bn_relu(x, width, f"decoder_{index}")
+        x = conv_bn_relu(x, width, f"decoder_{index}", border=border)
     # float32 under every policy: loss and probabilities near 0 and 1 need the digits.
     x = keras.layers.Conv2D(num_classes, 1, dtype="float32", name="coarse_logits")(x)
     return UpSampling2D(LOW_LEVEL_STRIDE, dtype="float32", name="logits")(x)

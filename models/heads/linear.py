@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from models.config import Border
 from models.heads.blocks import concatenate
 from models.layers.upsampling import UpSampling2D
 
@@ -22,15 +23,16 @@ def linear_logits(
     channels: Sequence[int],
     num_classes: int,
     interpolation: str,
+    border: Border,
 ) -> Any:
     """Return logits float32 [B, H, W, K]; see `registry.HeadFunction`.
 
-    `channels` has no effect: there is no hidden layer. The result equals a 1x1
-    convolution on the levels after bilinear upsampling and concatenation, since both
-    are linear and the weights of an interpolation add up to 1. Convolving first
-    upsamples K channels and not thousands.
+    `channels` and `border` have no effect: there is no hidden layer, and a 1x1
+    convolution has no border. The result equals a 1x1 convolution on the levels after
+    bilinear upsampling and concatenation, since both are linear and the weights of an
+    interpolation add up to 1. Convolving first upsamples K channels and not thousands.
     """
-    del channels, interpolation
+    del channels, interpolation, border
     parts = []
     for index, level in enumerate(levels):
         features = concatenate([output[level] for output in outputs], level)

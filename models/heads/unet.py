@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from models.config import Border
 from models.heads.blocks import concatenate, conv_bn_relu
 from models.layers.upsampling import UpSampling2D
 
@@ -20,6 +21,7 @@ def unet_logits(
     channels: Sequence[int],
     num_classes: int,
     interpolation: str,
+    border: Border,
 ) -> Any:
     """Return logits float32 [B, H, W, K]; see `registry.HeadFunction`.
 
@@ -50,13 +52,8 @@ def unet_logits(
     )
     x = concatenate([output[levels[-1]] for output in outputs], "deepest")
     for index, (width, skip) in enumerate(zip(channels[-len(levels) :], skips, strict=True)):
-        x = _stage(x, skip, width, interpolation, f"decoder{index}")
+        x = UpSampling2D(2, interpolation=interpolation, name=f"decoder{index}_up")(x)
+        x = conv_bn_relu([x, *skip], width, f"decoder{index}_0", border=border)
+        x = conv_bn_relu(x, width, f"decoder{index}_1", border=border)
     # float32 under every policy: loss and probabilities near 0 and 1 need the digits.
     return keras.layers.Conv2D(num_classes, 1, dtype="float32", name="logits")(x)
-
-
-def _stage(x: Any, skip: Sequence[Any], width: int, interpolation: str, name: str) -> Any:
-    """Return `x` at twice the size, joined with the skip, after two convolutions."""
-    x = UpSampling2D(2, interpolation=interpolation, name=f"{name}_up")(x)
-    x = conv_bn_relu([x, *skip], width, f"{name}_0")
-    return conv_bn_relu(x, width, f"{name}_1")

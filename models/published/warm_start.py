@@ -75,6 +75,7 @@ def load_student(saved_model_dir: str, config: SegmentConfig, manifest: Manifest
         "num_classes": config.schema.num_classes,
         "head": config.head,
         "decoder_channels": config.decoder_channels,
+        "border": config.border,
     }
     for name, value in expected.items():
         if getattr(model, name) != value:

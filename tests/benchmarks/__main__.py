@@ -1,7 +1,8 @@
 """Measure speed and memory, and print one JSON line per benchmark (`make bench`).
 
-Arguments are names of benchmarks; without any, all run. A slow machine changes the
-figures, but no benchmark fails because of it.
+Arguments are names of benchmarks; without any, all of `BENCHMARKS` run. Those of
+`TRAININGS` measure scores and run by name only. A slow machine changes the figures, but
+no benchmark fails because of it.
 """
 
 import json
@@ -16,6 +17,7 @@ from tests.benchmarks import (
     input_pipeline,
     loss_memory,
     pairing_scale,
+    patch_borders,
     reading_speed,
     segmentation_speed,
     shard_bytes,
@@ -37,6 +39,8 @@ BENCHMARKS = {
     "segmentation_speed": segmentation_speed.measure,
 }
 
+TRAININGS = {"patch_borders": patch_borders.measure}
+
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
-        print(json.dumps({"benchmark": name, **BENCHMARKS[name]()}), flush=True)
+        print(json.dumps({"benchmark": name, **(BENCHMARKS | TRAININGS)[name]()}), flush=True)

@@ -9,7 +9,7 @@ from repository import REPOSITORY
 
 from models.config import EncoderConfig
 from models.dual_encoder import build_dual_encoder
-from models.encoders import SensorEncoder, build_encoder, with_precision
+from models.encoders import SensorEncoder, build_encoder, with_border, with_precision
 
 
 def small(sensor="s1", precision="float32", norm="batch"):
@@ -108,10 +108,43 @@ def test_batch_normalization_is_synchronized_also_after_reloading(encoder):
     assert all(layer.synchronized and layer.momentum == 0.9 for layer in layers)
 
 
-def test_encoder_published_before_norms_could_be_chosen_still_loads(encoder):
+def test_encoder_published_before_norm_and_border_could_be_chosen_still_loads(encoder):
     config = encoder.get_config()
-    del config["norm"]
-    assert SensorEncoder.from_config(config).norm == "batch"
+    del config["norm"], config["border"]
+    loaded = SensorEncoder.from_config(config)
+    assert (loaded.norm, loaded.border) == ("batch", "zeros")
+    loaded.set_weights(encoder.get_weights())
+    np.testing.assert_array_equal(loaded(backscatter())["pooled"], encoder(backscatter())["pooled"])
+
+
+def test_mirrored_border_hides_where_the_patch_ends(encoder, tmp_path):
+    mirrored = with_border(encoder, "mirror")
+    for got, expected in zip(mirrored.get_weights(), encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    one_colour = np.full((1, 32, 48, 2), -14.0, np.float32)
+    for level in encoder.levels:
+        # Every cell sees the same where no zeros surround the patch.
+        assert np.ptp(mirrored(one_colour)[level], axis=(1, 2)).max() < 1e-4
+        assert np.ptp(encoder(one_colour)[level], axis=(1, 2)).max() > 1e-2
+    mirrored.save(tmp_path / "mirrored.keras")
+    loaded = keras.saving.load_model(tmp_path / "mirrored.keras")
+    assert (loaded.border, with_precision(loaded, "mixed_bfloat16").border) == ("mirror",) * 2
+    # One cell at the deepest level is the smallest window.
+    smallest = backscatter(16, 16)
+    np.testing.assert_array_equal(loaded(smallest)["pooled"], mirrored(smallest)["pooled"])
+    assert with_border(mirrored, "mirror") is mirrored
+
+
+def test_backbones_of_public_weights_keep_zeros_beyond_the_border():
+    with pytest.raises(ValueError, match="border must be zeros with the backbone 'torch_resnet18'"):
+        SensorEncoder(
+            sensor="s1",
+            bands=("VV",),
+            mean=(0.0,),
+            std=(1.0,),
+            backbone="torch_resnet18",
+            border="mirror",
+        )
 
 
 def test_group_norm_sees_each_patch_alone_and_survives_saving_exactly(tmp_path):

@@ -152,6 +152,27 @@ def test_training_from_scratch_does_not_look_at_what_is_pretrained(pretrained, l
     assert model.encoders["s1"].mean == tuple(entry.mean for entry in labels.manifest.s1_statistics)
 
 
+@pytest.mark.parametrize(
+    ("changes", "of_encoder", "of_head"),
+    [
+        ({}, "mirror", "mirror"),
+        ({"regime": "scratch"}, "mirror", "mirror"),
+        ({"border": "zeros"}, "zeros", "zeros"),
+        # A frozen encoder stays as it was pretrained.
+        ({"regime": "frozen"}, "zeros", "mirror"),
+    ],
+)
+def test_border_is_mirrored_in_what_trains(pretrained, labels, changes, of_encoder, of_head):
+    model = segment.build_segmenter(water(**changes), labels.manifest, pretrained.dir)
+    assert (model.encoders["s1"].border, model.border) == (of_encoder, of_head)
+
+
+def test_encoder_of_public_weights_keeps_zeros_beyond_the_border(labels):
+    config = water(regime="scratch", encoder=EncoderConfig(backbone="torch_resnet18"))
+    model = segment.build_segmenter(config, labels.manifest, None)
+    assert (model.encoders["s1"].border, model.border) == ("zeros", "mirror")
+
+
 def test_class_that_is_absent_cannot_be_balanced(labels, tmp_path):
     counts = {"train": {"0": 5}, "eval": {"1": 3}}
     config = water(loss=LossConfig(class_weights="balanced"), global_batch_size=8)

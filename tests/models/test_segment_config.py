@@ -25,6 +25,7 @@ def test_config_survives_plain_dicts():
         num_steps=9,
         head="deeplab",
         decoder_channels=(32,),
+        border="zeros",
         layer_decay=0.75,
         unfreeze_after=0.25,
         loss=LossConfig(terms={"focal": 1.0, "dice": 0.5}, class_weights={"water": 2.0}),
@@ -65,6 +66,7 @@ def test_config_survives_plain_dicts():
             lambda: flood(head="deeplab", decoder_channels=()),
             r"decoder_channels must hold at least 1 values, got \(\)",
         ),
+        (lambda: flood(border="reflect"), "border must be zeros or mirror, got 'reflect'"),
         (lambda: flood(head="fpn"), "head must be unet, deeplab or linear, got 'fpn'"),
         (
             lambda: flood(regime="warm"),

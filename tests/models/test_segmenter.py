@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.encoders import SensorEncoder
+from models.encoders import SensorEncoder, with_border
 from models.segmenter import Segmenter, with_segmenter_precision
 
 CHANNELS = (16, 16, 8, 8)
@@ -85,6 +85,32 @@ def test_files_from_before_there_was_a_choice_go_on_upsampling_bilinearly(both):
         Segmenter.from_config(old.get_config()),
     ):
         assert model.get_layer("decoder0_up").interpolation == "bilinear"
+
+
+@pytest.fixture(scope="module")
+def mirrored(both):
+    encoders = {sensor: with_border(each, "mirror") for sensor, each in both.encoders.items()}
+    model = Segmenter(encoders=encoders, num_classes=4, decoder_channels=CHANNELS, border="mirror")
+    model.set_weights(both.get_weights())
+    return model
+
+
+def test_mirrored_border_hides_where_the_patch_ends(both, mirrored):
+    one_colour = {"s1": np.full((1, 32, 48, 2), -14.0), "s2": np.full((1, 32, 48, 3), 0.2)}
+    assert np.ptp(mirrored(one_colour)["logits"], axis=(1, 2)).max() < 1e-4
+    assert np.ptp(both(one_colour)["logits"], axis=(1, 2)).max() > 1e-2
+
+
+def test_border_is_kept_and_files_from_before_there_was_a_choice_have_zeros(mirrored):
+    config = mirrored.get_config()
+    for model in (
+        with_segmenter_precision(mirrored, "mixed_bfloat16"),
+        Segmenter.from_config(config),
+    ):
+        assert model.get_layer("decoder0_0_conv").border == model.border == "mirror"
+        assert {each.border for each in model.encoders.values()} == {"mirror"}
+    del config["border"]
+    assert Segmenter.from_config(config).get_layer("decoder0_0_conv").border == "zeros"
 
 
 def test_precision_can_be_changed_under_the_same_weights(both):

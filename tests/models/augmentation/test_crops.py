@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special, stats
 
 from models.augmentation import crops
 from models.augmentation.config import GeometryConfig
@@ -21,30 +22,37 @@ def patches(num_patches=16, gap=None, seed=0):
     return {"s1": tf.constant(s1), "s2": tf.constant(s2)}
 
 
-def one_crop(image, window):
-    """The resize of one window as its definition says it, pixel by pixel: [H, W, C]."""
+def nearest_pixel(window, i, j):
+    """The position of pixel (i, j) of a crop in the patch, and the pixel it lies in."""
     top, left, height, width = window
+    y = top + min(max((i + 0.5) * height / SIZE - 0.5, 0.0), height - 1.0)
+    x = left + min(max((j + 0.5) * width / SIZE - 0.5, 0.0), width - 1.0)
+    return (y, x), (math.floor(y + 0.5), math.floor(x + 0.5))
+
+
+def one_optical_crop(image, window):
+    """The resize of one window as its definition says it, pixel by pixel: [H, W, C]."""
     result = np.full(image.shape, np.nan)
-    for i in range(SIZE):
-        for j in range(SIZE):
-            y = top + min(max((i + 0.5) * height / SIZE - 0.5, 0.0), height - 1.0)
-            x = left + min(max((j + 0.5) * width / SIZE - 0.5, 0.0), width - 1.0)
-            if np.isnan(image[math.floor(y + 0.5), math.floor(x + 0.5)]).any():
-                continue
-            total, weight = 0.0, 0.0
-            for row in (math.floor(y), math.floor(y) + 1):
-                for column in (math.floor(x), math.floor(x) + 1):
-                    share = max(0.0, 1.0 - abs(y - row)) * max(0.0, 1.0 - abs(x - column))
-                    if share > 0.0 and not np.isnan(image[row, column]).any():
-                        total, weight = total + share * image[row, column], weight + share
-            result[i, j] = total / weight
+    for i, j in np.ndindex(SIZE, SIZE):
+        (y, x), nearest = nearest_pixel(window, i, j)
+        if np.isnan(image[nearest]).any():
+            continue
+        total, weight = 0.0, 0.0
+        for row in (math.floor(y), math.floor(y) + 1):
+            for column in (math.floor(x), math.floor(x) + 1):
+                share = max(0.0, 1.0 - abs(y - row)) * max(0.0, 1.0 - abs(x - column))
+                if share > 0.0 and not np.isnan(image[row, column]).any():
+                    total, weight = total + share * image[row, column], weight + share
+        result[i, j] = total / weight
     return result
 
 
-def linear(name, tensor):
-    """Reflectance as it is, dB as power: the scale on which pixels are averaged."""
-    values = np.asarray(tensor, np.float64)
-    return 10.0 ** (values / 10.0) if name == "s1" else values
+def one_radar_crop(image, window):
+    """The nearest pixels of one window, [H, W, C]."""
+    result = np.full(image.shape, np.nan)
+    for i, j in np.ndindex(SIZE, SIZE):
+        result[i, j] = image[nearest_pixel(window, i, j)[1]]
+    return result
 
 
 def draw_windows(mask):
@@ -53,28 +61,47 @@ def draw_windows(mask):
     return [side.numpy() for side in (windows.top, windows.left, windows.height, windows.width)]
 
 
-def test_crop_is_masked_bilinear_and_the_same_for_both_sensors():
+def test_crop_takes_one_window_bilinear_in_optical_and_nearest_in_radar():
     batch = patches(gap=(slice(0, 3), slice(0, 9)))
+    batch["s2"] = tf.where(tf.math.is_nan(batch["s1"][..., :1]), np.nan, batch["s2"])
     after = crops.random_crop(batch, CONFIG, SEED)
-    mask = np.isfinite(batch["s1"]).all(-1)
-    windows = np.stack(draw_windows(tf.constant(mask)), axis=1)
+    windows = np.stack(draw_windows(tf.math.is_finite(batch["s1"][..., 0])), axis=1)
     assert len({tuple(window) for window in windows}) > 10
-    for name, tensor in batch.items():
-        expected = np.stack(
-            [one_crop(image, w) for image, w in zip(linear(name, tensor), windows, strict=True)]
-        )
-        expected = 10.0 * np.log10(expected) if name == "s1" else expected
-        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-5)
+    for name, one_crop in (("s1", one_radar_crop), ("s2", one_optical_crop)):
+        images = batch[name].numpy().astype(float)
+        expected = [one_crop(*pair) for pair in zip(images, windows, strict=True)]
+        np.testing.assert_allclose(after[name], np.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_crop_keeps_the_mean_power_of_speckle():
-    # 4.4 looks: Sentinel-1 GRD, interferometric wide swath.
-    power = 0.05 * np.random.default_rng(1).gamma(4.4, 1 / 4.4, (32, 48, 48, 2))
+# 4.4: Sentinel-1 GRD, interferometric wide swath. 15: after a multi-look or a filter.
+@pytest.mark.parametrize("looks", [1.0, 4.4, 15.0])
+def test_crop_keeps_the_distribution_of_speckle(looks):
+    power = np.random.default_rng(1).gamma(looks, 1.0 / looks, (64, 48, 48, 2))
     before = (10.0 * np.log10(power)).astype(np.float32)
-    after = crops.random_crop({"s1": tf.constant(before)}, CONFIG, SEED)["s1"]
-    change_db = 10.0 * np.log10(linear("s1", after).mean() / power.mean())
-    # Means of dB values give -0.24 dB.
-    assert abs(change_db) < 0.02
+    after = crops.random_crop({"s1": tf.constant(before)}, CONFIG, SEED)["s1"].numpy()
+    assert (after != before).mean() > 0.8
+    # Moments of the logarithm of a gamma variable: Johnson et al. 1995, Continuous
+    # Univariate Distributions 2, section 22.
+    db_per_e = 10.0 / math.log(10.0)
+    mean_db = db_per_e * (special.digamma(looks) - math.log(looks))
+    std_db = db_per_e * math.sqrt(special.polygamma(1, looks))
+    assert after.mean() == pytest.approx(mean_db, abs=0.02 * std_db)
+    # Means of the power of neighbours give 0.6 to 0.7 of it.
+    assert after.std() == pytest.approx(std_db, rel=0.02)
+    # The fainter half of speckle is what water and shadow look like: the whole shape
+    # counts.
+    ranks = stats.gamma.cdf(10.0 ** (after / 10.0), looks, scale=1.0 / looks)
+    assert stats.kstest(ranks.ravel(), "uniform").statistic < 0.01
+
+
+def test_radar_pixel_keeps_its_own_label():
+    rng = np.random.default_rng(2)
+    label = rng.integers(0, 2, (16, SIZE, SIZE))
+    backscatter_db = np.where(label, -20.0, -10.0)[..., np.newaxis].astype(np.float32)
+    batch = {"s1": tf.constant(backscatter_db), "label": tf.constant(label, tf.uint8)}
+    after = crops.random_crop(batch, CONFIG, SEED)
+    np.testing.assert_array_equal(after["s1"][..., 0] == -20.0, after["label"] == 1)
+    assert (after["label"].numpy() != label).mean() > 0.2
 
 
 def test_windows_keep_area_aspect_and_borders():

@@ -234,6 +234,7 @@ def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(
             {"decoder_channels": (8, 8, 8, 8)},
             r"decoder_channels must be \(8, 8, 8, 8\), got .* \(16, 8, 8, 8\)",
         ),
+        ({"border": "zeros"}, r"border must be zeros, got the student's mirror"),
         ({"sensors": ("s2",)}, r"sensors must be \('s2',\), got the student's \('s1',\)"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -157,7 +157,7 @@ def test_deeplab_reaches_equally_far_on_the_ground_under_every_stride(num_levels
     inputs = {name: keras.Input((None, None, 4), name=name) for name in used} | {
         "pooled": keras.Input((4,), name="pooled")
     }
-    model = keras.Model(inputs, deeplab_logits([inputs], levels, (8,), 2, "nearest"))
+    model = keras.Model(inputs, deeplab_logits([inputs], levels, (8,), 2, "nearest", "zeros"))
     assert [model.get_layer(f"aspp_{index}_conv").dilation_rate[0] for index in range(4)] == rates
     batch = {
         name: np.ones((1, 64 // stride, 96 // stride, 4), np.float32)

@@ -58,11 +58,12 @@ def test_several_inputs_are_convolved_as_if_they_were_concatenated(dtype, tolera
 
 
 # Below and above the number of pixels from which on oneDNN's kernel is taken.
-@pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 8), (9, 8)])
-def test_convolve_3x3_is_the_convolution(size):
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (8, 8), (10, 10), (12, 9)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_convolve_3x3_is_the_convolution(size, padding):
     pixels, kernel = random((3, *size, 8), 0), random((3, 3, 8, 5), 1)
-    got = with_gradients(convolution.convolve_3x3, pixels, kernel)
-    expected = with_gradients(lambda x, k: tf.nn.conv2d(x, k, 1, "SAME"), pixels, kernel)
+    got = with_gradients(lambda x, k: convolution.convolve_3x3(x, k, padding), pixels, kernel)
+    expected = with_gradients(lambda x, k: tf.nn.conv2d(x, k, 1, padding), pixels, kernel)
     for value, known in zip(got, expected, strict=True):
         np.testing.assert_allclose(value, known, rtol=1e-5, atol=1e-4)
 
@@ -85,6 +86,71 @@ def test_size_may_be_unknown_until_it_runs():
         np.testing.assert_allclose(
             by_kernel(pixels), tape.gradient(loss, kernel), rtol=1e-4, atol=1e-2
         )
+
+
+# Padding "same" has less above and left of a strided kernel.
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "widths"),
+    [(1, 1, (0, 0)), (3, 1, (1, 1)), (3, 2, (0, 1)), (7, 2, (2, 3)), (1, 2, (0, 0))],
+)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-4), ("mixed_bfloat16", 0.1), ("mixed_float16", 0.02)]
+)
+def test_mirrored_border_is_that_of_numpy(kernel_size, strides, widths, dtype, tolerance):
+    layer = convolution.Conv2D(
+        5, kernel_size, strides=strides, padding="same", border="mirror", dtype=dtype
+    )
+    pixels = tf.cast(random((2, 8, 6, 256), 0), layer.compute_dtype)
+    shape = layer.compute_output_shape(pixels.shape)
+    assert (2, 8 // strides, 6 // strides, 5) == layer(pixels).shape == shape
+    sources = [np.pad(np.arange(n), widths, "symmetric") for n in (8, 6)]
+
+    def expected(image):
+        padded = tf.gather(tf.gather(image, sources[0], axis=1), sources[1], axis=2)
+        return tf.nn.conv2d(padded, layer.kernel, strides, "VALID")
+
+    got, known = (
+        with_gradients(function, image)
+        for function, image in ((layer, pixels), (expected, tf.cast(pixels, tf.float32)))
+    )
+    for value, right in zip(got, known, strict=True):
+        np.testing.assert_allclose(value, right, rtol=tolerance, atol=tolerance)
+
+
+def test_border_of_one_colour_is_seen_with_zeros_only():
+    spread = {}
+    for border in ("zeros", "mirror"):
+        keras.utils.set_random_seed(0)
+        layer = convolution.Conv2D(4, 3, padding="same", border=border)
+        spread[border] = np.ptp(layer(tf.fill([1, 8, 8, 3], 2.0)), axis=(1, 2)).max()
+    assert spread["mirror"] < 1e-5 < 0.1 < spread["zeros"]
+
+
+@pytest.mark.parametrize("options", [{"padding": "valid"}, {"padding": "same", "dilation_rate": 2}])
+def test_mirrored_border_of_another_convolution_is_refused(options):
+    with pytest.raises(ValueError, match="border mirror needs padding same and dilation_rate 1"):
+        convolution.Conv2D(4, 3, border="mirror", **options)
+
+
+def test_single_pixel_has_a_mirrored_border():
+    layer = convolution.Conv2D(4, 3, padding="same", border="mirror")
+    pixel = random((2, 1, 1, 3), 0)
+    output = layer(pixel)
+    np.testing.assert_allclose(
+        output[:, 0, 0],
+        pixel[:, 0, 0] @ tf.reduce_sum(layer.kernel, axis=[0, 1]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_border_survives_the_config():
+    layer = convolution.Conv2D(4, 3, padding="same", border="mirror")
+    assert convolution.Conv2D.from_config(layer.get_config()).border == "mirror"
+    # Files from before there was a choice do not name the border.
+    config = layer.get_config()
+    del config["border"]
+    assert convolution.Conv2D.from_config(config).border == "zeros"
 
 
 @pytest.mark.parametrize(
