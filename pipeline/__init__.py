@@ -9,6 +9,7 @@ Read `config.py` first: a RunConfig is one run.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
 - `report/`: the results of a run; `serving/`: checks of published models.
+- `training_jobs`: trainings whose results are found again.
 - `claim_check/`: does pretraining on pairs help? `neighbours/`: search for similar
   patches.
 

@@ -11,20 +11,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
-from beam_jobs.judging import audit
 from pipeline.claim_check import processes, published_arms, trainings
 from pipeline.claim_check.arms import TUNED
 from pipeline.claim_check.config import Arm, ClaimConfig, Setting, is_published
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
-from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
+from pipeline.claim_check.jobs import Planner, Trial, unique
 from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_score
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
 from pipeline.data_build import BuiltData, OnProgress, Stage
+from pipeline.training_jobs import Pretraining, Version, check_overlaps, read_version
 
 Run = Callable[[str, Sequence[Pretraining | Trial]], None]
 """A function that does jobs as one named stage."""
@@ -49,15 +49,20 @@ def check_claim(
             in train, or a fraction gives no patch.
     """
     claim = claim_of(config)
-    pairs = _version(str(data.pairs))
-    tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
+    pairs = read_version(data.pairs)
+    tasks = {name: read_version(path) for name, path in data.tasks.items()}
     for name, version in tasks.items():
         _check_classes(name, version)
         needed = {sensor for cell in claim.cells(name) for sensor in cell.sensors}
         for arm in filter(is_published, claim.arms):
             published_arms.check(arm, tuple(sorted(needed)), version.manifest)
         with stage(f"audit ({name})"):
-            _check_overlaps(config, name, pairs, version)
+            check_overlaps(
+                pairs,
+                version,
+                config.pairs.split.buffer_m,
+                f"{config.claim_dir}/overlaps-{name}.json",
+            )
     planner = Planner(config, claim, pairs, tasks)
     with processes.workers(claim.num_processes) as pool:
 
@@ -131,10 +136,6 @@ def claim_of(config: RunConfig) -> ClaimConfig:
     return config.claim
 
 
-def _version(path: str) -> Version:
-    return Version(path=path, manifest=manifest.read(path))
-
-
 def _check_classes(task: str, version: Version) -> None:
     """Raise if test has a class that no arm can learn, because train lacks it."""
     counts = version.manifest.num_pixels_per_class
@@ -148,17 +149,6 @@ def _check_classes(task: str, version: Version) -> None:
                 "in test and none in train, so it cannot be learned: add labels or another split",
                 "class_absent",
             )
-
-
-def _check_overlaps(config: RunConfig, task: str, pairs: Version, labels: Version) -> None:
-    found = audit.compare(
-        {pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m
-    )
-    if found.num_overlaps:
-        path = locate(config.claim_dir) / f"overlaps-{task}.json"
-        with staged(path) as file:
-            file.write_text(found.to_json())
-        raise DataError(f"{labels.path}: {found.verdict}; all are in {path}", "overlap")
 
 
 def _tuned(claim: ClaimConfig) -> list[Arm]:
