@@ -374,6 +374,37 @@ def test_one_scene_has_all_five_folds_where_a_hash_would_leave_some_empty(size_k
     assert num_whole / 300 >= least
 
 
+def test_folds_train_and_test_most_of_the_labels_of_one_scene_and_one_split_few():
+    """Counts of docs/splits.md: one scene of 64 patches of 640 m, blocks of 2.56 km."""
+    rng = np.random.default_rng(0)
+    counts = {0: [], 5: [], 10: []}
+    for lon, lat in rng.uniform([-180, -60], [180, 60], (20, 2)):
+        zone = grids.utm_crs(lon, lat)
+        x0, y0 = pyproj.Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(lon, lat)
+        patches = []
+        for i, j in np.ndindex(8, 8):
+            x, y = (
+                x0 + 640.0 * np.array([j, j - 0.5, j + 0.5, j + 0.5, j - 0.5]),
+                y0 + 640.0 * (np.array([i, i - 0.5, i - 0.5, i + 0.5, i + 0.5])),
+            )
+            patches.append([axis.tolist() for axis in grids.to_lonlat(zone, x, y)])
+        for folds, found in counts.items():
+            given = [
+                splits.assign(*patch, SplitConfig(folds=folds, fold=fold)).split
+                for fold in range(max(folds, 1))
+                for patch in patches
+            ]
+            found.append((given.count("train") / max(folds, 1), given.count("test")))
+    means = {folds: np.mean(found, axis=0).round() for folds, found in counts.items()}
+    assert {folds: tuple(mean) for folds, mean in means.items()} == {
+        0: (42, 7),
+        5: (29, 36),
+        10: (46, 36),
+    }
+    fewest = {folds: tuple(np.min(found, axis=0).round()) for folds, found in counts.items()}
+    assert fewest == {0: (12, 0), 5: (28, 34), 10: (46, 34)}
+
+
 @settings(max_examples=100)
 @given(
     st.integers(-4000, 4000),
