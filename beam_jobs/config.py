@@ -286,6 +286,10 @@ class HoldoutConfig:
             raise ValueError(f"hold-out {self.name!r} needs either values or geojson")
 
 
+MIN_FOLDS = 3
+"""Fewest folds of a cross-validation: one each for test, eval and train."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
     """How spatial blocks are assigned to train, eval and test.
@@ -294,9 +298,14 @@ class SplitConfig:
 
     Attributes:
         block_size_km: side of a block in kilometres.
-        eval_fraction: expected share of blocks in eval.
-        test_fraction: expected share of blocks in test.
-        seed: seed of the hash that assigns the blocks.
+        eval_fraction: expected share of blocks in eval; not used with folds.
+        test_fraction: expected share of blocks in test; not used with folds.
+        folds: number of folds of a cross-validation, at least 3. Each block belongs to
+            one fold. 0 = off: the fractions decide.
+        fold: fold whose blocks are test. Those of the next fold are eval, and all
+            others are train. `cross-validate` sets it to each fold in turn.
+        seed: seed of the hash that assigns the blocks. With folds it chooses the
+            pattern, of which there are few; see `splits.fold_of`.
         buffer_m: smallest distance in metres. Train patches closer to a block of eval
             or test are not used, nor are eval patches closer to a block of test. With 0
             only patches that reach into another split are not used.
@@ -306,6 +315,8 @@ class SplitConfig:
     block_size_km: float = 2.56
     eval_fraction: float = 0.15
     test_fraction: float = 0.15
+    folds: int = 0
+    fold: int = 0
     seed: int = 0
     buffer_m: float = 0.0
     holdouts: tuple[HoldoutConfig, ...] = ()
@@ -328,6 +339,14 @@ class SplitConfig:
                 "eval_fraction + test_fraction must be below 1, "
                 f"got {self.eval_fraction + self.test_fraction}"
             )
+        if self.folds != 0 and self.folds < MIN_FOLDS:
+            raise ValueError(
+                f"folds must be at least {MIN_FOLDS} (one each for test, eval and train), or 0 "
+                f"for no folds, got {self.folds}"
+            )
+        if not 0 <= self.fold < max(self.folds, 1):
+            allowed = f"within 0-{self.folds - 1}" if self.folds else "0 without folds"
+            raise ValueError(f"fold must be {allowed}, got {self.fold} with folds {self.folds}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,9 @@ Read `config.py` first: a RunConfig is one run.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
 - `report/`: the results of a run; `serving/`: checks of published models.
+- `training_jobs`: trainings whose results are found again. `html_page`: the style of
+  the pages of results.
+- `cross_validation/`: scores of few labels.
 - `claim_check/`: does pretraining on pairs help? `neighbours/`: search for similar
   patches.
 

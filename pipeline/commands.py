@@ -28,6 +28,7 @@ from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
+from pipeline.cross_validation.choice import choose_tasks
 from pipeline.metadata_file import check_metadata
 from pipeline.runners import root
 
@@ -212,6 +213,52 @@ def _claim_check(session: Session, config: RunConfig, verify_files: bool) -> Non
         built = build_data(config, progress.stage, progress.update, verify_files=verify_files)
         document = claim.check_claim(config, built, progress.stage, progress.update)
     session.result(document, page.sentence(document), f"Page: {config.claim_dir}/{claim.PAGE_FILE}")
+
+
+@verb("cross-validate", needs=_PIPELINE)
+@_run_config
+@_data_option
+@_verify_option
+@click.option(
+    "--task",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Task to validate; may be repeated. [all tasks of the config]",
+)
+def cross_validate(
+    session: Session,
+    config_path: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    verify_files: bool,
+    names: tuple[str, ...],
+) -> None:
+    """Measure a task by cross-validation over blocks: all labels train, all are tested.
+
+    It needs the setting pairs.split.folds. docs/splits.md describes the folds, and what
+    the score means. Nothing is published.
+
+    \b
+    Example:
+      terrapair cross-validate --config demo --set pairs.split.folds=5 --task flood
+    """
+    config = _load(config_path, overrides)
+    _check_inputs(config, data)
+    tasks = choose_tasks(config, names)
+    config = _with_data(config, data)
+    with root.hold(config):
+        _write_resolved(session, config)
+        from pipeline.cross_validation import page, validation
+
+        with session.progress() as progress:
+            found = validation.cross_validate(config, tasks, progress, verify_files=verify_files)
+    session.result(
+        found.document,
+        *page.terminal_parts(found.document, found.pooled),
+        f"Scores: {config.folds_dir}/{validation.DOCUMENT_FILE}",
+        f"Page: {config.folds_dir}/{validation.PAGE_FILE}",
+    )
 
 
 @verb("data-service")

@@ -309,6 +309,11 @@ class RunConfig:
         return f"{self._base}/claim"
 
     @property
+    def folds_dir(self) -> str:
+        """Folder of the folds and the result of `cross-validate`."""
+        return f"{self._base}/folds"
+
+    @property
     def report_dir(self) -> str:
         """Folder of the pictures of the report."""
         return f"{self._base}/report"

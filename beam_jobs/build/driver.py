@@ -31,7 +31,7 @@ from beam_jobs.build import (
     writers,
 )
 from beam_jobs.catalogs import catalog
-from beam_jobs.config import BuildConfig, LabelConfig
+from beam_jobs.config import MIN_FOLDS, BuildConfig, LabelConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.locations import Location, locate
@@ -74,6 +74,9 @@ class Execution:
             the local runner.
         needed_splits: splits that must get at least one patch. "train" must be among
             them, because the statistics come from it.
+        class_splits: splits in which every class that a task needs must have pixels. A
+            cross-validation pools the test splits of its folds, so not each of them
+            needs every class.
         file_record: file of this machine that holds what is known of input files; see
             `input_hashes`. None = beside the output, or nowhere when the output is on
             an object store. Builds of the same files may share it.
@@ -85,6 +88,7 @@ class Execution:
     spool_root: StrPath | None = None
     beam_options: Sequence[str] = ()
     needed_splits: Sequence[layout.Split] = layout.SPLITS
+    class_splits: Sequence[layout.Split] = ("train", "test")
     file_record: StrPath | None = None
     verify_files: bool = False
 
@@ -249,6 +253,7 @@ def _build(
             str(inputs),
             num_scenes=inputs.num_scenes.total(),
             needed_splits=execution.needed_splits,
+            num_folds=config.split.folds,
         )
         found = _manifest(
             summary, config, chosen.made_from, span=chosen.span, version=chosen.version
@@ -261,7 +266,7 @@ def _build(
                 config.label,
                 inputs.catalog_paths,
                 summary.num_pixels_per_class,
-                execution.needed_splits,
+                set(execution.needed_splits) & set(execution.class_splits),
             )
         if inputs.sha256(verify=False) != chosen.content_sha256:
             raise DataError(
@@ -343,7 +348,12 @@ def _check_scenes(summary: writers.Summary, config: BuildConfig, num_scenes: int
 
 
 def _check_patches(
-    summary: writers.Summary, where: str, *, num_scenes: int, needed_splits: Sequence[str]
+    summary: writers.Summary,
+    where: str,
+    *,
+    num_scenes: int,
+    needed_splits: Sequence[str],
+    num_folds: int,
 ) -> None:
     """Refuse a build without any patch, or without a patch in a needed split.
 
@@ -359,13 +369,22 @@ def _check_patches(
     if not summary.shards and summary.num_rejected[spans.KNOWN_REASON] >= num_scenes > 0:
         raise NothingNewError(f"{where}: every scene is in an earlier span already", "nothing_new")
     if not summary.shards:
-        raise DataError(f"{where}: no pair of scenes gave a patch (not used: {reasons})", "no_pair")
+        outside = ""
+        if num_folds and summary.num_rejected["outside_folds"]:
+            outside = (
+                "; folds take neither hold-outs nor scenes whose terrapair:split is test: set "
+                "split.folds to 0, or remove the hold-outs or that property"
+            )
+        raise DataError(
+            f"{where}: no pair of scenes gave a patch (not used: {reasons}){outside}", "no_pair"
+        )
+    fewer = f"fewer split.folds than {num_folds}, " if num_folds > MIN_FOLDS else ""
     for split in needed_splits:
         if not counts[split]:
             raise DataError(
                 f"{where}: no patch falls into split {split!r} ({dict(counts)}; "
-                f"not used: {reasons}); use a smaller split.block_size_km, another split.seed "
-                "or more data",
+                f"not used: {reasons}); use {fewer}a smaller split.block_size_km, another "
+                "split.seed or more data",
                 "empty_split",
             )
 

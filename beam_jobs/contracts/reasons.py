@@ -53,6 +53,7 @@ PatchReason = Literal[
     "in_buffer",
     "low_quality",
     "misregistered",
+    "outside_folds",
     "s1_no_data",
     "s2_no_data",
     "saturated",
@@ -194,6 +195,8 @@ MEANINGS: dict[Reason, str] = {
     "in_buffer": "Too near to a split that is judged. Lower split.buffer_m to keep more.",
     "low_quality": "The quality score is too low. Lower quality.min_quality.",
     "misregistered": "The two images are shifted. Raise quality.max_offset_px.",
+    "outside_folds": "The patch is held out, or its data set declares it as test, so no"
+    " fold of a cross-validation takes it. Nothing to do.",
     "s1_no_data": "Too few Sentinel-1 pixels have data. Lower"
     " quality.min_valid_fraction to keep more.",
     "s2_no_data": "Too few Sentinel-2 pixels have data. Lower"

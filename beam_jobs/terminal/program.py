@@ -72,6 +72,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "config": _verb(_PIPELINE, "config", "Show the settings of a run, with all defaults."),
         "report": _verb(_PIPELINE, "report", "Show the report of the last run again."),
         "serve-check": _verb(_PIPELINE, "serve_check", "Compare published models with Keras."),
+        "cross-validate": _verb(
+            _PIPELINE, "cross_validate", "Measure a task by cross-validation over blocks."
+        ),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
         "import-weights": _verb(

@@ -7,6 +7,8 @@ sums of these counts. NumPy only.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +54,8 @@ class PatchScores:
     Attributes:
         class_names: names of the K classes.
         threshold: `confusion` gives a pixel the second of two classes if its
-            probability is higher. None unless K = 2.
+            probability is higher. None unless K = 2. NaN: patches were counted at the
+            thresholds of several models.
         patch_id: text [M].
         block: id of the spatial block, text [M].
         s1_scene_id: text [M].
@@ -128,3 +131,26 @@ def select(scores: PatchScores, rows: npt.NDArray[Any]) -> PatchScores:
     """Return the patches of `scores` at `rows`, a boolean mask [M] or positions."""
     taken: dict[str, Any] = {name: array[rows] for name, array in scores.arrays().items()}
     return dataclasses.replace(scores, **taken)
+
+
+def concatenate(parts: Sequence[PatchScores]) -> PatchScores:
+    """Return the patches of all parts, one part after the other.
+
+    Each patch keeps the counts of its own model. `threshold` is that of the parts if
+    they agree, else NaN.
+
+    Raises:
+        ValueError: there is no part, or the parts have different classes.
+    """
+    if len({part.class_names for part in parts}) != 1:
+        raise ValueError(
+            "parts must be at least one, all of the same classes, got "
+            f"{[list(part.class_names) for part in parts]}"
+        )
+    thresholds = {part.threshold for part in parts}
+    joined: dict[str, Any] = {
+        name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()
+    }
+    return dataclasses.replace(
+        parts[0], threshold=thresholds.pop() if len(thresholds) == 1 else math.nan, **joined
+    )

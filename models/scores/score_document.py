@@ -35,7 +35,7 @@ def make_document(scores: PatchScores, split: str) -> dict[str, Any]:
     return {
         "split": split,
         "class_names": list(scores.class_names),
-        "threshold": scores.threshold,
+        "threshold": None if scores.threshold is None else _known(scores.threshold),
         **_figures(scores),
         "intervals": {name: [_known(one.low), _known(one.high)] for name, one in found.items()},
         "slices": {

@@ -57,7 +57,7 @@ class Units:
         of_patch: unit of each patch, text [M].
     """
 
-    name: str
+    name: Unit
     of_patch: Texts
 
     @property

@@ -11,18 +11,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import locate, staged
 from pipeline.claim_check import data_checks, processes, trainings
 from pipeline.claim_check.arms import TUNED
 from pipeline.claim_check.config import Arm, ClaimConfig, Setting
 from pipeline.claim_check.controls import check_controls
 from pipeline.claim_check.curves import draw_curves
-from pipeline.claim_check.jobs import Planner, Pretraining, Trial, Version, unique
+from pipeline.claim_check.jobs import Planner, Trial, unique
 from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_score
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
 from pipeline.data_build import BuiltData, OnProgress, Stage
+from pipeline.training_jobs import Pretraining, Version, check_overlaps, read_version
 
 Run = Callable[[str, Sequence[Pretraining | Trial]], None]
 """A function that does jobs as one named stage."""
@@ -49,14 +50,19 @@ def check_claim(
         RefusedError: a training ended in NaN.
     """
     claim = claim_of(config)
-    pairs = _version(str(data.pairs))
-    tasks = {name: _version(str(path)) for name, path in data.tasks.items()}
+    pairs = read_version(data.pairs)
+    tasks = {name: read_version(path) for name, path in data.tasks.items()}
     for name, version in tasks.items():
         data_checks.check_classes(name, version)
         data_checks.check_fractions(claim, name, version)
         data_checks.check_published(claim, name, version)
         with stage(f"audit ({name})"):
-            data_checks.check_overlaps(config, name, pairs, version)
+            check_overlaps(
+                pairs,
+                version,
+                config.pairs.split.buffer_m,
+                f"{config.claim_dir}/overlaps-{name}.json",
+            )
             data_checks.check_units(claim, name, version)
     planner = Planner(config, claim, pairs, tasks)
     with processes.workers(claim.num_processes) as pool:
@@ -129,10 +135,6 @@ def claim_of(config: RunConfig) -> ClaimConfig:
             "claim: needed by claim-check, got none: add `claim: {primary: {task: <name>, ...}}`"
         )
     return config.claim
-
-
-def _version(path: str) -> Version:
-    return Version(path=path, manifest=manifest.read(path))
 
 
 def _tuned(claim: ClaimConfig) -> list[Arm]:

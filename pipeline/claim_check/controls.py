@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from beam_jobs.contracts import settings
-from pipeline.claim_check import measures, trainings
+from pipeline.claim_check import measures
 from pipeline.claim_check.config import Arm
 from pipeline.claim_check.jobs import Trial
 from pipeline.claim_check.outcomes import Outcomes, TrialKey
+from pipeline.training_jobs import result_of
 
 MAX_GAIN_NATS = 0.05
 """How far below chance the loss of shuffled pairs may end.
@@ -48,9 +49,7 @@ def _shuffled(outcomes: Outcomes, global_batch_size: int) -> Iterator[dict[str, 
         for seed in range(claim.num_seeds)
         for job in outcomes.encoders(TrialKey("shuffled", claim.primary, seed))
     ]
-    loss = float(
-        np.mean([trainings.result_of(job.folder)["metrics"]["train_loss"] for job in jobs])
-    )
+    loss = float(np.mean([result_of(job.folder)["metrics"]["train_loss"] for job in jobs]))
     chance = math.log(global_batch_size)
     yield {
         "name": "shuffled loss",

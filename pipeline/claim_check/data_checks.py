@@ -9,15 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from beam_jobs.contracts import layout
-from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import DataError
-from beam_jobs.judging import audit
 from models.intervals import MIN_UNITS
 from models.scores.units import units_of
 from pipeline.claim_check import label_subsets, published_arms
 from pipeline.claim_check.config import ClaimConfig, is_published
-from pipeline.claim_check.jobs import SCORED, Version
-from pipeline.config import RunConfig
+from pipeline.claim_check.jobs import SCORED
+from pipeline.training_jobs import Version
 
 
 def check_classes(task: str, version: Version) -> None:
@@ -97,18 +95,6 @@ def check_units(claim: ClaimConfig, task: str, version: Version) -> None:
             f"(split){finer}",
             "bad_item",
         )
-
-
-def check_overlaps(config: RunConfig, task: str, pairs: Version, labels: Version) -> None:
-    """Refuse pretraining on ground of the eval or test split, and list the overlaps."""
-    found = audit.compare(
-        {pairs.path: pairs.manifest}, {labels.path: labels.manifest}, config.pairs.split.buffer_m
-    )
-    if found.num_overlaps:
-        path = locate(config.claim_dir) / f"overlaps-{task}.json"
-        with staged(path) as file:
-            file.write_text(found.to_json())
-        raise DataError(f"{labels.path}: {found.verdict}; all are in {path}", "overlap")
 
 
 def _class_names(version: Version) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.contracts.manifest import Manifest
 from models.config import PretrainConfig
 from models.segment_config import Regime, SegmentConfig
 from pipeline.claim_check import arms, published_arms
@@ -26,55 +25,11 @@ from pipeline.claim_check.config import Arm, Cell, ClaimConfig, Draw, Setting, i
 from pipeline.claim_check.label_subsets import num_labelled
 from pipeline.claim_check.published_arms import PublishedEncoders
 from pipeline.config import RunConfig
+from pipeline.training_jobs import RESULT, SOURCE, Pretraining, Version, scores_path
 
-SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check")
+SOURCES = ("models", "beam_jobs/contracts", "pipeline/claim_check", SOURCE)
 SCORED: tuple[layout.Split, ...] = ("eval", "test")
 """Splits of scores: settings and thresholds come from the first."""
-RESULT = "result.json"
-"""File that is written last; without it a job is not done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """A version directory and its manifest."""
-
-    path: str
-    manifest: Manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pretraining:
-    """One encoder to train, or to leave untrained.
-
-    Attributes:
-        config: its pretraining.
-        version: version of the pairs.
-        folder: folder of the result.
-    """
-
-    config: PretrainConfig
-    version: Version
-    folder: str
-
-    @property
-    def encoder_dir(self) -> str:
-        """SavedModel of the encoder, which trials start from."""
-        return f"{self.folder}/model"
-
-    @property
-    def results(self) -> list[str]:
-        """Files that exist when the job is done."""
-        return [f"{self.folder}/{RESULT}"]
-
-    @property
-    def name(self) -> str:
-        """What a message calls the job."""
-        return f"pretraining {self.config.objective}, seed {self.config.seed}"
-
-    @property
-    def rate_setting(self) -> str:
-        """Setting of the learning rate."""
-        return "pretrain.optimizer.learning_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,11 +222,6 @@ class Planner:
             seed=seed,
             **changes,
         )
-
-
-def scores_path(folder: str, split: str) -> str:
-    """Return the file of a trial's scores on the patches of a split."""
-    return f"{folder}/{split}.npz"
 
 
 def unique(jobs: Iterable[Job]) -> list[Job]:

@@ -18,10 +18,11 @@ from models.intervals import FloatArray, Resampling
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from models.scores.units import units_of
-from pipeline.claim_check import comparison, measures, trainings
+from pipeline.claim_check import comparison, measures
 from pipeline.claim_check.config import Arm, Cell, ClaimConfig, MeasureName, Setting
-from pipeline.claim_check.jobs import Planner, Pretraining, Trial, scores_path
+from pipeline.claim_check.jobs import Planner, Trial
 from pipeline.claim_check.measures import MEASURES, Measure
+from pipeline.training_jobs import Pretraining, result_of, scores_path
 
 
 class TrialKey(NamedTuple):
@@ -169,7 +170,7 @@ class Outcomes:
             encoders = [job.folder for job in self.encoders(key)]
             folders.setdefault(key.arm, set()).update([trial.folder, *encoders])
         return {
-            arm: sum(trainings.result_of(folder)["seconds"] for folder in sorted(of_arm))
+            arm: sum(result_of(folder)["seconds"] for folder in sorted(of_arm))
             for arm, of_arm in folders.items()
         }
 

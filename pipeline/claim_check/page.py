@@ -11,17 +11,7 @@ from typing import Any
 
 from pipeline.claim_check.comparison import Verdict, points
 from pipeline.claim_check.measures import MEASURES
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-.supported { color: #1a7f37 } .inconclusive { color: #8a6d00 } .not-supported { color: #b3261e }
-.cannot-decide { color: #6a1b9a }
-svg { max-width: 100%; height: auto } small { color: #555 }
-"""
+from pipeline.html_page import page_head
 
 
 def render_page(claim: Mapping[str, Any], picture_svg: str) -> str:
@@ -67,11 +57,9 @@ def _failures(claim: Mapping[str, Any]) -> str:
 
 
 def _parts(claim: Mapping[str, Any], picture_svg: str) -> Iterator[str]:
-    title = f"{escape(claim['name'])}: claim check"
     css = _css(claim["primary"]["verdict"])
-    yield '<!doctype html><html lang="en"><meta charset="utf-8">'
-    yield f"<title>{title}</title><style>{_STYLE}</style>"
-    yield f"<h1>{title}</h1><p class='{css}'><strong>{escape(sentence(claim))}</strong></p>"
+    yield page_head(f"{claim['name']}: claim check")
+    yield f"<p class='{css}'><strong>{escape(sentence(claim))}</strong></p>"
     yield "<p><small>The config fixed the cell, the arms and the settings before the run. "
     yield "The verdict depends only on the two intervals (over units and seeds, and over seeds "
     yield "alone): supported when both are above 0, not supported when both are below 0, "

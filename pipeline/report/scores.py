@@ -76,7 +76,7 @@ def score_parts(name: str, scores: PatchScores, split: str) -> Iterator[Renderab
         f"  mean IoU {number(found.value)}{_range(found, ' (', ')')}, "
         f"calibration error {number(figures['ece'])}, {len(scores)} patches"
     )
-    if scores.threshold is not None:
+    if scores.threshold is not None and not math.isnan(scores.threshold):
         sums = scores.probability_counts[:, 0].sum(axis=0)
         by_threshold = []
         for threshold in dict.fromkeys((scores.threshold, calibration.DEFAULT_THRESHOLD)):

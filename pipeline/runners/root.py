@@ -47,7 +47,7 @@ def hold(config: RunConfig) -> Iterator[None]:
     """Hold the folders of a run until the body ends.
 
     Raises:
-        DataError: another `run` or `claim-check` works there.
+        DataError: another `run`, `claim-check` or `cross-validate` works there.
     """
     with ExitStack() as held:
         for folder in dict.fromkeys(filter(None, (config.root, config.local_root))):

@@ -58,12 +58,13 @@ def test_missing_catalog_is_one_line_and_leaves_no_version(tmp_path):
     assert list(tmp_path.glob("root/**/manifest.json")) == []
 
 
-@pytest.mark.parametrize("verb", ["run", "claim-check"])
+@pytest.mark.parametrize("verb", ["run", "claim-check", "cross-validate"])
 def test_a_second_run_on_a_root_is_refused_in_one_line(tmp_path, verb):
     root = tmp_path / "root #1"
-    config = {"run": "smoke", "claim-check": "claim"}[verb]
+    config = "claim" if verb == "claim-check" else "smoke"
+    options = ("--set", "pairs.split.folds=3") if verb == "cross-validate" else ()
     with locks.hold(root / ".lock", "the first"):
-        ended = run_pipeline(verb, "--config", config, "--set", f"root={root}")
+        ended = run_pipeline(verb, "--config", config, "--set", f"root={root}", *options)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: {root}: another job is working there (process {os.getpid()} ")

@@ -19,7 +19,7 @@ from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.build import choice, patches, spool, writers
-from beam_jobs.build.driver import build_labels, build_pairs
+from beam_jobs.build.driver import Execution, build_labels, build_pairs
 from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.errors import DataError
@@ -513,6 +513,48 @@ def test_empty_split_says_what_to_change(simulated, build_config, tmp_path):
         tmp_path / "out",
         "no patch falls into split 'eval'",
         "split.block_size_km",
+    )
+
+
+def test_more_folds_than_blocks_say_what_to_change(simulated, build_config, tmp_path):
+    config = dataclasses.replace(build_config, split=c.SplitConfig(block_size_km=0.8, folds=200))
+    refused(
+        config,
+        simulated,
+        tmp_path / "out",
+        "no patch falls into split",
+        "use fewer split.folds than 200, a smaller split.block_size_km",
+    )
+
+
+def test_a_fold_may_lack_a_class_in_test_if_the_test_splits_are_pooled(
+    simulated, build_config, tmp_path
+):
+    # No water in the test blocks of this fold.
+    split = c.SplitConfig(block_size_km=0.8, folds=5, fold=4)
+    label = c.LabelConfig(schema="water", label_from="s1")
+    config = dataclasses.replace(build_config, split=split, label=label)
+    message = "class 'water' (1) has no pixel in test"
+    refused(config, simulated, tmp_path / "out", message, job=build_labels)
+    pooled = Execution(class_splits=("train",))
+    version = build_labels(config, [simulated], tmp_path / "out", execution=pooled)
+    num_pixels = manifest.read(version).num_pixels_per_class
+    assert num_pixels["train"]["1"] > 0
+    assert "1" not in num_pixels["test"]
+
+
+def test_folds_of_scenes_that_all_declare_test_say_what_to_change(
+    copied, build_config, tmp_path, edit_items
+):
+    edit_items(copied, lambda item: item["properties"].update({"terrapair:split": "test"}))
+    config = dataclasses.replace(build_config, split=c.SplitConfig(block_size_km=0.8, folds=3))
+    refused(
+        config,
+        copied,
+        tmp_path / "out",
+        "no pair of scenes gave a patch (not used: outside_folds ",
+        "folds take neither hold-outs nor scenes whose terrapair:split is test: set split.folds "
+        "to 0",
     )
 
 

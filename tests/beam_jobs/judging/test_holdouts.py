@@ -70,6 +70,22 @@ def test_a_held_out_event_goes_before_declared_splits_and_blocks():
     assert splits.assign(*place, config).split == "train"
 
 
+@pytest.mark.parametrize("split", ["eval", "test"])
+def test_no_fold_takes_a_held_out_event_or_what_touches_a_held_out_region(tmp_path, split):
+    event = dataclasses.replace(EVENT, split=split)
+    place = square(10.0, 45.0)
+    # The patch reaches over the region's edge.
+    region = shapely.box(10.001, 44.9, 10.1, 45.1)
+    for fold in range(3):
+        config = c.SplitConfig(folds=3, fold=fold, holdouts=(event,))
+        found = splits.assign(*place, config, frozenset({"train"}), frozenset({"bolivia"}))
+        assert (found.split, found.reason) == (None, "outside_folds")
+        assert found.detail == "is held out by bolivia"
+        inside = region_config(tmp_path / "r.geojson", region, split=split, folds=3, fold=fold)
+        assert splits.assign(*place, inside).detail == "is held out by region"
+        assert splits.assign(*place, inside).reason == "outside_folds"
+
+
 def test_hold_outs_of_different_splits_on_one_patch_leave_it_out():
     other = dataclasses.replace(EVENT, name="other", split="eval")
     config = c.SplitConfig(holdouts=(EVENT, other))

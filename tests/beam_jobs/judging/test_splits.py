@@ -313,3 +313,186 @@ def test_a_buffer_larger_than_a_block_is_refused():
         SplitConfig(buffer_m=2600.0)
     with pytest.raises(ValueError, match="buffer_m must be within 0 and block_size_km, got -1"):
         SplitConfig(buffer_m=-1.0)
+
+
+# Folds of a cross-validation.
+
+
+def area(lon: float, lat: float, num_rows: int, num_columns: int, block_km: float) -> list[str]:
+    """Blocks of rows above each other, which begin at the same longitude."""
+    step = block_km / splits.KM_PER_DEGREE
+    first = math.floor(lat / step)
+    found = []
+    for row in range(first, first + num_rows):
+        middle = (row + 0.5) * step
+        width = step / math.cos(math.radians(middle))
+        column = math.floor(lon / width)
+        # Not the edge of a column: rounding would decide.
+        found += [
+            splits.block_id((column + i + 0.5) * width, middle, block_km)
+            for i in range(num_columns)
+        ]
+    return found
+
+
+ZONE_MIDDLES = st.integers(-30, 29).map(lambda zone: 6.0 * zone + 3.0)
+
+
+@settings(max_examples=200)
+@given(
+    zone=ZONE_MIDDLES,
+    offset=st.floats(-2.5, 1.0),
+    lat=st.floats(-70.0, 70.0),
+    folds=st.integers(3, 12),
+    seed=st.integers(0, 20),
+    num_rows=st.integers(1, 6),
+)
+def test_every_fold_has_its_share_of_a_row_of_blocks(zone, offset, lat, folds, seed, num_rows):
+    config = SplitConfig(folds=folds, seed=seed)
+    for num_columns in (folds, folds + 2):
+        blocks = area(zone + offset, lat, num_rows, num_columns, config.block_size_km)
+        counts = np.bincount([splits.fold_of(block, config) for block in blocks], minlength=folds)
+        # Exact where the length is a multiple of the folds; else one more in each row.
+        assert counts.min() >= num_rows
+        assert counts.max() <= num_rows * math.ceil(num_columns / folds)
+
+
+@pytest.mark.parametrize(("size_km", "least"), [(5.12, 0.88), (7.68, 0.99)])
+def test_one_scene_has_all_five_folds_where_a_hash_would_leave_some_empty(size_km, least):
+    # A scene of 5.12 km, as the demo has them, touches 4 to 9 blocks of 2.56 km. A hash
+    # of the block gives all five folds in 27 % of them.
+    rng = np.random.default_rng(0)
+    config, num_whole = SplitConfig(folds=5), 0
+    for lon, lat in rng.uniform([-180, -60], [180, 60], (300, 2)):
+        places = np.arange(0.32, size_km, 0.64) / splits.KM_PER_DEGREE
+        blocks = {
+            splits.block_id((lon + x + 180) % 360 - 180, lat + y, config.block_size_km)
+            for x in places / math.cos(math.radians(lat))
+            for y in places
+        }
+        num_whole += len({splits.fold_of(block, config) for block in blocks}) == 5
+    assert num_whole / 300 >= least
+
+
+def test_folds_train_and_test_most_of_the_labels_of_one_scene_and_one_split_few():
+    """Counts of docs/splits.md: one scene of 64 patches of 640 m, blocks of 2.56 km."""
+    rng = np.random.default_rng(0)
+    counts = {0: [], 5: [], 10: []}
+    for lon, lat in rng.uniform([-180, -60], [180, 60], (20, 2)):
+        zone = grids.utm_crs(lon, lat)
+        x0, y0 = pyproj.Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(lon, lat)
+        patches = []
+        for i, j in np.ndindex(8, 8):
+            x, y = (
+                x0 + 640.0 * np.array([j, j - 0.5, j + 0.5, j + 0.5, j - 0.5]),
+                y0 + 640.0 * (np.array([i, i - 0.5, i - 0.5, i + 0.5, i + 0.5])),
+            )
+            patches.append([axis.tolist() for axis in grids.to_lonlat(zone, x, y)])
+        for folds, found in counts.items():
+            given = [
+                splits.assign(*patch, SplitConfig(folds=folds, fold=fold)).split
+                for fold in range(max(folds, 1))
+                for patch in patches
+            ]
+            found.append((given.count("train") / max(folds, 1), given.count("test")))
+    means = {folds: np.mean(found, axis=0).round() for folds, found in counts.items()}
+    assert {folds: tuple(mean) for folds, mean in means.items()} == {
+        0: (42, 7),
+        5: (29, 36),
+        10: (46, 36),
+    }
+    fewest = {folds: tuple(np.min(found, axis=0).round()) for folds, found in counts.items()}
+    assert fewest == {0: (12, 0), 5: (28, 34), 10: (46, 34)}
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(-4000, 4000),
+    st.integers(-7000, 7000),
+    st.integers(3, 12),
+    st.integers(0, 20),
+)
+def test_every_block_is_test_in_one_fold_and_eval_in_another(row, column, folds, seed):
+    block = f"2.56km_{row}_{column}"
+    found = [
+        splits.split_of(block, SplitConfig(folds=folds, fold=fold, seed=seed))
+        for fold in range(folds)
+    ]
+    assert found.count("test") == found.count("eval") == 1
+    assert found.count("train") == folds - 2
+    assert found[found.index("test") - 1] == "eval"
+
+
+@pytest.mark.parametrize(("lon", "lat"), PLACES)
+@pytest.mark.parametrize("buffer_m", [0.0, 200.0])
+def test_no_pixel_is_in_two_splits_of_one_fold(lon, lat, buffer_m):
+    patches = random_patches(lon, lat, seed=6)
+    shapes = on_a_plane(lon, lat, patches)
+    for fold in range(3):
+        config = SplitConfig(block_size_km=1.0, folds=3, fold=fold, buffer_m=buffer_m)
+        found = [splits.assign(*patch, config).split for patch in patches]
+        distance = closest_of_different_splits(shapes, found)
+        assert distance >= buffer_m if buffer_m else distance > 0
+
+
+def test_labelled_patches_within_a_block_are_tested_once():
+    lon, lat = PLACES[0]
+    tested = {}
+    for fold in range(4):
+        config = SplitConfig(block_size_km=1.0, folds=4, fold=fold)
+        for number, patch in enumerate(random_patches(lon, lat, seed=7)):
+            tested[number] = tested.get(number, 0) + (splits.assign(*patch, config).split == "test")
+            blocks = {splits.block_id(x, y, 1.0) for x, y in zip(*patch, strict=True)}
+            folds_of = {splits.fold_of(block, config) for block in blocks}
+            if fold == 3:
+                # A patch across blocks of several folds has pixels of train in each.
+                assert tested[number] == (len(folds_of) == 1)
+    assert 300 < sum(tested.values()) < 900
+
+
+def test_the_seed_turns_the_pattern_and_the_first_has_folds_far_apart():
+    def same_fold(config):
+        # Rows at the equator, in the middle of a zone: columns are above each other.
+        column = round(3.0 * splits.KM_PER_DEGREE / config.block_size_km)
+        fold = splits.fold_of(f"2.56km_0_{column}", config)
+        return {
+            (i, j)
+            for i in range(3)
+            for j in range(-2, 3)
+            if splits.fold_of(f"2.56km_{i}_{column + j}", config) == fold
+        }
+
+    # A knight's move, its mirror image, and diagonals where there is nothing better.
+    assert same_fold(SplitConfig(folds=5)) == {(0, 0), (1, -2), (2, 1)}
+    assert same_fold(SplitConfig(folds=5, seed=1)) == {(0, 0), (1, 2), (2, -1)}
+    assert same_fold(SplitConfig(folds=5, seed=4)) == same_fold(SplitConfig(folds=5))
+    assert same_fold(SplitConfig(folds=3)) == {(0, 0), (1, -1), (1, 2), (2, -2), (2, 1)}
+
+
+@pytest.mark.parametrize("folds", [-1, 1, 2])
+def test_too_few_folds_are_refused(folds):
+    message = f"folds must be at least 3 .*, or 0 for no folds, got {folds}"
+    with pytest.raises(ValueError, match=message):
+        SplitConfig(folds=folds)
+
+
+def test_a_fold_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="fold must be within 0-4, got 5 with folds 5"):
+        SplitConfig(folds=5, fold=5)
+    with pytest.raises(ValueError, match="fold must be 0 without folds, got 1 with folds 0"):
+        SplitConfig(fold=1)
+
+
+def test_folds_leave_out_what_a_data_set_tests_on_and_divide_its_train_and_eval():
+    lon, lat = PLACES[0]
+    for fold in range(3):
+        config = SplitConfig(folds=3, fold=fold)
+        place = [lon], [lat]
+        by_block = splits.assign(*place, config)
+        assert by_block.split is not None
+        for declared in ("train", "eval"):
+            assert splits.assign(*place, config, frozenset({declared})) == by_block
+        for kinds in ({"test"}, {"train", "test"}):
+            found = splits.assign(*place, config, frozenset(kinds))
+            assert (found.split, found.reason) == (None, "outside_folds")
+            assert found.detail == "is declared as test"

@@ -18,9 +18,10 @@ from models.segment_config import SegmentConfig
 from models.training.step_log import NonFiniteLossError
 from pipeline.claim_check import claim, outcomes, trainings
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import Planner, Version
+from pipeline.claim_check.jobs import Planner
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.data_build import BuiltData
+from pipeline.training_jobs import Version, result_of
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8, norm="group")
 PRIMARY = Cell(task="flood", inputs="s1", fraction=0.2)
@@ -145,7 +146,7 @@ def test_the_arm_with_pairs_and_views_learns_in_half_the_steps_and_is_scored(dat
     assert encoder.config.num_steps == config.pretrain.num_steps // 2
     for job in (encoder, trial):
         trainings.do(job)
-    assert math.isfinite(trainings.result_of(encoder.folder)["metrics"]["train_loss"])
+    assert math.isfinite(result_of(encoder.folder)["metrics"]["train_loss"])
     assert outcomes.test_scores(trial).confusion.sum() > 0
 
 

@@ -13,8 +13,8 @@ from beam_jobs.errors import DataError
 from models.scores.score_file import write_scores
 from pipeline.claim_check import controls, page
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import RESULT, scores_path
 from pipeline.claim_check.outcomes import Outcomes, TrialKey
+from pipeline.training_jobs import RESULT, scores_path
 
 CELL = Cell(task="flood", inputs="s1", fraction=0.5)
 CLAIM = ClaimConfig(

@@ -16,9 +16,10 @@ from models.published import card
 from models.segment_config import SegmentConfig
 from pipeline.claim_check import published_arms
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
-from pipeline.claim_check.jobs import Planner, Version, unique
+from pipeline.claim_check.jobs import Planner, unique
 from pipeline.claim_check.label_subsets import write_subset
 from pipeline.config import RunConfig, TaskConfig, load_run_config
+from pipeline.training_jobs import Version
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 SEGMENT = SegmentConfig(
