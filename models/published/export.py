@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import DamagedFileError, locate
+from beam_jobs.contracts.published import ASSETS_DIR
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.published import card as card_lib
@@ -27,7 +28,6 @@ from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-ASSETS_DIR = "assets.extra"
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
