@@ -7,6 +7,7 @@ probability. `maps.py` joins the parts of a map.
 
 from __future__ import annotations
 
+import datetime
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,9 +52,10 @@ class MapTask:
     grid: Grid
 
     @property
-    def acquired_at(self) -> int:
-        """Seconds since 1970 of the first sensor's scene that is there."""
-        return next(scene.acquired_at for scene in self.scenes.values() if not scene.is_absent)
+    def acquired(self) -> datetime.datetime:
+        """When the scene of the first sensor was acquired, in UTC."""
+        first = next(scene for scene in self.scenes.values() if not scene.is_absent)
+        return datetime.datetime.fromtimestamp(first.acquired_at, datetime.timezone.utc)
 
 
 def task_of(scenes: dict[Sensor, Scene], pixel_size_m: float) -> MapTask | None:

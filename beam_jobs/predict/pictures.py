@@ -6,7 +6,6 @@ gives the same bytes.
 
 from __future__ import annotations
 
-import datetime
 import html
 import math
 from collections.abc import Sequence
@@ -47,8 +46,7 @@ def draw(class_file: Path, task: MapTask, classes: Sequence[LabelClass], path: P
     axes.set_xticks([])
     axes.set_yticks([])
     _add_scale_bar(axes, width, height, pixel_m)
-    when = datetime.datetime.fromtimestamp(task.acquired_at, datetime.timezone.utc)
-    title = f"{task.map_id}\n{when:%Y-%m-%d %H:%M} UTC"
+    title = f"{task.map_id}\n{task.acquired:%Y-%m-%d %H:%M} UTC"
     figure.text(0.02, 0.95 * foot, title, fontsize=8, verticalalignment="top")
     shares = np.bincount(ids.ravel(), minlength=256)
     num_valid = max(int(shares[:255].sum()), 1)

@@ -21,10 +21,11 @@ from beam_jobs.predict.config import PolygonConfig
 FILES = {"GPKG": "polygons.gpkg", "FlatGeobuf": "polygons.fgb"}
 """Format -> name of the file."""
 _LAYER = "classes"
+_DATE_OPTION = "OGR_CURRENT_DATE"
 
 
 def write(
-    class_file: Path, classes: Sequence[LabelClass], config: PolygonConfig, path: Path
+    class_file: Path, classes: Sequence[LabelClass], config: PolygonConfig, path: Path, made_at: str
 ) -> int:
     """Write the polygons of a map and return their number.
 
@@ -36,6 +37,8 @@ def write(
         classes: of the map.
         config: which classes, and how.
         path: of the file.
+        made_at: time that a GeoPackage notes, RFC 3339 in UTC. It is given, so that the
+            same map gives the same bytes.
 
     Raises:
         pyogrio.errors.DataSourceError: the file cannot be written.
@@ -55,18 +58,22 @@ def write(
     outlines, values = outlines[kept], values[kept]
     if config.simplify_px and len(outlines):
         outlines = shapely.coverage_simplify(outlines, config.simplify_px * pixel_m)
-    pyogrio.raw.write(
-        path,
-        geometry=shapely.to_wkb(outlines),
-        field_data=[
-            values,
-            np.array([ids[value] for value in values.tolist()], dtype=object),
-            shapely.area(outlines) if len(outlines) else np.zeros(0),
-        ],
-        fields=["class", "name", "area_m2"],
-        geometry_type="Polygon",
-        crs=crs,
-        layer=_LAYER,
-        driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
-    )
+    pyogrio.set_gdal_config_options({_DATE_OPTION: made_at})
+    try:
+        pyogrio.raw.write(
+            path,
+            geometry=shapely.to_wkb(outlines),
+            field_data=[
+                values,
+                np.array([ids[value] for value in values.tolist()], dtype=object),
+                shapely.area(outlines) if len(outlines) else np.zeros(0),
+            ],
+            fields=["class", "name", "area_m2"],
+            geometry_type="Polygon",
+            crs=crs,
+            layer=_LAYER,
+            driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
+        )
+    finally:
+        pyogrio.set_gdal_config_options({_DATE_OPTION: None})
     return len(outlines)

@@ -47,7 +47,13 @@ def write(
         files[name] = [layer.scale for layer in layers]
     if config.polygons.classes:
         name = polygons.FILES[config.polygons.format]
-        polygons.write(folder / maps.CLASS_FILE, segmenter.classes, config.polygons, folder / name)
+        polygons.write(
+            folder / maps.CLASS_FILE,
+            segmenter.classes,
+            config.polygons,
+            folder / name,
+            f"{task.acquired:%Y-%m-%dT%H:%M:%S.000Z}",
+        )
         files[name] = ()
     pictures.draw(folder / maps.CLASS_FILE, task, segmenter.classes, folder / pictures.PICTURE_FILE)
     files[pictures.PICTURE_FILE] = ()

@@ -6,15 +6,14 @@ finds the maps, their classes, and the model and scenes that they come from.
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyproj
 import pystac
 import shapely
-from rasterio.crs import CRS
 
 from beam_jobs.contracts.manifest import CODE_VERSION
 from beam_jobs.predict.parts import NO_DATA, MapTask
@@ -48,15 +47,16 @@ def make_item(
     grid = task.grid
     geometry = footprints.of_bounds(grid.crs, grid.bounds)
     there = [scene for scene in task.scenes.values() if not scene.is_absent]
-    epsg = CRS.from_string(grid.crs).to_epsg()
+    crs = pyproj.CRS.from_user_input(grid.crs)
+    epsg = crs.to_epsg()
     item = pystac.Item(
         id=task.map_id,
         geometry=shapely.geometry.mapping(geometry),
         bbox=list(geometry.bounds),
-        datetime=datetime.datetime.fromtimestamp(task.acquired_at, datetime.timezone.utc),
+        datetime=task.acquired,
         properties={
             "proj:code": f"EPSG:{epsg}" if epsg else None,
-            **({} if epsg else {"proj:wkt2": CRS.from_string(grid.crs).to_wkt("WKT2_2019")}),
+            **({} if epsg else {"proj:wkt2": crs.to_wkt("WKT2_2019")}),
             "proj:shape": [grid.height, grid.width],
             "proj:transform": list(grid.transform),
             "processing:software": {"terrapair": CODE_VERSION},
