@@ -38,7 +38,7 @@ class PredictConfig:
     """How maps of scenes are made.
 
     Attributes:
-        window: what the model sees at once. Default: 512 px, of which the outer 64 px
+        window: what the model sees at once. Default: 1024 px, of which the outer 96 px
             on each side only give surroundings, and 32 px are shared with the next
             window; docs/maps.md says how these were chosen.
         max_batch_px: most pixels that the model gets at once. It bounds the memory of a
@@ -56,8 +56,8 @@ class PredictConfig:
         num_workers: processes of the local runner.
     """
 
-    window: Lattice = field(default_factory=lambda: Lattice(size_px=512, margin_px=64, blend_px=32))
-    max_batch_px: int = 1 << 19
+    window: Lattice = field(default_factory=lambda: Lattice(size_px=1024, margin_px=96, blend_px=32))
+    max_batch_px: int = 1 << 20
     part_px: int = 2048
     probabilities: Literal["all", "highest", "none"] = "all"
     uncertainty: bool = True

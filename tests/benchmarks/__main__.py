@@ -15,6 +15,7 @@ from tests.benchmarks import (
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
+    map_seams,
     pairing_scale,
     reading_speed,
     segmentation_speed,
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
     "segmentation_speed": segmentation_speed.measure,
+    "map_seams": map_seams.measure,
 }
 
 if __name__ == "__main__":

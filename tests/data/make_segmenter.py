@@ -41,6 +41,11 @@ def publish(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) 
 
     model.serve = serve
     tf.saved_model.save(model, str(folder), {"serving_default": serve})
+    return write_card(folder, bands, **card)
+
+
+def write_card(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) -> str:
+    """Write a card beside a SavedModel, and return the folder."""
     (folder / "assets.extra").mkdir()
     described = {
         "name": "flood",
