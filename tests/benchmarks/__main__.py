@@ -16,6 +16,7 @@ from tests.benchmarks import (
     input_pipeline,
     loss_memory,
     map_seams,
+    map_speed,
     pairing_scale,
     reading_speed,
     segmentation_speed,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "training_speed": training_speed.measure,
     "segmentation_speed": segmentation_speed.measure,
     "map_seams": map_seams.measure,
+    "map_speed": map_speed.measure,
 }
 
 if __name__ == "__main__":
