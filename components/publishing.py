@@ -10,10 +10,9 @@ from __future__ import annotations
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.pusher_pb2 import PushDestination
 
-from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.published import versions
 from components.pusher import WholePusher
-from models.published.card import CARD_NAME
-from models.published.export import ASSETS_DIR
 
 ENCODER_NAME = "encoder"
 """Folder of the published encoder below the serving folder."""
@@ -48,13 +47,5 @@ def find_published(serving_dir: str, name: str) -> Location | None:
         serving_dir: base folder of all published models.
         name: the model's folder below it.
     """
-    # The card is written last: a folder without one is incomplete, or not from us.
-    found = [
-        path.parent.parent
-        for path in locate(f"{serving_dir.rstrip('/')}/{name}").glob(f"*/{ASSETS_DIR}/{CARD_NAME}")
-    ]
-    return max(
-        (path for path in found if path.name.isdigit()),
-        key=lambda path: int(path.name),
-        default=None,
-    )
+    found = versions(f"{serving_dir.rstrip('/')}/{name}")
+    return found[-1] if found else None

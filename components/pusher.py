@@ -23,9 +23,8 @@ from tfx.utils import proto_utils
 
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME
 from components.artifacts import list_tree
-from models.published.card import CARD_NAME
-from models.published.export import ASSETS_DIR
 
 _HIDDEN = ".pushing-"
 """Begins the name of a copy that is being written; no server takes it for a version."""

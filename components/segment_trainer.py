@@ -16,6 +16,7 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.published import read_card
 from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import (
     CHECKPOINTS_DIR,
@@ -27,7 +28,6 @@ from components.attempts import (
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.training_log import log_steps
-from models.published.card import read_card
 from models.published.export import DISTILLATION
 from models.segment import SegmenterSources, run_segmentation
 from models.segment_config import SegmentConfig

@@ -17,9 +17,9 @@ from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import Location, glob, locate
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME, CURE
 from beam_jobs.contracts.settings import SettingsError
 from models.config import EncoderConfig
-from models.published.card import ASSETS_DIR, CARD_NAME, CURE
 from models.published.encoder_card import EncoderCard, read_encoder_card
 
 NO_ENCODER = (

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from beam_jobs.build import duplicates, spans, writers
-from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
+from beam_jobs.build.transforms import (
+    REJECTED,
+    CutPatches,
+    InspectScenes,
+    MakePairs,
+    labelled_alone,
+)
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig
 
@@ -45,7 +51,7 @@ def expand(
         parted = items | "LeaveOutKnown" >> spans.LeaveOutKnown(tuple(map(str, earlier)), REJECTED)
         items, refused = parted.new, [parted[REJECTED]]
     inspected = items | "InspectScenes" >> InspectScenes(config)
-    paired = inspected.scenes | "MakePairs" >> MakePairs(config)
+    paired = inspected.scenes | "MakePairs" >> MakePairs(config, alone=labelled_alone(config))
     paired["pairs"] | "WriteScenes" >> spans.WriteScenes(building_dir)
     cut = paired["pairs"] | "CutPatches" >> CutPatches(config, spool_dir)
     judged = (

@@ -199,11 +199,14 @@ def _rejected(
 class MakePairs(beam.PTransform):
     """Scenes -> (s1, s2) pairs, nearest in time; scenes without a pair in REJECTED.
 
-    If a label's partner is optional, a labelled scene without a partner is paired with
-    `absent_partner`.
+    Attributes:
+        config: of the build.
+        alone: sensors whose scenes are paired with `absent_partner` if they have no
+            partner.
     """
 
     config: BuildConfig
+    alone: tuple[Sensor, ...] = ()
 
     def expand(self, found: beam.PCollection) -> dict[str, beam.PCollection]:
         """Join outlines by cell and time bucket, then the chosen ids with the scenes.
@@ -221,14 +224,14 @@ class MakePairs(beam.PTransform):
             | "Best" >> beam.combiners.Top.PerKey(pairing_config.max_s2_per_s1, reverse=True)
         )
         by_s1 = {"scenes": _keyed(found, "s1"), "chosen": chosen} | "JoinS1" >> beam.CoGroupByKey()
-        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config).with_outputs(
+        asked = by_s1 | "Choose" >> beam.FlatMap(_choose, self.config, self.alone).with_outputs(
             REJECTED, ALONE, main="s1_by_s2_id"
         )
         by_s2 = {
             "scenes": _keyed(found, "s2"),
             "s1": asked.s1_by_s2_id,
         } | "JoinS2" >> beam.CoGroupByKey()
-        made = by_s2 | "Pair" >> beam.FlatMap(_pair, self.config).with_outputs(
+        made = by_s2 | "Pair" >> beam.FlatMap(_pair, self.config, self.alone).with_outputs(
             REJECTED, main="pairs"
         )
         return {
@@ -245,14 +248,16 @@ def _keyed(found: beam.PCollection, sensor: Sensor) -> beam.PCollection:
     )
 
 
-def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -> Iterator[Any]:
+def _choose(
+    joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig, alone: tuple[Sensor, ...]
+) -> Iterator[Any]:
     """Yield (id of a chosen Sentinel-2 scene, the Sentinel-1 scene).
 
     A Sentinel-1 scene that chooses none gives a pair in ALONE or a Rejection.
     """
     scene_id, values = joined
     chosen, why = pairing.choose(itertools.chain.from_iterable(values["chosen"]), config.pairing)
-    if not chosen and _may_be_alone("s1", config):
+    if not chosen and "s1" in alone:
         for s1 in values["scenes"]:
             yield beam.pvalue.TaggedOutput(ALONE, (s1, absent_partner(s1)))
     elif not chosen:
@@ -261,19 +266,18 @@ def _choose(joined: tuple[str, dict[str, Iterable[Any]]], config: BuildConfig) -
         yield candidate.s2_id, s1
 
 
-def _may_be_alone(sensor: Sensor, config: BuildConfig) -> bool:
-    """Return whether scenes of a sensor are used without a partner too.
+def labelled_alone(config: BuildConfig) -> tuple[Sensor, ...]:
+    """Return the sensor whose scenes a build of labels uses without a partner too.
 
     All of them then have a label.
     """
-    return (
-        config.label is not None
-        and config.label.partner == "optional"
-        and config.label.label_from == sensor
-    )
+    label = config.label
+    return (label.label_from,) if label is not None and label.partner == "optional" else ()
 
 
-def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -> Iterator[Any]:
+def _pair(
+    joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig, alone: tuple[Sensor, ...]
+) -> Iterator[Any]:
     """Yield the pairs of a Sentinel-2 scene.
 
     If no Sentinel-1 scene chose it, it gives a pair with an absent partner, or a
@@ -282,14 +286,14 @@ def _pair(joined: tuple[str, dict[str, Iterable[Scene]]], config: BuildConfig) -
     scene_id, values = joined
     (s2,) = values["scenes"]
     kept, left_out = pairing.nearest_passes(s2, values["s1"], config.pairing)
-    if not kept and _may_be_alone("s2", config):
+    if not kept and "s2" in alone:
         yield absent_partner(s2), s2
     elif not kept:
         yield _rejected(scene_id, "no_s1_partner", "no Sentinel-1 scene chose it")
     for s1 in kept:
         yield s1, s2
     for s1 in left_out:
-        if _may_be_alone("s1", config):
+        if "s1" in alone:
             yield s1, absent_partner(s1)
             continue
         detail = (

@@ -15,6 +15,7 @@ Read `bands` and `records` first.
 - `locations`, `object_store`: files on this machine and on object stores.
 - `shards`: find the shard that is damaged.
 - `archives`: bounds on zip files, before anything is unpacked.
+- `published`: folders of published models, their cards and versions.
 - `fingerprint`: hashes of files, folders and source code.
 - `sphere`: distances on the Earth.
 

@@ -108,6 +108,7 @@ JobReason = Literal[
     "bad_manifest",
     "bad_metadata",
     "bad_mixer",
+    "bad_model",
     "bad_shard",
     "class_absent",
     "empty_catalog",
@@ -118,8 +119,10 @@ JobReason = Literal[
     "missing_run",
     "no_common_band",
     "nothing_new",
+    "no_map",
     "no_pair",
     "no_patch",
+    "no_scene",
     "no_scenes",
     "no_version",
     "not_run",
@@ -247,6 +250,8 @@ MEANINGS: dict[Reason, str] = {
     "bad_metadata": "ML Metadata's file is damaged, or of another version. Move it away and"
     " run again.",
     "bad_mixer": "The mixer file lacks a field or has a wrong value. Export it again.",
+    "bad_model": "The model is no segmenter, is damaged, or has no such version. Name"
+    " another one, or publish it again.",
     "bad_shard": "A shard is damaged or does not match its manifest. Build it again.",
     "class_absent": "A class has no pixel in train or in test. Label more, split anew,"
     " correct the values of the label files, or set label.required_classes.",
@@ -259,8 +264,10 @@ MEANINGS: dict[Reason, str] = {
     "missing_run": "The metadata holds no run of the pipeline. Run it first.",
     "nothing_new": "Every scene was built into an earlier span. Add scenes, or wait for new ones.",
     "no_common_band": "Pairs and labels share no band. Build them with the same bands.",
+    "no_map": "No scene gave a map. Read `rejected/`.",
     "no_pair": "No pair of scenes gave a patch. Read `rejected/`.",
     "no_patch": "There is no patch to use. Use more data or a larger fraction.",
+    "no_scene": "The catalogs list no scene of a sensor that the model needs. Add some.",
     "no_scenes": "A version does not list its scenes. Build that span again.",
     "no_version": "The folder is no version and holds none. Check the path.",
     "not_run": "The runner accepted the job but ran nothing. Check its options.",

@@ -27,6 +27,7 @@ _COMPLETION_VARIABLE = "_TERRAPAIR_COMPLETE"
 
 _DATA = "beam_jobs.commands"
 _COLLECT = "beam_jobs.collect.commands"
+_PREDICT = "beam_jobs.predict.commands"
 _PIPELINE = "pipeline.commands"
 _NEIGHBOURS = "pipeline.neighbours.commands"
 
@@ -81,6 +82,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
             _PIPELINE, "import_weights", "Publish an encoder of public weights."
         ),
         "data-service": _verb(_PIPELINE, "data_service", "Serve input to trainers."),
+    },
+    "Maps": {
+        "predict": _verb(_PREDICT, "predict", "Make maps of whole scenes with a published model."),
     },
     "Search": {
         "embed": _verb(_NEIGHBOURS, "embed", "Embed patches into an index."),

@@ -17,6 +17,7 @@ import tensorflow as tf
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.published import read_card
 from models import input_pipeline, segment
 from models.augmentation.augmenter import AugmentFunction, make_augmenter
 from models.augmentation.config import GeometryConfig
@@ -162,7 +163,7 @@ def load_teacher(saved_model_dir: str, schema: LabelSchema, manifest: Manifest) 
             a stride that does not divide them.
         FileNotFoundError: there is none.
     """
-    card = card_lib.read_card(saved_model_dir)
+    card = read_card(saved_model_dir)
     if card["label_schema"] != schema.name:
         raise ValueError(
             f"{saved_model_dir}: the teacher must label {schema.name!r}, "

@@ -10,6 +10,7 @@ import dataclasses
 
 import keras
 
+from beam_jobs.contracts.published import read_card
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoder_probe import checks
 from models.encoder_probe.config import ProbeConfig
@@ -26,7 +27,6 @@ from models.encoder_probe.report import Check, ProbeReport
 from models.encoders import SensorEncoder
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 from models.objectives.registry import trained_sensors
-from models.published.card import read_card
 from models.published.encoder_card import CONTROL
 
 CONTROL_NOTE = "objective none leaves the encoders untrained, as a control: never published"

@@ -16,6 +16,7 @@ from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location, content_of, locate
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.published import read_card
 from beam_jobs.contracts.shards import named_damage
 from models.health.embeddings import (
     Arrays,
@@ -34,7 +35,6 @@ from models.neighbours.index import (
     check_absent,
     write_index,
 )
-from models.published.card import read_card
 from models.reading.shard_checks import check_split
 
 ProgressFunction = Callable[[int, int], None]

@@ -15,15 +15,11 @@ from typing import Any
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import BANDS, Sensor
 from beam_jobs.contracts.labels import LabelSchema
-from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.locations import locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
+from beam_jobs.contracts.published import CARD_NAME
 
-ASSETS_DIR = "assets.extra"
-"""Folder of a published model with everything that TF Serving does not read."""
-CARD_NAME = "model_card.json"
 FORMAT_VERSION = 1
-CURE = "copy the model back from where it was published, or publish it again"
-"""What to do about a damaged part of a published model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,20 +174,3 @@ def write_card(assets_dir: str, card: Mapping[str, Any]) -> None:
     """Write the card into `assets_dir`."""
     text = json.dumps(card, indent=2, sort_keys=True) + "\n"
     (locate(assets_dir) / CARD_NAME).write_text(text)
-
-
-def read_card(saved_model_dir: str) -> dict[str, Any]:
-    """Return the card of a published model.
-
-    Raises:
-        FileNotFoundError: there is no card, so the model is not complete.
-        DamagedFileError: it is not the card that was written.
-    """
-    path = locate(saved_model_dir) / ASSETS_DIR / CARD_NAME
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no model card, so this is no finished model")
-    with content_of(path, CURE):
-        card = json.loads(path.read_text())
-        # Every card has it; a JSON document without it is something else.
-        card["inputs"]
-    return card

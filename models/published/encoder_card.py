@@ -12,9 +12,9 @@ from typing import Any
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME, CURE, read_card
 from beam_jobs.contracts.settings import SettingsError
 from models.config import EncoderConfig
-from models.published.card import ASSETS_DIR, CARD_NAME, CURE, read_card
 
 TASK = "pretraining"
 """The card's task of every encoder, also of public weights."""

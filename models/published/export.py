@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import DamagedFileError, locate
+from beam_jobs.contracts.published import ASSETS_DIR, CURE
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.published import card as card_lib
@@ -27,7 +28,6 @@ from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
 
-ASSETS_DIR = card_lib.ASSETS_DIR
 MAP_NAME = "embedding_map.png"
 SEGMENTER_SIGNATURES = ("serving_default", "serve_examples")
 ENCODER_SIGNATURES = ("embed_s1", "embed_s2")
@@ -242,13 +242,9 @@ def _load(path: str) -> Any:
         with locate(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except IsADirectoryError as error:
-        raise DamagedFileError(
-            f"{path}: must be a Keras model, got a folder; {card_lib.CURE}"
-        ) from error
+        raise DamagedFileError(f"{path}: must be a Keras model, got a folder; {CURE}") from error
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DamagedFileError(
-            f"{path}: must be a Keras model ({error}); {card_lib.CURE}"
-        ) from error
+        raise DamagedFileError(f"{path}: must be a Keras model ({error}); {CURE}") from error
     if damaged is not None:
-        raise DamagedFileError(f"{path}: its part {damaged} is damaged; {card_lib.CURE}")
+        raise DamagedFileError(f"{path}: its part {damaged} is damaged; {CURE}")
     return keras.saving.load_model(path, compile=False)

@@ -17,8 +17,8 @@ import tensorflow as tf
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.published import read_card
 from models.input_pipeline import parse_examples
-from models.published import card as card_lib
 from models.published import signatures, warmup
 from models.published.export import load_encoders, load_heads, load_segmenter
 from models.scores.scoring import get_threshold
@@ -62,7 +62,7 @@ def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
         FileNotFoundError: the directory holds no complete model.
         ValueError: the card names an unknown task.
     """
-    card = card_lib.read_card(saved_model_dir)
+    card = read_card(saved_model_dir)
     compare = {"segmentation": _compare_segmenter, "pretraining": _compare_encoders}.get(
         card["task"]
     )

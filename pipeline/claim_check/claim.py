@@ -50,6 +50,8 @@ def check_claim(
         RefusedError: a training ended in NaN.
     """
     claim = claim_of(config)
+    if data.pairs is None:
+        raise ValueError("data.pairs must be built for a claim check, got none")
     pairs = read_version(data.pairs)
     tasks = {name: read_version(path) for name, path in data.tasks.items()}
     for name, version in tasks.items():

@@ -15,10 +15,9 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.published import ASSETS_DIR, read_card
 from models.config import EncoderConfig
-from models.published.card import read_card
 from models.published.encoder_card import read_encoder_card
-from models.published.export import ASSETS_DIR
 from pipeline.claim_check.config import PUBLISHED_PREFIX
 
 

@@ -13,7 +13,7 @@ from beam_jobs.catalogs.catalog import discover
 from beam_jobs.config import BuildConfig
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.locations import Location
-from models.published.card import read_card
+from beam_jobs.contracts.published import read_card
 from pipeline.data_build import OnProgress, Stage, resolve_catalogs
 
 

@@ -16,10 +16,11 @@ from rich.table import Table
 
 from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.published import ASSETS_DIR
 from beam_jobs.data_card.card import MARKDOWN_NAME as CARD_NAME
 from components.evaluation import NUM_PIXELS
 from models.encoder_probe.report import Check, ProbeReport
-from models.published.export import ASSETS_DIR, MAP_NAME
+from models.published.export import MAP_NAME
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from models.segment import encoder_starts

@@ -18,6 +18,7 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
 from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.published import read_card
 from components import blessing
 from components.artifacts import read_metrics
 from components.data_manifest import read_manifest
@@ -25,7 +26,6 @@ from components.overlap_audit import read_report
 from components.publishing import ENCODER_NAME
 from components.scorer import scores_path
 from models.encoder_probe.report import ProbeReport
-from models.published.card import read_card
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.published_encoder import seen_pairs

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.published import ASSETS_DIR
 from models import metrics
 from models.intervals import Interval
-from models.published.export import ASSETS_DIR
 from models.scores import calibration
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import SCORES_NAME, read_scores

@@ -16,6 +16,8 @@ from tests.benchmarks import (
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
+    map_seams,
+    map_speed,
     pairing_scale,
     patch_borders,
     reading_speed,
@@ -37,6 +39,8 @@ BENCHMARKS = {
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
     "segmentation_speed": segmentation_speed.measure,
+    "map_seams": map_seams.measure,
+    "map_speed": map_speed.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

@@ -8,12 +8,13 @@ from make_fn_args import make_fn_args
 from tfx.types import artifact_utils, standard_artifacts
 
 from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts.published import read_card
 from beam_jobs.errors import DataError
 from components import data_manifest, distill_trainer, segment_trainer
 from components.blessing import write_blessing
 from models.config import EncoderConfig
 from models.distillation.config import DistillConfig, StudentConfig
-from models.published import card, export
+from models.published import export
 from models.segment_config import SegmentConfig
 
 pytestmark = pytest.mark.e2e
@@ -88,16 +89,14 @@ def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(
     ]
     assert steps == [("flood", 1, 2), ("flood", 2, 2)]
     assert export.load_segmenter(str(student)).sensors == ("s1",)
-    assert card.read_card(str(student))["teacher"] == f"{inputs['teacher'].uri}/Format-Serving"
+    assert read_card(str(student))["teacher"] == f"{inputs['teacher'].uri}/Format-Serving"
     assert json.loads((tmp_path / "model_run/metrics.json").read_text())["train_loss"] > 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
     segment_trainer.run_fn(
         make_fn_args(water_version, tmp_path / "own", STUDENT.segment, str(student), name="flood")
     )
-    assert card.read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {
-        "s1": str(student)
-    }
+    assert read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {"s1": str(student)}
 
 
 def test_refused_teacher_labels_nothing_and_says_why(inputs, tmp_path):

@@ -12,6 +12,7 @@ import keras
 
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.published import ASSETS_DIR
 from models.config import EncoderConfig, PretrainConfig
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoders import build_encoder
@@ -56,7 +57,7 @@ def publish_keras_half(dual_encoder: DualEncoder, path: Path) -> str:
     Code that embeds patches reads only these. The SavedModel is left out, because it
     takes longer to write.
     """
-    assets = path / export.ASSETS_DIR
+    assets = path / ASSETS_DIR
     assets.mkdir(parents=True)
     for sensor in SENSORS:
         dual_encoder.encoders[sensor].save(assets / f"{sensor}_encoder.keras")

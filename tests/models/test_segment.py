@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from beam_jobs.contracts.published import read_card
 from models import metrics, segment
 from models.config import EncoderConfig, OptimizerConfig
 from models.input_pipeline import Features, eval_dataset
 from models.pixel_losses.config import LossConfig
-from models.published import card, export
+from models.published import export
 from models.scores import score_file
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders
@@ -62,7 +63,7 @@ def scalars(folder):
 
 @pytest.mark.e2e
 def test_the_best_step_is_published_with_the_scores_that_it_was_chosen_by(chosen):
-    found = card.read_card(chosen.dir)["evaluations"]
+    found = read_card(chosen.dir)["evaluations"]
     assert [one["step"] for one in found["history"]] == [1, 2]
     assert found["kept_step"] == found["best_step"] == chosen.metrics["best_step"] == 1
     assert found["best_score"] == found["history"][0]["score"] == chosen.metrics["mean_iou"]
@@ -80,7 +81,7 @@ def test_the_best_step_is_published_with_the_scores_that_it_was_chosen_by(chosen
 
 
 def test_a_training_that_keeps_the_last_step_has_no_evaluations(segmented):
-    assert card.read_card(segmented.dir)["evaluations"] is None
+    assert read_card(segmented.dir)["evaluations"] is None
     assert "best_step" not in segmented.metrics
 
 
@@ -119,7 +120,7 @@ def test_metrics_equal_those_of_the_reloaded_model_by_the_numpy_oracle(segmented
 
 
 def test_published_label_is_cut_at_the_threshold_of_the_card(segmented, labels):
-    threshold = card.read_card(segmented.dir)["threshold"]
+    threshold = read_card(segmented.dir)["threshold"]
     assert 0.0 < threshold < 1.0
     (serialized,) = tf.data.TFRecordDataset(labels.files["eval"], "GZIP").batch(99)
     outputs = tf.saved_model.load(segmented.dir).signatures["serve_examples"](examples=serialized)

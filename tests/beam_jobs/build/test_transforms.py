@@ -13,7 +13,13 @@ from make_stac_items import s2_bands
 
 from beam_jobs.build import spool, transforms
 from beam_jobs.build.patches import PairTask
-from beam_jobs.build.transforms import REJECTED, CutPatches, InspectScenes, MakePairs
+from beam_jobs.build.transforms import (
+    REJECTED,
+    CutPatches,
+    InspectScenes,
+    MakePairs,
+    labelled_alone,
+)
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig, LabelConfig, PairingConfig, PatchConfig
 from beam_jobs.runner import LOCAL_RUNNER
@@ -43,7 +49,7 @@ def run_pairing(
     config: BuildConfig = IN_A_DAY,
 ) -> None:
     with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
-        outputs = pipeline | beam.Create(scenes) | MakePairs(config)
+        outputs = pipeline | beam.Create(scenes) | MakePairs(config, alone=labelled_alone(config))
         found = outputs["pairs"] | "Ids" >> beam.Map(
             lambda pair: (pair[0].scene_id, pair[1].scene_id)
         )
@@ -124,7 +130,7 @@ def test_partner_in_another_cell_is_found_and_the_reason_names_it():
     scenes = [scene("S1_a", 0, lon=10.95), scene("S2_a", 30, lon=10.88)]
     config = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))
     with TestPipeline(runner=LOCAL_RUNNER) as pipeline:
-        outputs = pipeline | beam.Create(scenes) | MakePairs(config)
+        outputs = pipeline | beam.Create(scenes) | MakePairs(config, alone=labelled_alone(config))
         s1_details = (
             outputs[REJECTED]
             | beam.Filter(lambda rejection: rejection.id == "S1_a")

@@ -10,13 +10,14 @@ from scipy import ndimage
 from watched_training import KilledError, Watch
 
 from beam_jobs.contracts.labels import get_schema
+from beam_jobs.contracts.published import read_card
 from models import segment
 from models.augmentation.config import ImageAugmentConfig, PhotometryConfig
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation import train
 from models.distillation.config import DistillConfig, StudentConfig
 from models.encoders import SensorEncoder
-from models.published import card, export
+from models.published import export
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training.scaffold import Folders, Shards
@@ -195,13 +196,13 @@ def test_student_comes_to_agree_with_its_teacher(student):
     assert len(losses) == 20
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
     assert np.mean(agreements[-5:]) > 0.8
-    kept = card.read_card(str(folder))
+    kept = read_card(str(folder))
     assert kept["metrics"]["train_loss"] == pytest.approx(np.mean(losses[-10:]), rel=0.5)
 
 
 @pytest.mark.e2e
 def test_card_names_teacher_and_encoder(student, segmented, pretrained, pairs):
-    kept = card.read_card(str(student[0]))
+    kept = read_card(str(student[0]))
     assert (kept["task"], kept["teacher"], kept["started_from"]) == (
         "distillation",
         segmented.dir,
@@ -227,7 +228,7 @@ def test_segmenter_starts_from_all_weights_of_the_student_and_says_so(
         Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
         sources=segment.SegmenterSources(student=folder),
     )
-    assert card.read_card(str(tmp_path / "model"))["started_from"] == {"s1": folder}
+    assert read_card(str(tmp_path / "model"))["started_from"] == {"s1": folder}
     for changes, message in (
         ({"head": "linear"}, r"head must be linear, got the student's unet"),
         (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.published import ASSETS_DIR, read_card
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData, why_one_sided
 from models.encoder_probe.probe import probe_encoder
@@ -59,7 +60,7 @@ def spoil(pretrained, tmp_path_factory):
             ("head", export.load_heads(pretrained.dir), lambda head: change_head(head) or head),
         ):
             for sensor, model in models.items():
-                change(model).save(f"{path}/{export.ASSETS_DIR}/{sensor}_{part}.keras")
+                change(model).save(f"{path}/{ASSETS_DIR}/{sensor}_{part}.keras")
         return str(path)
 
     return make
@@ -174,9 +175,9 @@ def test_labels_of_one_class_are_noted_and_not_used(pretrained, data):
 
 def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
     path = spoil("simclr")
-    content = card.read_card(path)
+    content = read_card(path)
     content["config"]["objective"] = "simclr_s1"
-    card.write_card(f"{path}/{export.ASSETS_DIR}", content)
+    card.write_card(f"{path}/{ASSETS_DIR}", content)
     report = probe_encoder(CONFIG, path, "", pairs_alone)
     assert [check.name for check in report.checks] == [
         "finite_s1",
@@ -209,7 +210,7 @@ def test_a_last_encoder_of_other_bands_is_noted_and_not_compared(pretrained, spo
 def test_a_last_encoder_of_one_sensor_is_noted_and_not_compared(pretrained, spoil, pairs_alone):
     last = spoil("one_sensor")
     for part in ("encoder", "head"):
-        Path(last, export.ASSETS_DIR, f"s1_{part}.keras").unlink()
+        Path(last, ASSETS_DIR, f"s1_{part}.keras").unlink()
     report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
     assert (

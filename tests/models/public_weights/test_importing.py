@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.contracts.published import read_card
 from models import segment
 from models.config import EncoderConfig
 from models.public_weights.catalog import KNOWN, PublicWeights, find_weights
 from models.public_weights.importing import import_encoder
-from models.published import card, export, parity
+from models.published import export, parity
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders
 
@@ -90,7 +91,7 @@ def test_published_encoder_equals_keras_and_embeds_on_the_unit_sphere(published)
 
 
 def test_card_names_file_hash_terms_bands_and_level(published, imported, pretrained):
-    content = card.read_card(published)
+    content = read_card(published)
     assert content["source"] == {
         "file": "moco.pth",
         "sha256": imported.sha256,
@@ -105,8 +106,8 @@ def test_card_names_file_hash_terms_bands_and_level(published, imported, pretrai
     }
     assert content["s2_processing_level"] == "L1C"
     # Readers of cards find the keys that they find in those of our own encoders.
-    assert set(content) - set(card.read_card(pretrained.dir)) == {"source"}
-    assert set(card.read_card(pretrained.dir)) <= set(content)
+    assert set(content) - set(read_card(pretrained.dir)) == {"source"}
+    assert set(read_card(pretrained.dir)) <= set(content)
 
 
 def test_segmenter_starts_from_a_published_encoder_or_a_keras_file(published, labels):
@@ -213,7 +214,7 @@ def test_segmenter_trains_from_imported_weights_without_pretraining(published, l
         Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
     )
     assert np.isfinite(scores["loss"])
-    assert card.read_card(str(tmp_path / "model"))["config"]["encoder_paths"] == {"s2": published}
+    assert read_card(str(tmp_path / "model"))["config"]["encoder_paths"] == {"s2": published}
     assert (
         max(item.max_abs_difference for item in parity.compare_with_keras(str(tmp_path / "model")))
         < 1e-3

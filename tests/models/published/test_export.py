@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from beam_jobs.contracts import records, settings
+from beam_jobs.contracts.published import read_card
 from models.published import card, export, parity
 
 
@@ -88,11 +89,11 @@ def test_warmup_requests_run_on_their_signatures(name, request):
         outputs = signatures[warmup.model_spec.signature_name](**inputs)
         assert all(np.isfinite(tensor.numpy()).all() for tensor in outputs.values())
         seen.append(warmup.model_spec.signature_name)
-    assert seen == card.read_card(directory)["signatures"]
+    assert seen == read_card(directory)["signatures"]
 
 
 def test_card_says_where_the_model_comes_from(segmented, labels):
-    content = card.read_card(segmented.dir)
+    content = read_card(segmented.dir)
     assert content["name"] == "segmenter"
     assert content["data_manifest_sha256"] == labels.manifest.sha256
     assert content["config_sha256"] == settings.sha256(segmented.config)

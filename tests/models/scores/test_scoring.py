@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts import layout, records
 from beam_jobs.contracts.labels import DYNAMIC_WORLD
+from beam_jobs.contracts.published import ASSETS_DIR
 from models import metrics, segment
 from models.config import EncoderConfig
 from models.input_pipeline import parse_examples
@@ -79,7 +80,7 @@ def test_tuned_threshold_is_that_of_the_model_and_of_its_scores_and_outlives_sav
     iou = [metrics.iou_per_class(scores.confusion.sum(axis=0))[1] for scores in (before, tuned)]
     assert iou[1] > iou[0]
     model.save(tmp_path / "model.keras")
-    export_dir = tmp_path / "published" / export.ASSETS_DIR
+    export_dir = tmp_path / "published" / ASSETS_DIR
     export_dir.mkdir(parents=True)
     (tmp_path / "model.keras").rename(export_dir / "model.keras")
     reloaded = export.load_segmenter(str(tmp_path / "published"))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from repository import REPOSITORY
 
-from models.published import card, export, parity
+from beam_jobs.contracts.published import read_card
+from models.published import export, parity
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
 from models.scores.summary import summarize
@@ -27,11 +28,11 @@ def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(label
         read_scores(f"{published}/assets.extra/{SCORES_NAME}"),
         export.load_segmenter(published),
     )
-    assert kept.threshold == get_threshold(model) == card.read_card(published)["threshold"] != 0.5
+    assert kept.threshold == get_threshold(model) == read_card(published)["threshold"] != 0.5
     again = score_patches(model, labels.files["eval"], kept.class_names, batch_size=3)
     np.testing.assert_allclose(again.confusion, kept.confusion, atol=2)
     # Mirrored weights are measured and put back as those of one replica.
-    chosen = card.read_card(published)["evaluations"]
+    chosen = read_card(published)["evaluations"]
     assert [one["step"] for one in chosen["history"]] == [1, 2]
     assert summarize(again)["mean_iou"] == pytest.approx(chosen["best_score"], abs=1e-3)
     assert (

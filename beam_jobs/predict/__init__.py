@@ -1,0 +1,16 @@
+"""Maps: whole scenes -> Cloud Optimized GeoTIFFs, polygons, pictures, STAC.
+
+Read `driver` first, then `graph`.
+
+- `commands`: the verb `predict`.
+- `config`: settings of the maps.
+- `driver`: one run from start to end.
+- `graph`: the Beam graph: inspect scenes, predict parts, join them.
+- `segmenters`: a published model as a function of pixels.
+- `windows`, `blending`: what the model sees at once, and how its answers join.
+- `parts`: a part of a scene is predicted and kept.
+- `products`: all files of one map: `maps`, `polygons`, `pictures`.
+- `stac`: the items of maps and their collection.
+
+It imports `build` for scenes and pairs. No other room imports it.
+"""

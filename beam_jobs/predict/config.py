@@ -1,0 +1,75 @@
+"""Settings of `predict`: windows, outputs, workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from beam_jobs.config import PairingConfig
+from beam_jobs.predict.windows import Lattice
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolygonConfig:
+    """Polygons of the map, as a vector file.
+
+    Attributes:
+        classes: names of the classes whose areas become polygons; empty = no polygons.
+        min_area_m2: smaller areas are left out. Default: four pixels of 10 m.
+        simplify_px: how far an outline may be moved to make it simpler, in pixels, at
+            most 1. 0 keeps every corner of a pixel.
+        format: kind of the file.
+    """
+
+    classes: tuple[str, ...] = ()
+    min_area_m2: float = 400.0
+    simplify_px: float = 0.0
+    format: Literal["GPKG", "FlatGeobuf"] = "GPKG"
+
+    def __post_init__(self) -> None:
+        if self.min_area_m2 < 0:
+            raise ValueError(f"min_area_m2 must be at least 0, got {self.min_area_m2:g}")
+        if not 0 <= self.simplify_px <= 1:
+            raise ValueError(f"simplify_px must be within 0-1, got {self.simplify_px:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How maps of scenes are made.
+
+    Attributes:
+        window: what the model sees at once. Default: 1024 px, of which the outer 96 px
+            on each side only give surroundings, and 32 px are shared with the next
+            window; docs/maps.md says how these were chosen.
+        max_batch_px: most pixels that the model gets at once. It bounds the memory of a
+            worker.
+        part_px: least height and width of the parts of a scene that workers predict one
+            by one. A killed job repeats the parts that it had begun.
+        probabilities: "all" = one band per class; "highest" = that of the map's class
+            only; "none" = no such file.
+        uncertainty: whether a file with the entropy of the probabilities is written.
+        test_time_augmentation: average the model's answers over the eight rotations and
+            reflections of a window. It takes eight times as long.
+        polygons: see PolygonConfig.
+        pairing: for a model of both sensors: which scenes belong together.
+        allow_http: take scenes from web servers.
+        num_workers: processes of the local runner.
+    """
+
+    window: Lattice = field(
+        default_factory=lambda: Lattice(size_px=1024, margin_px=96, blend_px=32)
+    )
+    max_batch_px: int = 1 << 20
+    part_px: int = 2048
+    probabilities: Literal["all", "highest", "none"] = "all"
+    uncertainty: bool = True
+    test_time_augmentation: bool = False
+    polygons: PolygonConfig = field(default_factory=PolygonConfig)
+    pairing: PairingConfig = field(default_factory=PairingConfig)
+    allow_http: bool = False
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_px", "part_px", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

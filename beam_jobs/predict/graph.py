@@ -1,0 +1,256 @@
+"""The Beam graph of `predict`: catalogs -> maps, and scenes that gave none.
+
+Scenes are inspected and paired as in a build. Each map is parted, the parts are
+predicted one by one, and the worker that gets the last one joins them. It is the same
+for every runner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from beam_jobs.build import input_files, writers
+from beam_jobs.build.patches import Rejection
+from beam_jobs.build.transforms import REJECTED, InspectScenes, MakePairs
+from beam_jobs.catalogs import catalog
+from beam_jobs.config import BuildConfig, PatchConfig
+from beam_jobs.contracts import settings
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.locations import staged
+from beam_jobs.errors import DataError
+from beam_jobs.predict import parts, products, stac
+from beam_jobs.predict.blending import Area
+from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.parts import MapTask
+from beam_jobs.predict.segmenters import Segmenter
+from beam_jobs.scenes.products import constellation_of
+from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene
+
+SOURCES = (
+    "beam_jobs/contracts",
+    "beam_jobs/predict",
+    "beam_jobs/rasters",
+    "beam_jobs/scenes",
+)
+"""Code that decides the pixels of a map."""
+PLAN_FILE = "plan.json"
+JOINED_FILE = "joined"
+"""Marks the folder of parts whose map is finished."""
+_MAX_NAME = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all steps of one run share.
+
+    Attributes:
+        config: of the run.
+        segmenter: the model.
+        output: folder of the maps.
+        work_dir: folder of the parts; all workers must see it.
+        code_sha256: fingerprint of SOURCES.
+        num_threads: of the model in each worker process; 0 = one for each core.
+    """
+
+    config: PredictConfig
+    segmenter: Segmenter
+    output: str
+    work_dir: str
+    code_sha256: str
+    num_threads: int
+
+    @property
+    def build_config(self) -> BuildConfig:
+        """The settings by which a build would read the scenes that the model needs."""
+        bands, usual = self.segmenter.bands, PatchConfig()
+        return BuildConfig(
+            patch=PatchConfig(
+                pixel_size_m=self.segmenter.pixel_size_m,
+                s1_bands=bands.get("s1", usual.s1_bands),
+                s2_bands=bands.get("s2", usual.s2_bands),
+                s2_processing_level=self.segmenter.s2_processing_level,
+            ),
+            pairing=self.config.pairing,
+            allow_http=self.config.allow_http,
+        )
+
+
+def job_of(config: PredictConfig, segmenter: Segmenter, output: str, work_dir: str) -> Job:
+    """Return the job of a run."""
+    num_workers = config.num_workers
+    return Job(
+        config=config,
+        segmenter=segmenter,
+        output=output,
+        work_dir=work_dir,
+        code_sha256=source_fingerprint(SOURCES),
+        # Workers of one machine must not take each other's cores.
+        num_threads=max(1, (os.cpu_count() or 1) // num_workers) if num_workers > 1 else 0,
+    )
+
+
+def expand(pipeline: beam.Pipeline, job: Job, catalog_paths: Sequence[str]) -> None:
+    """Add the graph to `pipeline`."""
+    config = job.build_config
+    items = (
+        pipeline
+        | "Catalogs" >> beam.Create(list(catalog_paths))
+        | "ReadItems"
+        >> beam.FlatMap(lambda path: [(path, item) for item in catalog.read_items(path)])
+        | "OfModel" >> beam.Filter(lambda read: sensor_of(read[1]) in job.segmenter.bands)
+    )
+    inspected = items | "InspectScenes" >> InspectScenes(config)
+    rejected = [inspected.rejected]
+    if len(job.segmenter.bands) == 2:
+        paired = inspected.scenes | "MakePairs" >> MakePairs(
+            config, alone=job.segmenter.sensors if job.segmenter.takes_one_of_two else ()
+        )
+        groups = paired["pairs"] | "OfPair" >> beam.Map(lambda pair: {"s1": pair[0], "s2": pair[1]})
+        rejected.append(paired[REJECTED])
+    else:
+        groups = inspected.scenes | "OfScene" >> beam.Map(lambda scene: {scene.sensor: scene})
+    planned = groups | "Plan" >> beam.FlatMap(_plan, job).with_outputs(REJECTED, main="parts")
+    made = (
+        planned.parts
+        # Grouping also spreads the parts evenly over workers.
+        | "GroupByPart" >> beam.GroupByKey()
+        | "Predict" >> beam.Map(_predict, job)
+        | "GroupByMap" >> beam.GroupByKey()
+        | "Join" >> beam.FlatMap(_join, job)
+    )
+    (
+        (*rejected, planned[REJECTED], made)
+        | "Rejections" >> beam.Flatten()
+        | "WriteRejected" >> writers.WriteRejected(job.output)
+    )
+
+
+def sensor_of(item: dict[str, Any]) -> Sensor | None:
+    """Return the sensor of a STAC item, None if it is neither."""
+    return SENSOR_OF_CONSTELLATION.get(constellation_of(item.get("properties") or {}))
+
+
+def folder_name(map_id: str) -> str:
+    """Return the name of a map's folder, which any file system takes."""
+    name = urllib.parse.quote(map_id, safe="+ ()=,@")
+    if len(name) > _MAX_NAME or name.startswith("."):
+        name = f"{name[:_MAX_NAME].lstrip('.')}-{hashlib.sha256(map_id.encode()).hexdigest()[:16]}"
+    return name
+
+
+def made_from(task: MapTask, job: Job) -> str:
+    """Return the hash of everything that decides the files of a map.
+
+    A scene's files count by size and time of change, as `make` has it.
+    """
+    looks = []
+    for path in sorted({path for scene in task.scenes.values() for path in scene.paths}):
+        for file in input_files.files_of(path):
+            state = os.stat(file)
+            looks.append([os.path.basename(file), state.st_size, state.st_mtime_ns])
+    config = settings.to_dict(job.config)
+    config.pop("num_workers")
+    return settings.sha256(
+        {
+            "scenes": {sensor: repr(scene) for sensor, scene in sorted(task.scenes.items())},
+            "files": looks,
+            "config": config,
+            "model": job.segmenter.sha256,
+            "code": job.code_sha256,
+        }
+    )
+
+
+def _plan(scenes: dict[Sensor, Scene], job: Job) -> Iterator[Any]:
+    """Yield (part, (map, area)) for each part of a map that is not there yet."""
+    task = parts.task_of(scenes, job.segmenter.pixel_size_m)
+    if task is None:
+        one, other = (scene.scene_id for scene in scenes.values())
+        detail = f"shares no pixel with {other}"
+        yield beam.pvalue.TaggedOutput(REJECTED, _rejection(one, "too_small", detail))
+        return
+    target = Path(job.output) / folder_name(task.map_id)
+    wanted = made_from(task, job)
+    if _is_made(target, wanted):
+        return
+    areas = parts.areas(task.grid, job.config)
+    work_dir = _work_dir(task, job)
+    with staged(work_dir / PLAN_FILE) as plan:
+        plan.write_text(json.dumps({"num_parts": len(areas)}))
+    for area in areas:
+        yield f"{task.map_id}|{parts.part_name(area)}", (task, area)
+
+
+def _is_made(target: Path, wanted: str) -> bool:
+    item = target / stac.ITEM_FILE
+    if not item.is_file():
+        return False
+    properties = json.loads(item.read_text()).get("properties", {})
+    return bool(properties.get(stac.MADE_FROM) == wanted)
+
+
+def _work_dir(task: MapTask, job: Job) -> Path:
+    """Return the folder of a map's parts, which is named by what they are made from."""
+    return Path(job.work_dir) / f"{folder_name(task.map_id)}-{made_from(task, job)[:16]}"
+
+
+def _predict(
+    keyed: tuple[str, Iterable[tuple[MapTask, Area]]], job: Job
+) -> tuple[str, MapTask | Rejection]:
+    (task, area), *_ = keyed[1]
+    path = _work_dir(task, job) / parts.part_name(area)
+    try:
+        if not path.is_file():
+            parts.predict(
+                task,
+                area,
+                job.segmenter,
+                job.config,
+                os.fspath(path),
+                num_threads=job.num_threads,
+            )
+    except DataError as error:
+        return task.map_id, _rejection(task.map_id, error.reason, str(error), is_error=True)
+    return task.map_id, task
+
+
+def _join(keyed: tuple[str, Iterable[MapTask | Rejection]], job: Job) -> Iterator[Rejection]:
+    """Write the files of a map, of which all parts are there; yield why it is none."""
+    outcomes = list(keyed[1])
+    refused = [one for one in outcomes if isinstance(one, Rejection)]
+    if refused:
+        # Parts of one scene often fail at the same place of the same file.
+        yield refused[0]
+        return
+    task = next(one for one in outcomes if isinstance(one, MapTask))
+    work_dir = _work_dir(task, job)
+    built = work_dir / "map"
+    shutil.rmtree(built, ignore_errors=True)
+    built.mkdir()
+    files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
+    item = stac.make_item(task, job.segmenter, files, made_from(task, job))
+    (built / stac.ITEM_FILE).write_text(
+        json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
+    )
+    target = Path(job.output) / folder_name(task.map_id)
+    # A map that is made again, because its scene has changed.
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(built, target)
+    (work_dir / JOINED_FILE).touch()
+    for path in work_dir.glob("part-*.tif"):
+        path.unlink()
+
+
+def _rejection(scene_id: str, reason: Any, detail: str, is_error: bool = False) -> Rejection:
+    return Rejection(kind="scenes", id=scene_id, reason=reason, detail=detail, is_error=is_error)

@@ -1,0 +1,167 @@
+"""Maps: join the parts of a scene into files that any GIS opens.
+
+Input: the files of `parts.py`. Output: Cloud Optimized GeoTIFFs: `class.tif` with
+colors, `probability.tif`, `uncertainty.tif`. GDAL reads the parts through a VRT file,
+block by block, so memory does not grow with the size of a scene.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import rasterio
+import rasterio.shutil
+from rasterio.crs import CRS
+
+from beam_jobs.contracts.labels import LabelClass
+from beam_jobs.predict.blending import Area
+from beam_jobs.predict.parts import NO_DATA, SHARE_PER_COUNT, part_name
+from beam_jobs.scenes.grids import Grid
+
+CLASS_FILE = "class.tif"
+PROBABILITY_FILE = "probability.tif"
+UNCERTAINTY_FILE = "uncertainty.tif"
+_BLOCK_PX = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One band of a map.
+
+    Attributes:
+        band: 1-based band of the parts that holds it.
+        description: what it is, as a GIS shows it.
+        scale: what one count stands for; 1 for class ids.
+        colors: class id -> #rrggbb, for class ids only.
+    """
+
+    band: int
+    description: str
+    scale: float = 1.0
+    colors: Mapping[int, str] = field(default_factory=dict)
+
+
+def class_layer(classes: Sequence[LabelClass]) -> Layer:
+    """Return the layer of class ids."""
+    return Layer(band=1, description="class", colors={one.id: one.color for one in classes})
+
+
+def probability_layers(classes: Sequence[LabelClass]) -> list[Layer]:
+    """Return the layers of the probabilities of all classes."""
+    return [Layer(band=2 + one.id, description=one.name, scale=SHARE_PER_COUNT) for one in classes]
+
+
+def highest_layer(classes: Sequence[LabelClass]) -> Layer:
+    """Return the layer of the probability of the likeliest class."""
+    return Layer(band=3 + len(classes), description="highest probability", scale=SHARE_PER_COUNT)
+
+
+def uncertainty_layer(classes: Sequence[LabelClass]) -> Layer:
+    """Return the layer of the entropy."""
+    return Layer(band=2 + len(classes), description="entropy", scale=SHARE_PER_COUNT)
+
+
+def write_cog(
+    parts_dir: Path,
+    areas: Sequence[Area],
+    grid: Grid,
+    layers: Sequence[Layer],
+    tags: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Write layers of a map as one Cloud Optimized GeoTIFF with overviews.
+
+    Overviews of class ids hold the most frequent class, others the mean.
+
+    Args:
+        parts_dir: folder of the parts.
+        areas: of the parts.
+        grid: of the map.
+        layers: bands of the file, in order.
+        tags: metadata of the file.
+        path: of the file.
+
+    Raises:
+        rasterio.errors.RasterioError: the file cannot be written.
+    """
+    vrt = parts_dir / f"{path.stem}.vrt"
+    vrt.write_text(_vrt(areas, grid, layers, tags))
+    has_classes = any(layer.colors for layer in layers)
+    rasterio.shutil.copy(
+        os.fspath(vrt),
+        os.fspath(path),
+        driver="COG",
+        COMPRESS="DEFLATE",
+        BLOCKSIZE=str(_BLOCK_PX),
+        OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
+        BIGTIFF="IF_SAFER",
+    )
+    vrt.unlink()
+
+
+def _vrt(
+    areas: Sequence[Area], grid: Grid, layers: Sequence[Layer], tags: Mapping[str, str]
+) -> str:
+    """Return the VRT file that joins the parts.
+
+    Source: GDAL manual, "VRT -- GDAL Virtual Format".
+    """
+    a, b, c, d, e, f = grid.transform
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+    )
+    _add(root, "SRS", CRS.from_string(grid.crs).to_wkt())
+    _add(root, "GeoTransform", ", ".join(repr(float(value)) for value in (c, a, b, f, d, e)))
+    metadata = ElementTree.SubElement(root, "Metadata")
+    for key, value in tags.items():
+        _add(metadata, "MDI", value, key=key)
+    for number, layer in enumerate(layers, start=1):
+        band = ElementTree.SubElement(root, "VRTRasterBand", dataType="Byte", band=str(number))
+        _add(band, "Description", layer.description)
+        _add(band, "NoDataValue", str(NO_DATA))
+        if layer.scale != 1.0:
+            _add(band, "Scale", repr(layer.scale))
+        if layer.colors:
+            _add(band, "ColorInterp", "Palette")
+            _add_colors(band, layer.colors)
+        for area in areas:
+            _add_source(band, area, layer.band)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add(parent: Any, name: str, text: str, **attributes: str) -> None:
+    ElementTree.SubElement(parent, name, attributes).text = text
+
+
+def _add_colors(band: Any, colors: Mapping[int, str]) -> None:
+    """Add the table of 256 colors; values that are no class are transparent."""
+    table = ElementTree.SubElement(band, "ColorTable")
+    for value in range(256):
+        red, green, blue = (
+            int(colors[value][at : at + 2], 16) if value in colors else 0 for at in (1, 3, 5)
+        )
+        ElementTree.SubElement(
+            table,
+            "Entry",
+            c1=str(red),
+            c2=str(green),
+            c3=str(blue),
+            c4="255" if value in colors else "0",
+        )
+
+
+def _add_source(band: Any, area: Area, source_band: int) -> None:
+    width = area.cols.stop - area.cols.start
+    height = area.rows.stop - area.rows.start
+    source = ElementTree.SubElement(band, "SimpleSource")
+    _add(source, "SourceFilename", part_name(area), relativeToVRT="1")
+    _add(source, "SourceBand", str(source_band))
+    for name, col, row in (("SrcRect", 0, 0), ("DstRect", area.cols.start, area.rows.start)):
+        ElementTree.SubElement(
+            source, name, xOff=str(col), yOff=str(row), xSize=str(width), ySize=str(height)
+        )

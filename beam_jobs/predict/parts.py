@@ -1,0 +1,212 @@
+"""Parts: predict a part of a scene, and keep the answer in a file.
+
+Input: MapTask, the scenes of one map and their grid; an area of it. Output: a GeoTIFF
+of bytes with the bands class, probability of each class, entropy, and the highest
+probability. `maps.py` joins the parts of a map.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.windows import Window
+
+from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.labels import IGNORE
+from beam_jobs.contracts.locations import staged
+from beam_jobs.contracts.records import FloatArray
+from beam_jobs.predict import blending, segmenters
+from beam_jobs.predict.blending import Area, Pixels, Source, Strip, Windows
+from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.segmenters import Segmenter
+from beam_jobs.rasters import open_files
+from beam_jobs.scenes import grids, readers
+from beam_jobs.scenes.grids import Grid
+from beam_jobs.scenes.scene import Scene
+
+SHARE_PER_COUNT = 0.004
+"""What one count of a stored probability or entropy stands for: 250 is 1.0."""
+NO_DATA = IGNORE
+"""Value of all bands where no sensor has data: 255."""
+_ROWS_PER_BLOCK = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTask:
+    """One map to be made.
+
+    Attributes:
+        map_id: name of the map: the id of its scene, or of both with "+" between.
+        scenes: inspected scene of each sensor of the model; one of two may be absent.
+        grid: of the map.
+    """
+
+    map_id: str
+    scenes: dict[Sensor, Scene]
+    grid: Grid
+
+    @property
+    def acquired(self) -> datetime.datetime:
+        """When the scene of the first sensor was acquired, in UTC."""
+        first = next(scene for scene in self.scenes.values() if not scene.is_absent)
+        return datetime.datetime.fromtimestamp(first.acquired_at, datetime.timezone.utc)
+
+
+def task_of(scenes: dict[Sensor, Scene], pixel_size_m: float) -> MapTask | None:
+    """Return the map of one scene, or of a pair; None if a pair shares no pixel.
+
+    The grid is that of the Sentinel-2 scene, or else of the only scene there is. If its
+    CRS has no metres on the ground, it is replaced by UTM or polar stereographic.
+    """
+    there = [scene for scene in scenes.values() if not scene.is_absent]
+    found = [scene.grid for scene in there if scene.grid is not None]
+    if len(found) < len(there):
+        raise ValueError(f"scenes must be inspected first: {[one.scene_id for one in there]}")
+    grid = grids.common_grid(found[-1], found[0], pixel_size_m)
+    if grid is None:
+        return None
+    return MapTask(map_id="+".join(one.scene_id for one in there), scenes=scenes, grid=grid)
+
+
+def windows_of(grid: Grid, segmenter: Segmenter, config: PredictConfig) -> Windows:
+    """Return the windows of a map."""
+    lattice = config.window
+    return Windows(
+        rows=lattice.windows(grid.height, segmenter.stride),
+        cols=lattice.windows(grid.width, segmenter.stride),
+    )
+
+
+def areas(grid: Grid, config: PredictConfig) -> list[Area]:
+    """Return the parts of a map that are predicted one by one, row by row."""
+    rows = itertools.pairwise(config.window.cuts(grid.height, config.part_px))
+    cols = list(itertools.pairwise(config.window.cuts(grid.width, config.part_px)))
+    return [
+        Area(rows=slice(*of_rows), cols=slice(*of_cols)) for of_rows in rows for of_cols in cols
+    ]
+
+
+def part_name(area: Area) -> str:
+    """Return the name of the file of a part."""
+    return f"part-{area.rows.start:06d}-{area.cols.start:06d}.tif"
+
+
+def predict(
+    task: MapTask,
+    area: Area,
+    segmenter: Segmenter,
+    config: PredictConfig,
+    path: str,
+    *,
+    num_threads: int = 0,
+) -> None:
+    """Predict a part of a map and write it; the file appears when it is complete.
+
+    Args:
+        task: the map.
+        area: of it, one of `areas`.
+        segmenter: the model.
+        config: windows and outputs.
+        path: of the file.
+        num_threads: of the model; see `segmenters.load`.
+
+    Raises:
+        DataError: a raster or the model cannot be read.
+    """
+    model = segmenters.load(
+        segmenter,
+        test_time_augmentation=config.test_time_augmentation,
+        num_threads=num_threads,
+    )
+    source = Source(read=_reader(task, segmenter), model=model, num_classes=len(segmenter.classes))
+    strips = blending.blend(
+        source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
+    )
+    grid = task.grid.window(
+        area.rows.start,
+        area.cols.start,
+        area.rows.stop - area.rows.start,
+        area.cols.stop - area.cols.start,
+    )
+    with (
+        staged(path) as partial,
+        open_files.keep_open(),
+        rasterio.open(
+            partial,
+            "w",
+            driver="GTiff",
+            count=3 + len(segmenter.classes),
+            height=grid.height,
+            width=grid.width,
+            crs=grid.crs,
+            transform=grid.affine,
+            dtype="uint8",
+            blockysize=_ROWS_PER_BLOCK,
+            interleave="band",
+            compress="deflate",
+            zlevel=1,
+        ) as file,
+    ):
+        for strip in strips:
+            rows = Window(0, strip.first - area.rows.start, grid.width, len(strip.valid))
+            file.write(_bytes_of(strip, segmenter.threshold), window=rows)
+
+
+def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pixels]:
+    def read(rows: slice, cols: slice) -> Pixels:
+        grid = task.grid.window(
+            rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start
+        )
+        return {
+            sensor: readers.read_bands(task.scenes[sensor], names, grid)
+            for sensor, names in segmenter.bands.items()
+        }
+
+    return read
+
+
+def _bytes_of(strip: Strip, threshold: float | None) -> npt.NDArray[np.uint8]:
+    """Return the bands of a part for the rows of a strip, uint8 [3 + K, H, W]."""
+    found = strip.probabilities
+    planes = [
+        class_ids(found, threshold)[np.newaxis],
+        to_counts(np.moveaxis(found, -1, 0)),
+        to_counts(entropy(found))[np.newaxis],
+        to_counts(found.max(axis=-1))[np.newaxis],
+    ]
+    return np.where(strip.valid, np.concatenate(planes), np.uint8(NO_DATA))
+
+
+def class_ids(probabilities: FloatArray, threshold: float | None) -> npt.NDArray[np.uint8]:
+    """Return the class of each pixel [H, W] of probabilities [H, W, K].
+
+    Args:
+        probabilities: of the classes.
+        threshold: of the second of two classes, as the published model has it; None =
+            the likeliest class.
+    """
+    if threshold is None:
+        return probabilities.argmax(axis=-1).astype(np.uint8)
+    return (probabilities[..., 1] > threshold).astype(np.uint8)
+
+
+def entropy(probabilities: FloatArray) -> FloatArray:
+    """Return the entropy of each pixel [H, W]: 0 = sure, 1 = all classes are as likely.
+
+    Source: Shannon 1948, A mathematical theory of communication; in units of the
+    largest entropy of K classes, log K.
+    """
+    shares = np.clip(probabilities, 1e-12, 1.0)
+    total: FloatArray = -(shares * np.log(shares)).sum(axis=-1)
+    return np.clip(total / np.log(probabilities.shape[-1]), 0.0, 1.0)
+
+
+def to_counts(shares: FloatArray) -> npt.NDArray[np.uint8]:
+    """Return numbers of 0-1 as they are stored; see SHARE_PER_COUNT."""
+    return np.rint(np.clip(shares, 0.0, 1.0) / np.float32(SHARE_PER_COUNT)).astype(np.uint8)

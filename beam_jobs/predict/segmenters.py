@@ -1,0 +1,216 @@
+"""Segmenters: a published model as a function of pixels.
+
+Input: a folder `serving/<model>` or one version in it. Output: Segmenter, what the
+model card says; and `load`, the SavedModel as this process keeps it. The model runs by
+its signature `serving_default`, as in TF Serving.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from beam_jobs.contracts import published
+from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor
+from beam_jobs.contracts.fingerprint import tree_sha256
+from beam_jobs.contracts.labels import LabelClass
+from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.records import FloatArray
+from beam_jobs.errors import DataError
+from beam_jobs.predict.blending import Pixels
+
+_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter:
+    """A published segmenter, by its card.
+
+    Attributes:
+        path: folder of the version.
+        name: of the model.
+        version: number of the version; "" for a folder that is none.
+        sha256: hash of all files of the model.
+        bands: sensor -> names of its bands, in the order of the channels.
+        stride: height and width of inputs are multiples of it.
+        classes: what the model tells apart, by id.
+        threshold: probability above which a pixel is of the second class; None with
+            more than two classes: the likeliest class.
+        pixel_size_m: of the patches that it was trained on.
+        s2_processing_level: of the Sentinel-2 pixels that it was trained on.
+        takes_one_of_two: whether it was trained for patches that lack a sensor.
+        data_sha256: hash of the manifest of its training data.
+        code_version: version of terrapair that wrote it.
+    """
+
+    path: str
+    name: str
+    version: str
+    sha256: str
+    bands: dict[Sensor, tuple[str, ...]]
+    stride: int
+    classes: tuple[LabelClass, ...]
+    threshold: float | None
+    pixel_size_m: float
+    s2_processing_level: ProcessingLevel
+    takes_one_of_two: bool
+    data_sha256: str
+    code_version: str
+
+    @property
+    def sensors(self) -> tuple[Sensor, ...]:
+        """The sensors that the model sees."""
+        return tuple(self.bands)
+
+
+def find(path: str, version: int | None = None) -> Segmenter:
+    """Return the segmenter in a folder.
+
+    Args:
+        path: folder of one version, or of all versions of a model, of which the newest
+            is taken.
+        version: number of the wanted version, if `path` holds several.
+
+    Raises:
+        DataError: there is no such version, or the model is no segmenter.
+        DamagedFileError: the card is damaged.
+    """
+    folder = _version_dir(path, version)
+    card = published.read_card(folder)
+    if card.get("task") != "segmentation":
+        raise DataError(
+            f"{folder}: must be a segmenter, which makes maps, got a model of task "
+            f"{card.get('task')!r}",
+            "bad_model",
+        )
+    with content_of(f"{folder}/{published.ASSETS_DIR}/{published.CARD_NAME}", published.CURE):
+        bands = {
+            name: tuple(card["inputs"][name]["bands"]) for name in SENSORS if name in card["inputs"]
+        }
+        return Segmenter(
+            path=folder,
+            name=str(card["name"]),
+            version=os.path.basename(folder) if os.path.basename(folder).isdigit() else "",
+            sha256=tree_sha256(folder),
+            bands=bands,
+            stride=int(card["stride"]),
+            classes=tuple(
+                LabelClass(id=number, name=name, color=color)
+                for number, (name, color) in enumerate(
+                    zip(card["class_names"], card["class_colors"], strict=True)
+                )
+            ),
+            threshold=card["threshold"],
+            pixel_size_m=float(card["pixel_size_m"]),
+            s2_processing_level=card["s2_processing_level"] or "L2A",
+            takes_one_of_two=len(bands) == 2 and bool(card["config"].get("modality_dropout")),
+            data_sha256=str(card["data_manifest_sha256"]),
+            code_version=str(card["code_version"]),
+        )
+
+
+def _version_dir(path: str, version: int | None) -> str:
+    """Return the folder of the wanted version.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = os.fspath(locate(path))
+    is_version = (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists()
+    if is_version and version is None:
+        return root
+    found = {int(one.name): os.fspath(one) for one in published.versions(root)}
+    if version is not None and version in found:
+        return found[version]
+    if version is not None:
+        known = ", ".join(map(str, found)) or "none"
+        raise DataError(
+            f"{root}: has no version {version}; complete versions are: {known}", "bad_model"
+        )
+    if not found:
+        raise DataError(
+            f"{root}: holds no published model: name a folder serving/<model>, or a version in it",
+            "bad_model",
+        )
+    return found[max(found)]
+
+
+def load(
+    segmenter: Segmenter, *, test_time_augmentation: bool = False, num_threads: int = 0
+) -> Callable[[Pixels], FloatArray]:
+    """Return the function pixels [B, H, W, C] -> probabilities [B, H, W, K] of a model.
+
+    This process loads a model once.
+
+    Args:
+        segmenter: of which the SavedModel is loaded.
+        test_time_augmentation: average over the eight rotations and reflections.
+        num_threads: of TensorFlow, if it has not computed yet in this process; 0 = one
+            for each core.
+
+    Raises:
+        DataError: the SavedModel cannot be read.
+    """
+    predict = _loaded(segmenter.path, segmenter.sha256, num_threads)
+
+    def probabilities(pixels: Pixels) -> FloatArray:
+        found = predict({name: np.asarray(pixels[name], np.float32) for name in segmenter.sensors})
+        return np.asarray(found["probabilities"])
+
+    return _averaged(probabilities) if test_time_augmentation else probabilities
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    del sha256  # A part of the key only: another model may be written to the same path.
+    if num_threads:
+        # TensorFlow refuses when this process has computed before.
+        with suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+    try:
+        model = tf.saved_model.load(path)
+        signature = model.signatures[_SIGNATURE]
+    except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path}: the SavedModel cannot be read ({why}); {published.CURE}", "bad_model"
+        ) from error
+
+    def run(pixels: dict[str, Any]) -> dict[str, Any]:
+        found = signature(**{name: tf.constant(values) for name, values in pixels.items()})
+        return dict(found)
+
+    # The signature does not keep the model's variables; the function does.
+    run.__dict__["model"] = model
+    return run
+
+
+def _averaged(model: Callable[[Pixels], FloatArray]) -> Callable[[Pixels], FloatArray]:
+    """Return the mean answer over the eight rotations and reflections of a window."""
+
+    def probabilities(pixels: Pixels) -> FloatArray:
+        total: Any = 0.0
+        for turns in range(4):
+            for is_flipped in (False, True):
+                seen = {name: _moved(values, turns, is_flipped) for name, values in pixels.items()}
+                total = total + _moved_back(model(seen), turns, is_flipped)
+        return np.asarray(total / 8.0, np.float32)
+
+    return probabilities
+
+
+def _moved(values: FloatArray, turns: int, is_flipped: bool) -> FloatArray:
+    turned = np.rot90(values, turns, axes=(1, 2))
+    return turned[:, :, ::-1] if is_flipped else turned
+
+
+def _moved_back(values: FloatArray, turns: int, is_flipped: bool) -> FloatArray:
+    return np.rot90(values[:, :, ::-1] if is_flipped else values, -turns, axes=(1, 2))

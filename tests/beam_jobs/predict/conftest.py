@@ -1,0 +1,33 @@
+"""A published segmenter per kind of input, and settings for small scenes."""
+
+import make_segmenter
+import pytest
+
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.windows import Lattice
+
+
+@pytest.fixture(scope="session")
+def flood(tmp_path_factory) -> str:
+    """Return the folder of a published radar segmenter with the versions 3 and 12."""
+    folder = tmp_path_factory.mktemp("serving") / "flood"
+    make_segmenter.publish(folder / "3", {"s1": ("VV",)})
+    make_segmenter.publish(folder / "12", {"s1": S1_DEFAULT_BANDS})
+    # A push that was killed: no card.
+    (folder / "20").mkdir()
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory) -> str:
+    """Return a segmenter of both sensors that was trained for patches without one."""
+    folder = tmp_path_factory.mktemp("serving") / "both" / "1"
+    bands = {"s1": S1_DEFAULT_BANDS, "s2": ("B4", "B8")}
+    return make_segmenter.publish(folder, bands, config={"modality_dropout": 0.3})
+
+
+@pytest.fixture
+def config() -> PredictConfig:
+    """Return settings that cut a scene of 160 px into nine parts of several windows."""
+    return PredictConfig(window=Lattice(size_px=48, margin_px=8, blend_px=4), part_px=56)

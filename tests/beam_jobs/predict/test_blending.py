@@ -1,0 +1,161 @@
+"""Windows join without a seam; the oracle is one pass over the whole mirrored scene."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from beam_jobs.predict.blending import Area, Source, Windows, blend
+from beam_jobs.predict.windows import Lattice, mirrored
+
+STRIDE = 4
+LATTICE = Lattice(size_px=32, margin_px=8, blend_px=4)
+
+
+def scene(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(height, width, 2)).astype(np.float32)
+    values[rng.random((height, width)) < 0.1] = np.nan
+    return values
+
+
+def model(pixels):
+    """Two channels -> three "probabilities" that look 8 pixels far, on a grid of stride 4."""
+    values = np.nan_to_num(pixels["s1"], nan=0.0)
+    near = ndimage.uniform_filter(values, (0, 9, 9, 0), mode="constant")
+    # The mean of each cell of the stride, as a model with pooling has it.
+    batch, height, width, _ = near.shape
+    cells = near[..., 0].reshape(batch, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    coarse = cells.mean((2, 4)).repeat(STRIDE, 1).repeat(STRIDE, 2)
+    return np.stack([near[..., 0], near[..., 1], coarse], -1).astype(np.float32)
+
+
+def windows_of(height, width, lattice=LATTICE):
+    return Windows(rows=lattice.windows(height, STRIDE), cols=lattice.windows(width, STRIDE))
+
+
+def predict(values, area=None, max_batch_px=3 * 32 * 32, lattice=LATTICE):
+    height, width, _ = values.shape
+    source = Source(read=lambda rows, cols: {"s1": values[rows, cols]}, model=model, num_classes=3)
+    whole = Area(rows=slice(0, height), cols=slice(0, width))
+    return list(blend(source, windows_of(height, width, lattice), area or whole, max_batch_px))
+
+
+def joined(strips):
+    return np.concatenate([strip.probabilities for strip in strips])
+
+
+def whole_pass(values):
+    """The model on the whole scene, mirrored by a margin at its borders."""
+    height, width, _ = values.shape
+    sizes = [-(-(n + 16) // STRIDE) * STRIDE for n in (height, width)]
+    index = np.ix_(mirrored(-8, sizes[0], height), mirrored(-8, sizes[1], width))
+    found = model({"s1": values[index][np.newaxis]})[0, 8 : 8 + height, 8 : 8 + width]
+    return np.where(np.isfinite(values).all(-1)[..., np.newaxis], found, 0.0)
+
+
+@given(height=st.integers(1, 75), width=st.integers(1, 75), seed=st.integers(0, 9))
+def test_windows_give_what_one_pass_gives(height, width, seed):
+    values = scene(height, width, seed)
+    strips = predict(values)
+    np.testing.assert_allclose(joined(strips), whole_pass(values), atol=1e-5)
+    valid = np.concatenate([strip.valid for strip in strips])
+    np.testing.assert_array_equal(valid, np.isfinite(values).all(-1))
+    assert [strip.first for strip in strips] == np.cumsum(
+        [0, *(len(strip.valid) for strip in strips[:-1])]
+    ).tolist()
+
+
+@given(
+    length=st.integers(1, 400), size=st.sampled_from([24, 32, 64]), blend_px=st.sampled_from([0, 4])
+)
+def test_shares_of_a_pixel_add_up_to_one_and_windows_fit_the_stride(length, size, blend_px):
+    lattice = Lattice(size_px=size, margin_px=4, blend_px=blend_px)
+    lattice.check(STRIDE)
+    windows = lattice.windows(length, STRIDE)
+    total = np.zeros(length)
+    for window in windows:
+        assert window.first % STRIDE == window.size % STRIDE == 0
+        assert window.size <= size
+        assert window.core - window.first == lattice.margin_px
+        assert window.first + window.size >= window.end + lattice.margin_px
+        total[window.core : window.end] += window.weights
+    np.testing.assert_allclose(total, 1.0, atol=1e-6)
+
+
+@given(
+    height=st.integers(20, 120),
+    width=st.integers(20, 120),
+    part=st.sampled_from([1, 20, 45]),
+    batch=st.sampled_from([1, 5 * 32 * 32]),
+)
+def test_parts_of_a_scene_have_the_bytes_of_the_whole(height, width, part, batch):
+    values = scene(height, width)
+    whole = joined(predict(values))
+    rows, cols = LATTICE.cuts(height, part), LATTICE.cuts(width, part)
+    assert (rows[0], rows[-1], cols[0], cols[-1]) == (0, height, 0, width)
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(cols):
+            area = Area(rows=slice(top, bottom), cols=slice(left, right))
+            found = joined(predict(values, area, batch))
+            np.testing.assert_array_equal(found, whole[top:bottom, left:right])
+
+
+def test_a_cut_costs_one_row_of_windows():
+    windows = LATTICE.windows(200, STRIDE)
+    for cut in LATTICE.cuts(200, 1)[1:-1]:
+        shared = [w for w in windows if w.core < cut and w.end > cut]
+        assert len(shared) == 1
+
+
+def test_windows_without_data_are_not_shown_to_the_model():
+    values = scene(100, 100)
+    values[:, 30:] = np.nan
+    seen = []
+
+    def watched(pixels):
+        seen.append(pixels["s1"].shape)
+        return model(pixels)
+
+    source = Source(
+        read=lambda rows, cols: {"s1": values[rows, cols]}, model=watched, num_classes=3
+    )
+    whole = Area(rows=slice(0, 100), cols=slice(0, 100))
+    strips = list(blend(source, windows_of(100, 100), whole, 10**9))
+    windows = LATTICE.windows(100, STRIDE)
+    assert sum(shape[0] for shape in seen) == len(windows) * sum(w.core < 30 for w in windows)
+    np.testing.assert_allclose(joined(strips), whole_pass(values), atol=1e-5)
+
+
+def test_a_pixel_with_one_of_two_sensors_has_data():
+    s1, s2 = scene(40, 40, 1), scene(40, 40, 2)
+    source = Source(
+        read=lambda rows, cols: {"s1": s1[rows, cols], "s2": s2[rows, cols]},
+        model=model,
+        num_classes=3,
+    )
+    whole = Area(rows=slice(0, 40), cols=slice(0, 40))
+    valid = np.concatenate([s.valid for s in blend(source, windows_of(40, 40), whole, 1)])
+    np.testing.assert_array_equal(valid, (np.isfinite(s1) | np.isfinite(s2)).all(-1))
+
+
+@pytest.mark.parametrize(
+    ("lattice", "message"),
+    [
+        (Lattice(size_px=30, margin_px=8, blend_px=4), "size_px must be a multiple .* 4, got 30"),
+        (Lattice(size_px=32, margin_px=-4, blend_px=4), "margin_px must be a multiple"),
+        (Lattice(size_px=32, margin_px=16, blend_px=0), "larger than 2 \\* margin_px, got 32"),
+        (Lattice(size_px=32, margin_px=8, blend_px=12), "at least 2 \\* margin_px \\+ 2"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(lattice, message):
+    with pytest.raises(ValueError, match=message):
+        lattice.check(STRIDE)
+
+
+def test_a_scene_is_mirrored_without_repeating_its_border():
+    np.testing.assert_array_equal(mirrored(-3, 10, 4), [3, 2, 1, 0, 1, 2, 3, 2, 1, 0])
+    np.testing.assert_array_equal(mirrored(-2, 3, 1), [0, 0, 0])

@@ -1,0 +1,283 @@
+"""Maps of whole scenes; the oracle is one pass of the model over the scene."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import make_segmenter
+import numpy as np
+import pystac
+import pytest
+import rasterio
+
+from beam_jobs.catalogs import catalog
+from beam_jobs.contracts import locations, settings
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.predict import driver, graph, parts
+from beam_jobs.predict.windows import Lattice
+from beam_jobs.scenes import grids, inspection, readers
+from beam_jobs.scenes.scene import from_item
+
+
+def scenes_of(path, sensor="s1", bands=S1_DEFAULT_BANDS):
+    """The inspected scenes of a catalog, by id."""
+    items = [item for item in catalog.read_items(path) if graph.sensor_of(item) == sensor]
+    found = [inspection.inspect(from_item(item, locations.parse(path)), bands) for item in items]
+    return {scene.scene_id: scene for scene in found}
+
+
+def digests(root):
+    """The content of all maps of a folder."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(root).glob("*/*"))
+    }
+
+
+@pytest.fixture
+def masked(copied):
+    """A copy of the catalog in which one radar scene has a corner without data."""
+    path = next(iter(scenes_of(copied).values())).bands["VV"].path
+    with rasterio.open(path, "r+") as dataset:
+        pixels = dataset.read()
+        pixels[:, :60, :90] = np.nan
+        dataset.write(pixels)
+    return copied
+
+
+def test_a_map_is_what_one_pass_over_the_scene_says(masked, flood, config, tmp_path):
+    made = driver.predict(config, flood, [masked], str(tmp_path / "maps"))
+    scenes = scenes_of(masked)
+    assert [path.name for path in made.maps] == sorted(scenes)
+    assert made.num_rejected == {}
+    num_hidden = 0
+    for folder in made.maps:
+        scene = scenes[folder.name]
+        pixels = readers.read_bands(scene, S1_DEFAULT_BANDS, scene.grid)
+        valid = np.isfinite(pixels).all(-1)
+        num_hidden += int((~valid).sum())
+        water = make_segmenter.water({"s1": pixels})
+        with rasterio.open(folder / "probability.tif") as file:
+            assert file.descriptions == ("dry", "water")
+            assert file.scales == (parts.SHARE_PER_COUNT,) * 2
+            assert file.crs == rasterio.crs.CRS.from_string(scene.grid.crs)
+            assert tuple(file.transform)[:6] == scene.grid.transform
+            stored = file.read(2, masked=True)
+        np.testing.assert_array_equal(~stored.mask, valid)
+        shares = stored.data * parts.SHARE_PER_COUNT
+        np.testing.assert_allclose(shares[valid], water[valid], atol=0.0021)
+        with rasterio.open(folder / "class.tif") as file:
+            ids = file.read(1)
+            assert file.colormap(1)[1] == (0x1F, 0x5F, 0xBF, 255)
+            assert file.tags()["TERRAPAIR_CLASSES"] == "0 dry, 1 water"
+        # Only a pixel whose probability is the threshold itself may differ.
+        sure = valid & (np.abs(water - 0.6) > 1e-5)
+        np.testing.assert_array_equal(ids[sure], (water > 0.6)[sure])
+        assert (ids[~valid] == parts.NO_DATA).all()
+        with rasterio.open(folder / "uncertainty.tif") as file:
+            entropy = file.read(1) * parts.SHARE_PER_COUNT
+        two = np.stack([water, 1 - water])
+        expected = -(two * np.log2(two)).sum(0)
+        np.testing.assert_allclose(entropy[valid], expected[valid], atol=0.0021)
+    assert num_hidden >= 60 * 90
+
+
+def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
+    polygons = replace(config.polygons, classes=("water",))
+    made = driver.predict(replace(config, polygons=polygons), flood, [simulated], str(tmp_path))
+    collection = pystac.Collection.from_file(str(made.collection))
+    items = list(collection.get_items())
+    assert [item.id for item in items] == sorted(scenes_of(simulated))
+    scene = scenes_of(simulated)[items[0].id]
+    assert int(items[0].datetime.timestamp()) == scene.acquired_at
+    assert items[0].ext.proj.code == scene.grid.crs
+    assert tuple(items[0].ext.proj.transform) == scene.grid.transform
+    found = items[0].assets["class"].ext.classification.classes
+    assert [(one.value, one.name, one.color_hint) for one in found] == [
+        (0, "dry", "D9C9A3"),
+        (1, "water", "1F5FBF"),
+    ]
+    assert items[0].properties["terrapair:model_version"] == "12"
+    west, south, east, north = items[0].bbox
+    lon, lat = grids.to_lonlat(scene.grid.crs, *np.reshape(scene.grid.bounds, (2, 2)).T)
+    assert west <= lon.min() <= lon.max() <= east
+    assert south <= lat.min() <= lat.max() <= north
+    for asset in items[0].assets.values():
+        assert Path(asset.get_absolute_href()).stat().st_size > 0
+    assert made.page.read_text().count("<img") == len(items)
+
+
+def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, monkeypatch):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    driver.predict(config, flood, [simulated], str(undisturbed))
+    predict, calls = parts.predict, []
+
+    def kill_after(number):
+        def predict_or_die(*args, **options):
+            if len(calls) == number:
+                raise SystemExit("killed")
+            calls.append(args[-1])
+            predict(*args, **options)
+
+        monkeypatch.setattr(parts, "predict", predict_or_die)
+
+    num_parts = 6 * 9
+    for number in (5, 23, num_parts + 1):
+        kill_after(number)
+        if number < num_parts:
+            with pytest.raises(BaseException, match="killed"):
+                driver.predict(config, flood, [simulated], str(killed))
+            assert not list(killed.glob("*/.*.partial"))
+        else:
+            driver.predict(config, flood, [simulated], str(killed))
+    # No part was predicted twice.
+    assert len(calls) == len(set(calls)) == num_parts
+    assert digests(killed) == digests(undisturbed)
+    assert {path.name for path in killed.iterdir() if path.name.startswith(".")} <= {
+        ".predicting.lock"
+    }
+    # All is there: nothing is predicted again, but for a scene that has changed.
+    path = next(iter(scenes_of(simulated).values())).bands["VV"].path
+    driver.predict(config, flood, [simulated], str(killed))
+    assert len(calls) == num_parts
+    os.utime(path, (1, 1))
+    kill_after(num_parts + 99)
+    driver.predict(config, flood, [simulated], str(killed))
+    assert len(calls) == num_parts + 9
+
+
+def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, tmp_path):
+    bad, *others = scenes_of(copied).items()
+    Path(bad[1].bands["VV"].path).write_bytes(b"no raster")
+    made = driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+    assert [path.name for path in made.maps] == sorted(name for name, _ in others)
+    assert made.num_rejected == {"unreadable_raster": 1}
+    (line,) = (tmp_path / "maps/rejected/scenes.ndjson").read_text().splitlines()
+    assert json.loads(line)["id"] == bad[0]
+    # Mended, it gets its map by the same command.
+    shutil.copy(others[0][1].bands["VV"].path, bad[1].bands["VV"].path)
+    items = {item["id"]: item for item in catalog.read_items(copied)}
+    items[bad[0]] |= {key: items[others[0][0]][key] for key in ("geometry", "bbox")}
+    copied.write_text("".join(json.dumps(item) + "\n" for item in items.values()))
+    made = driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+    assert bad[0] in {path.name for path in made.maps}
+    assert not (tmp_path / "maps/rejected").exists()
+
+
+def test_scenes_that_all_fail_are_an_error_with_the_reason(copied, flood, config, tmp_path):
+    for scene in scenes_of(copied).values():
+        Path(scene.bands["VV"].path).write_bytes(b"no raster")
+    with pytest.raises(DataError, match=r"no scene gave a map .unreadable_raster 6.; the first: "):
+        driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+
+
+def test_a_model_of_both_sensors_sees_pairs_and_scenes_alone(
+    simulated, both, config, tmp_path, edit_items
+):
+    shutil.copytree(simulated.parent, tmp_path / "scenes")
+    listed = tmp_path / "scenes" / simulated.name
+    radar = list(scenes_of(listed))
+    alone = radar[0]
+    partner = []
+
+    def drop_partner(item):
+        """Leave out the optical scenes of one place."""
+        place = alone.rpartition("_")[2]
+        if graph.sensor_of(item) == "s2" and item["id"].endswith(place):
+            partner.append(item["id"])
+            return False
+        return True
+
+    edit_items(listed, drop_partner)
+    made = driver.predict(config, both, [listed], str(tmp_path / "maps"))
+    names = [path.name for path in made.maps]
+    assert partner
+    assert alone in names
+    pairs = [name for name in names if "+" in name]
+    assert len(pairs) + sum(name in radar for name in names) == len(names)
+    s1, s2 = scenes_of(listed), scenes_of(listed, "s2", ("B4", "B8"))
+    for name in pairs:
+        radar_id, optical_id = name.split("+")
+        grid = grids.common_grid(s2[optical_id].grid, s1[radar_id].grid, 10.0)
+        pixels = {
+            "s1": readers.read_bands(s1[radar_id], S1_DEFAULT_BANDS, grid),
+            "s2": readers.read_bands(s2[optical_id], ("B4", "B8"), grid),
+        }
+        valid = np.any([np.isfinite(one).all(-1) for one in pixels.values()], axis=0)
+        with rasterio.open(made.collection.parent / name / "probability.tif") as file:
+            stored = file.read(2, masked=True)
+        np.testing.assert_array_equal(~stored.mask, valid)
+        np.testing.assert_allclose(
+            (stored.data * parts.SHARE_PER_COUNT)[valid],
+            make_segmenter.water(pixels)[valid],
+            atol=0.0021,
+        )
+
+
+def test_a_folder_of_another_model_or_other_settings_is_refused(simulated, flood, config, tmp_path):
+    driver.predict(config, flood, [simulated], str(tmp_path))
+    with pytest.raises(DataError, match=r"holds maps of another model \(flood 12\)") as caught:
+        driver.predict(config, flood, [simulated], str(tmp_path), version=3)
+    assert caught.value.exit_code == 2
+    with pytest.raises(DataError, match="holds maps of other settings"):
+        driver.predict(replace(config, part_px=99), flood, [simulated], str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"version": 7}, DataError, "has no version 7; complete versions are: 3, 12"),
+        ({"model": "nowhere"}, DataError, "holds no published model"),
+        (
+            {"window": Lattice(size_px=50, margin_px=8, blend_px=4)},
+            settings.SettingsError,
+            "window.size_px must be a multiple of the model's stride 4, got 50",
+        ),
+        ({"classes": ("ice",)}, settings.SettingsError, "no class 'ice'; it has dry, water"),
+        ({"output": "s3://bucket/maps"}, settings.SettingsError, "must be a folder of this"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_pixel_is_read(
+    simulated, flood, config, tmp_path, changes, error, message
+):
+    if "window" in changes:
+        config = replace(config, window=changes["window"])
+    if "classes" in changes:
+        config = replace(config, polygons=replace(config.polygons, classes=changes["classes"]))
+    model = str(tmp_path / changes["model"]) if "model" in changes else flood
+    with pytest.raises(error, match=message):
+        driver.predict(
+            config,
+            model,
+            [simulated],
+            changes.get("output", str(tmp_path / "maps")),
+            version=changes.get("version"),
+        )
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_model_without_its_sensor_or_task_is_refused(simulated, flood, config, tmp_path):
+    optical = make_segmenter.publish(tmp_path / "optical/1", {"s2": ("B4",)})
+    only_radar = tmp_path / "items.ndjson"
+    radar = [
+        item
+        for item in simulated.read_text().splitlines()
+        if graph.sensor_of(json.loads(item)) == "s1"
+    ]
+    only_radar.write_text("\n".join(radar) + "\n")
+    with pytest.raises(DataError, match="needs scenes of s2; scenes listed: s1 6"):
+        driver.predict(config, optical, [only_radar], str(tmp_path / "maps"))
+    encoder = make_segmenter.publish(tmp_path / "encoder/1", {"s1": ("VV",)}, task="pretraining")
+    with pytest.raises(DataError, match=r"must be a segmenter, .* task 'pretraining'"):
+        driver.predict(config, encoder, [simulated], str(tmp_path / "maps"))
+
+
+def test_a_damaged_model_is_one_line(simulated, flood, config, tmp_path):
+    broken = Path(shutil.copytree(Path(flood) / "12", tmp_path / "1"))
+    (broken / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(DataError, match=r"1: the SavedModel cannot be read .*publish it again"):
+        driver.predict(config, str(broken), [simulated], str(tmp_path / "maps"))
