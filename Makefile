@@ -6,6 +6,8 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 DATA ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# Containers often set it. Each of the processes that tests start would then compile our modules anew, 3 s in a worker of pytest.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo real test unit e2e test-next check format bench audit image lock clean
 

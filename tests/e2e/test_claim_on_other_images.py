@@ -5,7 +5,7 @@ import json
 import make_eight_bit
 import pytest
 import yaml
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import manifest
 
@@ -81,7 +81,7 @@ def test_one_radar_band_three_optical_ones_8_bit_and_256_px(tmp_path):
     )
     config = tmp_path / "claim.yaml"
     config.write_text(yaml.safe_dump(make_config(tmp_path / "run", catalog)))
-    ended = run_pipeline("claim-check", "--config", str(config))
+    ended = run_pipeline_here("claim-check", "--config", str(config))
     assert ended.returncode == 0, ended.stderr
     built = manifest.read(next((tmp_path / "run/data/pairs").glob("span-*/version-*")))
     assert (built.s1_bands, built.s2_bands, built.patch_size_px) == (

@@ -70,7 +70,7 @@ def asked_too_much(config_path):
 
 @pytest.fixture(scope="module")
 def refused(asked_too_much, config, s3_environment) -> Ended:
-    process = run_pipeline("run", *asked_too_much, **s3_environment)
+    process = run_pipeline_here("run", *asked_too_much)
     return Ended(process=process, record=read_last_run(config.metadata_path, config.name))
 
 
@@ -150,6 +150,6 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
     picture = locations.locate(f"{config.report_dir}/flood.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
-    checked = run_pipeline("serve-check", "--config", str(config_path), **s3_environment)
+    checked = run_pipeline_here("serve-check", "--config", str(config_path))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 12

@@ -16,7 +16,7 @@ from make_datasets import (
     read_split,
 )
 from repository import REPOSITORY
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
@@ -49,7 +49,7 @@ def run(path, data, root, size_px, num_tasks):
         shrunk |= {f"tasks.{task}.segment.{key}": value for key, value in SMALL_TASK.items()}
     overrides = [f"{key}={value}" for key, value in shrunk.items()]
     sets = [part for override in overrides for part in ("--set", override)]
-    ended = run_pipeline("run", "--config", str(path), "--data", str(data), *sets)
+    ended = run_pipeline_here("run", "--config", str(path), "--data", str(data), *sets)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return load_run_config(REPOSITORY / path, overrides, {})

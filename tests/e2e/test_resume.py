@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from repository import REPOSITORY
+from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import layout, manifest
 from components.artifacts import METRICS_FILE
@@ -43,10 +44,10 @@ def start(config):
 
 
 def run_to_end(config):
-    """Return what the run printed about its progress."""
-    stdout, stderr = (process := start(config)).communicate(timeout=900)
-    assert process.returncode == 0, stdout + stderr
-    return stderr
+    """Return what the run printed about its progress. It can end in this process."""
+    ended = run_pipeline_here("run", "--config", str(config))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stderr
 
 
 def config_of(root):

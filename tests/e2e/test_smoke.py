@@ -1,4 +1,4 @@
-"""Run the smoke config twice, each time in a new process, as a newcomer does."""
+"""Run the smoke config in a new process, as a newcomer does, and again in this one."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def first_run(root):
 @pytest.fixture(scope="module")
 def second_run(first_run, root):
     assert first_run.returncode == 0, first_run.stderr
-    return run_pipeline("run", "--config", CONFIG, "--set", f"root={root}")
+    return run_pipeline_here("run", "--config", CONFIG, "--set", f"root={root}")
 
 
 def published(root):
@@ -77,7 +77,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
 
 @pytest.mark.e2e
 def test_published_models_answer_as_their_keras_models(second_run, root):
-    checked = run_pipeline("serve-check", "--config", CONFIG, "--set", f"root={root}")
+    checked = run_pipeline_here("serve-check", "--config", CONFIG, "--set", f"root={root}")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 12
     assert "failed" not in checked.stdout

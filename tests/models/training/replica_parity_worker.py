@@ -9,6 +9,7 @@ import tempfile
 
 import keras
 import numpy as np
+import objective_steps
 import tensorflow as tf
 from pair_loss import pair_loss
 
@@ -422,7 +423,12 @@ def main(path):
             results[f"gradual/{name}/{key}"] = values
     with tempfile.TemporaryDirectory() as log_dir:
         results["message"] = message_of_a_nan(mirrored, log_dir)
-    results["undisturbed"], results["resumed"] = resume(tf.distribute.get_strategy(), mirrored)
+    one = tf.distribute.get_strategy()
+    results["undisturbed"], results["resumed"] = resume(one, mirrored)
+    results |= {
+        f"objectives/{name}": value
+        for name, value in objective_steps.take_all({"one": one, "two": mirrored}).items()
+    }
     np.savez(path, **results)
 
 

@@ -2,14 +2,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from repository import REPOSITORY
 
+from models.config import ObjectiveName
+
+# More than a minute of tracing: each objective is compiled for three ways of taking one
+# step.
 pytestmark = pytest.mark.e2e
 
 WORKER = Path(__file__).with_name("replica_parity_worker.py")
+# The controls learn by the objective "multimodal".
+OBJECTIVES = [name for name in get_args(ObjectiveName) if name not in ("shuffled", "none")]
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +130,24 @@ def test_gradual_unfreezing_takes_the_same_steps_on_two_replicas(results):
     for part in range(5):
         one, two = (results[f"gradual/{name}/part_{part}"] for name in ("one", "two"))
         assert relative_difference(one - one[0], two - two[0]) < 1e-2
+
+
+@pytest.mark.parametrize("variant", ["two/whole", "two/parts"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_replicas_take_the_step_of_one_by_every_objective(results, objective, variant):
+    assert results["num_replicas"] == 2
+    expected, got = (
+        {
+            key.rsplit("/", 1)[1]: results[key]
+            for key in results.files
+            if key.startswith(f"objectives/{objective}/{name}/")
+        }
+        for name in ("one/whole", variant)
+    )
+    assert {"loss", "temperature", "gradient", "weights"} <= set(expected)
+    assert np.abs(expected["gradient"]).max() > 1e-3
+    if objective != "decur":
+        # 2 of the 8 x 7 negatives are near each other, on different replicas.
+        assert float(expected["near_negative_fraction"]) == pytest.approx(2 / 56)
+    for key, value in expected.items():
+        assert np.abs(got[key] - value).max() <= 1e-5 * np.abs(value).max(), key

@@ -1,11 +1,8 @@
-"""Takes one step of every objective on one replica and on two logical CPUs.
+"""One step of every objective, with and without cached gradients and chunks.
 
-Steps are taken with and without cached gradients and chunks. A program of its own,
-since logical devices must be set before TensorFlow starts. Usage:
-objective_parity_worker.py OUT.npz
+`replica_parity_worker.py` takes the steps on one replica and on two.
 """
 
-import sys
 import tempfile
 from typing import get_args
 
@@ -17,7 +14,7 @@ from models.config import EncoderConfig, ObjectiveName, PretrainConfig
 from models.contrastive_model import ContrastiveModel
 from models.dual_encoder import ProjectionHead
 from models.objectives.registry import make_objective
-from models.training import distribution, training
+from models.training import training
 from models.training.steps import TwoStageLoss
 
 NUM_PAIRS = 8
@@ -119,19 +116,16 @@ def take_step(strategy, objective, num_parts, chunk_size):
     return {**told, "gradient": gradient, "weights": weights}
 
 
-def main(path):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    # Each graph runs once or a few times: what optimizing it costs is not earned back.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    strategies = {"one": tf.distribute.get_strategy(), "two": distribution.get_strategy()}
-    results = {"num_replicas": strategies["two"].num_replicas_in_sync}
-    for objective in OBJECTIVES:
-        for variant, (num_parts, chunk_size) in VARIANTS.items():
-            step = take_step(strategies[variant.split("/")[0]], objective, num_parts, chunk_size)
-            results |= {f"{objective}/{variant}/{key}": value for key, value in step.items()}
-    np.savez(path, **results)
+def take_all(strategies):
+    """Return `<objective>/<variant>/<name>` -> value of one step of every objective.
 
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    `strategies` are that of "one" replica and that of "two".
+    """
+    return {
+        f"{objective}/{variant}/{key}": value
+        for objective in OBJECTIVES
+        for variant, (num_parts, chunk_size) in VARIANTS.items()
+        for key, value in take_step(
+            strategies[variant.split("/")[0]], objective, num_parts, chunk_size
+        ).items()
+    }

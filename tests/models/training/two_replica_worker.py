@@ -1,7 +1,7 @@
-"""Pretrains with health checks on two logical CPUs; writes the metrics as JSON.
+"""Pretrains with health checks, and trains and publishes a segmenter, on two logical CPUs.
 
 A program of its own, since logical devices must be set before TensorFlow starts. Usage:
-two_replica_worker.py VERSION_DIR OUT
+two_replica_worker.py PAIRS_VERSION_DIR LABELS_VERSION_DIR OUT
 """
 
 import json
@@ -11,41 +11,64 @@ from pathlib import Path
 import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
-from models import pretrain
+from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.health.config import HealthConfig
+from models.segment_config import SegmentConfig
 from models.training.distribution import get_strategy
 from models.training.scaffold import Folders, Shards
 
-CONFIG = PretrainConfig(
-    encoder=EncoderConfig(backbone="small", embedding_dim=16),
+ENCODER = EncoderConfig(backbone="small", embedding_dim=16)
+PRETRAIN = PretrainConfig(
+    encoder=ENCODER,
     num_steps=3,
     global_batch_size=8,
     optimizer=OptimizerConfig(warmup_fraction=0.0),
     health=HealthConfig(check_every=1, min_steps=1, min_spread=0.0, min_effective_rank=0.0),
 )
+SEGMENT = SegmentConfig(
+    sensors=("s1",),
+    label_schema="water",
+    encoder=ENCODER,
+    num_steps=2,
+    keep="best",
+    decoder_channels=(16, 8, 8, 8),
+    global_batch_size=8,
+    # The tiny rate keeps the first weights. Their probability of water is not
+    # calibrated, so the chosen threshold differs from 0.5.
+    optimizer=OptimizerConfig(learning_rate=1e-6),
+)
 
 
-def run(version_dir, folder):
+def shards_of(version_dir):
     files = {
         split: tuple(str(path) for path in layout.shard_paths(version_dir, split))
         for split in ("train", "eval")
     }
+    return Shards(manifest=manifest.read(version_dir), **files)
+
+
+def run_pretraining(version_dir, folder):
     return pretrain.run_pretraining(
-        CONFIG,
-        Shards(manifest=manifest.read(version_dir), **files),
+        PRETRAIN,
+        shards_of(version_dir),
         Folders(output=f"{folder}/model", logs=f"{folder}/logs"),
         is_served=False,
     )
 
 
-def main(version_dir, folder):
+def main(pairs_dir, labels_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     result = {
         "num_replicas": get_strategy().num_replicas_in_sync,
-        "metrics": run(version_dir, folder),
+        "metrics": run_pretraining(pairs_dir, f"{folder}/pretrained"),
     }
+    segment.run_segmentation(
+        SEGMENT,
+        shards_of(labels_dir),
+        Folders(output=f"{folder}/segmented/model", logs=f"{folder}/segmented/logs"),
+    )
     Path(folder, "result.json").write_text(json.dumps(result))
 
 
