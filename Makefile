@@ -20,6 +20,9 @@ setup:  ## make .venv with the locked packages (the other commands call it; does
 demo: setup  ## the whole job on simulated exports: shards, pretraining, two segmenters, evaluation, push
 	@$(PYTHON) -m pipeline run --config pipeline/configs/demo.yaml
 	@$(PYTHON) -m pipeline serve-check --config pipeline/configs/demo.yaml
+	@$(PYTHON) -m pipeline simulate --output runs/demo/unseen --set num_places=1 --set num_dates=1 --set seed=99 > /dev/null
+	@$(PYTHON) -m pipeline predict --model runs/demo/serving/flood --scenes runs/demo/unseen --set polygons.classes=[water] \
+	  --output runs/demo/maps/$$(ls runs/demo/serving/flood | sort -n | tail -1)
 
 real: setup  ## the same job on real exports: make real DATA=<dir>
 	@test -n "$(DATA)" || { echo "usage: make real DATA=<folder with catalogs or public data set folders>" >&2; exit 2; }

@@ -221,7 +221,7 @@ def test_model_trained_with_sensors_dropping_out_answers_with_either_alone(
     labels, pretrained, tmp_path
 ):
     config = dataclasses.replace(
-        SHORT, sensors=("s1", "s2"), modality_dropout=0.5, num_steps=20, optimizer=OptimizerConfig()
+        SHORT, sensors=("s1", "s2"), modality_dropout=0.5, num_steps=40, optimizer=OptimizerConfig()
     )
     losses = []
     _, model = run(

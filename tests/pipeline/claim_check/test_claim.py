@@ -16,6 +16,7 @@ from beam_jobs.judging import audit
 from models.config import EncoderConfig, PretrainConfig
 from models.segment_config import SegmentConfig
 from models.training.step_log import NonFiniteLossError
+from pipeline import training_jobs
 from pipeline.claim_check import claim, outcomes, trainings
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.jobs import Planner
@@ -213,7 +214,7 @@ def test_a_job_that_ends_in_nan_is_named_with_the_setting_to_lower(data, tmp_pat
     def fail(job):
         raise NonFiniteLossError("loss must be finite, got nan at step 1 of 2")
 
-    monkeypatch.setattr(trainings, "_pretrain", fail)
+    monkeypatch.setattr(training_jobs, "train_encoder", fail)
     monkeypatch.setattr(trainings, "_try", fail)
     encoder = planner.pretrainings("simclr", PRIMARY, Setting(), seed=1)["s1"]
     probe = planner.trial("simclr", PRIMARY, Setting(), seed=2)
