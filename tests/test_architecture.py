@@ -95,6 +95,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "mixer",
         "zarr_store",
         "sources",
+        "floods",
         "maps",
         "parts",
         "pictures",

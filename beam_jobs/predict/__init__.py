@@ -2,7 +2,7 @@
 
 Read `driver` first, then `graph`.
 
-- `commands`: the verb `predict`.
+- `commands`: the verbs `predict` and `flood`.
 - `config`: settings of the maps.
 - `driver`: one run from start to end.
 - `graph`: the Beam graph: inspect scenes, predict parts, join them.
@@ -10,6 +10,7 @@ Read `driver` first, then `graph`.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.
+- `floods`: the verb `flood`: water that is not always there, and its areas.
 - `stac`: the items of maps and their collection.
 
 It imports `build` for scenes and pairs. No other room imports it.

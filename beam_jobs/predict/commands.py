@@ -11,7 +11,7 @@ from rich.table import Table
 
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.terminal import inputs
-from beam_jobs.terminal.options import config_option, load_config, verb
+from beam_jobs.terminal.options import as_usage, config_option, load_config, verb
 from beam_jobs.terminal.session import Session
 
 
@@ -108,3 +108,87 @@ def _table(output: str, num_maps: int, rejected: dict[str, Any]) -> Table:
     for reason, count in sorted(rejected.items()):
         table.add_row(f"not used: {reason}", str(count))
     return table
+
+
+@verb("flood")
+@click.option(
+    "--map",
+    "map_dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of a map that `predict` made.",
+)
+@click.option(
+    "--reference",
+    required=True,
+    help="Permanent water: the folder of the map of a dry date, or a raster.",
+)
+@click.option(
+    "--reference-values",
+    default="1",
+    show_default=True,
+    help="Values of a raster that mean water, with commas between (WorldCover: 80).",
+)
+@click.option("--water", default="water", show_default=True, help="Class of the map.")
+@click.option("--change", is_flag=True, help="Show water that is gone as a class of its own.")
+@click.option("--areas", help="Vector file of polygons, whose flooded areas are summed up.")
+@click.option("--name-column", default="name", show_default=True, help="Names of the polygons.")
+@click.option(
+    "--output", required=True, type=click.Path(path_type=Path), help="Folder of the results."
+)
+def flood(
+    session: Session,
+    map_dir: Path,
+    reference: str,
+    reference_values: str,
+    water: str,
+    change: bool,
+    areas: str | None,
+    name_column: str,
+    output: Path,
+) -> None:
+    """Make a flood map: water now, less the water that is always there.
+
+    It writes flood.tif (dry, permanent, flooded) and, with --areas, areas.csv. With
+    --change and the map of another date it shows what came and what went.
+
+    \b
+    Example:
+      terrapair flood --map maps/S1_flood --reference maps/S1_dry --output floods/today
+      terrapair flood --map maps/S1_flood --reference worldcover.tif \\
+        --reference-values 80 --areas districts.gpkg --output floods/today
+    """
+    inputs.check_folder(map_dir, "map")
+    if areas is not None:
+        inputs.check_file(areas, "polygons")
+    from beam_jobs.predict import floods
+    from beam_jobs.predict.maps import CLASS_FILE
+
+    with as_usage():
+        values = _whole_numbers(reference_values)
+    source = floods.reference_of(reference, values, water)
+    output.mkdir(parents=True, exist_ok=True)
+    target = output / floods.FLOOD_FILE
+    floods.write_flood_map(
+        map_dir / CLASS_FILE,
+        floods.water_id(map_dir, water),
+        source,
+        target,
+        change=change,
+    )
+    written = [target]
+    if areas is not None:
+        floods.write_areas(target, areas, name_column, output / floods.AREA_FILE)
+        written.append(output / floods.AREA_FILE)
+    session.result({"files": written}, *map(str, written))
+
+
+def _whole_numbers(text: str) -> list[int]:
+    """Return whole numbers of an option.
+
+    Raises:
+        ValueError: a part is none.
+    """
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise ValueError(f"--reference-values must be whole numbers, got {text!r}")
+    return [int(part) for part in text.split(",")]

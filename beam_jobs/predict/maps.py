@@ -91,9 +91,23 @@ def write_cog(
     """
     vrt = parts_dir / f"{path.stem}.vrt"
     vrt.write_text(_vrt(areas, grid, layers, tags))
-    has_classes = any(layer.colors for layer in layers)
+    copy_as_cog(vrt, path, has_classes=any(layer.colors for layer in layers))
+    vrt.unlink()
+
+
+def copy_as_cog(source: Path, path: Path, *, has_classes: bool) -> None:
+    """Copy a raster into a Cloud Optimized GeoTIFF with overviews.
+
+    Args:
+        source: any raster that GDAL reads.
+        path: of the copy.
+        has_classes: overviews hold the most frequent value, not the mean.
+
+    Raises:
+        rasterio.errors.RasterioError: the file cannot be written.
+    """
     rasterio.shutil.copy(
-        os.fspath(vrt),
+        os.fspath(source),
         os.fspath(path),
         driver="COG",
         COMPRESS="DEFLATE",
@@ -101,7 +115,18 @@ def write_cog(
         OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
         BIGTIFF="IF_SAFER",
     )
-    vrt.unlink()
+
+
+def colormap(colors: Mapping[int, str]) -> dict[int, tuple[int, int, int, int]]:
+    """Return value -> (red, green, blue, alpha) of all bytes.
+
+    Values without a color are transparent.
+    """
+    found = dict.fromkeys(range(256), (0, 0, 0, 0))
+    for value, color in colors.items():
+        red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+        found[value] = (red, green, blue, 255)
+    return found
 
 
 def _vrt(
@@ -139,20 +164,10 @@ def _add(parent: Any, name: str, text: str, **attributes: str) -> None:
 
 
 def _add_colors(band: Any, colors: Mapping[int, str]) -> None:
-    """Add the table of 256 colors; values that are no class are transparent."""
     table = ElementTree.SubElement(band, "ColorTable")
-    for value in range(256):
-        red, green, blue = (
-            int(colors[value][at : at + 2], 16) if value in colors else 0 for at in (1, 3, 5)
-        )
-        ElementTree.SubElement(
-            table,
-            "Entry",
-            c1=str(red),
-            c2=str(green),
-            c3=str(blue),
-            c4="255" if value in colors else "0",
-        )
+    for parts in colormap(colors).values():
+        named = dict(zip(("c1", "c2", "c3", "c4"), map(str, parts), strict=True))
+        ElementTree.SubElement(table, "Entry", named)
 
 
 def _add_source(band: Any, area: Area, source_band: int) -> None:

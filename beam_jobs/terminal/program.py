@@ -76,6 +76,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "cross-validate": _verb(
             _PIPELINE, "cross_validate", "Measure a task by cross-validation over blocks."
         ),
+        "serve-config": _verb(_PIPELINE, "serve_config", "Write the files of a model server."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
         "import-weights": _verb(
@@ -85,6 +86,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Maps": {
         "predict": _verb(_PREDICT, "predict", "Make maps of whole scenes with a published model."),
+        "flood": _verb(_PREDICT, "flood", "Subtract permanent water from a map of water."),
     },
     "Search": {
         "embed": _verb(_NEIGHBOURS, "embed", "Embed patches into an index."),

@@ -1,5 +1,7 @@
-"""Checks of published models, each loaded in a new process as a server would load it.
+"""Published models and servers: checks as a server would load them, and its files.
 
-`check` is the command's work; `probe` is the child process that checks one model. Only
-`pipeline/__main__.py` imports this room.
+- `check`: serve-check; `probe` is its child process that checks one model.
+- `serve_config`: serve-config; `server_files` has the texts that it writes.
+
+`pipeline/commands.py` imports this room.
 """
