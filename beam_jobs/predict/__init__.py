@@ -7,6 +7,7 @@ Read `driver` first, then `graph`.
 - `driver`: one run from start to end.
 - `graph`: the Beam graph: inspect scenes, predict parts, join them.
 - `segmenters`: a published model as a function of pixels.
+- `remote`: a model behind TensorFlow Serving, as such a function too.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.

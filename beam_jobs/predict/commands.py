@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -13,6 +13,10 @@ from beam_jobs.predict.config import PredictConfig
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, load_config, verb
 from beam_jobs.terminal.session import Session
+
+if TYPE_CHECKING:
+    from beam_jobs.predict.remote import Endpoint
+    from beam_jobs.predict.segmenters import Segmenter
 
 
 @verb("predict")
@@ -58,15 +62,101 @@ def predict(
     inputs.check_folder(model, "model")
     for source in sources:
         inputs.check_catalog(source)
+    from beam_jobs.predict import segmenters
+
+    segmenter = segmenters.find(model, version)
+    _predict(session, config, segmenter, sources, output, None, beam_options)
+
+
+@verb("predict-remote")
+@click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]")
+@click.option("--host", required=True, help="Host and port of the server.")
+@click.option("--model", required=True, help="Name of the model on the server.")
+@click.option(
+    "--card",
+    required=True,
+    help="Folder of the published model, or a copy of its assets.extra/model_card.json there: "
+    "bands, units and classes.",
+)
+@click.option("--label", default="", help="Version label, such as stable. [the newest version]")
+@click.option("--version", type=int, help="Version. [the newest]")
+@click.option("--protocol", type=click.Choice(["grpc", "rest"]), default="grpc", show_default=True)
+@click.option("--tls", is_flag=True, help="Encrypt. An access token comes from the environment.")
+@click.option("--ca-file", default="", help="Certificates to trust, PEM. [those of the system]")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds a request.")
+@click.option(
+    "--max-in-flight", type=int, default=2, show_default=True, help="Requests a worker at a time."
+)
+@click.option(
+    "--scenes",
+    "sources",
+    required=True,
+    multiple=True,
+    help="Catalog of STAC items, or a folder that `terrapair catalog` reads. Repeatable.",
+)
+@click.option("--output", required=True, help="Folder of the maps.")
+@config_option("settings of the maps")
+def predict_remote(
+    session: Session,
+    card: str,
+    sources: tuple[str, ...],
+    output: str,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    beam_options: tuple[str, ...],
+    **asked: Any,
+) -> None:
+    """Make maps of whole scenes with a model behind TensorFlow Serving.
+
+    The maps are those of `predict`. Set TERRAPAIR_SERVING_TOKEN if the server wants a
+    token.
+
+    \b
+    Example:
+      terrapair predict-remote --host 127.0.0.1:8500 --model flood --label stable \\
+        --card runs/demo/serving/flood --scenes exports --output maps
+    """
+    config: PredictConfig = load_config(PredictConfig, config_path, overrides)
+    inputs.check_folder(card, "model card")
+    for source in sources:
+        inputs.check_catalog(source)
+    from beam_jobs.predict import segmenters
+    from beam_jobs.predict.remote import Endpoint
+
+    with as_usage():
+        endpoint = Endpoint(
+            host=asked["host"],
+            model=asked["model"],
+            label=asked["label"],
+            version=asked["version"],
+            protocol=asked["protocol"],
+            is_encrypted=asked["tls"],
+            ca_file=asked["ca_file"],
+            timeout_seconds=asked["timeout"],
+            max_in_flight=asked["max_in_flight"],
+        )
+    segmenter = segmenters.find(card, asked["version"])
+    _predict(session, config, segmenter, sources, output, endpoint, beam_options)
+
+
+def _predict(
+    session: Session,
+    config: PredictConfig,
+    segmenter: Segmenter,
+    sources: tuple[str, ...],
+    output: str,
+    endpoint: Endpoint | None,
+    beam_options: tuple[str, ...],
+) -> None:
     from beam_jobs.predict import driver
 
     with session.stage("predict") as update:
         made = driver.predict(
             config,
-            model,
+            segmenter,
             _catalogs(sources, Path(output)),
             output,
-            version=version,
+            endpoint=endpoint,
             beam_options=beam_options,
             on_progress=update,
         )

@@ -24,8 +24,9 @@ from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.locations import staged
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
-from beam_jobs.predict import graph, pictures, segmenters, stac
+from beam_jobs.predict import graph, pictures, remote, segmenters, stac
 from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.remote import Endpoint
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.repeating import repeating
 from beam_jobs.storage import locks
@@ -55,11 +56,11 @@ class Predicted:
 
 def predict(
     config: PredictConfig,
-    model: str,
+    segmenter: Segmenter,
     catalog_paths: Sequence[str],
     output: str,
     *,
-    version: int | None = None,
+    endpoint: Endpoint | None = None,
     beam_options: Sequence[str] = (),
     on_progress: OnProgress | None = None,
 ) -> Predicted:
@@ -67,22 +68,21 @@ def predict(
 
     Args:
         config: settings.
-        model: folder of a published segmenter; see `segmenters.find`.
+        segmenter: the model; see `segmenters.find`.
         catalog_paths: catalogs of scenes.
         output: folder of the maps on this machine.
-        version: of the model.
+        endpoint: server of the model; None = each worker loads it.
         beam_options: options of Beam itself; empty = the local runner.
         on_progress: called with (parts that are predicted, all parts).
 
     Raises:
         SettingsError: the windows do not fit the model, or the output is no local
             folder.
-        DataError: the model is no segmenter, the folder holds maps of another model or
-            of other settings, no scene fits the model, or no scene gave a map.
+        DataError: the folder holds maps of another model or of other settings, no scene
+            fits the model, no scene gave a map, or the model cannot be read or asked.
     """
     if is_remote(output):
         raise settings.SettingsError(f"output must be a folder of this machine, got {output}")
-    segmenter = segmenters.find(model, version)
     try:
         config.window.check(segmenter.stride)
     except ValueError as error:
@@ -94,15 +94,20 @@ def predict(
                 f"polygons.classes: the model {segmenter.name} has no class {name!r}; it has "
                 f"{', '.join(names)}"
             )
-    # Here, because a damaged model is no fault of a scene.
-    segmenters.load(segmenter)
+    # Before any scene is read: a model that cannot be used is no fault of a scene.
+    if endpoint is not None:
+        remote.check(endpoint, segmenter)
+    else:
+        segmenters.load(segmenter)
     _check_scenes(segmenter, catalog_paths)
     options = runner.pipeline_options(config.num_workers, beam_options)
     root = Path(output)
     with locks.hold(root / _LOCK_FILE, output):
         _claim(root, segmenter, config)
         shutil.rmtree(root / layout.REJECTED_DIR, ignore_errors=True)
-        job = graph.job_of(config, segmenter, os.fspath(root), os.fspath(root / _WORK_DIR))
+        job = graph.job_of(
+            config, segmenter, os.fspath(root), os.fspath(root / _WORK_DIR), endpoint
+        )
         with (
             _reported(root / _WORK_DIR, on_progress),
             beam.Pipeline(options=options) as pipeline,

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,14 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import staged
+from beam_jobs.contracts.reasons import Reason
+from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
-from beam_jobs.predict import parts, products, stac
-from beam_jobs.predict.blending import Area
+from beam_jobs.predict import parts, products, remote, segmenters, stac
+from beam_jobs.predict.blending import Area, Pixels
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.parts import MapTask
+from beam_jobs.predict.remote import Endpoint
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.scenes.products import constellation_of
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene
@@ -48,6 +51,8 @@ PLAN_FILE = "plan.json"
 JOINED_FILE = "joined"
 """Marks the folder of parts whose map is finished."""
 _MAX_NAME = 200
+_OF_MODEL: tuple[Reason, ...] = ("bad_model", "no_answer")
+"""Reasons that are no fault of a scene: they end the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,7 @@ class Job:
         work_dir: folder of the parts; all workers must see it.
         code_sha256: fingerprint of SOURCES.
         num_threads: of the model in each worker process; 0 = one for each core.
+        endpoint: server of the model; None = each worker loads it.
     """
 
     config: PredictConfig
@@ -69,6 +75,13 @@ class Job:
     work_dir: str
     code_sha256: str
     num_threads: int
+    endpoint: Endpoint | None
+
+    def model(self) -> Callable[[Pixels], FloatArray]:
+        """Return the model as this process uses it."""
+        if self.endpoint is not None:
+            return remote.connect(self.endpoint, self.segmenter)
+        return segmenters.load(self.segmenter, num_threads=self.num_threads)
 
     @property
     def build_config(self) -> BuildConfig:
@@ -86,7 +99,13 @@ class Job:
         )
 
 
-def job_of(config: PredictConfig, segmenter: Segmenter, output: str, work_dir: str) -> Job:
+def job_of(
+    config: PredictConfig,
+    segmenter: Segmenter,
+    output: str,
+    work_dir: str,
+    endpoint: Endpoint | None = None,
+) -> Job:
     """Return the job of a run."""
     num_workers = config.num_workers
     return Job(
@@ -97,6 +116,7 @@ def job_of(config: PredictConfig, segmenter: Segmenter, output: str, work_dir: s
         code_sha256=source_fingerprint(SOURCES),
         # Workers of one machine must not take each other's cores.
         num_threads=max(1, (os.cpu_count() or 1) // num_workers) if num_workers > 1 else 0,
+        endpoint=endpoint,
     )
 
 
@@ -212,15 +232,10 @@ def _predict(
     path = _work_dir(task, job) / parts.part_name(area)
     try:
         if not path.is_file():
-            parts.predict(
-                task,
-                area,
-                job.segmenter,
-                job.config,
-                os.fspath(path),
-                num_threads=job.num_threads,
-            )
+            parts.predict(task, area, job.segmenter, job.config, os.fspath(path), model=job.model())
     except DataError as error:
+        if error.reason in _OF_MODEL:
+            raise
         return task.map_id, _rejection(task.map_id, error.reason, str(error), is_error=True)
     return task.map_id, task
 

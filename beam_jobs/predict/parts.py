@@ -104,7 +104,7 @@ def predict(
     config: PredictConfig,
     path: str,
     *,
-    num_threads: int = 0,
+    model: Callable[[Pixels], FloatArray],
 ) -> None:
     """Predict a part of a map and write it; the file appears when it is complete.
 
@@ -114,16 +114,14 @@ def predict(
         segmenter: the model.
         config: windows and outputs.
         path: of the file.
-        num_threads: of the model; see `segmenters.load`.
+        model: pixels [B, H, W, C] -> probabilities [B, H, W, K], as `segmenters.load`
+            gives it.
 
     Raises:
         DataError: a raster or the model cannot be read.
     """
-    model = segmenters.load(
-        segmenter,
-        test_time_augmentation=config.test_time_augmentation,
-        num_threads=num_threads,
-    )
+    if config.test_time_augmentation:
+        model = segmenters.averaged(model)
     source = Source(read=_reader(task, segmenter), model=model, num_classes=len(segmenter.classes))
     strips = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px

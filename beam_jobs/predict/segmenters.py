@@ -142,16 +142,13 @@ def _version_dir(path: str, version: int | None) -> str:
     return found[max(found)]
 
 
-def load(
-    segmenter: Segmenter, *, test_time_augmentation: bool = False, num_threads: int = 0
-) -> Callable[[Pixels], FloatArray]:
+def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], FloatArray]:
     """Return the function pixels [B, H, W, C] -> probabilities [B, H, W, K] of a model.
 
     This process loads a model once.
 
     Args:
         segmenter: of which the SavedModel is loaded.
-        test_time_augmentation: average over the eight rotations and reflections.
         num_threads: of TensorFlow, if it has not computed yet in this process; 0 = one
             for each core.
 
@@ -164,7 +161,7 @@ def load(
         found = predict({name: np.asarray(pixels[name], np.float32) for name in segmenter.sensors})
         return np.asarray(found["probabilities"])
 
-    return _averaged(probabilities) if test_time_augmentation else probabilities
+    return probabilities
 
 
 @lru_cache(maxsize=1)
@@ -193,7 +190,7 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any
     return run
 
 
-def _averaged(model: Callable[[Pixels], FloatArray]) -> Callable[[Pixels], FloatArray]:
+def averaged(model: Callable[[Pixels], FloatArray]) -> Callable[[Pixels], FloatArray]:
     """Return the mean answer over the eight rotations and reflections of a window."""
 
     def probabilities(pixels: Pixels) -> FloatArray:

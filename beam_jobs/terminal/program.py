@@ -86,6 +86,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Maps": {
         "predict": _verb(_PREDICT, "predict", "Make maps of whole scenes with a published model."),
+        "predict-remote": _verb(
+            _PREDICT, "predict_remote", "Make maps with a model behind TensorFlow Serving."
+        ),
         "flood": _verb(_PREDICT, "flood", "Subtract permanent water from a map of water."),
     },
     "Search": {

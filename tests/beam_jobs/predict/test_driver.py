@@ -17,7 +17,7 @@ from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.predict import driver, graph, parts
+from beam_jobs.predict import driver, graph, parts, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
@@ -28,6 +28,10 @@ def scenes_of(path, sensor="s1", bands=S1_DEFAULT_BANDS):
     items = [item for item in catalog.read_items(path) if graph.sensor_of(item) == sensor]
     found = [inspection.inspect(from_item(item, locations.parse(path)), bands) for item in items]
     return {scene.scene_id: scene for scene in found}
+
+
+def predict(config, model, catalogs, output, version=None):
+    return driver.predict(config, segmenters.find(model, version), catalogs, output)
 
 
 def digests(root):
@@ -50,7 +54,7 @@ def masked(copied):
 
 
 def test_a_map_is_what_one_pass_over_the_scene_says(masked, flood, config, tmp_path):
-    made = driver.predict(config, flood, [masked], str(tmp_path / "maps"))
+    made = predict(config, flood, [masked], str(tmp_path / "maps"))
     scenes = scenes_of(masked)
     assert [path.name for path in made.maps] == sorted(scenes)
     assert made.num_rejected == {}
@@ -88,7 +92,7 @@ def test_a_map_is_what_one_pass_over_the_scene_says(masked, flood, config, tmp_p
 
 def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     polygons = replace(config.polygons, classes=("water",))
-    made = driver.predict(replace(config, polygons=polygons), flood, [simulated], str(tmp_path))
+    made = predict(replace(config, polygons=polygons), flood, [simulated], str(tmp_path))
     collection = pystac.Collection.from_file(str(made.collection))
     items = list(collection.get_items())
     assert [item.id for item in items] == sorted(scenes_of(simulated))
@@ -113,15 +117,15 @@ def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
 
 def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, monkeypatch):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    driver.predict(config, flood, [simulated], str(undisturbed))
-    predict, calls = parts.predict, []
+    predict(config, flood, [simulated], str(undisturbed))
+    predict_part, calls = parts.predict, []
 
     def kill_after(number):
         def predict_or_die(*args, **options):
             if len(calls) == number:
                 raise SystemExit("killed")
             calls.append(args[-1])
-            predict(*args, **options)
+            predict_part(*args, **options)
 
         monkeypatch.setattr(parts, "predict", predict_or_die)
 
@@ -130,10 +134,10 @@ def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, m
         kill_after(number)
         if number < num_parts:
             with pytest.raises(BaseException, match="killed"):
-                driver.predict(config, flood, [simulated], str(killed))
+                predict(config, flood, [simulated], str(killed))
             assert not list(killed.glob("*/.*.partial"))
         else:
-            driver.predict(config, flood, [simulated], str(killed))
+            predict(config, flood, [simulated], str(killed))
     # No part was predicted twice.
     assert len(calls) == len(set(calls)) == num_parts
     assert digests(killed) == digests(undisturbed)
@@ -142,18 +146,18 @@ def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, m
     }
     # All is there: nothing is predicted again, but for a scene that has changed.
     path = next(iter(scenes_of(simulated).values())).bands["VV"].path
-    driver.predict(config, flood, [simulated], str(killed))
+    predict(config, flood, [simulated], str(killed))
     assert len(calls) == num_parts
     os.utime(path, (1, 1))
     kill_after(num_parts + 99)
-    driver.predict(config, flood, [simulated], str(killed))
+    predict(config, flood, [simulated], str(killed))
     assert len(calls) == num_parts + 9
 
 
 def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, tmp_path):
     bad, *others = scenes_of(copied).items()
     Path(bad[1].bands["VV"].path).write_bytes(b"no raster")
-    made = driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+    made = predict(config, flood, [copied], str(tmp_path / "maps"))
     assert [path.name for path in made.maps] == sorted(name for name, _ in others)
     assert made.num_rejected == {"unreadable_raster": 1}
     (line,) = (tmp_path / "maps/rejected/scenes.ndjson").read_text().splitlines()
@@ -163,7 +167,7 @@ def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, t
     items = {item["id"]: item for item in catalog.read_items(copied)}
     items[bad[0]] |= {key: items[others[0][0]][key] for key in ("geometry", "bbox")}
     copied.write_text("".join(json.dumps(item) + "\n" for item in items.values()))
-    made = driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+    made = predict(config, flood, [copied], str(tmp_path / "maps"))
     assert bad[0] in {path.name for path in made.maps}
     assert not (tmp_path / "maps/rejected").exists()
 
@@ -172,7 +176,7 @@ def test_scenes_that_all_fail_are_an_error_with_the_reason(copied, flood, config
     for scene in scenes_of(copied).values():
         Path(scene.bands["VV"].path).write_bytes(b"no raster")
     with pytest.raises(DataError, match=r"no scene gave a map .unreadable_raster 6.; the first: "):
-        driver.predict(config, flood, [copied], str(tmp_path / "maps"))
+        predict(config, flood, [copied], str(tmp_path / "maps"))
 
 
 def test_a_model_of_both_sensors_sees_pairs_and_scenes_alone(
@@ -193,7 +197,7 @@ def test_a_model_of_both_sensors_sees_pairs_and_scenes_alone(
         return True
 
     edit_items(listed, drop_partner)
-    made = driver.predict(config, both, [listed], str(tmp_path / "maps"))
+    made = predict(config, both, [listed], str(tmp_path / "maps"))
     names = [path.name for path in made.maps]
     assert partner
     assert alone in names
@@ -219,12 +223,12 @@ def test_a_model_of_both_sensors_sees_pairs_and_scenes_alone(
 
 
 def test_a_folder_of_another_model_or_other_settings_is_refused(simulated, flood, config, tmp_path):
-    driver.predict(config, flood, [simulated], str(tmp_path))
+    predict(config, flood, [simulated], str(tmp_path))
     with pytest.raises(DataError, match=r"holds maps of another model \(flood 12\)") as caught:
-        driver.predict(config, flood, [simulated], str(tmp_path), version=3)
+        predict(config, flood, [simulated], str(tmp_path), version=3)
     assert caught.value.exit_code == 2
     with pytest.raises(DataError, match="holds maps of other settings"):
-        driver.predict(replace(config, part_px=99), flood, [simulated], str(tmp_path))
+        predict(replace(config, part_px=99), flood, [simulated], str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_what_does_not_fit_is_refused_before_any_pixel_is_read(
         config = replace(config, polygons=replace(config.polygons, classes=changes["classes"]))
     model = str(tmp_path / changes["model"]) if "model" in changes else flood
     with pytest.raises(error, match=message):
-        driver.predict(
+        predict(
             config,
             model,
             [simulated],
@@ -270,14 +274,14 @@ def test_a_model_without_its_sensor_or_task_is_refused(simulated, flood, config,
     ]
     only_radar.write_text("\n".join(radar) + "\n")
     with pytest.raises(DataError, match="needs scenes of s2; scenes listed: s1 6"):
-        driver.predict(config, optical, [only_radar], str(tmp_path / "maps"))
+        predict(config, optical, [only_radar], str(tmp_path / "maps"))
     encoder = make_segmenter.publish(tmp_path / "encoder/1", {"s1": ("VV",)}, task="pretraining")
     with pytest.raises(DataError, match=r"must be a segmenter, .* task 'pretraining'"):
-        driver.predict(config, encoder, [simulated], str(tmp_path / "maps"))
+        predict(config, encoder, [simulated], str(tmp_path / "maps"))
 
 
 def test_a_damaged_model_is_one_line(simulated, flood, config, tmp_path):
     broken = Path(shutil.copytree(Path(flood) / "12", tmp_path / "1"))
     (broken / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(DataError, match=r"1: the SavedModel cannot be read .*publish it again"):
-        driver.predict(config, str(broken), [simulated], str(tmp_path / "maps"))
+        predict(config, str(broken), [simulated], str(tmp_path / "maps"))
