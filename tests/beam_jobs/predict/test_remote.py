@@ -79,7 +79,7 @@ def test_a_busy_server_is_asked_again(server, segmenter, protocol):
         found = remote.connect(endpoint, segmenter)(windows())
         np.testing.assert_array_equal(found, segmenters.load(segmenter)(windows()))
         server.num_busy = remote.NUM_TRIES
-        with pytest.raises(DataError, match="no answer in 7 tries .*queue is full") as caught:
+        with pytest.raises(DataError, match=r"no answer in 7 tries .*queue is full") as caught:
             remote.connect(endpoint, segmenter)(windows())
     assert caught.value.exit_code == 1
 
