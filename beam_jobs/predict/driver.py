@@ -156,7 +156,7 @@ def _claim(root: Path, segmenter: Segmenter, config: PredictConfig) -> None:
         "config": settings_of_maps,
     }
     path = root / _RUN_FILE
-    if path.exists():
+    if path.exists() and any(root.glob(f"*/{stac.ITEM_FILE}")):
         kept = json.loads(path.read_text())
         for key, what in (("model_sha256", "another model"), ("config_sha256", "other settings")):
             if kept.get(key) != wanted[key]:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,40 +169,43 @@ def folder_name(map_id: str) -> str:
     return name
 
 
-def made_from(task: MapTask, job: Job) -> str:
+def made_from(scenes: Mapping[Sensor, Scene], job: Job) -> str:
     """Return the hash of everything that decides the files of a map.
 
-    A scene's files count by size and time of change, as `make` has it.
+    A scene's files count by size and time of change, as `make` has it. Its label and
+    its split do not count.
     """
+    seen = {
+        sensor: replace(scene, label=None, split=None, holdouts=frozenset())
+        for sensor, scene in sorted(scenes.items())
+    }
     looks = []
-    for path in sorted({path for scene in task.scenes.values() for path in scene.paths}):
+    for path in sorted({path for scene in seen.values() for path in scene.paths}):
         for file in input_files.files_of(path):
             state = os.stat(file)
             looks.append([os.path.basename(file), state.st_size, state.st_mtime_ns])
     config = settings.to_dict(job.config)
     config.pop("num_workers")
-    return settings.sha256(
-        {
-            "scenes": {sensor: repr(scene) for sensor, scene in sorted(task.scenes.items())},
-            "files": looks,
-            "config": config,
-            "model": job.segmenter.sha256,
-            "code": job.code_sha256,
-        }
-    )
+    decides = {
+        "scenes": {sensor: asdict(scene) for sensor, scene in seen.items()},
+        "files": looks,
+        "config": config,
+        "model": job.segmenter.sha256,
+        "code": job.code_sha256,
+    }
+    text = json.dumps(decides, sort_keys=True, default=sorted)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plan(scenes: dict[Sensor, Scene], job: Job) -> Iterator[Any]:
     """Yield (part, (map, area)) for each part of a map that is not there yet."""
-    task = parts.task_of(scenes, job.segmenter.pixel_size_m)
+    task = parts.task_of(scenes, job.segmenter.pixel_size_m, made_from(scenes, job))
     if task is None:
         one, other = (scene.scene_id for scene in scenes.values())
         detail = f"shares no pixel with {other}"
         yield beam.pvalue.TaggedOutput(REJECTED, _rejection(one, "too_small", detail))
         return
-    target = Path(job.output) / folder_name(task.map_id)
-    wanted = made_from(task, job)
-    if _is_made(target, wanted):
+    if _is_made(Path(job.output) / folder_name(task.map_id), task.made_from):
         return
     areas = parts.areas(task.grid, job.config)
     work_dir = _work_dir(task, job)
@@ -222,7 +225,7 @@ def _is_made(target: Path, wanted: str) -> bool:
 
 def _work_dir(task: MapTask, job: Job) -> Path:
     """Return the folder of a map's parts, which is named by what they are made from."""
-    return Path(job.work_dir) / f"{folder_name(task.map_id)}-{made_from(task, job)[:16]}"
+    return Path(job.work_dir) / f"{folder_name(task.map_id)}-{task.made_from[:16]}"
 
 
 def _predict(
@@ -249,12 +252,16 @@ def _join(keyed: tuple[str, Iterable[MapTask | Rejection]], job: Job) -> Iterato
         yield refused[0]
         return
     task = next(one for one in outcomes if isinstance(one, MapTask))
+    if made_from(task.scenes, job) != task.made_from:
+        why = "a file of the scene has changed while it was read"
+        yield _rejection(task.map_id, "input_changed", why, is_error=True)
+        return
     work_dir = _work_dir(task, job)
     built = work_dir / "map"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir()
     files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
-    item = stac.make_item(task, job.segmenter, files, made_from(task, job))
+    item = stac.make_item(task, job.segmenter, files)
     (built / stac.ITEM_FILE).write_text(
         json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
     )

@@ -45,11 +45,13 @@ class MapTask:
         map_id: name of the map: the id of its scene, or of both with "+" between.
         scenes: inspected scene of each sensor of the model; one of two may be absent.
         grid: of the map.
+        made_from: hash of everything that decides its files.
     """
 
     map_id: str
     scenes: dict[Sensor, Scene]
     grid: Grid
+    made_from: str
 
     @property
     def acquired(self) -> datetime.datetime:
@@ -58,7 +60,9 @@ class MapTask:
         return datetime.datetime.fromtimestamp(first.acquired_at, datetime.timezone.utc)
 
 
-def task_of(scenes: dict[Sensor, Scene], pixel_size_m: float) -> MapTask | None:
+def task_of(
+    scenes: dict[Sensor, Scene], pixel_size_m: float, made_from: str = ""
+) -> MapTask | None:
     """Return the map of one scene, or of a pair; None if a pair shares no pixel.
 
     The grid is that of the Sentinel-2 scene, or else of the only scene there is. If its
@@ -71,7 +75,12 @@ def task_of(scenes: dict[Sensor, Scene], pixel_size_m: float) -> MapTask | None:
     grid = grids.common_grid(found[-1], found[0], pixel_size_m)
     if grid is None:
         return None
-    return MapTask(map_id="+".join(one.scene_id for one in there), scenes=scenes, grid=grid)
+    return MapTask(
+        map_id="+".join(one.scene_id for one in there),
+        scenes=scenes,
+        grid=grid,
+        made_from=made_from,
+    )
 
 
 def windows_of(grid: Grid, segmenter: Segmenter, config: PredictConfig) -> Windows:

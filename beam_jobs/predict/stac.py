@@ -33,7 +33,7 @@ _EXTENSIONS = (
 
 
 def make_item(
-    task: MapTask, segmenter: Segmenter, files: Mapping[str, Sequence[float]], made_from: str
+    task: MapTask, segmenter: Segmenter, files: Mapping[str, Sequence[float]]
 ) -> pystac.Item:
     """Return the item of a map.
 
@@ -42,7 +42,6 @@ def make_item(
         segmenter: the model that made it.
         files: name of a file in the item's folder -> scale of each of its bands; none
             for a file without bands.
-        made_from: see MADE_FROM.
     """
     grid = task.grid
     geometry = footprints.of_bounds(grid.crs, grid.bounds)
@@ -69,7 +68,7 @@ def make_item(
             "terrapair:model_version": segmenter.version,
             "terrapair:model_sha256": segmenter.sha256,
             "terrapair:data_manifest_sha256": segmenter.data_sha256,
-            MADE_FROM: made_from,
+            MADE_FROM: task.made_from,
         },
         stac_extensions=list(_EXTENSIONS),
     )

@@ -115,9 +115,9 @@ def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     assert made.page.read_text().count("<img") == len(items)
 
 
-def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, monkeypatch):
+def test_a_run_goes_on_where_it_was_killed(copied, flood, config, tmp_path, monkeypatch):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    predict(config, flood, [simulated], str(undisturbed))
+    predict(config, flood, [copied], str(undisturbed))
     predict_part, calls = parts.predict, []
 
     def kill_after(number):
@@ -134,10 +134,10 @@ def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, m
         kill_after(number)
         if number < num_parts:
             with pytest.raises(BaseException, match="killed"):
-                predict(config, flood, [simulated], str(killed))
+                predict(config, flood, [copied], str(killed))
             assert not list(killed.glob("*/.*.partial"))
         else:
-            predict(config, flood, [simulated], str(killed))
+            predict(config, flood, [copied], str(killed))
     # No part was predicted twice.
     assert len(calls) == len(set(calls)) == num_parts
     assert digests(killed) == digests(undisturbed)
@@ -145,13 +145,57 @@ def test_a_run_goes_on_where_it_was_killed(simulated, flood, config, tmp_path, m
         ".predicting.lock"
     }
     # All is there: nothing is predicted again, but for a scene that has changed.
-    path = next(iter(scenes_of(simulated).values())).bands["VV"].path
-    predict(config, flood, [simulated], str(killed))
+    path = next(iter(scenes_of(copied).values())).bands["VV"].path
+    predict(config, flood, [copied], str(killed))
     assert len(calls) == num_parts
     os.utime(path, (1, 1))
     kill_after(num_parts + 99)
-    predict(config, flood, [simulated], str(killed))
+    predict(config, flood, [copied], str(killed))
     assert len(calls) == num_parts + 9
+
+
+def test_a_scene_that_is_declared_otherwise_is_mapped_again(
+    copied, flood, config, tmp_path, edit_items
+):
+    predict(config, flood, [copied], str(tmp_path / "maps"))
+    before = digests(tmp_path / "maps")
+    changed = next(iter(scenes_of(copied)))
+
+    def declare(item):
+        if item["id"] == changed:
+            item["properties"]["datetime"] = "2020-02-02T02:02:02Z"
+
+    edit_items(copied, declare)
+    predict(config, flood, [copied], str(tmp_path / "maps"))
+    after = digests(tmp_path / "maps")
+    assert {name.split("/")[0] for name in before if before[name] != after[name]} == {changed}
+
+
+def test_a_scene_that_changes_while_it_is_read_gives_no_map(
+    copied, flood, config, tmp_path, monkeypatch
+):
+    scene, predict_part = next(iter(scenes_of(copied).values())), parts.predict
+
+    def touch_and_predict(task, *args, **options):
+        if task.map_id == scene.scene_id:
+            os.utime(scene.bands["VV"].path, (1, 1))
+        predict_part(task, *args, **options)
+
+    monkeypatch.setattr(parts, "predict", touch_and_predict)
+    made = predict(config, flood, [copied], str(tmp_path / "maps"))
+    assert made.num_rejected == {"input_changed": 1}
+    assert scene.scene_id not in {path.name for path in made.maps}
+
+
+def test_a_folder_without_maps_takes_other_settings(copied, flood, config, tmp_path):
+    for scene in scenes_of(copied).values():
+        Path(scene.bands["VV"].path).rename(f"{scene.bands['VV'].path}.away")
+    with pytest.raises(DataError, match="no scene gave a map"):
+        predict(config, flood, [copied], str(tmp_path / "maps"))
+    for path in copied.parent.rglob("*.away"):
+        path.rename(str(path).removesuffix(".away"))
+    made = predict(replace(config, part_px=99), flood, [copied], str(tmp_path / "maps"))
+    assert len(made.maps) == 6
 
 
 def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, tmp_path):
