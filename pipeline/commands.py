@@ -203,7 +203,7 @@ def serve_config(
     secret: str,
     batching: bool,
 ) -> None:
-    """Write the files that run TensorFlow Serving for a run's models.
+    """Write the files of a model server: TensorFlow Serving for a run's models.
 
     They are the server's own files, a compose file and Kubernetes manifests. Clients
     ask for the version labels `stable` and `canary`.

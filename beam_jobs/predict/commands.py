@@ -106,7 +106,7 @@ def predict_remote(
     beam_options: tuple[str, ...],
     **asked: Any,
 ) -> None:
-    """Make maps of whole scenes with a model behind TensorFlow Serving.
+    """Make maps with a model behind TensorFlow Serving.
 
     The maps are those of `predict`. Set TERRAPAIR_SERVING_TOKEN if the server wants a
     token.
@@ -237,7 +237,7 @@ def flood(
     name_column: str,
     output: Path,
 ) -> None:
-    """Make a flood map: water now, less the water that is always there.
+    """Subtract permanent water from a map of water: what is left is flooded.
 
     It writes flood.tif (dry, permanent, flooded) and, with --areas, areas.csv. With
     --change and the map of another date it shows what came and what went.
