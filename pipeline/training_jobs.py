@@ -63,7 +63,7 @@ class Job(Protocol):
 
     @property
     def name(self) -> str:
-        """What a message calls the job."""
+        """The name of the job in messages."""
 
     @property
     def rate_setting(self) -> str:
@@ -99,7 +99,7 @@ class Pretraining:
 
     @property
     def name(self) -> str:
-        """What a message calls the job."""
+        """The name of the job in messages."""
         return f"pretraining {self.config.objective}, seed {self.config.seed}"
 
     @property

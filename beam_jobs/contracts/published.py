@@ -17,7 +17,7 @@ from beam_jobs.contracts.locations import Location, content_of, locate
 ASSETS_DIR = "assets.extra"
 CARD_NAME = "model_card.json"
 CURE = "copy the model back from where it was published, or publish it again"
-"""What to do about a damaged part of a published model."""
+"""The cure for a damaged part of a published model."""
 
 
 def read_card(saved_model_dir: str) -> dict[str, Any]:

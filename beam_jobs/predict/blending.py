@@ -25,7 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is predicted, and by what.
+    """A scene and the model that predicts it.
 
     Attributes:
         read: returns the pixels [H, W, C] of rows and columns of the scene.

@@ -1,7 +1,9 @@
-"""The verb `predict`: whole scenes -> maps."""
+"""The verbs `predict`, `predict-remote` and `flood`: whole scenes -> maps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,33 +21,51 @@ if TYPE_CHECKING:
     from beam_jobs.predict.segmenters import Segmenter
 
 
+@dataclass(frozen=True, kw_only=True)
+class _MapOptions:
+    """The options of all verbs that make maps, by the names that click gives them."""
+
+    sources: tuple[str, ...]
+    output: str
+    config_path: str | None
+    overrides: tuple[str, ...]
+    beam_options: tuple[str, ...]
+
+    def check(self) -> PredictConfig:
+        """Return the settings, and refuse catalogs that are not there."""
+        config: PredictConfig = load_config(PredictConfig, self.config_path, self.overrides)
+        for source in self.sources:
+            inputs.check_catalog(source)
+        return config
+
+
+def _map_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all verbs share that make maps."""
+    for option in (
+        click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
+        config_option("settings of the maps"),
+        click.option("--output", required=True, help="Folder of the maps."),
+        click.option(
+            "--scenes",
+            "sources",
+            required=True,
+            multiple=True,
+            help="Catalog of STAC items, or a folder that `terrapair catalog` reads. Repeatable.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @verb("predict")
-@click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]")
 @click.option(
     "--model",
     required=True,
     help="Folder of a published segmenter (the newest version is taken), or of one version.",
 )
 @click.option("--version", type=int, help="Version of the model. [the newest]")
-@click.option(
-    "--scenes",
-    "sources",
-    required=True,
-    multiple=True,
-    help="Catalog of STAC items, or a folder that `terrapair catalog` reads. Repeatable.",
-)
-@click.option("--output", required=True, help="Folder of the maps.")
-@config_option("settings of the maps")
-def predict(
-    session: Session,
-    model: str,
-    version: int | None,
-    sources: tuple[str, ...],
-    output: str,
-    config_path: str | None,
-    overrides: tuple[str, ...],
-    beam_options: tuple[str, ...],
-) -> None:
+@_map_options
+def predict(session: Session, model: str, version: int | None, **options: Any) -> None:
     """Make maps of whole scenes with a published model.
 
     Each scene gets a folder with class.tif, probability.tif and uncertainty.tif (Cloud
@@ -58,18 +78,15 @@ def predict(
       terrapair predict --model runs/demo/serving/flood --scenes items.ndjson \\
         --output maps --set num_workers=2
     """
-    config: PredictConfig = load_config(PredictConfig, config_path, overrides)
+    asked = _MapOptions(**options)
+    config = asked.check()
     inputs.check_folder(model, "model")
-    for source in sources:
-        inputs.check_catalog(source)
     from beam_jobs.predict import segmenters
 
-    segmenter = segmenters.find(model, version)
-    _predict(session, config, segmenter, sources, output, None, beam_options)
+    _predict(session, config, asked, segmenters.find(model, version))
 
 
 @verb("predict-remote")
-@click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]")
 @click.option("--host", required=True, help="Host and port of the server.")
 @click.option("--model", required=True, help="Name of the model on the server.")
 @click.option(
@@ -81,31 +98,26 @@ def predict(
 @click.option("--label", default="", help="Version label, such as stable. [the newest version]")
 @click.option("--version", type=int, help="Version. [the newest]")
 @click.option("--protocol", type=click.Choice(["grpc", "rest"]), default="grpc", show_default=True)
-@click.option("--tls", is_flag=True, help="Encrypt. An access token comes from the environment.")
+@click.option(
+    "--tls",
+    "is_encrypted",
+    is_flag=True,
+    help="Encrypt. An access token comes from the environment.",
+)
 @click.option("--ca-file", default="", help="Certificates to trust, PEM. [those of the system]")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds a request.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds a request.",
+)
 @click.option(
     "--max-in-flight", type=int, default=2, show_default=True, help="Requests a worker at a time."
 )
-@click.option(
-    "--scenes",
-    "sources",
-    required=True,
-    multiple=True,
-    help="Catalog of STAC items, or a folder that `terrapair catalog` reads. Repeatable.",
-)
-@click.option("--output", required=True, help="Folder of the maps.")
-@config_option("settings of the maps")
-def predict_remote(
-    session: Session,
-    card: str,
-    sources: tuple[str, ...],
-    output: str,
-    config_path: str | None,
-    overrides: tuple[str, ...],
-    beam_options: tuple[str, ...],
-    **asked: Any,
-) -> None:
+@_map_options
+def predict_remote(session: Session, card: str, **options: Any) -> None:
     """Make maps with a model behind TensorFlow Serving.
 
     The maps are those of `predict`. Set TERRAPAIR_SERVING_TOKEN if the server wants a
@@ -116,37 +128,23 @@ def predict_remote(
       terrapair predict-remote --host 127.0.0.1:8500 --model flood --label stable \\
         --card runs/demo/serving/flood --scenes exports --output maps
     """
-    config: PredictConfig = load_config(PredictConfig, config_path, overrides)
+    asked = _MapOptions(**{field.name: options.pop(field.name) for field in fields(_MapOptions)})
+    config = asked.check()
     inputs.check_folder(card, "model card")
-    for source in sources:
-        inputs.check_catalog(source)
     from beam_jobs.predict import segmenters
     from beam_jobs.predict.remote import Endpoint
 
     with as_usage():
-        endpoint = Endpoint(
-            host=asked["host"],
-            model=asked["model"],
-            label=asked["label"],
-            version=asked["version"],
-            protocol=asked["protocol"],
-            is_encrypted=asked["tls"],
-            ca_file=asked["ca_file"],
-            timeout_seconds=asked["timeout"],
-            max_in_flight=asked["max_in_flight"],
-        )
-    segmenter = segmenters.find(card, asked["version"])
-    _predict(session, config, segmenter, sources, output, endpoint, beam_options)
+        endpoint = Endpoint(**options)
+    _predict(session, config, asked, segmenters.find(card, endpoint.version), endpoint)
 
 
 def _predict(
     session: Session,
     config: PredictConfig,
+    asked: _MapOptions,
     segmenter: Segmenter,
-    sources: tuple[str, ...],
-    output: str,
-    endpoint: Endpoint | None,
-    beam_options: tuple[str, ...],
+    endpoint: Endpoint | None = None,
 ) -> None:
     from beam_jobs.predict import driver
 
@@ -154,13 +152,13 @@ def _predict(
         made = driver.predict(
             config,
             segmenter,
-            _catalogs(sources, Path(output)),
-            output,
-            endpoint=endpoint,
-            beam_options=beam_options,
-            on_progress=update,
+            _catalogs(asked.sources, Path(asked.output)),
+            asked.output,
+            driver.Execution(
+                endpoint=endpoint, beam_options=asked.beam_options, on_progress=update
+            ),
         )
-    session.note(_table(output, len(made.maps), made.num_rejected))
+    session.note(_table(asked.output, len(made.maps), made.num_rejected))
     document = {
         "maps": made.maps,
         "num_rejected": made.num_rejected,

@@ -38,8 +38,23 @@ _LOCK_FILE = ".predicting.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a run is done. The maps are the same whatever it says.
+
+    Attributes:
+        endpoint: server of the model; None = each worker loads it.
+        beam_options: options of Beam itself; empty = the local runner.
+        on_progress: called with (parts that are predicted, all parts).
+    """
+
+    endpoint: Endpoint | None = None
+    beam_options: Sequence[str] = ()
+    on_progress: OnProgress | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
         maps: folders of the maps.
@@ -59,10 +74,7 @@ def predict(
     segmenter: Segmenter,
     catalog_paths: Sequence[str],
     output: str,
-    *,
-    endpoint: Endpoint | None = None,
-    beam_options: Sequence[str] = (),
-    on_progress: OnProgress | None = None,
+    execution: Execution | None = None,
 ) -> Predicted:
     """Make maps of all scenes of catalogs.
 
@@ -71,9 +83,7 @@ def predict(
         segmenter: the model; see `segmenters.find`.
         catalog_paths: catalogs of scenes.
         output: folder of the maps on this machine.
-        endpoint: server of the model; None = each worker loads it.
-        beam_options: options of Beam itself; empty = the local runner.
-        on_progress: called with (parts that are predicted, all parts).
+        execution: how the run is done; None = on this machine.
 
     Raises:
         SettingsError: the windows do not fit the model, or the output is no local
@@ -81,6 +91,8 @@ def predict(
         DataError: the folder holds maps of another model or of other settings, no scene
             fits the model, no scene gave a map, or the model cannot be read or asked.
     """
+    execution = execution or Execution()
+    endpoint = execution.endpoint
     if is_remote(output):
         raise settings.SettingsError(f"output must be a folder of this machine, got {output}")
     try:
@@ -100,7 +112,7 @@ def predict(
     else:
         segmenters.load(segmenter)
     _check_scenes(segmenter, catalog_paths)
-    options = runner.pipeline_options(config.num_workers, beam_options)
+    options = runner.pipeline_options(config.num_workers, execution.beam_options)
     root = Path(output)
     with locks.hold(root / _LOCK_FILE, output):
         _claim(root, segmenter, config)
@@ -109,7 +121,7 @@ def predict(
             config, segmenter, os.fspath(root), os.fspath(root / _WORK_DIR), endpoint
         )
         with (
-            _reported(root / _WORK_DIR, on_progress),
+            _reported(root / _WORK_DIR, execution.on_progress),
             beam.Pipeline(options=options) as pipeline,
         ):
             graph.expand(pipeline, job, list(map(str, catalog_paths)))

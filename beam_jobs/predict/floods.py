@@ -50,7 +50,7 @@ Ids = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Where water is always, or was before.
+    """A raster that shows the water that is always there, or was there before.
 
     Attributes:
         path: raster on any grid.

@@ -57,7 +57,7 @@ _OF_MODEL: tuple[Reason, ...] = ("bad_model", "no_answer")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all steps of one run share.
+    """The settings and folders that all steps of one run share.
 
     Attributes:
         config: of the run.

@@ -31,7 +31,7 @@ from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
 
 SHARE_PER_COUNT = 0.004
-"""What one count of a stored probability or entropy stands for: 250 is 1.0."""
+"""The probability or entropy that one stored count stands for: 250 counts are 1.0."""
 NO_DATA = IGNORE
 """Value of all bands where no sensor has data: 255."""
 _ROWS_PER_BLOCK = 32

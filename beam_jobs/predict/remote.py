@@ -59,7 +59,7 @@ class _BusyError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Where a model is served, and how it is asked.
+    """The address of a served model, and how requests are sent.
 
     Attributes:
         host: host and port.

@@ -24,7 +24,7 @@ CONTROL = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderCard:
-    """What a run needs to know of a published encoder.
+    """The part of an encoder's card that a run needs.
 
     Attributes:
         encoder: architecture of the encoders of all its sensors.

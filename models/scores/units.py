@@ -19,7 +19,7 @@ Unit = Literal["auto", "event", "scene", "block"]
 
 
 class HasOrigins(Protocol):
-    """Where M patches come from, such as `PatchScores`; text [M] each, "" = unknown."""
+    """The origins of M patches, as in `PatchScores`; text [M] each, "" = unknown."""
 
     @property
     def event(self) -> Texts:

@@ -73,7 +73,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What a message calls the job."""
+        """The name of the job in messages."""
         labels = ", labels of other patches" if self.is_permuted else ""
         return f"trial {self.arm} in {self.cell.name}, seed {self.seed}{labels}"
 

@@ -1,4 +1,4 @@
-"""What a cross-validation shows: the HTML page, and the table of folds on the terminal.
+"""The HTML page of a cross-validation, and its table of folds on the terminal.
 
 Document of a cross-validation -> one HTML file that needs no other file, and rich
 renderables.

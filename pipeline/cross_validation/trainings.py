@@ -55,7 +55,7 @@ class FoldTraining:
 
     @property
     def name(self) -> str:
-        """What a message calls the job."""
+        """The name of the job in messages."""
         path = PurePath(self.folder)
         return f"{path.parent.name}, task {path.name.rpartition('-')[0]}"
 

@@ -33,7 +33,7 @@ PAGE_FILE = "cross_validation.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """What a cross-validation found.
+    """The result of a cross-validation.
 
     Attributes:
         document: content of `cross_validation.json`.

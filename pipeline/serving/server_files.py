@@ -64,7 +64,7 @@ class Batching:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Where and how large the server runs.
+    """The place and the size of the server.
 
     Attributes:
         models_uri: folder of the models as the server reads it: s3://, gs://, or a path

@@ -185,13 +185,21 @@ def test_a_server_that_is_gone_ends_the_run_and_the_next_one_goes_on(
         server.predict = predict_and_stop
         try:
             with pytest.raises(Exception, match="no answer in 7 tries"):
-                driver.predict(config, segmenter, [simulated], str(tmp_path), endpoint=endpoint)
+                driver.predict(
+                    config,
+                    segmenter,
+                    [simulated],
+                    str(tmp_path),
+                    driver.Execution(endpoint=endpoint),
+                )
         finally:
             server.predict, server.num_busy = predict, 0
         num_parts = len(list(tmp_path.glob(".predicting/*/part-*.tif")))
         assert num_parts
         server.shapes.clear()
-        driver.predict(config, segmenter, [simulated], str(tmp_path), endpoint=endpoint)
+        driver.predict(
+            config, segmenter, [simulated], str(tmp_path), driver.Execution(endpoint=endpoint)
+        )
     assert len(list(tmp_path.glob("*/class.tif"))) == 6
 
 

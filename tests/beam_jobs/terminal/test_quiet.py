@@ -1,4 +1,4 @@
-"""What reaches the terminal: our own warnings, and no notes of the libraries."""
+"""Our own warnings reach the terminal, and notes of the libraries do not."""
 
 import subprocess
 import sys

@@ -23,7 +23,7 @@ WORKER = Path(__file__).with_name("two_replica_worker.py")
 
 @pytest.fixture(scope="module")
 def folder(pairs, labels, tmp_path_factory):
-    """What one process with two logical CPUs wrote: `result.json` and a published segmenter."""
+    """The folder in which a process with two logical CPUs wrote its result and a segmenter."""
     folder = tmp_path_factory.mktemp("two-replicas")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, str(WORKER), str(pairs.path), str(labels.path), str(folder)]

@@ -1,4 +1,4 @@
-"""What is refused before anything is trained: each in one line with the cure."""
+"""Checks before a training: bad data is refused in one line with the cure."""
 
 import dataclasses
 

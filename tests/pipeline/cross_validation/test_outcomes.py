@@ -1,4 +1,4 @@
-"""What the document says of a task: each fold with its own scores, and what to know of them."""
+"""The document of a task holds the scores of each fold, and notes on them."""
 
 import dataclasses
 import json
