@@ -2,12 +2,13 @@
 
 Read `driver` first, then `graph`.
 
-- `commands`: the verbs `predict` and `flood`.
+- `commands`: the verbs `predict`, `predict-remote` and `flood`.
 - `config`: settings of the maps.
 - `driver`: one run from start to end.
 - `graph`: the Beam graph: inspect scenes, predict parts, join them.
 - `segmenters`: a published model as a function of pixels.
-- `remote`: a model behind TensorFlow Serving, as such a function too.
+- `remote`: a model behind a server, as such a function too. It asks by `grpc_client`
+  or `rest_client`; `endpoints` has the address and the errors.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.

@@ -17,7 +17,7 @@ from beam_jobs.terminal.options import as_usage, config_option, load_config, ver
 from beam_jobs.terminal.session import Session
 
 if TYPE_CHECKING:
-    from beam_jobs.predict.remote import Endpoint
+    from beam_jobs.predict.endpoints import Endpoint
     from beam_jobs.predict.segmenters import Segmenter
 
 
@@ -97,7 +97,13 @@ def predict(session: Session, model: str, version: int | None, **options: Any) -
 )
 @click.option("--label", default="", help="Version label, such as stable. [the newest version]")
 @click.option("--version", type=int, help="Version. [the newest]")
-@click.option("--protocol", type=click.Choice(["grpc", "rest"]), default="grpc", show_default=True)
+@click.option(
+    "--protocol",
+    type=click.Choice(["grpc", "rest", "kserve"]),
+    default="grpc",
+    show_default=True,
+    help="TensorFlow Serving's two, or version 1 of KServe's.",
+)
 @click.option(
     "--tls",
     "is_encrypted",
@@ -114,7 +120,22 @@ def predict(session: Session, model: str, version: int | None, **options: Any) -
     help="Seconds a request.",
 )
 @click.option(
+    "--retry",
+    "retry_seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for a server that is away, overloaded or still loading.",
+)
+@click.option(
     "--max-in-flight", type=int, default=2, show_default=True, help="Requests a worker at a time."
+)
+@click.option(
+    "--max-request-mib",
+    type=float,
+    default=32.0,
+    show_default=True,
+    help="MiB of pixels in a request of several windows.",
 )
 @_map_options
 def predict_remote(session: Session, card: str, **options: Any) -> None:
@@ -131,12 +152,13 @@ def predict_remote(session: Session, card: str, **options: Any) -> None:
     asked = _MapOptions(**{field.name: options.pop(field.name) for field in fields(_MapOptions)})
     config = asked.check()
     inputs.check_folder(card, "model card")
-    from beam_jobs.predict import segmenters
-    from beam_jobs.predict.remote import Endpoint
+    from beam_jobs.predict import remote
+    from beam_jobs.predict.endpoints import Endpoint
 
     with as_usage():
         endpoint = Endpoint(**options)
-    _predict(session, config, asked, segmenters.find(card, endpoint.version), endpoint)
+    endpoint = remote.pinned(endpoint)
+    _predict(session, config, asked, remote.find_card(endpoint, card), endpoint)
 
 
 def _predict(

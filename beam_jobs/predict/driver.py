@@ -26,7 +26,7 @@ from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.errors import DataError
 from beam_jobs.predict import graph, pictures, remote, segmenters, stac
 from beam_jobs.predict.config import PredictConfig
-from beam_jobs.predict.remote import Endpoint
+from beam_jobs.predict.endpoints import Endpoint
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.repeating import repeating
 from beam_jobs.storage import locks

@@ -123,10 +123,13 @@ def _version_dir(path: str, version: int | None) -> str:
         DataError: there is none.
     """
     root = os.fspath(locate(path))
-    is_version = (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists()
-    if is_version and version is None:
-        return root
-    found = {int(one.name): os.fspath(one) for one in published.versions(root)}
+    number = os.path.basename(root)
+    if (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists():
+        if version is None or not number.isdigit():
+            return root
+        found = {int(number): root}
+    else:
+        found = {int(one.name): os.fspath(one) for one in published.versions(root)}
     if version is not None and version in found:
         return found[version]
     if version is not None:

@@ -44,6 +44,19 @@ def publish(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) 
     return write_card(folder, bands, **card)
 
 
+def publish_encoder(folder: Path, bands: tuple[str, ...]) -> str:
+    """Write a model of another task: its only signature is `embed_s1`, a mean."""
+    model = tf.Module()
+    spec = tf.TensorSpec([None, None, None, len(bands)], tf.float32, "s1")
+
+    @tf.function(input_signature=[spec])
+    def embed(pixels):
+        return {"embedding": tf.reduce_mean(pixels, [1, 2])}
+
+    tf.saved_model.save(model, str(folder), {"embed_s1": embed})
+    return write_card(folder, {"s1": bands}, task="pretraining")
+
+
 def write_card(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) -> str:
     """Write a card beside a SavedModel, and return the folder."""
     (folder / "assets.extra").mkdir()
