@@ -189,7 +189,7 @@ def serve_check(session: Session, config_path: str, overrides: tuple[str, ...]) 
     "--models-uri",
     default="/models",
     show_default=True,
-    help="Where the server finds the models: a mounted folder, s3:// or gs://.",
+    help="Where the models are: a mounted folder, s3:// or gs://, of which servers copy them.",
 )
 @click.option("--secret", default="", help="Kubernetes Secret with credentials as variables.")
 @click.option("--batching", is_flag=True, help="Join requests; all must have one size.")
@@ -219,9 +219,10 @@ def serve_config(
     from pipeline.serving.server_files import Batching, Deployment
 
     models = serving.find_models(serving_dir, serving.parse_versions(stable, canary))
-    deployment = Deployment(
-        models_uri=models_uri, secret=secret, batching=Batching() if batching else None
-    )
+    with as_usage():
+        deployment = Deployment(
+            models_uri=models_uri, secret=secret, batching=Batching() if batching else None
+        )
     written = serving.write_files(models, deployment, serving_dir, output)
     document = {"models": {one.name: dict(one.versions) for one in models}, "files": written}
     session.result(document, *map(str, written))

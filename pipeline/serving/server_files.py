@@ -6,7 +6,8 @@ file and Kubernetes manifests. Pure functions: `serve_config.py` writes the file
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,25 @@ MODELS_FILE, BATCHING_FILE, MONITORING_FILE = (
 )
 STABLE, CANARY = "stable", "canary"
 _LABELS = {"app.kubernetes.io/name": "terrapair-serving"}
+_FETCHERS = {
+    "s3": ("docker.io/amazon/aws-cli:2.31.0", ("aws", "s3", "sync", "--only-show-errors")),
+    "gs": (
+        "gcr.io/google.com/cloudsdktool/google-cloud-cli:stable",
+        ("gcloud", "storage", "rsync", "--recursive"),
+    ),
+}
+"""Object store -> image and command that copy a folder of it.
+
+TensorFlow Serving itself reads no s3:// since version 2.7.
+Source: https://github.com/tensorflow/serving/issues/1963
+"""
+_VARIABLES = {
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"),
+    "gs": ("CLOUDSDK_AUTH_ACCESS_TOKEN",),
+}
+"""Variables of the shell that compose hands on to these programs."""
+_SECRET_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""Source: RFC 1123 subdomains, as the API server checks names of Secrets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +60,11 @@ class ServedModel:
 
     name: str
     versions: Mapping[str, int]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The versions, the oldest first."""
+        return sorted(set(self.versions.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +92,11 @@ class Deployment:
     """The place and the size of the server.
 
     Attributes:
-        models_uri: folder of the models as the server reads it: s3://, gs://, or a path
-            in the container, which is then a mounted volume.
+        models_uri: s3:// or gs://, from where each server copies its versions when it
+            starts, or a path in the container, which is then a mounted volume.
         secret: name of a Kubernetes Secret whose keys become environment variables,
             such as the credentials of an object store; empty = none.
-        storage: size of the volume claim for models in a folder.
+        storage: size of the volume claim for models in a folder, or of the copies.
         num_cores: CPU cores of a server.
         memory: of a server, as Kubernetes writes it.
         min_replicas: fewest servers.
@@ -88,14 +113,37 @@ class Deployment:
     max_replicas: int = 4
     batching: Batching | None = None
 
+    def __post_init__(self) -> None:
+        is_path = self.models_uri.startswith("/") and ":" not in self.models_uri
+        if not (self.store or is_path) or self.models_uri.rstrip("/") in ("", CONFIG_DIR):
+            raise ValueError(
+                f"models_uri must be s3://..., gs://..., or an absolute path other than "
+                f"{CONFIG_DIR}, without a colon; got {self.models_uri!r}"
+            )
+        if self.secret and not _SECRET_NAME.fullmatch(self.secret):
+            raise ValueError(
+                "secret must be the name of a Kubernetes Secret: lower case letters, digits, "
+                f"hyphens and dots, got {self.secret!r}"
+            )
+
     @property
-    def is_mounted(self) -> bool:
-        """Whether the models lie in a volume, not on an object store."""
-        return "://" not in self.models_uri
+    def store(self) -> str:
+        """The kind of object store, a key of the fetchers; empty = a mounted volume."""
+        scheme = self.models_uri.partition("://")[0]
+        return scheme if "://" in self.models_uri and scheme in _FETCHERS else ""
+
+    @property
+    def models_dir(self) -> str:
+        """Folder of the models as the server sees it."""
+        return MODELS_DIR if self.store else self.models_uri.rstrip("/")
 
 
-def models_config(models: Sequence[ServedModel], models_uri: str) -> str:
+def models_config(models: Sequence[ServedModel], models_dir: str) -> str:
     """Return `models.config`: which versions the server loads, and their labels.
+
+    Args:
+        models: that the server loads.
+        models_dir: their folder as the server sees it.
 
     Source: TensorFlow Serving, model_server_config.proto.
     """
@@ -103,9 +151,9 @@ def models_config(models: Sequence[ServedModel], models_uri: str) -> str:
     for model in models:
         entry = config.model_config_list.config.add()
         entry.name = model.name
-        entry.base_path = f"{models_uri.rstrip('/')}/{model.name}"
+        entry.base_path = f"{models_dir}/{model.name}"
         entry.model_platform = "tensorflow"
-        entry.model_version_policy.specific.versions.extend(sorted(set(model.versions.values())))
+        entry.model_version_policy.specific.versions.extend(model.numbers)
         for label, version in sorted(model.versions.items()):
             entry.version_labels[label] = version
     return str(text_format.MessageToString(config))
@@ -148,28 +196,55 @@ def server_arguments(with_batching: bool) -> list[str]:
     ]
 
 
-def compose_file(deployment: Deployment, models_dir: str) -> str:
+def compose_file(models: Sequence[ServedModel], deployment: Deployment, published_dir: str) -> str:
     """Return `compose.yaml` for one server on this machine.
 
     Args:
+        models: that the server loads.
         deployment: where the models are.
-        models_dir: folder of the published models on this machine.
+        published_dir: folder of the published models on this machine.
     """
-    volumes = [f"./config:{CONFIG_DIR}:ro"]
-    if deployment.is_mounted:
-        volumes.append(f"{models_dir}:{MODELS_DIR}:ro")
-    service = {
+    source = "models" if deployment.store else published_dir
+    fetchers = {
+        name: {
+            "image": image,
+            "entrypoint": command,
+            "environment": list(_VARIABLES[deployment.store]),
+            "volumes": [f"models:{MODELS_DIR}"],
+        }
+        for name, image, command in _fetchers(models, deployment)
+    }
+    server: dict[str, Any] = {
         "image": IMAGE,
         # The image's own program takes one model only.
         "entrypoint": ["tensorflow_model_server"],
         "command": server_arguments(deployment.batching is not None),
         "ports": [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)],
-        "volumes": volumes,
+        "volumes": [f"./config:{CONFIG_DIR}:ro", f"{source}:{deployment.models_dir}:ro"],
         "read_only": True,
         "tmpfs": ["/tmp"],
         "restart": "unless-stopped",
     }
-    return _as_yaml([{"services": {"serving": service}}])
+    content: dict[str, Any] = {"services": {**fetchers, "serving": server}}
+    if fetchers:
+        server["depends_on"] = {
+            name: {"condition": "service_completed_successfully"} for name in fetchers
+        }
+        content["volumes"] = {"models": {}}
+    return _as_yaml(content)
+
+
+def _fetchers(
+    models: Sequence[ServedModel], deployment: Deployment
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield name, image and command for each version to copy from an object store."""
+    if not deployment.store:
+        return
+    image, command = _FETCHERS[deployment.store]
+    paths = [f"{model.name}/{number}" for model in models for number in model.numbers]
+    for place, path in enumerate(paths):
+        source = f"{deployment.models_uri.rstrip('/')}/{path}"
+        yield f"fetch-{place}", image, [*command, source, f"{MODELS_DIR}/{path}"]
 
 
 def kubernetes_manifests(
@@ -184,27 +259,27 @@ def kubernetes_manifests(
         deployment: where and how large.
         config_files: the server's files, which become a ConfigMap.
     """
-    files = {"config.yaml": [_object("v1", "ConfigMap", {"data": dict(config_files)})]}
-    if deployment.is_mounted:
+    files = {"config.yaml": _object("v1", "ConfigMap", {"data": dict(config_files)})}
+    if not deployment.store:
         claim = {
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": deployment.storage}},
         }
-        files["volume.yaml"] = [_object("v1", "PersistentVolumeClaim", {"spec": claim})]
+        files["volume.yaml"] = _object("v1", "PersistentVolumeClaim", {"spec": claim})
     for name, has_gpu in (("deployment.yaml", False), ("deployment-gpu.yaml", True)):
-        spec = _deployment_spec(models[0], deployment, has_gpu)
-        files[name] = [_object("apps/v1", "Deployment", {"spec": spec})]
+        spec = _deployment_spec(models, deployment, has_gpu)
+        files[name] = _object("apps/v1", "Deployment", {"spec": spec})
     ports = [
         {"name": name, "port": port, "targetPort": name}
         for name, port in (("grpc", GRPC_PORT), ("rest", REST_PORT))
     ]
     # Headless: one gRPC connection stays with one server, so clients spread themselves.
     service = {"selector": _LABELS, "clusterIP": "None", "ports": ports}
-    files["service.yaml"] = [_object("v1", "Service", {"spec": service})]
-    files["autoscaler.yaml"] = [
-        _object("autoscaling/v2", "HorizontalPodAutoscaler", {"spec": _autoscaler(deployment)})
-    ]
-    return {name: _as_yaml(objects) for name, objects in files.items()}
+    files["service.yaml"] = _object("v1", "Service", {"spec": service})
+    files["autoscaler.yaml"] = _object(
+        "autoscaling/v2", "HorizontalPodAutoscaler", {"spec": _autoscaler(deployment)}
+    )
+    return {name: _as_yaml(content) for name, content in files.items()}
 
 
 def _object(api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,18 +291,24 @@ def _object(api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str
     }
 
 
-def _deployment_spec(model: ServedModel, deployment: Deployment, has_gpu: bool) -> dict[str, Any]:
+def _deployment_spec(
+    models: Sequence[ServedModel], deployment: Deployment, has_gpu: bool
+) -> dict[str, Any]:
     limits = {"cpu": str(deployment.num_cores), "memory": deployment.memory}
     if has_gpu:
         limits["nvidia.com/gpu"] = "1"
-    mounts = [{"name": "config", "mountPath": CONFIG_DIR, "readOnly": True}]
-    volumes: list[dict[str, Any]] = [{"name": "config", "configMap": {"name": "terrapair-serving"}}]
-    if deployment.is_mounted:
-        mounts.append({"name": "models", "mountPath": deployment.models_uri, "readOnly": True})
-        claim = {"claimName": "terrapair-serving", "readOnly": True}
-        volumes.append({"name": "models", "persistentVolumeClaim": claim})
-    # The status of a model: 404 until the server knows it.
-    probe = {"httpGet": {"path": f"/v1/models/{model.name}/labels/{STABLE}", "port": "rest"}}
+    source: dict[str, Any] = (
+        {"emptyDir": {"sizeLimit": deployment.storage}}
+        if deployment.store
+        else {"persistentVolumeClaim": {"claimName": "terrapair-serving", "readOnly": True}}
+    )
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    from_secret = (
+        {"envFrom": [{"secretRef": {"name": deployment.secret}}]} if deployment.secret else {}
+    )
+    # The metadata of a model that is loading are not found; its status is.
+    path = f"/v1/models/{models[0].name}/labels/{STABLE}/metadata"
+    probe = {"httpGet": {"path": path, "port": "rest"}}
     container: dict[str, Any] = {
         "name": "serving",
         "image": GPU_IMAGE if has_gpu else IMAGE,
@@ -238,20 +319,39 @@ def _deployment_spec(model: ServedModel, deployment: Deployment, has_gpu: bool) 
             {"name": "rest", "containerPort": REST_PORT},
         ],
         "resources": {"requests": dict(limits), "limits": limits},
-        "volumeMounts": mounts,
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "models", "mountPath": deployment.models_dir, "readOnly": True},
+        ],
         # Loading a model and its warm-up requests may take minutes.
         "startupProbe": {**probe, "periodSeconds": 5, "failureThreshold": 120},
         "readinessProbe": {**probe, "periodSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": "grpc"}, "periodSeconds": 10},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted,
+        **from_secret,
     }
-    if deployment.secret:
-        container["envFrom"] = [{"secretRef": {"name": deployment.secret}}]
+    pod: dict[str, Any] = {
+        "containers": [container],
+        "volumes": [
+            {"name": "config", "configMap": {"name": "terrapair-serving"}},
+            {"name": "models", **source},
+        ],
+    }
+    if deployment.store:
+        # A new version changes these commands, so applying the file starts new servers.
+        pod["initContainers"] = [
+            {
+                "name": name,
+                "image": image,
+                "command": command,
+                "volumeMounts": [{"name": "models", "mountPath": MODELS_DIR}],
+                "securityContext": restricted,
+                **from_secret,
+            }
+            for name, image, command in _fetchers(models, deployment)
+        ]
+    # No `replicas`: each apply would undo what the autoscaler has set.
     return {
-        "replicas": deployment.min_replicas,
         "selector": {"matchLabels": _LABELS},
         "template": {
             "metadata": {
@@ -262,7 +362,7 @@ def _deployment_spec(model: ServedModel, deployment: Deployment, has_gpu: bool) 
                     "prometheus.io/path": METRICS_PATH,
                 },
             },
-            "spec": {"containers": [container], "volumes": volumes},
+            "spec": pod,
         },
     }
 
@@ -288,9 +388,8 @@ def _autoscaler(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _as_yaml(objects: Sequence[Mapping[str, Any]]) -> str:
-    text = "---\n".join(yaml.dump(dict(one), Dumper=_Plain, sort_keys=False) for one in objects)
-    return text
+def _as_yaml(content: Mapping[str, Any]) -> str:
+    return str(yaml.dump(dict(content), Dumper=_Plain, sort_keys=False))
 
 
 class _Plain(yaml.SafeDumper):

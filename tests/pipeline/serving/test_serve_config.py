@@ -1,7 +1,9 @@
 """Files of a model server, read back as the server and Kubernetes read them."""
 
 import json
+import re
 
+import kubernetes_schema
 import pytest
 import yaml
 from google.protobuf import text_format
@@ -44,10 +46,10 @@ def read_config(text):
 
 
 def test_the_server_loads_the_labelled_versions_and_no_other():
-    found = read_config(server_files.models_config(MODELS, "s3://bucket/serving/"))
+    found = read_config(server_files.models_config(MODELS, "/models"))
     assert found == {
-        "encoder": ("s3://bucket/serving/encoder", [7], {"stable": 7}),
-        "flood": ("s3://bucket/serving/flood", [3, 12], {"canary": 12, "stable": 3}),
+        "encoder": ("/models/encoder", [7], {"stable": 7}),
+        "flood": ("/models/flood", [3, 12], {"canary": 12, "stable": 3}),
     }
 
 
@@ -106,23 +108,96 @@ def test_every_file_that_the_server_is_told_of_is_written(run, tmp_path, batchin
         assert "max_batch_size { value: 3 }" in config_map["data"]["batching.config"]
 
 
+PLACES = {
+    "volume": Deployment(),
+    "volume elsewhere, batching": Deployment(models_uri="/srv/models", batching=Batching()),
+    "s3": Deployment(models_uri="s3://bucket/serving/", secret="keys"),
+    "gs": Deployment(models_uri="gs://bucket/serving"),
+}
+
+
 def manifests(deployment):
     texts = server_files.kubernetes_manifests(MODELS, deployment, {"models.config": "x"})
     return {name: yaml.safe_load(text) for name, text in texts.items()}
 
 
-def test_models_in_a_folder_are_mounted_and_those_on_a_store_are_not():
-    mounted, remote = (
-        manifests(Deployment()),
-        manifests(Deployment(models_uri="gs://bucket/serving", secret="keys")),
-    )
-    pod = mounted["deployment.yaml"]["spec"]["template"]["spec"]
-    assert {one["name"] for one in pod["volumes"]} == {"config", "models"}
-    assert "volume.yaml" in mounted
-    pod = remote["deployment.yaml"]["spec"]["template"]["spec"]
-    assert {one["name"] for one in pod["volumes"]} == {"config"}
-    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "keys"}}]
-    assert "volume.yaml" not in remote
+@pytest.mark.parametrize("place", PLACES)
+def test_kubernetes_knows_every_field(place):
+    found = manifests(PLACES[place])
+    assert [kubernetes_schema.complaints(one) for one in found.values()] == [[]] * len(found)
+    assert ("volume.yaml" in found) == place.startswith("volume")
+
+
+def test_the_check_of_fields_sees_what_the_api_server_refuses():
+    deployment = manifests(Deployment())["deployment.yaml"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["ports"][0]["hostport"] = 1
+    container["ports"][1]["containerPort"] = "8501"
+    container["resources"]["limits"]["cpu"] = 4
+    container["securityContext"]["allowPrivilegeEscalation"] = "no"
+    del deployment["spec"]["selector"]
+    where = "Deployment.spec.template.spec.containers[0]"
+    assert kubernetes_schema.complaints(deployment) == [
+        f"{where}.ports[0].hostport: unknown field",
+        f"{where}.ports[1].containerPort: must be int, got '8501'",
+        f"{where}.resources.limits.cpu: must be str, got 4",
+        f"{where}.securityContext.allowPrivilegeEscalation: must be bool, got 'no'",
+        "Deployment.spec.selector: missing",
+    ]
+    assert kubernetes_schema.complaints({"apiVersion": "apps/v1", "kind": "Deploy"}) == [
+        "Deploy: no such kind in apps/v1"
+    ]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_server_reads_the_models_where_they_are_mounted_or_copied(place, run, tmp_path):
+    deployment = PLACES[place]
+    models = serve_config.find_models(str(run / "serving"), {"flood": {"canary": 3}})
+    serve_config.write_files(models, deployment, str(run / "serving"), tmp_path)
+    config = read_config((tmp_path / "config/models.config").read_text())
+    pod = yaml.safe_load((tmp_path / "kubernetes/deployment.yaml").read_text())["spec"]["template"]
+    services = yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"]
+    mounts = {one["name"]: one["mountPath"] for one in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert {folder.rpartition("/")[0] for folder, *_ in config.values()} == {mounts["models"]}
+    assert [one.split(":")[1] for one in services["serving"]["volumes"]] == list(mounts.values())
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    if not deployment.store:
+        assert "initContainers" not in pod["spec"]
+        assert list(services) == ["serving"]
+        assert volumes["models"]["persistentVolumeClaim"]["claimName"] == "terrapair-serving"
+        assert services["serving"]["volumes"][1].split(":")[0] == f"{run}/serving"
+        return
+    # Each version that models.config names is copied to where it says.
+    wanted = {
+        f"{folder}/{version}" for folder, versions, _ in config.values() for version in versions
+    }
+    assert len(wanted) == 3
+    assert {one["command"][-1] for one in pod["spec"]["initContainers"]} == wanted
+    for container in pod["spec"]["initContainers"]:
+        *_, source, target = container["command"]
+        assert source == target.replace("/models", f"{place}://bucket/serving")
+        assert services[container["name"]]["entrypoint"] == container["command"]
+        assert container.get("envFrom") == (
+            [{"secretRef": {"name": "keys"}}] if deployment.secret else None
+        )
+    assert set(services["serving"]["depends_on"]) == set(services) - {"serving"}
+    assert "emptyDir" in volumes["models"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models_uri": "models"}, "models_uri must be s3://..., gs://..., or an absolute path"),
+        ({"models_uri": "az://bucket"}, "got 'az://bucket'"),
+        ({"models_uri": "/a:b"}, "without a colon"),
+        ({"models_uri": "/etc/terrapair/"}, "other than /etc/terrapair"),
+        ({"models_uri": "/"}, "absolute path"),
+        ({"secret": "My_Keys"}, "secret must be the name of a Kubernetes Secret"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_refused_at_once(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Deployment(**changes)
 
 
 def test_only_the_gpu_deployment_asks_for_a_gpu():
@@ -130,7 +205,9 @@ def test_only_the_gpu_deployment_asks_for_a_gpu():
         container = manifests(Deployment())[name]["spec"]["template"]["spec"]["containers"][0]
         assert container["resources"]["limits"].get("nvidia.com/gpu") == count
         assert ("-gpu" in container["image"]) == (count is not None)
-        assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/encoder/labels/stable"
+        assert container["readinessProbe"]["httpGet"]["path"] == (
+            "/v1/models/encoder/labels/stable/metadata"
+        )
 
 
 def test_the_service_and_the_autoscaler_find_the_pods():
@@ -146,6 +223,8 @@ def test_the_service_and_the_autoscaler_find_the_pods():
     target = found["autoscaler.yaml"]["spec"]["scaleTargetRef"]["name"]
     assert target == deployment["metadata"]["name"]
     assert found["autoscaler.yaml"]["spec"]["minReplicas"] == 2
+    # Applying the deployment again must not undo what the autoscaler has set.
+    assert "replicas" not in deployment["spec"]
 
 
 def test_the_verb_writes_the_files_and_names_versions(run, tmp_path, capsys):
