@@ -133,6 +133,8 @@ class RestClient:
             states = self._states()
             known = ", ".join(f"{number} {state}" for number, state in sorted(states.items()))
             why = f"{why}; versions on the server: {known or 'none'}"
+            if not states:
+                why += "; KServe's own server needs --protocol kserve"
             if any(state in _LOADING for state in states.values()):
                 return BusyError(why)
         return endpoints.refusal(endpoint, why)

@@ -22,26 +22,31 @@ EMBEDDING_DIM = 8
 CONFIG = EncoderConfig(backbone="small", embedding_dim=EMBEDDING_DIM)
 
 
-def make_dual_encoder(manifest: Manifest, seed: int = 3) -> DualEncoder:
+def make_dual_encoder(
+    manifest: Manifest, seed: int = 3, config: EncoderConfig = CONFIG
+) -> DualEncoder:
     keras.utils.set_random_seed(seed)
-    encoders = {sensor: build_encoder(CONFIG, sensor, manifest) for sensor in SENSORS}
-    return build_dual_encoder(encoders, EMBEDDING_DIM)
+    encoders = {sensor: build_encoder(config, sensor, manifest) for sensor in SENSORS}
+    return build_dual_encoder(encoders, config.embedding_dim)
 
 
-def publish(manifest: Manifest, path: Path, is_served: bool = True) -> str:
+def publish(
+    manifest: Manifest, path: Path, is_served: bool = True, config: EncoderConfig = CONFIG
+) -> str:
     """Publish an untrained encoder with all its files, and return its path.
 
     Args:
         manifest: of the version whose bands it takes.
         path: folder of the encoder.
         is_served: False leaves out the signatures, which take longest to write.
+        config: of the encoders.
     """
     export.export_encoder(
-        make_dual_encoder(manifest),
+        make_dual_encoder(manifest, config=config),
         str(path),
         provenance=card.Provenance(
             name="encoder",
-            config=PretrainConfig(encoder=CONFIG, num_steps=1, global_batch_size=4),
+            config=PretrainConfig(encoder=config, num_steps=1, global_batch_size=4),
             manifest=manifest,
             metrics={},
             started_from={},

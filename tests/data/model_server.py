@@ -518,10 +518,10 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Serve until the process is killed.
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the values of flags; exit if the server has no such flag.
 
-    Source of the flags: tensorflow_serving/model_servers/main.cc.
+    Source: tensorflow_serving/model_servers/main.cc.
     """
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--port", type=int, required=True)
@@ -538,6 +538,12 @@ def main(arguments: Sequence[str]) -> None:
     for path in (flags.monitoring_config_file, flags.batching_parameters_file):
         if path and not Path(path).is_file():
             parser.error(f"{path}: no such file")
+    return flags
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until the process is killed."""
+    flags = parse(arguments)
     servers = read_config(flags.model_config_file)
     for server in servers:
         for version, model in server.models.items():

@@ -3,19 +3,18 @@ import json
 import os
 import shutil
 
-import keras
 import make_shards
+import make_unet
+import model_server
 import pytest
+import yaml
 from rich.console import Console
 
-from beam_jobs.contracts import layout, manifest
 from beam_jobs.errors import DataError
-from models.config import EncoderConfig
-from models.published import export
-from models.published.card import Provenance
-from models.scores.scoring import score_patches
-from models.segment import build_segmenter
-from models.segment_config import SegmentConfig
+from beam_jobs.predict import remote
+from beam_jobs.predict.endpoints import Endpoint
+from beam_jobs.terminal import program
+from models.published import export, warmup
 from pipeline.serving import check, probe
 
 pytestmark = pytest.mark.e2e
@@ -27,30 +26,37 @@ def exported(tmp_path_factory):
     version = make_shards.make_version(
         tmp_path_factory.mktemp("data"), kind="labels", label_schema="water", num_patches=4
     )
-    config = SegmentConfig(
-        sensors=("s1",),
-        label_schema="water",
-        encoder=EncoderConfig(backbone="small", embedding_dim=8),
-        num_steps=1,
-        decoder_channels=(8, 8, 8, 8),
-    )
-    folders = []
-    for seed in (1, 2):
-        keras.utils.set_random_seed(seed)
-        folder = tmp_path_factory.mktemp(f"model{seed}")
-        data = manifest.read(version)
-        model = build_segmenter(config, data, None)
-        files = [str(path) for path in layout.shard_paths(version, "eval")]
-        export.export_segmenter(
-            model,
-            str(folder),
-            provenance=Provenance(
-                name="flood", config=config, manifest=data, metrics={}, started_from={}
-            ),
-            scores=score_patches(model, files, ("dry", "water"), batch_size=2),
-        )
-        folders.append(folder)
+    folders = [tmp_path_factory.mktemp(f"model{seed}") for seed in (1, 2)]
+    for seed, folder in enumerate(folders, 1):
+        make_unet.publish(folder, version, seed=seed)
     return folders
+
+
+def test_a_server_of_serve_config_replays_the_warm_up_requests(exported, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "server"
+    shutil.copytree(exported[0], run / "serving/flood/7")
+    serving = str(run / "serving")
+    arguments = ("--run", str(run), "--models-uri", serving, "--output", str(output))
+    assert program.run(["serve-config", *arguments, "--batching"]) == 0
+    # The stand-in refuses flags that the server does not have.
+    compose = yaml.safe_load((output / "compose.yaml").read_text())
+    command = [
+        one.replace("/etc/terrapair", str(output / "config"))
+        for one in compose["services"]["serving"]["command"]
+    ]
+    (server,) = model_server.read_config(model_server.parse(command).model_config_file)
+    assert server.models[7].warmed == ["serving_default", "serve_examples"]
+    with model_server.serving_rest(server) as host:
+        labelled = Endpoint(host=host, model="flood", label="stable", protocol="rest")
+        endpoint = remote.pinned(labelled)
+        remote.check(endpoint, remote.find_card(endpoint, f"{serving}/flood"))
+
+
+def test_a_warm_up_request_that_fails_keeps_the_model_from_being_loaded(exported, tmp_path):
+    shutil.copytree(exported[0], tmp_path / "8")
+    warmup.write_encoder_requests(str(tmp_path / "8/assets.extra"), "flood", {"s1": 2}, 16)
+    with pytest.raises(ValueError, match='name: "embed_s1" not found in signature def'):
+        model_server.LoadedModel(str(tmp_path / "8"))
 
 
 def test_tampered_model_fails(exported, tmp_path):

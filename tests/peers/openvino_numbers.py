@@ -1,0 +1,123 @@
+"""Compare published models as TensorFlow runs them with what OpenVINO makes of them.
+
+OpenVINO reads SavedModels itself, so it is an independent reader: what it computes
+follows from the published files alone. TERRAPAIR_OPENVINO_PYTHON names an interpreter
+with `openvino`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+PYTHON_VARIABLE = "TERRAPAIR_OPENVINO_PYTHON"
+SIZES = ((64, 96), (128, 32), (256, 256))
+LARGEST = {"probabilities": 5e-7, "label": 0.0, "embedding": 1e-6, "features": 5e-6}
+"""Output -> largest difference that passes; of features, relative to the largest one."""
+
+
+def check() -> dict[str, object]:
+    """Return the largest difference by model and output.
+
+    Raises:
+        RuntimeError: it is above the limit.
+    """
+    from beam_jobs.contracts import manifest
+    from models.config import EncoderConfig
+    from tests.data import make_encoder, make_shards, make_unet
+
+    if PYTHON_VARIABLE not in os.environ:
+        raise RuntimeError(f"set {PYTHON_VARIABLE} to an interpreter with openvino")
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        labels = make_shards.make_version(
+            root / "labels", kind="labels", label_schema="water", num_patches=4
+        )
+        pairs = manifest.read(make_shards.make_version(root / "pairs", num_patches=4))
+        for backbone in ("small", "resnet18"):
+            path = make_unet.publish(root / backbone / "segmenter", labels, backbone)
+            found[f"{backbone} segmenter"] = _compare(path, ("serving_default",))
+            config = EncoderConfig(backbone=backbone, embedding_dim=32)
+            path = make_encoder.publish(pairs, root / backbone / "encoder", config=config)
+            found[f"{backbone} encoder"] = _compare(path, ("embed_s1", "embed_s2"))
+    return found
+
+
+def _compare(path: str, signatures: tuple[str, ...]) -> dict[str, float]:
+    """Return the largest difference by signature and output."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path).signatures
+    found = {}
+    for signature in signatures:
+        _, specs = loaded[signature].structured_input_signature
+        calls = {
+            str(number): {
+                name: _pixels(name, (2, *size, spec.shape[-1])) for name, spec in specs.items()
+            }
+            for number, size in enumerate(SIZES)
+        }
+        theirs = _ask(path, signature, calls)
+        for number, given in calls.items():
+            ours = loaded[signature](**{name: tf.constant(one) for name, one in given.items()})
+            for name, values in ours.items():
+                other = theirs[f"{number}/{name}"]
+                if other.shape != values.shape:
+                    raise RuntimeError(f"{path}: {name} has the shape {other.shape}")
+                # Features are not bounded.
+                scale = float(np.abs(values).max()) if name == "features" else 1.0
+                difference = float(np.abs(np.subtract(values, other, dtype=np.float64)).max())
+                key = f"{signature} {name}"
+                found[key] = max(found.get(key, 0.0), difference / scale)
+    too_large = {key: one for key, one in found.items() if not one <= LARGEST[key.split()[1]]}
+    if too_large:
+        raise RuntimeError(f"{path}: differs from TensorFlow by {too_large}, limits {LARGEST}")
+    return found
+
+
+def _pixels(sensor: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return plausible physical values with gaps: a corner, single pixels, one band."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(-15, 5, shape) if sensor == "s1" else rng.uniform(0, 0.6, shape)
+    values[0, : shape[1] // 2, : shape[2] // 3] = np.nan
+    values[rng.random(shape[:3]) < 0.05] = np.nan
+    values[1, 3:5, :, 0] = np.nan
+    return values.astype(np.float32)
+
+
+def _ask(
+    path: str, signature: str, calls: Mapping[str, Mapping[str, np.ndarray]]
+) -> Mapping[str, np.ndarray]:
+    """Return OpenVINO's answers, as `<number>/<output>`."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        shutil.copytree(path, root / "model")
+        # OpenVINO reads one signature of a file, so the copy has no other.
+        file = root / "model/saved_model.pb"
+        document = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        known = document.meta_graphs[0].signature_def
+        for name in [name for name in known if name != signature]:
+            del known[name]
+        file.write_bytes(document.SerializeToString())
+        named = {
+            f"{number}/{name}": values
+            for number, given in calls.items()
+            for name, values in given.items()
+        }
+        np.savez(root / "inputs.npz", **named)
+        script = Path(__file__).with_name("openvino_reader.py")
+        names = (root / "model", root / "inputs.npz", root / "outputs.npz")
+        command = [os.environ[PYTHON_VARIABLE], str(script), *map(str, names)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{signature}: OpenVINO cannot read it: {done.stderr[-2000:]}")
+        return dict(np.load(root / "outputs.npz"))
