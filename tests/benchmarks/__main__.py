@@ -22,6 +22,7 @@ from tests.benchmarks import (
     patch_borders,
     reading_speed,
     segmentation_speed,
+    serving_latency,
     shard_bytes,
     training_speed,
 )
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "segmentation_speed": segmentation_speed.measure,
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
+    "serving_latency": serving_latency.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

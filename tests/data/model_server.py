@@ -449,7 +449,7 @@ def read_config(path: str) -> list[ModelServer]:
     ]
 
 
-def _config_of(server: ModelServer) -> str:
+def config_of(server: ModelServer) -> str:
     """Return the `models.config` of a server whose versions lie in one folder."""
     config = model_server_config_pb2.ModelServerConfig()
     entry = config.model_config_list.config.add(name=server.name, model_platform="tensorflow")
@@ -472,7 +472,7 @@ def serving(server: ModelServer, protocol: str = "grpc") -> Iterator[str]:
             return
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         path = Path(folder) / "models.config"
-        path.write_text(_config_of(server))
+        path.write_text(config_of(server))
         ports = {"grpc": free_port(), "rest": free_port()}
         stack.enter_context(
             program(
