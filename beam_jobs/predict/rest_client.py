@@ -112,7 +112,7 @@ class RestClient:
             why = f"HTTP {error.code}: {endpoints.one_line(error.read().decode(errors='replace'))}"
             raise self._error(error.code, why, pixels) from error
         except (http.client.HTTPException, OSError) as error:
-            raise self._lost(error) from error
+            raise self._lost(error, len(body or b"")) from error
         try:
             return json.loads(text)
         except ValueError as error:
@@ -151,11 +151,15 @@ class RestClient:
         except (http.client.HTTPException, OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def _lost(self, error: Exception) -> Exception:
+    def _lost(self, error: Exception, num_bytes: int) -> Exception:
         """Return the error for a connection that broke, or was never made."""
         why = getattr(error, "reason", None) or error
         if isinstance(why, ssl.SSLError):
             return endpoints.not_trusted(self._endpoint, endpoints.one_line(str(why)))
         if isinstance(why, TimeoutError):
             return endpoints.too_slow(self._endpoint)
-        return BusyError(endpoints.one_line(f"{type(why).__name__}: {why}"))
+        words = endpoints.one_line(f"{type(why).__name__}: {why}")
+        # Some proxies close the connection without reading a body above their limit.
+        if isinstance(why, BrokenPipeError | ConnectionResetError) and num_bytes > 1 << 20:
+            words += f"; if {num_bytes >> 20} MiB are above a limit: a smaller --max-request-mib"
+        return BusyError(words)

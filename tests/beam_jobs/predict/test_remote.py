@@ -222,6 +222,20 @@ def answering(*answers):
         running.shutdown()
 
 
+def test_a_body_that_nobody_reads_is_named(segmenter):
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{running.server_address[1]}"
+        endpoint = endpoint_at(host, protocol="rest", retry_seconds=0)
+        with pytest.raises(DataError, match=r"if 1\d MiB are above a limit: a smaller --max"):
+            remote.connect(endpoint, segmenter)(windows(1, 512))
+        running.shutdown()
+
+
 def response(body, code="200 OK", length=None):
     return f"HTTP/1.0 {code}\r\nContent-Length: {length or len(body)}\r\n\r\n{body}".encode()
 
