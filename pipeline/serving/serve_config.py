@@ -91,7 +91,7 @@ def write_files(
         config[server_files.BATCHING_FILE] = server_files.batching_config(deployment.batching)
     texts = {f"config/{name}": text for name, text in config.items()}
     published_dir = os.path.abspath(serving_dir)
-    texts["compose.yaml"] = server_files.compose_file(models, deployment, published_dir)
+    texts["compose.yaml"] = server_files.compose_file(models, deployment, config, published_dir)
     manifests = server_files.kubernetes_manifests(models, deployment, config)
     texts |= {f"kubernetes/{name}": text for name, text in manifests.items()}
     for name, text in texts.items():

@@ -6,6 +6,8 @@ file and Kubernetes manifests. Pure functions: `serve_config.py` writes the file
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,30 +180,38 @@ def monitoring_config() -> str:
     return f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
 
 
-def server_arguments(with_batching: bool) -> list[str]:
+def server_arguments(deployment: Deployment) -> list[str]:
     """Return the arguments of tensorflow_model_server, in the container."""
     batching = [
         "--enable_batching=true",
         f"--batching_parameters_file={CONFIG_DIR}/{BATCHING_FILE}",
     ]
+    # A server with copies has no version that is newer than itself.
+    polling = [] if deployment.store else ["--model_config_file_poll_wait_seconds=60"]
     return [
         f"--port={GRPC_PORT}",
         f"--rest_api_port={REST_PORT}",
         f"--model_config_file={CONFIG_DIR}/{MODELS_FILE}",
         # A label may be moved to a version that is still loading.
         "--allow_version_labels_for_unavailable_models=true",
-        "--model_config_file_poll_wait_seconds=60",
+        *polling,
         f"--monitoring_config_file={CONFIG_DIR}/{MONITORING_FILE}",
-        *(batching if with_batching else []),
+        *(batching if deployment.batching is not None else []),
     ]
 
 
-def compose_file(models: Sequence[ServedModel], deployment: Deployment, published_dir: str) -> str:
+def compose_file(
+    models: Sequence[ServedModel],
+    deployment: Deployment,
+    config_files: Mapping[str, str],
+    published_dir: str,
+) -> str:
     """Return `compose.yaml` for one server on this machine.
 
     Args:
         models: that the server loads.
         deployment: where the models are.
+        config_files: the server's files.
         published_dir: folder of the published models on this machine.
     """
     source = "models" if deployment.store else published_dir
@@ -218,7 +228,7 @@ def compose_file(models: Sequence[ServedModel], deployment: Deployment, publishe
         "image": IMAGE,
         # The image's own program takes one model only.
         "entrypoint": ["tensorflow_model_server"],
-        "command": server_arguments(deployment.batching is not None),
+        "command": server_arguments(deployment),
         "ports": [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)],
         "volumes": [f"./config:{CONFIG_DIR}:ro", f"{source}:{deployment.models_dir}:ro"],
         "read_only": True,
@@ -227,11 +237,18 @@ def compose_file(models: Sequence[ServedModel], deployment: Deployment, publishe
     }
     content: dict[str, Any] = {"services": {**fetchers, "serving": server}}
     if fetchers:
+        server["labels"] = _mark(config_files)
         server["depends_on"] = {
             name: {"condition": "service_completed_successfully"} for name in fetchers
         }
         content["volumes"] = {"models": {}}
     return _as_yaml(content)
+
+
+def _mark(config_files: Mapping[str, str]) -> dict[str, str]:
+    """Return a label that changes with the files: a server that has it starts anew."""
+    text = json.dumps(dict(config_files), sort_keys=True)
+    return {"terrapair/config-sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _fetchers(
@@ -268,6 +285,8 @@ def kubernetes_manifests(
         files["volume.yaml"] = _object("v1", "PersistentVolumeClaim", {"spec": claim})
     for name, has_gpu in (("deployment.yaml", False), ("deployment-gpu.yaml", True)):
         spec = _deployment_spec(models, deployment, has_gpu)
+        if deployment.store:
+            spec["template"]["metadata"]["annotations"] |= _mark(config_files)
         files[name] = _object("apps/v1", "Deployment", {"spec": spec})
     ports = [
         {"name": name, "port": port, "targetPort": name}
@@ -313,7 +332,7 @@ def _deployment_spec(
         "name": "serving",
         "image": GPU_IMAGE if has_gpu else IMAGE,
         "command": ["tensorflow_model_server"],
-        "args": server_arguments(deployment.batching is not None),
+        "args": server_arguments(deployment),
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT},
             {"name": "rest", "containerPort": REST_PORT},
@@ -338,7 +357,6 @@ def _deployment_spec(
         ],
     }
     if deployment.store:
-        # A new version changes these commands, so applying the file starts new servers.
         pod["initContainers"] = [
             {
                 "name": name,

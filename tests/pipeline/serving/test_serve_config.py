@@ -163,6 +163,7 @@ def test_the_server_reads_the_models_where_they_are_mounted_or_copied(place, run
     volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
     if not deployment.store:
         assert "initContainers" not in pod["spec"]
+        assert any("poll_wait" in one for one in services["serving"]["command"])
         assert list(services) == ["serving"]
         assert volumes["models"]["persistentVolumeClaim"]["claimName"] == "terrapair-serving"
         assert services["serving"]["volumes"][1].split(":")[0] == f"{run}/serving"
@@ -180,6 +181,14 @@ def test_the_server_reads_the_models_where_they_are_mounted_or_copied(place, run
         assert container.get("envFrom") == (
             [{"secretRef": {"name": "keys"}}] if deployment.secret else None
         )
+    # Servers with copies start anew for other versions and labels; the others look.
+    assert not any("poll_wait" in one for one in services["serving"]["command"])
+    mark = services["serving"]["labels"]["terrapair/config-sha256"]
+    assert pod["metadata"]["annotations"]["terrapair/config-sha256"] == mark
+    models = serve_config.find_models(str(run / "serving"), {"flood": {"stable": 3}})
+    serve_config.write_files(models, deployment, str(run / "serving"), tmp_path)
+    assert mark not in (tmp_path / "kubernetes/deployment.yaml").read_text()
+    assert mark not in (tmp_path / "compose.yaml").read_text()
     assert set(services["serving"]["depends_on"]) == set(services) - {"serving"}
     assert "emptyDir" in volumes["models"]
 
