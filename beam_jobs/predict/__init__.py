@@ -9,6 +9,7 @@ Read `driver` first, then `graph`.
 - `segmenters`: a published model as a function of pixels.
 - `remote`: a model behind TensorFlow Serving, as such a function too.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
+- `pipelining`: reading, predicting and writing at the same time.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.
 - `floods`: the verb `flood`: water that is not always there, and its areas.

@@ -89,8 +89,10 @@ def of_model(path: str) -> dict[str, object]:
         lattice.check(segmenter.stride)
         axis = lattice.windows(SIDE_PX, segmenter.stride)
         area = Area(rows=slice(0, SIDE_PX), cols=slice(0, SIDE_PX))
-        strips = blend(source, Windows(rows=axis, cols=axis), area, 1 << 19)
-        return np.concatenate([strip.probabilities for strip in strips])
+        found = np.empty((SIDE_PX, SIDE_PX, len(segmenter.classes)), np.float32)
+        for block in blend(source, Windows(rows=axis, cols=axis), area, 1 << 19):
+            found[block.area.rows, block.area.cols] = block.probabilities
+        return found
 
     whole = predict(
         Lattice(size_px=SIDE_PX + 2 * WHOLE_MARGIN_PX, margin_px=WHOLE_MARGIN_PX, blend_px=0)
