@@ -10,6 +10,7 @@ Read `driver` first, then `graph`.
 - `remote`: a model behind a server, as such a function too. It asks by `grpc_client`
   or `rest_client`; `endpoints` has the address and the errors.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
+- `pipelining`: reading, predicting and writing at the same time.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.
 - `floods`: the verb `flood`: water that is not always there, and its areas.

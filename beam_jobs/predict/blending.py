@@ -1,21 +1,24 @@
-"""Blending: a scene's probabilities, window by window, in strips of finished rows.
+"""Blending: a scene's probabilities, window by window, in blocks of finished pixels.
 
 Input: a function that reads pixels, a function that is the model, and the windows.
-Output: rows of the scene from top to bottom. Pure functions. Memory holds one row of
-windows, whatever the height of the scene.
+Output: blocks of the scene, row by row of windows. Pixels are read while the model
+runs. Memory holds some windows, and what neighbours share, whatever the size of the
+scene.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.records import FloatArray
+from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.windows import AxisWindow, mirrored
 
 Pixels = Mapping[Sensor, FloatArray]
@@ -31,11 +34,13 @@ class Source:
         read: returns the pixels [H, W, C] of rows and columns of the scene.
         model: pixels [B, H, W, C] -> probabilities float32 [B, H, W, K].
         num_classes: K.
+        reading: context in which one thread calls `read`, such as files kept open.
     """
 
     read: Callable[[slice, slice], Pixels]
     model: Callable[[Pixels], FloatArray]
     num_classes: int
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +65,61 @@ class Area:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strip:
-    """Finished rows of an area.
+class Block:
+    """Finished pixels of a scene.
 
     Attributes:
-        first: first row, in pixels of the scene.
-        probabilities: float32 [H, W, K]; 0 where no sensor has data.
+        area: where they lie.
+        probabilities: float32 [H, W, K]; 0 where no sensor has data. Each class is
+            contiguous in memory.
         valid: bool [H, W], True where at least one sensor has data.
     """
 
-    first: int
+    area: Area
     probabilities: FloatArray
     valid: BoolArray
 
 
-def blend(source: Source, windows: Windows, area: Area, max_batch_px: int) -> Iterator[Strip]:
-    """Yield the rows of an area from top to bottom.
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """A window with what was read for it.
 
-    Their values do not depend on the area. A window is skipped if no pixel that it
-    answers for has data.
+    Attributes:
+        row: the window along the height.
+        col: the window along the width.
+        pixels: all that the model sees [H, W, C]; none once they are in a batch.
+        valid: bool, where the pixels that the window answers for have data.
+    """
+
+    row: AxisWindow
+    col: AxisWindow
+    pixels: Pixels
+    valid: BoolArray
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the model is asked."""
+        return bool(self.valid.any())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the model sees."""
+        return self.row.size, self.col.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Windows in order, and the pixels [B, H, W, C] of those that have data."""
+
+    windows: Sequence[_Window]
+    pixels: Pixels
+
+
+def blend(source: Source, windows: Windows, area: Area, max_batch_px: int) -> Iterator[Block]:
+    """Yield the pixels of an area, row by row of windows, each row from left to right.
+
+    Their values do not depend on the area, if the margin of the windows covers what the
+    model sees. A window is skipped if no pixel that it answers for has data.
 
     Args:
         source: scene and model.
@@ -86,91 +127,164 @@ def blend(source: Source, windows: Windows, area: Area, max_batch_px: int) -> It
         area: wanted part of the scene.
         max_batch_px: most pixels that the model gets at once, but at least one window.
     """
-    rows = [window for window in windows.rows if _meets(window, area.rows)]
-    cols = [window for window in windows.cols if _meets(window, area.cols)]
-    width = area.cols.stop - area.cols.start
-    at = slice(area.cols.start - cols[0].first, area.cols.stop - cols[0].first)
-    sums = np.zeros((0, width, source.num_classes), np.float32)
-    for row, after in itertools.zip_longest(rows, rows[1:]):
-        pixels = _read_row(source, row, cols, windows.shape)
-        valid = _valid_mask(pixels)
-        sums = np.pad(sums, ((0, len(row.weights) - len(sums)), (0, 0), (0, 0)))
-        asked = [col for col in cols if valid[row.inside, _inside(col, cols)].any()]
-        for col, answer in _answers(source, pixels, cols, asked, max_batch_px):
-            _add(sums, answer, row, col, area.cols)
-        end = after.core if after is not None else row.end
-        done = slice(max(row.core, area.rows.start), min(end, area.rows.stop))
-        if done.start < done.stop:
-            shown = valid[done.start - row.first : done.stop - row.first, at]
-            found = sums[done.start - row.core : done.stop - row.core]
-            yield Strip(first=done.start, probabilities=found * shown[..., np.newaxis], valid=shown)
-        sums = sums[end - row.core :]
+    rows = [found for row in windows.rows if (found := row.within(area.rows))]
+    cols = [found for col in windows.cols if (found := col.within(area.cols))]
+    read = _read(source, rows, cols, windows.shape)
+    with ahead(_batches(read, max_batch_px)) as batches:
+        answers = (answer for batch in batches for answer in _answers(source, batch))
+        yield from _finished(answers, rows, cols, source.num_classes)
 
 
-def _meets(window: AxisWindow, wanted: slice) -> bool:
-    return window.core < wanted.stop and window.end > wanted.start
+def _finished(
+    answers: Iterator[tuple[_Window, FloatArray | None]],
+    rows: Sequence[AxisWindow],
+    cols: Sequence[AxisWindow],
+    num_classes: int,
+) -> Iterator[Block]:
+    """Yield the pixels that no further window answers for, window by window.
+
+    Args:
+        answers: windows, row by row, with their answers [K, h, w], if they have data.
+        rows: windows along the height.
+        cols: windows along the width.
+        num_classes: K.
+    """
+    after_row = {row.core: after.core for row, after in itertools.pairwise(rows)}
+    after_col = {col.core: after.core for col, after in itertools.pairwise(cols)}
+    start, width = cols[0].core, cols[-1].end - cols[0].core
+    # Sums of the answers for shared pixels: with the next row of windows, with the row
+    # before, and with the window before in the same row.
+    below = above = left = np.zeros((num_classes, 0, width), np.float32)
+    for window, answer in answers:
+        row, col = window.row, window.col
+        end_row, end_col = after_row.get(row.core, row.end), after_col.get(col.core, col.end)
+        if col is cols[0]:
+            above = below
+            below = np.zeros((num_classes, row.end - end_row, width), np.float32)
+            left = np.zeros((num_classes, len(row.weights), 0), np.float32)
+        sums = np.zeros((num_classes, len(row.weights), len(col.weights)), np.float32)
+        num_left = left.shape[2]
+        sums[:, :, :num_left] = left
+        at = col.core - start
+        sums[:, : above.shape[1], num_left:] = above[:, :, at + num_left : at + len(col.weights)]
+        if answer is not None:
+            sums += row.weights[:, np.newaxis] * col.weights * answer
+        area = Area(rows=slice(row.core, end_row), cols=slice(col.core, end_col))
+        done = sums[:, : end_row - row.core, : end_col - col.core]
+        below[:, :, at : at + done.shape[2]] = sums[:, done.shape[1] :, : done.shape[2]]
+        left = sums[:, :, done.shape[2] :]
+        valid = window.valid[: done.shape[1], : done.shape[2]]
+        found = np.moveaxis(np.where(valid, done, np.float32(0)), 0, -1)
+        yield Block(area=area, probabilities=found, valid=valid)
 
 
-def _read_row(
-    source: Source, row: AxisWindow, cols: Sequence[AxisWindow], shape: tuple[int, int]
-) -> Pixels:
-    """Return what a row of windows sees, mirrored at the borders of the scene."""
-    first, last = cols[0], cols[-1]
+def _read(
+    source: Source,
+    rows: Sequence[AxisWindow],
+    cols: Sequence[AxisWindow],
+    shape: tuple[int, int],
+) -> Generator[_Window, None, None]:
+    """Yield all windows with their pixels, mirrored at the borders of the scene.
+
+    Columns that a window shares with the one before are not read again.
+    """
     height, width = shape
-    at_rows = mirrored(row.first, row.size, height)
-    at_cols = mirrored(first.first, last.first + last.size - first.first, width)
-    found = source.read(_span(at_rows), _span(at_cols))
-    index = np.ix_(at_rows - at_rows.min(), at_cols - at_cols.min())
-    return {sensor: pixels[index] for sensor, pixels in found.items()}
+    with source.reading():
+        for row in rows:
+            at_rows = mirrored(row.first, row.size, height)
+            held, first = None, 0
+            for col in cols:
+                at_cols = mirrored(col.first, col.size, width)
+                wanted = _span(at_cols)
+                held = _extended(source, _span(at_rows), held, first, wanted)
+                first = wanted.start
+                pixels = {
+                    sensor: _picked(values, at_rows, at_cols) for sensor, values in held.items()
+                }
+                valid = valid_mask(
+                    {name: values[row.inside, col.inside] for name, values in pixels.items()}
+                )
+                yield _Window(row=row, col=col, pixels=pixels, valid=valid)
+
+
+def _extended(
+    source: Source, rows: slice, held: Pixels | None, first: int, wanted: slice
+) -> Pixels:
+    """Return the wanted columns of rows; `held` has some of them, from `first` on."""
+    if held is None:
+        return source.read(rows, wanted)
+    end = first + next(iter(held.values())).shape[1]
+    kept = {sensor: values[:, wanted.start - first :] for sensor, values in held.items()}
+    if end >= wanted.stop:
+        return {name: values[:, : wanted.stop - wanted.start] for name, values in kept.items()}
+    fresh = source.read(rows, slice(max(end, wanted.start), wanted.stop))
+    return {sensor: np.concatenate([kept[sensor], fresh[sensor]], axis=1) for sensor in kept}
 
 
 def _span(index: npt.NDArray[np.int64]) -> slice:
     return slice(int(index.min()), int(index.max()) + 1)
 
 
-def _valid_mask(pixels: Pixels) -> BoolArray:
-    """Return bool [H, W], True where all bands of at least one sensor are finite.
+def _picked(
+    values: FloatArray, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+) -> FloatArray:
+    """Return the pixels of rows and columns, of which some may be mirrored."""
+    if values.shape[:2] == (len(rows), len(cols)):
+        return values
+    return values[np.ix_(rows - rows.min(), cols - cols.min())]
+
+
+def valid_mask(pixels: Pixels) -> BoolArray:
+    """Return bool [..., H, W], True where all bands of at least one sensor are finite.
 
     This is the mask inside the models; see `PixelNormalization`.
     """
-    masks = [np.isfinite(values).all(axis=-1) for values in pixels.values()]
+    # Band by band: reducing the last, short axis would take several times as long.
+    masks = [
+        np.logical_and.reduce([np.isfinite(band) for band in np.moveaxis(values, -1, 0)])
+        for values in pixels.values()
+    ]
     return np.logical_or.reduce(masks)
 
 
-def _inside(col: AxisWindow, cols: Sequence[AxisWindow]) -> slice:
-    """Return the columns that a window answers for, within its row of windows."""
-    return slice(col.core - cols[0].first, col.end - cols[0].first)
+def _batches(windows: Generator[_Window, None, None], max_batch_px: int) -> Iterator[_Batch]:
+    """Yield all windows in order, as many of one size together as the model may get."""
+    together: list[_Window] = []
+    asked: list[_Window] = []
+    # The thread that reads must also end the reading, which closes files.
+    with closing(windows):
+        for window in windows:
+            if window.has_data and asked:
+                size = asked[0].size
+                num_px = (len(asked) + 1) * size[0] * size[1]
+                if num_px > max_batch_px or window.size != size:
+                    yield _batch(together, asked)
+                    together, asked = [], []
+            together.append(window)
+            if window.has_data:
+                asked.append(window)
+            elif not asked:
+                yield _batch(together, asked)
+                together = []
+    if together:
+        yield _batch(together, asked)
 
 
-def _answers(
-    source: Source,
-    pixels: Pixels,
-    cols: Sequence[AxisWindow],
-    asked: Sequence[AxisWindow],
-    max_batch_px: int,
-) -> Iterator[tuple[AxisWindow, FloatArray]]:
-    """Yield the windows of a row with the model's probabilities [H, W, K]."""
-    height = len(next(iter(pixels.values())))
-    num_together = max(1, max_batch_px // (height * cols[0].size))
-    for first in range(0, len(asked), num_together):
-        batch = asked[first : first + num_together]
-        seen = [
-            slice(col.first - cols[0].first, col.first - cols[0].first + col.size) for col in batch
-        ]
-        found = source.model(
-            {
-                sensor: np.stack([values[:, one] for one in seen])
-                for sensor, values in pixels.items()
-            }
-        )
-        yield from zip(batch, found, strict=True)
+def _batch(together: list[_Window], asked: list[_Window]) -> _Batch:
+    sensors = asked[0].pixels if asked else ()
+    pixels = {sensor: np.stack([one.pixels[sensor] for one in asked]) for sensor in sensors}
+    return _Batch(windows=[replace(one, pixels={}) for one in together], pixels=pixels)
 
 
-def _add(
-    sums: FloatArray, answer: FloatArray, row: AxisWindow, col: AxisWindow, wanted: slice
-) -> None:
-    """Add the share of one window to the columns `wanted` of its rows."""
-    first, last = max(col.core, wanted.start), min(col.end, wanted.stop)
-    weights = row.weights[:, np.newaxis] * col.weights[first - col.core : last - col.core]
-    part = answer[row.inside, first - col.first : last - col.first]
-    sums[:, first - wanted.start : last - wanted.start] += weights[..., np.newaxis] * part
+def _answers(source: Source, batch: _Batch) -> Iterator[tuple[_Window, FloatArray | None]]:
+    """Yield the windows of a batch with the model's answer for their core [K, h, w].
+
+    It is None for windows without data.
+    """
+    answers = iter(source.model(batch.pixels)) if batch.pixels else iter(())
+    for window in batch.windows:
+        if not window.has_data:
+            yield window, None
+            continue
+        found = next(answers)[window.row.inside, window.col.inside]
+        yield window, np.moveaxis(found, -1, 0)

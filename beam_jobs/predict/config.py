@@ -43,8 +43,8 @@ class PredictConfig:
             window; docs/maps.md says how these were chosen.
         max_batch_px: most pixels that the model gets at once. It bounds the memory of a
             worker.
-        part_px: least height and width of the parts of a scene that workers predict one
-            by one. A killed job repeats the parts that it had begun.
+        part_px: about the height and width of the parts of a scene that workers predict
+            one by one. A killed job repeats the parts that it had begun.
         probabilities: "all" = one band per class; "highest" = that of the map's class
             only; "none" = no such file.
         uncertainty: whether a file with the entropy of the probabilities is written.
@@ -60,7 +60,7 @@ class PredictConfig:
         default_factory=lambda: Lattice(size_px=1024, margin_px=96, blend_px=32)
     )
     max_batch_px: int = 1 << 20
-    part_px: int = 2048
+    part_px: int = 4096
     probabilities: Literal["all", "highest", "none"] = "all"
     uncertainty: bool = True
     test_time_augmentation: bool = False

@@ -111,6 +111,10 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool) -> None:
         os.fspath(path),
         driver="COG",
         COMPRESS="DEFLATE",
+        # Takes a third of the time of the default level. Probabilities and entropy get
+        # 4 to 9 % larger.
+        LEVEL="1",
+        NUM_THREADS="ALL_CPUS",
         BLOCKSIZE=str(_BLOCK_PX),
         OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
         BIGTIFF="IF_SAFER",

@@ -22,8 +22,9 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.locations import staged
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.predict import blending, segmenters
-from beam_jobs.predict.blending import Area, Pixels, Source, Strip, Windows
+from beam_jobs.predict.blending import Area, Block, Pixels, Source, Windows
 from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.rasters import open_files
 from beam_jobs.scenes import grids, readers
@@ -131,8 +132,13 @@ def predict(
     """
     if config.test_time_augmentation:
         model = segmenters.averaged(model)
-    source = Source(read=_reader(task, segmenter), model=model, num_classes=len(segmenter.classes))
-    strips = blending.blend(
+    source = Source(
+        read=_reader(task, segmenter),
+        model=model,
+        num_classes=len(segmenter.classes),
+        reading=open_files.keep_open,
+    )
+    blocks = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
     )
     grid = task.grid.window(
@@ -143,7 +149,6 @@ def predict(
     )
     with (
         staged(path) as partial,
-        open_files.keep_open(),
         rasterio.open(
             partial,
             "w",
@@ -159,10 +164,16 @@ def predict(
             compress="deflate",
             zlevel=1,
         ) as file,
+        ahead(blocks) as finished,
     ):
-        for strip in strips:
-            rows = Window(0, strip.first - area.rows.start, grid.width, len(strip.valid))
-            file.write(_bytes_of(strip, segmenter.threshold), window=rows)
+        for block in finished:
+            height, width = block.valid.shape
+            corner = (
+                block.area.cols.start - area.cols.start,
+                block.area.rows.start - area.rows.start,
+            )
+            at = Window(*corner, width, height)
+            file.write(_bytes_of(block, segmenter.threshold), window=at)
 
 
 def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pixels]:
@@ -178,16 +189,16 @@ def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pix
     return read
 
 
-def _bytes_of(strip: Strip, threshold: float | None) -> npt.NDArray[np.uint8]:
-    """Return the bands of a part for the rows of a strip, uint8 [3 + K, H, W]."""
-    found = strip.probabilities
+def _bytes_of(block: Block, threshold: float | None) -> npt.NDArray[np.uint8]:
+    """Return the bands of a part for the pixels of a block, uint8 [3 + K, H, W]."""
+    found = block.probabilities
     planes = [
         class_ids(found, threshold)[np.newaxis],
         to_counts(np.moveaxis(found, -1, 0)),
         to_counts(entropy(found))[np.newaxis],
         to_counts(found.max(axis=-1))[np.newaxis],
     ]
-    return np.where(strip.valid, np.concatenate(planes), np.uint8(NO_DATA))
+    return np.where(block.valid, np.concatenate(planes), np.uint8(NO_DATA))
 
 
 def class_ids(probabilities: FloatArray, threshold: float | None) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ out as the other fades in. Beyond the scene's border the pixels are mirrored.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,17 @@ class AxisWindow:
         core: first pixel that the window answers for.
         weights: float32 [n], the window's share in the answer for the pixels `core` to
             `core + n - 1`. Over all windows the shares of a pixel add up to 1.
+        margin_px: pixels on each side that the model sees at least, and that the window
+            does not answer for.
+        stride: of the model; `first` and `size` are multiples of it.
     """
 
     first: int
     size: int
     core: int
     weights: FloatArray
+    margin_px: int
+    stride: int
 
     @property
     def end(self) -> int:
@@ -43,6 +48,19 @@ class AxisWindow:
     def inside(self) -> slice:
         """The part of the model's output that the window answers for."""
         return slice(self.core - self.first, self.end - self.first)
+
+    def within(self, wanted: slice) -> AxisWindow | None:
+        """Return the window for those of its pixels that are wanted, None if none is.
+
+        It is as small as the margin allows.
+        """
+        core, end = max(self.core, wanted.start), min(self.end, wanted.stop)
+        if core >= end:
+            return None
+        first = self.first + (core - self.core) // self.stride * self.stride
+        size = math.ceil((end + self.margin_px - first) / self.stride) * self.stride
+        weights = self.weights[core - self.core : end - self.core]
+        return replace(self, first=first, size=size, core=core, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +114,18 @@ class Lattice:
     def windows(self, length: int, stride: int) -> list[AxisWindow]:
         """Return the windows of an axis of `length` pixels.
 
-        A scene that fits into one window gets a smaller one, of a multiple of `stride`.
+        The last one answers for what is left. It is as small as the margin allows.
         """
-        if length <= self.core_px:
-            size = math.ceil((length + 2 * self.margin_px) / stride) * stride
-            whole = np.ones(length, np.float32)
-            return [AxisWindow(first=-self.margin_px, size=size, core=0, weights=whole)]
-        count = math.ceil((length - self.core_px) / self.step_px) + 1
-        return [self._window(i, count, length) for i in range(count)]
+        count = self._count(length)
+        whole = slice(0, length)
+        found = [self._window(number, count, stride).within(whole) for number in range(count)]
+        return [window for window in found if window is not None]
 
-    def _window(self, number: int, count: int, length: int) -> AxisWindow:
+    def _count(self, length: int) -> int:
+        """Return the number of windows of an axis."""
+        return math.ceil(max(0, length - self.core_px) / self.step_px) + 1
+
+    def _window(self, number: int, count: int, stride: int) -> AxisWindow:
         weights = np.ones(self.core_px, np.float32)
         if self.blend_px:
             fade = _fade(self.blend_px)
@@ -118,29 +138,29 @@ class Lattice:
             first=core - self.margin_px,
             size=self.size_px,
             core=core,
-            weights=weights[: length - core],
+            weights=weights,
+            margin_px=self.margin_px,
+            stride=stride,
         )
 
-    def cuts(self, length: int, at_least_px: int) -> list[int]:
-        """Return where an axis may be cut into parts that are predicted one by one.
+    def cuts(self, length: int, part_px: int) -> list[int]:
+        """Return where an axis is cut into parts that are predicted one by one.
 
-        A cut lies where the answer of one window ends, so that only one window along
-        the axis is needed on both sides.
+        A cut lies where the answer of one window ends. So only the next window is
+        needed on both sides, and above the cut only for the pixels that are shared.
+        Parts have nearly the same number of windows.
 
         Args:
             length: of the axis.
-            at_least_px: smallest length of a part.
+            part_px: wanted length of a part.
 
         Returns:
             The first pixel of each part, and `length`.
         """
-        steps = max(1, math.ceil(at_least_px / self.step_px))
-        cuts = [0]
-        for number in range(steps, math.ceil(length / self.step_px), steps):
-            # A last part that holds nothing but an overlap would be a waste.
-            if length - number * self.step_px > self.core_px:
-                cuts.append(number * self.step_px + self.blend_px)
-        return [*cuts, length]
+        count = self._count(length)
+        num_parts = max(1, round(count / math.ceil(part_px / self.step_px)))
+        numbers = (number * count // num_parts for number in range(1, num_parts))
+        return [0, *(number * self.step_px + self.blend_px for number in numbers), length]
 
 
 def _fade(num_px: int) -> FloatArray:

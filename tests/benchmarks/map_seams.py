@@ -12,6 +12,7 @@ segmenter of Sentinel-1:
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,21 +32,24 @@ def measure() -> dict[str, object]:
     return found
 
 
-def publish(backbone: str, folder: Path) -> str:
-    """Publish an untrained radar segmenter with two classes."""
+def publish(backbone: str, folder: Path, bands: Sequence[str] = ("VV", "VH")) -> str:
+    """Publish an untrained U-Net with two classes for bands of one sensor."""
     import keras
 
+    from beam_jobs.contracts.bands import S1_BANDS
     from models.encoders import SensorEncoder
     from models.published import signatures
     from models.segmenter import Segmenter
     from tests.data import make_segmenter
 
     keras.utils.set_random_seed(0)
-    encoder = SensorEncoder(
-        sensor="s1", bands=["VV", "VH"], mean=[-12.0, -19.0], std=[5.0, 5.0], backbone=backbone
-    )
+    if bands[0] in S1_BANDS:
+        sensor, mean, std = "s1", [-12.0, -19.0], [5.0, 5.0]
+    else:
+        sensor, mean, std = "s2", [0.1] * len(bands), [0.1] * len(bands)
+    encoder = SensorEncoder(sensor=sensor, bands=list(bands), mean=mean, std=std, backbone=backbone)
     widths = (256, 128, 64, 32, 16)
-    model = Segmenter(encoders={"s1": encoder}, num_classes=2, decoder_channels=widths)
+    model = Segmenter(encoders={sensor: encoder}, num_classes=2, decoder_channels=widths)
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
@@ -53,7 +57,7 @@ def publish(backbone: str, folder: Path) -> str:
     )
     archive.write_out(str(folder), verbose=False)
     return make_segmenter.write_card(
-        folder, {"s1": ("VV", "VH")}, stride=model.stride, threshold=0.5
+        folder, {sensor: tuple(bands)}, stride=model.stride, threshold=0.5
     )
 
 
@@ -89,8 +93,10 @@ def of_model(path: str) -> dict[str, object]:
         lattice.check(segmenter.stride)
         axis = lattice.windows(SIDE_PX, segmenter.stride)
         area = Area(rows=slice(0, SIDE_PX), cols=slice(0, SIDE_PX))
-        strips = blend(source, Windows(rows=axis, cols=axis), area, 1 << 19)
-        return np.concatenate([strip.probabilities for strip in strips])
+        found = np.empty((SIDE_PX, SIDE_PX, len(segmenter.classes)), np.float32)
+        for block in blend(source, Windows(rows=axis, cols=axis), area, 1 << 19):
+            found[block.area.rows, block.area.cols] = block.probabilities
+        return found
 
     whole = predict(
         Lattice(size_px=SIDE_PX + 2 * WHOLE_MARGIN_PX, margin_px=WHOLE_MARGIN_PX, blend_px=0)
