@@ -60,12 +60,23 @@ def _map_options(command: Callable[..., None]) -> Callable[..., None]:
 @verb("predict")
 @click.option(
     "--model",
+    "models",
     required=True,
-    help="Folder of a published segmenter (the newest version is taken), or of one version.",
+    multiple=True,
+    help="Folder of a published segmenter (the newest version is taken), or of one version. "
+    "Given several times, the map is the mean of all.",
 )
-@click.option("--version", type=int, help="Version of the model. [the newest]")
+@click.option(
+    "--version",
+    "versions",
+    type=int,
+    multiple=True,
+    help="Version of the model; repeatable like --model. [the newest]",
+)
 @_map_options
-def predict(session: Session, model: str, version: int | None, **options: Any) -> None:
+def predict(
+    session: Session, models: tuple[str, ...], versions: tuple[int, ...], **options: Any
+) -> None:
     """Make maps of whole scenes with a published model.
 
     Each scene gets a folder with class.tif, probability.tif and uncertainty.tif (Cloud
@@ -77,13 +88,21 @@ def predict(session: Session, model: str, version: int | None, **options: Any) -
       terrapair predict --model runs/demo/serving/flood --scenes exports --output maps
       terrapair predict --model runs/demo/serving/flood --scenes items.ndjson \\
         --output maps --set num_workers=2
+      terrapair predict --model runs/demo/serving/flood --version 1 --version 2 \\
+        --scenes exports --output maps --set uncertainty=disagreement
     """
     asked = _MapOptions(**options)
     config = asked.check()
-    inputs.check_folder(model, "model")
-    from beam_jobs.predict import segmenters
+    if versions and len(models) > 1:
+        raise click.UsageError(
+            "--version belongs to one --model: name the folders of the versions instead"
+        )
+    for model in models:
+        inputs.check_folder(model, "model")
+    from beam_jobs.predict import ensembles, segmenters
 
-    _predict(session, config, asked, segmenters.find(model, version))
+    found = [segmenters.find(model, version) for model in models for version in versions or (None,)]
+    _predict(session, config, asked, ensembles.combine(found))
 
 
 @verb("predict-remote")

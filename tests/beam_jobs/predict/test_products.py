@@ -8,11 +8,12 @@ import pytest
 import rasterio
 import shapely
 from rasterio import features
+from rio_cogeo.cogeo import cog_validate
 
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict import maps, parts, polygons
 from beam_jobs.predict.blending import Area
-from beam_jobs.predict.config import PolygonConfig
+from beam_jobs.predict.config import PolygonConfig, PredictConfig
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes.grids import Grid
 
@@ -32,11 +33,11 @@ GRID = Grid(
 
 
 def make_bands():
-    """Class, three probabilities, entropy and the highest, with a hole without data."""
+    """Class, three probabilities, four other bands, with a hole without data."""
     rng = np.random.default_rng(0)
     ids = np.repeat(np.repeat(rng.integers(0, 3, (110, 130)), 10, 0), 10, 1)
     ids[:8, :8] = 2
-    bands = np.concatenate([ids[np.newaxis], rng.integers(0, 251, (5, HEIGHT, WIDTH))])
+    bands = np.concatenate([ids[np.newaxis], rng.integers(0, 251, (7, HEIGHT, WIDTH))])
     bands[:, 300:340, 500:900] = parts.NO_DATA
     return bands.astype(np.uint8)
 
@@ -60,7 +61,7 @@ def parted(tmp_path_factory):
             folder / parts.part_name(area),
             "w",
             driver="GTiff",
-            count=6,
+            count=8,
             height=part.shape[1],
             width=part.shape[2],
             dtype="uint8",
@@ -75,6 +76,7 @@ def parted(tmp_path_factory):
 def write(parted, layers, path):
     folder, areas, _ = parted
     maps.write_cog(folder, areas, GRID, layers, {"KEY": "a < b"}, path)
+    assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     return path
 
 
@@ -101,7 +103,7 @@ def test_classes_become_a_cog_whose_overviews_hold_the_most_frequent_class(parte
 
 
 def test_probabilities_are_averaged_without_pixels_that_have_no_data(parted, tmp_path):
-    layers = maps.probability_layers(CLASSES)
+    layers = maps.probability_layers(CLASSES, PredictConfig())
     path = write(parted, layers, tmp_path / "probability.tif")
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(), parted[2][1:4])
@@ -115,14 +117,17 @@ def test_probabilities_are_averaged_without_pixels_that_have_no_data(parted, tmp
 
 
 def test_every_layer_is_its_band_of_the_parts(parted, tmp_path):
-    for number, layer in (
-        (4, maps.uncertainty_layer(CLASSES)),
-        (5, maps.highest_layer(CLASSES)),
+    settings = PredictConfig(probabilities="highest", uncertainty="disagreement")
+    for name, layers, bands in (
+        ("highest.tif", maps.probability_layers(CLASSES, settings), [5]),
+        ("uncertainty.tif", maps.uncertainty_layers(CLASSES, settings), [4, 6, 7]),
     ):
-        path = write(parted, [layer], tmp_path / f"{number}.tif")
+        path = write(parted, layers, tmp_path / name)
         with rasterio.open(path) as file:
-            np.testing.assert_array_equal(file.read(1), parted[2][number])
-            assert file.descriptions == (layer.description,)
+            np.testing.assert_array_equal(file.read(), parted[2][bands])
+            assert file.descriptions == tuple(layer.description for layer in layers)
+    for layers_of in (maps.probability_layers, maps.uncertainty_layers):
+        assert layers_of(CLASSES, PredictConfig(probabilities="none", uncertainty="none")) == []
 
 
 @pytest.mark.parametrize("kind", ["GPKG", "FlatGeobuf"])
