@@ -23,13 +23,13 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict.blending import Area
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.parts import NO_DATA, SHARE_PER_COUNT, part_name
+from beam_jobs.rasters import open_files
 from beam_jobs.scenes.grids import Grid
 
 CLASS_FILE = "class.tif"
 PROBABILITY_FILE = "probability.tif"
 UNCERTAINTY_FILE = "uncertainty.tif"
 _BLOCK_PX = 512
-_CACHE_BYTES = 256 << 20
 _GDAL_TYPES = {"uint8": "Byte", "float16": "Float32"}
 
 
@@ -142,8 +142,8 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool, is_half: bool = 
     Raises:
         rasterio.errors.RasterioError: the file cannot be written.
     """
-    # GDAL would otherwise keep blocks in a twentieth of the machine's memory.
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+    # It bounds GDAL's cache, which otherwise takes a twentieth of the machine's memory.
+    with open_files.keep_open():
         rasterio.shutil.copy(
             os.fspath(source),
             os.fspath(path),
