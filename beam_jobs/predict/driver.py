@@ -218,9 +218,12 @@ def _collect(root: Path, segmenter: Segmenter) -> Predicted:
     with staged(root / stac.MODEL_FILE) as file:
         document = stac.make_model_item(segmenter, list(items.values()), os.fspath(root))
         file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    shown = pictures.shown(items)
     with staged(root / pictures.PAGE_FILE) as file:
         title = f"Maps of {segmenter.name} {segmenter.version}".strip()
-        file.write_text(pictures.page(title, [name.rpartition("/")[0] for name in items]))
+        file.write_text(pictures.page(title, shown))
+    with staged(root / pictures.OVERVIEW_FILE) as file:
+        pictures.draw_overview(root, shown, segmenter.classes, file)
     return Predicted(
         maps=tuple((root / name).parent for name in items),
         num_rejected=dict(reasons),

@@ -7,6 +7,7 @@ that is read, and the polygons.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from rasterio import features
 
 Polygons = npt.NDArray[np.object_]
 """Array [N] of polygons."""
+_MAX_EDGES = 64
+"""Most edges of pixels in a piece of an outline that is simplified by itself."""
 _Keys = npt.NDArray[np.int64]
 
 
@@ -84,29 +87,45 @@ def simplified(polygons: Polygons, tolerance_px: float) -> Polygons:
     No outline moves by more than the tolerance. Neighbours keep their common outline,
     so no gap opens between them, and outlines do not cross.
 
-    Outlines are cut into arcs at the points where more than two meet. Each arc is
-    simplified once, for both sides, with regard to all others. Arcs of an area that
-    would shrink to a line stay as they are.
+    Outlines are cut into pieces, at the points where more than two meet and after
+    _MAX_EDGES edges. Each piece is simplified once, for both sides. Pieces that then
+    cross or touch others stay as they are.
 
-    Source: Douglas & Peucker 1973; GEOS TopologyPreservingSimplifier.
+    Source: Douglas & Peucker 1973, Algorithms for the reduction of the number of points
+    required to represent a digitized line or its caricature.
     """
     if not len(polygons):
         return polygons
     rings, owner = shapely.get_rings(polygons, return_index=True)
-    arcs = _Arcs()
-    used = [arcs.of_ring(*one) for one in _with_nodes(rings)]
-    fixed: set[int] = set()
+    pieces = _Pieces()
+    used = [pieces.of_ring(*one) for one in _with_nodes(rings)]
+    lines = pieces.lines()
+    is_fixed = np.zeros(len(lines), bool)
     while True:
-        lines = arcs.simplified(tolerance_px, fixed)
-        found, is_good = _polygons([_ring(lines, one) for one in used], owner, len(polygons))
-        if is_good.all():
-            return found
-        fixed |= {
-            number
-            for one, at in zip(used, owner.tolist(), strict=True)
-            if not is_good[at]
-            for number, _ in one
-        }
+        simple = shapely.simplify(
+            lines, np.where(is_fixed, 0.0, tolerance_px), preserve_topology=False
+        )
+        is_bad = _conflicts(simple)
+        if not is_bad.any():
+            found, is_good = _polygons(_rings(simple, used), owner, len(polygons))
+            if is_good.all():
+                return found
+            for at in np.flatnonzero(~is_good[owner]):
+                is_bad[[number for number, _ in used[at]]] = True
+        if not (is_bad & ~is_fixed).any():
+            return polygons
+        is_fixed |= is_bad
+
+
+def _conflicts(lines: Any) -> npt.NDArray[np.bool_]:
+    """Return which lines cross themselves, or meet others not at their ends only."""
+    is_bad = ~shapely.is_simple(lines)
+    ones, others = shapely.STRtree(lines).query(lines, predicate="intersects")
+    is_pair = ones < others
+    ones, others = ones[is_pair], others[is_pair]
+    meets = ~shapely.touches(lines[ones], lines[others])
+    is_bad[ones[meets]] = is_bad[others[meets]] = True
+    return is_bad
 
 
 def _polygons(
@@ -147,50 +166,34 @@ def _with_nodes(rings: Polygons) -> Iterator[tuple[npt.NDArray[np.float64], _Key
     width = int(points[:, 0].max()) + 2
     keys = points[:, 1] * width + points[:, 0]
     is_edge = of_ring[1:] == of_ring[:-1]
-    edges = np.stack([keys[:-1][is_edge], keys[1:][is_edge]])
-    edges = np.unique(np.sort(edges, axis=0), axis=1)
-    met, num_met = np.unique(edges, return_counts=True)
-    is_node = np.isin(keys, met[num_met > 2])
+    # Each edge once, from its smaller end: to the right is even, down is odd.
+    one, two = keys[:-1][is_edge], keys[1:][is_edge]
+    edges = np.unique(2 * np.minimum(one, two) + (np.abs(one - two) > 1))
+    ends = np.concatenate([edges // 2, edges // 2 + np.where(edges % 2, width, 1)])
+    met, num_met = np.unique(ends, return_counts=True)
+    is_node = num_met[np.searchsorted(met, keys)] > 2
     starts = np.flatnonzero(np.r_[True, ~is_edge])
     for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
         inside = slice(start, end - 1)
         yield points[inside].astype(np.float64), keys[inside], is_node[inside]
 
 
-class _Arcs:
-    """Arcs that are shared by the rings on both sides."""
+class _Pieces:
+    """Pieces of outlines that the rings on both sides share."""
 
     def __init__(self) -> None:
-        self._number: dict[tuple[int, int], int] = {}
+        self._of_arc: dict[tuple[int, int], range] = {}
         self._points: list[npt.NDArray[np.float64]] = []
 
-    def simplified(self, tolerance: float, fixed: Collection[int]) -> list[npt.NDArray[np.float64]]:
-        """Return the points of all arcs, of which the `fixed` ones stay as they are."""
-        free = [number for number in range(len(self._points)) if number not in fixed]
-        lines = [self._points[number] for number in free]
-        # A line of two points stays. So fixed arcs still hold the others off.
-        for number in sorted(fixed):
-            points = self._points[number]
-            lines += list(np.stack([points[:-1], points[1:]], axis=1))
-        of_line = np.repeat(np.arange(len(lines)), [len(one) for one in lines])
-        simple = shapely.simplify(
-            shapely.multilinestrings(shapely.linestrings(np.concatenate(lines), indices=of_line)),
-            tolerance,
-            preserve_topology=True,
-        )
-        found = list(self._points)
-        points, of_line = shapely.get_coordinates(
-            shapely.get_parts(simple)[: len(free)], return_index=True
-        )
-        ends = np.searchsorted(of_line, np.arange(len(free) + 1))
-        for number, start, end in zip(free, ends, ends[1:], strict=False):
-            found[number] = points[start:end]
-        return found
+    def lines(self) -> Any:
+        """Return the pieces, by their numbers."""
+        of_line = np.repeat(np.arange(len(self._points)), [len(one) for one in self._points])
+        return shapely.linestrings(np.concatenate(self._points), indices=of_line)
 
     def of_ring(
         self, points: npt.NDArray[np.float64], keys: _Keys, is_node: npt.NDArray[np.bool_]
     ) -> list[tuple[int, bool]]:
-        """Return the arcs of a ring: number, and whether it runs backwards."""
+        """Return the pieces of a ring: number, and whether it runs backwards."""
         nodes = np.flatnonzero(is_node)
         # Without a node, both sides begin at the same point.
         first = int(nodes[0]) if len(nodes) else int(keys.argmin())
@@ -199,23 +202,37 @@ class _Arcs:
         ends = [*(nodes[1:] - first), len(keys) - 1] if len(nodes) else [len(keys) - 1]
         found, start = [], 0
         for end in ends:
-            found.append(self._add(points[start : end + 1], keys[start : end + 1]))
+            found += self._add(points[start : end + 1], keys[start : end + 1])
             start = end
         return found
 
-    def _add(self, points: npt.NDArray[np.float64], keys: _Keys) -> tuple[int, bool]:
+    def _add(self, points: npt.NDArray[np.float64], keys: _Keys) -> list[tuple[int, bool]]:
+        """Return the pieces of an arc between two nodes, and keep a new one."""
         # An arc is known by its end and its first step, the smaller of both ends.
         ahead, back = (int(keys[0]), int(keys[1])), (int(keys[-1]), int(keys[-2]))
         name = min(ahead, back)
-        if name not in self._number:
-            self._number[name] = len(self._points)
-            self._points.append(points if name == ahead else points[::-1])
-        return self._number[name], name != ahead
+        if name not in self._of_arc:
+            along = points if name == ahead else points[::-1]
+            # An arc that ends where it begins has two pieces at least.
+            least = 2 if keys[0] == keys[-1] else 1
+            number = max(least, -(-(len(along) - 1) // _MAX_EDGES))
+            cuts = np.linspace(0, len(along) - 1, number + 1).round().astype(int)
+            self._of_arc[name] = range(len(self._points), len(self._points) + number)
+            self._points += [along[a : b + 1] for a, b in itertools.pairwise(cuts)]
+        if name == ahead:
+            return [(number, False) for number in self._of_arc[name]]
+        return [(number, True) for number in reversed(self._of_arc[name])]
 
 
-def _ring(
-    arcs: list[npt.NDArray[np.float64]], used: list[tuple[int, bool]]
-) -> npt.NDArray[np.float64]:
-    """Return the points of a ring that arcs make; the last repeats the first."""
-    pieces = [(arcs[at][::-1] if is_backwards else arcs[at])[:-1] for at, is_backwards in used]
-    return np.concatenate([*pieces, pieces[0][:1]])
+def _rings(lines: Any, used: list[list[tuple[int, bool]]]) -> list[npt.NDArray[np.float64]]:
+    """Return the points of rings that pieces make; the last repeats the first."""
+    points, of_line = shapely.get_coordinates(lines, return_index=True)
+    starts = np.searchsorted(of_line, np.arange(len(lines) + 1))
+    found = []
+    for pieces in used:
+        parts = []
+        for number, is_backwards in pieces:
+            part = points[starts[number] : starts[number + 1]]
+            parts.append((part[::-1] if is_backwards else part)[:-1])
+        found.append(np.concatenate([*parts, parts[0][:1]]))
+    return found
