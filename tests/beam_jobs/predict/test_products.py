@@ -1,9 +1,12 @@
 """The files of a map, made from parts with known pixels."""
 
 import itertools
+from dataclasses import replace
 
+import make_rasters
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -15,6 +18,7 @@ from beam_jobs.predict import maps, parts, polygons
 from beam_jobs.predict.blending import Area
 from beam_jobs.predict.config import PolygonConfig, PredictConfig
 from beam_jobs.predict.windows import Lattice
+from beam_jobs.scenes import grids
 from beam_jobs.scenes.grids import Grid
 
 CLASSES = (
@@ -158,15 +162,74 @@ def test_polygons_have_the_area_and_the_holes_of_the_pixels(parted, tmp_path, ki
 
 def test_small_areas_are_left_out_and_outlines_made_simpler(parted, tmp_path):
     path = write(parted, [maps.class_layer(CLASSES)], tmp_path / "class.tif")
-    config = PolygonConfig(classes=("ice",), min_area_m2=30_000.0, simplify_px=1.0)
-    polygons.write(path, CLASSES, config, tmp_path / "polygons.gpkg", NOW)
-    _, _, geometries, (_, _, areas) = pyogrio.raw.read(tmp_path / "polygons.gpkg")
-    outlines = shapely.from_wkb(geometries)
-    assert len(outlines)
-    assert shapely.is_valid(outlines).all()
-    assert areas.min() > 28_000.0
+    config = PolygonConfig(classes=("ice",), min_area_m2=30_000.0)
+    outlines = {}
+    for simplify_px in (0.0, 1.0):
+        settings = replace(config, simplify_px=simplify_px)
+        polygons.write(path, CLASSES, settings, tmp_path / "polygons.gpkg", NOW)
+        _, _, geometries, (_, _, areas) = pyogrio.raw.read(tmp_path / "polygons.gpkg")
+        outlines[simplify_px] = shapely.from_wkb(geometries)
+        assert shapely.is_valid(outlines[simplify_px]).all()
+        # The area is that of the pixels, whatever is done to the outline.
+        np.testing.assert_allclose(areas, shapely.area(outlines[0.0]))
+        assert areas.min() == 30_000.0
+    moved = shapely.hausdorff_distance(outlines[0.0], outlines[1.0])
+    assert moved.max() <= 10.0 + 1e-6
     none = PolygonConfig(classes=("ice",), min_area_m2=1e12)
     assert polygons.write(path, CLASSES, none, tmp_path / "none.gpkg", NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "kind"),
+    [
+        ("EPSG:32633", 500_000, 5e6, "GPKG"),
+        # The edge of a zone, far in the north.
+        ("EPSG:32633", 650_000, 8.9e6, "GPKG"),
+        # Across the antimeridian.
+        ("EPSG:32660", 833_479, 5000, "FlatGeobuf"),
+    ],
+)
+def test_polygons_in_degrees_are_valid_and_as_large(tmp_path, crs, x, y, kind):
+    ids = np.random.default_rng(0).integers(0, 2, (80, 100)).astype(np.uint8)
+    ids[20:60, 20:60] = 1
+    ids[30:40, 30:40] = 0
+    # A long straight edge, which is bent in degrees.
+    wide = np.zeros((80, 5000), np.uint8)
+    wide[10:12] = 1
+    for pixels in (ids, wide):
+        path = make_rasters.write_geotiff(
+            tmp_path / "class.tif",
+            pixels[np.newaxis],
+            crs=crs,
+            transform=rasterio.Affine(10, 0, x, 0, -10, y),
+        )
+        config = PolygonConfig(classes=("water",), min_area_m2=0, crs="EPSG:4326", format=kind)
+        target = tmp_path / polygons.FILES[kind]
+        target.unlink(missing_ok=True)
+        polygons.write(path, CLASSES, config, target, NOW)
+        meta, _, geometries, (_, _, areas) = pyogrio.raw.read(target)
+        assert meta["crs"] == "EPSG:4326"
+        outlines = shapely.from_wkb(geometries)
+        assert shapely.is_valid(outlines).all()
+        west, _, east, _ = shapely.total_bounds(outlines)
+        assert -180 <= west < east <= 180
+        assert areas.sum() == (pixels == 1).sum() * 100
+        is_across = crs == "EPSG:32660" and x + 10 * pixels.shape[1] > 833_979
+        assert is_across == (east - west > 180)
+        places = shapely.get_coordinates(shapely.point_on_surface(outlines))
+        scale = pyproj.Proj(crs).get_factors(*places.T).areal_scale
+        geod = pyproj.Geod(ellps="WGS84")
+        on_globe = [abs(geod.geometry_area_perimeter(one)[0]) for one in outlines]
+        if pixels is ids:
+            np.testing.assert_allclose(np.array(on_globe) * scale, areas, rtol=1e-4)
+        # Back on the map, no point of an edge lies off the pixels.
+        back = grids.transformer("EPSG:4326", crs).transform
+        for one in shapely.get_parts(outlines):
+            dense = shapely.get_coordinates(shapely.segmentize(one, 1e-4))
+            cols, rows = ~rasterio.Affine(10, 0, x, 0, -10, y) * np.stack(back(*dense.T))
+            off = np.minimum(np.abs(cols - np.rint(cols)), np.abs(rows - np.rint(rows)))
+            inside = np.abs(np.abs(dense[:, 0]) - 180) > 1e-9
+            assert off[inside].max() < 0.02
 
 
 def test_class_entropy_and_counts_have_closed_forms():
