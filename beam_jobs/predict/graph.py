@@ -268,7 +268,11 @@ def _join(keyed: tuple[str, Iterable[MapTask | Rejection]], job: Job) -> Iterato
     built = work_dir / "map"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir()
-    files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
+    try:
+        files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
+    except DataError as error:
+        yield _rejection(task.map_id, error.reason, str(error), is_error=True)
+        return
     item = stac.make_item(task, job.segmenter, files)
     (built / stac.ITEM_FILE).write_text(
         json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
-from affine import Affine
-from rasterio import features
+from rasterio import Affine, features
 
 Polygons = npt.NDArray[np.object_]
 """Array [N] of polygons."""

@@ -28,6 +28,7 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.predict.maps import CLASS_FILE
 from beam_jobs.predict.parts import NO_DATA, MapTask
+from beam_jobs.rasters import open_files
 from beam_jobs.scenes import radiometry, readers
 from beam_jobs.scenes.grids import LONLAT, Grid
 from beam_jobs.scenes.scene import Scene
@@ -76,17 +77,22 @@ def shown(items: Mapping[str, Mapping[str, Any]]) -> list[Shown]:
 
 
 def draw(class_file: Path, task: MapTask, classes: Sequence[LabelClass], path: Path) -> None:
-    """Draw a map beside what the model saw, with legend, scale bar and date."""
+    """Draw a map beside what the model saw, with legend, scale bar and date.
+
+    Raises:
+        DataError: a scene cannot be read.
+    """
     with rasterio.open(class_file) as dataset:
         factor = max(1, math.ceil(max(dataset.shape) / _MAX_PX))
         shape = tuple(max(1, side // factor) for side in dataset.shape)
         ids = dataset.read(1, out_shape=shape)
         pixel_m = abs(dataset.transform.a) * dataset.width / shape[1]
-    panels = {
-        _TITLES[sensor]: _scene_rgb(scene, task.grid, factor)
-        for sensor, scene in task.scenes.items()
-        if not scene.is_absent
-    }
+    with open_files.keep_open():
+        panels = {
+            _TITLES[sensor]: _scene_rgb(scene, task.grid, factor)
+            for sensor, scene in task.scenes.items()
+            if not scene.is_absent
+        }
     panels["map"] = _colors(classes)[ids]
     height, width = shape
     map_inches = _WIDTH_INCHES * height / width

@@ -28,6 +28,7 @@ def write(
         folder: receives the files.
 
     Raises:
+        DataError: a scene cannot be read for its picture.
         rasterio.errors.RasterioError: a file cannot be written.
     """
     areas = parts.areas(task.grid, config)

@@ -16,6 +16,7 @@ from tests.benchmarks import (
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
+    map_files,
     map_seams,
     map_speed,
     pairing_scale,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
     "segmentation_speed": segmentation_speed.measure,
+    "map_files": map_files.measure,
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
 }

@@ -18,7 +18,7 @@ from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.predict import driver, ensembles, graph, parts, segmenters
+from beam_jobs.predict import driver, ensembles, graph, parts, pictures, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
@@ -286,6 +286,23 @@ def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, t
     made = predict(config, flood, [copied], str(tmp_path / "maps"))
     assert bad[0] in {path.name for path in made.maps}
     assert not (tmp_path / "maps/rejected").exists()
+
+
+def test_a_scene_that_is_lost_before_its_picture_gives_no_map(
+    simulated, flood, config, tmp_path, monkeypatch
+):
+    lost, draw = next(iter(scenes_of(simulated))), pictures.draw
+
+    def draw_or_fail(class_file, task, *args):
+        if task.map_id == lost:
+            raise DataError("gone", "unreadable_raster")
+        draw(class_file, task, *args)
+
+    monkeypatch.setattr(pictures, "draw", draw_or_fail)
+    made = predict(config, flood, [simulated], str(tmp_path))
+    assert made.num_rejected == {"unreadable_raster": 1}
+    assert lost not in {path.name for path in made.maps}
+    assert len(made.maps) == 5
 
 
 def test_scenes_that_all_fail_are_an_error_with_the_reason(copied, flood, config, tmp_path):

@@ -9,6 +9,7 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.errors import DataError
 from beam_jobs.predict import ensembles, parts
 from beam_jobs.predict.segmenters import Segmenter
+from beam_jobs.terminal import program
 
 ONE = Segmenter(
     path="flood/1",
@@ -106,3 +107,11 @@ def test_models_are_combined_if_they_see_and_tell_the_same():
     ):
         with pytest.raises(DataError, match=message):
             ensembles.combine([ONE, other])
+
+
+def test_versions_of_several_models_are_refused(simulated, tmp_path, capsys):
+    command = ["predict", "--scenes", str(simulated), "--output", str(tmp_path / "maps")]
+    models = ["--model", str(tmp_path), "--model", str(tmp_path)]
+    assert program.run([*command, *models, "--version", "1"]) == 2
+    assert "--version belongs to one --model" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
