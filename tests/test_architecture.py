@@ -97,6 +97,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "sources",
         "floods",
         "maps",
+        "outlines",
         "parts",
         "pictures",
         "polygons",

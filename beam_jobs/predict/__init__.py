@@ -7,14 +7,15 @@ Read `driver` first, then `graph`.
 - `driver`: one run from start to end.
 - `graph`: the Beam graph: inspect scenes, predict parts, join them.
 - `segmenters`: a published model as a function of pixels.
+- `ensembles`: several models, or views of a window, as one.
 - `remote`: a model behind a server, as such a function too. It asks by `grpc_client`
   or `rest_client`; `endpoints` has the address and the errors.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `pipelining`: reading, predicting and writing at the same time.
 - `parts`: a part of a scene is predicted and kept.
-- `products`: all files of one map: `maps`, `polygons`, `pictures`.
+- `products`: all files of one map: `maps`, `polygons` by `outlines`, `pictures`.
 - `floods`: the verb `flood`: water that is not always there, and its areas.
-- `stac`: the items of maps and their collection.
+- `stac`: the items of maps and of the model, and their collection.
 
 It imports `build` for scenes and pairs. No other room imports it.
 """

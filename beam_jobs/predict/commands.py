@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from beam_jobs.terminal.session import Session
 
 if TYPE_CHECKING:
     from beam_jobs.predict.endpoints import Endpoint
+    from beam_jobs.predict.floods import Reference
     from beam_jobs.predict.segmenters import Segmenter
 
 
@@ -60,12 +63,23 @@ def _map_options(command: Callable[..., None]) -> Callable[..., None]:
 @verb("predict")
 @click.option(
     "--model",
+    "models",
     required=True,
-    help="Folder of a published segmenter (the newest version is taken), or of one version.",
+    multiple=True,
+    help="Folder of a published segmenter (the newest version is taken), or of one version. "
+    "Given several times, the map is the mean of all.",
 )
-@click.option("--version", type=int, help="Version of the model. [the newest]")
+@click.option(
+    "--version",
+    "versions",
+    type=int,
+    multiple=True,
+    help="Version of the model; repeatable like --model. [the newest]",
+)
 @_map_options
-def predict(session: Session, model: str, version: int | None, **options: Any) -> None:
+def predict(
+    session: Session, models: tuple[str, ...], versions: tuple[int, ...], **options: Any
+) -> None:
     """Make maps of whole scenes with a published model.
 
     Each scene gets a folder with class.tif, probability.tif and uncertainty.tif (Cloud
@@ -77,13 +91,21 @@ def predict(session: Session, model: str, version: int | None, **options: Any) -
       terrapair predict --model runs/demo/serving/flood --scenes exports --output maps
       terrapair predict --model runs/demo/serving/flood --scenes items.ndjson \\
         --output maps --set num_workers=2
+      terrapair predict --model runs/demo/serving/flood --version 1 --version 2 \\
+        --scenes exports --output maps --set uncertainty=disagreement
     """
     asked = _MapOptions(**options)
     config = asked.check()
-    inputs.check_folder(model, "model")
-    from beam_jobs.predict import segmenters
+    if versions and len(models) > 1:
+        raise click.UsageError(
+            "--version belongs to one --model: name the folders of the versions instead"
+        )
+    for model in models:
+        inputs.check_folder(model, "model")
+    from beam_jobs.predict import ensembles, segmenters
 
-    _predict(session, config, asked, segmenters.find(model, version))
+    found = [segmenters.find(model, version) for model in models for version in versions or (None,)]
+    _predict(session, config, asked, ensembles.combine(found))
 
 
 @verb("predict-remote")
@@ -230,14 +252,19 @@ def _table(output: str, num_maps: int, rejected: dict[str, Any]) -> Table:
 )
 @click.option(
     "--reference",
-    required=True,
     help="Permanent water: the folder of the map of a dry date, or a raster.",
+)
+@click.option(
+    "--dry-date",
+    help="In place of --reference: the maps of this date (YYYY-MM-DD), or the earliest, that lie "
+    "beside the map and cover its place.",
 )
 @click.option(
     "--reference-values",
     default="1",
     show_default=True,
-    help="Values of a raster that mean water, with commas between (WorldCover: 80).",
+    help="Values of a raster that mean water, such as 80 or 75-100,200; or worldcover, "
+    "jrc-occurrence, jrc-seasonality, jrc-transitions.",
 )
 @click.option("--water", default="water", show_default=True, help="Class of the map.")
 @click.option("--change", is_flag=True, help="Show water that is gone as a class of its own.")
@@ -249,13 +276,11 @@ def _table(output: str, num_maps: int, rejected: dict[str, Any]) -> Table:
 def flood(
     session: Session,
     map_dir: Path,
-    reference: str,
-    reference_values: str,
-    water: str,
+    output: Path,
     change: bool,
     areas: str | None,
     name_column: str,
-    output: Path,
+    **options: Any,
 ) -> None:
     """Subtract permanent water from a map of water: what is left is flooded.
 
@@ -264,9 +289,9 @@ def flood(
 
     \b
     Example:
-      terrapair flood --map maps/S1_flood --reference maps/S1_dry --output floods/today
+      terrapair flood --map maps/S1_flood --dry-date 2022-06-01 --output floods/today
       terrapair flood --map maps/S1_flood --reference worldcover.tif \\
-        --reference-values 80 --areas districts.gpkg --output floods/today
+        --reference-values worldcover --areas districts.gpkg --output floods/today
     """
     inputs.check_folder(map_dir, "map")
     if areas is not None:
@@ -274,14 +299,12 @@ def flood(
     from beam_jobs.predict import floods
     from beam_jobs.predict.maps import CLASS_FILE
 
-    with as_usage():
-        values = _whole_numbers(reference_values)
-    source = floods.reference_of(reference, values, water)
+    source = _reference(map_dir, **options)
     output.mkdir(parents=True, exist_ok=True)
     target = output / floods.FLOOD_FILE
     floods.write_flood_map(
         map_dir / CLASS_FILE,
-        floods.water_id(map_dir, water),
+        floods.water_id(map_dir, options["water"]),
         source,
         target,
         change=change,
@@ -293,12 +316,30 @@ def flood(
     session.result({"files": written}, *map(str, written))
 
 
-def _whole_numbers(text: str) -> list[int]:
-    """Return whole numbers of an option.
+def _reference(
+    map_dir: Path, reference: str | None, dry_date: str | None, reference_values: str, water: str
+) -> Reference:
+    """Return the reference that the options of `flood` name."""
+    from beam_jobs.predict import floods
+
+    if (reference is None) == (dry_date is None):
+        raise click.UsageError("name either --reference or --dry-date")
+    with as_usage():
+        mask = floods.mask_of(reference_values)
+        if dry_date is not None:
+            _check_date(dry_date)
+    if reference is not None:
+        return floods.reference_of(reference, mask, water)
+    return floods.of_date(map_dir, str(dry_date), water)
+
+
+def _check_date(text: str) -> None:
+    """Refuse what is no date of `flood`.
 
     Raises:
-        ValueError: a part is none.
+        ValueError: it is neither a day nor "earliest".
     """
-    if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise ValueError(f"--reference-values must be whole numbers, got {text!r}")
-    return [int(part) for part in text.split(",")]
+    with suppress(ValueError):
+        if text == "earliest" or datetime.datetime.strptime(text, "%Y-%m-%d"):
+            return
+    raise ValueError(f"--dry-date must be YYYY-MM-DD or earliest, got {text!r}")

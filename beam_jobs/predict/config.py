@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import pyproj
+
 from beam_jobs.config import PairingConfig
 from beam_jobs.predict.windows import Lattice
 
@@ -18,12 +20,14 @@ class PolygonConfig:
         min_area_m2: smaller areas are left out. Default: four pixels of 10 m.
         simplify_px: how far an outline may be moved to make it simpler, in pixels, at
             most 1. 0 keeps every corner of a pixel.
+        crs: coordinate system of the file, such as "EPSG:4326"; "" = that of the map.
         format: kind of the file.
     """
 
     classes: tuple[str, ...] = ()
     min_area_m2: float = 400.0
     simplify_px: float = 0.0
+    crs: str = ""
     format: Literal["GPKG", "FlatGeobuf"] = "GPKG"
 
     def __post_init__(self) -> None:
@@ -31,6 +35,13 @@ class PolygonConfig:
             raise ValueError(f"min_area_m2 must be at least 0, got {self.min_area_m2:g}")
         if not 0 <= self.simplify_px <= 1:
             raise ValueError(f"simplify_px must be within 0-1, got {self.simplify_px:g}")
+        if self.crs:
+            try:
+                pyproj.CRS.from_user_input(self.crs)
+            except pyproj.exceptions.CRSError as error:
+                raise ValueError(
+                    f"crs must be a coordinate system such as EPSG:4326, got {self.crs!r}"
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +58,10 @@ class PredictConfig:
             one by one. A killed job repeats the parts that it had begun.
         probabilities: "all" = one band per class; "highest" = that of the map's class
             only; "none" = no such file.
-        uncertainty: whether a file with the entropy of the probabilities is written.
+        probability_dtype: "uint8" = steps of 0.004; "float16" = half precision, in
+            files that are about three times as large.
+        uncertainty: "entropy" of the probabilities; "disagreement" = that, and how much
+            the members of an ensemble differ; "none" = no such file.
         test_time_augmentation: average the model's answers over the eight rotations and
             reflections of a window. It takes eight times as long.
         polygons: see PolygonConfig.
@@ -62,7 +76,8 @@ class PredictConfig:
     max_batch_px: int = 1 << 20
     part_px: int = 4096
     probabilities: Literal["all", "highest", "none"] = "all"
-    uncertainty: bool = True
+    probability_dtype: Literal["uint8", "float16"] = "uint8"
+    uncertainty: Literal["entropy", "disagreement", "none"] = "entropy"
     test_time_augmentation: bool = False
     polygons: PolygonConfig = field(default_factory=PolygonConfig)
     pairing: PairingConfig = field(default_factory=PairingConfig)

@@ -86,8 +86,8 @@ def predict(
         execution: how the run is done; None = on this machine.
 
     Raises:
-        SettingsError: the windows do not fit the model, or the output is no local
-            folder.
+        SettingsError: the windows do not fit the model, the output is no local folder,
+            or a setting needs what the model lacks.
         DataError: the folder holds maps of another model or of other settings, no scene
             fits the model, no scene gave a map, or the model cannot be read or asked.
     """
@@ -106,11 +106,21 @@ def predict(
                 f"polygons.classes: the model {segmenter.name} has no class {name!r}; it has "
                 f"{', '.join(names)}"
             )
+    if (
+        config.uncertainty == "disagreement"
+        and len(segmenter.models) < 2
+        and not config.test_time_augmentation
+    ):
+        raise settings.SettingsError(
+            "uncertainty 'disagreement' needs several answers: name several models or versions, "
+            "or set test_time_augmentation=true"
+        )
     # Before any scene is read: a model that cannot be used is no fault of a scene.
     if endpoint is not None:
         remote.check(endpoint, segmenter)
     else:
-        segmenters.load(segmenter)
+        for one in segmenter.models:
+            segmenters.load(one)
     _check_scenes(segmenter, catalog_paths)
     options = runner.pipeline_options(config.num_workers, execution.beam_options)
     root = Path(output)
@@ -205,9 +215,15 @@ def _collect(root: Path, segmenter: Segmenter) -> Predicted:
     with staged(root / stac.COLLECTION_FILE) as file:
         document = stac.make_collection(items, segmenter)
         file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    with staged(root / stac.MODEL_FILE) as file:
+        document = stac.make_model_item(segmenter, list(items.values()), os.fspath(root))
+        file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    shown = pictures.shown(items)
     with staged(root / pictures.PAGE_FILE) as file:
         title = f"Maps of {segmenter.name} {segmenter.version}".strip()
-        file.write_text(pictures.page(title, [name.rpartition("/")[0] for name in items]))
+        file.write_text(pictures.page(title, shown))
+    with staged(root / pictures.OVERVIEW_FILE) as file:
+        pictures.draw_overview(root, shown, segmenter.classes, file)
     return Predicted(
         maps=tuple((root / name).parent for name in items),
         num_rejected=dict(reasons),

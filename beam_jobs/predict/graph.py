@@ -31,7 +31,7 @@ from beam_jobs.contracts.locations import staged
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
-from beam_jobs.predict import parts, products, remote, segmenters, stac
+from beam_jobs.predict import ensembles, parts, products, remote, segmenters, stac
 from beam_jobs.predict.blending import Area, Pixels
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.endpoints import Endpoint
@@ -78,10 +78,18 @@ class Job:
     endpoint: Endpoint | None
 
     def model(self) -> Callable[[Pixels], FloatArray]:
-        """Return the model as this process uses it."""
+        """Return the model as this process uses it; see `parts.predict`."""
         if self.endpoint is not None:
-            return remote.connect(self.endpoint, self.segmenter)
-        return segmenters.load(self.segmenter, num_threads=self.num_threads)
+            models = [remote.connect(self.endpoint, self.segmenter)]
+        else:
+            models = [
+                segmenters.load(one, num_threads=self.num_threads) for one in self.segmenter.models
+            ]
+        return ensembles.joined(
+            models,
+            has_views=self.config.test_time_augmentation,
+            has_moments=self.config.uncertainty == "disagreement",
+        )
 
     @property
     def build_config(self) -> BuildConfig:
@@ -260,7 +268,11 @@ def _join(keyed: tuple[str, Iterable[MapTask | Rejection]], job: Job) -> Iterato
     built = work_dir / "map"
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir()
-    files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
+    try:
+        files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
+    except DataError as error:
+        yield _rejection(task.map_id, error.reason, str(error), is_error=True)
+        return
     item = stac.make_item(task, job.segmenter, files)
     (built / stac.ITEM_FILE).write_text(
         json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"

@@ -1,8 +1,9 @@
 """Parts: predict a part of a scene, and keep the answer in a file.
 
 Input: MapTask, the scenes of one map and their grid; an area of it. Output: a GeoTIFF
-of bytes with the bands class, probability of each class, entropy, and the highest
-probability. `maps.py` joins the parts of a map.
+with the bands class, probability of each class, entropy, and the highest probability.
+With an ensemble follow mutual information and deviation. `maps.py` joins the parts of a
+map.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import datetime
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.locations import staged
 from beam_jobs.contracts.records import FloatArray
-from beam_jobs.predict import blending, segmenters
+from beam_jobs.predict import blending
 from beam_jobs.predict.blending import Area, Block, Pixels, Source, Windows
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.pipelining import ahead
@@ -34,7 +36,9 @@ from beam_jobs.scenes.scene import Scene
 SHARE_PER_COUNT = 0.004
 """The probability or entropy that one stored count stands for: 250 counts are 1.0."""
 NO_DATA = IGNORE
-"""Value of all bands where no sensor has data: 255."""
+"""Value of bytes where no sensor has data: 255. In bands of floats it is NaN."""
+NUM_MOMENTS = 2
+"""Channels that follow the probabilities of an ensemble; see `disagreement`."""
 _ROWS_PER_BLOCK = 32
 
 
@@ -124,18 +128,19 @@ def predict(
         segmenter: the model.
         config: windows and outputs.
         path: of the file.
-        model: pixels [B, H, W, C] -> probabilities [B, H, W, K], as `segmenters.load`
-            gives it.
+        model: pixels [B, H, W, C] -> probabilities [B, H, W, K], and NUM_MOMENTS more
+            channels for the uncertainty "disagreement", as `ensembles.joined` gives it.
 
     Raises:
         DataError: a raster or the model cannot be read.
     """
-    if config.test_time_augmentation:
-        model = segmenters.averaged(model)
+    num_classes = len(segmenter.classes)
+    num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
+    is_float = config.probability_dtype == "float16"
     source = Source(
         read=_reader(task, segmenter),
         model=model,
-        num_classes=len(segmenter.classes),
+        num_classes=num_classes + num_more,
         reading=open_files.keep_open,
     )
     blocks = blending.blend(
@@ -153,12 +158,13 @@ def predict(
             partial,
             "w",
             driver="GTiff",
-            count=3 + len(segmenter.classes),
+            count=3 + num_classes + num_more,
             height=grid.height,
             width=grid.width,
             crs=grid.crs,
             transform=grid.affine,
-            dtype="uint8",
+            # GDAL 3.9 has no type float16; the file has 16 bits a value.
+            **({"dtype": "float32", "nbits": 16} if is_float else {"dtype": "uint8"}),
             blockysize=_ROWS_PER_BLOCK,
             interleave="band",
             compress="deflate",
@@ -173,7 +179,9 @@ def predict(
                 block.area.rows.start - area.rows.start,
             )
             at = Window(*corner, width, height)
-            file.write(_bytes_of(block, segmenter.threshold), window=at)
+            file.write(
+                _bands_of(block, num_classes, segmenter.threshold, is_float=is_float), window=at
+            )
 
 
 def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pixels]:
@@ -189,16 +197,35 @@ def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pix
     return read
 
 
-def _bytes_of(block: Block, threshold: float | None) -> npt.NDArray[np.uint8]:
-    """Return the bands of a part for the pixels of a block, uint8 [3 + K, H, W]."""
-    found = block.probabilities
-    planes = [
-        class_ids(found, threshold)[np.newaxis],
-        to_counts(np.moveaxis(found, -1, 0)),
-        to_counts(entropy(found))[np.newaxis],
-        to_counts(found.max(axis=-1))[np.newaxis],
-    ]
-    return np.where(block.valid, np.concatenate(planes), np.uint8(NO_DATA))
+def _bands_of(
+    block: Block, num_classes: int, threshold: float | None, *, is_float: bool
+) -> npt.NDArray[Any]:
+    """Return the bands of a part for the pixels of a block, [bands, H, W].
+
+    They are bytes. With `is_float` they are floats: the probabilities themselves, and
+    the other bands as before.
+    """
+    found = block.probabilities[..., :num_classes]
+    shares = [np.moveaxis(found, -1, 0), found.max(axis=-1)[np.newaxis]]
+    of_classes, highest = shares if is_float else map(to_counts, shares)
+    spread = [entropy(found)]
+    if found.shape[-1] < block.probabilities.shape[-1]:
+        spread += disagreement(found, block.probabilities[..., num_classes:])
+    others = [to_counts(one)[np.newaxis] for one in spread]
+    ids = class_ids(found, threshold)[np.newaxis]
+    no_share = np.nan if is_float else NO_DATA
+    return np.concatenate(
+        [
+            np.where(block.valid, planes, np.asarray(fill, planes.dtype))
+            for planes, fill in (
+                (ids, NO_DATA),
+                (of_classes, no_share),
+                (others[0], NO_DATA),
+                (highest, no_share),
+                *((one, NO_DATA) for one in others[1:]),
+            )
+        ]
+    )
 
 
 def class_ids(probabilities: FloatArray, threshold: float | None) -> npt.NDArray[np.uint8]:
@@ -223,6 +250,26 @@ def entropy(probabilities: FloatArray) -> FloatArray:
     shares = np.clip(probabilities, 1e-12, 1.0)
     total: FloatArray = -(shares * np.log(shares)).sum(axis=-1)
     return np.clip(total / np.log(probabilities.shape[-1]), 0.0, 1.0)
+
+
+def disagreement(probabilities: FloatArray, moments: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return how much the members of an ensemble differ, two arrays [H, W].
+
+    The first is the mutual information of class and member, in the unit of `entropy`: 0
+    = all members say the same, 1 = each is sure of another class. The second is the
+    standard deviation of the probability over the members: of either class if there are
+    two, and of more classes the root of half the sum of their variances.
+
+    Source: Depeweg et al. 2018, arXiv 1710.07283, eq. 2, for the first.
+
+    Args:
+        probabilities: mean over the members, [H, W, K].
+        moments: means over the members of the entropy and of the sum of the squares of
+            the probabilities, [H, W, 2].
+    """
+    information = np.maximum(entropy(probabilities) - moments[..., 0], 0.0)
+    variances = moments[..., 1] - np.square(probabilities).sum(axis=-1)
+    return information, np.sqrt(np.maximum(variances, 0.0) / 2)
 
 
 def to_counts(shares: FloatArray) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Products: all files of one map, from its parts.
 
-Input: the files of `parts.py`. Output: name of each file -> scale of each of its bands.
+Input: the files of `parts.py`. Output: name of each file -> its layers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from pathlib import Path
 
 from beam_jobs.predict import maps, parts, pictures, polygons
 from beam_jobs.predict.config import PredictConfig
+from beam_jobs.predict.maps import Layer
 from beam_jobs.predict.parts import MapTask
 from beam_jobs.predict.segmenters import Segmenter
 
 
 def write(
     task: MapTask, segmenter: Segmenter, config: PredictConfig, *, parts_dir: Path, folder: Path
-) -> dict[str, Sequence[float]]:
-    """Write the files of a map; return name -> scale of each band, none without bands.
+) -> dict[str, Sequence[Layer]]:
+    """Write the files of a map; return name -> layers, none without bands.
 
     Args:
         task: the map.
@@ -27,6 +28,7 @@ def write(
         folder: receives the files.
 
     Raises:
+        DataError: a scene cannot be read for its picture.
         rasterio.errors.RasterioError: a file cannot be written.
     """
     areas = parts.areas(task.grid, config)
@@ -34,17 +36,16 @@ def write(
         "TERRAPAIR_MODEL": f"{segmenter.name} {segmenter.version}".strip(),
         "TERRAPAIR_CLASSES": ", ".join(f"{one.id} {one.name}" for one in segmenter.classes),
     }
-    rasters = {maps.CLASS_FILE: [maps.class_layer(segmenter.classes)]}
-    if config.probabilities == "all":
-        rasters[maps.PROBABILITY_FILE] = maps.probability_layers(segmenter.classes)
-    elif config.probabilities == "highest":
-        rasters[maps.PROBABILITY_FILE] = [maps.highest_layer(segmenter.classes)]
-    if config.uncertainty:
-        rasters[maps.UNCERTAINTY_FILE] = [maps.uncertainty_layer(segmenter.classes)]
-    files: dict[str, Sequence[float]] = {}
+    rasters = {
+        maps.CLASS_FILE: [maps.class_layer(segmenter.classes)],
+        maps.PROBABILITY_FILE: maps.probability_layers(segmenter.classes, config),
+        maps.UNCERTAINTY_FILE: maps.uncertainty_layers(segmenter.classes, config),
+    }
+    files: dict[str, Sequence[Layer]] = {}
     for name, layers in rasters.items():
-        maps.write_cog(parts_dir, areas, task.grid, layers, tags, folder / name)
-        files[name] = [layer.scale for layer in layers]
+        if layers:
+            maps.write_cog(parts_dir, areas, task.grid, layers, tags, folder / name)
+            files[name] = layers
     if config.polygons.classes:
         name = polygons.FILES[config.polygons.format]
         polygons.write(

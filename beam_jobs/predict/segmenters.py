@@ -8,7 +8,7 @@ its signature `serving_default`, as in TF Serving.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,6 +48,8 @@ class Segmenter:
         takes_one_of_two: whether it was trained for patches that lack a sensor.
         data_sha256: hash of the manifest of its training data.
         code_version: version of terrapair that wrote it.
+        architecture: head and encoder, such as "unet on resnet18".
+        members: models of an ensemble; empty for one model. See `ensembles`.
     """
 
     path: str
@@ -63,11 +65,18 @@ class Segmenter:
     takes_one_of_two: bool
     data_sha256: str
     code_version: str
+    architecture: str = "unknown"
+    members: tuple[Segmenter, ...] = ()
 
     @property
     def sensors(self) -> tuple[Sensor, ...]:
         """The sensors that the model sees."""
         return tuple(self.bands)
+
+    @property
+    def models(self) -> tuple[Segmenter, ...]:
+        """The models that answer: the members of an ensemble, or this one."""
+        return self.members or (self,)
 
 
 def find(path: str, version: int | None = None) -> Segmenter:
@@ -113,7 +122,14 @@ def find(path: str, version: int | None = None) -> Segmenter:
             takes_one_of_two=len(bands) == 2 and bool(card["config"].get("modality_dropout")),
             data_sha256=str(card["data_manifest_sha256"]),
             code_version=str(card["code_version"]),
+            architecture=_architecture(card["config"]),
         )
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    encoder = config.get("encoder") or {}
+    parts = [one for one in (config.get("head"), encoder.get("backbone")) if one]
+    return " on ".join(parts) or "unknown"
 
 
 def _version_dir(path: str, version: int | None) -> str:
@@ -167,7 +183,7 @@ def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], Fl
     return probabilities
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)  # The members of an ensemble.
 def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
     del sha256  # A part of the key only: another model may be written to the same path.
     if num_threads:
@@ -191,26 +207,3 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any
     # The signature does not keep the model's variables; the function does.
     run.__dict__["model"] = model
     return run
-
-
-def averaged(model: Callable[[Pixels], FloatArray]) -> Callable[[Pixels], FloatArray]:
-    """Return the mean answer over the eight rotations and reflections of a window."""
-
-    def probabilities(pixels: Pixels) -> FloatArray:
-        total: Any = 0.0
-        for turns in range(4):
-            for is_flipped in (False, True):
-                seen = {name: _moved(values, turns, is_flipped) for name, values in pixels.items()}
-                total = total + _moved_back(model(seen), turns, is_flipped)
-        return np.asarray(total / 8.0, np.float32)
-
-    return probabilities
-
-
-def _moved(values: FloatArray, turns: int, is_flipped: bool) -> FloatArray:
-    turned = np.rot90(values, turns, axes=(1, 2))
-    return turned[:, :, ::-1] if is_flipped else turned
-
-
-def _moved_back(values: FloatArray, turns: int, is_flipped: bool) -> FloatArray:
-    return np.rot90(values[:, :, ::-1] if is_flipped else values, -turns, axes=(1, 2))

@@ -22,8 +22,13 @@ _CENTRE = {"s1": -15.0, "s2": 0.2}
 _SLOPE = {"s1": 0.3, "s2": 8.0}
 
 
-def publish(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) -> str:
-    """Write the SavedModel and its card; `card` replaces entries of the card."""
+def publish(
+    folder: Path, bands: Mapping[str, tuple[str, ...]], *, bias: float = 0.0, **card: object
+) -> str:
+    """Write the SavedModel and its card.
+
+    `bias` is added to the logit of water. `card` replaces entries of the card.
+    """
     model = tf.Module()
     specs = [tf.TensorSpec([None, None, None, len(bands[s])], tf.float32, s) for s in bands]
 
@@ -36,7 +41,7 @@ def publish(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: object) 
             bright = tf.where(tf.math.is_finite(bright), bright, 0.0)
             kernel = tf.ones([2 * REACH + 1, 2 * REACH + 1, 1, 1]) / (2 * REACH + 1) ** 2
             score += tf.nn.conv2d(bright, kernel, 1, "SAME")
-        water = tf.sigmoid(-score)
+        water = tf.sigmoid(bias - score)
         return {"probabilities": tf.concat([1.0 - water, water], -1)}
 
     model.serve = serve
@@ -79,7 +84,7 @@ def write_card(folder: Path, bands: Mapping[str, tuple[str, ...]], **card: objec
     return str(folder)
 
 
-def water(pixels: Mapping[str, np.ndarray]) -> np.ndarray:
+def water(pixels: Mapping[str, np.ndarray], bias: float = 0.0) -> np.ndarray:
     """Return the probability of water [H, W] in one pass over a whole scene.
 
     The scene is mirrored at its borders.
@@ -89,4 +94,4 @@ def water(pixels: Mapping[str, np.ndarray]) -> np.ndarray:
         bright = ((values - _CENTRE[sensor]) * _SLOPE[sensor]).mean(-1)
         bright = np.where(np.isfinite(bright), bright, 0.0)
         score = score + ndimage.uniform_filter(bright, 2 * REACH + 1, mode="mirror")
-    return 1.0 / (1.0 + np.exp(score))
+    return 1.0 / (1.0 + np.exp(score - bias))

@@ -12,12 +12,13 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import stac_validator
 
 from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.predict import driver, graph, parts, segmenters
+from beam_jobs.predict import driver, ensembles, graph, parts, pictures, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
@@ -90,6 +91,61 @@ def test_a_map_is_what_one_pass_over_the_scene_says(masked, flood, config, tmp_p
     assert num_hidden >= 60 * 90
 
 
+def test_an_ensemble_maps_the_mean_of_its_models_and_where_they_differ(
+    masked, flood, config, tmp_path
+):
+    bias = 1.5
+    other = make_segmenter.publish(tmp_path / "flood/13", {"s1": S1_DEFAULT_BANDS}, bias=bias)
+    segmenter = ensembles.combine([segmenters.find(flood), segmenters.find(other)])
+    settings_of = replace(config, uncertainty="disagreement", probability_dtype="float16")
+    made = driver.predict(settings_of, segmenter, [masked], str(tmp_path / "maps"))
+    num_hidden = 0
+    for folder in made.maps:
+        scene = scenes_of(masked)[folder.name]
+        pixels = readers.read_bands(scene, S1_DEFAULT_BANDS, scene.grid)
+        valid = np.isfinite(pixels).all(-1)
+        num_hidden += int((~valid).sum())
+        members = np.stack([make_segmenter.water({"s1": pixels}, one) for one in (0.0, bias)])
+        with rasterio.open(folder / "probability.tif") as file:
+            assert np.isnan(file.nodata)
+            assert file.scales == (1.0, 1.0)
+            assert file.tags(2, ns="IMAGE_STRUCTURE")["NBITS"] == "16"
+            shares = file.read(2)
+            np.testing.assert_array_equal(file.dataset_mask() > 0, valid)
+        np.testing.assert_array_equal(np.isfinite(shares), valid)
+        np.testing.assert_allclose(shares[valid], members.mean(0)[valid], atol=5e-4)
+        with rasterio.open(folder / "class.tif") as file:
+            ids = file.read(1)
+        sure = valid & (np.abs(members.mean(0) - 0.6) > 1e-4)
+        np.testing.assert_array_equal(ids[sure], (members.mean(0) > 0.6)[sure])
+        assert (ids[~valid] == parts.NO_DATA).all()
+
+        def entropy(water):
+            two = np.stack([water, 1 - water])
+            return -(two * np.log2(two)).sum(0)
+
+        with rasterio.open(folder / "uncertainty.tif") as file:
+            assert file.descriptions == ("entropy", "mutual information", "standard deviation")
+            found = file.read(masked=True) * parts.SHARE_PER_COUNT
+        of_mean = entropy(members.mean(0))
+        for band, expected in zip(
+            found, (of_mean, of_mean - entropy(members).mean(0), members.std(0)), strict=True
+        ):
+            np.testing.assert_array_equal(~band.mask, valid)
+            np.testing.assert_allclose(band.data[valid], expected[valid], atol=0.0025)
+    assert num_hidden >= 60 * 90
+    model = json.loads((tmp_path / "maps/model.json").read_text())
+    assert stac_validator.errors(model) == []
+    assert list(model["assets"]) == ["flood-12", "flood-13"]
+    item = json.loads((made.maps[0] / "item.json").read_text())
+    assert stac_validator.errors(item) == []
+    assert item["properties"]["terrapair:model_version"] == "12+13"
+    assert (
+        item["assets"]["probability"]["raster:bands"]
+        == [{"data_type": "float16", "nodata": "nan"}] * 2
+    )
+
+
 def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     polygons = replace(config.polygons, classes=("water",))
     made = predict(replace(config, polygons=polygons), flood, [simulated], str(tmp_path))
@@ -112,7 +168,23 @@ def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     assert south <= lat.min() <= lat.max() <= north
     for asset in items[0].assets.values():
         assert Path(asset.get_absolute_href()).stat().st_size > 0
-    assert made.page.read_text().count("<img") == len(items)
+    assert made.page.read_text().count("/map.png") == len(items)
+    assert (tmp_path / "overview.png").stat().st_size > 0
+    documents = [made.collection, tmp_path / "model.json", *tmp_path.glob("*/item.json")]
+    for path in documents:
+        document = json.loads(path.read_text())
+        assert stac_validator.errors(document) == []
+    # The check can fail, of STAC and of an extension.
+    item = json.loads((tmp_path / items[0].id / "item.json").read_text())
+    assert stac_validator.errors(item | {"links": "none"})
+    assert stac_validator.errors(item | {"properties": item["properties"] | {"proj:shape": [1]}})
+    model = pystac.Item.from_file(str(tmp_path / "model.json"))
+    assert items[0].get_single_link("derived_from").get_absolute_href() == model.get_self_href()
+    assert items[0].get_collection().id == collection.id
+    asset = model.assets["flood-12"]
+    assert Path(asset.get_absolute_href()).resolve() == Path(flood).resolve() / "12"
+    assert asset.extra_fields["terrapair:model_sha256"] == segmenters.find(flood).sha256
+    assert model.properties["mlm:input"][0]["bands"] == list(S1_DEFAULT_BANDS)
 
 
 def test_a_run_goes_on_where_it_was_killed(copied, flood, config, tmp_path, monkeypatch):
@@ -216,6 +288,23 @@ def test_one_bad_scene_is_named_and_the_others_get_maps(copied, flood, config, t
     assert not (tmp_path / "maps/rejected").exists()
 
 
+def test_a_scene_that_is_lost_before_its_picture_gives_no_map(
+    simulated, flood, config, tmp_path, monkeypatch
+):
+    lost, draw = next(iter(scenes_of(simulated))), pictures.draw
+
+    def draw_or_fail(class_file, task, *args):
+        if task.map_id == lost:
+            raise DataError("gone", "unreadable_raster")
+        draw(class_file, task, *args)
+
+    monkeypatch.setattr(pictures, "draw", draw_or_fail)
+    made = predict(config, flood, [simulated], str(tmp_path))
+    assert made.num_rejected == {"unreadable_raster": 1}
+    assert lost not in {path.name for path in made.maps}
+    assert len(made.maps) == 5
+
+
 def test_scenes_that_all_fail_are_an_error_with_the_reason(copied, flood, config, tmp_path):
     for scene in scenes_of(copied).values():
         Path(scene.bands["VV"].path).write_bytes(b"no raster")
@@ -286,14 +375,20 @@ def test_a_folder_of_another_model_or_other_settings_is_refused(simulated, flood
             "window.size_px must be a multiple of the model's stride 4, got 50",
         ),
         ({"classes": ("ice",)}, settings.SettingsError, "no class 'ice'; it has dry, water"),
+        (
+            {"uncertainty": "disagreement"},
+            settings.SettingsError,
+            "uncertainty 'disagreement' needs several answers: name several models",
+        ),
         ({"output": "s3://bucket/maps"}, settings.SettingsError, "must be a folder of this"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_pixel_is_read(
     simulated, flood, config, tmp_path, changes, error, message
 ):
-    if "window" in changes:
-        config = replace(config, window=changes["window"])
+    config = replace(
+        config, **{key: changes[key] for key in ("window", "uncertainty") if key in changes}
+    )
     if "classes" in changes:
         config = replace(config, polygons=replace(config.polygons, classes=changes["classes"]))
     model = str(tmp_path / changes["model"]) if "model" in changes else flood

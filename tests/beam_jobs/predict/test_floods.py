@@ -6,26 +6,38 @@ import json
 import make_rasters
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import rasterio
 import shapely
 
 from beam_jobs.errors import DataError
 from beam_jobs.predict import floods
-from beam_jobs.predict.floods import DRY, FLOODED, PERMANENT, RECEDED, Reference
+from beam_jobs.predict.floods import DRY, FLOODED, PERMANENT, RECEDED, Mask, Reference
 from beam_jobs.predict.parts import NO_DATA
+from beam_jobs.scenes import footprints, grids
 from beam_jobs.terminal import program
 
 HEIGHT, WIDTH = 60, 80
 
 
-def make_map(folder, ids, classes=("dry", "water")):
-    """A folder as `predict` writes it: ids on the grid of the test rasters."""
+def make_map(folder, ids, day="2024-03-01", cols=0):
+    """A folder as `predict` writes it: ids from a column of the test rasters' grid on."""
+    transform = make_rasters.north_up(x=make_rasters.XMIN + 10 * cols)
     path = make_rasters.write_geotiff(
-        folder / "class.tif", ids[np.newaxis].astype(np.uint8), nodata=NO_DATA
+        folder / "class.tif",
+        ids[np.newaxis].astype(np.uint8),
+        transform=transform,
+        nodata=NO_DATA,
     )
-    listed = [{"value": value, "name": name} for value, name in enumerate(classes)]
-    item = {"assets": {"class": {"classification:classes": listed}}}
+    listed = [{"value": value, "name": name} for value, name in enumerate(("dry", "water"))]
+    with rasterio.open(path) as file:
+        place = footprints.of_bounds(file.crs.to_string(), tuple(file.bounds))
+    item = {
+        "geometry": shapely.geometry.mapping(place),
+        "properties": {"datetime": f"{day}T10:00:00Z"},
+        "assets": {"class": {"classification:classes": listed}},
+    }
     (folder / "item.json").write_text(json.dumps(item))
     return path
 
@@ -54,7 +66,7 @@ def test_water_that_is_not_in_the_reference_is_flooded(now, dry, tmp_path, monke
     monkeypatch.setattr(floods, "_BLOCK_ROWS", 16)
     make_map(tmp_path / "now", now)
     make_map(tmp_path / "dry", dry)
-    reference = floods.reference_of(str(tmp_path / "dry"), [9], "water")
+    reference = floods.reference_of(str(tmp_path / "dry"), Mask(water=(9,)), "water")
     path = tmp_path / "flood.tif"
     floods.write_flood_map(tmp_path / "now/class.tif", 1, reference, path, change=change)
     found = read(path)
@@ -87,7 +99,9 @@ def test_a_reference_on_another_grid_is_read_at_the_nearest_pixel(now, tmp_path,
         tmp_path / "cover.tif", values[np.newaxis], transform=transform, nodata=nodata
     )
     path = tmp_path / "flood.tif"
-    floods.write_flood_map(class_file, 1, Reference(path=str(source), water=(80,)), path)
+    floods.write_flood_map(
+        class_file, 1, Reference(paths=(str(source),), mask=Mask(water=(80,))), path
+    )
     fine = values.repeat(2, 0).repeat(2, 1)[20 : 20 + HEIGHT, 20 : 20 + WIDTH]
     expected = np.where(fine == 80, PERMANENT, np.where(now == 1, FLOODED, DRY))
     unknown = (now == NO_DATA) | ((fine == 0) if nodata == 0 else False)
@@ -100,7 +114,9 @@ def test_pixels_beyond_the_reference_are_no_data_and_none_at_all_is_refused(now,
     cover = np.full((1, HEIGHT, 10), 80, np.uint8)
     source = make_rasters.write_geotiff(tmp_path / "cover.tif", cover)
     path = tmp_path / "flood.tif"
-    floods.write_flood_map(class_file, 1, Reference(path=str(source), water=(80,)), path)
+    floods.write_flood_map(
+        class_file, 1, Reference(paths=(str(source),), mask=Mask(water=(80,))), path
+    )
     found = read(path)
     assert (found[:, 10:] == NO_DATA).all()
     assert set(np.unique(found[5:, :10])) == {PERMANENT}
@@ -109,7 +125,9 @@ def test_pixels_beyond_the_reference_are_no_data_and_none_at_all_is_refused(now,
     )
     path.unlink()
     with pytest.raises(DataError, match=r"far\.tif: does not overlap"):
-        floods.write_flood_map(class_file, 1, Reference(path=str(far), water=(80,)), path)
+        floods.write_flood_map(
+            class_file, 1, Reference(paths=(str(far),), mask=Mask(water=(80,))), path
+        )
     assert not path.exists()
 
 
@@ -132,7 +150,7 @@ def test_areas_are_those_of_the_pixels_in_each_polygon(now, dry, tmp_path, monke
     class_file = make_map(tmp_path / "now", now)
     make_map(tmp_path / "dry", dry)
     path = tmp_path / "flood.tif"
-    reference = floods.reference_of(str(tmp_path / "dry"), [], "water")
+    reference = floods.reference_of(str(tmp_path / "dry"), Mask(water=()), "water")
     floods.write_flood_map(class_file, 1, reference, path)
 
     def box(row0, row1, col0, col1):
@@ -164,7 +182,7 @@ def test_polygons_in_degrees_are_moved_to_the_map(now, dry, tmp_path):
     make_map(tmp_path / "dry", dry)
     path = tmp_path / "flood.tif"
     floods.write_flood_map(
-        class_file, 1, floods.reference_of(str(tmp_path / "dry"), [], "water"), path
+        class_file, 1, floods.reference_of(str(tmp_path / "dry"), Mask(water=()), "water"), path
     )
     whole = shapely.geometry.shape(make_rasters.footprint(class_file)).buffer(0.01)
     areas = polygons(tmp_path, [whole], "EPSG:4326")
@@ -191,9 +209,127 @@ def test_the_verb_writes_map_and_areas_or_says_what_is_wrong(now, dry, tmp_path,
     for arguments, code, message in (
         ([*dates, "--water", "ice"], 3, "the map has no class 'ice'; it has dry, water"),
         ([*command, "--reference", "none.tif"], 3, "none.tif: "),
-        ([*dates, "--reference-values", "wet"], 2, "must be whole numbers, got 'wet'"),
+        ([*dates, "--reference-values", "wet"], 2, "or one of worldcover, jrc-occurrence"),
+        (command, 2, "name either --reference or --dry-date"),
+        ([*dates, "--dry-date", "2022-06-01"], 2, "name either --reference or --dry-date"),
+        ([*command, "--dry-date", "June"], 2, "must be YYYY-MM-DD or earliest, got 'June'"),
+        (
+            [*command, "--dry-date", "2022-06-01"],
+            3,
+            "no other map of 2022-06-01 beside it covers its place; there are maps of 2024-03-01",
+        ),
         (["flood", "--map", str(tmp_path), *dates[3:]], 3, "holds no map (item.json is missing)"),
     ):
         assert program.run(arguments) == code
         lines = capsys.readouterr().err.strip().splitlines()
         assert message in lines[-1]
+
+
+def test_known_masks_count_what_files_hide(now, tmp_path):
+    class_file = make_map(tmp_path / "now", now)
+    occurrence = np.random.default_rng(3).choice([0, 40, 74, 75, 100, 255], (HEIGHT, WIDTH))
+    # Earth Engine hides land without water: the file declares it no data.
+    source = make_rasters.write_geotiff(
+        tmp_path / "jrc.tif", occurrence[np.newaxis].astype(np.uint8), nodata=0
+    )
+    path = tmp_path / "flood.tif"
+    reference = Reference(paths=(str(source),), mask=floods.mask_of("jrc-occurrence"))
+    floods.write_flood_map(class_file, 1, reference, path)
+    before = (occurrence >= 75) & (occurrence <= 100)
+    expected = np.where(before, PERMANENT, np.where(now == 1, FLOODED, DRY))
+    expected[(now == NO_DATA) | (occurrence == 255)] = NO_DATA
+    np.testing.assert_array_equal(read(path), expected)
+    assert floods.mask_of("worldcover") == Mask(water=(80,), no_data=(0,))
+    assert floods.mask_of("1, 75-77") == Mask(water=(1, 75, 76, 77))
+
+
+@pytest.mark.parametrize("num_bands", [1, 2])
+def test_a_reference_in_degrees_is_looked_up_where_each_pixel_lies(now, tmp_path, num_bands):
+    class_file = make_map(tmp_path / "now", now)
+    with rasterio.open(class_file) as file:
+        cols, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+        x, y = file.transform * (cols, rows)
+        lon, lat = grids.to_lonlat(file.crs.to_string(), x, y)
+    # It covers the western part only, and has a second band that does not count.
+    step = 0.00021
+    values = np.random.default_rng(4).choice([10, 80], (num_bands, 40, 30)).astype(np.uint8)
+    transform = rasterio.Affine(step, 0, lon.min() - step, 0, -step, lat.max() + step)
+    source = tmp_path / "cover.tif"
+    make_rasters.write_geotiff(source, values, crs="EPSG:4326", transform=transform)
+    path = tmp_path / "flood.tif"
+    floods.write_flood_map(
+        class_file, 1, Reference(paths=(str(source),), mask=Mask(water=(80,))), path
+    )
+    col, row = (np.floor(one).astype(int) for one in ~transform * (lon, lat))
+    is_inside = (col >= 0) & (col < 30) & (row >= 0) & (row < 40)
+    before = values[0][np.clip(row, 0, 39), np.clip(col, 0, 29)] == 80
+    expected = np.where(before, PERMANENT, np.where(now == 1, FLOODED, DRY))
+    expected[~is_inside | (now == NO_DATA)] = NO_DATA
+    assert 0.2 < is_inside.mean() < 0.9
+    # GDAL's transformer may be off by an eighth of a pixel at borders of pixels.
+    off = np.stack(~transform * (lon, lat))
+    sure = (np.abs(off - np.rint(off)) > 0.1).all(0)
+    np.testing.assert_array_equal(read(path)[sure], expected[sure])
+
+
+def test_the_dry_date_is_found_beside_the_map_and_its_maps_are_joined(now, tmp_path):
+    now[:, :] = 1
+    make_map(tmp_path / "now", now, "2024-03-01")
+    # Two maps of the dry day overlap; the one that covers more comes first.
+    west, east = np.full((HEIGHT, 30), 1), np.full((HEIGHT, 60), 0)
+    west[:2, :] = NO_DATA
+    east[-2:, :] = NO_DATA
+    make_map(tmp_path / "west", west, "2023-07-01")
+    make_map(tmp_path / "east", east, "2023-07-01", cols=25)
+    make_map(tmp_path / "later", now, "2023-09-01")
+    make_map(tmp_path / "elsewhere", now, "2022-01-01", cols=9999)
+    for date in ("2023-07-01", "earliest"):
+        reference = floods.of_date(tmp_path / "now", date, "water")
+        assert [path.rsplit("/", 2)[1] for path in reference.paths] == ["east", "west"]
+    path = tmp_path / "flood.tif"
+    floods.write_flood_map(tmp_path / "now/class.tif", 1, reference, path)
+    expected = np.full((HEIGHT, WIDTH), FLOODED)
+    expected[:, :25] = PERMANENT
+    expected[-2:, 25:30] = PERMANENT  # East has no data there.
+    expected[:2, :25] = expected[-2:, 30:] = NO_DATA
+    np.testing.assert_array_equal(read(path), expected)
+
+
+def test_areas_in_degrees_far_and_empty_ones_are_counted_right(now, dry, tmp_path):
+    class_file = make_map(tmp_path / "now", now)
+    make_map(tmp_path / "dry", dry)
+    path = tmp_path / "flood.tif"
+    reference = floods.reference_of(str(tmp_path / "dry"), Mask(water=()), "water")
+    floods.write_flood_map(class_file, 1, reference, path)
+    with rasterio.open(class_file) as file:
+        to_pixel, crs = ~file.transform, file.crs.to_string()
+        west, south, east, north = file.bounds
+    lon, lat = grids.to_lonlat(crs, np.array([west, east]), np.array([south, north]))
+    # A continent in four corners, half of the map, nothing, and a far triangle.
+    outlines = [
+        shapely.box(-40, 0, 80, 80),
+        shapely.box(lon[0] - 1, lat[0] - 1, lon.mean(), lat[1] + 1),
+        shapely.Polygon(),
+        shapely.Polygon([(-60, -10), (-50, -10), (-55, 0)]),
+    ]
+    vector = polygons(tmp_path, outlines, "EPSG:4326")
+    assert floods.write_areas(path, vector, "district", tmp_path / "areas.csv") == 4
+    with (tmp_path / "areas.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    found = read(path)
+    cols, lines = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    pixel_lon, _ = grids.to_lonlat(crs, *(~to_pixel * (cols, lines)))
+    geod = pyproj.Geod(ellps="WGS84")
+    for row, inside, outline in zip(
+        rows,
+        (np.ones_like(found, bool), pixel_lon < lon.mean(), found < 0, found < 0),
+        outlines,
+        strict=True,
+    ):
+        counts = np.bincount(found[inside], minlength=256) * 100
+        names = ("dry_m2", "permanent_m2", "flooded_m2", "receded_m2")
+        assert [int(row[name]) for name in names] == counts[:4].tolist()
+        assert int(row["no_data_m2"]) == counts[NO_DATA]
+        whole = abs(geod.geometry_area_perimeter(shapely.segmentize(outline, 0.01))[0])
+        # In UTM, areas are up to 0.1 % off.
+        assert int(row["outside_m2"]) == pytest.approx(whole - counts.sum(), abs=0.01 * 4.8e5)
