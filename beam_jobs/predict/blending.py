@@ -93,7 +93,7 @@ def blend(source: Source, windows: Windows, area: Area, max_batch_px: int) -> It
     sums = np.zeros((0, width, source.num_classes), np.float32)
     for row, after in itertools.zip_longest(rows, rows[1:]):
         pixels = _read_row(source, row, cols, windows.shape)
-        valid = _valid_mask(pixels)
+        valid = valid_mask(pixels)
         sums = np.pad(sums, ((0, len(row.weights) - len(sums)), (0, 0), (0, 0)))
         asked = [col for col in cols if valid[row.inside, _inside(col, cols)].any()]
         for col, answer in _answers(source, pixels, cols, asked, max_batch_px):
@@ -128,7 +128,7 @@ def _span(index: npt.NDArray[np.int64]) -> slice:
     return slice(int(index.min()), int(index.max()) + 1)
 
 
-def _valid_mask(pixels: Pixels) -> BoolArray:
+def valid_mask(pixels: Pixels) -> BoolArray:
     """Return bool [H, W], True where all bands of at least one sensor are finite.
 
     This is the mask inside the models; see `PixelNormalization`.

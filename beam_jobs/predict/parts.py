@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,7 +131,8 @@ def predict(
     """
     if config.test_time_augmentation:
         model = segmenters.averaged(model)
-    source = Source(read=_reader(task, segmenter), model=model, num_classes=len(segmenter.classes))
+    read = reader(task, segmenter.bands)
+    source = Source(read=read, model=model, num_classes=len(segmenter.classes))
     strips = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
     )
@@ -165,14 +166,18 @@ def predict(
             file.write(_bytes_of(strip, segmenter.threshold), window=rows)
 
 
-def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pixels]:
+def reader(
+    task: MapTask, bands: Mapping[Sensor, tuple[str, ...]]
+) -> Callable[[slice, slice], Pixels]:
+    """Return the function from rows and columns of a map to its pixels [H, W, C]."""
+
     def read(rows: slice, cols: slice) -> Pixels:
         grid = task.grid.window(
             rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start
         )
         return {
             sensor: readers.read_bands(task.scenes[sensor], names, grid)
-            for sensor, names in segmenter.bands.items()
+            for sensor, names in bands.items()
         }
 
     return read
