@@ -37,6 +37,9 @@ def checked(pixels: npt.ArrayLike, sensor: Sensor, bands: Sequence[str]) -> Floa
     Raises:
         DataError: another shape, no numbers, or values of another unit.
     """
+    if isinstance(pixels, (list, tuple)) and any(map(np.ma.isMaskedArray, pixels)):
+        # NumPy would take what is under the masks for pixels.
+        pixels = np.ma.stack(pixels)
     values = np.ma.asanyarray(pixels) if np.ma.isMaskedArray(pixels) else np.asarray(pixels)
     if values.dtype.kind not in "fiu":
         raise DataError(f"{sensor}: pixels must be numbers, got an array of {values.dtype}")

@@ -2,7 +2,7 @@
 
 Input: a path. Output: a MapTask, whose pixels `beam_jobs.predict.parts.reader` reads.
 Units, offsets, no data and refusals are those of the readers of the data jobs, and so
-is the code; see docs/adr/0031-a-published-model-reads-scenes.md.
+is the code; see docs/adr/0029-a-published-model-reads-scenes.md.
 """
 
 from __future__ import annotations

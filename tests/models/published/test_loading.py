@@ -136,6 +136,9 @@ def test_masked_pixels_and_impossible_values_are_no_data(flood):
     np.testing.assert_array_equal(flood.predict(filled).label, expected.label)
     masked = np.ma.masked_equal(filled, -9999.0)
     np.testing.assert_array_equal(flood.predict(masked).label, expected.label)
+    # What is under a mask may look like a measurement.
+    zeros = np.ma.masked_array(np.nan_to_num(pixels, nan=-10.0), np.isnan(pixels))
+    np.testing.assert_array_equal(flood.predict([zeros, zeros]).label[1], expected.label)
     assert np.isfinite(filled).all()  # The caller's array is as it was.
 
 
