@@ -12,6 +12,7 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
+    export_speed,
     fetch_resume,
     gradient_cache_memory,
     input_pipeline,
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "segmentation_speed": segmentation_speed.measure,
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
+    "export_speed": export_speed.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}
