@@ -19,6 +19,7 @@ from models.value_checks import check_choice, check_positive, check_share
 Backbone = Literal["small", "resnet18", "resnet50", "torch_resnet18", "torch_resnet50"]
 Norm = Literal["batch", "group"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+ExportPrecision = Literal["float32", "bfloat16", "mixed_bfloat16"]
 Border = Literal["zeros", "mirror"]
 OptimizerName = Literal["adamw", "lars"]
 Cache = Literal["none", "memory", "disk"]

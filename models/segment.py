@@ -27,10 +27,12 @@ from models.optimization.optimizers import make_optimizer
 from models.pixel_losses.segment_loss import SegmentLoss, make_segment_loss
 from models.published import export, warm_start
 from models.published.card import Provenance
+from models.published.precision import choose
 from models.reading import shard_checks
 from models.reading.epochs import EpochPlan
 from models.scores.calibration import at_best_threshold
-from models.scores.scoring import SplitScorer, tune_threshold
+from models.scores.patch_scores import PatchScores
+from models.scores.scoring import SplitScorer, score_patches, tune_threshold
 from models.scores.summary import summarize
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter, with_segmenter_precision
@@ -193,7 +195,10 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
                 self._scores = tune_threshold(model, self._scores)
         found = self._evaluations
         chosen = {"best_step": float(found.kept_step)} if found and found.best_weights else {}
-        return {**summarize(self._scores), **chosen}
+        self._served = choose(model, self.config.export.precision, self._scores, self._score_anew)
+        lost = self._served.iou_loss
+        cost = {} if math.isnan(lost) else {"export_iou_loss": lost}
+        return {**summarize(self._served.scores), **chosen, **cost}
 
     def export(self, model: Segmenter, output_dir: str, metrics: Mapping[str, float]) -> None:
         """Write the segmenter with its scores."""
@@ -211,7 +216,17 @@ class SegmentRecipe(scaffold.Recipe[Segmenter]):
                 else encoder_starts(self.config, self.sources.encoder),
                 evaluations=None if self._evaluations is None else self._evaluations.describe(),
             ),
-            scores=self._scores,
+            scores=self._served.scores,
+            precision=self._served.precision,
+        )
+
+    def _score_anew(self, model: Segmenter) -> PatchScores:
+        """Return the scores of another segmenter on the eval split."""
+        return score_patches(
+            model,
+            self.shards.eval,
+            self.config.schema.class_names,
+            batch_size=self.config.global_batch_size,
         )
 
     def _measure(self) -> dict[str, float]:

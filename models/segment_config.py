@@ -13,7 +13,14 @@ from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.labels import LabelClass, LabelSchema, schema_of
 from beam_jobs.contracts.settings import INPUT_PATH
 from models.augmentation.config import ImageAugmentConfig
-from models.config import Border, EncoderConfig, InputConfig, OptimizerConfig, Precision
+from models.config import (
+    Border,
+    EncoderConfig,
+    ExportPrecision,
+    InputConfig,
+    OptimizerConfig,
+    Precision,
+)
 from models.pixel_losses.config import LossConfig
 from models.value_checks import check_choice, check_positive, check_share
 
@@ -26,6 +33,25 @@ _NUM_EVALUATIONS = 20
 
 A training that learns all it can within half of its steps has ten to choose from.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """How a segmenter is published.
+
+    Attributes:
+        precision: of the SavedModel; its inputs and outputs are float32, and so is the
+            Keras model beside it. "bfloat16": kernels are stored in bfloat16, which
+            halves the files, and computed with in float32. "mixed_bfloat16": the
+            network computes in bfloat16 too, which is fast only on CPUs and GPUs that
+            have it (docs/performance.md). A model that loses more than half a point of
+            IoU on the eval split is published in float32, with a warning.
+    """
+
+    precision: ExportPrecision = "float32"
+
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, ExportPrecision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +113,7 @@ class SegmentConfig:
         tune_threshold: with two classes, publish the threshold that gives the second
             class the best IoU on the eval split; False = 0.5, the likelier class. With
             more classes there is no threshold.
+        export: see ExportConfig.
     """
 
     sensors: tuple[Sensor, ...]
@@ -116,6 +143,7 @@ class SegmentConfig:
     eval_every: int = 0
     patience: int | None = None
     tune_threshold: bool = True
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def __post_init__(self) -> None:
         if self.sensors not in (("s1",), ("s2",), SENSORS):

@@ -22,19 +22,53 @@ def _tree(path: Path) -> ast.Module:
 @cache
 def _imported(path: Path) -> frozenset[str]:
     """Dotted names that a module imports."""
-    found = set()
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+    return frozenset(name for node in ast.walk(_tree(path)) for name in _names_of(node))
+
+
+def _names_of(node: ast.AST) -> set[str]:
+    """Dotted names that a statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
+
+
+PUBLISHED = REPOSITORY / "models" / "published"
+READING_SCENES = {PUBLISHED / f"{name}.py" for name in ("arrays", "inference", "loading", "scenes")}
+"""Modules of models that call what reads and predicts scenes; see ADR 29."""
 
 
 def test_models_know_of_the_jobs_only_their_contracts():
-    for path in (REPOSITORY / "models").rglob("*.py"):
+    for path in {*(REPOSITORY / "models").rglob("*.py")} - READING_SCENES:
         jobs = {name for name in _imported(path) if name.startswith("beam_jobs")}
         assert all(name.startswith("beam_jobs.contracts") for name in jobs), path
+
+
+def test_loaded_models_read_scenes_without_beam_and_keras():
+    begin = {PUBLISHED / "loading.py"}
+    for name in _imported(PUBLISHED / "loading.py"):
+        begin |= {path for path in _files_of(name) if path in MODULES}
+    seen, third_party, rest = set(), set(), [*begin]
+    while rest:
+        path = rest.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        # Imports inside functions are for catalogs on object stores.
+        for node in _tree(path).body:
+            for name in _names_of(node):
+                rest += [found for found in _files_of(name) if found in MODULES]
+                third_party.add(name.partition(".")[0])
+    assert {one.stem for one in seen} >= {"parts", "segmenters", "readers", "blending"}
+    assert {"rasterio", "tensorflow"} <= third_party
+    assert not third_party & {"apache_beam", "tfx", "keras", "keras_cv", "kfp"}
+
+
+def _files_of(name: str) -> list[Path]:
+    """The files that a dotted name may stand for: a module, or a value of one."""
+    found = (REPOSITORY / Path(*parts) for parts in (name.split("."), name.split(".")[:-1]))
+    return [path.with_suffix(".py") for path in found]
 
 
 def test_contracts_are_a_leaf():
@@ -50,7 +84,8 @@ def test_every_module_says_what_it_is_for(path):
 
 def test_package_inits_hold_a_docstring_only():
     for path in MODULES:
-        if path.name == "__init__.py":
+        # The door for notebooks is the only other one; see ADR 29.
+        if path.name == "__init__.py" and path.parent != PUBLISHED:
             assert [type(node) for node in _tree(path).body] == [ast.Expr], path
 
 

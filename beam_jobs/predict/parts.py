@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ def predict(
     num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
     is_float = config.probability_dtype == "float16"
     source = Source(
-        read=_reader(task, segmenter),
+        read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
         reading=open_files.keep_open,
@@ -184,14 +184,18 @@ def predict(
             )
 
 
-def _reader(task: MapTask, segmenter: Segmenter) -> Callable[[slice, slice], Pixels]:
+def reader(
+    task: MapTask, bands: Mapping[Sensor, tuple[str, ...]]
+) -> Callable[[slice, slice], Pixels]:
+    """Return the function from rows and columns of a map to its pixels [H, W, C]."""
+
     def read(rows: slice, cols: slice) -> Pixels:
         grid = task.grid.window(
             rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start
         )
         return {
             sensor: readers.read_bands(task.scenes[sensor], names, grid)
-            for sensor, names in segmenter.bands.items()
+            for sensor, names in bands.items()
         }
 
     return read

@@ -21,7 +21,7 @@ from beam_jobs.contracts import published
 from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.labels import LabelClass
-from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.locations import content_of, locate, without_pattern
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.predict.blending import Pixels
@@ -91,7 +91,7 @@ def find(path: str, version: int | None = None) -> Segmenter:
         DataError: there is no such version, or the model is no segmenter.
         DamagedFileError: the card is damaged.
     """
-    folder = _version_dir(path, version)
+    folder = version_dir(path, version)
     card = published.read_card(folder)
     if card.get("task") != "segmentation":
         raise DataError(
@@ -132,8 +132,8 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return " on ".join(parts) or "unknown"
 
 
-def _version_dir(path: str, version: int | None) -> str:
-    """Return the folder of the wanted version.
+def version_dir(path: str, version: int | None) -> str:
+    """Return the folder of the wanted version of any published model; see `find`.
 
     Raises:
         DataError: there is none.
@@ -191,9 +191,19 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any
         with suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
+    return open_signature(path, _SIGNATURE)
+
+
+def open_signature(path: str, name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a signature of a SavedModel: arrays by input -> tensors by output.
+
+    Raises:
+        DataError: the SavedModel cannot be read, or has no such signature.
+    """
     try:
-        model = tf.saved_model.load(path)
-        signature = model.signatures[_SIGNATURE]
+        with without_pattern(path) as readable:
+            model = tf.saved_model.load(readable)
+        signature = model.signatures[name]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataError(
@@ -201,7 +211,7 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any
         ) from error
 
     def run(pixels: dict[str, Any]) -> dict[str, Any]:
-        found = signature(**{name: tf.constant(values) for name, values in pixels.items()})
+        found = signature(**{key: tf.constant(values) for key, values in pixels.items()})
         return dict(found)
 
     # The signature does not keep the model's variables; the function does.

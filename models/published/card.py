@@ -18,6 +18,7 @@ from beam_jobs.contracts.labels import LabelSchema
 from beam_jobs.contracts.locations import locate
 from beam_jobs.contracts.manifest import CODE_VERSION, Manifest
 from beam_jobs.contracts.published import CARD_NAME
+from models.config import ExportPrecision
 
 FORMAT_VERSION = 1
 
@@ -56,6 +57,7 @@ class Interface:
         stride: height and width of its inputs are multiples of it.
         signatures: names of the SavedModel's signatures; empty = it is not served.
         schema: a segmenter's classes; None for other models.
+        precision: of the SavedModel; see `ExportConfig`.
     """
 
     task: str
@@ -63,6 +65,7 @@ class Interface:
     stride: int
     signatures: Sequence[str]
     schema: LabelSchema | None = None
+    precision: ExportPrecision = "float32"
 
 
 def make_card(
@@ -166,6 +169,7 @@ def _describe(
         },
         "stride": interface.stride,
         "signatures": list(interface.signatures),
+        "precision": interface.precision,
         "code_version": CODE_VERSION,
     }
 

@@ -19,11 +19,14 @@ import tensorflow as tf
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import DamagedFileError, locate
 from beam_jobs.contracts.published import ASSETS_DIR, CURE
+from models.config import ExportPrecision
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.published import card as card_lib
-from models.published import signatures, warmup
+from models.published import saved_model, signatures, warmup
 from models.published.card import Interface, Provenance
+from models.published.precision import as_served
+from models.published.saved_model import Endpoint
 from models.scores import score_file
 from models.scores.patch_scores import PatchScores
 from models.segmenter import Segmenter
@@ -36,7 +39,12 @@ DISTILLATION = "distillation"
 
 
 def export_segmenter(
-    segmenter: Segmenter, output_dir: str, *, provenance: Provenance, scores: PatchScores
+    segmenter: Segmenter,
+    output_dir: str,
+    *,
+    provenance: Provenance,
+    scores: PatchScores,
+    precision: ExportPrecision = "float32",
 ) -> None:
     """Write a segmenter as a SavedModel into `output_dir`.
 
@@ -45,23 +53,23 @@ def export_segmenter(
         output_dir: folder of the SavedModel.
         provenance: how the model came about; its config is a `SegmentConfig`.
         scores: of the eval split, at the segmenter's threshold.
+        precision: of the SavedModel; see `ExportConfig`.
     """
     assets = _make_assets_dir(output_dir)
     segmenter.save(f"{assets}/model.keras")
     # Export the reloaded copy: it has none of the strategy's mirrored variables, and
     # readers load the same file.
-    model = load_segmenter(output_dir)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default", signatures.pixels_endpoint(model), signatures.pixel_specs(model)
-    )
-    archive.add_endpoint(
-        "serve_examples",
-        signatures.examples_endpoint(model),
-        [tf.TensorSpec([None], tf.string, "examples")],
-    )
-    archive.write_out(output_dir, verbose=False)
+    model = as_served(load_segmenter(output_dir), precision)
+    endpoints = {
+        "serving_default": Endpoint(
+            function=signatures.pixels_endpoint(model), specs=signatures.pixel_specs(model)
+        ),
+        "serve_examples": Endpoint(
+            function=signatures.examples_endpoint(model),
+            specs=[tf.TensorSpec([None], tf.string, "examples")],
+        ),
+    }
+    saved_model.write([model], endpoints, output_dir, in_half=precision != "float32")
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
     warmup.write_segmenter_requests(assets, provenance.name, num_bands, model.stride)
     score_file.write_scores(os.path.join(assets, score_file.SCORES_NAME), scores)
@@ -71,6 +79,7 @@ def export_segmenter(
         stride=model.stride,
         signatures=SEGMENTER_SIGNATURES,
         schema=provenance.config.schema,
+        precision=precision,
     )
     # Last: a folder without a card counts as incomplete.
     card_lib.write_card(
@@ -153,17 +162,16 @@ def write_encoders(
     if not is_served:
         return assets
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
-    archive = keras.export.ExportArchive()
-    # Publish the heads too: they make `embedding`, which the encoder's probe measures.
-    for sensor in encoders:
-        archive.track(encoders[sensor])
-        archive.track(heads[sensor])
-        spec = tf.TensorSpec([None, None, None, len(encoders[sensor].bands)], tf.float32, sensor)
-        archive.add_endpoint(
-            f"embed_{sensor}", signatures.embed_endpoint(encoders[sensor], heads[sensor]), [spec]
-        )
-    archive.write_out(output_dir, verbose=False)
     num_bands = {sensor: len(encoder.bands) for sensor, encoder in encoders.items()}
+    # Publish the heads too: they make `embedding`, which the encoder's probe measures.
+    endpoints = {
+        f"embed_{sensor}": Endpoint(
+            function=signatures.embed_endpoint(encoders[sensor], heads[sensor]),
+            specs=[tf.TensorSpec([None, None, None, num_bands[sensor]], tf.float32, sensor)],
+        )
+        for sensor in encoders
+    }
+    saved_model.write([*encoders.values(), *heads.values()], endpoints, output_dir)
     stride = max(encoder.stride for encoder in encoders.values())
     warmup.write_encoder_requests(assets, "encoder", num_bands, stride)
     return assets

@@ -6,6 +6,7 @@ size. The probe of the serving checks runs it on what is about to be served.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,11 @@ from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.published import read_card
+from models.config import ExportPrecision
 from models.input_pipeline import parse_examples
 from models.published import signatures, warmup
 from models.published.export import load_encoders, load_heads, load_segmenter
+from models.published.precision import as_served
 from models.scores.scoring import get_threshold
 
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
@@ -29,8 +32,22 @@ COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
 One is square and one is not: both dimensions must be dynamic.
 """
 
+TOLERANCES: dict[ExportPrecision, float] = {
+    "float32": 1e-4,
+    "bfloat16": 1e-4,
+    "mixed_bfloat16": 1e-2,
+}
+"""Precision of a SavedModel -> largest allowed difference from Keras.
+
+Both have the same weights, in bfloat16 rounded ones, but the graph fuses and reorders
+operations. Sums of some thousand float32 products then differ by about 1e-6 relative,
+on features of size 1-10. 1e-4 leaves a margin, and is far below the effect of a wrong
+weight or a missing normalization. Where results are rounded to bfloat16, which has 8
+bits, other orders give other roundings. On CPUs there was no difference; all roundings
+of such a network together change its probabilities by 0.005 (docs/performance.md).
+"""
 CLEAR_MARGIN = 1e-3
-"""Probabilities further apart than this cannot change order within the tolerance."""
+"""Probabilities further apart cannot change order within a tolerance of half of it."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -45,12 +62,14 @@ class SignatureComparison:
         output_shapes: by output name.
         max_abs_difference: largest difference between SavedModel and Keras over all
             outputs; infinite when a value is not finite.
+        tolerance: largest difference that passes.
     """
 
     signature: str
     input_shapes: dict[str, tuple[int, ...]]
     output_shapes: dict[str, tuple[int, ...]]
     max_abs_difference: float
+    tolerance: float = TOLERANCES["float32"]
 
 
 def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
@@ -83,14 +102,20 @@ def compare_with_keras(saved_model_dir: str) -> list[SignatureComparison]:
     ]
     with locations.without_pattern(saved_model_dir) as readable:
         signatures = tf.saved_model.load(readable).signatures
-    return compare(saved_model_dir, signatures, batches)
+    precision: ExportPrecision = card.get("precision", "float32")
+    return compare(saved_model_dir, signatures, batches, precision)
 
 
 def _compare_segmenter(
-    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
+    saved_model_dir: str,
+    loaded: Mapping[str, Any],
+    batches: Sequence[Mapping[Sensor, FloatArray]],
+    precision: ExportPrecision,
 ) -> list[SignatureComparison]:
-    model = load_segmenter(saved_model_dir)
-    threshold = get_threshold(model)
+    model = as_served(load_segmenter(saved_model_dir), precision)
+    compare = functools.partial(
+        _compare, loaded=loaded, threshold=get_threshold(model), tolerance=TOLERANCES[precision]
+    )
     comparisons = []
     for pixels in batches:
         tensors = {sensor: tf.constant(values) for sensor, values in pixels.items()}
@@ -101,34 +126,41 @@ def _compare_segmenter(
             examples, {sensor: values.shape[-1] for sensor, values in pixels.items()}
         )
         expected = signatures.segment(model, tensors)
-        comparisons.append(_compare("serving_default", loaded, tensors, expected, threshold))
+        comparisons.append(compare("serving_default", inputs=tensors, expected=expected))
         expected = signatures.segment(model, stored)
         comparisons.append(
-            _compare("serve_examples", loaded, {"examples": examples}, expected, threshold)
+            compare("serve_examples", inputs={"examples": examples}, expected=expected)
         )
     return comparisons
 
 
 def _compare_encoders(
-    saved_model_dir: str, loaded: Mapping[str, Any], batches: Sequence[Mapping[Sensor, FloatArray]]
+    saved_model_dir: str,
+    loaded: Mapping[str, Any],
+    batches: Sequence[Mapping[Sensor, FloatArray]],
+    precision: ExportPrecision,
 ) -> list[SignatureComparison]:
+    del precision  # Encoders are published in float32.
     encoders, heads = load_encoders(saved_model_dir), load_heads(saved_model_dir)
     comparisons = []
     for pixels in batches:
         for sensor, values in pixels.items():
             expected = signatures.embed(encoders[sensor], heads[sensor], tf.constant(values))
+            inputs = {sensor: tf.constant(values)}
             comparisons.append(
-                _compare(f"embed_{sensor}", loaded, {sensor: tf.constant(values)}, expected)
+                _compare(f"embed_{sensor}", loaded=loaded, inputs=inputs, expected=expected)
             )
     return comparisons
 
 
 def _compare(
     signature: str,
+    *,
     loaded: Mapping[str, Any],
     inputs: Mapping[Any, tf.Tensor],
     expected: Mapping[str, Any],
     threshold: float | None = None,
+    tolerance: float = TOLERANCES["float32"],
 ) -> SignatureComparison:
     outputs = loaded[signature](**inputs)
     # Class ids cannot be subtracted: where two classes are equally likely, the last bit
@@ -139,7 +171,8 @@ def _compare(
         if name != "label"
     ]
     if "label" in expected:
-        differences.append(_label_difference(outputs, expected, threshold))
+        margin = max(CLEAR_MARGIN, 2 * tolerance)
+        differences.append(_label_difference(outputs, expected, threshold, margin))
     # np.max keeps NaN. Python's max drops it, depending on the order.
     largest = float(np.max(differences))
     return SignatureComparison(
@@ -147,22 +180,26 @@ def _compare(
         input_shapes={name: tuple(tensor.shape) for name, tensor in inputs.items()},
         output_shapes={name: tuple(tensor.shape) for name, tensor in outputs.items()},
         max_abs_difference=largest if np.isfinite(largest) else float("inf"),
+        tolerance=tolerance,
     )
 
 
 def _label_difference(
-    outputs: Mapping[str, Any], expected: Mapping[str, Any], threshold: float | None
+    outputs: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    threshold: float | None,
+    margin: float,
 ) -> float:
     """Return 1.0 when a label differs at a pixel with a clear choice, else 0.0.
 
     The choice is clear when the probabilities of the two likeliest classes differ by
-    more than `CLEAR_MARGIN`. With a `threshold` (of two classes), the second class's
+    more than `margin`. With a `threshold` (of two classes), the second class's
     probability must be that far from the threshold.
     """
     probabilities = np.asarray(expected["probabilities"])
     first, second = np.moveaxis(np.sort(probabilities, axis=-1)[..., -2:], -1, 0)
     gap = second - first if threshold is None else np.abs(probabilities[..., 1] - threshold)
-    is_clear = gap > CLEAR_MARGIN
+    is_clear = gap > margin
     # The label of no data does not depend on probabilities, so it must never differ.
     is_empty = np.asarray(expected["label"]) == IGNORE
     differs = np.asarray(outputs["label"]) != np.asarray(expected["label"])

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
+    export_speed,
     fetch_resume,
     gradient_cache_memory,
     input_pipeline,
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
     "serving_latency": serving_latency.measure,
+    "export_speed": export_speed.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

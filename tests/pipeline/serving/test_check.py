@@ -68,7 +68,7 @@ def test_tampered_model_fails(exported, tmp_path):
     results = check.check_published(serving, os.environ)
     assert {(result.model, result.version) for result in results} == {("flood", "1")}
     assert not any(result.is_ok for result in results)
-    assert all(result.difference > check.TOLERANCE for result in results)
+    assert all(result.difference > result.tolerance for result in results)
     console = Console(file=io.StringIO(), width=160)
     console.print(check.render(results))
     assert console.file.getvalue().count("failed") == len(results)
@@ -88,7 +88,7 @@ def test_untouched_model_passes_on_every_signature_and_size(exported):
     answer = json.loads(probe.probe(str(exported[0])))
     assert {item["signature"] for item in answer} == set(export.SEGMENTER_SIGNATURES)
     assert len({str(item["input_shapes"]) for item in answer}) >= 2
-    assert all(item["max_abs_difference"] <= check.TOLERANCE for item in answer)
+    assert all(item["max_abs_difference"] <= item["tolerance"] for item in answer)
 
 
 def test_empty_serving_folder_is_named(tmp_path):
