@@ -31,6 +31,7 @@ from pipeline.config import RunConfig, load_run_config
 from pipeline.cross_validation.choice import choose_tasks
 from pipeline.metadata_file import check_metadata
 from pipeline.runners import root
+from pipeline.service import check_thresholds
 
 if TYPE_CHECKING:
     from pipeline.report.results import RunResults
@@ -86,6 +87,7 @@ def run(
 
 def _run(session: Session, config: RunConfig, verify_files: bool) -> ExitCode:
     check_metadata(config.metadata_path, is_written=True)
+    check_thresholds(config)
     _write_resolved(session, config)
     from pipeline.data_build import build_data
 

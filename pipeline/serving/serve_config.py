@@ -36,6 +36,9 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
         for path in folders
     }
     complete = {name: versions for name, versions in complete.items() if versions}
+    labels: dict[str, dict[str, int]] = {
+        name: {**published.read_labels(f"{serving_dir}/{name}").versions} for name in complete
+    }
     if not complete:
         raise DataError(
             f"{serving_dir}: no published model found (<model>/<version>/saved_model.pb): run the "
@@ -51,7 +54,9 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
                     f"versions are: {known}"
                 )
     return [
-        ServedModel(name=name, versions={STABLE: versions[-1], **wanted.get(name, {})})
+        ServedModel(
+            name=name, versions={STABLE: versions[-1], **labels[name], **wanted.get(name, {})}
+        )
         for name, versions in complete.items()
     ]
 

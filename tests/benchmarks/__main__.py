@@ -13,6 +13,7 @@ from tests.benchmarks import (
     build_memory,
     build_speed,
     fetch_resume,
+    gate_errors,
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "segmentation_speed": segmentation_speed.measure,
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
+    "gate_errors": gate_errors.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

@@ -39,7 +39,14 @@ EDGES = {
     },
     "Scorer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-flood"},
     "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
-    "Pusher-flood": {"Trainer-flood", "Evaluator-flood"},
+    "ChampionGate-flood": {
+        "ImportExampleGen-flood",
+        "DataManifest-flood",
+        "Trainer-flood",
+        "Scorer-flood",
+        "Evaluator-flood",
+    },
+    "Pusher-flood": {"Trainer-flood", "ChampionGate-flood"},
     **{
         task.format(name): {parent.format(name) for parent in parents}
         for name in ("pairs", "flood")
