@@ -36,8 +36,12 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
         for path in folders
     }
     complete = {name: versions for name, versions in complete.items() if versions}
-    labels: dict[str, dict[str, int]] = {
-        name: {**published.read_labels(f"{serving_dir}/{name}").versions} for name in complete
+    labelled: dict[str, dict[str, int]] = {
+        name: {
+            str(label): number
+            for label, number in published.read_labels(f"{serving_dir}/{name}").versions.items()
+        }
+        for name in complete
     }
     if not complete:
         raise DataError(
@@ -55,7 +59,7 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
                 )
     return [
         ServedModel(
-            name=name, versions={STABLE: versions[-1], **labels[name], **wanted.get(name, {})}
+            name=name, versions={STABLE: versions[-1], **labelled[name], **wanted.get(name, {})}
         )
         for name, versions in complete.items()
     ]

@@ -198,7 +198,10 @@ def test_a_published_encoder_leaves_labels_and_segmentation_alone(values, tmp_pa
             for name, parents in DATA_EDGES.items()
         },
         "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood"},
-        **{name: EDGES[name] for name in ("Scorer-flood", "Evaluator-flood", "Pusher-flood")},
+        **{
+            f"{kind}-flood": EDGES[f"{kind}-flood"]
+            for kind in ("Scorer", "Evaluator", "ChampionGate", "Pusher")
+        },
     }
 
 
