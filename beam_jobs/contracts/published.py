@@ -40,7 +40,7 @@ class Labels:
             runs again with the same one needs not judge again.
     """
 
-    versions: Mapping[Label, int] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
     since: str = ""
 
 

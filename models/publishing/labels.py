@@ -72,7 +72,7 @@ def put(
         versions: label -> version.
         since: see `Labels`.
     """
-    merged = {**published.read_labels(model_dir).versions, **versions}
+    merged: dict[str, int | None] = {**published.read_labels(model_dir).versions, **versions}
     document = Labels(
         versions={label: version for label, version in merged.items() if version is not None},
         since=since,

@@ -36,13 +36,7 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
         for path in folders
     }
     complete = {name: versions for name, versions in complete.items() if versions}
-    labelled: dict[str, dict[str, int]] = {
-        name: {
-            str(label): number
-            for label, number in published.read_labels(f"{serving_dir}/{name}").versions.items()
-        }
-        for name in complete
-    }
+    labelled = {name: published.read_labels(f"{serving_dir}/{name}").versions for name in complete}
     if not complete:
         raise DataError(
             f"{serving_dir}: no published model found (<model>/<version>/saved_model.pb): run the "
@@ -98,10 +92,10 @@ def write_files(
     }
     if deployment.batching is not None:
         config[server_files.BATCHING_FILE] = server_files.batching_config(deployment.batching)
-    texts = {f"config/{name}": text for name, text in config.items()}
+    texts = {f"{server_files.CONFIG_FOLDER}/{name}": text for name, text in config.items()}
     texts["compose.yaml"] = server_files.compose_file(deployment, os.path.abspath(serving_dir))
     manifests = server_files.kubernetes_manifests(models, deployment, config)
-    texts |= {f"kubernetes/{name}": text for name, text in manifests.items()}
+    texts |= {f"{server_files.KUBERNETES_FOLDER}/{name}": text for name, text in manifests.items()}
     for name, text in texts.items():
         with staged(output / name) as file:
             file.write_text(text)

@@ -25,6 +25,8 @@ MODELS_FILE, BATCHING_FILE, MONITORING_FILE = (
     "batching.config",
     "monitoring.config",
 )
+CONFIG_FOLDER, KUBERNETES_FOLDER = "config", "kubernetes"
+CONFIG_MAP_FILE = "config.yaml"
 STABLE, CANARY = "stable", "canary"
 _LABELS = {"app.kubernetes.io/name": "terrapair-serving"}
 
@@ -169,7 +171,7 @@ def compose_file(deployment: Deployment, models_dir: str) -> str:
         "tmpfs": ["/tmp"],
         "restart": "unless-stopped",
     }
-    return _as_yaml([{"services": {"serving": service}}])
+    return as_yaml([{"services": {"serving": service}}])
 
 
 def kubernetes_manifests(
@@ -184,7 +186,7 @@ def kubernetes_manifests(
         deployment: where and how large.
         config_files: the server's files, which become a ConfigMap.
     """
-    files = {"config.yaml": [_object("v1", "ConfigMap", {"data": dict(config_files)})]}
+    files = {CONFIG_MAP_FILE: [_object("v1", "ConfigMap", {"data": dict(config_files)})]}
     if deployment.is_mounted:
         claim = {
             "accessModes": ["ReadWriteMany"],
@@ -204,7 +206,7 @@ def kubernetes_manifests(
     files["autoscaler.yaml"] = [
         _object("autoscaling/v2", "HorizontalPodAutoscaler", {"spec": _autoscaler(deployment)})
     ]
-    return {name: _as_yaml(objects) for name, objects in files.items()}
+    return {name: as_yaml(objects) for name, objects in files.items()}
 
 
 def _object(api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,7 +290,8 @@ def _autoscaler(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _as_yaml(objects: Sequence[Mapping[str, Any]]) -> str:
+def as_yaml(objects: Sequence[Mapping[str, Any]]) -> str:
+    """Return Kubernetes objects, or others, as one YAML text."""
     text = "---\n".join(yaml.dump(dict(one), Dumper=_Plain, sort_keys=False) for one in objects)
     return text
 

@@ -1,6 +1,6 @@
-"""What is in service of a run's models, before and after it.
+"""Thresholds: a first model needs some, because there is none to compare it with.
 
-RunConfig and its serving folder -> checks and lists.
+RunConfig and its serving folder -> nothing, or an error of one line.
 """
 
 from __future__ import annotations
