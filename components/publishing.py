@@ -19,7 +19,11 @@ ENCODER_NAME = "encoder"
 
 
 def create_pusher(
-    name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent
+    name: str,
+    model: BaseComponent,
+    serving_dir: str,
+    judge: BaseComponent,
+    canary: BaseComponent,
 ) -> BaseComponent:
     """Return the Pusher of one model.
 
@@ -29,6 +33,7 @@ def create_pusher(
         model: the Trainer that made the model.
         serving_dir: base folder of all published models; may be an object store.
         judge: ChampionGate or EncoderProbe, whose `blessing` decides.
+        canary: the model's Canary, whose `blessing` decides too.
     """
     destination = PushDestination(
         filesystem=PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
@@ -36,6 +41,7 @@ def create_pusher(
     return WholePusher(
         model=model.outputs["model"],
         model_blessing=judge.outputs["blessing"],
+        infra_blessing=canary.outputs["blessing"],
         push_destination=destination,
     ).with_id(f"Pusher-{name}")
 

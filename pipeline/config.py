@@ -20,6 +20,7 @@ from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
 from models.gate.config import GateConfig
+from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
@@ -149,6 +150,7 @@ class RunConfig:
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 = no process
             besides the runner's own.
         claim: what `claim-check` compares; None = not used.
+        canary: limits of the trial of each model before it is published.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -166,6 +168,7 @@ class RunConfig:
     verify_hashes: bool = False
     warm_start: bool = False
     claim: ClaimConfig | None = None
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
     local_root: str = ""
 
     def __post_init__(self) -> None:

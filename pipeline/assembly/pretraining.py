@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from components.canary import create_canary
 from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents
 from components.pretrain_trainer import create_pretrain_trainer
@@ -29,11 +30,12 @@ class PretrainingComponents:
     trainer: BaseComponent
     probe: BaseComponent
     gate: BaseComponent
+    canary: BaseComponent
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
-        return [self.trainer, self.probe, self.pusher, self.gate]
+        return [self.trainer, self.probe, self.canary, self.pusher, self.gate]
 
 
 def create_pretraining(
@@ -71,8 +73,11 @@ def create_pretraining(
         published=PublishedBefore(serving_dir=config.serving_dir, run=config.name, since=since),
         labels=labels[task_name].data if task_name else None,
     )
-    pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir, probe)
+    canary = create_canary(ENCODER_NAME, trainer, config.canary)
+    pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir, probe, canary)
     # The run may end at the gate; the Pusher must have run by then, so that the report
     # can tell that nothing was published.
     gate.add_upstream_node(pusher)
-    return PretrainingComponents(trainer=trainer, probe=probe, gate=gate, pusher=pusher)
+    return PretrainingComponents(
+        trainer=trainer, probe=probe, gate=gate, canary=canary, pusher=pusher
+    )

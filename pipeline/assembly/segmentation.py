@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from components.canary import create_canary
 from components.champion_gate import GateSettings, create_champion_gate
 from components.evaluation import create_eval_config, create_evaluator
 from components.publishing import create_pusher
@@ -27,11 +28,19 @@ class SegmentationComponents:
     scorer: BaseComponent
     evaluator: BaseComponent
     gate: BaseComponent
+    canary: BaseComponent
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
-        return [self.trainer, self.scorer, self.evaluator, self.gate, self.pusher]
+        return [
+            self.trainer,
+            self.scorer,
+            self.evaluator,
+            self.gate,
+            self.canary,
+            self.pusher,
+        ]
 
 
 def create_segmentation(
@@ -81,7 +90,13 @@ def create_segmentation(
         since=since,
     )
     gate = create_champion_gate(gate_settings, labels.data, trainer, scorer, evaluator)
-    pusher = create_pusher(task.name, trainer, config.serving_dir, gate)
+    canary = create_canary(task.name, trainer, config.canary)
+    pusher = create_pusher(task.name, trainer, config.serving_dir, gate, canary)
     return SegmentationComponents(
-        trainer=trainer, scorer=scorer, evaluator=evaluator, gate=gate, pusher=pusher
+        trainer=trainer,
+        scorer=scorer,
+        evaluator=evaluator,
+        gate=gate,
+        canary=canary,
+        pusher=pusher,
     )

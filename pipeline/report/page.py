@@ -67,6 +67,11 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
                 if position == 0
                 else [score_line(scores, split)]
             )
+    for model in results.models:
+        yield from (
+            f"[red]{model.name}: not published: the canary: {escape(fault)}[/red]"
+            for fault in model.faults
+        )
     yield _place_table(config, results)
 
 

@@ -23,6 +23,7 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import read_card
 from components import blessing
 from components.artifacts import read_metrics
+from components.canary import read_findings
 from components.data_manifest import read_manifest
 from components.overlap_audit import read_report
 from components.publishing import ENCODER_NAME, find_published
@@ -66,6 +67,7 @@ class ModelResult:
         training: final metrics of the training, on the eval split.
         health: results of the health checks of pretraining, as in the model card; empty
             for other models.
+        faults: of the canary; empty = the model can be served.
         published: folder of the version in service, if it is this model and nothing
             refused it; else None.
     """
@@ -75,6 +77,7 @@ class ModelResult:
     log_dir: Location
     training: Mapping[str, float]
     health: Mapping[str, Any]
+    faults: tuple[str, ...]
     published: Location | None
 
 
@@ -320,5 +323,6 @@ def _model(config: RunConfig, record: RunRecord, trainer: str, name: str) -> Mod
         log_dir=locate(log_dir),
         training=read_metrics(log_dir),
         health=read_card(str(saved_model)).get("health") or {},
+        faults=read_findings(record.output(f"Canary-{name}", "findings").uri).faults,
         published=served if is_served else None,
     )
