@@ -72,11 +72,12 @@ def put(
         versions: label -> version.
         since: see `Labels`.
     """
-    merged: dict[str, int | None] = {**published.read_labels(model_dir).versions, **versions}
-    document = Labels(
-        versions={label: version for label, version in merged.items() if version is not None},
-        since=since,
-    )
+    merged = dict(published.read_labels(model_dir).versions)
+    for label, version in versions.items():
+        merged.pop(label, None)
+        if version is not None:
+            merged[label] = version
+    document = Labels(versions=merged, since=since)
     with staged(locate(model_dir) / LABELS_NAME) as file:
         file.write_text(json.dumps(asdict(document), sort_keys=True) + "\n")
 

@@ -21,7 +21,7 @@ _CURE = "write the folder again by terrapair serve-config"
 
 
 def server_folders(run_root: str, named: tuple[Path, ...]) -> list[Path]:
-    """Return the folders of `serve-config`: those named, or the usual one if it is there."""
+    """Return the folders that `serve-config` wrote: those named, or the usual one."""
     usual = Path(run_root) / "server"
     return list(named) or ([usual] if (usual / server_files.CONFIG_FOLDER).is_dir() else [])
 

@@ -114,7 +114,9 @@ def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
 def test_gc_keeps_what_serves_and_the_encoders_it_started_from(serving, tmp_path, capsys):
     encoders = [
         publication.publish(
-            make_model(tmp_path / f"encoder-{word}", word), str(serving / "encoder"), Approval(reason="ok")
+            make_model(tmp_path / f"encoder-{word}", word),
+            str(serving / "encoder"),
+            Approval(reason="ok"),
         )
         for word in ("a", "b", "c", "d")
     ]
