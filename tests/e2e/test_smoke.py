@@ -68,7 +68,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 4 + 7 * 2
+    assert len(record.components) == 5 * 3 + 5 + 8 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
@@ -110,7 +110,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert (
         not {
             f"{kind}-{task}"
-            for kind in ("Trainer", "Scorer", "Evaluator", "ChampionGate", "Pusher")
+            for kind in ("Trainer", "Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher")
             for task in MODELS[1:]
         }
         & ran
@@ -157,7 +157,7 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
         assert {item.component_id.removesuffix("-flood") for item in components} == {
             *("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"),
             *("DataManifest", "OverlapAudit", "OverlapGate"),
-            *("Trainer", "Scorer", "Evaluator", "ChampionGate", "Pusher"),
+            *("Trainer", "Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher"),
         }
         assert all(item.is_cached == bool(attempt) for item in components)
     assert os.listdir(tmp_path / "data") == ["flood"]
