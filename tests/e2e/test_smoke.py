@@ -9,6 +9,7 @@ from PIL import Image
 from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
+from beam_jobs.contracts.published import versions
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
 
@@ -138,7 +139,7 @@ def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
 
 @pytest.mark.e2e
 def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_run, root, tmp_path):
-    (encoder,) = (root / "serving" / "encoder").iterdir()
+    (encoder,) = versions(root / "serving" / "encoder")
     task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
     scenes = root / "catalogs" / "0" / "simulated" / "items.ndjson"
     overrides = [
