@@ -12,7 +12,7 @@ from typing import TypeVar
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts.locations import Location, content_of, locate, size, staged
+from beam_jobs.contracts.locations import content_of, locate, staged
 
 T = TypeVar("T")
 
@@ -50,17 +50,6 @@ def split_files(examples: standard_artifacts.Examples, split: str) -> list[str]:
         ValueError: the split is empty.
     """
     return list_files([io_utils.all_files_pattern(artifact_utils.get_split_uri([examples], split))])
-
-
-def list_tree(folder: Location) -> dict[str, int]:
-    """Return path below a folder -> bytes, for all its files; {} without a folder."""
-    found: dict[str, int] = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir():
-            found |= {f"{path.name}/{name}": num for name, num in list_tree(path).items()}
-        else:
-            found[path.name] = size(path) or 0
-    return found
 
 
 def read_document(folder: str, name: str, parse: Callable[[str], T]) -> T:

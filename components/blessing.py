@@ -1,9 +1,13 @@
-"""The two artifacts of EncoderProbe: its report, and a ModelBlessing as TFX writes it.
+"""What the judges of models write: their reports, and a ModelBlessing as TFX has it.
 
-ProbeReport -> files and artifact properties, and back.
+ProbeReport or Verdict -> files and artifact properties, and back. The report lies in
+the blessing's folder too, because a Pusher gets nothing else from its judge.
 """
 
 from __future__ import annotations
+
+import dataclasses
+import json
 
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
@@ -12,8 +16,13 @@ from beam_jobs.contracts.locations import locate, staged
 from components.artifacts import read_document
 from models.encoder_probe import report as report_lib
 from models.encoder_probe.report import ProbeReport
+from models.gate import verdict as verdict_lib
+from models.gate.verdict import Verdict
+from models.publishing.publication import Approval
 
 REPORT_FILE = "encoder_probe.json"
+VERDICT_FILE = "gate.json"
+_APPROVAL_FILE = "approval.json"
 
 
 def write_report(report: ProbeReport, folder: str) -> None:
@@ -27,13 +36,43 @@ def read_report(folder: str) -> ProbeReport:
     return read_document(folder, REPORT_FILE, report_lib.from_json)
 
 
+def write_verdict(verdict: Verdict, folder: str) -> None:
+    """Write a gate's verdict as the only file of `folder`."""
+    with staged(locate(folder) / VERDICT_FILE) as file:
+        file.write_text(verdict.to_json())
+
+
+def read_verdict(folder: str) -> Verdict:
+    """Return the verdict of a ChampionGate's `verdict` artifact."""
+    return read_document(folder, VERDICT_FILE, verdict_lib.from_json)
+
+
+def read_approval(folder: str) -> Approval:
+    """Return why a judge blessed a model; a blessing of TFX's own has no reason."""
+    if not (locate(folder) / _APPROVAL_FILE).exists():
+        return Approval(reason="blessed by the Evaluator")
+    return read_document(folder, _APPROVAL_FILE, lambda text: Approval(**json.loads(text)))
+
+
 def write_blessing(
-    blessing: standard_artifacts.ModelBlessing, model: standard_artifacts.Model, is_blessed: bool
+    blessing: standard_artifacts.ModelBlessing,
+    model: standard_artifacts.Model,
+    is_blessed: bool,
+    approval: Approval | None = None,
 ) -> None:
     """Fill `blessing` so that TFX's Pusher and latest-blessed-model resolver read it.
 
     Source: tfx/components/evaluator/executor.py, same properties and marker file.
+
+    Args:
+        blessing: the artifact.
+        model: that was judged.
+        is_blessed: whether it may be published.
+        approval: what the published version says about that.
     """
+    if approval is not None:
+        with staged(locate(blessing.uri) / _APPROVAL_FILE) as file:
+            file.write_text(json.dumps(dataclasses.asdict(approval)))
     blessing.set_string_custom_property(
         constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri
     )

@@ -20,13 +20,14 @@ from tfx.types.experimental import simple_artifacts
 from tfx.utils import path_utils
 
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.fingerprint import source_fingerprint, tree_sha256
+from beam_jobs.contracts.published import in_service
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, split_files
 from components.blessing import REPORT_FILE, read_report, write_blessing, write_report
 from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
-from components.publishing import ENCODER_NAME, find_published
+from components.publishing import ENCODER_NAME
 from components.tfx_types import (
     InputArtifact,
     OptionalInputArtifact,
@@ -37,6 +38,9 @@ from components.tfx_types import (
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData
 from models.encoder_probe.probe import probe_encoder
+from models.encoder_probe.report import failed_check
+from models.publishing.publication import Approval
+from models.publishing.rollback import was_rolled_back
 
 
 @component
@@ -48,6 +52,8 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
     report: OutputArtifact[simple_artifacts.File],
     serving_dir: Parameter[str],
     config: Parameter[str],
+    run: Parameter[str],
+    since: Parameter[str],
     code: Parameter[str],
     labels: OptionalInputArtifact[standard_artifacts.Examples] = None,
     labels_manifest: OptionalInputArtifact[standard_artifacts.HyperParameters] = None,
@@ -59,8 +65,10 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
         pairs: Examples of the pairs; only the eval split is read.
         pairs_manifest: output of their DataManifest.
         serving_dir: base folder of the published models. The encoder is compared with
-            the newest encoder there.
+            the encoder in service.
         config: ProbeConfig as JSON; its `task` names the labels.
+        run: name of the run, for the history.
+        since: identifier of what is in service; TFX's cache does not see that.
         code: fingerprint of the code, because TFX's cache does not see changed code.
         labels: Examples of a task; train and eval are read, never test. None: no linear
             probe.
@@ -81,12 +89,18 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
         files=split_files(pairs, "eval"),
         labels=labeled,
     )
-    last = find_published(serving_dir, ENCODER_NAME)
+    served_dir = f"{serving_dir.rstrip('/')}/{ENCODER_NAME}"
+    last = in_service(served_dir)
     encoder_dir = path_utils.serving_model_path(model.uri)
     found = probe_encoder(probe_config, encoder_dir, "" if last is None else str(last), data)
+    if (why := was_rolled_back(served_dir, tree_sha256(encoder_dir))) is not None:
+        found = dataclasses.replace(found, checks=(*found.checks, failed_check("in_service", why)))
     write_report(found, report.uri)
+    approval = Approval(
+        reason="every check of the probe passed", document=found.to_json(), since=since, run=run
+    )
     # Last, because the blessing makes the outcome visible.
-    write_blessing(blessing, model, found.is_blessed)
+    write_blessing(blessing, model, found.is_blessed, approval)
 
 
 @component
@@ -115,13 +129,28 @@ def EncoderGate(  # noqa: N802
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishedBefore:
+    """The published encoders that a new one is compared with.
+
+    Attributes:
+        serving_dir: base folder of the published models; may be an object store.
+        run: name of the run, for the history.
+        since: what is in service, by `labels.state_of`; the same text lets TFX's cache
+            answer.
+    """
+
+    serving_dir: str
+    run: str
+    since: str
+
+
 def create_encoder_probe(
     config: ProbeConfig,
     model: BaseComponent,
     *,
     pairs: ExampleComponents,
-    serving_dir: str,
-    task: str,
+    published: PublishedBefore,
     labels: ExampleComponents | None,
 ) -> tuple[BaseComponent, BaseComponent]:
     """Return (EncoderProbe, EncoderGate).
@@ -129,11 +158,11 @@ def create_encoder_probe(
     Whatever trains on the encoder must wait for the gate.
 
     Args:
-        config: thresholds; passed to the component as JSON.
+        config: thresholds, and the task that `labels` belong to, empty without; passed
+            to the component as JSON.
         model: the pretrain Trainer.
         pairs: data components of the pairs.
-        serving_dir: base folder of the published models; may be an object store.
-        task: name of the task that `labels` belong to; empty without labels.
+        published: where the encoder in service is.
         labels: data components of that task; None: no linear probe.
     """
     optional = {}
@@ -146,8 +175,10 @@ def create_encoder_probe(
         model=model.outputs["model"],
         pairs=pairs.examples.outputs["examples"],
         pairs_manifest=pairs.manifest.outputs["manifest"],
-        serving_dir=serving_dir,
-        config=settings.canonical_json(dataclasses.replace(config, task=task)),
+        serving_dir=published.serving_dir,
+        config=settings.canonical_json(config),
+        run=published.run,
+        since=published.since,
         code=source_fingerprint(SOURCES),
         **optional,
     )

@@ -1,8 +1,8 @@
 """Publishing: Pushers that copy models to `<serving>/<model>/<version>`.
 
 TF Serving reads that folder. A Pusher copies a model only when it is blessed: a
-segmenter by its Evaluator, the encoder by EncoderProbe. So the newest version there is
-the model that was blessed last.
+segmenter by its ChampionGate, the encoder by EncoderProbe. The label `stable` there
+means the model that was blessed last, unless it was rolled back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto.pusher_pb2 import PushDestination
 
 from beam_jobs.contracts.locations import Location
-from beam_jobs.contracts.published import versions
+from beam_jobs.contracts.published import in_service
 from components.pusher import WholePusher
 
 ENCODER_NAME = "encoder"
@@ -19,7 +19,11 @@ ENCODER_NAME = "encoder"
 
 
 def create_pusher(
-    name: str, model: BaseComponent, serving_dir: str, judge: BaseComponent
+    name: str,
+    model: BaseComponent,
+    serving_dir: str,
+    judge: BaseComponent,
+    canary: BaseComponent,
 ) -> BaseComponent:
     """Return the Pusher of one model.
 
@@ -28,7 +32,8 @@ def create_pusher(
             the suffix of the component id.
         model: the Trainer that made the model.
         serving_dir: base folder of all published models; may be an object store.
-        judge: Evaluator or EncoderProbe, whose `blessing` decides.
+        judge: ChampionGate or EncoderProbe, whose `blessing` decides.
+        canary: the model's Canary, whose `blessing` decides too.
     """
     destination = PushDestination(
         filesystem=PushDestination.Filesystem(base_directory=f"{serving_dir.rstrip('/')}/{name}")
@@ -36,16 +41,16 @@ def create_pusher(
     return WholePusher(
         model=model.outputs["model"],
         model_blessing=judge.outputs["blessing"],
+        infra_blessing=canary.outputs["blessing"],
         push_destination=destination,
     ).with_id(f"Pusher-{name}")
 
 
 def find_published(serving_dir: str, name: str) -> Location | None:
-    """Return the newest complete version of a model; None: nothing is published.
+    """Return the version of a model that is in service; None: nothing is published.
 
     Args:
         serving_dir: base folder of all published models.
         name: the model's folder below it.
     """
-    found = versions(f"{serving_dir.rstrip('/')}/{name}")
-    return found[-1] if found else None
+    return in_service(f"{serving_dir.rstrip('/')}/{name}")

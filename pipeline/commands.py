@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import yaml
@@ -31,9 +31,10 @@ from pipeline.config import RunConfig, load_run_config
 from pipeline.cross_validation.choice import choose_tasks
 from pipeline.metadata_file import check_metadata
 from pipeline.runners import root
+from pipeline.service.thresholds import check_thresholds
 
 if TYPE_CHECKING:
-    from pipeline.report.results import RunResults
+    pass
 
 _PIPELINE = ("pipeline",)
 CONFIGS_DIR = Path(__file__).parent / "configs"
@@ -86,6 +87,7 @@ def run(
 
 def _run(session: Session, config: RunConfig, verify_files: bool) -> ExitCode:
     check_metadata(config.metadata_path, is_written=True)
+    check_thresholds(config)
     _write_resolved(session, config)
     from pipeline.data_build import build_data
 
@@ -100,6 +102,9 @@ def _run(session: Session, config: RunConfig, verify_files: bool) -> ExitCode:
             progress.update(step, total, values)
 
         run_local(config, progress.start, on_step, progress.note)
+    from pipeline.serving.following import follow_all
+
+    follow_all(config.root, config.serving_dir)
     return _report(session, config)
 
 
@@ -483,6 +488,7 @@ def _write_resolved(session: Session, config: RunConfig) -> None:
 
 
 def _report(session: Session, config: RunConfig) -> ExitCode:
+    from pipeline.report.document import make_document, write_document
     from pipeline.report.page import render_report
     from pipeline.report.results import collect_results
 
@@ -492,22 +498,7 @@ def _report(session: Session, config: RunConfig) -> ExitCode:
         Text.from_markup(part) if isinstance(part, str) else part
         for part in render_report(config, results)
     ]
-    session.result(_document(config, results), *parts)
+    document = make_document(config, results)
+    write_document(config, document)
+    session.result(document, *parts)
     return ExitCode.DONE if results.is_published else ExitCode.REFUSED
-
-
-def _document(config: RunConfig, results: RunResults) -> dict[str, Any]:
-    """Return the results of a run as plain values, for `--json`."""
-    return {
-        "name": config.name,
-        "root": config.root,
-        "config_sha256": settings.sha256(config),
-        "is_published": results.is_published,
-        "encoder_is_blessed": None if results.probe is None else results.probe.is_blessed,
-        "published": {
-            model.name: None if model.published is None else str(model.published)
-            for model in results.models
-        },
-        "test_metrics": {task.name: task.test for task in results.tasks},
-        "report": config.report_dir,
-    }

@@ -19,6 +19,8 @@ from beam_jobs.contracts.bands import Sensor
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
+from models.gate.config import GateConfig
+from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
@@ -43,8 +45,10 @@ class TaskConfig:
         distill: how the segmenter first learns from an earlier task, on the unlabeled
             pairs; None = it does not.
         min_mean_iou: the model is published only when its mean IoU on the test split is
-            at least this, 0-1.
+            at least this, 0-1. 0 = no threshold: then only a model that is compared
+            with one in service is published, unless `min_iou` has a threshold.
         min_iou: class name -> least IoU of that class, 0-1.
+        gate: how much the model may lose against the one in service.
     """
 
     name: str
@@ -54,6 +58,7 @@ class TaskConfig:
     distill: DistillConfig | None = None
     min_mean_iou: float = 0.0
     min_iou: dict[str, float] = field(default_factory=dict)
+    gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name) or self.name in _RESERVED:
@@ -85,6 +90,10 @@ class TaskConfig:
         }.items():
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"{key} must be within 0-1, got {value}")
+        try:
+            self.gate.check_classes(tuple(classes))
+        except ValueError as error:
+            raise ValueError(f"gate.{error}") from error
         for name in self.min_iou:
             if name not in classes:
                 raise ValueError(
@@ -95,6 +104,11 @@ class TaskConfig:
                 raise ValueError(
                     f"min_iou.{name}: the class is in label.ignore, so its IoU is not measured"
                 )
+
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether the model must reach any score before it is published."""
+        return self.min_mean_iou > 0 or any(value > 0 for value in self.min_iou.values())
 
     def build_config(self, pairs: BuildConfig) -> BuildConfig:
         """Return the config of this task's `build-labels`.
@@ -136,6 +150,7 @@ class RunConfig:
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 = no process
             besides the runner's own.
         claim: what `claim-check` compares; None = not used.
+        canary: limits of the trial of each model before it is published.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -153,6 +168,7 @@ class RunConfig:
     verify_hashes: bool = False
     warm_start: bool = False
     claim: ClaimConfig | None = None
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
     local_root: str = ""
 
     def __post_init__(self) -> None:

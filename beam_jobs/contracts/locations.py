@@ -97,6 +97,17 @@ def size(path: str | os.PathLike[str]) -> int | None:
         return None
 
 
+def list_tree(folder: Location) -> dict[str, int]:
+    """Return path below a folder -> bytes, for all its files; {} without a folder."""
+    found: dict[str, int] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            found |= {f"{path.name}/{name}": num for name, num in list_tree(path).items()}
+        else:
+            found[path.name] = size(path) or 0
+    return found
+
+
 def glob(folder: str | os.PathLike[str], pattern: str) -> list[Location]:
     """Return what matches `pattern` below `folder`, sorted.
 

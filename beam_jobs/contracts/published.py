@@ -1,16 +1,20 @@
-"""Folders of published models: their cards and their versions.
+"""Folders of published models: their cards, their versions, and what is in service.
 
 A version is `<serving folder>/<model>/<version>/`: a SavedModel, and beside it
 `assets.extra/model_card.json`. The card is written last, so a folder with a card holds
-a complete model. `models.published` writes models; all packages find and describe them
-by this module.
+a complete model. `<serving folder>/<model>/labels.json` says which version each label
+means: clients ask for `stable`. `models.published` writes models and
+`models.publishing` puts them in service; all packages find and describe them by this
+module.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from beam_jobs.contracts.locations import Location, content_of, locate
 
@@ -18,6 +22,26 @@ ASSETS_DIR = "assets.extra"
 CARD_NAME = "model_card.json"
 CURE = "copy the model back from where it was published, or publish it again"
 """The cure for a damaged part of a published model."""
+LABELS_NAME = "labels.json"
+Label = Literal["stable", "canary"]
+STABLE: Label = "stable"
+"""The version that clients get."""
+CANARY: Label = "canary"
+"""A second version that is served beside it, to be tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The labels of a model's versions.
+
+    Attributes:
+        versions: label -> version.
+        since: identifier of what was in service before `stable` was set. A gate that
+            runs again with the same one needs not judge again.
+    """
+
+    versions: Mapping[str, int] = field(default_factory=dict)
+    since: str = ""
 
 
 def read_card(saved_model_dir: str) -> dict[str, Any]:
@@ -37,7 +61,51 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
     return card
 
 
+def version_number(name: str) -> int | None:
+    """Return the version that a folder's name stands for; None: it stands for none.
+
+    TensorFlow Serving takes every folder for a version whose name is a whole number.
+    """
+    return int(name) if name.isascii() and name.isdecimal() and str(int(name)) == name else None
+
+
 def versions(model_dir: str | os.PathLike[str]) -> list[Location]:
     """Return the folders of a model's complete versions, the oldest first."""
-    found = [path.parent.parent for path in locate(model_dir).glob(f"*/{ASSETS_DIR}/{CARD_NAME}")]
-    return sorted((path for path in found if path.name.isdigit()), key=lambda path: int(path.name))
+    found = {
+        number: path.parent.parent
+        for path in locate(model_dir).glob(f"*/{ASSETS_DIR}/{CARD_NAME}")
+        if (number := version_number(path.parent.parent.name)) is not None
+    }
+    return [found[number] for number in sorted(found)]
+
+
+def read_labels(model_dir: str | os.PathLike[str]) -> Labels:
+    """Return the labels of a model's versions; none are set in older serving folders.
+
+    Raises:
+        DamagedFileError: the file is not what was written.
+    """
+    path = locate(model_dir) / LABELS_NAME
+    if not path.exists():
+        return Labels()
+    with content_of(path, "remove it: then the newest version is in service"):
+        read = json.loads(path.read_text())
+        return Labels(
+            versions={label: int(version) for label, version in read["versions"].items()},
+            since=str(read["since"]),
+        )
+
+
+def in_service(model_dir: str | os.PathLike[str], label: Label = STABLE) -> Location | None:
+    """Return the folder of the version that a label means; None: there is none.
+
+    Without labels, `stable` means the newest complete version.
+
+    Raises:
+        DamagedFileError: see `read_labels`.
+    """
+    complete = {int(path.name): path for path in versions(model_dir)}
+    wanted = read_labels(model_dir).versions.get(label)
+    if wanted is None:
+        return complete[max(complete)] if complete and label == STABLE else None
+    return complete.get(wanted)

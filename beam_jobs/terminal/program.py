@@ -30,6 +30,7 @@ _COLLECT = "beam_jobs.collect.commands"
 _PREDICT = "beam_jobs.predict.commands"
 _PIPELINE = "pipeline.commands"
 _NEIGHBOURS = "pipeline.neighbours.commands"
+_SERVICE = "pipeline.service.commands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
             _PIPELINE, "cross_validate", "Measure a task by cross-validation over blocks."
         ),
         "serve-config": _verb(_PIPELINE, "serve_config", "Write the files of a model server."),
+        "rollback": _verb(_SERVICE, "rollback", "Put an earlier version of a model in service."),
+        "history": _verb(_SERVICE, "history", "Show what ran, what was published and refused."),
+        "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
         "import-weights": _verb(

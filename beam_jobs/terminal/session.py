@@ -65,7 +65,7 @@ class Session:
             parts: lines and tables, printed otherwise. Text is printed as it is.
         """
         if self.as_json:
-            text = json.dumps(_plain(document), indent=2, sort_keys=True)
+            text = json.dumps(plain(document), indent=2, sort_keys=True)
             sys.stdout.write(text + "\n")
             # A server that goes on may be read through a pipe.
             sys.stdout.flush()
@@ -78,12 +78,12 @@ class Session:
             console.print(part, highlight=False, soft_wrap=True, markup=is_marked_up)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value that JSON can hold: a path as text, NaN and infinity as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)

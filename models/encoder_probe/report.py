@@ -39,6 +39,11 @@ class Check:
     judged: bool = True
 
 
+def failed_check(name: str, reason: str) -> Check:
+    """Return a check without a measured value that refuses the encoder."""
+    return Check(name=name, value=0.0, asked=1.0, passed=False, reason=reason)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
     """All checks of one encoder.

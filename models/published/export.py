@@ -23,7 +23,7 @@ from models.config import ExportPrecision
 from models.dual_encoder import DualEncoder
 from models.encoders import SensorEncoder
 from models.published import card as card_lib
-from models.published import saved_model, signatures, warmup
+from models.published import golden, saved_model, signatures, warmup
 from models.published.card import Interface, Provenance
 from models.published.precision import as_served
 from models.published.saved_model import Endpoint
@@ -72,6 +72,7 @@ def export_segmenter(
     saved_model.write([model], endpoints, output_dir, in_half=precision != "float32")
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
     warmup.write_segmenter_requests(assets, provenance.name, num_bands, model.stride)
+    _write_golden_segmenter(assets, model, num_bands)
     score_file.write_scores(os.path.join(assets, score_file.SCORES_NAME), scores)
     interface = Interface(
         task="segmentation",
@@ -174,6 +175,7 @@ def write_encoders(
     saved_model.write([*encoders.values(), *heads.values()], endpoints, output_dir)
     stride = max(encoder.stride for encoder in encoders.values())
     warmup.write_encoder_requests(assets, "encoder", num_bands, stride)
+    _write_golden_encoders(assets, encoders, heads)
     return assets
 
 
@@ -219,6 +221,40 @@ def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
         FileNotFoundError: the directory holds none.
     """
     return _load_by_sensor(saved_model_dir, "head")
+
+
+def _write_golden_segmenter(
+    assets_dir: str, model: Segmenter, num_bands: Mapping[Sensor, int]
+) -> None:
+    calls = []
+    for pixels in golden.make_pixels(num_bands, model.stride):
+        inputs = {str(sensor): values for sensor, values in pixels.items()}
+        answer = signatures.segment(model, {name: tf.constant(v) for name, v in inputs.items()})
+        outputs = {name: value.numpy() for name, value in answer.items()}
+        calls += [
+            golden.Golden(signature=signature, inputs=inputs, outputs=outputs)
+            for signature in SEGMENTER_SIGNATURES
+        ]
+    golden.write(assets_dir, calls)
+
+
+def _write_golden_encoders(
+    assets_dir: str,
+    encoders: Mapping[Sensor, SensorEncoder],
+    heads: Mapping[Sensor, keras.Model],
+) -> None:
+    calls = []
+    for sensor, encoder in encoders.items():
+        for pixels in golden.make_pixels({sensor: len(encoder.bands)}, encoder.stride):
+            answer = signatures.embed(encoder, heads[sensor], tf.constant(pixels[sensor]))
+            calls.append(
+                golden.Golden(
+                    signature=f"embed_{sensor}",
+                    inputs={sensor: pixels[sensor]},
+                    outputs={name: value.numpy() for name, value in answer.items()},
+                )
+            )
+    golden.write(assets_dir, calls)
 
 
 def _make_assets_dir(output_dir: str) -> str:

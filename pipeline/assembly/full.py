@@ -11,6 +11,8 @@ from tfx.orchestration.pipeline import Pipeline
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
 from components.examples import create_examples
+from components.publishing import ENCODER_NAME
+from models.publishing import labels as labels_lib
 from pipeline.assembly.distillation import create_distillation
 from pipeline.assembly.labels import create_labels
 from pipeline.assembly.pretraining import create_pretraining
@@ -32,9 +34,14 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         metadata: connection config of ML Metadata for local runs; None for Kubeflow,
             which has its own.
     """
+
+    def in_service(name: str) -> str:
+        # A pipeline is compiled where its serving folder may be out of reach.
+        return labels_lib.state_of(f"{config.serving_dir}/{name}") if metadata else ""
+
     pairs = create_examples(config.pairs_dir, "pairs") if config.needs_pairs else None
     labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
-    pretraining = create_pretraining(config, pairs, labels)
+    pretraining = create_pretraining(config, pairs, labels, in_service(ENCODER_NAME))
     components = [
         item
         for part in (pairs, *labels.values(), pretraining)
@@ -45,7 +52,7 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
     for task in config.tasks:
         student = create_distillation(config, task, pairs, pretraining, segmentations)
         segmentations[task.name] = create_segmentation(
-            config, task, labels[task.name], pretraining, student
+            config, task, labels[task.name], pretraining, student, in_service(task.name)
         )
         components += [*([student] if student else []), *segmentations[task.name].as_list()]
     return Pipeline(

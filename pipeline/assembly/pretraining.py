@@ -5,12 +5,14 @@ RunConfig and data components -> components that publish an encoder.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
-from components.encoder_probe import create_encoder_probe
+from components.canary import create_canary
+from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents
 from components.pretrain_trainer import create_pretrain_trainer
 from components.publishing import ENCODER_NAME, create_pusher
@@ -28,15 +30,19 @@ class PretrainingComponents:
     trainer: BaseComponent
     probe: BaseComponent
     gate: BaseComponent
+    canary: BaseComponent
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
-        return [self.trainer, self.probe, self.pusher, self.gate]
+        return [self.trainer, self.probe, self.canary, self.pusher, self.gate]
 
 
 def create_pretraining(
-    config: RunConfig, pairs: ExampleComponents | None, labels: Mapping[str, LabelComponents]
+    config: RunConfig,
+    pairs: ExampleComponents | None,
+    labels: Mapping[str, LabelComponents],
+    since: str = "",
 ) -> PretrainingComponents | None:
     """Return the components that turn pairs into a published encoder.
 
@@ -45,6 +51,7 @@ def create_pretraining(
         pairs: data components of the pairs; None only without `pretrain`.
         labels: components of the labels by task. Pretraining waits for their audits,
             and the probe reads the labels of one task.
+        since: what is in service, by `labels.state_of`.
     """
     if config.pretrain is None or pairs is None:
         return None
@@ -60,15 +67,17 @@ def create_pretraining(
             trainer.add_upstream_node(task.gate)
     task_name = config.probe_task
     probe, gate = create_encoder_probe(
-        config.probe,
+        dataclasses.replace(config.probe, task=task_name),
         trainer,
         pairs=pairs,
-        serving_dir=config.serving_dir,
-        task=task_name,
+        published=PublishedBefore(serving_dir=config.serving_dir, run=config.name, since=since),
         labels=labels[task_name].data if task_name else None,
     )
-    pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir, probe)
+    canary = create_canary(ENCODER_NAME, trainer, config.canary)
+    pusher = create_pusher(ENCODER_NAME, trainer, config.serving_dir, probe, canary)
     # The run may end at the gate; the Pusher must have run by then, so that the report
     # can tell that nothing was published.
     gate.add_upstream_node(pusher)
-    return PretrainingComponents(trainer=trainer, probe=probe, gate=gate, pusher=pusher)
+    return PretrainingComponents(
+        trainer=trainer, probe=probe, gate=gate, canary=canary, pusher=pusher
+    )

@@ -1,4 +1,4 @@
-"""Segmentation part of the pipeline, once per task: Trainer, Scorer, Evaluator, Pusher.
+"""Segmentation part of the pipeline, once per task: from Trainer to Pusher.
 
 RunConfig and TaskConfig -> components that publish a segmenter.
 """
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from components.canary import create_canary
+from components.champion_gate import GateSettings, create_champion_gate
 from components.evaluation import create_eval_config, create_evaluator
 from components.publishing import create_pusher
 from components.scorer import create_scorer
@@ -25,11 +27,20 @@ class SegmentationComponents:
     trainer: BaseComponent
     scorer: BaseComponent
     evaluator: BaseComponent
+    gate: BaseComponent
+    canary: BaseComponent
     pusher: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
-        return [self.trainer, self.scorer, self.evaluator, self.pusher]
+        return [
+            self.trainer,
+            self.scorer,
+            self.evaluator,
+            self.gate,
+            self.canary,
+            self.pusher,
+        ]
 
 
 def create_segmentation(
@@ -38,6 +49,7 @@ def create_segmentation(
     labels: LabelComponents,
     pretraining: PretrainingComponents | None,
     student: BaseComponent | None = None,
+    since: str = "",
 ) -> SegmentationComponents:
     """Return the components that turn a task's labels into a published segmenter.
 
@@ -49,6 +61,7 @@ def create_segmentation(
             the run has no pretraining, and the task's config names its encoders.
         student: DistillTrainer of the task; the segmenter starts from its model
             instead. None: the task has no teacher.
+        since: what is in service of this task, by `labels.state_of`.
     """
     encoder = pretraining.trainer if pretraining and task.segment.needs_pretraining else None
     trainer = create_segment_trainer(
@@ -67,7 +80,23 @@ def create_segmentation(
         task.label.label_schema, task.min_mean_iou, task.min_iou, task.label.needed_classes
     )
     evaluator = create_evaluator(task.name, labels.data.examples, trainer, eval_config)
-    pusher = create_pusher(task.name, trainer, config.serving_dir, evaluator)
+    gate_settings = GateSettings(
+        task=task.name,
+        run=config.name,
+        serving_dir=config.serving_dir,
+        gate=task.gate,
+        has_thresholds=task.has_thresholds,
+        batch_size=task.segment.global_batch_size,
+        since=since,
+    )
+    gate = create_champion_gate(gate_settings, labels.data, trainer, scorer, evaluator)
+    canary = create_canary(task.name, trainer, config.canary)
+    pusher = create_pusher(task.name, trainer, config.serving_dir, gate, canary)
     return SegmentationComponents(
-        trainer=trainer, scorer=scorer, evaluator=evaluator, pusher=pusher
+        trainer=trainer,
+        scorer=scorer,
+        evaluator=evaluator,
+        gate=gate,
+        canary=canary,
+        pusher=pusher,
     )

@@ -20,6 +20,7 @@ from beam_jobs.contracts.published import ASSETS_DIR
 from beam_jobs.data_card.card import MARKDOWN_NAME as CARD_NAME
 from components.evaluation import NUM_PIXELS
 from models.encoder_probe.report import Check, ProbeReport
+from models.gate.verdict import Verdict
 from models.published.export import MAP_NAME
 from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
@@ -37,6 +38,7 @@ from pipeline.report.scores import (
 
 MAX_ANOMALIES = 8
 MAX_ANOMALY_CHARS = 200
+_WORDS = ("test patches", "metric", "")
 
 
 def render_report(config: RunConfig, results: RunResults) -> Iterator[RenderableType]:
@@ -55,6 +57,7 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     schemas = {settings.name: settings.label.label_schema for settings in config.tasks}
     for task in results.tasks:
         yield _task_table(task, schemas[task.name].class_names)
+        yield from _gate_parts(task.name, task.verdict)
         yield from _failure_lines(task)
         # Full tables for the first split, which is test where it exists: the eval split
         # was used to choose the threshold.
@@ -64,6 +67,11 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
                 if position == 0
                 else [score_line(scores, split)]
             )
+    for model in results.models:
+        yield from (
+            f"[red]{model.name}: not published: the canary: {escape(fault)}[/red]"
+            for fault in model.faults
+        )
     yield _place_table(config, results)
 
 
@@ -215,11 +223,38 @@ def _read_scores(task: TaskResult) -> dict[str, PatchScores]:
     return {split: scores for split, scores in found.items() if scores is not None}
 
 
+def _gate_parts(name: str, verdict: Verdict) -> Iterator[RenderableType]:
+    """Yield the gate's outcome, and what it compared with the model in service."""
+    outcome = verdict.outcome.replace("_", " ")
+    against = f"against {verdict.champion}" if verdict.champion else "no model was in service"
+    yield f"[bold]{name}: gate: {outcome}[/bold] ({escape(against)})"
+    if verdict.comparisons:
+        table = Table()
+        for column in ("test patches", "metric", "new", "in service", "difference", "margin", ""):
+            table.add_column(column, justify="left" if column in _WORDS else "right")
+        for one in verdict.comparisons:
+            interval = f"{number(one.low)} to {number(one.high)}" if one.low is not None else ""
+            table.add_row(
+                f"{escape(one.name)} ({one.num_patches})",
+                escape(one.metric),
+                number(one.candidate),
+                number(one.champion),
+                interval,
+                number(one.margin),
+                "[green]ok[/green]" if one.passed else "[red]refused[/red]",
+            )
+        yield table
+    yield from (f"  {escape(note)}" for note in verdict.notes)
+    color = "red" if verdict.outcome == "refused" else "green"
+    says = "not published" if verdict.outcome == "refused" else outcome
+    yield from (f"[{color}]{name}: {says}: {escape(one)}[/{color}]" for one in verdict.reasons)
+
+
 def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
-    if not task.failures and task.published is None:
+    if task.verdict.is_blessed and task.published is None:
         yield (
-            f"[red]{task.name}: its published folder is gone; remove the run's metadata to push "
-            "it again[/red]"
+            f"[red]{task.name}: this model is not in service: another one was published or rolled "
+            "back to since; see `terrapair history`[/red]"
         )
     for failure in task.failures:
         kind, _, class_name = failure.metric.partition("/")

@@ -6,6 +6,7 @@ it comes from the artifacts that the run used, which need not be the newest on d
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -17,15 +18,19 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.utils import path_utils
 
 from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import read_card
 from components import blessing
 from components.artifacts import read_metrics
+from components.canary import read_findings
 from components.data_manifest import read_manifest
 from components.overlap_audit import read_report
-from components.publishing import ENCODER_NAME
+from components.publishing import ENCODER_NAME, find_published
 from components.scorer import scores_path
 from models.encoder_probe.report import ProbeReport
+from models.gate.verdict import Verdict
+from models.publishing.store import model_sha256
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.published_encoder import seen_pairs
@@ -62,8 +67,9 @@ class ModelResult:
         training: final metrics of the training, on the eval split.
         health: results of the health checks of pretraining, as in the model card; empty
             for other models.
-        published: folder of the published version; None when it was not pushed or the
-            folder no longer exists.
+        faults: of the canary; empty = the model can be served.
+        published: folder of the version in service, if it is this model and nothing
+            refused it; else None.
     """
 
     name: str
@@ -71,6 +77,7 @@ class ModelResult:
     log_dir: Location
     training: Mapping[str, float]
     health: Mapping[str, Any]
+    faults: tuple[str, ...]
     published: Location | None
 
 
@@ -81,12 +88,14 @@ class TaskResult(ModelResult):
     Attributes:
         test: slice -> metric -> value on the test split, as measured by the Evaluator.
         failures: bounds that were missed.
+        verdict: of the gate, which compared the model with the one in service.
         test_scores: file with the counts of each test patch; None in runs of version
             0.1, which had no Scorer.
     """
 
     test: Mapping[str, Mapping[str, float]]
     failures: tuple[ThresholdFailure, ...]
+    verdict: Verdict
     test_scores: Location | None
 
 
@@ -166,8 +175,11 @@ def collect_results(config: RunConfig) -> RunResults:
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
     encoder = probe = None
     if config.pretrain is not None:
-        encoder = _model(record, "Trainer-pretrain", ENCODER_NAME)
+        encoder = _model(config, record, "Trainer-pretrain", ENCODER_NAME)
         probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
+        if probe.refusals:
+            # An encoder in service that misses a threshold which was raised since.
+            encoder = dataclasses.replace(encoder, published=None)
     tasks = []
     may_train = probe is None or not probe.refusals
     refused = _refused_teachers(config, record) if may_train else ()
@@ -175,12 +187,20 @@ def collect_results(config: RunConfig) -> RunResults:
         if refused and not record.is_complete(f"Pusher-{task.name}"):
             continue
         evaluation = record.output(f"Evaluator-{task.name}", "evaluation").uri
-        model = _model(record, f"Trainer-{task.name}", task.name)
+        model = _model(config, record, f"Trainer-{task.name}", task.name)
+        verdict = blessing.read_verdict(record.output(f"ChampionGate-{task.name}", "verdict").uri)
+        if verdict.outcome == "in_service":
+            # It may be another model with the same answers.
+            model = dataclasses.replace(model, published=_served(config, task.name))
+        elif verdict.outcome == "refused":
+            # A model in service that misses a threshold which was raised since.
+            model = dataclasses.replace(model, published=None)
         tasks.append(
             TaskResult(
                 **vars(model),
                 test=read_slices(evaluation),
                 failures=read_failures(evaluation),
+                verdict=verdict,
                 test_scores=_test_scores(record, task.name),
             )
         )
@@ -289,19 +309,23 @@ def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
     )
 
 
-def _model(record: RunRecord, trainer: str, name: str) -> ModelResult:
+def _served(config: RunConfig, name: str) -> Location | None:
+    return find_published(config.serving_dir, name)
+
+
+def _model(config: RunConfig, record: RunRecord, trainer: str, name: str) -> ModelResult:
     log_dir = record.output(trainer, "model_run").uri
     saved_model = locate(path_utils.serving_model_path(record.output(trainer, "model").uri))
-    pushed = record.output(f"Pusher-{name}", "pushed_model").properties
-    published = locate(pushed["pushed_destination"]) if pushed.get("pushed") else None
+    served = _served(config, name)
+    # Not what the Pusher remembers: it may have come from the cache, and another model
+    # may have taken its place since.
+    is_served = served is not None and model_sha256(served) == tree_sha256(str(saved_model))
     return ModelResult(
         name=name,
         saved_model=saved_model,
         log_dir=locate(log_dir),
         training=read_metrics(log_dir),
         health=read_card(str(saved_model)).get("health") or {},
-        # The cache may remember a push whose folder was removed since.
-        published=published
-        if published is not None and (published / "saved_model.pb").exists()
-        else None,
+        faults=read_findings(record.output(f"Canary-{name}", "findings").uri).faults,
+        published=served if is_served else None,
     )

@@ -6,7 +6,8 @@ execution that made them, so the record of a second run is as complete as the fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
 
 _STATE: Any = proto.Execution
+_UNKNOWN_TIME = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,15 @@ class ComponentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """The components of one run, in the order in which they ran."""
+    """One run.
+
+    Attributes:
+        components: those that ran, in their order.
+        started_at: when the first of them began.
+    """
 
     components: tuple[ComponentRecord, ...]
+    started_at: datetime.datetime = _UNKNOWN_TIME
 
     def output(self, component_id: str, name: str) -> ArtifactRecord:
         """Return one output artifact.
@@ -101,6 +109,18 @@ def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
     Raises:
         DataError: no metadata, or no run of that pipeline.
     """
+    for record in _runs(metadata_path, pipeline_name):
+        return record
+    raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
+
+
+def read_all_runs(metadata_path: str | Path, pipeline_name: str) -> list[RunRecord]:
+    """Return all runs of a pipeline, the oldest first; see `read_last_run`."""
+    return list(_runs(metadata_path, pipeline_name))[::-1]
+
+
+def _runs(metadata_path: str | Path, pipeline_name: str) -> Iterator[RunRecord]:
+    """Yield the runs of a pipeline, the newest first."""
     if not Path(metadata_path).exists():
         raise DataError(
             f"{metadata_path}: no metadata, so nothing has run here yet: use `terrapair run` first",
@@ -123,12 +143,13 @@ def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
         if ordered and pipeline.id in {
             context.id for context in store.get_contexts_by_execution(ordered[0].id)
         }:
-            return RunRecord(
+            started = ordered[0].create_time_since_epoch / 1000.0
+            yield RunRecord(
+                started_at=datetime.datetime.fromtimestamp(started, datetime.timezone.utc),
                 components=tuple(
                     _component(store, execution, pipeline_name) for execution in ordered
-                )
+                ),
             )
-    raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
 
 
 def _component(store: Any, execution: Any, pipeline_name: str) -> ComponentRecord:

@@ -17,8 +17,7 @@ from typing import Any
 from ml_metadata import proto
 from tfx.orchestration import metadata
 
-from beam_jobs.contracts.locations import locate, staged
-from components.artifacts import list_tree
+from beam_jobs.contracts.locations import list_tree, locate, staged
 
 INVENTORY_FILE = "artifact_files.json"
 """Lies beside the file of ML Metadata."""

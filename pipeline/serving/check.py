@@ -70,10 +70,11 @@ def check_published(
             "pipeline first",
             "missing_file",
         )
-    return [result for path in versions for result in _check_one(path, environment)]
+    return [result for path in versions for result in check_version(path, environment)]
 
 
-def _check_one(path: Location, environment: Mapping[str, str]) -> Sequence[CheckResult]:
+def check_version(path: Location, environment: Mapping[str, str]) -> Sequence[CheckResult]:
+    """Check one version in a process of its own."""
     model, version = path.parent.name, path.name
     process = subprocess.run(
         [sys.executable, "-m", "pipeline.serving.probe", str(path)],

@@ -36,6 +36,7 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
         for path in folders
     }
     complete = {name: versions for name, versions in complete.items() if versions}
+    labelled = {name: published.read_labels(f"{serving_dir}/{name}").versions for name in complete}
     if not complete:
         raise DataError(
             f"{serving_dir}: no published model found (<model>/<version>/saved_model.pb): run the "
@@ -51,7 +52,9 @@ def find_models(serving_dir: str, wanted: Mapping[str, Mapping[str, int]]) -> li
                     f"versions are: {known}"
                 )
     return [
-        ServedModel(name=name, versions={STABLE: versions[-1], **wanted.get(name, {})})
+        ServedModel(
+            name=name, versions={STABLE: versions[-1], **labelled[name], **wanted.get(name, {})}
+        )
         for name, versions in complete.items()
     ]
 
@@ -89,11 +92,11 @@ def write_files(
     }
     if deployment.batching is not None:
         config[server_files.BATCHING_FILE] = server_files.batching_config(deployment.batching)
-    texts = {f"config/{name}": text for name, text in config.items()}
+    texts = {f"{server_files.CONFIG_FOLDER}/{name}": text for name, text in config.items()}
     published_dir = os.path.abspath(serving_dir)
     texts["compose.yaml"] = server_files.compose_file(models, deployment, config, published_dir)
     manifests = server_files.kubernetes_manifests(models, deployment, config)
-    texts |= {f"kubernetes/{name}": text for name, text in manifests.items()}
+    texts |= {f"{server_files.KUBERNETES_FOLDER}/{name}": text for name, text in manifests.items()}
     for name, text in texts.items():
         with staged(output / name) as file:
             file.write_text(text)

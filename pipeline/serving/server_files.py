@@ -28,6 +28,8 @@ MODELS_FILE, BATCHING_FILE, MONITORING_FILE = (
     "batching.config",
     "monitoring.config",
 )
+CONFIG_FOLDER, KUBERNETES_FOLDER = "config", "kubernetes"
+CONFIG_MAP_FILE, VOLUME_FILE = "config.yaml", "volume.yaml"
 STABLE, CANARY = "stable", "canary"
 _LABELS = {"app.kubernetes.io/name": "terrapair-serving"}
 _FETCHERS = {
@@ -242,7 +244,7 @@ def compose_file(
             name: {"condition": "service_completed_successfully"} for name in fetchers
         }
         content["volumes"] = {"models": {}}
-    return _as_yaml(content)
+    return as_yaml(content)
 
 
 def _mark(config_files: Mapping[str, str]) -> dict[str, str]:
@@ -276,13 +278,13 @@ def kubernetes_manifests(
         deployment: where and how large.
         config_files: the server's files, which become a ConfigMap.
     """
-    files = {"config.yaml": _object("v1", "ConfigMap", {"data": dict(config_files)})}
+    files = {CONFIG_MAP_FILE: _object("v1", "ConfigMap", {"data": dict(config_files)})}
     if not deployment.store:
         claim = {
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": deployment.storage}},
         }
-        files["volume.yaml"] = _object("v1", "PersistentVolumeClaim", {"spec": claim})
+        files[VOLUME_FILE] = _object("v1", "PersistentVolumeClaim", {"spec": claim})
     for name, has_gpu in (("deployment.yaml", False), ("deployment-gpu.yaml", True)):
         spec = _deployment_spec(models, deployment, has_gpu)
         if deployment.store:
@@ -298,7 +300,7 @@ def kubernetes_manifests(
     files["autoscaler.yaml"] = _object(
         "autoscaling/v2", "HorizontalPodAutoscaler", {"spec": _autoscaler(deployment)}
     )
-    return {name: _as_yaml(content) for name, content in files.items()}
+    return {name: as_yaml(content) for name, content in files.items()}
 
 
 def _object(api_version: str, kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,7 +408,8 @@ def _autoscaler(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _as_yaml(content: Mapping[str, Any]) -> str:
+def as_yaml(content: Mapping[str, Any]) -> str:
+    """Return one Kubernetes object, or another document, as YAML."""
     return str(yaml.dump(dict(content), Dumper=_Plain, sort_keys=False))
 
 

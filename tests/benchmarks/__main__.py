@@ -14,6 +14,7 @@ from tests.benchmarks import (
     build_speed,
     export_speed,
     fetch_resume,
+    gate_errors,
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
@@ -22,6 +23,7 @@ from tests.benchmarks import (
     map_speed,
     pairing_scale,
     patch_borders,
+    push_kills,
     reading_speed,
     segmentation_speed,
     serving_latency,
@@ -47,6 +49,8 @@ BENCHMARKS = {
     "map_speed": map_speed.measure,
     "serving_latency": serving_latency.measure,
     "export_speed": export_speed.measure,
+    "gate_errors": gate_errors.measure,
+    "push_kills": push_kills.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import math
+import re
 
 import make_scores
 import make_shards
@@ -12,6 +13,7 @@ from rich.console import Console
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
+from models.gate.verdict import Comparison, Verdict
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
 from pipeline.report import page, patch_images, pictures, results
@@ -56,6 +58,30 @@ def make_probe(is_blessed):
     return ProbeReport(**values, checks=(check, undecided))
 
 
+VERDICT = Verdict(
+    outcome="blessed",
+    champion="serving/flood/6",
+    reasons=("mean_iou 0.750, in service 0.500: it has lost less than the margin 0.02",),
+    comparisons=(
+        Comparison(
+            name="event=[Ghana]",
+            metric="mean_iou",
+            candidate=0.75,
+            champion=0.5,
+            low=0.125,
+            high=0.375,
+            margin=0.05,
+            num_patches=64,
+            num_units=8,
+            unit="block",
+            passed=True,
+            reason="event=[Ghana]: within the margin",
+        ),
+    ),
+    notes=("event=tiny: 2 test patches are too few to judge",),
+)
+
+
 def make_results(data, tmp_path, published):
     model = {
         "saved_model": tmp_path / "model",
@@ -67,6 +93,7 @@ def make_results(data, tmp_path, published):
             "pooled_iou/water": math.nan,
         },
         "health": {},
+        "faults": () if published else ("signature embed_s1: [x] missing",),
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -83,6 +110,7 @@ def make_results(data, tmp_path, published):
             results.ThresholdFailure(metric="pooled_iou/water", value=math.nan, lower_bound=0.125),
             results.ThresholdFailure(metric="num_pixels/water", value=0.0, lower_bound=1.0),
         ),
+        verdict=VERDICT if published else dataclasses.replace(VERDICT, outcome="refused"),
         test_scores=None,
     )
     parts = [("Trainer-flood", True), ("Pusher-flood", False)]
@@ -103,6 +131,7 @@ def make_results(data, tmp_path, published):
         name="encoder",
         **model
         | {
+            "faults": (),
             "published": tmp_path / "serving/encoder/1",
             "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
             "health": {
@@ -205,6 +234,18 @@ def test_refused_encoder_is_told_with_its_reasons_and_no_task_is_shown(
     assert "no task was trained: the encoder is refused" in text
     assert "pooled IoU on the test split" not in text
     assert not found.is_published
+
+
+def test_the_gate_shows_both_models_and_its_reason(values, data, tmp_path, monkeypatch):
+    text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
+    assert "flood: gate: blessed (against serving/flood/6)" in text
+    assert re.search(r"event=\[Ghana\] \(64\) +│ mean_iou +│ +0.750 │ +0.500 │", text)
+    assert "0.125 to 0.375" in text
+    assert "event=tiny: 2 test patches are too few to judge" in text
+    assert "flood: blessed: mean_iou 0.750, in service 0.500" in text
+    refused = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
+    assert "flood: not published: mean_iou 0.750, in service 0.500" in refused
+    assert "flood: not published: the canary: signature embed_s1: [x] missing" in refused
 
 
 def test_untrained_control_is_told_and_its_tasks_are_published(values, data, tmp_path, monkeypatch):

@@ -28,7 +28,8 @@ EDGES = {
         "ImportExampleGen-flood",
         "DataManifest-flood",
     },
-    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe"},
+    "Canary-encoder": {"Trainer-pretrain"},
+    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe", "Canary-encoder"},
     "EncoderGate": {"EncoderProbe", "Pusher-encoder"},
     "Trainer-flood": {
         "ImportExampleGen-flood",
@@ -39,7 +40,15 @@ EDGES = {
     },
     "Scorer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-flood"},
     "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
-    "Pusher-flood": {"Trainer-flood", "Evaluator-flood"},
+    "ChampionGate-flood": {
+        "ImportExampleGen-flood",
+        "DataManifest-flood",
+        "Trainer-flood",
+        "Scorer-flood",
+        "Evaluator-flood",
+    },
+    "Canary-flood": {"Trainer-flood"},
+    "Pusher-flood": {"Trainer-flood", "ChampionGate-flood", "Canary-flood"},
     **{
         task.format(name): {parent.format(name) for parent in parents}
         for name in ("pairs", "flood")
@@ -191,7 +200,10 @@ def test_a_published_encoder_leaves_labels_and_segmentation_alone(values, tmp_pa
             for name, parents in DATA_EDGES.items()
         },
         "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood"},
-        **{name: EDGES[name] for name in ("Scorer-flood", "Evaluator-flood", "Pusher-flood")},
+        **{
+            f"{kind}-flood": EDGES[f"{kind}-flood"]
+            for kind in ("Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher")
+        },
     }
 
 

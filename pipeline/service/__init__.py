@@ -1,0 +1,10 @@
+"""What is in service of a run's models, and how that changes.
+
+- `thresholds`: refuses a first model that nothing would judge.
+- `rolling_back`: puts an earlier version in service again; model servers follow.
+- `history`: runs, versions and what was served when, as a table and a page.
+- `cleaning`: removes versions that nobody needs.
+- `commands`: the verbs `rollback`, `history` and `gc`.
+
+The rules are in `models/publishing`.
+"""

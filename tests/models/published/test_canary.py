@@ -1,0 +1,142 @@
+"""The canary: a good model passes, and each way to break one is found."""
+
+import shutil
+from pathlib import Path
+
+import make_segmenter
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from beam_jobs.contracts.locations import DamagedFileError
+from models.published import canary, golden
+from models.published.canary import CanaryConfig, Findings
+
+BANDS = {"s1": ("VV", "VH")}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A SavedModel with the golden answers of its own signature."""
+    folder = tmp_path_factory.mktemp("published") / "1"
+    make_segmenter.publish(folder, BANDS)
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    calls = []
+    for pixels in golden.make_pixels({"s1": 2}, make_segmenter.STRIDE):
+        outputs = signature(s1=tf.constant(pixels["s1"]))
+        calls.append(
+            golden.Golden(
+                signature="serving_default",
+                inputs={"s1": pixels["s1"]},
+                outputs={name: value.numpy() for name, value in outputs.items()},
+            )
+        )
+    golden.write(str(folder / "assets.extra"), calls)
+    return folder
+
+
+@pytest.fixture
+def copy(good, tmp_path):
+    """The good model, to be broken."""
+    return Path(shutil.copytree(good, tmp_path / "copy"))
+
+
+def change(folder, **outputs):
+    """Replace golden outputs: the model then differs from what was trained."""
+    calls = golden.read(folder)
+    changed = [
+        golden.Golden(
+            signature=call.signature,
+            inputs=call.inputs,
+            outputs={
+                name: outputs[name](value) if name in outputs else value
+                for name, value in call.outputs.items()
+            },
+        )
+        for call in calls
+    ]
+    golden.write(str(folder / "assets.extra"), changed)
+
+
+def test_a_good_model_has_no_fault_and_figures(good):
+    found = canary.probe(str(good))
+    assert found.faults == ()
+    assert found.max_difference == 0.0
+    assert found.num_calls == 4
+    assert found.call_seconds > 0
+    assert found.memory_mib > 100
+
+
+def test_golden_pixels_have_two_sizes_and_patches_without_data(good):
+    first, second = golden.read(good)
+    assert first.inputs["s1"].shape == (3, 8, 8, 2)
+    assert second.inputs["s1"].shape == (3, 12, 4, 2)
+    for call in (first, second):
+        missing = np.isnan(call.inputs["s1"]).all(axis=-1).mean(axis=(1, 2))
+        assert 0 < missing[0] < 0.2
+        assert missing[2] == 1.0
+
+
+def test_another_answer_than_the_trained_models_is_a_fault(copy):
+    change(copy, probabilities=lambda value: value + np.float32(0.01))
+    found = canary.judge(canary.probe(str(copy)), CanaryConfig())
+    assert found.max_difference == pytest.approx(0.01, abs=1e-6)
+    assert found.faults == ("difference from the trained model: 0.01, allowed 0.0001",)
+
+
+@pytest.mark.parametrize(
+    "change_to", [lambda value: value[:, :-1], lambda value: np.full_like(value, np.nan)]
+)
+def test_another_shape_and_an_answer_without_number_are_faults(copy, change_to):
+    change(copy, probabilities=change_to)
+    (fault,) = canary.probe(str(copy)).faults
+    assert fault.startswith("an answer is not finite, or has another shape")
+
+
+def test_a_missing_signature_and_missing_weights_are_faults(copy):
+    calls = golden.read(copy)
+    renamed = [
+        golden.Golden(signature="embed_s1", inputs=call.inputs, outputs=call.outputs)
+        for call in calls
+    ]
+    golden.write(str(copy / "assets.extra"), renamed)
+    (fault,) = canary.probe(str(copy)).faults
+    assert fault.startswith("signature embed_s1: ")
+    assert "serving_default" in fault
+    (copy / "assets.extra" / golden.GOLDEN_NAME).unlink()
+    assert canary.probe(str(copy)).faults[0].startswith("it has no golden answers")
+
+
+def test_a_label_may_differ_only_where_two_classes_are_about_equal():
+    expected = {
+        "probabilities": np.array([[0.4, 0.6], [0.5004, 0.4996], [0.1, 0.9]]),
+        "label": np.array([1, 0, 255]),
+    }
+    for label, threshold, is_fault in (
+        ([1, 1, 255], None, False),
+        ([0, 0, 255], None, True),
+        # Near the threshold either class may come out.
+        ([0, 0, 255], 0.6, False),
+        # No data stays no data.
+        ([1, 0, 1], None, True),
+    ):
+        answer = {**expected, "label": np.array(label)}
+        assert canary._difference(answer, expected, threshold) == float(is_fault), label
+
+
+def test_limits_make_faults_of_figures():
+    found = Findings(faults=(), max_difference=0.5, call_seconds=2.0, memory_mib=900.0)
+    assert canary.judge(found, CanaryConfig(max_difference=1.0)).faults == ()
+    config = CanaryConfig(max_difference=0.5, max_call_seconds=1.0, max_memory_mib=800.0)
+    assert canary.judge(found, config).faults == (
+        "memory in MiB: 900, allowed 800",
+        "seconds of a call: 2, allowed 1",
+    )
+    with pytest.raises(ValueError, match="max_memory_mib must be above 0, got 0"):
+        CanaryConfig(max_memory_mib=0.0)
+
+
+def test_damaged_golden_answers_are_named(copy):
+    (copy / "assets.extra" / golden.GOLDEN_NAME).write_bytes(b"PK cut short")
+    with pytest.raises(DamagedFileError, match=r"golden\.npz"):
+        golden.read(copy)

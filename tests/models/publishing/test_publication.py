@@ -1,0 +1,151 @@
+"""Publishing, rollback and retention: labels, history, and what a kill leaves."""
+
+import pytest
+
+from beam_jobs.contracts import published
+from beam_jobs.contracts.fingerprint import tree_sha256
+from models.publishing import labels, publication, retention, rollback, store
+from models.publishing.publication import Approval, publish
+from models.publishing.rollback import RollbackError, Steps, roll_back
+
+APPROVAL = Approval(reason="better", document="{}\n", since="s0", run="test")
+
+
+def steps(withdraw=True, check=lambda _: None, follow=lambda: None):
+    return Steps(check=check, follow=follow, withdraw=withdraw)
+
+
+@pytest.fixture
+def base(tmp_path):
+    return str(tmp_path / "serving" / "flood")
+
+
+@pytest.fixture
+def three(base, make_model):
+    """Versions 1 to 3 of three models; 3 is in service."""
+    for word in ("first", "second", "third"):
+        publish(make_model(word), base, APPROVAL)
+    return base
+
+
+def actions(base):
+    return [(one.action, one.old, one.new) for one in labels.read_history(base)]
+
+
+def test_a_model_is_published_once_and_labelled(make_model, base):
+    model = make_model()
+    first = publish(model, base, APPROVAL)
+    assert publish(model, base, Approval(reason="again", since="s1")) == first
+    assert published.in_service(base) == first
+    assert actions(base) == [("publish", None, 1)]
+    assert published.read_labels(base).since == "s0"
+    assert publication.is_in_service(model, base)
+    assert not publication.is_in_service(make_model("second"), base)
+
+
+def test_an_old_model_that_is_published_again_gets_a_new_number(make_model, three):
+    again = publish(make_model("first"), three, APPROVAL)
+    assert again.name == "4"
+    assert published.in_service(three) == again
+    assert actions(three)[-1] == ("publish", 3, 4)
+
+
+@pytest.mark.parametrize("killed_after", ["push", "note"])
+def test_publishing_goes_on_where_it_was_killed(make_model, base, monkeypatch, killed_after):
+    publish(make_model("first"), base, APPROVAL)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "note" if killed_after == "push" else "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(make_model("second"), base, APPROVAL)
+    # The old version is in service until the last step.
+    assert published.in_service(base).name == "1"
+    assert publish(make_model("second"), base, APPROVAL).name == "2"
+    assert actions(base) == [("publish", None, 1), ("publish", 1, 2)]
+    assert published.in_service(base).name == "2"
+
+
+def test_a_rollback_tries_the_version_then_moves_the_label(three):
+    order = []
+    done = roll_back(
+        three,
+        1,
+        "floods  in\nGhana are missed",
+        steps(
+            check=lambda path: order.append(("check", path.name, published.in_service(three).name)),
+            follow=lambda: order.append(("follow", published.in_service(three).name)),
+        ),
+    )
+    assert order == [("check", "1", "3"), ("follow", "1")]
+    assert done == published.in_service(three)
+    assert [path.name for path in published.versions(three)] == ["1"]
+    last = labels.read_history(three)[-1]
+    assert (last.action, last.old, last.new) == ("rollback", 3, 1)
+    assert last.reason == "floods in Ghana are missed"
+    # A second time nothing is left to do.
+    roll_back(three, 1, "again", steps())
+    assert len(labels.read_history(three)) == 4
+
+
+def test_servers_that_read_labels_keep_the_newer_folders(three):
+    roll_back(three, 2, "worse", steps(withdraw=False))
+    assert [path.name for path in published.versions(three)] == ["1", "2", "3"]
+    assert published.in_service(three).name == "2"
+
+
+def test_a_withdrawn_version_can_be_served_again(three):
+    roll_back(three, 1, "worse", steps())
+    assert rollback.was_rolled_back(three, store.model_sha256(store.locate(three) / ".withdrawn/3"))
+    roll_back(three, 3, "it was the data", steps())
+    assert published.in_service(three).name == "3"
+    assert rollback.was_rolled_back(three, store.model_sha256(published.in_service(three))) is None
+
+
+def test_the_model_that_was_rolled_back_is_known_by_its_content(make_model, three):
+    roll_back(three, 2, "misses rivers", steps())
+    why = rollback.was_rolled_back(three, tree_sha256(make_model("third")))
+    assert why.startswith("version 3 was rolled back at ")
+    assert why.endswith(": misses rivers")
+    assert rollback.was_rolled_back(three, tree_sha256(make_model("first"))) is None
+
+
+def test_a_version_that_cannot_be_served_stays_out(three):
+    def refuse(_):
+        raise RollbackError("it does not load")
+
+    with pytest.raises(RollbackError, match="does not load"):
+        roll_back(three, 1, "worse", steps(check=refuse))
+    assert published.in_service(three).name == "3"
+    with pytest.raises(RollbackError, match=r"--to 9: .* no complete version 9; it has 1, 2, 3"):
+        roll_back(three, 9, "worse", steps())
+    with pytest.raises(RollbackError, match="--reason"):
+        roll_back(three, 1, " ", steps())
+
+
+def test_the_state_is_that_of_before_and_changes_with_a_rollback(make_model, base):
+    assert labels.state_of(base) != labels.state_of(base)
+    publish(make_model(), base, APPROVAL)
+    assert labels.state_of(base) == "s0"
+    publish(make_model("second"), base, Approval(reason="x", since="s1"))
+    assert labels.state_of(base) == "s1"
+    roll_back(base, 1, "worse", steps())
+    assert labels.state_of(base) not in ("s0", "s1")
+    assert labels.state_of(base) == labels.state_of(base)
+
+
+def test_retention_keeps_what_is_needed(make_model, three):
+    publish(make_model("fourth"), three, APPROVAL)
+    publish(make_model("fifth"), three, APPROVAL)
+    roll_back(three, 2, "worse", steps(withdraw=False))
+    # 2 is in service, 1 was before it, and 5 is the newest.
+    gone = retention.removable(three, 1, needed={3})
+    assert [path.name for path in gone] == ["4"]
+    retention.remove(gone[0], "retention")
+    assert actions(three)[-1] == ("remove", None, 4)
+    assert [path.name for path in published.versions(three)] == ["1", "2", "3", "5"]
+    assert store.next_number(three) == 6
+    with pytest.raises(ValueError, match="keep_versions"):
+        retention.removable(three, 0)
