@@ -8,7 +8,9 @@
 - `signatures`, `warmup`: functions behind the signatures; TF Serving's warm-up calls.
 - `card`: the model card, written last; `encoder_card`: that of an encoder, read.
 - `warm_start`: published weights as the start of another training.
+- `tolerances`: how far answers may differ.
 - `parity`: compares the signatures with the Keras models.
+- `golden`: answers of the trained model; `canary` compares a served one with them.
 - `loading`: a SavedModel as an object with `predict` and `embed`; `arrays` and `scenes`
   are its inputs, `inference` what runs between, `results` its outputs.
 

@@ -26,12 +26,8 @@ from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.published import ASSETS_DIR, read_card
 from models.published import golden
 from models.published.golden import Golden
+from models.published.tolerances import CLEAR_MARGIN, TOLERANCES
 
-TOLERANCE = 1e-4
-"""Largest difference that passes. The graph reorders sums of float32, which changes
-features of size 1-10 by about 1e-6 relative."""
-CLEAR_MARGIN = 1e-3
-"""Where the two likeliest classes are closer, either may be the answer."""
 EXAMPLES_SIGNATURE = "serve_examples"
 """Signature that takes the pixels as serialized tf.Examples."""
 _NUM_TIMED = 5
@@ -46,6 +42,7 @@ class Findings:
         num_calls: calls that were made.
         max_difference: largest difference from the golden answers; None = none could be
             compared.
+        tolerance: largest difference that its precision allows.
         load_seconds: time to load the model.
         call_seconds: median time of a call with the largest golden patches.
         memory_mib: largest memory of the process.
@@ -54,6 +51,7 @@ class Findings:
     faults: tuple[str, ...]
     num_calls: int = 0
     max_difference: float | None = None
+    tolerance: float = TOLERANCES["float32"]
     load_seconds: float = 0.0
     call_seconds: float = 0.0
     memory_mib: float = 0.0
@@ -67,12 +65,13 @@ class CanaryConfig:
         max_memory_mib: largest memory of a process that serves the model; None = any.
         max_call_seconds: largest median time of a call with three patches of three
             strides; None = any. Machines differ, so it is for one kind of machine.
-        max_difference: largest difference from the trained model's answers.
+        max_difference: largest difference from the trained model's answers; None = by
+            the precision of the model, see `TOLERANCES`.
     """
 
     max_memory_mib: float | None = None
     max_call_seconds: float | None = None
-    max_difference: float = TOLERANCE
+    max_difference: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_memory_mib", "max_call_seconds", "max_difference"):
@@ -84,8 +83,9 @@ class CanaryConfig:
 def judge(found: Findings, config: CanaryConfig) -> Findings:
     """Return the findings with the faults that the limits make of the figures."""
     faults = list(found.faults)
+    allowed = config.max_difference or found.tolerance
     for what, value, limit in (
-        ("difference from the trained model", found.max_difference, config.max_difference),
+        ("difference from the trained model", found.max_difference, allowed),
         ("memory in MiB", found.memory_mib, config.max_memory_mib),
         ("seconds of a call", found.call_seconds, config.max_call_seconds),
     ):
@@ -101,7 +101,8 @@ def probe(saved_model_dir: str) -> Findings:
     calls = golden.read(saved_model_dir)
     if not calls:
         return Findings(faults=(f"it has no golden answers ({ASSETS_DIR}/{golden.GOLDEN_NAME})",))
-    threshold = read_card(saved_model_dir).get("threshold")
+    card = read_card(saved_model_dir)
+    threshold = card.get("threshold")
     started = time.perf_counter()
     with locations.without_pattern(saved_model_dir) as readable:
         signatures = tf.saved_model.load(readable).signatures
@@ -123,6 +124,7 @@ def probe(saved_model_dir: str) -> Findings:
         faults=tuple(dict.fromkeys(faults)),
         num_calls=2 * len(calls),
         max_difference=max(differences, default=None),
+        tolerance=TOLERANCES[card.get("precision", "float32")],
         load_seconds=load_seconds,
         call_seconds=0.0 if faults else _time_calls(signatures, calls[-1]),
         memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

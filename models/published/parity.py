@@ -24,6 +24,7 @@ from models.input_pipeline import parse_examples
 from models.published import signatures, warmup
 from models.published.export import load_encoders, load_heads, load_segmenter
 from models.published.precision import as_served
+from models.published.tolerances import CLEAR_MARGIN, TOLERANCES
 from models.scores.scoring import get_threshold
 
 COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
@@ -31,23 +32,6 @@ COMPARED_SIZES_IN_STRIDES = ((2, 2), (3, 1))
 
 One is square and one is not: both dimensions must be dynamic.
 """
-
-TOLERANCES: dict[ExportPrecision, float] = {
-    "float32": 1e-4,
-    "bfloat16": 1e-4,
-    "mixed_bfloat16": 1e-2,
-}
-"""Precision of a SavedModel -> largest allowed difference from Keras.
-
-Both have the same weights, in bfloat16 rounded ones, but the graph fuses and reorders
-operations. Sums of some thousand float32 products then differ by about 1e-6 relative,
-on features of size 1-10. 1e-4 leaves a margin, and is far below the effect of a wrong
-weight or a missing normalization. Where results are rounded to bfloat16, which has 8
-bits, other orders give other roundings. On CPUs there was no difference; all roundings
-of such a network together change its probabilities by 0.005 (docs/performance.md).
-"""
-CLEAR_MARGIN = 1e-3
-"""Probabilities further apart cannot change order within a tolerance of half of it."""
 
 FloatArray = npt.NDArray[np.float32]
 
