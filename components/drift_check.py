@@ -103,7 +103,9 @@ def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> 
         return dataclasses.replace(report, outcome="refused", refusals=(why,))
     found, notes = _compare_all(new, served, config)
     refused = [one for one in found if one.is_exceeded and one.severity == "refuse"]
-    refusals = tuple(one.reason for one in sorted(refused, key=ratio, reverse=True))
+    # First those that name a band and its two figures.
+    refused.sort(key=lambda one: (one.reference is None, -ratio(one)))
+    refusals = tuple(one.reason for one in refused)
     report = dataclasses.replace(report, findings=tuple(found), notes=tuple(notes))
     if not refusals:
         return dataclasses.replace(report, outcome="passed")

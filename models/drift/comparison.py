@@ -31,7 +31,7 @@ https://github.com/zhu-xlab/SSL4EO-S12, means and standard deviations of the dat
 """
 LEAST_GAP_HOURS = 12.0
 """Smallest unit of shifts of time gaps: the distance of morning and evening passes."""
-NO_DATA_FLOOR = 0.02
+NO_DATA_FLOOR = 0.01
 """Additional share of pixels without data that always passes."""
 MIN_STD = 1e-3
 """Smallest standard deviation in a ratio, dB or reflectance."""
@@ -124,7 +124,20 @@ def _compare_bands(
         )
         further = max(tails, key=lambda tail: abs(tail[2] - tail[1]))
         yield _moved("tails", sensor, further, (old, now), config)
-        yield _widened(sensor, old, now, config)
+        yield _widened(
+            sensor,
+            now.band,
+            ("standard deviation", old.std, now.std),
+            math.hypot(old.std_error, now.std_error),
+            config,
+        )
+        yield _widened(
+            sensor,
+            now.band,
+            ("standard deviation within a patch", old.patch_std, now.patch_std),
+            math.hypot(old.patch_std_error, now.patch_std_error),
+            config,
+        )
 
 
 def _moved(
@@ -160,17 +173,24 @@ def _moved(
     )
 
 
-def _widened(sensor: Sensor, old: BandSummary, now: BandSummary, config: DriftConfig) -> Finding:
+def _widened(
+    sensor: Sensor,
+    band: str,
+    spread: tuple[str, float, float],
+    error: float,
+    config: DriftConfig,
+) -> Finding:
+    """Return the finding about one spread of a band: its name and values."""
+    what, before, after = spread
     rule, unit = SENSOR_RULES["spread"][sensor], PIXEL_FORMATS[sensor].unit
-    quotient = max(now.std, MIN_STD) / max(old.std, MIN_STD)
-    noise = config.noise * math.hypot(old.std_error, now.std_error)
+    quotient = max(after, MIN_STD) / max(before, MIN_STD)
     return _finding(
         rule,
-        now.band,
-        (old.std, now.std),
-        (max(quotient, 1.0 / quotient), config.limit_of(rule) * math.exp(noise)),
-        f"{now.band}: the standard deviation is {now.std:.3g} {unit}, {old.std:.3g} in the "
-        f"reference: {quotient:.2f} times as large",
+        band,
+        (before, after),
+        (max(quotient, 1.0 / quotient), config.limit_of(rule) * math.exp(config.noise * error)),
+        f"{band}: the {what} is {after:.3g} {unit}, {before:.3g} in the reference: "
+        f"{quotient:.2f} times as large",
         config,
     )
 
@@ -204,7 +224,8 @@ def _share(
 ) -> Finding:
     old, now = shares
     largest = max(config.limit_of("no_data") * old, old + NO_DATA_FLOOR)
-    limit = largest + config.noise * math.hypot(*errors)
+    # A few scenes may happen to have no edge, and then no error either.
+    limit = largest + config.noise * math.sqrt(2.0) * max(errors)
     return _finding(
         "no_data",
         about,
@@ -304,7 +325,7 @@ def _compare_time_gap(
         return
     spread = max(old.spread, LEAST_GAP_HOURS)
     value = abs(now.value - old.value) / spread
-    noise = config.noise * math.hypot(old.error, now.error) / spread
+    noise = config.noise * math.sqrt(2.0) * max(old.error, now.error) / spread
     yield _finding(
         "time_gap",
         "time_gap_hours",

@@ -70,7 +70,7 @@ RULES: dict[Rule, RuleDefault] = {
     "s1_median": _rule(1.75, "refuse", "shift of a band's median, as `s1_mean`."),
     "s2_median": _rule(2.0, "refuse", "shift of a band's median, as `s2_mean`."),
     "s1_spread": _rule(
-        1.7,
+        1.6,
         "refuse",
         "ratio of a band's standard deviations, the larger by the smaller. Doubled and "
         "halved decibels have exactly 2.",
@@ -104,7 +104,7 @@ RULES: dict[Rule, RuleDefault] = {
         3.0,
         "refuse",
         "share of pixels without data, or of patches refused for it, as a multiple of the "
-        "reference's. Less than 2 % more always passes.",
+        "reference's. 1 % more always passes.",
     ),
     "class_shares": _rule(
         0.2,

@@ -28,6 +28,7 @@ AnyArray = npt.NDArray[np.generic]
 
 MIN_UNITS = 3
 """With fewer scenes, blocks are the units of the noise; with fewer blocks, patches."""
+_TINY = 1e-12
 _NO_DATA_REASONS: Mapping[str, Sensor] = {"s1_no_data": "s1", "s2_no_data": "s2"}
 
 
@@ -43,8 +44,10 @@ class BandSummary:
         p50: median.
         p98: 98th percentile.
         no_data: share of pixels without data, 0-1; 1 = the sensor is absent.
+        patch_std: mean standard deviation within a patch; 0 = the sensor is absent.
         mean_error: standard error of `mean`.
         std_error: standard error of `std` as a share of it.
+        patch_std_error: standard error of `patch_std` as a share of it.
     """
 
     band: str
@@ -54,8 +57,10 @@ class BandSummary:
     p50: float
     p98: float
     no_data: float
+    patch_std: float
     mean_error: float
     std_error: float
+    patch_std_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,15 +199,17 @@ def _bands(
     manifest: Manifest, columns: PatchColumns, sensor: Sensor, units: AnyArray
 ) -> tuple[BandSummary, ...]:
     num_pixels = manifest.num_examples.get("train", 0) * manifest.patch_size_px**2
-    means, mean_errors = _zeros(manifest, sensor), _zeros(manifest, sensor)
-    std_errors = _zeros(manifest, sensor)
+    zeros = np.zeros(len(manifest.bands(sensor)))
+    mean_errors, std_errors, patch_stds, patch_errors = zeros, zeros, zeros, zeros
     weights = columns.valid_fraction[sensor]
     if weights.any():
         means, mean_errors = mean_and_error(columns.mean[sensor], weights, units)
         squares = columns.std[sensor] ** 2 + (columns.mean[sensor] - means) ** 2
         variances, errors = mean_and_error(squares, weights, units)
         # d log(std) = d variance / (2 variance).
-        std_errors = errors / np.maximum(2.0 * variances, 1e-12)
+        std_errors = errors / np.maximum(2.0 * variances, _TINY)
+        patch_stds, errors = mean_and_error(columns.std[sensor], weights, units)
+        patch_errors = errors / np.maximum(patch_stds, _TINY)
     return tuple(
         BandSummary(
             band=entry.band,
@@ -212,15 +219,13 @@ def _bands(
             p50=entry.p50,
             p98=entry.p98,
             no_data=1.0 - entry.num_pixels / num_pixels if num_pixels else 1.0,
+            patch_std=float(patch_stds[channel]),
             mean_error=float(mean_errors[channel]),
             std_error=float(std_errors[channel]),
+            patch_std_error=float(patch_errors[channel]),
         )
         for channel, entry in enumerate(manifest.statistics(sensor))
     )
-
-
-def _zeros(manifest: Manifest, sensor: Sensor) -> FloatArray:
-    return np.zeros(len(manifest.bands(sensor)))
 
 
 def _figure(values: FloatArray, units: AnyArray) -> Figure:
