@@ -19,8 +19,9 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import locate, staged
 from components.artifacts import SOURCES, read_document
+from components.canary_process import try_model
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
-from models.published.canary import CanaryConfig, Findings, try_model
+from models.published.canary import CanaryConfig, Findings
 
 FINDINGS_FILE = "canary.json"
 _BLESSED_KEY = "blessed"

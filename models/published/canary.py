@@ -1,8 +1,8 @@
 """The canary: try a SavedModel as a server would, before anybody else does.
 
-Input: folder of a SavedModel. Output: `Findings` as JSON on the last line of stdout.
-`python -m models.published.canary DIR` runs in a process of its own, which loads the
-SavedModel only: Keras classes of a training would hide a model that needs them.
+Input: folder of a SavedModel. Output: `Findings`. `components/canary_process.py` runs
+it in a process of its own, which loads the SavedModel only: Keras classes of a training
+would hide a model that needs them.
 
 It calls every signature with the golden patches and compares the answers with those of
 the trained model, calls each with no patch at all, and measures time and memory.
@@ -11,11 +11,7 @@ the trained model, calls each with no patch at all, and measures time and memory
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_jobs import startup
-from beam_jobs.contracts import locations, object_store, settings
+from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.published import ASSETS_DIR, read_card
@@ -40,7 +35,6 @@ CLEAR_MARGIN = 1e-3
 EXAMPLES_SIGNATURE = "serve_examples"
 """Signature that takes the pixels as serialized tf.Examples."""
 _NUM_TIMED = 5
-_TIMEOUT_SECONDS = 900
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,38 +79,6 @@ class CanaryConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
-
-
-def try_model(
-    saved_model_dir: str, config: CanaryConfig, environment: Mapping[str, str]
-) -> Findings:
-    """Try a SavedModel in a process of its own; return what was found.
-
-    Args:
-        saved_model_dir: folder of the SavedModel.
-        config: limits.
-        environment: environment variables of the process.
-    """
-    try:
-        process = subprocess.run(
-            [sys.executable, "-m", "models.published.canary", saved_model_dir],
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Findings(faults=(f"no answer within {_TIMEOUT_SECONDS} s",))
-    lines = process.stdout.strip().splitlines()
-    if process.returncode or not lines:
-        why = process.stderr.strip().splitlines() or [""]
-        return Findings(
-            faults=(f"the process ended with code {process.returncode}: {why[-1][:300]}",)
-        )
-    # Libraries may print other lines; the answer is the last line.
-    found = settings.from_dict(Findings, json.loads(lines[-1]), "canary")
-    return judge(found, config)
 
 
 def judge(found: Findings, config: CanaryConfig) -> Findings:
@@ -233,16 +195,3 @@ def _is_clear(
     if threshold is not None:
         gap = np.abs(expected["probabilities"][..., 1] - threshold)
     return np.asarray((gap > CLEAR_MARGIN) | (expected["label"] == IGNORE))
-
-
-def main() -> int:
-    """Print the findings about the folder that the command line names."""
-    startup.prepare()
-    object_store.complete_environment(os.environ)
-    object_store.load_filesystem(sys.argv[1])
-    sys.stdout.write(json.dumps(dataclasses.asdict(probe(sys.argv[1]))) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    object_store.run_to_exit(main)

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     map_speed,
     pairing_scale,
     patch_borders,
+    push_kills,
     reading_speed,
     segmentation_speed,
     shard_bytes,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "map_seams": map_seams.measure,
     "map_speed": map_speed.measure,
     "gate_errors": gate_errors.measure,
+    "push_kills": push_kills.measure,
 }
 
 TRAININGS = {"patch_borders": patch_borders.measure}

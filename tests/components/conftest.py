@@ -1,5 +1,6 @@
 """A tiny task: real shards and a SavedModel with the signature `serve_examples`."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,16 @@ import make_shards
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from make_artifacts import artifact_of
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.types import standard_artifacts
 from tfx_bsl.tfxio import tf_example_record
 
-from beam_jobs.contracts import layout
+from beam_jobs.contracts import layout, settings
 from beam_jobs.runner import LOCAL_RUNNER
-from components import evaluation
+from components import evaluation, segment_trainer
+from models.config import EncoderConfig
+from models.segment_config import SegmentConfig
 
 
 class RollingModel(tf.Module):
@@ -101,3 +107,30 @@ def values_of() -> Callable[..., dict[str, float]]:
         return {name: value["doubleValue"] for name, value in metrics.items()}
 
     return values_of
+
+
+@pytest.fixture(scope="session")
+def model(water_version, tmp_path_factory):
+    """Model artifact after two steps; its threshold makes it predict some water."""
+    root = tmp_path_factory.mktemp("segmented")
+    config = SegmentConfig(
+        sensors=("s1",),
+        label_schema="water",
+        encoder=EncoderConfig(backbone="small", embedding_dim=8),
+        regime="scratch",
+        decoder_channels=(8, 8, 8, 8),
+        num_steps=2,
+        global_batch_size=4,
+    )
+    segment_trainer.run_fn(
+        FnArgs(
+            train_files=[str(water_version / "train" / "*")],
+            eval_files=[str(water_version / "eval" / "*")],
+            serving_model_dir=str(root / "Format-Serving"),
+            model_run_dir=str(root / "model_run"),
+            hyperparameters=json.loads((water_version / "manifest.json").read_text()),
+            base_model=None,
+            custom_config={"name": "flood", "config": settings.canonical_json(config)},
+        )
+    )
+    return artifact_of(standard_artifacts.Model, root)

@@ -5,43 +5,12 @@ import json
 import make_shards
 import pytest
 from make_artifacts import artifact_of, import_version
-from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
-from beam_jobs.contracts import labels, settings
-from components import evaluation, scorer, segment_trainer
-from models.config import EncoderConfig
+from beam_jobs.contracts import labels
+from components import evaluation, scorer
 from models.scores import score_file, slices
 from models.scores.summary import summarize
-from models.segment_config import SegmentConfig
-
-
-@pytest.fixture(scope="module")
-def model(water_version, tmp_path_factory):
-    """Model artifact after two steps; its threshold makes it predict some water."""
-    root = tmp_path_factory.mktemp("segmented")
-    config = SegmentConfig(
-        sensors=("s1",),
-        label_schema="water",
-        encoder=EncoderConfig(backbone="small", embedding_dim=8),
-        regime="scratch",
-        decoder_channels=(8, 8, 8, 8),
-        num_steps=2,
-        global_batch_size=4,
-    )
-    segment_trainer.run_fn(
-        FnArgs(
-            train_files=[str(water_version / "train" / "*")],
-            eval_files=[str(water_version / "eval" / "*")],
-            serving_model_dir=str(root / "Format-Serving"),
-            model_run_dir=str(root / "model_run"),
-            hyperparameters=json.loads((water_version / "manifest.json").read_text()),
-            base_model=None,
-            custom_config={"name": "flood", "config": settings.canonical_json(config)},
-        )
-    )
-    return artifact_of(standard_artifacts.Model, root)
 
 
 def score(model, version, root):

@@ -79,7 +79,7 @@ def test_ten_lines_and_polygons_train_and_publish_a_model_with_own_classes(tmp_p
         "tasks": [
             {
                 "use": "shore",
-                "min_mean_iou": 0.0,
+                "min_mean_iou": 0.001,
                 "segment": {"num_steps": 2, "global_batch_size": 8},
             }
         ],

@@ -9,6 +9,7 @@ from PIL import Image
 from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
+from beam_jobs.contracts.published import versions
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
 
@@ -68,7 +69,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 4 + 7 * 2
+    assert len(record.components) == 5 * 3 + 5 + 8 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
@@ -110,7 +111,7 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert (
         not {
             f"{kind}-{task}"
-            for kind in ("Trainer", "Scorer", "Evaluator", "ChampionGate", "Pusher")
+            for kind in ("Trainer", "Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher")
             for task in MODELS[1:]
         }
         & ran
@@ -138,7 +139,7 @@ def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
 
 @pytest.mark.e2e
 def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_run, root, tmp_path):
-    (encoder,) = (root / "serving" / "encoder").iterdir()
+    (encoder,) = versions(root / "serving" / "encoder")
     task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
     scenes = root / "catalogs" / "0" / "simulated" / "items.ndjson"
     overrides = [
@@ -157,7 +158,7 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
         assert {item.component_id.removesuffix("-flood") for item in components} == {
             *("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"),
             *("DataManifest", "OverlapAudit", "OverlapGate"),
-            *("Trainer", "Scorer", "Evaluator", "ChampionGate", "Pusher"),
+            *("Trainer", "Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher"),
         }
         assert all(item.is_cached == bool(attempt) for item in components)
     assert os.listdir(tmp_path / "data") == ["flood"]

@@ -1,6 +1,5 @@
 """The canary: a good model passes, and each way to break one is found."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -141,14 +140,3 @@ def test_damaged_golden_answers_are_named(copy):
     (copy / "assets.extra" / golden.GOLDEN_NAME).write_bytes(b"PK cut short")
     with pytest.raises(DamagedFileError, match=r"golden\.npz"):
         golden.read(copy)
-
-
-def test_a_trained_model_and_one_without_weights_in_a_process_of_their_own(segmented, tmp_path):
-    found = canary.try_model(segmented.dir, CanaryConfig(), os.environ)
-    assert found.faults == ()
-    assert found.num_calls == 8
-    assert found.max_difference < 1e-5
-    broken = Path(shutil.copytree(segmented.dir, tmp_path / "broken"))
-    shutil.rmtree(broken / "variables")
-    (fault,) = canary.try_model(str(broken), CanaryConfig(), os.environ).faults
-    assert fault.startswith("the process ended with code 1: ")

@@ -93,6 +93,7 @@ def make_results(data, tmp_path, published):
             "pooled_iou/water": math.nan,
         },
         "health": {},
+        "faults": () if published else ("signature embed_s1: [x] missing",),
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -130,6 +131,7 @@ def make_results(data, tmp_path, published):
         name="encoder",
         **model
         | {
+            "faults": (),
             "published": tmp_path / "serving/encoder/1",
             "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
             "health": {
@@ -243,6 +245,7 @@ def test_the_gate_shows_both_models_and_its_reason(values, data, tmp_path, monke
     assert "flood: blessed: mean_iou 0.750, in service 0.500" in text
     refused = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
     assert "flood: not published: mean_iou 0.750, in service 0.500" in refused
+    assert "flood: not published: the canary: signature embed_s1: [x] missing" in refused
 
 
 def test_untrained_control_is_told_and_its_tasks_are_published(values, data, tmp_path, monkeypatch):

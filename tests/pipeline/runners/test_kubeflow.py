@@ -28,7 +28,8 @@ EDGES = {
         "ImportExampleGen-flood",
         "DataManifest-flood",
     },
-    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe"},
+    "Canary-encoder": {"Trainer-pretrain"},
+    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe", "Canary-encoder"},
     "EncoderGate": {"EncoderProbe", "Pusher-encoder"},
     "Trainer-flood": {
         "ImportExampleGen-flood",
@@ -46,7 +47,8 @@ EDGES = {
         "Scorer-flood",
         "Evaluator-flood",
     },
-    "Pusher-flood": {"Trainer-flood", "ChampionGate-flood"},
+    "Canary-flood": {"Trainer-flood"},
+    "Pusher-flood": {"Trainer-flood", "ChampionGate-flood", "Canary-flood"},
     **{
         task.format(name): {parent.format(name) for parent in parents}
         for name in ("pairs", "flood")
@@ -200,7 +202,7 @@ def test_a_published_encoder_leaves_labels_and_segmentation_alone(values, tmp_pa
         "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood"},
         **{
             f"{kind}-flood": EDGES[f"{kind}-flood"]
-            for kind in ("Scorer", "Evaluator", "ChampionGate", "Pusher")
+            for kind in ("Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher")
         },
     }
 

@@ -17,7 +17,7 @@ from pipeline.service.cleaning import clean
 @pytest.fixture
 def months(monkeypatch):
     """A clock that goes on by a month with each look."""
-    now = iter(datetime.date(2026, month, 1).isoformat() for month in range(1, 13))
+    now = iter(f"{2026 + month // 12}-{month % 12 + 1:02}-01" for month in range(24))
     monkeypatch.setattr(labels, "now", lambda: next(now))
 
 

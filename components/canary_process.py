@@ -1,0 +1,65 @@
+"""The process of the Canary: it loads one SavedModel as a server does, nothing else.
+
+Folder of a SavedModel -> `Findings`, as JSON on the last line of stdout. It imports no
+TFX, so it starts sooner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from beam_jobs import startup
+from beam_jobs.contracts import object_store, settings
+from models.published.canary import CanaryConfig, Findings, judge, probe
+
+_TIMEOUT_SECONDS = 900
+
+
+def try_model(
+    saved_model_dir: str, config: CanaryConfig, environment: Mapping[str, str]
+) -> Findings:
+    """Try a SavedModel in a process of its own; return what was found.
+
+    Args:
+        saved_model_dir: folder of the SavedModel.
+        config: limits.
+        environment: environment variables of the process.
+    """
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", "components.canary_process", saved_model_dir],
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Findings(faults=(f"no answer within {_TIMEOUT_SECONDS} s",))
+    lines = process.stdout.strip().splitlines()
+    if process.returncode or not lines:
+        why = process.stderr.strip().splitlines() or [""]
+        return Findings(
+            faults=(f"the process ended with code {process.returncode}: {why[-1][:300]}",)
+        )
+    # Libraries may print other lines; the answer is the last line.
+    found = settings.from_dict(Findings, json.loads(lines[-1]), "canary")
+    return judge(found, config)
+
+
+def main() -> int:
+    """Print the findings about the folder that the command line names."""
+    startup.prepare()
+    object_store.complete_environment(os.environ)
+    object_store.load_filesystem(sys.argv[1])
+    sys.stdout.write(json.dumps(dataclasses.asdict(probe(sys.argv[1]))) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    object_store.run_to_exit(main)
