@@ -12,7 +12,7 @@ import json
 from tfx.components.evaluator import constants
 from tfx.types import standard_artifacts
 
-from beam_jobs.contracts.locations import locate, staged
+from beam_jobs.contracts.locations import list_tree, locate, staged
 from components.artifacts import read_document
 from models.encoder_probe import report as report_lib
 from models.encoder_probe.report import ProbeReport
@@ -23,6 +23,8 @@ from models.publishing.publication import Approval
 REPORT_FILE = "encoder_probe.json"
 VERDICT_FILE = "gate.json"
 _APPROVAL_FILE = "approval.json"
+_FILES = "published_files"
+"""Folder in a blessing with the files that a Pusher adds to the version."""
 
 
 def write_report(report: ProbeReport, folder: str) -> None:
@@ -51,7 +53,10 @@ def read_approval(folder: str) -> Approval:
     """Return why a judge blessed a model; a blessing of TFX's own has no reason."""
     if not (locate(folder) / _APPROVAL_FILE).exists():
         return Approval(reason="blessed by the Evaluator")
-    return read_document(folder, _APPROVAL_FILE, lambda text: Approval(**json.loads(text)))
+    read = read_document(folder, _APPROVAL_FILE, lambda text: Approval(**json.loads(text)))
+    kept = locate(folder) / _FILES
+    files = {name: (kept / name).read_bytes() for name in list_tree(kept)}
+    return dataclasses.replace(read, files=files)
 
 
 def write_blessing(
@@ -71,8 +76,12 @@ def write_blessing(
         approval: what the published version says about that.
     """
     if approval is not None:
+        for name, content in approval.files.items() if is_blessed else ():
+            with staged(locate(blessing.uri) / _FILES / name) as file:
+                file.write_bytes(content)
+        values = dataclasses.asdict(dataclasses.replace(approval, files={}))
         with staged(locate(blessing.uri) / _APPROVAL_FILE) as file:
-            file.write_text(json.dumps(dataclasses.asdict(approval)))
+            file.write_text(json.dumps(values))
     blessing.set_string_custom_property(
         constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri
     )

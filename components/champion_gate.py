@@ -23,9 +23,11 @@ from beam_jobs.contracts.locations import locate
 from components.artifacts import SOURCES, split_files
 from components.blessing import write_blessing, write_verdict
 from components.data_manifest import read_manifest
+from components.drift_check import read_new_reference
 from components.examples import ExampleComponents
 from components.scorer import SPLIT, scores_path
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
+from models.drift.reference import published_files
 from models.gate.champion import IncomparableError, TestSplit, score_both
 from models.gate.config import GateConfig
 from models.gate.judgement import judge
@@ -116,6 +118,7 @@ def ChampionGate(  # noqa: N802 - TFX names a component after its function
     manifest: InputArtifact[standard_artifacts.HyperParameters],
     scores: InputArtifact[simple_artifacts.File],
     evaluation: InputArtifact[standard_artifacts.ModelBlessing],
+    reference: InputArtifact[simple_artifacts.File],
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     verdict: OutputArtifact[simple_artifacts.File],
     settings_json: Parameter[str],
@@ -130,6 +133,8 @@ def ChampionGate(  # noqa: N802 - TFX names a component after its function
         manifest: output of their DataManifest.
         scores: output of the task's Scorer.
         evaluation: blessing of the task's Evaluator.
+        reference: output of the DriftCheck: what is published with the model of the
+            data that it was trained on.
         blessing: receives the decision.
         verdict: receives `gate.json`.
         settings_json: see `create_champion_gate`.
@@ -155,7 +160,11 @@ def ChampionGate(  # noqa: N802 - TFX names a component after its function
     found = dataclasses.replace(found, since=since)
     write_verdict(found, verdict.uri)
     approval = Approval(
-        reason=found.reasons[0], document=found.to_json(), since=since, run=given["run"]
+        reason=found.reasons[0],
+        document=found.to_json(),
+        since=since,
+        run=given["run"],
+        files=published_files(read_new_reference(reference.uri)),
     )
     # Last, because the blessing makes the outcome visible.
     write_blessing(blessing, model, found.is_blessed, approval)
@@ -216,6 +225,7 @@ def create_champion_gate(
         manifest=data.manifest.outputs["manifest"],
         scores=scorer.outputs["scores"],
         evaluation=evaluator.outputs["blessing"],
+        reference=data.drift_check.outputs["reference"],
         settings_json=json.dumps(values, sort_keys=True),
         since=given.since,
         code=source_fingerprint(SOURCES),

@@ -26,6 +26,7 @@ from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, split_files
 from components.blessing import REPORT_FILE, read_report, write_blessing, write_report
 from components.data_manifest import read_manifest
+from components.drift_check import read_new_reference
 from components.examples import ExampleComponents
 from components.publishing import ENCODER_NAME
 from components.tfx_types import (
@@ -35,6 +36,8 @@ from components.tfx_types import (
     Parameter,
     component,
 )
+from models.drift.embedding_drift import sample_of
+from models.drift.reference import published_files
 from models.encoder_probe.config import ProbeConfig
 from models.encoder_probe.measurements import LabeledFiles, ProbeData
 from models.encoder_probe.probe import probe_encoder
@@ -48,10 +51,12 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
     model: InputArtifact[standard_artifacts.Model],
     pairs: InputArtifact[standard_artifacts.Examples],
     pairs_manifest: InputArtifact[standard_artifacts.HyperParameters],
+    reference: InputArtifact[simple_artifacts.File],
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     report: OutputArtifact[simple_artifacts.File],
     serving_dir: Parameter[str],
     config: Parameter[str],
+    num_kept: Parameter[int],
     run: Parameter[str],
     since: Parameter[str],
     code: Parameter[str],
@@ -64,9 +69,12 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
         model: output of the pretrain Trainer.
         pairs: Examples of the pairs; only the eval split is read.
         pairs_manifest: output of their DataManifest.
+        reference: output of their DriftCheck: what is published with the encoder of the
+            pairs that it was trained on.
         serving_dir: base folder of the published models. The encoder is compared with
             the encoder in service.
         config: ProbeConfig as JSON; its `task` names the labels.
+        num_kept: eval patches whose embeddings are published with the encoder.
         run: name of the run, for the history.
         since: identifier of what is in service; TFX's cache does not see that.
         code: fingerprint of the code, because TFX's cache does not see changed code.
@@ -92,12 +100,21 @@ def EncoderProbe(  # noqa: N802, D417 - TFX names a component after its function
     served_dir = f"{serving_dir.rstrip('/')}/{ENCODER_NAME}"
     last = in_service(served_dir)
     encoder_dir = path_utils.serving_model_path(model.uri)
-    found = probe_encoder(probe_config, encoder_dir, "" if last is None else str(last), data)
+    probed = probe_encoder(probe_config, encoder_dir, "" if last is None else str(last), data)
+    found = probed.report
     if (why := was_rolled_back(served_dir, tree_sha256(encoder_dir))) is not None:
         found = dataclasses.replace(found, checks=(*found.checks, failed_check("in_service", why)))
     write_report(found, report.uri)
+    kept = dataclasses.replace(
+        read_new_reference(reference.uri),
+        embeddings=sample_of(probed.view.pairs, probed.view.sensors, num_kept),
+    )
     approval = Approval(
-        reason="every check of the probe passed", document=found.to_json(), since=since, run=run
+        reason="every check of the probe passed",
+        document=found.to_json(),
+        since=since,
+        run=run,
+        files=published_files(kept),
     )
     # Last, because the blessing makes the outcome visible.
     write_blessing(blessing, model, found.is_blessed, approval)
@@ -138,11 +155,13 @@ class PublishedBefore:
         run: name of the run, for the history.
         since: what is in service, by `labels.state_of`; the same text lets TFX's cache
             answer.
+        num_kept: eval patches whose embeddings are published with the encoder.
     """
 
     serving_dir: str
     run: str
     since: str
+    num_kept: int
 
 
 def create_encoder_probe(
@@ -175,8 +194,10 @@ def create_encoder_probe(
         model=model.outputs["model"],
         pairs=pairs.examples.outputs["examples"],
         pairs_manifest=pairs.manifest.outputs["manifest"],
+        reference=pairs.drift_check.outputs["reference"],
         serving_dir=published.serving_dir,
         config=settings.canonical_json(config),
+        num_kept=published.num_kept,
         run=published.run,
         since=published.since,
         code=source_fingerprint(SOURCES),

@@ -1,7 +1,8 @@
 """Data components: shards -> Examples, statistics, schema, anomalies and manifest.
 
 `create_examples` makes one set for the pairs and one for each task. All other
-components of the pipeline read their outputs.
+components of the pipeline read their outputs. No training on the data may start before
+`drift_gate` has passed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tfx.proto.example_gen_pb2 import Input
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
+from components.drift_check import DriftSettings, create_drift_check
 from components.shard_gen import ShardExampleGen
 from components.shard_readers import ShardStatisticsGen
 
@@ -31,8 +33,12 @@ class ExampleComponents:
             complete.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
-        validator: anomalies of the other splits against that schema.
         manifest: the manifest of the version that `examples` read.
+        drift_check: comparison with the data of the model in service; its `reference`
+            is kept with the model that is trained on these data.
+        validator: anomalies of all splits against the schema of the model in service,
+            or against `schema` without one.
+        drift_gate: fails when the data are refused.
     """
 
     data_root: str
@@ -40,15 +46,25 @@ class ExampleComponents:
     examples: BaseComponent
     statistics: BaseComponent
     schema: BaseComponent
-    validator: BaseComponent
     manifest: BaseComponent
+    drift_check: BaseComponent
+    validator: BaseComponent
+    drift_gate: BaseComponent
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components, for TFX's `Pipeline`."""
-        return [self.examples, self.statistics, self.schema, self.validator, self.manifest]
+        return [
+            self.examples,
+            self.statistics,
+            self.schema,
+            self.manifest,
+            self.drift_check,
+            self.validator,
+            self.drift_gate,
+        ]
 
 
-def create_examples(data_root: str, name: str) -> ExampleComponents:
+def create_examples(data_root: str, name: str, drift: DriftSettings) -> ExampleComponents:
     """Return the data components of one data set.
 
     Args:
@@ -56,6 +72,7 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         name: suffix of the component ids, "pairs" or the task's name. Ids must be
             unique in a pipeline and have no dots, because Kubeflow makes workflow
             names of them.
+        drift: how the data are compared with those of the model in service.
     """
     input_config = Input(
         splits=[
@@ -76,17 +93,29 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         infer_feature_shape=True,
         exclude_splits=["eval", "test"],
     ).with_id(f"SchemaGen-{name}")
-    validator = ExampleValidator(
-        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-    ).with_id(f"ExampleValidator-{name}")
     manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(
         f"DataManifest-{name}"
     )
+    check, gate = create_drift_check(
+        name,
+        drift,
+        examples=examples,
+        statistics=statistics,
+        schema=schema,
+        manifest=manifest,
+    )
+    validator = ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=check.outputs["schema"]
+    ).with_id(f"ExampleValidator-{name}")
+    # The run may end at the gate; the anomalies must be known by then.
+    gate.add_upstream_node(validator)
     return ExampleComponents(
         data_root=data_root,
         examples=examples,
         statistics=statistics,
         schema=schema,
-        validator=validator,
         manifest=manifest,
+        drift_check=check,
+        validator=validator,
+        drift_gate=gate,
     )

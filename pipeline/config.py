@@ -18,6 +18,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
+from models.drift.config import DriftConfig
 from models.encoder_probe.config import ProbeConfig
 from models.gate.config import GateConfig
 from models.published.canary import CanaryConfig
@@ -151,6 +152,7 @@ class RunConfig:
             besides the runner's own.
         claim: what `claim-check` compares; None = not used.
         canary: limits of the trial of each model before it is published.
+        drift: how far a new span may be from the data of the models in service.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -169,6 +171,7 @@ class RunConfig:
     warm_start: bool = False
     claim: ClaimConfig | None = None
     canary: CanaryConfig = field(default_factory=CanaryConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
     local_root: str = ""
 
     def __post_init__(self) -> None:

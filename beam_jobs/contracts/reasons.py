@@ -111,6 +111,7 @@ JobReason = Literal[
     "bad_model",
     "bad_shard",
     "class_absent",
+    "data_drift",
     "empty_catalog",
     "empty_split",
     "encoder_refused",
@@ -255,6 +256,7 @@ MEANINGS: dict[Reason, str] = {
     "bad_shard": "A shard is damaged or does not match its manifest. Build it again.",
     "class_absent": "A class has no pixel in train or in test. Label more, split anew,"
     " correct the values of the label files, or set label.required_classes.",
+    "data_drift": "A span differs from the data of the model in service. Read `drift.json`.",
     "empty_catalog": "The catalog lists no scene. Check the folder or the query.",
     "empty_split": "No patch falls into a split that is needed. Use smaller blocks,"
     " another split.seed or more data.",

@@ -80,6 +80,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "serve-config": _verb(_PIPELINE, "serve_config", "Write the files of a model server."),
         "rollback": _verb(_SERVICE, "rollback", "Put an earlier version of a model in service."),
         "history": _verb(_SERVICE, "history", "Show what ran, what was published and refused."),
+        "drift": _verb(_SERVICE, "drift", "Compare a span with the data of the models in service."),
         "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),

@@ -7,6 +7,7 @@ compared with an untrained one and with the one in service. Runs without TFX.
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import keras
 
@@ -32,9 +33,20 @@ from models.published.encoder_card import CONTROL
 CONTROL_NOTE = "objective none leaves the encoders untrained, as a control: never published"
 
 
-def probe_encoder(
-    config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData
-) -> ProbeReport:
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """A probed encoder.
+
+    Attributes:
+        report: all checks.
+        view: what the encoder computed for the data.
+    """
+
+    report: ProbeReport
+    view: View
+
+
+def probe_encoder(config: ProbeConfig, encoder_dir: str, last_dir: str, data: ProbeData) -> Probed:
     """Run every check on one encoder.
 
     A sensor that the encoder's objective does not train is not judged. Untrained
@@ -83,7 +95,7 @@ def probe_encoder(
         compared, reason = _compare_with_last(last_dir, view, data, config)
         found += compared
         notes += [reason] if reason else []
-    return ProbeReport(
+    report = ProbeReport(
         encoder=encoder_dir,
         last_encoder=last_dir,
         labels=data.labels.task if data.labels else "",
@@ -94,6 +106,7 @@ def probe_encoder(
         notes=tuple(notes),
         is_control=objective == CONTROL,
     )
+    return Probed(report=report, view=view)
 
 
 def _check_alone(view: View, config: ProbeConfig) -> list[Check]:

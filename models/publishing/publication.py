@@ -7,7 +7,8 @@ any step; publishing the same model again then does the steps that are missing.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.fingerprint import tree_sha256
@@ -27,12 +28,14 @@ class Approval:
             "" = there is none.
         since: what the gate found in service; see `labels.state_of`.
         run: name of the run.
+        files: path below the version -> content of further files that are kept with it.
     """
 
     reason: str
     document: str = ""
     since: str = ""
     run: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def publish(model: str, model_dir: str, approval: Approval) -> Location:
@@ -51,8 +54,8 @@ def publish(model: str, model_dir: str, approval: Approval) -> Location:
     old = published.in_service(model_dir)
     version = _present(model_dir, sha256, old)
     if version is None:
-        notes = {store.GATE: approval.document} if approval.document else {}
-        version = store.push(model, model_dir, notes)
+        gate = {store.GATE: approval.document.encode()} if approval.document else {}
+        version = store.push(model, model_dir, {**gate, **approval.files})
     number = int(version.name)
     known = [one.new for one in labels.read_history(model_dir) if one.action == "publish"]
     # The label comes last: with it, the work is done.

@@ -42,7 +42,7 @@ _LAST = (_GRAPH, _CARD)
 _HIGHEST = "highest_version"
 
 
-def push(model: str, model_dir: str, notes: Mapping[str, str] | None = None) -> Location:
+def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -> Location:
     """Copy a model to a new version; return the version's folder.
 
     What an earlier push left unfinished is removed first.
@@ -50,7 +50,7 @@ def push(model: str, model_dir: str, notes: Mapping[str, str] | None = None) -> 
     Args:
         model: folder of the SavedModel.
         model_dir: folder of the model's versions; may be on an object store.
-        notes: path below the version -> text of a file to add.
+        notes: path below the version -> content of a file to add.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -61,7 +61,8 @@ def push(model: str, model_dir: str, notes: Mapping[str, str] | None = None) -> 
     base.mkdir(parents=True, exist_ok=True)
     remove_unfinished(base)
     number = next_number(base)
-    added = {RECORD: json.dumps({"sha256": tree_sha256(model)}) + "\n", **(notes or {})}
+    record = json.dumps({"sha256": tree_sha256(model)}) + "\n"
+    added = {RECORD: record.encode(), **(notes or {})}
     copy, target = base / f"{HIDDEN}{number}", base / str(number)
     try:
         copy_model(locate(model), copy, added)
@@ -83,13 +84,15 @@ def push(model: str, model_dir: str, notes: Mapping[str, str] | None = None) -> 
     return target
 
 
-def copy_model(source: Location, target: Location, added: Mapping[str, str] | None = None) -> None:
+def copy_model(
+    source: Location, target: Location, added: Mapping[str, bytes] | None = None
+) -> None:
     """Copy a model's folder; write the files last that make it visible.
 
     Args:
         source: folder of the model.
         target: folder of the copy.
-        added: path below the folder -> text of a file that the copy has besides.
+        added: path below the folder -> content of a file that the copy has besides.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -97,9 +100,9 @@ def copy_model(source: Location, target: Location, added: Mapping[str, str] | No
     names = set(locations.list_tree(source))
     if not names:
         raise FileNotFoundError(f"{source}: no such model, or it is empty")
-    for name, text in (added or {}).items():
+    for name, content in (added or {}).items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).write_text(text)
+        (target / name).write_bytes(content)
     others = names - {RECORD, *_LAST, *(added or {})}
     # The record tells later pushes that what they find is ours.
     for name in (RECORD, *sorted(others), *_LAST):

@@ -12,6 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from components.distill_trainer import Teacher, create_distill_trainer
 from components.examples import ExampleComponents
 from models.distillation.config import StudentConfig
+from pipeline.assembly.labels import LabelComponents
 from pipeline.assembly.pretraining import PretrainingComponents
 from pipeline.assembly.segmentation import SegmentationComponents
 from pipeline.config import RunConfig, TaskConfig
@@ -21,6 +22,7 @@ def create_distillation(
     config: RunConfig,
     task: TaskConfig,
     pairs: ExampleComponents | None,
+    labels: LabelComponents,
     pretraining: PretrainingComponents | None,
     segmentations: Mapping[str, SegmentationComponents],
 ) -> BaseComponent | None:
@@ -30,6 +32,7 @@ def create_distillation(
         config: the run.
         task: one of its tasks.
         pairs: data components of the pairs; None only when no task has a teacher.
+        labels: components of the task's labels; poisoned ones must stop the run first.
         pretraining: the student starts from its encoder, once that is blessed. None:
             the run has no pretraining, and the student's config names its encoders.
         segmentations: those of the tasks before this one, by name; the teacher's is
@@ -46,6 +49,8 @@ def create_distillation(
         encoder=pretraining.trainer if pretraining and task.segment.needs_pretraining else None,
         checkpoints_dir=config.checkpoints_dir,
     )
+    for gate in (pairs.drift_gate, *labels.gates):
+        student.add_upstream_node(gate)
     if pretraining is not None:
         student.add_upstream_node(pretraining.gate)
     # The run may end at a refused teacher; the teacher's Pusher must have run by then,

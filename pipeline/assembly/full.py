@@ -10,12 +10,11 @@ from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
-from components.examples import create_examples
 from components.publishing import ENCODER_NAME
 from models.publishing import labels as labels_lib
 from pipeline.assembly.distillation import create_distillation
 from pipeline.assembly.labels import create_labels
-from pipeline.assembly.pretraining import create_pretraining
+from pipeline.assembly.pretraining import create_pairs, create_pretraining
 from pipeline.assembly.segmentation import SegmentationComponents, create_segmentation
 from pipeline.config import RunConfig
 
@@ -39,9 +38,14 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         # A pipeline is compiled where its serving folder may be out of reach.
         return labels_lib.state_of(f"{config.serving_dir}/{name}") if metadata else ""
 
-    pairs = create_examples(config.pairs_dir, "pairs") if config.needs_pairs else None
-    labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
-    pretraining = create_pretraining(config, pairs, labels, in_service(ENCODER_NAME))
+    # Once for each model: without one in service, every call gives another text.
+    encoder_since = in_service(ENCODER_NAME) if config.pretrain is not None else ""
+    since = {task.name: in_service(task.name) for task in config.tasks}
+    pairs = create_pairs(config, encoder_since)
+    labels = {
+        task.name: create_labels(config, task, pairs, since[task.name]) for task in config.tasks
+    }
+    pretraining = create_pretraining(config, pairs, labels, encoder_since)
     components = [
         item
         for part in (pairs, *labels.values(), pretraining)
@@ -50,9 +54,11 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
     ]
     segmentations: dict[str, SegmentationComponents] = {}
     for task in config.tasks:
-        student = create_distillation(config, task, pairs, pretraining, segmentations)
+        student = create_distillation(
+            config, task, pairs, labels[task.name], pretraining, segmentations
+        )
         segmentations[task.name] = create_segmentation(
-            config, task, labels[task.name], pretraining, student, in_service(task.name)
+            config, task, labels[task.name], pretraining, student, since[task.name]
         )
         components += [*([student] if student else []), *segmentations[task.name].as_list()]
     return Pipeline(

@@ -1,7 +1,7 @@
 """Label part of the pipeline, once per task: data components and the overlap audit.
 
-RunConfig and TaskConfig -> components. Pretraining waits for the audits, so this part
-comes before it.
+RunConfig and TaskConfig -> components. Pretraining waits for the audits and for the
+comparison with the labels of the model in service, so this part comes before it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from components.drift_check import DriftSettings
 from components.examples import ExampleComponents, create_examples
 from components.overlap_audit import create_overlap_audit
 from models.segment import encoder_starts
@@ -19,14 +20,19 @@ from pipeline.published_encoder import seen_pairs
 
 @dataclass(frozen=True, kw_only=True)
 class LabelComponents:
-    """Components of one task's labels; no training may start before `gate` passed.
+    """Components of one task's labels; no training may start before `gates` passed.
 
-    Without pairs to compare the labels with, there is neither audit nor gate.
+    Without pairs to compare the labels with, there is neither audit nor `gate`.
     """
 
     data: ExampleComponents
     audit: BaseComponent | None
     gate: BaseComponent | None
+
+    @property
+    def gates(self) -> list[BaseComponent]:
+        """What must pass before a training starts."""
+        return [self.data.drift_gate, *filter(None, (self.gate,))]
 
     def as_list(self) -> list[BaseComponent]:
         """Return all components in topological order."""
@@ -34,7 +40,7 @@ class LabelComponents:
 
 
 def create_labels(
-    config: RunConfig, task: TaskConfig, pairs: ExampleComponents | None
+    config: RunConfig, task: TaskConfig, pairs: ExampleComponents | None, since: str = ""
 ) -> LabelComponents:
     """Return the components that read the labels of a task and audit them.
 
@@ -44,8 +50,12 @@ def create_labels(
         pairs: data components of the pairs, which the audit compares the labels with.
             None: the run has none. The audit then compares with the pairs of the
             published encoders that the task starts from, if they are at hand.
+        since: what is in service of this task, by `labels.state_of`.
     """
-    data = create_examples(config.task_dir(task), task.name)
+    drift = DriftSettings(
+        served_dir=f"{config.serving_dir}/{task.name}", drift=config.drift, since=since
+    )
+    data = create_examples(config.task_dir(task), task.name, drift)
     starts = encoder_starts(task.segment, None).values()
     seen = seen_pairs(starts, with_remote=config.encoder is not None).versions
     if pairs is None and not seen:

@@ -1,6 +1,6 @@
-"""Pretraining part of the pipeline: Trainer, EncoderProbe with its gate, and Pusher.
+"""Pretraining part of the pipeline: pairs, Trainer, EncoderProbe with gate, and Pusher.
 
-RunConfig and data components -> components that publish an encoder.
+RunConfig -> components that read pairs, and components that publish an encoder.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.canary import create_canary
+from components.drift_check import DriftSettings
 from components.encoder_probe import PublishedBefore, create_encoder_probe
-from components.examples import ExampleComponents
+from components.examples import ExampleComponents, create_examples
 from components.pretrain_trainer import create_pretrain_trainer
 from components.publishing import ENCODER_NAME, create_pusher
 from pipeline.assembly.labels import LabelComponents
@@ -38,6 +39,21 @@ class PretrainingComponents:
         return [self.trainer, self.probe, self.canary, self.pusher, self.gate]
 
 
+def create_pairs(config: RunConfig, since: str = "") -> ExampleComponents | None:
+    """Return the components that read the pairs; None: the run needs none.
+
+    Args:
+        config: the run.
+        since: what is in service of the encoder, by `labels.state_of`.
+    """
+    if not config.needs_pairs:
+        return None
+    drift = DriftSettings(
+        served_dir=f"{config.serving_dir}/{ENCODER_NAME}", drift=config.drift, since=since
+    )
+    return create_examples(config.pairs_dir, "pairs", drift)
+
+
 def create_pretraining(
     config: RunConfig,
     pairs: ExampleComponents | None,
@@ -49,8 +65,8 @@ def create_pretraining(
     Args:
         config: the run. Without `pretrain` the result is None.
         pairs: data components of the pairs; None only without `pretrain`.
-        labels: components of the labels by task. Pretraining waits for their audits,
-            and the probe reads the labels of one task.
+        labels: components of the labels by task. Pretraining waits for their gates, and
+            the probe reads the labels of one task.
         since: what is in service, by `labels.state_of`.
     """
     if config.pretrain is None or pairs is None:
@@ -61,16 +77,20 @@ def create_pretraining(
         checkpoints_dir=config.checkpoints_dir,
         published_dir=config.serving_dir if config.warm_start else "",
     )
-    for task in labels.values():
-        # Pretraining takes hours: an overlap must be found before it.
-        if task.gate is not None:
-            trainer.add_upstream_node(task.gate)
+    # Pretraining takes hours: poisoned data and overlaps must be found before it.
+    for gate in (pairs.drift_gate, *(gate for task in labels.values() for gate in task.gates)):
+        trainer.add_upstream_node(gate)
     task_name = config.probe_task
     probe, gate = create_encoder_probe(
         dataclasses.replace(config.probe, task=task_name),
         trainer,
         pairs=pairs,
-        published=PublishedBefore(serving_dir=config.serving_dir, run=config.name, since=since),
+        published=PublishedBefore(
+            serving_dir=config.serving_dir,
+            run=config.name,
+            since=since,
+            num_kept=config.drift.num_embedded,
+        ),
         labels=labels[task_name].data if task_name else None,
     )
     canary = create_canary(ENCODER_NAME, trainer, config.canary)

@@ -73,7 +73,7 @@ def create_segmentation(
     )
     # Segmenters that do not start from the encoder wait for its gate too: a refused
     # encoder usually means bad data, so it ends the run.
-    for gate in filter(None, (labels.gate, pretraining and pretraining.gate)):
+    for gate in (*labels.gates, *([pretraining.gate] if pretraining else [])):
         trainer.add_upstream_node(gate)
     scorer = create_scorer(task.name, trainer, labels.data, task.segment.global_batch_size)
     eval_config = create_eval_config(

@@ -78,4 +78,5 @@ def _data(data: DataResult) -> dict[str, Any]:
         "num_examples": dict(data.manifest.num_examples),
         "num_rejected": dict(data.manifest.num_rejected),
         "anomalies": {split: list(lines) for split, lines in data.anomalies.items()},
+        "drift": None if data.drift is None else json.loads(data.drift.to_json()),
     }

@@ -26,6 +26,7 @@ from models.scores.patch_scores import PatchScores
 from models.scores.score_file import read_scores
 from models.segment import encoder_starts
 from pipeline.config import RunConfig
+from pipeline.report.drift import drift_lines
 from pipeline.report.pictures import draw_task
 from pipeline.report.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
 from pipeline.report.scores import (
@@ -45,9 +46,11 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     """Yield the parts of the report in order, and draw the pictures."""
     yield _data_table(results.data)
     yield from _anomaly_lines(results.data)
+    yield from _drift_lines(results.data)
     yield "[bold]Overlap audit[/bold] (pretraining patches against eval and test patches):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
-    yield _training_table(results)
+    if results.models:
+        yield _training_table(results)
     if results.encoder is not None:
         yield _health_table(results.encoder)
         yield from _health_lines(results.encoder)
@@ -81,7 +84,10 @@ def _untrained_lines(config: RunConfig, results: RunResults) -> Iterator[Rendera
         for task in config.tasks
         if task.name not in {trained.name for trained in results.tasks}
     ]
-    if missing and results.is_refused:
+    if results.refused_data:
+        names = ", ".join(report.data for report in results.refused_data)
+        yield f"[red]nothing was trained: the data are refused: {names}[/red]"
+    elif missing and results.is_refused:
         yield "[red]no task was trained: the encoder is refused[/red]"
     elif missing:
         teachers = ", ".join(results.refused_teachers)
@@ -122,6 +128,14 @@ def _anomaly_lines(data: tuple[DataResult, ...]) -> Iterator[RenderableType]:
     yield from lines[:MAX_ANOMALIES]
     if len(lines) > MAX_ANOMALIES:
         yield f"  and {len(lines) - MAX_ANOMALIES} more"
+
+
+def _drift_lines(data: tuple[DataResult, ...]) -> Iterator[RenderableType]:
+    reports = [item.drift for item in data if item.drift is not None]
+    if reports:
+        yield "[bold]Drift[/bold] (against the data of the models in service; docs/drift.md):"
+    for report in reports:
+        yield from drift_lines(report)
 
 
 def _training_table(results: RunResults) -> Table:

@@ -25,9 +25,11 @@ from components import blessing
 from components.artifacts import read_metrics
 from components.canary import read_findings
 from components.data_manifest import read_manifest
+from components.drift_check import read_report as read_drift
 from components.overlap_audit import read_report
 from components.publishing import ENCODER_NAME, find_published
 from components.scorer import scores_path
+from models.drift.report import DriftReport
 from models.encoder_probe.report import ProbeReport
 from models.gate.verdict import Verdict
 from models.publishing.store import model_sha256
@@ -108,12 +110,15 @@ class DataResult:
         version_dir: version directory that was read.
         manifest: its manifest.
         anomalies: split -> lines "feature: description" of ExampleValidator.
+        drift: comparison with the data of the model in service; None in runs of version
+            0.1, which had no DriftCheck, and in runs that ended before it.
     """
 
     name: str
     version_dir: Location
     manifest: manifest.Manifest
     anomalies: Mapping[str, tuple[str, ...]]
+    drift: DriftReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +128,11 @@ class RunResults:
     Attributes:
         record: the components that ran.
         data: the pairs, if the run has any, then the data of each task.
-        encoder: the pretrained encoder; None: the run starts from a published one.
+        encoder: the pretrained encoder; None: the run starts from a published one, or
+            its data were refused.
         probe: report of EncoderProbe; None like `encoder`.
-        tasks: trained segmenters. Empty when the encoder was refused; when a teacher
-            was refused, without the tasks that the run did not reach.
+        tasks: trained segmenters. Empty when data or the encoder were refused; when a
+            teacher was refused, without the tasks that the run did not reach.
         audits: task -> verdict of its overlap audit, or why there is none.
         refused_teachers: tasks whose refusal ended the run.
     """
@@ -145,6 +151,12 @@ class RunResults:
         return (*([self.encoder] if self.encoder is not None else []), *self.tasks)
 
     @property
+    def refused_data(self) -> tuple[DriftReport, ...]:
+        """Reports of the data sets that were refused; then nothing was trained."""
+        reports = (item.drift for item in self.data)
+        return tuple(one for one in reports if one is not None and one.outcome == "refused")
+
+    @property
     def is_refused(self) -> bool:
         """Whether a check refused the encoder; then no task was trained."""
         return self.probe is not None and bool(self.probe.refusals)
@@ -161,7 +173,7 @@ class RunResults:
         An untrained control does not belong there.
         """
         wanted = self.tasks if self.is_control and not self.is_refused else self.models
-        return all(model.published is not None for model in wanted)
+        return not self.refused_data and all(model.published is not None for model in wanted)
 
 
 def collect_results(config: RunConfig) -> RunResults:
@@ -174,14 +186,15 @@ def collect_results(config: RunConfig) -> RunResults:
     data = [_data(record, "pairs", config.pairs_dir)] if config.needs_pairs else []
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
     encoder = probe = None
-    if config.pretrain is not None:
+    is_poisoned = any(one.drift is not None and one.drift.outcome == "refused" for one in data)
+    if config.pretrain is not None and not is_poisoned:
         encoder = _model(config, record, "Trainer-pretrain", ENCODER_NAME)
         probe = blessing.read_report(record.output("EncoderProbe", "report").uri)
         if probe.refusals:
             # An encoder in service that misses a threshold which was raised since.
             encoder = dataclasses.replace(encoder, published=None)
     tasks = []
-    may_train = probe is None or not probe.refusals
+    may_train = not is_poisoned and (probe is None or not probe.refusals)
     refused = _refused_teachers(config, record) if may_train else ()
     for task in config.tasks if may_train else ():
         if refused and not record.is_complete(f"Pusher-{task.name}"):
@@ -301,12 +314,24 @@ def _double(value: Mapping[str, float]) -> float:
 
 def _data(record: RunRecord, name: str, data_dir: str) -> DataResult:
     found = read_manifest(record.output(f"DataManifest-{name}", "manifest").uri)
+    check = f"DriftCheck-{name}"
     return DataResult(
         name=name,
         version_dir=layout.version_dir(data_dir, found.span, found.version),
         manifest=found,
-        anomalies=read_anomalies(record.output(f"ExampleValidator-{name}", "anomalies").uri),
+        anomalies=_anomalies(record, name),
+        drift=(
+            read_drift(record.output(check, "report").uri) if record.is_complete(check) else None
+        ),
     )
+
+
+def _anomalies(record: RunRecord, name: str) -> dict[str, tuple[str, ...]]:
+    """Return the anomalies; none if the run ended before ExampleValidator."""
+    validator = f"ExampleValidator-{name}"
+    if not record.is_complete(validator):
+        return {}
+    return read_anomalies(record.output(validator, "anomalies").uri)
 
 
 def _served(config: RunConfig, name: str) -> Location | None:

@@ -4,7 +4,8 @@
 - `rolling_back`: puts an earlier version in service again; model servers follow.
 - `history`: runs, versions and what was served when, as a table and a page.
 - `cleaning`: removes versions that nobody needs.
-- `commands`: the verbs `rollback`, `history` and `gc`.
+- `drift`: compares a span with the data of the models in service, without a run.
+- `commands`: the verbs `rollback`, `history`, `gc` and `drift`.
 
 The rules are in `models/publishing`.
 """

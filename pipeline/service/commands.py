@@ -1,19 +1,28 @@
-"""The verbs `rollback`, `history` and `gc`: what is in service, and how it changes."""
+"""The verbs `rollback`, `history`, `gc` and `drift`, all about what is in service."""
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from pathlib import Path
 
 import click
 import yaml
+from rich.console import RenderableType
+from rich.text import Text
 
 from beam_jobs.contracts import locations
+from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import verb
+from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
+from pipeline.config import RunConfig, load_run_config
 from pipeline.runners.root import LOCK_NAME
 
 _run_option = click.option(
@@ -124,8 +133,63 @@ def gc(session: Session, run_root: str, keep_versions: int, dry_run: bool) -> No
     session.result({"removed": [vars(one) for one in removed]}, *(lines or ["nothing to remove"]))
 
 
+@verb("drift", needs=("pipeline",))
+@_run_option
+@click.option("--span", required=True, type=click.IntRange(min=1), help="Span to look at.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting. Repeatable."
+)
+def drift(session: Session, run_root: str, span: int, overrides: tuple[str, ...]) -> ExitCode:
+    """Compare a span with the data of the models in service; exit code 4 if refused.
+
+    The settings are those of the last run in the folder. Nothing is trained or changed.
+    A score of 1 is at the limit.
+
+    \b
+    Example:
+      terrapair drift --run runs/demo --span 2
+    """
+    config = _last_config(run_root, overrides)
+    if not session.verbose:
+        silence_absl()
+    from pipeline.report.drift import drift_lines, drift_table
+    from pipeline.service.drift import check_span
+
+    reports = check_span(config, span, session.stage)
+    parts: list[RenderableType] = []
+    for report in reports:
+        parts += [Text.from_markup(str(line)) for line in drift_lines(report)]
+        parts += filter(None, [drift_table(report)])
+    session.result({"data": [json.loads(report.to_json()) for report in reports]}, *parts)
+    is_refused = any(report.outcome == "refused" for report in reports)
+    return ExitCode.REFUSED if is_refused else ExitCode.DONE
+
+
 def _serving_dir(run_root: str) -> str:
     return f"{run_root.rstrip('/')}/serving"
+
+
+def _last_config(run_root: str, overrides: tuple[str, ...]) -> RunConfig:
+    """Return the settings of the last run in a folder, which may have been moved since.
+
+    Raises:
+        DataError: nothing ran there.
+        SettingsError: an override, or what the file says, is wrong.
+    """
+    path = locate(run_root) / "config.yaml"
+    if not path.exists():
+        raise DataError(
+            f"{path}: no settings of a run: --run must name the root of one", "missing_file"
+        )
+    root = str(path.parent.resolve() if isinstance(path, Path) else path.parent)
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        # Settings are read from files of this machine.
+        copy = Path(scratch) / path.name
+        locations.copy_file(path, copy)
+        try:
+            return load_run_config(copy, (*overrides, f"root={root}"), os.environ)
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(str(copy), str(path))) from error
 
 
 def _pipeline(run_root: str) -> tuple[str, str]:

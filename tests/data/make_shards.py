@@ -81,7 +81,7 @@ def make_version(
         num_shards = 2 if split == "train" else 1
         for shard in range(num_shards):
             name = layout.shard_name(split, shard, num_shards)
-            shards[name] = _write_shard(path / name, encoded[shard::num_shards])
+            shards[name] = write_shard(path / name, encoded[shard::num_shards])
         labels = [
             patch.label.ravel() for patch in patches if isinstance(patch, records.LabeledPatch)
         ]
@@ -104,8 +104,8 @@ def make_version(
         num_pixels_per_class=num_pixels,
         num_rejected={},
         shards=shards,
-        s1_statistics=_statistics("s1", s1_bands, train),
-        s2_statistics=_statistics("s2", s2_bands, train),
+        s1_statistics=statistics("s1", s1_bands, train),
+        s2_statistics=statistics("s2", s2_bands, train),
         config={"seed": seed},
         config_sha256=settings.sha256({"seed": seed}),
         source_sha256=hashlib.sha256(f"make_shards {seed}".encode()).hexdigest(),
@@ -188,7 +188,7 @@ def _make_patch(
     return records.LabeledPatch(**values, label=label)
 
 
-def _write_shard(path: Path, encoded: list[bytes]) -> manifest.ShardEntry:
+def write_shard(path: Path, encoded: list[bytes]) -> manifest.ShardEntry:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
         for record in encoded:
@@ -201,7 +201,7 @@ def _write_shard(path: Path, encoded: list[bytes]) -> manifest.ShardEntry:
     )
 
 
-def _statistics(
+def statistics(
     sensor: Sensor, names: tuple[str, ...], patches: list[records.PairedPatch]
 ) -> tuple[manifest.BandStatistics, ...]:
     entries = []

@@ -20,6 +20,10 @@ from models.published import card, export
 CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=2.0)
 
 
+def probe(*given):
+    return probe_encoder(*given).report
+
+
 def files_of(version, split):
     return [str(path) for path in layout.shard_paths(version, split)]
 
@@ -82,7 +86,7 @@ def outcome(report):
 
 
 def test_an_equal_encoder_is_blessed_and_compared_with_an_untrained_one(pretrained, data):
-    report = probe_encoder(CONFIG, pretrained.dir, pretrained.dir, data)
+    report = probe(CONFIG, pretrained.dir, pretrained.dir, data)
     assert report.is_blessed, report.refusals
     found = outcome(report).values
     assert list(found) == [
@@ -111,7 +115,7 @@ def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(
     )
     # The encoder of the tests is 20 steps old and its lead is small against the noise
     # of fifteen blocks: a narrower interval.
-    report = probe_encoder(
+    report = probe(
         dataclasses.replace(CONFIG, confidence=0.8), untrained, pretrained.dir, pairs_alone
     )
     refused = outcome(report).refused
@@ -122,7 +126,7 @@ def test_an_untrained_encoder_is_refused_for_recall_and_for_falling_behind(
 
 
 def test_a_collapsed_encoder_is_refused_for_its_spread_without_labels_too(spoil, pairs_alone):
-    report = probe_encoder(
+    report = probe(
         CONFIG, spoil("collapsed", change_head=set_projection(0.0, 1.0)), "", pairs_alone
     )
     assert outcome(report).refused == [
@@ -141,7 +145,7 @@ def test_a_collapsed_encoder_is_refused_for_its_spread_without_labels_too(spoil,
 
 def test_an_encoder_that_is_not_finite_is_refused_for_that_alone(spoil, pretrained, pairs_alone):
     broken = spoil("nan", change_head=set_projection(1.0, np.nan))
-    report = probe_encoder(CONFIG, broken, pretrained.dir, pairs_alone)
+    report = probe(CONFIG, broken, pretrained.dir, pairs_alone)
     assert outcome(report).refused == ["finite_s1", "finite_s2"]
     assert report.refusals[0] == "s1: features and embeddings are finite for 0.0% of the patches"
 
@@ -155,7 +159,7 @@ def test_labels_of_one_sensor_only_are_noted_and_not_used(pretrained, data):
     alone = dataclasses.replace(manifest, num_absent={"s2": manifest.num_examples})
     labels = dataclasses.replace(data.labels, manifest=alone)
     config = dataclasses.replace(CONFIG, num_pairs=16)
-    report = probe_encoder(config, pretrained.dir, "", dataclasses.replace(data, labels=labels))
+    report = probe(config, pretrained.dir, "", dataclasses.replace(data, labels=labels))
     assert (
         report.notes[0]
         == "no linear probe on the labels of flood: no train patch has a scene of s2"
@@ -165,7 +169,7 @@ def test_labels_of_one_sensor_only_are_noted_and_not_used(pretrained, data):
 
 def test_labels_of_one_class_are_noted_and_not_used(pretrained, data):
     config = dataclasses.replace(CONFIG, num_pairs=16, num_train_patches=1, num_eval_patches=8)
-    report = probe_encoder(config, pretrained.dir, "", data)
+    report = probe(config, pretrained.dir, "", data)
     assert report.notes[0] == (
         "no linear probe on the labels of flood: 1 class among the 1 train patches "
         "that have a label, a probe needs 2"
@@ -178,7 +182,7 @@ def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
     content = read_card(path)
     content["config"]["objective"] = "simclr_s1"
     card.write_card(f"{path}/{ASSETS_DIR}", content)
-    report = probe_encoder(CONFIG, path, "", pairs_alone)
+    report = probe(CONFIG, path, "", pairs_alone)
     assert [check.name for check in report.checks] == [
         "finite_s1",
         "spread_s1",
@@ -199,7 +203,7 @@ def test_a_last_encoder_of_other_bands_is_noted_and_not_compared(pretrained, spo
         )
 
     last = spoil("fewer_bands", change_encoder=fewer_bands)
-    report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
+    report = probe(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
     assert (
         report.notes[1]
@@ -211,7 +215,7 @@ def test_a_last_encoder_of_one_sensor_is_noted_and_not_compared(pretrained, spoi
     last = spoil("one_sensor")
     for part in ("encoder", "head"):
         Path(last, ASSETS_DIR, f"s1_{part}.keras").unlink()
-    report = probe_encoder(CONFIG, pretrained.dir, last, pairs_alone)
+    report = probe(CONFIG, pretrained.dir, last, pairs_alone)
     assert report.is_blessed
     assert (
         report.notes[1]

@@ -46,7 +46,7 @@ def test_a_withdrawn_version_comes_back_and_keeps_its_number(make_model, tmp_pat
 
 def test_the_record_has_the_hash_of_the_model(make_model, tmp_path):
     model = make_model()
-    version = store.push(model, str(tmp_path / "flood"), {store.GATE: "{}\n"})
+    version = store.push(model, str(tmp_path / "flood"), {store.GATE: b"{}\n"})
     assert store.model_sha256(version) == tree_sha256(model)
     assert (version / store.GATE).read_text() == "{}\n"
     # A version of an earlier release has no record.
