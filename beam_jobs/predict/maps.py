@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict.blending import Area
 from beam_jobs.predict.parts import NO_DATA, SHARE_PER_COUNT, part_name
+from beam_jobs.rasters import writing
 from beam_jobs.scenes.grids import Grid
 
 CLASS_FILE = "class.tif"
@@ -106,15 +107,19 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool) -> None:
     Raises:
         rasterio.errors.RasterioError: the file cannot be written.
     """
-    rasterio.shutil.copy(
-        os.fspath(source),
-        os.fspath(path),
-        driver="COG",
-        COMPRESS="DEFLATE",
-        BLOCKSIZE=str(_BLOCK_PX),
-        OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
-        BIGTIFF="IF_SAFER",
-    )
+    with rasterio.open(source) as dataset:
+        # GDAL keeps the overviews in a file of their own for a while.
+        num_bytes = 2 * dataset.count * dataset.height * dataset.width
+    with writing.whole(path, num_bytes=num_bytes):
+        rasterio.shutil.copy(
+            os.fspath(source),
+            os.fspath(path),
+            driver="COG",
+            COMPRESS="DEFLATE",
+            BLOCKSIZE=str(_BLOCK_PX),
+            OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
+            BIGTIFF="IF_SAFER",
+        )
 
 
 def colormap(colors: Mapping[int, str]) -> dict[int, tuple[int, int, int, int]]:

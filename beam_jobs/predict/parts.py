@@ -25,7 +25,7 @@ from beam_jobs.predict import blending, segmenters
 from beam_jobs.predict.blending import Area, Pixels, Source, Strip, Windows
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.segmenters import Segmenter
-from beam_jobs.rasters import open_files
+from beam_jobs.rasters import open_files, writing
 from beam_jobs.scenes import grids, readers
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
@@ -143,6 +143,7 @@ def predict(
     )
     with (
         staged(path) as partial,
+        writing.whole(partial),
         open_files.keep_open(),
         rasterio.open(
             partial,

@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict.parts import MapTask
+from beam_jobs.rasters import writing
 
 PICTURE_FILE = "map.png"
 PAGE_FILE = "index.html"
@@ -61,7 +62,8 @@ def draw(class_file: Path, task: MapTask, classes: Sequence[LabelClass], path: P
         frameon=False,
     )
     # Without the version of matplotlib, which would change the bytes.
-    figure.savefig(path, metadata={"Software": None})
+    with writing.whole(path, is_tiff=False):
+        figure.savefig(path, metadata={"Software": None})
 
 
 def _add_scale_bar(axes: Axes, width: int, height: int, pixel_m: float) -> None:

@@ -17,6 +17,7 @@ from rasterio import features
 
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict.config import PolygonConfig
+from beam_jobs.rasters import writing
 
 FILES = {"GPKG": "polygons.gpkg", "FlatGeobuf": "polygons.fgb"}
 """Format -> name of the file."""
@@ -60,20 +61,21 @@ def write(
         outlines = shapely.coverage_simplify(outlines, config.simplify_px * pixel_m)
     pyogrio.set_gdal_config_options({_DATE_OPTION: made_at})
     try:
-        pyogrio.raw.write(
-            path,
-            geometry=shapely.to_wkb(outlines),
-            field_data=[
-                values,
-                np.array([ids[value] for value in values.tolist()], dtype=object),
-                shapely.area(outlines) if len(outlines) else np.zeros(0),
-            ],
-            fields=["class", "name", "area_m2"],
-            geometry_type="Polygon",
-            crs=crs,
-            layer=_LAYER,
-            driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
-        )
+        with writing.whole(path, is_tiff=False):
+            pyogrio.raw.write(
+                path,
+                geometry=shapely.to_wkb(outlines),
+                field_data=[
+                    values,
+                    np.array([ids[value] for value in values.tolist()], dtype=object),
+                    shapely.area(outlines) if len(outlines) else np.zeros(0),
+                ],
+                fields=["class", "name", "area_m2"],
+                geometry_type="Polygon",
+                crs=crs,
+                layer=_LAYER,
+                driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
+            )
     finally:
         pyogrio.set_gdal_config_options({_DATE_OPTION: None})
     return len(outlines)

@@ -22,6 +22,7 @@ from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.predict.blending import Pixels
@@ -123,8 +124,14 @@ def _version_dir(path: str, version: int | None) -> str:
         DataError: there is none.
     """
     root = os.fspath(locate(path))
-    is_version = (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists()
-    if is_version and version is None:
+    if (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists():
+        name = os.path.basename(root)
+        if version is not None and name != str(version):
+            raise DataError(
+                f"{root}: is version {name} itself, but --version is {version}: name the folder "
+                "of all versions",
+                "bad_model",
+            )
         return root
     found = {int(one.name): os.fspath(one) for one in published.versions(root)}
     if version is not None and version in found:
@@ -142,6 +149,41 @@ def _version_dir(path: str, version: int | None) -> str:
     return found[max(found)]
 
 
+def labelled_version(path: str, label: str, server_dir: str | None = None) -> int:
+    """Return the version that has a label, as TensorFlow Serving would take it.
+
+    Args:
+        path: folder of all versions of a model.
+        label: such as "stable".
+        server_dir: folder that `serve-config` wrote; None = `server` beside the folder
+            of all models.
+
+    Raises:
+        DataError: there is no such folder, or it gives no version this label.
+        DamagedFileError: the list of models in it is damaged.
+    """
+    model_dir = locate(path if is_remote(path) else os.path.abspath(path))
+    server = locate(server_dir) if server_dir else model_dir.parent.parent / published.SERVER_DIR
+    file = published.models_file(server)
+    try:
+        models = published.version_labels(file)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{file}: no such file, so no version has the label {label!r}: write it by "
+            f"`terrapair serve-config`, or name its folder by --server",
+            "missing_file",
+        ) from error
+    labels = models.get(model_dir.name, {})
+    if label not in labels:
+        known = ", ".join(f"{name} = {version}" for name, version in sorted(labels.items()))
+        raise DataError(
+            f"{file}: the model {model_dir.name!r} has no version with the label {label!r}; "
+            f"labels are: {known or 'none'}",
+            "bad_model",
+        )
+    return labels[label]
+
+
 def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], FloatArray]:
     """Return the function pixels [B, H, W, C] -> probabilities [B, H, W, K] of a model.
 
@@ -155,17 +197,44 @@ def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], Fl
     Raises:
         DataError: the SavedModel cannot be read.
     """
-    predict = _loaded(segmenter.path, segmenter.sha256, num_threads)
+    loaded = _loaded(segmenter.path, segmenter.sha256, num_threads)
+    expected = {str(name): len(bands) for name, bands in segmenter.bands.items()}
+    if (loaded.num_bands, loaded.num_classes) != (expected, len(segmenter.classes)):
+        raise DataError(
+            f"{segmenter.path}: the SavedModel takes {loaded.num_bands} and tells "
+            f"{loaded.num_classes} classes apart, but its card says {expected} and "
+            f"{len(segmenter.classes)}; {published.CURE}",
+            "bad_model",
+        )
 
     def probabilities(pixels: Pixels) -> FloatArray:
-        found = predict({name: np.asarray(pixels[name], np.float32) for name in segmenter.sensors})
+        found = loaded.signature(
+            **{str(name): tf.constant(pixels[name], tf.float32) for name in segmenter.sensors}
+        )
         return np.asarray(found["probabilities"])
 
     return probabilities
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    """A SavedModel in this process.
+
+    Attributes:
+        model: keeps the variables, which the signature alone does not.
+        signature: of `serving_default`.
+        num_bands: input -> number of its channels.
+        num_classes: channels of the output.
+    """
+
+    model: Any
+    signature: Callable[..., dict[str, Any]]
+    num_bands: dict[str, int]
+    num_classes: int
+
+
 @lru_cache(maxsize=1)
-def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _loaded(path: str, sha256: str, num_threads: int) -> _Loaded:
     del sha256  # A part of the key only: another model may be written to the same path.
     if num_threads:
         # TensorFlow refuses when this process has computed before.
@@ -175,19 +244,18 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any
     try:
         model = tf.saved_model.load(path)
         signature = model.signatures[_SIGNATURE]
+        inputs = signature.structured_input_signature[1]
+        return _Loaded(
+            model=model,
+            signature=signature,
+            num_bands={name: spec.shape[-1] for name, spec in inputs.items()},
+            num_classes=signature.structured_outputs["probabilities"].shape[-1],
+        )
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: the SavedModel cannot be read ({why}); {published.CURE}", "bad_model"
         ) from error
-
-    def run(pixels: dict[str, Any]) -> dict[str, Any]:
-        found = signature(**{name: tf.constant(values) for name, values in pixels.items()})
-        return dict(found)
-
-    # The signature does not keep the model's variables; the function does.
-    run.__dict__["model"] = model
-    return run
 
 
 def averaged(model: Callable[[Pixels], FloatArray]) -> Callable[[Pixels], FloatArray]:

@@ -84,12 +84,12 @@ def write_files(
         output: folder of the files.
     """
     config = {
-        server_files.MODELS_FILE: server_files.models_config(models, deployment.models_uri),
+        published.MODELS_FILE: server_files.models_config(models, deployment.models_uri),
         server_files.MONITORING_FILE: server_files.monitoring_config(),
     }
     if deployment.batching is not None:
         config[server_files.BATCHING_FILE] = server_files.batching_config(deployment.batching)
-    texts = {f"config/{name}": text for name, text in config.items()}
+    texts = {f"{published.CONFIG_DIR}/{name}": text for name, text in config.items()}
     texts["compose.yaml"] = server_files.compose_file(deployment, os.path.abspath(serving_dir))
     manifests = server_files.kubernetes_manifests(models, deployment, config)
     texts |= {f"kubernetes/{name}": text for name, text in manifests.items()}

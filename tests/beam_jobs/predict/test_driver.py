@@ -286,7 +286,6 @@ def test_a_folder_of_another_model_or_other_settings_is_refused(simulated, flood
             "window.size_px must be a multiple of the model's stride 4, got 50",
         ),
         ({"classes": ("ice",)}, settings.SettingsError, "no class 'ice'; it has dry, water"),
-        ({"output": "s3://bucket/maps"}, settings.SettingsError, "must be a folder of this"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_pixel_is_read(
@@ -302,7 +301,7 @@ def test_what_does_not_fit_is_refused_before_any_pixel_is_read(
             config,
             model,
             [simulated],
-            changes.get("output", str(tmp_path / "maps")),
+            str(tmp_path / "maps"),
             version=changes.get("version"),
         )
     assert not (tmp_path / "maps").exists()
