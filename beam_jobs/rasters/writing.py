@@ -18,6 +18,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 _LEAST_BYTES = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -40,11 +41,12 @@ def whole(
         if is_tiff:
             _check_blocks(os.fspath(path))
     except Exception as error:
-        number = getattr(error, "errno", None)
+        # GDAL's errors have an `errno` with numbers of their own.
+        number = error.errno if isinstance(error, OSError) else None
         if number is None:
             number = _why_no_room(os.path.dirname(path) or ".", max(num_bytes, _LEAST_BYTES))
         Path(path).unlink(missing_ok=True)
-        if number is None:
+        if number not in _NO_ROOM or getattr(error, "filename", None):
             raise
         raise OSError(number, os.strerror(number), os.fspath(path)) from error
 
@@ -92,7 +94,7 @@ def _end_of_blocks(dataset: rasterio.DatasetReader, level: int) -> int:
 
 
 def _why_no_room(folder: str, num_bytes: int) -> int | None:
-    """Return the error number if the disk refuses a file of this size; None = it fits."""
+    """Return the error number if the disk has no room for a file; None = it has."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, num_bytes)
