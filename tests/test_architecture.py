@@ -100,6 +100,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "parts",
         "pictures",
         "polygons",
+        "writing",
     }
     found = {
         path.stem

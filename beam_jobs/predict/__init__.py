@@ -11,6 +11,8 @@ Read `driver` first, then `graph`.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons`, `pictures`.
+- `map_folders`: finished maps, which appear as a whole.
+- `rejections`: maps that failed, which the next run remembers.
 - `floods`: the verb `flood`: water that is not always there, and its areas.
 - `stac`: the items of maps and their collection.
 

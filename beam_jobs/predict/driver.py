@@ -2,7 +2,8 @@
 
 Input: a published segmenter, and catalogs of scenes. Output: a folder with one map per
 scene, `collection.json`, and `rejected/scenes.ndjson`. A run that was killed goes on
-where it stopped: finished maps and finished parts are found again.
+where it stopped: finished maps and finished parts are found again. The folder may lie
+on an object store.
 """
 
 from __future__ import annotations

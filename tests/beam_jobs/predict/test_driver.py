@@ -21,6 +21,7 @@ from beam_jobs.predict import driver, graph, parts, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
+from beam_jobs.storage import files
 
 
 def scenes_of(path, sensor="s1", bands=S1_DEFAULT_BANDS):
@@ -88,6 +89,25 @@ def test_a_map_is_what_one_pass_over_the_scene_says(masked, flood, config, tmp_p
         expected = -(two * np.log2(two)).sum(0)
         np.testing.assert_allclose(entropy[valid], expected[valid], atol=0.0021)
     assert num_hidden >= 60 * 90
+
+
+def test_maps_on_an_object_store_have_the_same_bytes(radar, flood, config, tmp_path, s3_folder):
+    def contents(made):
+        """The content of all files, also of hidden ones."""
+        root = os.fspath(made.collection.parent)
+        return {path[len(root) :]: files.read_bytes(path) for path in files.list_files(root)}
+
+    polygons = replace(config, polygons=replace(config.polygons, classes=("water",)))
+    here = predict(polygons, flood, [radar(1)], str(tmp_path))
+    there = predict(polygons, flood, [radar(1)], s3_folder)
+    assert contents(there) == contents(here)
+    assert list(map(str, there.maps)) == [f"{s3_folder}/{path.name}" for path in here.maps]
+    # All is there: nothing is read or written again.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "predict", None)
+        assert predict(polygons, flood, [radar(1)], s3_folder) == there
+    with pytest.raises(DataError, match="holds maps of other settings"):
+        predict(config, flood, [radar(1)], s3_folder)
 
 
 def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):

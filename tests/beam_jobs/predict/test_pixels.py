@@ -1,7 +1,6 @@
 """What a model sees in `predict`: the pixels of the shards, and pairs by the builds' rules."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,23 +171,15 @@ def test_a_scene_without_partner_is_mapped_if_the_model_was_trained_for_it(
         )
 
 
-def test_a_sensor_that_no_catalog_lists_is_missed_only_where_it_is_needed(
-    simulated, config, tmp_path
-):
-    listed = tmp_path / "radar.ndjson"
-    radar = [
-        line
-        for line in simulated.read_text().splitlines()
-        if graph.sensor_of(json.loads(line)) == "s1"
-    ]
-    shutil.copytree(simulated.parent, tmp_path, dirs_exist_ok=True)
-    listed.write_text("\n".join(radar[:1]) + "\n")
+def test_a_sensor_that_no_catalog_lists_is_missed_only_where_it_is_needed(radar, config, tmp_path):
+    listed = radar(1)
+    (scene,) = catalog.read_items(listed)
     needs = make_segmenter.publish(tmp_path / "needs/1", BANDS)
     with pytest.raises(DataError, match="needs scenes of s1 and s2; scenes listed: s1 1"):
         driver.predict(config, segmenters.find(needs), [listed], str(tmp_path / "maps"))
     takes = make_segmenter.publish(tmp_path / "takes/1", BANDS, config={"modality_dropout": 0.5})
     made = driver.predict(config, segmenters.find(takes), [listed], str(tmp_path / "maps"))
-    assert [path.name for path in made.maps] == [json.loads(radar[0])["id"]]
+    assert [path.name for path in made.maps] == [scene["id"]]
 
 
 @needs_samples

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -172,26 +171,19 @@ POLYGONS = PredictConfig(
 
 
 @pytest.fixture(scope="module")
-def whole(simulated, flood, tmp_path_factory):
-    """A catalog of one scene, and the content of its map."""
+def whole(radar, flood, tmp_path_factory):
+    """The content of the map of one scene."""
     root = tmp_path_factory.mktemp("whole")
-    listed = shutil.copytree(simulated.parent, root / "scenes") / simulated.name
-    radar = [
-        line
-        for line in listed.read_text().splitlines()
-        if graph.sensor_of(json.loads(line)) == "s1"
-    ]
-    listed.write_text(radar[0] + "\n")
-    driver.predict(POLYGONS, segmenters.find(flood), [listed], str(root / "maps"))
-    return listed, visible(root / "maps")
+    driver.predict(POLYGONS, segmenters.find(flood), [radar(1)], str(root))
+    return visible(root)
 
 
 # A part has 9 kB, the probabilities 40 kB, the polygons 100 kB.
 @pytest.mark.parametrize("num_bytes", [8_000, 30_000, 90_000])
 def test_a_full_disk_leaves_nothing_half_and_the_next_run_goes_on(
-    whole, flood, tmp_path, num_bytes
+    whole, radar, flood, tmp_path, num_bytes
 ):
-    listed, expected = whole
+    listed = radar(1)
     segmenter, root = segmenters.find(flood), tmp_path / "maps"
     with pytest.raises(Exception, match=r"\S") as caught, largest_file(num_bytes):
         driver.predict(POLYGONS, segmenter, [listed], str(root))
@@ -199,9 +191,9 @@ def test_a_full_disk_leaves_nothing_half_and_the_next_run_goes_on(
     assert failure.exit_code == 1
     assert str(root) in failure.message
     assert any(told in failure.message for told in ("no space left", "larger than this system"))
-    assert not [name for name in visible(root) if expected.get(name) != visible(root)[name]]
+    assert not [name for name in visible(root) if whole.get(name) != visible(root)[name]]
     driver.predict(POLYGONS, segmenter, [listed], str(root))
-    assert visible(root) == expected
+    assert visible(root) == whole
 
 
 def run_verb(capsys, *arguments):
