@@ -241,6 +241,8 @@ def _loaded(path: str, sha256: str, num_threads: int) -> _Loaded:
         with suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
+    # A worker process has not opened the store yet.
+    locate(path)
     try:
         model = tf.saved_model.load(path)
         signature = model.signatures[_SIGNATURE]
