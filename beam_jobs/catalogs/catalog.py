@@ -152,7 +152,7 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
     found = []
     listed = _listed_folders(data_dir / CATALOG_NAME)
     for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
-        if folder.resolve() in listed:
+        if Path(os.path.abspath(folder)) in listed:
             continue
         if (folder / CATALOG_NAME).exists():
             found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
@@ -178,13 +178,13 @@ def _listed_folders(path: Path) -> set[Path]:
     """Return the folders beside a catalog whose files it lists; none without one."""
     if not path.exists():
         return set()
-    root = path.parent.resolve()
+    root = Path(os.path.abspath(path.parent))
     assets = (asset for item in read_items(path) for asset in (item.get("assets") or {}).values())
     found = set()
     for asset in assets:
         # The build rejects a scene with an href that is refused.
-        with suppress(DataError, AttributeError):
-            file = Path(hrefs.resolve(str(asset.get("href")), root, str(path))).resolve()
+        with suppress(DataError, AttributeError, TypeError):
+            file = Path(os.path.abspath(hrefs.resolve(asset.get("href"), root, str(path))))
             if root in file.parents:
                 found.add(root / file.relative_to(root).parts[0])
     return found

@@ -159,10 +159,17 @@ def labelled_version(path: str, label: str, server_dir: str | None = None) -> in
             of all models.
 
     Raises:
-        DataError: there is no such folder, or it gives no version this label.
+        DataError: `path` is one version, there is no such folder of a server, or it
+            gives no version this label.
         DamagedFileError: the list of models in it is damaged.
     """
     model_dir = locate(path if is_remote(path) else os.path.abspath(path))
+    if (model_dir / published.ASSETS_DIR / published.CARD_NAME).exists():
+        raise DataError(
+            f"{path}: is version {model_dir.name} itself: for --label, name the folder of all "
+            "versions",
+            "bad_model",
+        )
     server = locate(server_dir) if server_dir else model_dir.parent.parent / published.SERVER_DIR
     file = published.models_file(server)
     try:

@@ -50,6 +50,13 @@ def radar(simulated) -> Callable[[int], Path]:
 
 
 @pytest.fixture
+def few(copied, edit_items) -> Path:
+    """Return a copy of the catalog with two scenes of each sensor, all of one place."""
+    edit_items(copied, lambda item: "place-0000" in item["id"])
+    return copied
+
+
+@pytest.fixture
 def config() -> PredictConfig:
     """Return settings that cut a scene of 160 px into nine parts of several windows."""
     return PredictConfig(window=Lattice(size_px=48, margin_px=8, blend_px=4), part_px=56)

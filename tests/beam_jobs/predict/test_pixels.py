@@ -22,6 +22,7 @@ from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
 
+pytestmark = pytest.mark.e2e
 BANDS = {"s1": S1_DEFAULT_BANDS, "s2": ("B4", "B8")}
 
 

@@ -31,14 +31,6 @@ def scene_files(path, sensor):
     }
 
 
-@pytest.fixture
-def two(copied, edit_items):
-    """A copy of the catalog with two scenes of each sensor."""
-    kept = [item["id"] for item in catalog.read_items(copied) if "place-0000" in item["id"]]
-    edit_items(copied, lambda item: item["id"] in kept)
-    return copied
-
-
 def rewrite(file, change):
     with rasterio.open(file) as dataset:
         pixels, profile, names = dataset.read(), dataset.profile, dataset.descriptions
@@ -53,6 +45,7 @@ def visible(root):
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".")}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("is_remote", [False, True], ids=["local", "remote"])
 @pytest.mark.parametrize(
     ("sensor", "change", "told"),
@@ -63,9 +56,9 @@ def visible(root):
     ids=["power", "reflectance"],
 )
 def test_other_units_are_refused_by_the_rules_of_the_readers(
-    two, config, tmp_path, sensor, change, told, is_remote
+    few, config, tmp_path, sensor, change, told, is_remote
 ):
-    for file in scene_files(two, sensor).values():
+    for file in scene_files(few, sensor).values():
         rewrite(file, change)
     bands = {"s1": ("VV", "VH")} if sensor == "s1" else {"s2": ("B4", "B8")}
     folder = make_segmenter.publish(tmp_path / "model/1", bands)
@@ -74,16 +67,16 @@ def test_other_units_are_refused_by_the_rules_of_the_readers(
         endpoint = Endpoint(host=host, model="m") if is_remote else None
         with pytest.raises(DataError, match=told):
             driver.predict(
-                config, segmenter, [two], str(tmp_path / "maps"), Execution(endpoint=endpoint)
+                config, segmenter, [few], str(tmp_path / "maps"), Execution(endpoint=endpoint)
             )
     assert set(visible(tmp_path / "maps")) == {"run.json", "rejected/scenes.ndjson"}
 
 
-def test_a_scene_without_the_bands_of_a_model_tells_which(two, config, tmp_path):
+def test_a_scene_without_the_bands_of_a_model_tells_which(few, config, tmp_path):
     folder = make_segmenter.publish(tmp_path / "model/1", {"s1": ("VV", "HH", "HV")})
     told = r"missing_bands 2.*bands \['HH', 'HV'\] are missing; it has \['VV', 'VH'\]"
     with pytest.raises(DataError, match=told):
-        driver.predict(config, segmenters.find(folder), [two], str(tmp_path / "maps"))
+        driver.predict(config, segmenters.find(folder), [few], str(tmp_path / "maps"))
 
 
 @pytest.fixture
@@ -102,16 +95,17 @@ def asked(monkeypatch):
     return predict
 
 
+@pytest.mark.e2e
 def test_a_map_that_failed_is_tried_again_when_asked_or_when_its_file_changed(
-    two, flood, config, tmp_path, asked
+    few, flood, config, tmp_path, asked
 ):
-    good, bad = sorted(scene_files(two, "s1"))
+    good, bad = sorted(scene_files(few, "s1"))
     root = tmp_path / "maps"
 
     def run(**execution):
         asked.calls.clear()
         made = driver.predict(
-            config, segmenters.find(flood), [two], str(root), Execution(**execution)
+            config, segmenters.find(flood), [few], str(root), Execution(**execution)
         )
         return [path.name for path in made.maps], made.num_rejected, set(asked.calls)
 
@@ -126,17 +120,18 @@ def test_a_map_that_failed_is_tried_again_when_asked_or_when_its_file_changed(
     assert not list(root.glob("rejected/*"))
     # A file that was written anew is tried without being asked, after a failure too.
     asked.bad.add(bad)
-    os.utime(scene_files(two, "s1")[bad], (1, 1))
+    os.utime(scene_files(few, "s1")[bad], (1, 1))
     assert run()[1:] == ({"unreadable_raster": 1}, {bad})
-    os.utime(scene_files(two, "s1")[bad], (2, 2))
+    os.utime(scene_files(few, "s1")[bad], (2, 2))
     asked.bad.clear()
     assert run() == ([good, bad], {}, {bad})
 
 
-def test_a_map_is_joined_once_however_often_a_runner_asks(two, flood, config, tmp_path):
+@pytest.mark.e2e
+def test_a_map_is_joined_once_however_often_a_runner_asks(few, flood, config, tmp_path):
     """A runner repeats a bundle when it loses the worker that had done it."""
     segmenter = segmenters.find(flood)
-    made = driver.predict(config, segmenter, [two], str(tmp_path / "once"))
+    made = driver.predict(config, segmenter, [few], str(tmp_path / "once"))
     repeated = str(tmp_path / "twice")
     join = graph._join
 
@@ -147,7 +142,7 @@ def test_a_map_is_joined_once_however_often_a_runner_asks(two, flood, config, tm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph, "_join", join_twice)
-        assert driver.predict(config, segmenter, [two], repeated).num_rejected == {}
+        assert driver.predict(config, segmenter, [few], repeated).num_rejected == {}
     assert len(made.maps) == 2
     assert visible(repeated) == visible(tmp_path / "once")
 
@@ -179,6 +174,7 @@ def whole(radar, flood, tmp_path_factory):
 
 
 # A part has 9 kB, the probabilities 40 kB, the polygons 100 kB.
+@pytest.mark.e2e
 @pytest.mark.parametrize("num_bytes", [8_000, 30_000, 90_000])
 def test_a_full_disk_leaves_nothing_half_and_the_next_run_goes_on(
     whole, radar, flood, tmp_path, num_bytes
@@ -205,10 +201,11 @@ def run_verb(capsys, *arguments):
     return code, printed.out.splitlines(), printed.err.splitlines()
 
 
-def test_one_bad_scene_among_good_ones_is_named_and_the_work_is_done(two, flood, tmp_path, capsys):
-    good, bad = scene_files(two, "s1").items()
+@pytest.mark.e2e
+def test_one_bad_scene_among_good_ones_is_named_and_the_work_is_done(few, flood, tmp_path, capsys):
+    good, bad = scene_files(few, "s1").items()
     bad[1].write_bytes(b"no raster")
-    options = ("--model", flood, "--scenes", two, "--output", tmp_path / "maps")
+    options = ("--model", flood, "--scenes", few, "--output", tmp_path / "maps")
     code, out, err = run_verb(capsys, *options)
     assert code == 0
     assert out == [str(tmp_path / "maps" / good[0]), str(tmp_path / "maps/index.html")]
@@ -217,7 +214,8 @@ def test_one_bad_scene_among_good_ones_is_named_and_the_work_is_done(two, flood,
     assert (code, json.loads("\n".join(out))["num_rejected"]) == (0, {"unreadable_raster": 1})
 
 
-def test_a_label_of_the_server_chooses_the_version(two, tmp_path, capsys):
+@pytest.mark.e2e
+def test_a_label_of_the_server_chooses_the_version(few, tmp_path, capsys):
     for version, bands in ((3, ("VV",)), (12, ("VV", "VH"))):
         make_segmenter.publish(tmp_path / f"run/serving/flood/{version}", {"s1": bands})
     file = tmp_path / "run/server/config/models.config"
@@ -225,7 +223,7 @@ def test_a_label_of_the_server_chooses_the_version(two, tmp_path, capsys):
     file.write_text(
         'model_config_list { config { name: "flood" version_labels { key: "stable" value: 3 } } }'
     )
-    options = ["--model", tmp_path / "run/serving/flood", "--scenes", two]
+    options = ["--model", tmp_path / "run/serving/flood", "--scenes", few]
     options += ["--output", tmp_path / "maps"]
     code, _, err = run_verb(capsys, *options, "--label", "stable", "--version", "12")
     assert (code, err[-1]) == (
@@ -252,7 +250,7 @@ def test_a_label_of_the_server_chooses_the_version(two, tmp_path, capsys):
     ],
 )
 def test_an_output_that_cannot_be_used_is_one_line(
-    two, flood, tmp_path, capsys, output, code, told
+    few, flood, tmp_path, capsys, output, code, told
 ):
     (tmp_path / "file").write_text("x")
     (tmp_path / "damaged/S1").mkdir(parents=True)
@@ -261,7 +259,7 @@ def test_an_output_that_cannot_be_used_is_one_line(
     (tmp_path / "damaged/run.json").write_text("{")
     found, _, err = run_verb(
         capsys,
-        *("--model", flood, "--scenes", two.parent),
+        *("--model", flood, "--scenes", few.parent),
         *("--output", output if "://" in output else tmp_path / output),
     )
     assert found == code
@@ -269,13 +267,13 @@ def test_an_output_that_cannot_be_used_is_one_line(
     assert err[-1].startswith("error: ")
 
 
-def test_a_folder_of_the_user_at_the_place_of_a_map_stays(two, flood, tmp_path, capsys):
-    name = next(iter(scene_files(two, "s1")))
+def test_a_folder_of_the_user_at_the_place_of_a_map_stays(few, flood, tmp_path, capsys):
+    name = next(iter(scene_files(few, "s1")))
     mine = tmp_path / "maps" / name / "VV.tif"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"pixels")
     code, _, err = run_verb(
-        capsys, "--model", flood, "--scenes", two, "--output", tmp_path / "maps"
+        capsys, "--model", flood, "--scenes", few, "--output", tmp_path / "maps"
     )
     assert code == 3
     assert f"{name}: a map would replace what `predict` did not write (VV.tif)" in err[-1]

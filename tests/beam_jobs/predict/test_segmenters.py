@@ -52,6 +52,8 @@ def test_a_label_that_is_not_there_is_one_line(run):
         segmenters.labelled_version(str(model), "old")
     with pytest.raises(DataError, match=r"'snow' has no version .* labels are: none"):
         segmenters.labelled_version(str(model.with_name("snow")), "stable")
+    with pytest.raises(DataError, match="is version 3 itself: for --label, name the folder"):
+        segmenters.labelled_version(str(model / "3"), "stable")
     # The label names a version that was deleted.
     shutil.rmtree(model / "3")
     with pytest.raises(DataError, match="has no version 3; complete versions are: 12"):
