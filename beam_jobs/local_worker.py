@@ -19,6 +19,7 @@ import threading
 import time
 
 from beam_jobs import startup
+from beam_jobs.contracts.object_store import run_to_exit
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -40,8 +41,8 @@ def end_with_parent(parent: int | None = None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main() -> None:
-    """Run Beam's worker; neither log nor tracebacks reach the terminal."""
+def main() -> int:
+    """Run Beam's worker and return 0; no log or traceback reaches the terminal."""
     startup.prepare()
     logging.getLogger().addHandler(logging.NullHandler())
     end_with_parent()
@@ -51,7 +52,9 @@ def main() -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    # A model on an object store is opened by tensorflow-io.
+    run_to_exit(main)

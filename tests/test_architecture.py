@@ -136,6 +136,7 @@ def test_only_readers_and_writers_of_rasters_import_rasterio():
         "parts",
         "pictures",
         "polygons",
+        "writing",
     }
     found = {
         path.stem

@@ -175,7 +175,7 @@ def _unwanted(scene: Scene, config: BuildConfig) -> Refusal | None:
     """Return (reason, detail) if a sound scene is not for this build, else None."""
     wanted = config.patch.s2_processing_level
     if scene.sensor == "s2" and scene.processing_level != wanted:
-        return "other_processing_level", f"is {scene.processing_level}, the build takes {wanted}"
+        return "other_processing_level", f"is {scene.processing_level}, wanted is {wanted}"
     if config.label is None or scene.sensor != config.label.label_from:
         return None
     if scene.label is None:

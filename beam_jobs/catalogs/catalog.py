@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.reasons import Reason, is_reason
 from beam_jobs.errors import DataError
+from beam_jobs.scenes import hrefs
 from beam_jobs.scenes.scene import REFUSED
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage import files
@@ -117,29 +119,29 @@ def resolve_catalog(
 
     Args:
         config: the source.
-        work_dir: where simulated scenes and catalogs of folders are written.
+        work_dir: where simulated scenes and catalogs of folders are written; for these,
+            it may be a URI.
         on_scene: called with (done, total) while scenes are simulated.
     """
-    work_dir = Path(work_dir)
     if config.layout == "stac":
         return locations.parse(config.path)
     if config.layout == "simulated":
         if config.simulate is None:
             raise ValueError("layout 'simulated' needs the simulate settings")
-        return simulate(
-            config.simulate, Path(config.path) if config.path else work_dir / "simulated", on_scene
-        )
+        folder = Path(config.path) if config.path else Path(work_dir, "simulated")
+        return simulate(config.simulate, folder, on_scene)
     items = layouts.read(
         config.layout, Path(config.path).resolve(), tuple(map(Path, config.split_lists))
     )
-    return write_items(items, work_dir / config.layout / CATALOG_NAME)
+    return write_items(items, locations.parse(work_dir) / config.layout / CATALOG_NAME)
 
 
 def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
     """Return the sources in a folder of real data.
 
     They are sub-folders in a public data set's layout, folders of STAC items, and
-    catalog files. Items and exports below a folder of items belong to it.
+    catalog files. Items below a folder of items belong to it, and so do all sub-folders
+    with files that a catalog in `data_dir` lists.
 
     Raises:
         DataError: the folder holds nothing that terrapair can read.
@@ -148,7 +150,10 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
     if not data_dir.is_dir():
         raise DataError(f"{data_dir}: no such folder", "missing_file")
     found = []
+    listed = _listed_folders(data_dir / CATALOG_NAME)
     for folder in (data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())):
+        if Path(os.path.abspath(folder)) in listed:
+            continue
         if (folder / CATALOG_NAME).exists():
             found.append(CatalogConfig(layout="stac", path=str(folder / CATALOG_NAME)))
             continue
@@ -167,6 +172,22 @@ def discover(data_dir: str | Path) -> tuple[CatalogConfig, ...]:
             "missing_file",
         )
     return tuple(found)
+
+
+def _listed_folders(path: Path) -> set[Path]:
+    """Return the folders beside a catalog whose files it lists; none without one."""
+    if not path.exists():
+        return set()
+    root = Path(os.path.abspath(path.parent))
+    assets = (asset for item in read_items(path) for asset in (item.get("assets") or {}).values())
+    found = set()
+    for asset in assets:
+        # The build rejects a scene with an href that is refused.
+        with suppress(DataError, AttributeError, TypeError):
+            file = Path(os.path.abspath(hrefs.resolve(asset.get("href"), root, str(path))))
+            if root in file.parents:
+                found.add(root / file.relative_to(root).parts[0])
+    return found
 
 
 def _in_folder(folder: Path) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ from beam_jobs.earth_engine.requests import (
     PixelRequest,
 )
 from beam_jobs.errors import DataError
+from beam_jobs.rasters import writing
 from beam_jobs.rasters.geotiff import write_geotiff
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.storage import files
@@ -221,5 +222,6 @@ def _write(
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{name}.{os.getpid()}.partial"
-    write_geotiff(partial, data, grid.crs, grid.affine, nodata, band_names)
+    with writing.whole(partial):
+        write_geotiff(partial, data, grid.crs, grid.affine, nodata, band_names)
     os.replace(partial, path)

@@ -6,6 +6,9 @@ a complete model. `<serving folder>/<model>/labels.json` says which version each
 means: clients ask for `stable`. `models.published` writes models and
 `models.publishing` puts them in service; all packages find and describe them by this
 module.
+
+`serve-config` writes the labels into TensorFlow Serving's own list of models. Whoever
+makes maps without a server may read that list, too.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ STABLE: Label = "stable"
 """The version that clients get."""
 CANARY: Label = "canary"
 """A second version that is served beside it, to be tried."""
+
+SERVER_DIR = "server"
+"""Usual folder of a server's files, beside the serving folder."""
+CONFIG_DIR, MODELS_FILE = "config", "models.config"
+"""Where a server's folder lists the models and the labels of their versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,7 @@ def read_labels(model_dir: str | os.PathLike[str]) -> Labels:
         )
 
 
-def in_service(model_dir: str | os.PathLike[str], label: Label = STABLE) -> Location | None:
+def in_service(model_dir: str | os.PathLike[str], label: str = STABLE) -> Location | None:
     """Return the folder of the version that a label means; None: there is none.
 
     Without labels, `stable` means the newest complete version.
@@ -109,3 +117,37 @@ def in_service(model_dir: str | os.PathLike[str], label: Label = STABLE) -> Loca
     if wanted is None:
         return complete[max(complete)] if complete and label == STABLE else None
     return complete.get(wanted)
+
+
+def models_file(server_dir: str | os.PathLike[str]) -> Location:
+    """Return the list of models in a folder that `serve-config` wrote."""
+    return locate(server_dir) / CONFIG_DIR / MODELS_FILE
+
+
+def version_labels(path: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
+    """Return model -> version label -> version, as a server's list of models has it.
+
+    Args:
+        path: of the list, see `models_file`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: it is no list of models.
+
+    Source: TensorFlow Serving, model_server_config.proto.
+    """
+    # Only now: most readers of cards need no server.
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    text = locate(path).read_text()
+    with content_of(path, "write it again by `terrapair serve-config`"):
+        try:
+            text_format.Parse(text, config)
+        except text_format.ParseError as error:
+            raise ValueError(str(error)) from error
+    return {
+        model.name: {label: int(version) for label, version in model.version_labels.items()}
+        for model in config.model_config_list.config
+    }

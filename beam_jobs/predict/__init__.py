@@ -14,6 +14,8 @@ Read `driver` first, then `graph`.
 - `pipelining`: reading, predicting and writing at the same time.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons` by `outlines`, `pictures`.
+- `map_folders`: finished maps, which appear as a whole.
+- `rejections`: maps that failed, which the next run remembers.
 - `floods`: the verb `flood`: water that is not always there, and its areas.
 - `stac`: the items of maps and of the model, and their collection.
 

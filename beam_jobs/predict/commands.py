@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -13,6 +14,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, load_config, verb
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from beam_jobs.predict.floods import Reference
     from beam_jobs.predict.segmenters import Segmenter
 
+_MAX_NAMED = 5
+"""Rejected scenes that are named on the terminal; `rejected/` lists all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _MapOptions:
@@ -30,15 +36,26 @@ class _MapOptions:
 
     sources: tuple[str, ...]
     output: str
+    retry_rejected: bool
     config_path: str | None
     overrides: tuple[str, ...]
     beam_options: tuple[str, ...]
 
     def check(self) -> PredictConfig:
-        """Return the settings, and refuse catalogs that are not there."""
+        """Return the settings, and refuse catalogs that are not there.
+
+        Raises:
+            DataError: there is no such catalog.
+            SettingsError: the maps would lie among the scenes.
+        """
         config: PredictConfig = load_config(PredictConfig, self.config_path, self.overrides)
         for source in self.sources:
             inputs.check_catalog(source)
+            if not is_remote(source) and os.path.realpath(source) == os.path.realpath(self.output):
+                raise SettingsError(
+                    f"--output {self.output}: is the folder of the scenes; maps need one of their "
+                    "own, which may lie in it"
+                )
         return config
 
 
@@ -47,7 +64,12 @@ def _map_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.argument("beam_options", nargs=-1, metavar="[-- BEAM OPTIONS]"),
         config_option("settings of the maps"),
-        click.option("--output", required=True, help="Folder of the maps."),
+        click.option(
+            "--retry-rejected",
+            is_flag=True,
+            help="Try again what was rejected, although it has not changed.",
+        ),
+        click.option("--output", required=True, help="Folder of the maps; path or URI."),
         click.option(
             "--scenes",
             "sources",
@@ -76,9 +98,20 @@ def _map_options(command: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     help="Version of the model; repeatable like --model. [the newest]",
 )
+@click.option("--label", help="Version label, such as stable or canary.")
+@click.option(
+    "--server",
+    "server_dir",
+    help="Folder that serve-config wrote, whose labels --label means. [those of the model]",
+)
 @_map_options
 def predict(
-    session: Session, models: tuple[str, ...], versions: tuple[int, ...], **options: Any
+    session: Session,
+    models: tuple[str, ...],
+    versions: tuple[int, ...],
+    label: str | None,
+    server_dir: str | None,
+    **options: Any,
 ) -> None:
     """Make maps of whole scenes with a published model.
 
@@ -89,6 +122,8 @@ def predict(
     \b
     Example:
       terrapair predict --model runs/demo/serving/flood --scenes exports --output maps
+      terrapair predict --model runs/demo/serving/flood --label stable \\
+        --scenes exports --output s3://bucket/maps
       terrapair predict --model runs/demo/serving/flood --scenes items.ndjson \\
         --output maps --set num_workers=2
       terrapair predict --model runs/demo/serving/flood --version 1 --version 2 \\
@@ -96,15 +131,24 @@ def predict(
     """
     asked = _MapOptions(**options)
     config = asked.check()
-    if versions and len(models) > 1:
+    if versions and (label is not None or len(models) > 1):
         raise click.UsageError(
-            "--version belongs to one --model: name the folders of the versions instead"
+            "--version belongs to one --model without --label: name the folders of the versions "
+            "instead"
         )
     for model in models:
         inputs.check_folder(model, "model")
     from beam_jobs.predict import ensembles, segmenters
 
-    found = [segmenters.find(model, version) for model in models for version in versions or (None,)]
+    if label is not None:
+        found = [
+            segmenters.find(model, segmenters.labelled_version(model, label, server_dir))
+            for model in models
+        ]
+    else:
+        found = [
+            segmenters.find(model, version) for model in models for version in versions or (None,)
+        ]
     _predict(session, config, asked, ensembles.combine(found))
 
 
@@ -192,17 +236,23 @@ def _predict(
 ) -> None:
     from beam_jobs.predict import driver
 
+    driver.make_folder(asked.output)
     with session.stage("predict") as update:
         made = driver.predict(
             config,
             segmenter,
-            _catalogs(asked.sources, Path(asked.output)),
+            _catalogs(asked.sources, asked.output),
             asked.output,
             driver.Execution(
-                endpoint=endpoint, beam_options=asked.beam_options, on_progress=update
+                endpoint=endpoint,
+                beam_options=asked.beam_options,
+                retry_rejected=asked.retry_rejected,
+                on_progress=update,
             ),
         )
     session.note(_table(asked.output, len(made.maps), made.num_rejected))
+    for row in made.rejected[:_MAX_NAMED]:
+        session.note(escape(f"no map of {row['id']}: {row['detail']}"))
     document = {
         "maps": made.maps,
         "num_rejected": made.num_rejected,
@@ -212,7 +262,7 @@ def _predict(
     session.result(document, *map(str, made.maps), str(made.page))
 
 
-def _catalogs(sources: tuple[str, ...], output: Path) -> list[str]:
+def _catalogs(sources: tuple[str, ...], output: str) -> list[str]:
     """Return catalog files; those of folders are written into the output folder."""
     from beam_jobs.catalogs import catalog
 
@@ -221,18 +271,13 @@ def _catalogs(sources: tuple[str, ...], output: Path) -> list[str]:
         if not Path(source).is_dir():
             found.append(source)
             continue
-        # The catalog of a folder lists what lies in it.
-        listed = Path(source) / catalog.CATALOG_NAME
-        if listed.is_file():
-            found.append(str(listed))
-            continue
         for place, config in enumerate(catalog.discover(source)):
-            work_dir = output / ".catalogs" / f"{number}-{place}"
+            work_dir = f"{output}/.catalogs/{number}-{place}"
             found.append(str(catalog.resolve_catalog(config, work_dir)))
     return found
 
 
-def _table(output: str, num_maps: int, rejected: dict[str, Any]) -> Table:
+def _table(output: str, num_maps: int, rejected: dict[str, int]) -> Table:
     table = Table(title=escape(f"maps: {output}"))
     table.add_column("scenes")
     table.add_column("number", justify="right")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,20 @@ from beam_jobs.config import BuildConfig, PatchConfig
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.fingerprint import source_fingerprint
-from beam_jobs.contracts.locations import staged
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
-from beam_jobs.predict import ensembles, parts, products, remote, segmenters, stac
+from beam_jobs.predict import (
+    ensembles,
+    map_folders,
+    parts,
+    products,
+    rejections,
+    remote,
+    segmenters,
+    stac,
+)
 from beam_jobs.predict.blending import Area, Pixels
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.endpoints import Endpoint
@@ -39,6 +50,7 @@ from beam_jobs.predict.parts import MapTask
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.scenes.products import constellation_of
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene
+from beam_jobs.storage import files
 
 SOURCES = (
     "beam_jobs/contracts",
@@ -62,8 +74,8 @@ class Job:
     Attributes:
         config: of the run.
         segmenter: the model.
-        output: folder of the maps.
-        work_dir: folder of the parts; all workers must see it.
+        output: folder of the maps, path or URI.
+        work_dir: folder of the parts, path or URI; all workers must see it.
         code_sha256: fingerprint of SOURCES.
         num_threads: of the model in each worker process; 0 = one for each core.
         endpoint: server of the model; None = each worker loads it.
@@ -160,7 +172,7 @@ def expand(pipeline: beam.Pipeline, job: Job, catalog_paths: Sequence[str]) -> N
     (
         (*rejected, planned[REJECTED], made)
         | "Rejections" >> beam.Flatten()
-        | "WriteRejected" >> writers.WriteRejected(job.output)
+        | "WriteRejected" >> writers.WriteRejected(job.work_dir)
     )
 
 
@@ -175,6 +187,11 @@ def folder_name(map_id: str) -> str:
     if len(name) > _MAX_NAME or name.startswith("."):
         name = f"{name[:_MAX_NAME].lstrip('.')}-{hashlib.sha256(map_id.encode()).hexdigest()[:16]}"
     return name
+
+
+def is_part(name: str) -> bool:
+    """Return whether a file of the working folder is a finished part."""
+    return name.startswith("part-") and name.endswith(".tif")
 
 
 def made_from(scenes: Mapping[Sensor, Scene], job: Job) -> str:
@@ -213,77 +230,103 @@ def _plan(scenes: dict[Sensor, Scene], job: Job) -> Iterator[Any]:
         detail = f"shares no pixel with {other}"
         yield beam.pvalue.TaggedOutput(REJECTED, _rejection(one, "too_small", detail))
         return
-    if _is_made(Path(job.output) / folder_name(task.map_id), task.made_from):
+    name = folder_name(task.map_id)
+    folder = f"{job.output}/{name}"
+    if map_folders.made_from(folder) == task.made_from:
+        return
+    map_folders.check_replaceable(folder)
+    if (known := rejections.recall(job.output, name, task.made_from)) is not None:
+        yield beam.pvalue.TaggedOutput(REJECTED, known)
         return
     areas = parts.areas(task.grid, job.config)
-    work_dir = _work_dir(task, job)
-    with staged(work_dir / PLAN_FILE) as plan:
-        plan.write_text(json.dumps({"num_parts": len(areas)}))
+    plan = json.dumps({"num_parts": len(areas)})
+    files.write_bytes(f"{_work_dir(task, job)}/{PLAN_FILE}", plan.encode())
     for area in areas:
         yield f"{task.map_id}|{parts.part_name(area)}", (task, area)
 
 
-def _is_made(target: Path, wanted: str) -> bool:
-    item = target / stac.ITEM_FILE
-    if not item.is_file():
-        return False
-    properties = json.loads(item.read_text()).get("properties", {})
-    return bool(properties.get(stac.MADE_FROM) == wanted)
-
-
-def _work_dir(task: MapTask, job: Job) -> Path:
+def _work_dir(task: MapTask, job: Job) -> str:
     """Return the folder of a map's parts, which is named by what they are made from."""
-    return Path(job.work_dir) / f"{folder_name(task.map_id)}-{task.made_from[:16]}"
+    return f"{job.work_dir}/{folder_name(task.map_id)}-{task.made_from[:16]}"
 
 
 def _predict(
     keyed: tuple[str, Iterable[tuple[MapTask, Area]]], job: Job
-) -> tuple[str, MapTask | Rejection]:
+) -> tuple[tuple[str, str], MapTask | Rejection]:
     (task, area), *_ = keyed[1]
-    path = _work_dir(task, job) / parts.part_name(area)
+    key = task.map_id, task.made_from
+    path = f"{_work_dir(task, job)}/{parts.part_name(area)}"
     try:
-        if not path.is_file():
-            parts.predict(task, area, job.segmenter, job.config, os.fspath(path), model=job.model())
+        if not files.exists(path):
+            with files.local_target(path) as local:
+                # A worker of a killed job may still write the same part.
+                own = f"{local}-{uuid.uuid4().hex}"
+                parts.predict(task, area, job.segmenter, job.config, own, model=job.model())
+                os.replace(own, local)
     except DataError as error:
         if error.reason in _OF_MODEL:
             raise
-        return task.map_id, _rejection(task.map_id, error.reason, str(error), is_error=True)
-    return task.map_id, task
+        return key, _rejection(task.map_id, error.reason, str(error), is_error=True)
+    return key, task
 
 
-def _join(keyed: tuple[str, Iterable[MapTask | Rejection]], job: Job) -> Iterator[Rejection]:
+def _join(
+    keyed: tuple[tuple[str, str], Iterable[MapTask | Rejection]], job: Job
+) -> Iterator[Rejection]:
     """Write the files of a map, of which all parts are there; yield why it is none."""
-    outcomes = list(keyed[1])
+    (map_id, wanted), found = keyed
+    outcomes = list(found)
+    name = folder_name(map_id)
+    folder = f"{job.output}/{name}"
     refused = [one for one in outcomes if isinstance(one, Rejection)]
     if refused:
         # Parts of one scene often fail at the same place of the same file.
-        yield refused[0]
+        rejection = min(refused, key=lambda one: one.detail)
+        rejections.remember(job.output, name, wanted, rejection)
+        yield rejection
+        return
+    # A runner joins a map again if it loses the worker that did.
+    if map_folders.made_from(folder) == wanted:
         return
     task = next(one for one in outcomes if isinstance(one, MapTask))
-    if made_from(task.scenes, job) != task.made_from:
+    if made_from(task.scenes, job) != wanted:
         why = "a file of the scene has changed while it was read"
-        yield _rejection(task.map_id, "input_changed", why, is_error=True)
+        yield _rejection(map_id, "input_changed", why, is_error=True)
         return
     work_dir = _work_dir(task, job)
-    built = work_dir / "map"
-    shutil.rmtree(built, ignore_errors=True)
-    built.mkdir()
-    try:
-        files = products.write(task, job.segmenter, job.config, parts_dir=work_dir, folder=built)
-    except DataError as error:
-        yield _rejection(task.map_id, error.reason, str(error), is_error=True)
+    part_files = [parts.part_name(area) for area in parts.areas(task.grid, job.config)]
+    with _parts_here(work_dir, part_files) as parts_dir:
+        built = parts_dir / f"map-{uuid.uuid4().hex}"
+        built.mkdir()
+        try:
+            written = products.write(
+                task, job.segmenter, job.config, parts_dir=parts_dir, folder=built
+            )
+        except DataError as error:
+            rejection = _rejection(map_id, error.reason, str(error), is_error=True)
+            rejections.remember(job.output, name, wanted, rejection)
+            yield rejection
+            return
+        item = stac.make_item(task, job.segmenter, written)
+        (built / stac.ITEM_FILE).write_text(
+            json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
+        )
+        map_folders.publish(built, folder)
+    rejections.forget(job.output, name)
+    files.write_bytes(f"{work_dir}/{JOINED_FILE}", b"1")
+    files.delete_files([f"{work_dir}/{name}" for name in part_files])
+
+
+@contextmanager
+def _parts_here(work_dir: str, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder of this machine that holds the parts of a map."""
+    if not is_remote(work_dir):
+        yield Path(work_dir)
         return
-    item = stac.make_item(task, job.segmenter, files)
-    (built / stac.ITEM_FILE).write_text(
-        json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
-    )
-    target = Path(job.output) / folder_name(task.map_id)
-    # A map that is made again, because its scene has changed.
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(built, target)
-    (work_dir / JOINED_FILE).touch()
-    for path in work_dir.glob("part-*.tif"):
-        path.unlink()
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        for name in names:
+            files.download(f"{work_dir}/{name}", os.path.join(scratch, name))
+        yield Path(scratch)
 
 
 def _rejection(scene_id: str, reason: Any, detail: str, is_error: bool = False) -> Rejection:

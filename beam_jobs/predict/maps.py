@@ -23,7 +23,7 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict.blending import Area
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.parts import NO_DATA, SHARE_PER_COUNT, part_name
-from beam_jobs.rasters import open_files
+from beam_jobs.rasters import open_files, writing
 from beam_jobs.scenes.grids import Grid
 
 CLASS_FILE = "class.tif"
@@ -142,8 +142,11 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool, is_half: bool = 
     Raises:
         rasterio.errors.RasterioError: the file cannot be written.
     """
-    # It bounds GDAL's cache, which otherwise takes a twentieth of the machine's memory.
-    with open_files.keep_open():
+    with rasterio.open(source) as dataset:
+        # GDAL keeps the overviews in a file of their own for a while.
+        num_bytes = 2 * dataset.count * dataset.height * dataset.width * (4 if is_half else 1)
+    # `keep_open` bounds GDAL's cache, which otherwise takes a twentieth of the memory.
+    with writing.whole(path, num_bytes=num_bytes), open_files.keep_open():
         rasterio.shutil.copy(
             os.fspath(source),
             os.fspath(path),

@@ -28,7 +28,7 @@ from beam_jobs.predict.blending import Area, Block, Pixels, Source, Windows
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.segmenters import Segmenter
-from beam_jobs.rasters import open_files
+from beam_jobs.rasters import open_files, writing
 from beam_jobs.scenes import grids, readers
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
@@ -154,6 +154,7 @@ def predict(
     )
     with (
         staged(path) as partial,
+        writing.whole(partial),
         rasterio.open(
             partial,
             "w",

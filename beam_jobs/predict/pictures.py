@@ -28,7 +28,7 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.predict.maps import CLASS_FILE
 from beam_jobs.predict.parts import NO_DATA, MapTask
-from beam_jobs.rasters import open_files
+from beam_jobs.rasters import open_files, sources, writing
 from beam_jobs.scenes import radiometry, readers
 from beam_jobs.scenes.grids import LONLAT, Grid
 from beam_jobs.scenes.scene import Scene
@@ -137,7 +137,8 @@ def _colors(classes: Sequence[LabelClass]) -> npt.NDArray[np.uint8]:
 
 def _save(figure: Figure, path: Path) -> None:
     # Without the version of matplotlib, which would change the bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    with writing.whole(path, is_tiff=False):
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _scene_rgb(scene: Scene, grid: Grid, factor: int) -> npt.NDArray[np.uint8]:
@@ -202,12 +203,12 @@ def _add_scale_bar(axes: Axes, width: int, height: int, pixel_m: float) -> None:
 
 
 def draw_overview(
-    root: Path, maps: Sequence[Shown], classes: Sequence[LabelClass], path: Path
+    root: str, maps: Sequence[Shown], classes: Sequence[LabelClass], path: Path
 ) -> None:
     """Draw all maps of a folder where they lie, later ones above earlier ones.
 
     Args:
-        root: folder that the maps' folders are relative to.
+        root: folder or URI that the maps' folders are relative to.
         maps: in order.
         classes: of the maps.
         path: of the picture.
@@ -227,7 +228,7 @@ def draw_overview(
     canvas = np.full((*shape, 3), _LAND_RGB, np.uint8)
     table = _colors(classes)
     for one in maps:
-        ids = _ids_on(root / one.folder / CLASS_FILE, to_place, shape)
+        ids = _ids_on(f"{root}/{one.folder}/{CLASS_FILE}", to_place, shape)
         seen = ids != NO_DATA
         canvas[seen] = table[ids[seen]]
     figure = Figure(figsize=(9.0, 0.6 + 8.2 * shape[0] / shape[1]), dpi=_DPI)
@@ -260,9 +261,9 @@ def _side_by_side(geometries: Sequence[Any]) -> Any:
     return moved if far_east - far_west < east - west else places
 
 
-def _ids_on(class_file: Path, to_place: Affine, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def _ids_on(class_file: str, to_place: Affine, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Return the nearest class ids of a map on a grid in degrees, uint8 [h, w]."""
-    with rasterio.open(class_file) as dataset:
+    with sources.open_dataset(class_file) as dataset:
         smaller = max(1.0, max(dataset.shape) / _MAX_PX)
         rows, cols = (max(1, round(side / smaller)) for side in dataset.shape)
         to_map = dataset.transform * Affine.scale(dataset.width / cols, dataset.height / rows)

@@ -21,6 +21,7 @@ from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict import outlines
 from beam_jobs.predict.config import PolygonConfig
 from beam_jobs.predict.outlines import Polygons, Strip
+from beam_jobs.rasters import writing
 from beam_jobs.scenes import grids
 
 FILES = {"GPKG": "polygons.gpkg", "FlatGeobuf": "polygons.fgb"}
@@ -67,21 +68,22 @@ def write(
     is_multi = bool((shapely.get_type_id(found) == shapely.GeometryType.MULTIPOLYGON).any())
     pyogrio.set_gdal_config_options({_DATE_OPTION: made_at})
     try:
-        pyogrio.raw.write(
-            path,
-            geometry=shapely.to_wkb(found),
-            field_data=[
-                values,
-                np.array([names[value] for value in values.tolist()], dtype=object),
-                areas_m2,
-            ],
-            fields=["class", "name", "area_m2"],
-            geometry_type="MultiPolygon" if is_multi else "Polygon",
-            promote_to_multi=is_multi,
-            crs=config.crs or crs,
-            layer=_LAYER,
-            driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
-        )
+        with writing.whole(path, is_tiff=False):
+            pyogrio.raw.write(
+                path,
+                geometry=shapely.to_wkb(found),
+                field_data=[
+                    values,
+                    np.array([names[value] for value in values.tolist()], dtype=object),
+                    areas_m2,
+                ],
+                fields=["class", "name", "area_m2"],
+                geometry_type="MultiPolygon" if is_multi else "Polygon",
+                promote_to_multi=is_multi,
+                crs=config.crs or crs,
+                layer=_LAYER,
+                driver="GPKG" if path.suffix == ".gpkg" else "FlatGeobuf",
+            )
     finally:
         pyogrio.set_gdal_config_options({_DATE_OPTION: None})
     return len(found)

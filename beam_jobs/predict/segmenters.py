@@ -21,7 +21,8 @@ from beam_jobs.contracts import published
 from beam_jobs.contracts.bands import SENSORS, ProcessingLevel, Sensor
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.labels import LabelClass
-from beam_jobs.contracts.locations import content_of, locate, without_pattern
+from beam_jobs.contracts.locations import Location, content_of, locate, without_pattern
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.predict.blending import Pixels
@@ -139,13 +140,16 @@ def version_dir(path: str, version: int | None) -> str:
         DataError: there is none.
     """
     root = os.fspath(locate(path))
-    number = os.path.basename(root)
     if (locate(root) / published.ASSETS_DIR / published.CARD_NAME).exists():
-        if version is None or not number.isdigit():
-            return root
-        found = {int(number): root}
-    else:
-        found = {int(one.name): os.fspath(one) for one in published.versions(root)}
+        name = os.path.basename(root)
+        if version is not None and name.isdecimal() and name != str(version):
+            raise DataError(
+                f"{root}: is version {name} itself, but --version is {version}: name the folder "
+                "of all versions",
+                "bad_model",
+            )
+        return root
+    found = {int(one.name): os.fspath(one) for one in published.versions(root)}
     if version is not None and version in found:
         return found[version]
     if version is not None:
@@ -158,7 +162,61 @@ def version_dir(path: str, version: int | None) -> str:
             f"{root}: holds no published model: name a folder serving/<model>, or a version in it",
             "bad_model",
         )
-    return found[max(found)]
+    served = published.in_service(root)
+    return os.fspath(served) if served is not None else found[max(found)]
+
+
+def labelled_version(path: str, label: str, server_dir: str | None = None) -> int:
+    """Return the version that has a label.
+
+    Args:
+        path: folder of all versions of a model.
+        label: such as "stable".
+        server_dir: folder that `serve-config` wrote: the version is that which its
+            server has under the label. None = the version that the model's own labels
+            name; see `published.in_service`.
+
+    Raises:
+        DataError: `path` is one version, there is no such folder of a server, or it
+            gives no version this label.
+        DamagedFileError: the list of models in it is damaged.
+    """
+    model_dir = locate(path if is_remote(path) else os.path.abspath(path))
+    if (model_dir / published.ASSETS_DIR / published.CARD_NAME).exists():
+        raise DataError(
+            f"{path}: is version {model_dir.name} itself: for --label, name the folder of all "
+            "versions",
+            "bad_model",
+        )
+    if server_dir is None:
+        file = model_dir / published.LABELS_NAME
+        found = published.in_service(model_dir, label)
+        if found is not None:
+            return int(found.name)
+        labels: dict[str, int] = dict(published.read_labels(model_dir).versions)
+        raise _no_label(file, model_dir.name, label, labels)
+    file = published.models_file(locate(server_dir))
+    try:
+        models = published.version_labels(file)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{file}: no such file, so no version has the label {label!r}: write it by "
+            f"`terrapair serve-config`, or name another folder by --server",
+            "missing_file",
+        ) from error
+    labels = models.get(model_dir.name, {})
+    if label not in labels:
+        raise _no_label(file, model_dir.name, label, labels)
+    return labels[label]
+
+
+def _no_label(file: Location, model: str, label: str, labels: Mapping[str, int]) -> DataError:
+    known = ", ".join(f"{name} = {version}" for name, version in sorted(labels.items()))
+    return DataError(
+        f"{file}: the model {model!r} has no version with the label {label!r}; labels are: "
+        f"{known or 'none'}",
+        "bad_model",
+    )
 
 
 def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], FloatArray]:
@@ -174,28 +232,55 @@ def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], Fl
     Raises:
         DataError: the SavedModel cannot be read.
     """
-    predict = _loaded(segmenter.path, segmenter.sha256, num_threads)
+    loaded = _loaded(segmenter.path, segmenter.sha256, num_threads)
+    expected = {str(name): len(bands) for name, bands in segmenter.bands.items()}
+    if (loaded.num_bands, loaded.num_classes) != (expected, len(segmenter.classes)):
+        raise DataError(
+            f"{segmenter.path}: the SavedModel takes {loaded.num_bands} and tells "
+            f"{loaded.num_classes} classes apart, but its card says {expected} and "
+            f"{len(segmenter.classes)}; {published.CURE}",
+            "bad_model",
+        )
 
     def probabilities(pixels: Pixels) -> FloatArray:
-        found = predict({name: np.asarray(pixels[name], np.float32) for name in segmenter.sensors})
+        found = loaded.run({str(name): pixels[name] for name in segmenter.sensors})
         return np.asarray(found["probabilities"])
 
     return probabilities
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A signature of a SavedModel in this process.
+
+    Attributes:
+        model: keeps the variables, which the signature alone does not.
+        run: arrays by input -> tensors by output.
+        num_bands: input -> number of its channels.
+        num_classes: channels of `probabilities`; None = there is no such output.
+    """
+
+    model: Any
+    run: Callable[[dict[str, Any]], dict[str, Any]]
+    num_bands: dict[str, int]
+    num_classes: int | None
+
+
 @lru_cache(maxsize=8)  # The members of an ensemble.
-def _loaded(path: str, sha256: str, num_threads: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _loaded(path: str, sha256: str, num_threads: int) -> Loaded:
     del sha256  # A part of the key only: another model may be written to the same path.
     if num_threads:
         # TensorFlow refuses when this process has computed before.
         with suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
+    # A worker process has not opened the store yet.
+    locate(path)
     return open_signature(path, _SIGNATURE)
 
 
-def open_signature(path: str, name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return a signature of a SavedModel: arrays by input -> tensors by output.
+def open_signature(path: str, name: str) -> Loaded:
+    """Return a signature of a SavedModel.
 
     Raises:
         DataError: the SavedModel cannot be read, or has no such signature.
@@ -204,16 +289,18 @@ def open_signature(path: str, name: str) -> Callable[[dict[str, Any]], dict[str,
         with without_pattern(path) as readable:
             model = tf.saved_model.load(readable)
         signature = model.signatures[name]
+        specs = signature.structured_input_signature[1]
+        outputs = signature.structured_outputs
+        return Loaded(
+            model=model,
+            run=lambda pixels: dict(
+                signature(**{key: tf.constant(values) for key, values in pixels.items()})
+            ),
+            num_bands={key: spec.shape[-1] for key, spec in specs.items()},
+            num_classes=outputs["probabilities"].shape[-1] if "probabilities" in outputs else None,
+        )
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
         why = " ".join(str(error).split())[:200]
         raise DataError(
             f"{path}: the SavedModel cannot be read ({why}); {published.CURE}", "bad_model"
         ) from error
-
-    def run(pixels: dict[str, Any]) -> dict[str, Any]:
-        found = signature(**{key: tf.constant(values) for key, values in pixels.items()})
-        return dict(found)
-
-    # The signature does not keep the model's variables; the function does.
-    run.__dict__["model"] = model
-    return run

@@ -11,7 +11,7 @@ Read `raster.py` first, then `opening.py`.
 - `ee_tfrecord.py`, `mixer.py`, `gzip_index.py`: Earth Engine's TFRecord exports.
 - `zarr_store.py`: zarr stores, zipped or in tar shards; `zarr_bounds.py`: their limits.
 - `placed.py`: rasters whose files do not say where they lie.
-- `geotiff.py`: writes GeoTIFF.
+- `geotiff.py`: writes GeoTIFF; `writing.py`: a file that GDAL wrote is whole.
 
 It imports `contracts` only. Every other room of `beam_jobs` may import it.
 """

@@ -174,15 +174,29 @@ def local_target(path: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
         local = os.path.join(scratch, "file")
         yield local
-        staged = StagedFile(path)
-        try:
-            with open(local, "rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    staged.write(block)
-        except BaseException:
-            staged.abandon()
-            raise
-        staged.commit()
+        upload(local, path)
+
+
+def upload(local: str, path: str) -> None:
+    """Copy a file of this machine to `path`, where it appears when it is complete."""
+    staged = StagedFile(path)
+    try:
+        with open(local, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                staged.write(block)
+    except BaseException:
+        staged.abandon()
+        raise
+    staged.commit()
+
+
+def download(path: str, local: str) -> None:
+    """Copy the file at `path` to a file of this machine."""
+    with (
+        store_of(path).open(path) if is_remote(path) else open(path, "rb") as file,
+        open(local, "wb") as copy,
+    ):
+        shutil.copyfileobj(file, copy, _BLOCK_BYTES)
 
 
 def list_files(folder: str) -> list[str]:

@@ -32,7 +32,7 @@ from models.published.results import Embeddings, Maps
 
 if TYPE_CHECKING:
     from beam_jobs.predict.parts import MapTask
-    from beam_jobs.predict.segmenters import Segmenter
+    from beam_jobs.predict.segmenters import Loaded, Segmenter
 
 PATCH_PX = 256
 """Height and width of the patches of a scene on disk, unless `embed` is told others."""
@@ -41,7 +41,6 @@ _FINEST_PIXEL_M = 10.0
 _METHODS = {"segmentation": "predict", "pretraining": "embed"}
 """Task of a card -> what its model offers."""
 
-Signature = Callable[[dict[str, Any]], dict[str, Any]]
 PixelsOrPath = npt.ArrayLike | str | os.PathLike[str]
 Inputs = PixelsOrPath | Mapping[Sensor, PixelsOrPath]
 
@@ -108,7 +107,7 @@ class PublishedModel:
     stride: int
     card: Mapping[str, Any] = field(repr=False)
     segmenter: Segmenter | None = field(repr=False)
-    signatures: Mapping[str, Signature] = field(repr=False)
+    signatures: Mapping[str, Loaded] = field(repr=False)
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -288,13 +287,13 @@ class PublishedModel:
         )
 
     def _probabilities(self, pixels: Pixels) -> FloatArray:
-        run = self.signatures["serving_default"]
+        run = self.signatures["serving_default"].run
         found = run({sensor: np.asarray(pixels[sensor], np.float32) for sensor in self.bands})
         # A copy, because tensors cannot be written to.
         return np.array(found["probabilities"])
 
     def _embedder(self, sensor: Sensor) -> Embedder:
-        run = self.signatures[f"embed_{sensor}"]
+        run = self.signatures[f"embed_{sensor}"].run
 
         def embed(pixels: FloatArray) -> tuple[FloatArray, FloatArray]:
             found = run({sensor: pixels})

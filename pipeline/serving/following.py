@@ -22,8 +22,8 @@ _CURE = "write the folder again by terrapair serve-config"
 
 def server_folders(run_root: str, named: tuple[Path, ...]) -> list[Path]:
     """Return the folders that `serve-config` wrote: those named, or the usual one."""
-    usual = Path(run_root) / "server"
-    return list(named) or ([usual] if (usual / server_files.CONFIG_FOLDER).is_dir() else [])
+    usual = Path(run_root) / published.SERVER_DIR
+    return list(named) or ([usual] if (usual / published.CONFIG_DIR).is_dir() else [])
 
 
 def follow_all(run_root: str, serving_dir: str) -> None:
@@ -59,13 +59,13 @@ def follow_labels(folder: Path, model: str, labels: Mapping[str, int]) -> bool:
     kubernetes = folder / server_files.KUBERNETES_FOLDER
     if not (kubernetes / server_files.VOLUME_FILE).exists():
         return False
-    path = folder / server_files.CONFIG_FOLDER / server_files.MODELS_FILE
+    path = folder / published.CONFIG_DIR / published.MODELS_FILE
     with content_of(path, _CURE):
         text = relabel(path.read_text(), model, labels)
     config_map = kubernetes / server_files.CONFIG_MAP_FILE
     with content_of(config_map, _CURE):
         document = yaml.safe_load(config_map.read_text())
-        document["data"][server_files.MODELS_FILE] = text
+        document["data"][published.MODELS_FILE] = text
     with staged(config_map) as file:
         file.write_text(server_files.as_yaml(document))
     # Last: the server reads this one.

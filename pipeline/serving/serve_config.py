@@ -87,12 +87,12 @@ def write_files(
         output: folder of the files.
     """
     config = {
-        server_files.MODELS_FILE: server_files.models_config(models, deployment.models_dir),
+        published.MODELS_FILE: server_files.models_config(models, deployment.models_dir),
         server_files.MONITORING_FILE: server_files.monitoring_config(),
     }
     if deployment.batching is not None:
         config[server_files.BATCHING_FILE] = server_files.batching_config(deployment.batching)
-    texts = {f"{server_files.CONFIG_FOLDER}/{name}": text for name, text in config.items()}
+    texts = {f"{published.CONFIG_DIR}/{name}": text for name, text in config.items()}
     published_dir = os.path.abspath(serving_dir)
     texts["compose.yaml"] = server_files.compose_file(models, deployment, config, published_dir)
     manifests = server_files.kubernetes_manifests(models, deployment, config)

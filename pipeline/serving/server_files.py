@@ -17,18 +17,16 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from beam_jobs.contracts.published import MODELS_FILE
+
 IMAGE = "docker.io/tensorflow/serving:2.16.1"
 """Server of the TensorFlow release that exports the models."""
 GPU_IMAGE = "docker.io/tensorflow/serving:2.16.1-gpu"
 GRPC_PORT, REST_PORT = 8500, 8501
 METRICS_PATH = "/monitoring/prometheus/metrics"
 CONFIG_DIR, MODELS_DIR = "/etc/terrapair", "/models"
-MODELS_FILE, BATCHING_FILE, MONITORING_FILE = (
-    "models.config",
-    "batching.config",
-    "monitoring.config",
-)
-CONFIG_FOLDER, KUBERNETES_FOLDER = "config", "kubernetes"
+BATCHING_FILE, MONITORING_FILE = "batching.config", "monitoring.config"
+KUBERNETES_FOLDER = "kubernetes"
 CONFIG_MAP_FILE, VOLUME_FILE = "config.yaml", "volume.yaml"
 STABLE, CANARY = "stable", "canary"
 _LABELS = {"app.kubernetes.io/name": "terrapair-serving"}

@@ -1,6 +1,7 @@
 """Catalogs: all three forms of items read the same; anything else is a one-line error."""
 
 import json
+import shutil
 from datetime import datetime, timezone
 
 import pystac
@@ -125,6 +126,17 @@ def test_discover_finds_layouts_and_catalogs_one_level_down(tmp_path):
     )
     assert catalog.discover(tmp_path / "mesh") == (
         CatalogConfig(layout="terramesh", path=str(tmp_path / "mesh")),
+    )
+
+
+def test_discover_takes_a_folder_that_a_catalog_lists_once(simulated, tmp_path):
+    """Folders of exports look like a source of their own."""
+    data = tmp_path / "data"
+    shutil.copytree(simulated.parent, data)
+    shutil.copytree(data / "place-0000", data / "unlisted")
+    assert catalog.discover(data) == (
+        CatalogConfig(layout="stac", path=str(data / simulated.name)),
+        CatalogConfig(layout="ee_timeseries", path=str(data / "unlisted")),
     )
 
 

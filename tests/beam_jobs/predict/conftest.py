@@ -1,9 +1,14 @@
 """A published segmenter per kind of input, and settings for small scenes."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import make_segmenter
 import pytest
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from beam_jobs.predict import graph
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.windows import Lattice
 
@@ -25,6 +30,30 @@ def both(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("serving") / "both" / "1"
     bands = {"s1": S1_DEFAULT_BANDS, "s2": ("B4", "B8")}
     return make_segmenter.publish(folder, bands, config={"modality_dropout": 0.3})
+
+
+@pytest.fixture(scope="session")
+def radar(simulated) -> Callable[[int], Path]:
+    """Return a function that makes a catalog of the first radar scenes."""
+    lines = [
+        line
+        for line in simulated.read_text().splitlines()
+        if graph.sensor_of(json.loads(line)) == "s1"
+    ]
+
+    def radar(number: int) -> Path:
+        listed = simulated.with_name(f"radar-{number}.ndjson")
+        listed.write_text("".join(f"{line}\n" for line in lines[:number]))
+        return listed
+
+    return radar
+
+
+@pytest.fixture
+def few(copied, edit_items) -> Path:
+    """Return a copy of the catalog with two scenes of each sensor, all of one place."""
+    edit_items(copied, lambda item: "place-0000" in item["id"])
+    return copied
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from beam_jobs.contracts import published
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import program
@@ -243,4 +244,7 @@ def test_the_verb_writes_the_files_and_names_versions(run, tmp_path, capsys):
     assert found["models"] == {"encoder": {"stable": 7}, "flood": {"stable": 12, "canary": 3}}
     config = read_config((tmp_path / "out/config/models.config").read_text())
     assert config["flood"] == ("/models/flood", [3, 12], {"stable": 12, "canary": 3})
+    # `predict --label` takes the labels from there, too.
+    file = published.models_file(tmp_path / "out")
+    assert published.version_labels(file) == found["models"]
     assert program.run(["serve-config", "--run", "none", "--output", str(tmp_path)]) == 3

@@ -1,0 +1,104 @@
+"""Published segmenters: the wanted version is found, and a damaged one is one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.contracts.locations import DamagedFileError
+from beam_jobs.errors import DataError
+from beam_jobs.predict import segmenters
+
+MODELS = """model_config_list {
+  config {
+    name: "flood"
+    base_path: "/models/flood"
+    model_platform: "tensorflow"
+    model_version_policy { specific { versions: 3 versions: 12 } }
+    version_labels { key: "canary" value: 12 }
+    version_labels { key: "stable" value: 3 }
+  }
+}
+"""
+
+
+@pytest.fixture
+def run(flood, tmp_path) -> Path:
+    """A run with the versions 3 and 12 of a model and the files of a server."""
+    shutil.copytree(flood, tmp_path / "serving/flood")
+    (tmp_path / "server/config").mkdir(parents=True)
+    (tmp_path / "server/config/models.config").write_text(MODELS)
+    return tmp_path
+
+
+def test_a_label_names_the_version_that_a_server_would_take(run, monkeypatch):
+    model = str(run / "serving/flood")
+    found = {label: segmenters.labelled_version(model, label) for label in ("stable", "canary")}
+    assert found == {"stable": 3, "canary": 12}
+    assert segmenters.find(model, found["stable"]).version == "3"
+    (run / "server").rename(run / "elsewhere")
+    assert segmenters.labelled_version(model, "stable", str(run / "elsewhere")) == 3
+    (run / "elsewhere").rename(run / "server")
+    monkeypatch.chdir(run / "serving")
+    assert segmenters.labelled_version("flood", "stable") == 3
+
+
+def test_a_label_that_is_not_there_is_one_line(run):
+    model = run / "serving/flood"
+    with pytest.raises(
+        DataError, match=r"no version with the label 'old'; labels are: canary = 12, stable = 3"
+    ):
+        segmenters.labelled_version(str(model), "old")
+    with pytest.raises(DataError, match=r"'snow' has no version .* labels are: none"):
+        segmenters.labelled_version(str(model.with_name("snow")), "stable")
+    with pytest.raises(DataError, match="is version 3 itself: for --label, name the folder"):
+        segmenters.labelled_version(str(model / "3"), "stable")
+    # The label names a version that was deleted.
+    shutil.rmtree(model / "3")
+    with pytest.raises(DataError, match="has no version 3; complete versions are: 12"):
+        segmenters.find(str(model), segmenters.labelled_version(str(model), "stable"))
+    file = run / "server/config/models.config"
+    file.write_text("model_config_list { config {")
+    with pytest.raises(DamagedFileError, match=r"models\.config: .*terrapair serve-config"):
+        segmenters.labelled_version(str(model), "stable")
+    file.unlink()
+    with pytest.raises(DataError, match=r"models\.config: no such file, .*by --server"):
+        segmenters.labelled_version(str(model), "stable")
+
+
+def test_a_folder_of_one_version_is_that_version(flood):
+    assert segmenters.find(f"{flood}/3").version == "3"
+    assert segmenters.find(f"{flood}/3", 3).version == "3"
+    with pytest.raises(DataError, match=r"is version 3 itself, but --version is 12: name"):
+        segmenters.find(f"{flood}/3", 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"inputs": {"s1": {"bands": ["VV"]}}}, r"takes {'s1': 2} .* card says {'s1': 1}"),
+        ({"inputs": {"s2": {"bands": ["B4", "B8"]}}}, r"takes {'s1': 2} .* card says {'s2': 2}"),
+        (
+            {"class_names": ["dry", "wet", "ice"], "class_colors": ["#000000"] * 3},
+            "tells 2 classes apart, but its card says .* and 3",
+        ),
+    ],
+)
+def test_a_model_beside_the_card_of_another_one_is_refused(flood, tmp_path, changes, told):
+    copied = Path(shutil.copytree(f"{flood}/12", tmp_path / "12"))
+    card = copied / "assets.extra/model_card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    with pytest.raises(DataError, match=f"12: the SavedModel .*{told}") as caught:
+        segmenters.load(segmenters.find(str(copied)))
+    assert caught.value.exit_code == 3
+
+
+def test_a_saved_model_that_lacks_files_or_outputs_is_one_line(flood, tmp_path):
+    broken = Path(shutil.copytree(f"{flood}/12", tmp_path / "1"))
+    (broken / "saved_model.pb").unlink()
+    with pytest.raises(DataError, match=r"1: the SavedModel cannot be read .*publish it again"):
+        segmenters.load(segmenters.find(str(broken)))
+    (broken / "assets.extra/model_card.json").write_text('{"task": "segmentation"}')
+    with pytest.raises(DamagedFileError, match=r"model_card\.json"):
+        segmenters.find(str(broken))
