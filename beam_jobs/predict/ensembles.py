@@ -67,9 +67,10 @@ def combine(segmenters: Sequence[Segmenter]) -> Segmenter:
     )
 
 
-def _text(value: object) -> str:
-    is_classes = isinstance(value, tuple)
-    return ", ".join(one.name for one in value) if is_classes else str(value)  # type: ignore[attr-defined]
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(one.name for one in value)
+    return str(value)
 
 
 def joined(models: Sequence[Model], *, has_views: bool, has_moments: bool) -> Model:

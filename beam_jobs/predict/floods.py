@@ -144,13 +144,14 @@ def of_date(map_dir: Path, date: str, water: str) -> Reference:
 
     Args:
         map_dir: the map; its neighbours are maps of the same run.
-        date: YYYY-MM-DD, in UTC, or "earliest".
+        date: YYYY-MM-DD, in UTC, or "earliest", which must be before the map's own.
         water: name of the class.
 
     Raises:
         DataError: there is none.
     """
-    place = shapely.geometry.shape(_item(map_dir)["geometry"])
+    own = _item(map_dir)
+    place = shapely.geometry.shape(own["geometry"])
     found: dict[str, dict[Path, float]] = {}
     for path in sorted(map_dir.resolve().parent.glob(f"*/{stac.ITEM_FILE}")):
         if path.parent == map_dir.resolve():
@@ -159,11 +160,14 @@ def of_date(map_dir: Path, date: str, water: str) -> Reference:
         common = shapely.area(shapely.intersection(place, shapely.geometry.shape(item["geometry"])))
         if common > 0:
             found.setdefault(item["properties"]["datetime"][:10], {})[path.parent] = common
-    wanted = min(found, default=None) if date == "earliest" else date
+    wanted, text = date, date
+    if date == "earliest":
+        text = "an earlier day"
+        wanted = min((day for day in found if day < own["properties"]["datetime"][:10]), default="")
     if wanted not in found:
         dates = f"there are maps of {', '.join(sorted(found))}" if found else "there is none"
         raise DataError(
-            f"{map_dir}: no other map of {date} beside it covers its place; {dates}: name one "
+            f"{map_dir}: no other map of {text} beside it covers its place; {dates}: name one "
             "by --reference",
             "missing_file",
         )

@@ -188,10 +188,10 @@ def make_model_item(
         stac_extensions=[_OF_MODELS, _RASTER],
     )
     bands = [{"name": name} for names in segmenter.bands.values() for name in names]
-    for one in segmenter.models:
+    for number, one in enumerate(segmenter.models, start=1):
         local = "://" not in one.path
         item.add_asset(
-            f"{one.name}-{one.version}".rstrip("-"),
+            f"model-{number}" if segmenter.members else "model",
             pystac.Asset(
                 href=os.path.relpath(one.path, folder) if local else one.path,
                 media_type="application/octet-stream; framework=tensorflow",

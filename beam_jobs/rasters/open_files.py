@@ -68,6 +68,15 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
+def cache_bound(num_bytes: int) -> dict[str, int]:
+    """Return the option of GDAL that bounds its block cache.
+
+    It is empty if the environment has that option.
+    """
+    # rasterio takes bytes here, unlike GDAL, whose variable counts in megabytes.
+    return {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": num_bytes}
+
+
 @contextmanager
 def keep_open() -> Iterator[None]:
     """Keep files open that this thread opens inside the context; close them at its end.
@@ -77,11 +86,9 @@ def keep_open() -> Iterator[None]:
     if _current() is not None:
         yield
         return
-    # rasterio takes bytes here, unlike GDAL, whose variable counts in megabytes.
-    bound = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_BYTES}
     files = _KEPT.files = _OpenFiles()
     try:
-        with rasterio.Env(**bound):
+        with rasterio.Env(**cache_bound(CACHE_BYTES)):
             yield
     finally:
         _KEPT.files = None

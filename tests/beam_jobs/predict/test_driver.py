@@ -13,6 +13,7 @@ import pystac
 import pytest
 import rasterio
 import stac_validator
+from rio_cogeo.cogeo import cog_validate
 
 from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations, settings
@@ -134,10 +135,12 @@ def test_an_ensemble_maps_the_mean_of_its_models_and_where_they_differ(
         ):
             np.testing.assert_array_equal(~band.mask, valid)
             np.testing.assert_allclose(band.data[valid], expected[valid], atol=0.0025)
+        for path in folder.glob("*.tif"):
+            assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     assert num_hidden >= 60 * 90
     model = json.loads((tmp_path / "maps/model.json").read_text())
     assert stac_validator.errors(model) == []
-    assert list(model["assets"]) == ["flood-12", "flood-13"]
+    assert [one["terrapair:model_version"] for one in model["assets"].values()] == ["12", "13"]
     item = json.loads((made.maps[0] / "item.json").read_text())
     assert stac_validator.errors(item) == []
     assert item["properties"]["terrapair:model_version"] == "12+13"
@@ -202,7 +205,7 @@ def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     model = pystac.Item.from_file(str(tmp_path / "model.json"))
     assert items[0].get_single_link("derived_from").get_absolute_href() == model.get_self_href()
     assert items[0].get_collection().id == collection.id
-    asset = model.assets["flood-12"]
+    asset = model.assets["model"]
     assert Path(asset.get_absolute_href()).resolve() == Path(flood).resolve() / "12"
     assert asset.extra_fields["terrapair:model_sha256"] == segmenters.find(flood).sha256
     assert model.properties["mlm:input"][0]["bands"] == list(S1_DEFAULT_BANDS)

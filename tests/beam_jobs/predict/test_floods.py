@@ -10,6 +10,7 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from rio_cogeo.cogeo import cog_validate
 
 from beam_jobs.errors import DataError
 from beam_jobs.predict import floods
@@ -79,8 +80,8 @@ def test_water_that_is_not_in_the_reference_is_flooded(now, dry, tmp_path, monke
         else:
             expected = FLOODED if today else DRY
         assert found[row, col] == expected
+    assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     with rasterio.open(path) as file:
-        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.colormap(1)[FLOODED] == (0xD7, 0x30, 0x1F, 255)
         assert tuple(file.transform) == tuple(make_rasters.north_up())
         names = file.tags()["TERRAPAIR_CLASSES"]
@@ -286,6 +287,8 @@ def test_the_dry_date_is_found_beside_the_map_and_its_maps_are_joined(now, tmp_p
     for date in ("2023-07-01", "earliest"):
         reference = floods.of_date(tmp_path / "now", date, "water")
         assert [path.rsplit("/", 2)[1] for path in reference.paths] == ["east", "west"]
+    with pytest.raises(DataError, match=r"no other map of an earlier day .* 2023-09-01, 2024"):
+        floods.of_date(tmp_path / "west", "earliest", "water")
     path = tmp_path / "flood.tif"
     floods.write_flood_map(tmp_path / "now/class.tif", 1, reference, path)
     expected = np.full((HEIGHT, WIDTH), FLOODED)

@@ -33,7 +33,7 @@ rasters = arrays.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rasters, st.integers(1, 15))
 def test_polygons_are_the_pixels_and_whole_across_strips(ids, num_rows):
     found, values = outlines.trace(strips_of(ids, num_rows), [1, 2], 0.0)
@@ -47,7 +47,7 @@ def test_polygons_are_the_pixels_and_whole_across_strips(ids, num_rows):
         assert canonical(chosen) == canonical([shapely.geometry.shape(one) for one, _ in whole])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rasters, st.floats(0.3, 1.0))
 def test_simpler_outlines_stay_within_the_tolerance_and_leave_no_gap(ids, tolerance):
     found, _ = outlines.trace(strips_of(ids, 99), [0, 1, 2, NO_DATA], 0.0)
