@@ -33,38 +33,49 @@ def run(flood, tmp_path) -> Path:
 
 
 def test_a_label_names_the_version_that_a_server_would_take(run, monkeypatch):
-    model = str(run / "serving/flood")
-    found = {label: segmenters.labelled_version(model, label) for label in ("stable", "canary")}
+    model, server = str(run / "serving/flood"), str(run / "server")
+    found = {
+        label: segmenters.labelled_version(model, label, server) for label in ("stable", "canary")
+    }
     assert found == {"stable": 3, "canary": 12}
     assert segmenters.find(model, found["stable"]).version == "3"
-    (run / "server").rename(run / "elsewhere")
-    assert segmenters.labelled_version(model, "stable", str(run / "elsewhere")) == 3
-    (run / "elsewhere").rename(run / "server")
     monkeypatch.chdir(run / "serving")
-    assert segmenters.labelled_version("flood", "stable") == 3
+    assert segmenters.labelled_version("flood", "stable", server) == 3
+
+
+def test_without_a_server_a_label_is_that_of_the_model(run):
+    model = run / "serving/flood"
+    # Nobody has labelled a version: the newest is in service.
+    assert segmenters.labelled_version(str(model), "stable") == 12
+    assert segmenters.find(str(model)).version == "12"
+    (model / "labels.json").write_text('{"versions": {"stable": 3, "canary": 12}, "since": ""}')
+    assert segmenters.labelled_version(str(model), "canary") == 12
+    assert segmenters.find(str(model)).version == "3"
+    with pytest.raises(DataError, match=r"no version with the label 'old'; labels are: canary ="):
+        segmenters.labelled_version(str(model), "old")
 
 
 def test_a_label_that_is_not_there_is_one_line(run):
-    model = run / "serving/flood"
+    model, server = run / "serving/flood", str(run / "server")
     with pytest.raises(
         DataError, match=r"no version with the label 'old'; labels are: canary = 12, stable = 3"
     ):
-        segmenters.labelled_version(str(model), "old")
+        segmenters.labelled_version(str(model), "old", server)
     with pytest.raises(DataError, match=r"'snow' has no version .* labels are: none"):
-        segmenters.labelled_version(str(model.with_name("snow")), "stable")
+        segmenters.labelled_version(str(model.with_name("snow")), "stable", server)
     with pytest.raises(DataError, match="is version 3 itself: for --label, name the folder"):
-        segmenters.labelled_version(str(model / "3"), "stable")
+        segmenters.labelled_version(str(model / "3"), "stable", server)
     # The label names a version that was deleted.
     shutil.rmtree(model / "3")
     with pytest.raises(DataError, match="has no version 3; complete versions are: 12"):
-        segmenters.find(str(model), segmenters.labelled_version(str(model), "stable"))
+        segmenters.find(str(model), segmenters.labelled_version(str(model), "stable", server))
     file = run / "server/config/models.config"
     file.write_text("model_config_list { config {")
     with pytest.raises(DamagedFileError, match=r"models\.config: .*terrapair serve-config"):
-        segmenters.labelled_version(str(model), "stable")
+        segmenters.labelled_version(str(model), "stable", server)
     file.unlink()
     with pytest.raises(DataError, match=r"models\.config: no such file, .*by --server"):
-        segmenters.labelled_version(str(model), "stable")
+        segmenters.labelled_version(str(model), "stable", server)
 
 
 def test_a_folder_of_one_version_is_that_version(flood):

@@ -89,7 +89,7 @@ def test_an_array_of_any_size_is_predicted_in_one_pass(flood, shape):
     assert maps.probabilities.shape == (*shape, 2)
     whole = padded(pixels[np.newaxis], flood.stride)
     assert all(side % flood.stride == 0 for side in whole.shape[1:3])
-    expected = flood.signatures["serving_default"]({"s1": whole})["probabilities"][0]
+    expected = flood.signatures["serving_default"].run({"s1": whole})["probabilities"][0]
     valid = np.isfinite(pixels).all(-1)
     np.testing.assert_allclose(
         maps.probabilities[valid], np.array(expected)[: shape[0], : shape[1]][valid], atol=1e-6
