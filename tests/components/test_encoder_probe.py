@@ -15,11 +15,14 @@ from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.errors import DataError
 from components import blessing, encoder_probe, pretrain_trainer
 from components.publishing import find_published
 from models.config import EncoderConfig, PretrainConfig
+from models.drift.patch_columns import read_columns
+from models.drift.reference import FOLDER, DataReference, read_reference
+from models.drift.summary import summarize
 from models.encoder_probe.config import ProbeConfig
 
 ASKS_NOTHING = ProbeConfig(
@@ -59,10 +62,19 @@ def inputs(pairs_version, water_version, tmp_path_factory):
         shutil.rmtree(f"{examples.uri}/Split-test")
     model = artifact_of(standard_artifacts.Model, root / "model")
     model.id = 7
+    reference = artifact_of(simple_artifacts.File, root / "reference")
+    read = manifest.read(pairs_version)
+    train = [str(path) for path in layout.shard_paths(pairs_version, "train")]
+    figures = summarize(read, read_columns(read, train, 8))
+    kept = DataReference(summary=figures, statistics=b"", schema="")
+    (root / "reference").mkdir()
+    for name, content in kept.files().items():
+        (root / "reference" / name).write_bytes(content)
     return {
         "model": model,
         "pairs": pairs,
         "pairs_manifest": pairs_manifest,
+        "reference": reference,
         "labels": labels,
         "labels_manifest": labels_manifest,
     }
@@ -79,6 +91,7 @@ def probe(inputs, root, config):
         **outputs,
         serving_dir=str(root / "serving"),
         config=settings.canonical_json(config),
+        num_kept=4,
         run="test",
         since="",
         code="x",
@@ -135,6 +148,16 @@ def test_a_blessed_encoder_is_pushed_passes_the_gate_and_is_what_the_next_is_com
     assert model_blessing.get_string_custom_property("current_model") == inputs["model"].uri
     assert resolve(inputs["model"], model_blessing) == [inputs["model"]]
     encoder_probe.EncoderGate.test_call(report=report)
+    # What the Pusher keeps with the encoder: its data, and how it sees the eval pairs.
+    for name, content in blessing.read_approval(model_blessing.uri).files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    kept = read_reference(tmp_path / FOLDER)
+    assert kept.summary == read_reference(inputs["reference"].uri).summary
+    assert {sensor: rows.shape for sensor, rows in kept.embeddings.embeddings.items()} == {
+        "s1": (4, 8),
+        "s2": (4, 8),
+    }
     found = blessing.read_report(report.uri)
     assert (found.labels, found.num_train_patches, found.last_encoder) == ("flood", 24, "")
     assert (

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from make_artifacts import NO_DRIFT
 from make_shards import make_version
 from tfx.components.example_gen import utils
 from tfx.proto.example_gen_pb2 import Input
@@ -21,7 +22,7 @@ def version(tmp_path):
 
 
 def test_the_pipeline_imports_through_the_check(tmp_path):
-    examples = create_examples(str(tmp_path), "pairs").examples
+    examples = create_examples(str(tmp_path), "pairs", NO_DRIFT).examples
     assert examples.executor_spec.executor_class is shard_gen.Executor
     assert examples.id == "ImportExampleGen-pairs"
 
@@ -30,7 +31,9 @@ def test_a_redrawn_label_of_the_same_size_is_another_input_of_the_cache(version,
     """The build gives redrawn labels a new version; its name is part of TFX's cache key."""
 
     def found() -> tuple[str, int, int]:
-        config = create_examples(str(tmp_path), "pairs").examples.exec_properties["input_config"]
+        config = create_examples(str(tmp_path), "pairs", NO_DRIFT).examples.exec_properties[
+            "input_config"
+        ]
         splits = proto_utils.json_to_proto(config, Input()).splits
         _, span, number = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
         return splits[0].pattern, span, number

@@ -5,6 +5,7 @@ import shutil
 
 import damage
 import pytest
+from make_artifacts import NO_DRIFT
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_artifacts, standard_component_specs
@@ -74,6 +75,6 @@ def test_example_gen_names_the_shard_that_it_cannot_import(pairs_version, tmp_pa
 
 
 def test_the_pipeline_computes_statistics_by_this_executor(tmp_path):
-    statistics = create_examples(str(tmp_path), "pairs").statistics
+    statistics = create_examples(str(tmp_path), "pairs", NO_DRIFT).statistics
     assert statistics.executor_spec.executor_class is shard_readers.StatisticsExecutor
     assert statistics.id == "StatisticsGen-pairs"

@@ -10,6 +10,11 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from beam_jobs.contracts import layout, manifest
 from components import data_manifest
+from components.drift_check import DriftSettings
+from models.drift.config import DriftConfig
+
+NO_DRIFT = DriftSettings(served_dir="no-models", drift=DriftConfig(), since="")
+"""Data of which no model is in service."""
 
 
 def artifact_of(kind: Any, path: Path) -> Any:

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shutil
 
+import make_poison
 import pytest
 from PIL import Image
 from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts.published import versions
+from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
 
@@ -69,7 +72,7 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     record = read_last_run(config.metadata_path, config.name)
     assert [item.component_id for item in record.components if not item.is_cached] == []
-    assert len(record.components) == 5 * 3 + 5 + 8 * 2
+    assert len(record.components) == 7 * 3 + 5 + 8 * 2
     assert published(root) == before
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
@@ -125,6 +128,46 @@ def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublishe
     assert "no task was trained: the encoder is refused" in shown.stdout
 
 
+@pytest.fixture
+def poisoned_span(second_run, root):
+    """Span 2 of the pairs: those of span 1 with doubled decibels; removed afterwards."""
+    pairs = root / "data" / "pairs"
+    yield make_poison.poison_version(pairs / "span-1" / "version-1", pairs, 2, "doubled")
+    shutil.rmtree(pairs / "span-2")
+
+
+@pytest.mark.e2e
+def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
+    before = published(root)
+    looked = run_pipeline_here("drift", "--run", str(root), "--span", "2", "--json")
+    assert looked.returncode == 4, looked.stderr
+    (report,) = json.loads(looked.stdout)["data"]
+    assert (report["data"], report["outcome"], report["span"]) == ("pairs", "refused", 2)
+    assert report["reference"] == str(published(root)["encoder"][0].parent)
+    assert report["score"] > 1.0
+
+    refused = run_pipeline_here("run", "--config", CONFIG, "--set", f"root={root}")
+    assert refused.returncode == 4
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: pairs: span 2 differs from the data of the model in service")
+    assert "of the rule s1_tails" in line
+    config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
+    record = read_last_run(config.metadata_path, config.name)
+    assert {item.component_id for item in record.components if not item.is_complete} == {
+        "DriftGate-pairs"
+    }
+    assert not [item for item in record.components if "Trainer" in item.component_id]
+    assert published(root) == before
+    # The run found what the verb found.
+    checked = read_report(record.output("DriftCheck-pairs", "report").uri)
+    assert set(checked.refusals) == set(report["refusals"])
+
+    shown = run_pipeline_here("report", "--config", CONFIG, "--set", f"root={root}")
+    assert shown.returncode == 4, shown.stderr
+    assert "pairs 2.1: refused, score" in shown.stdout
+    assert "nothing was trained: the data are refused: pairs" in shown.stdout
+
+
 @pytest.mark.e2e
 def test_model_below_its_threshold_is_held_back_with_a_reason(second_run, root):
     raised = run_pipeline_here(
@@ -157,7 +200,7 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
         components = read_last_run(config.metadata_path, config.name).components
         assert {item.component_id.removesuffix("-flood") for item in components} == {
             *("ImportExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"),
-            *("DataManifest", "OverlapAudit", "OverlapGate"),
+            *("DataManifest", "DriftCheck", "DriftGate", "OverlapAudit", "OverlapGate"),
             *("Trainer", "Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher"),
         }
         assert all(item.is_cached == bool(attempt) for item in components)

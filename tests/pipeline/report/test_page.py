@@ -12,11 +12,13 @@ from rich.console import Console
 
 from beam_jobs.contracts import manifest, settings
 from beam_jobs.contracts.labels import WATER
+from models.drift.report import DriftReport, Finding
 from models.encoder_probe.report import Check, ProbeReport
 from models.gate.verdict import Comparison, Verdict
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
 from pipeline.report import page, patch_images, pictures, results
+from pipeline.report.drift import drift_table
 from pipeline.report.run_record import ComponentRecord, RunRecord
 
 
@@ -246,6 +248,46 @@ def test_the_gate_shows_both_models_and_its_reason(values, data, tmp_path, monke
     refused = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=False))
     assert "flood: not published: mean_iou 0.750, in service 0.500" in refused
     assert "flood: not published: the canary: signature embed_s1: [x] missing" in refused
+
+
+def test_drift_is_told_and_refused_data_end_the_report(values, data, tmp_path, monkeypatch):
+    finding = Finding(
+        rule="s1_mean",
+        about="VV",
+        reference=-12.0,
+        found=-24.0,
+        value=2.5,
+        limit=2.0,
+        severity="refuse",
+        reason="VV: the mean is -24 [dB]",
+    )
+    report = DriftReport(
+        data="flood",
+        span=2,
+        version=1,
+        reference="serving/flood/6",
+        reference_span="1.3",
+        outcome="refused",
+        findings=(finding, dataclasses.replace(finding, severity="warn", reason="VH: warned")),
+        refusals=(finding.reason,),
+        notes=("too few [scenes]",),
+    )
+    poisoned = dataclasses.replace(data, drift=report)
+    found = make_results(data, tmp_path, published=True)
+    found = dataclasses.replace(found, data=(poisoned,), encoder=None, probe=None, tasks=())
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert "flood 2.1: refused, score 1.25 of 1 against span 1.3 of serving/flood/6" in text
+    assert "refused: VV: the mean is -24 [dB]" in text
+    assert "warning: VH: warned" in text
+    assert "too few [scenes]" in text
+    assert "nothing was trained: the data are refused: flood" in text
+    assert not found.is_published
+    assert drift_table(report).row_count == 2
+    fine = dataclasses.replace(report, outcome="passed", findings=(), refusals=(), notes=())
+    assert drift_table(fine) is None
+    found = make_results(dataclasses.replace(data, drift=fine), tmp_path, published=True)
+    assert "flood 2.1: passed\n" in text_of(values, tmp_path, monkeypatch, found)
+    assert found.is_published
 
 
 def test_untrained_control_is_told_and_its_tasks_are_published(values, data, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import json
 
 import make_shards
 import pytest
+from make_artifacts import NO_DRIFT
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline
@@ -15,7 +16,7 @@ from pipeline.report.run_record import read_last_run
 
 def run_data_part(root):
     """ExampleGen and DataManifest alone, through the real local runner."""
-    data = create_examples(str(root / "data"), "pairs")
+    data = create_examples(str(root / "data"), "pairs", NO_DRIFT)
     pipeline = Pipeline(
         pipeline_name="data-part",
         pipeline_root=str(root / "tfx"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import make_shards
 import pytest
+from make_artifacts import NO_DRIFT
 from ml_metadata import proto
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -86,7 +87,7 @@ def test_a_damaged_inventory_counts_as_none(run, content):
 
 def run_data_part(root):
     """ExampleGen and DataManifest through our local runner."""
-    data = create_examples(str(root / "data"), "pairs")
+    data = create_examples(str(root / "data"), "pairs", NO_DRIFT)
     connection = metadata.sqlite_metadata_connection_config(str(root / "metadata.sqlite"))
     pipeline = Pipeline(
         pipeline_name="data-part",

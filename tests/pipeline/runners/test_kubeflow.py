@@ -15,16 +15,30 @@ DATA_EDGES = {
     "DataManifest-{}": {"ImportExampleGen-{}"},
     "StatisticsGen-{}": {"ImportExampleGen-{}"},
     "SchemaGen-{}": {"StatisticsGen-{}"},
-    "ExampleValidator-{}": {"StatisticsGen-{}", "SchemaGen-{}"},
+    "DriftCheck-{}": {
+        "ImportExampleGen-{}",
+        "StatisticsGen-{}",
+        "SchemaGen-{}",
+        "DataManifest-{}",
+    },
+    "ExampleValidator-{}": {"StatisticsGen-{}", "DriftCheck-{}"},
+    "DriftGate-{}": {"DriftCheck-{}", "ExampleValidator-{}"},
 }
 EDGES = {
     "OverlapAudit-flood": {"ImportExampleGen-pairs", "ImportExampleGen-flood"},
     "OverlapGate-flood": {"OverlapAudit-flood"},
-    "Trainer-pretrain": {"ImportExampleGen-pairs", "DataManifest-pairs", "OverlapGate-flood"},
+    "Trainer-pretrain": {
+        "ImportExampleGen-pairs",
+        "DataManifest-pairs",
+        "OverlapGate-flood",
+        "DriftGate-pairs",
+        "DriftGate-flood",
+    },
     "EncoderProbe": {
         "Trainer-pretrain",
         "ImportExampleGen-pairs",
         "DataManifest-pairs",
+        "DriftCheck-pairs",
         "ImportExampleGen-flood",
         "DataManifest-flood",
     },
@@ -36,6 +50,7 @@ EDGES = {
         "DataManifest-flood",
         "Trainer-pretrain",
         "OverlapGate-flood",
+        "DriftGate-flood",
         "EncoderGate",
     },
     "Scorer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-flood"},
@@ -46,6 +61,7 @@ EDGES = {
         "Trainer-flood",
         "Scorer-flood",
         "Evaluator-flood",
+        "DriftCheck-flood",
     },
     "Canary-flood": {"Trainer-flood"},
     "Pusher-flood": {"Trainer-flood", "ChampionGate-flood", "Canary-flood"},
@@ -133,7 +149,7 @@ def test_the_blessing_and_the_thresholds_reach_pusher_and_probe(compiled):
     ]
     assert blessing == {"producerTask": "EncoderProbe", "outputArtifactKey": "blessing"}
     parameters = {
-        name: value["runtimeValue"]["constantValue"]["stringValue"]
+        name: value["runtimeValue"]["constantValue"].get("stringValue")
         for name, value in tasks["EncoderProbe"]["inputs"]["parameters"].items()
     }
     assert parameters["serving_dir"] == "s3://bucket/terrapair/serving"
@@ -146,7 +162,12 @@ def test_without_tasks_the_probe_takes_the_pairs_alone(values, tmp_path):
     tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"][
         "tasks"
     ]
-    assert set(tasks["EncoderProbe"]["inputs"]["artifacts"]) == {"model", "pairs", "pairs_manifest"}
+    assert set(tasks["EncoderProbe"]["inputs"]["artifacts"]) == {
+        "model",
+        "pairs",
+        "pairs_manifest",
+        "reference",
+    }
     assert set(tasks["EncoderGate"]["dependentTasks"]) == {"EncoderProbe", "Pusher-encoder"}
 
 
@@ -164,6 +185,9 @@ def test_student_waits_for_the_blessing_of_its_teacher(values, tmp_path):
     assert set(tasks["DistillTrainer-flood"]["dependentTasks"]) == {
         "ImportExampleGen-pairs",
         "DataManifest-pairs",
+        "DriftGate-pairs",
+        "DriftGate-flood",
+        "OverlapGate-flood",
         "Trainer-pretrain",
         "EncoderGate",
         "Trainer-optical",
@@ -199,7 +223,7 @@ def test_a_published_encoder_leaves_labels_and_segmentation_alone(values, tmp_pa
             name.format("flood"): {p.format("flood") for p in parents}
             for name, parents in DATA_EDGES.items()
         },
-        "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood"},
+        "Trainer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "DriftGate-flood"},
         **{
             f"{kind}-flood": EDGES[f"{kind}-flood"]
             for kind in ("Scorer", "Evaluator", "ChampionGate", "Canary", "Pusher")
@@ -214,6 +238,7 @@ def test_a_student_of_a_published_encoder_has_pairs_and_their_audit(values, tmp_
     found = tasks_of(start_from_published(values, "s3://bucket/serving/encoder/1"), tmp_path)
     assert found["DistillTrainer-flood"] == {
         *("ImportExampleGen-pairs", "DataManifest-pairs"),
+        *("DriftGate-pairs", "DriftGate-flood", "OverlapGate-flood"),
         *("Trainer-optical", "Evaluator-optical", "Pusher-optical"),
     }
     assert found["OverlapAudit-flood"] == EDGES["OverlapAudit-flood"]

@@ -1,0 +1,216 @@
+"""DriftCheck and DriftGate on TFX's artifacts, with a reference in a serving folder."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import make_encoder
+import make_poison
+import make_shards
+import pytest
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from make_artifacts import artifact_of, import_version
+from tensorflow_data_validation.statistics import stats_impl
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.experimental import simple_artifacts
+from tfx_bsl.coders import example_coder
+
+from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.contracts.records import WATCHED_FEATURES
+from beam_jobs.errors import RefusedError
+from components import blessing, drift_check
+from components.watched_statistics import parse_schema
+from models.drift.config import DriftConfig
+from models.drift.embedding_drift import sample_of
+from models.drift.reference import published_files
+from models.health.embeddings import Embedder
+from models.publishing.publication import Approval, publish
+
+CONFIG = DriftConfig(num_embedded=16)
+BANDS = ("B2", "B3", "B4", "B8", "B11")
+
+
+def statistics_of(version, split):
+    batch = [
+        record.numpy()
+        for path in layout.shard_paths(version, split)
+        for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP")
+    ]
+    decoded = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(batch)
+    options = tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES))
+    return stats_impl.generate_statistics_in_memory(decoded, options)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Versions of pairs: span 1, an equal span 2, span 3 with doubled decibels, 4 of one band."""
+    root = tmp_path_factory.mktemp("data")
+    found = {}
+    for span in (1, 2):
+        found[span] = make_shards.make_version(
+            root / "pairs", num_patches=48, size_px=16, s2_bands=BANDS, seed=span, span=span
+        )
+    found[3] = make_poison.poison_version(found[2], root / "pairs", 3, "doubled")
+    found[4] = make_shards.make_version(
+        root / "pairs", num_patches=8, size_px=16, s1_bands=("VV",), s2_bands=BANDS, span=4
+    )
+    return found
+
+
+def run_check(version, root, served_dir, config=CONFIG):
+    """Outputs of the component for a version."""
+    examples, read = import_version(version, root)
+    statistics = artifact_of(standard_artifacts.ExampleStatistics, root / "statistics")
+    statistics.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    for split in ("train", "eval"):
+        folder = root / "statistics" / f"Split-{split}"
+        folder.mkdir(parents=True)
+        found = statistics_of(version, split)
+        (folder / "FeatureStats.pb").write_bytes(found.SerializeToString())
+        if split == "train":
+            (root / "inferred").mkdir()
+            schema = tfdv.infer_schema(found, infer_feature_shape=True)
+            tfdv.write_schema_text(schema, str(root / "inferred" / "schema.pbtxt"))
+    outputs = {
+        "report": artifact_of(simple_artifacts.File, root / "report"),
+        "schema": artifact_of(standard_artifacts.Schema, root / "schema"),
+        "reference": artifact_of(simple_artifacts.File, root / "reference"),
+    }
+    values = {"name": "pairs", "served_dir": str(served_dir), "drift": settings.to_dict(config)}
+    drift_check.DriftCheck.test_call(
+        examples=examples,
+        statistics=statistics,
+        inferred=artifact_of(standard_artifacts.Schema, root / "inferred"),
+        manifest=read,
+        **outputs,
+        settings_json=json.dumps(values),
+        since="s0",
+        code="x",
+    )
+    return SimpleNamespace(**outputs, root=root)
+
+
+@pytest.fixture(scope="module")
+def first(data, tmp_path_factory):
+    """The check of span 1 with an empty serving folder."""
+    root = tmp_path_factory.mktemp("first")
+    return run_check(data[1], root, root / "serving" / "encoder")
+
+
+@pytest.fixture(scope="module")
+def served(data, first, tmp_path_factory):
+    """Serving folder of an encoder of span 1 with its reference, published by a blessing."""
+    root = tmp_path_factory.mktemp("served")
+    read = manifest.read(data[1])
+    model = make_encoder.make_dual_encoder(read)
+    folder = make_encoder.publish_keras_half(model, root / "model")
+    (root / "model" / "saved_model.pb").write_text("graph")
+    split = Embedder(model).embed_split(
+        read, [str(path) for path in layout.shard_paths(data[1], "eval")]
+    )
+    kept = dataclasses.replace(
+        drift_check.read_new_reference(first.reference.uri),
+        embeddings=sample_of(split, ("s1", "s2"), 16),
+    )
+    judged = artifact_of(standard_artifacts.ModelBlessing, root / "blessing")
+    approval = Approval(reason="first", files=published_files(kept))
+    blessing.write_blessing(judged, standard_artifacts.Model(), True, approval)
+    publish(folder, str(root / "encoder"), blessing.read_approval(judged.uri))
+    return root / "encoder"
+
+
+def test_without_a_reference_the_first_data_pass_and_say_so(data, first):
+    found = drift_check.read_report(first.report.uri)
+    assert (found.outcome, found.reference, found.score) == ("no_reference", "", 0.0)
+    assert found.notes == (
+        "no model in service has a reference of its data: nothing to compare with",
+    )
+    drift_check.DriftGate.test_call(report=first.report)
+    # ExampleValidator then uses the schema of these data themselves.
+    schema = parse_schema((first.root / "schema" / "schema.pbtxt").read_text())
+    shapes = {one.name: one.shape.dim[0].size for one in schema.feature if one.HasField("shape")}
+    assert (shapes["s1_mean"], shapes["s2_mean"]) == (2, len(BANDS))
+
+
+def test_an_equal_span_passes_with_figures_of_bands_tfdv_and_embeddings(data, served, tmp_path):
+    checked = run_check(data[2], tmp_path, served)
+    found = drift_check.read_report(checked.report.uri)
+    assert (found.outcome, found.reference_span) == ("passed", "1.1"), found.refusals
+    assert found.reference == str(served / "1")
+    assert 0.0 < found.score < 1.0
+    rules = {one.rule for one in found.findings}
+    assert rules >= {"s1_mean", "s2_spread", "no_data", "time_gap", "embeddings"}
+    assert {one.about for one in found.findings if one.rule == "embeddings"} == {"s1", "s2"}
+    # TFDV has twelve scenes, too few for its comparators; its schema is that of span 1.
+    assert [note for note in found.notes if "12 scenes are too few" in note]
+    drift_check.DriftGate.test_call(report=checked.report)
+
+
+def test_the_schema_of_other_bands_is_that_of_the_model_in_service(data, served, tmp_path):
+    checked = run_check(data[4], tmp_path, served)
+    schema = parse_schema((checked.root / "schema" / "schema.pbtxt").read_text())
+    (s1_mean,) = [one for one in schema.feature if one.name == "s1_mean"]
+    assert s1_mean.shape.dim[0].size == 2
+    with pytest.raises(RefusedError) as caught:
+        drift_check.DriftGate.test_call(report=checked.report)
+    line = str(caught.value)
+    assert line.startswith(
+        f"pairs: span 4 differs from the data of the model in service ({served}/1): it cannot be "
+        f"compared with that of {served}/1: the reference has the bands of s1 VV, VH, the new data "
+        "VV; "
+    )
+    assert "set drift.accept_spans=[4]" in line
+    assert "\n" not in line
+
+
+def test_the_data_of_the_model_in_service_are_not_compared_with_themselves(data, served, tmp_path):
+    checked = run_check(data[1], tmp_path, served)
+    assert drift_check.read_report(checked.report.uri).outcome == "same_data"
+    drift_check.DriftGate.test_call(report=checked.report)
+
+
+def test_doubled_decibels_stop_at_the_gate_with_band_figures_rule_and_report(
+    data, served, tmp_path
+):
+    checked = run_check(data[3], tmp_path, served)
+    with pytest.raises(RefusedError) as caught:
+        drift_check.DriftGate.test_call(report=checked.report)
+    assert caught.value.exit_code == ExitCode.REFUSED
+    assert caught.value.reason == "data_drift"
+    line = str(caught.value)
+    assert f"all figures are in {checked.report.uri}/drift.json" in line
+    assert "no model is trained on it" in line
+    found = drift_check.read_report(checked.report.uri)
+    old, new = (
+        {one.band: one for one in manifest.read(data[span]).s1_statistics} for span in (1, 3)
+    )
+    (one,) = [one for one in found.findings if (one.rule, one.about) == ("s1_mean", "VH")]
+    assert (one.reference, one.found) == (old["VH"].mean, new["VH"].mean)
+    assert one.is_exceeded
+    assert one.reason in found.refusals
+    # The encoder in service sees it too.
+    assert any("s1: the embeddings of" in reason for reason in found.refusals)
+
+
+def test_an_accepted_span_is_compared_and_passes(data, served, tmp_path):
+    config = dataclasses.replace(CONFIG, accept_spans=(3, 4), severity={"embeddings": "off"})
+    for span, has_findings in ((3, True), (4, False)):
+        checked = run_check(data[span], tmp_path / str(span), served, config)
+        found = drift_check.read_report(checked.report.uri)
+        assert found.outcome == "accepted"
+        assert bool(found.findings) == has_findings
+        assert bool(found.warnings) == has_findings
+        drift_check.DriftGate.test_call(report=checked.report)
+        # The next model's reference is this span.
+        assert drift_check.read_new_reference(checked.reference.uri).summary.span == span
+
+
+def test_a_refused_model_carries_no_files(first, tmp_path):
+    judged = artifact_of(standard_artifacts.ModelBlessing, tmp_path / "blessing")
+    files = published_files(drift_check.read_new_reference(first.reference.uri))
+    approval = Approval(reason="worse", files=files)
+    blessing.write_blessing(judged, standard_artifacts.Model(), False, approval)
+    read = blessing.read_approval(judged.uri)
+    assert (read.reason, read.files) == ("worse", {})
