@@ -3,9 +3,6 @@
 Input: a folder `serving/<model>`, or one version in it. Output: PublishedModel, whose
 `predict` and `embed` run the signatures of the SavedModel, as TensorFlow Serving does.
 No Keras model is built, so no class of this project needs to be registered.
-
-Imports of TensorFlow and rasterio stand inside functions: whoever imports another
-module of this room must not wait for them.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +21,14 @@ from beam_jobs.contracts.labels import IGNORE, LabelClass
 from beam_jobs.contracts.locations import content_of
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
+from beam_jobs.predict import ensembles, parts, segmenters
 from beam_jobs.predict.blending import Pixels, Source
 from beam_jobs.predict.config import PredictConfig
-from models.published import arrays, inference
+from beam_jobs.predict.parts import MapTask
+from beam_jobs.predict.segmenters import Loaded, Segmenter
+from models.published import arrays, inference, scenes
 from models.published.inference import Embedder
 from models.published.results import Embeddings, Maps
-
-if TYPE_CHECKING:
-    from beam_jobs.predict.parts import MapTask
-    from beam_jobs.predict.segmenters import Loaded, Segmenter
 
 PATCH_PX = 256
 """Height and width of the patches of a scene on disk, unless `embed` is told others."""
@@ -58,8 +54,6 @@ def load(path: str | os.PathLike[str], version: int | None = None) -> PublishedM
             SavedModel cannot be read.
         DamagedFileError: its card is damaged.
     """
-    from beam_jobs.predict import segmenters
-
     folder = segmenters.version_dir(os.fspath(path), version)
     card = published.read_card(folder)
     with content_of(f"{folder}/{published.ASSETS_DIR}/{published.CARD_NAME}", published.CURE):
@@ -136,8 +130,6 @@ class PublishedModel:
         """
         if self.segmenter is None:
             raise self._refused("predict")
-        from beam_jobs.predict import ensembles, parts
-
         config = config or PredictConfig()
         config.window.check(self.stride)
         model: Callable[[Pixels], FloatArray] = self._probabilities
@@ -207,8 +199,6 @@ class PublishedModel:
     def _embed_scene(
         self, named: Mapping[Sensor, Any], embedder: Embedder, patch_px: int
     ) -> Embeddings:
-        from beam_jobs.predict import parts
-
         bands = {embedder.sensor: self.bands[embedder.sensor]}
         task = self._open(named, bands)
         shape = (task.grid.height, task.grid.width)
@@ -273,8 +263,6 @@ class PublishedModel:
     def _open(
         self, named: Mapping[Sensor, Any], bands: Mapping[Sensor, tuple[str, ...]]
     ) -> MapTask:
-        from models.published import scenes
-
         card, segmenter = self.card, self.segmenter
         return scenes.open_scenes(
             named,
