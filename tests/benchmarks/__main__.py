@@ -1,8 +1,8 @@
 """Measure speed and memory, and print one JSON line per benchmark (`make bench`).
 
 Arguments are names of benchmarks; without any, all of `BENCHMARKS` run. Those of
-`TRAININGS` measure scores and run by name only. A slow machine changes the figures, but
-no benchmark fails because of it.
+`BY_NAME` measure scores or take long, and run by name only. A slow machine changes the
+figures, but no benchmark fails because of it.
 """
 
 import json
@@ -16,6 +16,7 @@ from tests.benchmarks import (
     gradient_cache_memory,
     input_pipeline,
     loss_memory,
+    map_frames,
     map_seams,
     map_speed,
     pairing_scale,
@@ -43,8 +44,12 @@ BENCHMARKS = {
     "map_speed": map_speed.measure,
 }
 
-TRAININGS = {"patch_borders": patch_borders.measure}
+BY_NAME = {
+    "patch_borders": patch_borders.measure,
+    "map_workers": map_speed.measure_workers,
+    "map_frames": map_frames.measure,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
-        print(json.dumps({"benchmark": name, **(BENCHMARKS | TRAININGS)[name]()}), flush=True)
+        print(json.dumps({"benchmark": name, **(BENCHMARKS | BY_NAME)[name]()}), flush=True)
