@@ -1,8 +1,8 @@
 """Measure speed and memory, and print one JSON line per benchmark (`make bench`).
 
 Arguments are names of benchmarks; without any, all of `BENCHMARKS` run. Those of
-`TRAININGS` measure scores and run by name only, as do `DRILLS`, which break something
-on purpose. A slow machine changes the figures, but no benchmark fails because of it.
+`BY_NAME` measure scores, take long or break something on purpose, and run by name only. A slow machine changes the
+figures, but no benchmark fails because of it.
 """
 
 import json
@@ -19,6 +19,7 @@ from tests.benchmarks import (
     input_pipeline,
     loss_memory,
     map_files,
+    map_frames,
     map_kills,
     map_seams,
     map_speed,
@@ -51,14 +52,16 @@ BENCHMARKS = {
     "serving_latency": serving_latency.measure,
     "export_speed": export_speed.measure,
     "gate_errors": gate_errors.measure,
+}
+
+BY_NAME = {
+    "patch_borders": patch_borders.measure,
+    "map_workers": map_speed.measure_workers,
+    "map_frames": map_frames.measure,
+    "map_kills": map_kills.measure,
     "push_kills": push_kills.measure,
 }
 
-TRAININGS = {"patch_borders": patch_borders.measure}
-DRILLS = {"map_kills": map_kills.measure}
-
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
-        print(
-            json.dumps({"benchmark": name, **(BENCHMARKS | TRAININGS | DRILLS)[name]()}), flush=True
-        )
+        print(json.dumps({"benchmark": name, **(BENCHMARKS | BY_NAME)[name]()}), flush=True)

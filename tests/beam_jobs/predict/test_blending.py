@@ -1,10 +1,13 @@
 """Windows join without a seam; the oracle is one pass over the whole mirrored scene."""
 
 import itertools
+import threading
+import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -93,6 +96,7 @@ def test_shares_of_a_pixel_add_up_to_one_and_windows_fit_the_stride(length, size
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
 
 
+@settings(max_examples=20)
 @given(
     height=st.integers(20, 120),
     width=st.integers(20, 120),
@@ -156,6 +160,58 @@ def test_windows_without_data_are_not_shown_to_the_model():
     windows = LATTICE.windows(100, STRIDE)
     assert sum(shape[0] for shape in seen) == len(windows) * sum(w.core < 30 for w in windows)
     np.testing.assert_allclose(joined(blocks), whole_pass(values), atol=1e-5)
+
+
+def test_one_thread_reads_each_row_of_windows_without_reading_columns_twice():
+    values = scene(75, 200)
+    spans, threads = [], set()
+
+    @contextmanager
+    def reading():
+        threads.add(threading.get_ident())
+        yield
+        threads.add(threading.get_ident())
+        spans.append("closed")
+
+    def read(rows, cols):
+        threads.add(threading.get_ident())
+        spans.append((rows.start, cols.start, cols.stop))
+        return {"s1": values[rows, cols]}
+
+    source = Source(read=read, model=model, num_classes=3, reading=reading)
+    whole = Area(rows=slice(0, 75), cols=slice(0, 200))
+    blocks = list(blend(source, windows_of(75, 200), whole, 32 * 32))
+    np.testing.assert_array_equal(joined(blocks), joined(predict(values)))
+    assert spans.pop() == "closed"
+    assert threads - {threading.get_ident()} == threads
+    assert len(threads) == 1
+    for _, of_row in itertools.groupby(spans, lambda span: span[0]):
+        cols = [(first, last) for _, first, last in of_row]
+        assert (cols[0][0], cols[-1][1]) == (0, 200)
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(cols))
+        assert max(last - first for first, last in cols) <= LATTICE.size_px
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 4000), (2000, 400)])
+def test_memory_does_not_grow_with_the_scene(height, width):
+    lattice = Lattice(size_px=128, margin_px=8, blend_px=4)
+
+    def read(rows, cols):
+        row, col = np.ogrid[rows, cols]
+        return {"s1": np.stack([np.sin(row + col), np.cos(row - col)], -1).astype(np.float32)}
+
+    def peak(height, width):
+        source = Source(read=read, model=model, num_classes=3)
+        area = Area(rows=slice(0, height), cols=slice(0, width))
+        tracemalloc.start()
+        for block in blend(source, windows_of(height, width, lattice), area, 1):
+            assert block.valid.all()
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(height, width) < 1.5 * peak(200, 400)
 
 
 def test_a_pixel_with_one_of_two_sensors_has_data():
