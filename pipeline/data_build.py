@@ -29,20 +29,30 @@ class BuiltData:
     """The version directories of a run.
 
     Attributes:
-        pairs: version of the pairs; None: the run needs none.
-        tasks: task -> version of its labelled patches.
+        pairs: newest version of the pairs; None: the run needs none.
+        tasks: task -> newest version of its labelled patches.
+        new: "pairs" and the names of tasks that got a new span, in the order in which
+            they were built. Empty without `new_span`, and when nothing was new.
     """
 
     pairs: Location | None
     tasks: dict[str, Location]
+    new: tuple[str, ...] = ()
 
 
 def build_data(
-    config: RunConfig, stage: Stage, on_progress: OnProgress, *, verify_files: bool = False
+    config: RunConfig,
+    stage: Stage,
+    on_progress: OnProgress,
+    *,
+    verify_files: bool = False,
+    new_span: bool = False,
 ) -> BuiltData:
     """Build what is missing, then check that all shards are complete.
 
-    Versions may be months old, so their shards are checked in every run.
+    Versions may be months old, so their shards are checked in every run. A data set
+    without new scenes keeps its newest span. If no data set has any, nothing is built
+    and `BuiltData.new` is empty: the caller decides what that means.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
@@ -51,6 +61,8 @@ def build_data(
         on_progress: called with (done, total) within a stage.
         verify_files: compare the content of all input files and of all shards.
             Otherwise files whose size and times are as before are believed.
+        new_span: begin a new span of each data set, of the scenes that no earlier span
+            used. False = build the newest span again if its input has changed.
 
     Raises:
         DataError: bad input, a split that would be empty, or a shard that is cut short.
