@@ -125,8 +125,8 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
         data_root: the folder that ExampleGen reads from.
 
     Raises:
-        DataError: a version has no manifest, its shards are not whole, or see
-            `verify_window`.
+        DataError: a version has no manifest, or its shards are not whole.
+        WindowError: see `verify_window`.
         RefusedError: a span trains on ground that another is judged on.
     """
     # On Kubeflow no check of ours runs before ExampleGen. This one keeps an incomplete

@@ -5,8 +5,7 @@ import make_spans
 import pytest
 from tfx.types import standard_artifacts
 
-from beam_jobs.build.spans import SCENES_NAME
-from beam_jobs.contracts import manifest, windows
+from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.errors import DataError, RefusedError
 from components import data_manifest
 from components.artifacts import list_files
@@ -60,9 +59,9 @@ def test_the_manifest_of_a_window_is_that_of_all_its_spans(tmp_path):
 def test_a_scene_in_two_spans_is_refused_because_it_would_count_twice(tmp_path):
     for span in (1, 2):
         path = make_spans.make_span(tmp_path / "data", span)
-    (path / SCENES_NAME).write_text("S1_2\nS2_1\n")
+    (path / layout.SCENES_NAME).write_text("S1_2\nS2_1\n")
     with pytest.raises(
-        DataError, match=r"span-2/.*: the scene S2_1 is in .*span-1/.* with --new-span"
+        windows.WindowError, match=r"span-2/.*: the scene S2_1 is in .*span-1/.* with --new-span"
     ):
         run_on_window(tmp_path, tmp_path / "data")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import make_shards
 
-from beam_jobs.build.spans import SCENES_NAME
 from beam_jobs.contracts import layout, manifest, settings
 
 CONFIG = {"split": {"seed": 17}}
@@ -58,5 +57,5 @@ def make_span(
         config_sha256=settings.sha256(config),
     )
     (path / layout.MANIFEST_NAME).write_text(changed.to_json())
-    (path / SCENES_NAME).write_text(f"S1_{span}\nS2_{span}\n")
+    (path / layout.SCENES_NAME).write_text(f"S1_{span}\nS2_{span}\n")
     return path

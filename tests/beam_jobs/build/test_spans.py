@@ -59,13 +59,12 @@ def test_a_new_span_takes_only_new_scenes_and_counts_the_others(
     ]
     assert {row["id"] for row in rows if row["reason"] == "in_earlier_span"} == ids_of(dates[0])
     # No scene, so no pair of scenes, is in two spans. No block moves to another split.
-    spans.check_disjoint([first, second])
     one, two = places_of(first), places_of(second)
     assert set(one) & set(two)
     assert all(one[block] == two[block] for block in set(one) & set(two))
-    merged = windows.read(
-        tmp_path / "out", windows.resolve(tmp_path / "out", windows.WindowConfig())
-    )
+    window = windows.resolve(tmp_path / "out", windows.WindowConfig())
+    windows.check_disjoint(tmp_path / "out", window)
+    merged = windows.read(tmp_path / "out", window)
     assert merged.num_examples == {
         split: sum(manifest.read(part).num_examples[split] for part in (first, second))
         for split in layout.SPLITS
