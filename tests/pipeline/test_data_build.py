@@ -1,17 +1,21 @@
 """Months of a run: what is new becomes a span, and the rest stays as it is."""
 
 import copy
+import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 
+import make_spans
 import pytest
 from run_pipeline import run_pipeline_here
 
 from beam_jobs import config as c
-from beam_jobs.contracts import layout, settings, windows
+from beam_jobs.contracts import layout, manifest, settings, windows
+from beam_jobs.errors import DataError
 from beam_jobs.simulation.simulate import simulate
 from pipeline.config import RunConfig
-from pipeline.data_build import build_data
+from pipeline.data_build import build_data, check_window, data_sets
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,6 @@ def run_values(values, scenes, tmp_path):
 
 
 def build(config, **options):
-    from contextlib import nullcontext
-
     return build_data(config, lambda _: nullcontext(), lambda *_: None, **options)
 
 
@@ -87,3 +89,31 @@ def test_a_month_of_unlabelled_scenes_is_a_new_span_of_the_pairs_alone(
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error")]
     assert "every scene is in an earlier span, or has no partner" in line
     assert layout.list_versions(config.pairs_dir) == [(1, 1), (2, 1)]
+
+
+def test_a_class_may_be_absent_from_a_span_but_not_from_the_window(values, tmp_path):
+    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path)})
+    flood = data_sets(config)[1]
+
+    def write(span, absent):
+        path = make_spans.make_span(flood.root, span, kind="labels", label_schema="water")
+        found = manifest.read(path)
+        counts = {
+            split: {name: n for name, n in of.items() if name not in absent.get(split, ())}
+            for split, of in found.num_pixels_per_class.items()
+        }
+        changed = dataclasses.replace(found, num_pixels_per_class=counts)
+        (path / layout.MANIFEST_NAME).write_text(changed.to_json())
+
+    def check(last):
+        check_window(flood, [], windows.WindowConfig(last=last), False, lambda *_: None)
+
+    write(1, {"train": ("1",)})
+    write(2, {"test": ("1",)})
+    check(2)
+    # The newest span alone trains, but the first one is tested on, too.
+    check(1)
+    write(3, {"train": ("1",)})
+    with pytest.raises(DataError, match=r"class 'water' \(1\) has no pixel in train"):
+        check(1)
+    check(2)
