@@ -13,13 +13,11 @@ import tensorflow_data_validation as tfdv
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.proto.example_gen_pb2 import Input
 
-from beam_jobs.contracts import layout
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
 from components.drift_check import DriftSettings, create_drift_check
-from components.shard_gen import ShardExampleGen
+from components.shard_gen import ShardExampleGen, Spans
 from components.shard_readers import ShardStatisticsGen
 
 
@@ -29,11 +27,11 @@ class ExampleComponents:
 
     Attributes:
         data_root: folder that holds `span-N/version-M`.
-        examples: ImportExampleGen over the newest span and version, which must be
-            complete.
+        examples: ImportExampleGen over the newest version of the newest span, or of
+            each span of a window; they must be complete.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
-        manifest: the manifest of the version that `examples` read.
+        manifest: the manifest of the version or window that `examples` read.
         drift_check: comparison with the data of the model in service; its `reference`
             is kept with the model that is trained on these data.
         validator: anomalies of all splits against the schema of the model in service,
@@ -64,7 +62,9 @@ class ExampleComponents:
         ]
 
 
-def create_examples(data_root: str, name: str, drift: DriftSettings) -> ExampleComponents:
+def create_examples(
+    data_root: str, name: str, drift: DriftSettings, spans: Spans | None = None
+) -> ExampleComponents:
     """Return the data components of one data set.
 
     Args:
@@ -73,15 +73,9 @@ def create_examples(data_root: str, name: str, drift: DriftSettings) -> ExampleC
             unique in a pipeline and have no dots, because Kubeflow makes workflow
             names of them.
         drift: how the data are compared with those of the model in service.
+        spans: the spans to read together; None = the newest.
     """
-    input_config = Input(
-        splits=[
-            Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS
-        ]
-    )
-    examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(
-        f"ImportExampleGen-{name}"
-    )
+    examples = ShardExampleGen(data_root, spans).with_id(f"ImportExampleGen-{name}")
     statistics = ShardStatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),

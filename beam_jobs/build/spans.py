@@ -2,7 +2,7 @@
 
 Each version has a file `scenes.txt` with the ids of its scenes beside the manifest.
 `WriteScenes` writes this file, and `LeaveOutKnown` rejects the scenes that are named in
-the files of earlier spans.
+the files of earlier spans. So no scene, and no pair of scenes, is in two spans.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 
@@ -22,26 +22,33 @@ from beam_jobs.errors import DataError
 from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files as storage
 
-SCENES_NAME = "scenes.txt"
-"""Name of the file with the ids of a version's scenes, one per line, sorted."""
 KNOWN_REASON: Reason = "in_earlier_span"
 """Reason for which a scene of an earlier span is rejected."""
 
+SpanWord = Literal["new", "newest"]
+"""A span that is not named by its number.
 
-def next_span(output_root: Location) -> int:
-    """Return the number after the newest span; 1 when there is no span."""
-    return max((span for span, _ in layout.list_versions(output_root)), default=0) + 1
+"new" is the one after the newest, and "newest" the newest there is, or the first. Both
+take only scenes that no span before them used.
+"""
 
 
-def earlier_scene_files(output_root: Location) -> list[Location]:
-    """Return the `scenes.txt` of the newest version of each span.
+def number_of(output_root: Location, word: SpanWord) -> int:
+    """Return the number that a word stands for; 1 when there is no span."""
+    newest = max((span for span, _ in layout.list_versions(output_root)), default=0)
+    return newest + 1 if word == "new" else max(newest, 1)
+
+
+def earlier_scene_files(output_root: Location, before: int) -> list[Location]:
+    """Return the `scenes.txt` of the newest version of each span before `before`.
 
     Raises:
         DataError: a version has no such file, because an older terrapair built it.
     """
     files = [
-        layout.version_dir(output_root, *numbers) / SCENES_NAME
+        layout.version_dir(output_root, *numbers) / layout.SCENES_NAME
         for numbers in newest_versions(output_root)
+        if numbers[0] < before
     ]
     for path in files:
         if not path.exists():
@@ -139,4 +146,4 @@ class WriteScenes(beam.PTransform):
 
 def _write(group: tuple[None, Iterable[str]], building_dir: str) -> None:
     text = "".join(f"{scene_id}\n" for scene_id in sorted(group[1]))
-    storage.write_bytes(f"{building_dir}/{SCENES_NAME}", text.encode())
+    storage.write_bytes(f"{building_dir}/{layout.SCENES_NAME}", text.encode())

@@ -13,6 +13,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from components.drift_check import DriftSettings
 from components.examples import ExampleComponents, create_examples
 from components.overlap_audit import create_overlap_audit
+from components.shard_gen import Spans
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.published_encoder import seen_pairs
@@ -40,7 +41,11 @@ class LabelComponents:
 
 
 def create_labels(
-    config: RunConfig, task: TaskConfig, pairs: ExampleComponents | None, since: str = ""
+    config: RunConfig,
+    task: TaskConfig,
+    pairs: ExampleComponents | None,
+    since: str = "",
+    spans: Spans | None = None,
 ) -> LabelComponents:
     """Return the components that read the labels of a task and audit them.
 
@@ -51,11 +56,12 @@ def create_labels(
             None: the run has none. The audit then compares with the pairs of the
             published encoders that the task starts from, if they are at hand.
         since: what is in service of this task, by `labels.state_of`.
+        spans: the spans of the task's data to read together; None = the newest.
     """
     drift = DriftSettings(
         served_dir=f"{config.serving_dir}/{task.name}", drift=config.drift, since=since
     )
-    data = create_examples(config.task_dir(task), task.name, drift)
+    data = create_examples(config.task_dir(task), task.name, drift, spans)
     starts = encoder_starts(task.segment, None).values()
     seen = seen_pairs(starts, with_remote=config.encoder is not None).versions
     if pairs is None and not seen:

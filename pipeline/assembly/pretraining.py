@@ -17,6 +17,7 @@ from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents, create_examples
 from components.pretrain_trainer import create_pretrain_trainer
 from components.publishing import ENCODER_NAME, create_pusher
+from components.shard_gen import Spans
 from pipeline.assembly.labels import LabelComponents
 from pipeline.config import RunConfig
 
@@ -39,19 +40,22 @@ class PretrainingComponents:
         return [self.trainer, self.probe, self.canary, self.pusher, self.gate]
 
 
-def create_pairs(config: RunConfig, since: str = "") -> ExampleComponents | None:
+def create_pairs(
+    config: RunConfig, since: str = "", spans: Spans | None = None
+) -> ExampleComponents | None:
     """Return the components that read the pairs; None: the run needs none.
 
     Args:
         config: the run.
         since: what is in service of the encoder, by `labels.state_of`.
+        spans: the spans to read together; None = the newest.
     """
     if not config.needs_pairs:
         return None
     drift = DriftSettings(
         served_dir=f"{config.serving_dir}/{ENCODER_NAME}", drift=config.drift, since=since
     )
-    return create_examples(config.pairs_dir, "pairs", drift)
+    return create_examples(config.pairs_dir, "pairs", drift, spans)
 
 
 def create_pretraining(

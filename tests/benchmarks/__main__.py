@@ -1,8 +1,8 @@
 """Measure speed and memory, and print one JSON line per benchmark (`make bench`).
 
 Arguments are names of benchmarks; without any, all of `BENCHMARKS` run. Those of
-`BY_NAME` measure scores, take long or break something on purpose, and run by name only. A slow machine changes the
-figures, but no benchmark fails because of it.
+`BY_NAME` measure scores, take long or break something on purpose, and run by name only.
+A slow machine changes the figures, but no benchmark fails because of it.
 """
 
 import json

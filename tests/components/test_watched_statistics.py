@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import make_spans
+import make_summaries
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,7 +24,7 @@ CONFIG = DriftConfig()
 @pytest.fixture(scope="module")
 def figures():
     """A summary of many scenes, so that chance adds little to the thresholds."""
-    found = make_spans.make_span(0, make_spans.World(num_scenes=4))
+    found = make_summaries.make_span(0, make_summaries.World(num_scenes=4))
     return dataclasses.replace(found, num_units={"s1": 1000, "s2": 1000})
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import itertools
 import re
 
-import make_spans
+import make_summaries
 import numpy as np
 import pytest
-from make_spans import World
+from make_summaries import World
 
 from models.drift import summary as summary_lib
 from models.drift.comparison import compare, divergence_noise, jensen_shannon, why_incomparable
@@ -22,7 +22,7 @@ WORLD = World(num_scenes=40)
 
 @pytest.fixture(scope="module")
 def reference():
-    return make_spans.make_span(0, WORLD)
+    return make_summaries.make_span(0, WORLD)
 
 
 def refused(found: list[Finding]) -> dict[tuple[str, str], Finding]:
@@ -49,7 +49,7 @@ def refused(found: list[Finding]) -> dict[tuple[str, str], Finding]:
 )
 def test_a_fault_is_refused_with_band_figures_and_rule(reference, fault, rule, band, change):
     # The same scenes with the fault, so the figures are known.
-    found = refused(compare(reference, make_spans.make_span(0, WORLD, fault), CONFIG))
+    found = refused(compare(reference, make_summaries.make_span(0, WORLD, fault), CONFIG))
     # Which band has the smallest common shift is chance.
     key = (rule, band) if band else next(key for key in found if key[0] == rule)
     one = found[key]
@@ -60,13 +60,13 @@ def test_a_fault_is_refused_with_band_figures_and_rule(reference, fault, rule, b
         forms = (f"{figure:.1f} dB", f"{figure:.3g}", f"{figure:.3f}", f"{figure:.1%}")
         assert any(form in one.reason for form in forms)
     # Other scenes with the fault are refused for it too.
-    others = refused(compare(reference, make_spans.make_span(1, WORLD, fault), CONFIG))
+    others = refused(compare(reference, make_summaries.make_span(1, WORLD, fault), CONFIG))
     assert rule in {key[0] for key in others}
 
 
 def test_equal_spans_hardly_ever_alarm():
     for world, allowed in ((World(num_scenes=6), 2), (World(num_scenes=24), 0)):
-        spans = [make_spans.make_span(seed, world) for seed in range(100, 131)]
+        spans = [make_summaries.make_span(seed, world) for seed in range(100, 131)]
         alarms = [refused(compare(old, new, CONFIG)) for old, new in itertools.pairwise(spans)]
         assert sum(map(bool, alarms)) <= allowed, [list(one) for one in alarms if one]
 
@@ -82,7 +82,7 @@ def test_equal_spans_hardly_ever_alarm():
     ],
 )
 def test_a_season_passes(reference, season):
-    new = make_spans.make_span(2, dataclasses.replace(WORLD, **season))
+    new = make_summaries.make_span(2, dataclasses.replace(WORLD, **season))
     assert not refused(compare(reference, new, CONFIG))
 
 
@@ -123,7 +123,7 @@ def test_the_time_gap_is_compared_in_spreads(reference):
 
 
 def test_severity_and_limit_are_settings(reference):
-    new = make_spans.make_span(1, WORLD, "swapped")
+    new = make_summaries.make_span(1, WORLD, "swapped")
     off = compare(reference, new, DriftConfig(severity={"polarizations": "off"}))
     assert "polarizations" not in {one.rule for one in off}
     warns = compare(reference, new, DriftConfig(severity={"polarizations": "warn"}))

@@ -1,6 +1,6 @@
 """The reference lies with its version: a rollback brings back the older one."""
 
-import make_spans
+import make_summaries
 import pytest
 
 from beam_jobs.contracts.locations import DamagedFileError
@@ -12,9 +12,9 @@ from models.publishing.rollback import Steps, roll_back
 
 
 def reference_of(span: int) -> DataReference:
-    world = make_spans.World(num_scenes=4)
+    world = make_summaries.World(num_scenes=4)
     return DataReference(
-        summary=make_spans.make_span(span, world, span=span), statistics=b"s", schema="schema"
+        summary=make_summaries.make_span(span, world, span=span), statistics=b"s", schema="schema"
     )
 
 
