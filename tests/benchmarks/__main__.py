@@ -1,8 +1,8 @@
 """Measure speed and memory, and print one JSON line per benchmark (`make bench`).
 
 Arguments are names of benchmarks; without any, all of `BENCHMARKS` run. Those of
-`TRAININGS` measure scores and run by name only. A slow machine changes the figures, but
-no benchmark fails because of it.
+`TRAININGS` train, or need a trained model, and run by name only. A slow machine changes
+the figures, but no benchmark fails because of it.
 """
 
 import json
@@ -12,6 +12,8 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
+    drift_embeddings,
+    drift_errors,
     fetch_resume,
     gate_errors,
     gradient_cache_memory,
@@ -45,9 +47,13 @@ BENCHMARKS = {
     "map_speed": map_speed.measure,
     "gate_errors": gate_errors.measure,
     "push_kills": push_kills.measure,
+    "drift_errors": drift_errors.measure,
 }
 
-TRAININGS = {"patch_borders": patch_borders.measure}
+TRAININGS = {
+    "patch_borders": patch_borders.measure,
+    "drift_embeddings": drift_embeddings.measure,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:
