@@ -3,7 +3,7 @@
 Read `examples.py` first, then the trainers.
 
 - Data: `examples` (ExampleGen to manifest), `shard_gen`, `shard_readers`,
-  `data_manifest`, `overlap_audit`.
+  `data_manifest`, `drift_check` with `watched_statistics`, `overlap_audit`.
 - Training: `pretrain_trainer`, `segment_trainer`, `distill_trainer`; what they share
   is in `attempts` (checkpoints), `training_log` and `artifacts` (files of artifacts).
 - Judging and publishing: `encoder_probe` with `blessing`, `evaluation` with

@@ -12,6 +12,8 @@ from tests.benchmarks import (
     augment_speed,
     build_memory,
     build_speed,
+    drift_embeddings,
+    drift_errors,
     export_speed,
     fetch_resume,
     gate_errors,
@@ -60,6 +62,8 @@ BY_NAME = {
     "map_frames": map_frames.measure,
     "map_kills": map_kills.measure,
     "push_kills": push_kills.measure,
+    "drift_errors": drift_errors.measure,
+    "drift_embeddings": drift_embeddings.measure,
 }
 
 if __name__ == "__main__":
