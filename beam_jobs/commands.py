@@ -352,11 +352,9 @@ class _BuildOptions:
 
 
 def _build(session: Session, job_name: str, options: _BuildOptions) -> None:
-    span = options.span
-    if options.new_span and span is not None:
+    if options.new_span and options.span is not None:
         raise click.UsageError("--span and --new-span exclude each other")
-    if span is None and not options.new_span:
-        span = 1
+    span = "new" if options.new_span else 1 if options.span is None else options.span
     config = load_config(BuildConfig, options.config_path, options.overrides)
     for path in options.catalogs:
         inputs.check_catalog(path)

@@ -2,8 +2,9 @@
 
 Examples artifact -> HyperParameters artifact with the manifest as its only file.
 ExampleGen chooses the newest span and version at run time, so the manifest must be
-looked up then too. `HyperParameters` is the one input of TFX's Trainer that passes a
-JSON document to `run_fn` (`fn_args.hyperparameters`).
+looked up then too. For a window of several spans it is their merged manifest.
+`HyperParameters` is the one input of TFX's Trainer that passes a JSON document to
+`run_fn` (`fn_args.hyperparameters`).
 """
 
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
@@ -12,10 +13,11 @@ import json
 
 from tfx.types import standard_artifacts
 
-from beam_jobs.build.verify import verify
-from beam_jobs.contracts import manifest
+from beam_jobs.build.verify import verify, verify_window
+from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.locations import locate, staged
 from components.artifacts import read_document
+from components.shard_gen import WINDOW_PROPERTY
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
 
 MANIFEST_FILE = "manifest.json"
@@ -38,6 +40,25 @@ def resolve_version(examples: standard_artifacts.Examples) -> tuple[int, int]:
     # Kubeflow may pass numbers as text.
     span, version = (int(float(examples.get_custom_property(name))) for name in ("span", "version"))
     return span, version
+
+
+def resolve_window(
+    examples: standard_artifacts.Examples, data_root: str
+) -> tuple[manifest.WindowEntry, ...]:
+    """Return the versions that ExampleGen read; one, if it read no window.
+
+    Args:
+        examples: output of ShardExampleGen.
+        data_root: folder that it reads from.
+
+    Raises:
+        FileNotFoundError: the version has no manifest.
+        ValueError: see `resolve_version`.
+    """
+    if examples.has_custom_property(WINDOW_PROPERTY):
+        return windows.from_json(examples.get_string_custom_property(WINDOW_PROPERTY))
+    folder = layout.version_dir(data_root, *resolve_version(examples))
+    return windows.entries_of(manifest.read(folder))
 
 
 def write_manifest(value: manifest.Manifest, folder: str) -> None:
@@ -70,17 +91,21 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
     manifest: OutputArtifact[standard_artifacts.HyperParameters],
     data_root: Parameter[str],
 ) -> None:
-    """Check the version that ExampleGen read, and copy its manifest into `manifest`.
+    """Check the versions that ExampleGen read, and write their manifest.
 
     Args:
-        examples: output of ImportExampleGen over `span-{SPAN}/version-{VERSION}`.
+        examples: output of ShardExampleGen.
         data_root: the folder that ExampleGen reads from.
 
     Raises:
-        DataError: the version has no manifest, or its shards are not whole.
+        DataError: a version has no manifest, its shards are not whole, or see
+            `verify_window`.
     """
-    span, version = resolve_version(examples)
     # On Kubeflow no check of ours runs before ExampleGen. This one keeps an incomplete
     # version away from the Trainers.
-    found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
+    if examples.has_custom_property(WINDOW_PROPERTY):
+        found = verify_window(data_root, resolve_window(examples, data_root), with_hashes=False)
+    else:
+        span, version = resolve_version(examples)
+        found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)
     write_manifest(found, manifest.uri)

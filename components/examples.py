@@ -12,12 +12,10 @@ import tensorflow_data_validation as tfdv
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.proto.example_gen_pb2 import Input
 
-from beam_jobs.contracts import layout
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
-from components.shard_gen import ShardExampleGen
+from components.shard_gen import ShardExampleGen, Spans
 from components.shard_readers import ShardStatisticsGen
 
 
@@ -27,12 +25,12 @@ class ExampleComponents:
 
     Attributes:
         data_root: folder that holds `span-N/version-M`.
-        examples: ImportExampleGen over the newest span and version, which must be
-            complete.
+        examples: ImportExampleGen over the newest version of the newest span, or of
+            each span of a window; they must be complete.
         statistics: TFDV statistics of every split.
         schema: schema inferred from the train split.
         validator: anomalies of the other splits against that schema.
-        manifest: the manifest of the version that `examples` read.
+        manifest: the manifest of the version or window that `examples` read.
     """
 
     data_root: str
@@ -48,7 +46,7 @@ class ExampleComponents:
         return [self.examples, self.statistics, self.schema, self.validator, self.manifest]
 
 
-def create_examples(data_root: str, name: str) -> ExampleComponents:
+def create_examples(data_root: str, name: str, spans: Spans | None = None) -> ExampleComponents:
     """Return the data components of one data set.
 
     Args:
@@ -56,15 +54,9 @@ def create_examples(data_root: str, name: str) -> ExampleComponents:
         name: suffix of the component ids, "pairs" or the task's name. Ids must be
             unique in a pipeline and have no dots, because Kubeflow makes workflow
             names of them.
+        spans: the spans to read together; None = the newest.
     """
-    input_config = Input(
-        splits=[
-            Input.Split(name=split, pattern=layout.split_pattern(split)) for split in layout.SPLITS
-        ]
-    )
-    examples = ShardExampleGen(input_base=data_root, input_config=input_config).with_id(
-        f"ImportExampleGen-{name}"
-    )
+    examples = ShardExampleGen(data_root, spans).with_id(f"ImportExampleGen-{name}")
     statistics = ShardStatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),

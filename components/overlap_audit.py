@@ -18,13 +18,13 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import layout, manifest, settings, windows
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.errors import RefusedError
 from beam_jobs.judging import audit
 from components.artifacts import read_document
-from components.data_manifest import resolve_version
+from components.data_manifest import resolve_window
 from components.examples import ExampleComponents
 from components.tfx_types import (
     InputArtifact,
@@ -85,14 +85,21 @@ def audit_examples(
         config: where both were read from, other pairs, and the buffer.
     """
     seen = {path: manifest.read(path) for path in config.seen}
-    own = {} if pairs is None else _version(pairs, config.pairs_root)
-    return audit.compare({**own, **seen}, _version(labels, config.labels_root), config.buffer_m)
+    own = {} if pairs is None else _versions(pairs, config.pairs_root, "train")
+    judged = _versions(labels, config.labels_root, "test")
+    return audit.compare({**own, **seen}, judged, config.buffer_m)
 
 
-def _version(examples: standard_artifacts.Examples, root: str) -> dict[str, manifest.Manifest]:
-    span, version = resolve_version(examples)
-    path = os.path.join(root, f"span-{span}", f"version-{version}")
-    return {path: manifest.read(path)}
+def _versions(
+    examples: standard_artifacts.Examples, root: str, split: layout.Split
+) -> dict[str, manifest.Manifest]:
+    """Return the versions that gave a split, with their manifests."""
+    folders = [
+        str(windows.version_dir(root, entry))
+        for entry in resolve_window(examples, root)
+        if split in entry.splits
+    ]
+    return {folder: manifest.read(folder) for folder in folders}
 
 
 def read_report(folder: str) -> audit.AuditReport:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.errors import NothingNewError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, verb
@@ -58,12 +59,18 @@ _verify_option = click.option(
 @_run_config
 @_data_option
 @_verify_option
+@click.option(
+    "--new-span",
+    is_flag=True,
+    help="Build the scenes that no earlier span used as a new span; exit code 5 if there are none.",
+)
 def run(
     session: Session,
     config_path: str,
     overrides: tuple[str, ...],
     data: str | None,
     verify_files: bool,
+    new_span: bool,
 ) -> ExitCode:
     """Run the whole pipeline on this machine.
 
@@ -76,23 +83,32 @@ def run(
     Example:
       terrapair run --config pipeline/configs/demo.yaml
       terrapair run --config pipeline/configs/local.yaml --data exports
+      terrapair run --config local.yaml --data exports --new-span --set spans.last=6
     """
     config = _load(config_path, overrides)
     root.check_names(config)
     _check_inputs(config, data)
     config = _with_data(config, data)
     with root.hold(config):
-        return _run(session, config, verify_files)
+        return _run(session, config, verify_files, new_span)
 
 
-def _run(session: Session, config: RunConfig, verify_files: bool) -> ExitCode:
+def _run(session: Session, config: RunConfig, verify_files: bool, new_span: bool) -> ExitCode:
     check_metadata(config.metadata_path, is_written=True)
     check_thresholds(config)
     _write_resolved(session, config)
     from pipeline.data_build import build_data
 
     with session.progress() as progress:
-        build_data(config, progress.stage, progress.update, verify_files=verify_files)
+        built = build_data(
+            config, progress.stage, progress.update, verify_files=verify_files, new_span=new_span
+        )
+        if new_span and not built.new:
+            raise NothingNewError(
+                f"{config.root}: every scene is in an earlier span, or has no partner: nothing was "
+                "built or trained; run without --new-span to finish an earlier run",
+                "nothing_new",
+            )
         # Only now: importing TFX takes seconds that bad data should not cost.
         with progress.stage("import TFX"):
             from pipeline.runners.local import run_local
@@ -256,6 +272,10 @@ def claim_check(
     if config.claim is None:
         raise settings.SettingsError(
             f"{config_path}: claim: required by claim-check, but not given; see docs/claim_check.md"
+        )
+    if config.window is not None:
+        raise settings.SettingsError(
+            f"{config_path}: spans: claim-check compares trainings on one span: set spans=null"
         )
     config = _with_data(config, data)
     with root.hold(config):

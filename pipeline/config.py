@@ -11,11 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.windows import WindowConfig
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
 from models.encoder_probe.config import ProbeConfig
@@ -144,6 +145,9 @@ class RunConfig:
             and keeps its normalization. It is meant for runs that are repeated with
             more data. False = from scratch each time.
         pairs: pairing, patches, split and shards, of the pairs and of all labels.
+        spans: train on the train patches of several spans together, `{last: 6}` for the
+            newest six or `all`, and judge on eval and test of every span. None = the
+            newest span alone.
         probe: thresholds that the pretrained encoder must reach before it is published
             and segmenters start from it.
         container_image: image of the Kubeflow components; needed only by `compile`.
@@ -162,6 +166,7 @@ class RunConfig:
     pretrain: PretrainConfig | None = None
     encoder: str | dict[Sensor, str] | None = field(default=None, metadata=settings.INPUT_PATH)
     pairs: BuildConfig = field(default_factory=BuildConfig)
+    spans: WindowConfig | Literal["all"] | None = None
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     container_image: str = ""
     num_beam_workers: int = 1
@@ -274,6 +279,11 @@ class RunConfig:
         if self.pretrain is None:
             raise settings.SettingsError("pretrain: needed, but not given")
         return self.pretrain
+
+    @property
+    def window(self) -> WindowConfig | None:
+        """The spans that are read together; None = the newest alone."""
+        return WindowConfig() if self.spans == "all" else self.spans
 
     @property
     def needs_pairs(self) -> bool:

@@ -12,14 +12,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.build.driver import Execution, build_labels, build_pairs
+from beam_jobs.build import label_checks
+from beam_jobs.build.driver import Execution, build_labels, build_pairs, find_newest
 from beam_jobs.build.input_hashes import RECORD_NAME
-from beam_jobs.build.verify import verify
+from beam_jobs.build.spans import SpanWord, number_of
+from beam_jobs.build.verify import verify, verify_window
 from beam_jobs.catalogs.catalog import resolve_catalog
-from beam_jobs.config import CatalogConfig
-from beam_jobs.contracts.locations import Location
+from beam_jobs.config import BuildConfig, CatalogConfig
+from beam_jobs.contracts import windows
+from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.windows import WindowConfig
+from beam_jobs.errors import NothingNewError
 from pipeline.config import RunConfig
 
+PAIRS = "pairs"
+"""Name of the unlabeled data set; no task may have it."""
 Stage = Callable[[str], AbstractContextManager[None]]
 OnProgress = Callable[[int, int], None]
 
@@ -29,20 +36,30 @@ class BuiltData:
     """The version directories of a run.
 
     Attributes:
-        pairs: version of the pairs; None: the run needs none.
-        tasks: task -> version of its labelled patches.
+        pairs: newest version of the pairs; None: the run needs none.
+        tasks: task -> newest version of its labelled patches.
+        new: "pairs" and the names of tasks that got a new span, in the order in which
+            they were built. Empty without `new_span`, and when nothing was new.
     """
 
     pairs: Location | None
     tasks: dict[str, Location]
+    new: tuple[str, ...] = ()
 
 
 def build_data(
-    config: RunConfig, stage: Stage, on_progress: OnProgress, *, verify_files: bool = False
+    config: RunConfig,
+    stage: Stage,
+    on_progress: OnProgress,
+    *,
+    verify_files: bool = False,
+    new_span: bool = False,
 ) -> BuiltData:
     """Build what is missing, then check that all shards are complete.
 
-    Versions may be months old, so their shards are checked in every run.
+    Versions may be months old, so their shards are checked in every run. A data set
+    without new scenes keeps its newest span. If no data set has any, nothing is built
+    and `BuiltData.new` is empty: the caller decides what that means.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
@@ -51,6 +68,8 @@ def build_data(
         on_progress: called with (done, total) within a stage.
         verify_files: compare the content of all input files and of all shards.
             Otherwise files whose size and times are as before are believed.
+        new_span: begin a new span of each data set, of the scenes that no earlier span
+            used. False = build the newest span again if its input has changed.
 
     Raises:
         DataError: bad input, a split that would be empty, or a shard that is cut short.
@@ -62,27 +81,105 @@ def build_data(
         file_record=f"{config.catalogs_dir}/{RECORD_NAME}",
         verify_files=verify_files,
     )
-    # All builds read the same files, so the first verifies them.
-    read_once = replace(execution, verify_files=False)
-    pairs = None
-    if config.needs_pairs:
-        with stage("build-pairs"):
-            pairs = build_pairs(config.pairs, catalogs, config.pairs_dir, execution=execution)
-        execution = read_once
-    tasks = {}
-    for task in config.tasks:
-        with stage(f"build-labels ({task.name})"):
-            tasks[task.name] = build_labels(
-                task.build_config(config.pairs),
-                catalogs,
-                config.task_dir(task),
-                execution=execution,
-            )
-        execution = read_once
-    for version in (*([pairs] if pairs is not None else []), *tasks.values()):
-        with stage(f"verify {version}"):
-            verify(version, config.verify_hashes or verify_files, on_progress=on_progress)
-    return BuiltData(pairs=pairs, tasks=tasks)
+    versions: dict[str, Location] = {}
+    new: list[str] = []
+    for data in data_sets(config):
+        kind = "build-labels" if data.config.label else "build-pairs"
+        with stage(kind if data.name == PAIRS else f"{kind} ({data.name})"):
+            versions[data.name], is_new = _build(data, catalogs, execution, config.window, new_span)
+        new += [data.name] if is_new else []
+        # All builds read the same files, so the first verifies them.
+        execution = replace(execution, verify_files=False)
+    with_hashes = config.verify_hashes or verify_files
+    for data in data_sets(config):
+        if config.window is None:
+            with stage(f"verify {versions[data.name]}"):
+                verify(versions[data.name], with_hashes, on_progress=on_progress)
+        else:
+            with stage(f"verify the spans of {data.root}"):
+                _verify_window(data, catalogs, config.window, with_hashes, on_progress)
+    pairs = versions.pop(PAIRS, None)
+    return BuiltData(pairs=pairs, tasks=versions, new=tuple(new))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One data set of a run.
+
+    Attributes:
+        name: "pairs" or the task's name.
+        root: folder that holds its spans.
+        config: of its build.
+    """
+
+    name: str
+    root: str
+    config: BuildConfig
+
+
+def data_sets(config: RunConfig) -> list[DataSet]:
+    """Return the data sets of a run: the pairs, if it needs any, and each task's."""
+    pairs = DataSet(name=PAIRS, root=config.pairs_dir, config=config.pairs)
+    tasks = [
+        DataSet(name=task.name, root=config.task_dir(task), config=task.build_config(config.pairs))
+        for task in config.tasks
+    ]
+    return [*([pairs] if config.needs_pairs else []), *tasks]
+
+
+def _build(
+    data: DataSet,
+    catalogs: Sequence[Location],
+    execution: Execution,
+    window: WindowConfig | None,
+    new_span: bool,
+) -> tuple[Location, bool]:
+    """Return the newest version of a data set, and whether it began a new span."""
+
+    def build_span(span: SpanWord) -> Location:
+        how = execution
+        if window is not None and number_of(locate(data.root), span) > 1:
+            # A month may bring patches of one split only. The window is checked whole.
+            how = replace(execution, needed_splits=(), class_splits=())
+        return build(data.config, catalogs, data.root, span=span, execution=how)
+
+    build = build_pairs if data.config.label is None else build_labels
+    if new_span:
+        try:
+            return build_span("new"), True
+        except NothingNewError:
+            # Scenes without a partner or a label change the input, but not the data.
+            newest = find_newest(data.config, data.root)
+            if newest is not None:
+                return newest, False
+    return build_span("newest"), False
+
+
+def _verify_window(
+    data: DataSet,
+    catalogs: Sequence[Location],
+    window: WindowConfig,
+    with_hashes: bool,
+    on_progress: OnProgress,
+) -> None:
+    """Check all versions of a window, and that its classes can be trained and tested.
+
+    Raises:
+        DataError: see `verify_window` and `label_checks.check_classes`.
+        WindowError: the versions cannot be read together.
+    """
+    found = verify_window(
+        data.root, windows.resolve(data.root, window), with_hashes, on_progress=on_progress
+    )
+    if data.config.label is not None and found.window:
+        num_pixels = {
+            (split, int(label_id)): number
+            for split, of in found.num_pixels_per_class.items()
+            for label_id, number in of.items()
+        }
+        splits = ("train", "test")
+        if label_checks.absent_classes(data.config.label, num_pixels, splits):
+            label_checks.check_classes(data.config.label, catalogs, num_pixels, splits)
 
 
 def resolve_catalogs(

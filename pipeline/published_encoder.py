@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.config import PatchConfig
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts import manifest, settings, windows
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import Location, glob, locate
+from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME, CURE
 from beam_jobs.contracts.settings import SettingsError
@@ -158,10 +159,11 @@ def seen_pairs(folders: Iterable[str], *, with_remote: bool) -> SeenPairs:
             unknown[f"{folder}: no card at hand says what it was trained on"] = None
             continue
         waiting += [start for start in card.started_from if start not in waiting]
-        version = _pairs_at_hand(folder, card)
-        if version is not None:
-            versions[str(version)] = None
-        elif card.manifest_sha256 is None:
+        found = _pairs_at_hand(folder, card)
+        versions.update(dict.fromkeys(map(str, found)))
+        if found and len(found) == len(_trained(card)):
+            continue
+        if card.manifest_sha256 is None:
             unknown[f"{folder}: public weights, whose pixels are not at hand"] = None
         else:
             unknown[
@@ -171,18 +173,23 @@ def seen_pairs(folders: Iterable[str], *, with_remote: bool) -> SeenPairs:
     return SeenPairs(versions=tuple(versions), unknown=tuple(unknown))
 
 
-def _pairs_at_hand(folder: str, card: EncoderCard) -> Location | None:
-    """Return the version of an encoder's pairs; None: it is not where runs build it."""
-    if card.manifest_sha256 is None or card.data_span is None or card.data_version is None:
-        return None
+def _pairs_at_hand(folder: str, card: EncoderCard) -> list[Location]:
+    """Return the versions of an encoder's pairs that are where runs build them."""
     # <root>/serving/encoder/<version>
-    root = locate(folder.rstrip("/")).parent.parent.parent
-    version = layout.version_dir(root / "data" / "pairs", card.data_span, card.data_version)
+    root = locate(folder.rstrip("/")).parent.parent.parent / "data" / "pairs"
+    return [windows.version_dir(root, entry) for entry in _trained(card) if _is_there(root, entry)]
+
+
+def _trained(card: EncoderCard) -> list[WindowEntry]:
+    """Return the versions whose train patches an encoder was trained on."""
+    return [entry for entry in card.data if "train" in entry.splits]
+
+
+def _is_there(root: Location, entry: WindowEntry) -> bool:
     try:
-        is_same = manifest.read(version).sha256 == card.manifest_sha256
+        return manifest.read(windows.version_dir(root, entry)).sha256 == entry.sha256
     except (OSError, ValueError):
-        return None
-    return version if is_same else None
+        return False
 
 
 def _start_task(segment: dict[str, Any], starts: Mapping[Sensor, Start], where: str) -> None:

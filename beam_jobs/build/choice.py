@@ -17,7 +17,7 @@ from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import Location
-from beam_jobs.errors import DataError
+from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.storage import files
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Chosen:
         made_from: what it is made from.
         content_sha256: hash of the catalogs and of the content of their files.
         earlier: `scenes.txt` files of earlier spans, whose scenes are left out.
+        is_new_span: whether it begins a span after others.
         is_there: whether it exists and was made from the same things.
     """
 
@@ -64,6 +65,7 @@ class Chosen:
     made_from: MadeFrom
     content_sha256: str
     earlier: tuple[Location, ...] = ()
+    is_new_span: bool = False
     is_there: bool = False
 
     @property
@@ -77,17 +79,30 @@ def choose(
     output_root: Location,
     content_sha256: str,
     *,
-    span: int | None,
+    span: int | spans.SpanWord,
     version: int | None,
 ) -> Chosen:
     """Return the version to build, or the one that is there; arguments as for `build`.
 
     Raises:
+        NothingNewError: a new span is asked for, but the newest was built from the same
+            config, input and code.
         DataError: the version exists and is asked for by its number.
     """
     earlier: list[Location] = []
-    if span is None:
-        span, earlier = spans.next_span(output_root), spans.earlier_scene_files(output_root)
+    is_new_span = False
+    if not isinstance(span, int):
+        number = spans.number_of(output_root, span)
+        is_new_span = span == "new" and number > 1
+        earlier = spans.earlier_scene_files(output_root, number)
+        if is_new_span:
+            newest = choose(config, output_root, content_sha256, span="newest", version=None)
+            if newest.is_there:
+                raise NothingNewError(
+                    f"{newest.target}: was built from the same scenes, so there is no new one",
+                    "nothing_new",
+                )
+        span = number
     made_from = _made_from(config, content_sha256, earlier)
     is_there = False
     if version is None:
@@ -99,6 +114,7 @@ def choose(
         made_from=made_from,
         content_sha256=content_sha256,
         earlier=tuple(earlier),
+        is_new_span=is_new_span,
         is_there=is_there,
     )
     if not is_there and directory.is_taken(chosen.target):
@@ -150,6 +166,19 @@ def _made_from(config: BuildConfig, content_sha256: str, earlier: Sequence[Locat
         source_sha256=source_sha256,
         code_sha256=source_fingerprint(("beam_jobs",)),
     )
+
+
+def find_newest(config: BuildConfig, output_root: Location) -> Location | None:
+    """Return the newest version of the newest span, if it has this config.
+
+    Its input and code may be others.
+    """
+    versions = layout.list_versions(output_root)
+    newest = layout.version_dir(output_root, *versions[-1]) if versions else None
+    made_from = None if newest is None else _read_made_from(newest)
+    if made_from is None or made_from.config_sha256 != settings.sha256(content_config(config)):
+        return None
+    return newest
 
 
 def content_config(config: BuildConfig) -> dict[str, Any]:

@@ -72,8 +72,8 @@ class Execution:
             continues only with the same folder.
         beam_options: options of Beam itself, such as `--runner=DataflowRunner`; empty =
             the local runner.
-        needed_splits: splits that must get at least one patch. "train" must be among
-            them, because the statistics come from it.
+        needed_splits: splits that must get at least one patch. Empty for a span that
+            is read together with others.
         class_splits: splits in which every class that a task needs must have pixels. A
             cross-validation pools the test splits of its folds, so not each of them
             needs every class.
@@ -129,7 +129,7 @@ def build(
     catalog_paths: Sequence[StrPath],
     output_root: StrPath,
     *,
-    span: int | None = 1,
+    span: int | spans.SpanWord = 1,
     version: int | None = None,
     execution: Execution | None = None,
 ) -> Location:
@@ -139,14 +139,16 @@ def build(
         config: config of the build.
         catalog_paths: STAC catalogs to read, paths or URIs.
         output_root: folder that holds the spans, path or URI.
-        span: number of the data span. None begins the next span, which takes only
-            scenes that no earlier span used.
+        span: number of the data span. "new" begins the next one, and "newest" builds
+            the newest one again if its input has changed. Both take only scenes that no
+            earlier span used.
         version: number of the version. None returns the newest version of the span if
             it was built from the same config, catalogs and code, and builds the next
             free number otherwise.
         execution: how the build runs; None = all defaults of `Execution`.
 
     Raises:
+        NothingNewError: a new span would have no pair of scenes.
         DataError: the input breaks a rule or changes meanwhile, too many scenes are
             bad, no patch is left, the version exists, or another job is building it.
     """
@@ -156,11 +158,7 @@ def build(
     # Beam sets these options too, but only when it makes the pipeline. The driver looks
     # at the output before that.
     FileSystems.set_options(options)
-    config = replace(
-        config,
-        split=holdouts.with_hashes(config.split),
-        label=label_checks.with_hash(config.label) if config.label else None,
-    )
+    config = _with_hashes(config)
     # Pairs do not change with the labels of their scenes: a label that is drawn again
     # must not cost a pretraining.
     unread = ("label",) if config.label is None else ()
@@ -185,6 +183,24 @@ def build(
                 config, output_root, content_sha256, span=span, version=version
             ):
                 return _build(config, inputs, chosen, execution, options)
+
+
+def find_newest(config: BuildConfig, output_root: StrPath) -> Location | None:
+    """Return the newest version of the newest span; None: it has another config.
+
+    Raises:
+        DataError: a file that the config names is missing.
+    """
+    return choice.find_newest(_with_hashes(config), locate(output_root))
+
+
+def _with_hashes(config: BuildConfig) -> BuildConfig:
+    """Return the config with the hashes of the files that it names."""
+    return replace(
+        config,
+        split=holdouts.with_hashes(config.split),
+        label=label_checks.with_hash(config.label) if config.label else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -254,6 +270,7 @@ def _build(
             num_scenes=inputs.num_scenes.total(),
             needed_splits=execution.needed_splits,
             num_folds=config.split.folds,
+            is_new_span=chosen.is_new_span,
         )
         found = _manifest(
             summary, config, chosen.made_from, span=chosen.span, version=chosen.version
@@ -261,7 +278,8 @@ def _build(
         if config.label is not None:
             label_checks.check_unchanged(config.label)
             # Before the classes: of few labels, some class often reaches no train.
-            label_checks.warn_of_few(inputs.catalog_paths, found, summary.contents)
+            if "train" in execution.needed_splits:
+                label_checks.warn_of_few(inputs.catalog_paths, found, summary.contents)
             label_checks.check_classes(
                 config.label,
                 inputs.catalog_paths,
@@ -354,11 +372,12 @@ def _check_patches(
     num_scenes: int,
     needed_splits: Sequence[str],
     num_folds: int,
+    is_new_span: bool,
 ) -> None:
     """Refuse a build without any patch, or without a patch in a needed split.
 
     Raises:
-        NothingNewError: earlier spans hold all scenes.
+        NothingNewError: a new span has no pair of scenes.
         DataError: such a split. The message holds the reasons of what is not used.
     """
     reasons = (
@@ -366,8 +385,12 @@ def _check_patches(
         or "none"
     )
     counts = _num_examples(summary)
-    if not summary.shards and summary.num_rejected[spans.KNOWN_REASON] >= num_scenes > 0:
-        raise NothingNewError(f"{where}: every scene is in an earlier span already", "nothing_new")
+    # Scenes that found no partner are in no span, so they are tried again.
+    if is_new_span and not summary.num_pairs:
+        what = "every scene is in an earlier span already"
+        if summary.num_rejected[spans.KNOWN_REASON] < num_scenes:
+            what = f"no pair of scenes is new (not used: {reasons})"
+        raise NothingNewError(f"{where}: {what}", "nothing_new")
     if not summary.shards:
         outside = ""
         if num_folds and summary.num_rejected["outside_folds"]:
@@ -448,12 +471,12 @@ def _manifest(
 def _statistics(
     summary: writers.Summary, sensor: Sensor, bands: tuple[str, ...]
 ) -> tuple[manifest.BandStatistics, ...]:
-    if sensor not in summary.band_sums:
-        raise ValueError(f"a build with train patches must have sums of {sensor}, got none")
     # No train patch has a scene of this sensor: there are no statistics. In all other
     # cases a band without a valid pixel is an error.
     if summary.contents.num_absent[sensor, "train"] == _num_examples(summary)["train"]:
         return statistics.of_nothing(sensor, bands)
+    if sensor not in summary.band_sums:
+        raise ValueError(f"a build with train patches must have sums of {sensor}, got none")
     return statistics.band_statistics(summary.band_sums[sensor], sensor, bands)
 
 

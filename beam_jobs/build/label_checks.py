@@ -143,6 +143,25 @@ def check_scene(scene: Scene, config: LabelConfig | None) -> Refusal | None:
     return None
 
 
+def absent_classes(
+    config: LabelConfig, num_pixels: Mapping[tuple[str, int], int], splits: Collection[str]
+) -> dict[str, list[str]]:
+    """Return the splits without a pixel of each class that the task needs.
+
+    Classes that no split lacks are left out. For the arguments see `check_classes`.
+    """
+    schema = config.label_schema
+    missing = {
+        name: [
+            split
+            for split in _JUDGED
+            if split in splits and not num_pixels.get((split, schema.class_id(name)))
+        ]
+        for name in config.needed_classes
+    }
+    return {name: where for name, where in missing.items() if where}
+
+
 def check_classes(
     config: LabelConfig,
     catalog_paths: Sequence[StrPath],
@@ -165,15 +184,7 @@ def check_classes(
         DataError: a class has no pixel. The message holds the values of the files.
     """
     schema = config.label_schema
-    missing = {
-        name: [
-            split
-            for split in _JUDGED
-            if split in splits and not num_pixels.get((split, schema.class_id(name)))
-        ]
-        for name in config.needed_classes
-    }
-    missing = {name: where for name, where in missing.items() if where}
+    missing = absent_classes(config, num_pixels, splits)
     if not missing:
         _warn_of_masks(config, catalog_paths)
         return

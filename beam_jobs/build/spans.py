@@ -2,15 +2,18 @@
 
 Each version has a file `scenes.txt` with the ids of its scenes beside the manifest.
 `WriteScenes` writes this file, and `LeaveOutKnown` rejects the scenes that are named in
-the files of earlier spans.
+the files of earlier spans. So no scene, and no pair of scenes, is in two spans.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 
@@ -27,14 +30,22 @@ SCENES_NAME = "scenes.txt"
 KNOWN_REASON: Reason = "in_earlier_span"
 """Reason for which a scene of an earlier span is rejected."""
 
+SpanWord = Literal["new", "newest"]
+"""A span that is not named by its number.
 
-def next_span(output_root: Location) -> int:
-    """Return the number after the newest span; 1 when there is no span."""
-    return max((span for span, _ in layout.list_versions(output_root)), default=0) + 1
+"new" is the one after the newest, and "newest" the newest there is, or the first. Both
+take only scenes that no span before them used.
+"""
 
 
-def earlier_scene_files(output_root: Location) -> list[Location]:
-    """Return the `scenes.txt` of the newest version of each span.
+def number_of(output_root: Location, word: SpanWord) -> int:
+    """Return the number that a word stands for; 1 when there is no span."""
+    newest = max((span for span, _ in layout.list_versions(output_root)), default=0)
+    return newest + 1 if word == "new" else max(newest, 1)
+
+
+def earlier_scene_files(output_root: Location, before: int) -> list[Location]:
+    """Return the `scenes.txt` of the newest version of each span before `before`.
 
     Raises:
         DataError: a version has no such file, because an older terrapair built it.
@@ -42,14 +53,51 @@ def earlier_scene_files(output_root: Location) -> list[Location]:
     files = [
         layout.version_dir(output_root, *numbers) / SCENES_NAME
         for numbers in newest_versions(output_root)
+        if numbers[0] < before
     ]
+    _check_there(files)
+    return files
+
+
+def check_disjoint(versions: Sequence[Location]) -> None:
+    """Check that no scene is in two versions that are to be read together.
+
+    The files are sorted, so they are merged without being held in memory.
+
+    Args:
+        versions: version directories, of one span each.
+
+    Raises:
+        DataError: a scene is in two versions, or a version has no list of its scenes.
+    """
+    files = [folder / SCENES_NAME for folder in versions]
+    _check_there(files)
+    with ExitStack() as stack:
+        listed = [
+            _numbered(stack.enter_context(storage.open_text(str(path))), number)
+            for number, path in enumerate(files)
+        ]
+        for (scene, one), (other, two) in itertools.pairwise(heapq.merge(*listed)):
+            if scene == other:
+                raise DataError(
+                    f"{files[two]}: the scene {scene} is in {files[one]} too, so its patches would "
+                    "be counted twice: build the later span with --new-span",
+                    "scene_in_two_spans",
+                )
+
+
+def _numbered(lines: Iterable[str], number: int) -> Iterator[tuple[str, int]]:
+    for line in lines:
+        yield line.rstrip("\n"), number
+
+
+def _check_there(files: Iterable[Location]) -> None:
     for path in files:
         if not path.exists():
             raise DataError(
                 f"{path}: the file is missing; build that span again, or build a span that exists",
                 "no_scenes",
             )
-    return files
 
 
 def newest_versions(output_root: Location) -> list[tuple[int, int]]:

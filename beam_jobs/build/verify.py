@@ -1,17 +1,19 @@
 """Verify that the shards of a version are exactly those that its manifest names.
 
 Input: a version directory, which may lie on an object store. Output: its manifest, or a
-DataError when a shard is missing, cut short, changed or not named.
+DataError when a shard is missing, cut short, changed or not named. `verify_window` does
+the same for a window of several spans.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from beam_jobs.contracts import layout, locations, manifest
+from beam_jobs.build import spans
+from beam_jobs.contracts import layout, locations, manifest, windows
 from beam_jobs.contracts.fingerprint import file_sha256
-from beam_jobs.contracts.manifest import Manifest, ShardEntry
+from beam_jobs.contracts.manifest import Manifest, ShardEntry, WindowEntry
 from beam_jobs.errors import DataError
 
 
@@ -49,6 +51,42 @@ def verify(
     if problems:
         more = f" ({len(problems)} shards are wrong)" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{more}; build the version again", "bad_shard")
+    return found
+
+
+def verify_window(
+    root: str,
+    window: Sequence[WindowEntry],
+    with_hashes: bool = True,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Verify all versions of a window, and return the manifest of the window.
+
+    Args:
+        root: folder that holds the spans.
+        window: the versions.
+        with_hashes: see `verify`.
+        on_progress: called with (shards compared, all shards) of each version.
+
+    Raises:
+        DataError: see `verify`; a scene is in two spans; or a split has no patch in any
+            of them.
+        WindowError: the versions cannot be read together.
+    """
+    folders = [windows.version_dir(root, entry) for entry in window]
+    for folder in folders:
+        verify(folder, with_hashes, on_progress=on_progress)
+    if len(folders) > 1:
+        spans.check_disjoint(folders)
+    found = windows.read(root, window)
+    for split in layout.SPLITS:
+        if not found.num_examples.get(split):
+            raise DataError(
+                f"{root}: no patch of split {split!r} in the spans {windows.describe(window)}: add "
+                "scenes, or take more spans (spans.last)",
+                "empty_split",
+            )
     return found
 
 

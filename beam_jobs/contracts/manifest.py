@@ -98,12 +98,29 @@ class SourceEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WindowEntry:
+    """One version of a window, which joins several spans; see `windows`.
+
+    Attributes:
+        span: number of its span.
+        version: its number within the span.
+        sha256: hash of its manifest.
+        splits: splits that the window takes of it.
+    """
+
+    span: int
+    version: int
+    sha256: str
+    splits: tuple[layout.Split, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a reader of a version needs to know.
+    """What a reader of a version, or of a window of several spans, needs to know.
 
     Attributes:
         kind: "pairs" = unlabeled patches; "labels" = labelled patches.
-        span: number of the data span.
+        span: number of the data span; of a window, its newest.
         version: number of the version within the span.
         patch_size_px: height and width of every patch, in pixels.
         pixel_size_m: ground size of a pixel, in metres.
@@ -116,7 +133,8 @@ class Manifest:
         num_pixels_per_class: split -> label id (as text) -> number of pixels; empty for
             pairs.
         num_rejected: reason -> number of rejected scenes or patches.
-        shards: path below the version directory -> entry.
+        shards: path below the version directory -> entry; of a window, path below the
+            folder that holds the spans.
         s1_statistics: statistics of the train split, in the order of `s1_bands`.
         s2_statistics: statistics of the train split, in the order of `s2_bands`.
         config: resolved config of the build.
@@ -132,6 +150,8 @@ class Manifest:
             pairs.
         num_out_of_range: sensor -> band -> number of pixels, of all pairs that are cut,
             that are no data because no measurement can have their value.
+        window: versions that a window joins, the oldest span first; empty = the
+            manifest is of one version.
         format_version: version of the format of this file and of the records.
     """
 
@@ -160,6 +180,7 @@ class Manifest:
     num_absent: dict[str, dict[str, int]] = field(default_factory=dict)
     label_classes: tuple[LabelClass, ...] = ()
     num_out_of_range: dict[str, dict[str, int]] = field(default_factory=dict)
+    window: tuple[WindowEntry, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def bands(self, sensor: Sensor) -> tuple[str, ...]:
@@ -177,7 +198,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest as indented JSON with sorted keys and its seal."""
-        sealed = sealing.seal(settings.to_dict(self))
+        values = settings.to_dict(self)
+        if not self.window:
+            # The manifest of a version keeps its hash: model cards hold it.
+            del values["window"]
+        sealed = sealing.seal(values)
         return json.dumps(sealed, indent=2, sort_keys=True) + "\n"
 
     @property
@@ -265,14 +290,19 @@ def _check(manifest: Manifest) -> None:
             raise ManifestError(
                 f"manifest.{sensor}_statistics: must describe the bands {bands}, got {described}"
             )
-    for split in {*manifest.num_examples, *(name.split("/")[0] for name in manifest.shards)}:
+    for split in {*manifest.num_examples, *map(_split_of, manifest.shards)}:
         in_shards = sum(
             entry.num_examples
             for name, entry in manifest.shards.items()
-            if name.startswith(f"{split}/")
+            if _split_of(name) == split
         )
         if manifest.num_examples.get(split, 0) != in_shards:
             raise ManifestError(
                 f"manifest.num_examples.{split}: must be the sum over its shards, {in_shards}, "
                 f"got {manifest.num_examples.get(split, 0)}"
             )
+
+
+def _split_of(shard: str) -> str:
+    """Return the folder of a shard, which is its split."""
+    return shard.split("/")[-2] if "/" in shard else shard

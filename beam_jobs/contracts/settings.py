@@ -334,6 +334,10 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     if len(choices) == 1:
         return _convert(choices[0], value, path)
     for choice in choices:
+        if typing.get_origin(choice) is typing.Literal and value in typing.get_args(choice):
+            return value
+        if dataclasses.is_dataclass(choice) and isinstance(value, Mapping):
+            return _convert(choice, value, path)
         kind = typing.get_origin(choice) or choice
         if (
             isinstance(kind, type)
@@ -342,9 +346,18 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
         ):
             return _convert(choice, value, path)
     raise SettingsError(
-        f"{path}: expected {' or '.join(str(c) for c in choices)}, "
+        f"{path}: expected {' or '.join(map(_name_of, choices))}, "
         f"got {type(value).__name__} {value!r}"
     )
+
+
+def _name_of(hint: Any) -> str:
+    """Return a type of a union as a message names it."""
+    if dataclasses.is_dataclass(hint):
+        return "a mapping"
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return str(hint)
 
 
 def _convert_scalar(hint: Any, value: Any, path: str) -> Any:

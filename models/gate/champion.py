@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.errors import TerrapairError
-from beam_jobs.contracts.locations import locate
-from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.locations import Location
+from beam_jobs.contracts.manifest import Manifest, WindowEntry
 from beam_jobs.contracts.published import read_card
 from models.gate.judgement import Scored, join
 from models.published.export import load_segmenter
@@ -32,7 +32,8 @@ class TestSplit:
     """Labelled patches that no model was trained on.
 
     Attributes:
-        manifest: of the version that the candidate was trained on.
+        manifest: of the version, or the window of spans, that the candidate was trained
+            on.
         files: its shards of the split `test`.
         data_root: folder of all versions of the task's data.
     """
@@ -48,7 +49,7 @@ def score_both(
     """Return the counts of both models, and notes about what is missing.
 
     Both are scored on the candidate's test split. If the champion was trained on
-    another version of the data, both are also scored on the test split of that version.
+    other versions of the data, both are also scored on the test splits of those.
 
     Args:
         candidate_dir: SavedModel of the new model.
@@ -117,25 +118,38 @@ def _check_same(
 
 
 def _champions_test(card: dict[str, Any], test: TestSplit) -> tuple[list[str], tuple[str, ...]]:
-    """Return the shards of the champion's own test split, and notes."""
-    wanted = card.get("data_manifest_sha256")
-    if wanted == test.manifest.sha256:
-        return [], ()
-    span, version = card.get("data_span"), card.get("data_version")
-    if not isinstance(span, int) or not isinstance(version, int):
+    """Return the shards of the champion's own test split, and notes.
+
+    Versions that the candidate's test split has too are left out.
+    """
+    window = windows.of_card(card)
+    if not window:
         return [], ("the champion's card does not say what data it was trained on",)
-    folder = layout.version_dir(test.data_root, span, version)
+    ours = {entry.sha256 for entry in windows.entries_of(test.manifest) if "test" in entry.splits}
+    files: list[str] = []
+    notes: list[str] = []
+    for entry in window:
+        if "test" not in entry.splits or entry.sha256 in ours:
+            continue
+        folder = windows.version_dir(test.data_root, entry)
+        if why := _why_not(folder, entry, test.manifest):
+            notes.append(f"not compared on the champion's own test split: {why}")
+        else:
+            files += map(str, layout.shard_paths(folder, "test"))
+    return files, tuple(notes)
+
+
+def _why_not(folder: Location, entry: WindowEntry, ours: Manifest) -> str:
+    """Return why a version of the champion's data cannot judge; "" = it can."""
     try:
         theirs = manifest.read(folder)
     except (OSError, manifest.ManifestError) as error:
-        return [], (f"not compared on the champion's own test split: {error}",)
-    if theirs.sha256 != wanted:
-        return [], (f"not compared on the champion's own test split: {folder} was built anew",)
-    if theirs.config.get("split") != test.manifest.config.get("split"):
+        return str(error)
+    if theirs.sha256 != entry.sha256:
+        return f"{folder} was built anew"
+    if theirs.config.get("split") != ours.config.get("split"):
         # A place may have moved from train to test, or back.
-        return [], (
-            "not compared on the champion's own test split: the settings of the split have "
-            "changed, so the new model may have been trained on it",
+        return (
+            "the settings of the split have changed, so the new model may have been trained on it"
         )
-    files = sorted(map(str, (locate(folder) / "test").glob("*.gz")))
-    return files, ()
+    return ""

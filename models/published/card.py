@@ -89,6 +89,7 @@ def make_card(
         "data_manifest_sha256": manifest.sha256,
         "data_span": manifest.span,
         "data_version": manifest.version,
+        "data_window": settings.to_dict(manifest.window),
         # JSON has no NaN; Python's writer would emit one that other readers refuse.
         "metrics": {
             key: value if math.isfinite(value) else None
@@ -134,6 +135,7 @@ def make_imported_card(
         "data_manifest_sha256": None,
         "data_span": None,
         "data_version": None,
+        "data_window": [],
         "metrics": {},
         "threshold": None,
         "health": None,

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beam_jobs.contracts import windows
 from beam_jobs.contracts.bands import SENSORS, Sensor
 from beam_jobs.contracts.locations import content_of, locate
+from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME, CURE, read_card
 from beam_jobs.contracts.settings import SettingsError
 from models.config import EncoderConfig
@@ -31,8 +33,9 @@ class EncoderCard:
         bands: sensor -> bands that the encoder takes, in order.
         is_control: whether the encoders are untrained.
         manifest_sha256: hash of the manifest of its pairs; None: public weights.
-        data_span: span of these pairs.
+        data_span: span of these pairs; of several, the newest.
         data_version: version of these pairs.
+        data: all versions of these pairs; empty: public weights.
         started_from: folders of the published encoders that its training began with.
     """
 
@@ -42,6 +45,7 @@ class EncoderCard:
     manifest_sha256: str | None = None
     data_span: int | None = None
     data_version: int | None = None
+    data: tuple[WindowEntry, ...] = ()
     started_from: tuple[str, ...] = ()
 
 
@@ -81,5 +85,6 @@ def _parse(card: Mapping[str, Any]) -> EncoderCard:
         manifest_sha256=card.get("data_manifest_sha256"),
         data_span=card.get("data_span"),
         data_version=card.get("data_version"),
+        data=windows.of_card(card),
         started_from=tuple(dict.fromkeys(started_from.values())),
     )

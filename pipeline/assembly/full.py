@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from tfx.orchestration.pipeline import Pipeline
 
+from beam_jobs.contracts import windows
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.runner import local_arguments
 from components.examples import create_examples
 from components.publishing import ENCODER_NAME
+from components.shard_gen import Spans
 from models.publishing import labels as labels_lib
 from pipeline.assembly.distillation import create_distillation
 from pipeline.assembly.labels import create_labels
@@ -39,8 +41,20 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         # A pipeline is compiled where its serving folder may be out of reach.
         return labels_lib.state_of(f"{config.serving_dir}/{name}") if metadata else ""
 
-    pairs = create_examples(config.pairs_dir, "pairs") if config.needs_pairs else None
-    labels = {task.name: create_labels(config, task, pairs) for task in config.tasks}
+    def spans_of(data_root: str) -> Spans | None:
+        if config.window is None:
+            return None
+        # As above: the executor looks them up.
+        window = windows.resolve(data_root, config.window) if metadata else None
+        return Spans(config=config.window, window=window)
+
+    pairs = None
+    if config.needs_pairs:
+        pairs = create_examples(config.pairs_dir, "pairs", spans_of(config.pairs_dir))
+    labels = {
+        task.name: create_labels(config, task, pairs, spans_of(config.task_dir(task)))
+        for task in config.tasks
+    }
     pretraining = create_pretraining(config, pairs, labels, in_service(ENCODER_NAME))
     components = [
         item

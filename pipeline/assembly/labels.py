@@ -12,6 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from components.examples import ExampleComponents, create_examples
 from components.overlap_audit import create_overlap_audit
+from components.shard_gen import Spans
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.published_encoder import seen_pairs
@@ -34,7 +35,10 @@ class LabelComponents:
 
 
 def create_labels(
-    config: RunConfig, task: TaskConfig, pairs: ExampleComponents | None
+    config: RunConfig,
+    task: TaskConfig,
+    pairs: ExampleComponents | None,
+    spans: Spans | None = None,
 ) -> LabelComponents:
     """Return the components that read the labels of a task and audit them.
 
@@ -44,8 +48,9 @@ def create_labels(
         pairs: data components of the pairs, which the audit compares the labels with.
             None: the run has none. The audit then compares with the pairs of the
             published encoders that the task starts from, if they are at hand.
+        spans: the spans of the task's data to read together; None = the newest.
     """
-    data = create_examples(config.task_dir(task), task.name)
+    data = create_examples(config.task_dir(task), task.name, spans)
     starts = encoder_starts(task.segment, None).values()
     seen = seen_pairs(starts, with_remote=config.encoder is not None).versions
     if pairs is None and not seen:

@@ -74,6 +74,7 @@ def _gate(task: TaskResult) -> dict[str, Any]:
 def _data(data: DataResult) -> dict[str, Any]:
     return {
         "version_dir": str(data.version_dir),
+        "versions": data.versions,
         "manifest_sha256": data.manifest.sha256,
         "num_examples": dict(data.manifest.num_examples),
         "num_rejected": dict(data.manifest.num_rejected),

@@ -107,7 +107,7 @@ def main(config_path: str, overrides: tuple[str, ...], task: str, output: Path) 
         ),
         key=lambda path: int(path.name),
     )
-    serialized = choose_patches(version_dir)[:NUM_PATCHES]
+    serialized = choose_patches(layout.shard_paths(version_dir, "eval"))[:NUM_PATCHES]
     signature = tf.saved_model.load(str(model_dir)).signatures["serve_examples"]
     prediction = signature(examples=tf.constant(serialized))["label"].numpy()
     patches = [decode_labeled(item) for item in serialized]

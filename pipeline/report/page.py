@@ -104,7 +104,7 @@ def _data_table(data: tuple[DataResult, ...]) -> Table:
         )
         table.add_row(
             item.name,
-            f"{item.manifest.span}/{item.manifest.version}",
+            item.versions,
             *(str(counts.get(split, 0)) for split in layout.SPLITS),
             rejected or "none",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from beam_jobs.contracts import layout, locations, records
+from beam_jobs.contracts import locations, records
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.manifest import Manifest
@@ -63,7 +64,7 @@ def draw_task(name: str, saved_model: Location, data: DataResult, output: Locati
         with output.open("rb") as file, Image.open(file) as existing:
             if existing.info.get(_MODEL_KEY) == shown:
                 return
-    serialized = choose_patches(data.version_dir)
+    serialized = choose_patches(data.shard_paths("eval"))
     patches = [decode_labeled(item) for item in serialized]
     signature = tf.saved_model.load(str(saved_model)).signatures["serve_examples"]
     prediction = signature(examples=tf.constant(serialized))["label"].numpy()
@@ -86,13 +87,13 @@ def decode_labeled(serialized: bytes) -> records.LabeledPatch:
     return patch
 
 
-def choose_patches(version_dir: Location) -> list[bytes]:
-    """Return the serialized eval patches to draw.
+def choose_patches(shards: Sequence[Location]) -> list[bytes]:
+    """Return the serialized patches to draw, of the shards of an eval split.
 
     Patches with the most mixed labels come first, from different scenes as long as
     there are enough scenes.
     """
-    paths = [str(path) for path in layout.shard_paths(version_dir, "eval")]
+    paths = [str(path) for path in shards]
     candidates = []
     with named_damage(paths):
         for serialized in tf.data.TFRecordDataset(paths, "GZIP").as_numpy_iterator():

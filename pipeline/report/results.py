@@ -17,7 +17,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.utils import path_utils
 
-from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import read_card
@@ -105,8 +105,8 @@ class DataResult:
 
     Attributes:
         name: "pairs" or the task's name.
-        version_dir: version directory that was read.
-        manifest: its manifest.
+        version_dir: version directory that was read; of several spans, the newest.
+        manifest: its manifest, or that of all spans that were read.
         anomalies: split -> lines "feature: description" of ExampleValidator.
     """
 
@@ -114,6 +114,16 @@ class DataResult:
     version_dir: Location
     manifest: manifest.Manifest
     anomalies: Mapping[str, tuple[str, ...]]
+
+    @property
+    def versions(self) -> str:
+        """The versions that were read, in a few words."""
+        return windows.describe(windows.entries_of(self.manifest))
+
+    def shard_paths(self, split: layout.Split) -> list[Location]:
+        """Return the shards of a split that were read."""
+        root = self.version_dir.parent.parent
+        return windows.shard_paths(root, windows.entries_of(self.manifest), split)
 
 
 @dataclass(frozen=True, kw_only=True)

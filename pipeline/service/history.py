@@ -15,7 +15,7 @@ from typing import Any
 from rich.markup import escape as plain
 from rich.table import Table
 
-from beam_jobs.contracts import published
+from beam_jobs.contracts import published, windows
 from beam_jobs.contracts.locations import Location, locate
 from models.gate import verdict as verdict_lib
 from models.publishing import labels, store
@@ -203,7 +203,13 @@ def _run(record: RunRecord) -> Run:
         kind, _, name = component.component_id.partition("-")
         if kind == "ImportExampleGen" and "examples" in component.outputs:
             found = component.outputs["examples"].properties
-            spans[name] = f"{found.get('span', '?')}.{found.get('version', '?')}"
+            # ExampleGen writes the window into its output (`components/shard_gen.py`).
+            window = found.get("window")
+            spans[name] = (
+                windows.describe(windows.from_json(str(window)), ".")
+                if window
+                else f"{found.get('span', '?')}.{found.get('version', '?')}"
+            )
     return Run(
         started_at=record.started_at.isoformat(timespec="seconds"),
         spans=spans,
@@ -219,12 +225,11 @@ def _version(model: str, folder: Location, periods: dict[int, list[tuple[str, st
     reason = ""
     if gate.exists() and model != "encoder":
         reason = "; ".join(verdict_lib.from_json(gate.read_text()).reasons)
-    span = card.get("data_span")
     return Version(
         model=model,
         number=int(folder.name),
         is_withdrawn=folder.parent.name == store.WITHDRAWN,
-        span="" if span is None else f"{span}.{card.get('data_version')}",
+        span=windows.describe(windows.of_card(card), "."),
         data_sha256=str(card.get("data_manifest_sha256") or "")[:_SHORT],
         gate=reason,
         served=tuple(periods.get(int(folder.name), ())),

@@ -34,11 +34,11 @@ def test_a_new_span_takes_only_new_scenes_and_counts_the_others(
 ):
     everything = copied.read_text()
     copied.write_text("\n".join(dates[0]) + "\n")
-    first = build_pairs(build_config, [copied], tmp_path / "out", span=None)
+    first = build_pairs(build_config, [copied], tmp_path / "out", span="new")
     assert first == layout.version_dir(tmp_path / "out", 1, 1)
     assert set((first / "scenes.txt").read_text().splitlines()) == ids_of(dates[0])
     copied.write_text(everything)
-    second = build_pairs(build_config, [copied], tmp_path / "out", span=None)
+    second = build_pairs(build_config, [copied], tmp_path / "out", span="new")
     assert second == layout.version_dir(tmp_path / "out", 2, 1)
     assert set((second / "scenes.txt").read_text().splitlines()) == ids_of(dates[1])
     assert manifest.read(second).num_rejected["in_earlier_span"] == 6
@@ -49,7 +49,7 @@ def test_a_new_span_takes_only_new_scenes_and_counts_the_others(
     assert {row["id"] for row in rows if row["reason"] == "in_earlier_span"} == ids_of(dates[0])
     # A third one finds nothing new, says so and leaves no span behind.
     with pytest.raises(NothingNewError, match="every scene is in an earlier span already"):
-        build_pairs(build_config, [copied], tmp_path / "out", span=None)
+        build_pairs(build_config, [copied], tmp_path / "out", span="new")
     assert layout.list_versions(tmp_path / "out") == [(1, 1), (2, 1)]
     # The same span without the rule is another data set, not the one that is there.
     assert build_pairs(build_config, [copied], tmp_path / "out", span=2) == layout.version_dir(

@@ -6,7 +6,7 @@ import make_shards
 import numpy as np
 import pytest
 
-from beam_jobs.contracts import manifest
+from beam_jobs.contracts import layout, manifest
 from pipeline.report.example_picture import draw_example
 from pipeline.report.pictures import choose_patches, decode_labeled
 
@@ -19,7 +19,9 @@ def data(tmp_path_factory):
 
 
 def test_each_patch_has_four_images_two_patches_a_row(data):
-    patches = [decode_labeled(item) for item in choose_patches(data)[:3]]
+    patches = [
+        decode_labeled(item) for item in choose_patches(layout.shard_paths(data, "eval"))[:3]
+    ]
     prediction = np.stack([1 - (patch.label == 1) for patch in patches]).astype(np.int64)
     figure = draw_example(patches, prediction, manifest.read(data))
     images = [[len(axis.images) for axis in figure.axes[row * 9 : row * 9 + 9]] for row in (0, 1)]
@@ -32,7 +34,7 @@ def test_each_patch_has_four_images_two_patches_a_row(data):
 
 
 def test_no_data_is_named_only_where_it_is_shown(data):
-    patch = decode_labeled(choose_patches(data)[0])
+    patch = decode_labeled(choose_patches(layout.shard_paths(data, "eval"))[0])
     prediction = patch.label[None].astype(np.int64)
 
     def names(shown, predicted):
@@ -49,6 +51,6 @@ def test_no_data_is_named_only_where_it_is_shown(data):
 
 def test_data_without_labels_are_refused(data):
     unlabeled = dataclasses.replace(manifest.read(data), label_schema=None)
-    patch = decode_labeled(choose_patches(data)[0])
+    patch = decode_labeled(choose_patches(layout.shard_paths(data, "eval"))[0])
     with pytest.raises(ValueError, match="names no label schema"):
         draw_example([patch], patch.label[None].astype(np.int64), unlabeled)

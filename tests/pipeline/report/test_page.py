@@ -332,7 +332,9 @@ def test_report_shows_the_health_of_the_encoders_their_alarms_and_the_map(
 
 
 def test_chosen_patches_are_mixed_and_from_different_scenes(data):
-    chosen = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)]
+    chosen = [
+        pictures.decode_labeled(item) for item in pictures.choose_patches(data.shard_paths("eval"))
+    ]
     entropies = [pictures.label_entropy(patch.label) for patch in chosen]
     num_eval = data.manifest.num_examples["eval"]
     num_scenes = -(-num_eval // 4)
@@ -372,9 +374,9 @@ def test_optical_image_takes_the_visible_bands(data):
 
 
 def test_figure_has_one_column_a_patch(data):
-    patches = [pictures.decode_labeled(item) for item in pictures.choose_patches(data.version_dir)][
-        :3
-    ]
+    patches = [
+        pictures.decode_labeled(item) for item in pictures.choose_patches(data.shard_paths("eval"))
+    ][:3]
     figure = pictures.draw(
         "flood", patches, np.stack([patch.label for patch in patches]), data.manifest
     )
