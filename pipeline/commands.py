@@ -14,7 +14,6 @@ from pathlib import Path
 
 import click
 import yaml
-from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
@@ -104,11 +103,10 @@ def retrain(
     """Bring new scenes into service, if there are any: `run --new-span` on a schedule.
 
     Exit code 0 means that every model of the run is in service, 4 that a gate refused
-    data or a model, 5 that no scene is new. After 1, 3 and 4 the models that were in
-    service before still are. If another process works on the run, this one leaves at
-    once with exit code 1. The next attempt goes on where one that was killed ended.
-    Each attempt is in `terrapair history`. docs/retraining.md has the settings
-    `notify`.
+    data or a model, 5 that no scene is new. A model leaves service only for one that
+    its gate blessed. If another process works on the run, this one leaves at once with
+    exit code 1. After an attempt that was killed, the next one goes on. `terrapair
+    history` shows the attempts. docs/retraining.md tells how to be notified.
 
     \b
     Example:
@@ -131,7 +129,8 @@ def retrain(
         ended = retraining.retrain(config, run_it)
     if notify is not None:
         for line in notification.tell(notify, retraining.message(config, ended.attempt), secret):
-            session.note(Text(f"warning: {line}"))
+            # Also with --quiet: a schedule has no other witness.
+            click.echo(f"warning: {line}", err=True)
     if isinstance(ended.result, Exception):
         raise ended.result
     return _show(session, ended.result)

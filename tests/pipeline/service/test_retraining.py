@@ -198,6 +198,18 @@ def test_the_verb_records_and_tells_a_missing_catalog(config, tmp_path, capsys):
     assert json.loads(told.read_text())["attempt"]["reasons"] == list(attempt.reasons)
 
 
+def test_a_hook_that_fails_is_one_warning_and_changes_no_exit_code(config, tmp_path, capsys):
+    arguments = [
+        *("retrain", "--quiet", "--config", "smoke", "--set", f"root={config.root}"),
+        *("--set", f"catalogs=[{{layout: stac, path: {tmp_path / 'none.ndjson'}}}]"),
+        *("--set", "notify={command: [sh, -c, 'exit 9']}"),
+    ]
+    assert program.run(arguments) == ExitCode.BAD_DATA
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == "warning: notify.command: sh was not told: exit code 9"
+    assert error.startswith("error: ")
+
+
 def test_of_two_at_once_one_leaves_and_records_nothing(config, capsys):
     with locks.hold(f"{config.root}/{root.LOCK_NAME}", "the first"):
         code = program.run(["retrain", "--config", "smoke", "--set", f"root={config.root}"])
