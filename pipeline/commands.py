@@ -114,6 +114,7 @@ def retrain(
     """
     config = _load(config_path, overrides)
     root.check_names(config)
+    _check_local_root(config)
     notify = config.notify
     secret = b"" if notify is None else notification.read_secret(notify, os.environ)
     from pipeline.service import retraining
@@ -467,18 +468,27 @@ def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
     return config
 
 
-def _check_inputs(config: RunConfig, data: str | None) -> None:
-    """Refuse a run whose files are missing, before anything heavy is imported.
+def _check_local_root(config: RunConfig) -> None:
+    """Refuse a run that needs a folder of this machine and names none.
 
     Raises:
-        DataError: the folder of `--data`, a catalog, scenes or an encoder is missing.
-        SettingsError: the run needs a folder of this machine and names none.
+        SettingsError: it does.
     """
     if "://" in config.root and not config.local_root:
         raise settings.SettingsError(
             f"local_root: needed when root is an object store, got root {config.root!r}: name a "
             "folder of this machine for ML Metadata and simulated scenes"
         )
+
+
+def _check_inputs(config: RunConfig, data: str | None) -> None:
+    """Refuse a run whose files are missing, before anything heavy is imported.
+
+    Raises:
+        DataError: the folder of `--data`, a catalog, scenes or an encoder is missing.
+        SettingsError: see `_check_local_root`.
+    """
+    _check_local_root(config)
     if data is not None:
         inputs.check_folder(data, "data")
     for source in config.catalogs if data is None else ():
