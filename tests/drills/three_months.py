@@ -40,7 +40,9 @@ _CONFIG = "smoke"
 _NUM_MONTHS = 3
 _SETTINGS = (
     "warm_start=true",
-    # Models of four steps differ by luck. The drill is about the months, not about them.
+    # In four places, a month with a swath's edge has many times the missing pixels of one
+    # without, and models of four steps differ by luck. The drill is about the months.
+    "drift.severity={no_data: warn}",
     "probe.tolerance=1.0",
     *(f"tasks.{task}.gate={{margin: 0.99, guards: {{}}}}" for task in (0, 1)),
 )
