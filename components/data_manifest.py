@@ -10,12 +10,15 @@ looked up then too. For a window of several spans it is their merged manifest.
 # No `from __future__ import annotations` here: TFX's @component reads the annotations
 # as objects, not as text.
 import json
+from collections.abc import Sequence
 
 from tfx.types import standard_artifacts
 
 from beam_jobs.build.verify import verify, verify_window
 from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.locations import locate, staged
+from beam_jobs.errors import RefusedError
+from beam_jobs.judging import audit
 from components.artifacts import read_document
 from components.shard_gen import WINDOW_PROPERTY
 from components.tfx_types import InputArtifact, OutputArtifact, Parameter, component
@@ -85,6 +88,30 @@ def manifest_from_hyperparameters(hyperparameters: dict[str, object] | None) -> 
     return manifest.from_json(json.dumps(hyperparameters))
 
 
+def check_ground(data_root: str, window: Sequence[manifest.WindowEntry], kind: str) -> None:
+    """Check that no labelled span trains on ground that another is judged on.
+
+    Raises:
+        RefusedError: one does.
+    """
+    # Pairs judge no published model. OverlapAudit compares them with all labels.
+    if kind != "labels" or len(window) < 2:
+        return
+    folders = {str(windows.version_dir(data_root, entry)): entry for entry in window}
+    found = audit.across_spans(
+        {folder: manifest.read(folder) for folder in folders},
+        [folder for folder, entry in folders.items() if "train" in entry.splits],
+    )
+    if found:
+        first = found[0]
+        raise RefusedError(
+            f"{data_root}: patch {first.pair_patch_id} of train shows ground of patch "
+            f"{first.label_patch_id}, {first.label_split} of another span ({len(found)} overlaps): "
+            "give the scenes of both spans the same hold-out or terrapair:split",
+            "overlap",
+        )
+
+
 @component
 def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
     examples: InputArtifact[standard_artifacts.Examples],
@@ -98,13 +125,16 @@ def DataManifest(  # noqa: N802, D417 - TFX names a component after its function
         data_root: the folder that ExampleGen reads from.
 
     Raises:
-        DataError: a version has no manifest, its shards are not whole, or see
-            `verify_window`.
+        DataError: a version has no manifest, or its shards are not whole.
+        WindowError: see `verify_window`.
+        RefusedError: a span trains on ground that another is judged on.
     """
     # On Kubeflow no check of ours runs before ExampleGen. This one keeps an incomplete
     # version away from the Trainers.
     if examples.has_custom_property(WINDOW_PROPERTY):
-        found = verify_window(data_root, resolve_window(examples, data_root), with_hashes=False)
+        window = resolve_window(examples, data_root)
+        found = verify_window(data_root, window, with_hashes=False)
+        check_ground(data_root, window, found.kind)
     else:
         span, version = resolve_version(examples)
         found = verify(f"{data_root}/span-{span}/version-{version}", with_hashes=False)

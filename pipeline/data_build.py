@@ -97,7 +97,7 @@ def build_data(
                 verify(versions[data.name], with_hashes, on_progress=on_progress)
         else:
             with stage(f"verify the spans of {data.root}"):
-                _verify_window(data, catalogs, config.window, with_hashes, on_progress)
+                check_window(data, catalogs, config.window, with_hashes, on_progress)
     pairs = versions.pop(PAIRS, None)
     return BuiltData(pairs=pairs, tasks=versions, new=tuple(new))
 
@@ -155,7 +155,7 @@ def _build(
     return build_span("newest"), False
 
 
-def _verify_window(
+def check_window(
     data: DataSet,
     catalogs: Sequence[Location],
     window: WindowConfig,

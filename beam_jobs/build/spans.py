@@ -8,10 +8,7 @@ the files of earlier spans. So no scene, and no pair of scenes, is in two spans.
 from __future__ import annotations
 
 import hashlib
-import heapq
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,8 +22,6 @@ from beam_jobs.errors import DataError
 from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files as storage
 
-SCENES_NAME = "scenes.txt"
-"""Name of the file with the ids of a version's scenes, one per line, sorted."""
 KNOWN_REASON: Reason = "in_earlier_span"
 """Reason for which a scene of an earlier span is rejected."""
 
@@ -51,53 +46,17 @@ def earlier_scene_files(output_root: Location, before: int) -> list[Location]:
         DataError: a version has no such file, because an older terrapair built it.
     """
     files = [
-        layout.version_dir(output_root, *numbers) / SCENES_NAME
+        layout.version_dir(output_root, *numbers) / layout.SCENES_NAME
         for numbers in newest_versions(output_root)
         if numbers[0] < before
     ]
-    _check_there(files)
-    return files
-
-
-def check_disjoint(versions: Sequence[Location]) -> None:
-    """Check that no scene is in two versions that are to be read together.
-
-    The files are sorted, so they are merged without being held in memory.
-
-    Args:
-        versions: version directories, of one span each.
-
-    Raises:
-        DataError: a scene is in two versions, or a version has no list of its scenes.
-    """
-    files = [folder / SCENES_NAME for folder in versions]
-    _check_there(files)
-    with ExitStack() as stack:
-        listed = [
-            _numbered(stack.enter_context(storage.open_text(str(path))), number)
-            for number, path in enumerate(files)
-        ]
-        for (scene, one), (other, two) in itertools.pairwise(heapq.merge(*listed)):
-            if scene == other:
-                raise DataError(
-                    f"{files[two]}: the scene {scene} is in {files[one]} too, so its patches would "
-                    "be counted twice: build the later span with --new-span",
-                    "scene_in_two_spans",
-                )
-
-
-def _numbered(lines: Iterable[str], number: int) -> Iterator[tuple[str, int]]:
-    for line in lines:
-        yield line.rstrip("\n"), number
-
-
-def _check_there(files: Iterable[Location]) -> None:
     for path in files:
         if not path.exists():
             raise DataError(
                 f"{path}: the file is missing; build that span again, or build a span that exists",
                 "no_scenes",
             )
+    return files
 
 
 def newest_versions(output_root: Location) -> list[tuple[int, int]]:
@@ -187,4 +146,4 @@ class WriteScenes(beam.PTransform):
 
 def _write(group: tuple[None, Iterable[str]], building_dir: str) -> None:
     text = "".join(f"{scene_id}\n" for scene_id in sorted(group[1]))
-    storage.write_bytes(f"{building_dir}/{SCENES_NAME}", text.encode())
+    storage.write_bytes(f"{building_dir}/{layout.SCENES_NAME}", text.encode())

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from beam_jobs.build import spans
 from beam_jobs.contracts import layout, locations, manifest, windows
 from beam_jobs.contracts.fingerprint import file_sha256
 from beam_jobs.contracts.manifest import Manifest, ShardEntry, WindowEntry
@@ -70,15 +69,13 @@ def verify_window(
         on_progress: called with (shards compared, all shards) of each version.
 
     Raises:
-        DataError: see `verify`; a scene is in two spans; or a split has no patch in any
-            of them.
-        WindowError: the versions cannot be read together.
+        DataError: see `verify`, or a split has no patch in any of the versions.
+        WindowError: a scene is in two versions, or they have different settings.
     """
     folders = [windows.version_dir(root, entry) for entry in window]
     for folder in folders:
         verify(folder, with_hashes, on_progress=on_progress)
-    if len(folders) > 1:
-        spans.check_disjoint(folders)
+    windows.check_disjoint(root, window)
     found = windows.read(root, window)
     for split in layout.SPLITS:
         if not found.num_examples.get(split):

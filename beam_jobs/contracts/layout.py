@@ -17,6 +17,8 @@ from beam_jobs.contracts.locations import Location, glob, parse
 Split = Literal["train", "eval", "test"]
 SPLITS: tuple[Split, ...] = ("train", "eval", "test")
 MANIFEST_NAME = "manifest.json"
+SCENES_NAME = "scenes.txt"
+"""Name of the file with the ids of a version's scenes, one per line, sorted."""
 REJECTED_DIR = "rejected"
 SHARD_GLOB = "part-*-of-*.tfrecord.gz"
 _VERSION_DIR = re.compile(r"version-(\d+)$")

@@ -127,7 +127,6 @@ JobReason = Literal[
     "no_version",
     "not_run",
     "overlap",
-    "scene_in_two_spans",
     "teacher_refused",
     "too_many_bad_scenes",
     "unfinished_version",
@@ -273,8 +272,6 @@ MEANINGS: dict[Reason, str] = {
     "no_version": "The folder is no version and holds none. Check the path.",
     "not_run": "The runner accepted the job but ran nothing. Check its options.",
     "overlap": "Train patches show ground of eval or test. Leave them out.",
-    "scene_in_two_spans": "Two spans that are read together share a scene. Build the later"
-    " one with --new-span.",
     "teacher_refused": "The teacher of a distillation is refused. Mend the teacher.",
     "too_many_bad_scenes": "More scenes break a rule than quality.max_rejected_fraction"
     " allows. Mend them or raise it.",

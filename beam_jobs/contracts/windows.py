@@ -7,12 +7,16 @@ a block has the same split in every span, so what they judge was never trained o
 
 from __future__ import annotations
 
+import heapq
+import io
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
+from typing import IO, Any
 
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.bands import Sensor
@@ -152,7 +156,7 @@ def merge(window: Sequence[WindowEntry], manifests: Sequence[Manifest]) -> Manif
             for found, splits in taken
         ),
         # Scenes of earlier spans are a part of the window.
-        num_rejected=_without(_sum(found.num_rejected for found in trained), _KNOWN),
+        num_rejected=_sum({**found.num_rejected, _KNOWN: 0} for found in trained),
         num_held_out=_sum_nested(_of_splits(found.num_held_out, splits) for found, splits in taken),
         num_absent=_sum_nested(_of_splits(found.num_absent, splits) for found, splits in taken),
         num_out_of_range=_sum_nested(found.num_out_of_range for found in trained),
@@ -169,6 +173,38 @@ def merge(window: Sequence[WindowEntry], manifests: Sequence[Manifest]) -> Manif
         code_sha256=settings.sha256(sorted({found.code_sha256 for found in manifests})),
         window=tuple(window),
     )
+
+
+def check_disjoint(root: str | os.PathLike[str], window: Sequence[WindowEntry]) -> None:
+    """Check that no scene is in two versions of a window.
+
+    The lists of scenes are sorted, so they are merged without being held in memory.
+
+    Args:
+        root: folder that holds the spans.
+        window: the versions.
+
+    Raises:
+        WindowError: a scene is in two versions, or a version has no list of its scenes,
+            because an older terrapair built it.
+    """
+    if len(window) < 2:
+        return
+    files = [version_dir(root, entry) / layout.SCENES_NAME for entry in window]
+    for path in files:
+        if not path.exists():
+            raise WindowError(f"{path}: the file is missing: build that span again")
+    with ExitStack() as stack:
+        listed = [
+            _numbered(stack.enter_context(path.open("rb")), number)
+            for number, path in enumerate(files)
+        ]
+        for (scene, one), (other, two) in itertools.pairwise(heapq.merge(*listed)):
+            if scene == other:
+                raise WindowError(
+                    f"{files[two]}: the scene {scene} is in {files[one]} too, so its patches would "
+                    "be counted twice: build the later span with --new-span"
+                )
 
 
 def merged_statistics(parts: Sequence[BandStatistics]) -> BandStatistics:
@@ -261,6 +297,11 @@ def from_json(text: str) -> tuple[WindowEntry, ...]:
     return settings.from_dict(_Entries, json.loads(text), "window").window
 
 
+def _numbered(file: IO[bytes], number: int) -> Iterator[tuple[str, int]]:
+    for line in io.TextIOWrapper(file, encoding="utf-8"):
+        yield line.rstrip("\n"), number
+
+
 def _percentile(parts: Sequence[BandStatistics], share: float, known: Sequence[float]) -> float:
     """Return where a share of the pixels of all parts is below, by bisection.
 
@@ -336,7 +377,7 @@ def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for part in parts:
         for name, number in part.items():
             total[name] = total.get(name, 0) + number
-    return dict(sorted(total.items()))
+    return {name: number for name, number in sorted(total.items()) if number}
 
 
 def _sum_nested(parts: Iterable[Counts]) -> Counts:
@@ -346,7 +387,3 @@ def _sum_nested(parts: Iterable[Counts]) -> Counts:
             if counts:
                 total[name] = _sum([total.get(name, {}), counts])
     return dict(sorted(total.items()))
-
-
-def _without(counts: dict[str, int], name: str) -> dict[str, int]:
-    return {key: number for key, number in counts.items() if key != name}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import tensorflow as tf
@@ -163,7 +163,7 @@ def compare(
     listed: list[Overlap] = []
     num_patches = num_without_hash = num_near = num_alike = num_overlaps = num_leaking = 0
     patches = _audited_patches(pair_versions, ("train",), common)
-    while batch := list(itertools.islice(patches, _BATCH)):
+    for batch in _batches(patches):
         num_patches += len(batch)
         num_without_hash += sum(patch.hash is None for patch in batch)
         for found in index.overlaps(batch):
@@ -194,6 +194,45 @@ def compare(
         num_leaking_pair_patches=num_leaking,
         overlaps=tuple(listed),
     )
+
+
+def across_spans(
+    versions: Mapping[str, manifest.Manifest], trained: Collection[str]
+) -> list[Overlap]:
+    """Return where train patches of a span show ground that another span judges.
+
+    A block has one split in all spans. But a place may change its split when its later
+    scenes lack the hold-out or the declared split of the earlier ones. Within a span
+    nothing is compared: there the rules of the split decide.
+
+    Args:
+        versions: version directory -> its manifest, one version of each span.
+        trained: those of `versions` whose train patches are used.
+
+    Raises:
+        DataError: the versions share no band, or a shard is damaged.
+    """
+    common = {sensor: _common_bands(list(versions.values()), sensor) for sensor in BANDS}
+    judged: list[AuditedPatch] = []
+    judged_by: dict[str, str] = {}
+    for path, found in versions.items():
+        for patch in _audited_patches({path: found}, ("eval", "test"), common):
+            judged.append(patch)
+            judged_by[patch.patch_id] = path
+    index = overlaps.Index(judged, 0.0, MAX_HASH_DISTANCE)
+    return [
+        overlap
+        for path in trained
+        for batch in _batches(_audited_patches({path: versions[path]}, ("train",), common))
+        for found in index.overlaps(batch)
+        for overlap in found
+        if judged_by[overlap.label_patch_id] != path
+    ]
+
+
+def _batches(patches: Iterator[AuditedPatch]) -> Iterator[list[AuditedPatch]]:
+    while batch := list(itertools.islice(patches, _BATCH)):
+        yield batch
 
 
 def _versions(paths: Sequence[str | os.PathLike[str]]) -> dict[str, manifest.Manifest]:

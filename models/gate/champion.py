@@ -65,7 +65,7 @@ def score_both(
     card = _read(champion_dir)
     class_names = own.class_names
     _check_same(champion_dir, card, test.manifest, class_names)
-    files, notes = _champions_test(card, test)
+    files, notes = champions_test(card, test)
     try:
         model = load_segmenter(champion_dir)
         champion = SplitScorer(model, class_names, batch_size=batch_size)
@@ -117,7 +117,7 @@ def _check_same(
         )
 
 
-def _champions_test(card: dict[str, Any], test: TestSplit) -> tuple[list[str], tuple[str, ...]]:
+def champions_test(card: dict[str, Any], test: TestSplit) -> tuple[list[str], tuple[str, ...]]:
     """Return the shards of the champion's own test split, and notes.
 
     Versions that the candidate's test split has too are left out.

@@ -1,10 +1,11 @@
 """The audit as components: disjoint places pass, an overlap fails in the gate."""
 
 import make_shards
+import make_spans
 import pytest
 from tfx.types import standard_artifacts
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import settings, windows
 from beam_jobs.errors import DataError
 from components import overlap_audit
 
@@ -97,3 +98,25 @@ def test_pairs_of_a_published_encoder_are_audited_without_pairs_of_the_run(
     found = overlap_audit.read_report(run_audit(roots, version, tmp_path, seen=seen).uri)
     assert (found.pairs, found.num_pair_patches) == (seen, 6)
     assert found.num_leaking_pair_patches == num_leaking
+
+
+def test_a_window_compares_train_of_its_newest_spans_with_eval_and_test_of_all(tmp_path):
+    for span in (1, 2, 3):
+        make_spans.make_span(tmp_path / "pairs", span)
+        make_spans.make_span(
+            tmp_path / "flood", span, kind="labels", label_schema="water", north=50.0 + span
+        )
+    config = overlap_audit.AuditConfig(
+        pairs_root=str(tmp_path / "pairs"), labels_root=str(tmp_path / "flood"), buffer_m=0.0
+    )
+
+    def examples(root):
+        artifact = examples_of(3, 1)
+        window = windows.resolve(tmp_path / root, windows.WindowConfig(last=2))
+        artifact.set_string_custom_property("window", windows.to_json(window))
+        return artifact
+
+    found = overlap_audit.audit_examples(examples("pairs"), examples("flood"), config)
+    assert found.pairs == tuple(f"{tmp_path}/pairs/span-{span}/version-1" for span in (2, 3))
+    assert found.labels == tuple(f"{tmp_path}/flood/span-{span}/version-1" for span in (1, 2, 3))
+    assert (found.num_pair_patches, found.num_label_patches) == (6 + 4, 3 * 4)

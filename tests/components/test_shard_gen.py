@@ -2,6 +2,7 @@
 
 import shutil
 
+import make_spans
 import pytest
 from make_shards import make_version
 from tfx.components.example_gen import utils
@@ -9,7 +10,7 @@ from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import layout
+from beam_jobs.contracts import layout, windows
 from beam_jobs.errors import DataError
 from components import shard_gen
 from components.examples import create_examples
@@ -40,6 +41,40 @@ def test_a_redrawn_label_of_the_same_size_is_another_input_of_the_cache(version,
     # The second version is a copy with the same times, so nothing but its number differs.
     shutil.copytree(version, version.with_name("version-2"))
     assert found() == ("span-1/version-2/train/*", 1, 2)
+
+
+def test_a_window_is_read_by_its_manifests_and_is_a_part_of_the_cache_key(tmp_path):
+    make_spans.make_span(tmp_path, 1)
+    # TFX asks for the newest span of each split, and refuses different ones.
+    make_spans.make_span(tmp_path, 2, without=("eval", "test"))
+
+    def properties(last):
+        config = windows.WindowConfig(last=last)
+        spans = shard_gen.Spans(config=config, window=windows.resolve(tmp_path, config))
+        return create_examples(str(tmp_path), "pairs", spans).examples.exec_properties
+
+    splits = proto_utils.json_to_proto(properties(2)["input_config"], Input()).splits
+    found = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
+    assert found[1:] == (2, 1)
+    before = properties(2)
+    assert properties(2) == before
+    assert properties(1) != before
+    make_spans.make_span(tmp_path, 1, version=2)
+    assert properties(2) != before
+    # Without a window, the key is that of older runs.
+    assert create_examples(str(tmp_path), "pairs").examples.exec_properties["custom_config"] is None
+
+
+def test_a_version_of_a_window_that_is_not_whole_is_refused(tmp_path):
+    for span in (1, 2):
+        make_spans.make_span(tmp_path, span)
+    config = windows.WindowConfig()
+    spans = shard_gen.Spans(config=config, window=windows.resolve(tmp_path, config))
+    properties = create_examples(str(tmp_path), "pairs", spans).examples.exec_properties
+    shard = layout.shard_paths(tmp_path / "span-1" / "version-1", "eval")[0]
+    shard.unlink()
+    with pytest.raises(DataError, match=rf"span-1/version-1: .* missing are \['eval/{shard.name}"):
+        shard_gen.Executor().Do({}, {}, properties)
 
 
 def test_a_whole_version_passes(version):

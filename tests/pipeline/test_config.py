@@ -4,6 +4,7 @@ import pytest
 from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
+from beam_jobs.contracts.windows import WindowConfig
 from pipeline.config import RunConfig, load_run_config
 
 SHIPPED = sorted((REPOSITORY / "pipeline" / "configs").glob("*.yaml"))
@@ -117,6 +118,9 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
         ),
         ({"probe.task": "crops"}, r"probe.task must be one of the tasks \['flood'\], got 'crops'"),
         ({"probe.min_spread": 2.0}, r"^probe: min_spread must be within 0 and 1, got 2.0"),
+        ({"spans": {"last": 0}}, r"^spans: last must be at least 1, got 0"),
+        ({"spans": {"first": 2}}, r"^spans.first: unknown key; known here: last"),
+        ({"spans": "newest"}, r"^spans: expected a mapping or 'all', got str 'newest'"),
         ({"num_beam_workers": 0}, r"num_beam_workers must be at least 1, got 0"),
     ],
 )
@@ -224,6 +228,20 @@ def test_tasks_cannot_teach_each_other_nor_a_student_that_sees_as_much(values):
         match=r"tasks\[1\]\.distill\.teacher must see a sensor .* of \['s1'\], lacks",
     ):
         load(values)
+
+
+@pytest.mark.parametrize(
+    ("spans", "window"),
+    [
+        (None, None),
+        ("all", WindowConfig(last=None)),
+        ({"last": 6}, WindowConfig(last=6)),
+    ],
+)
+def test_spans_are_the_newest_few_or_all_or_the_newest_alone(values, spans, window):
+    config = settings.from_dict(RunConfig, values | {"spans": spans})
+    assert config.window == window
+    assert settings.from_dict(RunConfig, settings.to_dict(config)) == config
 
 
 def test_two_tasks_of_one_name_are_refused(values):

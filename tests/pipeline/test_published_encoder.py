@@ -3,13 +3,15 @@
 import copy
 import json
 import re
+import shutil
 
 import make_shards
+import make_spans
 import pytest
 import yaml
 from repository import REPOSITORY
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import manifest, settings, windows
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.locations import DamagedFileError
 from models.config import EncoderConfig, PretrainConfig
@@ -290,3 +292,26 @@ def test_pairs_of_a_run_are_at_hand_and_those_of_others_are_named(root, tmp_path
         "s3",
     ]
     assert json.dumps(rest.unknown).count("manifest eeeeeeeeeeee, span 2, version 1") == 1
+
+
+def test_all_spans_that_an_encoder_was_trained_on_count_as_seen(tmp_path):
+    pairs = tmp_path / "data" / "pairs"
+    for span in (1, 2, 3):
+        make_spans.make_span(pairs, span)
+    window = windows.resolve(pairs, windows.WindowConfig(last=2))
+    trained_on = {
+        "data_manifest_sha256": windows.read(pairs, window).sha256,
+        "data_span": 3,
+        "data_version": 1,
+        "data_window": settings.to_dict(window),
+    }
+    folder = publish(tmp_path / "serving" / "encoder" / "1", **trained_on)
+    seen = published_encoder.seen_pairs([folder], with_remote=True)
+    # Of the first span it saw only what judges the encoder.
+    assert seen.versions == tuple(f"{pairs}/span-{span}/version-1" for span in (2, 3))
+    assert seen.unknown == ()
+    shutil.rmtree(pairs / "span-2")
+    seen = published_encoder.seen_pairs([folder], with_remote=True)
+    assert seen.versions == (f"{pairs}/span-3/version-1",)
+    (reason,) = seen.unknown
+    assert "trained on pairs that are not at hand" in reason

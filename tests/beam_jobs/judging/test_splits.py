@@ -12,8 +12,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_jobs.config import SplitConfig
-from beam_jobs.judging import splits
+from beam_jobs.config import HoldoutConfig, SplitConfig
+from beam_jobs.judging import holdouts, splits
 from beam_jobs.scenes import grids
 
 PROJECTIONS = {
@@ -189,6 +189,46 @@ def test_a_patch_whose_scenes_declare_different_splits_has_none():
     assert (found.split, found.reason) == (None, "straddles_splits")
     assert found.detail == "its scenes declare test and train"
     assert found.block == splits.block_id(10.0, 45.0, SplitConfig().block_size_km)
+
+
+def test_no_block_moves_between_splits_from_span_to_span(tmp_path):
+    """Spans see the same ground on other grids and other dates; the rules stay the same."""
+    region = tmp_path / "delta.geojson"
+    polygon = shapely.box(14.95, 46.98, 15.01, 47.02)
+    region.write_text(shapely.to_geojson(polygon))
+    seen_by_many = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        config = holdouts.with_hashes(
+            SplitConfig(
+                block_size_km=1.5,
+                eval_fraction=0.25,
+                test_fraction=0.25,
+                buffer_m=float(rng.choice([0.0, 200.0])),
+                seed=seed,
+                holdouts=(
+                    HoldoutConfig(name="bolivia", split="test", values=("Bolivia",)),
+                    HoldoutConfig(name="delta", split="eval", geojson=str(region)),
+                ),
+            )
+        )
+        places: dict[str, set[str]] = {}
+        spans_of: dict[str, set[int]] = {}
+        for span in range(3):
+            # An event, and a data set that declares its split, lie at their own places.
+            for lon, lat in random_patches(14.97, 47.0, seed=10 * seed + span, number=200):
+                events = frozenset({"bolivia"} if lat[0] > 47.02 else ())
+                declared = frozenset({"eval"} if lat[0] < 46.98 else ())
+                found = splits.assign(lon, lat, config, declared, events)
+                if found.split is not None:
+                    # Published data sets may cut through a block.
+                    key = f"{found.block}{'declared' if declared else ''}"
+                    places.setdefault(key, set()).add(found.split)
+                    spans_of.setdefault(key, set()).add(span)
+        assert {split for found in places.values() for split in found} == {"train", "eval", "test"}
+        assert all(len(found) == 1 for found in places.values())
+        seen_by_many += sum(len(found) > 1 for found in spans_of.values())
+    assert seen_by_many > 50
 
 
 # The buffer: patches of different splits keep their distance.

@@ -5,12 +5,13 @@ import re
 
 import make_scores
 import make_shards
+import make_spans
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from rich.console import Console
 
-from beam_jobs.contracts import manifest, settings
+from beam_jobs.contracts import manifest, settings, windows
 from beam_jobs.contracts.labels import WATER
 from models.encoder_probe.report import Check, ProbeReport
 from models.gate.verdict import Comparison, Verdict
@@ -31,6 +32,21 @@ def data(tmp_path_factory):
         manifest=manifest.read(version),
         anomalies={"eval": ("orbit_state: Unexpected string values [sideways]",)},
     )
+
+
+def test_the_spans_of_a_window_are_named_and_their_eval_patches_drawn(tmp_path):
+    for span in (1, 2, 3):
+        path = make_spans.make_span(tmp_path, span)
+    window = windows.resolve(tmp_path, windows.WindowConfig(last=2))
+    found = results.DataResult(
+        name="pairs", version_dir=path, manifest=windows.read(tmp_path, window), anomalies={}
+    )
+    console = Console(width=120, file=io.StringIO())
+    console.print(page._data_table((found,)))
+    assert "2/1, 3/1; eval and test of 1/1" in console.file.getvalue()
+    expected = [p for span in (1, 2, 3) for p in (tmp_path / f"span-{span}").glob("*/eval/*")]
+    assert found.shard_paths("eval") == expected
+    assert {path.parts[-4] for path in found.shard_paths("train")} == {"span-2", "span-3"}
 
 
 def make_probe(is_blessed):

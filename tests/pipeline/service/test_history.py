@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from beam_jobs.contracts import layout, windows
+from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.terminal import program
 from models.publishing import labels, publication, rollback
 from models.publishing.publication import Approval
@@ -71,8 +73,19 @@ def test_periods_of_service_follow_each_other(serving):
     ]
 
 
-def test_a_run_tells_its_data_and_where_it_failed():
-    examples = ArtifactRecord(uri="x", properties={"span": 2, "version": 1})
+WINDOW = windows.to_json(
+    [
+        WindowEntry(span=1, version=3, sha256="a", splits=windows.JUDGED),
+        WindowEntry(span=2, version=1, sha256="b", splits=layout.SPLITS),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("window", "told"), [({}, "2.1"), ({"window": WINDOW}, "2.1; eval and test of 1.3")]
+)
+def test_a_run_tells_its_data_and_where_it_failed(window, told):
+    examples = ArtifactRecord(uri="x", properties={"span": 2, "version": 1, **window})
     record = RunRecord(
         started_at=datetime.datetime(2026, 3, 1, tzinfo=datetime.timezone.utc),
         components=(
@@ -95,7 +108,7 @@ def test_a_run_tells_its_data_and_where_it_failed():
     (run,) = history.read_history("nowhere", [record]).runs
     assert run == history.Run(
         started_at="2026-03-01T00:00:00+00:00",
-        spans={"flood": "2.1"},
+        spans={"flood": told},
         num_ran=0,
         num_cached=1,
         failed=("Trainer-flood",),
