@@ -38,7 +38,8 @@ class Run:
         spans: data set -> "span.version" that it read.
         num_ran: components that ran.
         num_cached: components that the cache answered.
-        failed: components that failed; empty = it came to its end.
+        failed: components that failed or were killed. A run that was killed between two
+            components has none.
     """
 
     started_at: str
@@ -171,7 +172,7 @@ def _parts(history: History) -> list[_Part]:
             run.started_at,
             ", ".join(f"{name} {span}" for name, span in run.spans.items()),
             f"{run.num_ran} ran, {run.num_cached} cached",
-            f"failed at {', '.join(run.failed)}" if run.failed else "done",
+            f"failed at {', '.join(run.failed)}" if run.failed else "no component failed",
         )
         for run in history.runs
     ]
