@@ -55,7 +55,7 @@ format: setup  ## format the code and mend what lint can mend
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --fix --quiet .
 
-drill: setup  ## retrain for three months in simulation: one is poisoned, one is killed; half an hour
+drill: setup  ## retrain for three months in simulation: one is poisoned, one is killed; a quarter of an hour
 	@$(PYTHON) -m tests.drills.three_months
 
 bench: setup  ## measure speed and memory
