@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Containers often set it. Each of the processes that tests start would then compile our modules anew, 3 s in a worker of pytest.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo real test unit e2e test-next check format bench audit image lock clean
+.PHONY: help setup demo real test unit e2e test-next check format drill bench audit image lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ check: setup  ## format, lint, types, imports
 format: setup  ## format the code and mend what lint can mend
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --fix --quiet .
+
+drill: setup  ## retrain for three months in simulation: one is poisoned, one is killed; a quarter of an hour
+	@$(PYTHON) -m tests.drills.three_months
 
 bench: setup  ## measure speed and memory
 	@$(PYTHON) -m tests.benchmarks

@@ -8,20 +8,15 @@ checked: a wrong setting then costs a fraction of a second.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import yaml
-from rich.text import Text
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.errors import NothingNewError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import as_usage, config_option, verb
@@ -31,11 +26,9 @@ from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.cross_validation.choice import choose_tasks
 from pipeline.metadata_file import check_metadata
-from pipeline.runners import root
-from pipeline.service.thresholds import check_thresholds
-
-if TYPE_CHECKING:
-    pass
+from pipeline.runners import root, whole_run
+from pipeline.runners.whole_run import Finished, SpanRule
+from pipeline.service import notification
 
 _PIPELINE = ("pipeline",)
 CONFIGS_DIR = Path(__file__).parent / "configs"
@@ -90,38 +83,58 @@ def run(
     _check_inputs(config, data)
     config = _with_data(config, data)
     with root.hold(config):
-        return _run(session, config, verify_files, new_span)
-
-
-def _run(session: Session, config: RunConfig, verify_files: bool, new_span: bool) -> ExitCode:
-    check_metadata(config.metadata_path, is_written=True)
-    check_thresholds(config)
-    _write_resolved(session, config)
-    from pipeline.data_build import build_data
-
-    with session.progress() as progress:
-        built = build_data(
-            config, progress.stage, progress.update, verify_files=verify_files, new_span=new_span
+        finished = whole_run.run_whole(
+            config, session, "new" if new_span else "newest", verify_files=verify_files
         )
-        if new_span and not built.new:
-            raise NothingNewError(
-                f"{config.root}: every scene is in an earlier span, or has no partner: nothing was "
-                "built or trained; run without --new-span to finish an earlier run",
-                "nothing_new",
-            )
-        # Only now: importing TFX takes seconds that bad data should not cost.
-        with progress.stage("import TFX"):
-            from pipeline.runners.local import run_local
-        _quiet_absl(session)
+    return _show(session, finished)
 
-        def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
-            progress.update(step, total, values)
 
-        run_local(config, progress.start, on_step, progress.note)
-    from pipeline.serving.following import follow_all
+@verb("retrain", needs=_PIPELINE)
+@_run_config
+@_data_option
+@_verify_option
+def retrain(
+    session: Session,
+    config_path: str,
+    overrides: tuple[str, ...],
+    data: str | None,
+    verify_files: bool,
+) -> ExitCode:
+    """Bring new scenes into service, if there are any: `run --new-span` on a schedule.
 
-    follow_all(config.root, config.serving_dir)
-    return _report(session, config)
+    Exit code 0 means that every model of the run is in service, 4 that a gate refused
+    data or a model, 5 that no scene is new. A model leaves service only for one that
+    its gate blessed. If another process works on the run, this one leaves at once with
+    exit code 1. After an attempt that was killed, the next one goes on. `terrapair
+    history` shows the attempts. docs/retraining.md tells how to be notified.
+
+    \b
+    Example:
+      terrapair retrain --config pipeline/configs/local.yaml --data exports
+    """
+    config = _load(config_path, overrides)
+    root.check_names(config)
+    _check_local_root(config)
+    notify = config.notify
+    secret = b"" if notify is None else notification.read_secret(notify, os.environ)
+    from pipeline.service import retraining
+
+    def run_it(spans: SpanRule) -> Finished:
+        # In the attempt, because a missing catalog is told and recorded, too.
+        _check_inputs(config, data)
+        return whole_run.run_whole(
+            _with_data(config, data), session, spans, verify_files=verify_files
+        )
+
+    with root.hold(config):
+        ended = retraining.retrain(config, run_it)
+    if notify is not None:
+        for line in notification.tell(notify, retraining.message(config, ended.attempt), secret):
+            # Also with --quiet: a schedule has no other witness.
+            click.echo(f"warning: {line}", err=True)
+    if isinstance(ended.result, Exception):
+        raise ended.result
+    return _show(session, ended.result)
 
 
 @verb("config")
@@ -150,7 +163,7 @@ def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> Ex
     inputs.check_file(config.metadata_path, "metadata of the last run")
     check_metadata(config.metadata_path, is_written=False)
     _quiet_absl(session)
-    return _report(session, config)
+    return _show(session, whole_run.read_finished(config))
 
 
 @verb("compile", needs=_PIPELINE)
@@ -287,7 +300,7 @@ def _claim_check(session: Session, config: RunConfig, verify_files: bool) -> Non
     from pipeline.claim_check import claim, page
     from pipeline.data_build import build_data
 
-    _write_resolved(session, config)
+    whole_run.write_resolved(session, config)
     with session.progress() as progress:
         built = build_data(config, progress.stage, progress.update, verify_files=verify_files)
         document = claim.check_claim(config, built, progress.stage, progress.update)
@@ -327,7 +340,7 @@ def cross_validate(
     tasks = choose_tasks(config, names)
     config = _with_data(config, data)
     with root.hold(config):
-        _write_resolved(session, config)
+        whole_run.write_resolved(session, config)
         from pipeline.cross_validation import page, validation
 
         with session.progress() as progress:
@@ -456,18 +469,27 @@ def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
     return config
 
 
-def _check_inputs(config: RunConfig, data: str | None) -> None:
-    """Refuse a run whose files are missing, before anything heavy is imported.
+def _check_local_root(config: RunConfig) -> None:
+    """Refuse a run that needs a folder of this machine and names none.
 
     Raises:
-        DataError: the folder of `--data`, a catalog, scenes or an encoder is missing.
-        SettingsError: the run needs a folder of this machine and names none.
+        SettingsError: it does.
     """
     if "://" in config.root and not config.local_root:
         raise settings.SettingsError(
             f"local_root: needed when root is an object store, got root {config.root!r}: name a "
             "folder of this machine for ML Metadata and simulated scenes"
         )
+
+
+def _check_inputs(config: RunConfig, data: str | None) -> None:
+    """Refuse a run whose files are missing, before anything heavy is imported.
+
+    Raises:
+        DataError: the folder of `--data`, a catalog, scenes or an encoder is missing.
+        SettingsError: see `_check_local_root`.
+    """
+    _check_local_root(config)
     if data is not None:
         inputs.check_folder(data, "data")
     for source in config.catalogs if data is None else ():
@@ -495,30 +517,6 @@ def _quiet_absl(session: Session) -> None:
         silence_absl()
 
 
-def _write_resolved(session: Session, config: RunConfig) -> None:
-    from beam_jobs.contracts import locations
-
-    digest = settings.sha256(config)
-    logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
-    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
-    path = locations.parse(config.root) / "config.yaml"
-    with locations.staged(path) as file:
-        file.write_text(f"# sha256 {digest}\n{text}")
-    session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")
-
-
-def _report(session: Session, config: RunConfig) -> ExitCode:
-    from pipeline.report.document import make_document, write_document
-    from pipeline.report.page import render_report
-    from pipeline.report.results import collect_results
-
-    results = collect_results(config)
-    # The pictures are drawn while the parts are made, with --json, too.
-    parts = [
-        Text.from_markup(part) if isinstance(part, str) else part
-        for part in render_report(config, results)
-    ]
-    document = make_document(config, results)
-    write_document(config, document)
-    session.result(document, *parts)
-    return ExitCode.DONE if results.is_published else ExitCode.REFUSED
+def _show(session: Session, finished: Finished) -> ExitCode:
+    session.result(finished.document, *finished.parts)
+    return finished.exit_code

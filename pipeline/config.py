@@ -26,6 +26,7 @@ from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
+from pipeline.service.notification import NotifyConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -157,6 +158,7 @@ class RunConfig:
         claim: what `claim-check` compares; None = not used.
         canary: limits of the trial of each model before it is published.
         drift: how far a new span may be from the data of the models in service.
+        notify: who is told how a `retrain` ended; None = nobody.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -177,6 +179,7 @@ class RunConfig:
     claim: ClaimConfig | None = None
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    notify: NotifyConfig | None = None
     local_root: str = ""
 
     def __post_init__(self) -> None:

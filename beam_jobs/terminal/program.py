@@ -71,6 +71,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Models": {
         "run": _verb(_PIPELINE, "run", "Run the whole pipeline on this machine."),
+        "retrain": _verb(_PIPELINE, "retrain", "Bring new scenes into service, if there are any."),
         "config": _verb(_PIPELINE, "config", "Show the settings of a run, with all defaults."),
         "report": _verb(_PIPELINE, "report", "Show the report of the last run again."),
         "serve-check": _verb(_PIPELINE, "serve_check", "Compare published models with Keras."),

@@ -24,6 +24,7 @@ def make_document(config: RunConfig, results: RunResults) -> dict[str, Any]:
         "root": config.root,
         "config_sha256": settings.sha256(config),
         "is_published": results.is_published,
+        "refusals": list(results.refusals),
         "encoder_is_blessed": None if results.probe is None else results.probe.is_blessed,
         "encoder_probe": None if results.probe is None else json.loads(results.probe.to_json()),
         "published": {

@@ -6,7 +6,6 @@ RunConfig and RunResults -> rich renderables, and PNG files in the report folder
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
 
@@ -18,7 +17,6 @@ from beam_jobs.contracts import layout, locations
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import ASSETS_DIR
 from beam_jobs.data_card.card import MARKDOWN_NAME as CARD_NAME
-from components.evaluation import NUM_PIXELS
 from models.encoder_probe.report import Check, ProbeReport
 from models.gate.verdict import Verdict
 from models.published.export import MAP_NAME
@@ -28,7 +26,14 @@ from models.segment import encoder_starts
 from pipeline.config import RunConfig
 from pipeline.report.drift import drift_lines
 from pipeline.report.pictures import draw_task
-from pipeline.report.results import OVERALL, DataResult, ModelResult, RunResults, TaskResult
+from pipeline.report.results import (
+    DISPLACED,
+    OVERALL,
+    DataResult,
+    ModelResult,
+    RunResults,
+    TaskResult,
+)
 from pipeline.report.scores import (
     draw_reliability,
     number,
@@ -265,29 +270,12 @@ def _gate_parts(name: str, verdict: Verdict) -> Iterator[RenderableType]:
 
 
 def _failure_lines(task: TaskResult) -> Iterator[RenderableType]:
-    if task.verdict.is_blessed and task.published is None:
-        yield (
-            f"[red]{task.name}: this model is not in service: another one was published or rolled "
-            "back to since; see `terrapair history`[/red]"
-        )
-    for failure in task.failures:
-        kind, _, class_name = failure.metric.partition("/")
-        if kind == NUM_PIXELS:
-            yield (
-                f"[red]{task.name}: not published: the class {class_name} has no pixel in the "
-                "test split, so the model was never tested on it; label some, split anew, or "
-                "set label.required_classes[/red]"
-            )
-            continue
-        measured = (
-            "could not be measured (no test pixel)"
-            if math.isnan(failure.value)
-            else f"is {failure.value:.3f}"
-        )
-        yield (
-            f"[red]{task.name}: not published: {failure.metric} {measured}, "
-            f"the config asks for at least {failure.lower_bound:.3f}[/red]"
-        )
+    if task.is_displaced:
+        yield f"[red]{task.name}: {DISPLACED}[/red]"
+    yield from (
+        f"[red]{task.name}: not published: {escape(failure.sentence)}[/red]"
+        for failure in task.failures
+    )
 
 
 def _place_table(config: RunConfig, results: RunResults) -> Table:

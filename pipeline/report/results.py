@@ -26,6 +26,7 @@ from components.artifacts import read_metrics
 from components.canary import read_findings
 from components.data_manifest import read_manifest
 from components.drift_check import read_report as read_drift
+from components.evaluation import NUM_PIXELS
 from components.overlap_audit import read_report
 from components.publishing import ENCODER_NAME, find_published
 from components.scorer import scores_path
@@ -40,6 +41,10 @@ from pipeline.report.run_record import RunRecord, read_last_run
 
 OVERALL = "all"
 """Name of the slice that holds every patch."""
+DISPLACED = (
+    "this model is not in service: another one was published or rolled back to since; see "
+    "`terrapair history`"
+)
 _ANOMALIES_FILE = "SchemaDiff.pb"
 
 
@@ -56,6 +61,22 @@ class ThresholdFailure:
     metric: str
     value: float
     lower_bound: float
+
+    @property
+    def sentence(self) -> str:
+        """Why the model is refused, as one sentence."""
+        kind, _, class_name = self.metric.partition("/")
+        if kind == NUM_PIXELS:
+            return (
+                f"the class {class_name} has no pixel in the test split, so the model was never "
+                "tested on it; label some, split anew, or set label.required_classes"
+            )
+        measured = (
+            "could not be measured (no test pixel)"
+            if math.isnan(self.value)
+            else f"is {self.value:.3f}"
+        )
+        return f"{self.metric} {measured}, the config asks for at least {self.lower_bound:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +103,11 @@ class ModelResult:
     faults: tuple[str, ...]
     published: Location | None
 
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why the model is not published, one sentence each; empty if it is."""
+        return tuple(f"the canary: {fault}" for fault in self.faults)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult(ModelResult):
@@ -99,6 +125,19 @@ class TaskResult(ModelResult):
     failures: tuple[ThresholdFailure, ...]
     verdict: Verdict
     test_scores: Location | None
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether the gate blessed the model, but another one is in service now."""
+        is_refused = bool(self.faults or self.failures or not self.verdict.is_blessed)
+        return self.published is None and not is_refused
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why the model is not published, one sentence each; empty if it is."""
+        refused = self.verdict.reasons if self.verdict.outcome == "refused" else ()
+        missed = (failure.sentence for failure in self.failures)
+        return (*super().refusals, *refused, *missed, *([DISPLACED] if self.is_displaced else []))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +223,15 @@ class RunResults:
         """
         wanted = self.tasks if self.is_control and not self.is_refused else self.models
         return not self.refused_data and all(model.published is not None for model in wanted)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why models are not published, one sentence each with the model's name."""
+        encoder = () if self.probe is None else self.probe.refusals
+        return (
+            *(f"{ENCODER_NAME}: {reason}" for reason in encoder),
+            *(f"{model.name}: {reason}" for model in self.models for reason in model.refusals),
+        )
 
 
 def collect_results(config: RunConfig) -> RunResults:

@@ -47,7 +47,8 @@ def hold(config: RunConfig) -> Iterator[None]:
     """Hold the folders of a run until the body ends.
 
     Raises:
-        DataError: another `run`, `claim-check` or `cross-validate` works there.
+        DataError: another `run`, `retrain`, `claim-check` or `cross-validate` works
+            there.
     """
     with ExitStack() as held:
         for folder in dict.fromkeys(filter(None, (config.root, config.local_root))):

@@ -2,7 +2,9 @@
 
 - `thresholds`: refuses a first model that nothing would judge.
 - `rolling_back`: puts an earlier version in service again; model servers follow.
-- `history`: runs, versions and what was served when, as a table and a page.
+- `retraining`: one attempt to bring new scenes into service; `attempts` records it, and
+  `notification` tells a command or a webhook how it ended.
+- `history`: attempts, runs, versions and what was served when, as a table and a page.
 - `cleaning`: removes versions that nobody needs.
 - `drift`: compares a span with the data of the models in service, without a run.
 - `commands`: the verbs `rollback`, `history`, `gc` and `drift`.

@@ -93,9 +93,11 @@ def history(session: Session, run_root: str, output: Path | None) -> None:
     name, metadata_path = _pipeline(run_root)
     from pipeline.report.run_record import read_all_runs
     from pipeline.service import history as history_lib
+    from pipeline.service.attempts import read_attempts
 
     runs = read_all_runs(metadata_path, name) if Path(metadata_path).exists() else []
-    found = history_lib.read_history(_serving_dir(run_root), runs)
+    attempts = read_attempts(run_root)
+    found = history_lib.read_history(_serving_dir(run_root), runs, attempts)
     path = str(output or f"{run_root.rstrip('/')}/report/history.html")
     with locations.staged(path) as file:
         file.write_text(history_lib.page(found, f"History of {name}"))

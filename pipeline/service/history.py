@@ -1,8 +1,8 @@
 """History: what ran, what was published, and what was served when.
 
-Folder of a run -> a table for the terminal and an HTML page. It comes from ML Metadata
-(runs and the spans they read), from the published versions (cards and verdicts), and
-from the history of each model.
+Folder of a run -> a table for the terminal and an HTML page. It comes from the record
+of attempts to retrain, from ML Metadata (runs and the spans they read), from the
+published versions (cards and verdicts), and from the history of each model.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from models.publishing import labels, store
 from models.publishing.labels import Change
 from pipeline.html_page import page_head
 from pipeline.report.run_record import RunRecord
+from pipeline.service.attempts import Attempt
 
 _SHORT = 12
 _Part = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
@@ -37,7 +38,8 @@ class Run:
         spans: data set -> "span.version" that it read.
         num_ran: components that ran.
         num_cached: components that the cache answered.
-        failed: components that failed; empty = it came to its end.
+        failed: components that failed or were killed. A run that was killed between two
+            components has none.
     """
 
     started_at: str
@@ -78,14 +80,18 @@ class History:
     versions: tuple[Version, ...]
     changes: tuple[tuple[str, Change], ...]
     """(model, change) by time."""
+    attempts: tuple[Attempt, ...] = ()
 
 
-def read_history(serving_dir: str, runs: Sequence[RunRecord]) -> History:
+def read_history(
+    serving_dir: str, runs: Sequence[RunRecord], attempts: Sequence[Attempt] = ()
+) -> History:
     """Return the history of all models of a serving folder.
 
     Args:
         serving_dir: base folder of all published models.
         runs: of the pipeline, the oldest first.
+        attempts: to retrain, the oldest first.
 
     Raises:
         DamagedFileError: a file is not what was written.
@@ -106,6 +112,7 @@ def read_history(serving_dir: str, runs: Sequence[RunRecord]) -> History:
         runs=tuple(map(_run, runs)),
         versions=tuple(versions),
         changes=tuple(sorted(changes, key=lambda item: item[1].at)),
+        attempts=tuple(attempts),
     )
 
 
@@ -127,6 +134,7 @@ def served_periods(changes: Sequence[Change]) -> dict[int, list[tuple[str, str]]
 def document(history: History) -> dict[str, Any]:
     """Return the history as plain values."""
     return {
+        "attempts": [vars(attempt) for attempt in history.attempts],
         "runs": [vars(run) for run in history.runs],
         "versions": [vars(version) for version in history.versions],
         "changes": [{"model": model, **vars(change)} for model, change in history.changes],
@@ -164,7 +172,7 @@ def _parts(history: History) -> list[_Part]:
             run.started_at,
             ", ".join(f"{name} {span}" for name, span in run.spans.items()),
             f"{run.num_ran} ran, {run.num_cached} cached",
-            f"failed at {', '.join(run.failed)}" if run.failed else "done",
+            f"failed at {', '.join(run.failed)}" if run.failed else "no component failed",
         )
         for run in history.runs
     ]
@@ -191,10 +199,34 @@ def _parts(history: History) -> list[_Part]:
         for model, change in history.changes
     ]
     return [
+        *([_attempts_part(history.attempts)] if history.attempts else []),
         ("Runs", ("started (UTC)", "data: span.version", "components", "end"), runs),
         ("Versions", ("version", "data", "data hash", "in service (UTC)", "gate"), versions),
         ("Changes", ("at (UTC)", "who", "what", "from to", "why"), changes),
     ]
+
+
+def _attempts_part(attempts: Sequence[Attempt]) -> _Part:
+    rows: list[tuple[str, ...]] = [
+        (
+            attempt.started_at,
+            attempt.ended_at or "did not end",
+            _outcome(attempt, is_last=attempt is attempts[-1]),
+            ", ".join(f"{name} {span}" for name, span in attempt.data.items()),
+            ", ".join(f"{model} {number}" for model, number in sorted(attempt.published.items())),
+            "\n".join(attempt.reasons),
+        )
+        for attempt in attempts
+    ]
+    columns = ("started (UTC)", "ended (UTC)", "outcome", "newest data", "published", "reasons")
+    return "Attempts to retrain", columns, rows
+
+
+def _outcome(attempt: Attempt, *, is_last: bool) -> str:
+    if attempt.ended_at:
+        return f"{attempt.outcome.replace('_', ' ')} (exit code {attempt.exit_code})"
+    # Attempts hold the lock, so a later one shows that this one is over.
+    return "killed, or still at work" if is_last else "killed"
 
 
 def _run(record: RunRecord) -> Run:

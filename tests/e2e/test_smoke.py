@@ -15,6 +15,7 @@ from beam_jobs.contracts.published import versions
 from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
+from pipeline.service.attempts import read_attempts
 
 CONFIG = "pipeline/configs/smoke.yaml"
 MODELS = ("encoder", "flood", "landcover")
@@ -77,6 +78,21 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
         assert str(files[0].parent) in second_run.stdout
+
+
+@pytest.mark.e2e
+def test_retrain_finds_the_work_done_and_then_nothing_new(second_run, root):
+    before = published(root)
+    settings = ("--config", CONFIG, "--set", f"root={root}")
+    # The first attempt does not know whether the newest span was ever trained on.
+    first = run_pipeline_here("retrain", *settings)
+    assert first.returncode == 0, first.stderr
+    second = run_pipeline_here("retrain", *settings)
+    assert second.returncode == 5
+    (line,) = [line for line in second.stderr.splitlines() if line.startswith("error: ")]
+    assert "every scene is in an earlier span" in line
+    assert [one.outcome for one in read_attempts(root)] == ["unchanged", "nothing_new"]
+    assert published(root) == before
 
 
 @pytest.mark.e2e

@@ -198,6 +198,31 @@ def test_unblessed_task_is_told_with_metric_value_and_threshold(
     assert not make_results(data, tmp_path, published=False).is_published
 
 
+def test_all_refusals_are_one_list_for_programs(data, tmp_path):
+    assert make_results(data, tmp_path, published=True).refusals == ()
+    found = make_results(data, tmp_path, published=False).refusals
+    assert found[:3] == (
+        "flood: the canary: signature embed_s1: [x] missing",
+        f"flood: {VERDICT.reasons[0]}",
+        "flood: mean_iou is 0.438, the config asks for at least 0.600",
+    )
+    assert len(found) == 5
+    assert refused_results(data, tmp_path).refusals == (
+        "encoder: recall@1 is below the 0.125 asked",
+    )
+
+
+def test_a_blessed_model_that_is_not_served_was_replaced_unless_something_refused_it(
+    data, tmp_path
+):
+    (task,) = make_results(data, tmp_path, published=True).tasks
+    assert not task.is_displaced
+    displaced = dataclasses.replace(task, published=None)
+    assert displaced.refusals == (results.DISPLACED,)
+    broken = dataclasses.replace(displaced, faults=("it does not load",))
+    assert broken.refusals == ("the canary: it does not load",)
+
+
 def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
     text = text_of(values, tmp_path, monkeypatch, make_results(data, tmp_path, published=True))
     for expected in (

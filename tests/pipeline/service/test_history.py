@@ -12,7 +12,7 @@ from models.publishing import labels, publication, rollback
 from models.publishing.publication import Approval
 from models.publishing.rollback import Steps
 from pipeline.report.run_record import ArtifactRecord, ComponentRecord, RunRecord
-from pipeline.service import history
+from pipeline.service import attempts, history
 from pipeline.service.cleaning import clean
 
 
@@ -116,12 +116,14 @@ def test_a_run_tells_its_data_and_where_it_failed(window, told):
 
 
 def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
+    attempts.begin(serving.parent, "0123")
     assert program.run(["history", "--run", str(serving.parent)]) == 0
     shown = capsys.readouterr().out
     assert "misses rivers" in shown
     page = (serving.parent / "report" / "history.html").read_text()
     assert "better &lt;on&gt; water" in page
     assert "2026-03-01 to 2026-05-01" in page
+    assert "killed, or still at work" in page
 
 
 def test_gc_keeps_what_serves_and_the_encoders_it_started_from(serving, tmp_path, capsys):

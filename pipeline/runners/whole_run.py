@@ -1,0 +1,138 @@
+"""One run of the whole pipeline: data, trainings, gates, publication, report.
+
+RunConfig -> Finished, or an error with its exit code. `run` and `retrain` both call
+`run_whole`; the folders of the run must be held (`root.hold`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+from rich.console import RenderableType
+from rich.text import Text
+
+from beam_jobs.contracts import locations, settings
+from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.errors import NothingNewError
+from beam_jobs.terminal.quiet import silence_absl
+from beam_jobs.terminal.session import Session
+from pipeline.config import RunConfig
+from pipeline.metadata_file import check_metadata
+from pipeline.service.thresholds import check_thresholds
+
+SpanRule = Literal["newest", "new", "new_or_newest"]
+"""Which data a run reads.
+
+"newest": the newest span, built again if its input has changed. "new": a new span, or
+no run at all. "new_or_newest": a new span if there are new scenes, else the newest.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The report of a run.
+
+    Attributes:
+        document: as plain values.
+        parts: for the terminal.
+        exit_code: 0 if every model is published, 4 if a gate refused one.
+        refusals: why models are not published, one sentence each.
+    """
+
+    document: dict[str, Any]
+    parts: tuple[RenderableType, ...]
+    exit_code: ExitCode
+    refusals: tuple[str, ...]
+
+
+def run_whole(
+    config: RunConfig, session: Session, spans: SpanRule, *, verify_files: bool = False
+) -> Finished:
+    """Build the data, run all components, and return the report.
+
+    Model servers that follow the run's labels get the new ones.
+
+    Args:
+        config: the run.
+        session: shows the progress.
+        spans: which data it reads.
+        verify_files: compare the content of all input files and shards.
+
+    Raises:
+        NothingNewError: `spans` is "new", and no scene is.
+        TerrapairError: bad data, or a gate ended the run.
+    """
+    check_metadata(config.metadata_path, is_written=True)
+    check_thresholds(config)
+    write_resolved(session, config)
+    from pipeline.data_build import build_data
+
+    with session.progress() as progress:
+        built = build_data(
+            config,
+            progress.stage,
+            progress.update,
+            verify_files=verify_files,
+            new_span=spans != "newest",
+        )
+        if spans == "new" and not built.new:
+            raise NothingNewError(
+                f"{config.root}: every scene is in an earlier span, or has no partner: nothing was "
+                "built or trained; `terrapair run` without --new-span uses the newest span",
+                "nothing_new",
+            )
+        # Only now: importing TFX takes seconds that bad data should not cost.
+        with progress.stage("import TFX"):
+            from pipeline.runners.local import run_local
+        if not session.verbose:
+            silence_absl()
+
+        def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
+            progress.update(step, total, values)
+
+        run_local(config, progress.start, on_step, progress.note)
+    from pipeline.serving.following import follow_all
+
+    follow_all(config.root, config.serving_dir)
+    return read_finished(config)
+
+
+def read_finished(config: RunConfig) -> Finished:
+    """Return the report of the last run, and write its files again.
+
+    Raises:
+        DataError: there was no run, or a component of the last run failed.
+    """
+    from pipeline.report.document import make_document, write_document
+    from pipeline.report.page import render_report
+    from pipeline.report.results import collect_results
+
+    results = collect_results(config)
+    # The pictures are drawn while the parts are made, with --json, too.
+    parts = tuple(
+        Text.from_markup(part) if isinstance(part, str) else part
+        for part in render_report(config, results)
+    )
+    document = make_document(config, results)
+    write_document(config, document)
+    return Finished(
+        document=document,
+        parts=parts,
+        exit_code=ExitCode.DONE if results.is_published else ExitCode.REFUSED,
+        refusals=results.refusals,
+    )
+
+
+def write_resolved(session: Session, config: RunConfig) -> None:
+    """Write the settings with all defaults into the root of the run, and log them."""
+    digest = settings.sha256(config)
+    logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    path = locations.parse(config.root) / "config.yaml"
+    with locations.staged(path) as file:
+        file.write_text(f"# sha256 {digest}\n{text}")
+    session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")

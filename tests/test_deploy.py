@@ -1,0 +1,141 @@
+"""The files of deploy/: schedulers accept them, and they call `retrain` as it is."""
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import subprocess
+
+import click
+import kubernetes_schema
+import pytest
+import yaml
+from repository import REPOSITORY
+
+from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.terminal import program
+from pipeline.config import load_run_config
+
+DEPLOY = REPOSITORY / "deploy"
+SERVICE = DEPLOY / "systemd" / "terrapair-retrain.service"
+TIMER = DEPLOY / "systemd" / "terrapair-retrain.timer"
+CRON = DEPLOY / "cron" / "terrapair-retrain"
+MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "retrain.yaml").read_text()))
+(CONFIG_MAP, CLAIM, CRON_JOB) = MANIFESTS
+POD = CRON_JOB["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+PERMANENT = [ExitCode.USAGE, ExitCode.BAD_DATA, ExitCode.REFUSED]
+"""Exit codes that another attempt would have again."""
+
+
+def unit(path):
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str
+    parser.read(path)
+    return parser
+
+
+def retrain_lines():
+    cron_line = CRON.read_text().splitlines()[-1]
+    (in_pod,) = [line for line in CONTAINER["args"][0].splitlines() if " retrain " in line]
+    return {
+        "systemd": unit(SERVICE)["Service"]["ExecStart"],
+        "cron": cron_line.rpartition("&& ")[2],
+        "kubernetes": in_pod,
+    }
+
+
+@pytest.mark.parametrize("scheduler", ["systemd", "cron", "kubernetes"])
+def test_click_accepts_the_command(scheduler):
+    name, verb, *arguments = shlex.split(retrain_lines()[scheduler])
+    assert name.rpartition("/")[2] == "terrapair"
+    command = program.group.get_command(click.Context(program.group), verb)
+    command.make_context(verb, arguments, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: one["kind"])
+def test_the_api_server_would_accept_the_manifest(manifest):
+    assert kubernetes_schema.complaints(manifest) == []
+
+
+def test_the_settings_in_the_config_map_are_those_of_a_run(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG_MAP["data"]["run.yaml"])
+    config = load_run_config(path, [], {})
+    mounts = {mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    assert any(config.root.startswith(f"{mount}/") for mount in mounts)
+
+
+def test_the_pod_is_that_of_the_image():
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE)
+    assert POD["securityContext"]["runAsUser"] == int(user)
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"]
+    # What the image writes outside the run goes below HOME.
+    (home,) = re.findall(r"\bHOME=(\S+)", dockerfile)
+    writable = {mount["mountPath"] for mount in CONTAINER["volumeMounts"] if len(mount) == 2}
+    assert home in writable
+    assert {mount["name"] for mount in CONTAINER["volumeMounts"]} == {
+        volume["name"] for volume in POD["volumes"]
+    }
+    volumes = {volume["name"]: volume for volume in POD["volumes"]}
+    assert volumes["settings"]["configMap"]["name"] == CONFIG_MAP["metadata"]["name"]
+    claim = volumes["data"]["persistentVolumeClaim"]["claimName"]
+    assert claim == CLAIM["metadata"]["name"]
+
+
+def test_two_pods_never_work_at_once_and_a_lost_one_is_replaced():
+    assert CRON_JOB["spec"]["concurrencyPolicy"] == "Forbid"
+    job = CRON_JOB["spec"]["jobTemplate"]["spec"]
+    assert job["backoffLimit"] > 0
+    assert POD["restartPolicy"] == "Never"
+    (codes,) = [rule["onExitCodes"] for rule in job["podFailurePolicy"]["rules"][1:]]
+    assert codes["values"] == PERMANENT
+    assert codes["containerName"] == CONTAINER["name"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 137])
+def test_the_shell_of_the_pod_passes_all_exit_codes_but_nothing_new(code, tmp_path):
+    fake = tmp_path / "terrapair"
+    fake.write_text(f"#!/bin/sh\nexit {code}\n")
+    fake.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        [*CONTAINER["command"], *CONTAINER["args"]], env={"PATH": path}, check=False
+    )
+    assert ended.returncode == (0 if code == ExitCode.NOTHING_NEW else code)
+
+
+def test_systemd_takes_nothing_new_for_a_success_and_repeats_what_may_pass():
+    service = unit(SERVICE)["Service"]
+    assert service["SuccessExitStatus"].split() == [str(int(ExitCode.NOTHING_NEW))]
+    assert service["RestartPreventExitStatus"].split() == [str(int(code)) for code in PERMANENT]
+    assert unit(TIMER)["Timer"]["Persistent"] == "true"
+    assert TIMER.stem == SERVICE.stem
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_accepts_the_units(tmp_path):
+    # It also looks whether the program is there, which it is not on this machine.
+    text = SERVICE.read_text().replace("/opt/terrapair/bin/terrapair", "/bin/true")
+    (tmp_path / SERVICE.name).write_text(text)
+    (tmp_path / TIMER.name).write_text(TIMER.read_text())
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_cron_gets_five_fields_a_user_and_no_percent_sign():
+    line = CRON.read_text().splitlines()[-1]
+    fields = line.split()
+    ranges = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
+    for field, (least, most) in zip(fields, ranges, strict=False):
+        assert field == "*" or least <= int(field) <= most
+    assert fields[5] == unit(SERVICE)["Service"]["User"]
+    # cron takes it for the end of the line.
+    assert "%" not in line
