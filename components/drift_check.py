@@ -21,10 +21,12 @@ from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import layout, settings, windows
+from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.published import read_card
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, read_document, split_files
 from components.data_manifest import read_manifest
@@ -37,7 +39,7 @@ from models.drift.embedding_drift import EmbeddingSample, compare_embeddings, sa
 from models.drift.patch_columns import read_columns
 from models.drift.reference import DataReference, ServedReference, find_served, read_reference
 from models.drift.report import DriftReport, Finding, ratio
-from models.drift.summary import summarize
+from models.drift.summary import DataSummary, summarize
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 
 REPORT_FILE = "drift.json"
@@ -55,6 +57,9 @@ class NewData:
         eval_files: its shards of the split `eval`.
         reference: what is kept of it if a model is trained on it.
         eval_statistics: TFDV's statistics of its eval split, serialized.
+        unseen: summaries of the spans of a window that the model in service was not
+            trained on. Each is compared on its own: one poisoned span among many good
+            ones hardly moves the figures of the window.
     """
 
     name: str
@@ -62,6 +67,7 @@ class NewData:
     eval_files: Sequence[str]
     reference: DataReference
     eval_statistics: bytes
+    unseen: Sequence[DataSummary] = ()
 
 
 def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> DriftReport:
@@ -102,6 +108,13 @@ def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> 
             return dataclasses.replace(report, outcome="accepted", notes=(why,))
         return dataclasses.replace(report, outcome="refused", refusals=(why,))
     found, notes = _compare_all(new, served, config)
+    for part in new.unseen:
+        if part.span not in config.accept_spans:
+            found += [
+                dataclasses.replace(one, reason=f"span {part.span}: {one.reason}")
+                for one in compare(old, part, config)
+                if one.is_exceeded
+            ]
     refused = [one for one in found if one.is_exceeded and one.severity == "refuse"]
     # First those that name a band and its two figures.
     refused.sort(key=lambda one: (one.reference is None, -ratio(one)))
@@ -170,6 +183,29 @@ def _embed(
     return sample_of(split, tuple(kept.embeddings), config.num_embedded)
 
 
+def unseen_spans(
+    read: Manifest, data_root: str, served_dir: str, config: DriftConfig
+) -> tuple[DataSummary, ...]:
+    """Return the summaries of spans that the model in service was not trained on.
+
+    Args:
+        read: manifest of a window; that of a single version has none.
+        data_root: folder of the spans.
+        served_dir: folder of the version in service.
+        config: how many patches are read of each.
+    """
+    known = {entry.sha256 for entry in windows.of_card(read_card(served_dir))}
+    found = []
+    for entry in read.window if len(read.window) > 1 else ():
+        if "train" not in entry.splits or entry.sha256 in known:
+            continue
+        folder = windows.version_dir(data_root, entry)
+        own = manifest_lib.read(folder)
+        files = [str(path) for path in layout.shard_paths(folder, "train")]
+        found.append(summarize(own, read_columns(own, files, config.num_patches)))
+    return tuple(found)
+
+
 def read_report(folder: str) -> DriftReport:
     """Return the report of a DriftCheck's `report` artifact."""
     return read_document(folder, REPORT_FILE, report_lib.from_json)
@@ -228,6 +264,9 @@ def DriftCheck(  # noqa: N802 - TFX names a component after its function
         eval_statistics=_statistics(statistics, "eval"),
     )
     served = find_served(given["served_dir"])
+    if served is not None:
+        unseen = unseen_spans(read, given["data_root"], served.version_dir, config)
+        new = dataclasses.replace(new, unseen=unseen)
     found = judge(new, served, config)
     expected = new.reference if served is None else served.data
     _write(schema.uri, {schema_gen.DEFAULT_FILE_NAME: _checked_schema(expected)})
@@ -274,6 +313,7 @@ def create_drift_check(
     name: str,
     given: DriftSettings,
     *,
+    data_root: str,
     examples: BaseComponent,
     statistics: BaseComponent,
     schema: BaseComponent,
@@ -286,6 +326,7 @@ def create_drift_check(
     Args:
         name: suffix of the component ids, "pairs" or the task's name.
         given: settings.
+        data_root: folder that holds the spans.
         examples: ImportExampleGen of the data set.
         statistics: its StatisticsGen.
         schema: its SchemaGen.
@@ -293,6 +334,7 @@ def create_drift_check(
     """
     values = {
         "name": name,
+        "data_root": data_root,
         "served_dir": given.served_dir,
         "drift": settings.to_dict(given.drift),
     }

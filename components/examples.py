@@ -93,6 +93,7 @@ def create_examples(
     check, gate = create_drift_check(
         name,
         drift,
+        data_root=data_root,
         examples=examples,
         statistics=statistics,
         schema=schema,

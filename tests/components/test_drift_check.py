@@ -16,15 +16,17 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx_bsl.coders import example_coder
 
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts import layout, manifest, settings, windows
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from beam_jobs.errors import RefusedError
 from components import blessing, drift_check
 from components.watched_statistics import parse_schema
+from models.drift.comparison import compare
 from models.drift.config import DriftConfig
 from models.drift.embedding_drift import sample_of
-from models.drift.reference import published_files
+from models.drift.reference import find_served, published_files
 from models.health.embeddings import Embedder
 from models.publishing.publication import Approval, publish
 
@@ -78,7 +80,12 @@ def run_check(version, root, served_dir, config=CONFIG):
         "schema": artifact_of(standard_artifacts.Schema, root / "schema"),
         "reference": artifact_of(simple_artifacts.File, root / "reference"),
     }
-    values = {"name": "pairs", "served_dir": str(served_dir), "drift": settings.to_dict(config)}
+    values = {
+        "name": "pairs",
+        "data_root": str(version.parents[1]),
+        "served_dir": str(served_dir),
+        "drift": settings.to_dict(config),
+    }
     drift_check.DriftCheck.test_call(
         examples=examples,
         statistics=statistics,
@@ -214,3 +221,22 @@ def test_a_refused_model_carries_no_files(first, tmp_path):
     blessing.write_blessing(judged, standard_artifacts.Model(), False, approval)
     read = blessing.read_approval(judged.uri)
     assert (read.reason, read.files) == ("worse", {})
+
+
+def test_a_poisoned_span_is_found_among_the_good_ones_of_a_window(data, served):
+    root = str(data[1].parents[1])
+    entries = windows.resolve(root, windows.WindowConfig())
+    window = [one for one in entries if one.span in (1, 2, 3)]
+    (version,) = versions(served)
+    read = windows.read(root, window)
+    parts = drift_check.unseen_spans(read, root, str(version), CONFIG)
+    # The encoder in service was trained on span 1.
+    assert [part.span for part in parts] == [2, 3]
+    kept = find_served(served)
+    good, bad = (
+        {one.rule for one in compare(kept.data.summary, part, CONFIG) if one.is_exceeded}
+        for part in parts
+    )
+    assert good == set()
+    assert "s1_mean" in bad
+    assert drift_check.unseen_spans(manifest.read(data[3]), root, str(version), CONFIG) == ()
