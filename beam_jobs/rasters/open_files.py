@@ -69,16 +69,19 @@ _KEPT = _Kept()
 
 
 @contextmanager
-def keep_open() -> Iterator[None]:
+def keep_open(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
     """Keep files open that this thread opens inside the context; close them at its end.
 
     A file that is written anew inside the context is opened anew.
+
+    Args:
+        cache_bytes: bound of GDAL's block cache, which all threads share.
     """
     if _current() is not None:
         yield
         return
     # rasterio takes bytes here, unlike GDAL, whose variable counts in megabytes.
-    bound = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_BYTES}
+    bound = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": cache_bytes}
     files = _KEPT.files = _OpenFiles()
     try:
         with rasterio.Env(**bound):
