@@ -29,7 +29,8 @@ from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.rasters import open_files, writing
-from beam_jobs.scenes import grids, readers
+from beam_jobs.rasters.opening import open_raster
+from beam_jobs.scenes import grids, readers, windows
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene
 
@@ -40,6 +41,8 @@ NO_DATA = IGNORE
 NUM_MOMENTS = 2
 """Channels that follow the probabilities of an ensemble; see `disagreement`."""
 _ROWS_PER_BLOCK = 32
+_BYTES_OF_SAMPLE: dict[Sensor, int] = {"s1": 4, "s2": 2}
+"""Bytes of a pixel of a band, as archives store it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,7 @@ def predict(
         read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
-        reading=open_files.keep_open,
+        reading=lambda: open_files.keep_open(_cache_bytes(task, area, segmenter, config)),
     )
     blocks = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
@@ -200,6 +203,24 @@ def reader(
         }
 
     return read
+
+
+def _cache_bytes(task: MapTask, area: Area, segmenter: Segmenter, config: PredictConfig) -> int:
+    """Return the bytes of the blocks that one row of windows touches, about.
+
+    With a larger cache, memory would grow with the area: GDAL forgets nothing before
+    its cache is full.
+    """
+    total = 0
+    width = area.cols.stop - area.cols.start + 2 * config.window.margin_px
+    row = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
+    for sensor, names in segmenter.bands.items():
+        scene = task.scenes[sensor]
+        for path, bands in readers.by_file(scene.bands, names).items() if scene.bands else ():
+            with open_raster(path) as raster:
+                num_px = len(bands) * windows.num_block_px(raster, row)
+                total += _BYTES_OF_SAMPLE[sensor] * num_px
+    return min(total, open_files.CACHE_BYTES)
 
 
 def _bands_of(

@@ -78,17 +78,20 @@ def cache_bound(num_bytes: int) -> dict[str, int]:
 
 
 @contextmanager
-def keep_open() -> Iterator[None]:
+def keep_open(cache_bytes: int = CACHE_BYTES) -> Iterator[None]:
     """Keep files open that this thread opens inside the context; close them at its end.
 
     A file that is written anew inside the context is opened anew.
+
+    Args:
+        cache_bytes: bound of GDAL's block cache, which all threads share.
     """
     if _current() is not None:
         yield
         return
     files = _KEPT.files = _OpenFiles()
     try:
-        with rasterio.Env(**cache_bound(CACHE_BYTES)):
+        with rasterio.Env(**cache_bound(cache_bytes)):
             yield
     finally:
         _KEPT.files = None

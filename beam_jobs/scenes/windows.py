@@ -59,9 +59,7 @@ def read_window(
     Raises:
         DataError: the raster has no CRS.
     """
-    if dataset.crs is None:
-        raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
-    crs = dataset.crs.to_string()
+    crs = _crs_of(dataset)
     columns, rows = _extent(dataset, crs, grid)
     # Aligned pixels are copied, so they need no neighbours. Without a margin, a window
     # along the file's blocks does not decode the next row of blocks.
@@ -96,6 +94,28 @@ def read_window(
         valid=flip.turned(valid[0] if len(valid) == 1 else np.concatenate(valid, axis=-1)),
         source=(crs, _upright_transform(transform, row1 - row0, col1 - col0)),
     )
+
+
+def num_block_px(dataset: Raster, grid: Grid) -> int:
+    """Return how many pixels of a band lie in the blocks that a grid touches, at most.
+
+    Raises:
+        DataError: the raster has no CRS.
+    """
+    columns, rows = _extent(dataset, _crs_of(dataset), grid)
+    sides = (
+        min(last - first + 2 * block, length)
+        for (first, last), block, length in zip(
+            (rows, columns), dataset.block_shape, (dataset.height, dataset.width), strict=True
+        )
+    )
+    return math.prod(math.ceil(side) if math.isfinite(side) else 0 for side in sides)
+
+
+def _crs_of(dataset: Raster) -> str:
+    if dataset.crs is None:
+        raise DataError(f"{dataset.name}: the raster has no CRS", "missing_crs")
+    return dataset.crs.to_string()
 
 
 @dataclass(frozen=True, kw_only=True)

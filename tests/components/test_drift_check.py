@@ -226,9 +226,11 @@ def test_a_refused_model_carries_no_files(first, tmp_path):
 def test_a_poisoned_span_is_found_among_the_good_ones_of_a_window(data, served):
     root = str(data[1].parents[1])
     entries = windows.resolve(root, windows.WindowConfig())
-    window = [one for one in entries if one.span in (1, 2, 3)]
+    window = tuple(one for one in entries if one.span in (1, 2, 3))
     (version,) = versions(served)
-    read = windows.read(root, window)
+    # The spans of these fixtures have other seeds, so they cannot be merged; the check
+    # needs the list of the spans only.
+    read = dataclasses.replace(manifest.read(data[3]), window=window)
     parts = drift_check.unseen_spans(read, root, str(version), CONFIG)
     # The encoder in service was trained on span 1.
     assert [part.span for part in parts] == [2, 3]

@@ -192,3 +192,30 @@ def test_an_aligned_window_has_no_margin_and_another_one_has_it(tmp_path):
         transform = tuple(Affine.translation(3, 3) * UTM.affine)[:6]
         beside = Grid(crs=UTM.crs, transform=transform, height=40, width=40)
         assert windows.read_window(dataset, [1], beside).pixels.shape == (1, 49, 49)
+
+
+@pytest.mark.parametrize(
+    ("layout", "block"),
+    [
+        ({"tiled": True, "blockxsize": 32, "blockysize": 16}, (16, 32)),
+        ({"blockysize": 4}, (4, 200)),
+    ],
+)
+@pytest.mark.parametrize(("row", "col"), [(0, 0), (40, 61), (95, 170)])
+def test_the_blocks_that_a_grid_touches_are_bounded(tmp_path, layout, block, row, col):
+    pixels = np.arange(120 * 200, dtype=np.float32).reshape(1, 120, 200)
+    path = write_geotiff(tmp_path / "blocks.tif", pixels, **layout)
+    with open_raster(str(path)) as dataset:
+        grid = Grid(
+            crs=dataset.crs.to_string(),
+            transform=tuple(dataset.transform)[:6],
+            height=120,
+            width=200,
+        ).window(row, col, 25, 30)
+        found = windows.num_block_px(dataset, grid)
+    rows, cols = (
+        {place // size for place in range(first, first + count)}
+        for first, count, size in zip((row, col), (25, 30), block, strict=True)
+    )
+    touched = len(rows) * len(cols) * block[0] * block[1]
+    assert touched <= found <= (25 + 2 * block[0]) * min(30 + 2 * block[1], 200)
