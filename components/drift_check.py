@@ -184,17 +184,18 @@ def _embed(
 
 
 def unseen_spans(
-    read: Manifest, data_root: str, served_dir: str, config: DriftConfig
+    read: Manifest, data_root: str, served: ServedReference, config: DriftConfig
 ) -> tuple[DataSummary, ...]:
     """Return the summaries of spans that the model in service was not trained on.
 
     Args:
         read: manifest of a window; that of a single version has none.
         data_root: folder of the spans.
-        served_dir: folder of the version in service.
+        served: reference of the model in service.
         config: how many patches are read of each.
     """
-    known = {entry.sha256 for entry in windows.of_card(read_card(served_dir))}
+    known = {entry.sha256 for entry in windows.of_card(read_card(served.version_dir))}
+    known.add(served.data.summary.manifest_sha256)
     found = []
     for entry in read.window if len(read.window) > 1 else ():
         if "train" not in entry.splits or entry.sha256 in known:
@@ -265,7 +266,7 @@ def DriftCheck(  # noqa: N802 - TFX names a component after its function
     )
     served = find_served(given["served_dir"])
     if served is not None:
-        unseen = unseen_spans(read, given["data_root"], served.version_dir, config)
+        unseen = unseen_spans(read, given["data_root"], served, config)
         new = dataclasses.replace(new, unseen=unseen)
     found = judge(new, served, config)
     expected = new.reference if served is None else served.data

@@ -131,10 +131,13 @@ def predict(
     """
     asked = _MapOptions(**options)
     config = asked.check()
-    if versions and (label is not None or len(models) > 1):
+    if label is not None and versions:
+        raise SettingsError(
+            f"--label and --version exclude each other, got {label!r} and {versions[0]}"
+        )
+    if versions and len(models) > 1:
         raise click.UsageError(
-            "--version belongs to one --model without --label: name the folders of the versions "
-            "instead"
+            "--version belongs to one --model: name the folders of the versions instead"
         )
     for model in models:
         inputs.check_folder(model, "model")

@@ -193,7 +193,7 @@ def make_model_item(
         item.add_asset(
             f"model-{number}" if segmenter.members else "model",
             pystac.Asset(
-                href=os.path.relpath(one.path, folder) if local else one.path,
+                href=os.path.abspath(one.path) if local else one.path,
                 media_type="application/octet-stream; framework=tensorflow",
                 roles=["mlm:model"],
                 extra_fields={

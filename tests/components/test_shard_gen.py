@@ -54,7 +54,7 @@ def test_a_window_is_read_by_its_manifests_and_is_a_part_of_the_cache_key(tmp_pa
     def properties(last):
         config = windows.WindowConfig(last=last)
         spans = shard_gen.Spans(config=config, window=windows.resolve(tmp_path, config))
-        return create_examples(str(tmp_path), "pairs", spans).examples.exec_properties
+        return create_examples(str(tmp_path), "pairs", NO_DRIFT, spans).examples.exec_properties
 
     splits = proto_utils.json_to_proto(properties(2)["input_config"], Input()).splits
     found = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
@@ -73,7 +73,7 @@ def test_a_version_of_a_window_that_is_not_whole_is_refused(tmp_path):
         make_spans.make_span(tmp_path, span)
     config = windows.WindowConfig()
     spans = shard_gen.Spans(config=config, window=windows.resolve(tmp_path, config))
-    properties = create_examples(str(tmp_path), "pairs", spans).examples.exec_properties
+    properties = create_examples(str(tmp_path), "pairs", NO_DRIFT, spans).examples.exec_properties
     shard = layout.shard_paths(tmp_path / "span-1" / "version-1", "eval")[0]
     shard.unlink()
     with pytest.raises(DataError, match=rf"span-1/version-1: .* missing are \['eval/{shard.name}"):
