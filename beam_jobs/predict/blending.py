@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +130,7 @@ def blend(source: Source, windows: Windows, area: Area, max_batch_px: int) -> It
     """
     rows = [found for row in windows.rows if (found := row.within(area.rows))]
     cols = [found for col in windows.cols if (found := col.within(area.cols))]
-    read = _read(source, rows, cols, windows.shape)
+    read = _read(source, rows, cols, windows.shape, max_batch_px)
     with ahead(_batches(read, max_batch_px)) as batches:
         answers = (answer for batch in batches for answer in _answers(source, batch))
         yield from _finished(answers, rows, cols, source.num_classes)
@@ -183,42 +184,59 @@ def _read(
     rows: Sequence[AxisWindow],
     cols: Sequence[AxisWindow],
     shape: tuple[int, int],
+    max_px: int,
 ) -> Generator[_Window, None, None]:
     """Yield all windows with their pixels, mirrored at the borders of the scene.
 
-    Columns that a window shares with the one before are not read again.
+    No pixel of a row of windows is read twice.
     """
     height, width = shape
+    at_cols = [mirrored(col.first, col.size, width) for col in cols]
     with source.reading():
         for row in rows:
             at_rows = mirrored(row.first, row.size, height)
-            held, first = None, 0
-            for col in cols:
-                at_cols = mirrored(col.first, col.size, width)
-                wanted = _span(at_cols)
-                held = _extended(source, _span(at_rows), held, first, wanted)
-                first = wanted.start
-                pixels = {
-                    sensor: _picked(values, at_rows, at_cols) for sensor, values in held.items()
-                }
-                valid = valid_mask(
-                    {name: values[row.inside, col.inside] for name, values in pixels.items()}
-                )
-                yield _Window(row=row, col=col, pixels=pixels, valid=valid)
+            of_row = _Columns(
+                read=partial(source.read, _span(at_rows)),
+                stop=_span(at_cols[-1]).stop,
+                num_at_once=max_px // row.size,
+            )
+            for col, at_col in zip(cols, at_cols, strict=True):
+                held = of_row.get(_span(at_col))
+                pixels = {name: _picked(values, at_rows, at_col) for name, values in held.items()}
+                inside = {name: values[row.inside, col.inside] for name, values in pixels.items()}
+                yield _Window(row=row, col=col, pixels=pixels, valid=valid_mask(inside))
 
 
-def _extended(
-    source: Source, rows: slice, held: Pixels | None, first: int, wanted: slice
-) -> Pixels:
-    """Return the wanted columns of rows; `held` has some of them, from `first` on."""
-    if held is None:
-        return source.read(rows, wanted)
-    end = first + next(iter(held.values())).shape[1]
-    kept = {sensor: values[:, wanted.start - first :] for sensor, values in held.items()}
-    if end >= wanted.stop:
-        return {name: values[:, : wanted.stop - wanted.start] for name, values in kept.items()}
-    fresh = source.read(rows, slice(max(end, wanted.start), wanted.stop))
-    return {sensor: np.concatenate([kept[sensor], fresh[sensor]], axis=1) for sensor in kept}
+@dataclass(kw_only=True)
+class _Columns:
+    """Columns of some rows, read from left to right.
+
+    Attributes:
+        read: returns the pixels of columns.
+        stop: end of all columns that will be wanted.
+        num_at_once: columns that are read together, if no more are wanted.
+        held: pixels that the next window may want.
+        first: column of the first pixel of `held`.
+    """
+
+    read: Callable[[slice], Pixels]
+    stop: int
+    num_at_once: int
+    held: Pixels = field(default_factory=dict)
+    first: int = 0
+
+    def get(self, wanted: slice) -> Pixels:
+        """Return the pixels of columns, which begin no earlier than those before."""
+        kept = {name: values[:, wanted.start - self.first :] for name, values in self.held.items()}
+        end = wanted.start + max((values.shape[1] for values in kept.values()), default=0)
+        self.first, self.held = wanted.start, kept
+        if end < wanted.stop:
+            fresh = self.read(slice(end, max(wanted.stop, min(self.stop, end + self.num_at_once))))
+            self.held = {
+                name: np.concatenate([kept[name], values], axis=1) if kept else values
+                for name, values in fresh.items()
+            }
+        return {name: values[:, : wanted.stop - wanted.start] for name, values in self.held.items()}
 
 
 def _span(index: npt.NDArray[np.int64]) -> slice:

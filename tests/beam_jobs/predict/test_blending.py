@@ -162,7 +162,8 @@ def test_windows_without_data_are_not_shown_to_the_model():
     np.testing.assert_allclose(joined(blocks), whole_pass(values), atol=1e-5)
 
 
-def test_one_thread_reads_each_row_of_windows_without_reading_columns_twice():
+@pytest.mark.parametrize("max_batch_px", [1, 32 * 100])
+def test_one_thread_reads_each_row_of_windows_without_reading_columns_twice(max_batch_px):
     values = scene(75, 200)
     spans, threads = [], set()
 
@@ -180,7 +181,7 @@ def test_one_thread_reads_each_row_of_windows_without_reading_columns_twice():
 
     source = Source(read=read, model=model, num_classes=3, reading=reading)
     whole = Area(rows=slice(0, 75), cols=slice(0, 200))
-    blocks = list(blend(source, windows_of(75, 200), whole, 32 * 32))
+    blocks = list(blend(source, windows_of(75, 200), whole, max_batch_px))
     np.testing.assert_array_equal(joined(blocks), joined(predict(values)))
     assert spans.pop() == "closed"
     assert threads - {threading.get_ident()} == threads
@@ -189,7 +190,7 @@ def test_one_thread_reads_each_row_of_windows_without_reading_columns_twice():
         cols = [(first, last) for _, first, last in of_row]
         assert (cols[0][0], cols[-1][1]) == (0, 200)
         assert all(one[1] == other[0] for one, other in itertools.pairwise(cols))
-        assert max(last - first for first, last in cols) <= LATTICE.size_px
+        assert max(last - first for first, last in cols) <= max(32, max_batch_px / 24)
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 4000), (2000, 400)])
