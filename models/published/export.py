@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import keras
@@ -51,17 +51,11 @@ def export_segmenter(
     # Export the reloaded copy: it has none of the strategy's mirrored variables, and
     # readers load the same file.
     model = load_segmenter(output_dir)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        "serving_default", signatures.pixels_endpoint(model), signatures.pixel_specs(model)
+    pixels = _trace(signatures.pixels_endpoint(model), *signatures.pixel_specs(model))
+    examples = _trace(
+        signatures.examples_endpoint(model, pixels), tf.TensorSpec([None], tf.string, "examples")
     )
-    archive.add_endpoint(
-        "serve_examples",
-        signatures.examples_endpoint(model),
-        [tf.TensorSpec([None], tf.string, "examples")],
-    )
-    archive.write_out(output_dir, verbose=False)
+    _write_signatures(output_dir, {"serving_default": pixels, "serve_examples": examples})
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
     warmup.write_segmenter_requests(assets, provenance.name, num_bands, model.stride)
     score_file.write_scores(os.path.join(assets, score_file.SCORES_NAME), scores)
@@ -153,16 +147,13 @@ def write_encoders(
     if not is_served:
         return assets
     encoders, heads = load_encoders(output_dir), load_heads(output_dir)
-    archive = keras.export.ExportArchive()
     # Publish the heads too: they make `embedding`, which the encoder's probe measures.
+    graphs = {}
     for sensor in encoders:
-        archive.track(encoders[sensor])
-        archive.track(heads[sensor])
         spec = tf.TensorSpec([None, None, None, len(encoders[sensor].bands)], tf.float32, sensor)
-        archive.add_endpoint(
-            f"embed_{sensor}", signatures.embed_endpoint(encoders[sensor], heads[sensor]), [spec]
-        )
-    archive.write_out(output_dir, verbose=False)
+        embed = signatures.embed_endpoint(encoders[sensor], heads[sensor])
+        graphs[f"embed_{sensor}"] = _trace(embed, spec)
+    _write_signatures(output_dir, graphs)
     num_bands = {sensor: len(encoder.bands) for sensor, encoder in encoders.items()}
     stride = max(encoder.stride for encoder in encoders.values())
     warmup.write_encoder_requests(assets, "encoder", num_bands, stride)
@@ -178,11 +169,15 @@ def load_segmenter(saved_model_dir: str) -> Segmenter:
     return _load(os.path.join(saved_model_dir, ASSETS_DIR, "model.keras"))
 
 
-def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
+def load_encoders(
+    path: str, sensors: Collection[Sensor] = SENSORS
+) -> dict[Sensor, SensorEncoder]:
     """Return the Keras encoders by sensor, each with its own normalization.
 
     Args:
         path: folder of a published encoder, or a `.keras` file.
+        sensors: sensors whose encoders are needed. The others are loaded only from a
+            file that holds several, or where the folder has none of these.
 
     Raises:
         FileNotFoundError: there is none.
@@ -201,7 +196,7 @@ def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
                 f"got {type(model).__name__}"
             )
         return dict(found)
-    return _load_by_sensor(path, "encoder")
+    return _load_by_sensor(path, "encoder", sensors)
 
 
 def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
@@ -213,6 +208,22 @@ def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
     return _load_by_sensor(saved_model_dir, "head")
 
 
+def _trace(function: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
+    """Return the graph of a function of tensors."""
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _write_signatures(output_dir: str, graphs: Mapping[str, Any]) -> None:
+    """Write a SavedModel of a graph by signature, with the variables that they read.
+
+    `keras.export.ExportArchive` would write the same, but it traces each function
+    twice: to find its variables, and again while it saves.
+    """
+    root = tf.Module()
+    root.weights = [variable for graph in graphs.values() for variable in graph.variables]
+    tf.saved_model.save(root, output_dir, signatures=dict(graphs))
+
+
 def _make_assets_dir(output_dir: str) -> str:
     """Make the folder of everything that TF Serving does not read; return its path."""
     assets = os.path.join(output_dir, ASSETS_DIR)
@@ -220,7 +231,9 @@ def _make_assets_dir(output_dir: str) -> str:
     return assets
 
 
-def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
+def _load_by_sensor(
+    saved_model_dir: str, part: str, sensors: Collection[Sensor] = SENSORS
+) -> dict[Sensor, Any]:
     paths = {
         sensor: os.path.join(saved_model_dir, ASSETS_DIR, f"{sensor}_{part}.keras")
         for sensor in SENSORS
@@ -228,7 +241,8 @@ def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
     found = {sensor: path for sensor, path in paths.items() if locate(path).exists()}
     # One sensor is enough: public weights have one. When there is none at all, the
     # error names the first path.
-    return {sensor: _load(path) for sensor, path in (found or paths).items()}
+    needed = {sensor: path for sensor, path in found.items() if sensor in sensors}
+    return {sensor: _load(path) for sensor, path in (needed or found or paths).items()}
 
 
 def _load(path: str) -> Any:
