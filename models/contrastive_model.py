@@ -56,7 +56,9 @@ class ContrastiveModel(keras.Model):
         for view in self.objective.views:
             sensor = sensor_of(view)
             encoder = self.encoders[sensor]
-            encoded = encoder(batch[view], training=True) if training else encoder.infer(batch[view])
+            encoded = (
+                encoder(batch[view], training=True) if training else encoder.infer(batch[view])
+            )
             head = self.heads[sensor]
             outputs[view] = (
                 head(encoded["pooled"], training=training)

@@ -169,9 +169,7 @@ def load_segmenter(saved_model_dir: str) -> Segmenter:
     return _load(os.path.join(saved_model_dir, ASSETS_DIR, "model.keras"))
 
 
-def load_encoders(
-    path: str, sensors: Collection[Sensor] = SENSORS
-) -> dict[Sensor, SensorEncoder]:
+def load_encoders(path: str, sensors: Collection[Sensor] = SENSORS) -> dict[Sensor, SensorEncoder]:
     """Return the Keras encoders by sensor, each with its own normalization.
 
     Args:
