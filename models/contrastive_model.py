@@ -55,7 +55,10 @@ class ContrastiveModel(keras.Model):
         valid = []
         for view in self.objective.views:
             sensor = sensor_of(view)
-            encoded = self.encoders[sensor](batch[view], training=training)
+            encoder = self.encoders[sensor]
+            encoded = (
+                encoder(batch[view], training=True) if training else encoder.infer(batch[view])
+            )
             head = self.heads[sensor]
             outputs[view] = (
                 head(encoded["pooled"], training=training)

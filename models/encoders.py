@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import Manifest
@@ -139,6 +140,23 @@ class SensorEncoder(keras.Model):
         self.norm, self.border, self.precision = norm, border, precision
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.stride, self.levels = stride, tuple(levels)
+
+    @functools.cached_property
+    def infer(self) -> Callable[[Any], dict[str, Any]]:
+        """The encoder in inference mode, as a function that is traced once.
+
+        It takes pixels float32 [B, H, W, C] of any size and returns the model's
+        outputs. A graph that calls it does not trace the ResNet again.
+        """
+        # In the instance's `__dict__`, where Keras does not see it: a checkpoint or a
+        # saved model holds no graph of it.
+        pixels = tf.TensorSpec([None, None, None, len(self.bands)], tf.float32)
+        infer: Callable[[Any], dict[str, Any]] = tf.function(
+            functools.partial(self.__call__, training=False),
+            input_signature=[pixels],
+            autograph=False,
+        )
+        return infer
 
     def variables_by_level(self) -> list[list[Any]]:
         """Return the trainable variables of each pyramid level, finest level first."""

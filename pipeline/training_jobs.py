@@ -122,6 +122,11 @@ def scores_path(folder: str, split: str) -> str:
     return f"{folder}/{split}.npz"
 
 
+def is_done(job: Job) -> bool:
+    """Return whether a job has its result."""
+    return all(locate(path).exists() for path in job.results)
+
+
 def do(job: JobT, work: Callable[[JobT], Mapping[str, Any]]) -> None:
     """Do a job, unless it is done.
 
@@ -132,7 +137,7 @@ def do(job: JobT, work: Callable[[JobT], Mapping[str, Any]]) -> None:
     Raises:
         RefusedError: loss, weights or scores became NaN. The message names the job.
     """
-    if all(locate(path).exists() for path in job.results):
+    if is_done(job):
         return
     started = time.monotonic()
     # Keras keeps the models of earlier jobs of this process in memory.

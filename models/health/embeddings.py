@@ -65,7 +65,7 @@ class Embedder:
         def encode(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             outputs = {}
             for sensor in SENSORS:
-                pooled = dual_encoder.encoders[sensor](batch[sensor], training=False)["pooled"]
+                pooled = dual_encoder.encoders[sensor].infer(batch[sensor])["pooled"]
                 outputs[f"{sensor}_features"] = pooled
                 outputs[f"{sensor}_embedding"] = dual_encoder.heads[sensor](pooled, training=False)
             return outputs

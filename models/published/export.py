@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -60,12 +60,15 @@ def export_segmenter(
     # Export the reloaded copy: it has none of the strategy's mirrored variables, and
     # readers load the same file.
     model = as_served(load_segmenter(output_dir), precision)
+    specs = signatures.pixel_specs(model)
+    pixels = signatures.pixels_endpoint(model)
+    if precision == "float32":
+        # Both signatures share one trace. Weights in half are read inside each.
+        pixels = tf.function(pixels, input_signature=specs, autograph=False)
     endpoints = {
-        "serving_default": Endpoint(
-            function=signatures.pixels_endpoint(model), specs=signatures.pixel_specs(model)
-        ),
+        "serving_default": Endpoint(function=pixels, specs=specs),
         "serve_examples": Endpoint(
-            function=signatures.examples_endpoint(model),
+            function=signatures.examples_endpoint(model, pixels),
             specs=[tf.TensorSpec([None], tf.string, "examples")],
         ),
     }
@@ -188,11 +191,13 @@ def load_segmenter(saved_model_dir: str) -> Segmenter:
     return _load(os.path.join(saved_model_dir, ASSETS_DIR, "model.keras"))
 
 
-def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
+def load_encoders(path: str, sensors: Collection[Sensor] = SENSORS) -> dict[Sensor, SensorEncoder]:
     """Return the Keras encoders by sensor, each with its own normalization.
 
     Args:
         path: folder of a published encoder, or a `.keras` file.
+        sensors: sensors whose encoders are needed. The others are loaded only from a
+            file that holds several, or where the folder has none of these.
 
     Raises:
         FileNotFoundError: there is none.
@@ -211,7 +216,7 @@ def load_encoders(path: str) -> dict[Sensor, SensorEncoder]:
                 f"got {type(model).__name__}"
             )
         return dict(found)
-    return _load_by_sensor(path, "encoder")
+    return _load_by_sensor(path, "encoder", sensors)
 
 
 def load_heads(saved_model_dir: str) -> dict[Sensor, keras.Model]:
@@ -264,7 +269,9 @@ def _make_assets_dir(output_dir: str) -> str:
     return assets
 
 
-def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
+def _load_by_sensor(
+    saved_model_dir: str, part: str, sensors: Collection[Sensor] = SENSORS
+) -> dict[Sensor, Any]:
     paths = {
         sensor: os.path.join(saved_model_dir, ASSETS_DIR, f"{sensor}_{part}.keras")
         for sensor in SENSORS
@@ -272,7 +279,8 @@ def _load_by_sensor(saved_model_dir: str, part: str) -> dict[Sensor, Any]:
     found = {sensor: path for sensor, path in paths.items() if locate(path).exists()}
     # One sensor is enough: public weights have one. When there is none at all, the
     # error names the first path.
-    return {sensor: _load(path) for sensor, path in (found or paths).items()}
+    needed = {sensor: path for sensor, path in found.items() if sensor in sensors}
+    return {sensor: _load(path) for sensor, path in (needed or found or paths).items()}
 
 
 def _load(path: str) -> Any:

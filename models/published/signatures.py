@@ -1,7 +1,7 @@
 """The functions behind the signatures of published models.
 
-Input: Keras models. Output: functions of tensors, and their tensor specs, for
-`keras.export.ExportArchive`.
+Input: Keras models. Output: functions of tensors, and the tensor specs for which
+`export.py` traces them.
 """
 
 from __future__ import annotations
@@ -52,18 +52,26 @@ def pixels_endpoint(model: Segmenter) -> Callable[..., dict[str, Any]]:
     return serving_default
 
 
-def examples_endpoint(model: Segmenter) -> Callable[[Any], dict[str, Any]]:
+def examples_endpoint(
+    model: Segmenter, segment_pixels: Callable[..., dict[str, Any]]
+) -> Callable[[Any], dict[str, Any]]:
     """Return the function of `serve_examples`.
 
     It takes tf.string [B]: tf.Examples of the shard contract, all of one patch size.
     Without any example the size is unknown; the empty outputs then are of one stride.
+
+    Args:
+        model: names the sensors and their bands.
+        segment_pixels: the function of `serving_default`. Both signatures share its
+            graph when it is traced.
     """
     # Parse only the model's inputs, so that a Sentinel-1 model also serves examples
     # without Sentinel-2.
     num_bands = {sensor: len(model.encoders[sensor].bands) for sensor in model.sensors}
 
     def serve_examples(examples: Any) -> dict[str, Any]:
-        return segment(model, parse_examples(examples, num_bands))
+        pixels = parse_examples(examples, num_bands)
+        return segment_pixels(*(pixels[sensor] for sensor in model.sensors))
 
     return serve_examples
 

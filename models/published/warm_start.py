@@ -32,7 +32,10 @@ def load_encoders(
             the shards of `manifest` or of another architecture than `config`.
         FileNotFoundError: a path holds no encoder at all.
     """
-    published = {path: export.load_encoders(path) for path in set(paths.values())}
+    published = {
+        path: export.load_encoders(path, [sensor for sensor in paths if paths[sensor] == path])
+        for path in set(paths.values())
+    }
     for sensor, path in paths.items():
         if sensor not in published[path]:
             raise ValueError(

@@ -23,7 +23,7 @@ from pipeline.claim_check.outcomes import Outcomes, TrialKey, eval_score
 from pipeline.claim_check.page import render_page
 from pipeline.config import RunConfig
 from pipeline.data_build import BuiltData, OnProgress, Stage
-from pipeline.training_jobs import Pretraining, Version, check_overlaps, read_version
+from pipeline.training_jobs import Pretraining, Version, check_overlaps, is_done, read_version
 
 Run = Callable[[str, Sequence[Pretraining | Trial]], None]
 """A function that does jobs as one named stage."""
@@ -70,8 +70,11 @@ def check_claim(
     with processes.workers(claim.num_processes) as pool:
 
         def run(name: str, jobs: Sequence[Pretraining | Trial]) -> None:
+            # A process that finds only jobs that are done would import TensorFlow for
+            # nothing.
+            left = [job for job in jobs if not is_done(job)]
             with stage(name):
-                processes.run_all(pool, jobs, trainings.do, on_progress)
+                processes.run_all(pool, left, trainings.do, on_progress)
 
         tried = _try_settings(claim, planner, run)
         chosen = _choose(claim, tried)

@@ -1,10 +1,12 @@
 """Shards, a trained encoder and a trained segmenter, made once for all model tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import make_shards
 import pytest
+import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
@@ -21,6 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _TRAINED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_graphs() -> Iterator[None]:
+    """Run graphs as they were traced.
+
+    Most run once or a few times, and what it costs to optimize them is not earned back.
+    The tests of `components` and `pipeline` train and publish with optimized graphs.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def _version(path: Path) -> SimpleNamespace:

@@ -74,6 +74,18 @@ def test_patch_without_any_data_has_zero_pooled_features(encoder):
     )
 
 
+def test_inference_is_traced_once_for_all_sizes_and_uses_the_weights_of_the_time():
+    keras.utils.set_random_seed(0)
+    encoder = small()
+    for pixels in (backscatter(), backscatter(16, 32)):
+        for name, expected in encoder(pixels, training=False).items():
+            np.testing.assert_allclose(encoder.infer(pixels)[name], expected, rtol=1e-4, atol=1e-5)
+    before = encoder.infer(backscatter())["pooled"].numpy()
+    encoder.set_weights([1.1 * weight for weight in encoder.get_weights()])
+    assert np.abs(encoder.infer(backscatter())["pooled"].numpy() - before).max() > 1e-3
+    assert encoder.infer.experimental_get_tracing_count() == 1
+
+
 def test_encoder_survives_saving_exactly(encoder, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
     loaded = keras.saving.load_model(tmp_path / "encoder.keras")
@@ -198,7 +210,7 @@ def test_dual_encoder_gives_unit_embeddings_and_survives_saving_exactly(encoder,
 
 @pytest.mark.parametrize(
     ("backbone", "num_bands", "depth"),
-    [("resnet18", 2, 512), ("resnet18", 13, 512), ("resnet50", 10, 2048)],
+    [("resnet18", 13, 512), ("resnet50", 2, 2048)],
 )
 def test_large_backbones_take_any_number_of_bands(backbone, num_bands, depth, tmp_path):
     bands = tuple(f"band{index}" for index in range(num_bands))

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +141,18 @@ def test_pretrained_encoder_keeps_its_weights_and_its_normalization(pretrained, 
         model.encoders["s1"].get_weights(), encoder.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_the_encoder_of_a_sensor_that_is_not_used_is_not_read(pretrained, labels, tmp_path):
+    shutil.copytree(f"{pretrained.dir}/assets.extra", tmp_path / "assets.extra")
+    (tmp_path / "assets.extra" / "s2_encoder.keras").write_bytes(b"damaged")
+    model = segment.build_segmenter(water(), labels.manifest, str(tmp_path))
+    expected = export.load_encoders(pretrained.dir, ["s1"])
+    assert list(expected) == ["s1"]
+    for got, one in zip(
+        model.encoders["s1"].get_weights(), expected["s1"].get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(got, one)
 
 
 def test_encoder_from_scratch_takes_the_statistics_of_the_labelled_shards(labels):

@@ -38,16 +38,25 @@ def make_config(num_steps=6, objective="multimodal", **health):
     )
 
 
+@pytest.fixture(scope="module")
+def untrained(pairs):
+    """A dual encoder that the tests share, and its weights: it is traced once."""
+    keras.utils.set_random_seed(0)
+    encoders = {
+        sensor: build_encoder(make_config().encoder, sensor, pairs.manifest)
+        for sensor in ("s1", "s2")
+    }
+    dual_encoder = build_dual_encoder(encoders, 16)
+    return dual_encoder, dual_encoder.get_weights()
+
+
 @pytest.fixture
-def make_watched(pairs, tmp_path):
+def make_watched(pairs, untrained, tmp_path):
     """A contrastive model, its dual encoder and a monitor of both."""
 
     def make(config, told, **options):
-        keras.utils.set_random_seed(0)
-        encoders = {
-            sensor: build_encoder(config.encoder, sensor, pairs.manifest) for sensor in ("s1", "s2")
-        }
-        dual_encoder = build_dual_encoder(encoders, 16)
+        dual_encoder, weights = untrained
+        dual_encoder.set_weights(weights)
         model = ContrastiveModel(dual_encoder, make_objective(config, 128))
         monitor = HealthMonitor(
             config,

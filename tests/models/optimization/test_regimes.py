@@ -14,7 +14,7 @@ from models.optimization.optimizers import make_optimizer
 from models.published import parity
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
-from models.training import steps
+from models.training import scaffold, steps
 from models.training.scaffold import Folders
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
@@ -146,15 +146,13 @@ def weights_of(encoder):
     return {variable.path: variable.numpy() for variable in encoder.variables}
 
 
-def run(config, labels, pretrained, path, checkpoints=None, **options):
-    metrics = segment.run_segmentation(
-        config,
-        labels.shards,
-        Folders(output=str(path / "model"), logs=str(path / "logs"), checkpoints=checkpoints),
-        sources=segment.SegmenterSources(encoder=pretrained.dir),
-        **options,
+def run(config, labels, pretrained, path, checkpoints=None, on_step=None):
+    """Train a segmenter that starts from `pretrained`, and is not published."""
+    recipe = segment.SegmentRecipe(
+        config, labels.shards, segment.SegmenterSources(encoder=pretrained.dir)
     )
-    return metrics, segment.export.load_segmenter(str(path / "model"))
+    folders = Folders(output=str(path / "model"), logs=str(path / "logs"), checkpoints=checkpoints)
+    return scaffold.fit(recipe, folders, on_step)
 
 
 SHORT = dataclasses.replace(
@@ -180,19 +178,33 @@ SHORT = dataclasses.replace(
 def test_encoder_keeps_each_bit_where_it_is_frozen_and_only_there(
     changes, is_same, labels, pretrained, tmp_path
 ):
-    metrics, model = run(dataclasses.replace(SHORT, **changes), labels, pretrained, tmp_path)
-    start = segment.export.load_encoders(pretrained.dir)["s1"]
+    config = dataclasses.replace(SHORT, **changes)
+    trained = run(config, labels, pretrained, tmp_path)
+    assert np.isfinite(trained.train_loss)
+    start = segment.export.load_encoders(pretrained.dir, ["s1"])["s1"]
     for (name, value), (other, end) in zip(
-        weights_of(start).items(), weights_of(model.encoders["s1"]).items(), strict=True
+        weights_of(start).items(), weights_of(trained.model.encoders["s1"]).items(), strict=True
     ):
         assert name == other
         assert np.array_equal(value, end) == is_same, name
-    assert np.isfinite(metrics["loss"])
     # Frozen is not what it is: the next training is free to move it.
-    assert model.encoders["s1"].trainable
-    assert (
-        max(c.max_abs_difference for c in parity.compare_with_keras(str(tmp_path / "model"))) < 1e-4
+    assert trained.model.encoders["s1"].trainable
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("head", ["deeplab", "linear"])
+def test_each_head_is_published_as_it_was_trained(head, labels, pretrained, tmp_path):
+    config = dataclasses.replace(SHORT, num_steps=1, regime="frozen", head=head)
+    metrics = segment.run_segmentation(
+        config,
+        labels.shards,
+        Folders(output=str(tmp_path / "model"), logs=str(tmp_path / "logs")),
+        sources=segment.SegmenterSources(encoder=pretrained.dir),
     )
+    assert np.isfinite(metrics["loss"])
+    assert segment.export.load_segmenter(str(tmp_path / "model")).encoders["s1"].trainable
+    compared = parity.compare_with_keras(str(tmp_path / "model"))
+    assert max(one.max_abs_difference for one in compared) < 1e-4
 
 
 @pytest.mark.e2e
@@ -201,7 +213,7 @@ def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(
 ):
     config = dataclasses.replace(SHORT, num_steps=6, unfreeze_after=0.5, checkpoint_every=1)
     watched = Watch()
-    _, undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watched)
+    undisturbed = run(config, labels, pretrained, tmp_path / "undisturbed", on_step=watched).model
     kept = {"checkpoints": str(tmp_path / "kept")}
     # Levels begin after steps 1, 2, 2 and 3.
     losses = {}
@@ -210,7 +222,7 @@ def test_training_killed_amid_and_after_unfreezing_ends_as_the_undisturbed_one(
             run(config, labels, pretrained, tmp_path / "killed", on_step=attempt, **kept)
         losses |= attempt.losses
     last = Watch()
-    _, resumed = run(config, labels, pretrained, tmp_path / "killed", on_step=last, **kept)
+    resumed = run(config, labels, pretrained, tmp_path / "killed", on_step=last, **kept).model
     assert losses | last.losses == pytest.approx(watched.losses, rel=1e-3)
     for one, two in zip(undisturbed.variables, resumed.variables, strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-2, atol=1e-4, err_msg=one.path)
@@ -224,13 +236,13 @@ def test_model_trained_with_sensors_dropping_out_answers_with_either_alone(
         SHORT, sensors=("s1", "s2"), modality_dropout=0.5, num_steps=40, optimizer=OptimizerConfig()
     )
     losses = []
-    _, model = run(
+    model = run(
         config,
         labels,
         pretrained,
         tmp_path,
         on_step=lambda step, num_steps, v: losses.append(v["loss"]),
-    )
+    ).model
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])
     dataset = segment.input_pipeline.eval_dataset(
         labels.files["eval"],

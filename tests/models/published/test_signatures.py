@@ -44,8 +44,10 @@ def example(height, width, seed=0):
 
 @pytest.fixture(scope="module")
 def serve_examples(segmenter):
+    pixels = signatures.pixels_endpoint(segmenter)
     return graph(
-        signatures.examples_endpoint(segmenter), tf.TensorSpec([None], tf.string, "examples")
+        signatures.examples_endpoint(segmenter, pixels),
+        tf.TensorSpec([None], tf.string, "examples"),
     )
 
 

@@ -42,18 +42,18 @@ def eval_records(labels):
 def test_each_patch_has_its_own_counts_and_what_its_record_tells(model, labels, eval_records):
     scores = score_patches(model, labels.files["eval"], ("dry", "water"), batch_size=3)
     assert len(scores) == len(eval_records) == 8
+    pixels = parse_examples(tf.constant(eval_records), {"s1": 2, "s2": 12})
+    outputs = model({sensor: pixels[sensor] for sensor in ("s1", "s2")}, training=False)
     for row, serialized in enumerate(eval_records):
         patch = records.decode(serialized)
-        pixels = parse_examples(tf.constant([serialized]), {"s1": 2, "s2": 12})
-        outputs = model({sensor: pixels[sensor] for sensor in ("s1", "s2")}, training=False)
-        label, prediction = patch.label, outputs["label"].numpy()[0]
+        label, prediction = patch.label, outputs["label"].numpy()[row]
         assert (prediction == 255).any() == (row % 4 == 3)
         np.testing.assert_array_equal(
             scores.confusion[row], metrics.confusion_matrix(label, prediction, 2)
         )
         counted = (label != 255) & (prediction != 255)
         truth_chance = np.take_along_axis(
-            outputs["probabilities"].numpy()[0][counted], label[counted][:, None], 1
+            outputs["probabilities"].numpy()[row][counted], label[counted][:, None], 1
         )
         assert scores.loss[row] == pytest.approx(-np.log(truth_chance).sum(), rel=1e-4)
         assert (

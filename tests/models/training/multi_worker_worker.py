@@ -1,7 +1,7 @@
 """One worker of several, or the only one: trains, resumes from the checkpoint, saves the result.
 
-A program of its own, since a process is one worker. Usage: multi_worker_worker.py
-FOLDER NAME, with TF_CONFIG or without.
+A program of its own, since a process is one worker. Usage, with TF_CONFIG:
+multi_worker_worker.py FOLDER NAME. The only worker may run in any process.
 """
 
 import sys

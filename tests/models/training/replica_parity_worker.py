@@ -1,16 +1,21 @@
 """Trains the same models on one replica and on two; writes losses and weights to an .npz.
 
 A program of its own, since logical devices must be set before TensorFlow starts. Usage:
-replica_parity_worker.py OUT.npz
+replica_parity_worker.py OUT.npz PAIRS_VERSION_DIR LABELS_VERSION_DIR FOLDER
+
+The folder gets a segmenter, and the metrics of a pretraining as `metrics.json`.
 """
 
+import json
 import sys
 import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
 import objective_steps
 import tensorflow as tf
+import whole_trainings
 from pair_loss import pair_loss
 
 from models.config import EncoderConfig, OptimizerConfig
@@ -399,7 +404,7 @@ def resume(one, two):
     return attempt(one, 4, None), attempt(one, 4, folder)
 
 
-def main(path):
+def main(path, pairs_dir, labels_dir, folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     # Each graph runs once or a few times: what optimizing it costs is not earned back.
@@ -430,7 +435,10 @@ def main(path):
         for name, value in objective_steps.take_all({"one": one, "two": mirrored}).items()
     }
     np.savez(path, **results)
+    metrics = whole_trainings.run_pretraining(pairs_dir, f"{folder}/pretrained")
+    Path(folder, "metrics.json").write_text(json.dumps(metrics))
+    whole_trainings.run_segmentation(labels_dir, f"{folder}/segmented")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

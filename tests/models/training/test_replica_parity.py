@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,14 @@ import numpy as np
 import pytest
 from repository import REPOSITORY
 
+from beam_jobs.contracts.published import read_card
 from models.config import ObjectiveName
+from models.published import export, parity
+from models.scores.score_file import SCORES_NAME, read_scores
+from models.scores.scoring import get_threshold, score_patches
+from models.scores.summary import summarize
 
-# More than a minute of tracing: each objective is compiled for three ways of taking one
+# Half a minute of tracing: each objective is compiled for three ways of taking one
 # step.
 pytestmark = pytest.mark.e2e
 
@@ -20,18 +26,26 @@ OBJECTIVES = [name for name in get_args(ObjectiveName) if name not in ("shuffled
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    path = tmp_path_factory.mktemp("parity") / "results.npz"
+def folder(pairs, labels, tmp_path_factory):
+    """The folder in which a process with two logical CPUs wrote its results."""
+    folder = tmp_path_factory.mktemp("parity")
     environment = {
         **os.environ,
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/tests/data",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    done = subprocess.run(
-        [sys.executable, str(WORKER), str(path)], env=environment, capture_output=True, text=True
-    )
+    paths = (folder / "results.npz", pairs.path, labels.path, folder)
+    command = [sys.executable, str(WORKER), *map(str, paths)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return np.load(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    found = np.load(folder / "results.npz")
+    assert found["num_replicas"] == 2
+    return found
 
 
 def relative_difference(one, two):
@@ -56,7 +70,6 @@ def relative_difference(one, two):
     ],
 )
 def test_two_replicas_take_the_step_of_one(results, case, tolerance):
-    assert results["num_replicas"] == 2
     one, two = (
         {key: results[f"{case}/{name}/{key}"] for key in ("loss", "gradient", "weights")}
         for name in ("one", "two")
@@ -135,7 +148,6 @@ def test_gradual_unfreezing_takes_the_same_steps_on_two_replicas(results):
 @pytest.mark.parametrize("variant", ["two/whole", "two/parts"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_replicas_take_the_step_of_one_by_every_objective(results, objective, variant):
-    assert results["num_replicas"] == 2
     expected, got = (
         {
             key.rsplit("/", 1)[1]: results[key]
@@ -151,3 +163,39 @@ def test_two_replicas_take_the_step_of_one_by_every_objective(results, objective
         assert float(expected["near_negative_fraction"]) == pytest.approx(2 / 56)
     for key, value in expected.items():
         assert np.abs(got[key] - value).max() <= 1e-5 * np.abs(value).max(), key
+
+
+def test_checks_under_two_replicas_find_what_one_finds(folder, pairs, tmp_path):
+    sys.path.insert(0, str(WORKER.parent))
+    import whole_trainings
+
+    two = json.loads((folder / "metrics.json").read_text())
+    one = whole_trainings.run_pretraining(pairs.path, tmp_path)
+    assert set(two) == set(one)
+    for name in (
+        "alignment/s1_s2",
+        "uniformity/s1",
+        "effective_rank/s2",
+        "spread/s1",
+        "recall_at_5/s1_to_s2",
+    ):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_threshold_of_a_model_of_two_replicas_is_the_one_that_is_published(folder, labels):
+    published = str(folder / "segmented" / "model")
+    kept, model = (
+        read_scores(f"{published}/assets.extra/{SCORES_NAME}"),
+        export.load_segmenter(published),
+    )
+    assert kept.threshold == get_threshold(model) == read_card(published)["threshold"] != 0.5
+    again = score_patches(model, labels.files["eval"], kept.class_names, batch_size=3)
+    np.testing.assert_allclose(again.confusion, kept.confusion, atol=2)
+    # Mirrored weights are measured and put back as those of one replica.
+    chosen = read_card(published)["evaluations"]
+    assert [one["step"] for one in chosen["history"]] == [1, 2]
+    assert summarize(again)["mean_iou"] == pytest.approx(chosen["best_score"], abs=1e-3)
+    assert (
+        max(comparison.max_abs_difference for comparison in parity.compare_with_keras(published))
+        < 1e-4
+    )

@@ -1,21 +1,13 @@
-"""Pretrains with health checks, and trains and publishes a segmenter, on two logical CPUs.
+"""A pretraining with health checks, and a segmenter that is published.
 
-A program of its own, since logical devices must be set before TensorFlow starts. Usage:
-two_replica_worker.py PAIRS_VERSION_DIR LABELS_VERSION_DIR OUT
+`replica_parity_worker.py` trains both on two logical CPUs.
 """
-
-import json
-import sys
-from pathlib import Path
-
-import tensorflow as tf
 
 from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.health.config import HealthConfig
 from models.segment_config import SegmentConfig
-from models.training.distribution import get_strategy
 from models.training.scaffold import Folders, Shards
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=16)
@@ -57,20 +49,9 @@ def run_pretraining(version_dir, folder):
     )
 
 
-def main(pairs_dir, labels_dir, folder):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    result = {
-        "num_replicas": get_strategy().num_replicas_in_sync,
-        "metrics": run_pretraining(pairs_dir, f"{folder}/pretrained"),
-    }
+def run_segmentation(version_dir, folder):
     segment.run_segmentation(
         SEGMENT,
-        shards_of(labels_dir),
-        Folders(output=f"{folder}/segmented/model", logs=f"{folder}/segmented/logs"),
+        shards_of(version_dir),
+        Folders(output=f"{folder}/model", logs=f"{folder}/logs"),
     )
-    Path(folder, "result.json").write_text(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
