@@ -224,7 +224,7 @@ def test_a_label_of_the_server_chooses_the_version(few, tmp_path, capsys):
         'model_config_list { config { name: "flood" version_labels { key: "stable" value: 3 } } }'
     )
     options = ["--model", tmp_path / "run/serving/flood", "--scenes", few]
-    options += ["--output", tmp_path / "maps"]
+    options += ["--output", tmp_path / "maps", "--server", tmp_path / "run/server"]
     code, _, err = run_verb(capsys, *options, "--label", "stable", "--version", "12")
     assert (code, err[-1]) == (
         2,
