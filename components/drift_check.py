@@ -21,7 +21,8 @@ from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import published, settings
+from beam_jobs.contracts.errors import TerrapairError
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.contracts.manifest import Manifest
@@ -74,6 +75,8 @@ def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> 
 
     Raises:
         DamagedFileError: the reference, or the encoder in service, is damaged.
+        FileNotFoundError: the encoder in service is not whole.
+        DamagedShardError: a shard cannot be read.
     """
     report = DriftReport(
         data=new.name,
@@ -137,7 +140,7 @@ def _compare_all(
     new: NewData, served: ServedReference, config: DriftConfig
 ) -> tuple[list[Finding], list[str]]:
     found = compare(served.data.summary, new.reference.summary, config)
-    with content_of(served.version_dir, "publish the model again"):
+    with content_of(served.version_dir, published.CURE):
         by_tfdv, notes = compare_statistics(served.data, new.reference, new.eval_statistics, config)
     found += by_tfdv
     if served.data.summary.patch_size_px != new.manifest.patch_size_px:
@@ -158,14 +161,17 @@ def _embed(
     new: NewData, served: ServedReference, kept: EmbeddingSample, config: DriftConfig
 ) -> EmbeddingSample | str:
     """Return embeddings under the encoder in service, or why there are none."""
+    model = load_dual_encoder(served.version_dir)
+    if reason := why_unfit(model, new.manifest):
+        return reason
     try:
-        model = load_dual_encoder(served.version_dir)
-        if reason := why_unfit(model, new.manifest):
-            return reason
         split = Embedder(model).embed_split(
             new.manifest, new.eval_files, max_patches=config.num_embedded
         )
-    except (FileNotFoundError, ValueError) as error:
+    except TerrapairError:
+        # A damaged shard.
+        raise
+    except ValueError as error:
         return str(error)
     return sample_of(split, tuple(kept.embeddings), config.num_embedded)
 
@@ -230,7 +236,9 @@ def DriftCheck(  # noqa: N802 - TFX names a component after its function
     served = find_served(given["served_dir"])
     found = judge(new, served, config)
     expected = new.reference if served is None else served.data
-    _write(schema.uri, {schema_gen.DEFAULT_FILE_NAME: _checked_schema(expected)})
+    with content_of("" if served is None else served.version_dir, published.CURE):
+        expected_schema = schema_text(parse_schema(expected.schema))
+    _write(schema.uri, {schema_gen.DEFAULT_FILE_NAME: expected_schema.encode()})
     _write(reference.uri, new.reference.files())
     _write(report.uri, {REPORT_FILE: found.to_json().encode()})
 
@@ -311,10 +319,6 @@ def create_drift_check(
 
 def _statistics(artifact: standard_artifacts.ExampleStatistics, split: str) -> bytes:
     return load_statistics(artifact, split).proto().SerializeToString(deterministic=True)
-
-
-def _checked_schema(reference: DataReference) -> bytes:
-    return schema_text(parse_schema(reference.schema)).encode()
 
 
 def _write(folder: str, files: dict[str, bytes]) -> None:
