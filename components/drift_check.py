@@ -21,12 +21,12 @@ from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts import layout, settings, windows
+from beam_jobs.contracts import layout, published, settings, windows
 from beam_jobs.contracts import manifest as manifest_lib
+from beam_jobs.contracts.errors import TerrapairError
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.contracts.manifest import Manifest
-from beam_jobs.contracts.published import read_card
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, read_document, split_files
 from components.data_manifest import read_manifest
@@ -80,6 +80,8 @@ def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> 
 
     Raises:
         DamagedFileError: the reference, or the encoder in service, is damaged.
+        FileNotFoundError: the encoder in service is not whole.
+        DamagedShardError: a shard cannot be read.
     """
     report = DriftReport(
         data=new.name,
@@ -150,7 +152,7 @@ def _compare_all(
     new: NewData, served: ServedReference, config: DriftConfig
 ) -> tuple[list[Finding], list[str]]:
     found = compare(served.data.summary, new.reference.summary, config)
-    with content_of(served.version_dir, "publish the model again"):
+    with content_of(served.version_dir, published.CURE):
         by_tfdv, notes = compare_statistics(served.data, new.reference, new.eval_statistics, config)
     found += by_tfdv
     if served.data.summary.patch_size_px != new.manifest.patch_size_px:
@@ -171,14 +173,17 @@ def _embed(
     new: NewData, served: ServedReference, kept: EmbeddingSample, config: DriftConfig
 ) -> EmbeddingSample | str:
     """Return embeddings under the encoder in service, or why there are none."""
+    model = load_dual_encoder(served.version_dir)
+    if reason := why_unfit(model, new.manifest):
+        return reason
     try:
-        model = load_dual_encoder(served.version_dir)
-        if reason := why_unfit(model, new.manifest):
-            return reason
         split = Embedder(model).embed_split(
             new.manifest, new.eval_files, max_patches=config.num_embedded
         )
-    except (FileNotFoundError, ValueError) as error:
+    except TerrapairError:
+        # A damaged shard.
+        raise
+    except ValueError as error:
         return str(error)
     return sample_of(split, tuple(kept.embeddings), config.num_embedded)
 
@@ -194,7 +199,7 @@ def unseen_spans(
         served: reference of the model in service.
         config: how many patches are read of each.
     """
-    known = {entry.sha256 for entry in windows.of_card(read_card(served.version_dir))}
+    known = {entry.sha256 for entry in windows.of_card(published.read_card(served.version_dir))}
     known.add(served.data.summary.manifest_sha256)
     found = []
     for entry in read.window if len(read.window) > 1 else ():
@@ -270,7 +275,9 @@ def DriftCheck(  # noqa: N802 - TFX names a component after its function
         new = dataclasses.replace(new, unseen=unseen)
     found = judge(new, served, config)
     expected = new.reference if served is None else served.data
-    _write(schema.uri, {schema_gen.DEFAULT_FILE_NAME: _checked_schema(expected)})
+    with content_of("" if served is None else served.version_dir, published.CURE):
+        expected_schema = schema_text(parse_schema(expected.schema))
+    _write(schema.uri, {schema_gen.DEFAULT_FILE_NAME: expected_schema.encode()})
     _write(reference.uri, new.reference.files())
     _write(report.uri, {REPORT_FILE: found.to_json().encode()})
 
@@ -354,10 +361,6 @@ def create_drift_check(
 
 def _statistics(artifact: standard_artifacts.ExampleStatistics, split: str) -> bytes:
     return load_statistics(artifact, split).proto().SerializeToString(deterministic=True)
-
-
-def _checked_schema(reference: DataReference) -> bytes:
-    return schema_text(parse_schema(reference.schema)).encode()
 
 
 def _write(folder: str, files: dict[str, bytes]) -> None:

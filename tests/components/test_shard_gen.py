@@ -65,7 +65,10 @@ def test_a_window_is_read_by_its_manifests_and_is_a_part_of_the_cache_key(tmp_pa
     make_spans.make_span(tmp_path, 1, version=2)
     assert properties(2) != before
     # Without a window, the key is that of older runs.
-    assert create_examples(str(tmp_path), "pairs", NO_DRIFT).examples.exec_properties["custom_config"] is None
+    assert (
+        create_examples(str(tmp_path), "pairs", NO_DRIFT).examples.exec_properties["custom_config"]
+        is None
+    )
 
 
 def test_a_version_of_a_window_that_is_not_whole_is_refused(tmp_path):
