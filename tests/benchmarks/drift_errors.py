@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
-import make_spans
+import make_summaries
 from make_poison import FAULTS
-from make_spans import World
+from make_summaries import World
 
 from models.drift.comparison import compare
 from models.drift.config import DriftConfig
@@ -38,10 +38,10 @@ def measure() -> dict[str, dict[str, float]]:
             },
             **{fault: (world, fault) for fault in FAULTS},
         }
-        references = [make_spans.make_span(seed, world) for seed in range(NUM_PAIRS)]
+        references = [make_summaries.make_span(seed, world) for seed in range(NUM_PAIRS)]
         found[f"{num_scenes}_scenes"] = {
             name: sum(
-                _is_refused(reference, make_spans.make_span(10_000 + seed, other, fault))
+                _is_refused(reference, make_summaries.make_span(10_000 + seed, other, fault))
                 for seed, reference in enumerate(references)
             )
             / NUM_PAIRS

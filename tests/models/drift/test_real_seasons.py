@@ -2,7 +2,7 @@
 
 import dataclasses
 
-import make_spans
+import make_summaries
 import numpy as np
 import pytest
 import rasterio
@@ -33,7 +33,7 @@ def departures():
 @pytest.fixture(scope="module")
 def reference():
     """The figures of five places of TerraMesh, in a summary of 24 scenes."""
-    drawn = make_spans.make_span(0)
+    drawn = make_summaries.make_span(0)
     bands = {}
     for sensor, folder, names in (("s1", "S1RTC", S1), ("s2", "S2L2A", S2_L2A_BANDS)):
         pixels = []
