@@ -1,6 +1,6 @@
 """Measure how often the gate refuses equal models and takes worse ones.
 
-`python -m tests.benchmarks gate_errors` judges 1,000 pairs of simulated models of each
+`python -m tests.benchmarks gate_errors` judges 400 pairs of simulated models of each
 kind. The tests of `models/gate` run the same simulation with fewer.
 """
 
@@ -17,4 +17,4 @@ from make_judged import simulate
 
 def measure() -> dict[str, float]:
     """Return the rates, by name; see `make_judged.Rates`."""
-    return dataclasses.asdict(simulate(num_runs=1000, num_resamples=1000))
+    return dataclasses.asdict(simulate(num_runs=400, num_resamples=1000))
