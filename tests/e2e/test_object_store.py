@@ -15,6 +15,7 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts import layout, locations, manifest
+from models.drift.reference import find_served
 from pipeline.config import RunConfig, load_run_config
 from pipeline.report.run_record import RunRecord, read_last_run
 
@@ -109,6 +110,7 @@ def test_blessed_teacher_teaches_the_student_and_is_not_trained_a_second_time(ta
     ).is_cached
     serving = locations.locate(config.serving_dir)
     (card,) = (serving / "flood").glob("*/assets.extra/model_card.json")
+    assert find_served(serving / "flood").data.summary.kind == "labels"
     student = taught.record.output("DistillTrainer-flood", "model").uri
     assert json.loads(card.read_text())["started_from"] == {"s1": f"{student}/Format-Serving"}
 
