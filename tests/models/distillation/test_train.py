@@ -194,7 +194,7 @@ def test_student_comes_to_agree_with_its_teacher(student):
     folder, steps = student
     losses, agreements = ([scalars[name] for scalars in steps] for name in ("loss", "agreement"))
     assert len(losses) == 20
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:3])
     assert np.mean(agreements[-5:]) > 0.8
     kept = read_card(str(folder))
     assert kept["metrics"]["train_loss"] == pytest.approx(np.mean(losses[-10:]), rel=0.5)
