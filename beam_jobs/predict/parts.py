@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,16 +176,42 @@ def predict(
         ) as file,
         ahead(blocks) as finished,
     ):
-        for block in finished:
-            height, width = block.valid.shape
-            corner = (
-                block.area.cols.start - area.cols.start,
-                block.area.rows.start - area.rows.start,
-            )
-            at = Window(*corner, width, height)
-            file.write(
-                _bands_of(block, num_classes, segmenter.threshold, is_float=is_float), window=at
-            )
+        bands = (
+            (block, _bands_of(block, num_classes, segmenter.threshold, is_float=is_float))
+            for block in finished
+        )
+        for row, pixels in whole_rows(bands):
+            at = Window(0, row - area.rows.start, pixels.shape[2], pixels.shape[1])
+            file.write(pixels, window=at)
+
+
+def whole_rows(
+    blocks: Iterable[tuple[Block, npt.NDArray[Any]]],
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the pixels of an area so that each block of its file is written once.
+
+    A block that is written in pieces can lose a piece: GDAL's cache writes it out from
+    the thread that reads the scene, while this one reads it back (seen with GDAL 3.9).
+
+    Args:
+        blocks: of the area, row by row of windows, with their bands [bands, H, W].
+
+    Yields:
+        First row, and pixels [bands, H, W] of all columns. H is a multiple of
+        _ROWS_PER_BLOCK, but for the last.
+    """
+    held, start = None, 0
+    for first, of_row in itertools.groupby(blocks, key=lambda one: one[0].area.rows.start):
+        found = np.concatenate([bands for _, bands in of_row], axis=2)
+        if held is None:
+            held, start = found, first
+        else:
+            held = np.concatenate([held, found], axis=1)
+        if num_whole := held.shape[1] // _ROWS_PER_BLOCK * _ROWS_PER_BLOCK:
+            yield start, held[:, :num_whole]
+            held, start = held[:, num_whole:], start + num_whole
+    if held is not None and held.shape[1]:
+        yield start, held
 
 
 def reader(
