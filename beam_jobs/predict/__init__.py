@@ -12,6 +12,7 @@ Read `driver` first, then `graph`.
   or `rest_client`; `endpoints` has the address and the errors.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `pipelining`: reading, predicting and writing at the same time.
+- `memory`: a worker gives back what it has freed.
 - `parts`: a part of a scene is predicted and kept.
 - `products`: all files of one map: `maps`, `polygons` by `outlines`, `pictures`.
 - `map_folders`: finished maps, which appear as a whole.

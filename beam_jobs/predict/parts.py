@@ -23,7 +23,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.locations import staged
 from beam_jobs.contracts.records import FloatArray
-from beam_jobs.predict import blending
+from beam_jobs.predict import blending, memory
 from beam_jobs.predict.blending import Area, Block, Pixels, Source, Windows
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.pipelining import ahead
@@ -183,6 +183,7 @@ def predict(
         for row, pixels in whole_rows(bands):
             at = Window(0, row - area.rows.start, pixels.shape[2], pixels.shape[1])
             file.write(pixels, window=at)
+            memory.give_back()
 
 
 def whole_rows(

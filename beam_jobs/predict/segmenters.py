@@ -244,7 +244,9 @@ def load(segmenter: Segmenter, *, num_threads: int = 0) -> Callable[[Pixels], Fl
 
     def probabilities(pixels: Pixels) -> FloatArray:
         found = loaded.run({str(name): pixels[name] for name in segmenter.sensors})
-        return np.asarray(found["probabilities"])
+        # A copy: TensorFlow's allocator takes another large region (seen: 0.5 GB) when
+        # its own memory is still in use while the next batch runs.
+        return np.array(found["probabilities"])
 
     return probabilities
 
