@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import peers
+from tests.benchmarks import peak_memory, peers
 
 SIDE_PX, SMALL_PX = 10_000, 2_000
 DTYPES = ("fp32", "bf16")
@@ -157,14 +157,11 @@ def _measured(work: Callable[[], object]) -> Figures:
     begin, before = time.perf_counter(), os.times()
     work()
     seconds, after = time.perf_counter() - begin, os.times()
-    peaks = [
-        resource.getrusage(whose).ru_maxrss / 1024
-        for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(sum(after[:4]) - sum(before[:4]), 2),
-        "peak_mib": round(max(peaks)),
+        "peak_mib": round(max(peak_memory.of_process(), of_children)),
     }
 
 

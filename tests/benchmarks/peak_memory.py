@@ -22,6 +22,14 @@ def start() -> Callable[[], float]:
     return lambda: _mib("VmHWM") - before
 
 
+def of_process() -> float:
+    """Return the peak of this process in MiB.
+
+    `getrusage` would give that of the process that started this one, if it was larger.
+    """
+    return _mib("VmHWM")
+
+
 def _mib(name: str) -> float:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return float(line.split()[1]) / 1024
