@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 import rasterio
@@ -29,6 +29,7 @@ from beam_jobs.simulation.simulate import simulate
 _REPOSITORY = Path(__file__).parents[2]
 _STAGE_DONE = re.compile(r"^✓ (?P<name>.+) \((?P<seconds>[\d.]+) s\)")
 Constellation = Literal["sentinel-1", "sentinel-2"]
+CONSTELLATIONS: tuple[Constellation, ...] = get_args(Constellation)
 Item = dict[str, Any]
 Pixels = npt.NDArray[Any]
 
