@@ -54,6 +54,8 @@ _FLOODED_TREES_DB = 18.0
 The wave returns from water and trunk (double bounce), so flooded trees are as bright as
 a town. A model that never saw them takes them for dry.
 """
+_WATER = 0
+"""Label of water in the simulator's scenes: that of Dynamic World."""
 _MONTH = 3
 """The month that is poisoned."""
 
@@ -233,9 +235,15 @@ class State:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Make the scenes, or go on from the copy that an earlier drill left in `folder`."""
         self._now, self._kept = folder / "now", folder / "kept"
+        self.is_kept = self._kept.exists()
+        if self.is_kept:
+            self.restore()
         self._months = Months(self._now / "export", _SCENES)
-        _tell_events(self._months)
+        _name_events(self._months)
+        if not self.is_kept:
+            _flood_trees(self._months)
         self.run = DrilledRun(
             root=self._now / "run", catalog=self._months.catalog, settings=_SETTINGS
         )
@@ -247,25 +255,32 @@ class State:
 
     def keep(self) -> None:
         """Copy all files."""
-        shutil.copytree(self._now, self._kept)
+        # A copy that was cut short must not be taken for one.
+        copying = self._kept.with_name("copying")
+        shutil.copytree(self._now, copying)
+        copying.rename(self._kept)
 
     def restore(self) -> None:
         """Bring the files back."""
-        shutil.rmtree(self._now)
+        shutil.rmtree(self._now, ignore_errors=True)
         shutil.copytree(self._kept, self._now)
 
 
-def _tell_events(months: Months) -> None:
-    """Name the event of each scene; put flooded trees into those of one event."""
+def _name_events(months: Months) -> None:
     for month in range(1, _SCENES.num_dates + 1):
         for constellation in CONSTELLATIONS:
             for item in months.scenes(month, constellation):
-                event = _event(item)
-                item["properties"]["terrapair:event"] = event
-                if event == "forest" and constellation == "sentinel-1":
-                    pixels, labels = months.read(item), months.read(item, "label")[0]
-                    pixels[:, labels == 0] += _FLOODED_TREES_DB
-                    months.write(item, pixels)
+                item["properties"]["terrapair:event"] = _event(item)
+
+
+def _flood_trees(months: Months) -> None:
+    """Put flooded trees into the water of one event, in all months."""
+    for month in range(1, _SCENES.num_dates + 1):
+        for item in months.scenes(month, "sentinel-1"):
+            if _event(item) == "forest":
+                pixels, labels = months.read(item), months.read(item, "label")[0]
+                pixels[:, labels == _WATER] += _FLOODED_TREES_DB
+                months.write(item, pixels)
 
 
 def _event(item: Item) -> str:
@@ -417,20 +432,24 @@ def show(rows: Sequence[Row]) -> None:
 def main() -> int:
     """Run the drill; return 1 if a poison was not stopped as it must be."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, help="new folder; removed at the end without this")
+    parser.add_argument(
+        "--output", type=Path, help="folder to keep; a second drill in it goes on from month 2"
+    )
     parser.add_argument("--only", action="append", help="poison to give; may be repeated")
     arguments = parser.parse_args()
     folder = arguments.output or Path(tempfile.mkdtemp(prefix="terrapair-drill-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         state = State(folder.resolve())
-        rows = bring_into_service(state)
-        state.keep()
+        rows = [] if state.is_kept else bring_into_service(state)
+        if not state.is_kept:
+            state.keep()
         for poison in POISONS:
             if not arguments.only or poison.name in arguments.only:
                 rows.append(give(poison, state))
                 state.restore()
-        rows.append(give_better(state))
+        if not arguments.only:
+            rows.append(give_better(state))
     finally:
         if arguments.output is None:
             shutil.rmtree(folder, ignore_errors=True)
