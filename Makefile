@@ -55,8 +55,9 @@ format: setup  ## format the code and mend what lint can mend
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --fix --quiet .
 
-drill: setup  ## retrain for three months in simulation: one is poisoned, one is killed; a quarter of an hour
+drill: setup  ## retrain in simulation: kill a month, and poison others in each known way; half an hour
 	@$(PYTHON) -m tests.drills.three_months
+	@$(PYTHON) -m tests.drills.poisons
 
 bench: setup  ## measure speed and memory
 	@$(PYTHON) -m tests.benchmarks

@@ -141,7 +141,11 @@ def _check_backscatter(scene: Scene, sample: samples.Sample, band_names: tuple[s
     for plane in sample.planes:
         if not scene.declares_units:
             plane.values[:, (plane.values == 0.0).all(axis=0)] = np.nan
-    refusal = plausibility.unit_refusal(planes, is_declared=scene.declares_units)
+    refusal = None
+    if any(scene.bands[name].unit == "power" for name in band_names):
+        refusal = plausibility.negative_power_refusal(planes)
+    if refusal is None:
+        refusal = plausibility.unit_refusal(planes, is_declared=scene.declares_units)
     if refusal is None and not scene.polarizations_checked:
         refusal = plausibility.swap_refusal(planes)
     _raise(scene, refusal)

@@ -83,6 +83,19 @@ SWAPPED_DB = 3.0
 """If cross-polarized exceeds co-polarized backscatter by this, they are swapped."""
 SWAPPED_SHARE = 0.75
 """Least share of pixels that must be so, since single pixels are by speckle."""
+MAX_NEGATIVE_SHARE = 0.75
+"""If more of the power of a band is negative, it may be no power.
+
+Where nothing returns, the subtraction of the sensor's noise makes half of the pixels
+negative. Of decibels nearly all are; so are those of a fill value that the item does
+not declare.
+"""
+POSITIVE_DB_FROM = -8.0
+"""Least median of what is left of decibels that were read as power, in all bands.
+
+Decibels above 0 lie within 0.2 to 5. Ground beside a fill value is darker in one
+polarization at least, but for cities.
+"""
 CHECKED = "terrapair:polarizations_checked"
 """Item property by which a user declares that VV and VH are not swapped."""
 
@@ -133,6 +146,31 @@ def unit_refusal(planes: Planes, *, is_declared: bool) -> Refusal | None:
                 f"as if all decibels were doubled: {_CURE}"
             )
     return None
+
+
+def negative_power_refusal(planes: Planes) -> Refusal | None:
+    """Return (reason, detail) if declared power seems to be decibels, else None.
+
+    Args:
+        planes: per polarization, in dB; power below 0 is minus infinity
+            (`radiometry.declared_values`).
+    """
+    shares: dict[str, float] = {}
+    for name, windows in planes.items():
+        values = np.concatenate([window.ravel() for window in windows])
+        values = values[~np.isnan(values)]
+        rest = values[np.isfinite(values)]
+        if rest.size and float(np.median(rest)) < POSITIVE_DB_FROM:
+            return None
+        shares[name] = float(np.isneginf(values).mean()) if values.size else 0.0
+    name, share = max(shares.items(), key=lambda item: item[1])
+    if share <= MAX_NEGATIVE_SHARE:
+        return None
+    return "s1_not_db", (
+        f"its item declares power, but {share:.0%} of the values of {name} are negative, as "
+        "decibels are: declare terrapair:unit dB in its STAC item, or nodata if they are a fill "
+        "value"
+    )
 
 
 _CURE = (

@@ -7,12 +7,16 @@ import shutil
 
 import make_poison
 import pytest
+import rasterio
 from PIL import Image
 from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
+from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts.published import versions
+from beam_jobs.contracts.settings import read_yaml
 from beam_jobs.errors import RefusedError
+from beam_jobs.simulation.simulate import simulate
 from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
@@ -186,6 +190,44 @@ def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
     assert shown.returncode == 4, shown.stderr
     assert "pairs 2.1: refused, score" in shown.stdout
     assert "nothing was trained: the data are refused: pairs" in shown.stdout
+
+
+def declare_power(item):
+    item["assets"]["data"].update({"terrapair:unit": "power", "nodata": "nan"})
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("spoil", "declare", "why"),
+    [
+        (lambda pixels: pixels[::-1], None, "the bands seem swapped"),
+        (lambda pixels: pixels * 2.0, None, "the median of VH in dB must lie within"),
+        (lambda pixels: pixels, declare_power, "negative, as decibels are"),
+    ],
+)
+def test_new_scenes_of_a_wrong_unit_or_order_end_an_attempt_before_a_patch_is_cut(
+    second_run, root, tmp_path, spoil, declare, why
+):
+    before = published(root)
+    catalog = simulate(SimulateConfig(num_places=1, num_dates=1, size_px=64, seed=8), tmp_path)
+    items = [json.loads(line) for line in catalog.read_text().splitlines()]
+    (item,) = [one for one in items if one["properties"]["constellation"] == "sentinel-1"]
+    with rasterio.open(tmp_path / item["assets"]["data"]["href"], "r+") as raster:
+        raster.write(spoil(raster.read()))
+    if declare is not None:
+        declare(item)
+    catalog.write_text("".join(f"{json.dumps(one)}\n" for one in items))
+    shipped = read_yaml(REPOSITORY / CONFIG, "config")["catalogs"]
+    catalogs = json.dumps([*shipped, {"layout": "stac", "path": str(catalog)}])
+    given = ("--set", f"root={root}", "--set", f"catalogs={catalogs}")
+    ended = run_pipeline_here("retrain", "--config", CONFIG, *given)
+    assert ended.returncode == 3, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert why in line
+    assert "1 of 2 scenes are bad" in line
+    assert published(root) == before
+    assert not (root / "data" / "pairs" / "span-2").exists()
+    assert read_attempts(root)[-1].outcome == "failed"
 
 
 @pytest.mark.e2e

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from beam_jobs.scenes import plausibility
+from beam_jobs.scenes.radiometry import declared_values
 
 SHAPE = (80, 90)
 NATURAL = {
@@ -119,6 +120,34 @@ def test_a_declared_unit_is_believed_unless_the_values_are_linear():
     assert unit_refusal(doubled) is not None
     assert unit_refusal(doubled, is_declared=True) is None
     assert unit_refusal(power(radar(-11.0, -17.0)), is_declared=True)[0] == "s1_not_db"
+
+
+def as_power(values):
+    """What the reader makes of stored values whose item declares power."""
+    return [declared_values(values, "power", 1.0, 0.0)]
+
+
+@pytest.mark.parametrize("scene", NATURAL)
+def test_decibels_that_are_declared_as_power_are_refused(scene):
+    planes = {name: as_power(band) for name, band in radar(*NATURAL[scene]).items()}
+    reason, detail = plausibility.negative_power_refusal(planes)
+    assert reason == "s1_not_db"
+    assert "negative, as decibels are: declare terrapair:unit dB" in detail
+
+
+@pytest.mark.parametrize("scene", NATURAL)
+@pytest.mark.parametrize("spoil", ["nothing", "noise subtracted", "fill"])
+def test_power_that_is_declared_passes(scene, spoil):
+    bands = power(radar(*NATURAL[scene]))
+    if spoil == "noise subtracted":
+        # As where nothing returns at all.
+        bands = {name: band - np.median(band) for name, band in bands.items()}
+    # A fill of a city's scene may be mistaken, and its message says so.
+    if spoil == "fill" and scene != "city":
+        for band in bands.values():
+            band[:, :75] = -9999.0
+    planes = {name: as_power(band) for name, band in bands.items()}
+    assert plausibility.negative_power_refusal(planes) is None
 
 
 def test_swapped_polarizations_are_noticed():
