@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from beam_jobs.contracts import object_store, settings
 from models.published.canary import CanaryConfig, Findings, judge, probe
 
 _TIMEOUT_SECONDS = 900
+_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
+"""First line of the error at the end of a traceback; the message may have more."""
 
 
 def try_model(
@@ -43,13 +46,18 @@ def try_model(
         return Findings(faults=(f"no answer within {_TIMEOUT_SECONDS} s",))
     lines = process.stdout.strip().splitlines()
     if process.returncode or not lines:
-        why = process.stderr.strip().splitlines() or [""]
-        return Findings(
-            faults=(f"the process ended with code {process.returncode}: {why[-1][:300]}",)
-        )
+        why = last_words(process.stderr)
+        return Findings(faults=(f"the process ended with code {process.returncode}: {why}",))
     # Libraries may print other lines; the answer is the last line.
     found = settings.from_dict(Findings, json.loads(lines[-1]), "canary")
     return judge(found, config)
+
+
+def last_words(stderr: str) -> str:
+    """Return one line that says why a process ended, at most 300 characters."""
+    raised = _RAISED.findall(stderr)
+    lines = raised or stderr.strip().splitlines() or [""]
+    return str(lines[-1])[:300]
 
 
 def main() -> int:
