@@ -113,17 +113,17 @@ def copy_model(
 
 
 def numbers(model_dir: str | os.PathLike[str]) -> list[int]:
-    """Return all numbers among the names of a model's folder, complete or not."""
+    """Return the numbers that a server reads from a model's folder, complete or not."""
     folder = locate(model_dir)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(n for n in map(published.version_number, names) if n is not None)
+    return sorted({n for n in map(published.server_number, names) if n is not None})
 
 
 def next_number(model_dir: str | os.PathLike[str]) -> int:
     """Return 1 + the largest version that there is, or was.
 
     The clock does not count: after it was set back, a new version would be older than
-    the one before it.
+    the one before it. Folders of others count if a server takes them for versions.
     """
     base = locate(model_dir)
     kept = base / WITHDRAWN

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from beam_jobs.contracts import layout, windows
+from beam_jobs.contracts import layout, published, windows
 from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.terminal import program
 from models.publishing import labels, publication, rollback
@@ -71,6 +71,24 @@ def test_periods_of_service_follow_each_other(serving):
         ("publish", 2, 3),
         ("rollback", 3, 2),
     ]
+
+
+def test_a_clock_that_was_set_back_changes_no_order(tmp_path, monkeypatch):
+    times = iter(["2026-03-01", "2020-01-01", "2026-02-01"])
+    monkeypatch.setattr(labels, "now", lambda: next(times))
+    for model, word in (("flood", "first"), ("flood", "second"), ("snow", "third")):
+        publication.publish(
+            make_model(tmp_path / word, word),
+            str(tmp_path / "serving" / model),
+            Approval(reason="better"),
+        )
+    assert published.in_service(tmp_path / "serving" / "flood").name == "2"
+    found = history.read_history(str(tmp_path / "serving"), [])
+    assert [(model, change.new) for model, change in found.changes if model == "flood"] == [
+        ("flood", 1),
+        ("flood", 2),
+    ]
+    assert [one.served[-1][1] for one in found.versions] == ["2020-01-01", "", ""]
 
 
 WINDOW = windows.to_json(
