@@ -16,7 +16,8 @@ from collections.abc import Mapping
 
 from beam_jobs import startup
 from beam_jobs.contracts import object_store, settings
-from models.published.canary import CanaryConfig, Findings, judge, probe
+from models.published import second_reader
+from models.published.canary import CanaryConfig, Findings, judge, probe, read_again
 
 _TIMEOUT_SECONDS = 900
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
@@ -64,8 +65,10 @@ def main() -> int:
     """Print the findings about the folder that the command line names."""
     startup.prepare()
     object_store.complete_environment(os.environ)
-    object_store.load_filesystem(sys.argv[1])
-    sys.stdout.write(json.dumps(dataclasses.asdict(probe(sys.argv[1]))) + "\n")
+    folder = sys.argv[1]
+    object_store.load_filesystem(folder)
+    found = read_again(folder, probe(folder), second_reader.interpreter(os.environ))
+    sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     return 0
 
 
