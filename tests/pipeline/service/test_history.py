@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +13,7 @@ from beam_jobs.terminal import program
 from models.publishing import labels, publication, rollback
 from models.publishing.publication import Approval
 from models.publishing.rollback import Steps
+from pipeline import metadata_file
 from pipeline.report.run_record import ArtifactRecord, ComponentRecord, RunRecord
 from pipeline.service import attempts, history
 from pipeline.service.cleaning import clean
@@ -182,3 +185,37 @@ def test_a_rollback_to_nothing_is_one_line(serving, capsys, arguments, code, mes
     run = ["rollback", "--run", str(serving.parent), "--reason", "x", *arguments]
     assert program.run(run) == code
     assert message in capsys.readouterr().err
+
+
+def other_version(path):
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE MLMDEnv (schema_version INTEGER)")
+        database.execute("INSERT INTO MLMDEnv VALUES (7)")
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "message"),
+    [
+        (lambda path: path.write_text("text, and no database " * 9), 3, "not a database"),
+        (other_version, 3, "needs tables of version 10, got tables of version 7"),
+        (None, 1, "another process holds the metadata"),
+    ],
+    ids=["damaged", "version", "locked"],
+)
+def test_metadata_that_cannot_be_read_is_one_line(
+    serving, monkeypatch, capsys, harm, code, message
+):
+    path = serving.parent / "metadata.sqlite"
+    monkeypatch.setattr(metadata_file, "_WAIT_SECONDS", 0.2)
+    with closing(sqlite3.connect(path)) as other:
+        if harm is None:
+            other.execute("CREATE TABLE a (b)")
+            other.commit()
+            other.execute("BEGIN EXCLUSIVE")
+        else:
+            harm(path)
+        assert program.run(["history", "--run", str(serving.parent)]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: ")
+    assert message in line
