@@ -33,7 +33,7 @@ class Steps:
     Attributes:
         check: raises an error unless the version can be served.
         follow: called when the label has moved; tells servers.
-        withdraw: move versions with larger numbers aside.
+        withdraw: move all that a server takes for a version with a larger number aside.
     """
 
     check: Callable[[Location], None]
@@ -74,9 +74,11 @@ def roll_back(model_dir: str | os.PathLike[str], to: int, reason: str, steps: St
         )
     steps.follow()
     if steps.withdraw:
-        for newer in published.versions(model_dir):
-            if int(newer.name) > to:
-                store.withdraw(newer)
+        # Half a version of a larger number would keep the server from this one, too.
+        store.remove_unfinished(model_dir)
+        for number, folder in store.numbered(model_dir):
+            if number > to:
+                store.withdraw(folder)
     return version
 
 

@@ -112,11 +112,23 @@ def copy_model(
         locations.copy_file(source / name, target / name)
 
 
-def numbers(model_dir: str | os.PathLike[str]) -> list[int]:
-    """Return the numbers that a server reads from a model's folder, complete or not."""
+def numbered(model_dir: str | os.PathLike[str]) -> list[tuple[int, Location]]:
+    """Return number and folder of all that a server takes for a version, sorted.
+
+    They may be complete or not, and ours or not.
+    """
     folder = locate(model_dir)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted({n for n in map(published.server_number, names) if n is not None})
+    found = [
+        (number, path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (number := published.server_number(path.name)) is not None
+    ]
+    return sorted(found, key=lambda item: (item[0], item[1].name))
+
+
+def numbers(model_dir: str | os.PathLike[str]) -> list[int]:
+    """Return the numbers of `numbered`, each once."""
+    return sorted({number for number, _ in numbered(model_dir)})
 
 
 def next_number(model_dir: str | os.PathLike[str]) -> int:
@@ -146,7 +158,10 @@ def forget(version: Location) -> None:
 
 
 def withdraw(version: Location) -> Location:
-    """Move a version aside, where no server looks; return its new folder."""
+    """Move a version aside, where no server looks; return its new folder.
+
+    A folder that is no complete version may be moved as well.
+    """
     target = version.parent / WITHDRAWN / version.name
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(version, Path):

@@ -98,6 +98,18 @@ def test_a_rollback_tries_the_version_then_moves_the_label(three):
     assert len(labels.read_history(three)) == 4
 
 
+def test_a_rollback_moves_all_aside_that_a_server_would_take_before(three):
+    for name in ("9", "007", "latest", "v8", "01"):
+        (Path(three) / name / "variables").mkdir(parents=True)
+    roll_back(three, 1, "worse", steps())
+    left = {path.name for path in Path(three).iterdir() if path.is_dir()}
+    assert left == {"1", "01", "latest", "v8", store.WITHDRAWN}
+    # Only complete versions can be served again.
+    with pytest.raises(RollbackError, match="it has 1, 2, 3"):
+        roll_back(three, 9, "better", steps())
+    assert roll_back(three, 3, "better", steps()).name == "3"
+
+
 def test_servers_that_read_labels_keep_the_newer_folders(three):
     roll_back(three, 2, "worse", steps(withdraw=False))
     assert [path.name for path in published.versions(three)] == ["1", "2", "3"]
