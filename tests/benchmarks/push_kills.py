@@ -89,7 +89,7 @@ def _drill(
 ) -> dict[str, object]:
     from beam_jobs.contracts import object_store, published
     from models.publishing import labels, store
-    from models.publishing.publication import Approval, publish
+    from models.publishing.publication import Approval, is_in_service, publish
 
     object_store.load_filesystem(model_dir)
     rng = random.Random(0)
@@ -98,14 +98,13 @@ def _drill(
     faults: list[str] = []
     half: list[str] = []
     fell: collections.Counter[str] = collections.Counter()
-    turn = itertools.cycle(models)
     for step in where:
         pause = rng.uniform(0.0, _LONGEST_SECONDS[kind])
         fell[_kill(model_dir, models, step, pause, environment)] += 1
         left = _look(model_dir)
         faults += left.faults
         half += left.half
-        model = next(turn)
+        model = next(one for one in models if not is_in_service(one, model_dir))
         version = publish(model, model_dir, Approval(reason="after a kill"))
         if published.in_service(model_dir) != version:
             faults.append(f"{version} is not in service")

@@ -76,6 +76,13 @@ def test_publishing_goes_on_where_it_was_killed(make_model, base, monkeypatch, k
     assert published.in_service(base).name == "2"
 
 
+def test_what_a_killed_push_left_goes_although_nothing_is_copied(make_model, base):
+    first = publish(make_model("first"), base, APPROVAL)
+    (Path(base) / f"{store.HIDDEN}2" / "variables").mkdir(parents=True)
+    assert publish(make_model("first"), base, APPROVAL) == first
+    assert not list(Path(base).glob(f"{store.HIDDEN}*"))
+
+
 def test_a_rollback_tries_the_version_then_moves_the_label(three):
     order = []
     done = roll_back(
