@@ -105,6 +105,22 @@ def test_a_rollback_tries_the_version_then_moves_the_label(three):
     assert len(labels.read_history(three)) == 4
 
 
+@pytest.mark.parametrize("killed_before", ["note", "put"])
+def test_a_rollback_that_is_killed_has_one_line_in_the_end(three, monkeypatch, killed_before):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, killed_before, die)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(three, 1, "worse", steps())
+    # The old version is in service until the last step.
+    assert published.in_service(three).name == "3"
+    roll_back(three, 1, "worse", steps())
+    assert published.in_service(three).name == "1"
+    assert actions(three)[3:] == [("rollback", 3, 1)]
+
+
 def test_a_rollback_moves_all_aside_that_a_server_would_take_before(three):
     for name in ("9", "007", "latest", "v8", "01"):
         (Path(three) / name / "variables").mkdir(parents=True)

@@ -62,8 +62,8 @@ def test_periods_of_service_follow_each_other(serving):
     found = history.read_history(str(serving), [])
     assert [(one.number, one.is_withdrawn, one.served) for one in found.versions] == [
         (1, False, (("2026-01-01", "2026-02-01"),)),
-        (2, False, (("2026-02-01", "2026-03-01"), ("2026-05-01", ""))),
-        (3, True, (("2026-03-01", "2026-05-01"),)),
+        (2, False, (("2026-02-01", "2026-03-01"), ("2026-04-01", ""))),
+        (3, True, (("2026-03-01", "2026-04-01"),)),
     ]
     assert {(one.span, one.data_sha256, one.gate) for one in found.versions} == {
         ("2.1", "0123456789ab", "better <on> water")
@@ -143,7 +143,7 @@ def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
     assert "misses rivers" in shown
     page = (serving.parent / "report" / "history.html").read_text()
     assert "better &lt;on&gt; water" in page
-    assert "2026-03-01 to 2026-05-01" in page
+    assert "2026-03-01 to 2026-04-01" in page
     assert "killed, or still at work" in page
 
 
