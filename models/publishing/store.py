@@ -8,8 +8,8 @@ begins to load it at once. So a version gets its number last:
 - An object store cannot rename. The copy is uploaded under a hidden name first. Then
   the store copies it to its number, `saved_model.pb` and the model card last, which
   takes no upload. A process that is killed in that moment leaves a number without
-  `saved_model.pb`. The next one removes it. Servers that follow labels (`models.config`
-  of `serve-config`) never look at it.
+  `saved_model.pb`. The next one removes it. Servers of `serve-config` copy versions
+  that have a label from a store, so never this one.
 
 A number is never used twice, not even that of a version which was removed.
 """
