@@ -1,7 +1,7 @@
 """Kill a process that publishes models, again and again, and look at what it left.
 
-`python -m tests.benchmarks push_kills` kills 100 times on a disk and 20 times on a
-loopback S3 server. The kills are spread over the steps of a publication: each file that
+`python -m tests.benchmarks push_kills push_kills_on_store` kills 100 times on a disk and
+20 times on a loopback S3 server. The kills are spread over the steps of a publication: each file that
 is copied, the removal of the hidden copy, the history and the labels. After each kill,
 what `stable` means must load and answer, and so must every complete version. Then the
 next process publishes a model, and nothing of the killed one may be left.
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import make_segmenter
 import s3_server
 
-_DISK_KILLS, _STORE_KILLS = 100, 20
+_NUM_KILLS = {"disk": 100, "store": 20}
 _LONGEST_SECONDS = {"disk": 0.003, "store": 0.03}
 """How long after a step began the process is killed, at most."""
 _PUBLISHER = """
@@ -68,24 +68,30 @@ class _Left:
 
 
 def measure() -> dict[str, object]:
-    """Return the kills, versions and faults on a disk and on a store."""
+    """Return the kills, versions and faults on a disk."""
     with tempfile.TemporaryDirectory() as name:
-        models = []
-        for word in ("first", "second"):
-            folder = Path(name) / word
-            models.append(make_segmenter.publish(folder, {"s1": ("VV", "VH")}, name=word))
-            # Large enough that a kill can hit the copy.
-            (folder / "assets.extra" / "weights.bin").write_bytes(os.urandom(2 << 20))
-        disk = _drill(f"{name}/serving/flood", models, "disk", _DISK_KILLS, dict(os.environ))
-        with s3_server.running() as variables:
-            os.environ.update(variables)
-            store_dir = f"{s3_server.new_folder('push-kills')}/flood"
-            store = _drill(store_dir, models, "store", _STORE_KILLS, dict(os.environ))
-    return {"disk": disk, "store": store}
+        return _drill(f"{name}/serving/flood", _models(Path(name)), "disk", dict(os.environ))
+
+
+def measure_on_store() -> dict[str, object]:
+    """Return the same on an object store."""
+    with tempfile.TemporaryDirectory() as name, s3_server.running() as variables:
+        os.environ.update(variables)
+        model_dir = f"{s3_server.new_folder('push-kills')}/flood"
+        return _drill(model_dir, _models(Path(name)), "store", dict(os.environ))
+
+
+def _models(folder: Path) -> list[str]:
+    """Return the folders of two models, large enough that a kill can hit the copy."""
+    models = []
+    for word in ("first", "second"):
+        models.append(make_segmenter.publish(folder / word, {"s1": ("VV", "VH")}, name=word))
+        (folder / word / "assets.extra" / "weights.bin").write_bytes(os.urandom(2 << 20))
+    return models
 
 
 def _drill(
-    model_dir: str, models: list[str], kind: str, num_kills: int, environment: Mapping[str, str]
+    model_dir: str, models: list[str], kind: str, environment: Mapping[str, str]
 ) -> dict[str, object]:
     from beam_jobs.contracts import object_store, published
     from models.publishing import labels, store
@@ -94,7 +100,7 @@ def _drill(
     object_store.load_filesystem(model_dir)
     rng = random.Random(0)
     steps = _steps(model_dir, models, environment)
-    where = itertools.islice(itertools.cycle(range(steps)), num_kills)
+    where = itertools.islice(itertools.cycle(range(steps)), _NUM_KILLS[kind])
     faults: list[str] = []
     half: list[str] = []
     fell: collections.Counter[str] = collections.Counter()
@@ -113,7 +119,7 @@ def _drill(
         ):
             faults.append(f"something is left beside {version}")
     return {
-        "num_kills": num_kills,
+        "num_kills": _NUM_KILLS[kind],
         "killed_at": dict(sorted(fell.items())),
         "last_version": int(version.name),
         "num_changes": len(labels.read_history(model_dir)),
