@@ -1,10 +1,11 @@
 """Kill a process that publishes models, again and again, and look at what it left.
 
-`python -m tests.benchmarks push_kills push_kills_on_store` kills 100 times on a disk and
-20 times on a loopback S3 server. The kills are spread over the steps of a publication: each file that
-is copied, the removal of the hidden copy, the history and the labels. After each kill,
-what `stable` means must load and answer, and so must every complete version. Then the
-next process publishes a model, and nothing of the killed one may be left.
+`python -m tests.benchmarks push_kills push_kills_on_store` kills 100 times on a disk
+and 20 times on a loopback S3 server. The kills are spread over the steps of a
+publication: each file that is copied, the removal of the hidden copy, the history and
+the labels. After each kill, what `stable` means must load and answer, and so must every
+complete version. Then the next process publishes a model, and nothing of the killed one
+may be left.
 """
 
 from __future__ import annotations
