@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 
 from beam_jobs import startup
 from beam_jobs.contracts import object_store, settings
-from models.published.canary import CanaryConfig, Findings, judge, probe
+from models.published import second_reader
+from models.published.canary import CanaryConfig, Findings, judge, probe, read_again
 
 _TIMEOUT_SECONDS = 900
+_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
+"""First line of the error at the end of a traceback; the message may have more."""
 
 
 def try_model(
@@ -43,21 +47,28 @@ def try_model(
         return Findings(faults=(f"no answer within {_TIMEOUT_SECONDS} s",))
     lines = process.stdout.strip().splitlines()
     if process.returncode or not lines:
-        why = process.stderr.strip().splitlines() or [""]
-        return Findings(
-            faults=(f"the process ended with code {process.returncode}: {why[-1][:300]}",)
-        )
+        why = last_words(process.stderr)
+        return Findings(faults=(f"the process ended with code {process.returncode}: {why}",))
     # Libraries may print other lines; the answer is the last line.
     found = settings.from_dict(Findings, json.loads(lines[-1]), "canary")
     return judge(found, config)
+
+
+def last_words(stderr: str) -> str:
+    """Return one line that says why a process ended, at most 300 characters."""
+    raised = _RAISED.findall(stderr)
+    lines = raised or stderr.strip().splitlines() or [""]
+    return str(lines[-1])[:300]
 
 
 def main() -> int:
     """Print the findings about the folder that the command line names."""
     startup.prepare()
     object_store.complete_environment(os.environ)
-    object_store.load_filesystem(sys.argv[1])
-    sys.stdout.write(json.dumps(dataclasses.asdict(probe(sys.argv[1]))) + "\n")
+    folder = sys.argv[1]
+    object_store.load_filesystem(folder)
+    found = read_again(folder, probe(folder), second_reader.interpreter(os.environ))
+    sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     return 0
 
 

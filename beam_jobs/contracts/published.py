@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,6 +33,7 @@ STABLE: Label = "stable"
 CANARY: Label = "canary"
 """A second version that is served beside it, to be tried."""
 
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 SERVER_DIR = "server"
 """Usual folder of a server's files, beside the serving folder."""
 CONFIG_DIR, MODELS_FILE = "config", "models.config"
@@ -70,11 +72,21 @@ def read_card(saved_model_dir: str) -> dict[str, Any]:
 
 
 def version_number(name: str) -> int | None:
-    """Return the version that a folder's name stands for; None: it stands for none.
+    """Return the version that a folder's name stands for; None: it stands for none."""
+    number = server_number(name)
+    return number if number is not None and number >= 0 and str(number) == name else None
 
-    TensorFlow Serving takes every folder for a version whose name is a whole number.
+
+def server_number(name: str) -> int | None:
+    """Return the version that a server reads from a folder's name; None: none.
+
+    TensorFlow Serving also takes names that no version of ours has, like `01` and `-1`.
+
+    Source: ParseVersionNumber in file_system_storage_path_source.cc, which is
+    absl::SimpleAtoi for int64.
     """
-    return int(name) if name.isascii() and name.isdecimal() and str(int(name)) == name else None
+    number = int(name) if _WHOLE_NUMBER.fullmatch(name) else None
+    return number if number is not None and -(1 << 63) <= number < 1 << 63 else None
 
 
 def versions(model_dir: str | os.PathLike[str]) -> list[Location]:

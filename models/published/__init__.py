@@ -10,7 +10,8 @@
 - `warm_start`: published weights as the start of another training.
 - `tolerances`: how far answers may differ.
 - `parity`: compares the signatures with the Keras models.
-- `golden`: answers of the trained model; `canary` compares a served one with them.
+- `golden`: answers of the trained model; `canary` compares a served one with them, and
+  `second_reader` asks OpenVINO.
 - `loading`: a SavedModel as an object with `predict` and `embed`; `arrays` and `scenes`
   are its inputs, `inference` what runs between, `results` its outputs.
 

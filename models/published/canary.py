@@ -5,7 +5,8 @@ it in a process of its own, which loads the SavedModel only: Keras classes of a 
 would hide a model that needs them.
 
 It calls every signature with the golden patches and compares the answers with those of
-the trained model, calls each with no patch at all, and measures time and memory.
+the trained model, calls each with no patch at all, and measures time and memory. Where
+OpenVINO is installed, it reads the files, too.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import SENSORS
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.contracts.published import ASSETS_DIR, read_card
-from models.published import golden
+from models.published import golden, second_reader
 from models.published.golden import Golden
+from models.published.second_reader import SecondReaderError
 from models.published.tolerances import CLEAR_MARGIN, TOLERANCES
 
 EXAMPLES_SIGNATURE = "serve_examples"
@@ -46,6 +48,10 @@ class Findings:
         load_seconds: time to load the model.
         call_seconds: median time of a call with the largest golden patches.
         memory_mib: largest memory of the process.
+        second_reader: name and version of another library that read the model, or why
+            none did.
+        second_difference: its largest difference from the golden answers; None = none
+            could be compared.
     """
 
     faults: tuple[str, ...]
@@ -55,6 +61,21 @@ class Findings:
     load_seconds: float = 0.0
     call_seconds: float = 0.0
     memory_mib: float = 0.0
+    second_reader: str = ""
+    second_difference: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """The figures, in a line."""
+        read = self.second_reader or "not checked"
+        if self.second_difference is not None:
+            read += f", largest difference {self.second_difference:.1e}"
+        if self.max_difference is None:
+            return f"{self.num_calls} calls; second reader: {read}"
+        return (
+            f"{self.num_calls} calls, largest difference {self.max_difference:.1e}, "
+            f"{self.memory_mib:.0f} MiB; second reader: {read}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +107,7 @@ def judge(found: Findings, config: CanaryConfig) -> Findings:
     allowed = config.max_difference or found.tolerance
     for what, value, limit in (
         ("difference from the trained model", found.max_difference, allowed),
+        (f"difference of {found.second_reader}", found.second_difference, allowed),
         ("memory in MiB", found.memory_mib, config.max_memory_mib),
         ("seconds of a call", found.call_seconds, config.max_call_seconds),
     ):
@@ -129,6 +151,70 @@ def probe(saved_model_dir: str) -> Findings:
         call_seconds=0.0 if faults else _time_calls(signatures, calls[-1]),
         memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
+
+
+def read_again(saved_model_dir: str, found: Findings, python: str | None) -> Findings:
+    """Return the findings with what OpenVINO makes of the files.
+
+    Args:
+        saved_model_dir: folder of the SavedModel.
+        found: what TensorFlow made of them.
+        python: interpreter with `openvino`; None = it is not installed.
+    """
+    if python is None:
+        return dataclasses.replace(found, second_reader="not checked: openvino is not installed")
+    if found.faults:
+        return dataclasses.replace(found, second_reader="not checked: the model has faults")
+    threshold = read_card(saved_model_dir).get("threshold")
+    by_signature: dict[str, list[Golden]] = {}
+    for call in golden.read(saved_model_dir):
+        # OpenVINO parses no tf.Examples.
+        if call.signature != EXAMPLES_SIGNATURE:
+            by_signature.setdefault(call.signature, []).append(call)
+    differences = []
+    reader = ""
+    try:
+        for signature, calls in by_signature.items():
+            given = {str(number): call.inputs for number, call in enumerate(calls)}
+            answers = second_reader.ask(saved_model_dir, signature, given, python)
+            reader = answers.reader
+            for number, call in enumerate(calls):
+                answer = answers.outputs.get(str(number), {})
+                differences.append(_difference(answer, call.outputs, threshold))
+    except SecondReaderError as error:
+        return dataclasses.replace(
+            found, faults=(f"openvino: {error}",), second_reader="openvino: failed"
+        )
+    if not np.isfinite(differences).all():
+        fault = f"an answer of {reader} is not finite, or has another shape"
+        return dataclasses.replace(found, faults=(fault,), second_reader=reader)
+    return dataclasses.replace(
+        found, second_reader=reader, second_difference=max(differences, default=None)
+    )
+
+
+def damage_of(version: str, config: CanaryConfig) -> tuple[str, ...]:
+    """Return why a published version cannot be served any more; empty: it answers.
+
+    It was tried in a process of its own before it was copied. Here it is loaded and
+    asked again, in this process, to find what was lost since.
+
+    Args:
+        version: folder of the version.
+        config: limits; those of memory and time do not count.
+    """
+    import tensorflow as tf
+
+    try:
+        if golden.read(version):
+            limits = CanaryConfig(max_difference=config.max_difference)
+            return judge(probe(version), limits).faults
+        # A model of an earlier release has no answers to compare with.
+        with locations.without_pattern(version) as readable:
+            tf.saved_model.load(readable)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        return (" ".join(str(error).split())[:300],)
+    return ()
 
 
 def _ask(

@@ -50,6 +50,8 @@ def publish(model: str, model_dir: str, approval: Approval) -> Location:
         FileNotFoundError: there is no such model.
         OSError: the copy fails; what was in service stays.
     """
+    # Also if nothing is copied now: a model that was killed in a push may be given up.
+    store.remove_unfinished(model_dir)
     sha256 = tree_sha256(model)
     old = published.in_service(model_dir)
     version = _present(model_dir, sha256, old)

@@ -33,7 +33,7 @@ class Steps:
     Attributes:
         check: raises an error unless the version can be served.
         follow: called when the label has moved; tells servers.
-        withdraw: move versions with larger numbers aside.
+        withdraw: move all that a server takes for a version with a larger number aside.
     """
 
     check: Callable[[Location], None]
@@ -58,25 +58,29 @@ def roll_back(model_dir: str | os.PathLike[str], to: int, reason: str, steps: St
     if version.parent.name == store.WITHDRAWN:
         version = store.restore(version)
     if old != version:
+        # The label comes last, as in a publication: no change is without its line.
+        if _last_of_history(model_dir) != to:
+            labels.note(
+                model_dir,
+                Change(
+                    at=labels.now(),
+                    who=labels.myself(),
+                    action="rollback",
+                    label=STABLE,
+                    old=None if old is None else int(old.name),
+                    new=to,
+                    reason=" ".join(reason.split()),
+                ),
+            )
         # The new `since` makes the gate judge again what it judged before.
         labels.put(model_dir, {STABLE: to, CANARY: None}, since=f"rollback to {to} {labels.now()}")
-        labels.note(
-            model_dir,
-            Change(
-                at=labels.now(),
-                who=labels.myself(),
-                action="rollback",
-                label=STABLE,
-                old=None if old is None else int(old.name),
-                new=to,
-                reason=" ".join(reason.split()),
-            ),
-        )
     steps.follow()
     if steps.withdraw:
-        for newer in published.versions(model_dir):
-            if int(newer.name) > to:
-                store.withdraw(newer)
+        # Half a version of a larger number would keep the server from this one, too.
+        store.remove_unfinished(model_dir)
+        for number, folder in store.numbered(model_dir):
+            if number > to:
+                store.withdraw(folder)
     return version
 
 
@@ -100,6 +104,12 @@ def was_rolled_back(model_dir: str | os.PathLike[str], sha256: str) -> str | Non
             if folder.is_dir() and store.model_sha256(folder) == sha256:
                 return why
     return None
+
+
+def _last_of_history(model_dir: str | os.PathLike[str]) -> int | None:
+    """Return the version that came into service last, as the history tells it."""
+    served = [one.new for one in labels.read_history(model_dir) if one.label == STABLE]
+    return served[-1] if served else None
 
 
 def _find(model_dir: str | os.PathLike[str], number: int) -> Location:

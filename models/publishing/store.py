@@ -8,8 +8,8 @@ begins to load it at once. So a version gets its number last:
 - An object store cannot rename. The copy is uploaded under a hidden name first. Then
   the store copies it to its number, `saved_model.pb` and the model card last, which
   takes no upload. A process that is killed in that moment leaves a number without
-  `saved_model.pb`. The next one removes it. Servers that follow labels (`models.config`
-  of `serve-config`) never look at it.
+  `saved_model.pb`. The next one removes it. Servers of `serve-config` copy versions
+  that have a label from a store, so never this one.
 
 A number is never used twice, not even that of a version which was removed.
 """
@@ -112,18 +112,30 @@ def copy_model(
         locations.copy_file(source / name, target / name)
 
 
-def numbers(model_dir: str | os.PathLike[str]) -> list[int]:
-    """Return all numbers among the names of a model's folder, complete or not."""
+def numbered(model_dir: str | os.PathLike[str]) -> list[tuple[int, Location]]:
+    """Return number and folder of all that a server takes for a version, sorted.
+
+    They may be complete or not, and ours or not.
+    """
     folder = locate(model_dir)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(n for n in map(published.version_number, names) if n is not None)
+    found = [
+        (number, path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (number := published.server_number(path.name)) is not None
+    ]
+    return sorted(found, key=lambda item: (item[0], item[1].name))
+
+
+def numbers(model_dir: str | os.PathLike[str]) -> list[int]:
+    """Return the numbers of `numbered`, each once."""
+    return sorted({number for number, _ in numbered(model_dir)})
 
 
 def next_number(model_dir: str | os.PathLike[str]) -> int:
     """Return 1 + the largest version that there is, or was.
 
     The clock does not count: after it was set back, a new version would be older than
-    the one before it.
+    the one before it. Folders of others count if a server takes them for versions.
     """
     base = locate(model_dir)
     kept = base / WITHDRAWN
@@ -146,7 +158,10 @@ def forget(version: Location) -> None:
 
 
 def withdraw(version: Location) -> Location:
-    """Move a version aside, where no server looks; return its new folder."""
+    """Move a version aside, where no server looks; return its new folder.
+
+    A folder that is no complete version may be moved as well.
+    """
     target = version.parent / WITHDRAWN / version.name
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(version, Path):

@@ -5,6 +5,7 @@ RunConfig and RunResults -> plain values, and `report.json` in the report folder
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -62,6 +63,7 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "health": dict(model.health),
         "saved_model": str(model.saved_model),
         "log_dir": str(model.log_dir),
+        "canary": dataclasses.asdict(model.canary),
     }
 
 

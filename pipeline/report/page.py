@@ -80,6 +80,7 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
             f"[red]{model.name}: not published: the canary: {escape(fault)}[/red]"
             for fault in model.faults
         )
+        yield from (f"[red]{model.name}: {escape(line)}[/red]" for line in model.damage)
     yield _place_table(config, results)
 
 
@@ -289,6 +290,7 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
         is_control = model is results.encoder and results.is_control
         absent = "not published: an untrained control" if is_control else "[red]not published[/red]"
         table.add_row(f"model {model.name}", str(model.published or absent))
+        table.add_row(f"canary {model.name}", escape(model.canary.summary))
     for name, path in draw_pictures(config, results).items():
         table.add_row(f"picture {name}", str(path))
     for item in results.data:

@@ -33,6 +33,7 @@ from components.scorer import scores_path
 from models.drift.report import DriftReport
 from models.encoder_probe.report import ProbeReport
 from models.gate.verdict import Verdict
+from models.published.canary import CanaryConfig, Findings, damage_of
 from models.publishing.store import model_sha256
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
@@ -90,9 +91,10 @@ class ModelResult:
         training: final metrics of the training, on the eval split.
         health: results of the health checks of pretraining, as in the model card; empty
             for other models.
-        faults: of the canary; empty = the model can be served.
-        published: folder of the version in service, if it is this model and nothing
-            refused it; else None.
+        canary: its findings; no faults = the model can be served.
+        published: folder of the version in service, if it is this model, nothing
+            refused it, and it can be loaded; else None.
+        damage: why the version in service cannot be served any more, one sentence each.
     """
 
     name: str
@@ -100,13 +102,19 @@ class ModelResult:
     log_dir: Location
     training: Mapping[str, float]
     health: Mapping[str, Any]
-    faults: tuple[str, ...]
+    canary: Findings
     published: Location | None
+    damage: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Faults that the canary found; empty = the model can be served."""
+        return self.canary.faults
 
     @property
     def refusals(self) -> tuple[str, ...]:
         """Why the model is not published, one sentence each; empty if it is."""
-        return tuple(f"the canary: {fault}" for fault in self.faults)
+        return (*(f"the canary: {fault}" for fault in self.faults), *self.damage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +138,7 @@ class TaskResult(ModelResult):
     def is_displaced(self) -> bool:
         """Whether the gate blessed the model, but another one is in service now."""
         is_refused = bool(self.faults or self.failures or not self.verdict.is_blessed)
-        return self.published is None and not is_refused
+        return self.published is None and not is_refused and not self.damage
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -216,6 +224,11 @@ class RunResults:
         return self.probe is not None and self.probe.is_control
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether a version in service cannot be loaded; then `run` exits with 3."""
+        return any(model.damage for model in self.models)
+
+    @property
     def is_published(self) -> bool:
         """Whether every model is in the serving folder; then `run` exits with 0.
 
@@ -251,6 +264,7 @@ def collect_results(config: RunConfig) -> RunResults:
         if probe.refusals:
             # An encoder in service that misses a threshold which was raised since.
             encoder = dataclasses.replace(encoder, published=None)
+        encoder = loaded(encoder, config.canary)
     tasks = []
     may_train = not is_poisoned and (probe is None or not probe.refusals)
     refused = _refused_teachers(config, record) if may_train else ()
@@ -268,7 +282,7 @@ def collect_results(config: RunConfig) -> RunResults:
             model = dataclasses.replace(model, published=None)
         tasks.append(
             TaskResult(
-                **vars(model),
+                **vars(loaded(model, config.canary)),
                 test=read_slices(evaluation),
                 failures=read_failures(evaluation),
                 verdict=verdict,
@@ -284,6 +298,24 @@ def collect_results(config: RunConfig) -> RunResults:
         refused_teachers=refused,
         audits={task.name: _audit(config, record, task) for task in config.tasks},
     )
+
+
+def loaded(model: ModelResult, config: CanaryConfig) -> ModelResult:
+    """Return the result after its version in service was loaded and asked.
+
+    A version that does not answer is not published.
+
+    Args:
+        model: the result.
+        config: limits of the canary.
+    """
+    faults = () if model.published is None else damage_of(str(model.published), config)
+    damage = tuple(
+        f"{model.published}: is in service but damaged ({fault}): put another version in service "
+        "(`terrapair rollback`), or remove this folder and run again"
+        for fault in faults
+    )
+    return dataclasses.replace(model, damage=damage, published=None) if damage else model
 
 
 def _audit(config: RunConfig, record: RunRecord, task: TaskConfig) -> str:
@@ -409,6 +441,6 @@ def _model(config: RunConfig, record: RunRecord, trainer: str, name: str) -> Mod
         log_dir=locate(log_dir),
         training=read_metrics(log_dir),
         health=read_card(str(saved_model)).get("health") or {},
-        faults=read_findings(record.output(f"Canary-{name}", "findings").uri).faults,
+        canary=read_findings(record.output(f"Canary-{name}", "findings").uri),
         published=served if is_served else None,
     )

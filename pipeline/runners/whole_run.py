@@ -39,7 +39,8 @@ class Finished:
     Attributes:
         document: as plain values.
         parts: for the terminal.
-        exit_code: 0 if every model is published, 4 if a gate refused one.
+        exit_code: 0 if every model is published, 3 if a version in service is damaged,
+            4 if a gate refused one.
         refusals: why models are not published, one sentence each.
     """
 
@@ -119,10 +120,11 @@ def read_finished(config: RunConfig) -> Finished:
     )
     document = make_document(config, results)
     write_document(config, document)
+    refused = ExitCode.BAD_DATA if results.is_damaged else ExitCode.REFUSED
     return Finished(
         document=document,
         parts=parts,
-        exit_code=ExitCode.DONE if results.is_published else ExitCode.REFUSED,
+        exit_code=ExitCode.DONE if results.is_published else refused,
         refusals=results.refusals,
     )
 

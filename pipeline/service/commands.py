@@ -23,6 +23,7 @@ from beam_jobs.terminal.options import verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig, load_run_config
+from pipeline.metadata_file import check_metadata
 from pipeline.runners.root import LOCK_NAME
 
 _run_option = click.option(
@@ -91,6 +92,7 @@ def history(session: Session, run_root: str, output: Path | None) -> None:
     """
     inputs.check_folder(run_root, "run")
     name, metadata_path = _pipeline(run_root)
+    check_metadata(metadata_path, is_written=False)
     from pipeline.report.run_record import read_all_runs
     from pipeline.service import history as history_lib
     from pipeline.service.attempts import read_attempts

@@ -7,6 +7,7 @@ published versions (cards and verdicts), and from the history of each model.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -101,7 +102,7 @@ def read_history(
     versions, changes = [], []
     for folder in folders:
         own = labels.read_history(folder)
-        changes += [(folder.name, change) for change in own]
+        changes.append([(folder.name, change) for change in own])
         periods = served_periods(own)
         found = [*published.versions(folder), *published.versions(folder / store.WITHDRAWN)]
         versions += [
@@ -111,7 +112,8 @@ def read_history(
     return History(
         runs=tuple(map(_run, runs)),
         versions=tuple(versions),
-        changes=tuple(sorted(changes, key=lambda item: item[1].at)),
+        # Each model's own order stays, also after the clock was set back.
+        changes=tuple(heapq.merge(*changes, key=lambda item: item[1].at)),
         attempts=tuple(attempts),
     )
 

@@ -65,7 +65,8 @@ def serve_again(request: Request, environment: Mapping[str, str]) -> Location:
                     f"{result.signature} differs from Keras by {result.difference:.1e}"
                 )
                 raise UnfitVersionError(
-                    f"{version}: cannot be served, so nothing was changed: {why}"
+                    f"{version}: cannot be served, so nothing was changed; name another version "
+                    f"(`terrapair history` lists them): {why}"
                 )
 
     def follow() -> None:

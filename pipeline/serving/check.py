@@ -17,6 +17,7 @@ from rich.table import Table
 
 from beam_jobs.contracts.locations import Location, glob
 from beam_jobs.errors import DataError
+from components.canary_process import last_words
 
 _TIMEOUT_SECONDS = 600
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -85,8 +86,8 @@ def check_version(path: Location, environment: Mapping[str, str]) -> Sequence[Ch
         check=False,
     )
     if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        return [CheckResult(model=model, version=version, error=lines[-1])]
+        why = last_words(process.stderr) or f"exit code {process.returncode}"
+        return [CheckResult(model=model, version=version, error=why)]
     # Libraries may print other lines; the answer is the last line.
     answer = json.loads(process.stdout.strip().splitlines()[-1])
     return [

@@ -1,7 +1,9 @@
 """Make the files of `serve-config` follow the labels of a serving folder.
 
-TensorFlow Serving reads `models.config` again every minute, loads what is new in it,
-moves the labels, and only then unloads what is no longer named. So requests go on.
+TensorFlow Serving looks at the folder of each model every second, and loads the
+versions that it finds. Every minute it reads `models.config`, and moves the labels to
+versions that are loaded. Until then labels mean what they meant before. So requests go
+on.
 """
 
 from __future__ import annotations
@@ -88,8 +90,6 @@ def relabel(text: str, model: str, labels: Mapping[str, int]) -> str:
     for entry in config.model_config_list.config:
         if entry.name == model and labels:
             entry.ClearField("version_labels")
-            entry.model_version_policy.specific.ClearField("versions")
-            entry.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
             for label, version in sorted(labels.items()):
                 entry.version_labels[label] = version
     return str(text_format.MessageToString(config))

@@ -141,13 +141,18 @@ class Deployment:
 
 
 def models_config(models: Sequence[ServedModel], models_dir: str) -> str:
-    """Return `models.config`: which versions the server loads, and their labels.
+    """Return `models.config`: the models that the server loads, and their labels.
+
+    The server loads all versions in a model's folder. A label that it knows can only
+    move to a version that is loaded: otherwise the server refuses the whole file, and
+    loads nothing that is new in it.
 
     Args:
         models: that the server loads.
         models_dir: their folder as the server sees it.
 
-    Source: TensorFlow Serving, model_server_config.proto.
+    Source: TensorFlow Serving, model_server_config.proto, and
+    `ServerCore::UpdateModelVersionLabelMap` in server_core.cc.
     """
     config = model_server_config_pb2.ModelServerConfig()
     for model in models:
@@ -155,7 +160,7 @@ def models_config(models: Sequence[ServedModel], models_dir: str) -> str:
         entry.name = model.name
         entry.base_path = f"{models_dir}/{model.name}"
         entry.model_platform = "tensorflow"
-        entry.model_version_policy.specific.versions.extend(model.numbers)
+        entry.model_version_policy.all.SetInParent()
         for label, version in sorted(model.versions.items()):
             entry.version_labels[label] = version
     return str(text_format.MessageToString(config))
@@ -192,7 +197,7 @@ def server_arguments(deployment: Deployment) -> list[str]:
         f"--port={GRPC_PORT}",
         f"--rest_api_port={REST_PORT}",
         f"--model_config_file={CONFIG_DIR}/{MODELS_FILE}",
-        # A label may be moved to a version that is still loading.
+        # When the server starts, nothing is loaded that a label could mean.
         "--allow_version_labels_for_unavailable_models=true",
         *polling,
         f"--monitoring_config_file={CONFIG_DIR}/{MONITORING_FILE}",

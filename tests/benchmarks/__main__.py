@@ -62,6 +62,7 @@ BY_NAME = {
     "map_frames": map_frames.measure,
     "map_kills": map_kills.measure,
     "push_kills": push_kills.measure,
+    "push_kills_on_store": push_kills.measure_on_store,
     "drift_errors": drift_errors.measure,
     "drift_embeddings": drift_embeddings.measure,
 }

@@ -35,6 +35,8 @@ def test_a_trained_model_passes_and_one_without_weights_does_not(model, tmp_path
     assert found.faults == ()
     assert found.num_calls == 8
     assert found.max_difference < 1e-5
+    # Which it is depends on what is installed here.
+    assert found.second_reader.startswith(("openvino 20", "not checked: openvino is not"))
     broken = Path(shutil.copytree(model.uri, tmp_path / "broken"))
     shutil.rmtree(broken / "Format-Serving" / "variables")
     is_fit, found = run(artifact_of(standard_artifacts.Model, broken), tmp_path / "bad")

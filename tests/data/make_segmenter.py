@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
+from models.published import golden
+
 STRIDE = 4
 REACH = 4
 """How far, in pixels, the segmenter looks."""
@@ -47,6 +49,22 @@ def publish(
     model.serve = serve
     tf.saved_model.save(model, str(folder), {"serving_default": serve})
     return write_card(folder, bands, **card)
+
+
+def golden_calls(folder: Path) -> list[golden.Golden]:
+    """Return the answers of a published segmenter of radar to the golden patches."""
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    calls = []
+    for pixels in golden.make_pixels({"s1": 2}, STRIDE):
+        outputs = signature(s1=tf.constant(pixels["s1"]))
+        calls.append(
+            golden.Golden(
+                signature="serving_default",
+                inputs={"s1": pixels["s1"]},
+                outputs={name: value.numpy() for name, value in outputs.items()},
+            )
+        )
+    return calls
 
 
 def publish_encoder(folder: Path, bands: tuple[str, ...]) -> str:

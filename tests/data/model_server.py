@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -435,18 +436,87 @@ def _rest_predict(server: ModelServer, version: int, body: dict[str, Any]) -> An
 
 def read_config(path: str) -> list[ModelServer]:
     """Return the models that a `models.config` names, loaded and warmed up."""
-    config = text_format.Parse(Path(path).read_text(), model_server_config_pb2.ModelServerConfig())
     return [
-        ModelServer(
-            name=one.name,
-            paths={
-                version: os.path.join(one.base_path, str(version))
-                for version in one.model_version_policy.specific.versions
-            },
-            labels=dict(one.version_labels),
-        )
-        for one in config.model_config_list.config
+        ModelServer(name=one.name, paths=_aspired(one), labels=dict(one.version_labels))
+        for one in _entries(path)
     ]
+
+
+def _entries(path: str) -> Sequence[Any]:
+    config = text_format.Parse(Path(path).read_text(), model_server_config_pb2.ModelServerConfig())
+    return list(config.model_config_list.config)
+
+
+def _aspired(entry: Any) -> dict[int, str]:
+    """Return version -> folder of the versions that a model's policy asks for.
+
+    Source: file_system_storage_path_source.cc, PollFileSystemForServable. Names count
+    that absl's SimpleAtoi reads, so `01` is version 1.
+    """
+    found = {
+        int(name): os.path.join(entry.base_path, name)
+        for name in sorted(os.listdir(entry.base_path))
+        if re.fullmatch(r"\s*[+-]?[0-9]+\s*", name, re.ASCII)
+    }
+    policy = entry.model_version_policy
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return found
+    if choice == "specific":
+        return {number: found[number] for number in policy.specific.versions if number in found}
+    num_newest = max(policy.latest.num_versions, 1)
+    return {number: found[number] for number in sorted(found)[-num_newest:]}
+
+
+class Followed:
+    """The models of a `models.config`, which follow the file and their folders.
+
+    A test says when the server looks, so it needs not wait.
+
+    Attributes:
+        servers: the models.
+        refused: why the server went on with the labels that it had, in its own words.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path, self._entries = path, _entries(path)
+        self.servers = read_config(path)
+        self.refused: list[str] = []
+
+    def poll_folders(self) -> None:
+        """Load what is new; then drop what is not asked for any more.
+
+        Source: availability_preserving_policy.cc: a version is only unloaded when
+        another one can answer. One that does not load is left out.
+        """
+        for server, entry in zip(self.servers, self._entries, strict=True):
+            aspired = _aspired(entry)
+            for number in aspired.keys() - server.models.keys():
+                with contextlib.suppress(OSError, ValueError):
+                    server.models[number] = LoadedModel(aspired[number])
+            if aspired.keys() & server.models.keys():
+                for number in server.models.keys() - aspired.keys():
+                    del server.models[number]
+
+    def poll_config(self) -> None:
+        """Read the file: move the labels, or refuse all of it.
+
+        Source: server_core.cc, ReloadConfig and UpdateModelVersionLabelMap. A label that
+        is known can only move to a version that is loaded.
+        """
+        entries = _entries(self._path)
+        for server, entry in zip(self.servers, entries, strict=True):
+            for label, number in entry.version_labels.items():
+                is_moved = server.labels.get(label, number) != number
+                if is_moved and number not in server.models:
+                    self.refused.append(
+                        f"Request to assign label to version {number} of model {entry.name}, "
+                        "which is not currently available for inference"
+                    )
+                    return
+        for server, entry in zip(self.servers, entries, strict=True):
+            server.labels = dict(entry.version_labels)
+        self._entries = entries
 
 
 def config_of(server: ModelServer) -> str:

@@ -117,6 +117,27 @@ def test_report_shows_what_the_encoder_was_blessed_for(first_run):
 
 
 @pytest.mark.e2e
+def test_a_published_version_that_lost_its_weights_is_said(second_run, root):
+    (graph,) = published(root)["flood"]
+    settings = ("--config", CONFIG, "--set", f"root={root}")
+    aside = (graph.parent / "variables").rename(root / "variables")
+    try:
+        damaged = run_pipeline_here("report", *settings)
+    finally:
+        aside.rename(graph.parent / "variables")
+    assert damaged.returncode == 3, damaged.stderr
+    document = json.loads((root / "report" / "report.json").read_text())
+    assert document["published"]["flood"] is None
+    (line,) = document["refusals"]
+    assert line.startswith(f"flood: {graph.parent}: is in service but damaged (")
+    assert run_pipeline_here("report", *settings).returncode == 0
+    document = json.loads((root / "report" / "report.json").read_text())
+    for model, files in published(root).items():
+        assert document["published"][model] == str(files[0].parent)
+        assert document["training"][model]["canary"]["second_reader"]
+
+
+@pytest.mark.e2e
 def test_refused_encoder_stops_the_run_before_any_segmenter_and_stays_unpublished(second_run, root):
     before = published(root)
     # No encoder can reach this value.

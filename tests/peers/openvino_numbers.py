@@ -2,21 +2,20 @@
 
 OpenVINO reads SavedModels itself, so it is an independent reader: what it computes
 follows from the published files alone. TERRAPAIR_OPENVINO_PYTHON names an interpreter
-with `openvino`.
+with `openvino`. The canary asks it in the same way.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-PYTHON_VARIABLE = "TERRAPAIR_OPENVINO_PYTHON"
+from models.published import second_reader
+from models.published.second_reader import PYTHON_VARIABLE
+
 SIZES = ((64, 96), (128, 32), (256, 256))
 LARGEST = {"probabilities": 5e-7, "label": 0.0, "embedding": 1e-6, "features": 5e-6}
 """Output -> largest difference that passes; of features, relative to the largest one."""
@@ -64,11 +63,11 @@ def _compare(path: str, signatures: tuple[str, ...]) -> dict[str, float]:
             }
             for number, size in enumerate(SIZES)
         }
-        theirs = _ask(path, signature, calls)
+        theirs = second_reader.ask(path, signature, calls, os.environ[PYTHON_VARIABLE]).outputs
         for number, given in calls.items():
             ours = loaded[signature](**{name: tf.constant(one) for name, one in given.items()})
             for name, values in ours.items():
-                other = theirs[f"{number}/{name}"]
+                other = theirs[number][name]
                 if other.shape != values.shape:
                     raise RuntimeError(f"{path}: {name} has the shape {other.shape}")
                 # Features are not bounded.
@@ -90,34 +89,3 @@ def _pixels(sensor: str, shape: tuple[int, ...]) -> np.ndarray:
     values[rng.random(shape[:3]) < 0.05] = np.nan
     values[1, 3:5, :, 0] = np.nan
     return values.astype(np.float32)
-
-
-def _ask(
-    path: str, signature: str, calls: Mapping[str, Mapping[str, np.ndarray]]
-) -> Mapping[str, np.ndarray]:
-    """Return OpenVINO's answers, as `<number>/<output>`."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        shutil.copytree(path, root / "model")
-        # OpenVINO reads one signature of a file, so the copy has no other.
-        file = root / "model/saved_model.pb"
-        document = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-        known = document.meta_graphs[0].signature_def
-        for name in [name for name in known if name != signature]:
-            del known[name]
-        file.write_bytes(document.SerializeToString())
-        named = {
-            f"{number}/{name}": values
-            for number, given in calls.items()
-            for name, values in given.items()
-        }
-        np.savez(root / "inputs.npz", **named)
-        script = Path(__file__).with_name("openvino_reader.py")
-        names = (root / "model", root / "inputs.npz", root / "outputs.npz")
-        command = [os.environ[PYTHON_VARIABLE], str(script), *map(str, names)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{signature}: OpenVINO cannot read it: {done.stderr[-2000:]}")
-        return dict(np.load(root / "outputs.npz"))

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from repository import REPOSITORY
@@ -97,6 +98,12 @@ def test_task_inherits_everything_but_label_and_quality_from_the_pairs(values):
             r"^tasks\[0\]: min_iou.snow: no class of 'water'; known: dry, water",
         ),
         ({"tasks.0.min_mean_iou": 1.5}, r"^tasks\[0\]: min_mean_iou must be within 0-1, got 1.5"),
+        # Below 0, a model as good as the one in service could never be published.
+        (
+            {"tasks.0.gate": {"margin": -0.1}},
+            r"^tasks\[0\].gate: margin must be at least 0 .* -0.1",
+        ),
+        ({"tasks.0.gate": {"margin": math.nan}}, r"^tasks\[0\].gate: margin must be .* got nan"),
         (
             {"tasks.0.label.schema": "worldcover"},
             r"^tasks\[0\].label: schema 'worldcover' has gaps",

@@ -1,15 +1,16 @@
 """The canary: a good model passes, and each way to break one is found."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import make_segmenter
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from beam_jobs.contracts.locations import DamagedFileError
-from models.published import canary, golden
+from models.published import canary, golden, second_reader
 from models.published.canary import CanaryConfig, Findings
 
 BANDS = {"s1": ("VV", "VH")}
@@ -20,18 +21,7 @@ def good(tmp_path_factory):
     """A SavedModel with the golden answers of its own signature."""
     folder = tmp_path_factory.mktemp("published") / "1"
     make_segmenter.publish(folder, BANDS)
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    calls = []
-    for pixels in golden.make_pixels({"s1": 2}, make_segmenter.STRIDE):
-        outputs = signature(s1=tf.constant(pixels["s1"]))
-        calls.append(
-            golden.Golden(
-                signature="serving_default",
-                inputs={"s1": pixels["s1"]},
-                outputs={name: value.numpy() for name, value in outputs.items()},
-            )
-        )
-    golden.write(str(folder / "assets.extra"), calls)
+    golden.write(str(folder / "assets.extra"), make_segmenter.golden_calls(folder))
     return folder
 
 
@@ -140,3 +130,86 @@ def test_damaged_golden_answers_are_named(copy):
     (copy / "assets.extra" / golden.GOLDEN_NAME).write_bytes(b"PK cut short")
     with pytest.raises(DamagedFileError, match=r"golden\.npz"):
         golden.read(copy)
+
+
+def test_a_published_version_is_loaded_and_asked_again(copy):
+    assert canary.damage_of(str(copy), CanaryConfig()) == ()
+    change(copy, probabilities=lambda value: value + np.float32(0.01))
+    (fault,) = canary.damage_of(str(copy), CanaryConfig())
+    assert fault == "difference from the trained model: 0.01, allowed 0.0001"
+    # Limits of memory are those of the canary's own process.
+    limits = CanaryConfig(max_difference=0.1, max_memory_mib=1.0)
+    assert canary.damage_of(str(copy), limits) == ()
+    # A version of an earlier release has no answers; it must load.
+    (copy / "assets.extra" / golden.GOLDEN_NAME).unlink()
+    assert canary.damage_of(str(copy), CanaryConfig()) == ()
+    shutil.rmtree(copy / "variables")
+    (fault,) = canary.damage_of(str(copy), CanaryConfig())
+    assert "variables" in fault
+
+
+def test_without_openvino_the_second_reader_is_said_to_be_missing(good, monkeypatch):
+    monkeypatch.setattr(second_reader.importlib.util, "find_spec", lambda _: None)
+    found = canary.read_again(str(good), Findings(faults=()), second_reader.interpreter({}))
+    assert found.second_reader == "not checked: openvino is not installed"
+    assert found.faults == ()
+    assert "openvino is not installed" in found.summary
+
+
+def reader(folder, answer):
+    """A Python that takes the place of one with OpenVINO: it answers what it is told."""
+    program = folder / "python"
+    program.write_text(f"#!{sys.executable}\nimport sys\nimport numpy as np\n{answer}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+ANSWER = """
+given = np.load(sys.argv[4])
+calls = np.load({golden!r})
+for number in (0, 1):
+    assert (given[f"{{number}}/s1"].shape) == calls[f"{{number}}|serving_default|in|s1"].shape
+np.savez(sys.argv[5], **{{
+    f"{{number}}/probabilities": calls[f"{{number}}|serving_default|out|probabilities"] + {more}
+    for number in (0, 1)
+}})
+print("9.9")
+"""
+
+
+@pytest.mark.parametrize(("more", "is_fault"), [(0.0, False), (0.01, True), (np.nan, True)])
+def test_the_second_reader_must_give_the_trained_models_answers(good, tmp_path, more, is_fault):
+    path = str(good / "assets.extra" / golden.GOLDEN_NAME)
+    python = reader(tmp_path, f"nan = np.nan\n{ANSWER.format(golden=path, more=more)}")
+    assert second_reader.interpreter({second_reader.PYTHON_VARIABLE: python}) == python
+    found = canary.read_again(str(good), Findings(faults=()), python)
+    found = canary.judge(found, CanaryConfig())
+    assert found.second_reader == "openvino 9.9"
+    assert bool(found.faults) == is_fault
+    assert all("openvino 9.9" in fault for fault in found.faults)
+
+
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [
+        ("sys.exit('Unsupported operation')", "signature serving_default: cannot read it: Unsup"),
+        (None, f"{second_reader.PYTHON_VARIABLE} must name a Python with openvino"),
+    ],
+)
+def test_a_second_reader_that_fails_is_one_fault(good, tmp_path, python, why):
+    named = str(tmp_path / "gone") if python is None else reader(tmp_path, python)
+    (fault,) = canary.read_again(str(good), Findings(faults=()), named).faults
+    assert fault.startswith("openvino: ")
+    assert why in fault
+    assert "\n" not in fault
+
+
+def test_openvino_itself_reads_the_model(good):
+    """Run where OpenVINO is installed, or TERRAPAIR_OPENVINO_PYTHON names it."""
+    python = second_reader.interpreter(os.environ)
+    if python is None:
+        pytest.skip("openvino is not installed")
+    found = canary.judge(canary.read_again(str(good), Findings(faults=()), python), CanaryConfig())
+    assert found.faults == ()
+    assert found.second_reader.startswith("openvino 20")
+    assert found.second_difference < 1e-5

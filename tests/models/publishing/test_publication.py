@@ -1,9 +1,17 @@
 """Publishing, rollback and retention: labels, history, and what a kill leaves."""
 
+import contextlib
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.fingerprint import tree_sha256
+from beam_jobs.terminal import program
 from models.publishing import labels, publication, retention, rollback, store
 from models.publishing.publication import Approval, publish
 from models.publishing.rollback import RollbackError, Steps, roll_back
@@ -68,6 +76,13 @@ def test_publishing_goes_on_where_it_was_killed(make_model, base, monkeypatch, k
     assert published.in_service(base).name == "2"
 
 
+def test_what_a_killed_push_left_goes_although_nothing_is_copied(make_model, base):
+    first = publish(make_model("first"), base, APPROVAL)
+    (Path(base) / f"{store.HIDDEN}2" / "variables").mkdir(parents=True)
+    assert publish(make_model("first"), base, APPROVAL) == first
+    assert not list(Path(base).glob(f"{store.HIDDEN}*"))
+
+
 def test_a_rollback_tries_the_version_then_moves_the_label(three):
     order = []
     done = roll_back(
@@ -88,6 +103,34 @@ def test_a_rollback_tries_the_version_then_moves_the_label(three):
     # A second time nothing is left to do.
     roll_back(three, 1, "again", steps())
     assert len(labels.read_history(three)) == 4
+
+
+@pytest.mark.parametrize("killed_before", ["note", "put"])
+def test_a_rollback_that_is_killed_has_one_line_in_the_end(three, monkeypatch, killed_before):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, killed_before, die)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(three, 1, "worse", steps())
+    # The old version is in service until the last step.
+    assert published.in_service(three).name == "3"
+    roll_back(three, 1, "worse", steps())
+    assert published.in_service(three).name == "1"
+    assert actions(three)[3:] == [("rollback", 3, 1)]
+
+
+def test_a_rollback_moves_all_aside_that_a_server_would_take_before(three):
+    for name in ("9", "007", "latest", "v8", "01"):
+        (Path(three) / name / "variables").mkdir(parents=True)
+    roll_back(three, 1, "worse", steps())
+    left = {path.name for path in Path(three).iterdir() if path.is_dir()}
+    assert left == {"1", "01", "latest", "v8", store.WITHDRAWN}
+    # Only complete versions can be served again.
+    with pytest.raises(RollbackError, match="it has 1, 2, 3"):
+        roll_back(three, 9, "better", steps())
+    assert roll_back(three, 3, "better", steps()).name == "3"
 
 
 def test_servers_that_read_labels_keep_the_newer_folders(three):
@@ -149,3 +192,81 @@ def test_retention_keeps_what_is_needed(make_model, three):
     assert store.next_number(three) == 6
     with pytest.raises(ValueError, match="keep_versions"):
         retention.removable(three, 0)
+
+
+@contextlib.contextmanager
+def file_limit(num_bytes):
+    """No file may grow beyond a size, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "numbers"), [(500, [1]), (10_000, [1, 2])], ids=["copy", "history"]
+)
+def test_a_full_disk_leaves_the_old_version_in_service(make_model, base, num_bytes, numbers):
+    first = publish(make_model("first"), base, APPROVAL)
+    history = store.locate(base) / labels.HISTORY_NAME
+    history.write_text(history.read_text() * 100)
+    with file_limit(num_bytes), pytest.raises(OSError, match="File too large"):
+        publish(make_model("second"), base, APPROVAL)
+    assert published.in_service(base) == first
+    assert store.numbers(base) == numbers
+    assert sorted(path.name for path in Path(base).glob(".*")) == []
+    # With space again, the next run does what is missing.
+    assert publish(make_model("second"), base, APPROVAL).name == "2"
+    assert published.in_service(base).name == "2"
+    assert store.numbers(base) == [1, 2]
+
+
+@pytest.fixture
+def public():
+    """A folder that other users can reach; those of pytest are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """Take the rights to write below a folder. Root becomes another user meanwhile."""
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    user = os.geteuid()
+    for path in folders:
+        path.chmod(0o555)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        for path in folders:
+            path.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_goes_on_serving(make_model, public, capsys):
+    base = public / "run/serving/flood"
+    first, second = (
+        shutil.copytree(make_model(word), public / word) for word in ("first", "second")
+    )
+    version = publish(str(first), str(base), APPROVAL)
+    publish(str(second), str(base), APPROVAL)
+    with read_only(public / "run"):
+        with pytest.raises(PermissionError, match=f"'{base}/"):
+            publish(str(first), str(base), APPROVAL)
+        with pytest.raises(PermissionError, match=f"'{base}/"):
+            roll_back(base, 1, "worse", steps())
+        assert program.run(["gc", "--run", str(public / "run")]) == 1
+        # What is in service already needs no rights.
+        assert publish(str(second), str(base), APPROVAL) == base / "2"
+        assert published.in_service(base) == base / "2"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {public}/run/")
+    assert "permission denied" in line
+    assert store.numbers(base) == [1, 2]
+    assert roll_back(base, 1, "worse", steps()) == version

@@ -15,14 +15,27 @@ from models.publishing import store
 
 def test_numbers_grow_whatever_the_clock_and_other_folders_say(make_model, tmp_path, monkeypatch):
     base = tmp_path / "serving" / "flood"
-    for name in ("²", "latest", "v2", "007", "1764490000"):
+    for name in ("²", "latest", "v2", "-1", "01", "1764490000", "9" * 30):
         (base / name).mkdir(parents=True)
     monkeypatch.setattr(time, "time", lambda: 5.0)
     first = store.push(make_model(), str(base))
     second = store.push(make_model("second"), str(base))
     assert [first.name, second.name] == ["1764490001", "1764490002"]
     assert published.versions(base) == [first, second]
-    assert store.numbers(base) == [1764490000, 1764490001, 1764490002]
+    # A server takes these names for numbers, too: absl::SimpleAtoi.
+    assert store.numbers(base) == [-1, 1, 1764490000, 1764490001, 1764490002]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("007", 8), ("+6", 7), ("-1", 1), ("²", 1), ("latest", 1), ("v2", 1), ("1_0", 1), ("٣", 1)],
+)
+def test_a_new_version_is_above_all_that_a_server_takes_for_one(make_model, tmp_path, name, number):
+    """A server of the largest number would otherwise go on with the folder of others."""
+    (tmp_path / name).mkdir()
+    version = store.push(make_model(), str(tmp_path))
+    assert version.name == str(number)
+    assert published.in_service(tmp_path) == version
 
 
 def test_a_removed_number_is_not_used_again(make_model, tmp_path):

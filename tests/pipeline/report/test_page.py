@@ -2,8 +2,11 @@ import dataclasses
 import io
 import math
 import re
+import shutil
 
+import damage
 import make_scores
+import make_segmenter
 import make_shards
 import make_spans
 import numpy as np
@@ -16,6 +19,8 @@ from beam_jobs.contracts.labels import WATER
 from models.drift.report import DriftReport, Finding
 from models.encoder_probe.report import Check, ProbeReport
 from models.gate.verdict import Comparison, Verdict
+from models.published import golden
+from models.published.canary import CanaryConfig, Findings
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
 from pipeline.report import page, patch_images, pictures, results
@@ -111,7 +116,11 @@ def make_results(data, tmp_path, published):
             "pooled_iou/water": math.nan,
         },
         "health": {},
-        "faults": () if published else ("signature embed_s1: [x] missing",),
+        "canary": Findings(
+            faults=() if published else ("signature embed_s1: [x] missing",),
+            num_calls=8,
+            second_reader="not checked: openvino is not installed",
+        ),
         "published": tmp_path / "serving/1" if published else None,
     }
     task = results.TaskResult(
@@ -149,7 +158,7 @@ def make_results(data, tmp_path, published):
         name="encoder",
         **model
         | {
-            "faults": (),
+            "canary": Findings(faults=()),
             "published": tmp_path / "serving/encoder/1",
             "training": {"train_loss": 0.5, "eval_loss": 0.625} | health,
             "health": {
@@ -219,8 +228,39 @@ def test_a_blessed_model_that_is_not_served_was_replaced_unless_something_refuse
     assert not task.is_displaced
     displaced = dataclasses.replace(task, published=None)
     assert displaced.refusals == (results.DISPLACED,)
-    broken = dataclasses.replace(displaced, faults=("it does not load",))
+    broken = dataclasses.replace(displaced, canary=Findings(faults=("it does not load",)))
     assert broken.refusals == ("the canary: it does not load",)
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda folder: shutil.rmtree(folder / "variables"), "variables"),
+        (lambda folder: damage.cut(folder / "saved_model.pb"), "saved_model.pb"),
+        (lambda folder: damage.cut(folder / "assets.extra/golden.npz"), "golden.npz"),
+    ],
+)
+def test_a_published_version_that_does_not_load_is_said(
+    values, data, tmp_path, monkeypatch, harm, why
+):
+    folder = tmp_path / "serving/1"
+    make_segmenter.publish(folder, {"s1": ("VV", "VH")})
+    golden.write(str(folder / "assets.extra"), make_segmenter.golden_calls(folder))
+    found = make_results(data, tmp_path, published=True)
+    (task,) = found.tasks
+    assert results.loaded(task, CanaryConfig()) is task
+    harm(folder)
+    broken = results.loaded(task, CanaryConfig())
+    assert broken.published is None
+    (line,) = broken.refusals
+    assert line.startswith(f"{folder}: is in service but damaged (")
+    assert why in line
+    assert "\n" not in line
+    found = dataclasses.replace(found, tasks=(broken,))
+    assert found.is_damaged
+    assert not found.is_published
+    text = text_of(values, tmp_path, monkeypatch, found)
+    assert f"flood: {folder}: is in service but damaged (" in text.replace("\n", "")
 
 
 def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path, monkeypatch):
@@ -239,6 +279,7 @@ def test_report_names_counts_losses_anomalies_and_places(values, data, tmp_path,
         "0.688",
         "too few to judge",
         str(tmp_path / "serving/1"),
+        "8 calls; second reader: not checked: openvino is not installed",
     ):
         assert expected in text
     assert "not published" not in text

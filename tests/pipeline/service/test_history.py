@@ -2,15 +2,18 @@
 
 import datetime
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
-from beam_jobs.contracts import layout, windows
+from beam_jobs.contracts import layout, published, windows
 from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.terminal import program
 from models.publishing import labels, publication, rollback
 from models.publishing.publication import Approval
 from models.publishing.rollback import Steps
+from pipeline import metadata_file
 from pipeline.report.run_record import ArtifactRecord, ComponentRecord, RunRecord
 from pipeline.service import attempts, history
 from pipeline.service.cleaning import clean
@@ -59,8 +62,8 @@ def test_periods_of_service_follow_each_other(serving):
     found = history.read_history(str(serving), [])
     assert [(one.number, one.is_withdrawn, one.served) for one in found.versions] == [
         (1, False, (("2026-01-01", "2026-02-01"),)),
-        (2, False, (("2026-02-01", "2026-03-01"), ("2026-05-01", ""))),
-        (3, True, (("2026-03-01", "2026-05-01"),)),
+        (2, False, (("2026-02-01", "2026-03-01"), ("2026-04-01", ""))),
+        (3, True, (("2026-03-01", "2026-04-01"),)),
     ]
     assert {(one.span, one.data_sha256, one.gate) for one in found.versions} == {
         ("2.1", "0123456789ab", "better <on> water")
@@ -71,6 +74,24 @@ def test_periods_of_service_follow_each_other(serving):
         ("publish", 2, 3),
         ("rollback", 3, 2),
     ]
+
+
+def test_a_clock_that_was_set_back_changes_no_order(tmp_path, monkeypatch):
+    times = iter(["2026-03-01", "2020-01-01", "2026-02-01"])
+    monkeypatch.setattr(labels, "now", lambda: next(times))
+    for model, word in (("flood", "first"), ("flood", "second"), ("snow", "third")):
+        publication.publish(
+            make_model(tmp_path / word, word),
+            str(tmp_path / "serving" / model),
+            Approval(reason="better"),
+        )
+    assert published.in_service(tmp_path / "serving" / "flood").name == "2"
+    found = history.read_history(str(tmp_path / "serving"), [])
+    assert [(model, change.new) for model, change in found.changes if model == "flood"] == [
+        ("flood", 1),
+        ("flood", 2),
+    ]
+    assert [one.served[-1][1] for one in found.versions] == ["2020-01-01", "", ""]
 
 
 WINDOW = windows.to_json(
@@ -122,7 +143,7 @@ def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
     assert "misses rivers" in shown
     page = (serving.parent / "report" / "history.html").read_text()
     assert "better &lt;on&gt; water" in page
-    assert "2026-03-01 to 2026-05-01" in page
+    assert "2026-03-01 to 2026-04-01" in page
     assert "killed, or still at work" in page
 
 
@@ -164,3 +185,37 @@ def test_a_rollback_to_nothing_is_one_line(serving, capsys, arguments, code, mes
     run = ["rollback", "--run", str(serving.parent), "--reason", "x", *arguments]
     assert program.run(run) == code
     assert message in capsys.readouterr().err
+
+
+def other_version(path):
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE MLMDEnv (schema_version INTEGER)")
+        database.execute("INSERT INTO MLMDEnv VALUES (7)")
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "message"),
+    [
+        (lambda path: path.write_text("text, and no database " * 9), 3, "not a database"),
+        (other_version, 3, "needs tables of version 10, got tables of version 7"),
+        (None, 1, "another process holds the metadata"),
+    ],
+    ids=["damaged", "version", "locked"],
+)
+def test_metadata_that_cannot_be_read_is_one_line(
+    serving, monkeypatch, capsys, harm, code, message
+):
+    path = serving.parent / "metadata.sqlite"
+    monkeypatch.setattr(metadata_file, "_WAIT_SECONDS", 0.2)
+    with closing(sqlite3.connect(path)) as other:
+        if harm is None:
+            other.execute("CREATE TABLE a (b)")
+            other.commit()
+            other.execute("BEGIN EXCLUSIVE")
+        else:
+            harm(path)
+        assert program.run(["history", "--run", str(serving.parent)]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: ")
+    assert message in line

@@ -32,7 +32,7 @@ def parse(text):
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     return {
         one.name: (
-            list(one.model_version_policy.specific.versions),
+            one.model_version_policy.WhichOneof("policy_choice"),
             dict(one.version_labels),
             one.base_path,
         )
@@ -44,8 +44,8 @@ def test_both_files_get_the_new_labels_and_keep_the_rest(run):
     following.follow_all(str(run), str(run / "serving"))
     text = (run / "server/config/models.config").read_text()
     assert parse(text) == {
-        "encoder": ([7], {"stable": 7}, "/models/encoder"),
-        "flood": ([3], {"stable": 3}, "/models/flood"),
+        "encoder": ("all", {"stable": 7}, "/models/encoder"),
+        "flood": ("all", {"stable": 3}, "/models/flood"),
     }
     config_map = yaml.safe_load((run / "server/kubernetes/config.yaml").read_text())
     assert config_map["data"]["models.config"] == text

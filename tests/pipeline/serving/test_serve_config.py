@@ -39,18 +39,18 @@ def read_config(text):
     return {
         one.name: (
             one.base_path,
-            list(one.model_version_policy.specific.versions),
+            one.model_version_policy.WhichOneof("policy_choice"),
             dict(one.version_labels),
         )
         for one in config.model_config_list.config
     }
 
 
-def test_the_server_loads_the_labelled_versions_and_no_other():
+def test_the_server_loads_all_versions_and_knows_the_labels():
     found = read_config(server_files.models_config(MODELS, "/models"))
     assert found == {
-        "encoder": ("/models/encoder", [7], {"stable": 7}),
-        "flood": ("/models/flood", [3, 12], {"canary": 12, "stable": 3}),
+        "encoder": ("/models/encoder", "all", {"stable": 7}),
+        "flood": ("/models/flood", "all", {"canary": 12, "stable": 3}),
     }
 
 
@@ -169,9 +169,11 @@ def test_the_server_reads_the_models_where_they_are_mounted_or_copied(place, run
         assert volumes["models"]["persistentVolumeClaim"]["claimName"] == "terrapair-serving"
         assert services["serving"]["volumes"][1].split(":")[0] == f"{run}/serving"
         return
-    # Each version that models.config names is copied to where it says.
+    # Each version that has a label is copied to where models.config says.
     wanted = {
-        f"{folder}/{version}" for folder, versions, _ in config.values() for version in versions
+        f"{folder}/{version}"
+        for folder, _, labels in config.values()
+        for version in labels.values()
     }
     assert len(wanted) == 3
     assert {one["command"][-1] for one in pod["spec"]["initContainers"]} == wanted
@@ -243,7 +245,7 @@ def test_the_verb_writes_the_files_and_names_versions(run, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["models"] == {"encoder": {"stable": 7}, "flood": {"stable": 12, "canary": 3}}
     config = read_config((tmp_path / "out/config/models.config").read_text())
-    assert config["flood"] == ("/models/flood", [3, 12], {"stable": 12, "canary": 3})
+    assert config["flood"] == ("/models/flood", "all", {"stable": 12, "canary": 3})
     # `predict --label` takes the labels from there, too.
     file = published.models_file(tmp_path / "out")
     assert published.version_labels(file) == found["models"]
