@@ -27,10 +27,11 @@ from tfx.proto.example_gen_pb2 import CustomConfig, Input
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import layout, locations, manifest, windows
+from beam_jobs.contracts import layout, locations, manifest, set_aside, windows
 from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
+from models.publishing import labels
 
 WINDOW_PROPERTY = "window"
 """Custom property of the Examples artifact: the versions that were read, as JSON."""
@@ -49,10 +50,12 @@ class Spans:
         config: how many spans.
         window: the versions, where they are known when the pipeline is built. They are
             a part of the cache key. None: the executor looks them up.
+        accepted: spans that the executor puts back first, if they were set aside.
     """
 
     config: windows.WindowConfig
     window: tuple[WindowEntry, ...] | None = None
+    accepted: tuple[int, ...] = ()
 
 
 class Executor(executor.Executor):
@@ -192,6 +195,7 @@ def _custom_config(spans: Spans) -> CustomConfig:
         {
             "last": spans.config.last,
             "window": None if spans.window is None else windows.to_json(spans.window),
+            "accepted": list(spans.accepted),
         }
     )
     config = CustomConfig()
@@ -212,4 +216,5 @@ def _window(root: str, exec_properties: Mapping[str, Any]) -> tuple[WindowEntry,
         return windows.from_json(values["window"])
     last = values["last"]
     # Numbers of a Struct are floating point.
+    set_aside.put_back(root, [int(span) for span in values["accepted"]], labels.now())
     return windows.resolve(root, windows.WindowConfig(last=None if last is None else int(last)))

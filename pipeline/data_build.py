@@ -19,10 +19,11 @@ from beam_jobs.build.spans import SpanWord, number_of
 from beam_jobs.build.verify import verify, verify_window
 from beam_jobs.catalogs.catalog import resolve_catalog
 from beam_jobs.config import BuildConfig, CatalogConfig
-from beam_jobs.contracts import windows
+from beam_jobs.contracts import set_aside, windows
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.windows import WindowConfig
 from beam_jobs.errors import NothingNewError
+from models.publishing import labels
 from pipeline.config import RunConfig
 
 PAIRS = "pairs"
@@ -59,7 +60,8 @@ def build_data(
 
     Versions may be months old, so their shards are checked in every run. A data set
     without new scenes keeps its newest span. If no data set has any, nothing is built
-    and `BuiltData.new` is empty: the caller decides what that means.
+    and `BuiltData.new` is empty: the caller decides what that means. Spans that were
+    set aside are put back if `drift.accept_spans` names them.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
@@ -75,6 +77,8 @@ def build_data(
         DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
     catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
+    for data in data_sets(config):
+        set_aside.put_back(data.root, config.drift.accept_spans, labels.now())
     # Pairs and labels are built from the same files, so they share one record.
     execution = Execution(
         on_progress=on_progress,

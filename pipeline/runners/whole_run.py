@@ -7,7 +7,7 @@ RunConfig -> Finished, or an error with its exit code. `run` and `retrain` both 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from rich.text import Text
 
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.errors import NothingNewError
+from beam_jobs.errors import NothingNewError, RefusedError
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
 from pipeline.metadata_file import check_metadata
+from pipeline.refused_spans import RefusedSpan, read_refused
 from pipeline.service.thresholds import check_thresholds
 
 SpanRule = Literal["newest", "new", "new_or_newest"]
@@ -39,8 +40,8 @@ class Finished:
     Attributes:
         document: as plain values.
         parts: for the terminal.
-        exit_code: 0 if every model is published, 4 if a gate refused one.
-        refusals: why models are not published, one sentence each.
+        exit_code: 0 if every model is published, 4 if a gate refused one, or data.
+        refusals: why models are not published and data not used, one sentence each.
     """
 
     document: dict[str, Any]
@@ -54,6 +55,7 @@ def run_whole(
 ) -> Finished:
     """Build the data, run all components, and return the report.
 
+    A span that is refused ends the run, unless other new data are left to train on.
     Model servers that follow the run's labels get the new ones.
 
     Args:
@@ -94,15 +96,68 @@ def run_whole(
         def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
             progress.update(step, total, values)
 
-        run_local(config, progress.start, on_step, progress.note)
+        refusals = run_good_spans(
+            config,
+            built.new,
+            lambda: run_local(config, progress.start, on_step, progress.note),
+            lambda line: progress.note(line, is_warning=True),
+        )
     from pipeline.serving.following import follow_all
 
     follow_all(config.root, config.serving_dir)
-    return read_finished(config)
+    # After an attempt with new data, what earlier ones refused is told already.
+    return read_finished(config, refusals if refusals or spans == "new" else None)
 
 
-def read_finished(config: RunConfig) -> Finished:
+def run_good_spans(
+    config: RunConfig,
+    new: Sequence[str],
+    run: Callable[[], None],
+    on_refusal: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Run; when spans are set aside, run again with what else is new.
+
+    Args:
+        config: the run.
+        new: data sets that got a new span.
+        run: the whole pipeline.
+        on_refusal: told why spans were set aside, when the run goes on.
+
+    Returns:
+        The refusals, one sentence each.
+
+    Raises:
+        RefusedError: a gate ended the run, and no new span is left without a refusal.
+    """
+    refusals: list[str] = []
+    known = _left_out(config)
+    while True:
+        try:
+            run()
+            return tuple(refusals)
+        except RefusedError as error:
+            refusals.append(str(error))
+            found = _left_out(config)
+            is_left = set(new) - {one.data for one in found if one.is_newest}
+            if config.window is None or found == known or not is_left:
+                if len(refusals) == 1:
+                    raise
+                raise RefusedError("; ".join(refusals), error.reason) from error
+            on_refusal(str(error))
+            known = found
+
+
+def _left_out(config: RunConfig) -> set[RefusedSpan]:
+    return {one for one in read_refused(config.root) if one.is_left_out}
+
+
+def read_finished(config: RunConfig, refused: Sequence[str] | None = None) -> Finished:
     """Return the report of the last run, and write its files again.
+
+    Args:
+        config: the run.
+        refused: why data are not used, one sentence each. None: those whose newest span
+            is set aside.
 
     Raises:
         DataError: there was no run, or a component of the last run failed.
@@ -119,11 +174,15 @@ def read_finished(config: RunConfig) -> Finished:
     )
     document = make_document(config, results)
     write_document(config, document)
+    if refused is None:
+        refused = [
+            one.sentence for one in results.refused_spans if one.is_newest and one.is_left_out
+        ]
     return Finished(
         document=document,
         parts=parts,
-        exit_code=ExitCode.DONE if results.is_published else ExitCode.REFUSED,
-        refusals=results.refusals,
+        exit_code=ExitCode.DONE if results.is_published and not refused else ExitCode.REFUSED,
+        refusals=(*refused, *results.refusals),
     )
 
 
