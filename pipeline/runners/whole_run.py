@@ -96,11 +96,15 @@ def run_whole(
         def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
             progress.update(step, total, values)
 
+        def on_refusal(line: str) -> None:
+            progress.note(line, is_warning=True)
+            progress.finish(failed=True)
+
         refusals = run_good_spans(
             config,
             built.new,
             lambda: run_local(config, progress.start, on_step, progress.note),
-            lambda line: progress.note(line, is_warning=True),
+            on_refusal,
         )
     from pipeline.serving.following import follow_all
 
