@@ -165,6 +165,7 @@ def refusal_of(report: DriftReport, where: str, folders: Sequence[str]) -> str:
     more = f"; and {rest} more" if rest > 0 else ""
     figures = f"; all figures are in {where}" if where else ""
     blamed = sorted({int(one.partition(".")[0]) for one in report.refused_spans}) or [report.span]
+    named_spans = " and ".join(map(str, blamed))
     numbers = sorted({int(folder.rpartition("-")[2]) for folder in folders}) or blamed
     cure = (
         f"no model is trained on it, and later windows leave it out: repair its scenes and remove "
@@ -173,14 +174,10 @@ def refusal_of(report: DriftReport, where: str, folders: Sequence[str]) -> str:
         else "no model is trained on it: repair the scenes and build the span again"
     )
     return (
-        f"{report.data}: span {_listed(blamed)} differs from the data of the model in service "
+        f"{report.data}: span {named_spans} differs from the data of the model in service "
         f"({report.reference}): {named}{more}; {cure}, or, if the change is meant, set "
         f"drift.accept_spans=[{', '.join(map(str, numbers))}]{figures}"
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers))
 
 
 def set_refused_aside(
@@ -203,9 +200,11 @@ def set_refused_aside(
             why = f"its scenes are those of {report.data} {name}, which was refused"
             about += [(root, of, (why,)) for of in set_aside.of_same_scenes(source, root)]
         for root, (number, of_span), reasons in about:
-            record = SetAside(span=number, version=of_span, at=at, reasons=reasons)
-            set_aside.add(root, record)
             found.append(str(layout.version_dir(root, number, of_span).parent))
+            # What was refused for its own data keeps its reasons.
+            if (number, of_span) not in set_aside.left_out(root):
+                record = SetAside(span=number, version=of_span, at=at, reasons=reasons)
+                set_aside.add(root, record)
     return tuple(dict.fromkeys(found))
 
 

@@ -326,3 +326,8 @@ def test_the_gate_sets_a_refused_span_aside_with_the_labels_of_its_scenes(data, 
     assert record.reasons == drift_check.read_report(checked.report.uri).refusals
     assert (other.name, other.at) == ("2.1", record.at)
     assert other.reasons == ("its scenes are those of pairs 3.1, which was refused",)
+    # Labels that were refused for their own data keep that reason.
+    set_aside.add(flood, dataclasses.replace(other, reasons=("class shares",)))
+    with pytest.raises(RefusedError):
+        open_gate(checked, [str(flood)])
+    assert set_aside.read(flood)[0].reasons == ("class shares",)
