@@ -1,4 +1,4 @@
-"""Settings of `plan`, `fetch` and `export`.
+"""Settings of `plan`, `fetch` and `export`, and of what `retrain` fetches.
 
 Input: YAML or `--set` options. Output: dataclasses that are checked at construction:
 what is asked for at each place, how fast, and where it goes. `EarthEngineConfig` in

@@ -14,7 +14,7 @@ from beam_jobs.collect.job import OnProgress
 from beam_jobs.contracts import layout
 from beam_jobs.data_card import card
 from beam_jobs.earth_engine.connection import Connection
-from beam_jobs.errors import NothingNewError
+from beam_jobs.errors import DataError, NothingNewError
 from pipeline.config import RunConfig
 from pipeline.data_build import data_sets
 
@@ -31,11 +31,12 @@ def fetch_new(
         on_progress: called with (units done or rejected, units in all).
 
     Returns:
-        What the folder of the fetch holds now; None: no time window has ended since.
+        What the folder of the fetch holds now; None: no time window has ended since,
+        or no pair was ever found.
 
     Raises:
-        NothingNewError: not even the first time window has ended, and the run has no
-            other source of scenes.
+        NothingNewError: there is no pair at all, and the run has no other source of
+            scenes.
         DataError: see `fetch`.
     """
     watch = config.earth_engine
@@ -43,12 +44,21 @@ def fetch_new(
         raise ValueError("the config names no places for Earth Engine")
     newest = newest_day(config)
     windows = watching.windows_between(watch, newest, today)
+    why = (
+        f"the first {watch.window_days} days from {watch.start} ended less than "
+        f"{watch.delay_days} days ago, or are not over"
+    )
     if windows:
-        return watching.fetch_newer(watch, connection, windows, config.fetched_dir, on_progress)
+        try:
+            return watching.fetch_newer(watch, connection, windows, config.fetched_dir, on_progress)
+        except DataError as error:
+            if error.reason != "empty_catalog":
+                raise
+            why = f"no pair was found in {len(windows)} time windows since {windows[0].start}"
     if newest is None and not config.catalogs:
         raise NothingNewError(
-            f"earth_engine: the first {watch.window_days} days from {watch.start} ended less than "
-            f"{watch.delay_days} days ago, or are not over: there is nothing to fetch yet",
+            f"earth_engine: {why}: there is nothing to train on yet; what was asked for is in "
+            f"{config.fetched_dir}",
             "nothing_new",
         )
     return None

@@ -21,7 +21,7 @@ from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.terminal import program
 from pipeline.config import RunConfig
-from pipeline.data_build import build_data
+from pipeline.data_build import build_data, sources
 from pipeline.service import attempts, new_scenes
 
 DAY = datetime.date.fromisoformat
@@ -115,6 +115,21 @@ def run_values(values, archive, tmp_path):
 
 def build(config):
     return build_data(config, lambda _: nullcontext(), lambda *_: None, new_span=True)
+
+
+@pytest.mark.e2e
+def test_places_without_any_pair_are_nothing_new_and_stop_no_other_source(run_values, server):
+    run_values["earth_engine"]["window_days"] = 5
+    connection = from_environment(server.environment, "fetch")
+    config = settings.from_dict(RunConfig, run_values)
+    message = "no pair was found in 1 time windows since 2023-01-01"
+    with pytest.raises(NothingNewError, match=message):
+        new_scenes.fetch_new(config, connection, DAY("2023-01-09"))
+    other = settings.from_dict(
+        RunConfig, run_values | {"catalogs": [{"layout": "stac", "path": "items.ndjson"}]}
+    )
+    assert new_scenes.fetch_new(other, connection, DAY("2023-01-09")) is None
+    assert sources(other) == other.catalogs
 
 
 @pytest.mark.e2e
