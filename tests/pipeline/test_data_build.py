@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 import sys
 from contextlib import nullcontext
 
@@ -114,6 +115,11 @@ def test_each_month_is_a_span_of_the_data_it_brings_and_a_refused_one_is_left_ou
     # The setting that accepts it puts it back, for this run and all later ones.
     build(dataclasses.replace(config, drift=dataclasses.replace(config.drift, accept_spans=(2,))))
     assert [one.span for one in windows.resolve(config.pairs_dir, config.window)] == [1, 2, 3]
+    # Without its folder, the scenes are new again.
+    shutil.rmtree(layout.version_dir(config.pairs_dir, 2, 1).parent)
+    assert build(config, new_span=True).new == ("pairs",)
+    assert layout.list_versions(config.pairs_dir) == [(1, 1), (3, 1), (4, 1)]
+    assert scenes_of(config.pairs_dir, 4) == names[2]
 
 
 def scenes_of(root, span):
