@@ -134,21 +134,26 @@ def run_good_spans(
         RefusedError: a gate ended the run, and no new span is left without a refusal.
     """
     refusals: list[str] = []
-    known = _left_out(config)
+    steps = [_left_out(config)]
     while True:
         try:
             run()
             return tuple(refusals)
         except RefusedError as error:
-            refusals.append(str(error))
-            found = _left_out(config)
-            is_left = set(new) - {one.data for one in found if one.is_newest}
-            if config.window is None or found == known or not is_left:
-                if len(refusals) == 1:
-                    raise
-                raise RefusedError("; ".join(refusals), error.reason) from error
-            on_refusal(str(error))
-            known = found
+            steps.append(_left_out(config))
+            is_left = set(new) - {one.data for one in steps[-1] if one.is_newest}
+            if config.window is not None and steps[-1] != steps[-2] and is_left:
+                refusals.append(str(error))
+                on_refusal(str(error))
+                continue
+            if not refusals:
+                raise
+            aside = sorted(f"{one.data} {one.record.name}" for one in steps[-1] - steps[0])
+            raise RefusedError(
+                f"{error}; set aside in this run: {', '.join(aside)}: `terrapair history` shows "
+                "all reasons",
+                error.reason,
+            ) from error
 
 
 def _left_out(config: RunConfig) -> set[RefusedSpan]:

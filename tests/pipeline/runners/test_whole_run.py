@@ -64,9 +64,16 @@ def test_an_older_span_that_is_refused_late_does_not_stop_the_newest(config):
     )
 
 
-def test_a_run_ends_with_all_reasons_when_nothing_new_is_left(config):
+def test_a_run_ends_and_names_all_when_nothing_new_is_left(config):
     found = good_spans(config, ("pairs", "flood"), ("pairs", 2), ("flood", 2))
-    assert found == ("pairs is odd; flood is odd", ["pairs is odd"], 2)
+    aside = "set aside in this run: flood 2.1, pairs 2.1: `terrapair history` shows all reasons"
+    assert found == (f"flood is odd; {aside}", ["pairs is odd"], 2)
+
+
+def test_another_gate_ends_a_run_that_went_on_without_some_data(config):
+    found = good_spans(config, ("landcover", "flood"), ("landcover", 1), ("a model", None))
+    aside = "set aside in this run: landcover 1.1: `terrapair history` shows all reasons"
+    assert found == (f"a model is odd; {aside}", ["landcover is odd"], 2)
 
 
 @pytest.mark.parametrize(
