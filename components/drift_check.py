@@ -2,8 +2,8 @@
 
 Examples, statistics, schema and manifest of a data set, and the reference that lies
 with the model in service -> a report, the schema that ExampleValidator uses, and the
-reference of the new data. The gate reads the report and fails when the data are
-refused. They are two components so that the report is kept as an artifact when the run
+reference of the new data. The gate reads the report, sets refused spans aside, and
+fails. They are two components so that the report is kept as an artifact when the run
 fails. The comparison itself is in `models/drift` and `watched_statistics.py`.
 """
 
@@ -21,12 +21,13 @@ from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
 from tfx.utils import io_utils
 
-from beam_jobs.contracts import layout, published, settings, windows
+from beam_jobs.contracts import layout, published, set_aside, settings, windows
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.errors import TerrapairError
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.contracts.manifest import Manifest
+from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, read_document, split_files
 from components.data_manifest import read_manifest
@@ -41,6 +42,7 @@ from models.drift.reference import DataReference, ServedReference, find_served, 
 from models.drift.report import DriftReport, Finding, ratio
 from models.drift.summary import DataSummary, summarize
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
+from models.publishing import labels
 
 REPORT_FILE = "drift.json"
 _NUM_NAMED = 3
@@ -103,49 +105,107 @@ def judge(new: NewData, served: ServedReference | None, config: DriftConfig) -> 
     )
     if old.manifest_sha256 == now.manifest_sha256:
         return dataclasses.replace(report, outcome="same_data")
-    is_accepted = new.manifest.span in config.accept_spans
+    newest = (new.manifest.span, new.manifest.version)
+    unseen = [(part.span, part.version) for part in new.unseen] or [newest]
+    is_accepted = any(span in config.accept_spans for span, _ in unseen)
     if why := why_incomparable(old, now):
         why = f"it cannot be compared with that of {served.version_dir}: {why}"
         if is_accepted:
             return dataclasses.replace(report, outcome="accepted", notes=(why,))
         return dataclasses.replace(report, outcome="refused", refusals=(why,))
     found, notes = _compare_all(new, served, config)
+    # An accepted span moves the figures of its window, too.
+    refused = [] if is_accepted else [one for one in found if _refuses(one)]
+    blamed = []
     for part in new.unseen:
-        if part.span not in config.accept_spans:
-            found += [
-                dataclasses.replace(one, reason=f"span {part.span}: {one.reason}")
-                for one in compare(old, part, config)
-                if one.is_exceeded
-            ]
-    refused = [one for one in found if one.is_exceeded and one.severity == "refuse"]
+        if part.span in config.accept_spans:
+            continue
+        own = [
+            dataclasses.replace(one, reason=f"span {part.span}: {one.reason}")
+            for one in compare(old, part, config)
+            if one.is_exceeded
+        ]
+        found += own
+        if any(map(_refuses, own)):
+            refused += filter(_refuses, own)
+            blamed.append((part.span, part.version))
+    is_window = len(new.manifest.window) > 1
+    if refused and not blamed and (new.unseen or not is_window):
+        # The window differs since it has its newest span.
+        blamed = [newest]
     # First those that name a band and its two figures.
     refused.sort(key=lambda one: (one.reference is None, -ratio(one)))
-    refusals = tuple(one.reason for one in refused)
     report = dataclasses.replace(report, findings=tuple(found), notes=tuple(notes))
-    if not refusals:
-        return dataclasses.replace(report, outcome="passed")
-    if is_accepted:
-        return dataclasses.replace(report, outcome="accepted")
-    return dataclasses.replace(report, outcome="refused", refusals=refusals)
+    if refused:
+        return dataclasses.replace(
+            report,
+            outcome="refused",
+            refusals=tuple(one.reason for one in refused),
+            refused_spans=tuple(f"{span}.{version}" for span, version in blamed),
+        )
+    is_exceeded = any(map(_refuses, found))
+    return dataclasses.replace(report, outcome="accepted" if is_exceeded else "passed")
 
 
-def refusal_of(report: DriftReport, where: str) -> str:
+def _refuses(finding: Finding) -> bool:
+    return finding.is_exceeded and finding.severity == "refuse"
+
+
+def refusal_of(report: DriftReport, where: str, folders: Sequence[str]) -> str:
     """Return the line about a refused report.
 
     Args:
         report: refused.
         where: file that holds it; "" = none.
+        folders: of the spans that were set aside for it. Without any, a person must
+            change the data or the settings.
     """
     named = "; ".join(report.refusals[:_NUM_NAMED])
     rest = len(report.refusals) - _NUM_NAMED
     more = f"; and {rest} more" if rest > 0 else ""
     figures = f"; all figures are in {where}" if where else ""
-    return (
-        f"{report.data}: span {report.span} differs from the data of the model in service "
-        f"({report.reference}): {named}{more}; no model is trained on it: repair the scenes and "
-        f"build the span again, or, if the change is meant, set "
-        f"drift.accept_spans=[{report.span}]{figures}"
+    blamed = sorted({int(one.partition(".")[0]) for one in report.refused_spans}) or [report.span]
+    named_spans = " and ".join(map(str, blamed))
+    numbers = sorted({int(folder.rpartition("-")[2]) for folder in folders}) or blamed
+    cure = (
+        f"no model is trained on it, and later windows leave it out: repair its scenes and remove "
+        f"{', '.join(folders)}, so that the next span takes them"
+        if folders
+        else "no model is trained on it: repair the scenes and build the span again"
     )
+    return (
+        f"{report.data}: span {named_spans} differs from the data of the model in service "
+        f"({report.reference}): {named}{more}; {cure}, or, if the change is meant, set "
+        f"drift.accept_spans=[{', '.join(map(str, numbers))}]{figures}"
+    )
+
+
+def set_refused_aside(
+    report: DriftReport, data_root: str, followers: Sequence[str]
+) -> tuple[str, ...]:
+    """Set the refused spans of a report aside; return their folders.
+
+    Args:
+        report: refused.
+        data_root: folder that holds the spans of its data set.
+        followers: folders of the data sets whose spans of the same scenes are set aside
+            with them.
+    """
+    at, found = labels.now(), []
+    for name in report.refused_spans:
+        span, _, version = name.partition(".")
+        source = layout.version_dir(data_root, int(span), int(version))
+        about = [(data_root, (int(span), int(version)), report.refusals)]
+        for root in followers:
+            why = f"its scenes are those of {report.data} {name}, which was refused"
+            about += [(root, of, (why,)) for of in set_aside.of_same_scenes(source, root)]
+        for root, (number, of_span), reasons in about:
+            found.append(str(layout.version_dir(root, number, of_span).parent))
+            # What was refused for its own data keeps its reasons.
+            if (number, of_span) not in set_aside.left_out(root):
+                record = SetAside(span=number, version=of_span, at=at, reasons=reasons)
+                set_aside.add(root, record)
+    return tuple(dict.fromkeys(found))
 
 
 def _compare_all(
@@ -285,11 +345,15 @@ def DriftCheck(  # noqa: N802 - TFX names a component after its function
 @component
 def DriftGate(  # noqa: N802
     report: InputArtifact[simple_artifacts.File],
+    data_root: Parameter[str],
+    followers: Parameter[str],
 ) -> None:
-    """Fail when the data are refused.
+    """Set refused spans aside, and fail.
 
     Args:
         report: output of DriftCheck.
+        data_root: folder that holds the spans.
+        followers: see `DriftSettings`, as a JSON list.
 
     Raises:
         RefusedError: the data are refused; the message has the reasons, what to do and
@@ -297,7 +361,9 @@ def DriftGate(  # noqa: N802
     """
     found = read_report(report.uri)
     if found.outcome == "refused":
-        raise RefusedError(refusal_of(found, os.path.join(report.uri, REPORT_FILE)), "data_drift")
+        folders = set_refused_aside(found, data_root, json.loads(followers))
+        where = os.path.join(report.uri, REPORT_FILE)
+        raise RefusedError(refusal_of(found, where, folders), "data_drift")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -310,11 +376,15 @@ class DriftSettings:
         drift: limits and severities.
         since: what is in service, by `labels.state_of`; the same text lets TFX's cache
             answer.
+        followers: folders of other data sets. Their spans of the same scenes are set
+            aside with a refused span: only the pairs are compared under the encoder, so
+            labels of scenes that it does not know would pass.
     """
 
     served_dir: str
     drift: DriftConfig
     since: str
+    followers: tuple[str, ...] = ()
 
 
 def create_drift_check(
@@ -355,7 +425,11 @@ def create_drift_check(
         since=given.since,
         code=source_fingerprint(SOURCES),
     ).with_id(f"DriftCheck-{name}")
-    gate = DriftGate(report=check.outputs["report"]).with_id(f"DriftGate-{name}")
+    gate = DriftGate(
+        report=check.outputs["report"],
+        data_root=data_root,
+        followers=json.dumps(given.followers),
+    ).with_id(f"DriftGate-{name}")
     return check, gate
 
 

@@ -27,15 +27,17 @@ from tfx.proto.example_gen_pb2 import CustomConfig, Input
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import layout, locations, manifest, windows
+from beam_jobs.contracts import layout, locations, manifest, set_aside, windows
 from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
+from models.publishing import labels
 
 WINDOW_PROPERTY = "window"
 """Custom property of the Examples artifact: the versions that were read, as JSON."""
 _NEWEST = f"span-{{SPAN}}/version-{{VERSION}}/{layout.MANIFEST_NAME}"
-"""Pattern by which TFX's driver finds the newest version for a window.
+"""Pattern by which TFX's driver finds the newest version for a window that the executor
+looks up.
 
 It names the manifest, because a span of a window may have no shard of some split.
 """
@@ -49,10 +51,12 @@ class Spans:
         config: how many spans.
         window: the versions, where they are known when the pipeline is built. They are
             a part of the cache key. None: the executor looks them up.
+        accepted: spans that the executor puts back first, if they were set aside.
     """
 
     config: windows.WindowConfig
     window: tuple[WindowEntry, ...] | None = None
+    accepted: tuple[int, ...] = ()
 
 
 class Executor(executor.Executor):
@@ -79,7 +83,7 @@ class Executor(executor.Executor):
             exec_properties[standard_component_specs.INPUT_CONFIG_KEY], input_config
         )
         root = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        window = _window(root, exec_properties)
+        window = read_window(root, exec_properties)
         if window is None:
             # The driver has filled in span and version: span-1/version-2/train/*.
             version_path = input_config.splits[0].pattern.rsplit("/", 2)[0]
@@ -171,11 +175,9 @@ class ShardExampleGen(ImportExampleGen):
             input_base: folder that holds `span-N/version-M`.
             spans: the spans to read together; None = the newest.
         """
-        patterns = {
-            split: layout.split_pattern(split) if spans is None else _NEWEST
-            for split in layout.SPLITS
-        }
-        splits = [Input.Split(name=split, pattern=pattern) for split, pattern in patterns.items()]
+        splits = [
+            Input.Split(name=split, pattern=_pattern(split, spans)) for split in layout.SPLITS
+        ]
         # ImportExampleGen's own constructor takes no custom config.
         FileBasedExampleGen.__init__(
             self,
@@ -185,13 +187,25 @@ class ShardExampleGen(ImportExampleGen):
         )
 
 
+def _pattern(split: str, spans: Spans | None) -> str:
+    """Return the pattern of the files whose content is a part of the cache key."""
+    if spans is None:
+        return layout.split_pattern(split)
+    if spans.window is None:
+        return _NEWEST
+    # Not the newest version there is: a refused one must not change the key.
+    newest = spans.window[-1]
+    return f"{layout.version_dir('', newest.span, newest.version)}/{layout.MANIFEST_NAME}"
+
+
 def _custom_config(spans: Spans) -> CustomConfig:
-    """Return the spans as TFX carries settings of an executor; see `_window`."""
+    """Return the spans as TFX carries settings of an executor; see `read_window`."""
     values = struct_pb2.Struct()
     values.update(
         {
             "last": spans.config.last,
             "window": None if spans.window is None else windows.to_json(spans.window),
+            "accepted": list(spans.accepted),
         }
     )
     config = CustomConfig()
@@ -199,8 +213,16 @@ def _custom_config(spans: Spans) -> CustomConfig:
     return config
 
 
-def _window(root: str, exec_properties: Mapping[str, Any]) -> tuple[WindowEntry, ...] | None:
-    """Return the versions of the window; None: the component has none."""
+def read_window(root: str, exec_properties: Mapping[str, Any]) -> tuple[WindowEntry, ...] | None:
+    """Return the versions of the window that the executor reads; None: it reads one.
+
+    Args:
+        root: folder that holds the spans.
+        exec_properties: of the component.
+
+    Raises:
+        WindowError: the window has no version.
+    """
     text = exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY)
     if not text:
         return None
@@ -212,4 +234,5 @@ def _window(root: str, exec_properties: Mapping[str, Any]) -> tuple[WindowEntry,
         return windows.from_json(values["window"])
     last = values["last"]
     # Numbers of a Struct are floating point.
+    set_aside.put_back(root, [int(span) for span in values["accepted"]], labels.now())
     return windows.resolve(root, windows.WindowConfig(last=None if last is None else int(last)))

@@ -7,6 +7,7 @@ Read `config.py` first: a RunConfig is one run.
 - `published_encoder`: the encoder that tasks start from in place of a pretraining.
 - `__main__`, `commands`: the command line.
 - `data_build`: catalogs -> shards, before TFX starts.
+- `refused_spans`: data of a run that a check set aside.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
 - `report/`: the results of a run; `serving/`: checks of published models.

@@ -8,6 +8,7 @@ checked: a wrong setting then costs a fraction of a second.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
-from beam_jobs.terminal.options import as_usage, config_option, verb
+from beam_jobs.terminal.options import as_usage, check_groups, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
@@ -30,6 +31,7 @@ from pipeline.runners import root, whole_run
 from pipeline.runners.whole_run import Finished, SpanRule
 from pipeline.service import notification
 
+_EARTH_ENGINE = ("earthengine",)
 _PIPELINE = ("pipeline",)
 CONFIGS_DIR = Path(__file__).parent / "configs"
 """The shipped configs."""
@@ -102,6 +104,7 @@ def retrain(
 ) -> ExitCode:
     """Bring new scenes into service, if there are any: `run --new-span` on a schedule.
 
+    If the config names places for Earth Engine, newer scenes are fetched first.
     Exit code 0 means that every model of the run is in service, 4 that a gate refused
     data or a model, 5 that no scene is new. A model leaves service only for one that
     its gate blessed. If another process works on the run, this one leaves at once with
@@ -119,12 +122,16 @@ def retrain(
     secret = b"" if notify is None else notification.read_secret(notify, os.environ)
     from pipeline.service import retraining
 
+    if config.earth_engine is not None:
+        check_groups("retrain", _EARTH_ENGINE)
+
     def run_it(spans: SpanRule) -> Finished:
         # In the attempt, because a missing catalog is told and recorded, too.
         _check_inputs(config, data)
-        return whole_run.run_whole(
-            _with_data(config, data), session, spans, verify_files=verify_files
-        )
+        given = _with_data(config, data)
+        if given.earth_engine is not None:
+            _fetch_new(session, given, given.earth_engine.places)
+        return whole_run.run_whole(given, session, spans, verify_files=verify_files)
 
     with root.hold(config):
         ended = retraining.retrain(config, run_it)
@@ -135,6 +142,25 @@ def retrain(
     if isinstance(ended.result, Exception):
         raise ended.result
     return _show(session, ended.result)
+
+
+def _fetch_new(session: Session, config: RunConfig, places: str) -> None:
+    """Fetch what is new at the places of the config.
+
+    Raises:
+        DataError: see `new_scenes.fetch_new`.
+    """
+    inputs.check_file(places, "places")
+    from beam_jobs.earth_engine import connection
+    from pipeline.service import new_scenes
+
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    with session.stage("fetch from Earth Engine") as update:
+        summary = new_scenes.fetch_new(
+            config, connection.from_environment(os.environ, "fetch"), today, update
+        )
+    if summary is not None:
+        session.note(f"{summary.state.num_done} pairs are in {summary.catalog}")
 
 
 @verb("config")

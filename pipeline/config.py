@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from beam_jobs.collect.config import WatchConfig
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
@@ -136,6 +137,8 @@ class RunConfig:
             SQLite file of ML Metadata, simulated scenes and catalogs of folders. Empty
             = root, which must then be a path, except for `compile`.
         catalogs: sources of scenes.
+        earth_engine: places at which `retrain` asks Earth Engine for newer scenes;
+            what it fetched is one more source. None = it asks nobody.
         pretrain: contrastive pretraining; None = the tasks start from `encoder`.
         encoder: published encoder that all tasks start from, in place of `pretrain`:
             folder of a version that a run or `import-weights` published, or sensor ->
@@ -181,6 +184,7 @@ class RunConfig:
     drift: DriftConfig = field(default_factory=DriftConfig)
     notify: NotifyConfig | None = None
     local_root: str = ""
+    earth_engine: WatchConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.root:
@@ -314,6 +318,11 @@ class RunConfig:
     def catalogs_dir(self) -> str:
         """Folder of simulated scenes and of the catalogs of data set folders."""
         return f"{self._local_base}/catalogs"
+
+    @property
+    def fetched_dir(self) -> str:
+        """Folder of what `retrain` fetched from Earth Engine."""
+        return f"{self.catalogs_dir}/earth_engine"
 
     @property
     def artifacts_dir(self) -> str:

@@ -17,12 +17,13 @@ from beam_jobs.build.driver import Execution, build_labels, build_pairs, find_ne
 from beam_jobs.build.input_hashes import RECORD_NAME
 from beam_jobs.build.spans import SpanWord, number_of
 from beam_jobs.build.verify import verify, verify_window
-from beam_jobs.catalogs.catalog import resolve_catalog
+from beam_jobs.catalogs.catalog import CATALOG_NAME, resolve_catalog
 from beam_jobs.config import BuildConfig, CatalogConfig
-from beam_jobs.contracts import windows
+from beam_jobs.contracts import set_aside, windows
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.windows import WindowConfig
-from beam_jobs.errors import NothingNewError
+from beam_jobs.errors import DataError, NothingNewError
+from models.publishing import labels
 from pipeline.config import RunConfig
 
 PAIRS = "pairs"
@@ -59,7 +60,8 @@ def build_data(
 
     Versions may be months old, so their shards are checked in every run. A data set
     without new scenes keeps its newest span. If no data set has any, nothing is built
-    and `BuiltData.new` is empty: the caller decides what that means.
+    and `BuiltData.new` is empty: the caller decides what that means. Spans that were
+    set aside are put back if `drift.accept_spans` names them.
 
     Args:
         config: the run; `local_root` names a local folder when its root is on an object
@@ -74,7 +76,9 @@ def build_data(
     Raises:
         DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
-    catalogs = resolve_catalogs(config.catalogs, config.catalogs_dir, stage, on_progress)
+    catalogs = resolve_catalogs(sources(config), config.catalogs_dir, stage, on_progress)
+    for data in data_sets(config):
+        set_aside.put_back(data.root, config.drift.accept_spans, labels.now())
     # Pairs and labels are built from the same files, so they share one record.
     execution = Execution(
         on_progress=on_progress,
@@ -180,6 +184,26 @@ def check_window(
         splits = ("train", "test")
         if label_checks.absent_classes(data.config.label, num_pixels, splits):
             label_checks.check_classes(data.config.label, catalogs, num_pixels, splits)
+
+
+def sources(config: RunConfig) -> tuple[CatalogConfig, ...]:
+    """Return the catalogs of a run, with that of scenes which `retrain` has fetched.
+
+    Raises:
+        DataError: there is none, because nothing was fetched yet.
+    """
+    fetched = Path(config.fetched_dir) / CATALOG_NAME
+    if config.earth_engine is None:
+        return config.catalogs
+    if fetched.exists():
+        return (*config.catalogs, CatalogConfig(layout="stac", path=str(fetched)))
+    if not config.catalogs:
+        raise DataError(
+            f"{fetched}: nothing was fetched yet, and the config has no other catalog: "
+            f"`terrapair retrain` asks Earth Engine at the places of {config.earth_engine.places}",
+            "missing_file",
+        )
+    return config.catalogs
 
 
 def resolve_catalogs(

@@ -1,4 +1,4 @@
-"""Settings of `plan`, `fetch` and `export`.
+"""Settings of `plan`, `fetch` and `export`, and of what `retrain` fetches.
 
 Input: YAML or `--set` options. Output: dataclasses that are checked at construction:
 what is asked for at each place, how fast, and where it goes. `EarthEngineConfig` in
@@ -12,6 +12,8 @@ from typing import Literal
 
 from beam_jobs.config import EarthEngineConfig
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS, check_band_names
+from beam_jobs.contracts.settings import INPUT_PATH
+from beam_jobs.places.config import Day, check_day
 
 Tier = Literal["community", "contributor", "partner", "commercial"]
 OrbitPreference = Literal["any", "ascending", "descending"]
@@ -161,3 +163,37 @@ class FetchConfig:
     quota: QuotaConfig = field(default_factory=QuotaConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     tier: Tier = "community"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """Places at which `retrain` asks Earth Engine for newer pairs.
+
+    Attributes:
+        places: file of places, as for `fetch`. Time windows in it are not used.
+        start: first day of the first time window.
+        window_days: length of a time window. One pair of each place is looked for in
+            each window, when it is over. Default 30.
+        delay_days: days after the end of a window until it is asked for. Default 3,
+            since Sentinel-1 scenes come within two days. Source:
+            https://developers.google.com/earth-engine/datasets/catalog/COPERNICUS_S1_GRD.
+        collect: what is collected.
+        quota: how fast.
+    """
+
+    places: str = field(metadata=INPUT_PATH)
+    start: Day
+    window_days: int = 30
+    delay_days: int = 3
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    quota: QuotaConfig = field(default_factory=QuotaConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", str(self.start))
+        check_day("start", str(self.start))
+        if not self.places:
+            raise ValueError("places must be a file, got ''")
+        if self.window_days < 1:
+            raise ValueError(f"window_days must be at least 1, got {self.window_days}")
+        if self.delay_days < 0:
+            raise ValueError(f"delay_days must be at least 0, got {self.delay_days}")

@@ -9,6 +9,7 @@ Read `bands` and `records` first.
 - `layout`: the paths of spans, versions, splits and shards.
 - `manifest`: what a version holds and what it was built from.
 - `windows`: the versions of several spans that a training reads as one data set.
+- `set_aside`: versions that a check refused, and that windows leave out.
 - `sealing`: JSON documents that carry their own hash.
 - `reasons`: why a scene, a patch or a job is refused, and what to do.
 - `errors`: the exit codes of the program, and the base class of its errors.

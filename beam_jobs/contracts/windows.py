@@ -2,7 +2,8 @@
 
 The newest spans of a window give all their splits. Older spans give eval and test only:
 a block has the same split in every span, so what they judge was never trained on.
-`resolve` chooses the versions, and `merge` makes one manifest of theirs.
+Versions that a check refused are left out (`set_aside.py`). `resolve` chooses the
+versions, and `merge` makes one manifest of theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import IO, Any
 
-from beam_jobs.contracts import layout, manifest, settings
+from beam_jobs.contracts import layout, manifest, set_aside, settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import Location
@@ -66,6 +67,8 @@ class _Entries:
 def resolve(root: str | os.PathLike[str], config: WindowConfig) -> tuple[WindowEntry, ...]:
     """Return the newest version of each span, the oldest span first.
 
+    Versions that are set aside do not count.
+
     Args:
         root: folder that holds the spans.
         config: the spans before its `last` give only the splits `JUDGED`.
@@ -73,10 +76,19 @@ def resolve(root: str | os.PathLike[str], config: WindowConfig) -> tuple[WindowE
     Raises:
         WindowError: there is no version.
         ManifestError: a manifest cannot be read.
+        DamagedFileError: a record of what is set aside is not what was written.
     """
-    newest = sorted(dict(layout.list_versions(root)).items())
-    if not newest:
+    there = layout.list_versions(root)
+    if not there:
         raise WindowError(f"{root}: holds no version of any span: build one first")
+    left_out = set_aside.left_out(root)
+    newest = sorted(dict(one for one in there if one not in left_out).items())
+    if not newest:
+        spans = sorted({span for span, _ in there})
+        raise WindowError(
+            f"{root}: every span is set aside, because its data were refused: repair the scenes "
+            f"and remove the spans, or accept them by drift.accept_spans={spans}"
+        )
     trained = newest if config.last is None else newest[-config.last :]
     return tuple(
         WindowEntry(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from beam_jobs.contracts import manifest as manifest_lib
 from beam_jobs.contracts.bands import SENSORS
-from beam_jobs.contracts.locations import Location, locate, staged
+from beam_jobs.contracts.locations import Location, content_of, locate, staged
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.records import SCORES
 from beam_jobs.contracts.shards import why_damaged
@@ -85,6 +85,23 @@ def remake(
             on_progress(number, len(found.shards))
     write(version_path, found, contents)
     return version_path / MARKDOWN_NAME
+
+
+def newest_day(version_path: str | os.PathLike[str]) -> date | None:
+    """Return the day of the newest image of a version, UTC, according to its card.
+
+    None: it has no card, because an early release built it, or no patch.
+
+    Raises:
+        DamagedFileError: the card is not what was written.
+    """
+    path = locate(version_path) / JSON_NAME
+    if not path.exists():
+        return None
+    with content_of(path, "write it again with `terrapair card`"):
+        periods = json.loads(path.read_text())["acquired_at"].values()
+        # The time follows after ten characters.
+        return max((date.fromisoformat(last[:10]) for _, last in periods), default=None)
 
 
 def make_card(found: Manifest, contents: Contents) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class WindowsConfig:
             ("end", self.end),
         ):
             if text:
-                _check_day(name, str(text))
+                check_day(name, str(text))
         if not self.start:
             if not self.dates or len(set(self.dates)) != len(self.dates):
                 raise ValueError(
@@ -139,7 +139,12 @@ class SampleConfig:
         get_schema(self.label_schema)
 
 
-def _check_day(name: str, text: str) -> None:
+def check_day(name: str, text: str) -> None:
+    """Refuse a text that is no ISO day.
+
+    Raises:
+        ValueError: it is none; the message holds `name`.
+    """
     try:
         date.fromisoformat(text)
     except ValueError as error:

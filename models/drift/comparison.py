@@ -186,7 +186,7 @@ def _widened(
     quotient = max(after, MIN_STD) / max(before, MIN_STD)
     return _finding(
         rule,
-        band,
+        f"{band}{what.removeprefix('standard deviation')}",
         (before, after),
         (max(quotient, 1.0 / quotient), config.limit_of(rule) * math.exp(config.noise * error)),
         f"{band}: the {what} is {after:.3g} {unit}, {before:.3g} in the reference: "

@@ -61,6 +61,8 @@ class DriftReport:
             the span, so nothing is refused.
         findings: of all rules but those that are off.
         refusals: why it is refused, one sentence each.
+        refused_spans: "span.version" of the spans that windows leave out from now on.
+            Empty when the settings are at fault, as for other bands.
         notes: what was not compared, and why; one sentence each.
     """
 
@@ -72,6 +74,7 @@ class DriftReport:
     outcome: Outcome
     findings: tuple[Finding, ...] = ()
     refusals: tuple[str, ...] = ()
+    refused_spans: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

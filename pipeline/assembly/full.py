@@ -43,9 +43,10 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
     def spans_of(data_root: str) -> Spans | None:
         if config.window is None:
             return None
-        # As above: the executor looks them up.
-        window = windows.resolve(data_root, config.window) if metadata else None
-        return Spans(config=config.window, window=window)
+        if metadata is None:
+            # As above: the executor looks them up.
+            return Spans(config=config.window, accepted=config.drift.accept_spans)
+        return Spans(config=config.window, window=windows.resolve(data_root, config.window))
 
     # Once for each model: without one in service, every call gives another text.
     encoder_since = in_service(ENCODER_NAME) if config.pretrain is not None else ""

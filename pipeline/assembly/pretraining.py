@@ -53,7 +53,10 @@ def create_pairs(
     if not config.needs_pairs:
         return None
     drift = DriftSettings(
-        served_dir=f"{config.serving_dir}/{ENCODER_NAME}", drift=config.drift, since=since
+        served_dir=f"{config.serving_dir}/{ENCODER_NAME}",
+        drift=config.drift,
+        since=since,
+        followers=tuple(config.task_dir(task) for task in config.tasks),
     )
     return create_examples(config.pairs_dir, "pairs", drift, spans)
 

@@ -37,6 +37,7 @@ def make_document(config: RunConfig, results: RunResults) -> dict[str, Any]:
         "gates": {task.name: _gate(task) for task in results.tasks},
         "refused_teachers": list(results.refused_teachers),
         "data": {one.name: _data(one) for one in results.data},
+        "set_aside": [{"data": one.data, **vars(one.record)} for one in results.refused_spans],
         "overlap_audits": dict(results.audits),
         "components": [
             {

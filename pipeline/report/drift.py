@@ -43,7 +43,7 @@ def drift_table(report: DriftReport) -> Table | None:
     if not report.findings:
         return None
     table = Table(title=f"{report.data}: {_title(report)}", title_justify="left")
-    for column in ("rule", "what", "reference", "new", "value", "limit", ""):
+    for column in ("rule", "what", "reference", "new", "value", "limit", "score", ""):
         table.add_column(column, justify="left" if column in ("rule", "what", "") else "right")
     for one in sorted(report.findings, key=ratio, reverse=True)[:_NUM_ROWS]:
         table.add_row(
@@ -53,6 +53,7 @@ def drift_table(report: DriftReport) -> Table | None:
             _number(one.found),
             _number(one.value),
             _number(one.limit),
+            f"{ratio(one):.2f}",
             _mark(one),
         )
     return table

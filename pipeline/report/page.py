@@ -52,6 +52,9 @@ def render_report(config: RunConfig, results: RunResults) -> Iterator[Renderable
     yield _data_table(results.data)
     yield from _anomaly_lines(results.data)
     yield from _drift_lines(results.data)
+    if results.refused_spans:
+        yield "[bold]Refused spans[/bold] (docs/retraining.md):"
+    yield from (f"  {escape(one.sentence)}" for one in results.refused_spans)
     yield "[bold]Overlap audit[/bold] (pretraining patches against eval and test patches):"
     yield from (f"  {name}: {escape(verdict)}" for name, verdict in results.audits.items())
     if results.models:

@@ -38,6 +38,7 @@ from models.publishing.store import model_sha256
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.published_encoder import seen_pairs
+from pipeline.refused_spans import RefusedSpan, read_refused
 from pipeline.report.run_record import RunRecord, read_last_run
 
 OVERALL = "all"
@@ -192,6 +193,8 @@ class RunResults:
             teacher was refused, without the tasks that the run did not reach.
         audits: task -> verdict of its overlap audit, or why there is none.
         refused_teachers: tasks whose refusal ended the run.
+        refused_spans: spans of the run's data sets that were set aside, also by earlier
+            runs.
     """
 
     record: RunRecord
@@ -201,6 +204,7 @@ class RunResults:
     tasks: tuple[TaskResult, ...]
     audits: Mapping[str, str]
     refused_teachers: tuple[str, ...] = ()
+    refused_spans: tuple[RefusedSpan, ...] = ()
 
     @property
     def models(self) -> tuple[ModelResult, ...]:
@@ -297,6 +301,9 @@ def collect_results(config: RunConfig) -> RunResults:
         tasks=tuple(tasks),
         refused_teachers=refused,
         audits={task.name: _audit(config, record, task) for task in config.tasks},
+        refused_spans=tuple(
+            one for one in read_refused(config.root) if one.data in {item.name for item in data}
+        ),
     )
 
 

@@ -7,7 +7,7 @@ RunConfig -> Finished, or an error with its exit code. `run` and `retrain` both 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from rich.text import Text
 
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.errors import NothingNewError
+from beam_jobs.errors import NothingNewError, RefusedError
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
 from pipeline.metadata_file import check_metadata
+from pipeline.refused_spans import RefusedSpan, read_refused
 from pipeline.service.thresholds import check_thresholds
 
 SpanRule = Literal["newest", "new", "new_or_newest"]
@@ -40,8 +41,8 @@ class Finished:
         document: as plain values.
         parts: for the terminal.
         exit_code: 0 if every model is published, 3 if a version in service is damaged,
-            4 if a gate refused one.
-        refusals: why models are not published, one sentence each.
+            4 if a gate refused one, or data.
+        refusals: why models are not published and data not used, one sentence each.
     """
 
     document: dict[str, Any]
@@ -55,6 +56,7 @@ def run_whole(
 ) -> Finished:
     """Build the data, run all components, and return the report.
 
+    A span that is refused ends the run, unless other new data are left to train on.
     Model servers that follow the run's labels get the new ones.
 
     Args:
@@ -95,15 +97,77 @@ def run_whole(
         def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
             progress.update(step, total, values)
 
-        run_local(config, progress.start, on_step, progress.note)
+        def on_refusal(line: str) -> None:
+            progress.note(line, is_warning=True)
+            progress.finish(failed=True)
+
+        refusals = run_good_spans(
+            config,
+            built.new,
+            lambda: run_local(config, progress.start, on_step, progress.note),
+            on_refusal,
+        )
     from pipeline.serving.following import follow_all
 
     follow_all(config.root, config.serving_dir)
-    return read_finished(config)
+    # After an attempt with new data, what earlier ones refused is told already.
+    return read_finished(config, refusals if refusals or spans == "new" else None)
 
 
-def read_finished(config: RunConfig) -> Finished:
+def run_good_spans(
+    config: RunConfig,
+    new: Sequence[str],
+    run: Callable[[], None],
+    on_refusal: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Run; when spans are set aside, run again with what else is new.
+
+    Args:
+        config: the run.
+        new: data sets that got a new span.
+        run: the whole pipeline.
+        on_refusal: told why spans were set aside, when the run goes on.
+
+    Returns:
+        The refusals, one sentence each.
+
+    Raises:
+        RefusedError: a gate ended the run, and no new span is left without a refusal.
+    """
+    refusals: list[str] = []
+    steps = [_left_out(config)]
+    while True:
+        try:
+            run()
+            return tuple(refusals)
+        except RefusedError as error:
+            steps.append(_left_out(config))
+            is_left = set(new) - {one.data for one in steps[-1] if one.is_newest}
+            if config.window is not None and steps[-1] != steps[-2] and is_left:
+                refusals.append(str(error))
+                on_refusal(str(error))
+                continue
+            if not refusals:
+                raise
+            aside = sorted(f"{one.data} {one.record.name}" for one in steps[-1] - steps[0])
+            raise RefusedError(
+                f"{error}; set aside in this run: {', '.join(aside)}: `terrapair history` shows "
+                "all reasons",
+                error.reason,
+            ) from error
+
+
+def _left_out(config: RunConfig) -> set[RefusedSpan]:
+    return {one for one in read_refused(config.root) if one.is_left_out}
+
+
+def read_finished(config: RunConfig, refused: Sequence[str] | None = None) -> Finished:
     """Return the report of the last run, and write its files again.
+
+    Args:
+        config: the run.
+        refused: why data are not used, one sentence each. None: those whose newest span
+            is set aside.
 
     Raises:
         DataError: there was no run, or a component of the last run failed.
@@ -120,12 +184,17 @@ def read_finished(config: RunConfig) -> Finished:
     )
     document = make_document(config, results)
     write_document(config, document)
-    refused = ExitCode.BAD_DATA if results.is_damaged else ExitCode.REFUSED
+    if refused is None:
+        refused = [
+            one.sentence for one in results.refused_spans if one.is_newest and one.is_left_out
+        ]
+    is_done = results.is_published and not refused
+    if_not = ExitCode.BAD_DATA if results.is_damaged else ExitCode.REFUSED
     return Finished(
         document=document,
         parts=parts,
-        exit_code=ExitCode.DONE if results.is_published else refused,
-        refusals=results.refusals,
+        exit_code=ExitCode.DONE if is_done else if_not,
+        refusals=(*refused, *results.refusals),
     )
 
 

@@ -2,6 +2,7 @@
 
 - `thresholds`: refuses a first model that nothing would judge.
 - `rolling_back`: puts an earlier version in service again; model servers follow.
+- `new_scenes`: fetches from Earth Engine what is newer than the last span.
 - `retraining`: one attempt to bring new scenes into service; `attempts` records it, and
   `notification` tells a command or a webhook how it ended.
 - `history`: attempts, runs, versions and what was served when, as a table and a page.

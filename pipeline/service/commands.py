@@ -93,13 +93,15 @@ def history(session: Session, run_root: str, output: Path | None) -> None:
     inputs.check_folder(run_root, "run")
     name, metadata_path = _pipeline(run_root)
     check_metadata(metadata_path, is_written=False)
+    from pipeline.refused_spans import read_refused
     from pipeline.report.run_record import read_all_runs
     from pipeline.service import history as history_lib
     from pipeline.service.attempts import read_attempts
 
     runs = read_all_runs(metadata_path, name) if Path(metadata_path).exists() else []
-    attempts = read_attempts(run_root)
-    found = history_lib.read_history(_serving_dir(run_root), runs, attempts)
+    found = history_lib.read_history(
+        _serving_dir(run_root), runs, read_attempts(run_root), read_refused(run_root)
+    )
     path = str(output or f"{run_root.rstrip('/')}/report/history.html")
     with locations.staged(path) as file:
         file.write_text(history_lib.page(found, f"History of {name}"))

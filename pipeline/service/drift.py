@@ -58,7 +58,7 @@ def check_span(config: RunConfig, span: int, stage: Stage) -> list[DriftReport]:
         model = ENCODER_NAME if name == _PAIRS else name
         with stage(f"compare {name} ({version})"):
             served = find_served(f"{config.serving_dir}/{model}")
-            reports.append(judge(_read(name, version, config), served, config.drift))
+            reports.append(judge(read_version(name, version, config), served, config.drift))
     return reports
 
 
@@ -86,7 +86,17 @@ def _built(config: RunConfig) -> list[str]:
     ]
 
 
-def _read(name: str, version: Location, config: RunConfig) -> NewData:
+def read_version(name: str, version: Location, config: RunConfig) -> NewData:
+    """Return the figures of a version, as `DriftCheck` computes them.
+
+    Args:
+        name: "pairs" or the task's name.
+        version: directory of the version.
+        config: the run.
+
+    Raises:
+        DataError: the version is damaged.
+    """
     manifest = verify(version, with_hashes=False)
     train, judged = (
         [str(path) for path in layout.shard_paths(version, split)] for split in ("train", "eval")

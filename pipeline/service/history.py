@@ -2,7 +2,8 @@
 
 Folder of a run -> a table for the terminal and an HTML page. It comes from the record
 of attempts to retrain, from ML Metadata (runs and the spans they read), from the
-published versions (cards and verdicts), and from the history of each model.
+records of refused spans, from the published versions (cards and verdicts), and from the
+history of each model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from models.gate import verdict as verdict_lib
 from models.publishing import labels, store
 from models.publishing.labels import Change
 from pipeline.html_page import page_head
+from pipeline.refused_spans import RefusedSpan
 from pipeline.report.run_record import RunRecord
 from pipeline.service.attempts import Attempt
 
@@ -82,10 +84,14 @@ class History:
     changes: tuple[tuple[str, Change], ...]
     """(model, change) by time."""
     attempts: tuple[Attempt, ...] = ()
+    refused: tuple[RefusedSpan, ...] = ()
 
 
 def read_history(
-    serving_dir: str, runs: Sequence[RunRecord], attempts: Sequence[Attempt] = ()
+    serving_dir: str,
+    runs: Sequence[RunRecord],
+    attempts: Sequence[Attempt] = (),
+    refused: Sequence[RefusedSpan] = (),
 ) -> History:
     """Return the history of all models of a serving folder.
 
@@ -93,6 +99,7 @@ def read_history(
         serving_dir: base folder of all published models.
         runs: of the pipeline, the oldest first.
         attempts: to retrain, the oldest first.
+        refused: data of the runs that were set aside.
 
     Raises:
         DamagedFileError: a file is not what was written.
@@ -115,6 +122,7 @@ def read_history(
         # Each model's own order stays, also after the clock was set back.
         changes=tuple(heapq.merge(*changes, key=lambda item: item[1].at)),
         attempts=tuple(attempts),
+        refused=tuple(refused),
     )
 
 
@@ -138,6 +146,7 @@ def document(history: History) -> dict[str, Any]:
     return {
         "attempts": [vars(attempt) for attempt in history.attempts],
         "runs": [vars(run) for run in history.runs],
+        "set_aside": [{"data": one.data, **vars(one.record)} for one in history.refused],
         "versions": [vars(version) for version in history.versions],
         "changes": [{"model": model, **vars(change)} for model, change in history.changes],
     }
@@ -203,6 +212,7 @@ def _parts(history: History) -> list[_Part]:
     return [
         *([_attempts_part(history.attempts)] if history.attempts else []),
         ("Runs", ("started (UTC)", "data: span.version", "components", "end"), runs),
+        *([_refused_part(history.refused)] if history.refused else []),
         ("Versions", ("version", "data", "data hash", "in service (UTC)", "gate"), versions),
         ("Changes", ("at (UTC)", "who", "what", "from to", "why"), changes),
     ]
@@ -222,6 +232,20 @@ def _attempts_part(attempts: Sequence[Attempt]) -> _Part:
     ]
     columns = ("started (UTC)", "ended (UTC)", "outcome", "newest data", "published", "reasons")
     return "Attempts to retrain", columns, rows
+
+
+def _refused_part(refused: Sequence[RefusedSpan]) -> _Part:
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{one.data} {one.record.name}",
+            one.record.at,
+            one.record.put_back_at or "not put back",
+            "\n".join(one.record.reasons),
+        )
+        for one in refused
+    ]
+    columns = ("data: span.version", "set aside (UTC)", "put back (UTC)", "reasons")
+    return "Spans that were refused", columns, rows
 
 
 def _outcome(attempt: Attempt, *, is_last: bool) -> str:

@@ -11,7 +11,8 @@ from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
-from beam_jobs.contracts import layout, windows
+from beam_jobs.contracts import layout, set_aside, windows
+from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.errors import DataError
 from components import shard_gen
 from components.examples import create_examples
@@ -56,9 +57,26 @@ def test_a_window_is_read_by_its_manifests_and_is_a_part_of_the_cache_key(tmp_pa
         spans = shard_gen.Spans(config=config, window=windows.resolve(tmp_path, config))
         return create_examples(str(tmp_path), "pairs", NO_DRIFT, spans).examples.exec_properties
 
-    splits = proto_utils.json_to_proto(properties(2)["input_config"], Input()).splits
+    def key(last):
+        """What TFX's driver makes a part of the cache key."""
+        found = properties(last)
+        splits = proto_utils.json_to_proto(found["input_config"], Input()).splits
+        seen = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
+        return seen, found["custom_config"]
+
+    compiled = shard_gen.Spans(config=windows.WindowConfig())
+    where_it_runs = create_examples(str(tmp_path), "pairs", NO_DRIFT, compiled).examples
+    splits = proto_utils.json_to_proto(
+        where_it_runs.exec_properties["input_config"], Input()
+    ).splits
     found = utils.calculate_splits_fingerprint_span_and_version(str(tmp_path), splits)
     assert found[1:] == (2, 1)
+    # A refused span leaves the key as it was, so nothing is trained again for it.
+    good = key(2)
+    make_spans.make_span(tmp_path, 3)
+    assert key(2) != good
+    set_aside.add(tmp_path, SetAside(span=3, version=1, at="2026-02-01", reasons=("x",)))
+    assert key(2) == good
     before = properties(2)
     assert properties(2) == before
     assert properties(1) != before
@@ -69,6 +87,23 @@ def test_a_window_is_read_by_its_manifests_and_is_a_part_of_the_cache_key(tmp_pa
         create_examples(str(tmp_path), "pairs", NO_DRIFT).examples.exec_properties["custom_config"]
         is None
     )
+
+
+def test_a_compiled_window_is_looked_up_without_refused_spans_but_with_accepted_ones(tmp_path):
+    def found(*accepted):
+        spans = shard_gen.Spans(config=windows.WindowConfig(), accepted=accepted)
+        examples = create_examples(str(tmp_path), "pairs", NO_DRIFT, spans).examples
+        window = shard_gen.read_window(str(tmp_path), examples.exec_properties)
+        return [one.span for one in window]
+
+    for span in (1, 2, 3):
+        make_spans.make_span(tmp_path, span)
+    for span in (2, 3):
+        set_aside.add(tmp_path, SetAside(span=span, version=1, at="2026-02-01", reasons=("x",)))
+    assert found() == [1]
+    assert found(2) == [1, 2]
+    # It stays, also when the setting is gone.
+    assert found() == [1, 2]
 
 
 def test_a_version_of_a_window_that_is_not_whole_is_refused(tmp_path):

@@ -2,8 +2,9 @@
 
 `make drill` runs it. Month 1 publishes the first models. A second attempt in the same
 month finds nothing new. Month 2 brings scenes whose reflectance was divided by 10, and
-is refused. In month 3 the process gets SIGKILL in a component drawn at random, and is
-started again. Then the history must agree with the exit codes and with the labels.
+is refused. Nobody repairs it. In month 3 the process gets SIGKILL in a component drawn
+at random, and is started again. It must train on months 1 and 3. Then the history must
+agree with the exit codes and with the labels.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.drills.months import DrilledRun, Kill, Months
 _SCENES = SimulateConfig(num_places=4, num_dates=3, size_px=256)
 _SETTINGS = (
     "warm_start=true",
+    "spans={last: 6}",
     # In four places, a month with a swath's edge has many times the missing pixels of one
     # without, and models of four steps differ by luck. The drill is about the months.
     "drift.severity={no_data: warn}",
@@ -66,6 +68,7 @@ def run(folder: Path, seed: int) -> dict[str, object]:
     drill.expect("month 3 ends", again.exit_code in (ExitCode.DONE, ExitCode.REFUSED), True)
 
     document, page = drill.history()
+    _check_spans(drill, document)
     codes = [first.exit_code, idle.exit_code, refused.exit_code, None, again.exit_code]
     steps = [{}, in_month_1, in_month_1, in_month_2, after_kill, drill.labels()]
     _check_history(drill, document, page, codes, steps)
@@ -77,6 +80,16 @@ def run(folder: Path, seed: int) -> dict[str, object]:
         "page": str(drill.root / "report" / "history.html"),
         "faults": drill.faults,
     }
+
+
+def _check_spans(drill: DrilledRun, document: Mapping[str, Any]) -> None:
+    """Check that month 2 is set aside, and that month 3 was trained on without it."""
+    left_out = {(one["data"], one["span"]) for one in document["set_aside"]}
+    read = document["runs"][-1]["spans"]
+    drill.expect("spans set aside", left_out, {(name, 2) for name in read})
+    drill.expect("data of month 3", read, dict.fromkeys(read, "1.1, 3.1"))
+    encoders = [one["span"] for one in document["versions"] if one["model"] == "encoder"]
+    drill.expect("data of the encoders", encoders[1:], ["1.1, 3.1"] * len(encoders[1:]))
 
 
 def _check_history(

@@ -82,7 +82,8 @@ def report_of_refused(refused, asked_too_much):
 
 @pytest.fixture(scope="module")
 def taught(report_of_refused, config_path, config, s3_environment) -> Ended:
-    process = run_pipeline("run", "--config", str(config_path), **s3_environment)
+    # The first attempt trains on the span that the refused run built.
+    process = run_pipeline("retrain", "--config", str(config_path), **s3_environment)
     return Ended(process=process, record=read_last_run(config.metadata_path, config.name))
 
 
@@ -155,3 +156,30 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
     checked = run_pipeline_here("serve-check", "--config", str(config_path))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count(" ok ") == 12
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_attempts_and_spans_of_a_run_on_a_store_are_told_from_there(taught, config_path, store):
+    again = run_pipeline_here("retrain", "--config", str(config_path))
+    assert again.returncode == 5, again.stderr
+    (line,) = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {store}: every scene is in an earlier span")
+
+    shown = run_pipeline_here("history", "--run", store, "--json")
+    assert shown.returncode == 0, shown.stderr
+    told = json.loads(shown.stdout)
+    assert [(one["outcome"], one["exit_code"]) for one in told["attempts"]] == [
+        ("published", 0),
+        ("nothing_new", 5),
+    ]
+    models = {"encoder", "optical", "flood"}
+    assert told["attempts"][0]["published"].keys() == models
+    assert {one["model"] for one in told["versions"]} == models
+    page = locations.locate(f"{store}/report/history.html").read_text()
+    assert told["attempts"][0]["started_at"] in page
+
+    looked = run_pipeline_here("drift", "--run", store, "--span", "1", "--json")
+    assert looked.returncode == 0, looked.stderr
+    outcomes = {one["data"]: one["outcome"] for one in json.loads(looked.stdout)["data"]}
+    assert outcomes == dict.fromkeys(("pairs", "optical", "flood"), "same_data")

@@ -13,8 +13,10 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
+from beam_jobs.contracts import windows
 from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.settings import read_yaml
+from beam_jobs.contracts.windows import WindowConfig
 from beam_jobs.errors import RefusedError
 from beam_jobs.simulation.simulate import simulate
 from components.drift_check import read_report
@@ -211,6 +213,10 @@ def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
     assert shown.returncode == 4, shown.stderr
     assert "pairs 2.1: refused, score" in shown.stdout
     assert "nothing was trained: the data are refused: pairs" in shown.stdout
+    assert "pairs: span 2.1 was set aside" in shown.stdout
+    # A later run with `spans` goes on without it.
+    assert f"remove {poisoned_span.parent}, so that the next span takes them" in line
+    assert [one.span for one in windows.resolve(config.pairs_dir, WindowConfig())] == [1]
 
 
 def declare_power(item):

@@ -3,15 +3,18 @@
 import copy
 import dataclasses
 import json
+import shutil
 import sys
 from contextlib import nullcontext
 
+import make_datasets
 import make_spans
 import pytest
 from run_pipeline import run_pipeline_here
 
 from beam_jobs import config as c
-from beam_jobs.contracts import layout, manifest, settings, windows
+from beam_jobs.contracts import layout, manifest, set_aside, settings, windows
+from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.errors import DataError
 from beam_jobs.simulation.simulate import simulate
 from pipeline.config import RunConfig
@@ -22,7 +25,7 @@ from pipeline.data_build import build_data, check_window, data_sets
 def scenes(tmp_path_factory):
     """Catalog of 3 places, and its lines by date."""
     folder = tmp_path_factory.mktemp("scenes")
-    catalog = simulate(c.SimulateConfig(num_places=3, num_dates=2, size_px=160, seed=5), folder)
+    catalog = simulate(c.SimulateConfig(num_places=3, num_dates=3, size_px=160, seed=5), folder)
     by_place: dict[str, list[str]] = {}
     for line in sorted(
         catalog.read_text().splitlines(), key=lambda one: json.loads(one)["properties"]["datetime"]
@@ -30,7 +33,7 @@ def scenes(tmp_path_factory):
         by_place.setdefault(json.loads(line)["properties"]["terrapair:place"], []).append(line)
     return catalog, [
         [line for of_place in by_place.values() for line in of_place[start : start + 2]]
-        for start in (0, 2)
+        for start in (0, 2, 4)
     ]
 
 
@@ -62,7 +65,7 @@ def without_label(line):
 
 
 @pytest.mark.e2e
-def test_a_month_of_unlabelled_scenes_is_a_new_span_of_the_pairs_alone(
+def test_each_month_is_a_span_of_the_data_it_brings_and_a_refused_one_is_left_out(
     run_values, scenes, tmp_path, monkeypatch
 ):
     catalog, dates = scenes
@@ -89,6 +92,39 @@ def test_a_month_of_unlabelled_scenes_is_a_new_span_of_the_pairs_alone(
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error")]
     assert "every scene is in an earlier span, or has no partner" in line
     assert layout.list_versions(config.pairs_dir) == [(1, 1), (2, 1)]
+
+    # The second month is refused. The third takes the next number and no scene of it.
+    record = SetAside(span=2, version=1, at="2026-02-01", reasons=("x",))
+    set_aside.add(config.pairs_dir, record)
+    lines = [*dates[0], *map(without_label, dates[1]), *dates[2]]
+    catalog.write_text("\n".join(lines) + "\n")
+    third = build(config, new_span=True)
+    assert third.pairs == layout.version_dir(config.pairs_dir, 3, 1)
+    names = {span: scenes_of(config.pairs_dir, span) for span in (1, 2, 3)}
+    assert not names[3] & (names[1] | names[2])
+    assert [one.span for one in windows.resolve(config.pairs_dir, config.window)] == [1, 3]
+    # Blocks keep their split, whichever months a window takes.
+    splits: dict[str, set[str]] = {}
+    for split in layout.SPLITS:
+        for span in (1, 2, 3):
+            version = layout.version_dir(config.pairs_dir, span, 1)
+            for patch in make_datasets.read_split(version, split):
+                splits.setdefault(patch.block, set()).add(split)
+    assert len(splits) > 10
+    assert all(len(of_block) == 1 for of_block in splits.values())
+    # The setting that accepts it puts it back, for this run and all later ones.
+    build(dataclasses.replace(config, drift=dataclasses.replace(config.drift, accept_spans=(2,))))
+    assert [one.span for one in windows.resolve(config.pairs_dir, config.window)] == [1, 2, 3]
+    # Without its folder, the scenes are new again.
+    shutil.rmtree(layout.version_dir(config.pairs_dir, 2, 1).parent)
+    assert build(config, new_span=True).new == ("pairs",)
+    assert layout.list_versions(config.pairs_dir) == [(1, 1), (3, 1), (4, 1)]
+    assert scenes_of(config.pairs_dir, 4) == names[2]
+
+
+def scenes_of(root, span):
+    path = layout.version_dir(root, span, 1) / layout.SCENES_NAME
+    return set(path.read_text().splitlines())
 
 
 def test_a_class_may_be_absent_from_a_span_but_not_from_the_window(values, tmp_path):

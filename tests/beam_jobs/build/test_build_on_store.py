@@ -9,7 +9,9 @@ import pytest
 from beam_jobs import config as c
 from beam_jobs.build import patches
 from beam_jobs.build.driver import Execution, build_pairs
-from beam_jobs.contracts import layout, manifest
+from beam_jobs.contracts import layout, manifest, set_aside, windows
+from beam_jobs.contracts.set_aside import SetAside
+from beam_jobs.contracts.windows import WindowConfig
 from beam_jobs.storage import files
 
 
@@ -59,6 +61,33 @@ def test_shards_built_from_and_on_a_store_are_those_built_here(built_here, uploa
     card = {f"data_card{ending}" for ending in (".json", ".md", "_map.png", "_histograms.png")}
     assert tops == {*layout.SPLITS, *card, "manifest.json", "rejected", "scenes.txt"}
     assert build_pairs(config(), [uploaded], f"{s3_folder}/pairs") == version
+
+
+@pytest.mark.e2e
+def test_months_on_a_store_are_spans_of_a_window_that_leaves_a_refused_one_out(
+    simulated, s3_folder, tmp_path
+):
+    # A span of a window may lack a split.
+    execution = Execution(needed_splits=())
+    catalog = tmp_path / "months.ndjson"
+    lines = sorted(simulated.read_text().splitlines(), key=lambda line: '"place-0001"' in line)
+    root = str(simulated.parent)
+    for number, new in ((1, 8), (2, 4)):
+        known = 0 if number == 1 else 8
+        items = [json.loads(line) for line in lines[: known + new]]
+        for asset in (asset for item in items for asset in item["assets"].values()):
+            asset["href"] = f"{root}/{asset['href']}"
+        catalog.write_text("".join(f"{json.dumps(item)}\n" for item in items))
+        version = build_pairs(config(), [catalog], s3_folder, span="new", execution=execution)
+        assert str(version) == f"{s3_folder}/span-{number}/version-1"
+        scenes = files.read_bytes(f"{version}/{layout.SCENES_NAME}").decode().splitlines()
+        assert len(scenes) == new
+    assert [one.span for one in windows.resolve(s3_folder, WindowConfig())] == [1, 2]
+    set_aside.add(s3_folder, SetAside(span=2, version=1, at="2026-02-01", reasons=("x",)))
+    assert [one.span for one in windows.resolve(s3_folder, WindowConfig())] == [1]
+    assert set_aside.of_same_scenes(version, s3_folder) == [(2, 1)]
+    set_aside.put_back(s3_folder, [2], "2026-03-01")
+    assert [one.span for one in windows.resolve(s3_folder, WindowConfig())] == [1, 2]
 
 
 @pytest.mark.e2e

@@ -1,6 +1,7 @@
 """Windows: several spans as one data set, and the statistics of all their pixels."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from beam_jobs.contracts import layout, manifest, settings, windows
+from beam_jobs.contracts import layout, manifest, set_aside, settings, windows
+from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.contracts.manifest import BandStatistics, ShardEntry, SourceEntry, WindowEntry
+from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.contracts.windows import WindowConfig, WindowError
 
 CONFIG = {
@@ -99,6 +102,70 @@ def test_the_newest_spans_train_and_all_spans_judge_by_their_newest_version(tmp_
     assert windows.resolve(tmp_path, WindowConfig(last=9)) == everything
     assert windows.describe(everything, ".") == "1.1, 2.2, 4.1"
     assert windows.from_json(windows.to_json(found)) == found
+
+
+def test_what_is_set_aside_is_left_out_until_it_is_put_back_or_built_again(tmp_path):
+    def spans(**values):
+        found = windows.resolve(tmp_path, WindowConfig(**values))
+        return [(one.span, one.version, "train" in one.splits) for one in found]
+
+    def refuse(span, version):
+        set_aside.add(
+            tmp_path, SetAside(span=span, version=version, at="2026-02-01", reasons=("x",))
+        )
+
+    write(tmp_path, document(1), document(2), document(3))
+    refuse(2, 1)
+    assert spans() == [(1, 1, True), (3, 1, True)]
+    # It has no place among the newest, and judges nothing.
+    assert spans(last=2) == [(1, 1, True), (3, 1, True)]
+    assert spans(last=1) == [(1, 1, False), (3, 1, True)]
+    # The scenes were repaired: the record is about the version before.
+    write(tmp_path, document(2, 2))
+    assert spans() == [(1, 1, True), (2, 2, True), (3, 1, True)]
+    # A version that was good before its span got more scenes takes its place again.
+    write(tmp_path, document(3, 2))
+    refuse(3, 2)
+    assert spans()[-1] == (3, 1, True)
+    set_aside.put_back(tmp_path, [3], "2026-03-01")
+    assert spans() == [(1, 1, True), (2, 2, True), (3, 2, True)]
+    # A later refusal of the same version counts again.
+    refuse(3, 2)
+    assert spans()[-1] == (3, 1, True)
+
+
+def test_a_window_of_nothing_but_refused_spans_names_both_cures(tmp_path):
+    write(tmp_path, document(4))
+    set_aside.add(tmp_path, SetAside(span=4, version=1, at="2026-02-01", reasons=("x",)))
+    with pytest.raises(WindowError, match=r"every span is set aside.*accept_spans=\[4\]"):
+        windows.resolve(tmp_path, WindowConfig())
+
+
+def test_records_go_with_their_span_and_damage_is_one_line(tmp_path):
+    write(tmp_path, document(1), document(2))
+    for span in (1, 2):
+        set_aside.add(tmp_path, SetAside(span=span, version=1, at="a", reasons=("x",)))
+    shutil.rmtree(tmp_path / "span-2" / "version-1")
+    assert [one.name for one in set_aside.read(tmp_path)] == ["1.1"]
+    (tmp_path / "span-1" / "set-aside-1.json").write_text("{")
+    with pytest.raises(DamagedFileError, match=r"set-aside-1.json: .*remove the file"):
+        windows.resolve(tmp_path, WindowConfig())
+
+
+def test_versions_of_the_same_scenes_are_found_in_another_data_set(tmp_path):
+    pairs, flood = tmp_path / "pairs", tmp_path / "flood"
+    write(pairs, document(3))
+    write(flood, document(1), document(2), document(5))
+
+    def scenes(root, span, *names):
+        path = layout.version_dir(root, span, 1) / layout.SCENES_NAME
+        path.write_text("".join(f"{name}\n" for name in sorted(names)))
+
+    scenes(pairs, 3, "a", "c", "d")
+    scenes(flood, 1, "b", "e")
+    scenes(flood, 5, "d", "z")
+    # Version 2.1 has no list: an early release built it.
+    assert set_aside.of_same_scenes(layout.version_dir(pairs, 3, 1), flood) == [(5, 1)]
 
 
 def test_counts_are_those_of_the_splits_that_are_taken():

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from beam_jobs.contracts import manifest, settings, windows
 from beam_jobs.contracts.labels import WATER
+from beam_jobs.contracts.set_aside import SetAside
 from models.drift.report import DriftReport, Finding
 from models.encoder_probe.report import Check, ProbeReport
 from models.gate.verdict import Comparison, Verdict
@@ -23,6 +24,7 @@ from models.published import golden
 from models.published.canary import CanaryConfig, Findings
 from models.scores.score_file import write_scores
 from pipeline.config import RunConfig
+from pipeline.refused_spans import RefusedSpan
 from pipeline.report import page, patch_images, pictures, results
 from pipeline.report.drift import drift_table
 from pipeline.report.run_record import ComponentRecord, RunRecord
@@ -357,11 +359,15 @@ def test_drift_is_told_and_refused_data_end_the_report(values, data, tmp_path, m
     poisoned = dataclasses.replace(data, drift=report)
     found = make_results(data, tmp_path, published=True)
     found = dataclasses.replace(found, data=(poisoned,), encoder=None, probe=None, tasks=())
+    record = SetAside(span=2, version=1, at="2026-02-01", reasons=("VV: [odd]",))
+    aside = (RefusedSpan(data="flood", record=record, is_newest=True),)
+    found = dataclasses.replace(found, refused_spans=aside)
     text = text_of(values, tmp_path, monkeypatch, found)
     assert "flood 2.1: refused, score 1.25 of 1 against span 1.3 of serving/flood/6" in text
     assert "refused: VV: the mean is -24 [dB]" in text
     assert "warning: VH: warned" in text
     assert "too few [scenes]" in text
+    assert "flood: span 2.1 was set aside 2026-02-01 (windows leave it out): VV: [odd]" in text
     assert "nothing was trained: the data are refused: flood" in text
     assert not found.is_published
     assert drift_table(report).row_count == 2

@@ -7,8 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from beam_jobs.contracts import layout, published, windows
+from beam_jobs.contracts import layout, published, set_aside, windows
 from beam_jobs.contracts.manifest import WindowEntry
+from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.terminal import program
 from models.publishing import labels, publication, rollback
 from models.publishing.publication import Approval
@@ -138,6 +139,12 @@ def test_a_run_tells_its_data_and_where_it_failed(window, told):
 
 def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
     attempts.begin(serving.parent, "0123")
+    pairs = serving.parent / "data" / "pairs"
+    folder = layout.version_dir(pairs, 4, 1)
+    folder.mkdir(parents=True)
+    (folder / layout.MANIFEST_NAME).write_text("{}")
+    record = SetAside(span=4, version=1, at="2026-04-02", reasons=("VH <moved> by 6.15 spreads",))
+    set_aside.add(pairs, record)
     assert program.run(["history", "--run", str(serving.parent)]) == 0
     shown = capsys.readouterr().out
     assert "misses rivers" in shown
@@ -145,6 +152,11 @@ def test_the_verb_writes_a_page_with_the_same_facts(serving, capsys):
     assert "better &lt;on&gt; water" in page
     assert "2026-03-01 to 2026-04-01" in page
     assert "killed, or still at work" in page
+    refused = "<td>pairs 4.1</td><td>2026-04-02</td><td>not put back</td>"
+    assert f"{refused}<td>VH &lt;moved&gt; by 6.15 spreads</td>" in page
+    assert program.run(["history", "--run", str(serving.parent), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["set_aside"]
+    assert (told["data"], told["span"], told["reasons"]) == ("pairs", 4, list(record.reasons))
 
 
 def test_gc_keeps_what_serves_and_the_encoders_it_started_from(serving, tmp_path, capsys):

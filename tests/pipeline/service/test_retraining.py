@@ -1,5 +1,6 @@
 """Attempts to retrain, with a function in place of the pipeline: record, outcome, history."""
 
+import dataclasses
 import json
 import os
 
@@ -217,6 +218,36 @@ def test_of_two_at_once_one_leaves_and_records_nothing(config, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {config.root}: another job is working there (process ")
     assert attempts.read_attempts(config.root) == []
+
+
+def test_of_two_machines_at_one_store_one_leaves_and_records_nothing(s3_folder, tmp_path, capsys):
+    lock = f"{s3_folder}/{root.LOCK_NAME}"
+    roots = ("--set", f"root={s3_folder}", "--set", f"local_root={tmp_path}")
+    with locks.hold(lock, "the first"):
+        code = program.run(["retrain", "--config", "smoke", *roots])
+    assert code == ExitCode.CRASH
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {lock}: another job is writing into this folder; wait for it"
+    assert attempts.read_attempts(s3_folder) == []
+
+
+def test_the_record_on_a_store_tells_a_kill_and_the_next_attempt_goes_on(
+    config, s3_folder, tmp_path
+):
+    config = dataclasses.replace(config, root=s3_folder, local_root=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        retraining.retrain(config, lambda rule: fail(KeyboardInterrupt()))
+    rules = []
+
+    def refuse(rule):
+        rules.append(rule)
+        raise RefusedError("odd")
+
+    retraining.retrain(config, refuse)
+    retraining.retrain(config, lambda rule: rules.append(rule) or finished())
+    assert rules == ["new_or_newest", "new"]
+    read = attempts.read_attempts(s3_folder)
+    assert [one.outcome for one in read] == ["unfinished", "refused", "unchanged"]
 
 
 def test_a_webhook_without_a_secret_is_refused_before_any_work(config, monkeypatch, capsys):
