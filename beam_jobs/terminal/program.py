@@ -31,6 +31,7 @@ _PREDICT = "beam_jobs.predict.commands"
 _PIPELINE = "pipeline.commands"
 _NEIGHBOURS = "pipeline.neighbours.commands"
 _SERVICE = "pipeline.service.commands"
+_KUBEFLOW = "pipeline.kubeflow.commands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,10 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
+        "submit": _verb(_KUBEFLOW, "submit", "Run a compiled pipeline on Kubeflow."),
+        "schedule": _verb(
+            _KUBEFLOW, "schedule", "Run a compiled pipeline on Kubeflow again and again."
+        ),
         "import-weights": _verb(
             _PIPELINE, "import_weights", "Publish an encoder of public weights."
         ),

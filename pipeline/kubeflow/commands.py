@@ -1,0 +1,307 @@
+"""The verbs `submit` and `schedule`: a compiled pipeline on Kubeflow."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.text import Text
+
+from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.terminal.options import verb
+from beam_jobs.terminal.session import Session
+from pipeline.kubeflow.connection import ENDPOINT, Api, connection_from
+from pipeline.kubeflow.crons import parse_cron
+from pipeline.kubeflow.package import Package, read_package, values
+from pipeline.kubeflow.runs import Clock, Run, run_of, wait
+
+if TYPE_CHECKING:
+    from pipeline.kubeflow.backend import Backend, Job, Version
+
+_DAY_S = 86400.0
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """The options of both verbs, by the names that click gives them."""
+
+    file: Path | None
+    pipeline: str | None
+    version: str | None
+    params: tuple[str, ...]
+    name: str | None
+    experiment: str
+    create_experiment: bool
+    service_account: str
+    endpoint: str | None
+    namespace: str
+    ca_file: str
+    insecure: bool
+    request_timeout: float
+
+    def check(self) -> Package | None:
+        """Return the pipeline of a file, None for one that is on the server.
+
+        Raises:
+            DataError: the file is wrong.
+            SettingsError: a parameter is wrong.
+            UsageError: the options contradict each other.
+        """
+        if self.version is not None and self.pipeline is None:
+            raise click.UsageError("--version belongs to --pipeline")
+        if self.file is None:
+            return None
+        package = read_package(self.file)
+        values(package, self.params)
+        return package
+
+    def api(self) -> Api:
+        """Return the connection, after a first request."""
+        api = Api(
+            connection_from(
+                os.environ,
+                self.endpoint,
+                namespace=self.namespace,
+                ca_file=self.ca_file,
+                is_verified=not self.insecure,
+                timeout_s=self.request_timeout,
+            )
+        )
+        api.check()
+        return api
+
+    def job(self, backend: Backend, package: Package | None, name: str) -> Job:
+        """Return what is to run, after the upload of a file.
+
+        Args:
+            backend: where it is to run.
+            package: of the file; None = `pipeline` is on the server.
+            name: put behind the name of the pipeline, unless --name is given.
+
+        Raises:
+            KubeflowError: the server refuses the file, or knows no such thing.
+            SettingsError: a parameter is wrong.
+        """
+        from pipeline.kubeflow.backend import Job
+
+        # First: nothing is uploaded for an experiment that is misspelled.
+        experiment_id = backend.find_experiment(self.experiment, self.create_experiment)
+        version: Version = (
+            backend.upload(package)
+            if package is not None
+            else backend.find_version(str(self.pipeline), self.version)
+        )
+        return Job(
+            name=self.name or f"{version.package.name}{name}",
+            version=version,
+            experiment_id=experiment_id,
+            values=values(version.package, self.params),
+            service_account=self.service_account,
+        )
+
+
+def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that both verbs share."""
+    for option in (
+        click.option(
+            "--request-timeout",
+            default=30.0,
+            show_default=True,
+            type=_SECONDS,
+            help="Longest wait for an answer of the server.",
+        ),
+        click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+        click.option("--ca-file", default="", help="Certificates to trust, PEM. [the system's]"),
+        click.option(
+            "--namespace", default="", help="Namespace, where Kubeflow has several users."
+        ),
+        click.option("--endpoint", help=f"URL of Kubeflow Pipelines. [{ENDPOINT}]"),
+        click.option(
+            "--service-account", default="", help="Of the pods. [the default of the server]"
+        ),
+        click.option("--create-experiment", is_flag=True, help="Make it if there is none."),
+        click.option("--experiment", default="Default", show_default=True, help="Its name."),
+        click.option("--name", help="Of the run or schedule, for people. [from the pipeline]"),
+        click.option(
+            "--param",
+            "params",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Value of a parameter of the pipeline. Repeatable.",
+        ),
+        click.option("--version", help="Version of --pipeline. [the newest]"),
+        click.option("--pipeline", help="Name of a pipeline that is on the server."),
+        click.option(
+            "--file",
+            type=click.Path(path_type=Path),
+            help="Compiled pipeline, YAML. It is uploaded unless it is there.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@verb("submit", needs=("pipeline",))
+@_shared_options
+@click.option("--run-id", help="Show this run, or wait for it, in place of starting one.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait for the end of the run.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=_DAY_S,
+    show_default=True,
+    type=_SECONDS,
+    help="Longest wait for the end of the run.",
+)
+@click.option(
+    "--poll",
+    "poll_s",
+    default=5.0,
+    show_default=True,
+    type=_SECONDS,
+    help="Time between two looks at the run.",
+)
+def submit(
+    session: Session,
+    run_id: str | None,
+    is_waiting: bool,
+    timeout_s: float,
+    poll_s: float,
+    **given: Any,
+) -> ExitCode:
+    """Run a compiled pipeline on Kubeflow; --wait ends with the run's exit code.
+
+    Credentials come from the environment: TERRAPAIR_KFP_TOKEN, TERRAPAIR_KFP_TOKEN_FILE
+    or TERRAPAIR_KFP_COOKIE. Exit codes with --wait: 0 done, 1 failed, 4 refused by a
+    gate, 5 nothing new.
+
+    \b
+    Example:
+      terrapair submit --file run.yaml --endpoint http://127.0.0.1:8888 --wait
+      terrapair submit --file run.yaml --param span=3
+      terrapair submit --pipeline flood-monthly --wait --timeout 7200
+      terrapair submit --run-id 5e1c6d2a-3b0f-4d8e-9c1a-2f7b8e6d4c3b --wait
+    """
+    options = _Options(**given)
+    sources = [one for one in (options.file, options.pipeline, run_id) if one is not None]
+    if len(sources) != 1:
+        raise click.UsageError("name one of --file, --pipeline and --run-id")
+    package = options.check()
+    from pipeline.kubeflow.backend import Backend
+
+    backend = Backend(options.api())
+    lines = []
+    if run_id is None:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        job = options.job(backend, package, f" {now:%Y-%m-%d %H:%M:%S}")
+        run_id = backend.start(job)
+        known = job.version.package.tasks
+        lines = [_pipeline_line(job.version), f"Run: {job.name} ({run_id})"]
+    else:
+        known = backend.package_of_run(backend.read_run(run_id)).tasks
+    lines.append(f"Page: {backend.run_page(run_id)}")
+    # Also before a long wait: the run goes on if this program is interrupted.
+    if is_waiting:
+        session.note(*map(Text, lines))
+        lines = []
+    read = functools.partial(_read, backend, run_id, known)
+    if is_waiting:
+        # As text: what the server says may hold brackets.
+        run = wait(
+            read,
+            Clock(timeout_s=timeout_s, poll_s=poll_s),
+            lambda line: session.note(Text(line)),
+        )
+    else:
+        run = read()
+    session.result(_document(run, backend), *lines, _outcome_line(run))
+    return run.exit_code if run.has_ended else ExitCode.DONE
+
+
+@verb("schedule", needs=("pipeline",))
+@_shared_options
+@click.option(
+    "--cron",
+    required=True,
+    help="Five fields, e.g. '17 3 5 * *': at 3:17 on the fifth of each month.",
+)
+@click.option("--replace", is_flag=True, help="Remove schedules of the same name.")
+@click.option("--dry-run", is_flag=True, help="Only show the dates; needs no server.")
+def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given: Any) -> None:
+    """Run a compiled pipeline on Kubeflow again and again, at the dates of a cron.
+
+    One run at a time; missed dates are not made up for. The dates are in UTC, unless
+    the server's CRON_SCHEDULE_TIMEZONE says otherwise. Credentials are those of
+    submit.
+
+    \b
+    Example:
+      terrapair schedule --file run.yaml --cron "17 3 5 * *" --name flood-monthly
+      terrapair schedule --file run.yaml --cron "0 4 * * MON" --dry-run
+      terrapair schedule --pipeline flood-monthly --cron "0 4 * * *" --replace
+    """
+    options = _Options(**given)
+    if (options.file is None) == (options.pipeline is None):
+        raise click.UsageError("name either --file or --pipeline")
+    parsed = parse_cron(cron, datetime.datetime.now(datetime.timezone.utc))
+    package = options.check()
+    dates = [f"{date:%Y-%m-%d %H:%M} UTC" for date in parsed.dates]
+    document = {"cron": parsed.text, "kubeflow_cron": parsed.kubeflow, "next": dates}
+    lines = [f"Cron: {parsed.text}  (Kubeflow's, with seconds: {parsed.kubeflow})"]
+    lines += [f"Next: {', '.join(dates)}"]
+    if dry_run:
+        session.result(document, *lines)
+        return
+    from pipeline.kubeflow.backend import Backend
+
+    backend = Backend(options.api())
+    job = options.job(backend, package, "")
+    earlier = backend.find_schedules(job.name, job.experiment_id)
+    if earlier and not replace:
+        raise click.UsageError(
+            f"--name {job.name}: there is such a schedule ({', '.join(earlier)}), and both would "
+            "run: use --replace, or another --name"
+        )
+    schedule_id = backend.schedule(job, parsed.kubeflow)
+    for one in earlier:
+        backend.remove_schedule(one)
+    session.result(
+        document | {"schedule_id": schedule_id, "name": job.name, "removed": earlier},
+        _pipeline_line(job.version),
+        f"Schedule: {job.name} ({schedule_id})",
+        *[f"Removed: {one}" for one in earlier],
+        *lines,
+        f"Page: {backend.schedule_page(schedule_id)}",
+    )
+
+
+def _read(backend: Backend, run_id: str, known: frozenset[str]) -> Run:
+    return run_of(backend.read_run(run_id), known)
+
+
+def _pipeline_line(version: Version) -> str:
+    how = "uploaded" if version.is_new else "on the server before"
+    return f"Pipeline: {version.package.name}, version {version.name} ({how})"
+
+
+def _outcome_line(run: Run) -> str:
+    return f"Outcome: {run.outcome}" + (f" ({', '.join(run.failed)})" if run.failed else "")
+
+
+def _document(run: Run, backend: Backend) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "page": backend.run_page(run.run_id),
+        "state": run.state,
+        "outcome": run.outcome,
+        "tasks": run.tasks,
+        "failed": run.failed,
+    }

@@ -1,0 +1,108 @@
+"""Runs: how the server describes one -> its end; waiting."""
+
+import time
+
+import pytest
+
+from beam_jobs.contracts.errors import ExitCode
+from pipeline.kubeflow.connection import AwayError, KubeflowError
+from pipeline.kubeflow.runs import Clock, Run, run_of, wait
+
+QUICK = {"poll_s": 0.001}
+
+
+def run(state, tasks=None):
+    return Run(run_id="1", name="a run", state=state, tasks=tasks or {})
+
+
+@pytest.mark.parametrize(
+    ("state", "tasks", "code", "outcome"),
+    [
+        ("SUCCEEDED", {"refused": "SKIPPED"}, ExitCode.DONE, "done"),
+        ("SUCCEEDED", {"refused": "SUCCEEDED"}, ExitCode.REFUSED, "refused"),
+        ("FAILED", {"refused": "FAILED", "report": "SUCCEEDED"}, ExitCode.REFUSED, "refused"),
+        ("SUCCEEDED", {"nothing-new": "SUCCEEDED"}, ExitCode.NOTHING_NEW, "nothing new"),
+        ("FAILED", {"trainer": "FAILED"}, ExitCode.CRASH, "failed"),
+        ("FAILED", {}, ExitCode.CRASH, "failed"),
+        ("CANCELED", {}, ExitCode.CRASH, "canceled"),
+        ("SKIPPED", {}, ExitCode.CRASH, "failed"),
+    ],
+)
+def test_a_refused_result_is_told_from_a_failure(state, tasks, code, outcome):
+    ended = run(state, tasks)
+    assert ended.has_ended
+    assert (ended.exit_code, ended.outcome) == (code, outcome)
+
+
+def test_only_tasks_of_the_pipeline_count():
+    answer = {
+        "run_id": "1",
+        "state": "FAILED",
+        "run_details": {
+            "task_details": [
+                {"display_name": "small-x8k2j", "state": "FAILED"},
+                {"display_name": "root", "state": "FAILED"},
+                {"display_name": "trainer", "state": "FAILED"},
+                {"display_name": "executor", "state": "FAILED"},
+                {"display_name": "trainer-driver", "state": "SUCCEEDED"},
+                {"display_name": "pusher"},
+            ]
+        },
+    }
+    found = run_of(answer, frozenset({"trainer", "pusher", "cut"}))
+    assert dict(found.tasks) == {"trainer": "FAILED"}
+    assert found.failed == ["trainer"]
+
+
+def test_a_run_that_nobody_has_seen_yet_is_pending():
+    found = run_of({"run_id": "1"}, frozenset())
+    assert (found.state, found.has_ended, found.outcome) == ("PENDING", False, "pending")
+
+
+def test_waiting_tells_each_change_once():
+    story = [
+        run("PENDING"),
+        run("RUNNING", {"cut": "RUNNING"}),
+        run("RUNNING", {"cut": "RUNNING"}),
+        run("SUCCEEDED", {"cut": "SUCCEEDED"}),
+    ]
+    told = []
+    ended = wait(iter(story).__next__, Clock(timeout_s=60, **QUICK), told.append)
+    assert ended is story[-1]
+    assert told == [
+        "run: PENDING",
+        "cut: RUNNING",
+        "run: RUNNING",
+        "cut: SUCCEEDED",
+        "run: SUCCEEDED",
+    ]
+
+
+def test_a_server_that_restarts_does_not_end_the_wait():
+    answers = [AwayError("gone"), AwayError("gone"), run("SUCCEEDED")]
+
+    def read():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    told = []
+    assert wait(read, Clock(timeout_s=60, **QUICK), told.append).state == "SUCCEEDED"
+    assert told[:2] == ["gone; trying again"] * 2
+
+
+def test_a_server_that_stays_away_ends_it():
+    def read():
+        raise AwayError("gone")
+
+    with pytest.raises(AwayError, match="gone"):
+        wait(read, Clock(timeout_s=60, patience_s=0.01, **QUICK), lambda _: None)
+
+
+def test_a_run_that_does_not_end_in_time_is_an_error_that_names_its_state():
+    began = time.monotonic()
+    with pytest.raises(KubeflowError, match=r"not ended within 0.05 s \(state RUNNING\)") as raised:
+        wait(lambda: run("RUNNING"), Clock(timeout_s=0.05, **QUICK), lambda _: None)
+    assert raised.value.exit_code == ExitCode.CRASH
+    assert time.monotonic() - began < 5
