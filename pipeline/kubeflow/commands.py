@@ -19,7 +19,7 @@ from beam_jobs.terminal.session import Session
 from pipeline.kubeflow.connection import ENDPOINT, Api, connection_from
 from pipeline.kubeflow.crons import parse_cron
 from pipeline.kubeflow.package import Package, read_package, values
-from pipeline.kubeflow.runs import Clock, Run, run_of, wait
+from pipeline.kubeflow.runs import Clock, Ending, Run, ending, read_record, run_of, wait
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.backend import Backend, Job, Version
@@ -151,6 +151,10 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @verb("submit", needs=("pipeline",))
 @_shared_options
 @click.option("--run-id", help="Show this run, or wait for it, in place of starting one.")
+@click.option(
+    "--root",
+    help="Root of the run, path or URI. Its record tells why models are not published.",
+)
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for the end of the run.")
 @click.option(
     "--timeout",
@@ -171,6 +175,7 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def submit(
     session: Session,
     run_id: str | None,
+    root: str | None,
     is_waiting: bool,
     timeout_s: float,
     poll_s: float,
@@ -179,8 +184,8 @@ def submit(
     """Run a compiled pipeline on Kubeflow; --wait ends with the run's exit code.
 
     Credentials come from the environment: TERRAPAIR_KFP_TOKEN, TERRAPAIR_KFP_TOKEN_FILE
-    or TERRAPAIR_KFP_COOKIE. Exit codes with --wait: 0 done, 1 failed, 4 refused by a
-    gate, 5 nothing new.
+    or TERRAPAIR_KFP_COOKIE. Exit codes with --wait: 0 done, 1 failed, 3 bad data,
+    4 refused by a gate, 5 nothing new.
 
     \b
     Example:
@@ -221,8 +226,10 @@ def submit(
         )
     else:
         run = read()
-    session.result(_document(run, backend), *lines, _outcome_line(run))
-    return run.exit_code if run.has_ended else ExitCode.DONE
+    record = read_record(root, run_id) if root is not None and run.has_ended else None
+    end = ending(run, record)
+    session.result(_document(run, end, backend), *lines, *end.reasons, _outcome_line(run, end))
+    return end.exit_code
 
 
 @verb("schedule", needs=("pipeline",))
@@ -291,17 +298,20 @@ def _pipeline_line(version: Version) -> str:
     return f"Pipeline: {version.package.name}, version {version.name} ({how})"
 
 
-def _outcome_line(run: Run) -> str:
-    return f"Outcome: {run.outcome}" + (f" ({', '.join(run.failed)})" if run.failed else "")
+def _outcome_line(run: Run, end: Ending) -> str:
+    # A pipeline may let a task fail to say that a gate refused.
+    is_failure = end.exit_code == ExitCode.CRASH and run.failed
+    return f"Outcome: {end.outcome}" + (f" ({', '.join(run.failed)})" if is_failure else "")
 
 
-def _document(run: Run, backend: Backend) -> dict[str, Any]:
+def _document(run: Run, end: Ending, backend: Backend) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "name": run.name,
         "page": backend.run_page(run.run_id),
         "state": run.state,
-        "outcome": run.outcome,
+        "outcome": end.outcome,
+        "reasons": end.reasons,
         "tasks": run.tasks,
         "failed": run.failed,
     }

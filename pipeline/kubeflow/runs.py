@@ -1,29 +1,33 @@
-"""Runs: what the server says of a run -> its end, and waiting for that.
+"""Runs: what the server says of a run -> how it ended, and waiting for that.
 
 A gate that refuses, and a run without new data, are results and no failures. The server
 knows only SUCCEEDED and FAILED: it loses exit codes, and has no output parameters in
-what it says of a run. So the compiled pipeline says it by the name of a task: see
-`MARKERS`.
+what it says of a run. Two things tell them apart: the record that the task `report`
+writes below the root of a run, and the names of tasks, see `MARKERS`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.contracts.locations import content_of, locate
 from pipeline.kubeflow.connection import AwayError, KubeflowError
 
 MARKERS: dict[str, ExitCode] = {
     "refused": ExitCode.REFUSED,
+    "bad-data": ExitCode.BAD_DATA,
     "nothing-new": ExitCode.NOTHING_NEW,
 }
-"""Name of a task that a pipeline runs in this case only -> exit code of `submit`."""
+"""Name of a task that a pipeline runs only if it ended so -> exit code of `submit`."""
 _WORDS = {
     ExitCode.DONE: "done",
     ExitCode.CRASH: "failed",
+    ExitCode.BAD_DATA: "bad data",
     ExitCode.REFUSED: "refused",
     ExitCode.NOTHING_NEW: "nothing new",
 }
@@ -56,21 +60,6 @@ class Run:
         return self.state in _ENDS
 
     @property
-    def exit_code(self) -> ExitCode:
-        """How the run ended: done, refused, nothing new, or failed."""
-        for name, code in MARKERS.items():
-            if self.tasks.get(name) in _RAN:
-                return code
-        return ExitCode.DONE if self.state == _SUCCEEDED else ExitCode.CRASH
-
-    @property
-    def outcome(self) -> str:
-        """The end in words; the state of a run that goes on."""
-        if not self.has_ended or self.state == _CANCELED:
-            return self.state.lower()
-        return _WORDS[self.exit_code]
-
-    @property
     def failed(self) -> list[str]:
         """Names of the tasks that failed."""
         return sorted(name for name, state in self.tasks.items() if state == _FAILED)
@@ -93,6 +82,61 @@ def run_of(answer: Mapping[str, Any], known: frozenset[str]) -> Run:
         state=answer.get("state", "PENDING"),
         tasks={name: state for name, state in states.items() if name in known and state},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        outcome: in a word or two; the state of a run that goes on.
+        exit_code: that of `terrapair run` for this end; 0 for a run that goes on.
+        reasons: why models are not published, one sentence each.
+    """
+
+    outcome: str
+    exit_code: ExitCode
+    reasons: tuple[str, ...] = ()
+
+
+def ending(run: Run, record: Ending | None = None) -> Ending:
+    """Return how a run ended, or that it goes on.
+
+    Args:
+        run: as the server describes it.
+        record: what the run itself wrote; None = nothing is known of it.
+    """
+    if not run.has_ended or run.state == _CANCELED:
+        code = ExitCode.CRASH if run.has_ended else ExitCode.DONE
+        return Ending(outcome=run.state.lower(), exit_code=code)
+    # A run that failed after its report is not done.
+    if record is not None and (run.state == _SUCCEEDED or record.exit_code != ExitCode.DONE):
+        return record
+    for name, code in MARKERS.items():
+        if run.tasks.get(name) in _RAN:
+            return Ending(outcome=_WORDS[code], exit_code=code)
+    code = ExitCode.DONE if run.state == _SUCCEEDED else ExitCode.CRASH
+    return Ending(outcome=_WORDS[code], exit_code=code)
+
+
+def read_record(root: str, run_id: str) -> Ending | None:
+    """Return what the task `report` of a run wrote; None: it wrote nothing.
+
+    Args:
+        root: of the run, a path or a URI.
+        run_id: Kubeflow's id of the run.
+
+    Raises:
+        DamagedFileError: the file is not what was written.
+    """
+    path = locate(root) / "runs" / run_id / "result.json"
+    if not path.exists():
+        return None
+    with content_of(path, "look at the page of the run"):
+        document = json.loads(path.read_text())
+        code = ExitCode(document["exit_code"])
+        reasons = tuple(map(str, document["reasons"]))
+    return Ending(outcome=_WORDS[code], exit_code=code, reasons=reasons)
 
 
 @dataclass(frozen=True, kw_only=True)

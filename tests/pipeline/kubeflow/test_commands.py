@@ -133,6 +133,27 @@ def test_waiting_ends_as_the_run_does(server, own_file, terrapair, end, code, ou
 
 
 @needs_stand_in
+def test_reasons_of_a_refusal_come_from_the_root_of_the_run(server, own_file, terrapair, tmp_path):
+    server.story = [("FAILED", {"report": "FAILED"})]
+    real_look = server.look_at_run
+    reason = "Evaluator-flood: mean IoU 0.2 is below 0.5 [gate]"
+
+    def look(run_id):
+        path = tmp_path / "runs" / run_id / "result.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"exit_code": 4, "outcome": "refused", "reasons": [reason]}))
+        return real_look(run_id)
+
+    server.look_at_run = look
+    submit = ("submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL)
+    code, out, _ = terrapair(*submit, "--root", tmp_path)
+    assert code == ExitCode.REFUSED
+    assert out.splitlines()[-2:] == [reason, "Outcome: refused"]
+    # Without it, this looks like any failure.
+    assert terrapair(*submit)[0] == ExitCode.CRASH
+
+
+@needs_stand_in
 def test_a_server_that_restarts_is_waited_for(server, own_file, terrapair):
     server.story = [("RUNNING", {}), ("RUNNING", {}), ("SUCCEEDED", {})]
     real_create = server.create_run

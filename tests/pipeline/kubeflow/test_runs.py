@@ -1,12 +1,14 @@
 """Runs: how the server describes one -> its end; waiting."""
 
+import json
 import time
 
 import pytest
 
 from beam_jobs.contracts.errors import ExitCode
+from beam_jobs.contracts.locations import DamagedFileError
 from pipeline.kubeflow.connection import AwayError, KubeflowError
-from pipeline.kubeflow.runs import Clock, Run, run_of, wait
+from pipeline.kubeflow.runs import Clock, Ending, Run, ending, read_record, run_of, wait
 
 QUICK = {"poll_s": 0.001}
 
@@ -21,6 +23,7 @@ def run(state, tasks=None):
         ("SUCCEEDED", {"refused": "SKIPPED"}, ExitCode.DONE, "done"),
         ("SUCCEEDED", {"refused": "SUCCEEDED"}, ExitCode.REFUSED, "refused"),
         ("FAILED", {"refused": "FAILED", "report": "SUCCEEDED"}, ExitCode.REFUSED, "refused"),
+        ("FAILED", {"bad-data": "FAILED"}, ExitCode.BAD_DATA, "bad data"),
         ("SUCCEEDED", {"nothing-new": "SUCCEEDED"}, ExitCode.NOTHING_NEW, "nothing new"),
         ("FAILED", {"trainer": "FAILED"}, ExitCode.CRASH, "failed"),
         ("FAILED", {}, ExitCode.CRASH, "failed"),
@@ -31,7 +34,7 @@ def run(state, tasks=None):
 def test_a_refused_result_is_told_from_a_failure(state, tasks, code, outcome):
     ended = run(state, tasks)
     assert ended.has_ended
-    assert (ended.exit_code, ended.outcome) == (code, outcome)
+    assert ending(ended) == Ending(outcome=outcome, exit_code=code)
 
 
 def test_only_tasks_of_the_pipeline_count():
@@ -56,7 +59,40 @@ def test_only_tasks_of_the_pipeline_count():
 
 def test_a_run_that_nobody_has_seen_yet_is_pending():
     found = run_of({"run_id": "1"}, frozenset())
-    assert (found.state, found.has_ended, found.outcome) == ("PENDING", False, "pending")
+    assert (found.state, found.has_ended) == ("PENDING", False)
+    assert ending(found) == Ending(outcome="pending", exit_code=ExitCode.DONE)
+
+
+def write_record(root, document):
+    path = root / "runs" / "1" / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+
+
+def test_the_record_of_a_run_tells_why(tmp_path):
+    assert read_record(str(tmp_path), "1") is None
+    reasons = ["Evaluator-flood: mean IoU 0.2 is below 0.5"]
+    write_record(tmp_path, {"outcome": "refused", "exit_code": 4, "reasons": reasons, "nodes": {}})
+    record = read_record(str(tmp_path), "1")
+    refused = Ending(outcome="refused", exit_code=ExitCode.REFUSED, reasons=tuple(reasons))
+    assert record == refused
+    # The server calls it a failure, or not, as the pipeline has it.
+    assert ending(run("FAILED", {"report": "FAILED"}), record) == refused
+    assert ending(run("SUCCEEDED"), record) == refused
+
+
+def test_a_run_that_fails_after_a_good_report_has_failed():
+    record = Ending(outcome="done", exit_code=ExitCode.DONE)
+    assert ending(run("SUCCEEDED"), record) == record
+    assert ending(run("FAILED"), record).exit_code == ExitCode.CRASH
+    assert ending(run("CANCELED"), record).outcome == "canceled"
+
+
+@pytest.mark.parametrize("document", ["{", "[]", {"exit_code": 4}, {"exit_code": 9, "reasons": []}])
+def test_a_damaged_record_is_named(document, tmp_path):
+    write_record(tmp_path, document)
+    with pytest.raises(DamagedFileError, match=r"runs/1/result.json: "):
+        read_record(str(tmp_path), "1")
 
 
 def test_waiting_tells_each_change_once():
