@@ -90,6 +90,10 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "schedule": _verb(
             _KUBEFLOW, "schedule", "Run a compiled pipeline on Kubeflow again and again."
         ),
+        "training-job": _verb(
+            _KUBEFLOW, "training_job", "Write the manifests of a training on several machines."
+        ),
+        "follow": _verb(_KUBEFLOW, "follow", "Train beside the first worker of several."),
         "import-weights": _verb(
             _PIPELINE, "import_weights", "Publish an encoder of public weights."
         ),

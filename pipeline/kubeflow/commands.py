@@ -1,4 +1,4 @@
-"""The verbs `submit` and `schedule`: a compiled pipeline on Kubeflow."""
+"""The verbs of the cluster: `submit`, `schedule`, `training-job`, `follow`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 from rich.text import Text
 
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.terminal.options import verb
+from beam_jobs.contracts.locations import staged
+from beam_jobs.terminal.options import as_usage, config_option, verb
+from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.kubeflow.connection import ENDPOINT, Api, connection_from
 from pipeline.kubeflow.crons import parse_cron
@@ -287,6 +290,90 @@ def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given:
         *lines,
         f"Page: {backend.schedule_page(schedule_id)}",
     )
+
+
+@verb("training-job")
+@config_option("the settings of the run", required=True)
+@click.option("--run-id", required=True, help="Id of the run, as for `terrapair node`.")
+@click.option("--node", required=True, help="Trainer of the run, such as Trainer-flood.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="YAML file.")
+@click.option("--image", default="", help="Of the containers. [container_image]")
+@click.option("--num-workers", default=2, show_default=True, help="Machines.")
+@click.option("--num-cores", default=4, show_default=True, help="CPU cores of each.")
+@click.option("--memory", default="16Gi", show_default=True, help="Of each.")
+@click.option("--num-gpus", default=0, show_default=True, help="Of each.")
+@click.option("--secret", default="", help="Secret with credentials, as environment variables.")
+@click.option("--name", default="", help="Of Job and Service. [from the node]")
+def training_job(
+    session: Session,
+    config_path: str,
+    overrides: tuple[str, ...],
+    output: Path,
+    image: str,
+    **given: Any,
+) -> None:
+    """Write the manifests of a training on several machines.
+
+    An Indexed Job with a headless Service: worker 0 runs the Trainer as `terrapair
+    node`, the others follow it. The nodes before it must have ended. Needs Kubernetes
+    1.31 or newer.
+
+    \b
+    Example:
+      terrapair training-job --config pipeline/configs/kubeflow.yaml --run-id monday \\
+        --node Trainer-pretrain --num-workers 4 --num-gpus 8 --output job.yaml
+    """
+    from pipeline.config import load_run_config
+    from pipeline.kubeflow.training_job import TrainingJob, manifests
+
+    config = load_run_config(config_path, overrides, os.environ)
+    with as_usage():
+        job = TrainingJob(root=config.root, image=image or config.container_image, **given)
+    with staged(output) as file:
+        file.write_text(yaml.safe_dump_all(manifests(job), sort_keys=False))
+    session.result(
+        {"manifests": str(output), "name": job.name, "hosts": job.hosts},
+        f"Manifests: {output}  (kubectl apply -f {output})",
+    )
+
+
+@verb("follow", needs=("pipeline",))
+@click.option("--workers", "folder", help="Folder of the training. [TERRAPAIR_WORKERS_DIR]")
+@click.option(
+    "--poll",
+    "poll_s",
+    default=2.0,
+    show_default=True,
+    type=_SECONDS,
+    help="Time between two looks whether the first worker trains.",
+)
+def follow(session: Session, folder: str | None, poll_s: float) -> None:
+    """Train beside the first worker of several, as soon as it does.
+
+    TF_CONFIG names all workers and says which one this is. The first worker runs the
+    Trainer of the pipeline with the same TF_CONFIG and TERRAPAIR_WORKERS_DIR. It alone
+    writes checkpoints and the model.
+
+    \b
+    Example:
+      terrapair follow --workers s3://bucket/run/runs/monday/workers/Trainer-flood
+    """
+    from components import workers
+
+    folder = folder or os.environ.get(workers.FOLDER, "")
+    index = workers.worker_index(os.environ)
+    if not folder:
+        raise click.UsageError(f"set {workers.FOLDER} or --workers to the folder of the training")
+    if index == 0:
+        raise click.UsageError(
+            "TF_CONFIG says that this is the first or only worker, which runs the Trainer itself: "
+            "follow is for the others"
+        )
+    if not session.verbose:
+        silence_absl()
+    session.note(Text(f"worker {index} waits for the first one in {folder}"))
+    run_fn = workers.follow(folder, index, poll_s)
+    session.result({"worker": index, "run_fn": run_fn}, f"Trained: {run_fn}, worker {index}")
 
 
 def _read(backend: Backend, run_id: str, known: frozenset[str]) -> Run:
