@@ -158,7 +158,7 @@ class Backend:
             raise self._unknown("experiment", name, self._experiments(), other)
         made = self._api.call(
             self._client.experiments.experiment_service_create_experiment,
-            body=_without_none({"display_name": name, "namespace": self._namespace}),
+            _without_none({"display_name": name, "namespace": self._namespace}),
         )
         return _id(made, "experiment_id", self._url)
 
@@ -168,7 +168,7 @@ class Backend:
         Raises:
             KubeflowError: the server refuses it.
         """
-        made = self._api.call(self._client.runs.run_service_create_run, body=job.body())
+        made = self._api.call(self._client.runs.run_service_create_run, job.body())
         return _id(made, "run_id", self._url)
 
     def read_run(self, run_id: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class Backend:
             "max_concurrency": MAX_CONCURRENCY,
         }
         create = self._client.recurring_runs.recurring_run_service_create_recurring_run
-        return _id(self._api.call(create, body=body), "recurring_run_id", self._url)
+        return _id(self._api.call(create, body), "recurring_run_id", self._url)
 
     def remove_schedule(self, schedule_id: str) -> None:
         """Remove a recurring run. Runs that it started go on."""

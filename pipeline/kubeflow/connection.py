@@ -182,7 +182,7 @@ class Api:
     def call(
         self,
         function: Callable[..., Any],
-        *,
+        *values: Any,
         refused: ExitCode = ExitCode.USAGE,
         what: str = "",
         **arguments: Any,
@@ -191,6 +191,8 @@ class Api:
 
         Args:
             function: of a member of `client`.
+            values: of the function: the body of the request, which newer clients name
+                otherwise.
             refused: exit code of the program if the server refuses what it gets.
             what: it gets, for the message, such as the name of a file.
             arguments: of the function.
@@ -205,7 +207,10 @@ class Api:
         url, timeout_s = self.connection.url, self.connection.timeout_s
         try:
             response = function(
-                **arguments, _preload_content=False, _request_timeout=(timeout_s, timeout_s)
+                *values,
+                **arguments,
+                _preload_content=False,
+                _request_timeout=(timeout_s, timeout_s),
             )
         except kfp_server_api.ApiException as error:
             raise self._refusal(error.status, error.body, what, refused) from error
