@@ -16,6 +16,7 @@ from rich.text import Text
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import staged
+from beam_jobs.terminal import failures
 from beam_jobs.terminal.options import as_usage, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
@@ -156,7 +157,8 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--run-id", help="Show this run, or wait for it, in place of starting one.")
 @click.option(
     "--root",
-    help="Root of the run, path or URI. Its record tells why models are not published.",
+    help="Root of the run, path or URI, whose record tells why models are not published. "
+    "[that of the pipeline]",
 )
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for the end of the run.")
 @click.option(
@@ -210,16 +212,16 @@ def submit(
         now = datetime.datetime.now(datetime.timezone.utc)
         job = options.job(backend, package, f" {now:%Y-%m-%d %H:%M:%S}")
         run_id = backend.start(job)
-        known = job.version.package.tasks
+        package = job.version.package
         lines = [_pipeline_line(job.version), f"Run: {job.name} ({run_id})"]
     else:
-        known = backend.package_of_run(backend.read_run(run_id)).tasks
+        package = backend.package_of_run(backend.read_run(run_id))
     lines.append(f"Page: {backend.run_page(run_id)}")
     # Also before a long wait: the run goes on if this program is interrupted.
     if is_waiting:
         session.note(*map(Text, lines))
         lines = []
-    read = functools.partial(_read, backend, run_id, known)
+    read = functools.partial(_read, backend, run_id, package.tasks)
     if is_waiting:
         # As text: what the server says may hold brackets.
         run = wait(
@@ -229,8 +231,8 @@ def submit(
         )
     else:
         run = read()
-    record = read_record(root, run_id) if root is not None and run.has_ended else None
-    end = ending(run, record)
+        lines += [f"{name}: {state}" for name, state in run.tasks.items()]
+    end = ending(run, _find_record(session, root or package.root, run))
     session.result(_document(run, end, backend), *lines, *end.reasons, _outcome_line(run, end))
     return end.exit_code
 
@@ -378,6 +380,22 @@ def follow(session: Session, folder: str | None, poll_s: float) -> None:
 
 def _read(backend: Backend, run_id: str, known: frozenset[str]) -> Run:
     return run_of(backend.read_run(run_id), known)
+
+
+def _find_record(session: Session, root: str, run: Run) -> Ending | None:
+    """Return what a run that ended wrote below its root, None if that cannot be read.
+
+    The machine that submits runs may have no access to the store of the pods. Then only
+    the server's word is left.
+    """
+    if not root or not run.has_ended:
+        return None
+    try:
+        return read_record(root, run.run_id)
+    except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        why = failures.failure_of(error, "submit").message
+        session.note(Text(f"why models are not published cannot be read ({why})"))
+        return None
 
 
 def _pipeline_line(version: Version) -> str:

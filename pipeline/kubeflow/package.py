@@ -19,6 +19,10 @@ from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
 
 _COMPILE = "write it with `terrapair compile`"
+NODE_COMMAND = ("terrapair", "node")
+"""Command of the tasks that `compile` writes."""
+ROOT_OPTION = "--run"
+"""Their option with the root of the run."""
 _NUM_DIGITS = 12
 _WHOLE = "NUMBER_INTEGER"
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -40,6 +44,7 @@ class Package:
         name: of the pipeline.
         parameters: name -> its declaration (`parameterType`, `defaultValue`, ...).
         tasks: names of all tasks, those of groups (conditions, loops) included.
+        root: of the run, which `compile` writes into the tasks; "" if it did not.
         path: the file; None if the specification came from the server.
         version: hash of the file, which names the uploaded version; "" without a file.
     """
@@ -47,6 +52,7 @@ class Package:
     name: str
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tasks: frozenset[str] = frozenset()
+    root: str = ""
     path: Path | None = None
     version: str = ""
 
@@ -155,6 +161,7 @@ def _package(specification: Mapping[str, Any], path: Path | None, version: str) 
         name=str(specification["pipelineInfo"]["name"]),
         parameters=root.get("inputDefinitions", {}).get("parameters", {}),
         tasks=frozenset(_task_names(specification, root)),
+        root=next(_roots(specification), ""),
         path=path,
         version=version,
     )
@@ -163,3 +170,13 @@ def _package(specification: Mapping[str, Any], path: Path | None, version: str) 
 def _task_names(specification: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[str]:
     for component in (root, *specification.get("components", {}).values()):
         yield from component.get("dag", {}).get("tasks", {})
+
+
+def _roots(specification: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the roots that tasks of `terrapair node` have."""
+    for executor in specification.get("deploymentSpec", {}).get("executors", {}).values():
+        container = executor.get("container", {})
+        if container.get("command") == list(NODE_COMMAND):
+            arguments = container.get("args", [])
+            if ROOT_OPTION in arguments[:-1]:
+                yield arguments[arguments.index(ROOT_OPTION) + 1]

@@ -2,8 +2,8 @@
 
 A gate that refuses, and a run without new data, are results and no failures. The server
 knows only SUCCEEDED and FAILED: it loses exit codes, and has no output parameters in
-what it says of a run. Two things tell them apart: the record that the task `report`
-writes below the root of a run, and the names of tasks, see `MARKERS`.
+what it says of a run. The record that the task `report` writes below the root of a run
+tells them apart.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import content_of, locate
 from pipeline.kubeflow.connection import AwayError, KubeflowError
 
-MARKERS: dict[str, ExitCode] = {
-    "refused": ExitCode.REFUSED,
-    "bad-data": ExitCode.BAD_DATA,
-    "nothing-new": ExitCode.NOTHING_NEW,
-}
-"""Name of a task that a pipeline runs only if it ended so -> exit code of `submit`."""
 _WORDS = {
     ExitCode.DONE: "done",
     ExitCode.CRASH: "failed",
@@ -33,7 +27,6 @@ _WORDS = {
 }
 _SUCCEEDED, _FAILED, _CANCELED = "SUCCEEDED", "FAILED", "CANCELED"
 _ENDS = (_SUCCEEDED, _FAILED, _CANCELED, "SKIPPED")
-_RAN = (_SUCCEEDED, _FAILED)
 _PATIENCE_S = 300.0
 """How long a server that is away is waited for. A restart takes less than a minute."""
 
@@ -112,9 +105,6 @@ def ending(run: Run, record: Ending | None = None) -> Ending:
     # A run that failed after its report is not done.
     if record is not None and (run.state == _SUCCEEDED or record.exit_code != ExitCode.DONE):
         return record
-    for name, code in MARKERS.items():
-        if run.tasks.get(name) in _RAN:
-            return Ending(outcome=_WORDS[code], exit_code=code)
     code = ExitCode.DONE if run.state == _SUCCEEDED else ExitCode.CRASH
     return Ending(outcome=_WORDS[code], exit_code=code)
 

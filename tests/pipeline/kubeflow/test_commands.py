@@ -112,8 +112,6 @@ def test_a_run_gets_its_version_its_values_and_its_account(server, own_file, doc
     ("end", "code", "outcome", "failed"),
     [
         (("SUCCEEDED", {"cut": "SUCCEEDED"}), ExitCode.DONE, "done", []),
-        (("SUCCEEDED", {"refused": "SUCCEEDED"}), ExitCode.REFUSED, "refused", []),
-        (("SUCCEEDED", {"nothing-new": "SUCCEEDED"}), ExitCode.NOTHING_NEW, "nothing new", []),
         (("FAILED", {"cut": "FAILED"}), ExitCode.CRASH, "failed", ["cut"]),
         (("CANCELED", {}), ExitCode.CRASH, "canceled", []),
     ],
@@ -132,25 +130,69 @@ def test_waiting_ends_as_the_run_does(server, own_file, terrapair, end, code, ou
     assert (found["outcome"], found["failed"]) == (outcome, failed)
 
 
-@needs_stand_in
-def test_reasons_of_a_refusal_come_from_the_root_of_the_run(server, own_file, terrapair, tmp_path):
-    server.story = [("FAILED", {"report": "FAILED"})]
+@pytest.fixture
+def recorded(server, own_file, tmp_path):
+    """Let the runs of a pipeline end with a failed report, and the record that it wrote."""
+    root = tmp_path / "root"
+    own_file.write_text(own_file.read_text().replace("runs/no-such-run", str(root)))
+    server.story = [("RUNNING", {"cut": "RUNNING"}), ("FAILED", {"report": "FAILED"})]
     real_look = server.look_at_run
+
+    def write(document):
+        def look(run_id):
+            path = root / "runs" / run_id / "result.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(document if isinstance(document, str) else json.dumps(document))
+            return real_look(run_id)
+
+        server.look_at_run = look
+
+    return write
+
+
+@needs_stand_in
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ("refused", ExitCode.REFUSED),
+        ("bad data", ExitCode.BAD_DATA),
+        ("nothing new", ExitCode.NOTHING_NEW),
+        ("failed", ExitCode.CRASH),
+    ],
+)
+def test_a_refused_result_is_told_from_a_failure_with_its_reasons(
+    recorded, server, own_file, terrapair, outcome, code
+):
     reason = "Evaluator-flood: mean IoU 0.2 is below 0.5 [gate]"
+    recorded({"exit_code": int(code), "outcome": outcome, "reasons": [reason]})
+    ended, out, _ = terrapair(
+        "submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL
+    )
+    assert ended == code
+    told, line = out.splitlines()[-2:]
+    assert told == reason
+    assert line.startswith(f"Outcome: {outcome}")
 
-    def look(run_id):
-        path = tmp_path / "runs" / run_id / "result.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"exit_code": 4, "outcome": "refused", "reasons": [reason]}))
-        return real_look(run_id)
 
-    server.look_at_run = look
+@needs_stand_in
+def test_a_record_that_cannot_be_read_leaves_the_word_of_the_server(
+    recorded, server, own_file, terrapair
+):
+    recorded("{")
     submit = ("submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL)
-    code, out, _ = terrapair(*submit, "--root", tmp_path)
-    assert code == ExitCode.REFUSED
-    assert out.splitlines()[-2:] == [reason, "Outcome: refused"]
-    # Without it, this looks like any failure.
-    assert terrapair(*submit)[0] == ExitCode.CRASH
+    code, out, err = terrapair(*submit)
+    assert code == ExitCode.CRASH
+    assert out.splitlines()[-1] == "Outcome: failed (report)"
+    assert "why models are not published cannot be read (" in err
+    assert "result.json" in err
+
+
+@needs_stand_in
+def test_another_root_may_be_named(recorded, server, own_file, terrapair, tmp_path):
+    recorded({"exit_code": 4, "outcome": "refused", "reasons": []})
+    submit = ("submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL)
+    assert terrapair(*submit, "--root", tmp_path / "elsewhere")[0] == ExitCode.CRASH
+    assert terrapair(*submit, "--root", tmp_path / "root")[0] == ExitCode.REFUSED
 
 
 @needs_stand_in

@@ -14,7 +14,9 @@ def test_a_file_of_kfps_compiler_is_read(package_file):
     package = read_package(package_file)
     assert package.name == "terrapair-small"
     assert set(package.parameters) == {"span", "note", "rate", "is_new", "names", "limits"}
-    assert {"cut", "judge", "refused", "nothing-new"} < package.tasks
+    # Of the exit handler's group, too.
+    assert {"cut", "report", "exit-handler-1"} == package.tasks
+    assert package.root == "runs/no-such-run"
     assert package.path == package_file
     specification = yaml.safe_load(package_file.read_text())
     on_server = package_of(specification)
