@@ -25,7 +25,7 @@ from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
 from pipeline.config import RunConfig, load_run_config
 from pipeline.cross_validation.choice import choose_tasks
-from pipeline.metadata_file import check_metadata
+from pipeline.metadata_store import Place, check_place, find_place
 from pipeline.runners import root, whole_run
 from pipeline.runners.whole_run import Finished, SpanRule
 from pipeline.service import notification
@@ -82,9 +82,10 @@ def run(
     root.check_names(config)
     _check_inputs(config, data)
     config = _with_data(config, data)
+    place = _find_metadata(config)
     with root.hold(config):
         finished = whole_run.run_whole(
-            config, session, "new" if new_span else "newest", verify_files=verify_files
+            config, place, session, "new" if new_span else "newest", verify_files=verify_files
         )
     return _show(session, finished)
 
@@ -117,13 +118,14 @@ def retrain(
     _check_local_root(config)
     notify = config.notify
     secret = b"" if notify is None else notification.read_secret(notify, os.environ)
+    place = _find_metadata(config)
     from pipeline.service import retraining
 
     def run_it(spans: SpanRule) -> Finished:
         # In the attempt, because a missing catalog is told and recorded, too.
         _check_inputs(config, data)
         return whole_run.run_whole(
-            _with_data(config, data), session, spans, verify_files=verify_files
+            _with_data(config, data), place, session, spans, verify_files=verify_files
         )
 
     with root.hold(config):
@@ -160,10 +162,12 @@ def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> Ex
       terrapair report --config pipeline/configs/demo.yaml
     """
     config = _load(config_path, overrides)
-    inputs.check_file(config.metadata_path, "metadata of the last run")
-    check_metadata(config.metadata_path, is_written=False)
+    place = _find_metadata(config)
+    if config.metadata is None:
+        inputs.check_file(config.metadata_path, "metadata of the last run")
+    check_place(place, is_written=False)
     _quiet_absl(session)
-    return _show(session, whole_run.read_finished(config))
+    return _show(session, whole_run.read_finished(config, place))
 
 
 @verb("compile", needs=_PIPELINE)
@@ -467,6 +471,15 @@ def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
     if config.local_root:
         config = dataclasses.replace(config, local_root=str(Path(config.local_root).resolve()))
     return config
+
+
+def _find_metadata(config: RunConfig) -> Place:
+    """Return where the metadata of a run are.
+
+    Raises:
+        SettingsError: the password is not set.
+    """
+    return find_place(config.metadata, config.metadata_path, os.environ)
 
 
 def _check_local_root(config: RunConfig) -> None:

@@ -26,6 +26,8 @@ from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
+from pipeline.metadata_store import MetadataConfig
+from pipeline.runners.retrying import RetryConfig
 from pipeline.service.notification import NotifyConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
@@ -159,6 +161,9 @@ class RunConfig:
         canary: limits of the trial of each model before it is published.
         drift: how far a new span may be from the data of the models in service.
         notify: who is told how a `retrain` ended; None = nobody.
+        metadata: database that holds ML Metadata, for runs on many machines; None = the
+            SQLite file of the run.
+        retries: of each component, after a transient fault of a store or database.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -180,6 +185,8 @@ class RunConfig:
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     notify: NotifyConfig | None = None
+    metadata: MetadataConfig | None = None
+    retries: RetryConfig = field(default_factory=RetryConfig)
     local_root: str = ""
 
     def __post_init__(self) -> None:
@@ -327,8 +334,14 @@ class RunConfig:
 
     @property
     def metadata_path(self) -> str:
-        """SQLite file of ML Metadata (local runs)."""
+        """SQLite file of ML Metadata, which a run without `metadata` has."""
         return f"{self._local_base}/metadata.sqlite"
+
+    @property
+    def inventory_dir(self) -> str:
+        """Folder that lists the files of artifacts, beside ML Metadata."""
+        base = self._local_base if self.metadata is None else self._base
+        return f"{base}/artifact_files"
 
     @property
     def serving_dir(self) -> str:

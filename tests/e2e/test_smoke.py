@@ -167,7 +167,7 @@ def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     # Not `run`, which would build the span again from the scenes, and these are good.
     with pytest.raises(RefusedError) as refused:
-        run_local(config, lambda _: None, lambda *_: None, lambda *_: None)
+        run_local(config, config.metadata_path, lambda _: None, lambda *_: None, lambda *_: None)
     assert refused.value.exit_code == 4
     line = str(refused.value)
     assert line.startswith("pairs: span 2 differs from the data of the model in service")
