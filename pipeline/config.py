@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.windows import WindowConfig
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
@@ -411,6 +413,24 @@ def load_run_config(
             "",
         )
         raise settings.SettingsError(f"{path}: {error}{of}") from error
+
+
+def load_stored_config(
+    path: Location, overrides: Sequence[str], environment: Mapping[str, str]
+) -> RunConfig:
+    """Read settings that a run wrote; they may be on an object store.
+
+    Raises:
+        SettingsError: see `load_run_config`; the message names `path`.
+    """
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        # Settings are read from files of this machine.
+        copy = Path(scratch) / path.name
+        locations.copy_file(path, copy)
+        try:
+            return load_run_config(copy, overrides, environment)
+        except settings.SettingsError as error:
+            raise settings.SettingsError(str(error).replace(str(copy), str(path))) from error
 
 
 def _check_bands(config: RunConfig) -> None:

@@ -85,9 +85,7 @@ Place = str | Path | Database
 """Path of an SQLite file, or a database."""
 
 
-def find_place(
-    database: MetadataConfig | None, path: str, environment: Mapping[str, str]
-) -> Place:
+def find_place(database: MetadataConfig | None, path: str, environment: Mapping[str, str]) -> Place:
     """Return where the metadata of a run are.
 
     Args:
@@ -218,5 +216,3 @@ def _without_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-

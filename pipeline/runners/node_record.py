@@ -16,6 +16,8 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import Location, content_of, locate, staged
 from beam_jobs.contracts.settings import SettingsError
 
+BEGIN, REPORT = "begin", "report"
+"""The tasks around the nodes of TFX."""
 RUNS_DIR = "runs"
 CONFIG_NAME = "config.yaml"
 Outcome = Literal["done", "cached", "refused", "bad_data", "nothing_new", "skipped", "failed"]

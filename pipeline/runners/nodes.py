@@ -108,9 +108,7 @@ class Nodes:
         connection = _Connection(of.place)
         # Not in `launch`'s retries alone: a training must not be done again because the
         # database was away for a moment when it was done.
-        retried(
-            lambda: self._forget_incomplete(connection, node), of.retries, node, of.on_notice
-        )
+        retried(lambda: self._forget_incomplete(connection, node), of.retries, node, of.on_notice)
         started = _Launcher(
             of,
             pipeline_node=self._nodes[node],

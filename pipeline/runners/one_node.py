@@ -12,29 +12,44 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import failures
 from models.publishing.labels import now
 from pipeline.config import RunConfig
-from pipeline.metadata_store import Place
+from pipeline.metadata_store import Place, check_place
+from pipeline.runners import whole_run
 from pipeline.runners.local import OnStep, compile_nodes, heard
-from pipeline.runners.node_record import GOOD, NodeRecord, Outcome, RunFolder
+from pipeline.runners.node_record import (
+    BEGIN,
+    CONFIG_NAME,
+    GOOD,
+    REPORT,
+    NodeRecord,
+    Outcome,
+    RunFolder,
+)
 from pipeline.runners.nodes import Nodes, OnNotice
+from pipeline.runners.retrying import retried
+from pipeline.runners.whole_run import Finished
+from pipeline.service.thresholds import check_thresholds
+from pipeline.serving.following import follow_all
 
 RESULT_NAME = "result.json"
 """How the run ended, beside the records of its nodes; written by "report"."""
-_RESULTS: dict[int, Outcome] = {
-    ExitCode.BAD_DATA: "bad_data",
-    ExitCode.REFUSED: "refused",
-    ExitCode.NOTHING_NEW: "nothing_new",
+_STOPPING: dict[Literal["bad_data", "refused", "nothing_new"], ExitCode] = {
+    "bad_data": ExitCode.BAD_DATA,
+    "refused": ExitCode.REFUSED,
+    "nothing_new": ExitCode.NOTHING_NEW,
 }
-"""Exit code -> outcome of what is a result and no failure."""
+"""Outcome of what is a result and no failure -> exit code, the gravest first."""
+_RESULTS: dict[int, Outcome] = {code: outcome for outcome, code in _STOPPING.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +60,16 @@ class Hearing:
     on_notice: OnNotice
 
 
-def run_node(
-    config: RunConfig, place: Place, folder: RunFolder, node: str, hearing: Hearing
-) -> NodeRecord:
+def run_node(nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing) -> NodeRecord:
     """Run a node, or skip it after a node that ended with a refusal; record the end.
 
     A node that ended well is not run again. After a kill at any time, the same call
     goes on.
 
     Args:
-        config: the run.
-        place: where ML Metadata is.
+        nodes: of the run.
         folder: record of the run.
-        node: id of a node.
+        node: id of one of the nodes.
         hearing: callbacks.
 
     Raises:
@@ -65,11 +77,10 @@ def run_node(
         DataError: another process runs the node.
         Exception: an error that is no result; it is recorded, too.
     """
-    nodes = compile_nodes(config, place, folder.run_id, hearing.on_notice)
     if node not in nodes.ids:
         raise SettingsError(
-            f"--node: {config.name} has no node {node!r}; it has begin, {', '.join(nodes.ids)}, "
-            "report"
+            f"--node: the run has no node {node!r}; it has {BEGIN}, {', '.join(nodes.ids)}, "
+            f"{REPORT}"
         )
     with locks.hold(f"{folder.path}/locks/{node}", f"node {node} of run {folder.run_id}"):
         begun = NodeRecord(node=node, outcome="failed", began_at=now(), ended_at="")
@@ -128,31 +139,86 @@ def _blocking(folder: RunFolder, nodes: Nodes, node: str) -> NodeRecord | None:
     return blocked[0] if blocked else None
 
 
-def write_result(folder: RunFolder, records: Sequence[NodeRecord], document: Any) -> None:
-    """Write how a run ended.
-
-    Args:
-        folder: record of the run.
-        records: of all its nodes.
-        document: plain values of the end.
-    """
-    with staged(locate(folder.path) / RESULT_NAME) as file:
-        nodes = {one.node: settings.to_dict(one) for one in records}
-        file.write_text(json.dumps({**document, "nodes": nodes}, indent=2, sort_keys=True) + "\n")
-
-
-def read_all(config: RunConfig, place: Place, folder: RunFolder) -> list[NodeRecord]:
-    """Return the records of all nodes of a run, in topological order.
+def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
+    """Check what no single node can, and keep the settings of the run.
 
     Raises:
-        SettingsError: a node has not ended.
+        SettingsError: the run was begun with other settings, a first model has no
+            threshold, or the database refuses the user.
+        DataError: the file of ML Metadata is damaged.
+        UnreachableDatabaseError: the database is gone.
+    """
+    retried(lambda: check_place(place, is_written=True), config.retries, "begin", lambda *_: None)
+    text = whole_run.resolved_text(config)
+    if not folder.config_path.exists():
+        check_thresholds(config)
+    folder.keep_config(text)
+    with staged(locate(config.root) / CONFIG_NAME) as file:
+        file.write_text(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnd:
+    """How a run ended that was done node by node.
+
+    Attributes:
+        outcome: "published", or what stopped it.
+        exit_code: that of `terrapair run`.
+        reasons: why models are not published, one sentence each.
+        finished: the report; None: the run did not come so far.
+    """
+
+    outcome: Literal["published", "refused", "bad_data", "nothing_new", "failed"]
+    exit_code: ExitCode
+    reasons: tuple[str, ...]
+    finished: Finished | None
+
+
+def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
+    """Write the report of a run and how it ended; see `RunEnd`.
+
+    Raises:
+        SettingsError: another run with the same root has other settings.
     """
     ids = compile_nodes(config, place, folder.run_id, lambda *_: None).ids
-    found = {node: folder.read(node) for node in ids}
-    missing = [node for node, record in found.items() if record is None]
-    if missing:
-        raise SettingsError(
-            f"report: {len(missing)} of {len(ids)} nodes have not ended in run {folder.run_id}, "
-            f"{missing[0]} first: run them before"
-        )
-    return [record for record in found.values() if record is not None]
+    records = [record for node in ids if (record := folder.read(node)) is not None]
+    ended = _end(config, place, folder, ids, records)
+    document = {
+        "outcome": ended.outcome,
+        "exit_code": int(ended.exit_code),
+        "reasons": list(ended.reasons),
+        "nodes": {one.node: settings.to_dict(one) for one in records},
+    }
+    with staged(locate(folder.path) / RESULT_NAME) as file:
+        file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    return ended
+
+
+def _end(
+    config: RunConfig,
+    place: Place,
+    folder: RunFolder,
+    ids: Sequence[str],
+    records: Sequence[NodeRecord],
+) -> RunEnd:
+    stopped = [one for one in records if one.outcome not in (*GOOD, "skipped")]
+    missing = sorted(set(ids) - {one.node for one in records})
+    reasons = tuple(f"{one.node}: {one.reason}" for one in stopped)
+    if missing or any(one.outcome == "failed" for one in stopped):
+        if missing:
+            reasons += (f"{len(missing)} of {len(ids)} nodes have not ended: {missing[0]}, ...",)
+        return RunEnd(outcome="failed", exit_code=ExitCode.CRASH, reasons=reasons, finished=None)
+    for outcome, code in _STOPPING.items():
+        if any(one.outcome == outcome for one in stopped) and outcome != "refused":
+            return RunEnd(outcome=outcome, exit_code=code, reasons=reasons, finished=None)
+    finished = None
+    # After a refusal the report may have nothing to show.
+    with contextlib.suppress(DataError) if stopped else contextlib.nullcontext():
+        finished = whole_run.read_finished(config, place, folder.run_id)
+    if finished is not None and not stopped:
+        follow_all(config.root, config.serving_dir)
+    if finished is None or stopped or finished.exit_code != ExitCode.DONE:
+        reasons = reasons or (finished.refusals if finished else ())
+        code = ExitCode.REFUSED
+        return RunEnd(outcome="refused", exit_code=code, reasons=reasons, finished=finished)
+    return RunEnd(outcome="published", exit_code=ExitCode.DONE, reasons=(), finished=finished)

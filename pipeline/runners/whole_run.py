@@ -142,8 +142,13 @@ def write_resolved(session: Session, config: RunConfig) -> None:
     """Write the settings with all defaults into the root of the run, and log them."""
     digest = settings.sha256(config)
     logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
-    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
     path = locations.parse(config.root) / "config.yaml"
     with locations.staged(path) as file:
-        file.write_text(f"# sha256 {digest}\n{text}")
+        file.write_text(resolved_text(config))
     session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")
+
+
+def resolved_text(config: RunConfig) -> str:
+    """Return the settings with all defaults as YAML, below a line with their hash."""
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    return f"# sha256 {settings.sha256(config)}\n{text}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -15,14 +14,14 @@ from rich.text import Text
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import content_of, locate
-from beam_jobs.contracts.settings import SettingsError, from_dict
+from beam_jobs.contracts.settings import from_dict
 from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
-from pipeline.config import RunConfig, load_run_config
+from pipeline.config import RunConfig, load_stored_config
 from pipeline.metadata_store import Database, MetadataConfig, Place, find_place
 from pipeline.runners.root import LOCK_NAME
 
@@ -186,14 +185,7 @@ def _last_config(run_root: str, overrides: tuple[str, ...]) -> RunConfig:
             f"{path}: no settings of a run: --run must name the root of one", "missing_file"
         )
     root = str(path.parent.resolve() if isinstance(path, Path) else path.parent)
-    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
-        # Settings are read from files of this machine.
-        copy = Path(scratch) / path.name
-        locations.copy_file(path, copy)
-        try:
-            return load_run_config(copy, (*overrides, f"root={root}"), os.environ)
-        except SettingsError as error:
-            raise SettingsError(str(error).replace(str(copy), str(path))) from error
+    return load_stored_config(path, (*overrides, f"root={root}"), os.environ)
 
 
 def _pipeline(run_root: str) -> tuple[str, Place]:
