@@ -25,8 +25,9 @@ from beam_jobs.terminal.options import as_usage, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
-from pipeline.config import RunConfig, load_run_config, load_stored_config
+from pipeline.config import RunConfig, load_run_config, load_stored_config, load_text
 from pipeline.cross_validation.choice import choose_tasks
+from pipeline.kubeflow.parameters import Parameters, parse_parameters
 from pipeline.metadata_store import Place, check_place, find_place
 from pipeline.runners import root, whole_run
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
@@ -182,6 +183,16 @@ def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> Ex
 @click.option(
     "--node", "name", required=True, help="Id of a node, such as Trainer-flood; begin or report."
 )
+@click.option("--overrides", "json_overrides", default="[]", help="As --set: a JSON list of A.B=C.")
+@click.option(
+    "--thresholds",
+    "json_thresholds",
+    default="{}",
+    help='With --config: JSON such as {"flood": {"min_mean_iou": 0.7}}; probe for the encoder.',
+)
+@click.option(
+    "--span", type=click.IntRange(min=0), default=0, help="With --config: span to read; 0 = newest."
+)
 @click.option(
     "--outcome-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -194,6 +205,9 @@ def node(
     run_root: str | None,
     run_id: str,
     name: str,
+    json_overrides: str,
+    json_thresholds: str,
+    span: int,
     outcome_file: Path | None,
 ) -> ExitCode:
     """Run one node of the pipeline in this process, as a task of Kubeflow does.
@@ -210,11 +224,16 @@ def node(
     """
     if bool(config_path) == bool(run_root):
         raise click.UsageError("give --config or --run, one of them")
+    # Kubeflow starts programs with umask 0, so that anybody could write the files.
+    os.umask(os.umask(0o022) | 0o022)
+    parameters = parse_parameters(json_overrides, json_thresholds, span)
     if run_root:
         folder = RunFolder(run_root, run_id)
-        config = _load_begun(folder, overrides)
+        if overrides or parameters != Parameters():
+            raise click.UsageError("a run that was begun keeps its settings: they need --config")
+        config = _load_begun(folder)
     else:
-        config = _load(str(config_path), overrides)
+        config = parameters.applied(lambda more: _load(str(config_path), (*overrides, *more)))
         folder = RunFolder(config.root, run_id)
         if folder.config_path.exists():
             folder.keep_config(whole_run.resolved_text(config))
@@ -269,7 +288,7 @@ def _run_node(
     return record.outcome, ExitCode(record.exit_code)
 
 
-def _load_begun(folder: RunFolder, overrides: tuple[str, ...]) -> RunConfig:
+def _load_begun(folder: RunFolder) -> RunConfig:
     """Return the settings of a run that was begun.
 
     Raises:
@@ -281,29 +300,40 @@ def _load_begun(folder: RunFolder, overrides: tuple[str, ...]) -> RunConfig:
             f"{folder.run_id} --node {BEGIN}",
             "missing_file",
         )
-    if overrides:
-        raise click.UsageError("--set belongs to --config: a run that was begun keeps its settings")
     return load_stored_config(folder.config_path, (), os.environ)
 
 
 @verb("compile", needs=_PIPELINE)
 @_run_config
+@click.option("--output", required=True, type=click.Path(dir_okay=False), help="File to write.")
 @click.option(
-    "--output", required=True, type=click.Path(dir_okay=False), help="JSON file to write."
+    "--target",
+    type=click.Choice(["kubeflow", "vertex"]),
+    default="kubeflow",
+    show_default=True,
+    help="kubeflow: YAML of Kubeflow Pipelines; vertex: JSON of Vertex AI.",
 )
-def compile_(session: Session, config_path: str, overrides: tuple[str, ...], output: str) -> None:
-    """Write the pipeline's specification for Kubeflow Pipelines v2; needs no cluster.
+def compile_(
+    session: Session, config_path: str, overrides: tuple[str, ...], output: str, target: str
+) -> None:
+    """Write the pipeline's specification for Kubeflow Pipelines 2; needs no cluster.
+
+    Each node is one task; kubeflow.pods of the config sets what its pod gets.
+    docs/kubeflow.md describes tasks, parameters and settings.
 
     \b
     Example:
-      terrapair compile --config pipeline/configs/kubeflow.yaml --output run.json
+      terrapair compile --config pipeline/configs/kubeflow.yaml --output run.yaml
     """
     config = _load(config_path, overrides)
     root.check_names(config)
-    from pipeline.runners.kubeflow import compile_pipeline
+    if target == "kubeflow":
+        from pipeline.kubeflow.compiling import compile_pipeline as compile_it
+    else:
+        from pipeline.runners.vertex import compile_vertex as compile_it
 
     _quiet_absl(session)
-    compile_pipeline(config, Path(output))
+    compile_it(config, Path(output))
     session.result({"specification": output}, f"Pipeline specification: {output}")
 
 
@@ -579,7 +609,11 @@ def _find_config(path: str) -> str:
 
 
 def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
-    config = load_run_config(_find_config(config_path), overrides, os.environ)
+    if config_path.startswith("{"):
+        # As `compile` writes them into the first task.
+        config = load_text(config_path, "--config", overrides, os.environ)
+    else:
+        config = load_run_config(_find_config(config_path), overrides, os.environ)
     # ML Metadata remembers paths: relative ones would point elsewhere when the next run
     # starts from another folder.
     if "://" not in config.root:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
-from beam_jobs.contracts import locations, settings
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.windows import WindowConfig
@@ -28,6 +28,7 @@ from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
+from pipeline.kubeflow.config import KubeflowConfig
 from pipeline.metadata_store import MetadataConfig
 from pipeline.runners.retrying import RetryConfig
 from pipeline.service.notification import NotifyConfig
@@ -154,9 +155,12 @@ class RunConfig:
         spans: train on the train patches of several spans together, `{last: 6}` for the
             newest six or `all`, and judge on eval and test of every span. None = the
             newest span alone.
+        span: read this span in place of the newest, when a run is done node by node;
+            None = the newest. It excludes `spans`.
         probe: thresholds that the pretrained encoder must reach before it is published
             and segmenters start from it.
-        container_image: image of the Kubeflow components; needed only by `compile`.
+        container_image: image of the tasks of Kubeflow; needed only by `compile`.
+        kubeflow: resources, secrets and volumes of these tasks.
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 = no process
             besides the runner's own.
         claim: what `claim-check` compares; None = not used.
@@ -189,6 +193,8 @@ class RunConfig:
     notify: NotifyConfig | None = None
     metadata: MetadataConfig | None = None
     retries: RetryConfig = field(default_factory=RetryConfig)
+    kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
+    span: int | None = None
     local_root: str = ""
 
     def __post_init__(self) -> None:
@@ -199,6 +205,10 @@ class RunConfig:
         if "://" in self.local_root:
             raise ValueError(
                 f"local_root must be a folder of this machine, got {self.local_root!r}"
+            )
+        if self.span is not None and (self.span < 1 or self.spans is not None):
+            raise ValueError(
+                f"span must be at least 1, and without spans, got {self.span} and {self.spans}"
             )
         if self.num_beam_workers < 1:
             raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
@@ -423,14 +433,31 @@ def load_stored_config(
     Raises:
         SettingsError: see `load_run_config`; the message names `path`.
     """
+    return load_text(path.read_text(), str(path), overrides, environment)
+
+
+def load_text(
+    text: str, name: str, overrides: Sequence[str], environment: Mapping[str, str]
+) -> RunConfig:
+    """Read settings from YAML or JSON in a text.
+
+    Args:
+        text: the settings. Their paths are absolute.
+        name: of the text, for messages.
+        overrides: see `load_run_config`.
+        environment: see `load_run_config`.
+
+    Raises:
+        SettingsError: see `load_run_config`; the message has `name` for the file.
+    """
     with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
-        # Settings are read from files of this machine.
-        copy = Path(scratch) / path.name
-        locations.copy_file(path, copy)
+        # A file may name others, so the settings are read from a file.
+        file = Path(scratch) / "config.yaml"
+        file.write_text(text)
         try:
-            return load_run_config(copy, overrides, environment)
+            return load_run_config(file, overrides, environment)
         except settings.SettingsError as error:
-            raise settings.SettingsError(str(error).replace(str(copy), str(path))) from error
+            raise settings.SettingsError(str(error).replace(str(file), name)) from error
 
 
 def _check_bands(config: RunConfig) -> None:

@@ -72,6 +72,10 @@ def run_whole(
         NothingNewError: `spans` is "new", and no scene is.
         TerrapairError: bad data, or a gate ended the run.
     """
+    if config.span is not None:
+        raise settings.SettingsError(
+            f"span: a whole run reads the newest span, got {config.span}: set span=null"
+        )
     check_place(place, is_written=True)
     check_thresholds(config)
     write_resolved(session, config)

@@ -8,7 +8,7 @@ from repository import REPOSITORY
 
 from beam_jobs.contracts import locations, settings
 from pipeline.config import RunConfig
-from pipeline.runners.kubeflow import compile_pipeline
+from pipeline.runners.vertex import compile_vertex
 
 DATA_EDGES = {
     "ImportExampleGen-{}": set(),
@@ -77,7 +77,7 @@ EDGES = {
 def compiled(values, tmp_path):
     values["root"] = "s3://bucket/terrapair"
     output = tmp_path / "out" / "pipeline.json"
-    compile_pipeline(settings.from_dict(RunConfig, values), output)
+    compile_vertex(settings.from_dict(RunConfig, values), output)
     return json.loads(output.read_text())
 
 
@@ -158,7 +158,7 @@ def test_the_blessing_and_the_thresholds_reach_pusher_and_probe(compiled):
 
 def test_without_tasks_the_probe_takes_the_pairs_alone(values, tmp_path):
     config = settings.from_dict(RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": []})
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"][
         "tasks"
     ]
@@ -178,7 +178,7 @@ def test_student_waits_for_the_blessing_of_its_teacher(values, tmp_path):
     config = settings.from_dict(
         RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": [optical, student]}
     )
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"][
         "tasks"
     ]
@@ -211,7 +211,7 @@ def start_from_published(values, folder):
 
 def tasks_of(config, tmp_path):
     """Component -> components that it waits for, of the compiled run."""
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     dag = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"]
     return {name: set(task.get("dependentTasks", [])) for name, task in dag["tasks"].items()}
 
@@ -251,17 +251,17 @@ def test_an_encoder_on_this_machine_is_refused(values, tmp_path):
         settings.SettingsError,
         match=r"tasks\[0\] starts from 'runs/demo/.*', but pods cannot read .*: copy the encoder",
     ):
-        compile_pipeline(config, tmp_path / "x.json")
+        compile_vertex(config, tmp_path / "x.json")
 
 
 def test_root_on_this_machine_is_refused(values, tmp_path):
     with pytest.raises(
         settings.SettingsError, match=r"root: must be an object store .* got 'runs/test'"
     ):
-        compile_pipeline(settings.from_dict(RunConfig, values), tmp_path / "x.json")
+        compile_vertex(settings.from_dict(RunConfig, values), tmp_path / "x.json")
 
 
 def test_missing_image_is_refused(values, tmp_path):
     values["container_image"] = ""
     with pytest.raises(settings.SettingsError, match="container_image: needed"):
-        compile_pipeline(settings.from_dict(RunConfig, values), tmp_path / "x.json")
+        compile_vertex(settings.from_dict(RunConfig, values), tmp_path / "x.json")
