@@ -6,7 +6,8 @@ pipeline's parameters, and keeps them in the run's folder, from where the others
 them. The last one, `report`, is the exit handler: its end is that of the run.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: kfp reads the annotations of components
+# as objects, not as text.
 
 import dataclasses
 import re
@@ -31,7 +32,6 @@ from pipeline.runners.node_record import BEGIN, REPORT
 COMMAND = ("terrapair", "node")
 _EXPANDED = re.compile(r"\{\{|\$\(")
 """What Kubeflow, Argo or Kubernetes would replace in an argument."""
-_OUTCOME = "outcome"
 
 
 def compile_pipeline(config: RunConfig, output: Path) -> None:
@@ -142,7 +142,9 @@ def _make_pipeline(config: RunConfig, nodes: Mapping[str, tuple[str, ...]]) -> A
     begun = ["--run", config.root.rstrip("/")]
 
     def add(component: Callable[..., Any], node: str, **parameters: Any) -> dsl.PipelineTask:
-        task = component(**parameters)
+        # Kubeflow replaces the placeholder where it is the whole value of a parameter.
+        # In an argument it would arrive as it stands here.
+        task = component(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **parameters)
         task.set_display_name(node)
         # TFX has its own cache, which knows what a node reads.
         task.set_caching_options(False)
@@ -171,11 +173,11 @@ def _make_pipeline(config: RunConfig, nodes: Mapping[str, tuple[str, ...]]) -> A
 def _component(config: RunConfig, node: str, begun: list[str]) -> Callable[..., Any]:
     """Return the component of a node, with a name of its own."""
 
-    def task(outcome: dsl.OutputPath(str)):  # type: ignore[valid-type, no-untyped-def]
+    def task(run_id: str, outcome: dsl.OutputPath(str)):  # type: ignore[valid-type, no-untyped-def]
         return dsl.ContainerSpec(
             image=config.container_image,
             command=list(COMMAND),
-            args=[*begun, *_arguments(node), outcome],
+            args=[*begun, "--run-id", run_id, "--node", node, "--outcome-file", outcome],
         )
 
     task.__name__ = node
@@ -186,22 +188,19 @@ def _first_component(config: RunConfig, text: str) -> Callable[..., Any]:
     """Return the component that gets the settings and the pipeline's parameters."""
 
     def task(  # type: ignore[no-untyped-def]
+        run_id: str,
         overrides: list,
         thresholds: dict,
         span: int,
         outcome: dsl.OutputPath(str),  # type: ignore[valid-type]
     ):
         parameters = ["--overrides", overrides, "--thresholds", thresholds, "--span", span]
+        node = ["--run-id", run_id, "--node", BEGIN, "--outcome-file", outcome]
         return dsl.ContainerSpec(
             image=config.container_image,
             command=list(COMMAND),
-            args=["--config", text, *parameters, *_arguments(BEGIN), outcome],
+            args=["--config", text, *parameters, *node],
         )
 
     task.__name__ = BEGIN
     return dsl.container_component(task)
-
-
-def _arguments(node: str) -> list[str]:
-    """Return the arguments of every task; the path of the outcome follows."""
-    return ["--run-id", dsl.PIPELINE_JOB_ID_PLACEHOLDER, "--node", node, "--outcome-file"]
