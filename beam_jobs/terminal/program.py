@@ -85,6 +85,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "drift": _verb(_SERVICE, "drift", "Compare a span with the data of the models in service."),
         "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
+        "node": _verb(_PIPELINE, "node", "Run one node of the pipeline in this process."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
         "submit": _verb(_KUBEFLOW, "submit", "Run a compiled pipeline on Kubeflow."),
         "schedule": _verb(

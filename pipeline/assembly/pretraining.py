@@ -55,7 +55,7 @@ def create_pairs(
     drift = DriftSettings(
         served_dir=f"{config.serving_dir}/{ENCODER_NAME}", drift=config.drift, since=since
     )
-    return create_examples(config.pairs_dir, "pairs", drift, spans)
+    return create_examples(config.pairs_dir, "pairs", drift, spans, config.span)
 
 
 def create_pretraining(

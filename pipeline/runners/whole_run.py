@@ -21,7 +21,7 @@ from beam_jobs.errors import NothingNewError
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
-from pipeline.metadata_file import check_metadata
+from pipeline.metadata_store import Place, check_place
 from pipeline.service.thresholds import check_thresholds
 
 SpanRule = Literal["newest", "new", "new_or_newest"]
@@ -50,7 +50,12 @@ class Finished:
 
 
 def run_whole(
-    config: RunConfig, session: Session, spans: SpanRule, *, verify_files: bool = False
+    config: RunConfig,
+    place: Place,
+    session: Session,
+    spans: SpanRule,
+    *,
+    verify_files: bool = False,
 ) -> Finished:
     """Build the data, run all components, and return the report.
 
@@ -58,6 +63,7 @@ def run_whole(
 
     Args:
         config: the run.
+        place: where its metadata are.
         session: shows the progress.
         spans: which data it reads.
         verify_files: compare the content of all input files and shards.
@@ -66,7 +72,11 @@ def run_whole(
         NothingNewError: `spans` is "new", and no scene is.
         TerrapairError: bad data, or a gate ended the run.
     """
-    check_metadata(config.metadata_path, is_written=True)
+    if config.span is not None:
+        raise settings.SettingsError(
+            f"span: a whole run reads the newest span, got {config.span}: set span=null"
+        )
+    check_place(place, is_written=True)
     check_thresholds(config)
     write_resolved(session, config)
     from pipeline.data_build import build_data
@@ -94,15 +104,20 @@ def run_whole(
         def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
             progress.update(step, total, values)
 
-        run_local(config, progress.start, on_step, progress.note)
+        run_local(config, place, progress.start, on_step, progress.note)
     from pipeline.serving.following import follow_all
 
     follow_all(config.root, config.serving_dir)
-    return read_finished(config)
+    return read_finished(config, place)
 
 
-def read_finished(config: RunConfig) -> Finished:
+def read_finished(config: RunConfig, place: Place, run_id: str = "") -> Finished:
     """Return the report of the last run, and write its files again.
+
+    Args:
+        config: the run.
+        place: where its metadata are.
+        run_id: the run of this id instead; "" = the last.
 
     Raises:
         DataError: there was no run, or a component of the last run failed.
@@ -111,7 +126,7 @@ def read_finished(config: RunConfig) -> Finished:
     from pipeline.report.page import render_report
     from pipeline.report.results import collect_results
 
-    results = collect_results(config)
+    results = collect_results(config, place, run_id)
     # The pictures are drawn while the parts are made, with --json, too.
     parts = tuple(
         Text.from_markup(part) if isinstance(part, str) else part
@@ -131,8 +146,13 @@ def write_resolved(session: Session, config: RunConfig) -> None:
     """Write the settings with all defaults into the root of the run, and log them."""
     digest = settings.sha256(config)
     logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
-    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
     path = locations.parse(config.root) / "config.yaml"
     with locations.staged(path) as file:
-        file.write_text(f"# sha256 {digest}\n{text}")
+        file.write_text(resolved_text(config))
     session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")
+
+
+def resolved_text(config: RunConfig) -> str:
+    """Return the settings with all defaults as YAML, below a line with their hash."""
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    return f"# sha256 {settings.sha256(config)}\n{text}"

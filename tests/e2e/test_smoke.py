@@ -6,6 +6,7 @@ import re
 import shutil
 
 import make_poison
+import maria_db
 import pytest
 from PIL import Image
 from repository import REPOSITORY
@@ -16,7 +17,7 @@ from beam_jobs.errors import RefusedError
 from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
-from pipeline.runners.local import run_local
+from pipeline.runners.local import compile_nodes, run_local
 from pipeline.service.attempts import read_attempts
 
 CONFIG = "pipeline/configs/smoke.yaml"
@@ -80,6 +81,38 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
         assert str(files[0].parent) in second_run.stdout
+
+
+def run_node_by_node(config, *options):
+    """Run each node of a run by the verb, in the order of the pipeline; return node -> outcome."""
+    nodes = compile_nodes(config, config.metadata_path, "order", lambda *_: None).ids
+    found = {}
+    for node in ("begin", *nodes, "report"):
+        ended = run_pipeline_here("node", *options, "--node", node, "--json")
+        assert ended.returncode == 0, (node, ended.stdout + ended.stderr)
+        found[node] = json.loads(ended.stdout)["outcome"]
+    return found
+
+
+@pytest.mark.e2e
+def test_nodes_one_by_one_are_answered_by_the_cache_of_the_whole_run(second_run, root):
+    before = published(root)
+    settings = ("--config", CONFIG, "--set", f"root={root}", "--run-id", "by-node")
+    config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
+    outcomes = run_node_by_node(config, *settings)
+    assert (outcomes.pop("begin"), outcomes.pop("report")) == ("done", "published")
+    # The same cache keys: what the verb runs is what the whole run ran.
+    assert outcomes == dict.fromkeys(outcomes, "cached")
+    record = read_last_run(config.metadata_path, config.name, "by-node")
+    assert [item.component_id for item in record.components] == list(outcomes)
+    assert len(outcomes) == 7 * 3 + 5 + 8 * 2
+    assert published(root) == before
+    result = json.loads((root / "runs" / "by-node" / "result.json").read_text())
+    assert (result["outcome"], result["exit_code"], set(result["nodes"])) == (
+        "published",
+        0,
+        set(outcomes),
+    )
 
 
 @pytest.mark.e2e
@@ -167,7 +200,7 @@ def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     # Not `run`, which would build the span again from the scenes, and these are good.
     with pytest.raises(RefusedError) as refused:
-        run_local(config, lambda _: None, lambda *_: None, lambda *_: None)
+        run_local(config, config.metadata_path, lambda _: None, lambda *_: None, lambda *_: None)
     assert refused.value.exit_code == 4
     line = str(refused.value)
     assert line.startswith("pairs: span 2 differs from the data of the model in service")
@@ -230,3 +263,45 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
     # The pairs of the encoder are at hand, so the audit compares the labels with them.
     assert re.search(r"flood: \d+ unlabeled train patches, \d+ .*: no overlap", finished.stdout)
     assert "Encoder probe" not in finished.stdout
+
+
+@pytest.mark.e2e
+def test_nodes_one_by_one_publish_with_metadata_in_a_real_database(
+    first_run, root, tmp_path, monkeypatch
+):
+    (encoder,) = versions(root / "serving" / "encoder")
+    task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
+    with maria_db.running(tmp_path) as server:
+        database = f"{{host: 127.0.0.1, port: {server.port}, user: {maria_db.USER}}}"
+        overrides = [
+            f"root={tmp_path}/run",
+            "pretrain=null",
+            f"encoder={encoder}",
+            f"tasks=[{{min_mean_iou: 0.001, {task}loss: {{class_weights: {{}}}}}}}}]",
+            f"metadata={database}",
+        ]
+        settings = ["--config", CONFIG, *(part for one in overrides for part in ("--set", one))]
+        unset = run_pipeline_here("node", *settings, "--run-id", "one", "--node", "begin")
+        assert unset.returncode == 2
+        assert "TERRAPAIR_METADATA_PASSWORD: must hold the password of terrapair" in unset.stderr
+        monkeypatch.setenv("TERRAPAIR_METADATA_PASSWORD", maria_db.PASSWORD)
+        shutil.copytree(root / "data" / "flood", tmp_path / "run" / "data" / "flood")
+        config = load_run_config(REPOSITORY / CONFIG, overrides, {})
+        for run_id, outcome in (("one", "done"), ("two", "cached")):
+            found = run_node_by_node(config, *settings, "--run-id", run_id)
+            assert (found.pop("begin"), found.pop("report")) == ("done", "published")
+            assert len(found) == 15
+            assert found == dict.fromkeys(found, outcome)
+        (version,) = versions(tmp_path / "run" / "serving" / "flood")
+        # A run that was begun needs no more than its root.
+        begun = ["--run", f"{tmp_path}/run", "--run-id", "one", "--node", "Pusher-flood"]
+        file = tmp_path / "outcome"
+        again = run_pipeline_here("node", *begun, "--outcome-file", str(file), "--verbose")
+        assert (again.returncode, file.read_text()) == (0, "done"), again.stderr
+        assert versions(tmp_path / "run" / "serving" / "flood") == [version]
+        shown = run_pipeline_here("history", "--run", f"{tmp_path}/run")
+        assert shown.returncode == 0, shown.stderr
+    kept = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert not [path for path in kept if maria_db.PASSWORD.encode() in path.read_bytes()]
+    assert maria_db.PASSWORD not in again.stdout + again.stderr
+    assert not list((tmp_path / "run").rglob("*.sqlite"))
