@@ -294,43 +294,37 @@ def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given:
     )
 
 
-@verb("training-job")
+@verb("training-job", needs=("pipeline",))
 @config_option("the settings of the run", required=True)
 @click.option("--run-id", required=True, help="Id of the run, as for `terrapair node`.")
 @click.option("--node", required=True, help="Trainer of the run, such as Trainer-flood.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="YAML file.")
-@click.option("--image", default="", help="Of the containers. [container_image]")
 @click.option("--num-workers", default=2, show_default=True, help="Machines.")
-@click.option("--num-cores", default=4, show_default=True, help="CPU cores of each.")
-@click.option("--memory", default="16Gi", show_default=True, help="Of each.")
-@click.option("--num-gpus", default=0, show_default=True, help="Of each.")
-@click.option("--secret", default="", help="Secret with credentials, as environment variables.")
 @click.option("--name", default="", help="Of Job and Service. [from the node]")
 def training_job(
     session: Session,
     config_path: str,
     overrides: tuple[str, ...],
     output: Path,
-    image: str,
     **given: Any,
 ) -> None:
     """Write the manifests of a training on several machines.
 
     An Indexed Job with a headless Service: worker 0 runs the Trainer as `terrapair
-    node`, the others follow it. The nodes before it must have ended. Needs Kubernetes
-    1.31 or newer.
+    node`, the others follow it. The nodes before it must have ended. Image, resources,
+    secrets and volumes are those of the run's YAML. Needs Kubernetes 1.31 or newer.
 
     \b
     Example:
-      terrapair training-job --config pipeline/configs/kubeflow.yaml --run-id monday \\
-        --node Trainer-pretrain --num-workers 4 --num-gpus 8 --output job.yaml
+      terrapair training-job --config run.yaml --run-id monday \\
+        --node Trainer-pretrain --num-workers 4 --output job.yaml
     """
     from pipeline.config import load_run_config
-    from pipeline.kubeflow.training_job import TrainingJob, manifests
+    from pipeline.kubeflow.training_job import job_of, manifests
 
     config = load_run_config(config_path, overrides, os.environ)
     with as_usage():
-        job = TrainingJob(root=config.root, image=image or config.container_image, **given)
+        job = job_of(config, **given)
     with staged(output) as file:
         file.write_text(yaml.safe_dump_all(manifests(job), sort_keys=False))
     session.result(

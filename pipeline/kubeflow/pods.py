@@ -15,7 +15,8 @@ from pipeline.kubeflow.config import PodConfig, SecretConfig, TolerationConfig, 
 
 SCRATCH_PATH = "/scratch"
 """Where the volume for temporary files appears."""
-_SCRATCH_VARIABLE = "TMPDIR"
+SCRATCH_VARIABLE = "TMPDIR"
+"""Environment variable that names it for programs."""
 _RETRY_SECONDS = ("30s", 2.0, "600s")
 """First wait before a retry of a pod, its growth, and the longest wait."""
 
@@ -33,7 +34,7 @@ def apply(task: PipelineTask, pod: PodConfig) -> None:
             size=pod.scratch,
             storage_class_name=pod.scratch_class or None,
         )
-        env.setdefault(_SCRATCH_VARIABLE, SCRATCH_PATH)
+        env.setdefault(SCRATCH_VARIABLE, SCRATCH_PATH)
     for name, value in sorted(env.items()):
         task.set_env_variable(name, value)
     for label, value in sorted((pod.node_selector or {}).items()):
