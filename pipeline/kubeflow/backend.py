@@ -162,14 +162,15 @@ class Backend:
         )
         return _id(made, "experiment_id", self._url)
 
-    def start(self, job: Job) -> str:
-        """Start a run and return its id.
+    def start(self, job: Job) -> dict[str, Any]:
+        """Start a run and return what the server says of it.
 
         Raises:
             KubeflowError: the server refuses it.
         """
         made = self._api.call(self._client.runs.run_service_create_run, job.body())
-        return _id(made, "run_id", self._url)
+        _id(made, "run_id", self._url)
+        return made
 
     def read_run(self, run_id: str) -> dict[str, Any]:
         """Return what the server says of a run.

@@ -178,13 +178,7 @@ def _shared_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Time between two looks at the run.",
 )
 def submit(
-    session: Session,
-    run_id: str | None,
-    root: str | None,
-    is_waiting: bool,
-    timeout_s: float,
-    poll_s: float,
-    **given: Any,
+    session: Session, run_id: str | None, root: str | None, is_waiting: bool, **given: Any
 ) -> ExitCode:
     """Run a compiled pipeline on Kubeflow; --wait ends with the run's exit code.
 
@@ -199,6 +193,7 @@ def submit(
       terrapair submit --pipeline flood-monthly --wait --timeout 7200
       terrapair submit --run-id 5e1c6d2a-3b0f-4d8e-9c1a-2f7b8e6d4c3b --wait
     """
+    clock = Clock(timeout_s=given.pop("timeout_s"), poll_s=given.pop("poll_s"))
     options = _Options(**given)
     sources = [one for one in (options.file, options.pipeline, run_id) if one is not None]
     if len(sources) != 1:
@@ -211,26 +206,21 @@ def submit(
     if run_id is None:
         now = datetime.datetime.now(datetime.timezone.utc)
         job = options.job(backend, package, f" {now:%Y-%m-%d %H:%M:%S}")
-        run_id = backend.start(job)
-        package = job.version.package
-        lines = [_pipeline_line(job.version), f"Run: {job.name} ({run_id})"]
+        answer, package = backend.start(job), job.version.package
+        lines = [_pipeline_line(job.version), f"Run: {job.name} ({answer['run_id']})"]
     else:
-        package = backend.package_of_run(backend.read_run(run_id))
-    lines.append(f"Page: {backend.run_page(run_id)}")
-    # Also before a long wait: the run goes on if this program is interrupted.
+        answer = backend.read_run(run_id)
+        package = backend.package_of_run(answer)
+    run = run_of(answer, package.tasks)
+    lines.append(f"Page: {backend.run_page(run.run_id)}")
     if is_waiting:
+        # Before a long wait: the run goes on if this program is interrupted. As text:
+        # what the server says may hold brackets.
         session.note(*map(Text, lines))
+        read = functools.partial(_read, backend, run.run_id, package.tasks)
+        run = wait(read, clock, lambda line: session.note(Text(line)))
         lines = []
-    read = functools.partial(_read, backend, run_id, package.tasks)
-    if is_waiting:
-        # As text: what the server says may hold brackets.
-        run = wait(
-            read,
-            Clock(timeout_s=timeout_s, poll_s=poll_s),
-            lambda line: session.note(Text(line)),
-        )
     else:
-        run = read()
         lines += [f"{name}: {state}" for name, state in run.tasks.items()]
     end = ending(run, _find_record(session, root or package.root, run))
     session.result(_document(run, end, backend), *lines, *end.reasons, _outcome_line(run, end))
