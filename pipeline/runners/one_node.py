@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
@@ -23,6 +23,7 @@ from beam_jobs.storage import locks
 from beam_jobs.terminal import failures
 from models.publishing.labels import now
 from pipeline.config import RunConfig
+from pipeline.data_build import data_sets
 from pipeline.metadata_store import Place, check_place
 from pipeline.runners import whole_run
 from pipeline.runners.local import OnStep, compile_nodes, heard
@@ -145,10 +146,19 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     Raises:
         SettingsError: the run was begun with other settings, a first model has no
             threshold, or the database refuses the user.
-        DataError: the file of ML Metadata is damaged.
+        DataError: the file of ML Metadata is damaged, or there are no shards.
         UnreachableDatabaseError: the database is gone.
     """
     retried(lambda: check_place(place, is_written=True), config.retries, "begin", lambda *_: None)
+    for data in data_sets(config):
+        spans = {span for span, _ in layout.list_versions(data.root)}
+        if not spans or (config.span is not None and config.span not in spans):
+            what = "version of any span" if config.span is None else f"span {config.span}"
+            raise DataError(
+                f"{data.root}: holds no {what}: build it first, by `terrapair build-pairs` or "
+                "`terrapair build-labels`",
+                "no_version",
+            )
     text = whole_run.resolved_text(config)
     if not folder.config_path.exists():
         check_thresholds(config)
