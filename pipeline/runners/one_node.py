@@ -9,7 +9,6 @@ settings of the run, the last writes its report and tells how the run ended.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -42,8 +41,6 @@ from pipeline.runners.whole_run import Finished
 from pipeline.service.thresholds import check_thresholds
 from pipeline.serving.following import follow_all
 
-RESULT_NAME = "result.json"
-"""How the run ended, beside the records of its nodes; written by "report"."""
 _STOPPING: dict[Literal["bad_data", "refused", "nothing_new"], ExitCode] = {
     "bad_data": ExitCode.BAD_DATA,
     "refused": ExitCode.REFUSED,
@@ -160,7 +157,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
                 "no_version",
             )
     text = whole_run.resolved_text(config)
-    if not folder.config_path.exists():
+    if folder.read_config() is None:
         check_thresholds(config)
     folder.keep_config(text)
     with staged(locate(config.root) / CONFIG_NAME) as file:
@@ -199,8 +196,7 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
         "reasons": list(ended.reasons),
         "nodes": {one.node: settings.to_dict(one) for one in records},
     }
-    with staged(locate(folder.path) / RESULT_NAME) as file:
-        file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    folder.write_result(document)
     return ended
 
 

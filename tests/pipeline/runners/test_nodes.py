@@ -188,7 +188,8 @@ def test_a_database_that_is_lost_while_a_node_works_is_waited_for(server, tmp_pa
     (tmp_path / "server").write_text(str(server.pid))
     assert tiny_pipeline.nodes(tmp_path, "one", place, on_line=note).launch("Make") == "done"
     assert len(lines) == 2
-    assert "the database cannot be reached (Connection refused): check that it runs" in lines[0]
+    assert "the database cannot be reached (" in lines[1]
+    assert "retry 2 of 3" in lines[1]
     # The work was not done a second time.
     assert (tmp_path / "makes").read_text() == "x"
     assert executions(place, "one") == [("Make", "COMPLETE")]
