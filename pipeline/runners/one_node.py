@@ -187,7 +187,9 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     Raises:
         SettingsError: another run with the same root has other settings.
     """
-    ids = compile_nodes(config, place, folder.run_id, lambda *_: None).ids
+    nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
+    nodes.close_unfinished()
+    ids = nodes.ids
     records = [record for node in ids if (record := folder.read(node)) is not None]
     ended = _end(config, place, folder, ids, records)
     document = {
