@@ -107,7 +107,7 @@ class Nodes:
         return retried(lambda: self._launch(node), of.retries, node, of.on_notice)
 
     def close_unfinished(self) -> int:
-        """Mark executions that killed processes left open as failed; return their number.
+        """Mark executions that killed processes left open as failed; count them.
 
         It is for the end of a run. A later launch under the same run id takes them up
         all the same.
