@@ -146,7 +146,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
         DataError: the file of ML Metadata is damaged, or there are no shards.
         UnreachableDatabaseError: the database is gone.
     """
-    retried(lambda: check_place(place, is_written=True), config.retries, "begin", lambda *_: None)
+    retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
     for data in data_sets(config):
         spans = {span for span, _ in layout.list_versions(data.root)}
         if not spans or (config.span is not None and config.span not in spans):
@@ -185,7 +185,7 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     """Write the report of a run and how it ended; see `RunEnd`.
 
     Raises:
-        SettingsError: another run with the same root has other settings.
+        UnreachableDatabaseError: the database is gone.
     """
     nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
     nodes.close_unfinished()
@@ -217,13 +217,13 @@ def _end(
             reasons += (f"{len(missing)} of {len(ids)} nodes have not ended: {missing[0]}, ...",)
         return RunEnd(outcome="failed", exit_code=ExitCode.CRASH, reasons=reasons, finished=None)
     for outcome, code in _STOPPING.items():
-        if any(one.outcome == outcome for one in stopped) and outcome != "refused":
+        if outcome != "refused" and outcome in {one.outcome for one in stopped}:
             return RunEnd(outcome=outcome, exit_code=code, reasons=reasons, finished=None)
     finished = None
     # After a refusal the report may have nothing to show.
     with contextlib.suppress(DataError) if stopped else contextlib.nullcontext():
         finished = whole_run.read_finished(config, place, folder.run_id)
-    if finished is not None and not stopped:
+    if finished is not None:
         follow_all(config.root, config.serving_dir)
     if finished is None or stopped or finished.exit_code != ExitCode.DONE:
         reasons = reasons or (finished.refusals if finished else ())

@@ -204,8 +204,10 @@ def test_a_database_that_is_lost_while_a_node_works_is_waited_for(server, tmp_pa
     server.kill()
     try:
         with pytest.raises(RuntimeError, match="the database cannot be reached") as lost:
-            tiny_pipeline.nodes(tmp_path, "one", place).launch("Judge")
+            tiny_pipeline.nodes(tmp_path, "one", place, on_line=lines.append).launch("Judge")
         assert "\n" not in str(lost.value)
+        # The retries around a launch do not multiply those within it.
+        assert len(lines) == 2 + tiny_pipeline.QUICK.num_retries
     finally:
         server.start()
 
