@@ -25,7 +25,7 @@ from beam_jobs.terminal.options import as_usage, config_option, verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
-from pipeline.config import RunConfig, load_run_config, load_stored_config, load_text
+from pipeline.config import RunConfig, load_run_config, load_text
 from pipeline.cross_validation.choice import choose_tasks
 from pipeline.kubeflow.parameters import Parameters, parse_parameters
 from pipeline.metadata_store import Place, check_place, find_place
@@ -235,7 +235,7 @@ def node(
     else:
         config = parameters.applied(lambda more: _load(str(config_path), (*overrides, *more)))
         folder = RunFolder(config.root, run_id)
-        if folder.config_path.exists():
+        if folder.read_config() is not None:
             folder.keep_config(whole_run.resolved_text(config))
     root.check_names(config)
     place = _find_metadata(config)
@@ -261,7 +261,7 @@ def _run_node(
     from pipeline.runners import local, one_node
 
     _quiet_absl(session)
-    if name == BEGIN or not folder.config_path.exists():
+    if name == BEGIN or folder.read_config() is None:
         one_node.begin_run(config, place, folder)
     if name == BEGIN:
         session.result({"node": name, "outcome": "done"}, f"{name}: {folder.path}")
@@ -294,13 +294,14 @@ def _load_begun(folder: RunFolder) -> RunConfig:
     Raises:
         DataError: it was not.
     """
-    if not folder.config_path.exists():
+    text = folder.read_config()
+    if text is None:
         raise DataError(
             f"{folder.config_path}: no settings: begin the run first, --config C --run-id "
             f"{folder.run_id} --node {BEGIN}",
             "missing_file",
         )
-    return load_stored_config(folder.config_path, (), os.environ)
+    return load_text(text, folder.config_path, (), os.environ)
 
 
 @verb("compile", needs=_PIPELINE)

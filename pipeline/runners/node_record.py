@@ -8,18 +8,26 @@ Kubeflow exit codes are lost, and this record is what later nodes go by.
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.locations import Location, content_of, locate, staged
+from beam_jobs.contracts.locations import content_of, locate, staged
 from beam_jobs.contracts.settings import SettingsError
+from pipeline.runners.retrying import RetryConfig, retried
+
+T = TypeVar("T")
 
 BEGIN, REPORT = "begin", "report"
 """The tasks around the nodes of TFX."""
 RUNS_DIR = "runs"
 CONFIG_NAME = "config.yaml"
+RESULT_NAME = "result.json"
+"""How the run ended; written by "report"."""
+_LOGGER = logging.getLogger(__name__)
 Outcome = Literal["done", "cached", "refused", "bad_data", "nothing_new", "skipped", "failed"]
 """How a node ended.
 
@@ -57,12 +65,14 @@ class NodeRecord:
 class RunFolder:
     """The folder with the record of one run."""
 
-    def __init__(self, root: str, run_id: str) -> None:
+    def __init__(self, root: str, run_id: str, retries: RetryConfig | None = None) -> None:
         """Name the folder; nothing is read or written.
 
         Args:
             root: of the run; may be on an object store.
             run_id: id that no other run of this root has.
+            retries: of reading and writing, after transient faults of the store; None =
+                the defaults.
 
         Raises:
             SettingsError: the id cannot be the name of a folder.
@@ -73,12 +83,17 @@ class RunFolder:
                 f"letter or digit, got {run_id!r}"
             )
         self.run_id = run_id
+        self._retries = retries or RetryConfig()
         self.path = f"{root.rstrip('/')}/{RUNS_DIR}/{run_id}"
 
     @property
-    def config_path(self) -> Location:
+    def config_path(self) -> str:
         """File with the settings of the run."""
-        return locate(self.path) / CONFIG_NAME
+        return f"{self.path}/{CONFIG_NAME}"
+
+    def read_config(self) -> str | None:
+        """Return the settings of the run as YAML; None: it was not begun."""
+        return self._read(self.config_path)
 
     def keep_config(self, text: str) -> None:
         """Write the settings of the run, if no node of it did so before.
@@ -89,14 +104,13 @@ class RunFolder:
         Raises:
             SettingsError: the run has other settings.
         """
-        path = self.config_path
-        if not path.exists():
-            with staged(path) as file:
-                file.write_text(text)
-        elif path.read_text() != text:
+        kept = self.read_config()
+        if kept is None:
+            self._write(self.config_path, text)
+        elif kept != text:
             raise SettingsError(
-                f"{path}: run {self.run_id!r} was begun with other settings, and all its nodes "
-                "must have the same: use them, or another --run-id"
+                f"{self.config_path}: run {self.run_id!r} was begun with other settings, and all "
+                "its nodes must have the same: use them, or another --run-id"
             )
 
     def read(self, node: str) -> NodeRecord | None:
@@ -105,16 +119,43 @@ class RunFolder:
         Raises:
             DamagedFileError: the file is not what was written.
         """
-        path = self._path(node)
-        if not path.exists():
+        path = f"{self.path}/nodes/{node}.json"
+        text = self._read(path)
+        if text is None:
             return None
         with content_of(path, "remove it and run the node again"):
-            return settings.from_dict(NodeRecord, json.loads(path.read_text()))
+            return settings.from_dict(NodeRecord, json.loads(text))
 
     def write(self, record: NodeRecord) -> None:
         """Replace what is known of a node."""
-        with staged(self._path(record.node)) as file:
-            file.write_text(json.dumps(settings.to_dict(record), indent=2, sort_keys=True) + "\n")
+        self._write_json(f"nodes/{record.node}.json", settings.to_dict(record))
 
-    def _path(self, node: str) -> Location:
-        return locate(self.path) / "nodes" / f"{node}.json"
+    def write_result(self, document: Mapping[str, Any]) -> None:
+        """Replace what is known of the end of the run."""
+        self._write_json(RESULT_NAME, document)
+
+    def _write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        text = json.dumps(document, indent=2, sort_keys=True)
+        self._write(f"{self.path}/{name}", f"{text}\n")
+
+    def _read(self, path: str) -> str | None:
+        def read() -> str | None:
+            file = locate(path)
+            return file.read_text() if file.exists() else None
+
+        return self._patiently(read)
+
+    def _write(self, path: str, text: str) -> None:
+        def write() -> None:
+            with staged(path) as file:
+                file.write_text(text)
+
+        self._patiently(write)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        return retried(
+            work,
+            self._retries,
+            f"record of run {self.run_id}",
+            lambda line, _: _LOGGER.warning(line),
+        )

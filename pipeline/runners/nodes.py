@@ -39,6 +39,9 @@ Outcome = Literal["done", "cached", "done_before"]
 "done_before": an earlier launch in the same run had ended well.
 """
 _GOOD_STATES = (proto.Execution.COMPLETE, proto.Execution.CACHED)
+_OPEN_STATES = (proto.Execution.NEW, proto.Execution.RUNNING)
+_RUN = constants.PIPELINE_RUN_CONTEXT_TYPE_NAME
+"""Type of the context that all executions of a run are in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Nodes:
                 read each other's outputs.
             launching: see there.
         """
-        self._launching = launching
+        self._launching, self._run_id = launching, run_id
         self._pipeline = Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
@@ -102,6 +105,27 @@ class Nodes:
         """
         of = self._launching
         return retried(lambda: self._launch(node), of.retries, node, of.on_notice)
+
+    def close_unfinished(self) -> int:
+        """Mark executions that killed processes left open as failed; count them.
+
+        It is for the end of a run. A later launch under the same run id takes them up
+        all the same.
+        """
+
+        def close() -> int:
+            with _Connection(self._launching.place) as handle:
+                run = handle.store.get_context_by_type_and_name(_RUN, self._run_id)
+                found = [] if run is None else handle.store.get_executions_by_context(run.id)
+                unfinished = [one for one in found if one.last_known_state in _OPEN_STATES]
+                for execution in unfinished:
+                    execution.last_known_state = proto.Execution.FAILED
+                if unfinished:
+                    handle.store.put_executions(unfinished)
+                return len(unfinished)
+
+        of = self._launching
+        return retried(close, of.retries, f"run {self._run_id}", of.on_notice)
 
     def _launch(self, node: str) -> Outcome:
         of = self._launching

@@ -9,12 +9,11 @@ settings of the run, the last writes its report and tells how the run ended.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from beam_jobs.contracts import settings
+from beam_jobs.contracts import layout, settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
@@ -23,6 +22,7 @@ from beam_jobs.storage import locks
 from beam_jobs.terminal import failures
 from models.publishing.labels import now
 from pipeline.config import RunConfig
+from pipeline.data_build import data_sets
 from pipeline.metadata_store import Place, check_place
 from pipeline.runners import whole_run
 from pipeline.runners.local import OnStep, compile_nodes, heard
@@ -41,8 +41,6 @@ from pipeline.runners.whole_run import Finished
 from pipeline.service.thresholds import check_thresholds
 from pipeline.serving.following import follow_all
 
-RESULT_NAME = "result.json"
-"""How the run ended, beside the records of its nodes; written by "report"."""
 _STOPPING: dict[Literal["bad_data", "refused", "nothing_new"], ExitCode] = {
     "bad_data": ExitCode.BAD_DATA,
     "refused": ExitCode.REFUSED,
@@ -145,12 +143,21 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     Raises:
         SettingsError: the run was begun with other settings, a first model has no
             threshold, or the database refuses the user.
-        DataError: the file of ML Metadata is damaged.
+        DataError: the file of ML Metadata is damaged, or there are no shards.
         UnreachableDatabaseError: the database is gone.
     """
-    retried(lambda: check_place(place, is_written=True), config.retries, "begin", lambda *_: None)
+    retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
+    for data in data_sets(config):
+        spans = {span for span, _ in layout.list_versions(data.root)}
+        if not spans or (config.span is not None and config.span not in spans):
+            what = "version of any span" if config.span is None else f"span {config.span}"
+            raise DataError(
+                f"{data.root}: holds no {what}: build it first, by `terrapair build-pairs` or "
+                "`terrapair build-labels`",
+                "no_version",
+            )
     text = whole_run.resolved_text(config)
-    if not folder.config_path.exists():
+    if folder.read_config() is None:
         check_thresholds(config)
     folder.keep_config(text)
     with staged(locate(config.root) / CONFIG_NAME) as file:
@@ -178,9 +185,11 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     """Write the report of a run and how it ended; see `RunEnd`.
 
     Raises:
-        SettingsError: another run with the same root has other settings.
+        UnreachableDatabaseError: the database is gone.
     """
-    ids = compile_nodes(config, place, folder.run_id, lambda *_: None).ids
+    nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
+    nodes.close_unfinished()
+    ids = nodes.ids
     records = [record for node in ids if (record := folder.read(node)) is not None]
     ended = _end(config, place, folder, ids, records)
     document = {
@@ -189,8 +198,7 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
         "reasons": list(ended.reasons),
         "nodes": {one.node: settings.to_dict(one) for one in records},
     }
-    with staged(locate(folder.path) / RESULT_NAME) as file:
-        file.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+    folder.write_result(document)
     return ended
 
 
@@ -209,13 +217,13 @@ def _end(
             reasons += (f"{len(missing)} of {len(ids)} nodes have not ended: {missing[0]}, ...",)
         return RunEnd(outcome="failed", exit_code=ExitCode.CRASH, reasons=reasons, finished=None)
     for outcome, code in _STOPPING.items():
-        if any(one.outcome == outcome for one in stopped) and outcome != "refused":
+        if outcome != "refused" and outcome in {one.outcome for one in stopped}:
             return RunEnd(outcome=outcome, exit_code=code, reasons=reasons, finished=None)
     finished = None
     # After a refusal the report may have nothing to show.
     with contextlib.suppress(DataError) if stopped else contextlib.nullcontext():
         finished = whole_run.read_finished(config, place, folder.run_id)
-    if finished is not None and not stopped:
+    if finished is not None:
         follow_all(config.root, config.serving_dir)
     if finished is None or stopped or finished.exit_code != ExitCode.DONE:
         reasons = reasons or (finished.refusals if finished else ())

@@ -57,6 +57,8 @@ _NAMES_IN_TEXT = (
     *("BrokenPipeError", "ConnectionError", "ConnectionRefusedError", "ConnectionResetError"),
     *("TimeoutError", "UnreachableStoreError"),
 )
+_IS_LAST = "is_last_of_retries"
+"""Attribute of an error with which `retried` gave up."""
 _RAISED = re.compile(r"^(?:RuntimeError: )*(?P<name>[A-Za-z_][\w.]*): ", re.MULTILINE)
 
 
@@ -91,7 +93,12 @@ class RetryConfig:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether the same work may succeed a moment later."""
+    """Return whether the same work may succeed a moment later.
+
+    The error with which `retried` gave up is not transient any more.
+    """
+    if getattr(error, _IS_LAST, False):
+        return False
     if isinstance(error, (UnreachableStoreError, UnreachableDatabaseError)):
         return True
     if isinstance(error, DataError):
@@ -137,4 +144,9 @@ def retried(
                 f"{what}: {reason}; retry {number} of {config.num_retries} in {wait:g} s", True
             )
         time.sleep(wait)
-    return work()
+    try:
+        return work()
+    except Exception as error:
+        # Otherwise a retry around this one would begin all of them anew.
+        setattr(error, _IS_LAST, True)
+        raise

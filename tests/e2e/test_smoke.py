@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 
+import compiled_tasks
 import make_poison
 import maria_db
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
+from beam_jobs.contracts.locations import copy_file, list_tree, locate
 from beam_jobs.contracts.published import versions
 from beam_jobs.errors import RefusedError
 from components.drift_check import read_report
@@ -265,43 +267,69 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
     assert "Encoder probe" not in finished.stdout
 
 
+def run_tasks(path, run_id, folder, **parameters):
+    """Run the tasks of a compiled pipeline; return node -> outcome, and the last exit code."""
+    found = {}
+    for task in compiled_tasks.tasks(path, run_id, folder, **parameters):
+        program, *arguments = task.command
+        assert program == "terrapair"
+        ended = run_pipeline_here(*arguments)
+        assert ended.returncode == 0 or task.node == "report", (task.node, ended.stderr)
+        assert maria_db.PASSWORD not in ended.stdout + ended.stderr
+        found[task.node] = task.outcome_file.read_text()
+    return found, ended.returncode
+
+
 @pytest.mark.e2e
-def test_nodes_one_by_one_publish_with_metadata_in_a_real_database(
-    first_run, root, tmp_path, monkeypatch
+def test_compiled_tasks_publish_on_a_store_with_metadata_in_a_real_database(
+    first_run, root, tmp_path, s3_folder, monkeypatch
 ):
     (encoder,) = versions(root / "serving" / "encoder")
+    for folder, target in ((encoder, "encoder/1"), (root / "data" / "flood", "run/data/flood")):
+        for file in folder.rglob("*"):
+            if file.is_file():
+                copy_file(file, f"{s3_folder}/{target}/{file.relative_to(folder)}")
     task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
+    secret = "{name: db, env: {password: TERRAPAIR_METADATA_PASSWORD}}"
     with maria_db.running(tmp_path) as server:
-        database = f"{{host: 127.0.0.1, port: {server.port}, user: {maria_db.USER}}}"
         overrides = [
-            f"root={tmp_path}/run",
+            f"root={s3_folder}/run",
             "pretrain=null",
-            f"encoder={encoder}",
+            f"encoder={s3_folder}/encoder/1",
             f"tasks=[{{min_mean_iou: 0.001, {task}loss: {{class_weights: {{}}}}}}}}]",
-            f"metadata={database}",
+            f"metadata={{host: 127.0.0.1, port: {server.port}, user: {maria_db.USER}}}",
+            "container_image=registry.example/terrapair:1",
+            f"kubeflow.pods.default.secrets=[{secret}]",
         ]
         settings = ["--config", CONFIG, *(part for one in overrides for part in ("--set", one))]
+        file = tmp_path / "run.yaml"
+        compiled = run_pipeline_here("compile", *settings, "--output", str(file))
+        assert compiled.returncode == 0, compiled.stderr
         unset = run_pipeline_here("node", *settings, "--run-id", "one", "--node", "begin")
         assert unset.returncode == 2
         assert "TERRAPAIR_METADATA_PASSWORD: must hold the password of terrapair" in unset.stderr
+
         monkeypatch.setenv("TERRAPAIR_METADATA_PASSWORD", maria_db.PASSWORD)
-        shutil.copytree(root / "data" / "flood", tmp_path / "run" / "data" / "flood")
-        config = load_run_config(REPOSITORY / CONFIG, overrides, {})
+        serving = locate(f"{s3_folder}/run/serving/flood")
         for run_id, outcome in (("one", "done"), ("two", "cached")):
-            found = run_node_by_node(config, *settings, "--run-id", run_id)
-            assert (found.pop("begin"), found.pop("report")) == ("done", "published")
+            found, code = run_tasks(file, run_id, tmp_path / "outcomes")
+            assert (found.pop("begin"), found.pop("report"), code) == ("done", "published", 0)
             assert len(found) == 15
             assert found == dict.fromkeys(found, outcome)
-        (version,) = versions(tmp_path / "run" / "serving" / "flood")
-        # A run that was begun needs no more than its root.
-        begun = ["--run", f"{tmp_path}/run", "--run-id", "one", "--node", "Pusher-flood"]
-        file = tmp_path / "outcome"
-        again = run_pipeline_here("node", *begun, "--outcome-file", str(file), "--verbose")
-        assert (again.returncode, file.read_text()) == (0, "done"), again.stderr
-        assert versions(tmp_path / "run" / "serving" / "flood") == [version]
-        shown = run_pipeline_here("history", "--run", f"{tmp_path}/run")
+        (version,) = versions(serving)
+        # A threshold that no model reaches: every task ends well, and the last one tells it.
+        found, code = run_tasks(
+            file, "three", tmp_path / "outcomes", thresholds={"flood": {"min_mean_iou": 0.999}}
+        )
+        assert (found["report"], code) == ("refused", 4)
+        assert set(found.values()) == {"done", "cached", "refused"}
+        assert versions(serving) == [version]
+        result = json.loads(locate(f"{s3_folder}/run/runs/three/result.json").read_text())
+        assert result["outcome"] == "refused"
+        assert "the config asks for at least 0.999" in " ".join(result["reasons"])
+        shown = run_pipeline_here("history", "--run", f"{s3_folder}/run")
         assert shown.returncode == 0, shown.stderr
-    kept = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert not [path for path in kept if maria_db.PASSWORD.encode() in path.read_bytes()]
-    assert maria_db.PASSWORD not in again.stdout + again.stderr
-    assert not list((tmp_path / "run").rglob("*.sqlite"))
+    run = locate(f"{s3_folder}/run")
+    kept = list_tree(run)
+    assert len(kept) > 50
+    assert not [name for name in kept if maria_db.PASSWORD.encode() in (run / name).read_bytes()]

@@ -24,30 +24,28 @@ GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
 PASSWORD = {"name": "db", "env": {"password": "TERRAPAIR_METADATA_PASSWORD"}}
 PODS = {
     "default": {
-        "cpu": "500m",
-        "cpu_limit": "2",
         "memory": "2Gi",
-        "memory_limit": "4Gi",
         "env": {"S3_ENDPOINT": "http://minio:9000"},
-        "node_selector": {"pool": "cpu"},
-        "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}],
         "volumes": [{"mount_path": "/data", "claim": "data"}],
         "secrets": [PASSWORD],
-        "pull_policy": "IfNotPresent",
-        "pull_secrets": ["registry"],
-        "num_retries": 3,
     },
     "Trainer": {"memory": "8Gi", "memory_limit": "16Gi", "scratch": "20Gi"},
     "Trainer-pretrain": {
+        "cpu": "500m",
+        "cpu_limit": "2",
         "gpu_type": "nvidia.com/gpu",
         "num_gpus": 2,
         "node_selector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
+        "tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}],
         "volumes": [
             {"mount_path": "/dev/shm", "size": "1Gi", "in_memory": True},
             {"mount_path": "/cache", "size": "50Gi", "storage_class": "fast"},
         ],
         "secrets": [PASSWORD, {"name": "ca", "mount_path": "/etc/ca"}],
+        "pull_policy": "IfNotPresent",
+        "pull_secrets": ["registry"],
         "timeout_seconds": 86400,
+        "num_retries": 3,
     },
 }
 

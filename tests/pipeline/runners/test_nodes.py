@@ -2,22 +2,26 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import make_shards
 import maria_db
 import pytest
 import tiny_pipeline
 from ml_metadata import metadata_store, proto
 from repository import REPOSITORY
 
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
+from pipeline.config import RunConfig, load_text
 from pipeline.metadata_store import Database, check_place, connection_config
 from pipeline.report.run_record import read_last_run
 from pipeline.runners.node_record import RunFolder
-from pipeline.runners.one_node import Hearing, run_node
+from pipeline.runners.one_node import Hearing, begin_run, end_run, run_node
 
 ORDER = ("Make", "Judge", "Use")
 SILENT = Hearing(on_step=lambda *_: None, on_notice=lambda *_: None)
@@ -146,6 +150,10 @@ def test_a_killed_node_leaves_one_execution_that_the_next_try_ends(tmp_path):
     place = tmp_path / "metadata.sqlite"
     assert executions(place, "one") == [("Make", "RUNNING")]
     assert len(list((tmp_path / "tfx").rglob("half"))) == 1
+    # A run that ends here leaves nothing open, and may go on all the same.
+    nodes = tiny_pipeline.nodes(tmp_path, "one")
+    assert (nodes.close_unfinished(), nodes.close_unfinished()) == (1, 0)
+    assert executions(place, "one") == [("Make", "FAILED")]
     assert outcomes(run_all(tmp_path, "one")) == dict.fromkeys(ORDER, "done")
     assert [state for _, state in executions(place, "one")] == ["COMPLETE"] * 3
     assert not list((tmp_path / "tfx").rglob("half"))
@@ -188,15 +196,18 @@ def test_a_database_that_is_lost_while_a_node_works_is_waited_for(server, tmp_pa
     (tmp_path / "server").write_text(str(server.pid))
     assert tiny_pipeline.nodes(tmp_path, "one", place, on_line=note).launch("Make") == "done"
     assert len(lines) == 2
-    assert "the database cannot be reached (Connection refused): check that it runs" in lines[0]
+    assert "the database cannot be reached (" in lines[1]
+    assert "retry 2 of 3" in lines[1]
     # The work was not done a second time.
     assert (tmp_path / "makes").read_text() == "x"
     assert executions(place, "one") == [("Make", "COMPLETE")]
     server.kill()
     try:
         with pytest.raises(RuntimeError, match="the database cannot be reached") as lost:
-            tiny_pipeline.nodes(tmp_path, "one", place).launch("Judge")
+            tiny_pipeline.nodes(tmp_path, "one", place, on_line=lines.append).launch("Judge")
         assert "\n" not in str(lost.value)
+        # The retries around a launch do not multiply those within it.
+        assert len(lines) == 2 + tiny_pipeline.QUICK.num_retries
     finally:
         server.start()
 
@@ -208,3 +219,25 @@ def test_a_database_that_refuses_is_told_in_one_line(server, tmp_path):
     foreign = Database(config=server.config("mysql"), password=maria_db.PASSWORD)
     with pytest.raises(SettingsError, match="or database 'mysql': check the password in TERRAPAIR"):
         check_place(foreign, is_written=True)
+
+
+def test_a_run_begins_with_shards_and_keeps_its_settings(values, tmp_path):
+    values["tasks"][0]["segment"]["regime"] = "scratch"
+    values["catalogs"][0]["path"] = "/items.ndjson"
+    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path), "pretrain": None})
+    folder = RunFolder(config.root, "one")
+    place = config.metadata_path
+    with pytest.raises(DataError, match=r"data/flood: holds no version of any span: build it"):
+        begin_run(config, place, folder)
+    assert folder.read_config() is None
+    make_shards.make_version(tmp_path / "data" / "flood", num_patches=4, size_px=16)
+    with pytest.raises(DataError, match=r"data/flood: holds no span 2: build it first"):
+        begin_run(dataclasses.replace(config, span=2), place, folder)
+    begin_run(config, place, folder)
+    begin_run(config, place, folder)
+    assert load_text(folder.read_config(), "stored", [], {}) == config
+    with pytest.raises(SettingsError, match=r"run 'one' was begun with other settings"):
+        begin_run(dataclasses.replace(config, verify_hashes=True), place, folder)
+    ended = end_run(config, place, folder)
+    assert (ended.outcome, ended.exit_code) == ("failed", 1)
+    assert re.match("13 of 13 nodes have not ended: ", ended.reasons[0])
