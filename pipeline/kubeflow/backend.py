@@ -265,7 +265,7 @@ class Backend:
     ) -> Iterator[dict[str, Any]]:
         """Yield what a list has, page by page."""
         asked = _without_none({"page_size": _PAGE_SIZE, **arguments})
-        token: dict[str, str] = {}
+        token: dict[str, Any] = {}
         while True:
             page = self._api.call(function, **asked, **token)
             yield from page.get(key, [])
