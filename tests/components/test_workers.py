@@ -135,7 +135,7 @@ def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_pa
         for index, command in enumerate(commands)
     ]
     for process in processes:
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=500)
         assert process.returncode == 0, stderr[-3000:]
     assert set(export.load_encoders(str(tmp_path / "Format-Serving"))) == {"s1", "s2"}
     ours, theirs = (
