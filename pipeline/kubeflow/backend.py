@@ -204,8 +204,8 @@ class Backend:
     def schedule(self, job: Job, cron: str) -> str:
         """Make a recurring run and return its id.
 
-        A date that was missed is not made up for, and a run that still goes on keeps
-        the next one waiting.
+        Without catch-up: of dates that were missed only the last one is made up for. A
+        run that still goes on keeps the next one waiting.
 
         Args:
             job: what each run does.

@@ -239,9 +239,9 @@ def submit(
 def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given: Any) -> None:
     """Run a compiled pipeline on Kubeflow again and again, at the dates of a cron.
 
-    One run at a time; missed dates are not made up for. The dates are in UTC, unless
-    the server's CRON_SCHEDULE_TIMEZONE says otherwise. Credentials are those of
-    submit.
+    One run at a time; of missed dates, only the last one is made up for. The dates are
+    in UTC, unless the server's CRON_SCHEDULE_TIMEZONE says otherwise. Credentials are
+    those of submit.
 
     \b
     Example:
