@@ -63,7 +63,11 @@ class ExampleComponents:
 
 
 def create_examples(
-    data_root: str, name: str, drift: DriftSettings, spans: Spans | None = None
+    data_root: str,
+    name: str,
+    drift: DriftSettings,
+    spans: Spans | None = None,
+    span: int | None = None,
 ) -> ExampleComponents:
     """Return the data components of one data set.
 
@@ -74,8 +78,9 @@ def create_examples(
             names of them.
         drift: how the data are compared with those of the model in service.
         spans: the spans to read together; None = the newest.
+        span: number of the span to read, without `spans`; None = the newest.
     """
-    examples = ShardExampleGen(data_root, spans).with_id(f"ImportExampleGen-{name}")
+    examples = ShardExampleGen(data_root, spans, span).with_id(f"ImportExampleGen-{name}")
     statistics = ShardStatisticsGen(
         examples=examples.outputs["examples"],
         stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),

@@ -16,6 +16,7 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from components import workers
 from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
 from components.data_manifest import manifest_from_hyperparameters
@@ -67,6 +68,7 @@ def create_pretrain_trainer(
     ).with_id("Trainer-pretrain")
 
 
+@workers.shared
 def run_fn(fn_args: FnArgs) -> None:
     """Train the encoder and export it into `fn_args.serving_model_dir`.
 

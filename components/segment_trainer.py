@@ -17,6 +17,7 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.published import read_card
+from components import workers
 from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import (
     CHECKPOINTS_DIR,
@@ -72,6 +73,7 @@ def create_segment_trainer(
     ).with_id(f"Trainer-{name}")
 
 
+@workers.shared
 def run_fn(fn_args: FnArgs) -> None:
     """Train one task's segmenter and export it into `fn_args.serving_model_dir`.
 

@@ -24,6 +24,7 @@ from tfx.components.example_gen.import_example_gen import executor
 from tfx.components.example_gen.import_example_gen.component import ImportExampleGen
 from tfx.dsl.components.base import executor_spec
 from tfx.proto.example_gen_pb2 import CustomConfig, Input
+from tfx.proto.range_config_pb2 import RangeConfig, StaticRange
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
@@ -168,12 +169,15 @@ class ShardExampleGen(ImportExampleGen):
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, input_base: str, spans: Spans | None = None) -> None:
-        """Read the newest span, or a window of spans.
+    def __init__(
+        self, input_base: str, spans: Spans | None = None, span: int | None = None
+    ) -> None:
+        """Read the newest span, a window of spans, or one span by its number.
 
         Args:
             input_base: folder that holds `span-N/version-M`.
             spans: the spans to read together; None = the newest.
+            span: its number, without `spans`; its newest version is read.
         """
         splits = [
             Input.Split(name=split, pattern=_pattern(split, spans)) for split in layout.SPLITS
@@ -183,8 +187,14 @@ class ShardExampleGen(ImportExampleGen):
             self,
             input_base=input_base,
             input_config=Input(splits=splits),
+            range_config=None if span is None else _only(span),
             custom_config=None if spans is None else _custom_config(spans),
         )
+
+
+def _only(span: int) -> RangeConfig:
+    """Return the setting by which TFX's driver takes one span."""
+    return RangeConfig(static_range=StaticRange(start_span_number=span, end_span_number=span))
 
 
 def _pattern(split: str, spans: Spans | None) -> str:

@@ -10,6 +10,7 @@ Read `config.py` first: a RunConfig is one run.
 - `refused_spans`: data of a run that a check set aside.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.
+- `kubeflow/`: compiled pipelines on a cluster: uploads, runs, schedules.
 - `report/`: the results of a run; `serving/`: checks of published models.
 - `training_jobs`: trainings whose results are found again. `html_page`: the style of
   the pages of results.

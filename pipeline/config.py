@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from beam_jobs.collect.config import WatchConfig
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, QualityConfig
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.bands import Sensor
+from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.windows import WindowConfig
 from models.config import PretrainConfig
 from models.distillation.config import DistillConfig
@@ -27,6 +29,9 @@ from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
+from pipeline.kubeflow.config import KubeflowConfig
+from pipeline.metadata_store import MetadataConfig
+from pipeline.runners.retrying import RetryConfig
 from pipeline.service.notification import NotifyConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*$")
@@ -153,15 +158,21 @@ class RunConfig:
         spans: train on the train patches of several spans together, `{last: 6}` for the
             newest six or `all`, and judge on eval and test of every span. None = the
             newest span alone.
+        span: read this span in place of the newest, when a run is done node by node;
+            None = the newest. It excludes `spans`.
         probe: thresholds that the pretrained encoder must reach before it is published
             and segmenters start from it.
-        container_image: image of the Kubeflow components; needed only by `compile`.
+        container_image: image of the tasks of Kubeflow; needed only by `compile`.
+        kubeflow: resources, secrets and volumes of these tasks.
         num_beam_workers: processes of the Beam jobs that TFX starts; 1 = no process
             besides the runner's own.
         claim: what `claim-check` compares; None = not used.
         canary: limits of the trial of each model before it is published.
         drift: how far a new span may be from the data of the models in service.
         notify: who is told how a `retrain` ended; None = nobody.
+        metadata: database that holds ML Metadata, for runs on many machines; None = the
+            SQLite file of the run.
+        retries: of each component, after a transient fault of a store or database.
         verify_hashes: read all shards before a run and compare their SHA-256; otherwise
             only their sizes are compared.
     """
@@ -183,6 +194,10 @@ class RunConfig:
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     notify: NotifyConfig | None = None
+    metadata: MetadataConfig | None = None
+    retries: RetryConfig = field(default_factory=RetryConfig)
+    kubeflow: KubeflowConfig = field(default_factory=KubeflowConfig)
+    span: int | None = None
     local_root: str = ""
     earth_engine: WatchConfig | None = None
 
@@ -194,6 +209,10 @@ class RunConfig:
         if "://" in self.local_root:
             raise ValueError(
                 f"local_root must be a folder of this machine, got {self.local_root!r}"
+            )
+        if self.span is not None and (self.span < 1 or self.spans is not None):
+            raise ValueError(
+                f"span must be at least 1, and without spans, got {self.span} and {self.spans}"
             )
         if self.num_beam_workers < 1:
             raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
@@ -336,8 +355,14 @@ class RunConfig:
 
     @property
     def metadata_path(self) -> str:
-        """SQLite file of ML Metadata (local runs)."""
+        """SQLite file of ML Metadata, which a run without `metadata` has."""
         return f"{self._local_base}/metadata.sqlite"
+
+    @property
+    def inventory_dir(self) -> str:
+        """Folder that lists the files of artifacts, beside ML Metadata."""
+        base = self._local_base if self.metadata is None else self._base
+        return f"{base}/artifact_files"
 
     @property
     def serving_dir(self) -> str:
@@ -407,6 +432,41 @@ def load_run_config(
             "",
         )
         raise settings.SettingsError(f"{path}: {error}{of}") from error
+
+
+def load_stored_config(
+    path: Location, overrides: Sequence[str], environment: Mapping[str, str]
+) -> RunConfig:
+    """Read settings that a run wrote; they may be on an object store.
+
+    Raises:
+        SettingsError: see `load_run_config`; the message names `path`.
+    """
+    return load_text(path.read_text(), str(path), overrides, environment)
+
+
+def load_text(
+    text: str, name: str, overrides: Sequence[str], environment: Mapping[str, str]
+) -> RunConfig:
+    """Read settings from YAML or JSON in a text.
+
+    Args:
+        text: the settings. Their paths are absolute.
+        name: of the text, for messages.
+        overrides: see `load_run_config`.
+        environment: see `load_run_config`.
+
+    Raises:
+        SettingsError: see `load_run_config`; the message has `name` for the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
+        # A file may name others, so the settings are read from a file.
+        file = Path(scratch) / "config.yaml"
+        file.write_text(text)
+        try:
+            return load_run_config(file, overrides, environment)
+        except settings.SettingsError as error:
+            raise settings.SettingsError(str(error).replace(str(file), name)) from error
 
 
 def _check_bands(config: RunConfig) -> None:

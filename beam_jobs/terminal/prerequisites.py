@@ -15,6 +15,7 @@ NEWEST_PYTHON = (3, 12)
 GROUP_OF_MODULE = {
     "tfx": "pipeline",
     "tfx_bsl": "pipeline",
+    "cronsim": "pipeline",
     "kfp": "pipeline",
     "ml_metadata": "pipeline",
     "tensorflow_data_validation": "pipeline",

@@ -31,6 +31,7 @@ _PREDICT = "beam_jobs.predict.commands"
 _PIPELINE = "pipeline.commands"
 _NEIGHBOURS = "pipeline.neighbours.commands"
 _SERVICE = "pipeline.service.commands"
+_KUBEFLOW = "pipeline.kubeflow.commands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,16 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "drift": _verb(_SERVICE, "drift", "Compare a span with the data of the models in service."),
         "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
+        "node": _verb(_PIPELINE, "node", "Run one node of the pipeline in this process."),
         "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
+        "submit": _verb(_KUBEFLOW, "submit", "Run a compiled pipeline on Kubeflow."),
+        "schedule": _verb(
+            _KUBEFLOW, "schedule", "Run a compiled pipeline on Kubeflow again and again."
+        ),
+        "training-job": _verb(
+            _KUBEFLOW, "training_job", "Write the manifests of a training on several machines."
+        ),
+        "follow": _verb(_KUBEFLOW, "follow", "Train beside the first worker of several."),
         "import-weights": _verb(
             _PIPELINE, "import_weights", "Publish an encoder of public weights."
         ),

@@ -50,15 +50,20 @@ class Change:
     run: str = ""
 
 
-def state_of(model_dir: str | os.PathLike[str]) -> str:
+def state_of(model_dir: str | os.PathLike[str], run: str = "") -> str:
     """Return an identifier of what was in service before the current version.
 
     A gate that is part of TFX's cached graph takes it as a parameter. It is the same in
     a repeated run whose model is in service already, and it changes after a rollback.
-    With nothing in service it is new each time.
+    With nothing in service it is `run`, so that the nodes of one run agree although
+    each may be in a process of its own.
+
+    Args:
+        model_dir: folder of the model's versions.
+        run: id that no other run has; "" = one that is new each time.
     """
     if published.in_service(model_dir) is None:
-        return uuid.uuid4().hex
+        return run or uuid.uuid4().hex
     return published.read_labels(model_dir).since
 
 

@@ -27,28 +27,27 @@ process has, and ignore the image.
 Source: `make_beam_dependency_flags` in tfx/utils/dependency_utils.py."""
 
 
-def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeline:
-    """Return the pipeline of a run.
+def create_pipeline(config: RunConfig, run_id: str = "") -> Pipeline:
+    """Return the pipeline of a run; it does not name ML Metadata, which runners open.
 
     Args:
         config: the run.
-        metadata: connection config of ML Metadata for local runs; None for Kubeflow,
-            which has its own.
+        run_id: id that no other run of this root has. "": the pipeline is compiled
+            only, so nothing is looked up.
     """
 
     def in_service(name: str) -> str:
         # A pipeline is compiled where its serving folder may be out of reach.
-        return labels_lib.state_of(f"{config.serving_dir}/{name}") if metadata else ""
+        return labels_lib.state_of(f"{config.serving_dir}/{name}", run_id) if run_id else ""
 
     def spans_of(data_root: str) -> Spans | None:
         if config.window is None:
             return None
-        if metadata is None:
+        if not run_id:
             # As above: the executor looks them up.
             return Spans(config=config.window, accepted=config.drift.accept_spans)
         return Spans(config=config.window, window=windows.resolve(data_root, config.window))
 
-    # Once for each model: without one in service, every call gives another text.
     encoder_since = in_service(ENCODER_NAME) if config.pretrain is not None else ""
     since = {task.name: in_service(task.name) for task in config.tasks}
     pairs = create_pairs(
@@ -81,7 +80,6 @@ def create_pipeline(config: RunConfig, metadata: object | None = None) -> Pipeli
         pipeline_root=config.artifacts_dir,
         components=components,
         enable_cache=True,
-        metadata_connection_config=metadata,
         beam_pipeline_args=[
             *local_arguments(config.num_beam_workers),
             *beam_plugins(config.root),

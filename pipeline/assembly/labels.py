@@ -61,7 +61,7 @@ def create_labels(
     drift = DriftSettings(
         served_dir=f"{config.serving_dir}/{task.name}", drift=config.drift, since=since
     )
-    data = create_examples(config.task_dir(task), task.name, drift, spans)
+    data = create_examples(config.task_dir(task), task.name, drift, spans, config.span)
     starts = encoder_starts(task.segment, None).values()
     seen = seen_pairs(starts, with_remote=config.encoder is not None).versions
     if pairs is None and not seen:

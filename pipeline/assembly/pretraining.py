@@ -58,7 +58,7 @@ def create_pairs(
         since=since,
         followers=tuple(config.task_dir(task) for task in config.tasks),
     )
-    return create_examples(config.pairs_dir, "pairs", drift, spans)
+    return create_examples(config.pairs_dir, "pairs", drift, spans, config.span)
 
 
 def create_pretraining(

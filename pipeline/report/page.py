@@ -308,7 +308,7 @@ def _place_table(config: RunConfig, results: RunResults) -> Table:
             table.add_row(f"test scores {task.name}", str(task.test_scores))
     for model in results.models:
         table.add_row(f"TensorBoard {model.name}", str(model.log_dir))
-    table.add_row("metadata", config.metadata_path)
+    table.add_row("metadata", str(config.metadata or config.metadata_path))
     table.add_row("config", f"{config.root.rstrip('/')}/config.yaml")
     cached, total = results.record.num_cached, len(results.record.components)
     table.add_row("components", f"{total - cached} ran, {cached} cached")

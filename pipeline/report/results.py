@@ -37,6 +37,7 @@ from models.published.canary import CanaryConfig, Findings, damage_of
 from models.publishing.store import model_sha256
 from models.segment import encoder_starts
 from pipeline.config import RunConfig, TaskConfig
+from pipeline.metadata_store import Place
 from pipeline.published_encoder import seen_pairs
 from pipeline.refused_spans import RefusedSpan, read_refused
 from pipeline.report.run_record import RunRecord, read_last_run
@@ -251,13 +252,18 @@ class RunResults:
         )
 
 
-def collect_results(config: RunConfig) -> RunResults:
+def collect_results(config: RunConfig, place: Place, run_id: str = "") -> RunResults:
     """Return the results of the last run of `config`.
+
+    Args:
+        config: the run.
+        place: where its metadata are.
+        run_id: the run of this id instead; "" = the last.
 
     Raises:
         DataError: there was no run, or a component of the last run failed.
     """
-    record = read_last_run(config.metadata_path, config.name)
+    record = read_last_run(place, config.name, run_id)
     data = [_data(record, "pairs", config.pairs_dir)] if config.needs_pairs else []
     data += [_data(record, task.name, config.task_dir(task)) for task in config.tasks]
     encoder = probe = None

@@ -1,6 +1,6 @@
 """What ML Metadata knows of the last run: states, durations and output artifacts.
 
-SQLite file of a local run -> RunRecord. A cached component has the artifacts of the
+The place of ML Metadata -> RunRecord. A cached component has the artifacts of the
 execution that made them, so the record of a second run is as complete as the first.
 """
 
@@ -16,6 +16,7 @@ from ml_metadata import metadata_store, proto
 
 from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
+from pipeline.metadata_store import Database, Place, check_reachable, connection_config
 
 _STATE: Any = proto.Execution
 _UNKNOWN_TIME = datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
@@ -99,41 +100,42 @@ class RunRecord:
         return sum(component.is_cached for component in self.components)
 
 
-def read_last_run(metadata_path: str | Path, pipeline_name: str) -> RunRecord:
+def read_last_run(place: Place, pipeline_name: str, run_id: str = "") -> RunRecord:
     """Return the newest run of a pipeline.
 
     Args:
-        metadata_path: SQLite file of ML Metadata.
-        pipeline_name: name of the pipeline; one file may hold several.
+        place: where ML Metadata is.
+        pipeline_name: name of the pipeline; one place may hold several.
+        run_id: return the run of this id instead; "" = the newest.
 
     Raises:
-        DataError: no metadata, or no run of that pipeline.
+        DataError: no metadata, or no such run of that pipeline.
+        UnreachableDatabaseError: the database is gone.
     """
-    for record in _runs(metadata_path, pipeline_name):
+    for record in _runs(place, pipeline_name, run_id):
         return record
-    raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
+    what = f"run {run_id!r}" if run_id else "run"
+    raise DataError(f"{place}: no {what} of pipeline {pipeline_name!r}", "missing_run")
 
 
-def read_all_runs(metadata_path: str | Path, pipeline_name: str) -> list[RunRecord]:
+def read_all_runs(place: Place, pipeline_name: str) -> list[RunRecord]:
     """Return all runs of a pipeline, the oldest first; see `read_last_run`."""
-    return list(_runs(metadata_path, pipeline_name))[::-1]
+    return list(_runs(place, pipeline_name))[::-1]
 
 
-def _runs(metadata_path: str | Path, pipeline_name: str) -> Iterator[RunRecord]:
-    """Yield the runs of a pipeline, the newest first."""
-    if not Path(metadata_path).exists():
+def _runs(place: Place, pipeline_name: str, run_id: str = "") -> Iterator[RunRecord]:
+    """Yield the runs of a pipeline, the newest first, or the one of an id."""
+    if not isinstance(place, Database) and not Path(place).exists():
         raise DataError(
-            f"{metadata_path}: no metadata, so nothing has run here yet: use `terrapair run` first",
+            f"{place}: no metadata, so nothing has run here yet: use `terrapair run` first",
             "missing_file",
         )
-    config = proto.ConnectionConfig()
-    config.sqlite.filename_uri = str(metadata_path)
-    config.sqlite.connection_mode = proto.SqliteMetadataSourceConfig.READONLY
-    store = metadata_store.MetadataStore(config)
+    check_reachable(place)
+    store = metadata_store.MetadataStore(connection_config(place, is_written=False))
     pipeline = store.get_context_by_type_and_name("pipeline", pipeline_name)
     if pipeline is None:
-        raise DataError(f"{metadata_path}: no run of pipeline {pipeline_name!r}", "missing_run")
-    runs = store.get_contexts_by_type("pipeline_run")
+        raise DataError(f"{place}: no run of pipeline {pipeline_name!r}", "missing_run")
+    runs = [one for one in store.get_contexts_by_type("pipeline_run") if run_id in ("", one.name)]
     # A run belongs to the pipeline when its executions are also in the pipeline's
     # context.
     for run in sorted(runs, key=lambda context: context.id, reverse=True):

@@ -1,10 +1,13 @@
-"""Where the pipeline runs; read `local.py` first.
+"""Where the pipeline runs; read `nodes.py` first, then `local.py`.
 
 - `root`: one run at a time in a folder, and names that TFX can read.
-- `local`: in this process, with ML Metadata in SQLite.
-- `artifact_files`: outputs of earlier runs that lost files; they are made again.
-- `kubeflow`: write a Kubeflow Pipelines v2 specification; `pod` is the entry point of
-  its containers.
+- `nodes`: launches the nodes of a compiled pipeline one at a time; `retrying` tries
+  again after transient faults, `artifact_files` finds outputs that lost files.
+- `local`: all nodes in this process. `whole_run`: the data before and the report after.
+- `one_node`: a single node, as a task of Kubeflow; `node_record` is what all its
+  processes know of the run.
+- `vertex`: write a PipelineJob for Vertex AI; `pod` is the entry point of its
+  containers.
 
-Only `pipeline/__main__.py` imports this room.
+`pipeline/kubeflow` compiles for Kubeflow Pipelines.
 """

@@ -2,25 +2,21 @@
 
 TFX's cache looks whether the folder of an output exists, not what is in it. A folder
 that somebody emptied, or that lost some of its files, would go into the next component.
-After each component the names and sizes of its output files are written down. Before
-the next run they are compared, and an output that lost files is marked as deleted in ML
-Metadata. TFX then does not take it from its cache.
+After each component the names and sizes of its output files are written down. Before it
+is launched again they are compared, and an output that lost files is marked as deleted
+in ML Metadata. TFX then does not take it from its cache.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_metadata import proto
 from tfx.orchestration import metadata
 
-from beam_jobs.contracts.locations import list_tree, locate, staged
-
-INVENTORY_FILE = "artifact_files.json"
-"""Lies beside the file of ML Metadata."""
+from beam_jobs.contracts.locations import Location, list_tree, locate, staged
 
 _NUM_NAMED = 3
 Files = dict[str, int]
@@ -28,21 +24,14 @@ Files = dict[str, int]
 
 
 class Inventory:
-    """The files of all outputs of the last runs, by component and URI."""
+    """The files of the last outputs of each component: one JSON document for each.
 
-    def __init__(self, metadata_path: str | Path) -> None:
-        """Read the inventory; one that is missing or damaged counts as empty."""
-        self._path = Path(metadata_path).with_name(INVENTORY_FILE)
-        self._outputs: dict[str, dict[str, Files]] = {}
-        try:
-            values = json.loads(self._path.read_text())
-            self._outputs = {
-                component: {uri: dict(files) for uri, files in outputs.items()}
-                for component, outputs in values.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            # Without it, TFX's own check of the folders is what is left.
-            self._outputs = {}
+    Nodes of one run may work at the same time in several processes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Use the documents of a folder, which may be on an object store."""
+        self._folder = folder
 
     def record(self, component: str, outputs: Mapping[str, Iterable[Any]]) -> None:
         """Write down the files of a component's outputs; those of before are forgotten.
@@ -51,38 +40,50 @@ class Inventory:
             component: id of the component.
             outputs: its output artifacts by name.
         """
-        self._outputs[component] = {
+        found = {
             artifact.uri: list_tree(locate(artifact.uri))
             for artifacts in outputs.values()
             for artifact in artifacts
         }
-        with staged(self._path) as file:
-            file.write_text(json.dumps(self._outputs, sort_keys=True))
+        with staged(self._path(component)) as file:
+            file.write_text(json.dumps(found, sort_keys=True))
 
     def forget_incomplete(
-        self, connection: Any, on_notice: Callable[[str, bool], None]
+        self, handle: metadata.Metadata, component: str, on_notice: Callable[[str, bool], None]
     ) -> list[str]:
         """Mark the outputs that lost files as deleted, so that TFX makes them again.
 
         Args:
-            connection: of ML Metadata.
-            on_notice: called with one line for each component, and True for a warning.
+            handle: ML Metadata, entered.
+            component: whose outputs are looked at.
+            on_notice: called with one line for the component, and True for a warning.
 
         Returns:
             The URIs of these outputs.
         """
-        lost: dict[str, str] = {}
-        for component, outputs in self._outputs.items():
-            for uri, files in outputs.items():
-                why = _why_incomplete(files, list_tree(locate(uri)))
-                if why:
-                    lost[uri] = component
-                    on_notice(
-                        f"{component}: its output {uri} {why}: the component runs again", True
-                    )
+        lost = []
+        for uri, files in self._read(component).items():
+            why = _why_incomplete(files, list_tree(locate(uri)))
+            if why:
+                lost.append(uri)
+                on_notice(f"{component}: its output {uri} {why}: the component runs again", True)
         if lost:
-            _mark_deleted(connection, set(lost))
+            _mark_deleted(handle, set(lost))
         return sorted(lost)
+
+    def _path(self, component: str) -> Location:
+        return locate(self._folder) / f"{component}.json"
+
+    def _read(self, component: str) -> dict[str, Files]:
+        """Return URI -> files; what is missing or damaged counts as empty.
+
+        TFX's own check of the folders is what is left then.
+        """
+        try:
+            values = json.loads(self._path(component).read_text())
+            return {uri: dict(files) for uri, files in values.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
 
 def _why_incomplete(expected: Files, found: Files) -> str:
@@ -100,9 +101,8 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
 
 
-def _mark_deleted(connection: Any, uris: set[str]) -> None:
-    with metadata.Metadata(connection) as handle:
-        artifacts = [item for item in handle.store.get_artifacts() if item.uri in uris]
-        for artifact in artifacts:
-            artifact.state = proto.Artifact.DELETED
-        handle.store.put_artifacts(artifacts)
+def _mark_deleted(handle: metadata.Metadata, uris: set[str]) -> None:
+    artifacts = [item for item in handle.store.get_artifacts() if item.uri in uris]
+    for artifact in artifacts:
+        artifact.state = proto.Artifact.DELETED
+    handle.store.put_artifacts(artifacts)

@@ -1,6 +1,6 @@
-"""Entry point of every container of the compiled pipeline: run a TFX module on s3://.
+"""Entry point of every container of a PipelineJob: run a TFX module on s3://.
 
-`python -m pipeline.runners.pod <module> <arguments>`, as `kubeflow.py` writes it into
+`python -m pipeline.runners.pod <module> <arguments>`, as `vertex.py` writes it into
 the specification. TFX's own entry points cannot read s3://, and tensorflow-io would
 abort the process at exit although the work is done.
 """

@@ -21,7 +21,7 @@ from beam_jobs.errors import NothingNewError, RefusedError
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
-from pipeline.metadata_file import check_metadata
+from pipeline.metadata_store import Place, check_place
 from pipeline.refused_spans import RefusedSpan, read_refused
 from pipeline.service.thresholds import check_thresholds
 
@@ -52,7 +52,12 @@ class Finished:
 
 
 def run_whole(
-    config: RunConfig, session: Session, spans: SpanRule, *, verify_files: bool = False
+    config: RunConfig,
+    place: Place,
+    session: Session,
+    spans: SpanRule,
+    *,
+    verify_files: bool = False,
 ) -> Finished:
     """Build the data, run all components, and return the report.
 
@@ -61,6 +66,7 @@ def run_whole(
 
     Args:
         config: the run.
+        place: where its metadata are.
         session: shows the progress.
         spans: which data it reads.
         verify_files: compare the content of all input files and shards.
@@ -69,7 +75,11 @@ def run_whole(
         NothingNewError: `spans` is "new", and no scene is.
         TerrapairError: bad data, or a gate ended the run.
     """
-    check_metadata(config.metadata_path, is_written=True)
+    if config.span is not None:
+        raise settings.SettingsError(
+            f"span: a whole run reads the newest span, got {config.span}: set span=null"
+        )
+    check_place(place, is_written=True)
     check_thresholds(config)
     write_resolved(session, config)
     from pipeline.data_build import build_data
@@ -104,14 +114,14 @@ def run_whole(
         refusals = run_good_spans(
             config,
             built.new,
-            lambda: run_local(config, progress.start, on_step, progress.note),
+            lambda: run_local(config, place, progress.start, on_step, progress.note),
             on_refusal,
         )
     from pipeline.serving.following import follow_all
 
     follow_all(config.root, config.serving_dir)
     # After an attempt with new data, what earlier ones refused is told already.
-    return read_finished(config, refusals if refusals or spans == "new" else None)
+    return read_finished(config, place, refused=refusals if refusals or spans == "new" else None)
 
 
 def run_good_spans(
@@ -161,11 +171,15 @@ def _left_out(config: RunConfig) -> set[RefusedSpan]:
     return {one for one in read_refused(config.root) if one.is_left_out}
 
 
-def read_finished(config: RunConfig, refused: Sequence[str] | None = None) -> Finished:
+def read_finished(
+    config: RunConfig, place: Place, run_id: str = "", refused: Sequence[str] | None = None
+) -> Finished:
     """Return the report of the last run, and write its files again.
 
     Args:
         config: the run.
+        place: where its metadata are.
+        run_id: the run of this id instead; "" = the last.
         refused: why data are not used, one sentence each. None: those whose newest span
             is set aside.
 
@@ -176,7 +190,7 @@ def read_finished(config: RunConfig, refused: Sequence[str] | None = None) -> Fi
     from pipeline.report.page import render_report
     from pipeline.report.results import collect_results
 
-    results = collect_results(config)
+    results = collect_results(config, place, run_id)
     # The pictures are drawn while the parts are made, with --json, too.
     parts = tuple(
         Text.from_markup(part) if isinstance(part, str) else part
@@ -202,8 +216,13 @@ def write_resolved(session: Session, config: RunConfig) -> None:
     """Write the settings with all defaults into the root of the run, and log them."""
     digest = settings.sha256(config)
     logging.getLogger("terrapair").info("config %s %s", digest, settings.canonical_json(config))
-    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
     path = locations.parse(config.root) / "config.yaml"
     with locations.staged(path) as file:
-        file.write_text(f"# sha256 {digest}\n{text}")
+        file.write_text(resolved_text(config))
     session.note(f"{config.name}: config {path}, sha256 {digest[:12]}")
+
+
+def resolved_text(config: RunConfig) -> str:
+    """Return the settings with all defaults as YAML, below a line with their hash."""
+    text = yaml.safe_dump(settings.to_dict(config), sort_keys=False)
+    return f"# sha256 {settings.sha256(config)}\n{text}"

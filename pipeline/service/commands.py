@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -15,15 +14,15 @@ from rich.text import Text
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import content_of, locate
-from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.contracts.settings import from_dict
 from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
 from beam_jobs.terminal.options import verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
-from pipeline.config import RunConfig, load_run_config
-from pipeline.metadata_file import check_metadata
+from pipeline.config import RunConfig, load_stored_config
+from pipeline.metadata_store import Database, MetadataConfig, Place, check_place, find_place
 from pipeline.runners.root import LOCK_NAME
 
 _run_option = click.option(
@@ -91,14 +90,15 @@ def history(session: Session, run_root: str, output: Path | None) -> None:
       terrapair history --run runs/demo
     """
     inputs.check_folder(run_root, "run")
-    name, metadata_path = _pipeline(run_root)
-    check_metadata(metadata_path, is_written=False)
+    name, place = _pipeline(run_root)
+    check_place(place, is_written=False)
     from pipeline.refused_spans import read_refused
     from pipeline.report.run_record import read_all_runs
     from pipeline.service import history as history_lib
     from pipeline.service.attempts import read_attempts
 
-    runs = read_all_runs(metadata_path, name) if Path(metadata_path).exists() else []
+    has_runs = isinstance(place, Database) or Path(place).exists()
+    runs = read_all_runs(place, name) if has_runs else []
     found = history_lib.read_history(
         _serving_dir(run_root), runs, read_attempts(run_root), read_refused(run_root)
     )
@@ -188,22 +188,17 @@ def _last_config(run_root: str, overrides: tuple[str, ...]) -> RunConfig:
             f"{path}: no settings of a run: --run must name the root of one", "missing_file"
         )
     root = str(path.parent.resolve() if isinstance(path, Path) else path.parent)
-    with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
-        # Settings are read from files of this machine.
-        copy = Path(scratch) / path.name
-        locations.copy_file(path, copy)
-        try:
-            return load_run_config(copy, (*overrides, f"root={root}"), os.environ)
-        except SettingsError as error:
-            raise SettingsError(str(error).replace(str(copy), str(path))) from error
+    return load_stored_config(path, (*overrides, f"root={root}"), os.environ)
 
 
-def _pipeline(run_root: str) -> tuple[str, str]:
-    """Return the name of a run's pipeline and the file of its metadata."""
+def _pipeline(run_root: str) -> tuple[str, Place]:
+    """Return the name of a run's pipeline and where its metadata are."""
     path = locate(run_root) / "config.yaml"
     if not path.exists():
         return Path(run_root).name, f"{run_root.rstrip('/')}/metadata.sqlite"
     with content_of(path, "run the pipeline again, which writes it"):
         values = yaml.safe_load(path.read_text())
         local = values.get("local_root") or run_root
-        return str(values["name"]), f"{local.rstrip('/')}/metadata.sqlite"
+        database = values.get("metadata") and from_dict(MetadataConfig, values["metadata"])
+        name = str(values["name"])
+    return name, find_place(database, f"{local.rstrip('/')}/metadata.sqlite", os.environ)

@@ -135,7 +135,7 @@ def test_a_run_on_an_object_store_publishes_models_there_and_ends_with_zero(
     written_here = {
         path.relative_to(local_root).parts[0] for path in local_root.rglob("*") if path.is_file()
     }
-    assert written_here == {"metadata.sqlite", "artifact_files.json", "catalogs"}
+    assert written_here == {"metadata.sqlite", "artifact_files", "catalogs"}
 
     data_dirs = {task.name: config.task_dir(task) for task in config.tasks}
     for model, data_dir in {"encoder": config.pairs_dir, **data_dirs}.items():

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 
+import compiled_tasks
 import make_poison
+import maria_db
 import pytest
 import rasterio
 from PIL import Image
@@ -14,6 +16,7 @@ from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import windows
+from beam_jobs.contracts.locations import copy_file, list_tree, locate
 from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.settings import read_yaml
 from beam_jobs.contracts.windows import WindowConfig
@@ -22,7 +25,7 @@ from beam_jobs.simulation.simulate import simulate
 from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
-from pipeline.runners.local import run_local
+from pipeline.runners.local import compile_nodes, run_local
 from pipeline.service.attempts import read_attempts
 
 CONFIG = "pipeline/configs/smoke.yaml"
@@ -86,6 +89,38 @@ def test_second_run_is_answered_by_the_cache_alone(second_run, root):
     assert all(len(files) == 1 for files in before.values())
     for files in before.values():
         assert str(files[0].parent) in second_run.stdout
+
+
+def run_node_by_node(config, *options):
+    """Run each node of a run by the verb, in the order of the pipeline; return node -> outcome."""
+    nodes = compile_nodes(config, config.metadata_path, "order", lambda *_: None).ids
+    found = {}
+    for node in ("begin", *nodes, "report"):
+        ended = run_pipeline_here("node", *options, "--node", node, "--json")
+        assert ended.returncode == 0, (node, ended.stdout + ended.stderr)
+        found[node] = json.loads(ended.stdout)["outcome"]
+    return found
+
+
+@pytest.mark.e2e
+def test_nodes_one_by_one_are_answered_by_the_cache_of_the_whole_run(second_run, root):
+    before = published(root)
+    settings = ("--config", CONFIG, "--set", f"root={root}", "--run-id", "by-node")
+    config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
+    outcomes = run_node_by_node(config, *settings)
+    assert (outcomes.pop("begin"), outcomes.pop("report")) == ("done", "published")
+    # The same cache keys: what the verb runs is what the whole run ran.
+    assert outcomes == dict.fromkeys(outcomes, "cached")
+    record = read_last_run(config.metadata_path, config.name, "by-node")
+    assert [item.component_id for item in record.components] == list(outcomes)
+    assert len(outcomes) == 7 * 3 + 5 + 8 * 2
+    assert published(root) == before
+    result = json.loads((root / "runs" / "by-node" / "result.json").read_text())
+    assert (result["outcome"], result["exit_code"], set(result["nodes"])) == (
+        "published",
+        0,
+        set(outcomes),
+    )
 
 
 @pytest.mark.e2e
@@ -194,7 +229,7 @@ def test_poisoned_pairs_stop_before_any_training(poisoned_span, root):
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     # Not `run`, which would build the span again from the scenes, and these are good.
     with pytest.raises(RefusedError) as refused:
-        run_local(config, lambda _: None, lambda *_: None, lambda *_: None)
+        run_local(config, config.metadata_path, lambda _: None, lambda *_: None, lambda *_: None)
     assert refused.value.exit_code == 4
     line = str(refused.value)
     assert line.startswith("pairs: span 2 differs from the data of the model in service")
@@ -299,3 +334,71 @@ def test_a_task_starts_from_the_published_encoder_without_pairs_and_gate(first_r
     # The pairs of the encoder are at hand, so the audit compares the labels with them.
     assert re.search(r"flood: \d+ unlabeled train patches, \d+ .*: no overlap", finished.stdout)
     assert "Encoder probe" not in finished.stdout
+
+
+def run_tasks(path, run_id, folder, **parameters):
+    """Run the tasks of a compiled pipeline; return node -> outcome, and the last exit code."""
+    found = {}
+    for task in compiled_tasks.tasks(path, run_id, folder, **parameters):
+        program, *arguments = task.command
+        assert program == "terrapair"
+        ended = run_pipeline_here(*arguments)
+        assert ended.returncode == 0 or task.node == "report", (task.node, ended.stderr)
+        assert maria_db.PASSWORD not in ended.stdout + ended.stderr
+        found[task.node] = task.outcome_file.read_text()
+    return found, ended.returncode
+
+
+@pytest.mark.e2e
+def test_compiled_tasks_publish_on_a_store_with_metadata_in_a_real_database(
+    first_run, root, tmp_path, s3_folder, monkeypatch
+):
+    (encoder,) = versions(root / "serving" / "encoder")
+    for folder, target in ((encoder, "encoder/1"), (root / "data" / "flood", "run/data/flood")):
+        for file in folder.rglob("*"):
+            if file.is_file():
+                copy_file(file, f"{s3_folder}/{target}/{file.relative_to(folder)}")
+    task = "use: flood, quality: null, segment: {num_steps: 2, global_batch_size: 8, "
+    secret = "{name: db, env: {password: TERRAPAIR_METADATA_PASSWORD}}"
+    with maria_db.running(tmp_path) as server:
+        overrides = [
+            f"root={s3_folder}/run",
+            "pretrain=null",
+            f"encoder={s3_folder}/encoder/1",
+            f"tasks=[{{min_mean_iou: 0.001, {task}loss: {{class_weights: {{}}}}}}}}]",
+            f"metadata={{host: 127.0.0.1, port: {server.port}, user: {maria_db.USER}}}",
+            "container_image=registry.example/terrapair:1",
+            f"kubeflow.pods.default.secrets=[{secret}]",
+        ]
+        settings = ["--config", CONFIG, *(part for one in overrides for part in ("--set", one))]
+        file = tmp_path / "run.yaml"
+        compiled = run_pipeline_here("compile", *settings, "--output", str(file))
+        assert compiled.returncode == 0, compiled.stderr
+        unset = run_pipeline_here("node", *settings, "--run-id", "one", "--node", "begin")
+        assert unset.returncode == 2
+        assert "TERRAPAIR_METADATA_PASSWORD: must hold the password of terrapair" in unset.stderr
+
+        monkeypatch.setenv("TERRAPAIR_METADATA_PASSWORD", maria_db.PASSWORD)
+        serving = locate(f"{s3_folder}/run/serving/flood")
+        for run_id, outcome in (("one", "done"), ("two", "cached")):
+            found, code = run_tasks(file, run_id, tmp_path / "outcomes")
+            assert (found.pop("begin"), found.pop("report"), code) == ("done", "published", 0)
+            assert len(found) == 15
+            assert found == dict.fromkeys(found, outcome)
+        (version,) = versions(serving)
+        # A threshold that no model reaches: every task ends well, and the last one tells it.
+        found, code = run_tasks(
+            file, "three", tmp_path / "outcomes", thresholds={"flood": {"min_mean_iou": 0.999}}
+        )
+        assert (found["report"], code) == ("refused", 4)
+        assert set(found.values()) == {"done", "cached", "refused"}
+        assert versions(serving) == [version]
+        result = json.loads(locate(f"{s3_folder}/run/runs/three/result.json").read_text())
+        assert result["outcome"] == "refused"
+        assert "the config asks for at least 0.999" in " ".join(result["reasons"])
+        shown = run_pipeline_here("history", "--run", f"{s3_folder}/run")
+        assert shown.returncode == 0, shown.stderr
+    run = locate(f"{s3_folder}/run")
+    kept = list_tree(run)
+    assert len(kept) > 50
+    assert not [name for name in kept if maria_db.PASSWORD.encode() in (run / name).read_bytes()]

@@ -7,12 +7,13 @@ line, and one that fails raises. The docstring of each check says what it needs.
 import json
 import sys
 
-from tests.peers import api_server, kserve_rest, openvino_numbers
+from tests.peers import api_server, cron_dates, kserve_rest, openvino_numbers
 
 CHECKS = {
     "kubernetes": api_server.check,
     "kserve": kserve_rest.check,
     "openvino": openvino_numbers.check,
+    "cron": cron_dates.check,
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ SHIPPED = sorted((REPOSITORY / "pipeline" / "configs").glob("*.yaml"))
 KUBEFLOW_ENVIRONMENT = {
     "TERRAPAIR_ROOT": "s3://bucket/terrapair",
     "TERRAPAIR_IMAGE": "registry.example/terrapair:1",
+    "TERRAPAIR_DATABASE": "mysql.kubeflow",
     "TERRAPAIR_CATALOG": "s3://bucket/items.ndjson",
 }
 

@@ -116,6 +116,9 @@ def test_missing_inputs_are_found_before_anything_heavy_is_imported(tmp_path):
             3,
             "model_card.json: no model card, so this is no finished model",
         ),
+        ("submit", "--file", here["none.yaml"], "--wait"): (3, "cannot read the pipeline: No such"),
+        ("schedule", "--file", here["none.yaml"], "--cron", "0 4 * * *"): (3, "No such file"),
+        ("schedule", "--pipeline", "x", "--cron", "0 0 30 2 *"): (2, "cron: bad day-of-month"),
         ("search", "--index", none, "--random", "1", "--output", here["out"]): (3, "the index"),
         ("import-weights", "--file", none, "--weights", "decur-s1-resnet50", "--output", none): (
             3,
@@ -137,7 +140,8 @@ def test_missing_inputs_are_found_before_anything_heavy_is_imported(tmp_path):
 
 
 def test_verb_without_its_optional_group_says_how_to_install_it(tmp_path):
-    hide = "import sys; sys.modules.update(dict.fromkeys(['tfx', 'ml_metadata', 'kfp', 'ee']))\n"
+    hidden = ["tfx", "ml_metadata", "kfp", "cronsim", "ee"]
+    hide = f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"
     places = tmp_path / "places.geojson"
     places.write_text("{}")
     commands = [
@@ -147,6 +151,8 @@ def test_verb_without_its_optional_group_says_how_to_install_it(tmp_path):
         ["fetch", "--places", str(places), "--output", str(tmp_path / "ee")],
         ["export", "--places", str(places), "--output", str(tmp_path / "ee")],
         ["plan", "--places", str(places), "--pilot", "3", "--output", str(tmp_path / "ee")],
+        ["submit", "--pipeline", "monthly"],
+        ["schedule", "--pipeline", "monthly", "--cron", "0 4 * * *"],
     ]
     ended = subprocess.run(
         [sys.executable, "-c", hide + DRIVER, json.dumps(commands)],

@@ -4,80 +4,19 @@ import subprocess
 import sys
 
 import pytest
+from pipeline_edges import DATA_EDGES, EDGES
 from repository import REPOSITORY
 
 from beam_jobs.contracts import locations, settings
 from pipeline.config import RunConfig
-from pipeline.runners.kubeflow import compile_pipeline
-
-DATA_EDGES = {
-    "ImportExampleGen-{}": set(),
-    "DataManifest-{}": {"ImportExampleGen-{}"},
-    "StatisticsGen-{}": {"ImportExampleGen-{}"},
-    "SchemaGen-{}": {"StatisticsGen-{}"},
-    "DriftCheck-{}": {
-        "ImportExampleGen-{}",
-        "StatisticsGen-{}",
-        "SchemaGen-{}",
-        "DataManifest-{}",
-    },
-    "ExampleValidator-{}": {"StatisticsGen-{}", "DriftCheck-{}"},
-    "DriftGate-{}": {"DriftCheck-{}", "ExampleValidator-{}"},
-}
-EDGES = {
-    "OverlapAudit-flood": {"ImportExampleGen-pairs", "ImportExampleGen-flood"},
-    "OverlapGate-flood": {"OverlapAudit-flood"},
-    "Trainer-pretrain": {
-        "ImportExampleGen-pairs",
-        "DataManifest-pairs",
-        "OverlapGate-flood",
-        "DriftGate-pairs",
-        "DriftGate-flood",
-    },
-    "EncoderProbe": {
-        "Trainer-pretrain",
-        "ImportExampleGen-pairs",
-        "DataManifest-pairs",
-        "DriftCheck-pairs",
-        "ImportExampleGen-flood",
-        "DataManifest-flood",
-    },
-    "Canary-encoder": {"Trainer-pretrain"},
-    "Pusher-encoder": {"Trainer-pretrain", "EncoderProbe", "Canary-encoder"},
-    "EncoderGate": {"EncoderProbe", "Pusher-encoder"},
-    "Trainer-flood": {
-        "ImportExampleGen-flood",
-        "DataManifest-flood",
-        "Trainer-pretrain",
-        "OverlapGate-flood",
-        "DriftGate-flood",
-        "EncoderGate",
-    },
-    "Scorer-flood": {"ImportExampleGen-flood", "DataManifest-flood", "Trainer-flood"},
-    "Evaluator-flood": {"ImportExampleGen-flood", "Trainer-flood"},
-    "ChampionGate-flood": {
-        "ImportExampleGen-flood",
-        "DataManifest-flood",
-        "Trainer-flood",
-        "Scorer-flood",
-        "Evaluator-flood",
-        "DriftCheck-flood",
-    },
-    "Canary-flood": {"Trainer-flood"},
-    "Pusher-flood": {"Trainer-flood", "ChampionGate-flood", "Canary-flood"},
-    **{
-        task.format(name): {parent.format(name) for parent in parents}
-        for name in ("pairs", "flood")
-        for task, parents in DATA_EDGES.items()
-    },
-}
+from pipeline.runners.vertex import compile_vertex
 
 
 @pytest.fixture
 def compiled(values, tmp_path):
     values["root"] = "s3://bucket/terrapair"
     output = tmp_path / "out" / "pipeline.json"
-    compile_pipeline(settings.from_dict(RunConfig, values), output)
+    compile_vertex(settings.from_dict(RunConfig, values), output)
     return json.loads(output.read_text())
 
 
@@ -158,7 +97,7 @@ def test_the_blessing_and_the_thresholds_reach_pusher_and_probe(compiled):
 
 def test_without_tasks_the_probe_takes_the_pairs_alone(values, tmp_path):
     config = settings.from_dict(RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": []})
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"][
         "tasks"
     ]
@@ -178,7 +117,7 @@ def test_student_waits_for_the_blessing_of_its_teacher(values, tmp_path):
     config = settings.from_dict(
         RunConfig, values | {"root": "s3://bucket/terrapair", "tasks": [optical, student]}
     )
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     tasks = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"][
         "tasks"
     ]
@@ -211,7 +150,7 @@ def start_from_published(values, folder):
 
 def tasks_of(config, tmp_path):
     """Component -> components that it waits for, of the compiled run."""
-    compile_pipeline(config, tmp_path / "pipeline.json")
+    compile_vertex(config, tmp_path / "pipeline.json")
     dag = json.loads((tmp_path / "pipeline.json").read_text())["pipelineSpec"]["root"]["dag"]
     return {name: set(task.get("dependentTasks", [])) for name, task in dag["tasks"].items()}
 
@@ -251,17 +190,17 @@ def test_an_encoder_on_this_machine_is_refused(values, tmp_path):
         settings.SettingsError,
         match=r"tasks\[0\] starts from 'runs/demo/.*', but pods cannot read .*: copy the encoder",
     ):
-        compile_pipeline(config, tmp_path / "x.json")
+        compile_vertex(config, tmp_path / "x.json")
 
 
 def test_root_on_this_machine_is_refused(values, tmp_path):
     with pytest.raises(
         settings.SettingsError, match=r"root: must be an object store .* got 'runs/test'"
     ):
-        compile_pipeline(settings.from_dict(RunConfig, values), tmp_path / "x.json")
+        compile_vertex(settings.from_dict(RunConfig, values), tmp_path / "x.json")
 
 
 def test_missing_image_is_refused(values, tmp_path):
     values["container_image"] = ""
     with pytest.raises(settings.SettingsError, match="container_image: needed"):
-        compile_pipeline(settings.from_dict(RunConfig, values), tmp_path / "x.json")
+        compile_vertex(settings.from_dict(RunConfig, values), tmp_path / "x.json")
