@@ -71,6 +71,8 @@ lock:  ## resolve pyproject.toml into requirements.txt
 	@test -x $(PYTHON) || .ci/make-venv
 	@$(PYTHON) -m uv --native-tls pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra gcp --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
+	@sed -nE 's/^tensorflow==([^ ]+) .*/tensorflow-cpu==\1/p' requirements.txt | $(PYTHON) -m uv --native-tls pip compile --universal --no-deps --no-annotate \
+	  --generate-hashes --python-version 3.11 --quiet --custom-compile-command "make lock" - --output-file .ci/image/tensorflow_cpu.txt
 
 clean:  ## remove runs and caches (not .venv)
 	@rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
