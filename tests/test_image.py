@@ -73,13 +73,25 @@ def test_what_is_left_out_is_in_the_lock_and_no_direct_dependency():
     groups = PROJECT["project"]["optional-dependencies"]
     direct = [*PROJECT["project"]["dependencies"], *groups["pipeline"], *groups["earthengine"]]
     names = {re.split(r"[=\[]", one)[0] for one in direct}
-    assert names & set(LEFT_OUT) == {"tensorflow"}
+    assert names & set(LEFT_OUT) == set()
 
 
-def test_tensorflow_without_cuda_is_the_version_of_the_lock():
-    text = (IMAGE / "tensorflow_cpu.txt").read_text()
-    assert re.findall(r"^tensorflow-cpu==(\S+) ", text, re.M) == [LOCKED["tensorflow"]]
-    assert "--hash=sha256:" in text
+@pytest.mark.parametrize(
+    ("device", "package", "override"),
+    [
+        ("cpu", "tensorflow-cpu", 'tensorflow; sys_platform == "never"'),
+        ("gpu", "tensorflow[and-cuda]", "tensorflow[and-cuda]=={}"),
+    ],
+)
+def test_each_device_has_the_tensorflow_of_the_lock(device, package, override):
+    version = LOCKED["tensorflow"]
+    text = (IMAGE / device / "requirements.txt").read_text()
+    assert f"\n{package}=={version} " in text
+    found = re.findall(r"^([a-z0-9-]+)==(\S+) .*\\\n    --hash=sha256:", text, re.M)
+    assert {name for name, locked in found if LOCKED.get(name, locked) != locked} == set()
+    assert any(name.startswith("nvidia-") for name, _ in found) == (device == "gpu")
+    lines = (IMAGE / device / "overrides.txt").read_text().splitlines()
+    assert lines[1:] == [override.format(version)]
 
 
 def test_the_builder_gets_the_packages_and_little_else():
@@ -92,24 +104,33 @@ def test_the_builder_gets_the_packages_and_little_else():
     assert let_through == packages | files
 
 
-@pytest.mark.parametrize("base", ["", "localhost/debian:12"])
-def test_make_image_asks_the_builder(base, tmp_path):
+def make_image(tmp_path, **environment):
     builder = tmp_path / "builder"
     builder.write_text('#!/bin/sh\nprintf "%s\\n" "$*"\n')
     builder.chmod(0o755)
-    environment = {"BUILDER": str(builder), "IMAGE": "a:1", "IMAGE_FLAGS": "--network host"}
-    done = subprocess.run(
+    return subprocess.run(
         [REPOSITORY / ".ci" / "make-image"],
-        env={"PATH": os.environ["PATH"], "BASE": base, **environment},
+        env={"PATH": os.environ["PATH"], "BUILDER": str(builder), **environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+@pytest.mark.parametrize("base", ["", "localhost/debian:12"])
+def test_make_image_asks_the_builder(base, tmp_path):
+    done = make_image(tmp_path, BASE=base, IMAGE="a:1", IMAGE_FLAGS="--network host")
     asked, inspected = map(shlex.split, done.stdout.splitlines())
-    given = ["--build-arg", f"BASE={base}"] if base else []
-    wanted = ["build", "--network", "host", *given, "--target", "components", "--tag", "a:1", "."]
-    assert asked == wanted
+    flags = ["--network", "host", *(["--build-arg", f"BASE={base}"] if base else [])]
+    flags += ["--build-arg", "DEVICE=cpu", "--target", "components", "--tag", "a:1"]
+    assert asked == ["build", *flags, "."]
     assert inspected[:2] == ["image", "inspect"]
+
+
+def test_make_image_refuses_an_unknown_device(tmp_path):
+    done = make_image(tmp_path, DEVICE="tpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "DEVICE must be cpu or gpu, got 'tpu'\n"
 
 
 @pytest.mark.parametrize(
