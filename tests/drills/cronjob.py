@@ -199,6 +199,16 @@ class Cluster:
         """Return all that a pod has printed; "" before its container has started."""
         return self._process("logs", pod).stdout
 
+    def phase(self, pod: str) -> str:
+        """Return the phase of a pod, such as Running.
+
+        Raises:
+            DrillError: it cannot start, or there is no such pod.
+        """
+        found = json.loads(self._run("get", "pod", pod, "--output=json"))
+        check_started(found)
+        return found["status"].get("phase", "Pending")
+
     def delete_pod(self, pod: str) -> None:
         """Delete a pod and wait until it is gone."""
         self._run("delete", "pod", pod)
@@ -218,12 +228,7 @@ class Cluster:
         spec["containers"][0]["args"] = [f"set -eu\n{script}"]
         self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 
-        def phase() -> str:
-            found = json.loads(self._run("get", "pod", name, "--output=json"))
-            check_started(found)
-            return found["status"].get("phase", "")
-
-        ended = self.wait(f"the pod {name}", lambda: {phase()} & {"Succeeded", "Failed"})
+        ended = self.wait(f"the pod {name}", lambda: {self.phase(name)} & {"Succeeded", "Failed"})
         printed = self.logs(name)
         self.delete_pod(name)
         if ended != {"Succeeded"}:
@@ -231,7 +236,7 @@ class Cluster:
         return printed
 
     def wait(self, what: str, look: Callable[[], _Found]) -> _Found:
-        """Return the first true value of `look`, which is called each second.
+        """Return the first true value of `look`, which is called every two seconds.
 
         Raises:
             DrillError: there is none within the time limit.
@@ -241,7 +246,7 @@ class Cluster:
             found = look()
             if found:
                 return found
-            time.sleep(1.0)
+            time.sleep(2.0)
         raise DrillError(f"waited {self._timeout:.0f} s for {what}: raise --timeout")
 
     def _run(self, *arguments: str, stdin: str | None = None) -> str:
@@ -373,10 +378,10 @@ class Drill:
         return job
 
     def _check_job(self, job: str, num_failed: int) -> None:
-        status = self._job(job)["status"]
-        ends = [one["type"] for one in status["conditions"] if one["status"] == "True"]
-        self.expect(f"{job} completes", "Complete" in ends and "Failed" not in ends, True)
-        self.expect(f"failed pods of {job}", status.get("failed", 0), num_failed)
+        ends = self._conditions(job) & {"Complete", "Failed"}
+        self.expect(f"end of {job}", ends, {"Complete"})
+        num_found = self._job(job)["status"].get("failed", 0)
+        self.expect(f"failed pods of {job}", num_found, num_failed)
 
     def _attempts(self) -> list[dict[str, Any]]:
         text = self._cluster.call(self._pod, "look", f"cat {_ROOT}/retrain.ndjson")
@@ -424,16 +429,27 @@ class Drill:
         """
 
         def look() -> bool:
+            # The phase first: then nothing can be missing from the log of one that ended.
+            phase = self._cluster.phase(pod)
             text = self._cluster.logs(pod)
-            if "error: " in text:
-                raise DrillError(f"{pod}: {text[text.index('error: ') :].splitlines()[0]}")
-            return stage in dict(_STAGE_DONE.findall(text))
+            if stage in dict(_STAGE_DONE.findall(text)):
+                return True
+            if phase != "Running":
+                last = (text.strip() or "it printed nothing").splitlines()[-1]
+                raise DrillError(f"{pod} is {phase} before {stage}: {last}")
+            return False
 
         self._cluster.wait(f"{stage} in {pod}", look)
         self._say(f"  {stage} done")
 
     def _await_end(self, job: str) -> None:
-        self._cluster.wait(f"the end of {job}", lambda: self._job(job)["status"].get("conditions"))
+        self._cluster.wait(
+            f"the end of {job}", lambda: self._conditions(job) & {"Complete", "Failed"}
+        )
+
+    def _conditions(self, job: str) -> set[str]:
+        conditions = self._job(job)["status"].get("conditions", [])
+        return {one["type"] for one in conditions if one["status"] == "True"}
 
     def _job(self, name: str) -> dict[str, Any]:
         (job,) = [job for job in self._cluster.items("jobs") if job["metadata"]["name"] == name]
