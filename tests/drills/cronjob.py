@@ -5,7 +5,8 @@
 
 It needs `kubectl` on PATH, a cluster, and the project's image on its node. The manifests
 are those of deploy/kubernetes/retrain.yaml with a schedule of two minutes, the smallest
-config with one task, simulated scenes and small resources, in a namespace that is removed at the end.
+config with one task, simulated scenes and small resources, in a namespace that is
+removed at the end.
 
 Month 1: the first pod looks at its own user and root file system, and its program gets
 SIGKILL. The second pod is deleted. The third one publishes; meanwhile no other job
