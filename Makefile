@@ -68,10 +68,17 @@ audit: setup  ## look for known vulnerabilities of the locked packages; exit 3 w
 image:  ## build the container image terrapair:latest with podman or docker (IMAGE_FLAGS=... goes to the builder)
 	@.ci/make-image
 
-lock:  ## resolve pyproject.toml into requirements.txt
+lock:  ## resolve pyproject.toml into requirements.txt, and what the images have in place of TensorFlow
 	@test -x $(PYTHON) || .ci/make-venv
 	@$(PYTHON) -m uv --native-tls pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra gcp --extra earthengine --extra dev --quiet \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.txt
+	@for device in cpu gpu; do \
+	  case $$device in cpu) package='tensorflow-cpu' flags=--no-deps;; gpu) package='tensorflow[and-cuda]' flags=--no-strip-extras;; esac; \
+	  sed -nE "s/^tensorflow==([^ ]+) .*/$$package==\1/p" requirements.txt | $(PYTHON) -m uv --native-tls pip compile --universal \
+	    $$flags --no-annotate --constraint requirements.txt --generate-hashes --python-version 3.11 --quiet \
+	    --custom-compile-command "make lock" - \
+	    --output-file .ci/image/$$device/requirements.txt || exit 1; \
+	done
 
 clean:  ## remove runs and caches (not .venv)
 	@rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

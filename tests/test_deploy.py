@@ -1,6 +1,7 @@
 """The files of deploy/: schedulers accept them, and they call `retrain` as it is."""
 
 import configparser
+import copy
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ from repository import REPOSITORY
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.terminal import program
 from pipeline.config import load_run_config
+from tests.drills import cronjob
 
 DEPLOY = REPOSITORY / "deploy"
 SERVICE = DEPLOY / "systemd" / "terrapair-retrain.service"
@@ -25,8 +27,10 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "retrain.yaml").rea
 (CONFIG_MAP, CLAIM, CRON_JOB) = MANIFESTS
 POD = CRON_JOB["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
-PERMANENT = [ExitCode.USAGE, ExitCode.BAD_DATA, ExitCode.REFUSED]
-"""Exit codes that another attempt would have again."""
+PERMANENT = [ExitCode.USAGE, ExitCode.BAD_DATA]
+"""Exit codes of failures that another attempt would have again."""
+RESULTS = [ExitCode.REFUSED, ExitCode.NOTHING_NEW]
+"""Exit codes that are no failures: nobody is called, and nothing is repeated."""
 
 
 def unit(path):
@@ -96,7 +100,7 @@ def test_two_pods_never_work_at_once_and_a_lost_one_is_replaced():
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 5, 137])
-def test_the_shell_of_the_pod_passes_all_exit_codes_but_nothing_new(code, tmp_path):
+def test_the_shell_of_the_pod_passes_the_exit_codes_of_failures(code, tmp_path):
     fake = tmp_path / "terrapair"
     fake.write_text(f"#!/bin/sh\nexit {code}\n")
     fake.chmod(0o755)
@@ -104,12 +108,12 @@ def test_the_shell_of_the_pod_passes_all_exit_codes_but_nothing_new(code, tmp_pa
     ended = subprocess.run(
         [*CONTAINER["command"], *CONTAINER["args"]], env={"PATH": path}, check=False
     )
-    assert ended.returncode == (0 if code == ExitCode.NOTHING_NEW else code)
+    assert ended.returncode == (0 if code in RESULTS else code)
 
 
-def test_systemd_takes_nothing_new_for_a_success_and_repeats_what_may_pass():
+def test_systemd_takes_results_for_successes_and_repeats_what_may_pass():
     service = unit(SERVICE)["Service"]
-    assert service["SuccessExitStatus"].split() == [str(int(ExitCode.NOTHING_NEW))]
+    assert service["SuccessExitStatus"].split() == [str(int(code)) for code in RESULTS]
     assert service["RestartPreventExitStatus"].split() == [str(int(code)) for code in PERMANENT]
     assert unit(TIMER)["Timer"]["Persistent"] == "true"
     assert TIMER.stem == SERVICE.stem
@@ -139,3 +143,22 @@ def test_cron_gets_five_fields_a_user_and_no_percent_sign():
     assert fields[5] == unit(SERVICE)["Service"]["User"]
     # cron takes it for the end of the line.
     assert "%" not in line
+
+
+@pytest.mark.parametrize("host_path", ["", "/srv/drill"])
+def test_the_drill_runs_what_deploy_says(host_path, tmp_path):
+    node = cronjob.Node(image="a:1", pull_policy="Never", host_path=host_path, host_network=True)
+    documents = cronjob.overlay(MANIFESTS, node)
+    assert [kubernetes_schema.complaints(one) for one in documents] == [[]] * len(documents)
+    settings, *_, job = documents
+    (tmp_path / "run.yaml").write_text(settings["data"]["run.yaml"])
+    assert load_run_config(tmp_path / "run.yaml", [], {}).root.startswith("/data/")
+    # The rules of the schedule, of failures, and of rights stay as they are.
+    changed = copy.deepcopy(CRON_JOB)
+    changed["spec"]["schedule"] = job["spec"]["schedule"]
+    pod = changed["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod["hostNetwork"] = True
+    replaced = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    for key in ("image", "imagePullPolicy", "resources"):
+        pod["containers"][0][key] = replaced[key]
+    assert job == changed

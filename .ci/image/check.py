@@ -1,0 +1,14 @@
+"""Import every module of terrapair: the image must have all that they need.
+
+The build of the image runs it, after packages were left out.
+"""
+
+import importlib
+import pkgutil
+
+for package in ("beam_jobs", "models", "components", "pipeline"):
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+        # These are programs.
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
