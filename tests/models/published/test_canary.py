@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import make_segmenter
 import numpy as np
 import pytest
+from repository import REPOSITORY
 
 from beam_jobs.contracts.locations import DamagedFileError
 from models.published import canary, golden, second_reader
@@ -213,3 +215,12 @@ def test_openvino_itself_reads_the_model(good):
     assert found.faults == ()
     assert found.second_reader.startswith("openvino 20")
     assert found.second_difference < 1e-5
+
+
+def test_the_memory_of_a_process_is_not_that_of_its_parent():
+    held = bytearray(b"x") * (800 << 20)
+    code = "from models.published.canary import peak_mib; print(peak_mib())"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert len(held) == 800 << 20
+    assert 20 < float(found.stdout) < 700
