@@ -231,7 +231,8 @@ def damage_of(version: str, config: CanaryConfig) -> tuple[str, ...]:
         with locations.without_pattern(version) as readable:
             tf.saved_model.load(readable)
     except (OSError, ValueError, tf.errors.OpError) as error:
-        return (" ".join(str(error).split())[:300],)
+        # TensorFlow adds advice about devices, which does not help here.
+        return ((str(error).splitlines() or [type(error).__name__])[0][:300],)
     return ()
 
 

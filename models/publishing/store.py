@@ -135,13 +135,15 @@ def next_number(model_dir: str | os.PathLike[str]) -> int:
     """Return 1 + the largest version that there is, or was.
 
     The clock does not count: after it was set back, a new version would be older than
-    the one before it. Folders of others count if a server takes them for versions.
+    the one before it. Folders of others count if a server takes them for versions. So
+    does a version with a label whose folder somebody removed.
     """
     base = locate(model_dir)
     kept = base / WITHDRAWN
     removed = base / f".{_HIGHEST}"
     highest = int(removed.read_text()) if removed.exists() else 0
-    return 1 + max([highest, *numbers(base), *numbers(kept)])
+    labelled = published.read_labels(base).versions.values()
+    return 1 + max([highest, *labelled, *numbers(base), *numbers(kept)])
 
 
 def forget(version: Location) -> None:

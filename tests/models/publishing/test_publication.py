@@ -76,6 +76,16 @@ def test_publishing_goes_on_where_it_was_killed(make_model, base, monkeypatch, k
     assert published.in_service(base).name == "2"
 
 
+def test_a_version_that_somebody_removed_is_published_anew(make_model, three):
+    """It is the cure for a damaged one."""
+    shutil.rmtree(Path(three) / "3")
+    assert published.in_service(three) is None
+    again = publish(make_model("third"), three, APPROVAL)
+    assert again.name == "4"
+    assert published.in_service(three) == again
+    assert actions(three)[-1] == ("publish", None, 4)
+
+
 def test_what_a_killed_push_left_goes_although_nothing_is_copied(make_model, base):
     first = publish(make_model("first"), base, APPROVAL)
     (Path(base) / f"{store.HIDDEN}2" / "variables").mkdir(parents=True)
