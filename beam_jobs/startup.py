@@ -38,7 +38,7 @@ class _Refusal(importlib.abc.MetaPathFinder):
     """Lets Python find no module that the library which is being imported can spare."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> None:
-        """Raise ModuleNotFoundError for such a module; leave others to other finders."""
+        """Raise ModuleNotFoundError for such a module; leave others to Python."""
         for library, unused in _UNUSED_BY.items():
             if name.startswith(unused) and _is_starting(library):
                 raise ModuleNotFoundError(f"{library} starts without {name}", name=name)
