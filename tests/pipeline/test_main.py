@@ -9,7 +9,7 @@ import make_state_dict
 import pytest
 import yaml
 from repository import REPOSITORY
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts import settings
 from beam_jobs.storage import locks
@@ -109,7 +109,7 @@ def test_weights_become_a_published_encoder(tmp_path):
         "--output",
         str(tmp_path / "encoder"),
     )
-    ended = run_pipeline("import-weights", *options, "--bands", "B2,B3,B4,B8")
+    ended = run_pipeline_here("import-weights", *options, "--bands", "B2,B3,B4,B8")
     assert ended.returncode == 0, ended.stderr
     assert (
         "left out, so they count as their mean everywhere: B1, B5, B6, B7, B8A, B9, B10, B11, B12"
@@ -117,7 +117,7 @@ def test_weights_become_a_published_encoder(tmp_path):
     )
     assert (tmp_path / "encoder" / "saved_model.pb").exists()
     assert (tmp_path / "encoder" / "assets.extra" / "model_card.json").exists()
-    again = run_pipeline("import-weights", *options)
+    again = run_pipeline_here("import-weights", *options)
     assert again.returncode == 2
     assert "exists already, and published models are never overwritten" in again.stderr
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from rich.console import Console
-from run_pipeline import run_pipeline
+from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
@@ -286,7 +286,7 @@ def test_options_of_embed_that_do_not_fit_are_one_line(options, message, exit_co
 def test_a_folder_of_scenes_is_embedded_and_searched(encoder, tmp_path):
     simulate(SimulateConfig(num_places=1, num_dates=2, size_px=128), tmp_path / "scenes" / "place")
     index = ("--output", str(tmp_path / "index"))
-    embedded = run_pipeline(
+    embedded = run_pipeline_here(
         *(
             "embed",
             "--encoder",
@@ -303,7 +303,7 @@ def test_a_folder_of_scenes_is_embedded_and_searched(encoder, tmp_path):
     num_patches = sum(manifest.read(version).num_examples.values())
     assert f"Patches: {version}" in embedded.stdout
     assert f"({num_patches} patches of train, 8 dimensions)" in embedded.stdout
-    drawn = run_pipeline(
+    drawn = run_pipeline_here(
         "search",
         "--index",
         str(tmp_path / "index"),
@@ -320,7 +320,7 @@ def test_a_folder_of_scenes_is_embedded_and_searched(encoder, tmp_path):
 def test_a_version_is_embedded_and_searched(version, encoder, tmp_path):
     found = manifest.read(version)
     options = ("--pairs", str(version), "--output", str(tmp_path / "index"))
-    embedded = run_pipeline("embed", "--encoder", encoder, "--split", "all", *options)
+    embedded = run_pipeline_here("embed", "--encoder", encoder, "--split", "all", *options)
     assert embedded.returncode == 0, embedded.stderr
     assert (
         f"Index: {tmp_path / 'index'}  (20 patches of train, eval, test, 8 dimensions)"
@@ -329,10 +329,10 @@ def test_a_version_is_embedded_and_searched(version, encoder, tmp_path):
     assert "recall s1 -> s2: @1 " in embedded.stdout
     values = json.loads((tmp_path / "index" / "index.json").read_text())
     assert values["source"]["manifest_sha256"] == found.sha256
-    again = run_pipeline("embed", "--encoder", encoder, *options)
+    again = run_pipeline_here("embed", "--encoder", encoder, *options)
     assert "holds an index already, and an index is never overwritten" in one_line(again, 2)
 
-    drawn = run_pipeline(
+    drawn = run_pipeline_here(
         "search",
         "--index",
         str(tmp_path / "index"),
@@ -346,7 +346,7 @@ def test_a_version_is_embedded_and_searched(version, encoder, tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     assert "nearest of 20 patches" in drawn.stdout
     assert f"Picture: {tmp_path / 'a.png'}" in drawn.stdout
-    asked = run_pipeline(
+    asked = run_pipeline_here(
         *("search", "--index", str(tmp_path / "index"), "--patch", "10.031,45"),
         *("--from", "s2", "--to", "s1", "--output", str(tmp_path / "b.png")),
     )
