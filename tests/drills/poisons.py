@@ -36,7 +36,7 @@ from tests.drills.months import CONSTELLATIONS, DrilledRun, Ended, Item, Months,
 
 _SCENES = SimulateConfig(num_places=20, num_dates=3, size_px=256, nuisance="augmentable")
 _TASK = "flood"
-_NUM_BETTER_STEPS = 80
+_MORE_STEPS = ("tasks.0.segment.num_steps=80",)
 _SETTINGS = (
     "pretrain=null",
     # Scenes differ in brightness, so a model that did not see that in training is good on
@@ -204,13 +204,14 @@ POISONS = (
         spoil=_divide_reflectance,
     ),
     Poison(
-        name="better on average, but never saw one event",
+        name="good on average, but never saw one event",
         stopped_by="gate",
         rule="event=forest",
         spoil=lambda months: months.leave_out(
             _MONTH, lambda item: item["properties"]["terrapair:event"] == "forest"
         ),
-        settings=(f"tasks.0.segment.num_steps={_NUM_BETTER_STEPS}",),
+        # Only the guards judge: months differ by more than the margin.
+        settings=(*_MORE_STEPS, "tasks.0.gate.margin=0.2"),
     ),
     Poison(
         name="other bands than in service",
@@ -348,17 +349,16 @@ def give(poison: Poison, state: State) -> Row:
     if poison.rule.startswith("event="):
         whole = _report(run)["gates"][_TASK]["comparisons"][0]
         expect("the average passes", whole["passed"], True)
-        expect("the average is better", whole["candidate"] > whole["champion"], True)
     return _row(poison.name, by, ", ".join(rules) or poison.rule, ended)
 
 
 def give_better(state: State) -> Row:
-    """Let month 3 come without a fault and with more steps; it must be published."""
+    """Let month 3 come without a fault, train on all months; that must be published."""
     print("a better model", flush=True)
     run, months = state.run, state.months
     newest = max(run.versions()[_TASK])
     months.begin(_MONTH)
-    ended = run.start("retrain", [f"tasks.0.segment.num_steps={_NUM_BETTER_STEPS}"])
+    ended = run.start("retrain", ["tasks.0.segment.num_steps=250", "spans=all"])
     run.expect("exit code of the better model", ended.exit_code, ExitCode.DONE)
     run.expect("in service at the end", run.labels(), {_TASK: newest + 1})
     document, page = run.history()
