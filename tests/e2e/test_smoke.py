@@ -13,6 +13,7 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
+from beam_jobs.contracts import layout
 from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.settings import read_yaml
 from beam_jobs.errors import RefusedError
@@ -226,7 +227,7 @@ def test_new_scenes_of_a_wrong_unit_or_order_end_an_attempt_before_a_patch_is_cu
     assert why in line
     assert "1 of 2 scenes are bad" in line
     assert published(root) == before
-    assert not (root / "data" / "pairs" / "span-2").exists()
+    assert layout.list_versions(root / "data" / "pairs") == [(1, 1)]
     assert read_attempts(root)[-1].outcome == "failed"
 
 
