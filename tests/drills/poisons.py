@@ -7,7 +7,8 @@ settings. None of its models may reach service. At last month 3 comes without a 
 and a better model, which is published.
 
 The run has no pretraining: a segmenter of 40 steps from new weights is good enough to
-be compared, so the gate judges by its default margins.
+be compared, so the gate judges by its default margins. Only the poison of one event has
+a wider margin for the whole test, so that its guard must refuse it.
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ from tests.drills.months import CONSTELLATIONS, DrilledRun, Ended, Item, Months,
 
 _SCENES = SimulateConfig(num_places=20, num_dates=3, size_px=256, nuisance="augmentable")
 _TASK = "flood"
-_MORE_STEPS = ("tasks.0.segment.num_steps=80",)
+_BETTER = (
+    "tasks.0.segment.num_steps=80",
+    # The task as shipped weighs water 8 to 1. Water is a fifth of these scenes, so its
+    # model draws too much of it.
+    "tasks.0.segment.loss.class_weights={}",
+    "tasks.0.segment.tune_threshold=true",
+)
 _SETTINGS = (
     "pretrain=null",
     # Scenes differ in brightness, so a model that did not see that in training is good on
     # one month by luck.
     f"tasks=[{{use: {_TASK}, quality: null, min_mean_iou: 0.001, segment: {{regime: scratch, "
-    "num_steps: 40, global_batch_size: 16, encoder: {backbone: small}, loss: {class_weights: {}}, "
+    "num_steps: 40, global_batch_size: 16, encoder: {backbone: small}, tune_threshold: false, "
     "augment: {photometry: {blur_probability: 0.0, s1: {max_gain_db: 4.0, "
     "max_polarization_gain_db: 2.0, speckle_probability: 0.0}}}}}]",
 )
@@ -211,7 +218,7 @@ POISONS = (
             _MONTH, lambda item: item["properties"]["terrapair:event"] == "forest"
         ),
         # Only the guards judge: months differ by more than the margin.
-        settings=(*_MORE_STEPS, "tasks.0.gate.margin=0.2"),
+        settings=(*_BETTER, "tasks.0.gate.margin=0.2"),
     ),
     Poison(
         name="other bands than in service",
@@ -353,12 +360,12 @@ def give(poison: Poison, state: State) -> Row:
 
 
 def give_better(state: State) -> Row:
-    """Let month 3 come without a fault, train on all months; that must be published."""
+    """Let month 3 come without a fault, and be learned better; it must be published."""
     print("a better model", flush=True)
     run, months = state.run, state.months
     newest = max(run.versions()[_TASK])
     months.begin(_MONTH)
-    ended = run.start("retrain", ["tasks.0.segment.num_steps=250", "spans=all"])
+    ended = run.start("retrain", _BETTER)
     run.expect("exit code of the better model", ended.exit_code, ExitCode.DONE)
     run.expect("in service at the end", run.labels(), {_TASK: newest + 1})
     document, page = run.history()
