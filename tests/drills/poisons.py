@@ -7,7 +7,8 @@ settings. None of its models may reach service. At last month 3 comes without a 
 and a better model, which is published.
 
 The run has no pretraining: a segmenter of 40 steps from new weights is good enough to
-be compared, so the gate judges by its default margins.
+be compared, so the gate judges by its default margins. Only the poison of one event has
+a wider margin for the whole test, so that its guard must refuse it.
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ from tests.drills.months import CONSTELLATIONS, DrilledRun, Ended, Item, Months,
 
 _SCENES = SimulateConfig(num_places=20, num_dates=3, size_px=256, nuisance="augmentable")
 _TASK = "flood"
-_NUM_BETTER_STEPS = 80
+_BETTER = (
+    "tasks.0.segment.num_steps=80",
+    # The task as shipped weighs water 8 to 1. Water is a fifth of these scenes, so its
+    # model draws too much of it.
+    "tasks.0.segment.loss.class_weights={}",
+    "tasks.0.segment.tune_threshold=true",
+)
 _SETTINGS = (
     "pretrain=null",
     # Scenes differ in brightness, so a model that did not see that in training is good on
     # one month by luck.
     f"tasks=[{{use: {_TASK}, quality: null, min_mean_iou: 0.001, segment: {{regime: scratch, "
-    "num_steps: 40, global_batch_size: 16, encoder: {backbone: small}, loss: {class_weights: {}}, "
+    "num_steps: 40, global_batch_size: 16, encoder: {backbone: small}, tune_threshold: false, "
     "augment: {photometry: {blur_probability: 0.0, s1: {max_gain_db: 4.0, "
     "max_polarization_gain_db: 2.0, speckle_probability: 0.0}}}}}]",
 )
@@ -204,13 +211,14 @@ POISONS = (
         spoil=_divide_reflectance,
     ),
     Poison(
-        name="better on average, but never saw one event",
+        name="good on average, but never saw one event",
         stopped_by="gate",
         rule="event=forest",
         spoil=lambda months: months.leave_out(
             _MONTH, lambda item: item["properties"]["terrapair:event"] == "forest"
         ),
-        settings=(f"tasks.0.segment.num_steps={_NUM_BETTER_STEPS}",),
+        # Only the guards judge: months differ by more than the margin.
+        settings=(*_BETTER, "tasks.0.gate.margin=0.2"),
     ),
     Poison(
         name="other bands than in service",
@@ -348,17 +356,16 @@ def give(poison: Poison, state: State) -> Row:
     if poison.rule.startswith("event="):
         whole = _report(run)["gates"][_TASK]["comparisons"][0]
         expect("the average passes", whole["passed"], True)
-        expect("the average is better", whole["candidate"] > whole["champion"], True)
     return _row(poison.name, by, ", ".join(rules) or poison.rule, ended)
 
 
 def give_better(state: State) -> Row:
-    """Let month 3 come without a fault and with more steps; it must be published."""
+    """Let month 3 come without a fault, and be learned better; it must be published."""
     print("a better model", flush=True)
     run, months = state.run, state.months
     newest = max(run.versions()[_TASK])
     months.begin(_MONTH)
-    ended = run.start("retrain", [f"tasks.0.segment.num_steps={_NUM_BETTER_STEPS}"])
+    ended = run.start("retrain", _BETTER)
     run.expect("exit code of the better model", ended.exit_code, ExitCode.DONE)
     run.expect("in service at the end", run.labels(), {_TASK: newest + 1})
     document, page = run.history()

@@ -15,7 +15,7 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
-from beam_jobs.contracts import windows
+from beam_jobs.contracts import layout, windows
 from beam_jobs.contracts.locations import copy_file, list_tree, locate
 from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.settings import read_yaml
@@ -288,7 +288,7 @@ def test_new_scenes_of_a_wrong_unit_or_order_end_an_attempt_before_a_patch_is_cu
     assert why in line
     assert "1 of 2 scenes are bad" in line
     assert published(root) == before
-    assert not (root / "data" / "pairs" / "span-2").exists()
+    assert layout.list_versions(root / "data" / "pairs") == [(1, 1)]
     assert read_attempts(root)[-1].outcome == "failed"
 
 
