@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-import weakref
-from collections.abc import Callable, Sequence
-from types import FunctionType, MethodType
+from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms import core
 
 from beam_jobs.contracts.settings import SettingsError
 
@@ -20,32 +17,6 @@ LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
 """The local runner by its full name: the alias DirectRunner first tries to download
 another one (docs/adr/0004)."""
 _WORKER = "beam_jobs.local_worker"
-
-
-_Arguments = tuple[list[str], list[Any]]
-"""Names of the arguments of a function, and the defaults of the last ones."""
-
-
-def remembering(inspect: Callable[[Any], _Arguments]) -> Callable[..., _Arguments]:
-    """Return a function that inspects each method once, whatever object it is bound to.
-
-    Beam looks at every method of every DoFn four times for state and timers, which is a
-    seventh of the CPU of a small build. Most are the methods of DoFn itself.
-    """
-    known: weakref.WeakKeyDictionary[Any, _Arguments] = weakref.WeakKeyDictionary()
-
-    def arguments_of(method: Any) -> _Arguments:
-        if not isinstance(method, MethodType) or not isinstance(method.__func__, FunctionType):
-            return inspect(method)
-        if method.__func__ not in known:
-            known[method.__func__] = inspect(method)
-        names, defaults = known[method.__func__]
-        return list(names), list(defaults)
-
-    return arguments_of
-
-
-core.get_function_args_defaults = remembering(core.get_function_args_defaults)
 
 
 class LocalRunner(FnApiRunner):

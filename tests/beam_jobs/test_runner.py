@@ -1,7 +1,6 @@
 """Runners: options reach Beam unchanged, and other runners get the documented jobs."""
 
 import hashlib
-import inspect
 import json
 import sys
 from collections.abc import Iterable
@@ -9,15 +8,12 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
-from apache_beam.coders import VarIntCoder
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
-from apache_beam.transforms import userstate
-from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
@@ -243,47 +239,3 @@ def _digests(version: Path) -> dict[str, str]:
         str(path.relative_to(version)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-
-
-_MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class _Keeping(beam.DoFn):
-    """Keeps state."""
-
-    STATE = ReadModifyWriteStateSpec("state", VarIntCoder())
-    PARAMETER = beam.DoFn.StateParam(STATE)
-
-    def process(self, element, state=PARAMETER):
-        yield element
-
-
-def test_what_is_remembered_of_methods_is_what_beam_finds():
-    def look(names):
-        return names
-
-    def fresh(function):
-        found = inspect.signature(function).parameters.values()
-        return [one.name for one in found if one.kind not in _MANY], [
-            one.default for one in found if one.default is not one.empty and one.kind not in _MANY
-        ]
-
-    seen = []
-
-    def watched(function):
-        seen.append(function)
-        return fresh(function)
-
-    arguments_of = runner.remembering(watched)
-    first, second = _Keeping(), _Keeping()
-    for one in (first.process, second.process, second.setup, first.setup, _Keeping.process, look):
-        for _ in range(2):
-            names, defaults = arguments_of(one)
-            assert (names, defaults) == fresh(one)
-            # What a caller does to the answer changes no later one.
-            names.append("other")
-            defaults.clear()
-    # Functions that are bound to nothing are inspected each time.
-    assert len(seen) == 2 + 2 * 2
-    assert userstate.get_dofn_specs(first) == ({_Keeping.STATE}, set())
-    assert userstate.get_dofn_specs(beam.DoFn()) == (set(), set())
