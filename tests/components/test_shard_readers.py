@@ -5,7 +5,7 @@ import shutil
 
 import damage
 import pytest
-from make_artifacts import NO_DRIFT
+from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_artifacts, standard_component_specs
@@ -13,7 +13,6 @@ from tfx.utils import proto_utils
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.shards import DamagedShardError
-from beam_jobs.runner import local_arguments
 from components import shard_gen, shard_readers
 from components.examples import create_examples
 
@@ -30,7 +29,7 @@ def copied(version, folder):
 
 def context(tmp_path):
     return BaseBeamExecutor.Context(
-        beam_pipeline_args=local_arguments(1), tmp_dir=str(tmp_path / "tmp")
+        beam_pipeline_args=BEAM_ARGUMENTS, tmp_dir=str(tmp_path / "tmp")
     )
 
 

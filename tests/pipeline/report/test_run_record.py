@@ -4,7 +4,7 @@ import make_shards
 import make_spans
 import pytest
 import tensorflow as tf
-from make_artifacts import NO_DRIFT
+from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline
@@ -12,7 +12,6 @@ from tfx.orchestration.pipeline import Pipeline
 from beam_jobs.contracts import layout, records, windows
 from beam_jobs.contracts.locations import locate
 from beam_jobs.errors import DataError
-from beam_jobs.runner import local_arguments
 from components.data_manifest import MANIFEST_FILE
 from components.examples import create_examples
 from components.shard_gen import Spans
@@ -30,7 +29,7 @@ def run_data_part(root, spans=None):
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(root / "metadata.sqlite")
         ),
-        beam_pipeline_args=local_arguments(1),
+        beam_pipeline_args=BEAM_ARGUMENTS,
     )
     LocalDagRunner().run(pipeline)
     return read_last_run(root / "metadata.sqlite", "data-part")

@@ -7,13 +7,12 @@ from types import SimpleNamespace
 
 import make_shards
 import pytest
-from make_artifacts import NO_DRIFT
+from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
 from ml_metadata import proto
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.errors import DataError
-from beam_jobs.runner import local_arguments
 from components.examples import create_examples
 from pipeline.report.run_record import read_last_run
 from pipeline.runners.artifact_files import Inventory
@@ -97,7 +96,7 @@ def run_data_part(root):
         pipeline_root=str(root / "tfx"),
         components=[data.examples, data.manifest],
         enable_cache=True,
-        beam_pipeline_args=local_arguments(1),
+        beam_pipeline_args=BEAM_ARGUMENTS,
     )
     lines = []
     launching = Launching(
