@@ -98,6 +98,19 @@ class LoadedModel:
         return {name: value.numpy() for name, value in found.items()}
 
 
+def load_all(paths: dict[int, str]) -> dict[int, LoadedModel]:
+    """Return version -> model of those versions that can be loaded.
+
+    Source: servable_state_monitor.cc: a server starts when one version of each model
+    answers. Those that cannot be loaded are left out, and tried again a minute later.
+    """
+    found = {}
+    for version, path in paths.items():
+        with contextlib.suppress(OSError, ValueError):
+            found[version] = LoadedModel(path)
+    return found
+
+
 @dataclass
 class ModelServer:
     """One model in several versions.
@@ -125,7 +138,9 @@ class ModelServer:
     most_at_once: int = 0
 
     def __post_init__(self) -> None:
-        self.models = {version: LoadedModel(path) for version, path in self.paths.items()}
+        self.models = load_all(self.paths)
+        if not self.models:
+            raise OSError(f"{self.name}: none of its versions can be loaded: {self.paths}")
         self._lock = threading.Lock()
         self._num_now = 0
 
@@ -487,13 +502,13 @@ class Followed:
         """Load what is new; then drop what is not asked for any more.
 
         Source: availability_preserving_policy.cc: a version is only unloaded when
-        another one can answer. One that does not load is left out.
+        another one can answer.
         """
         for server, entry in zip(self.servers, self._entries, strict=True):
             aspired = _aspired(entry)
-            for number in aspired.keys() - server.models.keys():
-                with contextlib.suppress(OSError, ValueError):
-                    server.models[number] = LoadedModel(aspired[number])
+            server.models |= load_all(
+                {number: aspired[number] for number in aspired.keys() - server.models.keys()}
+            )
             if aspired.keys() & server.models.keys():
                 for number in server.models.keys() - aspired.keys():
                     del server.models[number]
