@@ -138,13 +138,15 @@ def predict(
         DataError: a raster or the model cannot be read.
     """
     num_classes = len(segmenter.classes)
+    width = area.cols.stop - area.cols.start + 2 * config.window.margin_px
+    of_windows = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
     num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
     is_float = config.probability_dtype == "float16"
     source = Source(
         read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
-        reading=lambda: open_files.keep_open(_cache_bytes(task, area, segmenter, config)),
+        reading=lambda: open_files.keep_open(cache_bytes(task, segmenter.bands, of_windows)),
     )
     blocks = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
@@ -232,20 +234,24 @@ def reader(
     return read
 
 
-def _cache_bytes(task: MapTask, area: Area, segmenter: Segmenter, config: PredictConfig) -> int:
-    """Return the bytes of the blocks that one row of windows touches, about.
+def cache_bytes(task: MapTask, bands: Mapping[Sensor, tuple[str, ...]], rows: Grid) -> int:
+    """Return the bytes of the blocks of the scenes' files that some rows touch, about.
 
-    With a larger cache, memory would grow with the area: GDAL forgets nothing before
+    It is the bound of GDAL's cache while a map's scenes are read from top to bottom.
+    With a larger cache, memory would grow with the scene: GDAL forgets nothing before
     its cache is full.
+
+    Args:
+        task: the map.
+        bands: of each sensor that is read.
+        rows: grid of the rows that are read together.
     """
     total = 0
-    width = area.cols.stop - area.cols.start + 2 * config.window.margin_px
-    row = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
-    for sensor, names in segmenter.bands.items():
+    for sensor, names in bands.items():
         scene = task.scenes[sensor]
-        for path, bands in readers.by_file(scene.bands, names).items() if scene.bands else ():
+        for path, found in readers.by_file(scene.bands, names).items() if scene.bands else ():
             with open_raster(path) as raster:
-                num_px = len(bands) * windows.num_block_px(raster, row)
+                num_px = len(found) * windows.num_block_px(raster, rows)
                 total += _BYTES_OF_SAMPLE[sensor] * num_px
     return min(total, open_files.CACHE_BYTES)
 

@@ -27,7 +27,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.contracts.records import FloatArray
 from beam_jobs.predict.maps import CLASS_FILE
-from beam_jobs.predict.parts import NO_DATA, MapTask
+from beam_jobs.predict.parts import NO_DATA, MapTask, cache_bytes
 from beam_jobs.rasters import open_files, sources, writing
 from beam_jobs.scenes import radiometry, readers
 from beam_jobs.scenes.grids import LONLAT, Grid
@@ -87,12 +87,11 @@ def draw(class_file: Path, task: MapTask, classes: Sequence[LabelClass], path: P
         shape = tuple(max(1, side // factor) for side in dataset.shape)
         ids = dataset.read(1, out_shape=shape)
         pixel_m = abs(dataset.transform.a) * dataset.width / shape[1]
-    with open_files.keep_open():
-        panels = {
-            _TITLES[sensor]: _scene_rgb(scene, task.grid, factor)
-            for sensor, scene in task.scenes.items()
-            if not scene.is_absent
-        }
+    panels = {
+        _TITLES[sensor]: _scene_rgb(task, sensor, factor)
+        for sensor, scene in task.scenes.items()
+        if not scene.is_absent
+    }
     panels["map"] = _colors(classes)[ids]
     height, width = shape
     map_inches = _WIDTH_INCHES * height / width
@@ -141,15 +140,18 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _scene_rgb(scene: Scene, grid: Grid, factor: int) -> npt.NDArray[np.uint8]:
+def _scene_rgb(task: MapTask, sensor: Sensor, factor: int) -> npt.NDArray[np.uint8]:
     """Return a scene as a picture, uint8 [h, w, 3]; white where it has no data.
 
     Radar is gray, in dB; optical scenes are in true color if they have its bands. The
     range is that of 96 % of the pixels.
     """
-    true_color = scene.sensor == "s2" and all(name in scene.bands for name in _TRUE_COLOR)
+    scene = task.scenes[sensor]
+    true_color = sensor == "s2" and all(name in scene.bands for name in _TRUE_COLOR)
     names = _TRUE_COLOR if true_color else (next(iter(scene.bands)),)
-    values = _thinned(scene, names, grid, factor)
+    rows = task.grid.window(0, 0, min(_ROWS_TOGETHER, task.grid.height), task.grid.width)
+    with open_files.keep_open(cache_bytes(task, {sensor: names}, rows)):
+        values = _thinned(scene, names, task.grid, factor)
     seen = np.isfinite(values).all(axis=-1)
     low, high = np.percentile(values[seen], (2, 98)) if seen.any() else (0.0, 1.0)
     with np.errstate(invalid="ignore"):
