@@ -20,6 +20,7 @@ import rasterio.shutil
 from rasterio.crs import CRS
 
 from beam_jobs.contracts.labels import LabelClass
+from beam_jobs.predict import memory
 from beam_jobs.predict.blending import Area
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.parts import NO_DATA, SHARE_PER_COUNT, part_name
@@ -30,7 +31,7 @@ CLASS_FILE = "class.tif"
 PROBABILITY_FILE = "probability.tif"
 UNCERTAINTY_FILE = "uncertainty.tif"
 _BLOCK_PX = 512
-_CACHE_BYTES = 128 << 20
+_CACHE_BYTES = 64 << 20
 """GDAL's cache while a file is written. It holds the blocks of the parts below a row of
 blocks. With 64 to 1200 MB, a frame of 25,000 x 17,000 pixels takes as long."""
 _GDAL_TYPES = {"uint8": "Byte", "float16": "Float32"}
@@ -165,6 +166,7 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool, is_half: bool = 
             # GDAL 3.9 has no type float16; the file has 16 bits a value.
             **({"NBITS": "16"} if is_half else {}),
         )
+    memory.give_back()
 
 
 def colormap(colors: Mapping[int, str]) -> dict[int, tuple[int, int, int, int]]:
