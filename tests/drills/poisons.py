@@ -217,8 +217,14 @@ POISONS = (
         spoil=lambda months: months.leave_out(
             _MONTH, lambda item: item["properties"]["terrapair:event"] == "forest"
         ),
-        # Only the guards judge: months differ by more than the margin.
-        settings=(*_BETTER, "tasks.0.gate.margin=0.2"),
+        # It learns of month 3 alone. Only the guards judge: months differ by more than
+        # the margin.
+        settings=(
+            "tasks.0.segment.num_steps=240",
+            "tasks.0.segment.loss.class_weights={}",
+            "tasks.0.segment.tune_threshold=true",
+            "tasks.0.gate.margin=0.2",
+        ),
     ),
     Poison(
         name="other bands than in service",
