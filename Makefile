@@ -55,7 +55,7 @@ format: setup  ## format the code and mend what lint can mend
 	@.venv/bin/ruff format --quiet .
 	@.venv/bin/ruff check --fix --quiet .
 
-drill: setup  ## retrain in simulation: kill a month, and poison others in each known way; half an hour
+drill: setup  ## retrain in simulation: kill a month, and poison others in each known way; a quarter of an hour
 	@$(PYTHON) -m tests.drills.three_months
 	@$(PYTHON) -m tests.drills.poisons
 
