@@ -201,7 +201,7 @@ def set_refused_aside(
             about += [(root, of, (why,)) for of in set_aside.of_same_scenes(source, root)]
         for root, (number, of_span), reasons in about:
             found.append(str(layout.version_dir(root, number, of_span).parent))
-            # What was refused for its own data keeps its reasons.
+            # A span that was refused for its own data keeps those reasons.
             if (number, of_span) not in set_aside.left_out(root):
                 record = SetAside(span=number, version=of_span, at=at, reasons=reasons)
                 set_aside.add(root, record)
@@ -387,15 +387,25 @@ class DriftSettings:
     followers: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """The components of one data set whose outputs are compared.
+
+    Attributes:
+        examples: ImportExampleGen.
+        statistics: its StatisticsGen.
+        schema: its SchemaGen.
+        manifest: its DataManifest.
+    """
+
+    examples: BaseComponent
+    statistics: BaseComponent
+    schema: BaseComponent
+    manifest: BaseComponent
+
+
 def create_drift_check(
-    name: str,
-    given: DriftSettings,
-    *,
-    data_root: str,
-    examples: BaseComponent,
-    statistics: BaseComponent,
-    schema: BaseComponent,
-    manifest: BaseComponent,
+    name: str, data_root: str, data: Inspected, given: DriftSettings
 ) -> tuple[BaseComponent, BaseComponent]:
     """Return (DriftCheck, DriftGate) of one data set.
 
@@ -403,12 +413,9 @@ def create_drift_check(
 
     Args:
         name: suffix of the component ids, "pairs" or the task's name.
-        given: settings.
         data_root: folder that holds the spans.
-        examples: ImportExampleGen of the data set.
-        statistics: its StatisticsGen.
-        schema: its SchemaGen.
-        manifest: its DataManifest.
+        data: components of the data set.
+        given: settings.
     """
     values = {
         "name": name,
@@ -417,10 +424,10 @@ def create_drift_check(
         "drift": settings.to_dict(given.drift),
     }
     check = DriftCheck(
-        examples=examples.outputs["examples"],
-        statistics=statistics.outputs["statistics"],
-        inferred=schema.outputs["schema"],
-        manifest=manifest.outputs["manifest"],
+        examples=data.examples.outputs["examples"],
+        statistics=data.statistics.outputs["statistics"],
+        inferred=data.schema.outputs["schema"],
+        manifest=data.manifest.outputs["manifest"],
         settings_json=json.dumps(values, sort_keys=True),
         since=given.since,
         code=source_fingerprint(SOURCES),

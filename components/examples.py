@@ -16,7 +16,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
-from components.drift_check import DriftSettings, create_drift_check
+from components.drift_check import DriftSettings, Inspected, create_drift_check
 from components.shard_gen import ShardExampleGen, Spans
 from components.shard_readers import ShardStatisticsGen
 
@@ -95,15 +95,10 @@ def create_examples(
     manifest = DataManifest(examples=examples.outputs["examples"], data_root=data_root).with_id(
         f"DataManifest-{name}"
     )
-    check, gate = create_drift_check(
-        name,
-        drift,
-        data_root=data_root,
-        examples=examples,
-        statistics=statistics,
-        schema=schema,
-        manifest=manifest,
+    inspected = Inspected(
+        examples=examples, statistics=statistics, schema=schema, manifest=manifest
     )
+    check, gate = create_drift_check(name, data_root, inspected, drift)
     validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=check.outputs["schema"]
     ).with_id(f"ExampleValidator-{name}")

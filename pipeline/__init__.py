@@ -5,7 +5,7 @@ Read `config.py` first: a RunConfig is one run.
 - `config`, `task_files`: a run's YAML -> RunConfig; `configs/` and `tasks/` hold the
   shipped files.
 - `published_encoder`: the encoder that tasks start from in place of a pretraining.
-- `__main__`, `commands`: the command line.
+- `__main__`, `commands`: the command line; `run_settings` loads what its verbs need.
 - `data_build`: catalogs -> shards, before TFX starts.
 - `refused_spans`: data of a run that a check set aside.
 - `metadata_file`: checks the file of ML Metadata.

@@ -1,4 +1,4 @@
-"""Verbs on models, from `run` to `serve-check`.
+"""Verbs on models, from `run` to `import-weights`.
 
 Each reads its options and the environment, and calls functions of this package.
 TensorFlow and TFX are imported inside the verbs, after settings and input files are
@@ -11,35 +11,28 @@ import dataclasses
 import datetime
 import os
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 
 import click
 import yaml
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import inputs
-from beam_jobs.terminal.options import as_usage, check_groups, config_option, verb
+from beam_jobs.terminal.options import as_usage, check_groups, verb
 from beam_jobs.terminal.quiet import silence_absl
 from beam_jobs.terminal.session import Session
 from models.public_weights.catalog import KNOWN, find_weights
-from pipeline.config import RunConfig, load_run_config, load_text
+from pipeline.config import RunConfig
 from pipeline.cross_validation.choice import choose_tasks
-from pipeline.kubeflow.parameters import Parameters, parse_parameters
-from pipeline.metadata_store import Place, check_place, find_place
+from pipeline.metadata_store import check_place
+from pipeline.run_settings import find_metadata, load, run_config_option
 from pipeline.runners import root, whole_run
-from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
 from pipeline.runners.whole_run import Finished, SpanRule
 from pipeline.service import notification
 
 _EARTH_ENGINE = ("earthengine",)
 _PIPELINE = ("pipeline",)
-CONFIGS_DIR = Path(__file__).parent / "configs"
-"""The shipped configs."""
-_run_config = config_option("the settings of the run, or a shipped one by name, e.g. demo", True)
 _data_option = click.option(
     "--data",
     type=click.Path(),
@@ -55,7 +48,7 @@ _verify_option = click.option(
 
 
 @verb("run", needs=_PIPELINE)
-@_run_config
+@run_config_option
 @_data_option
 @_verify_option
 @click.option(
@@ -84,11 +77,11 @@ def run(
       terrapair run --config pipeline/configs/local.yaml --data exports
       terrapair run --config local.yaml --data exports --new-span --set spans.last=6
     """
-    config = _load(config_path, overrides)
+    config = load(config_path, overrides)
     root.check_names(config)
     _check_inputs(config, data)
     config = _with_data(config, data)
-    place = _find_metadata(config)
+    place = find_metadata(config)
     with root.hold(config):
         finished = whole_run.run_whole(
             config, place, session, "new" if new_span else "newest", verify_files=verify_files
@@ -97,7 +90,7 @@ def run(
 
 
 @verb("retrain", needs=_PIPELINE)
-@_run_config
+@run_config_option
 @_data_option
 @_verify_option
 def retrain(
@@ -120,12 +113,12 @@ def retrain(
     Example:
       terrapair retrain --config pipeline/configs/local.yaml --data exports
     """
-    config = _load(config_path, overrides)
+    config = load(config_path, overrides)
     root.check_names(config)
     _check_local_root(config)
     notify = config.notify
     secret = b"" if notify is None else notification.read_secret(notify, os.environ)
-    place = _find_metadata(config)
+    place = find_metadata(config)
     from pipeline.service import retraining
 
     if config.earth_engine is not None:
@@ -170,7 +163,7 @@ def _fetch_new(session: Session, config: RunConfig, places: str) -> None:
 
 
 @verb("config")
-@_run_config
+@run_config_option
 def config(session: Session, config_path: str, overrides: tuple[str, ...]) -> None:
     """Show the settings of a run, with all defaults, as YAML or JSON; run nothing.
 
@@ -178,12 +171,12 @@ def config(session: Session, config_path: str, overrides: tuple[str, ...]) -> No
     Example:
       terrapair config --config demo --set pretrain.num_steps=50
     """
-    values = settings.to_dict(_load(config_path, overrides))
+    values = settings.to_dict(load(config_path, overrides))
     session.result(values, yaml.safe_dump(values, sort_keys=False).rstrip())
 
 
 @verb("report", needs=_PIPELINE)
-@_run_config
+@run_config_option
 def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> ExitCode:
     """Show the report of the last run again; exit codes are those of `run`.
 
@@ -191,256 +184,18 @@ def report(session: Session, config_path: str, overrides: tuple[str, ...]) -> Ex
     Example:
       terrapair report --config pipeline/configs/demo.yaml
     """
-    config = _load(config_path, overrides)
-    place = _find_metadata(config)
+    config = load(config_path, overrides)
+    place = find_metadata(config)
     if config.metadata is None:
         inputs.check_file(config.metadata_path, "metadata of the last run")
     check_place(place, is_written=False)
-    _quiet_absl(session)
+    if not session.verbose:
+        silence_absl()
     return _show(session, whole_run.read_finished(config, place))
 
 
-@verb("node", needs=_PIPELINE)
-@config_option("the settings of the run, or a shipped one by name, e.g. demo")
-@click.option(
-    "--run", "run_root", help="Root of the run, in place of --config: after --node begin."
-)
-@click.option("--run-id", required=True, help="Id of the run; all its nodes have the same.")
-@click.option(
-    "--node", "name", required=True, help="Id of a node, such as Trainer-flood; begin or report."
-)
-@click.option("--overrides", "json_overrides", default="[]", help="As --set: a JSON list of A.B=C.")
-@click.option(
-    "--thresholds",
-    "json_thresholds",
-    default="{}",
-    help='With --config: JSON such as {"flood": {"min_mean_iou": 0.7}}; probe for the encoder.',
-)
-@click.option(
-    "--span", type=click.IntRange(min=0), default=0, help="With --config: span to read; 0 = newest."
-)
-@click.option(
-    "--outcome-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File for the outcome, one word; refusals then end with exit code 0, too.",
-)
-def node(
-    session: Session,
-    config_path: str | None,
-    overrides: tuple[str, ...],
-    run_root: str | None,
-    run_id: str,
-    name: str,
-    json_overrides: str,
-    json_thresholds: str,
-    span: int,
-    outcome_file: Path | None,
-) -> ExitCode:
-    """Run one node of the pipeline in this process, as a task of Kubeflow does.
-
-    The nodes before it must have ended under the same --run-id, in any process. A node
-    after one that was refused is skipped. After a kill, the same command goes on.
-    `begin` checks and keeps the settings of the run, so that later nodes need only
-    --run. `report` writes the report at the end. docs/kubeflow.md describes the record.
-
-    \b
-    Example:
-      terrapair node --config demo --run-id monday --node begin
-      terrapair node --run runs/demo --run-id monday --node ImportExampleGen-flood
-    """
-    if bool(config_path) == bool(run_root):
-        raise click.UsageError("give --config or --run, one of them")
-    # Kubeflow starts programs with umask 0, so that anybody could write the files.
-    os.umask(os.umask(0o022) | 0o022)
-    parameters = parse_parameters(json_overrides, json_thresholds, span)
-    if run_root:
-        folder = RunFolder(run_root, run_id)
-        if overrides or parameters != Parameters():
-            raise click.UsageError("a run that was begun keeps its settings: they need --config")
-        config = _load_begun(folder)
-    else:
-        config = parameters.applied(lambda more: _load(str(config_path), (*overrides, *more)))
-        folder = RunFolder(config.root, run_id)
-        if folder.read_config() is not None:
-            folder.keep_config(whole_run.resolved_text(config))
-    root.check_names(config)
-    place = _find_metadata(config)
-    if isinstance(place, str) and "://" in place:
-        raise settings.SettingsError(
-            f"metadata: a run whose root is an object store needs a database, got root "
-            f"{config.root!r} and neither metadata nor local_root: set metadata.host"
-        )
-    outcome, code = _run_node(session, config, place, folder, name)
-    if outcome_file is not None:
-        outcome_file.parent.mkdir(parents=True, exist_ok=True)
-        outcome_file.write_text(outcome)
-        # The scheduler goes by the outcome; the last task's exit code ends the run.
-        return code if name == REPORT and code != ExitCode.NOTHING_NEW else ExitCode.DONE
-    return code
-
-
-def _run_node(
-    session: Session, config: RunConfig, place: Place, folder: RunFolder, name: str
-) -> tuple[str, ExitCode]:
-    """Run a node or a task around the nodes; return its outcome and exit code."""
-    # Only now: importing TFX takes seconds that a wrong setting should not cost.
-    from pipeline.runners import local, one_node
-
-    _quiet_absl(session)
-    if name == BEGIN or folder.read_config() is None:
-        one_node.begin_run(config, place, folder)
-    if name == BEGIN:
-        session.result({"node": name, "outcome": "done"}, f"{name}: {folder.path}")
-        return "done", ExitCode.DONE
-    if name == REPORT:
-        ended = one_node.end_run(config, place, folder)
-        for reason in ended.reasons:
-            session.note(f"{ended.outcome}: {reason}")
-        parts = ended.finished.parts if ended.finished else ()
-        document = ended.finished.document if ended.finished else {}
-        session.result({**document, "outcome": ended.outcome}, *parts, f"{name}: {ended.outcome}")
-        return ended.outcome, ended.exit_code
-    with session.progress() as progress:
-
-        def on_step(_: str, step: int, total: int, values: Mapping[str, float]) -> None:
-            progress.update(step, total, values)
-
-        progress.start(name)
-        nodes = local.compile_nodes(config, place, folder.run_id, progress.note)
-        hearing = one_node.Hearing(on_step=on_step, on_notice=progress.note)
-        record = one_node.run_node(nodes, folder, name, hearing)
-    why = f": {record.origin}: {record.reason}" if record.reason else ""
-    session.result(settings.to_dict(record), f"{name}: {record.outcome}{why}")
-    return record.outcome, ExitCode(record.exit_code)
-
-
-def _load_begun(folder: RunFolder) -> RunConfig:
-    """Return the settings of a run that was begun.
-
-    Raises:
-        DataError: it was not.
-    """
-    text = folder.read_config()
-    if text is None:
-        raise DataError(
-            f"{folder.config_path}: no settings: begin the run first, --config C --run-id "
-            f"{folder.run_id} --node {BEGIN}",
-            "missing_file",
-        )
-    return load_text(text, folder.config_path, (), os.environ)
-
-
-@verb("compile", needs=_PIPELINE)
-@_run_config
-@click.option("--output", required=True, type=click.Path(dir_okay=False), help="File to write.")
-@click.option(
-    "--target",
-    type=click.Choice(["kubeflow", "vertex"]),
-    default="kubeflow",
-    show_default=True,
-    help="kubeflow: YAML of Kubeflow Pipelines; vertex: JSON of Vertex AI.",
-)
-def compile_(
-    session: Session, config_path: str, overrides: tuple[str, ...], output: str, target: str
-) -> None:
-    """Write the pipeline's specification for Kubeflow Pipelines 2; needs no cluster.
-
-    Each node is one task; kubeflow.pods of the config sets what its pod gets.
-    docs/kubeflow.md describes tasks, parameters and settings.
-
-    \b
-    Example:
-      terrapair compile --config pipeline/configs/kubeflow.yaml --output run.yaml
-    """
-    config = _load(config_path, overrides)
-    root.check_names(config)
-    if target == "kubeflow":
-        from pipeline.kubeflow.compiling import compile_pipeline as compile_it
-    else:
-        from pipeline.runners.vertex import compile_vertex as compile_it
-
-    _quiet_absl(session)
-    compile_it(config, Path(output))
-    session.result({"specification": output}, f"Pipeline specification: {output}")
-
-
-@verb("serve-check")
-@_run_config
-def serve_check(session: Session, config_path: str, overrides: tuple[str, ...]) -> ExitCode:
-    """Compare published models with Keras; exit code 4 if an answer differs.
-
-    Each model is loaded in a process of its own, as a server would load it.
-
-    \b
-    Example:
-      terrapair serve-check --config pipeline/configs/demo.yaml
-    """
-    config = _load(config_path, overrides)
-    inputs.check_folder(config.serving_dir, "published models")
-    from pipeline.serving.check import check_published, render
-
-    results = check_published(config.serving_dir, os.environ)
-    document = [{**dataclasses.asdict(result), "is_ok": result.is_ok} for result in results]
-    session.result(document, render(results))
-    return ExitCode.DONE if all(result.is_ok for result in results) else ExitCode.REFUSED
-
-
-@verb("serve-config")
-@click.option("--run", "run_root", required=True, help="Folder of a run, with serving/ in it.")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Folder of the files."
-)
-@click.option(
-    "--stable", multiple=True, metavar="MODEL=VERSION", help="Version to serve. [the newest]"
-)
-@click.option(
-    "--canary", multiple=True, metavar="MODEL=VERSION", help="Second version to serve beside it."
-)
-@click.option(
-    "--models-uri",
-    default="/models",
-    show_default=True,
-    help="Where the models are: a mounted folder, s3:// or gs://, of which servers copy them.",
-)
-@click.option("--secret", default="", help="Kubernetes Secret with credentials as variables.")
-@click.option("--batching", is_flag=True, help="Join requests; all must have one size.")
-def serve_config(
-    session: Session,
-    run_root: str,
-    output: Path,
-    stable: tuple[str, ...],
-    canary: tuple[str, ...],
-    models_uri: str,
-    secret: str,
-    batching: bool,
-) -> None:
-    """Write the files of a model server: TensorFlow Serving for a run's models.
-
-    They are the server's own files, a compose file and Kubernetes manifests. Clients
-    ask for the version labels `stable` and `canary`.
-
-    \b
-    Example:
-      terrapair serve-config --run runs/demo --output runs/demo/server
-      terrapair serve-config --run runs/demo --output server --canary flood=1796011622
-    """
-    serving_dir = f"{run_root.rstrip('/')}/serving"
-    inputs.check_folder(serving_dir, "published models")
-    from pipeline.serving import serve_config as serving
-    from pipeline.serving.server_files import Batching, Deployment
-
-    models = serving.find_models(serving_dir, serving.parse_versions(stable, canary))
-    with as_usage():
-        deployment = Deployment(
-            models_uri=models_uri, secret=secret, batching=Batching() if batching else None
-        )
-    written = serving.write_files(models, deployment, serving_dir, output)
-    document = {"models": {one.name: dict(one.versions) for one in models}, "files": written}
-    session.result(document, *map(str, written))
-
-
 @verb("claim-check")
-@_run_config
+@run_config_option
 @_data_option
 @_verify_option
 def claim_check(
@@ -458,7 +213,7 @@ def claim_check(
     Example:
       terrapair claim-check --config pipeline/configs/claim.yaml
     """
-    config = _load(config_path, overrides)
+    config = load(config_path, overrides)
     _check_inputs(config, data)
     if config.claim is None:
         raise settings.SettingsError(
@@ -485,7 +240,7 @@ def _claim_check(session: Session, config: RunConfig, verify_files: bool) -> Non
 
 
 @verb("cross-validate", needs=_PIPELINE)
-@_run_config
+@run_config_option
 @_data_option
 @_verify_option
 @click.option(
@@ -512,7 +267,7 @@ def cross_validate(
     Example:
       terrapair cross-validate --config demo --set pairs.split.folds=5 --task flood
     """
-    config = _load(config_path, overrides)
+    config = load(config_path, overrides)
     _check_inputs(config, data)
     tasks = choose_tasks(config, names)
     config = _with_data(config, data)
@@ -628,37 +383,6 @@ def import_weights(
     )
 
 
-def _find_config(path: str) -> str:
-    """Return the file of a shipped config that is given by its name, else the path."""
-    shipped = CONFIGS_DIR / f"{path}.yaml"
-    is_name = "/" not in path and not Path(path).exists()
-    return str(shipped) if is_name and shipped.is_file() else path
-
-
-def _load(config_path: str, overrides: tuple[str, ...]) -> RunConfig:
-    if config_path.startswith("{"):
-        # As `compile` writes them into the first task.
-        config = load_text(config_path, "--config", overrides, os.environ)
-    else:
-        config = load_run_config(_find_config(config_path), overrides, os.environ)
-    # ML Metadata remembers paths: relative ones would point elsewhere when the next run
-    # starts from another folder.
-    if "://" not in config.root:
-        config = dataclasses.replace(config, root=str(Path(config.root).resolve()))
-    if config.local_root:
-        config = dataclasses.replace(config, local_root=str(Path(config.local_root).resolve()))
-    return config
-
-
-def _find_metadata(config: RunConfig) -> Place:
-    """Return where the metadata of a run are.
-
-    Raises:
-        SettingsError: the password is not set.
-    """
-    return find_place(config.metadata, config.metadata_path, os.environ)
-
-
 def _check_local_root(config: RunConfig) -> None:
     """Refuse a run that needs a folder of this machine and names none.
 
@@ -700,11 +424,6 @@ def _with_data(config: RunConfig, data: str | None) -> RunConfig:
     from beam_jobs.catalogs.catalog import discover
 
     return dataclasses.replace(config, catalogs=discover(data))
-
-
-def _quiet_absl(session: Session) -> None:
-    if not session.verbose:
-        silence_absl()
 
 
 def _show(session: Session, finished: Finished) -> ExitCode:

@@ -117,7 +117,8 @@ def _share_a_line(one: Location, two: Location) -> bool:
     if not (one.exists() and two.exists()):
         return False
     with one.open() as first, two.open() as second:
-        # Neither file is held in memory, and neither has a line twice.
+        # No file has a line twice, so equal neighbours are of both files. Memory holds
+        # two lines.
         return any(a == b for a, b in itertools.pairwise(heapq.merge(first, second)))
 
 

@@ -8,8 +8,7 @@ Read `driver` first, then `graph`.
 - `graph`: the Beam graph: inspect scenes, predict parts, join them.
 - `segmenters`: a published model as a function of pixels.
 - `ensembles`: several models, or views of a window, as one.
-- `remote`: a model behind a server, as such a function too. It asks by `grpc_client`
-  or `rest_client`; `endpoints` has the address and the errors.
+- `remote_models/`: a model behind a server, as such a function too.
 - `windows`, `blending`: what the model sees at once, and how its answers join.
 - `pipelining`: reading, predicting and writing at the same time.
 - `memory`: a worker gives back what it has freed.

@@ -22,8 +22,8 @@ from beam_jobs.terminal.options import as_usage, config_option, load_config, ver
 from beam_jobs.terminal.session import Session
 
 if TYPE_CHECKING:
-    from beam_jobs.predict.endpoints import Endpoint
     from beam_jobs.predict.floods import Reference
+    from beam_jobs.predict.remote_models.endpoints import Endpoint
     from beam_jobs.predict.segmenters import Segmenter
 
 _MAX_NAMED = 5
@@ -221,8 +221,8 @@ def predict_remote(session: Session, card: str, **options: Any) -> None:
     asked = _MapOptions(**{field.name: options.pop(field.name) for field in fields(_MapOptions)})
     config = asked.check()
     inputs.check_folder(card, "model card")
-    from beam_jobs.predict import remote
-    from beam_jobs.predict.endpoints import Endpoint
+    from beam_jobs.predict.remote_models import remote
+    from beam_jobs.predict.remote_models.endpoints import Endpoint
 
     with as_usage():
         endpoint = Endpoint(**options)

@@ -32,12 +32,12 @@ from beam_jobs.predict import (
     map_folders,
     pictures,
     rejections,
-    remote,
     segmenters,
     stac,
 )
 from beam_jobs.predict.config import PredictConfig
-from beam_jobs.predict.endpoints import Endpoint
+from beam_jobs.predict.remote_models import remote
+from beam_jobs.predict.remote_models.endpoints import Endpoint
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.repeating import repeating
 from beam_jobs.storage import files, locks

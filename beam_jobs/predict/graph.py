@@ -39,14 +39,14 @@ from beam_jobs.predict import (
     parts,
     products,
     rejections,
-    remote,
     segmenters,
     stac,
 )
 from beam_jobs.predict.blending import Area, Pixels
 from beam_jobs.predict.config import PredictConfig
-from beam_jobs.predict.endpoints import Endpoint
 from beam_jobs.predict.parts import MapTask
+from beam_jobs.predict.remote_models import remote
+from beam_jobs.predict.remote_models.endpoints import Endpoint
 from beam_jobs.predict.segmenters import Segmenter
 from beam_jobs.scenes.products import constellation_of
 from beam_jobs.scenes.scene import SENSOR_OF_CONSTELLATION, Scene

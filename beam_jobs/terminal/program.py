@@ -32,6 +32,8 @@ _PIPELINE = "pipeline.commands"
 _NEIGHBOURS = "pipeline.neighbours.commands"
 _SERVICE = "pipeline.service.commands"
 _KUBEFLOW = "pipeline.kubeflow.commands"
+_TASKS = "pipeline.kubeflow.task_commands"
+_SERVING = "pipeline.serving.commands"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +77,18 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "retrain": _verb(_PIPELINE, "retrain", "Bring new scenes into service, if there are any."),
         "config": _verb(_PIPELINE, "config", "Show the settings of a run, with all defaults."),
         "report": _verb(_PIPELINE, "report", "Show the report of the last run again."),
-        "serve-check": _verb(_PIPELINE, "serve_check", "Compare published models with Keras."),
+        "serve-check": _verb(_SERVING, "serve_check", "Compare published models with Keras."),
         "cross-validate": _verb(
             _PIPELINE, "cross_validate", "Measure a task by cross-validation over blocks."
         ),
-        "serve-config": _verb(_PIPELINE, "serve_config", "Write the files of a model server."),
+        "serve-config": _verb(_SERVING, "serve_config", "Write the files of a model server."),
         "rollback": _verb(_SERVICE, "rollback", "Put an earlier version of a model in service."),
         "history": _verb(_SERVICE, "history", "Show what ran, what was published and refused."),
         "drift": _verb(_SERVICE, "drift", "Compare a span with the data of the models in service."),
         "gc": _verb(_SERVICE, "gc", "Remove old published versions that nobody needs."),
         "claim-check": _verb(_PIPELINE, "claim_check", "Measure whether pretraining helps."),
-        "node": _verb(_PIPELINE, "node", "Run one node of the pipeline in this process."),
-        "compile": _verb(_PIPELINE, "compile_", "Write the pipeline's specification for Kubeflow."),
+        "node": _verb(_TASKS, "node", "Run one node of the pipeline in this process."),
+        "compile": _verb(_TASKS, "compile_", "Write the pipeline's specification for Kubeflow."),
         "submit": _verb(_KUBEFLOW, "submit", "Run a compiled pipeline on Kubeflow."),
         "schedule": _verb(
             _KUBEFLOW, "schedule", "Run a compiled pipeline on Kubeflow again and again."

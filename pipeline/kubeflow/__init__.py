@@ -13,8 +13,9 @@ Read `compiling.py` first.
 - `runs`: what a run says of itself -> how it ended; waiting for that end.
 - `crons`: an ordinary cron expression -> Kubeflow's, with the next dates.
 - `training_job`: the manifests of a training on several machines.
+- `task_commands`: the verbs `compile` and `node`.
 - `commands`: the verbs `submit`, `schedule`, `training-job` and `follow`.
 
-What a task does is in `runners/one_node.py`. Outside this room only
-`pipeline/commands.py`, the run's config and the table of verbs name it.
+What a task does is in `runners/one_node.py`. Outside this room only the run's config
+and the table of verbs name it.
 """

@@ -309,10 +309,10 @@ def training_job(
       terrapair training-job --config run.yaml --run-id monday \\
         --node Trainer-pretrain --num-workers 4 --output job.yaml
     """
-    from pipeline.config import load_run_config
     from pipeline.kubeflow.training_job import job_of, manifests
+    from pipeline.run_settings import load
 
-    config = load_run_config(config_path, overrides, os.environ)
+    config = load(config_path, overrides)
     with as_usage():
         job = job_of(config, **given)
     with staged(output) as file:

@@ -20,7 +20,7 @@ from pipeline.kubeflow.config import PodConfig
 from pipeline.kubeflow.pods import SCRATCH_PATH, SCRATCH_VARIABLE
 
 PORT = 2222
-"""Of the workers among themselves."""
+"""Port on which the workers reach each other."""
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?$")
 """Names of pods are those of the Job with an index, and at most 63 characters."""
 _LABEL = "app.kubernetes.io/component"

@@ -2,6 +2,6 @@
 
 - `check`: serve-check; `probe` is its child process that checks one model.
 - `serve_config`: serve-config; `server_files` has the texts that it writes.
-
-`pipeline/commands.py` imports this room.
+- `following`: these files follow the labels of the serving folder.
+- `commands`: both verbs.
 """

@@ -36,8 +36,9 @@ def measure() -> dict[str, object]:
 
 
 def _of_backbone(backbone: str, folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    from beam_jobs.predict import remote, segmenters
-    from beam_jobs.predict.endpoints import Endpoint
+    from beam_jobs.predict import segmenters
+    from beam_jobs.predict.remote_models import remote
+    from beam_jobs.predict.remote_models.endpoints import Endpoint
     from tests.benchmarks import map_seams
     from tests.data import model_server
 

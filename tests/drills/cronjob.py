@@ -361,7 +361,7 @@ class Drill:
             _TRAININGS, (self.found["pods"], self.found["pods"][1:]), strict=True
         ):
             first, *others = (pod["trainings"][training] for pod in pods)
-            # What comes from the cache takes a fraction of a second.
+            # A training from the cache takes a fraction of a second.
             is_repeated = [seconds > first / 4 for seconds in others]
             self.expect(f"{training} was repeated", any(is_repeated), False)
         outcomes = [attempt["outcome"] for attempt in self._attempts()]

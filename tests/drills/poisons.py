@@ -41,7 +41,7 @@ _BETTER_NAME = "a better model"
 _BETTER = (
     "tasks.0.segment.num_steps=160",
     "tasks.0.segment.tune_threshold=true",
-    # Of one month alone it learns too little of the flooded forest, and the gate sees it.
+    # One month alone teaches too little of the flooded forest, and the gate refuses that.
     "spans={last: 6}",
 )
 _SETTINGS = (

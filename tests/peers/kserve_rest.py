@@ -60,9 +60,10 @@ def _scenes(folder: Path) -> Path:
 
 def _compare(root: Path, host: str, model: str, scenes: Path) -> dict[str, object]:
     from beam_jobs.errors import DataError
-    from beam_jobs.predict import driver, remote, segmenters
+    from beam_jobs.predict import driver, segmenters
     from beam_jobs.predict.config import PredictConfig
-    from beam_jobs.predict.endpoints import Endpoint
+    from beam_jobs.predict.remote_models import remote
+    from beam_jobs.predict.remote_models.endpoints import Endpoint
     from beam_jobs.predict.windows import Lattice
 
     config = PredictConfig(window=Lattice(size_px=128, margin_px=32, blend_px=16))

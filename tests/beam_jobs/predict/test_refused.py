@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import make_segmenter
 import numpy as np
 import pytest
 import rasterio
+from file_limit import file_limit
 from model_server import ModelServer, serving_grpc
 
 from beam_jobs.catalogs import catalog
@@ -17,7 +16,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.predict import driver, graph, parts, segmenters
 from beam_jobs.predict.config import PolygonConfig, PredictConfig
 from beam_jobs.predict.driver import Execution
-from beam_jobs.predict.remote import Endpoint
+from beam_jobs.predict.remote_models.remote import Endpoint
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.terminal import failures, program
 
@@ -147,17 +146,6 @@ def test_a_map_is_joined_once_however_often_a_runner_asks(few, flood, config, tm
     assert visible(repeated) == visible(tmp_path / "once")
 
 
-@contextmanager
-def largest_file(num_bytes):
-    """Let no file grow beyond a size, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 POLYGONS = PredictConfig(
     window=Lattice(size_px=48, margin_px=8, blend_px=4),
     part_px=56,
@@ -181,7 +169,7 @@ def test_a_full_disk_leaves_nothing_half_and_the_next_run_goes_on(
 ):
     listed = radar(1)
     segmenter, root = segmenters.find(flood), tmp_path / "maps"
-    with pytest.raises(Exception, match=r"\S") as caught, largest_file(num_bytes):
+    with pytest.raises(Exception, match=r"\S") as caught, file_limit(num_bytes):
         driver.predict(POLYGONS, segmenter, [listed], str(root))
     failure = failures.failure_of(caught.value)
     assert failure.exit_code == 1

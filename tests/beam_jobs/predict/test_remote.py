@@ -20,8 +20,9 @@ from model_server import ModelServer, serving, serving_grpc, serving_rest
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.predict import driver, endpoints, remote, segmenters
-from beam_jobs.predict.endpoints import Endpoint
+from beam_jobs.predict import driver, segmenters
+from beam_jobs.predict.remote_models import endpoints, remote
+from beam_jobs.predict.remote_models.endpoints import Endpoint
 from beam_jobs.terminal import program
 from pipeline.serving import server_files
 from pipeline.serving.server_files import ServedModel

@@ -2,29 +2,17 @@
 
 import errno
 import os
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from file_limit import file_limit
 
 from beam_jobs.rasters import writing
 
 PIXELS = np.random.default_rng(0).integers(0, 250, (3, 256, 256), dtype=np.uint8)
-
-
-@contextmanager
-def largest_file(num_bytes):
-    """Let no file grow beyond a size, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write_geotiff(path, source):
@@ -81,7 +69,7 @@ def test_a_file_is_whole_or_refused_at_any_size_of_the_disk(write, tmp_path):
 def attempt(write, source, path, num_bytes):
     """Write a file on a small disk; return the number of the error, which names it."""
     try:
-        with largest_file(num_bytes), writing.whole(path):
+        with file_limit(num_bytes), writing.whole(path):
             write(path, source)
     except OSError as error:
         return error.errno if error.filename == path else error
@@ -109,7 +97,7 @@ def test_an_error_of_a_library_on_a_full_disk_becomes_that_of_the_disk(tmp_path)
     error = RuntimeError("Failed to commit transaction")
     with (
         pytest.raises(OSError, match=r"File too large: .*out\.gpkg") as caught,
-        largest_file(500_000),
+        file_limit(500_000),
     ):
         fail(tmp_path / "out.gpkg", error)
     assert caught.value.__cause__ is error

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import resource
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+from file_limit import file_limit
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.fingerprint import tree_sha256
@@ -204,17 +204,6 @@ def test_retention_keeps_what_is_needed(make_model, three):
         retention.removable(three, 0)
 
 
-@contextlib.contextmanager
-def file_limit(num_bytes):
-    """No file may grow beyond a size, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize(
     ("num_bytes", "numbers"), [(500, [1]), (10_000, [1, 2])], ids=["copy", "history"]
 )
@@ -272,7 +261,7 @@ def test_a_folder_that_cannot_be_written_goes_on_serving(make_model, public, cap
         with pytest.raises(PermissionError, match=f"'{base}/"):
             roll_back(base, 1, "worse", steps())
         assert program.run(["gc", "--run", str(public / "run")]) == 1
-        # What is in service already needs no rights.
+        # This version is in service already, so nothing is written.
         assert publish(str(second), str(base), APPROVAL) == base / "2"
         assert published.in_service(base) == base / "2"
     (line,) = capsys.readouterr().err.splitlines()

@@ -16,9 +16,9 @@ from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
-from pipeline.commands import node as node_verb
 from pipeline.config import RunConfig, load_text
 from pipeline.kubeflow.compiling import compile_pipeline
+from pipeline.kubeflow.task_commands import node as node_verb
 
 GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
 PASSWORD = {"name": "db", "env": {"password": "TERRAPAIR_METADATA_PASSWORD"}}
@@ -171,7 +171,7 @@ def test_the_locked_client_loads_it_and_knows_every_setting(compiled, output):
         "thresholds": "Dict",
         "span": "Integer",
     }
-    # Neither parser lets an unknown field pass.
+    # Both parsers refuse unknown fields.
     json_format.ParseDict(spec, PipelineSpec())
     for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         json_format.ParseDict(pod, KubernetesExecutorConfig())

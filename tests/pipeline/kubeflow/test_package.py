@@ -14,7 +14,7 @@ def test_a_file_of_kfps_compiler_is_read(package_file):
     package = read_package(package_file)
     assert package.name == "terrapair-small"
     assert set(package.parameters) == {"span", "note", "rate", "is_new", "names", "limits"}
-    # Of the exit handler's group, too.
+    # The tasks of the exit handler's group count, too.
     assert {"cut", "report", "exit-handler-1"} == package.tasks
     assert package.root == "runs/no-such-run"
     assert package.path == package_file

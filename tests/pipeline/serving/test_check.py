@@ -21,8 +21,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from beam_jobs.contracts import published
 from beam_jobs.errors import DataError
-from beam_jobs.predict import remote
-from beam_jobs.predict.endpoints import Endpoint
+from beam_jobs.predict.remote_models import remote
+from beam_jobs.predict.remote_models.endpoints import Endpoint
 from beam_jobs.terminal import program
 from models.published import export, warmup
 from models.publishing.publication import Approval, publish

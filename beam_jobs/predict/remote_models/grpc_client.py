@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
 )
 
 from beam_jobs.contracts.records import FloatArray
-from beam_jobs.predict import endpoints
 from beam_jobs.predict.blending import Pixels
-from beam_jobs.predict.endpoints import BusyError, Endpoint, Served
+from beam_jobs.predict.remote_models import endpoints
+from beam_jobs.predict.remote_models.endpoints import BusyError, Endpoint, Served
 
 _MAX_MESSAGE_BYTES = (1 << 31) - 1
 """Largest message that is sent or taken. By default, gRPC's clients refuse 4 MiB.

@@ -21,7 +21,7 @@ from beam_jobs.contracts.records import FloatArray
 from beam_jobs.errors import DataError
 from beam_jobs.predict import segmenters
 from beam_jobs.predict.blending import Pixels
-from beam_jobs.predict.endpoints import (
+from beam_jobs.predict.remote_models.endpoints import (
     BusyError,
     Client,
     Endpoint,
@@ -29,8 +29,8 @@ from beam_jobs.predict.endpoints import (
     ServerError,
     refusal,
 )
-from beam_jobs.predict.grpc_client import GrpcClient
-from beam_jobs.predict.rest_client import RestClient
+from beam_jobs.predict.remote_models.grpc_client import GrpcClient
+from beam_jobs.predict.remote_models.rest_client import RestClient
 from beam_jobs.predict.segmenters import Segmenter
 
 _PAUSES_SECONDS = (0.5, 8.0)

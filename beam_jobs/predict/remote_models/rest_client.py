@@ -19,9 +19,9 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from beam_jobs.contracts.records import FloatArray
-from beam_jobs.predict import endpoints
 from beam_jobs.predict.blending import Pixels
-from beam_jobs.predict.endpoints import BusyError, Endpoint, Served
+from beam_jobs.predict.remote_models import endpoints
+from beam_jobs.predict.remote_models.endpoints import BusyError, Endpoint, Served
 
 _PASSING = (429, 502, 503)
 _TOO_SLOW = 504
