@@ -1,8 +1,8 @@
 """The Beam graph of `predict`: catalogs -> maps, and scenes that gave none.
 
-Scenes are inspected and paired as in a build. Each map is parted, the parts are
-predicted one by one, and the worker that gets the last one joins them. It is the same
-for every runner.
+Scenes are inspected and paired as in a build. Each map is parted, and the parts are
+predicted one by one. Then its files are written from the parts, in groups, and moved to
+their place together. It is the same for every runner.
 """
 
 from __future__ import annotations
@@ -62,9 +62,13 @@ SOURCES = (
 PLAN_FILE = "plan.json"
 JOINED_FILE = "joined"
 """Marks the folder of parts whose map is finished."""
+_FILES_DIR = "files"
+"""Files of a map that are written, in the folder of its parts."""
 _MAX_NAME = 200
 _OF_MODEL: tuple[Reason, ...] = ("bad_model", "no_answer")
 """Reasons that are no fault of a scene: they end the run."""
+_MapKey = tuple[str, str]
+"""Id of a map, and the hash of what it is made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +171,12 @@ def expand(pipeline: beam.Pipeline, job: Job, catalog_paths: Sequence[str]) -> N
         | "GroupByPart" >> beam.GroupByKey()
         | "Predict" >> beam.Map(_predict, job)
         | "GroupByMap" >> beam.GroupByKey()
-        | "Join" >> beam.FlatMap(_join, job)
+        | "Files" >> beam.FlatMap(_file_groups, job)
+        # Two workers write the files of one map.
+        | "GroupByFiles" >> beam.GroupByKey()
+        | "Write" >> beam.Map(_write, job)
+        | "GroupByFolder" >> beam.GroupByKey()
+        | "Publish" >> beam.FlatMap(_publish, job)
     )
     (
         (*rejected, planned[REJECTED], made)
@@ -252,7 +261,7 @@ def _work_dir(task: MapTask, job: Job) -> str:
 
 def _predict(
     keyed: tuple[str, Iterable[tuple[MapTask, Area]]], job: Job
-) -> tuple[tuple[str, str], MapTask | Rejection]:
+) -> tuple[_MapKey, MapTask | Rejection]:
     (task, area), *_ = keyed[1]
     key = task.map_id, task.made_from
     path = f"{_work_dir(task, job)}/{parts.part_name(area)}"
@@ -270,51 +279,83 @@ def _predict(
     return key, task
 
 
-def _join(
-    keyed: tuple[tuple[str, str], Iterable[MapTask | Rejection]], job: Job
-) -> Iterator[Rejection]:
-    """Write the files of a map, of which all parts are there; yield why it is none."""
-    (map_id, wanted), found = keyed
+def _file_groups(
+    keyed: tuple[_MapKey, Iterable[MapTask | Rejection]], job: Job
+) -> Iterator[tuple[tuple[_MapKey, tuple[str, ...]], MapTask | Rejection]]:
+    """Yield ((map, names of files), task) for each group of files of a map.
+
+    A map that cannot be made has one group without files, and why it cannot.
+    """
+    key, found = keyed
     outcomes = list(found)
-    name = folder_name(map_id)
-    folder = f"{job.output}/{name}"
     refused = [one for one in outcomes if isinstance(one, Rejection)]
     if refused:
         # Parts of one scene often fail at the same place of the same file.
-        rejection = min(refused, key=lambda one: one.detail)
-        rejections.remember(job.output, name, wanted, rejection)
-        yield rejection
-        return
-    # A runner joins a map again if it loses the worker that did.
-    if map_folders.made_from(folder) == wanted:
+        yield (key, ()), min(refused, key=lambda one: one.detail)
         return
     task = next(one for one in outcomes if isinstance(one, MapTask))
-    if made_from(task.scenes, job) != wanted:
+    if made_from(task.scenes, job) != task.made_from:
         why = "a file of the scene has changed while it was read"
-        yield _rejection(map_id, "input_changed", why, is_error=True)
+        yield (key, ()), _rejection(task.map_id, "input_changed", why, is_error=True)
         return
-    work_dir = _work_dir(task, job)
-    part_files = [parts.part_name(area) for area in parts.areas(task.grid, job.config)]
-    with _parts_here(work_dir, part_files) as parts_dir:
-        built = parts_dir / f"map-{uuid.uuid4().hex}"
+    for names in products.groups(job.segmenter, job.config):
+        yield (key, names), task
+
+
+def _write(
+    keyed: tuple[tuple[_MapKey, tuple[str, ...]], Iterable[MapTask | Rejection]], job: Job
+) -> tuple[_MapKey, MapTask | Rejection]:
+    """Write a group of files of a map, of which all parts are there."""
+    (key, names), (outcome, *_) = keyed
+    if isinstance(outcome, Rejection):
+        return key, outcome
+    task, work_dir = outcome, _work_dir(outcome, job)
+    # A runner writes files again if it loses the worker that did.
+    if map_folders.made_from(_folder(task, job)) == task.made_from:
+        return key, task
+    with _parts_here(work_dir, _part_files(task, job)) as parts_dir:
+        built = parts_dir / f"files-{uuid.uuid4().hex}"
         built.mkdir()
         try:
-            written = products.write(
-                task, job.segmenter, job.config, parts_dir=parts_dir, folder=built
+            products.write(
+                task, job.segmenter, job.config, names, parts_dir=parts_dir, folder=built
             )
         except DataError as error:
-            rejection = _rejection(map_id, error.reason, str(error), is_error=True)
-            rejections.remember(job.output, name, wanted, rejection)
-            yield rejection
-            return
-        item = stac.make_item(task, job.segmenter, written)
-        (built / stac.ITEM_FILE).write_text(
-            json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
-        )
-        map_folders.publish(built, folder)
+            return key, _rejection(task.map_id, error.reason, str(error), is_error=True)
+        map_folders.stage(built, f"{work_dir}/{_FILES_DIR}")
+    return key, task
+
+
+def _publish(keyed: tuple[_MapKey, Iterable[MapTask | Rejection]], job: Job) -> Iterator[Rejection]:
+    """Move the files of a map to their place; yield why there is none."""
+    (map_id, wanted), found = keyed
+    outcomes = list(found)
+    name = folder_name(map_id)
+    refused = [one for one in outcomes if isinstance(one, Rejection)]
+    if refused:
+        rejections.remember(job.output, name, wanted, refused[0])
+        yield refused[0]
+        return
+    task = next(one for one in outcomes if isinstance(one, MapTask))
+    work_dir, folder = _work_dir(task, job), _folder(task, job)
+    if map_folders.made_from(folder) == wanted:
+        return
+    staged = f"{work_dir}/{_FILES_DIR}"
+    item = stac.make_item(task, job.segmenter, products.files_of(job.segmenter, job.config))
+    text = json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
+    files.write_bytes(f"{staged}/{stac.ITEM_FILE}", text.encode())
+    map_folders.publish(staged, folder)
     rejections.forget(job.output, name)
     files.write_bytes(f"{work_dir}/{JOINED_FILE}", b"1")
-    files.delete_files([f"{work_dir}/{name}" for name in part_files])
+    files.delete_files([f"{work_dir}/{name}" for name in _part_files(task, job)])
+
+
+def _folder(task: MapTask, job: Job) -> str:
+    return f"{job.output}/{folder_name(task.map_id)}"
+
+
+def _part_files(task: MapTask, job: Job) -> list[str]:
+    return [parts.part_name(area) for area in parts.areas(task.grid, job.config)]
 
 
 @contextmanager

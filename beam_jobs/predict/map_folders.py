@@ -1,7 +1,7 @@
 """Map folders: finished maps, on this machine or on an object store.
 
-Input: the files of one map in a folder of this machine. Output: the same files in the
-folder of the run, where `item.json` marks a map that is whole. A folder that holds
+Input: the files of one map as they are written. Output: the same files in the folder of
+the run, where `item.json` marks a map that is whole. A folder that holds
 anything else is never replaced.
 """
 
@@ -75,23 +75,42 @@ def check_replaceable(folder: str) -> None:
         )
 
 
-def publish(built: Path, folder: str) -> None:
+def stage(built: Path, staged: str) -> None:
+    """Move files of a map to those that are written already.
+
+    Args:
+        built: folder of this machine with the files. If `staged` is on this machine, it
+            is on the same file system.
+        staged: folder or URI that gets them.
+
+    Raises:
+        OSError: the files cannot be moved or uploaded.
+    """
+    for file in sorted(built.iterdir()):
+        if is_remote(staged):
+            files.upload(os.fspath(file), f"{staged}/{file.name}")
+        else:
+            os.makedirs(staged, exist_ok=True)
+            os.replace(file, f"{staged}/{file.name}")
+    shutil.rmtree(built)
+
+
+def publish(staged: str, folder: str) -> None:
     """Make a map visible; it replaces an older one.
 
     Args:
-        built: its files. On this machine, it is on the same file system as `folder`,
-            and is gone afterwards.
+        staged: folder or URI of its files, which is gone afterwards. It is on the same
+            file system, or object store, as `folder`.
         folder: of the map.
 
     Raises:
-        OSError: the files cannot be moved or uploaded. Then `folder` holds the older
-            map, or none.
+        OSError: the files cannot be moved. Then `folder` holds the older map, or none.
     """
     if not is_remote(folder):
-        older = built.with_name(f"{built.name}-older")
+        older = f"{staged}-older"
         if os.path.lexists(folder):
             os.replace(folder, older)
-        os.replace(built, folder)
+        os.replace(staged, folder)
         shutil.rmtree(older, ignore_errors=True)
         return
     before = files.list_files(folder)
@@ -99,9 +118,9 @@ def publish(built: Path, folder: str) -> None:
     item = f"{folder}/{stac.ITEM_FILE}"
     if item in before:
         files.delete_file(item)
-    names = sorted(os.listdir(built), key=lambda name: (name == stac.ITEM_FILE, name))
-    for name in names:
-        files.upload(os.fspath(built / name), f"{folder}/{name}")
+    names = [path[len(staged) + 1 :] for path in files.list_files(staged)]
+    files.move_files(staged, folder, [name for name in names if name != stac.ITEM_FILE])
+    files.move_files(staged, folder, [stac.ITEM_FILE])
     if left := [path for path in before if path[len(folder) + 1 :] not in names]:
         files.delete_files(left)
 

@@ -25,6 +25,15 @@ def build(folder, made_from, names=NAMES):
     return folder
 
 
+def stage(output, built):
+    """Its files beside the maps, as workers leave them."""
+    staged = f"{output}/.predicting/{built.name}"
+    expected = contents(str(built))
+    map_folders.stage(built, staged)
+    assert contents(staged) == expected
+    return staged
+
+
 def contents(folder):
     return {
         path[len(folder) + 1 :]: files.read_bytes(path).decode()
@@ -44,43 +53,46 @@ def output(request, tmp_path):
 def test_a_map_replaces_an_older_one_with_other_files(output, tmp_path):
     folder = f"{output}/S1_a"
     assert map_folders.made_from(folder) is None
-    map_folders.publish(build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg")), folder)
-    map_folders.publish(build(tmp_path / "other", "elsewhere"), f"{output}/S1_b")
+    older = build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg"))
+    map_folders.publish(stage(output, older), folder)
+    map_folders.publish(stage(output, build(tmp_path / "3", "elsewhere")), f"{output}/S1_b")
     map_folders.check_replaceable(folder)
-    map_folders.publish(build(tmp_path / "2", "two"), folder)
+    map_folders.publish(stage(output, build(tmp_path / "2", "two")), folder)
     assert map_folders.made_from(folder) == "two"
     expected = build(tmp_path / "same", "two")
     assert contents(folder) == contents(str(expected))
     assert list(map_folders.items(output)) == ["S1_a/item.json", "S1_b/item.json"]
+    assert not files.list_files(f"{output}/.predicting")
 
 
-def test_an_upload_that_was_killed_is_no_map_and_can_be_repeated(s3_folder, tmp_path, monkeypatch):
+def test_a_publication_that_was_killed_is_no_map_and_can_be_repeated(
+    s3_folder, tmp_path, monkeypatch
+):
     folder = f"{s3_folder}/S1_a"
-    map_folders.publish(build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg")), folder)
-    upload, sent = files.upload, []
+    older = build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg"))
+    map_folders.publish(stage(s3_folder, older), folder)
+    move = files.move_files
 
-    def upload_one(local, path):
-        if sent:
-            raise KeyboardInterrupt
-        sent.append(path)
-        upload(local, path)
+    def move_one(source, target, names):
+        move(source, target, names[:1])
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "upload", upload_one)
-    built = build(tmp_path / "2", "two")
+    monkeypatch.setattr(files, "move_files", move_one)
     with pytest.raises(KeyboardInterrupt):
-        map_folders.publish(built, folder)
+        map_folders.publish(stage(s3_folder, build(tmp_path / "2", "two")), folder)
     # Files of two maps lie there now, so there is no item.
     assert map_folders.made_from(folder) is None
     assert map_folders.items(s3_folder) == {}
     monkeypatch.undo()
     map_folders.check_replaceable(folder)
-    map_folders.publish(built, folder)
-    assert contents(folder) == contents(str(built))
+    expected = contents(str(build(tmp_path / "same", "two")))
+    map_folders.publish(stage(s3_folder, build(tmp_path / "2", "two")), folder)
+    assert contents(folder) == expected
 
 
 def test_what_predict_did_not_write_is_never_replaced(tmp_path):
     folder = tmp_path / "S1_a"
-    map_folders.publish(build(tmp_path / "1", "one"), str(folder))
+    map_folders.publish(str(build(tmp_path / "1", "one")), str(folder))
     (folder / "class.tif.aux.xml").write_text("of a viewer")
     map_folders.check_replaceable(str(folder))
     (folder / "notes.txt").write_text("mine")
@@ -107,11 +119,11 @@ def test_what_predict_did_not_write_is_never_replaced(tmp_path):
 
 def test_a_damaged_item_is_no_map_and_is_made_again(tmp_path):
     folder = str(tmp_path / "S1_a")
-    map_folders.publish(build(tmp_path / "1", "one"), folder)
+    map_folders.publish(str(build(tmp_path / "1", "one")), folder)
     (tmp_path / "S1_a/item.json").write_text('{"properties": ')
     assert map_folders.made_from(folder) is None
     map_folders.check_replaceable(folder)
-    map_folders.publish(build(tmp_path / "2", "one"), folder)
+    map_folders.publish(str(build(tmp_path / "2", "one")), folder)
     assert map_folders.made_from(folder) == "one"
 
 
