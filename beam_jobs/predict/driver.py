@@ -298,7 +298,7 @@ def _reported(work_dir: str, on_progress: OnProgress | None) -> Iterator[None]:
 def _progress(paths: Sequence[str]) -> tuple[int, int]:
     """Return (finished parts, all parts) by the files of all maps.
 
-    A map that is joined has no parts any more.
+    A map whose files are written has no parts any more.
     """
     names: dict[str, set[str]] = {}
     for path in paths:
@@ -309,7 +309,7 @@ def _progress(paths: Sequence[str]) -> tuple[int, int]:
         if graph.PLAN_FILE not in found:
             continue
         number = int(json.loads(files.read_bytes(f"{folder}/{graph.PLAN_FILE}"))["num_parts"])
-        is_joined = graph.JOINED_FILE in found
+        is_written = graph.WRITTEN_FILE in found
         num_parts += number
-        num_done += number if is_joined else sum(map(graph.is_part, found))
+        num_done += number if is_written else sum(map(graph.is_part, found))
     return num_done, num_parts

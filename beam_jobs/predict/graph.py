@@ -60,8 +60,8 @@ SOURCES = (
 )
 """Code that decides the pixels of a map."""
 PLAN_FILE = "plan.json"
-JOINED_FILE = "joined"
-"""Marks the folder of parts whose map is finished."""
+WRITTEN_FILE = "written"
+"""Marks the folder of parts whose files are all written; then the parts go."""
 _FILES_DIR = "files"
 """Files of a map that are written, in the folder of its parts."""
 _MAX_NAME = 200
@@ -266,7 +266,7 @@ def _predict(
     key = task.map_id, task.made_from
     path = f"{_work_dir(task, job)}/{parts.part_name(area)}"
     try:
-        if not files.exists(path):
+        if not _is_written(task, job) and not files.exists(path):
             with files.local_target(path) as local:
                 # A worker of a killed job may still write the same part.
                 own = f"{local}-{uuid.uuid4().hex}"
@@ -305,15 +305,19 @@ def _file_groups(
 def _write(
     keyed: tuple[tuple[_MapKey, tuple[str, ...]], Iterable[MapTask | Rejection]], job: Job
 ) -> tuple[_MapKey, MapTask | Rejection]:
-    """Write a group of files of a map, of which all parts are there."""
+    """Write a group of files of a map, of which all parts are there.
+
+    The files are kept by a run that goes on after a kill.
+    """
     (key, names), (outcome, *_) = keyed
-    if isinstance(outcome, Rejection):
+    if isinstance(outcome, Rejection) or _is_written(outcome, job):
         return key, outcome
     task, work_dir = outcome, _work_dir(outcome, job)
-    # A runner writes files again if it loses the worker that did.
-    if map_folders.made_from(_folder(task, job)) == task.made_from:
+    staged = f"{work_dir}/{_FILES_DIR}"
+    if all(files.exists(f"{staged}/{name}") for name in names):
         return key, task
-    with _parts_here(work_dir, _part_files(task, job)) as parts_dir:
+    part_files = [parts.part_name(area) for area in parts.areas(task.grid, job.config)]
+    with _parts_here(work_dir, part_files) as parts_dir:
         built = parts_dir / f"files-{uuid.uuid4().hex}"
         built.mkdir()
         try:
@@ -322,8 +326,17 @@ def _write(
             )
         except DataError as error:
             return key, _rejection(task.map_id, error.reason, str(error), is_error=True)
-        map_folders.stage(built, f"{work_dir}/{_FILES_DIR}")
+        map_folders.stage(built, staged)
+    if all(
+        files.exists(f"{staged}/{name}") for name in products.files_of(job.segmenter, job.config)
+    ):
+        files.write_bytes(f"{work_dir}/{WRITTEN_FILE}", b"1")
+        files.delete_files([f"{work_dir}/{name}" for name in part_files])
     return key, task
+
+
+def _is_written(task: MapTask, job: Job) -> bool:
+    return files.exists(f"{_work_dir(task, job)}/{WRITTEN_FILE}")
 
 
 def _publish(keyed: tuple[_MapKey, Iterable[MapTask | Rejection]], job: Job) -> Iterator[Rejection]:
@@ -337,25 +350,17 @@ def _publish(keyed: tuple[_MapKey, Iterable[MapTask | Rejection]], job: Job) -> 
         yield refused[0]
         return
     task = next(one for one in outcomes if isinstance(one, MapTask))
-    work_dir, folder = _work_dir(task, job), _folder(task, job)
+    folder = f"{job.output}/{name}"
+    # A runner does it again if it loses the worker that did.
     if map_folders.made_from(folder) == wanted:
         return
-    staged = f"{work_dir}/{_FILES_DIR}"
-    item = stac.make_item(task, job.segmenter, products.files_of(job.segmenter, job.config))
+    staged = f"{_work_dir(task, job)}/{_FILES_DIR}"
+    file_layers = products.files_of(job.segmenter, job.config)
+    item = stac.make_item(task, job.segmenter, file_layers)
     text = json.dumps(item.to_dict(include_self_link=False), indent=2, sort_keys=True) + "\n"
     files.write_bytes(f"{staged}/{stac.ITEM_FILE}", text.encode())
-    map_folders.publish(staged, folder)
+    map_folders.publish(staged, folder, list(file_layers))
     rejections.forget(job.output, name)
-    files.write_bytes(f"{work_dir}/{JOINED_FILE}", b"1")
-    files.delete_files([f"{work_dir}/{name}" for name in _part_files(task, job)])
-
-
-def _folder(task: MapTask, job: Job) -> str:
-    return f"{job.output}/{folder_name(task.map_id)}"
-
-
-def _part_files(task: MapTask, job: Job) -> list[str]:
-    return [parts.part_name(area) for area in parts.areas(task.grid, job.config)]
 
 
 @contextmanager

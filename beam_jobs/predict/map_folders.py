@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,15 @@ def stage(built: Path, staged: str) -> None:
     shutil.rmtree(built)
 
 
-def publish(staged: str, folder: str) -> None:
+def publish(staged: str, folder: str, names: Sequence[str]) -> None:
     """Make a map visible; it replaces an older one.
 
     Args:
         staged: folder or URI of its files, which is gone afterwards. It is on the same
-            file system, or object store, as `folder`.
+            file system, or object store, as `folder`. Files that are missing in it were
+            moved before a kill.
         folder: of the map.
+        names: of its files, without the item.
 
     Raises:
         OSError: the files cannot be moved. Then `folder` holds the older map, or none.
@@ -118,11 +121,12 @@ def publish(staged: str, folder: str) -> None:
     item = f"{folder}/{stac.ITEM_FILE}"
     if item in before:
         files.delete_file(item)
-    names = [path[len(staged) + 1 :] for path in files.list_files(staged)]
-    files.move_files(staged, folder, [name for name in names if name != stac.ITEM_FILE])
-    files.move_files(staged, folder, [stac.ITEM_FILE])
-    if left := [path for path in before if path[len(folder) + 1 :] not in names]:
+    there = {path[len(staged) + 1 :] for path in files.list_files(staged)}
+    files.move_files(staged, folder, sorted(there & set(names)))
+    kept = {f"{folder}/{name}" for name in names}
+    if left := [path for path in before if path not in {*kept, item}]:
         files.delete_files(left)
+    files.move_files(staged, folder, [stac.ITEM_FILE])
 
 
 def _item(path: str) -> dict[str, Any] | None:

@@ -25,14 +25,16 @@ class State:
     """The files of a run at one moment.
 
     Attributes:
-        num_parts: finished parts of maps that are not joined yet.
+        num_parts: finished parts of maps whose files are not written yet.
         num_maps: finished maps.
-        joins: folders of maps that are being written, or were at a kill.
+        num_written: maps whose files are written.
+        writing: folders of files that are being written, or were at a kill.
     """
 
     num_parts: int
     num_maps: int
-    joins: frozenset[str]
+    num_written: int
+    writing: frozenset[str]
 
 
 def look(output: Path) -> State:
@@ -40,33 +42,34 @@ def look(output: Path) -> State:
     return State(
         num_parts=len(list(output.glob(f"{WORK_DIR}/*/part-*.tif"))),
         num_maps=len(list(output.glob("*/item.json"))),
-        joins=frozenset(map(str, output.glob(f"{WORK_DIR}/*/map-*"))),
+        num_written=len(list(output.glob(f"{WORK_DIR}/*/written"))),
+        writing=frozenset(map(str, output.glob(f"{WORK_DIR}/*/files-*"))),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """When to kill: at a number of parts, or in the join after a number of maps."""
+    """When to kill: at a number of parts, or while files are written after others."""
 
     num_parts: int = 0
-    num_maps: int = 0
-    is_join: bool = False
+    num_written: int = 0
+    is_writing: bool = False
     pause_seconds: float = 0.0
 
     def is_there(self, now: State, begin: State) -> bool:
         """Return whether it is time, in a run that began with another state."""
-        if self.is_join:
-            return now.num_maps >= self.num_maps and bool(now.joins - begin.joins)
+        if self.is_writing:
+            return now.num_written >= self.num_written and bool(now.writing - begin.writing)
         return now.num_parts >= self.num_parts
 
 
 def moments(seed: int, *, num_parts: int, num_maps: int, num_kills: int = 10) -> Iterator[Moment]:
-    """Yield random moments in their order: the last three lie in joins."""
+    """Yield random moments in their order: in the last three, files are written."""
     rng = random.Random(seed)
     for number in sorted(rng.sample(range(num_parts), num_kills - 3)):
         yield Moment(num_parts=number, pause_seconds=rng.uniform(0.0, 0.05))
     for number in sorted(rng.sample(range(num_maps), 3)):
-        yield Moment(num_maps=number, is_join=True, pause_seconds=rng.uniform(0.0, 0.1))
+        yield Moment(num_written=number, is_writing=True, pause_seconds=rng.uniform(0.0, 0.1))
 
 
 def kill_at(moment: Moment, process: int, output: Path, *, has_ended: Callable[[], bool]) -> None:
@@ -125,7 +128,7 @@ def main(model: str, listed: str, output: str, settings: str, seed: str) -> None
             )
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         now = look(Path(output))
-        states.append([code, now.num_parts, now.num_maps, len(now.joins)])
+        states.append([code, now.num_parts, now.num_maps, len(now.writing)])
     print(json.dumps(states))
 
 

@@ -38,9 +38,9 @@ def test_ten_kills_in_the_middle_of_five_scenes_change_no_byte(radar, flood, con
     *killed, last = json.loads(ended.stdout.splitlines()[-1])
     assert [state[0] for state in killed] == [-signal.SIGKILL] * 10, seed
     assert last == [0, 0, NUM_MAPS, 0], seed
-    # Work was lost in every phase: among parts, and in joins.
+    # Work was lost in every phase: among parts, and among the files of maps.
     assert any(0 < num_parts < NUM_PARTS for _, num_parts, num_maps, _ in killed), killed
-    assert any(num_joins for *_, num_joins in killed), killed
+    assert any(num_writing for *_, num_writing in killed), killed
 
     # Two processes: that makes no difference, either.
     undisturbed = tmp_path / "undisturbed"

@@ -54,10 +54,10 @@ def test_a_map_replaces_an_older_one_with_other_files(output, tmp_path):
     folder = f"{output}/S1_a"
     assert map_folders.made_from(folder) is None
     older = build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg"))
-    map_folders.publish(stage(output, older), folder)
-    map_folders.publish(stage(output, build(tmp_path / "3", "elsewhere")), f"{output}/S1_b")
+    map_folders.publish(stage(output, older), folder, (*NAMES, "polygons.gpkg"))
+    map_folders.publish(stage(output, build(tmp_path / "3", "elsewhere")), f"{output}/S1_b", NAMES)
     map_folders.check_replaceable(folder)
-    map_folders.publish(stage(output, build(tmp_path / "2", "two")), folder)
+    map_folders.publish(stage(output, build(tmp_path / "2", "two")), folder, NAMES)
     assert map_folders.made_from(folder) == "two"
     expected = build(tmp_path / "same", "two")
     assert contents(folder) == contents(str(expected))
@@ -70,7 +70,7 @@ def test_a_publication_that_was_killed_is_no_map_and_can_be_repeated(
 ):
     folder = f"{s3_folder}/S1_a"
     older = build(tmp_path / "1", "one", (*NAMES, "polygons.gpkg"))
-    map_folders.publish(stage(s3_folder, older), folder)
+    map_folders.publish(stage(s3_folder, older), folder, (*NAMES, "polygons.gpkg"))
     move = files.move_files
 
     def move_one(source, target, names):
@@ -78,21 +78,23 @@ def test_a_publication_that_was_killed_is_no_map_and_can_be_repeated(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(files, "move_files", move_one)
+    staged = stage(s3_folder, build(tmp_path / "2", "two"))
     with pytest.raises(KeyboardInterrupt):
-        map_folders.publish(stage(s3_folder, build(tmp_path / "2", "two")), folder)
+        map_folders.publish(staged, folder, NAMES)
     # Files of two maps lie there now, so there is no item.
     assert map_folders.made_from(folder) is None
     assert map_folders.items(s3_folder) == {}
     monkeypatch.undo()
     map_folders.check_replaceable(folder)
     expected = contents(str(build(tmp_path / "same", "two")))
-    map_folders.publish(stage(s3_folder, build(tmp_path / "2", "two")), folder)
+    map_folders.publish(staged, folder, NAMES)
     assert contents(folder) == expected
+    assert not files.list_files(staged)
 
 
 def test_what_predict_did_not_write_is_never_replaced(tmp_path):
     folder = tmp_path / "S1_a"
-    map_folders.publish(str(build(tmp_path / "1", "one")), str(folder))
+    map_folders.publish(str(build(tmp_path / "1", "one")), str(folder), NAMES)
     (folder / "class.tif.aux.xml").write_text("of a viewer")
     map_folders.check_replaceable(str(folder))
     (folder / "notes.txt").write_text("mine")
@@ -119,11 +121,11 @@ def test_what_predict_did_not_write_is_never_replaced(tmp_path):
 
 def test_a_damaged_item_is_no_map_and_is_made_again(tmp_path):
     folder = str(tmp_path / "S1_a")
-    map_folders.publish(str(build(tmp_path / "1", "one")), folder)
+    map_folders.publish(str(build(tmp_path / "1", "one")), folder, NAMES)
     (tmp_path / "S1_a/item.json").write_text('{"properties": ')
     assert map_folders.made_from(folder) is None
     map_folders.check_replaceable(folder)
-    map_folders.publish(str(build(tmp_path / "2", "one")), folder)
+    map_folders.publish(str(build(tmp_path / "2", "one")), folder, NAMES)
     assert map_folders.made_from(folder) == "one"
 
 
