@@ -5,7 +5,7 @@ Read `driver` first, then `graph`.
 - `commands`: the verbs `predict`, `predict-remote` and `flood`.
 - `config`: settings of the maps.
 - `driver`: one run from start to end.
-- `graph`: the Beam graph: inspect scenes, predict parts, join them.
+- `graph`: the Beam graph: inspect scenes, predict parts, write files.
 - `segmenters`: a published model as a function of pixels.
 - `ensembles`: several models, or views of a window, as one.
 - `remote_models/`: a model behind a server, as such a function too.

@@ -1,8 +1,8 @@
 """Kill `predict` with -9 ten times in the middle of five scenes.
 
 Each run is a command of its own with two worker processes, and its whole group is
-killed at a random moment: among the parts, and in joins. The maps must have the bytes
-of a run that nothing disturbed.
+killed at a random moment: among the parts, and among the files of maps. The maps must
+have the bytes of a run that nothing disturbed.
 """
 
 import hashlib
@@ -72,13 +72,13 @@ def measure() -> dict[str, object]:
             )
             codes.append(process.wait())
             now = killed_predict.look(killed)
-            states.append([now.num_parts, now.num_maps, len(now.joins)])
+            states.append([now.num_parts, now.num_maps, len(now.writing)])
         codes.append(start(killed).wait())
         return {
             "seed": seed,
             "exit_codes": codes,
             "num_kills": codes.count(-signal.SIGKILL),
-            "parts_maps_joins_at_kills": states,
+            "parts_maps_writing_at_kills": states,
             "same_bytes": _contents(killed) == _contents(root / "undisturbed"),
             "num_files": len(_contents(killed)),
             "undisturbed_s": round(undisturbed_s, 1),

@@ -19,7 +19,7 @@ from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations, settings
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
-from beam_jobs.predict import driver, ensembles, graph, parts, pictures, segmenters
+from beam_jobs.predict import driver, ensembles, graph, parts, pictures, products, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
@@ -159,7 +159,21 @@ def test_maps_on_an_object_store_have_the_same_bytes(radar, flood, config, tmp_p
 
     polygons = replace(config, polygons=replace(config.polygons, classes=("water",)))
     here = predict(polygons, flood, [radar(1)], str(tmp_path))
-    there = predict(polygons, flood, [radar(1)], s3_folder)
+    move = files.move_files
+
+    def move_one(source, target, names):
+        move(source, target, names[:1])
+        raise OSError("the store is away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "move_files", move_one)
+        with pytest.raises(OSError, match="the store is away"):
+            predict(polygons, flood, [radar(1)], s3_folder)
+    # One of the files is at its place, the others are written, and the parts are gone.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "predict", None)
+        patch.setattr(products, "write", None)
+        there = predict(polygons, flood, [radar(1)], s3_folder)
     assert contents(there) == contents(here)
     assert list(map(str, there.maps)) == [f"{s3_folder}/{path.name}" for path in here.maps]
     # All is there: nothing is read or written again.

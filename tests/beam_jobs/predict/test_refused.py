@@ -127,20 +127,26 @@ def test_a_map_that_failed_is_tried_again_when_asked_or_when_its_file_changed(
 
 
 @pytest.mark.e2e
-def test_a_map_is_joined_once_however_often_a_runner_asks(few, flood, config, tmp_path):
+def test_a_map_is_the_same_however_often_a_runner_asks(few, flood, config, tmp_path):
     """A runner repeats a bundle when it loses the worker that had done it."""
     segmenter = segmenters.find(flood)
     made = driver.predict(config, segmenter, [few], str(tmp_path / "once"))
     repeated = str(tmp_path / "twice")
-    join = graph._join
+    write, publish = graph._write, graph._publish
 
-    def join_twice(keyed, job):
+    def write_twice(keyed, job):
+        again = keyed[0], list(keyed[1])
+        assert write(again, job) == write(again, job)
+        return write(again, job)
+
+    def publish_twice(keyed, job):
         outcomes = list(keyed[1])
         for _ in range(2):
-            yield from join((keyed[0], outcomes), job)
+            yield from publish((keyed[0], outcomes), job)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "_join", join_twice)
+        patch.setattr(graph, "_write", write_twice)
+        patch.setattr(graph, "_publish", publish_twice)
         assert driver.predict(config, segmenter, [few], repeated).num_rejected == {}
     assert len(made.maps) == 2
     assert visible(repeated) == visible(tmp_path / "once")
