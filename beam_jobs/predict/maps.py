@@ -31,9 +31,11 @@ CLASS_FILE = "class.tif"
 PROBABILITY_FILE = "probability.tif"
 UNCERTAINTY_FILE = "uncertainty.tif"
 _BLOCK_PX = 512
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 32 << 20
 """GDAL's cache while a file is written. It holds the blocks of the parts below a row of
-blocks. With 64 to 1200 MB, a frame of 25,000 x 17,000 pixels takes as long."""
+blocks. With 32 to 1200 MB, a large frame takes as long."""
+_NUM_THREADS = 2
+"""Threads that compress. More of them hold more blocks, and other workers need cores."""
 _GDAL_TYPES = {"uint8": "Byte", "float16": "Float32"}
 
 
@@ -159,7 +161,7 @@ def copy_as_cog(source: Path, path: Path, *, has_classes: bool, is_half: bool = 
             # Takes a third of the time of the default level. Probabilities and entropy
             # get 4 to 9 % larger.
             LEVEL="1",
-            NUM_THREADS="ALL_CPUS",
+            NUM_THREADS=str(_NUM_THREADS),
             BLOCKSIZE=str(_BLOCK_PX),
             OVERVIEW_RESAMPLING="MODE" if has_classes else "AVERAGE",
             BIGTIFF="IF_SAFER",
