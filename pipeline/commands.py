@@ -407,12 +407,7 @@ def _check_inputs(config: RunConfig, data: str | None) -> None:
     if data is not None:
         inputs.check_folder(data, "data")
     for source in config.catalogs if data is None else ():
-        if source.layout == "stac":
-            inputs.check_catalog(source.path)
-        elif source.layout != "simulated":
-            inputs.check_folder(source.path, "scenes")
-        for split_list in source.split_lists:
-            inputs.check_file(split_list, "split list")
+        inputs.check_source(source)
     for task in config.tasks:
         for path in task.segment.encoder_paths.values():
             inputs.check_folder(path, "encoder")

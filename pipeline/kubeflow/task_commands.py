@@ -19,7 +19,7 @@ from pipeline.kubeflow.parameters import Parameters, parse_parameters
 from pipeline.metadata_store import Place
 from pipeline.run_settings import find_metadata, load, run_config_option
 from pipeline.runners import root, whole_run
-from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
+from pipeline.runners.node_record import BEGIN, REPORT, NodeRecord, RunFolder
 
 
 @verb("node", needs=("pipeline",))
@@ -105,7 +105,13 @@ def _run_node(
     session: Session, config: RunConfig, place: Place, folder: RunFolder, name: str
 ) -> tuple[str, ExitCode]:
     """Run a node or a task around the nodes; return its outcome and exit code."""
-    # Only now: importing TFX takes seconds that a wrong setting should not cost.
+    # Only now: importing Beam and TFX takes seconds that a wrong setting should not
+    # cost. A data job needs no TFX.
+    from pipeline.runners import data_jobs
+
+    jobs = data_jobs.data_jobs(config)
+    if name in jobs and folder.read_config() is not None:
+        return _run_data_job(session, config, folder, name)
     from pipeline.runners import local, one_node
 
     if not session.verbose:
@@ -115,6 +121,8 @@ def _run_node(
     if name == BEGIN:
         session.result({"node": name, "outcome": "done"}, f"{name}: {folder.path}")
         return "done", ExitCode.DONE
+    if name in jobs:
+        return _run_data_job(session, config, folder, name)
     if name == REPORT:
         ended = one_node.end_run(config, place, folder)
         for reason in ended.reasons:
@@ -131,9 +139,29 @@ def _run_node(
         progress.start(name)
         nodes = local.compile_nodes(config, place, folder.run_id, progress.note)
         hearing = one_node.Hearing(on_step=on_step, on_notice=progress.note)
-        record = one_node.run_node(nodes, folder, name, hearing)
+        record = one_node.run_node(nodes, folder, name, hearing, tuple(jobs))
+    return _told(session, record)
+
+
+def _run_data_job(
+    session: Session, config: RunConfig, folder: RunFolder, name: str
+) -> tuple[str, ExitCode]:
+    """Run a data job of a run that was begun; return its outcome and exit code."""
+    from pipeline.runners import data_jobs
+
+    with session.progress() as shown:
+        progress = data_jobs.JobProgress(
+            stage=shown.stage, on_progress=shown.update, on_notice=shown.note
+        )
+        record = data_jobs.run_job(config, folder, name, progress)
+    return _told(session, record)
+
+
+def _told(session: Session, record: NodeRecord) -> tuple[str, ExitCode]:
+    """Show how a node ended; return its outcome and exit code."""
     why = f": {record.origin}: {record.reason}" if record.reason else ""
-    session.result(settings.to_dict(record), f"{name}: {record.outcome}{why}")
+    version = f", version {record.version}" if record.version else ""
+    session.result(settings.to_dict(record), f"{record.node}: {record.outcome}{version}{why}")
     return record.outcome, ExitCode(record.exit_code)
 
 
