@@ -82,10 +82,9 @@ def run(
     _check_inputs(config, data)
     config = _with_data(config, data)
     place = find_metadata(config)
+    spans: SpanRule = "new" if new_span or config.data.new_span else "newest"
     with root.hold(config):
-        finished = whole_run.run_whole(
-            config, place, session, "new" if new_span else "newest", verify_files=verify_files
-        )
+        finished = whole_run.run_whole(config, place, session, spans, verify_files=verify_files)
     return _show(session, finished)
 
 

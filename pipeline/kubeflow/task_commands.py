@@ -29,7 +29,10 @@ from pipeline.runners.node_record import BEGIN, REPORT, NodeRecord, RunFolder
 )
 @click.option("--run-id", required=True, help="Id of the run; all its nodes have the same.")
 @click.option(
-    "--node", "name", required=True, help="Id of a node, such as Trainer-flood; begin or report."
+    "--node",
+    "name",
+    required=True,
+    help="Id of a node, such as build-pairs or Trainer-flood; begin or report.",
 )
 @click.option("--overrides", "json_overrides", default="[]", help="As --set: a JSON list of A.B=C.")
 @click.option(
@@ -63,12 +66,13 @@ def node(
     The nodes before it must have ended under the same --run-id, in any process. A node
     after one that was refused is skipped. After a kill, the same command goes on.
     `begin` checks and keeps the settings of the run, so that later nodes need only
-    --run. `report` writes the report at the end. docs/kubeflow.md describes the record.
+    --run. Next come the data jobs, `build-pairs` and `build-labels-<task>`. `report`
+    writes the report at the end. docs/kubeflow.md describes the record.
 
     \b
     Example:
       terrapair node --config demo --run-id monday --node begin
-      terrapair node --run runs/demo --run-id monday --node ImportExampleGen-flood
+      terrapair node --run runs/demo --run-id monday --node build-labels-flood
     """
     if bool(config_path) == bool(run_root):
         raise click.UsageError("give --config or --run, one of them")
@@ -196,7 +200,8 @@ def compile_(
 ) -> None:
     """Write the pipeline's specification for Kubeflow Pipelines 2; needs no cluster.
 
-    Each node is one task; kubeflow.pods of the config sets what its pod gets.
+    The first tasks build the data, each other node is one task. kubeflow.pods of the
+    config sets what its pod gets.
     docs/kubeflow.md describes tasks, parameters and settings.
 
     \b

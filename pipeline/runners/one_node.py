@@ -169,7 +169,8 @@ def _end(
     records: Sequence[NodeRecord],
 ) -> RunEnd:
     stopped = [one for one in stopping(records) if one.outcome != "skipped"]
-    missing = sorted(set(ids) - {one.node for one in records})
+    ended = {one.node for one in records}
+    missing = [node for node in ids if node not in ended]
     reasons = tuple(f"{one.node}: {one.reason}" for one in stopped)
     if missing or any(one.outcome == "failed" for one in stopped):
         if missing:
