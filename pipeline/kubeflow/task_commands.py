@@ -121,14 +121,16 @@ def _run_node(
     if not session.verbose:
         silence_absl()
     if name == BEGIN or folder.read_config() is None:
-        one_node.begin_run(config, place, folder)
+        with root.hold_node(config.root, folder.run_id, BEGIN):
+            one_node.begin_run(config, place, folder)
     if name == BEGIN:
         session.result({"node": name, "outcome": "done"}, f"{name}: {folder.path}")
         return "done", ExitCode.DONE
     if name in jobs:
         return _run_data_job(session, config, folder, name)
     if name == REPORT:
-        ended = one_node.end_run(config, place, folder)
+        with root.hold_node(config.root, folder.run_id, REPORT):
+            ended = one_node.end_run(config, place, folder)
         for reason in ended.reasons:
             session.note(f"{ended.outcome}: {reason}")
         parts = ended.finished.parts if ended.finished else ()

@@ -104,8 +104,8 @@ class RunFolder:
             )
         self.run_id = run_id
         self._retries = retries or RetryConfig()
-        self._root = root.rstrip("/")
-        self.path = f"{self._root}/{RUNS_DIR}/{run_id}"
+        self.root = root.rstrip("/")
+        self.path = f"{self.root}/{RUNS_DIR}/{run_id}"
 
     @property
     def config_path(self) -> str:
@@ -160,7 +160,7 @@ class RunFolder:
             DamagedFileError: the result of a run is not what was written.
         """
         found = set()
-        runs = f"{self._root}/{RUNS_DIR}"
+        runs = f"{self.root}/{RUNS_DIR}"
         for path in self._patiently(lambda: glob(runs, f"*/{RESULT_NAME}")):
             with content_of(path, "remove it"):
                 document = json.loads(self._patiently(path.read_text))

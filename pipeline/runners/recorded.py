@@ -13,9 +13,9 @@ from typing import Literal
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.settings import SettingsError
-from beam_jobs.storage import locks
 from beam_jobs.terminal import failures
 from models.publishing.labels import now
+from pipeline.runners import root
 from pipeline.runners.node_record import NodeRecord, Outcome, RunFolder, stopping
 
 STOPPING: dict[Literal["bad_data", "refused", "nothing_new"], ExitCode] = {
@@ -43,10 +43,10 @@ def run_recorded(
 
     Raises:
         SettingsError: a node before it has not run or has failed.
-        DataError: another process runs the node.
+        DataError: another process runs the node, or `terrapair run` works on the root.
         Exception: an error that is no result; it is recorded, too.
     """
-    with locks.hold(f"{folder.path}/locks/{node}", f"node {node} of run {folder.run_id}"):
+    with root.hold_node(folder.root, folder.run_id, node):
         begun = NodeRecord(node=node, outcome="failed", began_at=now(), ended_at="")
         if (blocking := _blocking(folder, node, upstream)) is not None:
             record = replace(
