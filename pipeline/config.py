@@ -217,10 +217,6 @@ class RunConfig:
             raise ValueError(
                 f"span must be at least 1, and without spans, got {self.span} and {self.spans}"
             )
-        if self.span is not None and self.data.new_span:
-            raise ValueError(
-                f"span reads a span that is there, so data.new_span must be false, got {self.span}"
-            )
         if self.num_beam_workers < 1:
             raise ValueError(f"num_beam_workers must be at least 1, got {self.num_beam_workers}")
         if self.pairs.label is not None:

@@ -19,7 +19,7 @@ from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
 from pipeline.config import RunConfig
-from pipeline.data_build import data_sets
+from pipeline.data_build import check_beam_options, data_sets
 from pipeline.metadata_store import Place, check_place
 from pipeline.runners import whole_run
 from pipeline.runners.data_jobs import data_jobs
@@ -96,12 +96,14 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     """Check what no single node can, and keep the settings of the run.
 
     Raises:
-        SettingsError: the run was begun with other settings, a first model has no
-            threshold, or the database refuses the user.
+        SettingsError: the run was begun with other settings, options of Beam are wrong,
+            a first model has no threshold, or the database refuses the user.
         DataError: the file of ML Metadata is damaged, or there are no shards and the
             run builds none, or not the span that it reads.
         UnreachableDatabaseError: the database is gone.
     """
+    if config.data.build:
+        check_beam_options(config)
     retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
     for data in data_sets(config):
         if config.data.build and config.span is None:

@@ -212,7 +212,7 @@ def test_wrong_options_of_beam_end_the_job_with_one_line(tmp_path, options, told
 def test_the_options_of_a_run_reach_beam(tmp_path):
     catalog = {"layout": "stac", "path": str(tmp_path / "items.ndjson")}
     (tmp_path / "items.ndjson").write_text('{"type": "Feature", "id": "x"}\n')
-    options = ["--runner=PortableRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1"]
+    options = ["--runner=FlinkRunner", "--job_endpoint=localhost:1", "--job_server_timeout=1"]
     config = configured(tmp_path, catalog, data={"beam_options": options})
     config = dataclasses.replace(config, retries=dataclasses.replace(config.retries, num_retries=0))
     # Nobody listens at the address.

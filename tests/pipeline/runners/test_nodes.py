@@ -252,6 +252,9 @@ def test_a_run_that_builds_its_data_begins_without_shards(values, tmp_path):
     folder = RunFolder(config.root, "one")
     with pytest.raises(DataError, match=r"data/flood: holds no span 2: build it first"):
         begin_run(dataclasses.replace(config, span=2), config.metadata_path, folder)
+    flink = dataclasses.replace(config.data, beam_options=("--runner=FlinkRunner",))
+    with pytest.raises(SettingsError, match=r"^data.beam_options: runner FlinkRunner needs the a"):
+        begin_run(dataclasses.replace(config, data=flink), config.metadata_path, folder)
     begin_run(config, config.metadata_path, folder)
     nodes = tiny_pipeline.nodes(tmp_path, "one")
     jobs = tuple(data_jobs(config))
