@@ -172,7 +172,7 @@ def build_data_set(
         version, _ = _build(data, catalogs, execution, config.window, config.data.new_span)
     with stage(f"verify {data.name}"):
         _verify(config, data, version, catalogs, config.verify_hashes, on_progress)
-    return layout.numbers_of(version) or layout.list_versions(data.root)[-1]
+    return layout.list_versions(data.root)[-1]
 
 
 def execution_of(

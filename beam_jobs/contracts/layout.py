@@ -70,17 +70,13 @@ def split_pattern(split: str) -> str:
 
 def list_versions(root: str | os.PathLike[str]) -> list[tuple[int, int]]:
     """Return (span, version) of each version with a manifest, in ascending order."""
-    found = glob(root, f"span-*/version-*/{MANIFEST_NAME}")
-    return sorted(
-        numbers for manifest in found if (numbers := numbers_of(manifest.parent)) is not None
-    )
-
-
-def numbers_of(version_path: Location) -> tuple[int, int] | None:
-    """Return (span, version) of a version directory; None: it is named otherwise."""
-    version = _VERSION_DIR.search(str(version_path))
-    span = _SPAN_DIR.search(str(version_path.parent))
-    return (int(span.group(1)), int(version.group(1))) if span and version else None
+    found = []
+    for manifest in glob(root, f"span-*/version-*/{MANIFEST_NAME}"):
+        version = _VERSION_DIR.search(str(manifest.parent))
+        span = _SPAN_DIR.search(str(manifest.parent.parent))
+        if span and version:
+            found.append((int(span.group(1)), int(version.group(1))))
+    return sorted(found)
 
 
 def shard_paths(version_path: str | os.PathLike[str], split: str) -> list[Location]:
