@@ -117,7 +117,7 @@ def test_each_month_trains_on_what_is_new_and_a_month_without_new_scenes_is_skip
 
 
 _KILLED = """
-import sys, json
+import sys
 sys.path[:0] = sys.argv[4:]
 import test_data_jobs as t
 from pipeline.runners.node_record import RunFolder
@@ -127,6 +127,7 @@ t.run_job(config, RunFolder(config.root, sys.argv[2]), sys.argv[3], t.SILENT)
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_a_pod_that_takes_the_place_of_a_killed_one_cuts_only_what_is_left(
     s3_folder, tmp_path, monkeypatch
 ):
