@@ -118,6 +118,11 @@ class CatalogConfig:
             )
         if self.layout != "simulated" and not self.path:
             raise ValueError(f"path is needed with layout {self.layout!r}")
+        if self.layout not in ("stac", "simulated") and "://" in self.path:
+            raise ValueError(
+                f"path of layout {self.layout!r} must be a folder on a disk, got {self.path!r}: "
+                "write a catalog there with `terrapair catalog`, and read that with layout stac"
+            )
         if self.split_lists and self.layout not in ("sen12ms", "dfc2020"):
             raise ValueError(
                 f"split_lists go with layouts sen12ms and dfc2020 only, got layout {self.layout!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,14 @@ from beam_jobs.contracts.settings import SettingsError
 LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
 """The local runner by its full name: the alias DirectRunner first tries to download
 another one (docs/adr/0004)."""
+_LOCAL = ("local", "direct", "bundlebaseddirect", "switchingdirect", "testdirect", "fnapi", "prism")
+"""Runners that work on this machine; see `_short`."""
+_ADDRESSES = {
+    "flink": ("--flink_master", "HOST:8081 ([local] starts one on this machine)"),
+    "spark": ("--spark_master_url", "spark://HOST:7077 (local[4] starts one on this machine)"),
+    "portable": ("--job_endpoint", "HOST:8099"),
+}
+"""Runner of a cluster -> option with its address, and an example of that."""
 _WORKER = "beam_jobs.local_worker"
 
 
@@ -56,9 +65,10 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
 
     Raises:
         SettingsError: the first of `beam_options` does not begin with "--": Beam would
-            ignore it. Or they name Beam's Dask runner, whose results are wrong: tagged
-            outputs reach every consumer, and side inputs are counted again in each task
-            (docs/runners.md).
+            ignore it. Or they name a runner that Beam does not know, or one of a
+            cluster without its address. Or they name Beam's Dask runner, whose results
+            are wrong: tagged outputs reach every consumer, and side inputs are counted
+            again in each task (docs/runners.md).
     """
     if beam_options and not beam_options[0].startswith("--"):
         raise SettingsError(f"Beam options look like --name=value, got {beam_options[0]!r}")
@@ -71,4 +81,55 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
             f"runner {name} is refused: Beam loses and repeats elements on it; use another runner, "
             "see docs/runners.md"
         )
+    _check_known(name)
+    _check_address(name, beam_options)
     return given
+
+
+def is_local(beam_options: Sequence[str]) -> bool:
+    """Return whether a job with these options runs on this machine alone."""
+    name = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
+    return name is None or _short(name) in _LOCAL
+
+
+def _short(name: str) -> str:
+    """Return the name of a runner without its module and `Runner`, in small letters.
+
+    Beam takes `flink` for FlinkRunner.
+    """
+    return name.rpartition(".")[2].lower().removesuffix("runner")
+
+
+def _check_known(name: str) -> None:
+    """Refuse a runner that Beam cannot make; names are those of its `create_runner`.
+
+    Raises:
+        SettingsError: Beam knows no such name, or cannot import the class.
+    """
+    if "." in name:
+        module, _, attribute = name.rpartition(".")
+        try:
+            is_known = hasattr(importlib.import_module(module), attribute)
+        except ImportError:
+            is_known = False
+    else:
+        is_known = _short(name) in map(_short, StandardOptions.KNOWN_RUNNER_NAMES)
+    if not is_known:
+        raise SettingsError(
+            f"runner {name!r} is not known to Beam: use FlinkRunner, SparkRunner or "
+            "DataflowRunner, or leave --runner out for the local runner; see docs/runners.md"
+        )
+
+
+def _check_address(name: str, beam_options: Sequence[str]) -> None:
+    """Refuse the runner of a cluster without its address: Beam would start one here.
+
+    Raises:
+        SettingsError: the option with the address is missing.
+    """
+    option, example = _ADDRESSES.get(_short(name), ("", ""))
+    given = {one.partition("=")[0] for one in beam_options}
+    if option and not given & {option, "--job_endpoint"}:
+        raise SettingsError(
+            f"runner {name} needs the address of its cluster: add {option}={example}"
+        )

@@ -6,7 +6,7 @@ Read `config.py` first: a RunConfig is one run.
   shipped files.
 - `published_encoder`: the encoder that tasks start from in place of a pretraining.
 - `__main__`, `commands`: the command line; `run_settings` loads what its verbs need.
-- `data_build`: catalogs -> shards, before TFX starts.
+- `data_build`: catalogs -> shards, before TFX starts; `data_config` is how.
 - `refused_spans`: data of a run that a check set aside.
 - `metadata_file`: checks the file of ML Metadata.
 - `assembly/`: RunConfig -> TFX pipeline; `runners/`: local, Kubeflow.

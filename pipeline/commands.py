@@ -82,10 +82,9 @@ def run(
     _check_inputs(config, data)
     config = _with_data(config, data)
     place = find_metadata(config)
+    spans: SpanRule = "new" if new_span or config.data.new_span else "newest"
     with root.hold(config):
-        finished = whole_run.run_whole(
-            config, place, session, "new" if new_span else "newest", verify_files=verify_files
-        )
+        finished = whole_run.run_whole(config, place, session, spans, verify_files=verify_files)
     return _show(session, finished)
 
 
@@ -407,12 +406,7 @@ def _check_inputs(config: RunConfig, data: str | None) -> None:
     if data is not None:
         inputs.check_folder(data, "data")
     for source in config.catalogs if data is None else ():
-        if source.layout == "stac":
-            inputs.check_catalog(source.path)
-        elif source.layout != "simulated":
-            inputs.check_folder(source.path, "scenes")
-        for split_list in source.split_lists:
-            inputs.check_file(split_list, "split list")
+        inputs.check_source(source)
     for task in config.tasks:
         for path in task.segment.encoder_paths.values():
             inputs.check_folder(path, "encoder")

@@ -29,6 +29,7 @@ from models.published.canary import CanaryConfig
 from models.segment_config import SegmentConfig
 from pipeline import published_encoder, task_files
 from pipeline.claim_check.config import ClaimConfig
+from pipeline.data_config import DataConfig
 from pipeline.kubeflow.config import KubeflowConfig
 from pipeline.metadata_store import MetadataConfig
 from pipeline.runners.retrying import RetryConfig
@@ -155,6 +156,7 @@ class RunConfig:
             and keeps its normalization. It is meant for runs that are repeated with
             more data. False = from scratch each time.
         pairs: pairing, patches, split and shards, of the pairs and of all labels.
+        data: how the data jobs are done: on which runner, and for which span.
         spans: train on the train patches of several spans together, `{last: 6}` for the
             newest six or `all`, and judge on eval and test of every span. None = the
             newest span alone.
@@ -184,6 +186,7 @@ class RunConfig:
     pretrain: PretrainConfig | None = None
     encoder: str | dict[Sensor, str] | None = field(default=None, metadata=settings.INPUT_PATH)
     pairs: BuildConfig = field(default_factory=BuildConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     spans: WindowConfig | Literal["all"] | None = None
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     container_image: str = ""

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from beam_jobs import runner
 from beam_jobs.build import label_checks
 from beam_jobs.build.driver import Execution, build_labels, build_pairs, find_newest
 from beam_jobs.build.input_hashes import RECORD_NAME
@@ -19,10 +21,12 @@ from beam_jobs.build.spans import SpanWord, number_of
 from beam_jobs.build.verify import verify, verify_window
 from beam_jobs.catalogs.catalog import CATALOG_NAME, resolve_catalog
 from beam_jobs.config import BuildConfig, CatalogConfig
-from beam_jobs.contracts import set_aside, windows
+from beam_jobs.contracts import layout, set_aside, settings, windows
 from beam_jobs.contracts.locations import Location, locate
+from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.windows import WindowConfig
 from beam_jobs.errors import DataError, NothingNewError
+from beam_jobs.terminal import inputs
 from models.publishing import labels
 from pipeline.config import RunConfig
 
@@ -76,32 +80,25 @@ def build_data(
     Raises:
         DataError: bad input, a split that would be empty, or a shard that is cut short.
     """
+    # Wrong options of Beam must not cost a simulation.
+    check_beam_options(config)
     catalogs = resolve_catalogs(sources(config), config.catalogs_dir, stage, on_progress)
     for data in data_sets(config):
         set_aside.put_back(data.root, config.drift.accept_spans, labels.now())
     # Pairs and labels are built from the same files, so they share one record.
-    execution = Execution(
-        on_progress=on_progress,
-        file_record=f"{config.catalogs_dir}/{RECORD_NAME}",
-        verify_files=verify_files,
-    )
+    execution = execution_of(config, config.catalogs_dir, on_progress, verify_files=verify_files)
     versions: dict[str, Location] = {}
     new: list[str] = []
     for data in data_sets(config):
-        kind = "build-labels" if data.config.label else "build-pairs"
-        with stage(kind if data.name == PAIRS else f"{kind} ({data.name})"):
+        with stage(data.kind if data.name == PAIRS else f"{data.kind} ({data.name})"):
             versions[data.name], is_new = _build(data, catalogs, execution, config.window, new_span)
         new += [data.name] if is_new else []
         # All builds read the same files, so the first verifies them.
         execution = replace(execution, verify_files=False)
     with_hashes = config.verify_hashes or verify_files
     for data in data_sets(config):
-        if config.window is None:
-            with stage(f"verify {versions[data.name]}"):
-                verify(versions[data.name], with_hashes, on_progress=on_progress)
-        else:
-            with stage(f"verify the spans of {data.root}"):
-                check_window(data, catalogs, config.window, with_hashes, on_progress)
+        with stage(f"verify {data.name}"):
+            _verify(config, data, versions[data.name], catalogs, with_hashes, on_progress)
     pairs = versions.pop(PAIRS, None)
     return BuiltData(pairs=pairs, tasks=versions, new=tuple(new))
 
@@ -120,6 +117,16 @@ class DataSet:
     root: str
     config: BuildConfig
 
+    @property
+    def kind(self) -> Literal["build-pairs", "build-labels"]:
+        """The verb that builds it alone."""
+        return "build-pairs" if self.config.label is None else "build-labels"
+
+    @property
+    def job(self) -> str:
+        """Node of a run that builds it: build-pairs, or build-labels-flood."""
+        return self.kind if self.name == PAIRS else f"{self.kind}-{self.name}"
+
 
 def data_sets(config: RunConfig) -> list[DataSet]:
     """Return the data sets of a run: the pairs, if it needs any, and each task's."""
@@ -129,6 +136,96 @@ def data_sets(config: RunConfig) -> list[DataSet]:
         for task in config.tasks
     ]
     return [*([pairs] if config.needs_pairs else []), *tasks]
+
+
+def build_data_set(
+    config: RunConfig, data: DataSet, work_dir: str, stage: Stage, on_progress: OnProgress
+) -> tuple[int, int]:
+    """Build one data set of a run if needed, and check what the run reads of it.
+
+    Several processes may build the data sets of one run at the same time. A build that
+    was killed goes on where it was.
+
+    Args:
+        config: the run; `config.data` says how and for which span.
+        data: one of its data sets.
+        work_dir: folder for simulated scenes and for the catalogs of folders, of this
+            process alone; a path, or a URI for workers on other machines.
+        stage: context manager around each named stage.
+        on_progress: called with (done, total) within a stage.
+
+    Returns:
+        Span and version of the newest version.
+
+    Raises:
+        SettingsError: options of Beam are wrong, or workers on other machines cannot
+            read the scenes.
+        DataError: see `build_data`; or a catalog or folder is missing.
+    """
+    check_beam_options(config)
+    for source in config.catalogs:
+        inputs.check_source(source)
+    set_aside.put_back(data.root, config.drift.accept_spans, labels.now())
+    catalogs = resolve_catalogs(sources(config), work_dir, stage, on_progress)
+    execution = execution_of(config, work_dir, on_progress)
+    with stage(data.job):
+        version, _ = _build(data, catalogs, execution, config.window, config.data.new_span)
+    with stage(f"verify {data.name}"):
+        _verify(config, data, version, catalogs, config.verify_hashes, on_progress)
+    return layout.list_versions(data.root)[-1]
+
+
+def execution_of(
+    config: RunConfig, work_dir: str, on_progress: OnProgress, *, verify_files: bool = False
+) -> Execution:
+    """Return how the builds of a run are done; arguments as for `build_data_set`."""
+    return Execution(
+        on_progress=on_progress,
+        spool_root=config.data.spool or None,
+        beam_options=config.data.beam_options,
+        # SQLite needs a disk.
+        file_record=None if is_remote(work_dir) else f"{work_dir}/{RECORD_NAME}",
+        verify_files=verify_files,
+    )
+
+
+def check_beam_options(config: RunConfig) -> None:
+    """Refuse options of Beam that no job can have; scenes that its workers do not see.
+
+    Raises:
+        SettingsError: the message names the setting.
+    """
+    try:
+        runner.pipeline_options(1, config.data.beam_options)
+    except settings.SettingsError as error:
+        raise settings.SettingsError(f"data.beam_options: {error}") from error
+    for i, source in enumerate(config.catalogs):
+        is_hidden = source.layout == "simulated" and is_remote(config.root)
+        if is_hidden and not runner.is_local(config.data.beam_options):
+            raise settings.SettingsError(
+                f"catalogs[{i}]: simulated scenes are on the disk of the job, where workers of "
+                "another runner cannot read them: copy scenes of `terrapair simulate` to a store, "
+                "or remove data.beam_options"
+            )
+
+
+def _verify(
+    config: RunConfig,
+    data: DataSet,
+    version: Location,
+    catalogs: Sequence[Location],
+    with_hashes: bool,
+    on_progress: OnProgress,
+) -> None:
+    """Check the shards that a run reads of a data set: of a version, or of its window.
+
+    Raises:
+        DataError: a shard is missing or changed; or see `check_window`.
+    """
+    if config.window is None:
+        verify(version, with_hashes, on_progress=on_progress)
+    else:
+        check_window(data, catalogs, config.window, with_hashes, on_progress)
 
 
 def _build(
@@ -213,7 +310,8 @@ def resolve_catalogs(
 
     Args:
         sources: catalogs, folders of scenes, or settings of the simulator.
-        work_dir: folder for simulated scenes and for the catalogs of folders.
+        work_dir: folder for simulated scenes and for the catalogs of folders; a URI
+            without simulated scenes only.
         stage: context manager around each named stage.
         on_progress: called with (done, total) within a stage.
 
@@ -225,5 +323,5 @@ def resolve_catalogs(
         with stage(f"catalog {i + 1}/{len(sources)} ({source.layout})"):
             # Each source has its own folder, so two of one layout do not overwrite each
             # other's catalog.
-            catalogs.append(resolve_catalog(source, Path(work_dir) / str(i), on_progress))
+            catalogs.append(resolve_catalog(source, f"{work_dir}/{i}", on_progress))
     return catalogs

@@ -13,7 +13,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -194,6 +194,37 @@ def resolve_paths(cls: Any, values: Any, folder: Path, path: str = "") -> Any:
         ]
     nested = next((kind for kind in arguments if dataclasses.is_dataclass(kind)), None)
     return values if nested is None else resolve_paths(nested, values, folder, path)
+
+
+def input_paths(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted path, value) of each path of an input in a tree of settings.
+
+    Args:
+        config: a dataclass, or what its fields hold.
+        path: dotted path of `config` in the whole tree.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        for field in dataclasses.fields(config):
+            where, value = _join(path, field.name), getattr(config, field.name)
+            if _PATH in field.metadata:
+                yield from _texts(value, where)
+            else:
+                yield from input_paths(value, where)
+    elif isinstance(config, (tuple, list)):
+        for i, value in enumerate(config):
+            yield from input_paths(value, f"{path}[{i}]")
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield (dotted path, text) of the texts in a value; empty ones are left out."""
+    if isinstance(value, str) and value:
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, _join(path, key))
+    elif isinstance(value, (tuple, list)):
+        for i, one in enumerate(value):
+            yield from _texts(one, f"{path}[{i}]")
 
 
 def _resolved(value: Any, folder: Path, where: str, *, is_required: bool) -> Any:

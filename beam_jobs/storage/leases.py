@@ -16,7 +16,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from beam_jobs.errors import DataError
@@ -92,6 +92,26 @@ def hold(path: str, name: str, lease_seconds: float = LEASE_SECONDS) -> Iterator
         thread.join()
         if holder(path) == name:
             files.delete_file(path)
+
+
+def find_held(paths: Sequence[str], lease_seconds: float = LEASE_SECONDS) -> str:
+    """Return a lock whose holder renews it; "" = there is none.
+
+    Locks of killed jobs are watched for the length of a lease, and deleted then.
+    """
+    began, seen = time.monotonic(), {path: _content(path) for path in paths}
+    while seen := {path: content for path, content in seen.items() if content is not None}:
+        time.sleep(_SETTLE_SECONDS)
+        now = {path: _content(path) for path in seen}
+        for path, content in now.items():
+            if content is not None and content != seen[path]:
+                return path
+        if time.monotonic() - began >= lease_seconds:
+            for path in now:
+                files.delete_file(path)
+            return ""
+        seen = now
+    return ""
 
 
 def _renew(path: str, name: str, every_s: float, ended: threading.Event) -> None:

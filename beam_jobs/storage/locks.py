@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from beam_jobs.contracts.object_store import is_remote
@@ -65,6 +65,42 @@ def hold(lock_path: str | os.PathLike[str], what: str) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(descriptor)
+
+
+def find_held(lock_paths: Iterable[str | os.PathLike[str]]) -> str:
+    """Return the path of a lock that another job holds; "" = there is none.
+
+    Locks on an object store are watched: if a killed job left one, this waits until
+    its lease has run out.
+    """
+    paths = [os.fspath(path) for path in lock_paths]
+    for path in paths:
+        if not is_remote(path) and _is_held(path):
+            return path
+    remote = [path for path in paths if is_remote(path)]
+    if not remote:
+        return ""
+    from beam_jobs.storage import leases, stores
+
+    stores.ensure_options()
+    return leases.find_held(remote)
+
+
+def _is_held(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _locked(path: str, what: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from beam_jobs.config import CatalogConfig
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.errors import DataError
@@ -52,6 +53,20 @@ def check_catalog(path: str | os.PathLike[str]) -> None:
     """
     if not Path(path).is_dir():
         check_file(path, "catalog")
+
+
+def check_source(source: CatalogConfig) -> None:
+    """Refuse a source of scenes whose catalog, folder or lists are missing.
+
+    Raises:
+        DataError: the message names the path.
+    """
+    if source.layout == "stac":
+        check_catalog(source.path)
+    elif source.layout != "simulated":
+        check_folder(source.path, "scenes")
+    for split_list in source.split_lists:
+        check_file(split_list, "split list")
 
 
 def check_version(path: str | os.PathLike[str]) -> None:

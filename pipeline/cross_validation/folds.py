@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from beam_jobs.build.driver import Execution, build_labels, build_pairs
-from beam_jobs.build.input_hashes import RECORD_NAME
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts.locations import Location
 from beam_jobs.errors import DataError
 from beam_jobs.terminal.progress import Progress
 from pipeline.config import RunConfig, TaskConfig
-from pipeline.data_build import resolve_catalogs
+from pipeline.data_build import execution_of, resolve_catalogs
 from pipeline.training_jobs import Version, check_overlaps, read_version
 
 
@@ -77,10 +76,8 @@ def build_folds(
     catalogs = resolve_catalogs(
         config.catalogs, config.catalogs_dir, progress.stage, progress.update
     )
-    execution = Execution(
-        on_progress=progress.update,
-        file_record=f"{config.catalogs_dir}/{RECORD_NAME}",
-        verify_files=verify_files,
+    execution = replace(
+        execution_of(config, config.catalogs_dir, progress.update, verify_files=verify_files),
         # Test splits are pooled, so a class need not be in each of them.
         class_splits=("train",),
     )

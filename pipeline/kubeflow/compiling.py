@@ -13,7 +13,7 @@ import dataclasses
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kfp import compiler, dsl
@@ -25,8 +25,10 @@ from beam_jobs.contracts.settings import SettingsError
 from models.segment import encoder_starts
 from pipeline.assembly.full import create_pipeline
 from pipeline.config import RunConfig
+from pipeline.data_build import check_beam_options
 from pipeline.kubeflow import pods
 from pipeline.kubeflow.config import DEFAULT, KubeflowConfig, kind_of
+from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.node_record import BEGIN, REPORT
 
 COMMAND = ("terrapair", "node")
@@ -62,8 +64,9 @@ def check(config: RunConfig, nodes: Mapping[str, object]) -> None:
         nodes: by id.
 
     Raises:
-        SettingsError: no image, no database, a folder of this machine, settings of pods
-            of no node, GPUs without a type, or a password that no secret gives.
+        SettingsError: no image, no database, a folder of this machine, wrong options of
+            Beam, settings of pods of no node, GPUs without a type, or a password that
+            no secret gives.
     """
     check_reachable_by_pods(config)
     if config.metadata is None:
@@ -71,6 +74,8 @@ def check(config: RunConfig, nodes: Mapping[str, object]) -> None:
             "metadata: needed to compile for Kubeflow, whose tasks share ML Metadata: set "
             "metadata.host, and the password by a secret of kubeflow.pods.default"
         )
+    for job in data_jobs(config):
+        _check_inputs(config, job)
     kubeflow = config.kubeflow
     known = {DEFAULT, BEGIN, REPORT, *nodes, *map(kind_of, nodes)}
     for key in kubeflow.pods:
@@ -87,6 +92,32 @@ def check(config: RunConfig, nodes: Mapping[str, object]) -> None:
             f"{config.name}: no setting may hold {found[0]!r}, which Kubeflow and Kubernetes would "
             "replace in the arguments of a task"
         )
+
+
+def _check_inputs(config: RunConfig, job: str) -> None:
+    """Refuse inputs that the pod of a data job cannot read.
+
+    Raises:
+        SettingsError: options of Beam are wrong, places for Earth Engine, or a path
+            that is neither on a store nor on a volume of the pod.
+    """
+    check_beam_options(config)
+    if config.earth_engine is not None:
+        raise SettingsError(
+            "earth_engine: `terrapair retrain` asks there, pods do not: fetch to a store by "
+            "`terrapair fetch` and name its catalog in catalogs, or set data.build=false"
+        )
+    mounts = [one.mount_path for one in config.kubeflow.pod_of(job).volumes or () if one.claim]
+    for where, path in settings.input_paths(config):
+        # Encoders are checked with the root.
+        is_read = where.startswith(("catalogs", "pairs")) or ".label." in where
+        is_mounted = any(PurePosixPath(path).is_relative_to(mount) for mount in mounts)
+        if is_read and "://" not in path and not is_mounted:
+            raise SettingsError(
+                f"{where}: pods cannot read {path!r} of this machine: copy it to an object store, "
+                f"or mount a claim that has it (kubeflow.pods.{kind_of(job)}.volumes); "
+                "data.build=false leaves the data jobs out"
+            )
 
 
 def _check_pod(kubeflow: KubeflowConfig, node: str, password_variable: str) -> None:
@@ -129,10 +160,19 @@ def check_reachable_by_pods(config: RunConfig) -> None:
 
 
 def _find_nodes(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    """Return node -> nodes that it waits for, in topological order."""
+    """Return node -> nodes that it waits for, in topological order.
+
+    The data jobs come first. All others wait for all of them: a run without new scenes
+    does nothing, but one data set with new scenes is enough.
+    """
+    jobs = tuple(data_jobs(config))
     compiled = Compiler().compile(create_pipeline(config))
     nodes = [node.pipeline_node for node in compiled.nodes]
-    return {node.node_info.id: tuple(sorted(node.upstream_nodes)) for node in nodes}
+    upstream = {node.node_info.id: tuple(sorted(node.upstream_nodes)) for node in nodes}
+    return {
+        **{job: () for job in jobs},
+        **{node: before or jobs for node, before in upstream.items()},
+    }
 
 
 def _make_pipeline(config: RunConfig, nodes: Mapping[str, tuple[str, ...]]) -> Any:

@@ -19,7 +19,7 @@ from pipeline.kubeflow.parameters import Parameters, parse_parameters
 from pipeline.metadata_store import Place
 from pipeline.run_settings import find_metadata, load, run_config_option
 from pipeline.runners import root, whole_run
-from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
+from pipeline.runners.node_record import BEGIN, REPORT, NodeRecord, RunFolder
 
 
 @verb("node", needs=("pipeline",))
@@ -29,7 +29,10 @@ from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
 )
 @click.option("--run-id", required=True, help="Id of the run; all its nodes have the same.")
 @click.option(
-    "--node", "name", required=True, help="Id of a node, such as Trainer-flood; begin or report."
+    "--node",
+    "name",
+    required=True,
+    help="Id of a node, such as build-pairs or Trainer-flood; begin or report.",
 )
 @click.option("--overrides", "json_overrides", default="[]", help="As --set: a JSON list of A.B=C.")
 @click.option(
@@ -63,12 +66,13 @@ def node(
     The nodes before it must have ended under the same --run-id, in any process. A node
     after one that was refused is skipped. After a kill, the same command goes on.
     `begin` checks and keeps the settings of the run, so that later nodes need only
-    --run. `report` writes the report at the end. docs/kubeflow.md describes the record.
+    --run. Next come the data jobs, `build-pairs` and `build-labels-<task>`. `report`
+    writes the report at the end. docs/kubeflow.md describes the record.
 
     \b
     Example:
       terrapair node --config demo --run-id monday --node begin
-      terrapair node --run runs/demo --run-id monday --node ImportExampleGen-flood
+      terrapair node --run runs/demo --run-id monday --node build-labels-flood
     """
     if bool(config_path) == bool(run_root):
         raise click.UsageError("give --config or --run, one of them")
@@ -105,18 +109,28 @@ def _run_node(
     session: Session, config: RunConfig, place: Place, folder: RunFolder, name: str
 ) -> tuple[str, ExitCode]:
     """Run a node or a task around the nodes; return its outcome and exit code."""
-    # Only now: importing TFX takes seconds that a wrong setting should not cost.
+    # Only now: importing Beam and TFX takes seconds that a wrong setting should not
+    # cost. A data job needs no TFX.
+    from pipeline.runners import data_jobs
+
+    jobs = data_jobs.data_jobs(config)
+    if name in jobs and folder.read_config() is not None:
+        return _run_data_job(session, config, folder, name)
     from pipeline.runners import local, one_node
 
     if not session.verbose:
         silence_absl()
     if name == BEGIN or folder.read_config() is None:
-        one_node.begin_run(config, place, folder)
+        with root.hold_node(config.root, folder.run_id, BEGIN):
+            one_node.begin_run(config, place, folder)
     if name == BEGIN:
         session.result({"node": name, "outcome": "done"}, f"{name}: {folder.path}")
         return "done", ExitCode.DONE
+    if name in jobs:
+        return _run_data_job(session, config, folder, name)
     if name == REPORT:
-        ended = one_node.end_run(config, place, folder)
+        with root.hold_node(config.root, folder.run_id, REPORT):
+            ended = one_node.end_run(config, place, folder)
         for reason in ended.reasons:
             session.note(f"{ended.outcome}: {reason}")
         parts = ended.finished.parts if ended.finished else ()
@@ -131,9 +145,29 @@ def _run_node(
         progress.start(name)
         nodes = local.compile_nodes(config, place, folder.run_id, progress.note)
         hearing = one_node.Hearing(on_step=on_step, on_notice=progress.note)
-        record = one_node.run_node(nodes, folder, name, hearing)
+        record = one_node.run_node(nodes, folder, name, hearing, tuple(jobs))
+    return _told(session, record)
+
+
+def _run_data_job(
+    session: Session, config: RunConfig, folder: RunFolder, name: str
+) -> tuple[str, ExitCode]:
+    """Run a data job of a run that was begun; return its outcome and exit code."""
+    from pipeline.runners import data_jobs
+
+    with session.progress() as shown:
+        progress = data_jobs.JobProgress(
+            stage=shown.stage, on_progress=shown.update, on_notice=shown.note
+        )
+        record = data_jobs.run_job(config, folder, name, progress)
+    return _told(session, record)
+
+
+def _told(session: Session, record: NodeRecord) -> tuple[str, ExitCode]:
+    """Show how a node ended; return its outcome and exit code."""
     why = f": {record.origin}: {record.reason}" if record.reason else ""
-    session.result(settings.to_dict(record), f"{name}: {record.outcome}{why}")
+    version = f", version {record.version}" if record.version else ""
+    session.result(settings.to_dict(record), f"{record.node}: {record.outcome}{version}{why}")
     return record.outcome, ExitCode(record.exit_code)
 
 
@@ -168,7 +202,8 @@ def compile_(
 ) -> None:
     """Write the pipeline's specification for Kubeflow Pipelines 2; needs no cluster.
 
-    Each node is one task; kubeflow.pods of the config sets what its pod gets.
+    The first tasks build the data, each other node is one task. kubeflow.pods of the
+    config sets what its pod gets.
     docs/kubeflow.md describes tasks, parameters and settings.
 
     \b

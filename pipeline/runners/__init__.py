@@ -4,8 +4,8 @@
 - `nodes`: launches the nodes of a compiled pipeline one at a time; `retrying` tries
   again after transient faults, `artifact_files` finds outputs that lost files.
 - `local`: all nodes in this process. `whole_run`: the data before and the report after.
-- `one_node`: a single node, as a task of Kubeflow; `node_record` is what all its
-  processes know of the run.
+- `one_node`: a single node, as a task of Kubeflow; `data_jobs`: those before TFX's.
+  `node_record` is what all processes know of the run, and `recorded` writes it.
 - `vertex`: write a PipelineJob for Vertex AI; `pod` is the entry point of its
   containers.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.locations import content_of, locate, staged
+from beam_jobs.contracts.locations import content_of, glob, locate, staged
 from beam_jobs.contracts.settings import SettingsError
 from pipeline.runners.retrying import RetryConfig, retried
 
@@ -36,6 +36,8 @@ are results: a further try would end the same way. "skipped": a node before it h
 a result. "failed": an error, and a further try may succeed.
 """
 GOOD: tuple[Outcome, ...] = ("done", "cached")
+_TO_AN_END = ("published", "refused", "nothing_new")
+"""Outcomes of a run after which the same data need no further one; see `RunEnd`."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}$")
 
 
@@ -49,6 +51,8 @@ class NodeRecord:
         exit_code: that of DESIGN.md's table, 0 after a skip.
         reason: one sentence; "" for a good end.
         origin: node whose result the reason tells; "" for a good end.
+        version: "span.version" of its data set that a data job built or found; "" for
+            other nodes.
         began_at: UTC time of the last try, ISO 8601.
         ended_at: UTC time, ISO 8601.
     """
@@ -60,6 +64,22 @@ class NodeRecord:
     exit_code: int = 0
     reason: str = ""
     origin: str = ""
+    version: str = ""
+
+
+def stopping(records: Iterable[NodeRecord]) -> list[NodeRecord]:
+    """Return the records that keep later nodes from running.
+
+    A data job without new scenes does not, if another data set of the run has some.
+    """
+    listed = list(records)
+    some_are_new = any(one.version and one.outcome in GOOD for one in listed)
+    return [
+        one
+        for one in listed
+        if one.outcome not in GOOD
+        and not (one.version and one.outcome == "nothing_new" and some_are_new)
+    ]
 
 
 class RunFolder:
@@ -84,7 +104,8 @@ class RunFolder:
             )
         self.run_id = run_id
         self._retries = retries or RetryConfig()
-        self.path = f"{root.rstrip('/')}/{RUNS_DIR}/{run_id}"
+        self.root = root.rstrip("/")
+        self.path = f"{self.root}/{RUNS_DIR}/{run_id}"
 
     @property
     def config_path(self) -> str:
@@ -129,6 +150,23 @@ class RunFolder:
     def write(self, record: NodeRecord) -> None:
         """Replace what is known of a node."""
         self._write_json(f"nodes/{record.node}.json", settings.to_dict(record))
+
+    def versions_of_ended_runs(self, node: str) -> set[str]:
+        """Return the versions of a data job that runs of this root have used.
+
+        A run that failed has not, so the next one takes its data.
+
+        Raises:
+            DamagedFileError: the result of a run is not what was written.
+        """
+        found = set()
+        runs = f"{self.root}/{RUNS_DIR}"
+        for path in self._patiently(lambda: glob(runs, f"*/{RESULT_NAME}")):
+            with content_of(path, "remove it"):
+                document = json.loads(self._patiently(path.read_text))
+                if document["outcome"] in _TO_AN_END and node in document["nodes"]:
+                    found.add(document["nodes"][node].get("version", ""))
+        return found - {""}
 
     def write_result(self, document: Mapping[str, Any]) -> None:
         """Replace what is known of the end of the run."""

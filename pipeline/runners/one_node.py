@@ -18,13 +18,11 @@ from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
-from beam_jobs.storage import locks
-from beam_jobs.terminal import failures
-from models.publishing.labels import now
 from pipeline.config import RunConfig
-from pipeline.data_build import data_sets
+from pipeline.data_build import check_beam_options, data_sets
 from pipeline.metadata_store import Place, check_place
 from pipeline.runners import whole_run
+from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.local import OnStep, compile_nodes, heard
 from pipeline.runners.node_record import (
     BEGIN,
@@ -32,22 +30,15 @@ from pipeline.runners.node_record import (
     GOOD,
     REPORT,
     NodeRecord,
-    Outcome,
     RunFolder,
+    stopping,
 )
 from pipeline.runners.nodes import Nodes, OnNotice
+from pipeline.runners.recorded import STOPPING, run_recorded
 from pipeline.runners.retrying import retried
 from pipeline.runners.whole_run import Finished
 from pipeline.service.thresholds import check_thresholds
 from pipeline.serving.following import follow_all
-
-_STOPPING: dict[Literal["bad_data", "refused", "nothing_new"], ExitCode] = {
-    "bad_data": ExitCode.BAD_DATA,
-    "refused": ExitCode.REFUSED,
-    "nothing_new": ExitCode.NOTHING_NEW,
-}
-"""Outcome of what is a result and no failure -> exit code, the gravest first."""
-_RESULTS: dict[int, Outcome] = {code: outcome for outcome, code in _STOPPING.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +49,9 @@ class Hearing:
     on_notice: OnNotice
 
 
-def run_node(nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing) -> NodeRecord:
+def run_node(
+    nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing, first: Sequence[str] = ()
+) -> NodeRecord:
     """Run a node, or skip it after a node that ended with a refusal; record the end.
 
     A node that ended well is not run again. After a kill at any time, the same call
@@ -69,6 +62,7 @@ def run_node(nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing) -> No
         folder: record of the run.
         node: id of one of the nodes.
         hearing: callbacks.
+        first: data jobs of the run. All come before the nodes that wait for no other.
 
     Raises:
         SettingsError: no such node, or one before it has not run or has failed.
@@ -77,37 +71,20 @@ def run_node(nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing) -> No
     """
     if node not in nodes.ids:
         raise SettingsError(
-            f"--node: the run has no node {node!r}; it has {BEGIN}, {', '.join(nodes.ids)}, "
-            f"{REPORT}"
+            f"--node: the run has no node {node!r}; it has "
+            f"{', '.join((BEGIN, *first, *nodes.ids, REPORT))}"
         )
-    with locks.hold(f"{folder.path}/locks/{node}", f"node {node} of run {folder.run_id}"):
-        begun = NodeRecord(node=node, outcome="failed", began_at=now(), ended_at="")
-        if (blocking := _blocking(folder, nodes, node)) is not None:
-            record = replace(
-                begun, outcome="skipped", reason=blocking.reason, origin=blocking.origin
-            )
-        else:
-            with heard(hearing.on_step, hearing.on_notice):
-                record = _launched(nodes, folder, begun)
-        folder.write(replace(record, ended_at=now()))
-    return record
+
+    def work(begun: NodeRecord) -> NodeRecord:
+        with heard(hearing.on_step, hearing.on_notice):
+            return _launched(nodes, folder, begun)
+
+    return run_recorded(folder, node, nodes.upstream(node) or first, work)
 
 
 def _launched(nodes: Nodes, folder: RunFolder, begun: NodeRecord) -> NodeRecord:
-    """Launch a node; return how it ended, or raise its error after recording it."""
-    try:
-        ended = nodes.launch(begun.node)
-    except Exception as error:
-        failure = failures.failure_of(error, "node")
-        record = replace(
-            begun, exit_code=failure.exit_code, reason=failure.message, origin=begun.node
-        )
-        if failure.exit_code in _RESULTS:
-            return replace(record, outcome=_RESULTS[failure.exit_code])
-        # The store that keeps the record may be what failed.
-        with contextlib.suppress(Exception):
-            folder.write(replace(record, ended_at=now()))
-        raise
+    """Launch a node; return how it ended."""
+    ended = nodes.launch(begun.node)
     if ended == "done_before":
         before = folder.read(begun.node)
         is_known = before is not None and before.outcome in GOOD
@@ -115,39 +92,23 @@ def _launched(nodes: Nodes, folder: RunFolder, begun: NodeRecord) -> NodeRecord:
     return replace(begun, outcome=ended)
 
 
-def _blocking(folder: RunFolder, nodes: Nodes, node: str) -> NodeRecord | None:
-    """Return the record of a node before this one that ended with a refusal.
-
-    Raises:
-        SettingsError: a node before it has not ended, or failed.
-    """
-    records = {one: folder.read(one) for one in nodes.upstream(node)}
-    for name, record in records.items():
-        if record is None:
-            raise SettingsError(
-                f"{node}: {name} comes before it and has not ended in run {folder.run_id}: run "
-                f"it first, --node {name}"
-            )
-        if record.outcome == "failed":
-            raise SettingsError(
-                f"{node}: {name} comes before it and failed ({record.reason}): run it again "
-                f"first, --node {name}"
-            )
-    blocked = [one for one in records.values() if one is not None and one.outcome not in GOOD]
-    return blocked[0] if blocked else None
-
-
 def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     """Check what no single node can, and keep the settings of the run.
 
     Raises:
-        SettingsError: the run was begun with other settings, a first model has no
-            threshold, or the database refuses the user.
-        DataError: the file of ML Metadata is damaged, or there are no shards.
+        SettingsError: the run was begun with other settings, options of Beam are wrong,
+            a first model has no threshold, or the database refuses the user.
+        DataError: the file of ML Metadata is damaged, or there are no shards and the
+            run builds none, or not the span that it reads.
         UnreachableDatabaseError: the database is gone.
     """
+    if config.data.build:
+        check_beam_options(config)
     retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
     for data in data_sets(config):
+        if config.data.build and config.span is None:
+            # Its data job builds one.
+            break
         spans = {span for span, _ in layout.list_versions(data.root)}
         if not spans or (config.span is not None and config.span not in spans):
             what = "version of any span" if config.span is None else f"span {config.span}"
@@ -189,7 +150,7 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     """
     nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
     nodes.close_unfinished()
-    ids = nodes.ids
+    ids = (*data_jobs(config), *nodes.ids)
     records = [record for node in ids if (record := folder.read(node)) is not None]
     ended = _end(config, place, folder, ids, records)
     document = {
@@ -209,14 +170,15 @@ def _end(
     ids: Sequence[str],
     records: Sequence[NodeRecord],
 ) -> RunEnd:
-    stopped = [one for one in records if one.outcome not in (*GOOD, "skipped")]
-    missing = sorted(set(ids) - {one.node for one in records})
+    stopped = [one for one in stopping(records) if one.outcome != "skipped"]
+    ended = {one.node for one in records}
+    missing = [node for node in ids if node not in ended]
     reasons = tuple(f"{one.node}: {one.reason}" for one in stopped)
     if missing or any(one.outcome == "failed" for one in stopped):
         if missing:
             reasons += (f"{len(missing)} of {len(ids)} nodes have not ended: {missing[0]}, ...",)
         return RunEnd(outcome="failed", exit_code=ExitCode.CRASH, reasons=reasons, finished=None)
-    for outcome, code in _STOPPING.items():
+    for outcome, code in STOPPING.items():
         if outcome != "refused" and outcome in {one.outcome for one in stopped}:
             return RunEnd(outcome=outcome, exit_code=code, reasons=reasons, finished=None)
     finished = None

@@ -1,6 +1,7 @@
 """The root of a run: one run at a time, under a name that TFX can read.
 
-RunConfig -> a lock for as long as the command works, or an error of one line.
+RunConfig -> a lock for as long as the command works, or an error of one line. A verb
+such as `run` has the root for itself; nodes of a run work there side by side.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from beam_jobs.contracts.locations import list_tree, locate
 from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from pipeline.config import RunConfig
 
 LOCK_NAME = ".lock"
+NODE_LOCKS_DIR = "locks"
+"""Folder with a lock for each node that works: `<run id>/<node>`."""
 _SPECIAL = re.compile(r"[*?\[\\{^$|]")
 """Characters with a meaning in TFX's patterns.
 
@@ -48,10 +53,39 @@ def hold(config: RunConfig) -> Iterator[None]:
 
     Raises:
         DataError: another `run`, `retrain`, `claim-check` or `cross-validate` works
-            there.
+            there, or a node.
     """
     with ExitStack() as held:
         for folder in dict.fromkeys(filter(None, (config.root, config.local_root))):
             path = f"{folder.rstrip('/')}/{LOCK_NAME}"
             held.enter_context(locks.hold(path, folder))
+        # After the own lock, as nodes do: of two that begin at once, one at least sees
+        # the other.
+        nodes = locate(f"{config.root.rstrip('/')}/{NODE_LOCKS_DIR}")
+        if found := locks.find_held(nodes / name for name in list_tree(nodes)):
+            run_id, _, node = found.removeprefix(f"{nodes}/").partition("/")
+            raise DataError(
+                f"{config.root}: node {node} of run {run_id} works there; wait for the end of that "
+                "run",
+                "folder_in_use",
+            )
+        yield
+
+
+@contextmanager
+def hold_node(root: str, run_id: str, node: str) -> Iterator[None]:
+    """Hold one node of a run until the body ends; other nodes may work beside it.
+
+    Raises:
+        DataError: another process runs the node, or a verb that needs the whole root
+            works there.
+    """
+    base = root.rstrip("/")
+    with locks.hold(f"{base}/{NODE_LOCKS_DIR}/{run_id}/{node}", f"node {node} of run {run_id}"):
+        if locks.find_held([f"{base}/{LOCK_NAME}"]):
+            raise DataError(
+                f"{root}: `terrapair run`, or another verb for the whole root, works there; wait "
+                f"for it, then run node {node} again",
+                "folder_in_use",
+            )
         yield

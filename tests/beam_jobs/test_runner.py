@@ -58,6 +58,40 @@ def test_the_dask_runner_is_refused(name):
         runner.pipeline_options(1, [f"--runner={name}"])
 
 
+@pytest.mark.parametrize(
+    ("options", "is_local"),
+    [
+        ([], True),
+        (["--direct_num_workers=3"], True),
+        ([f"--runner={runner.LOCAL_RUNNER}"], True),
+        (["--runner=direct"], True),
+        (["--runner=PrismRunner"], True),
+        (["--runner=flink", "--flink_master=f:8081"], False),
+        (["--runner", "DataflowRunner"], False),
+    ],
+)
+def test_workers_are_on_this_machine_or_on_others(options, is_local):
+    runner.pipeline_options(1, options)
+    assert runner.is_local(options) == is_local
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--runner=Flink"], "needs the address of its cluster: add --flink_master=HOST:8081"),
+        (["--runner=SparkRunner"], "needs the address .* add --spark_master_url=spark://HOST:7077"),
+        (["--runner=FlnkRunner"], "runner 'FlnkRunner' is not known to Beam"),
+        (["--runner=beam_jobs.runner.NoRunner"], "is not known to Beam"),
+    ],
+)
+def test_a_runner_that_cannot_be_had_is_told_before_the_job(options, told):
+    with pytest.raises(ValueError, match=told):
+        runner.pipeline_options(1, options)
+    if "address" in told:
+        # A job server knows the address.
+        runner.pipeline_options(1, [*options, "--job_endpoint=localhost:8099"])
+
+
 @pytest.fixture(scope="module")
 def dataflow_job(simulated, tmp_path_factory) -> tuple[dict, beam_api.Pipeline]:
     """Return the job request and the graph that the command would send to Dataflow.

@@ -15,7 +15,7 @@ from repository import REPOSITORY
 from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
-from beam_jobs.contracts import layout, windows
+from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.locations import copy_file, list_tree, locate
 from beam_jobs.contracts.published import versions
 from beam_jobs.contracts.settings import read_yaml
@@ -25,6 +25,7 @@ from beam_jobs.simulation.simulate import simulate
 from components.drift_check import read_report
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
+from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.local import compile_nodes, run_local
 from pipeline.service.attempts import read_attempts
 
@@ -95,7 +96,7 @@ def run_node_by_node(config, *options):
     """Run each node of a run by the verb, in the order of the pipeline; return node -> outcome."""
     nodes = compile_nodes(config, config.metadata_path, "order", lambda *_: None).ids
     found = {}
-    for node in ("begin", *nodes, "report"):
+    for node in ("begin", *data_jobs(config), *nodes, "report"):
         ended = run_pipeline_here("node", *options, "--node", node, "--json")
         assert ended.returncode == 0, (node, ended.stdout + ended.stderr)
         found[node] = json.loads(ended.stdout)["outcome"]
@@ -109,6 +110,8 @@ def test_nodes_one_by_one_are_answered_by_the_cache_of_the_whole_run(second_run,
     config = load_run_config(REPOSITORY / CONFIG, [f"root={root}"], {})
     outcomes = run_node_by_node(config, *settings)
     assert (outcomes.pop("begin"), outcomes.pop("report")) == ("done", "published")
+    jobs = ["build-pairs", "build-labels-flood", "build-labels-landcover"]
+    assert [outcomes.pop(job) for job in jobs] == ["cached"] * 3
     # The same cache keys: what the verb runs is what the whole run ran.
     assert outcomes == dict.fromkeys(outcomes, "cached")
     record = read_last_run(config.metadata_path, config.name, "by-node")
@@ -119,7 +122,7 @@ def test_nodes_one_by_one_are_answered_by_the_cache_of_the_whole_run(second_run,
     assert (result["outcome"], result["exit_code"], set(result["nodes"])) == (
         "published",
         0,
-        set(outcomes),
+        {*jobs, *outcomes},
     )
 
 
@@ -354,7 +357,8 @@ def test_compiled_tasks_publish_on_a_store_with_metadata_in_a_real_database(
     first_run, root, tmp_path, s3_folder, monkeypatch
 ):
     (encoder,) = versions(root / "serving" / "encoder")
-    for folder, target in ((encoder, "encoder/1"), (root / "data" / "flood", "run/data/flood")):
+    scenes = root / "catalogs" / "0" / "simulated"
+    for folder, target in ((encoder, "encoder/1"), (scenes, "scenes")):
         for file in folder.rglob("*"):
             if file.is_file():
                 copy_file(file, f"{s3_folder}/{target}/{file.relative_to(folder)}")
@@ -365,6 +369,7 @@ def test_compiled_tasks_publish_on_a_store_with_metadata_in_a_real_database(
             f"root={s3_folder}/run",
             "pretrain=null",
             f"encoder={s3_folder}/encoder/1",
+            f"catalogs=[{{layout: stac, path: {s3_folder}/scenes/items.ndjson}}]",
             f"tasks=[{{min_mean_iou: 0.001, {task}loss: {{class_weights: {{}}}}}}}}]",
             f"metadata={{host: 127.0.0.1, port: {server.port}, user: {maria_db.USER}}}",
             "container_image=registry.example/terrapair:1",
@@ -383,19 +388,35 @@ def test_compiled_tasks_publish_on_a_store_with_metadata_in_a_real_database(
         found, code = run_tasks(file, "one", tmp_path / "outcomes")
         assert (found.pop("begin"), found.pop("report"), code) == ("done", "published", 0)
         # There is no audit: the pairs of the encoder are not beside it.
-        assert len(found) == 7 + 6
+        assert len(found) == 1 + 7 + 6
         assert found == dict.fromkeys(found, "done")
         (version,) = versions(serving)
+        # Built from the store, the shards are those that the whole run built here.
+        built, here = (
+            manifest.read(layout.version_dir(folder, 1, 1)).shards
+            for folder in (f"{s3_folder}/run/data/flood", root / "data" / "flood")
+        )
+        assert built == here
         # A threshold that no model reaches: every task ends well, and the last one tells it.
         found, code = run_tasks(
             file, "two", tmp_path / "outcomes", thresholds={"flood": {"min_mean_iou": 0.999}}
         )
-        assert (found["report"], code) == ("refused", 4)
+        assert (found["build-labels-flood"], found["report"], code) == ("cached", "refused", 4)
         assert set(found.values()) == {"done", "cached", "refused"}
         assert versions(serving) == [version]
         result = json.loads(locate(f"{s3_folder}/run/runs/two/result.json").read_text())
         assert result["outcome"] == "refused"
         assert "the config asks for at least 0.999" in " ".join(result["reasons"])
+        # A month without a new scene: nothing is trained, and the run ends well.
+        found, code = run_tasks(
+            file, "three", tmp_path / "outcomes", overrides=["data.new_span=true"]
+        )
+        assert (found.pop("begin"), found.pop("report"), code) == ("done", "nothing_new", 0)
+        assert found.pop("build-labels-flood") == "nothing_new"
+        assert found == dict.fromkeys(found, "skipped")
+        result = json.loads(locate(f"{s3_folder}/run/runs/three/result.json").read_text())
+        assert result["exit_code"] == 5
+        assert "every scene is in an earlier span" in result["reasons"][0]
         shown = run_pipeline_here("history", "--run", f"{s3_folder}/run")
         assert shown.returncode == 0, shown.stderr
     run = locate(f"{s3_folder}/run")

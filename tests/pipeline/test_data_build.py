@@ -87,10 +87,11 @@ def test_each_month_is_a_span_of_the_data_it_brings_and_a_refused_one_is_left_ou
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run_values))
     monkeypatch.setitem(sys.modules, "pipeline.runners.local", None)
-    ended = run_pipeline_here("run", "--config", str(path), "--new-span")
-    assert ended.returncode == 5, ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error")]
-    assert "every scene is in an earlier span, or has no partner" in line
+    for option in (("--new-span",), ("--set", "data.new_span=true")):
+        ended = run_pipeline_here("run", "--config", str(path), *option)
+        assert ended.returncode == 5, ended.stderr
+        (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error")]
+        assert "every scene is in an earlier span, or has no partner" in line
     assert layout.list_versions(config.pairs_dir) == [(1, 1), (2, 1)]
 
     # The second month is refused. The third takes the next number and no scene of it.

@@ -79,6 +79,12 @@ def test_only_the_layout_that_has_split_lists_takes_them():
         CatalogConfig(layout="ssl4eo", path="x", split_lists=("a.txt",))
 
 
+def test_a_folder_of_scenes_on_a_store_is_refused():
+    with pytest.raises(ValueError, match=r"'ssl4eo' must be a folder on a disk, got 's3://b/x': w"):
+        CatalogConfig(layout="ssl4eo", path="s3://b/x")
+    CatalogConfig(layout="stac", path="s3://b/items.ndjson")
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_items_tell_source_and_licence(tmp_path, name):
     found = list(layouts.READERS[name](MAKERS[name](tmp_path)))

@@ -354,6 +354,25 @@ def test_a_file_that_is_in_neither_folder_is_named_with_both(tmp_path, monkeypat
     assert str(tmp_path / "x/labels.gpkg") in message
 
 
+def test_the_paths_of_inputs_are_found_wherever_they_stand():
+    label = config.LabelConfig(
+        schema="water", label_from="s1", vector=config.VectorConfig(path="a.gpkg", column="class")
+    )
+    area = config.HoldoutConfig(name="x", split="test", geojson="x.json")
+    event = config.HoldoutConfig(name="y", split="test", values=("y",))
+    build = config.BuildConfig(label=label, split=config.SplitConfig(holdouts=(event, area)))
+    assert sorted(settings.input_paths(build)) == [
+        ("label.vector.path", "a.gpkg"),
+        ("split.holdouts[1].geojson", "x.json"),
+    ]
+    source = config.CatalogConfig(layout="sen12ms", path="s", split_lists=("a", "b"))
+    assert list(settings.input_paths(source, "of")) == [
+        ("of.path", "s"),
+        ("of.split_lists[0]", "a"),
+        ("of.split_lists[1]", "b"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -41,6 +41,16 @@ def other(tmp_path):
     process.stdout.close()
 
 
+def test_the_lock_of_another_process_is_found_until_it_is_killed(tmp_path, other):
+    lock = tmp_path / "lock"
+    (tmp_path / "left").write_text("process 1 on x")
+    assert locks.find_held([tmp_path / "none", tmp_path / "left", lock]) == str(lock)
+    other.kill()
+    other.wait()
+    assert locks.find_held([lock]) == ""
+    assert lock.exists(), "who looks must not remove it"
+
+
 def test_another_process_holds_until_it_is_killed(tmp_path, other):
     lock = tmp_path / "lock"
     with (

@@ -20,6 +20,7 @@ from pipeline.config import RunConfig, load_text
 from pipeline.kubeflow.compiling import compile_pipeline
 from pipeline.kubeflow.task_commands import node as node_verb
 
+JOBS = {"build-pairs", "build-labels-flood"}
 GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
 PASSWORD = {"name": "db", "env": {"password": "TERRAPAIR_METADATA_PASSWORD"}}
 PODS = {
@@ -29,6 +30,8 @@ PODS = {
         "volumes": [{"mount_path": "/data", "claim": "data"}],
         "secrets": [PASSWORD],
     },
+    "build": {"cpu": "4"},
+    "build-labels-flood": {"scratch": "30Gi"},
     "Trainer": {"memory": "8Gi", "memory_limit": "16Gi", "scratch": "20Gi"},
     "Trainer-pretrain": {
         "cpu": "500m",
@@ -48,6 +51,9 @@ PODS = {
         "num_retries": 3,
     },
 }
+
+
+HELD_OUT = {"name": "area", "split": "test", "geojson": "/home/me/area.json"}
 
 
 def pods_values():
@@ -114,7 +120,7 @@ def test_the_first_task_gets_the_settings_and_all_tasks_speak_to_the_verb(compil
             bool(parsed["config_path"]) == (parsed["name"] == "begin") != bool(parsed["run_root"])
         )
         assert str(parsed["outcome_file"]) == "{{$.outputs.parameters['outcome'].output_file}}"
-    assert nodes == {"begin", "report", *EDGES}
+    assert nodes == {"begin", "report", *JOBS, *EDGES}
 
 
 def test_every_edge_of_the_pipeline_is_an_edge_of_the_tasks(compiled):
@@ -127,7 +133,9 @@ def test_every_edge_of_the_pipeline_is_an_edge_of_the_tasks(compiled):
         for task in tasks.values()
     }
     assert found.pop("begin") == set()
-    assert found == {node: parents or {"begin"} for node, parents in EDGES.items()}
+    assert [found.pop(job) for job in sorted(JOBS)] == [{"begin"}, {"begin"}]
+    # Each of the first nodes waits for all data jobs: one with new scenes is enough.
+    assert found == {node: parents or JOBS for node, parents in EDGES.items()}
     root = spec["root"]["dag"]["tasks"]
     # The report comes after all, however they ended.
     assert root["report"]["dependentTasks"] == ["exit-handler-1"]
@@ -157,6 +165,11 @@ def test_pods_get_what_their_kind_and_their_node_say(compiled):
         "/cache": "50Gi",
     }
     assert [one["mountPath"] for one in found["secretAsVolume"]] == ["/etc/ca"]
+    assert [executor(spec, job)["resources"]["resourceCpuRequest"] for job in JOBS] == ["4", "4"]
+    assert "genericEphemeralVolume" not in pods["exec-build-pairs"]
+    assert [one["size"] for one in pods["exec-build-labels-flood"]["genericEphemeralVolume"]] == [
+        "30Gi"
+    ]
     assert "pvcMount" not in found
     assert [one["mountPath"] for one in pods["exec-begin"]["pvcMount"]] == ["/data"]
     assert "accelerator" not in executor(spec, "Trainer-flood")["resources"]
@@ -200,6 +213,33 @@ def test_the_locked_client_loads_it_and_knows_every_setting(compiled, output):
             r"^kubeflow.pods: no secret of report gives TERRAPAIR_METADATA_PASSWORD",
         ),
         ({"name": "a-$(HOME)"}, r"no setting may hold '\$\('"),
+        (
+            {"catalogs": [{"layout": "sen1floods11", "path": "/home/me/s1f11"}]},
+            r"^catalogs\[0\].path: pods cannot read '/home/me/s1f11' .*kubeflow.pods.build.volumes",
+        ),
+        (
+            {"pairs": {"split": {"holdouts": [HELD_OUT]}}},
+            r"^pairs.split.holdouts\[0\].geojson: pods cannot read '/home/me/area.json'",
+        ),
+        (
+            {"data": {"beam_options": ["--runner=FlinkRunner", "--parallelism=2"]}},
+            r"^data.beam_options: runner FlinkRunner needs the address .*--flink_master=HOST:8081",
+        ),
+        (
+            {"data": {"beam_options": ["--runner=Flnk"]}},
+            r"^data.beam_options: runner 'Flnk' is not known to Beam: use FlinkRunner, Spark",
+        ),
+        (
+            {
+                "catalogs": [{"layout": "simulated", "simulate": {}}],
+                "data": {"beam_options": ["--runner=FlinkRunner", "--flink_master=flink:8081"]},
+            },
+            r"^catalogs\[0\]: simulated scenes are on the disk of the job",
+        ),
+        (
+            {"catalogs": [], "earth_engine": {"places": "s3://b/p.geojson", "start": "2026-01-01"}},
+            r"^earth_engine: `terrapair retrain` asks there, pods do not: fetch to a store",
+        ),
     ],
 )
 def test_what_pods_could_not_do_is_refused_in_one_line(tmp_path, change, told):
@@ -209,6 +249,27 @@ def test_what_pods_could_not_do_is_refused_in_one_line(tmp_path, change, told):
         compile_pipeline(settings.from_dict(RunConfig, pods_values() | change), output)
     assert "\n" not in str(refused.value)
     assert output.read_text() == "old"
+
+
+def test_a_folder_on_a_claim_of_the_pods_is_no_folder_of_this_machine(tmp_path):
+    volume = {"mount_path": "/s1f11", "claim": "scenes"}
+    build = {"build": {"volumes": [*PODS["default"]["volumes"], volume]}}
+    change = {
+        "catalogs": [{"layout": "sen1floods11", "path": "/s1f11/v1"}],
+        "kubeflow": {"pods": {**PODS, **build}},
+    }
+    compile_pipeline(settings.from_dict(RunConfig, pods_values() | change), tmp_path / "run.yaml")
+
+
+def test_without_data_jobs_the_pipeline_begins_with_shards_that_are_there(tmp_path):
+    change = {
+        "catalogs": [{"layout": "sen1floods11", "path": "/home/me/s1f11"}],
+        "data": {"build": False},
+        "kubeflow": {"pods": {key: PODS[key] for key in PODS if not key.startswith("build")}},
+    }
+    compile_pipeline(settings.from_dict(RunConfig, pods_values() | change), tmp_path / "run.yaml")
+    spec, _ = yaml.safe_load_all((tmp_path / "run.yaml").read_text())
+    assert {one["taskInfo"]["name"] for one in tasks_of(spec).values()} == {"begin", *EDGES}
 
 
 def test_the_file_must_be_yaml_and_is_written_alone(output, tmp_path):

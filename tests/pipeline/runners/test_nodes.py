@@ -20,6 +20,7 @@ from beam_jobs.errors import DataError
 from pipeline.config import RunConfig, load_text
 from pipeline.metadata_store import Database, check_place, connection_config
 from pipeline.report.run_record import read_last_run
+from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.node_record import RunFolder
 from pipeline.runners.one_node import Hearing, begin_run, end_run, run_node
 
@@ -224,7 +225,8 @@ def test_a_database_that_refuses_is_told_in_one_line(server, tmp_path):
 def test_a_run_begins_with_shards_and_keeps_its_settings(values, tmp_path):
     values["tasks"][0]["segment"]["regime"] = "scratch"
     values["catalogs"][0]["path"] = "/items.ndjson"
-    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path), "pretrain": None})
+    values |= {"root": str(tmp_path), "pretrain": None, "data": {"build": False}}
+    config = settings.from_dict(RunConfig, values)
     folder = RunFolder(config.root, "one")
     place = config.metadata_path
     with pytest.raises(DataError, match=r"data/flood: holds no version of any span: build it"):
@@ -241,3 +243,25 @@ def test_a_run_begins_with_shards_and_keeps_its_settings(values, tmp_path):
     ended = end_run(config, place, folder)
     assert (ended.outcome, ended.exit_code) == ("failed", 1)
     assert re.match("13 of 13 nodes have not ended: ", ended.reasons[0])
+
+
+def test_a_run_that_builds_its_data_begins_without_shards(values, tmp_path):
+    values["tasks"][0]["segment"]["regime"] = "scratch"
+    values["catalogs"][0]["path"] = "/items.ndjson"
+    config = settings.from_dict(RunConfig, values | {"root": str(tmp_path), "pretrain": None})
+    folder = RunFolder(config.root, "one")
+    with pytest.raises(DataError, match=r"data/flood: holds no span 2: build it first"):
+        begin_run(dataclasses.replace(config, span=2), config.metadata_path, folder)
+    flink = dataclasses.replace(config.data, beam_options=("--runner=FlinkRunner",))
+    with pytest.raises(SettingsError, match=r"^data.beam_options: runner FlinkRunner needs the a"):
+        begin_run(dataclasses.replace(config, data=flink), config.metadata_path, folder)
+    begin_run(config, config.metadata_path, folder)
+    nodes = tiny_pipeline.nodes(tmp_path, "one")
+    jobs = tuple(data_jobs(config))
+    assert jobs == ("build-labels-flood",)
+    with pytest.raises(SettingsError, match=r"it has begin, build-labels-flood, Make, Judge, Use,"):
+        run_node(nodes, folder, "build-pairs", SILENT, jobs)
+    with pytest.raises(SettingsError, match=r"Make: build-labels-flood comes before it and has no"):
+        run_node(nodes, folder, "Make", SILENT, jobs)
+    ended = end_run(config, config.metadata_path, folder)
+    assert re.match("14 of 14 nodes have not ended: build-labels-flood", ended.reasons[0])
