@@ -49,7 +49,8 @@ def _naming_damage(work: Callable[..., None]) -> Callable[..., None]:
 
 def make_beam_pipeline(executor: BaseBeamExecutor) -> beam.Pipeline:
     """Return a job with the options of an executor, in place of TFX's own method."""
-    return beam.Pipeline(options=JobOptions(executor._beam_pipeline_args))
+    arguments = [str(one) for one in executor._beam_pipeline_args or ()]
+    return beam.Pipeline(options=JobOptions(arguments))
 
 
 class StatisticsExecutor(statistics_executor.Executor):
