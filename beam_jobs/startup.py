@@ -26,8 +26,16 @@ the second, which imports ipywidgets."""
 def prepare() -> None:
     """Set up this process for many imports; call it before the first of them."""
     gc.set_threshold(_ALLOCATIONS)
+    leave_out(*_UNUSED)
+
+
+def leave_out(*names: str) -> None:
+    """Let imports of these modules fail in this process, as where they are missing.
+
+    Only a process that has one task can know that it needs none of them. A module that
+    is already imported stays.
+    """
     modules = cast(dict[str, Any], sys.modules)
-    for name in _UNUSED:
-        # Python raises ImportError for a module that is None here, as for a missing
-        # one.
+    for name in names:
+        # Python raises ImportError for a module that is None here.
         modules.setdefault(name, None)

@@ -67,6 +67,9 @@ def main() -> int:
     object_store.complete_environment(os.environ)
     folder = sys.argv[1]
     object_store.load_filesystem(folder)
+    # A server has no Keras. Google's client would only look for a TPU. Both are half of
+    # an import of TensorFlow. For s3://, tensorflow-io has imported them by now.
+    startup.leave_out("keras", "tf_keras", "googleapiclient")
     found = read_again(folder, probe(folder), second_reader.interpreter(os.environ))
     sys.stdout.write(json.dumps(dataclasses.asdict(found)) + "\n")
     return 0

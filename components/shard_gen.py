@@ -32,6 +32,7 @@ from beam_jobs.contracts import layout, locations, manifest, set_aside, windows
 from beam_jobs.contracts.manifest import WindowEntry
 from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
+from components.shard_readers import make_beam_pipeline
 from models.publishing import labels
 
 WINDOW_PROPERTY = "window"
@@ -63,6 +64,7 @@ class Spans:
 class Executor(executor.Executor):
     """ImportExampleGen's executor, for complete versions and for windows."""
 
+    _make_beam_pipeline = make_beam_pipeline
     _shards: Mapping[str, Sequence[str]] | None = None
     """Split -> shards of a window; None: TFX's patterns tell the shards."""
 

@@ -75,6 +75,21 @@ def pytest_sessionfinish(exitstatus: int) -> None:
     _exit_codes.append(int(exitstatus))
 
 
+@pytest.fixture(scope="module")
+def plain_graphs() -> Iterator[None]:
+    """Run graphs as they were traced, in the tests of a module.
+
+    A graph that runs a few times does not earn back what it costs to optimize it, a
+    quarter of a second for a training step. Other tests train and publish with optimized
+    graphs: those of `components`, and the whole runs in tests/e2e that publish models.
+    """
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
     """Set and return the environment variables of a loopback S3 server."""

@@ -63,7 +63,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=uses_batch,
         )
         if uses_batch:
-            num_values = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+            num_values = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
             # The kernel returns the unbiased estimate; Keras keeps the variance of the
             # batch itself.
             self._advance(mean, variance * (num_values - 1.0) / num_values)

@@ -33,24 +33,24 @@ class UpSampling2D(keras.layers.UpSampling2D):
         if self.interpolation not in ("bilinear", "nearest") or self.data_format != "channels_last":
             return super().call(inputs)
         rows, columns = self.size
-        shape = tf.shape(inputs)
+        batch, height, width, _ = tf.unstack(tf.shape(inputs))
         if self.interpolation == "nearest":
-            return _repeat(inputs, shape, rows, columns)
-        resized = tf.image.resize(inputs, [shape[1] * rows, shape[2] * columns], "bilinear")
+            return _repeat(inputs, (batch, height, width), rows, columns)
+        resized = tf.image.resize(inputs, [height * rows, width * columns], "bilinear")
         return tf.cast(resized, inputs.dtype)
 
 
-def _repeat(inputs: Any, shape: tf.Tensor, rows: int, columns: int) -> Any:
+def _repeat(inputs: Any, shape: tuple[Any, Any, Any], rows: int, columns: int) -> Any:
     """Return each pixel of `inputs` [B, H, W, C] repeated as `rows` x `columns` pixels.
 
-    `shape` is the dynamic shape of `inputs`.
+    `shape` is (B, H, W) as scalar tensors.
     """
-    channels = inputs.shape[3]
+    (batch, height, width), channels = shape, inputs.shape[3]
     # In memory, repeating the channels repeats the columns, and repeating whole rows
     # repeats the rows.
     wide = tf.reshape(
         tf.concat([inputs] * columns, axis=3),
-        [shape[0], shape[1], 1, shape[2] * columns * channels],
+        [batch, height, 1, width * columns * channels],
     )
     tall = tf.concat([wide] * rows, axis=2)
-    return tf.reshape(tall, [shape[0], shape[1] * rows, shape[2] * columns, channels])
+    return tf.reshape(tall, [batch, height * rows, width * columns, channels])

@@ -160,9 +160,9 @@ class Lars(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable with the gradient of the global batch."""
         index = self._get_variable_index(variable)
-        gradient, rate, number = self.paces.at(
-            index, gradient, tf.cast(learning_rate, variable.dtype), self.iterations
-        )
+        pace = self.paces.of(index)
+        rate, number = pace.at(tf.cast(learning_rate, variable.dtype), self.iterations)
+        gradient = pace.begun(gradient, self.iterations)
         if _is_scalar(variable):
             self._update_scalar(variable, index, gradient, rate=rate, number=number)
             return

@@ -1,12 +1,12 @@
 """Paces: how fast, and from which step on, an optimizer updates each variable.
 
-Input: a pace per variable. Output: rate, gradient and step count of one variable's
-update. `regimes.py` makes paces; the optimizers of `optimizers.py` and `adamw.py` apply
-them.
+Input: a pace per variable. Output: rate, gradient and number of one variable's update.
+`regimes.py` makes paces; the optimizers of `optimizers.py` and `adamw.py` apply them.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +23,28 @@ class Pace(NamedTuple):
 
     factor: float = 1.0
     first_step: int = 0
+
+    def at(self, learning_rate: Any, iterations: Any) -> tuple[Any, Any]:
+        """Return (rate, update number) after `iterations` updates of the optimizer.
+
+        The number counts from the variable's own first update. Before that, the rate is
+        0, which leaves weights and slots as they are where the gradient is 0, too. From
+        then on the variable changes as under an optimizer that starts there. One graph
+        serves both.
+        """
+        number = iterations + 1
+        rate = learning_rate if self.factor == 1.0 else learning_rate * self.factor
+        if not self.first_step:
+            return rate, number
+        rate = tf.where(iterations >= self.first_step, rate, 0.0)
+        return rate, tf.maximum(number - self.first_step, 1)
+
+    def begun(self, gradient: Any, iterations: Any) -> Any:
+        """Return the gradient, or 0 before the variable's own first update."""
+        if not self.first_step:
+            return gradient
+        # Not a product: an infinite gradient times 0 would be NaN.
+        return tf.where(iterations >= self.first_step, gradient, tf.zeros_like(gradient))
 
 
 class Paces:
@@ -43,24 +65,14 @@ class Paces:
                 f"got {len(self._paces)}"
             )
 
-    def at(
-        self, index: int, gradient: Any, learning_rate: Any, iterations: Any
-    ) -> tuple[Any, Any, Any]:
-        """Return (gradient, rate, update number) for the update of variable `index`.
+    @functools.cached_property
+    def distinct(self) -> tuple[Pace, ...]:
+        """Each pace once."""
+        return tuple(dict.fromkeys(self._paces)) or (Pace(),)
 
-        The number counts from the variable's own first update. Before that, gradient
-        and rate are 0, which leaves weights and slots as they are. From then on the
-        variable changes as under an optimizer that starts there. One graph serves both.
-        """
-        number = iterations + 1
-        factor, first_step = self._paces[index] if self._paces else Pace()
-        rate = learning_rate if factor == 1.0 else learning_rate * factor
-        if not first_step:
-            return gradient, rate, number
-        has_begun = iterations >= first_step
-        # Not a product: an infinite gradient times 0 would be NaN.
-        gradient = tf.where(has_begun, gradient, tf.zeros_like(gradient))
-        return gradient, tf.where(has_begun, rate, 0.0), tf.maximum(number - first_step, 1)
+    def of(self, index: int) -> Pace:
+        """Return the pace of variable `index`."""
+        return self._paces[index] if self._paces else Pace()
 
     def as_lists(self) -> list[list[float]]:
         """Return the paces as plain values, for a config."""

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, several at a time.
+"""Jobs one after the other, or in processes of their own, several at a time.
 
 Jobs and a function that does one job -> all jobs done, or the first error. A job must
 write its result in one step and skip itself when the result exists: then a check that
@@ -19,13 +19,16 @@ from beam_jobs import local_worker, startup
 
 
 @contextmanager
-def workers(num_processes: int) -> Iterator[ProcessPoolExecutor]:
+def workers(num_processes: int) -> Iterator[ProcessPoolExecutor | None]:
     """Yield a pool of processes for several calls of `run_all`.
 
     Reusing the processes saves the seconds that each needs to import TensorFlow. A
     process starts when a job needs it. The processes share the cores, and end with the
-    context.
+    context. One process is this one: then there is no pool.
     """
+    if num_processes == 1:
+        yield None
+        return
     num_threads = max(1, (os.cpu_count() or 1) // num_processes)
     # Spawn, because TensorFlow's threads do not survive a fork.
     pool = ProcessPoolExecutor(
@@ -41,7 +44,7 @@ def workers(num_processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def run_all(
-    pool: ProcessPoolExecutor,
+    pool: ProcessPoolExecutor | None,
     jobs: Sequence[Any],
     work: Callable[[Any], None],
     on_progress: Callable[[int, int], None],
@@ -51,13 +54,18 @@ def run_all(
     When the error leaves the context of `workers`, no further job starts.
 
     Args:
-        pool: pool of `workers`.
+        pool: pool of `workers`; None does the jobs in this process.
         jobs: jobs, in the order in which they start.
         work: function at the top level of a module, so that a new process can import
             it.
         on_progress: called with (jobs done, all jobs).
     """
     on_progress(0, len(jobs))
+    if pool is None:
+        for done, job in enumerate(jobs, start=1):
+            work(job)
+            on_progress(done, len(jobs))
+        return
     futures = [pool.submit(work, job) for job in jobs]
     for done, future in enumerate(as_completed(futures), start=1):
         future.result()

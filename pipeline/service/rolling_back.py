@@ -17,7 +17,7 @@ from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.locations import Location
 from models.publishing.rollback import Steps, roll_back
 from pipeline.serving import following
-from pipeline.serving.check import check_version
+from pipeline.serving.check import check_versions
 
 
 class UnfitVersionError(TerrapairError, ValueError):
@@ -59,7 +59,7 @@ def serve_again(request: Request, environment: Mapping[str, str]) -> Location:
     model_dir = f"{request.serving_dir.rstrip('/')}/{request.model}"
 
     def check(version: Location) -> None:
-        for result in check_version(version, environment):
+        for result in check_versions([version], environment):
             if not result.is_ok:
                 why = result.error or (
                     f"{result.signature} differs from Keras by {result.difference:.1e}"

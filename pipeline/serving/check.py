@@ -1,6 +1,6 @@
 """serve-check: does every published SavedModel answer like the Keras model inside it?
 
-Serving folder -> CheckResults and a table. Each model is loaded in a new process.
+Serving folder -> CheckResults and a table. The models are loaded in a new process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -18,6 +19,7 @@ from rich.table import Table
 from beam_jobs.contracts.locations import Location, glob
 from beam_jobs.errors import DataError
 from components.canary_process import last_words
+from pipeline.serving import probe
 
 _TIMEOUT_SECONDS = 600
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -71,29 +73,47 @@ def check_published(
             "pipeline first",
             "missing_file",
         )
-    return [result for path in versions for result in check_version(path, environment)]
+    return check_versions(versions, environment)
 
 
-def check_version(path: Location, environment: Mapping[str, str]) -> Sequence[CheckResult]:
-    """Check one version in a process of its own."""
-    model, version = path.parent.name, path.name
-    process = subprocess.run(
-        [sys.executable, "-m", "pipeline.serving.probe", str(path)],
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if process.returncode:
-        why = last_words(process.stderr) or f"exit code {process.returncode}"
-        return [CheckResult(model=model, version=version, error=why)]
-    # Libraries may print other lines; the answer is the last line.
-    answer = json.loads(process.stdout.strip().splitlines()[-1])
+def check_versions(
+    versions: Sequence[Location], environment: Mapping[str, str]
+) -> list[CheckResult]:
+    """Check versions in a process of their own.
+
+    A version that ends the process is a failure; a new process checks the rest.
+    """
+    results: list[CheckResult] = []
+    left = list(versions)
+    while left:
+        process = subprocess.run(
+            [sys.executable, "-m", "pipeline.serving.probe", *map(str, left)],
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS * len(left),
+            check=False,
+        )
+        lines = process.stdout.splitlines()
+        answers = [line for line in lines if line.startswith(probe.ANSWER)]
+        if process.returncode:
+            # It may have failed after its last answer.
+            answers = answers[: len(left) - 1]
+        for path, answer in zip(left, answers, strict=False):
+            results += _results(path, json.loads(answer.removeprefix(probe.ANSWER)))
+        left = left[len(answers) :]
+        if left:
+            bad = left.pop(0)
+            why = last_words(process.stderr) or f"exit code {process.returncode}"
+            results.append(CheckResult(model=bad.parent.name, version=bad.name, error=why))
+    return results
+
+
+def _results(path: Location, answer: Sequence[Mapping[str, Any]]) -> list[CheckResult]:
     return [
         CheckResult(
-            model=model,
-            version=version,
+            model=path.parent.name,
+            version=path.name,
             signature=item["signature"],
             inputs=", ".join(
                 f"{name} {_TIMES.join(map(str, shape))}"

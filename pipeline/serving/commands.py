@@ -20,7 +20,7 @@ from pipeline.run_settings import load, run_config_option
 def serve_check(session: Session, config_path: str, overrides: tuple[str, ...]) -> ExitCode:
     """Compare published models with Keras; exit code 4 if an answer differs.
 
-    Each model is loaded in a process of its own, as a server would load it.
+    All models are loaded in a new process, as a server would load them.
 
     \b
     Example:

@@ -1,8 +1,8 @@
-"""The child process of `check.py`: compare one published model with its Keras model.
+"""The child process of `check.py`: compare published models with their Keras models.
 
-SavedModel directory -> JSON list on the last line of stdout. Each model gets a new
-process, like a server: Keras classes registered by training would hide a SavedModel
-that cannot be loaded without them.
+SavedModel directories -> one line of stdout for each, `ANSWER` and a JSON list. They
+get a process of their own, like a server: Keras classes registered by training would
+hide a SavedModel that cannot be loaded without them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import sys
 from beam_jobs import startup
 from beam_jobs.contracts import object_store
 
+ANSWER = "comparisons: "
+"""Begins a line with an answer. Libraries may print other lines."""
+
 
 def probe(saved_model_dir: str) -> str:
     """Return a JSON list of the comparisons of one SavedModel."""
@@ -25,11 +28,14 @@ def probe(saved_model_dir: str) -> str:
 
 
 def main() -> int:
-    """Print the answer for the directory that the command line names."""
+    """Print the answers for the directories that the command line names, in order."""
     startup.prepare()
     object_store.complete_environment(os.environ)
-    object_store.load_filesystem(sys.argv[1])
-    sys.stdout.write(probe(sys.argv[1]) + "\n")
+    for folder in sys.argv[1:]:
+        object_store.load_filesystem(folder)
+        sys.stdout.write(f"{ANSWER}{probe(folder)}\n")
+        # The next model may end the process.
+        sys.stdout.flush()
     return 0
 
 

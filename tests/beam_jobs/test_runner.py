@@ -22,6 +22,15 @@ from beam_jobs.build.driver import Execution, build_pairs
 IMAGE = "europe-west1-docker.pkg.dev/project/terrapair/worker:0.1.0"
 
 
+def test_views_of_the_options_are_made_once_and_share_their_values():
+    options = runner.pipeline_options(2)
+    one, two = options.view_as(DirectOptions), options.view_as(DirectOptions)
+    assert one is two
+    one.direct_num_workers = 3
+    assert options.get_all_options()["direct_num_workers"] == 3
+    assert options.view_as(StandardOptions).runner == runner.LOCAL_RUNNER
+
+
 def test_without_a_runner_the_local_one_gets_the_options():
     options = runner.pipeline_options(2, ["--job_name=mine", "--direct_num_workers=3"])
     assert options.view_as(StandardOptions).runner == runner.LOCAL_RUNNER

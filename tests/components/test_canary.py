@@ -1,5 +1,6 @@
 """The Canary in a process of its own, and its blessing as TFX's Pusher reads it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -28,8 +29,22 @@ def run(model, root):
     return model_utils.is_infra_validated(blessing), canary.read_findings(findings.uri)
 
 
+@pytest.fixture
+def keras_was_imported(tmp_path, monkeypatch):
+    """The file that a process writes when it imports Keras: before the real one, it finds this."""
+    file = tmp_path / "imported"
+    package = tmp_path / "first" / "keras"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(file)!r}, 'w').close()\n")
+    path = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    return file
+
+
 @pytest.mark.e2e
-def test_a_trained_model_passes_and_one_without_weights_does_not(model, tmp_path):
+def test_a_trained_model_passes_and_one_without_weights_does_not(
+    model, tmp_path, keras_was_imported
+):
     is_fit, found = run(model, tmp_path / "good")
     assert is_fit
     assert found.faults == ()
@@ -42,3 +57,5 @@ def test_a_trained_model_passes_and_one_without_weights_does_not(model, tmp_path
     is_fit, found = run(artifact_of(standard_artifacts.Model, broken), tmp_path / "bad")
     assert not is_fit
     assert found.faults[0].startswith("the process ended with code 1: ")
+    # A server has no Keras, either.
+    assert not keras_was_imported.exists()

@@ -15,6 +15,12 @@ def note_process(job: str) -> None:
     path.write_text(str(os.getpid()))
 
 
+def note_process_slowly(job: str) -> None:
+    """Write the process id to the file `job` in a tenth of a second."""
+    note_process(job)
+    time.sleep(0.1)
+
+
 def note_process_and_sleep(job: str) -> None:
     """Write the process id to the file `job`, then sleep for ten minutes."""
     note_process(job)

@@ -14,6 +14,9 @@ from run_pipeline import run_pipeline_here
 from beam_jobs.contracts import manifest
 from pipeline.claim_check import claim
 
+# It trains 44 models for two steps each, and publishes none.
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 ARMS = ("multimodal", "simclr", "shuffled", "random", "scratch")
 NUM_SEEDS = 3
 BATCH_SIZE = 4
@@ -62,7 +65,7 @@ def make_config(root, catalog):
             "arms": list(ARMS),
             "settings": [{}, {"strength": 2.0}],
             "num_seeds": NUM_SEEDS,
-            # A second process would import TensorFlow a second time.
+            # In this process, which has imported TensorFlow.
             "num_processes": 1,
             "num_resamples": 50,
         },

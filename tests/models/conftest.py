@@ -1,12 +1,12 @@
 """Shards, a trained encoder and a trained segmenter, made once for all model tests."""
 
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 from types import SimpleNamespace
 
 import make_shards
 import pytest
-import tensorflow as tf
+from made_once import made_once
 
 from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
@@ -26,15 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _plain_graphs() -> Iterator[None]:
-    """Run graphs as they were traced.
-
-    Most run once or a few times, and what it costs to optimize them is not earned back.
-    The tests of `components` and `pipeline` train and publish with optimized graphs.
-    """
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+def _plain_graphs(plain_graphs: None) -> None:
+    """All tests of models run graphs as they were traced."""
 
 
 def _version(path: Path) -> SimpleNamespace:
@@ -48,23 +41,31 @@ def _version(path: Path) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory) -> SimpleNamespace:
-    return _version(
-        make_shards.make_version(tmp_path_factory.mktemp("pairs"), num_patches=24, seed=1)
-    )
+    return _version(made_once(tmp_path_factory, "pairs", _make_pairs))
+
+
+def _make_pairs(root: Path) -> Path:
+    return make_shards.make_version(root, num_patches=24, seed=1)
 
 
 @pytest.fixture(scope="session")
 def labels(tmp_path_factory) -> SimpleNamespace:
-    root = tmp_path_factory.mktemp("labels")
-    return _version(
-        make_shards.make_version(root, kind="labels", label_schema="water", num_patches=24, seed=2)
+    return _version(made_once(tmp_path_factory, "labels", _make_labels))
+
+
+def _make_labels(root: Path) -> Path:
+    return make_shards.make_version(
+        root, kind="labels", label_schema="water", num_patches=24, seed=2
     )
 
 
 @pytest.fixture(scope="session")
 def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
     """Train an encoder for 20 steps on the pairs, and keep the losses it reports."""
-    root = tmp_path_factory.mktemp("pretrained")
+    return made_once(tmp_path_factory, "pretrained", functools.partial(_pretrain, pairs))
+
+
+def _pretrain(pairs: SimpleNamespace, root: Path) -> SimpleNamespace:
     config = PretrainConfig(
         encoder=EncoderConfig(backbone="small", embedding_dim=32),
         num_steps=20,
@@ -87,7 +88,11 @@ def pretrained(pairs, tmp_path_factory) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def segmented(labels, pretrained, tmp_path_factory) -> SimpleNamespace:
     """Train a water segmenter of both sensors for 20 steps, starting from `pretrained`."""
-    root = tmp_path_factory.mktemp("segmented")
+    make = functools.partial(_segment, labels, pretrained)
+    return made_once(tmp_path_factory, "segmented", make)
+
+
+def _segment(labels: SimpleNamespace, pretrained: SimpleNamespace, root: Path) -> SimpleNamespace:
     config = SegmentConfig(
         sensors=("s1", "s2"),
         label_schema="water",

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models.optimization.adamw import FusedAdamW
 
@@ -44,3 +45,22 @@ def test_optimizer_survives_its_config():
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
     assert type(copy) is FusedAdamW
     assert copy.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("paces", "num_powers"), [((), 2), (((1.0, 0), (0.5, 2), (1.0, 0), (0.5, 2)), 4)]
+)
+def test_a_step_computes_its_scalars_once_for_all_variables_of_a_pace(paces, num_powers):
+    variables = [keras.Variable(np.ones((2, 2), np.float32), name="kernel") for _ in range(4)]
+    optimizer = FusedAdamW(0.1, decay=0.1, paces=paces)
+    optimizer.build(variables)
+
+    @tf.function(autograph=False)
+    def step(gradient):
+        optimizer.apply([gradient] * 4, variables)
+
+    graph = step.get_concrete_function(tf.TensorSpec([2, 2], tf.float32)).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("ResourceApplyAdam") == 4
+    # The powers of both betas.
+    assert kinds.count("Pow") == num_powers

@@ -9,24 +9,38 @@ import time
 from pathlib import Path
 
 import pytest
-from process_jobs import note_process
+from process_jobs import note_process, note_process_slowly
 
 from pipeline.claim_check import processes
 
 
 @pytest.mark.e2e
-def test_jobs_are_done_in_other_processes_and_counted(tmp_path):
+def test_jobs_are_done_in_other_processes_and_counted_until_an_error(tmp_path):
     calls = []
     jobs = [str(tmp_path / str(number)) for number in range(4)]
+    many = [str(tmp_path / "bad"), *(str(tmp_path / f"later-{n}") for n in range(40))]
     with processes.workers(2) as pool:
         for some in (jobs[:3], jobs[3:]):
             processes.run_all(
                 pool, some, note_process, lambda done, total: calls.append((done, total))
             )
+        with pytest.raises(ValueError, match="bad job"):
+            processes.run_all(pool, many, note_process_slowly, lambda done, total: None)
+    # The first error ends it.
+    assert len(list(tmp_path.glob("later-*"))) < 40
     workers = {int(Path(job).read_text()) for job in jobs}
     assert 1 <= len(workers) <= 2
     assert os.getpid() not in workers
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3), (0, 1), (1, 1)]
+
+
+def test_one_job_at_a_time_needs_no_other_process(tmp_path):
+    calls = []
+    jobs = [str(tmp_path / str(number)) for number in range(3)]
+    with processes.workers(1) as pool:
+        processes.run_all(pool, jobs, note_process, lambda done, total: calls.append((done, total)))
+    assert {int(Path(job).read_text()) for job in jobs} == {os.getpid()}
+    assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_no_job_needs_no_process():
@@ -37,19 +51,18 @@ def test_no_job_needs_no_process():
     assert calls == [(0, 0)]
 
 
-@pytest.mark.e2e
-def test_the_first_error_ends_it(tmp_path):
+def test_the_first_error_in_this_process_ends_it(tmp_path):
     jobs = [str(tmp_path / "bad"), *(str(tmp_path / str(number)) for number in range(20))]
     with pytest.raises(ValueError, match="bad job"), processes.workers(1) as pool:
         processes.run_all(pool, jobs, note_process, lambda done, total: None)
-    assert len(list(tmp_path.iterdir())) < 20
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.e2e
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     code = (
         "import sys, process_jobs; from pipeline.claim_check import processes\n"
-        "with processes.workers(1) as pool:"
+        "with processes.workers(2) as pool:"
         " processes.run_all(pool, sys.argv[1:], process_jobs.note_process_and_sleep,"
         " lambda done, total: None)"
     )

@@ -13,6 +13,9 @@ from models.scores.score_file import read_scores
 from models.scores.summary import interval, summarize
 from pipeline.cross_validation import page, validation
 
+# It trains four models for two steps each, and publishes none.
+pytestmark = pytest.mark.usefixtures("plain_graphs")
+
 NUM_FOLDS = 3
 
 

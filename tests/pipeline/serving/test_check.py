@@ -96,6 +96,40 @@ def test_model_whose_process_dies_fails_with_its_last_words(exported, tmp_path, 
     assert (result.error, result.is_ok) == ("out of memory", False)
 
 
+def test_versions_share_a_process_until_one_of_them_ends_it(tmp_path, monkeypatch):
+    versions = [tmp_path / "flood" / str(number) for number in range(4)]
+    for version in versions:
+        version.mkdir(parents=True)
+    (versions[1] / "dies").touch()
+    # It answers each folder in turn, as `pipeline.serving.probe` does.
+    program = tmp_path / "python"
+    program.write_text(
+        '#!/bin/sh\necho start >> "$0.log"\nshift 2\nfor folder in "$@"; do\n'
+        '  if [ -e "$folder/dies" ]; then echo out of memory >&2; exit 3; fi\n'
+        f"  echo noise; echo '{probe.ANSWER}{json.dumps([COMPARISON])}'\ndone\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(check.sys, "executable", str(program))
+    results = check.check_versions(versions, os.environ)
+    assert [(one.version, one.error, one.is_ok) for one in results] == [
+        ("0", "", True),
+        ("1", "out of memory", False),
+        ("2", "", True),
+        ("3", "", True),
+    ]
+    assert results[0].inputs == "s1 2\N{MULTIPLICATION SIGN}32"
+    assert (tmp_path / "python.log").read_text().count("start") == 2
+
+
+COMPARISON = {
+    "signature": "serving_default",
+    "input_shapes": {"s1": [2, 32]},
+    "output_shapes": {},
+    "max_abs_difference": 0.0,
+    "tolerance": 1e-4,
+}
+
+
 def test_untouched_model_passes_on_every_signature_and_size(exported):
     answer = json.loads(probe.probe(str(exported[0])))
     assert {item["signature"] for item in answer} == set(export.SEGMENTER_SIGNATURES)
