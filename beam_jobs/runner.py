@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -16,6 +17,8 @@ from beam_jobs.contracts.settings import SettingsError
 LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
 """The local runner by its full name: the alias DirectRunner first tries to download
 another one (docs/adr/0004)."""
+JAR_OPTIONS = ("output_executable_path", "flink_submit_uber_jar", "spark_submit_uber_jar")
+"""Options of Beam that put the whole job into a jar."""
 _WORKER = "beam_jobs.local_worker"
 
 
@@ -43,6 +46,36 @@ def local_arguments(num_workers: int) -> list[str]:
     ]
 
 
+def read_words(beam_options: Sequence[str]) -> Iterator[str]:
+    """Yield options of Beam; the lines of a file stand in place of a word `@FILE`.
+
+    Each line is one option as Beam gets it, without quotes of a shell. Empty lines and
+    those that begin with "#" are left out.
+
+    Raises:
+        SettingsError: there is no such file, or it is no text.
+    """
+    for word in beam_options:
+        if not word.startswith("@"):
+            yield word
+            continue
+        try:
+            lines = [line.strip() for line in Path(word[1:]).read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "is no text"
+            raise SettingsError(
+                f"{word}: must name a file of Beam options, one a line ({why.lower()}); "
+                "deploy/flink/options.txt is one"
+            ) from error
+        for number, line in enumerate(lines, 1):
+            if line and not line.startswith(("--", "#")):
+                raise SettingsError(
+                    f"{word[1:]}, line {number}: must be --name=value or a comment, got {line!r}"
+                )
+            if line.startswith("--"):
+                yield line
+
+
 def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> PipelineOptions:
     """Return the options of a job.
 
@@ -52,14 +85,16 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
     Args:
         num_workers: processes of the local runner; other runners have options of their
             own for it.
-        beam_options: as on a Beam command line, such as `--runner=DataflowRunner`.
+        beam_options: as on a Beam command line, such as `--runner=DataflowRunner`, or
+            `@FILE` for a file of them; see `read_words`.
 
     Raises:
         SettingsError: the first of `beam_options` does not begin with "--": Beam would
             ignore it. Or they name Beam's Dask runner, whose results are wrong: tagged
             outputs reach every consumer, and side inputs are counted again in each task
-            (docs/runners.md).
+            (docs/runners.md). Or they ask for a jar that runs elsewhere.
     """
+    beam_options = list(read_words(beam_options))
     if beam_options and not beam_options[0].startswith("--"):
         raise SettingsError(f"Beam options look like --name=value, got {beam_options[0]!r}")
     given = PipelineOptions(list(beam_options))
@@ -71,4 +106,21 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
             f"runner {name} is refused: Beam loses and repeats elements on it; use another runner, "
             "see docs/runners.md"
         )
+    _refuse_jars(given)
     return given
+
+
+def _refuse_jars(given: PipelineOptions) -> None:
+    """Refuse options by which the job runs without this process.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    values = given.get_all_options(drop_default=True, retain_unknown_options=True)
+    for name in JAR_OPTIONS:
+        if values.get(name):
+            raise SettingsError(
+                f"--{name} is refused: a job in a jar runs without this process, which checks "
+                "what the workers wrote, writes the manifest and publishes the result; leave the "
+                "option out, see docs/runners.md"
+            )
