@@ -26,7 +26,7 @@ _TIMEOUT_SECONDS = 10.0
 _CANCEL_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
 _NO_RESTART = ("", "none", "off", "disable")
-"""Values of `restart-strategy` under which a job fails at the first lost TaskManager."""
+"""Restart strategies under which a job fails at the first lost TaskManager."""
 _LOGGER = logging.getLogger(__name__)
 
 

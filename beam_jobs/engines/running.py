@@ -1,4 +1,4 @@
-"""One pipeline of a driver: stop the last run's job, run this one, cancel it if it ends.
+"""One pipeline of a driver, from the job of the last run to the end of its own.
 
 The drivers of `build` and `predict` use all of it. `fetch` has a lease of its own that
 its workers check (`collect.job_folder`).

@@ -308,6 +308,9 @@ def _join(
                 task, job.segmenter, job.config, parts_dir=parts_dir, folder=built
             )
         except DataError as error:
+            # Another attempt ended meanwhile, and removed the parts that this one read.
+            if map_folders.made_from(folder) == wanted:
+                return
             rejection = _rejection(map_id, error.reason, str(error), is_error=True)
             rejections.remember(job.output, name, wanted, rejection)
             yield rejection

@@ -72,7 +72,7 @@ class FlinkServer:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_PATCH = do_GET
+            do_PATCH = do_GET  # noqa: N815 - the name is that of the base class
 
             def log_message(self, *_) -> None:
                 pass

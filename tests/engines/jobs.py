@@ -71,6 +71,7 @@ class Inputs:
             words += ["--places", str(self.places), "--set", "collect.size_px=64"]
             words += ["--set", "collect.max_cloud_fraction=1.0", "--set", "quota.num_workers=2"]
             words += ["--set", "collect.min_valid_fraction=0.0"]
+            words += ["--set", "collect.earth_engine.max_scene_cloud_fraction=1.0"]
         return [*words, "--quiet", "--", *beam_options] if beam_options else [*words, "--quiet"]
 
 
@@ -87,7 +88,7 @@ def make_inputs(folder: Path) -> tuple[Path, Path, Path]:
     # A folder that is kept has it.
     if not model.exists():
         make_segmenter.publish(model / "1", {"s1": S1_DEFAULT_BANDS})
-    places = make_places.make_places(catalog, folder / "places.geojson", NUM_PLACES)
+    places = make_places.make_places(catalog, folder / "places.geojson", NUM_PLACES, 64)
     return catalog, model, places
 
 

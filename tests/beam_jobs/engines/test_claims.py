@@ -64,7 +64,7 @@ def test_a_job_that_does_not_end_keeps_the_next_run_from_writing(tmp_path, monke
         claim = claims.take(str(tmp_path), f"http://localhost:{flink.port}")
         flink.jobs = {"a": [claim.job_name, "RUNNING"]}
         flink.obeys = False
-        with pytest.raises(DataError, match="the Flink job a at .* still runs") as caught:
+        with pytest.raises(DataError, match=r"the Flink job a at .* still runs") as caught:
             running.stop_last(str(tmp_path))
     assert caught.value.reason == "folder_in_use"
 
