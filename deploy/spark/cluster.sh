@@ -32,7 +32,6 @@ case $what in
       for jar in "$(realpath "$2")" "$(realpath "$SPARK_HOME")"/jars/*.jar; do printf ' \n  file://%s' "$jar"; done
       echo
     } > "$scratch/MANIFEST.MF"
-    # Folded as the manifest's format wants it: no line has more than 72 bytes, and a space begins the rest of one.
     jar cfm "$3" "$scratch/MANIFEST.MF"
     rm -r "$scratch" ;;
   up)

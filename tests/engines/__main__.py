@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -66,6 +66,22 @@ class Bench:
 
 def _say(**values: object) -> None:
     print(json.dumps(values), flush=True)
+
+
+def _run_here(bench: Bench) -> None:
+    """Run the jobs on the local runner; a folder that is kept may have them already."""
+    for verb in jobs.VERBS:
+        done = bench.folder / "local" / f"{verb}.done"
+        if done.exists():
+            continue
+        ended = bench.run(verb, "local").check()
+        done.write_text("")
+        _say(
+            engine="local",
+            verb=verb,
+            seconds=round(ended.seconds, 1),
+            peak_mb=ended.peaks.by_program,
+        )
 
 
 def _run_verbs(bench: Bench, cluster: Cluster) -> None:
@@ -137,22 +153,28 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
     )
 
 
-def _check(engine: EngineName, bench: Bench, tools: Path) -> None:
+STEPS: dict[str, Callable[[Bench, Cluster], None]] = {
+    "verbs": _run_verbs,
+    "cut": lambda bench, cluster: _kill_member(bench, cluster, "cut", "*.data"),
+    "shard": lambda bench, cluster: _kill_member(bench, cluster, "shard", "part-*"),
+    "driver": _kill_driver,
+}
+"""Name -> what is done on a cluster of its own. "cut" and "shard" kill a member while it
+writes patches or a shard, "driver" kills the driver."""
+
+
+def _check(engine: EngineName, bench: Bench, steps: Sequence[str], tools: Path) -> None:
     found = clusters.find_tools(engine, tools)
-    state = bench.folder / f"{engine}-state"
-    with clusters.running(found, state / "verbs") as cluster:
-        _run_verbs(bench, cluster)
-    for phase, pattern in (("cuts patches", "*.data"), ("writes a shard", "part-*")):
-        with clusters.running(found, state / pattern.strip("*-.")) as cluster:
-            _kill_member(bench, cluster, phase, pattern)
-    with clusters.running(found, state / "driver") as cluster:
-        _kill_driver(bench, cluster)
+    for step in steps:
+        with clusters.running(found, bench.folder / f"{engine}-state" / step) as cluster:
+            STEPS[step](bench, cluster)
 
 
 def main() -> int:
     """Check the engines that the command line names, all without any."""
     parser = argparse.ArgumentParser(prog="python -m tests.engines", description=__doc__)
     parser.add_argument("engines", nargs="*", metavar="ENGINE", help="flink or spark; both")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--tools", type=Path, default=Path("build/engines"))
     parser.add_argument("--work", type=Path, help="folder that is kept; none: a temporary one")
     asked = parser.parse_args()
@@ -170,16 +192,9 @@ def main() -> int:
                     catalog=catalog, model=model, places=places, environment=emulator.environment
                 )
                 bench = Bench(inputs=inputs, folder=folder)
-                for verb in jobs.VERBS:
-                    ended = bench.run(verb, "local").check()
-                    _say(
-                        engine="local",
-                        verb=verb,
-                        seconds=round(ended.seconds, 1),
-                        peak_mb=ended.peaks.by_program,
-                    )
+                _run_here(bench)
                 for engine in asked.engines or get_args(EngineName):
-                    _check(engine, bench, asked.tools.resolve())
+                    _check(engine, bench, asked.steps, asked.tools.resolve())
         except MissingToolError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -82,7 +82,7 @@ def make_inputs(folder: Path) -> tuple[Path, Path, Path]:
     import make_segmenter
 
     catalog = simulate(
-        SimulateConfig(num_places=4, num_dates=2, size_px=512, seed=5), folder / "scenes"
+        SimulateConfig(num_places=4, num_dates=2, size_px=320, seed=5), folder / "scenes"
     )
     model = folder / "flood"
     # A folder that is kept has it.
