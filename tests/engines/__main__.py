@@ -60,28 +60,25 @@ class Bench:
         )
 
     def compare(self, verb: str, name: str) -> int:
-        """Return the number of files, whose bytes are those of the local runner."""
+        """Return the number of files, whose bytes are those of the local runner.
+
+        The local runner works the first time that its files are needed.
+        """
+        done = self.folder / "local" / f"{verb}.done"
+        if not done.exists():
+            ended = self.run(verb, "local").check()
+            done.write_text("")
+            _say(
+                engine="local",
+                verb=verb,
+                seconds=round(ended.seconds, 1),
+                peak_mb=ended.peaks.by_program,
+            )
         return jobs.compare(verb, self.folder / name / verb, self.folder / "local" / verb)
 
 
 def _say(**values: object) -> None:
     print(json.dumps(values), flush=True)
-
-
-def _run_here(bench: Bench) -> None:
-    """Run the jobs on the local runner; a folder that is kept may have them already."""
-    for verb in jobs.VERBS:
-        done = bench.folder / "local" / f"{verb}.done"
-        if done.exists():
-            continue
-        ended = bench.run(verb, "local").check()
-        done.write_text("")
-        _say(
-            engine="local",
-            verb=verb,
-            seconds=round(ended.seconds, 1),
-            peak_mb=ended.peaks.by_program,
-        )
 
 
 def _run_verbs(bench: Bench, cluster: Cluster) -> None:
@@ -192,7 +189,6 @@ def main() -> int:
                     catalog=catalog, model=model, places=places, environment=emulator.environment
                 )
                 bench = Bench(inputs=inputs, folder=folder)
-                _run_here(bench)
                 for engine in asked.engines or get_args(EngineName):
                     _check(engine, bench, asked.steps, asked.tools.resolve())
         except MissingToolError as error:
