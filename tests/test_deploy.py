@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import click
 import kubernetes_schema
@@ -222,3 +223,24 @@ def test_flinks_cluster_restarts_jobs_and_keeps_slots_for_them():
     options = runner.pipeline_options(1, [f"@{DEPLOY / 'flink' / 'options.txt'}"])
     # One TaskManager alone can run the job.
     assert config["taskmanager"]["numberOfTaskSlots"] >= options.get_all_options()["parallelism"]
+
+
+def test_the_tests_on_clusters_say_in_one_line_that_java_is_missing(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.engines"],
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: the tests on Flink and Spark need 'java', .*: apt-get install \S+\n", ended.stderr
+    )
+
+
+def test_the_drill_has_all_steps():
+    from tests.engines import __main__, drill
+
+    assert tuple(drill.STEPS) == __main__.STEPS

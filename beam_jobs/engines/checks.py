@@ -10,10 +10,11 @@ from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
+    SparkRunnerOptions,
     StandardOptions,
 )
 
-from beam_jobs.engines import flink, job_servers
+from beam_jobs.engines import flink, job_servers, spark
 
 _RETRIES = "number_of_execution_retries"
 
@@ -35,6 +36,8 @@ def check(options: PipelineOptions) -> None:
     name = _runner_name(options)
     if name in job_servers.JAR_OPTIONS and not options.view_as(PortableOptions).job_endpoint:
         job_servers.check(options, name)
+        if name == "SparkRunner":
+            spark.check(options.view_as(SparkRunnerOptions).spark_master_url)
     if master := flink_master(options):
         flink.check(
             master,

@@ -1,5 +1,7 @@
 """The checks before a job on a cluster: Java, the jar, the cluster and its version."""
 
+import socket
+
 import pytest
 from flink_server import FlinkServer
 
@@ -111,3 +113,19 @@ def test_the_address_of_a_cluster_is_that_of_beam(master, url):
     assert flink.address(master) == url
     assert checks.flink_master(options("FlinkRunner", f"--flink_master={master}")) == url
     assert checks.flink_master(options("SparkRunner", f"--flink_master={master}")) == ""
+
+
+def test_a_spark_master_that_does_not_answer_is_told(java):
+    with pytest.raises(DataError, match="no Spark master answers at spark://") as caught:
+        checks.check(options("SparkRunner", *java, "--spark_master_url=spark://localhost:1"))
+    assert (caught.value.reason, caught.value.exit_code) == ("no_answer", 1)
+    with pytest.raises(ValueError, match="must be spark://HOST:PORT"):
+        checks.check(options("SparkRunner", *java, "--spark_master_url=spark://localhost"))
+
+
+def test_one_spark_master_of_two_is_enough_and_others_are_not_asked(java):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        masters = f"spark://127.0.0.1:1,127.0.0.1:{server.getsockname()[1]}"
+        checks.check(options("SparkRunner", *java, f"--spark_master_url={masters}"))
+    for master in ("local[2]", "yarn"):
+        checks.check(options("SparkRunner", *java, f"--spark_master_url={master}"))
