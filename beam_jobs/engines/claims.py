@@ -42,13 +42,21 @@ class Claim:
         """Check that the run still holds the folder.
 
         Raises:
-            DataError: reason orphaned; a newer run took it, or the run has ended.
+            DataError: reason orphaned; a newer run took it, or the run has ended. Or
+                this worker does not see the folder.
         """
         found = read(self.folder)
-        if found is None or found.run_id != self.run_id:
+        if found is None:
             raise DataError(
-                f"{self.folder}: the run that started this job has ended, or another one has "
-                "taken its place: this job stops",
+                f"{self.folder}: a worker found no {CLAIM_NAME} there: the run that started it has "
+                "ended, or the worker does not see the folder, which needs the same path on all "
+                "machines",
+                "orphaned",
+            )
+        if found.run_id != self.run_id:
+            raise DataError(
+                f"{self.folder}: another run has taken the place of the one that started this job, "
+                "which stops",
                 "orphaned",
             )
 

@@ -169,6 +169,8 @@ def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools
     with server.running(catalog.parent, folder / "emulator") as emulator:
         # The workers of a cluster inherit the token of the emulator.
         os.environ.update(emulator.environment)
+        # Most of a short job's CPU would go into compiling what runs once.
+        os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
         inputs = Inputs(
             catalog=catalog, model=model, places=places, environment=emulator.environment
         )

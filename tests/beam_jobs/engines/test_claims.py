@@ -1,13 +1,18 @@
 """Claims: the workers of an older run stop, and the next run cancels its job."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from flink_server import FlinkServer
 
+from beam_jobs.build import transforms, writers
+from beam_jobs.config import BuildConfig
 from beam_jobs.engines import claims, running
 from beam_jobs.errors import DataError
+from beam_jobs.predict import graph
 from beam_jobs.runner import pipeline_options
+from beam_jobs.storage import files
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -20,7 +25,7 @@ def test_a_worker_stops_when_another_run_takes_the_folder_or_its_own_has_ended(f
     first.check()
     second = claims.take(folder)
     second.check()
-    with pytest.raises(DataError, match="another one has taken its place") as caught:
+    with pytest.raises(DataError, match="another run has taken the place") as caught:
         first.check()
     assert (caught.value.reason, caught.value.exit_code) == ("orphaned", 1)
     claims.drop(folder)
@@ -89,3 +94,23 @@ def test_a_pipeline_that_is_broken_off_cancels_its_job(tmp_path):
         ):
             raise KeyboardInterrupt
         assert flink.jobs["a"][1] == "CANCELED"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda claim: transforms._cut((None, []), BuildConfig(), claim.folder, claim),
+        lambda claim: writers._write_shard(("train/part-0", []), claim.folder, claim),
+        lambda claim: writers.write_summary(writers.Summary(), claim.folder, claim),
+        lambda claim: graph._predict(("part", []), SimpleNamespace(claim=claim)),
+        lambda claim: list(graph._join((("map", ""), []), SimpleNamespace(claim=claim))),
+    ],
+    ids=["cut", "shard", "summary", "part", "map"],
+)
+def test_each_step_of_an_older_run_stops_before_it_writes(step, tmp_path):
+    older = claims.take(str(tmp_path))
+    claims.take(str(tmp_path))
+    before = files.list_files(str(tmp_path))
+    with pytest.raises(DataError, match="another run has taken the place"):
+        step(older)
+    assert files.list_files(str(tmp_path)) == before
