@@ -6,7 +6,8 @@
 #   cluster.sh down STATE                end it
 #
 # FLINK_HOME is a Flink of 1.19, or the folder `pyflink` of the PyPI package apache-flink-libraries. FLINK_PORT is the port of its REST
-# interface [8081], the next one is that of its JobManager. FLINK_OPTIONS are further options of the JobManager, such as
+# interface [8081], the next one is that of its JobManager. FLINK_JARS are jars beside Flink's own, joined by colons: with Beam's job server
+# among them, Python workers live as long as --environment_cache_millis says. FLINK_OPTIONS are further options of the JobManager, such as
 # "-D restart-strategy.type=none". TERRAPAIR_PYTHON is the Python of the workers.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,17 +37,18 @@ case $what in
     cp "$here/config.yaml" "$here/log4j.properties" "$state"
     # Workers are found by name, and run the code of this checkout.
     export PATH="$(cd "$here/.." && pwd):$PATH" PYTHONPATH="$(cd "$here/../.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
+    jars="$home/lib/*${FLINK_JARS:+:$FLINK_JARS}"
     log="-Dlog4j.configurationFile=file:$state/log4j.properties"
     ports=(-D "rest.port=$port" -D "jobmanager.rpc.port=$((port + 1))")
     # shellcheck disable=SC2086 # FLINK_OPTIONS are several words
-    run jobmanager java -Xmx512m "${opens[@]}" "$log" -cp "$home/lib/*" \
+    run jobmanager java -Xmx512m "${opens[@]}" "$log" -cp "$jars" \
       org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint --configDir "$state" --executionMode cluster "${ports[@]}" ${FLINK_OPTIONS:-}
     # Flink computes the sizes of heap and buffers from config.yaml: first the options of Java, then those of the TaskManager.
     sizes=$(java -cp "$home/bin/bash-java-utils.jar:$home/lib/*" "$log" org.apache.flink.runtime.util.bash.BashJavaUtils GET_TM_RESOURCE_PARAMS \
       --configDir "$state" 2> /dev/null | sed -n 's/^.*BASH_JAVA_UTILS_EXEC_RESULT://p')
     for n in $(seq "$number"); do
       # shellcheck disable=SC2046 # several words each
-      run "taskmanager$n" java $(sed -n 1p <<< "$sizes") "${opens[@]}" "$log" -cp "$home/lib/*" \
+      run "taskmanager$n" java $(sed -n 1p <<< "$sizes") "${opens[@]}" "$log" -cp "$jars" \
         org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir "$state" $(sed -n 2p <<< "$sizes") "${ports[@]}" \
         -D "taskmanager.resource-id=tm$n"
     done

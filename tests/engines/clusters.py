@@ -160,6 +160,7 @@ def _script(tools: Tools, port: int, *words: str) -> None:
         **os.environ,
         f"{name}_HOME": str(tools.home),
         f"{name}_PORT": str(port),
+        "FLINK_JARS": str(tools.job_server),
         "TERRAPAIR_PYTHON": sys.executable,
     }
     _run([str(DEPLOY / tools.engine / "cluster.sh"), *words], [], environment)
