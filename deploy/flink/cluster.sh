@@ -52,7 +52,7 @@ case $what in
         org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir "$state" $(sed -n 2p <<< "$sizes") "${ports[@]}" \
         -D "taskmanager.resource-id=tm$n"
     done
-    wait_until 90 "$number TaskManagers" has_taskmanagers ;;
+    wait_until 300 "$number TaskManagers" has_taskmanagers ;;
   kill) kill -KILL "$(cat "$state/taskmanager$number.pid")" ;;
   down) down ;;
   *) fail "cluster.sh knows up, kill and down, got $what" ;;

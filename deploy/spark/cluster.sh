@@ -45,7 +45,7 @@ case $what in
       run "worker$n" "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.worker.Worker --host 127.0.0.1 --cores 1 --memory 1g \
         --work-dir "$state/work$n" --webui-port 0 "spark://127.0.0.1:$port"
     done
-    wait_until 90 "$number workers" has_workers ;;
+    wait_until 300 "$number workers" has_workers ;;
   kill) state=$(realpath -m "$2"); kill -KILL -- "-$(cat "$state/worker$number.pid")" ;;
   down) state=$(realpath -m "$2"); down ;;
   *) fail "cluster.sh knows launcher, up, kill and down, got $what" ;;

@@ -19,7 +19,7 @@ from typing import get_args
 
 from tests.engines import clusters
 
-STEPS = ("verbs", "cut", "shard", "driver")
+STEPS = ("verbs", "kills", "driver")
 
 
 def main() -> int:

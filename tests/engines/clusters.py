@@ -138,16 +138,22 @@ class Cluster:
         """Process group -> name of the member of the cluster that leads it."""
         return {int(path.read_text()): path.stem for path in self.state.glob("*.pid")}
 
-    def kill_member_of(self, pid: int) -> str:
+    def kill_member_of(self, pid: int) -> str | None:
         """Kill the TaskManager or Spark worker that started a process, return its name.
+
+        None: the process has ended, or its member was killed before.
 
         Of Flink, only the TaskManager is killed: its Python workers go on for a while
         and write beside the second attempt. Of Spark, all that the worker started dies
         with it.
         """
-        name = self.groups[os.getpgid(pid)]
-        number = name.removeprefix(_MEMBERS[self.tools.engine])
-        self._script("kill", number)
+        try:
+            group = os.getpgid(pid)
+            os.kill(group, 0)
+        except ProcessLookupError:
+            return None
+        name = self.groups[group]
+        self._script("kill", name.removeprefix(_MEMBERS[self.tools.engine]))
         return name
 
     def _script(self, verb: str, *more: str) -> None:

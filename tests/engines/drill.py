@@ -86,22 +86,28 @@ def _run_verbs(bench: Bench, cluster: Cluster) -> None:
         )
 
 
-def _kill_member(bench: Bench, cluster: Cluster, phase: str, pattern: str) -> None:
-    """Kill the member whose worker writes a file, and compare what the job leaves."""
-    engine, killed = cluster.tools.engine, []
+def _kill_members(bench: Bench, cluster: Cluster) -> None:
+    """Kill a member while it cuts patches, and another one while it writes a shard.
+
+    Compare what the job leaves.
+    """
+    engine, killed = cluster.tools.engine, {}
 
     def kill(output: Path, _: int) -> bool:
+        phase, pattern = ("shard", "part-*") if killed else ("cut", "*.data")
         for pid in jobs.writers(output, pattern, num_finished=2):
-            killed.append(cluster.kill_member_of(pid))
-            return True
-        return False
+            name = cluster.kill_member_of(pid)
+            # The worker of the first member may still write a shard.
+            if name is not None and name not in killed.values():
+                killed[phase] = name
+                break
+        return len(killed) == 2
 
-    name = f"{engine}-{phase}"
+    name = f"{engine}-kills"
     ended = bench.run("build-pairs", name, cluster, kill).check()
     _say(
         engine=engine,
-        killed=killed[0],
-        while_it=phase,
+        killed=killed,
         seconds=round(ended.seconds, 1),
         equal_files=bench.compare("build-pairs", name),
     )
@@ -143,12 +149,12 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
 
 STEPS: dict[str, Callable[[Bench, Cluster], None]] = {
     "verbs": _run_verbs,
-    "cut": lambda bench, cluster: _kill_member(bench, cluster, "cut", "*.data"),
-    "shard": lambda bench, cluster: _kill_member(bench, cluster, "shard", "part-*"),
+    "kills": _kill_members,
     "driver": _kill_driver,
 }
-"""Name -> what is done on a cluster of its own. "cut" and "shard" kill a member while it
-writes patches or a shard, "driver" kills the driver."""
+"""Name -> what is done on a cluster of its own."""
+_NUM_MEMBERS = {"kills": 3}
+"""Members of a cluster; 2 where nothing is said."""
 
 
 def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools: Path) -> None:
@@ -178,5 +184,6 @@ def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools
         for engine in engines:
             for step in steps:
                 state = folder / f"{engine}-state" / step
-                with clusters.running(found[engine], state) as cluster:
+                number = _NUM_MEMBERS.get(step, 2)
+                with clusters.running(found[engine], state, number) as cluster:
                     STEPS[step](bench, cluster)
