@@ -16,8 +16,6 @@ from apache_beam.options.pipeline_options import (
 
 from beam_jobs.engines import flink, job_servers, spark
 
-_RETRIES = "number_of_execution_retries"
-
 
 def flink_master(options: PipelineOptions) -> str:
     """Return the URL of the Flink cluster of a job; "" = another runner, or none."""
@@ -39,11 +37,7 @@ def check(options: PipelineOptions) -> None:
         if name == "SparkRunner":
             spark.check(options.view_as(SparkRunnerOptions).spark_master_url)
     if master := flink_master(options):
-        flink.check(
-            master,
-            options.view_as(FlinkRunnerOptions).flink_version,
-            has_retries=_RETRIES in options.get_all_options(retain_unknown_options=True),
-        )
+        flink.check(master, options.view_as(FlinkRunnerOptions).flink_version)
 
 
 def _runner_name(options: PipelineOptions) -> str:

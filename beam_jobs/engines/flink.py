@@ -38,13 +38,15 @@ def address(master: str) -> str:
     return master if master.startswith(("http://", "https://")) else f"http://{master}"
 
 
-def check(master: str, version: str, *, has_retries: bool) -> None:
+def check(master: str, version: str) -> None:
     """Check that a cluster fits a job, and warn if it does not restart jobs.
+
+    Beam's option `number_of_execution_retries` is no way out: it works for streams only
+    (FlinkExecutionEnvironments of Beam 2.70).
 
     Args:
         master: URL of the REST interface; see `address`.
         version: of `--flink_version`, such as "1.19".
-        has_retries: whether the job brings a number of retries of its own.
 
     Raises:
         DataError: reason no_answer; the cluster does not answer.
@@ -57,8 +59,6 @@ def check(master: str, version: str, *, has_retries: bool) -> None:
             f"the Flink cluster at {master} is version {found}, and --flink_version is {version}: "
             f"give --flink_version={minor} and a job server of that version"
         )
-    if has_retries:
-        return
     config = {entry["key"]: entry["value"] for entry in _ask(master, "jobmanager/config")}
     strategy = config.get("restart-strategy.type", config.get("restart-strategy", ""))
     if str(strategy).lower() in _NO_RESTART:

@@ -83,20 +83,19 @@ def test_another_version_of_flink_is_refused_with_the_option_that_fits(java):
 
 
 @pytest.mark.parametrize(
-    ("config", "more", "is_told"),
+    ("config", "is_told"),
     [
-        ({"restart-strategy.type": "fixed-delay"}, [], False),
-        ({"restart-strategy": "exponential-delay"}, [], False),
-        ({}, [], True),
-        ({"restart-strategy.type": "none"}, [], True),
-        ({"restart-strategy": "disable"}, [], True),
-        ({}, ["--number_of_execution_retries=3"], False),
+        ({"restart-strategy.type": "fixed-delay"}, False),
+        ({"restart-strategy": "exponential-delay"}, False),
+        ({}, True),
+        ({"restart-strategy.type": "none"}, True),
+        ({"restart-strategy": "disable"}, True),
     ],
 )
-def test_a_cluster_without_restart_strategy_is_told(config, more, is_told, java, caplog):
+def test_a_cluster_without_restart_strategy_is_told(config, is_told, java, caplog):
     with FlinkServer(config=config) as cluster:
         master = f"--flink_master=localhost:{cluster.port}"
-        checks.check(options("FlinkRunner", *java, master, "--flink_version=1.19", *more))
+        checks.check(options("FlinkRunner", *java, master, "--flink_version=1.19"))
     assert ("has no restart strategy: the job fails" in caplog.text) == is_told
 
 
