@@ -79,7 +79,12 @@ def find_tools(engine: EngineName, folder: Path) -> Tools:
     job_server = out / f"{engine}-job-server.jar"
     if not job_server.exists():
         pom = DEPLOY / "job_server" / "pom.xml"
-        _run(["mvn", "-B", "-q", "-f", str(pom), "-P", engine, f"-Dout={out}", "package"], [])
+        # Maven makes a jar of that name without any library first.
+        building = out.with_name(f".{engine}")
+        _run(["mvn", "-B", "-q", "-f", str(pom), "-P", engine, f"-Dout={building}", "package"], [])
+        out.mkdir(parents=True, exist_ok=True)
+        (building / job_server.name).replace(job_server)
+        shutil.rmtree(building)
     launcher = job_server
     if engine == "spark":
         launcher = out / "spark-launcher.jar"
