@@ -63,6 +63,7 @@ class Bench:
                 engine="local",
                 verb=verb,
                 seconds=round(ended.seconds, 1),
+                cpu_seconds=round(ended.cpu_seconds, 1),
                 peak_mb=ended.peaks.by_program,
             )
         return jobs.compare(verb, self.folder / name / verb, self.folder / "local" / verb)
@@ -80,6 +81,7 @@ def _run_verbs(bench: Bench, cluster: Cluster) -> None:
             engine=engine,
             verb=verb,
             seconds=round(ended.seconds, 1),
+            cpu_seconds=round(ended.cpu_seconds, 1),
             equal_files=bench.compare(verb, engine),
             peak_mb=ended.peaks.by_program,
             all_mb=ended.peaks.total,
@@ -109,6 +111,7 @@ def _kill_members(bench: Bench, cluster: Cluster) -> None:
         engine=engine,
         killed=killed,
         seconds=round(ended.seconds, 1),
+        cpu_seconds=round(ended.cpu_seconds, 1),
         equal_files=bench.compare("build-pairs", name),
     )
 
@@ -142,6 +145,7 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
         engine=engine,
         killed="driver",
         seconds=round(again.seconds, 1),
+        cpu_seconds=round(again.cpu_seconds, 1),
         equal_files=bench.compare("build-pairs", name),
         jobs=states,
     )

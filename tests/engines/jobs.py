@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -160,6 +161,7 @@ class Ended:
     Attributes:
         exit_code: of the process; negative = the signal.
         seconds: duration.
+        cpu_seconds: of the command, its job server and the cluster.
         said: standard error.
         peaks: memory of the command and of the cluster.
         group: process group of the command.
@@ -167,6 +169,7 @@ class Ended:
 
     exit_code: int
     seconds: float
+    cpu_seconds: float
     said: str
     peaks: Peaks
     group: int
@@ -203,6 +206,7 @@ def run(
         RuntimeError: the command ended before `meanwhile` was done, or takes too long.
     """
     begun, peaks, is_done = time.monotonic(), Peaks(), meanwhile is None
+    cpu_before = _cpu_seconds(groups)
     with log.open("w") as stderr:
         process = subprocess.Popen(
             command,
@@ -230,6 +234,7 @@ def run(
     ended = Ended(
         exit_code=process.wait(),
         seconds=time.monotonic() - begun,
+        cpu_seconds=_cpu_seconds(groups) - cpu_before,
         said=log.read_text(errors="replace"),
         peaks=peaks,
         group=process.pid,
@@ -237,6 +242,20 @@ def run(
     if not is_done:
         raise RuntimeError(f"{command[5]} ended too early: {ended.said[-2000:]}")
     return ended
+
+
+def _cpu_seconds(groups: Sequence[int]) -> float:
+    """Return the CPU time of a cluster, and of all commands that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = ended.ru_utime + ended.ru_stime
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) in groups:
+                # Of the process, and of those of its children that have ended.
+                total += sum(process.cpu_times()[:4])
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return total
 
 
 def kill_group(group: int) -> None:
