@@ -30,6 +30,12 @@ case $what in
     {
       printf 'Main-Class: org.apache.beam.runners.spark.SparkJobServerDriver\nClass-Path:'
       for jar in "$(realpath "$2")" "$(realpath "$SPARK_HOME")"/jars/*.jar; do printf ' \n  file://%s' "$jar"; done
+      # Spark reaches into Java's own packages (source: JavaModuleOptions.java of Spark 3.5).
+      printf '\nAdd-Opens:'
+      for package in java.lang java.lang.invoke java.lang.reflect java.io java.net java.nio java.util java.util.concurrent \
+        java.util.concurrent.atomic jdk.internal.ref sun.nio.ch sun.nio.cs sun.security.action sun.util.calendar; do
+        printf ' \n  java.base/%s' "$package"
+      done
       echo
     } > "$scratch/MANIFEST.MF"
     jar cfm "$3" "$scratch/MANIFEST.MF"
