@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beam_jobs.emulator import server
 from beam_jobs.engines import flink
@@ -121,8 +122,15 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
     engine = cluster.tools.engine
     name = f"{engine}-driver"
 
+    def is_running(output: Path) -> bool:
+        # Early on Flink: the next run needs some seconds until it looks for the job,
+        # which must not have ended by then.
+        if engine == "flink":
+            return any(job["state"] == "RUNNING" for job in _flink_jobs(cluster))
+        return bool(jobs.writers(output, "*.data"))
+
     def kill(output: Path, pid: int) -> bool:
-        if not jobs.writers(output, "*.data", num_finished=1):
+        if not is_running(output):
             return False
         os.kill(pid, signal.SIGKILL)
         return True
@@ -137,8 +145,7 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
         jobs.kill_group(first.group)
     states = []
     if engine == "flink":
-        overview = flink._ask(f"http://localhost:{cluster.port}", "jobs/overview")
-        states = sorted(job["state"] for job in overview["jobs"])
+        states = sorted(job["state"] for job in _flink_jobs(cluster))
         if states != ["CANCELED", "FINISHED"] or "cancelled the job" not in again.said:
             raise RuntimeError(f"the job of the killed driver was not cancelled: {states}")
     _say(
@@ -149,6 +156,11 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
         equal_files=bench.compare("build-pairs", name),
         jobs=states,
     )
+
+
+def _flink_jobs(cluster: Cluster) -> list[dict[str, Any]]:
+    overview = flink._ask(f"http://localhost:{cluster.port}", "jobs/overview")
+    return list(overview["jobs"])
 
 
 STEPS: dict[str, Callable[[Bench, Cluster], None]] = {
