@@ -43,7 +43,8 @@ def partial_path(path: str) -> str:
     """
     who = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}{PARTIAL_MARK}{who}-{uuid.uuid4().hex[:8]}")
+    # File systems take 255 bytes for a name, of which a long host name needs 64.
+    return os.path.join(folder, f".{name[:40]}{PARTIAL_MARK}{who}-{uuid.uuid4().hex[:8]}")
 
 
 class StagedFile:

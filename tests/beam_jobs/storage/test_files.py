@@ -152,6 +152,9 @@ def test_unfinished_files_tell_host_process_and_thread(monkeypatch):
     assert len(set(found)) == 8
     assert found[0].startswith("a/.b.data.partial-one-7-1-")
     assert found[2].startswith("a/.b.data.partial-two-7-1-")
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "h" * 64)
+    longest = files.partial_path(f"a/{'n' * 250}.tif")
+    assert len(longest.removeprefix("a/")) < 200
 
 
 def test_what_lost_workers_left_is_no_part_of_a_version(folder):
