@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Containers often set it. Each of the processes that tests start would then compile our modules anew, 3 s in a worker of pytest.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo real test unit e2e test-next check format drill bench audit image lock clean
+.PHONY: help setup demo real test unit e2e test-next engines-test check format drill bench audit image lock clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ e2e: setup  ## the tests that run whole jobs
 
 test-next:  ## the tests of models and beam_jobs with the newest TensorFlow, Keras, Beam and NumPy, in .venv-next
 	@.ci/test-next
+
+engines-test: setup  ## the data jobs on Flink and Spark clusters on this machine, whose members are killed; half an hour, needs Java and Maven
+	@$(PYTHON) -W ignore -m tests.engines
 
 check: setup  ## format, lint, types, imports
 	@.venv/bin/ruff format --check --quiet .

@@ -11,6 +11,7 @@ Read `contracts` first, then `build`. `config` holds the settings of the jobs.
 - `data_card`: what a version holds, for people and for programs.
 - `places`, `collect`, `earth_engine`: which places are fetched, and from where.
 - `simulation`, `emulator`: simulated scenes, and a local Earth Engine for tests.
+- `engines`: what a job needs when a cluster runs it.
 - `storage`: files on disk and on object stores, as Beam workers use them.
 - `commands`, `terminal`: the commands, and how all commands talk to a person.
 - `errors`, `runner`, `worker`, `local_worker`, `repeating`, `startup`: the error type,

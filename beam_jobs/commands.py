@@ -146,14 +146,14 @@ def _build_options(command: Callable[..., None]) -> Callable[..., None]:
 def build_pairs(session: Session, **options: Any) -> None:
     """Build shards of unlabeled pairs from STAC catalogs.
 
-    What follows -- goes to Beam unchanged. Without a --runner there, the build runs on
-    this machine. See docs/runners.md.
+    What follows -- goes to Beam, with the lines of a file in place of @FILE. Without a
+    --runner there, the build runs on this machine. See docs/runners.md.
 
     \b
     Example:
       terrapair build-pairs --catalog runs/sim/items.ndjson --output runs/data/pairs
       terrapair build-pairs --catalog gs://b/items.ndjson --output gs://b/pairs -- \\
-        --runner=DataflowRunner --project=p --region=r --temp_location=gs://b/tmp \\
+        @deploy/dataflow/options.txt --project=p --temp_location=gs://b/tmp \\
         --sdk_container_image=IMAGE
     """
     _build(session, "build_pairs", _BuildOptions(**options))
@@ -164,8 +164,8 @@ def build_pairs(session: Session, **options: Any) -> None:
 def build_labels(session: Session, **options: Any) -> None:
     """Build shards of labelled pairs from STAC catalogs with label assets.
 
-    What follows -- goes to Beam unchanged. Without a --runner there, the build runs on
-    this machine. See docs/runners.md.
+    What follows -- goes to Beam, with the lines of a file in place of @FILE. Without a
+    --runner there, the build runs on this machine. See docs/runners.md.
 
     \b
     Example:

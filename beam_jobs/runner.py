@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -25,6 +26,8 @@ _ADDRESSES = {
     "portable": ("--job_endpoint", "HOST:8099"),
 }
 """Runner of a cluster -> option with its address, and an example of that."""
+JAR_OPTIONS = ("output_executable_path", "flink_submit_uber_jar", "spark_submit_uber_jar")
+"""Options of Beam that put the whole job into a jar."""
 _WORKER = "beam_jobs.local_worker"
 _View = TypeVar("_View", bound=PipelineOptions)
 
@@ -70,6 +73,36 @@ def local_arguments(num_workers: int) -> list[str]:
     ]
 
 
+def read_words(beam_options: Sequence[str]) -> Iterator[str]:
+    """Yield options of Beam; the lines of a file stand in place of a word `@FILE`.
+
+    Each line is one option as Beam gets it, without quotes of a shell. Empty lines and
+    those that begin with "#" are left out.
+
+    Raises:
+        SettingsError: there is no such file, or it is no text.
+    """
+    for word in beam_options:
+        if not word.startswith("@"):
+            yield word
+            continue
+        try:
+            lines = [line.strip() for line in Path(word[1:]).read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "is no text"
+            raise SettingsError(
+                f"{word}: must name a file of Beam options, one a line ({why.lower()}); "
+                "deploy/flink/options.txt is one"
+            ) from error
+        for number, line in enumerate(lines, 1):
+            if line and not line.startswith(("--", "#")):
+                raise SettingsError(
+                    f"{word[1:]}, line {number}: must be --name=value or a comment, got {line!r}"
+                )
+            if line.startswith("--"):
+                yield line
+
+
 def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> PipelineOptions:
     """Return the options of a job.
 
@@ -79,15 +112,18 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
     Args:
         num_workers: processes of the local runner; other runners have options of their
             own for it.
-        beam_options: as on a Beam command line, such as `--runner=DataflowRunner`.
+        beam_options: as on a Beam command line, such as `--runner=DataflowRunner`, or
+            `@FILE` for a file of them; see `read_words`.
 
     Raises:
         SettingsError: the first of `beam_options` does not begin with "--": Beam would
             ignore it. Or they name a runner that Beam does not know, or one of a
             cluster without its address. Or they name Beam's Dask runner, whose results
             are wrong: tagged outputs reach every consumer, and side inputs are counted
-            again in each task (docs/runners.md).
+            again in each task (docs/runners.md). Or they ask for a jar that runs
+            elsewhere.
     """
+    beam_options = list(read_words(beam_options))
     if beam_options and not beam_options[0].startswith("--"):
         raise SettingsError(f"Beam options look like --name=value, got {beam_options[0]!r}")
     given = JobOptions(list(beam_options))
@@ -101,12 +137,13 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
         )
     _check_known(name)
     _check_address(name, beam_options)
+    _refuse_jars(given)
     return given
 
 
 def is_local(beam_options: Sequence[str]) -> bool:
     """Return whether a job with these options runs on this machine alone."""
-    name = PipelineOptions(list(beam_options)).view_as(StandardOptions).runner
+    name = PipelineOptions(list(read_words(beam_options))).view_as(StandardOptions).runner
     return name is None or _short(name) in _LOCAL
 
 
@@ -151,3 +188,19 @@ def _check_address(name: str, beam_options: Sequence[str]) -> None:
         raise SettingsError(
             f"runner {name} needs the address of its cluster: add {option}={example}"
         )
+
+
+def _refuse_jars(given: PipelineOptions) -> None:
+    """Refuse options by which the job runs without this process.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    values = given.get_all_options(drop_default=True, retain_unknown_options=True)
+    for name in JAR_OPTIONS:
+        if values.get(name):
+            raise SettingsError(
+                f"--{name} is refused: a job in a jar runs without this process, which checks "
+                "what the workers wrote, writes the manifest and publishes the result; leave the "
+                "option out, see docs/runners.md"
+            )

@@ -1,19 +1,23 @@
-"""The files of deploy/: schedulers accept them, and they call `retrain` as it is."""
+"""The files of deploy/: schedulers and Beam accept them, and they call the program as it is."""
 
 import configparser
 import copy
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import click
 import kubernetes_schema
 import pytest
 import yaml
+from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
 from repository import REPOSITORY
 
+from beam_jobs import runner
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.terminal import program
 from pipeline.config import load_run_config
@@ -162,3 +166,81 @@ def test_the_drill_runs_what_deploy_says(host_path, tmp_path):
     for key in ("image", "imagePullPolicy", "resources"):
         pod["containers"][0][key] = replaced[key]
     assert job == changed
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark", "dataflow"])
+def test_beam_knows_every_option_of_the_files(engine):
+    options = runner.pipeline_options(1, [f"@{DEPLOY / engine / 'options.txt'}"])
+    known = options.get_all_options(drop_default=True)
+    unknown = options.get_all_options(drop_default=True, retain_unknown_options=True)
+    assert known == unknown
+    assert known["runner"] == f"{engine.title()}Runner"
+    if engine != "dataflow":
+        command = json.loads(options.view_as(PortableOptions).environment_config)["command"]
+        assert os.access(DEPLOY / command, os.X_OK)
+        assert int(options.view_as(PortableOptions).environment_cache_millis) > 0
+    assert options.view_as(StandardOptions).streaming is False
+
+
+def test_the_worker_of_deploy_becomes_ours(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    ended = subprocess.run(
+        [DEPLOY / "terrapair-worker", "--id=1-1", "--provision_endpoint=localhost:1"],
+        env={"PATH": os.environ["PATH"], "TERRAPAIR_PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split() == [
+        "-m",
+        "beam_jobs.worker",
+        "--id=1-1",
+        "--provision_endpoint=localhost:1",
+    ]
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_a_cluster_needs_java_and_says_so(engine, tmp_path):
+    # The shell and its tools, but no Java.
+    for name in ("bash", "dirname", "env", "realpath"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    ended = subprocess.run(
+        [DEPLOY / engine / "cluster.sh", "up", tmp_path / "state"],
+        env={"PATH": str(tmp_path), f"{engine.upper()}_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(r"error: java is missing: install Java 11 or 17 \(.*\)\n", ended.stderr)
+
+
+def test_flinks_cluster_restarts_jobs_and_keeps_slots_for_them():
+    config = yaml.safe_load((DEPLOY / "flink" / "config.yaml").read_text())
+    assert config["restart-strategy"]["type"] == "fixed-delay"
+    options = runner.pipeline_options(1, [f"@{DEPLOY / 'flink' / 'options.txt'}"])
+    # One TaskManager alone can run the job.
+    assert config["taskmanager"]["numberOfTaskSlots"] >= options.get_all_options()["parallelism"]
+
+
+def test_the_tests_on_clusters_say_in_one_line_that_java_is_missing(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.engines"],
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: the tests on Flink and Spark need 'java', .*: apt-get install \S+\n", ended.stderr
+    )
+
+
+def test_the_drill_has_all_steps():
+    from tests.engines import __main__, drill
+
+    assert tuple(drill.STEPS) == __main__.STEPS

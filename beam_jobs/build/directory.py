@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 
 from beam_jobs.build import writers
 from beam_jobs.contracts import layout
@@ -49,6 +50,27 @@ def prepare(building_dir: str, marker: str) -> None:
     # complete one.
     for name in (*layout.SPLITS, layout.REJECTED_DIR):
         files.delete_tree(f"{building_dir}/{name}")
+
+
+def delete_leftovers(building_dir: str, shards: Collection[str]) -> None:
+    """Remove what lost workers left: unfinished files, and shards of another job.
+
+    Args:
+        building_dir: the building directory.
+        shards: paths of the version's shards below it.
+    """
+    names = [path[len(building_dir) + 1 :] for path in files.list_files(building_dir)]
+    left = [
+        name
+        for name in names
+        if not name.startswith(f"{_SPOOL}/")
+        and (
+            files.PARTIAL_MARK in name
+            or (name.partition("/")[0] in layout.SPLITS and name not in shards)
+        )
+    ]
+    if left:
+        files.delete_files([f"{building_dir}/{name}" for name in left])
 
 
 def spool_dir(

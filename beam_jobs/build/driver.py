@@ -15,7 +15,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -38,6 +37,7 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.data_card import card, statistics
+from beam_jobs.engines import checks, claims, running
 from beam_jobs.errors import DataError, NothingNewError
 from beam_jobs.judging import holdouts
 from beam_jobs.repeating import repeating
@@ -158,6 +158,7 @@ def build(
     # Beam sets these options too, but only when it makes the pipeline. The driver looks
     # at the output before that.
     FileSystems.set_options(options)
+    checks.check(options)
     config = _with_hashes(config)
     # Pairs do not change with the labels of their scenes: a label that is drawn again
     # must not cost a pretraining.
@@ -236,6 +237,7 @@ def _build(
     if config.label is not None:
         label_checks.check_vectors(config.label, inputs.catalog_paths)
     building_dir = str(layout.building_dir(chosen.output_root, chosen.span, chosen.version))
+    running.stop_last(building_dir)
     directory.prepare(building_dir, chosen.made_from.marker)
     spool_dir = directory.spool_dir(
         building_dir,
@@ -249,16 +251,17 @@ def _build(
         if execution.spool_root is not None
         else nullcontext()
     )
+    claim = running.take(building_dir, options)
     with spool_lock:
         with (
             _reported(spool_dir, inputs.num_scenes["sentinel-1"], execution.on_progress),
-            beam.Pipeline(options=options) as pipeline,
+            running.pipeline(options, claim) as pipeline,
         ):
             graph.expand(
                 pipeline,
                 config,
                 catalog_paths=inputs.catalog_paths,
-                building_dir=building_dir,
+                claim=claim,
                 spool_dir=spool_dir,
                 earlier=chosen.earlier,
             )
@@ -292,6 +295,8 @@ def _build(
                 "build again when nothing writes there",
                 "input_changed",
             )
+        claims.drop(building_dir)
+        directory.delete_leftovers(building_dir, summary.shards)
         card.write(building_dir, found, summary.contents)
         files.write_bytes(f"{building_dir}/{layout.MANIFEST_NAME}", found.to_json().encode())
         directory.publish(building_dir, chosen.target)

@@ -20,13 +20,14 @@ from beam_jobs.build.transforms import (
 )
 from beam_jobs.catalogs import catalog
 from beam_jobs.config import BuildConfig
+from beam_jobs.engines.claims import Claim
 
 
 def expand(
     pipeline: beam.Pipeline,
     config: BuildConfig,
     catalog_paths: Sequence[str | os.PathLike[str]],
-    building_dir: str,
+    claim: Claim,
     spool_dir: str,
     earlier: Sequence[str | os.PathLike[str]],
 ) -> None:
@@ -36,10 +37,12 @@ def expand(
         pipeline: of any runner.
         config: of the build.
         catalog_paths: STAC catalogs to read.
-        building_dir: receives shards, rejected records and the summary.
+        claim: of this run on the building directory, which receives shards, rejected
+            records and the summary.
         spool_dir: receives encoded patches in between.
         earlier: `scenes.txt` files of earlier spans, whose scenes are left out.
     """
+    building_dir = claim.folder
     items = (
         pipeline
         | "Catalogs" >> beam.Create([str(path) for path in catalog_paths])
@@ -53,7 +56,7 @@ def expand(
     inspected = items | "InspectScenes" >> InspectScenes(config)
     paired = inspected.scenes | "MakePairs" >> MakePairs(config, alone=labelled_alone(config))
     paired["pairs"] | "WriteScenes" >> spans.WriteScenes(building_dir)
-    cut = paired["pairs"] | "CutPatches" >> CutPatches(config, spool_dir)
+    cut = paired["pairs"] | "CutPatches" >> CutPatches(config, spool_dir, claim=claim)
     judged = (
         cut
         | "Refs" >> beam.FlatMap(lambda result: result.refs)
@@ -73,12 +76,12 @@ def expand(
         cut | "MergeSums" >> beam.CombineGlobally(writers.MergeSummaries()),
         doubled | "MergeDuplicates" >> beam.CombineGlobally(writers.MergeSummaries()),
         rejected | "WriteRejected" >> writers.WriteRejected(building_dir),
-        judged.refs | "WriteShards" >> writers.WriteShards(building_dir, config.shards),
+        judged.refs | "WriteShards" >> writers.WriteShards(building_dir, config.shards, claim),
         paired["pairs"] | "Sources" >> beam.Map(writers.count_sources),
     )
     (
         summaries
         | "FlattenSummaries" >> beam.Flatten()
         | "MergeAll" >> beam.CombineGlobally(writers.MergeSummaries())
-        | "WriteSummary" >> beam.Map(writers.write_summary, building_dir)
+        | "WriteSummary" >> beam.Map(writers.write_summary, building_dir, claim)
     )

@@ -22,6 +22,7 @@ from beam_jobs.config import BuildConfig
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.reasons import Reason, Refusal
+from beam_jobs.engines.claims import Claim
 from beam_jobs.errors import DataError
 from beam_jobs.judging import baselines, holdouts, pairing
 from beam_jobs.rasters import open_files
@@ -319,11 +320,13 @@ class CutPatches(beam.PTransform):
             that is found there is not cut again.
         min_files: if there are fewer small pairs than this, they are not bundled; see
             MIN_FILES.
+        claim: of the run; a worker of an older run stops. None = nobody looks.
     """
 
     config: BuildConfig
     spool_dir: str = field(default="")
     min_files: int = MIN_FILES
+    claim: Claim | None = None
 
     def expand(self, pairs: beam.PCollection) -> beam.PCollection:
         """Group by task, cut, then group by pair.
@@ -349,7 +352,7 @@ class CutPatches(beam.PTransform):
                 self.min_files,
             )
             | "GroupByTask" >> beam.GroupByKey()
-            | "Cut" >> beam.Map(_cut, self.config, self.spool_dir)
+            | "Cut" >> beam.Map(_cut, self.config, self.spool_dir, self.claim)
             | "GroupByPair" >> beam.GroupByKey()
             | "WholePairs" >> beam.FlatMap(_whole_pair, self.spool_dir)
         )
@@ -430,11 +433,14 @@ def _cut(
     keyed: tuple[TaskKey, Iterable[list[PairTask | Rejection]]],
     config: BuildConfig,
     spool_dir: str,
+    claim: Claim | None,
 ) -> tuple[str, FinishedTask | Rejection]:
     """Return (id of the pair or name of the bundle, the finished task or a Rejection).
 
     Everything under one id is used as a whole or not at all.
     """
+    if claim is not None:
+        claim.check()
     task, units = keyed
     pairs = sorted(units, key=lambda strips: _name(strips[0]))
     first = pairs[0][0]

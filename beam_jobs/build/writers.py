@@ -28,6 +28,7 @@ from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.manifest import ShardEntry
 from beam_jobs.data_card.contents import Contents
 from beam_jobs.data_card.statistics import BandSums
+from beam_jobs.engines.claims import Claim
 from beam_jobs.errors import DataError
 from beam_jobs.scenes.scene import Scene
 from beam_jobs.storage import files
@@ -85,6 +86,7 @@ class WriteShards(beam.PTransform):
 
     building_dir: str
     config: ShardConfig
+    claim: Claim | None = None
 
     def expand(self, refs: beam.PCollection) -> beam.PCollection:
         """Sum up the volumes of the splits, assign patches to shards, write these."""
@@ -97,7 +99,7 @@ class WriteShards(beam.PTransform):
             refs
             | "KeyByShard" >> beam.Map(_shard_key, beam.pvalue.AsDict(volumes), self.config)
             | "GroupByShard" >> beam.GroupByKey()
-            | "WriteShard" >> beam.Map(_write_shard, self.building_dir)
+            | "WriteShard" >> beam.Map(_write_shard, self.building_dir, self.claim)
         )
 
 
@@ -114,7 +116,11 @@ def _shard_key(
     return layout.shard_name(ref.split, shard, num_shards), ref
 
 
-def _write_shard(group: tuple[str, Iterable[PatchRef]], building_dir: str) -> Summary:
+def _write_shard(
+    group: tuple[str, Iterable[PatchRef]], building_dir: str, claim: Claim | None = None
+) -> Summary:
+    if claim is not None:
+        claim.check()
     name, refs = group
     ordered = sorted(refs, key=lambda ref: ref.patch_id)
     contents = Contents()
@@ -229,8 +235,14 @@ def _merge(one: Summary, two: Summary) -> Summary:
     )
 
 
-def write_summary(summary: Summary, building_dir: str) -> Any:
-    """Write the summary to the building directory, where the driver reads it later."""
+def write_summary(summary: Summary, building_dir: str, claim: Claim | None = None) -> Any:
+    """Write the summary to the building directory, where the driver reads it later.
+
+    Raises:
+        DataError: the run of `claim` no longer holds the directory.
+    """
+    if claim is not None:
+        claim.check()
     files.write_bytes(f"{building_dir}/{SUMMARY_NAME}", stored.pack(summary))
     return summary
 

@@ -135,8 +135,8 @@ def fetch(
 ) -> None:
     """Fetch pairs of places from Earth Engine; run it again to go on after a stop.
 
-    What follows -- goes to Beam unchanged. Without a --runner there, the fetch runs on
-    this machine. See docs/runners.md.
+    What follows -- goes to Beam, with the lines of a file in place of @FILE. Without a
+    --runner there, the fetch runs on this machine. See docs/runners.md.
 
     \b
     Example:

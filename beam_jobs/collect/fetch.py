@@ -36,6 +36,7 @@ from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.earth_engine.connection import connect
 from beam_jobs.earth_engine.listing import Acquisition
 from beam_jobs.earth_engine.requests import PixelRequest, check_limits
+from beam_jobs.engines import checks
 from beam_jobs.errors import DataError
 from beam_jobs.places.place import read_places
 from beam_jobs.repeating import repeating
@@ -85,7 +86,9 @@ def fetch(
     # Set the options before the first access to a store: endpoint and keys may be among
     # them.
     num_slices = quota.num_slices(job.config.quota)
-    FileSystems.set_options(runner.pipeline_options(num_slices, beam_options))
+    options = runner.pipeline_options(num_slices, beam_options)
+    FileSystems.set_options(options)
+    checks.check(options)
     collect = job.config.collect
     with job_folder.hold(output_dir, settings.canonical_json(collect)) as folder:
         summary = fetch_units(job, folder, on_progress=on_progress, beam_options=beam_options)

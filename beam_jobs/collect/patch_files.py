@@ -8,7 +8,6 @@ of an object store without ending.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -219,9 +218,5 @@ def _write(
             content = file.read()
         files.write_bytes(path, content)
         return
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    partial = f"{folder}/.{name}.{os.getpid()}.partial"
-    with writing.whole(partial):
+    with files.local_target(path) as partial, writing.whole(partial):
         write_geotiff(partial, data, grid.crs, grid.affine, nodata, band_names)
-    os.replace(partial, path)

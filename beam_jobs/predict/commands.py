@@ -117,7 +117,7 @@ def predict(
 
     Each scene gets a folder with class.tif, probability.tif and uncertainty.tif (Cloud
     Optimized GeoTIFF), and item.json (STAC). Run the same command again to go on after
-    a kill, or with new scenes. What follows -- goes to Beam unchanged.
+    a kill, or with new scenes. What follows -- goes to Beam, see docs/runners.md.
 
     \b
     Example:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from beam_jobs import runner
@@ -26,6 +25,7 @@ from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import layout, locations, settings
 from beam_jobs.contracts.locations import Location, content_of
 from beam_jobs.contracts.object_store import is_remote
+from beam_jobs.engines import checks, running
 from beam_jobs.errors import DataError
 from beam_jobs.predict import (
     graph,
@@ -146,6 +146,7 @@ def predict(
     options = runner.pipeline_options(config.num_workers, execution.beam_options)
     # Beam sets these options too, but only when it makes the pipeline.
     FileSystems.set_options(options)
+    checks.check(options)
     root = os.fspath(output).rstrip("/")
     work_dir = f"{root}/{_WORK_DIR}"
     make_folder(root)
@@ -154,10 +155,12 @@ def predict(
         if execution.retry_rejected:
             rejections.forget_all(root)
         files.delete_tree(f"{work_dir}/{layout.REJECTED_DIR}")
-        job = graph.job_of(config, segmenter, root, work_dir, endpoint)
+        running.stop_last(work_dir)
+        claim = running.take(work_dir, options)
+        job = graph.job_of(config, segmenter, root, claim, endpoint)
         with (
             _reported(work_dir, execution.on_progress),
-            beam.Pipeline(options=options) as pipeline,
+            running.pipeline(options, claim) as pipeline,
         ):
             graph.expand(pipeline, job, list(map(str, catalog_paths)))
         try:

@@ -32,6 +32,7 @@ from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.object_store import is_remote
 from beam_jobs.contracts.reasons import Reason
 from beam_jobs.contracts.records import FloatArray
+from beam_jobs.engines.claims import Claim
 from beam_jobs.errors import DataError
 from beam_jobs.predict import (
     ensembles,
@@ -79,7 +80,7 @@ class Job:
         config: of the run.
         segmenter: the model.
         output: folder of the maps, path or URI.
-        work_dir: folder of the parts, path or URI; all workers must see it.
+        claim: of the run on the folder of the parts, which all workers must see.
         code_sha256: fingerprint of SOURCES.
         num_threads: of the model in each worker process; 0 = one for each core.
         endpoint: server of the model; None = each worker loads it.
@@ -88,10 +89,15 @@ class Job:
     config: PredictConfig
     segmenter: Segmenter
     output: str
-    work_dir: str
+    claim: Claim
     code_sha256: str
     num_threads: int
     endpoint: Endpoint | None
+
+    @property
+    def work_dir(self) -> str:
+        """Folder of the parts, path or URI."""
+        return self.claim.folder
 
     def model(self) -> Callable[[Pixels], FloatArray]:
         """Return the model as this process uses it; see `parts.predict`."""
@@ -127,7 +133,7 @@ def job_of(
     config: PredictConfig,
     segmenter: Segmenter,
     output: str,
-    work_dir: str,
+    claim: Claim,
     endpoint: Endpoint | None = None,
 ) -> Job:
     """Return the job of a run."""
@@ -136,7 +142,7 @@ def job_of(
         config=config,
         segmenter=segmenter,
         output=output,
-        work_dir=work_dir,
+        claim=claim,
         code_sha256=source_fingerprint(SOURCES),
         # Workers of one machine must not take each other's cores.
         num_threads=max(1, (os.cpu_count() or 1) // num_workers) if num_workers > 1 else 0,
@@ -262,16 +268,14 @@ def _work_dir(task: MapTask, job: Job) -> str:
 def _predict(
     keyed: tuple[str, Iterable[tuple[MapTask, Area]]], job: Job
 ) -> tuple[_MapKey, MapTask | Rejection]:
+    job.claim.check()
     (task, area), *_ = keyed[1]
     key = task.map_id, task.made_from
     path = f"{_work_dir(task, job)}/{parts.part_name(area)}"
     try:
         if not _is_written(task, job) and not files.exists(path):
             with files.local_target(path) as local:
-                # A worker of a killed job may still write the same part.
-                own = f"{local}-{uuid.uuid4().hex}"
-                parts.predict(task, area, job.segmenter, job.config, own, model=job.model())
-                os.replace(own, local)
+                parts.predict(task, area, job.segmenter, job.config, local, model=job.model())
     except DataError as error:
         if error.reason in _OF_MODEL:
             raise
@@ -309,6 +313,7 @@ def _write(
 
     The files are kept by a run that goes on after a kill.
     """
+    job.claim.check()
     (key, names), (outcome, *_) = keyed
     if isinstance(outcome, Rejection) or _is_written(outcome, job):
         return key, outcome
@@ -325,6 +330,9 @@ def _write(
                 task, job.segmenter, job.config, names, parts_dir=parts_dir, folder=built
             )
         except DataError as error:
+            # Another attempt ended meanwhile, and removed the parts that this one read.
+            if _is_written(task, job):
+                return key, task
             return key, _rejection(task.map_id, error.reason, str(error), is_error=True)
         map_folders.stage(built, staged)
     if all(
@@ -341,6 +349,7 @@ def _is_written(task: MapTask, job: Job) -> bool:
 
 def _publish(keyed: tuple[_MapKey, Iterable[MapTask | Rejection]], job: Job) -> Iterator[Rejection]:
     """Move the files of a map to their place; yield why there is none."""
+    job.claim.check()
     (map_id, wanted), found = keyed
     outcomes = list(found)
     name = folder_name(map_id)

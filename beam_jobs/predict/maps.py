@@ -35,7 +35,7 @@ _CACHE_BYTES = 32 << 20
 """GDAL's cache while a file is written. It holds the blocks of the parts below a row of
 blocks. With 32 to 1200 MB, a large frame takes as long."""
 _NUM_THREADS = 2
-"""Threads that compress. More of them hold more blocks, and other workers need cores."""
+"""Threads that compress. More of them hold more blocks; other workers need cores."""
 _GDAL_TYPES = {"uint8": "Byte", "float16": "Float32"}
 
 

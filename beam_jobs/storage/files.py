@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import socket
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,7 +28,23 @@ NUM_PARALLEL_REQUESTS = 8
 
 Each request waits some ten milliseconds for the store.
 """
+PARTIAL_MARK = ".partial-"
+"""Between the name of a file and what makes the name of its unfinished copy unique."""
 _BLOCK_BYTES = 1 << 20
+
+
+def partial_path(path: str) -> str:
+    """Return a hidden path beside `path` that no other attempt writes to.
+
+    A runner starts an attempt again while the first one may still write, on the same or
+    on another machine. Host, process and thread tell a person who left a file behind.
+    Two containers of one machine may share its host name and number their processes
+    alike, so a random part follows.
+    """
+    who = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    folder, name = os.path.split(path)
+    # File systems take 255 bytes for a name, of which a long host name needs 64.
+    return os.path.join(folder, f".{name[:40]}{PARTIAL_MARK}{who}-{uuid.uuid4().hex[:8]}")
 
 
 class StagedFile:
@@ -42,9 +60,7 @@ class StagedFile:
         self._file: IO[bytes] | None = None
         if not is_remote(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # The name is unique, so that a retry, a second worker or another thread
-            # never writes to the same file.
-            self._partial = f"{path}.partial-{os.getpid()}-{threading.get_ident()}"
+            self._partial = partial_path(path)
             self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by commit or abandon
 
     def tell(self) -> int:
@@ -164,12 +180,18 @@ def write_bytes(path: str, data: bytes) -> None:
 def local_target(path: str) -> Iterator[str]:
     """Yield a local path for a writer that needs a real file.
 
-    This is `path` itself, or a temporary file that is uploaded to `path` at the end.
-    Nothing is uploaded when the body fails.
+    The file appears at `path` when the body ends, whole or not at all: nothing is left
+    when the body fails.
     """
     if not is_remote(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        yield path
+        partial = partial_path(path)
+        try:
+            yield partial
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
         return
     with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
         local = os.path.join(scratch, "file")

@@ -61,6 +61,46 @@ def test_a_word_that_beam_would_ignore_is_refused():
         runner.pipeline_options(1, ["DataflowRunner"])
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--output_executable_path=job.jar", "--flink_submit_uber_jar", "--spark_submit_uber_jar"],
+)
+@pytest.mark.parametrize("name", ["FlinkRunner", "SparkRunner"])
+def test_a_job_in_a_jar_is_refused_with_the_reason(name, option):
+    with pytest.raises(ValueError, match=f"^{option.partition('=')[0]} is refused: .* publishes"):
+        runner.pipeline_options(1, [f"--runner={name}", option])
+
+
+def test_options_are_read_from_a_file_and_later_words_win(tmp_path):
+    path = tmp_path / "options.txt"
+    path.write_text(
+        "# A comment.\n\n--runner=FlinkRunner\n  --parallelism=2\n"
+        '--environment_config={"command": "terrapair worker"}\n'
+    )
+    options = runner.pipeline_options(1, ["--parallelism=9", f"@{path}", "--parallelism=4"])
+    assert options.get_all_options(drop_default=True) == {
+        "runner": "FlinkRunner",
+        "parallelism": 4,
+        "environment_config": '{"command": "terrapair worker"}',
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "options.txt: must name a file of Beam options"),
+        (b"\xff\xfe", "options.txt: must name a file .*is no text"),
+        (b"--runner=FlinkRunner\nparallelism=2\n", "options.txt, line 2: must be --name=value"),
+    ],
+)
+def test_a_file_that_holds_no_options_is_refused(content, told, tmp_path):
+    path = tmp_path / "options.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        runner.pipeline_options(1, [f"@{path}"])
+
+
 @pytest.mark.parametrize("name", ["DaskRunner", "apache_beam.runners.dask.dask_runner.DaskRunner"])
 def test_the_dask_runner_is_refused(name):
     with pytest.raises(ValueError, match="is refused"):

@@ -307,11 +307,11 @@ def test_a_file_that_changes_while_it_is_read_makes_no_version(
 ):
     write = writers.write_summary
 
-    def meanwhile(summary, building_dir):
+    def meanwhile(summary, building_dir, claim):
         first_path(copied, "S2").touch()
         scene = first_path(copied, "S1")
         scene.write_bytes(scene.read_bytes() + b"\0")
-        return write(summary, building_dir)
+        return write(summary, building_dir, claim)
 
     monkeypatch.setattr(writers, "write_summary", meanwhile)
     refused(build_config, copied, tmp_path / "out", "has changed while the build read it")

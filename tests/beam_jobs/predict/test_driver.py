@@ -184,6 +184,29 @@ def test_maps_on_an_object_store_have_the_same_bytes(radar, flood, config, tmp_p
         predict(config, flood, [radar(1)], s3_folder)
 
 
+def test_an_attempt_that_another_one_overtook_rejects_nothing(
+    radar, flood, config, tmp_path, monkeypatch
+):
+    write, job_of, jobs = products.write, graph.job_of, []
+
+    def overtaken(task, *_, **__):
+        monkeypatch.setattr(products, "write", write)
+        # The other attempt makes the map, and removes the parts that this one reads.
+        assert list(graph._join(((task.map_id, task.made_from), [task]), jobs[0])) == []
+        raise DataError("a part cannot be read")
+
+    def noted(*arguments):
+        jobs.append(job_of(*arguments))
+        return jobs[-1]
+
+    monkeypatch.setattr(products, "write", overtaken)
+    monkeypatch.setattr(graph, "job_of", noted)
+    made = predict(config, flood, [radar(1)], str(tmp_path))
+    assert len(made.maps) == 1
+    assert made.rejected == ()
+    assert not (tmp_path / ".rejected").exists()
+
+
 def test_a_map_is_described_by_a_stac_item(simulated, flood, config, tmp_path):
     polygons = replace(config.polygons, classes=("water",))
     made = predict(replace(config, polygons=polygons), flood, [simulated], str(tmp_path))

@@ -124,3 +124,47 @@ def test_a_full_disk_leaves_no_part_of_a_file_and_the_error_names_it(tmp_path, f
     full_disk()
     files.write_bytes(path, bytes(90_000))
     assert files.read_bytes(path) == bytes(90_000)
+
+
+def test_two_attempts_at_once_write_two_files_and_each_is_seen_whole(tmp_path):
+    path = tmp_path / "train" / "part-0"
+    with files.local_target(str(path)) as first, files.local_target(str(path)) as second:
+        assert first != second
+        Path(first).write_bytes(b"first, whole")
+        assert not path.exists()
+        Path(second).write_bytes(b"second")
+    # The inner one ended first; the outer one replaced it as a whole.
+    assert path.read_bytes() == b"first, whole"
+    with pytest.raises(IsADirectoryError), files.local_target(str(path)) as third:
+        Path(third).write_bytes(b"half") and path.parent.read_bytes()
+    assert path.read_bytes() == b"first, whole"
+    assert [one.name for one in path.parent.iterdir()] == ["part-0"]
+
+
+def test_unfinished_files_tell_host_process_and_thread(monkeypatch):
+    def names(host: str, process: int, thread: int) -> list[str]:
+        monkeypatch.setattr(files.socket, "gethostname", lambda: host)
+        monkeypatch.setattr(files.os, "getpid", lambda: process)
+        monkeypatch.setattr(files.threading, "get_ident", lambda: thread)
+        return [files.partial_path("a/b.data") for _ in range(2)]
+
+    found = names("one", 7, 1) + names("two", 7, 1) + names("one", 8, 1) + names("one", 7, 2)
+    assert len(set(found)) == 8
+    assert found[0].startswith("a/.b.data.partial-one-7-1-")
+    assert found[2].startswith("a/.b.data.partial-two-7-1-")
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "h" * 64)
+    longest = files.partial_path(f"a/{'n' * 250}.tif")
+    assert len(longest.removeprefix("a/")) < 200
+
+
+def test_what_lost_workers_left_is_no_part_of_a_version(folder):
+    kept = ["train/part-0", "rejected/patches.ndjson", "spool/x.data", "summary.npz"]
+    left = [
+        "train/part-0-of-9",
+        f"test/.part-1{files.PARTIAL_MARK}host-1-2-3",
+        f"rejected/.patches.ndjson{files.PARTIAL_MARK}host-1-2-3",
+    ]
+    for name in kept + left:
+        files.write_bytes(f"{folder}/{name}", b"1")
+    directory.delete_leftovers(folder, ["train/part-0"])
+    assert files.list_files(folder) == sorted(f"{folder}/{name}" for name in kept)
