@@ -32,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from beam_jobs.contracts import locations, published
+from beam_jobs.contracts import locations, object_store, published
 from beam_jobs.contracts.settings import to_dict
 from pipeline.config import RunConfig, load_text
 from pipeline.data_build import data_sets
@@ -368,4 +368,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    object_store.run_to_exit(lambda: main(sys.argv[1:]))
