@@ -170,6 +170,7 @@ def test_each_worker_gets_what_the_settings_of_its_pod_say():
     assert POD["nodeSelector"] == {"gpu": "a100"}
     assert POD["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert (POD["activeDeadlineSeconds"], POD["imagePullSecrets"]) == (7200, [{"name": "registry"}])
+    assert CONTAINER["terminationMessagePolicy"] == "FallbackToLogsOnError"
     # Two retries of three workers.
     assert INDEXED["spec"]["backoffLimit"] == 9
 
