@@ -34,7 +34,7 @@ from tests.drills.cluster import VOLUMES, Cluster, DrillError, check_started, sa
 _REPOSITORY = Path(__file__).parents[2]
 _MANIFESTS = _REPOSITORY / "deploy" / "kubernetes" / "retrain.yaml"
 _SMOKE = _REPOSITORY / "pipeline" / "configs" / "smoke.yaml"
-NAMESPACE = "terrapair-drill"
+_NAMESPACE = "terrapair-drill"
 _SCHEDULE = "*/2 * * * *"
 _RESOURCES = {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "8Gi"}}
 _ROOT = "/data/run"
@@ -121,7 +121,7 @@ def overlay(documents: Sequence[dict[str, Any]], node: Node) -> list[dict[str, A
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": NAMESPACE, "labels": {VOLUMES: NAMESPACE}},
+        "metadata": {"name": _NAMESPACE, "labels": {VOLUMES: _NAMESPACE}},
         "spec": {
             "capacity": {"storage": "2Gi"},
             "accessModes": ["ReadWriteOnce"],
@@ -355,7 +355,7 @@ def main(arguments: Sequence[str]) -> int:
         host_network=given.host_network,
     )
     try:
-        with Cluster(NAMESPACE, given.timeout, given.keep) as cluster:
+        with Cluster(_NAMESPACE, given.timeout, given.keep) as cluster:
             drill = Drill(cluster, node)
             try:
                 drill.run()
