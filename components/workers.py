@@ -13,12 +13,16 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from beam_jobs.contracts.errors import TerrapairError
 from beam_jobs.contracts.locations import content_of, locate, staged
+from beam_jobs.contracts.object_store import UnreachableStoreError
 from beam_jobs.contracts.settings import SettingsError
 
 FOLDER = "TERRAPAIR_WORKERS_DIR"
@@ -30,7 +34,16 @@ _FIELDS = (
     *("serving_model_dir", "model_run_dir"),
 )
 """What our functions read of FnArgs. The rest cannot be written as JSON."""
+_FAULTS = (
+    *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError),
+    *(ConnectionError, TimeoutError, UnreachableStoreError),
+)
+"""Faults of the network; those of TensorFlow are also those of the other workers."""
 RunFn = Callable[[FnArgs], None]
+
+
+class LostWorkerError(TerrapairError, RuntimeError):
+    """This worker lost the others, or its store. Only a new process can train on."""
 
 
 def worker_index(environment: Mapping[str, str]) -> int:
@@ -60,6 +73,9 @@ def shared(run_fn: RunFn) -> RunFn:
             document["run_fn"] = f"{run_fn.__module__}.{run_fn.__name__}"
             with staged(locate(folder) / _ARGUMENTS) as file:
                 file.write_text(json.dumps(document, sort_keys=True))
+            with _beside_others(0):
+                run_fn(fn_args)
+            return
         run_fn(fn_args)
 
     return run
@@ -78,6 +94,7 @@ def follow(folder: str, index: int, poll_s: float) -> str:
 
     Raises:
         DamagedFileError: the arguments are not what was written.
+        LostWorkerError: another worker was lost.
     """
     path = locate(folder) / _ARGUMENTS
     while not path.exists():
@@ -92,5 +109,26 @@ def follow(folder: str, index: int, poll_s: float) -> str:
     # Logs and metrics are those of the first worker.
     fn_args.model_run_dir = f"{folder.rstrip('/')}/worker-{index}"
     run_fn: RunFn = getattr(importlib.import_module(module), attribute)
-    run_fn(fn_args)
+    with _beside_others(index):
+        run_fn(fn_args)
     return str(name)
+
+
+@contextmanager
+def _beside_others(index: int) -> Iterator[None]:
+    """Raise one line for a fault after which no worker can train on.
+
+    The faults are those that a node tries again. A process that has lost another
+    worker would fail each time: TensorFlow begins no second training of several
+    workers in it.
+
+    Raises:
+        LostWorkerError: in place of such a fault.
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        raise LostWorkerError(
+            f"worker {index} lost another worker, or the store ({type(error).__name__}): start all "
+            "workers again, as the Job does; they go on from the last checkpoint"
+        ) from error

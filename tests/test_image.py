@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -102,6 +103,18 @@ def test_the_builder_gets_the_packages_and_little_else():
     packages = {one.rstrip("*") for one in included}
     files = {"pyproject.toml", "requirements.txt", "README.md", "LICENSE", ".ci/image"}
     assert let_through == packages | files
+
+
+def test_the_check_of_the_image_finds_imports_at_any_depth():
+    imports = runpy.run_path(str(IMAGE / "check.py"))["imports"]
+    source = """
+import os.path, re as regex
+from . import here
+def submit():
+    from kfp.client import Client
+    import cronsim
+"""
+    assert sorted(imports(source)) == ["cronsim", "kfp.client", "os.path", "re"]
 
 
 def make_image(tmp_path, **environment):

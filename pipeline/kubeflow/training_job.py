@@ -194,6 +194,8 @@ def _pod(job: TrainingJob, labels: dict[str, str]) -> dict[str, Any]:
         "env": [*_settings(pod), *_environment(job)],
         "ports": [{"name": "grpc", "containerPort": PORT}],
         "resources": _resources(pod),
+        # The error line of a pod that failed is then in its status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "readOnlyRootFilesystem": True,
             "allowPrivilegeEscalation": False,

@@ -7,15 +7,20 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from make_fn_args import make_fn_args
 from repository import REPOSITORY
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import DamagedFileError
+from beam_jobs.contracts.object_store import UnreachableStoreError
 from beam_jobs.contracts.settings import SettingsError
+from beam_jobs.terminal.failures import failure_of
 from components import workers
 from models.config import EncoderConfig, PretrainConfig
 from models.published import export
+from pipeline.runners.retrying import is_transient
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 
@@ -76,6 +81,41 @@ def test_arguments_that_are_damaged_are_named(text, tmp_path):
     (tmp_path / "arguments.json").write_text(text)
     with pytest.raises(DamagedFileError, match=r"arguments.json: .* start all workers again"):
         workers.follow(str(tmp_path), 1, poll_s=0.01)
+
+
+FAULTS = [
+    tf.errors.UnavailableError(
+        None, None, "Collective ops is aborted by: Connection reset by peer"
+    ),
+    UnreachableStoreError("s3://bucket/run: no connection"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["worker", "store"])
+def test_a_fault_of_one_worker_is_not_tried_again_in_its_process(fault, tmp_path, monkeypatch):
+    def run_fn(_):
+        raise fault
+
+    run_fn.__module__ = "components.workers"
+    monkeypatch.setattr(workers, "run_fn", run_fn, raising=False)
+    fn_args = FnArgs(train_files=[], hyperparameters={}, model_run_dir=str(tmp_path))
+    run = workers.shared(run_fn)
+    # Alone, the same training may succeed a moment later.
+    with pytest.raises(type(fault)) as alone:
+        run(fn_args)
+    assert is_transient(alone.value)
+    monkeypatch.setenv(workers.FOLDER, str(tmp_path / "workers"))
+    monkeypatch.setenv("TF_CONFIG", tf_config(0))
+    with pytest.raises(
+        workers.LostWorkerError, match=r"^worker 0 lost another .* last check"
+    ) as one:
+        run(fn_args)
+    with pytest.raises(workers.LostWorkerError, match=r"^worker 1 lost another") as two:
+        workers.follow(str(tmp_path / "workers"), 1, poll_s=0.01)
+    for error in (one.value, two.value):
+        assert not is_transient(error)
+        # The Job must start a pod again that ends so.
+        assert failure_of(error).exit_code == 1
 
 
 @pytest.fixture

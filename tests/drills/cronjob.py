@@ -3,7 +3,7 @@
     export KUBECONFIG=<file of a cluster>
     python -m tests.drills.cronjob --image terrapair:latest
 
-It needs `kubectl` on PATH, a cluster, and the project's image on its node. The manifests
+It needs a cluster, and the project's image on its node. The manifests
 are those of deploy/kubernetes/retrain.yaml with a schedule of two minutes, the smallest
 config with one task, simulated scenes and small resources, in a namespace that is
 removed at the end.
@@ -18,25 +18,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from beam_jobs.contracts.errors import ExitCode
+from tests.drills.cluster import VOLUMES, Cluster, DrillError, check_started, say
 
 _REPOSITORY = Path(__file__).parents[2]
 _MANIFESTS = _REPOSITORY / "deploy" / "kubernetes" / "retrain.yaml"
 _SMOKE = _REPOSITORY / "pipeline" / "configs" / "smoke.yaml"
+_NAMESPACE = "terrapair-drill"
 _SCHEDULE = "*/2 * * * *"
 _RESOURCES = {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "8Gi"}}
 _ROOT = "/data/run"
@@ -64,17 +62,10 @@ id -u
 grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status
 touch /opt/terrapair/written 2>&1
 """
-_PEAK = "cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes /sys/fs/cgroup/memory.peak 2>/dev/null"
 _STAGE_DONE = re.compile(r"^✓ (?P<name>.+) \((?P<seconds>[\d.]+) s\)", re.MULTILINE)
 _TASK = "landcover"
 _TRAININGS = ("Trainer-pretrain", f"Trainer-{_TASK}")
 """After the first, the first pod is killed; after the second, the second one is deleted."""
-_CANNOT_START = ("ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName")
-_Found = TypeVar("_Found")
-
-
-class DrillError(Exception):
-    """The drill cannot go on; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +121,7 @@ def overlay(documents: Sequence[dict[str, Any]], node: Node) -> list[dict[str, A
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": "terrapair-drill"},
+        "metadata": {"name": _NAMESPACE, "labels": {VOLUMES: _NAMESPACE}},
         "spec": {
             "capacity": {"storage": "2Gi"},
             "accessModes": ["ReadWriteOnce"],
@@ -142,146 +133,6 @@ def overlay(documents: Sequence[dict[str, Any]], node: Node) -> list[dict[str, A
         },
     }
     return [settings, volume, claim, cron_job]
-
-
-class Cluster:
-    """kubectl in one namespace, which exists within the `with` block."""
-
-    def __init__(self, namespace: str, timeout_seconds: float, keep: bool) -> None:
-        """Take a cluster by the environment, as kubectl does.
-
-        Args:
-            namespace: is made and removed.
-            timeout_seconds: the longest wait for one thing.
-            keep: leave the namespace as it is at the end.
-
-        Raises:
-            DrillError: there is no kubectl, no KUBECONFIG, or no answer.
-        """
-        self._namespace, self._timeout, self._keep = namespace, timeout_seconds, keep
-        if not shutil.which("kubectl"):
-            raise DrillError("the drill needs kubectl on PATH: install Kubernetes' client")
-        if "KUBECONFIG" not in os.environ:
-            raise DrillError("the drill needs a cluster: set KUBECONFIG to its file")
-        self._run("get", "nodes")
-
-    def __enter__(self) -> Cluster:
-        self._run("create", "namespace", self._namespace)
-        # Pods are refused before a controller has made the account.
-        self.wait("the service account", lambda: "default" in self._run("get", "serviceaccounts"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._keep:
-            self._run("delete", "namespace", self._namespace, "--timeout=120s")
-            self._run("delete", "persistentvolume", "terrapair-drill", "--ignore-not-found")
-
-    def apply(self, *documents: Mapping[str, Any]) -> None:
-        """Create or change objects, with strict validation."""
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": documents})
-        self._run("apply", "--validate=strict", "--filename=-", stdin=text)
-
-    def items(self, kind: str, **labels: str) -> list[dict[str, Any]]:
-        """Return objects with these labels, the oldest first."""
-        selector = ",".join(f"{key.replace('_', '-')}={value}" for key, value in labels.items())
-        found = self._run(
-            "get", kind, f"--selector={selector}", "--output=json",
-            "--sort-by=.metadata.creationTimestamp",
-        )  # fmt: skip
-        return json.loads(found)["items"]
-
-    def events(self, reason: str) -> list[dict[str, Any]]:
-        """Return the events with this reason."""
-        found = self._run("get", "events", f"--field-selector=reason={reason}", "--output=json")
-        return json.loads(found)["items"]
-
-    def execute(self, pod: str, *command: str) -> str:
-        """Run a command in a pod; return its output, also if it fails."""
-        done = self._process("exec", pod, "--", *command)
-        return done.stdout + done.stderr
-
-    def logs(self, pod: str) -> str:
-        """Return all that a pod has printed; "" before its container has started."""
-        return self._process("logs", pod).stdout
-
-    def phase(self, pod: str) -> str:
-        """Return the phase of a pod, such as Running.
-
-        Raises:
-            DrillError: it cannot start, or there is no such pod.
-        """
-        found = json.loads(self._run("get", "pod", pod, "--output=json"))
-        check_started(found)
-        return found["status"].get("phase", "Pending")
-
-    def delete_pod(self, pod: str) -> None:
-        """Delete a pod and wait until it is gone."""
-        self._run("delete", "pod", pod)
-
-    def call(self, pod: Mapping[str, Any], name: str, script: str) -> str:
-        """Run a shell script in a pod of its own; return what it printed.
-
-        Args:
-            pod: specification of a pod with one container.
-            name: of the new pod.
-            script: for /bin/sh.
-
-        Raises:
-            DrillError: it failed.
-        """
-        spec = deepcopy(dict(pod))
-        spec["containers"][0]["args"] = [f"set -eu\n{script}"]
-        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-
-        ended = self.wait(f"the pod {name}", lambda: {self.phase(name)} & {"Succeeded", "Failed"})
-        printed = self.logs(name)
-        self.delete_pod(name)
-        if ended != {"Succeeded"}:
-            raise DrillError(f"the pod {name} failed: {printed.strip()[-500:]}")
-        return printed
-
-    def wait(self, what: str, look: Callable[[], _Found]) -> _Found:
-        """Return the first true value of `look`, which is called every two seconds.
-
-        Raises:
-            DrillError: there is none within the time limit.
-        """
-        end = time.monotonic() + self._timeout
-        while time.monotonic() < end:
-            found = look()
-            if found:
-                return found
-            time.sleep(2.0)
-        raise DrillError(f"waited {self._timeout:.0f} s for {what}: raise --timeout")
-
-    def _run(self, *arguments: str, stdin: str | None = None) -> str:
-        done = self._process(*arguments, stdin=stdin)
-        if done.returncode:
-            last = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise DrillError(f"kubectl {' '.join(arguments[:2])}: {last}")
-        return done.stdout
-
-    def _process(
-        self, *arguments: str, stdin: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        command = ["kubectl", f"--namespace={self._namespace}", *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-
-
-def check_started(pod: Mapping[str, Any]) -> None:
-    """Raise if a pod waits for something that never comes.
-
-    Raises:
-        DrillError: its image is not on the node, or its volume is not there.
-    """
-    for status in pod["status"].get("containerStatuses", []):
-        reason = status["state"].get("waiting", {}).get("reason", "")
-        if reason in _CANNOT_START:
-            raise DrillError(f"the node cannot start {status['image']}: {reason}: load the image")
-    for condition in pod["status"].get("conditions", []):
-        message = condition.get("message", "")
-        if condition.get("reason") == "Unschedulable" and "unbound immediate" in message:
-            raise DrillError("the cluster provides no volumes: give --host-path, a folder on it")
 
 
 class Drill:
@@ -304,17 +155,17 @@ class Drill:
     def run(self) -> None:
         """Do all steps, and note the figures."""
         self._cluster.apply(self._settings, *self._volume)
-        self._say("simulating the scenes of month 1")
+        say("simulating the scenes of month 1")
         self._cluster.call(self._pod, "month-1", f"{_SIMULATE} --output /data/month-1")
         self._cluster.apply(self._cron_job)
-        self._say(f"waiting for the first job of {_SCHEDULE!r}")
+        say(f"waiting for the first job of {_SCHEDULE!r}")
         first = self._next_job(())
         self._killed_and_deleted(first)
         self._published(first)
         idle = self._result((first,), "nothing_new", ExitCode.NOTHING_NEW)
         earlier = [job["metadata"]["name"] for job in self._cluster.items("jobs")]
 
-        self._say("simulating the scenes of month 2, and dividing their reflectance by 10")
+        say("simulating the scenes of month 2, and dividing their reflectance by 10")
         poison = f"python - <<'END'\n{_POISON}\nEND"
         script = f"{_SIMULATE} --set seed=99 --output /data/month-2\n{poison}"
         self._cluster.call(self._pod, "month-2", script)
@@ -347,7 +198,7 @@ class Drill:
         self._note(second, "deleted")
         self._cluster.delete_pod(second)
         third = self._next_pod(job, (pod, second))
-        self._say("waiting for the next due time, which must start no second job")
+        say("waiting for the next due time, which must start no second job")
         self._cluster.wait("JobAlreadyActive", lambda: self._cluster.events("JobAlreadyActive"))
         # None, if it has ended just now.
         self.expect("other busy jobs", set(self._active_jobs()) - {job}, set())
@@ -426,7 +277,7 @@ class Drill:
             return names
 
         (name,) = self._cluster.wait(f"a pod of {job}", started)
-        self._say(f"{job}: pod {name}")
+        say(f"{job}: pod {name}")
         return name
 
     def _await_stage(self, pod: str, stage: str) -> None:
@@ -448,7 +299,7 @@ class Drill:
             return False
 
         self._cluster.wait(f"{stage} in {pod}", look)
-        self._say(f"  {stage} done")
+        say(f"  {stage} done")
 
     def _await_end(self, job: str) -> None:
         self._cluster.wait(
@@ -474,7 +325,6 @@ class Drill:
     def _note(self, pod: str, end: str) -> None:
         """Keep the figures of a pod, before it goes or after it ended."""
         stages = dict(_STAGE_DONE.findall(self._cluster.logs(pod)))
-        peak = self._cluster.execute(pod, "/bin/sh", "-c", _PEAK).split()
         figures = {
             "pod": pod,
             "end": end,
@@ -482,13 +332,10 @@ class Drill:
             "stage_seconds": round(sum(map(float, stages.values())), 1),
             "trainings": {one: float(stages[one]) for one in _TRAININGS if one in stages},
         }
-        if peak and peak[0].isdigit():
-            figures["peak_gb"] = round(int(peak[0]) / 1e9, 2)
+        if peak := self._cluster.peak_gb(pod):
+            figures["peak_gb"] = peak
         self.found["pods"].append(figures)
-        self._say(f"  {json.dumps(figures)}")
-
-    def _say(self, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        say(f"  {json.dumps(figures)}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -508,7 +355,7 @@ def main(arguments: Sequence[str]) -> int:
         host_network=given.host_network,
     )
     try:
-        with Cluster("terrapair-drill", given.timeout, given.keep) as cluster:
+        with Cluster(_NAMESPACE, given.timeout, given.keep) as cluster:
             drill = Drill(cluster, node)
             try:
                 drill.run()

@@ -15,6 +15,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.terminal import program
 from pipeline.kubeflow.config import PodConfig
 from pipeline.kubeflow.training_job import TrainingJob, manifests
+from tests.drills import two_workers
 
 POD_CONFIG = settings.from_dict(
     PodConfig,
@@ -52,15 +53,16 @@ JOB = TrainingJob(
     pod=POD_CONFIG,
 )
 SERVICE, INDEXED = manifests(JOB)
+ON_ONE_NETWORK = two_workers.on_one_network(INDEXED, (7001, 7002, 7003))
 POD = INDEXED["spec"]["template"]["spec"]
 LABELS = INDEXED["spec"]["template"]["metadata"]["labels"]
 (CONTAINER,) = POD["containers"]
 
 
-def environment(index):
+def environment(index, job=INDEXED):
     """The variables of a pod as the kubelet expands them: in order, $(NAME) of those before."""
     found = {}
-    for variable in CONTAINER["env"]:
+    for variable in job["spec"]["template"]["spec"]["containers"][0]["env"]:
         source = variable.get("valueFrom", {})
         value = variable.get("value", "secret")
         if "fieldRef" in source:
@@ -90,6 +92,25 @@ def test_tensorflow_finds_all_workers_and_its_own_place(index, monkeypatch):
     name = f"{INDEXED['metadata']['name']}-{index}.{POD['subdomain']}:{port}"
     assert hosts[index] == name
     assert POD["subdomain"] == SERVICE["metadata"]["name"]
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_in_the_drill_workers_of_one_network_have_ports_of_their_own(index):
+    complaints = ["Job.spec.successPolicy: unknown field"]
+    assert kubernetes_schema.complaints(ON_ONE_NETWORK) == complaints
+    config = json.loads(environment(index, ON_ONE_NETWORK)["TF_CONFIG"])
+    hosts = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"]
+    assert config == {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}}
+    pod = ON_ONE_NETWORK["spec"]["template"]["spec"]
+    assert pod["hostNetwork"] is True
+    # A port of the container would be one of the node, which only one pod can have.
+    assert "ports" not in pod["containers"][0]
+
+
+def test_in_the_drill_other_pods_know_nothing_of_workers():
+    names = {one["name"] for one in two_workers.plain_pod(INDEXED)["containers"][0]["env"]}
+    own = {one["name"] for one in CONTAINER["env"]}
+    assert own - names == {"WORKER", "TF_CONFIG", "TERRAPAIR_WORKERS_DIR"}
 
 
 def test_the_service_names_pods_that_are_not_ready_yet():
@@ -149,6 +170,7 @@ def test_each_worker_gets_what_the_settings_of_its_pod_say():
     assert POD["nodeSelector"] == {"gpu": "a100"}
     assert POD["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert (POD["activeDeadlineSeconds"], POD["imagePullSecrets"]) == (7200, [{"name": "registry"}])
+    assert CONTAINER["terminationMessagePolicy"] == "FallbackToLogsOnError"
     # Two retries of three workers.
     assert INDEXED["spec"]["backoffLimit"] == 9
 
