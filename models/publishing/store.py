@@ -24,10 +24,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from beam_jobs.contracts import locations, published
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME
@@ -50,6 +52,38 @@ Source: "The specified SavedModel has no variables" in
 tensorflow/cc/saved_model/loader.cc.
 """
 _HIGHEST = "highest_version"
+
+
+class UnwritableError(TerrapairError, OSError):
+    """A folder of published models that cannot be written; one line."""
+
+    exit_code = ExitCode.CRASH
+
+
+def check_writable(model_dir: str | os.PathLike[str]) -> None:
+    """Check that a model can be published, before it is trained.
+
+    A hidden file is written and removed, in the folder or in what there is of its path.
+
+    Raises:
+        UnwritableError: the file cannot be written.
+    """
+    base = locate(model_dir)
+    if isinstance(base, Path):
+        base = base.absolute()
+        while not base.exists():
+            base = base.parent
+    trial = base / f".writable-{uuid.uuid4().hex}"
+    try:
+        trial.write_text("")
+        trial.unlink()
+    except Exception as error:  # the library of each store raises errors of its own
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UnwritableError(
+            f"{base}: must be writable, so that models can be published in {model_dir}, got: "
+            f"{' '.join(str(why).split())[:300]}: give this user the right to write there; nothing "
+            "was built or trained"
+        ) from error
 
 
 def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -> Location:

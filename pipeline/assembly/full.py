@@ -10,8 +10,8 @@ from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.contracts import windows
 from beam_jobs.contracts.object_store import beam_plugins
+from beam_jobs.contracts.published import ENCODER_NAME
 from beam_jobs.runner import local_arguments
-from components.publishing import ENCODER_NAME
 from components.shard_gen import Spans
 from models.publishing import labels as labels_lib
 from pipeline.assembly.distillation import create_distillation

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from beam_jobs.contracts.published import ENCODER_NAME
 from components.canary import create_canary
 from components.drift_check import DriftSettings
 from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents, create_examples
 from components.pretrain_trainer import create_pretrain_trainer
-from components.publishing import ENCODER_NAME, create_pusher
+from components.publishing import create_pusher
 from components.shard_gen import Spans
 from pipeline.assembly.labels import LabelComponents
 from pipeline.config import RunConfig

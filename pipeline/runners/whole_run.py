@@ -23,7 +23,7 @@ from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
 from pipeline.metadata_store import Place, check_place
 from pipeline.refused_spans import RefusedSpan, read_refused
-from pipeline.service.thresholds import check_thresholds
+from pipeline.service.preconditions import check_preconditions, remove_unfinished
 
 SpanRule = Literal["newest", "new", "new_or_newest"]
 """Which data a run reads.
@@ -73,6 +73,7 @@ def run_whole(
 
     Raises:
         NothingNewError: `spans` is "new", and no scene is.
+        UnwritableError: the models could not be published.
         TerrapairError: bad data, or a gate ended the run.
     """
     if config.span is not None:
@@ -80,7 +81,9 @@ def run_whole(
             f"span: a whole run reads the newest span, got {config.span}: set span=null"
         )
     check_place(place, is_written=True)
-    check_thresholds(config)
+    check_preconditions(config)
+    # Not only at the next push: a server may try to load half a version until then.
+    remove_unfinished(config)
     write_resolved(session, config)
     from pipeline.data_build import build_data
 

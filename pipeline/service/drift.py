@@ -19,12 +19,12 @@ from beam_jobs.contracts import layout
 from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.object_store import beam_plugins
+from beam_jobs.contracts.published import ENCODER_NAME
 from beam_jobs.contracts.records import WATCHED_FEATURES
 from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
 from beam_jobs.runner import local_arguments
 from components.drift_check import NewData, judge
-from components.publishing import ENCODER_NAME
 from components.watched_statistics import schema_text
 from models.drift.patch_columns import read_columns
 from models.drift.reference import DataReference, find_served

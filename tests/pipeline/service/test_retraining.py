@@ -211,6 +211,23 @@ def test_a_hook_that_fails_is_one_warning_and_changes_no_exit_code(config, tmp_p
     assert error.startswith("error: ")
 
 
+@pytest.mark.parametrize("verb", ["run", "retrain"])
+def test_a_serving_folder_that_cannot_be_written_ends_before_anything_is_built(
+    config, capsys, verb
+):
+    os.makedirs(config.root)
+    with open(config.serving_dir, "w") as file:
+        file.write("a file in the place of the folder")
+    code = program.run([verb, "--config", "smoke", "--set", f"root={config.root}"])
+    assert code == ExitCode.CRASH
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {config.serving_dir}: must be writable, so that models can be")
+    assert not os.path.exists(f"{config.root}/data")
+    assert [one.exit_code for one in attempts.read_attempts(config.root)] == (
+        [1] if verb == "retrain" else []
+    )
+
+
 def test_of_two_at_once_one_leaves_and_records_nothing(config, capsys):
     with locks.hold(f"{config.root}/{root.LOCK_NAME}", "the first"):
         code = program.run(["retrain", "--config", "smoke", "--set", f"root={config.root}"])
