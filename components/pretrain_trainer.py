@@ -42,6 +42,7 @@ def create_pretrain_trainer(
     *,
     checkpoints_dir: str,
     published_dir: str = "",
+    restart: str = "",
 ) -> BaseComponent:
     """Return the Trainer "Trainer-pretrain" of the encoder.
 
@@ -52,6 +53,8 @@ def create_pretrain_trainer(
             killed starts over.
         published_dir: base folder of the published models. Training starts from the
             newest encoder there; empty = from scratch.
+        restart: another text is another training of the same data, which starts from
+            the encoder that is published by then; TFX's cache does not see that one.
     """
     return Trainer(
         run_fn=RUN_FN,
@@ -65,6 +68,7 @@ def create_pretrain_trainer(
             "code": source_fingerprint(SOURCES),
             CHECKPOINTS_DIR: checkpoints_dir,
             PUBLISHED_DIR: published_dir,
+            "restart": restart,
         },
     ).with_id("Trainer-pretrain")
 

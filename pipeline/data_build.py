@@ -19,7 +19,7 @@ from beam_jobs.build.spans import SpanWord, number_of
 from beam_jobs.build.verify import verify, verify_window
 from beam_jobs.catalogs.catalog import CATALOG_NAME, resolve_catalog
 from beam_jobs.config import BuildConfig, CatalogConfig
-from beam_jobs.contracts import set_aside, windows
+from beam_jobs.contracts import layout, set_aside, windows
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.windows import WindowConfig
 from beam_jobs.errors import DataError, NothingNewError
@@ -129,6 +129,26 @@ def data_sets(config: RunConfig) -> list[DataSet]:
         for task in config.tasks
     ]
     return [*([pairs] if config.needs_pairs else []), *tasks]
+
+
+def newest_versions(config: RunConfig) -> dict[str, str]:
+    """Return data set -> "span.version" of its newest version."""
+    found = {data.name: layout.list_versions(data.root) for data in data_sets(config)}
+    return {name: "{}.{}".format(*max(versions)) for name, versions in found.items() if versions}
+
+
+def newest_trained(config: RunConfig) -> dict[str, set_aside.Version]:
+    """Return data set -> newest version that a run trains on now.
+
+    A data set is left out if it has none. Without a window, a run reads its newest span
+    and no other, also if that was set aside.
+    """
+    found = {}
+    for data in data_sets(config):
+        out = set_aside.left_out(data.root)
+        versions = sorted(layout.list_versions(data.root))[0 if config.window else -1 :]
+        found.update({data.name: one for one in versions if one not in out})
+    return found
 
 
 def _build(

@@ -67,6 +67,7 @@ def create_pretraining(
     pairs: ExampleComponents | None,
     labels: Mapping[str, LabelComponents],
     since: str = "",
+    restart: str = "",
 ) -> PretrainingComponents | None:
     """Return the components that turn pairs into a published encoder.
 
@@ -76,6 +77,8 @@ def create_pretraining(
         labels: components of the labels by task. Pretraining waits for their gates, and
             the probe reads the labels of one task.
         since: what is in service, by `labels.state_of`.
+        restart: the attempt that drift of the newest data started, by
+            `attempts.restart`. Only a warm start then makes another training.
     """
     if config.pretrain is None or pairs is None:
         return None
@@ -84,6 +87,7 @@ def create_pretraining(
         pairs,
         checkpoints_dir=config.checkpoints_dir,
         published_dir=config.serving_dir if config.warm_start else "",
+        restart=restart if config.warm_start else "",
     )
     # Pretraining takes hours: poisoned data and overlaps must be found before it.
     for gate in (pairs.drift_gate, *(gate for task in labels.values() for gate in task.gates)):

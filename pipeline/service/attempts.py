@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import Location, content_of, locate, staged
+from beam_jobs.contracts.published import ENCODER_NAME
 from models.publishing import labels
 
 RECORD_NAME = "retrain.ndjson"
@@ -41,6 +42,8 @@ class Attempt:
         data: data set -> "span.version" of its newest version at the end.
         published: model -> version that went into service.
         reasons: of a refusal or an error, one sentence each.
+        drift: data set -> "span.version" of the data whose drift started the training,
+            as no scene was new. Empty = scenes, or nothing, started one.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Attempt:
     data: dict[str, str] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    drift: dict[str, str] = field(default_factory=dict)
 
 
 def begin(root: str | os.PathLike[str], config_sha256: str) -> Attempt:
@@ -65,8 +69,8 @@ def begin(root: str | os.PathLike[str], config_sha256: str) -> Attempt:
     return attempt
 
 
-def end(root: str | os.PathLike[str], attempt: Attempt) -> None:
-    """Replace the line of an attempt by what is known at its end."""
+def update(root: str | os.PathLike[str], attempt: Attempt) -> None:
+    """Replace the line of an attempt by what is known now."""
     _write(root, [attempt if one.id == attempt.id else one for one in read_attempts(root)])
 
 
@@ -83,6 +87,38 @@ def read_attempts(root: str | os.PathLike[str]) -> list[Attempt]:
         return [
             settings.from_dict(Attempt, json.loads(line)) for line in path.read_text().splitlines()
         ]
+
+
+def tried(earlier: Sequence[Attempt], *, warm_start: bool) -> set[tuple[str, str]]:
+    """Return the data that start no further training, as (data set, "span.version").
+
+    Drift of one version starts one training at most, also if that was killed. Neither
+    do data whose models would be the same again: only a warm start from an encoder that
+    was published meanwhile makes another training of equal data.
+
+    Args:
+        earlier: attempts.
+        warm_start: whether pretraining starts from the encoder in service.
+    """
+    found = {item for one in earlier for item in one.drift.items()}
+    for one in earlier:
+        is_trained = one.outcome in ("published", "unchanged", "refused")
+        if is_trained and not (warm_start and ENCODER_NAME in one.published):
+            found |= set(one.data.items())
+    return found
+
+
+def restart(earlier: Sequence[Attempt], newest: Mapping[str, str]) -> str:
+    """Return the id of the last attempt that drift of these data started; "" = none.
+
+    Whatever runs on the same data afterwards must find what that attempt trained.
+
+    Args:
+        earlier: attempts, the oldest first.
+        newest: data set -> "span.version" of its newest version.
+    """
+    own = [one.id for one in earlier if one.drift and one.drift.items() <= newest.items()]
+    return own[-1] if own else ""
 
 
 def _write(root: str | os.PathLike[str], attempts: Sequence[Attempt]) -> None:

@@ -17,6 +17,7 @@ from repository import REPOSITORY
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
+from models.publishing.store import UnwritableError
 from pipeline.config import RunConfig, load_text
 from pipeline.metadata_store import Database, check_place, connection_config
 from pipeline.report.run_record import read_last_run

@@ -55,7 +55,7 @@ def test_what_went_into_service_is_recorded_with_its_data(config):
     publish(config, "encoder", "old")
     publish(config, "landcover", "same")
 
-    def run(rule):
+    def run(*_):
         make_version(config, "pairs", 1)
         make_version(config, "flood", 10)
         make_version(config, "flood", 9)
@@ -83,7 +83,7 @@ def test_what_went_into_service_is_recorded_with_its_data(config):
 )
 def test_an_error_is_recorded_and_leaves_what_is_in_service(config, error, outcome, code):
     publish(config, "flood", "good")
-    ended = retraining.retrain(config, lambda rule: fail(error))
+    ended = retraining.retrain(config, lambda *_: fail(error))
     assert ended.result is error
     (read,) = attempts.read_attempts(config.root)
     assert (read.outcome, read.exit_code, read.published) == (outcome, code, {})
@@ -91,7 +91,7 @@ def test_an_error_is_recorded_and_leaves_what_is_in_service(config, error, outco
 
 
 def test_a_refused_task_beside_a_published_encoder_is_a_refusal_that_tells_both(config):
-    def run(rule):
+    def run(*_):
         publish(config, "encoder", "new")
         return finished(ExitCode.REFUSED, "flood: it loses 0.2")
 
@@ -105,7 +105,7 @@ def test_damaged_labels_are_a_failed_attempt(config):
     publish(config, "flood", "good")
     with open(f"{config.serving_dir}/flood/labels.json", "w") as file:
         file.write("{")
-    ended = retraining.retrain(config, lambda rule: finished())
+    ended = retraining.retrain(config, lambda *_: finished())
     assert isinstance(ended.result, DamagedFileError)
     (read,) = attempts.read_attempts(config.root)
     assert (read.outcome, read.exit_code) == ("failed", 3)
@@ -126,14 +126,14 @@ def test_damaged_labels_are_a_failed_attempt(config):
 def test_the_newest_span_is_trained_again_only_after_an_attempt_that_broke_off(config, last, rule):
     if isinstance(last, KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
-            retraining.retrain(config, lambda _: fail(last))
+            retraining.retrain(config, lambda *_: fail(last))
     elif isinstance(last, Exception):
-        retraining.retrain(config, lambda _: fail(last))
+        retraining.retrain(config, lambda *_: fail(last))
     elif last is not None:
-        retraining.retrain(config, lambda _: last)
+        retraining.retrain(config, lambda *_: last)
     rules = []
 
-    def run(given):
+    def run(given, _):
         rules.append(given)
         return finished()
 
@@ -144,13 +144,13 @@ def test_the_newest_span_is_trained_again_only_after_an_attempt_that_broke_off(c
 def test_an_attempt_that_was_killed_stands_in_the_history_as_one(config):
     # As after SIGKILL, nothing is written: the drill kills processes.
     with pytest.raises(KeyboardInterrupt):
-        retraining.retrain(config, lambda rule: fail(KeyboardInterrupt()))
+        retraining.retrain(config, lambda *_: fail(KeyboardInterrupt()))
     (left,) = attempts.read_attempts(config.root)
     assert (left.outcome, left.exit_code, left.ended_at) == ("unfinished", None, "")
     found = history.read_history(config.serving_dir, [], [left])
     assert "<td>killed, or still at work</td>" in history.page(found, "title")
 
-    retraining.retrain(config, lambda rule: finished(ExitCode.REFUSED, "worse <by> half"))
+    retraining.retrain(config, lambda *_: finished(ExitCode.REFUSED, "worse <by> half"))
     found = history.read_history(config.serving_dir, [], attempts.read_attempts(config.root))
     assert [(one["outcome"], one["exit_code"]) for one in history.document(found)["attempts"]] == [
         ("unfinished", None),
@@ -172,11 +172,11 @@ def test_a_damaged_record_is_one_line_with_the_cure(config):
     with open(f"{config.root}/{RECORD_NAME}", "w") as file:
         file.write('{"id": 3}\n')
     with pytest.raises(DamagedFileError, match=f"{RECORD_NAME}: .*move it aside"):
-        retraining.retrain(config, lambda rule: finished())
+        retraining.retrain(config, lambda *_: finished())
 
 
 def test_the_message_holds_the_attempt(config):
-    attempt = retraining.retrain(config, lambda rule: finished()).attempt
+    attempt = retraining.retrain(config, lambda *_: finished()).attempt
     message = retraining.message(config, attempt)
     assert (message.id, message.event) == (attempt.id, "unchanged")
     assert json.loads(message.body)["attempt"]["ended_at"] == attempt.ended_at
@@ -253,15 +253,15 @@ def test_the_record_on_a_store_tells_a_kill_and_the_next_attempt_goes_on(
 ):
     config = dataclasses.replace(config, root=s3_folder, local_root=str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        retraining.retrain(config, lambda rule: fail(KeyboardInterrupt()))
+        retraining.retrain(config, lambda *_: fail(KeyboardInterrupt()))
     rules = []
 
-    def refuse(rule):
+    def refuse(rule, _):
         rules.append(rule)
         raise RefusedError("odd")
 
     retraining.retrain(config, refuse)
-    retraining.retrain(config, lambda rule: rules.append(rule) or finished())
+    retraining.retrain(config, lambda rule, _: rules.append(rule) or finished())
     assert rules == ["new_or_newest", "new"]
     read = attempts.read_attempts(s3_folder)
     assert [one.outcome for one in read] == ["unfinished", "refused", "unchanged"]
