@@ -147,7 +147,9 @@ def newest_trained(config: RunConfig) -> dict[str, set_aside.Version]:
     for data in data_sets(config):
         out = set_aside.left_out(data.root)
         versions = sorted(layout.list_versions(data.root))[0 if config.window else -1 :]
-        found.update({data.name: one for one in versions if one not in out})
+        usable = [one for one in versions if one not in out]
+        if usable:
+            found[data.name] = usable[-1]
     return found
 
 

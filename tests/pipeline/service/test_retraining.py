@@ -12,13 +12,15 @@ from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.errors import DataError, NothingNewError, RefusedError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import program
+from models.drift.report import DriftReport
 from models.publishing import publication
 from models.publishing.publication import Approval
 from pipeline.config import load_run_config
 from pipeline.runners import root
 from pipeline.runners.whole_run import Finished
-from pipeline.service import attempts, history, retraining
+from pipeline.service import attempts, drift, history, retraining
 from pipeline.service.attempts import RECORD_NAME
+from pipeline.service.drift import Drifted
 
 
 @pytest.fixture
@@ -139,6 +141,95 @@ def test_the_newest_span_is_trained_again_only_after_an_attempt_that_broke_off(c
 
     retraining.retrain(config, run)
     assert rules == [rule]
+
+
+def attempt(outcome, drift=(), published=(), **data):
+    return attempts.Attempt(
+        id=f"{outcome}-{len(data)}",
+        started_at="2026-02-01",
+        config_sha256="0",
+        outcome=outcome,
+        drift=dict(drift),
+        published=dict(published),
+        data=data,
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "cold", "warm"),
+    [
+        ([], set(), set()),
+        # Equal data give equal models.
+        ([attempt("refused", flood="3.1")], {("flood", "3.1")}, {("flood", "3.1")}),
+        # A warm start would begin from the encoder that the attempt published.
+        ([attempt("refused", published={"encoder": 2}, flood="3.1")], {("flood", "3.1")}, set()),
+        # These were not trained on to the end.
+        ([attempt("failed", flood="3.1"), attempt("nothing_new", flood="3.1")], set(), set()),
+        # Drift of one version starts one training, also if that was killed.
+        (
+            [attempt("unfinished", {"pairs": "3.1"}, flood="3.1", pairs="3.1")],
+            {("pairs", "3.1")},
+            {("pairs", "3.1")},
+        ),
+        (
+            [attempt("refused", {"flood": "3.1"}, {"encoder": 2}, flood="3.1")],
+            {("flood", "3.1")},
+            {("flood", "3.1")},
+        ),
+    ],
+)
+def test_no_data_start_a_second_training_that_would_be_the_same(earlier, cold, warm):
+    assert attempts.tried(earlier, warm_start=False) == cold
+    assert attempts.tried(earlier, warm_start=True) == warm
+
+
+def test_later_runs_on_the_same_data_know_the_training_that_drift_started():
+    newest = {"pairs": "3.1", "flood": "4.1"}
+    assert attempts.restart([attempt("published", pairs="3.1")], newest) == ""
+    own = attempt("refused", {"flood": "4.1"}, flood="4.1")
+    other = attempt("refused", {"flood": "3.1"})
+    assert attempts.restart([own, other], newest) == own.id
+    # Other data are another training anyway.
+    assert attempts.restart([own, other], {**newest, "flood": "5.1"}) == ""
+
+
+def test_drift_is_recorded_before_its_training_and_starts_one(config, monkeypatch):
+    seen = []
+
+    def find_drifted(given, tried, stage):
+        seen.append(tried)
+        return [] if tried else [Drifted(report=report, limit=0.5)]
+
+    report = DriftReport(
+        data="flood",
+        span=3,
+        version=1,
+        reference="serving/flood/1",
+        reference_span="2.1",
+        outcome="accepted",
+    )
+    monkeypatch.setattr(drift, "find_drifted", find_drifted)
+
+    def killed(_, find_drift):
+        assert find_drift(lambda _: None) == [
+            "flood: no scene is new, but no published model was trained on 3.1, and "
+            "drift.accept_spans names it"
+        ]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retraining.retrain(config, killed)
+    (left,) = attempts.read_attempts(config.root)
+    assert (left.outcome, left.drift) == ("unfinished", {"flood": "3.1"})
+    found = history.read_history(config.serving_dir, [], [left])
+    assert "\nby drift of flood 3.1</td>" in history.page(found, "title")
+
+    def idle(_, find_drift):
+        assert find_drift(lambda _: None) == []
+        raise NothingNewError("none", "nothing_new")
+
+    assert retraining.retrain(config, idle).attempt.drift == {}
+    assert seen == [set(), {("flood", "3.1")}]
 
 
 def test_an_attempt_that_was_killed_stands_in_the_history_as_one(config):
