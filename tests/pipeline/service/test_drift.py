@@ -239,25 +239,24 @@ def test_what_was_set_aside_starts_nothing_before_it_is_put_back(drifting):
 
 
 @pytest.mark.e2e
-def test_drift_of_real_shards_is_found_and_an_equal_span_is_not(served, tmp_path, monkeypatch):
+def test_drift_of_shards_is_found_from_the_score_of_the_settings(served, tmp_path, monkeypatch):
     root = make_root(tmp_path)
     shutil.copytree(served / "serving", root / "serving")
     pairs, span_1 = root / "data" / "pairs", served / "data/pairs/span-1"
     shutil.copytree(span_1, pairs / "span-1")
+    # A shift of both bands: more than a season, less than the limits.
     monkeypatch.setitem(
-        make_poison.FAULTS, "brighter", lambda one, _: {**one, "s1": one["s1"] + 4.0}
+        make_poison.FAULTS, "brighter", lambda one, _: {**one, "s1": one["s1"] + 12.0}
     )
     make_poison.poison_version(span_1 / "version-1", pairs, 2, "brighter")
     config = load_run_config(root / "config.yaml", [f"root={root}"], {})
     (found,) = drift.find_drifted(config, (), stage)
     assert (found.report.data, found.version, found.report.outcome) == ("pairs", "2.1", "passed")
-    assert 0.5 <= found.report.score <= 1.0
+    assert 0.7 < found.report.score < 1.0
     assert found.sentence == (
         "pairs: no scene is new, but no published model was trained on 2.1, and it drifted: score "
         f"{found.report.score:.2f}, a training starts at 0.5 (drift.retrain_score)"
     )
-    shutil.rmtree(pairs / "span-2")
-    make_shards.make_version(
-        pairs, num_patches=48, seed=2, span=2, size_px=16, s2_bands=("B2", "B3", "B4")
-    )
+    higher = ["drift.retrain_score=0.95"]
+    config = load_run_config(root / "config.yaml", [f"root={root}", *higher], {})
     assert drift.find_drifted(config, (), stage) == []
