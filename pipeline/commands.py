@@ -106,10 +106,10 @@ def retrain(
     a new scene, it trains only if the newest span, which no published model knows, has
     drifted from the data of the models in service. Exit code 0 means that every model
     of the run is in service, 4 that a gate refused data or a model, 5 that there was
-    nothing to do. A model leaves service only for one that
-    its gate blessed. If another process works on the run, this one leaves at once with
-    exit code 1. After an attempt that was killed, the next one goes on. `terrapair
-    history` shows the attempts. docs/retraining.md tells how to be notified.
+    nothing to do. A model leaves service only for one that its gate blessed. If another
+    process works on the run, this one leaves at once with exit code 1. After an attempt
+    that was killed, the next one goes on. `terrapair history` shows the attempts.
+    docs/retraining.md tells how to be notified.
 
     \b
     Example:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ from beam_jobs.contracts.published import ENCODER_NAME
 from models.publishing import labels
 
 RECORD_NAME = "retrain.ndjson"
+Data = tuple[str, str]
+"""Data set, and "span.version" of one of its versions."""
 Outcome = Literal["unfinished", "published", "unchanged", "refused", "failed", "nothing_new"]
 """How an attempt ended.
 
@@ -89,8 +91,8 @@ def read_attempts(root: str | os.PathLike[str]) -> list[Attempt]:
         ]
 
 
-def tried(earlier: Sequence[Attempt], *, warm_start: bool) -> set[tuple[str, str]]:
-    """Return the data that start no further training, as (data set, "span.version").
+def tried(earlier: Sequence[Attempt], put_back: Collection[Data], *, warm_start: bool) -> set[Data]:
+    """Return the data whose drift starts no further training.
 
     Drift of one version starts one training at most, also if that was killed. Neither
     do data whose models would be the same again: only a warm start from an encoder that
@@ -98,14 +100,16 @@ def tried(earlier: Sequence[Attempt], *, warm_start: bool) -> set[tuple[str, str
 
     Args:
         earlier: attempts.
+        put_back: data that were set aside for a while, so the attempts that found them
+            did not train on them.
         warm_start: whether pretraining starts from the encoder in service.
     """
-    found = {item for one in earlier for item in one.drift.items()}
+    trained: set[Data] = set()
     for one in earlier:
         is_trained = one.outcome in ("published", "unchanged", "refused")
         if is_trained and not (warm_start and ENCODER_NAME in one.published):
-            found |= set(one.data.items())
-    return found
+            trained |= set(one.data.items())
+    return trained.difference(put_back) | {item for one in earlier for item in one.drift.items()}
 
 
 def restart(earlier: Sequence[Attempt], newest: Mapping[str, str]) -> str:

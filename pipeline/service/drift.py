@@ -36,6 +36,7 @@ from models.drift.summary import summarize
 from models.publishing import store
 from pipeline.config import RunConfig
 from pipeline.data_build import newest_trained
+from pipeline.service.attempts import Data
 
 Stage = Callable[[str], AbstractContextManager[Any]]
 
@@ -100,9 +101,7 @@ class Drifted:
         )
 
 
-def find_drifted(
-    config: RunConfig, tried: Collection[tuple[str, str]], stage: Stage
-) -> list[Drifted]:
+def find_drifted(config: RunConfig, tried: Collection[Data], stage: Stage) -> list[Drifted]:
     """Return the data sets that must be trained on, although no scene is new.
 
     Only the newest span counts, if no published version was trained on it: a gate

@@ -17,6 +17,7 @@ from beam_jobs.terminal import failures
 from models.publishing import labels
 from pipeline.config import RunConfig
 from pipeline.data_build import Stage, newest_versions
+from pipeline.refused_spans import read_refused
 from pipeline.runners.whole_run import FindDrift, Finished, SpanRule
 from pipeline.service import attempts
 from pipeline.service.attempts import Attempt, Outcome
@@ -65,7 +66,11 @@ def retrain(config: RunConfig, run: Callable[[SpanRule, FindDrift], Finished]) -
         # Only now: it needs TensorFlow.
         from pipeline.service.drift import find_drifted
 
-        found = find_drifted(config, attempts.tried(earlier, warm_start=config.warm_start), stage)
+        put_back = {
+            (one.data, one.record.name) for one in read_refused(config.root) if not one.is_left_out
+        }
+        tried = attempts.tried(earlier, put_back, warm_start=config.warm_start)
+        found = find_drifted(config, tried, stage)
         drift.update({one.report.data: one.version for one in found})
         # Before the training: drift that started one which was killed has started it.
         attempts.update(config.root, replace(begun, drift=drift))

@@ -179,8 +179,20 @@ def attempt(outcome, drift=(), published=(), **data):
     ],
 )
 def test_no_data_start_a_second_training_that_would_be_the_same(earlier, cold, warm):
-    assert attempts.tried(earlier, warm_start=False) == cold
-    assert attempts.tried(earlier, warm_start=True) == warm
+    assert attempts.tried(earlier, (), warm_start=False) == cold
+    assert attempts.tried(earlier, (), warm_start=True) == warm
+
+
+def test_data_that_were_put_back_were_not_trained_on_by_the_attempt_that_refused_them():
+    refused = attempt("refused", pairs="2.1", flood="2.1")
+    accepted = {("pairs", "2.1")}
+    assert attempts.tried([refused], accepted, warm_start=False) == {("flood", "2.1")}
+    # They start one training, too.
+    again = attempt("refused", {"pairs": "2.1"})
+    assert attempts.tried([refused, again], accepted, warm_start=False) == {
+        ("flood", "2.1"),
+        ("pairs", "2.1"),
+    }
 
 
 def test_later_runs_on_the_same_data_know_the_training_that_drift_started():
