@@ -21,14 +21,13 @@ from tfx.utils import path_utils
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint, tree_sha256
-from beam_jobs.contracts.published import in_service
+from beam_jobs.contracts.published import ENCODER_NAME, in_service
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, split_files
 from components.blessing import REPORT_FILE, read_report, write_blessing, write_report
 from components.data_manifest import read_manifest
 from components.drift_check import read_new_reference
 from components.examples import ExampleComponents
-from components.publishing import ENCODER_NAME
 from components.tfx_types import (
     InputArtifact,
     OptionalInputArtifact,

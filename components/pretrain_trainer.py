@@ -16,12 +16,13 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
+from beam_jobs.contracts.published import ENCODER_NAME
 from components import workers
 from components.artifacts import SOURCES, list_files, write_metrics
 from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
-from components.publishing import ENCODER_NAME, find_published
+from components.publishing import find_published
 from components.training_log import LOGGER_NAME, log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
@@ -41,6 +42,7 @@ def create_pretrain_trainer(
     *,
     checkpoints_dir: str,
     published_dir: str = "",
+    restart: str = "",
 ) -> BaseComponent:
     """Return the Trainer "Trainer-pretrain" of the encoder.
 
@@ -51,6 +53,8 @@ def create_pretrain_trainer(
             killed starts over.
         published_dir: base folder of the published models. Training starts from the
             newest encoder there; empty = from scratch.
+        restart: another text is another training of the same data, which starts from
+            the encoder that is published by then; TFX's cache does not see that one.
     """
     return Trainer(
         run_fn=RUN_FN,
@@ -64,6 +68,7 @@ def create_pretrain_trainer(
             "code": source_fingerprint(SOURCES),
             CHECKPOINTS_DIR: checkpoints_dir,
             PUBLISHED_DIR: published_dir,
+            "restart": restart,
         },
     ).with_id("Trainer-pretrain")
 

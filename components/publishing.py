@@ -14,9 +14,6 @@ from beam_jobs.contracts.locations import Location
 from beam_jobs.contracts.published import in_service
 from components.pusher import WholePusher
 
-ENCODER_NAME = "encoder"
-"""Folder of the published encoder below the serving folder."""
-
 
 def create_pusher(
     name: str,

@@ -28,7 +28,7 @@ from pipeline.cross_validation.choice import choose_tasks
 from pipeline.metadata_store import check_place
 from pipeline.run_settings import find_metadata, load, run_config_option
 from pipeline.runners import root, whole_run
-from pipeline.runners.whole_run import Finished, SpanRule
+from pipeline.runners.whole_run import FindDrift, Finished, SpanRule
 from pipeline.service import notification
 
 _EARTH_ENGINE = ("earthengine",)
@@ -101,12 +101,14 @@ def retrain(
 ) -> ExitCode:
     """Bring new scenes into service, if there are any: `run --new-span` on a schedule.
 
-    If the config names places for Earth Engine, newer scenes are fetched first.
-    Exit code 0 means that every model of the run is in service, 4 that a gate refused
-    data or a model, 5 that no scene is new. A model leaves service only for one that
-    its gate blessed. If another process works on the run, this one leaves at once with
-    exit code 1. After an attempt that was killed, the next one goes on. `terrapair
-    history` shows the attempts. docs/retraining.md tells how to be notified.
+    If the config names places for Earth Engine, newer scenes are fetched first. Without
+    a new scene, it trains only if the newest span, which no published model knows, has
+    drifted from the data of the models in service. Exit code 0 means that every model
+    of the run is in service, 4 that a gate refused data or a model, 5 that there was
+    nothing to do. A model leaves service only for one that its gate blessed. If another
+    process works on the run, this one leaves at once with exit code 1. After an attempt
+    that was killed, the next one goes on. `terrapair history` shows the attempts.
+    docs/retraining.md tells how to be notified.
 
     \b
     Example:
@@ -123,13 +125,15 @@ def retrain(
     if config.earth_engine is not None:
         check_groups("retrain", _EARTH_ENGINE)
 
-    def run_it(spans: SpanRule) -> Finished:
+    def run_it(spans: SpanRule, find_drift: FindDrift) -> Finished:
         # In the attempt, because a missing catalog is told and recorded, too.
         _check_inputs(config, data)
         given = _with_data(config, data)
         if given.earth_engine is not None:
             _fetch_new(session, given, given.earth_engine.places)
-        return whole_run.run_whole(given, place, session, spans, verify_files=verify_files)
+        return whole_run.run_whole(
+            given, place, session, spans, verify_files=verify_files, find_drift=find_drift
+        )
 
     with root.hold(config):
         ended = retraining.retrain(config, run_it)

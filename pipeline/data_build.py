@@ -228,6 +228,28 @@ def _verify(
         check_window(data, catalogs, config.window, with_hashes, on_progress)
 
 
+def newest_versions(config: RunConfig) -> dict[str, str]:
+    """Return data set -> "span.version" of its newest version."""
+    found = {data.name: layout.list_versions(data.root) for data in data_sets(config)}
+    return {name: "{}.{}".format(*max(versions)) for name, versions in found.items() if versions}
+
+
+def newest_trained(config: RunConfig) -> dict[str, set_aside.Version]:
+    """Return data set -> newest version that a run trains on now.
+
+    A data set is left out if it has none. Without a window, a run reads its newest span
+    and no other, also if that was set aside.
+    """
+    found = {}
+    for data in data_sets(config):
+        out = set_aside.left_out(data.root)
+        versions = sorted(layout.list_versions(data.root))[0 if config.window else -1 :]
+        usable = [one for one in versions if one not in out]
+        if usable:
+            found[data.name] = usable[-1]
+    return found
+
+
 def _build(
     data: DataSet,
     catalogs: Sequence[Location],

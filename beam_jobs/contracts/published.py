@@ -27,6 +27,8 @@ CARD_NAME = "model_card.json"
 CURE = "copy the model back from where it was published, or publish it again"
 """The cure for a damaged part of a published model."""
 LABELS_NAME = "labels.json"
+ENCODER_NAME = "encoder"
+"""Model of a run's pretraining; tasks must have other names."""
 Label = Literal["stable", "canary"]
 STABLE: Label = "stable"
 """The version that clients get."""

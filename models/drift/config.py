@@ -169,6 +169,9 @@ class DriftConfig:
             uncertain figures. Default 2.
         num_patches: train patches that tell the noise of the figures.
         num_embedded: eval patches that are embedded, and kept as reference.
+        retrain_score: score of a span, 0-1, from which `retrain` trains on it although
+            no scene is new; 1 = the limit of a rule. None = drift alone starts nothing.
+            Default 0.5; docs/drift.md has the scores of equal spans and of seasons.
     """
 
     severity: dict[str, Severity] = field(default_factory=dict)
@@ -177,6 +180,7 @@ class DriftConfig:
     noise: float = 2.0
     num_patches: int = 1024
     num_embedded: int = 512
+    retrain_score: float | None = 0.5
 
     def __post_init__(self) -> None:
         for name, keys in (("severity", self.severity), ("limits", self.limits)):
@@ -190,6 +194,10 @@ class DriftConfig:
                 raise ValueError(f"limits.{key} is a ratio and must be at least 1, got {limit}")
         if not (math.isfinite(self.noise) and self.noise >= 0.0):
             raise ValueError(f"noise must be at least 0, got {self.noise}")
+        if self.retrain_score is not None and not 0.0 < self.retrain_score <= 1.0:
+            raise ValueError(
+                f"retrain_score must be above 0 and at most 1, or null, got {self.retrain_score}"
+            )
         if self.num_patches < 2 or self.num_embedded < 2:
             raise ValueError(
                 "num_patches and num_embedded must be at least 2, got "

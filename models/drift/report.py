@@ -6,11 +6,12 @@ Input: the findings of all comparisons. Output: JSON, and the report read back.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from beam_jobs.contracts import settings
-from models.drift.config import Rule, Severity
+from models.drift.config import SENSOR_RULES, Rule, Severity
 
 Outcome = Literal["no_reference", "same_data", "passed", "accepted", "refused"]
 
@@ -95,10 +96,10 @@ class DriftReport:
 
     @property
     def score(self) -> float:
-        """Largest value as a multiple of its limit, over the rules that refuse.
+        """Largest `ratio` of the rules that refuse.
 
-        Above 1 the data are refused, unless their span is accepted. 0 = nothing was
-        compared.
+        Above 1 the data are refused, unless their span is accepted. 0 = they are equal,
+        or nothing was compared.
         """
         return max((ratio(one) for one in self.findings if one.severity == "refuse"), default=0.0)
 
@@ -113,10 +114,17 @@ _LARGEST = 1e6
 
 
 def ratio(finding: Finding) -> float:
-    """Return the value as a multiple of the limit, at most a million."""
-    if finding.limit <= 0.0:
-        return _LARGEST if finding.value > 0.0 else 0.0
-    return min(finding.value / finding.limit, _LARGEST)
+    """Return the value as a multiple of the limit, at most a million.
+
+    Spreads are compared by their quotient, which is 1 for equal data. The logarithms of
+    quotient and limit are taken then, so that 0 means equal for all rules.
+    """
+    value, limit = finding.value, finding.limit
+    if finding.rule in SENSOR_RULES["spread"].values():
+        value, limit = math.log(value), math.log(limit)
+    if limit <= 0.0:
+        return _LARGEST if value > 0.0 else 0.0
+    return min(value / limit, _LARGEST)
 
 
 def from_json(text: str) -> DriftReport:

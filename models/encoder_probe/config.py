@@ -46,6 +46,8 @@ class ProbeConfig:
             is then 0.5 %, so four comparisons refuse about one in fifty equal encoders,
             fewer with the tolerance.
         seed: seed of the bootstrap and of the untrained encoder.
+        accept_incomparable: publish an encoder that cannot be compared with the one in
+            service, e.g. since that has other bands. It must pass all other checks.
     """
 
     task: str = ""
@@ -61,6 +63,7 @@ class ProbeConfig:
     tolerance: float = 0.02
     confidence: float = 0.99
     seed: int = 0
+    accept_incomparable: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_pairs", "num_candidates"):

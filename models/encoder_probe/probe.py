@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import keras
 
+from beam_jobs.contracts.errors import TerrapairError
 from beam_jobs.contracts.published import read_card
 from models.dual_encoder import DualEncoder, build_dual_encoder
 from models.encoder_probe import checks
@@ -24,7 +25,7 @@ from models.encoder_probe.measurements import (
     why_one_sided,
     why_unusable,
 )
-from models.encoder_probe.report import Check, ProbeReport
+from models.encoder_probe.report import Check, ProbeReport, failed_check
 from models.encoders import SensorEncoder
 from models.health.embeddings import Embedder, load_dual_encoder, why_unfit
 from models.objectives.registry import trained_sensors
@@ -152,19 +153,20 @@ def _compare_with_last(
     """Compare recall and linear probe with those of the encoder in service.
 
     Returns:
-        The checks, and why there is no comparison; one of the two is empty.
+        The checks, and why there is no comparison; one of the two is empty. An encoder
+        that cannot be compared fails a check, unless that is accepted.
     """
     if not last_dir:
         return [], "no encoder is published yet: nothing to compare with"
     try:
         model = load_dual_encoder(last_dir)
-    except FileNotFoundError as error:
-        # The published model can be one put there by hand, such as public weights of
-        # one sensor. It must not keep a good encoder from replacing it.
-        return [], f"not compared: {error}"
+    except (OSError, ValueError, TerrapairError) as error:
+        # The model in service can be one put there by hand, such as public weights of
+        # one sensor.
+        return _incomparable(" ".join(str(error).split()), config)
     for manifest in (data.manifest, *([data.labels.manifest] if data.labels else [])):
         if reason := why_unfit(model, manifest):
-            return [], f"not compared with {last_dir}: {reason}"
+            return _incomparable(f"{last_dir}: {reason}", config)
     last = look(model, data, view.sensors, config)
     found = [
         checks.compare_recall(
@@ -184,3 +186,14 @@ def _compare_with_last(
             for sensor in view.sensors
         ]
     return found, ""
+
+
+def _incomparable(why: str, config: ProbeConfig) -> tuple[list[Check], str]:
+    """Return a check that fails, or a note if `accept_incomparable` is set."""
+    if config.accept_incomparable:
+        return [], f"not compared with the encoder in service: {why}"
+    reason = (
+        f"it cannot be compared with the encoder in service: {why}; to publish it by the other "
+        "checks alone, set probe.accept_incomparable=true"
+    )
+    return [failed_check("comparable_with_last", reason)], ""

@@ -5,13 +5,18 @@ begins to load it at once. So a version gets its number last:
 
 - On a disk the copy has a hidden name in the same folder. Its files are flushed, then
   the folder is renamed, which happens at once.
-- An object store cannot rename. The copy is uploaded under a hidden name first. Then
-  the store copies it to its number, `saved_model.pb` and the model card last, which
-  takes no upload. A process that is killed in that moment leaves a number without
-  `saved_model.pb`. The next one removes it. Servers of `serve-config` copy versions
+- An object store cannot rename, and writes one object at a time. The copy is uploaded
+  under a hidden name first. Then the store copies it to its number, which takes no
+  upload: first what a server loads, with `saved_model.pb` at its end, the model card
+  last of all. A process that is killed before `saved_model.pb` is there leaves a number
+  that nobody can load. The next one removes it. Servers of `serve-config` copy versions
   that have a label from a store, so never this one.
 
-A number is never used twice, not even that of a version which was removed.
+A number is never used twice, not even that of a version which was removed, or of one
+that a killed push left half. TensorFlow Serving gives up a version that it could not
+load, and does not try it again while a folder of that number is there.
+Source: `GetHighestAspiredNewServableId` in aspired_version_policy.cc, which takes only
+versions that were never tried.
 """
 
 from __future__ import annotations
@@ -19,10 +24,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from beam_jobs.contracts import locations, published
+from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME
@@ -37,9 +44,46 @@ GATE = f"{ASSETS_DIR}/gate.json"
 """File of a version: why the gate blessed it."""
 _GRAPH = "saved_model.pb"
 _CARD = f"{ASSETS_DIR}/{CARD_NAME}"
-_LAST = (_GRAPH, _CARD)
-"""Files that make a model visible, in this order: to servers, and to later runs."""
+_LOADED = ("variables/", "assets/", f"{ASSETS_DIR}/tf_serving_warmup_requests")
+"""Begin the paths of what a server loads besides the graph.
+
+A graph without variables loads without an error, and then answers none.
+Source: "The specified SavedModel has no variables" in
+tensorflow/cc/saved_model/loader.cc.
+"""
 _HIGHEST = "highest_version"
+
+
+class UnwritableError(TerrapairError, OSError):
+    """A folder of published models that cannot be written; one line."""
+
+    exit_code = ExitCode.CRASH
+
+
+def check_writable(model_dir: str | os.PathLike[str]) -> None:
+    """Check that a model can be published, before it is trained.
+
+    A hidden file is written and removed, in the folder or in what there is of its path.
+
+    Raises:
+        UnwritableError: the file cannot be written.
+    """
+    base = locate(model_dir)
+    if isinstance(base, Path):
+        base = base.absolute()
+        while not base.exists():
+            base = base.parent
+    trial = base / f".writable-{uuid.uuid4().hex}"
+    try:
+        trial.write_text("")
+        trial.unlink()
+    except Exception as error:  # the library of each store raises errors of its own
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UnwritableError(
+            f"{base}: must be writable, so that models can be published in {model_dir}, got: "
+            f"{' '.join(str(why).split())[:300]}: give this user the right to write there; nothing "
+            "was built or trained"
+        ) from error
 
 
 def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -> Location:
@@ -76,10 +120,7 @@ def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -
             locations.remove_tree(copy)
     except BaseException:
         with contextlib.suppress(Exception):
-            locations.remove_tree(copy)
-        if not isinstance(copy, Path):
-            with contextlib.suppress(Exception):
-                locations.remove_tree(target)
+            remove_unfinished(base)
         raise
     return target
 
@@ -101,15 +142,27 @@ def copy_model(
     if not names:
         raise FileNotFoundError(f"{source}: no such model, or it is empty")
     for name, content in (added or {}).items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target / name)
         (target / name).write_bytes(content)
-    others = names - {RECORD, *_LAST, *(added or {})}
-    # The record tells later pushes that what they find is ours.
-    for name in (RECORD, *sorted(others), *_LAST):
-        if name not in names or name in (added or {}):
-            continue
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in sorted(names - set(added or {}), key=_order):
+        _make_folder(target / name)
         locations.copy_file(source / name, target / name)
+
+
+def _make_folder(file: Location) -> None:
+    """Make the folder of a file; a store needs none, and some would show it empty."""
+    if isinstance(file, Path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Return the place of a file among those that are copied."""
+    if name == RECORD:
+        # It tells later pushes that what they find is ours.
+        return 0, name
+    if name.startswith(_LOADED):
+        return 1, name
+    return {_GRAPH: 2, _CARD: 4}.get(name, 3), name
 
 
 def numbered(model_dir: str | os.PathLike[str]) -> list[tuple[int, Location]]:
@@ -154,8 +207,7 @@ def forget(version: Location) -> None:
     base, number = version.parent, int(version.name)
     if base.name == WITHDRAWN:
         base = base.parent
-    with locations.staged(base / f".{_HIGHEST}") as file:
-        file.write_text(f"{next_number(base) - 1}\n")
+    _use_up(base)
     _hide(version, base / f"{HIDDEN}{number}-removed")
 
 
@@ -188,17 +240,20 @@ def restore(version: Location) -> Location:
 def remove_unfinished(model_dir: str | os.PathLike[str]) -> list[str]:
     """Remove what killed pushes left; return the names.
 
-    A numbered folder is unfinished when it has files of ours but no card. Folders that
-    somebody else put there stay.
+    A numbered folder is unfinished when it has files of ours but no card. Its number is
+    not used again. Folders that somebody else put there stay.
     """
     base = locate(model_dir)
-    removed = []
-    for path in list(base.iterdir()) if base.is_dir() else ():
-        is_hidden = path.name.startswith(HIDDEN)
-        if is_hidden or _is_unfinished(path):
-            locations.remove_tree(path)
-            removed.append(path.name)
-    return sorted(removed)
+    paths = list(base.iterdir()) if base.is_dir() else []
+    hidden = [path for path in paths if path.name.startswith(HIDDEN)]
+    half = [path for path in paths if _is_unfinished(path)]
+    if half:
+        _use_up(base)
+    for path in half:
+        _hide(path, path)
+    for path in hidden:
+        locations.remove_tree(path)
+    return sorted(path.name for path in (*half, *hidden))
 
 
 def model_sha256(version: Location) -> str:
@@ -220,15 +275,27 @@ def _is_unfinished(path: Location) -> bool:
     return not (path / _CARD).exists() and (path / RECORD).exists()
 
 
+def _use_up(base: Location) -> None:
+    """Note all numbers that there are, before some are removed."""
+    with locations.staged(base / f".{_HIGHEST}") as file:
+        file.write_text(f"{next_number(base) - 1}\n")
+
+
 def _hide(version: Location, hidden: Location) -> None:
-    """Remove a version, which nobody sees in part."""
+    """Remove a version, which nobody of ours sees in part.
+
+    Args:
+        version: its folder.
+        hidden: name that the folder gets meanwhile, on a disk.
+    """
     if isinstance(version, Path):
         os.rename(version, hidden)
         locations.remove_tree(hidden)
         return
-    for name in reversed(_LAST):
-        if (version / name).exists():
-            (version / name).unlink()
+    # What makes it visible goes first; the record goes last, so that a process that is
+    # killed leaves something that is known as ours.
+    for name in sorted(locations.list_tree(version), key=_order, reverse=True):
+        (version / name).unlink()
     locations.remove_tree(version)
 
 

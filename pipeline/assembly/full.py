@@ -10,8 +10,8 @@ from tfx.orchestration.pipeline import Pipeline
 
 from beam_jobs.contracts import windows
 from beam_jobs.contracts.object_store import beam_plugins
+from beam_jobs.contracts.published import ENCODER_NAME
 from beam_jobs.runner import local_arguments
-from components.publishing import ENCODER_NAME
 from components.shard_gen import Spans
 from models.publishing import labels as labels_lib
 from pipeline.assembly.distillation import create_distillation
@@ -19,6 +19,8 @@ from pipeline.assembly.labels import create_labels
 from pipeline.assembly.pretraining import create_pairs, create_pretraining
 from pipeline.assembly.segmentation import SegmentationComponents, create_segmentation
 from pipeline.config import RunConfig
+from pipeline.data_build import newest_trained
+from pipeline.service import attempts
 
 _NO_PACKAGE = "--sdk_container_image=none"
 """TFX packs its own source for the workers of every Beam job, which takes 1 s of CPU,
@@ -59,7 +61,13 @@ def create_pipeline(config: RunConfig, run_id: str = "") -> Pipeline:
         )
         for task in config.tasks
     }
-    pretraining = create_pretraining(config, pairs, labels, encoder_since)
+    restart = ""
+    if config.warm_start and run_id:
+        newest = {
+            name: "{}.{}".format(*version) for name, version in newest_trained(config).items()
+        }
+        restart = attempts.restart(attempts.read_attempts(config.root), newest)
+    pretraining = create_pretraining(config, pairs, labels, encoder_since, restart)
     components = [
         item
         for part in (pairs, *labels.values(), pretraining)

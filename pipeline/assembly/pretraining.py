@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
+from beam_jobs.contracts.published import ENCODER_NAME
 from components.canary import create_canary
 from components.drift_check import DriftSettings
 from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents, create_examples
 from components.pretrain_trainer import create_pretrain_trainer
-from components.publishing import ENCODER_NAME, create_pusher
+from components.publishing import create_pusher
 from components.shard_gen import Spans
 from pipeline.assembly.labels import LabelComponents
 from pipeline.config import RunConfig
@@ -66,6 +67,7 @@ def create_pretraining(
     pairs: ExampleComponents | None,
     labels: Mapping[str, LabelComponents],
     since: str = "",
+    restart: str = "",
 ) -> PretrainingComponents | None:
     """Return the components that turn pairs into a published encoder.
 
@@ -75,6 +77,8 @@ def create_pretraining(
         labels: components of the labels by task. Pretraining waits for their gates, and
             the probe reads the labels of one task.
         since: what is in service, by `labels.state_of`.
+        restart: the attempt that drift of the newest data started, by
+            `attempts.restart`. Only a warm start then makes another training.
     """
     if config.pretrain is None or pairs is None:
         return None
@@ -83,6 +87,7 @@ def create_pretraining(
         pairs,
         checkpoints_dir=config.checkpoints_dir,
         published_dir=config.serving_dir if config.warm_start else "",
+        restart=restart if config.warm_start else "",
     )
     # Pretraining takes hours: poisoned data and overlaps must be found before it.
     for gate in (pairs.drift_gate, *(gate for task in labels.values() for gate in task.gates)):

@@ -20,7 +20,7 @@ from tfx.utils import path_utils
 from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
-from beam_jobs.contracts.published import read_card
+from beam_jobs.contracts.published import ENCODER_NAME, read_card
 from components import blessing
 from components.artifacts import read_metrics
 from components.canary import read_findings
@@ -28,7 +28,7 @@ from components.data_manifest import read_manifest
 from components.drift_check import read_report as read_drift
 from components.evaluation import NUM_PIXELS
 from components.overlap_audit import read_report
-from components.publishing import ENCODER_NAME, find_published
+from components.publishing import find_published
 from components.scorer import scores_path
 from models.drift.report import DriftReport
 from models.encoder_probe.report import ProbeReport

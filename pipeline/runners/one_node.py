@@ -37,7 +37,7 @@ from pipeline.runners.nodes import Nodes, OnNotice
 from pipeline.runners.recorded import STOPPING, run_recorded
 from pipeline.runners.retrying import retried
 from pipeline.runners.whole_run import Finished
-from pipeline.service.thresholds import check_thresholds
+from pipeline.service.preconditions import check_preconditions
 from pipeline.serving.following import follow_all
 
 
@@ -98,6 +98,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     Raises:
         SettingsError: the run was begun with other settings, options of Beam are wrong,
             a first model has no threshold, or the database refuses the user.
+        UnwritableError: the models could not be published.
         DataError: the file of ML Metadata is damaged, or there are no shards and the
             run builds none, or not the span that it reads.
         UnreachableDatabaseError: the database is gone.
@@ -119,7 +120,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
             )
     text = whole_run.resolved_text(config)
     if folder.read_config() is None:
-        check_thresholds(config)
+        check_preconditions(config)
     folder.keep_config(text)
     with staged(locate(config.root) / CONFIG_NAME) as file:
         file.write_text(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from beam_jobs.terminal.session import Session
 from pipeline.config import RunConfig
 from pipeline.metadata_store import Place, check_place
 from pipeline.refused_spans import RefusedSpan, read_refused
-from pipeline.service.thresholds import check_thresholds
+from pipeline.service.preconditions import check_preconditions, remove_unfinished
 
 SpanRule = Literal["newest", "new", "new_or_newest"]
 """Which data a run reads.
@@ -31,6 +32,10 @@ SpanRule = Literal["newest", "new", "new_or_newest"]
 "newest": the newest span, built again if its input has changed. "new": a new span, or
 no run at all. "new_or_newest": a new span if there are new scenes, else the newest.
 """
+
+
+FindDrift = Callable[[Callable[[str], AbstractContextManager[None]]], Sequence[str]]
+"""Takes stages of the progress; returns a sentence on each data set that drifted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,7 @@ def run_whole(
     spans: SpanRule,
     *,
     verify_files: bool = False,
+    find_drift: FindDrift | None = None,
 ) -> Finished:
     """Build the data, run all components, and return the report.
 
@@ -70,9 +76,12 @@ def run_whole(
         session: shows the progress.
         spans: which data it reads.
         verify_files: compare the content of all input files and shards.
+        find_drift: asked when `spans` is "new" and no scene is; if it finds any, the
+            run goes on with the spans that are there. None = it ends.
 
     Raises:
-        NothingNewError: `spans` is "new", and no scene is.
+        NothingNewError: `spans` is "new", no scene is, and nothing drifted.
+        UnwritableError: the models could not be published.
         TerrapairError: bad data, or a gate ended the run.
     """
     if config.span is not None:
@@ -80,7 +89,9 @@ def run_whole(
             f"span: a whole run reads the newest span, got {config.span}: set span=null"
         )
     check_place(place, is_written=True)
-    check_thresholds(config)
+    check_preconditions(config)
+    # Not only at the next push: a server may try to load half a version until then.
+    remove_unfinished(config)
     write_resolved(session, config)
     from pipeline.data_build import build_data
 
@@ -92,7 +103,11 @@ def run_whole(
             verify_files=verify_files,
             new_span=spans != "newest",
         )
-        if spans == "new" and not built.new:
+        is_idle = spans == "new" and not built.new
+        drifted = find_drift(progress.stage) if is_idle and find_drift is not None else ()
+        for line in drifted:
+            progress.note(line)
+        if is_idle and not drifted:
             raise NothingNewError(
                 f"{config.root}: every scene is in an earlier span, or has no partner: nothing was "
                 "built or trained; `terrapair run` without --new-span uses the newest span",

@@ -1,6 +1,6 @@
 """What is in service of a run's models, and how that changes.
 
-- `thresholds`: refuses a first model that nothing would judge.
+- `preconditions`: refuses a run whose models could not be judged or published.
 - `rolling_back`: puts an earlier version in service again; model servers follow.
 - `new_scenes`: fetches from Earth Engine what is newer than the last span.
 - `retraining`: one attempt to bring new scenes into service; `attempts` records it, and

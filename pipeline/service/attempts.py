@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import Location, content_of, locate, staged
+from beam_jobs.contracts.published import ENCODER_NAME
 from models.publishing import labels
 
 RECORD_NAME = "retrain.ndjson"
+Data = tuple[str, str]
+"""Data set, and "span.version" of one of its versions."""
 Outcome = Literal["unfinished", "published", "unchanged", "refused", "failed", "nothing_new"]
 """How an attempt ended.
 
@@ -41,6 +44,8 @@ class Attempt:
         data: data set -> "span.version" of its newest version at the end.
         published: model -> version that went into service.
         reasons: of a refusal or an error, one sentence each.
+        drift: data set -> "span.version" of the data whose drift started the training,
+            as no scene was new. Empty = scenes, or nothing, started one.
     """
 
     id: str
@@ -52,6 +57,7 @@ class Attempt:
     data: dict[str, str] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    drift: dict[str, str] = field(default_factory=dict)
 
 
 def begin(root: str | os.PathLike[str], config_sha256: str) -> Attempt:
@@ -65,8 +71,8 @@ def begin(root: str | os.PathLike[str], config_sha256: str) -> Attempt:
     return attempt
 
 
-def end(root: str | os.PathLike[str], attempt: Attempt) -> None:
-    """Replace the line of an attempt by what is known at its end."""
+def update(root: str | os.PathLike[str], attempt: Attempt) -> None:
+    """Replace the line of an attempt by what is known now."""
     _write(root, [attempt if one.id == attempt.id else one for one in read_attempts(root)])
 
 
@@ -83,6 +89,40 @@ def read_attempts(root: str | os.PathLike[str]) -> list[Attempt]:
         return [
             settings.from_dict(Attempt, json.loads(line)) for line in path.read_text().splitlines()
         ]
+
+
+def tried(earlier: Sequence[Attempt], put_back: Collection[Data], *, warm_start: bool) -> set[Data]:
+    """Return the data whose drift starts no further training.
+
+    Drift of one version starts one training at most, also if that was killed. Neither
+    do data whose models would be the same again: only a warm start from an encoder that
+    was published meanwhile makes another training of equal data.
+
+    Args:
+        earlier: attempts.
+        put_back: data that were set aside for a while, so the attempts that found them
+            did not train on them.
+        warm_start: whether pretraining starts from the encoder in service.
+    """
+    trained: set[Data] = set()
+    for one in earlier:
+        is_trained = one.outcome in ("published", "unchanged", "refused")
+        if is_trained and not (warm_start and ENCODER_NAME in one.published):
+            trained |= set(one.data.items())
+    return trained.difference(put_back) | {item for one in earlier for item in one.drift.items()}
+
+
+def restart(earlier: Sequence[Attempt], newest: Mapping[str, str]) -> str:
+    """Return the id of the last attempt that drift of these data started; "" = none.
+
+    Whatever runs on the same data afterwards must find what that attempt trained.
+
+    Args:
+        earlier: attempts, the oldest first.
+        newest: data set -> "span.version" of its newest version.
+    """
+    own = [one.id for one in earlier if one.drift and one.drift.items() <= newest.items()]
+    return own[-1] if own else ""
 
 
 def _write(root: str | os.PathLike[str], attempts: Sequence[Attempt]) -> None:

@@ -221,7 +221,7 @@ def _parts(history: History) -> list[_Part]:
 def _attempts_part(attempts: Sequence[Attempt]) -> _Part:
     rows: list[tuple[str, ...]] = [
         (
-            attempt.started_at,
+            attempt.started_at + _cause(attempt),
             attempt.ended_at or "did not end",
             _outcome(attempt, is_last=attempt is attempts[-1]),
             ", ".join(f"{name} {span}" for name, span in attempt.data.items()),
@@ -232,6 +232,12 @@ def _attempts_part(attempts: Sequence[Attempt]) -> _Part:
     ]
     columns = ("started (UTC)", "ended (UTC)", "outcome", "newest data", "published", "reasons")
     return "Attempts to retrain", columns, rows
+
+
+def _cause(attempt: Attempt) -> str:
+    """Return why an attempt trained although no scene was new; "" = one was."""
+    drifted = ", ".join(f"{name} {span}" for name, span in attempt.drift.items())
+    return f"\nby drift of {drifted}" if drifted else ""
 
 
 def _refused_part(refused: Sequence[RefusedSpan]) -> _Part:

@@ -10,14 +10,15 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from beam_jobs.contracts import layout, published, settings
+from beam_jobs.contracts import published, settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import DamagedFileError, locate
 from beam_jobs.terminal import failures
 from models.publishing import labels
 from pipeline.config import RunConfig
-from pipeline.data_build import data_sets
-from pipeline.runners.whole_run import Finished, SpanRule
+from pipeline.data_build import Stage, newest_versions
+from pipeline.refused_spans import read_refused
+from pipeline.runners.whole_run import FindDrift, Finished, SpanRule
 from pipeline.service import attempts
 from pipeline.service.attempts import Attempt, Outcome
 from pipeline.service.notification import Message
@@ -44,25 +45,42 @@ class Ended:
     result: Finished | Exception
 
 
-def retrain(config: RunConfig, run: Callable[[SpanRule], Finished]) -> Ended:
+def retrain(config: RunConfig, run: Callable[[SpanRule, FindDrift], Finished]) -> Ended:
     """Make one attempt; errors of the run become part of what is returned.
 
     The folders of the run must be held (`root.hold`).
 
     Args:
         config: the run.
-        run: builds data, trains and publishes.
+        run: builds data, trains and publishes; see `run_whole` for its arguments.
 
     Raises:
         DamagedFileError: the record of attempts is not what was written.
     """
-    rule = span_rule(attempts.read_attempts(config.root))
+    earlier = attempts.read_attempts(config.root)
+    rule = span_rule(earlier)
     begun = attempts.begin(config.root, settings.sha256(config))
+    drift: dict[str, str] = {}
+
+    def find_drift(stage: Stage) -> Sequence[str]:
+        # Only now: it needs TensorFlow.
+        from pipeline.service.drift import find_drifted
+
+        put_back = {
+            (one.data, one.record.name) for one in read_refused(config.root) if not one.is_left_out
+        }
+        tried = attempts.tried(earlier, put_back, warm_start=config.warm_start)
+        found = find_drifted(config, tried, stage)
+        drift.update({one.report.data: one.version for one in found})
+        # Before the training: drift that started one which was killed has started it.
+        attempts.update(config.root, replace(begun, drift=drift))
+        return [one.sentence for one in found]
+
     before: dict[str, int] = {}
     result: Finished | Exception
     try:
         before = _in_service(config)
-        result = run(rule)
+        result = run(rule, find_drift)
         code, reasons = int(result.exit_code), result.refusals
     except Exception as raised:  # noqa: BLE001 - whatever a run raises, the record tells it
         result = raised
@@ -78,11 +96,12 @@ def retrain(config: RunConfig, run: Callable[[SpanRule], Finished]) -> Ended:
         ended_at=labels.now(),
         outcome=done if code == ExitCode.DONE else _OUTCOMES.get(code, "failed"),
         exit_code=code,
-        data=_newest_versions(config),
+        data=newest_versions(config),
         published=new,
         reasons=reasons,
+        drift=drift,
     )
-    attempts.end(config.root, attempt)
+    attempts.update(config.root, attempt)
     return Ended(attempt=attempt, result=result)
 
 
@@ -126,8 +145,3 @@ def _in_service(config: RunConfig) -> dict[str, int]:
     paths = folder.iterdir() if folder.is_dir() else ()
     found = {path.name: published.in_service(path) for path in paths if path.is_dir()}
     return {name: int(version.name) for name, version in found.items() if version is not None}
-
-
-def _newest_versions(config: RunConfig) -> dict[str, str]:
-    found = {data.name: layout.list_versions(data.root) for data in data_sets(config)}
-    return {name: "{}.{}".format(*max(versions)) for name, versions in found.items() if versions}

@@ -33,6 +33,7 @@ _LONGEST_SECONDS = {"disk": 0.003, "store": 0.03}
 _PUBLISHER = """
 import os
 import sys
+import time
 
 from beam_jobs.contracts import object_store
 from models.publishing import labels, store
@@ -42,9 +43,9 @@ def told(name, function):
     def call(*arguments, **named):
         target = os.fspath(arguments[-1]) if name == "copy" else ""
         what = f"{name} {target.removeprefix(sys.argv[1] + '/')}"
-        print("began", what, flush=True)
+        print("began", what, time.monotonic(), flush=True)
         found = function(*arguments, **named)
-        print("ended", what, flush=True)
+        print("ended", what, time.monotonic(), flush=True)
         return found
     return call
 
@@ -62,10 +63,33 @@ while True:
 
 @dataclass(frozen=True, kw_only=True)
 class _Left:
-    """What a kill left: faults, and names of numbered folders that hold no model."""
+    """What a kill left.
+
+    Attributes:
+        faults: what must not be.
+        half: numbered folders without a card.
+        not_loadable: those of them that hold no model that loads.
+    """
 
     faults: Sequence[str]
     half: Sequence[str]
+    not_loadable: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Undisturbed:
+    """A process that nobody kills, until it has published both models.
+
+    Attributes:
+        num_steps: steps that it takes.
+        push_seconds: from the first file of the second model to its label.
+        window_seconds: from the first file below its number until the graph is there.
+            0 on a disk, where one rename shows all.
+    """
+
+    num_steps: int
+    push_seconds: float
+    window_seconds: float
 
 
 def measure() -> dict[str, object]:
@@ -87,7 +111,12 @@ def _models(folder: Path) -> list[str]:
     models = []
     for word in ("first", "second"):
         models.append(make_segmenter.publish(folder / word, {"s1": ("VV", "VH")}, name=word))
+        # As in a real model, the weights are there twice. TensorFlow reads them by their
+        # offset, so what follows them is no matter.
         (folder / word / "assets.extra" / "weights.bin").write_bytes(os.urandom(2 << 20))
+        (weights,) = (folder / word / "variables").glob("variables.data-*")
+        with weights.open("ab") as file:
+            file.write(os.urandom(2 << 20))
     return models
 
 
@@ -100,10 +129,11 @@ def _drill(
 
     object_store.load_filesystem(model_dir)
     rng = random.Random(0)
-    steps = _steps(model_dir, models, environment)
-    where = itertools.islice(itertools.cycle(range(steps)), _NUM_KILLS[kind])
+    whole = _undisturbed(model_dir, models, environment)
+    where = itertools.islice(itertools.cycle(range(whole.num_steps)), _NUM_KILLS[kind])
     faults: list[str] = []
     half: list[str] = []
+    not_loadable: list[str] = []
     fell: collections.Counter[str] = collections.Counter()
     for step in where:
         pause = rng.uniform(0.0, _LONGEST_SECONDS[kind])
@@ -111,6 +141,7 @@ def _drill(
         left = _look(model_dir)
         faults += left.faults
         half += left.half
+        not_loadable += left.not_loadable
         model = next(one for one in models if not is_in_service(one, model_dir))
         version = publish(model, model_dir, Approval(reason="after a kill"))
         if published.in_service(model_dir) != version:
@@ -124,22 +155,35 @@ def _drill(
         "killed_at": dict(sorted(fell.items())),
         "last_version": int(version.name),
         "num_changes": len(labels.read_history(model_dir)),
-        "numbers_without_model": half,
+        "numbers_without_card": half,
+        "numbers_without_model": not_loadable,
+        "push_seconds": whole.push_seconds,
+        "window_seconds": whole.window_seconds,
         "faults": faults,
     }
 
 
-def _steps(model_dir: str, models: list[str], environment: Mapping[str, str]) -> int:
-    """Return how many steps a process takes until it has published both models."""
+def _undisturbed(model_dir: str, models: list[str], environment: Mapping[str, str]) -> _Undisturbed:
+    """Return how many steps a process takes to publish both models, and how long."""
     with _publisher(model_dir, models, environment) as process:
-        lines = (line.split() for line in process.stdout or ())
-        began = (name for word, name, *_ in lines if word == "began")
-        count = num_labels = 0
-        while num_labels < len(models):
-            num_labels += next(began) == "labels"
-            count += 1
+        lines: list[list[str]] = []
+        while sum(line[:2] == ["ended", "labels"] for line in lines) < len(models):
+            lines.append((process.stdout.readline() if process.stdout else "").split())
         process.kill()
-    return count
+    labelled = [index for index, line in enumerate(lines) if line[:2] == ["ended", "labels"]]
+    second = lines[labelled[0] + 1 :]
+    copies = [line for line in second if line[1] == "copy" and not line[2].startswith(".")]
+    window = 0.0
+    if copies:
+        (graph,) = (
+            line for line in copies if line[0] == "ended" and line[2].endswith("/saved_model.pb")
+        )
+        window = float(graph[-1]) - float(copies[0][-1])
+    return _Undisturbed(
+        num_steps=sum(line[0] == "began" for line in lines),
+        push_seconds=float(second[-1][-1]) - float(second[0][-1]),
+        window_seconds=window,
+    )
 
 
 def _kill(
@@ -156,7 +200,7 @@ def _kill(
         time.sleep(pause)
         process.kill()
         seen += process.stdout.readlines()
-    word, name, *target = seen[-1].split()
+    word, name, *target, _ = seen[-1].split()
     when = "in" if word == "began" else "after"
     if not target:
         return f"{when} {name}"
@@ -178,8 +222,6 @@ def _publisher(
 
 def _look(model_dir: str) -> _Left:
     """Load what is in service and the newest versions; find numbers without a model."""
-    import tensorflow as tf
-
     from beam_jobs.contracts import published
     from models.publishing import store
 
@@ -189,12 +231,22 @@ def _look(model_dir: str) -> _Left:
     if complete and served is None:
         faults.append("nothing is in service")
     for version in {*complete[-2:], *([served] if served is not None else [])}:
-        try:
-            tf.saved_model.load(str(version)).signatures["serving_default"]
-        except (OSError, KeyError, ValueError) as error:
-            faults.append(f"{version}: {error}")
+        if not _loads(str(version)):
+            faults.append(f"{version} does not load")
     known = {path.name for path in complete}
+    half = [str(number) for number in store.numbers(model_dir) if str(number) not in known]
     return _Left(
         faults=faults,
-        half=[str(number) for number in store.numbers(model_dir) if str(number) not in known],
+        half=half,
+        not_loadable=[name for name in half if not _loads(f"{model_dir}/{name}")],
     )
+
+
+def _loads(version: str) -> bool:
+    import tensorflow as tf
+
+    try:
+        tf.saved_model.load(version).signatures["serving_default"]
+    except (OSError, KeyError, ValueError):
+        return False
+    return True

@@ -3,8 +3,13 @@
 `make drill` runs it. Month 1 publishes the first models. A second attempt in the same
 month finds nothing new. Month 2 brings scenes whose reflectance was divided by 10, and
 is refused. Nobody repairs it. In month 3 the process gets SIGKILL in a component drawn
-at random, and is started again. It must train on months 1 and 3. Then the history must
-agree with the exit codes and with the labels.
+at random, and is started again. It must train on months 1 and 3.
+
+Then scenes of a fourth month come, and a threshold that no model reaches refuses the
+flood model. At the next attempt no scene is new, but that month drifted from the data
+of the model in service: drift alone must start a training, from the encoder that was
+published meanwhile. It must not start another one. At the end the history must agree
+with the exit codes and with the labels.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts.errors import ExitCode
 from tests.drills.months import DrilledRun, Kill, Months
 
-_SCENES = SimulateConfig(num_places=4, num_dates=3, size_px=256)
+_SCENES = SimulateConfig(num_places=4, num_dates=4, size_px=256)
 _SETTINGS = (
     "warm_start=true",
     "spans={last: 6}",
@@ -34,8 +39,12 @@ _SETTINGS = (
     "drift.severity={no_data: warn}",
     "probe.tolerance=1.0",
     *(f"tasks.{task}.gate={{margin: 0.99, guards: {{}}}}" for task in (0, 1)),
+    # Any difference is drift, as so few scenes cannot show a large one for sure.
+    "drift.retrain_score=0.01",
 )
 _DIVISOR = 10
+_UNREACHABLE = ("tasks.0.min_mean_iou=0.999",)
+"""No flood model is as good."""
 
 
 def run(folder: Path, seed: int) -> dict[str, object]:
@@ -67,11 +76,39 @@ def run(folder: Path, seed: int) -> dict[str, object]:
     again = drill.start("retrain")
     drill.expect("month 3 ends", again.exit_code in (ExitCode.DONE, ExitCode.REFUSED), True)
 
+    in_month_3 = drill.labels()
+    _check_spans(drill, drill.history()[0])
+
+    months.begin(4)
+    worse = drill.start("retrain", _UNREACHABLE)
+    drill.expect("exit code of month 4", worse.exit_code, ExitCode.REFUSED)
+    in_month_4 = drill.labels()
+    drill.expect("flood after month 4", in_month_4["flood"], in_month_3["flood"])
+    drill.expect("encoder after month 4", in_month_4["encoder"], in_month_3["encoder"] + 1)
+    drifted = drill.start("retrain")
+    drill.expect("exit code of the drift", drifted.exit_code, ExitCode.DONE)
+    by_drift = drill.labels()
+    drill.expect("flood after the drift", by_drift["flood"], in_month_4["flood"] + 1)
+    # Not from the cache: the warm start was from the encoder of month 4.
+    drill.expect("encoder after the drift", by_drift["encoder"], in_month_4["encoder"] + 1)
+    no_more = drill.start("retrain")
+    drill.expect("exit code after the drift", no_more.exit_code, ExitCode.NOTHING_NEW)
+    same = drill.start("run")
+    drill.expect("exit code of a run on the same data", same.exit_code, ExitCode.DONE)
+
     document, page = drill.history()
-    _check_spans(drill, document)
-    codes = [first.exit_code, idle.exit_code, refused.exit_code, None, again.exit_code]
-    steps = [{}, in_month_1, in_month_1, in_month_2, after_kill, drill.labels()]
+    codes = [
+        *(first.exit_code, idle.exit_code, refused.exit_code, None, again.exit_code),
+        *(worse.exit_code, drifted.exit_code, no_more.exit_code),
+    ]
+    steps = [
+        *({}, in_month_1, in_month_1, in_month_2, after_kill, in_month_3),
+        *(in_month_4, by_drift, drill.labels()),
+    ]
     _check_history(drill, document, page, codes, steps)
+    started = [one["drift"] for one in document["attempts"]]
+    drill.expect("attempts by drift", started, [{}] * 6 + [{"flood": "4.1"}, {}])
+    drill.expect("the page tells the drift", "by drift of flood 4.1" in page, True)
     return {
         "killed_after": kill.after,
         "exit_codes": codes,

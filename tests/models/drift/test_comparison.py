@@ -143,6 +143,8 @@ def test_severity_and_limit_are_settings(reference):
         ({"limits": {"s1_mean": float("nan")}}, "limits.s1_mean must be at least 0, got nan"),
         ({"limits": {"s2_spread": 0.5}}, "limits.s2_spread is a ratio and must be at least 1"),
         ({"noise": -1.0}, "noise must be at least 0, got -1"),
+        ({"retrain_score": 0.0}, "retrain_score must be above 0 and at most 1, or null, got 0"),
+        ({"retrain_score": 1.5}, "retrain_score must be above 0 and at most 1, or null, got 1.5"),
         ({"num_embedded": 1}, "num_embedded must be at least 2, got 1024 and 1"),
     ],
 )

@@ -68,9 +68,9 @@ def test_damaged_embeddings_are_named(served):
         find_served(served)
 
 
-def finding(value, severity="refuse", reason="a"):
+def finding(value, severity="refuse", reason="a", rule="s1_mean"):
     return Finding(
-        rule="s1_mean",
+        rule=rule,
         about="VV",
         reference=1.0,
         found=2.0,
@@ -79,6 +79,17 @@ def finding(value, severity="refuse", reason="a"):
         severity=severity,
         reason=reason,
     )
+
+
+@pytest.mark.parametrize("rule", ["s1_mean", "s1_spread"])
+def test_a_ratio_is_1_at_the_limit_of_each_rule(rule):
+    assert report_lib.ratio(finding(2.0, rule=rule)) == 1.0
+
+
+def test_equal_spreads_have_the_ratio_0_though_their_quotient_is_1():
+    assert report_lib.ratio(finding(1.0, rule="s2_spread")) == 0.0
+    # Half the way in decibels, or in any other logarithm.
+    assert report_lib.ratio(finding(2.0**0.5, rule="s2_spread")) == pytest.approx(0.5)
 
 
 def test_the_score_is_the_largest_ratio_of_what_refuses():

@@ -193,7 +193,21 @@ def test_what_the_objective_does_not_train_is_not_judged(spoil, pairs_alone):
     )
 
 
-def test_a_last_encoder_of_other_bands_is_noted_and_not_compared(pretrained, spoil, pairs_alone):
+def refused_and_accepted(pretrained, last, pairs):
+    """Reasons of the refusal, and notes of the report if it is accepted."""
+    refused = probe(CONFIG, pretrained.dir, last, pairs)
+    accepted = dataclasses.replace(CONFIG, accept_incomparable=True)
+    report = probe(accepted, pretrained.dir, last, pairs)
+    assert report.is_blessed
+    # Nothing else differs.
+    assert refused.checks[:-1] == report.checks
+    assert not refused.is_blessed
+    return refused.refusals, report.notes
+
+
+def test_an_encoder_that_cannot_be_compared_is_refused_unless_that_is_accepted(
+    pretrained, spoil, pairs_alone
+):
     def fewer_bands(encoder):
         if encoder.sensor == "s2":
             return encoder
@@ -203,21 +217,22 @@ def test_a_last_encoder_of_other_bands_is_noted_and_not_compared(pretrained, spo
         )
 
     last = spoil("fewer_bands", change_encoder=fewer_bands)
-    report = probe(CONFIG, pretrained.dir, last, pairs_alone)
-    assert report.is_blessed
-    assert (
-        report.notes[1]
-        == f"not compared with {last}: it takes s1 bands VV, but the patches hold VV, VH"
+    (reason,), notes = refused_and_accepted(pretrained, last, pairs_alone)
+    why = f"{last}: it takes s1 bands VV, but the patches hold VV, VH"
+    assert reason == (
+        f"it cannot be compared with the encoder in service: {why}; to publish it by the other "
+        "checks alone, set probe.accept_incomparable=true"
     )
+    assert notes[1] == f"not compared with the encoder in service: {why}"
 
 
-def test_a_last_encoder_of_one_sensor_is_noted_and_not_compared(pretrained, spoil, pairs_alone):
+def test_an_encoder_of_one_sensor_or_damaged_cannot_be_compared(pretrained, spoil, pairs_alone):
     last = spoil("one_sensor")
     for part in ("encoder", "head"):
         Path(last, ASSETS_DIR, f"s1_{part}.keras").unlink()
-    report = probe(CONFIG, pretrained.dir, last, pairs_alone)
-    assert report.is_blessed
-    assert (
-        report.notes[1]
-        == f"not compared: {last}: must hold encoders of s1 and s2, got s2 without s1"
-    )
+    (reason,), _ = refused_and_accepted(pretrained, last, pairs_alone)
+    assert f"{last}: must hold encoders of s1 and s2, got s2 without s1" in reason
+    Path(last, ASSETS_DIR, "s2_encoder.keras").write_text("not a Keras model")
+    Path(last, ASSETS_DIR, "s1_encoder.keras").write_text("not a Keras model")
+    (reason,), _ = refused_and_accepted(pretrained, last, pairs_alone)
+    assert "s1_encoder.keras: must be a Keras model" in reason

@@ -248,6 +248,31 @@ def read_only(folder):
             path.chmod(0o755)
 
 
+def test_a_folder_that_cannot_be_written_is_noticed_before_a_training(public):
+    serving = public / "run/serving"
+    serving.mkdir(parents=True)
+    store.check_writable(serving / "flood")
+    # Nothing is left, and no folder of a model is made.
+    assert list(serving.iterdir()) == []
+    with read_only(serving):
+        for folder in (serving / "flood", serving):
+            with pytest.raises(store.UnwritableError) as refused:
+                store.check_writable(folder)
+            assert str(refused.value) == (
+                f"{serving}: must be writable, so that models can be published in {folder}, got: "
+                "Permission denied: give this user the right to write there; nothing was built or "
+                "trained"
+            )
+
+
+def test_a_store_that_cannot_be_written_is_noticed_before_a_training(s3_folder):
+    store.check_writable(f"{s3_folder}/flood")
+    assert not store.locate(s3_folder).exists()
+    nowhere = "s3://terrapair-no-such-bucket/serving/flood"
+    with pytest.raises(store.UnwritableError, match=f"^{nowhere}: must be writable, "):
+        store.check_writable(nowhere)
+
+
 def test_a_folder_that_cannot_be_written_goes_on_serving(make_model, public, capsys):
     base = public / "run/serving/flood"
     first, second = (

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,7 +111,9 @@ def test_a_push_that_is_killed_anywhere_leaves_no_part_of_a_version(make_model, 
     assert published.versions(base)[-1] == left
 
 
-def test_a_store_shows_the_graph_and_the_card_last(make_model, s3_folder, monkeypatch):
+def test_a_store_shows_what_a_server_loads_first_and_the_card_last(
+    make_model, s3_folder, monkeypatch
+):
     copied = []
     real = store.locations.copy_file
 
@@ -119,12 +122,21 @@ def test_a_store_shows_the_graph_and_the_card_last(make_model, s3_folder, monkey
         real(source, target)
 
     monkeypatch.setattr(store.locations, "copy_file", watched)
-    version = store.push(make_model(), f"{s3_folder}/flood")
+    model = Path(make_model())
+    (model / "assets.extra" / "tf_serving_warmup_requests").write_text("requests")
+    version = store.push(str(model), f"{s3_folder}/flood", {store.GATE: b"{}"})
     numbered = [name for name in copied if name.startswith("1/")]
     # The numbered folder is filled from the store itself, when all is uploaded.
     assert copied.index(numbered[0]) == len(copied) - len(numbered)
+    # A graph without variables would load, and answer nothing.
     assert numbered[0] == f"1/{store.RECORD}"
-    assert numbered[-2:] == ["1/saved_model.pb", "1/assets.extra/model_card.json"]
+    assert numbered[1:] == [
+        "1/assets.extra/tf_serving_warmup_requests",
+        "1/variables/variables.data-00000-of-00001",
+        "1/saved_model.pb",
+        f"1/{store.GATE}",
+        "1/assets.extra/model_card.json",
+    ]
     assert published.versions(f"{s3_folder}/flood") == [version]
 
 
@@ -136,8 +148,44 @@ def test_what_a_killed_push_left_on_a_store_is_removed(make_model, s3_folder):
     (base / "2" / "variables").mkdir(parents=True)
     (base / "2" / "variables" / "index").write_text("x")
     version = store.push(make_model(), f"{s3_folder}/flood")
-    assert sorted(path.name for path in base.iterdir()) == ["2", "3"]
+    assert sorted(published.server_number(path.name) or 0 for path in base.iterdir()) == [0, 2, 3]
     assert published.versions(base) == [version]
+
+
+def test_the_number_of_a_version_left_half_on_a_store_is_not_used_again(make_model, s3_folder):
+    # A server that tried to load it does not try this number again.
+    base = locate(f"{s3_folder}/flood")
+    (base / "1" / store.RECORD).write_text(json.dumps({"sha256": "0"}))
+    assert store.remove_unfinished(base) == ["1"]
+    assert store.numbers(base) == []
+    assert store.push(make_model(), f"{s3_folder}/flood").name == "2"
+
+
+@pytest.mark.parametrize("num_removed", [0, 1, 2, 3])
+def test_a_removal_on_a_store_that_is_killed_is_finished_by_the_next_push(
+    make_model, s3_folder, monkeypatch, num_removed
+):
+    base = locate(f"{s3_folder}/flood")
+    model = make_model()
+    version = store.push(model, str(base))
+    left = [num_removed]
+    real = type(version).unlink
+
+    def unlink(path):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(path)
+
+    monkeypatch.setattr(type(version), "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        store.forget(version)
+    monkeypatch.undo()
+    # The card goes first, the graph after all that a server does not load.
+    assert (version / "assets.extra/model_card.json").exists() == (num_removed == 0)
+    assert (version / "saved_model.pb").exists() == (num_removed < 2)
+    assert store.push(model, str(base)).name == "2"
+    assert store.numbers(base) == ([1, 2] if num_removed == 0 else [2])
 
 
 def test_a_model_that_is_gone_makes_no_version(tmp_path):

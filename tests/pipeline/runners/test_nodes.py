@@ -17,6 +17,7 @@ from repository import REPOSITORY
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
+from models.publishing.store import UnwritableError
 from pipeline.config import RunConfig, load_text
 from pipeline.metadata_store import Database, check_place, connection_config
 from pipeline.report.run_record import read_last_run
@@ -233,6 +234,11 @@ def test_a_run_begins_with_shards_and_keeps_its_settings(values, tmp_path):
         begin_run(config, place, folder)
     assert folder.read_config() is None
     make_shards.make_version(tmp_path / "data" / "flood", num_patches=4, size_px=16)
+    (tmp_path / "serving").write_text("a file in the place of the folder")
+    with pytest.raises(UnwritableError, match=r"/serving: must be writable, .* in .*/flood, got:"):
+        begin_run(config, place, folder)
+    assert folder.read_config() is None
+    (tmp_path / "serving").unlink()
     with pytest.raises(DataError, match=r"data/flood: holds no span 2: build it first"):
         begin_run(dataclasses.replace(config, span=2), place, folder)
     begin_run(config, place, folder)

@@ -5,10 +5,13 @@ from repository import REPOSITORY
 
 from beam_jobs.contracts import layout, set_aside
 from beam_jobs.contracts.set_aside import SetAside
-from beam_jobs.errors import RefusedError
+from beam_jobs.errors import NothingNewError, RefusedError
+from beam_jobs.terminal.session import Session
+from pipeline import data_build
 from pipeline.config import load_run_config
+from pipeline.data_build import BuiltData
 from pipeline.refused_spans import read_refused
-from pipeline.runners import whole_run
+from pipeline.runners import local, whole_run
 
 
 @pytest.fixture
@@ -106,3 +109,42 @@ def test_what_was_set_aside_is_told_in_a_sentence(config):
     # A second look does not move the time.
     set_aside.put_back(root, [1], "2026-04-01")
     assert read_refused(config.root) == (one,)
+
+
+@pytest.mark.parametrize(
+    ("rule", "new", "drifted", "is_run"),
+    [
+        ("new", (), (), False),
+        ("new", (), ("flood: drifted",), True),
+        # Nobody looks for drift where scenes are new, or where the newest span is read.
+        ("new", ("flood",), None, True),
+        ("newest", (), None, True),
+        ("new_or_newest", (), None, True),
+    ],
+)
+def test_a_run_without_new_scenes_goes_on_only_for_drift(
+    config, monkeypatch, capsys, rule, new, drifted, is_run
+):
+    built = BuiltData(pairs=None, tasks={}, new=new)
+    calls = []
+    monkeypatch.setattr(data_build, "build_data", lambda *_, **__: built)
+    monkeypatch.setattr(local, "run_local", lambda *_: calls.append("run"))
+    monkeypatch.setattr(whole_run, "read_finished", lambda *_, **__: "finished")
+
+    def find_drift(stage):
+        assert drifted is not None
+        calls.append("look")
+        return drifted
+
+    def run():
+        return whole_run.run_whole(
+            config, config.metadata_path, Session(), rule, find_drift=find_drift
+        )
+
+    if is_run:
+        assert run() == "finished"
+    else:
+        with pytest.raises(NothingNewError, match="every scene is in an earlier span"):
+            run()
+    assert calls == ["look"] * (drifted is not None) + ["run"] * is_run
+    assert ("flood: drifted" in capsys.readouterr().err) == bool(drifted)

@@ -3,7 +3,10 @@
 tests/e2e/test_smoke.py has one on the data and models of a whole run.
 """
 
+import json
 import re
+import shutil
+from contextlib import contextmanager
 
 import make_poison
 import make_shards
@@ -12,10 +15,13 @@ import yaml
 from repository import REPOSITORY
 from run_pipeline import run_pipeline_here
 
-from beam_jobs.contracts import settings
-from models.drift.reference import published_files
+from beam_jobs.contracts import manifest, set_aside, settings
+from beam_jobs.contracts.set_aside import SetAside
+from models.drift.reference import ServedReference, published_files
+from models.drift.report import DriftReport, Finding
 from models.publishing.publication import Approval, publish
 from pipeline.config import load_run_config
+from pipeline.service import drift
 from pipeline.service.drift import read_version
 
 
@@ -89,7 +95,7 @@ def served(tmp_path_factory):
     config = load_run_config(root / "config.yaml", [f"root={root}"], {})
     model = root / "model"
     (model / "assets.extra").mkdir(parents=True)
-    (model / "assets.extra" / "model_card.json").write_text("{}")
+    (model / "assets.extra" / "model_card.json").write_text('{"inputs": {}}')
     (model / "saved_model.pb").write_text("graph")
     files = published_files(read_version("pairs", good, config).reference)
     publish(str(model), f"{root}/serving/encoder", Approval(reason="first", files=files))
@@ -134,3 +140,123 @@ def test_a_reference_of_another_config_is_refused_with_both_values(served):
     code, text = shown_by(served, 3, "--set", "drift.accept_spans=[3]")
     assert code == 0
     assert "pairs 3.1: accepted by drift.accept_spans" in in_one_line(text)
+
+
+@pytest.fixture
+def drifting(tmp_path, monkeypatch):
+    """Return a function: the data sets of a run that must be trained on.
+
+    Span 1 of the pairs is in service; span 2 has figures that the test names.
+    """
+    root = make_root(tmp_path)
+    pairs = root / "data" / "pairs"
+    for span in (1, 2):
+        folder = pairs / f"span-{span}" / "version-1"
+        make_shards.make_version(pairs, num_patches=4, size_px=16, span=span)
+        assert folder.exists()
+    monkeypatch.setattr(drift, "find_served", lambda _: SERVED)
+    monkeypatch.setattr(drift, "read_version", lambda name, *_: name)
+
+    def find(score=0.7, outcome="passed", tried=(), settings=("spans=all",)):
+        figure = Finding(
+            rule="s1_mean",
+            about="VV",
+            reference=None,
+            found=None,
+            value=score,
+            limit=1.0,
+            severity="refuse",
+            reason="VV has moved",
+        )
+        report = DriftReport(
+            data="pairs",
+            span=2,
+            version=1,
+            reference="serving/encoder/1",
+            reference_span="1.1",
+            outcome=outcome,
+            findings=(figure,),
+            refusals=("VV has moved",) if outcome == "refused" else (),
+            refused_spans=("2.1",) if score > 1.0 else (),
+        )
+        monkeypatch.setattr(drift, "judge", lambda *_: report)
+        config = load_run_config(root / "config.yaml", [f"root={root}", *settings], {})
+        return [one.version for one in drift.find_drifted(config, {*tried}, stage)]
+
+    find.root = root
+    return find
+
+
+SERVED = ServedReference(version_dir="serving/encoder/1", data=None)
+
+
+@contextmanager
+def stage(_):
+    yield
+
+
+@pytest.mark.parametrize(
+    ("given", "is_due"),
+    [
+        ({"score": 0.49}, False),
+        ({"score": 0.5}, True),
+        ({"score": 0.49, "settings": ("drift.retrain_score=0.3",)}, True),
+        ({"score": 0.9, "settings": ("drift.retrain_score=null",)}, False),
+        ({"tried": [("pairs", "2.1")]}, False),
+        ({"tried": [("pairs", "1.1"), ("flood", "2.1")]}, True),
+        # The run's own gate refuses it, with exit code 4.
+        ({"score": 1.2, "outcome": "refused"}, True),
+        # Other bands: the settings are at fault.
+        ({"score": 0.0, "outcome": "refused"}, False),
+        ({"score": 0.0, "outcome": "accepted"}, True),
+        ({"outcome": "same_data"}, False),
+    ],
+)
+def test_a_span_that_no_model_knows_is_trained_on_from_a_score(drifting, given, is_due):
+    assert drifting(**given) == (["2.1"] if is_due else [])
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True])
+def test_a_span_of_a_published_model_starts_nothing_also_after_a_rollback(drifting, is_withdrawn):
+    model_dir = drifting.root / "serving" / "encoder"
+    version = model_dir / (".withdrawn/2" if is_withdrawn else "2")
+    (version / "assets.extra").mkdir(parents=True)
+    sha256 = manifest.read(drifting.root / "data/pairs/span-2/version-1").sha256
+    card = {"inputs": {}, "data_span": 2, "data_version": 1, "data_manifest_sha256": sha256}
+    (version / "assets.extra" / "model_card.json").write_text(json.dumps(card))
+    assert drifting() == []
+
+
+def test_what_was_set_aside_starts_nothing_before_it_is_put_back(drifting):
+    pairs = drifting.root / "data" / "pairs"
+    record = SetAside(span=2, version=1, at="2026-02-01", reasons=("VV has moved",))
+    set_aside.add(pairs, record)
+    # With a window the span before it is read, which no model knows either.
+    assert drifting(tried=[("pairs", "1.1")]) == []
+    assert drifting(settings=("spans=null",)) == []
+    set_aside.put_back(pairs, [2], "2026-03-01")
+    assert drifting(settings=("spans=null",)) == ["2.1"]
+
+
+@pytest.mark.e2e
+def test_drift_of_shards_is_found_from_the_score_of_the_settings(served, tmp_path, monkeypatch):
+    root = make_root(tmp_path)
+    shutil.copytree(served / "serving", root / "serving")
+    pairs, span_1 = root / "data" / "pairs", served / "data/pairs/span-1"
+    shutil.copytree(span_1, pairs / "span-1")
+    # A shift of both bands: more than a season, less than the limits.
+    monkeypatch.setitem(
+        make_poison.FAULTS, "brighter", lambda one, _: {**one, "s1": one["s1"] + 12.0}
+    )
+    make_poison.poison_version(span_1 / "version-1", pairs, 2, "brighter")
+    config = load_run_config(root / "config.yaml", [f"root={root}"], {})
+    (found,) = drift.find_drifted(config, (), stage)
+    assert (found.report.data, found.version, found.report.outcome) == ("pairs", "2.1", "passed")
+    assert 0.7 < found.report.score < 1.0
+    assert found.sentence == (
+        "pairs: no scene is new, but no published model was trained on 2.1, and it drifted: score "
+        f"{found.report.score:.2f}, a training starts at 0.5 (drift.retrain_score)"
+    )
+    higher = ["drift.retrain_score=0.95"]
+    config = load_run_config(root / "config.yaml", [f"root={root}", *higher], {})
+    assert drift.find_drifted(config, (), stage) == []

@@ -12,13 +12,15 @@ from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.errors import DataError, NothingNewError, RefusedError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import program
+from models.drift.report import DriftReport
 from models.publishing import publication
 from models.publishing.publication import Approval
 from pipeline.config import load_run_config
 from pipeline.runners import root
 from pipeline.runners.whole_run import Finished
-from pipeline.service import attempts, history, retraining
+from pipeline.service import attempts, drift, history, retraining
 from pipeline.service.attempts import RECORD_NAME
+from pipeline.service.drift import Drifted
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_what_went_into_service_is_recorded_with_its_data(config):
     publish(config, "encoder", "old")
     publish(config, "landcover", "same")
 
-    def run(rule):
+    def run(*_):
         make_version(config, "pairs", 1)
         make_version(config, "flood", 10)
         make_version(config, "flood", 9)
@@ -83,7 +85,7 @@ def test_what_went_into_service_is_recorded_with_its_data(config):
 )
 def test_an_error_is_recorded_and_leaves_what_is_in_service(config, error, outcome, code):
     publish(config, "flood", "good")
-    ended = retraining.retrain(config, lambda rule: fail(error))
+    ended = retraining.retrain(config, lambda *_: fail(error))
     assert ended.result is error
     (read,) = attempts.read_attempts(config.root)
     assert (read.outcome, read.exit_code, read.published) == (outcome, code, {})
@@ -91,7 +93,7 @@ def test_an_error_is_recorded_and_leaves_what_is_in_service(config, error, outco
 
 
 def test_a_refused_task_beside_a_published_encoder_is_a_refusal_that_tells_both(config):
-    def run(rule):
+    def run(*_):
         publish(config, "encoder", "new")
         return finished(ExitCode.REFUSED, "flood: it loses 0.2")
 
@@ -105,7 +107,7 @@ def test_damaged_labels_are_a_failed_attempt(config):
     publish(config, "flood", "good")
     with open(f"{config.serving_dir}/flood/labels.json", "w") as file:
         file.write("{")
-    ended = retraining.retrain(config, lambda rule: finished())
+    ended = retraining.retrain(config, lambda *_: finished())
     assert isinstance(ended.result, DamagedFileError)
     (read,) = attempts.read_attempts(config.root)
     assert (read.outcome, read.exit_code) == ("failed", 3)
@@ -126,14 +128,14 @@ def test_damaged_labels_are_a_failed_attempt(config):
 def test_the_newest_span_is_trained_again_only_after_an_attempt_that_broke_off(config, last, rule):
     if isinstance(last, KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
-            retraining.retrain(config, lambda _: fail(last))
+            retraining.retrain(config, lambda *_: fail(last))
     elif isinstance(last, Exception):
-        retraining.retrain(config, lambda _: fail(last))
+        retraining.retrain(config, lambda *_: fail(last))
     elif last is not None:
-        retraining.retrain(config, lambda _: last)
+        retraining.retrain(config, lambda *_: last)
     rules = []
 
-    def run(given):
+    def run(given, _):
         rules.append(given)
         return finished()
 
@@ -141,16 +143,117 @@ def test_the_newest_span_is_trained_again_only_after_an_attempt_that_broke_off(c
     assert rules == [rule]
 
 
+def attempt(outcome, drift=(), published=(), **data):
+    return attempts.Attempt(
+        id=f"{outcome}-{len(data)}",
+        started_at="2026-02-01",
+        config_sha256="0",
+        outcome=outcome,
+        drift=dict(drift),
+        published=dict(published),
+        data=data,
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "cold", "warm"),
+    [
+        ([], set(), set()),
+        # Equal data give equal models.
+        ([attempt("refused", flood="3.1")], {("flood", "3.1")}, {("flood", "3.1")}),
+        # A warm start would begin from the encoder that the attempt published.
+        ([attempt("refused", published={"encoder": 2}, flood="3.1")], {("flood", "3.1")}, set()),
+        # These were not trained on to the end.
+        ([attempt("failed", flood="3.1"), attempt("nothing_new", flood="3.1")], set(), set()),
+        # Drift of one version starts one training, also if that was killed.
+        (
+            [attempt("unfinished", {"pairs": "3.1"}, flood="3.1", pairs="3.1")],
+            {("pairs", "3.1")},
+            {("pairs", "3.1")},
+        ),
+        (
+            [attempt("refused", {"flood": "3.1"}, {"encoder": 2}, flood="3.1")],
+            {("flood", "3.1")},
+            {("flood", "3.1")},
+        ),
+    ],
+)
+def test_no_data_start_a_second_training_that_would_be_the_same(earlier, cold, warm):
+    assert attempts.tried(earlier, (), warm_start=False) == cold
+    assert attempts.tried(earlier, (), warm_start=True) == warm
+
+
+def test_data_that_were_put_back_were_not_trained_on_by_the_attempt_that_refused_them():
+    refused = attempt("refused", pairs="2.1", flood="2.1")
+    accepted = {("pairs", "2.1")}
+    assert attempts.tried([refused], accepted, warm_start=False) == {("flood", "2.1")}
+    # They start one training, too.
+    again = attempt("refused", {"pairs": "2.1"})
+    assert attempts.tried([refused, again], accepted, warm_start=False) == {
+        ("flood", "2.1"),
+        ("pairs", "2.1"),
+    }
+
+
+def test_later_runs_on_the_same_data_know_the_training_that_drift_started():
+    newest = {"pairs": "3.1", "flood": "4.1"}
+    assert attempts.restart([attempt("published", pairs="3.1")], newest) == ""
+    own = attempt("refused", {"flood": "4.1"}, flood="4.1")
+    other = attempt("refused", {"flood": "3.1"})
+    assert attempts.restart([own, other], newest) == own.id
+    # Other data are another training anyway.
+    assert attempts.restart([own, other], {**newest, "flood": "5.1"}) == ""
+
+
+def test_drift_is_recorded_before_its_training_and_starts_one(config, monkeypatch):
+    seen = []
+
+    def find_drifted(given, tried, stage):
+        seen.append(tried)
+        return [] if tried else [Drifted(report=report, limit=0.5)]
+
+    report = DriftReport(
+        data="flood",
+        span=3,
+        version=1,
+        reference="serving/flood/1",
+        reference_span="2.1",
+        outcome="accepted",
+    )
+    monkeypatch.setattr(drift, "find_drifted", find_drifted)
+
+    def killed(_, find_drift):
+        assert find_drift(lambda _: None) == [
+            "flood: no scene is new, but no published model was trained on 3.1, and "
+            "drift.accept_spans names it"
+        ]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retraining.retrain(config, killed)
+    (left,) = attempts.read_attempts(config.root)
+    assert (left.outcome, left.drift) == ("unfinished", {"flood": "3.1"})
+    found = history.read_history(config.serving_dir, [], [left])
+    assert "\nby drift of flood 3.1</td>" in history.page(found, "title")
+
+    def idle(_, find_drift):
+        assert find_drift(lambda _: None) == []
+        raise NothingNewError("none", "nothing_new")
+
+    assert retraining.retrain(config, idle).attempt.drift == {}
+    assert seen == [set(), {("flood", "3.1")}]
+
+
 def test_an_attempt_that_was_killed_stands_in_the_history_as_one(config):
     # As after SIGKILL, nothing is written: the drill kills processes.
     with pytest.raises(KeyboardInterrupt):
-        retraining.retrain(config, lambda rule: fail(KeyboardInterrupt()))
+        retraining.retrain(config, lambda *_: fail(KeyboardInterrupt()))
     (left,) = attempts.read_attempts(config.root)
     assert (left.outcome, left.exit_code, left.ended_at) == ("unfinished", None, "")
     found = history.read_history(config.serving_dir, [], [left])
     assert "<td>killed, or still at work</td>" in history.page(found, "title")
 
-    retraining.retrain(config, lambda rule: finished(ExitCode.REFUSED, "worse <by> half"))
+    retraining.retrain(config, lambda *_: finished(ExitCode.REFUSED, "worse <by> half"))
     found = history.read_history(config.serving_dir, [], attempts.read_attempts(config.root))
     assert [(one["outcome"], one["exit_code"]) for one in history.document(found)["attempts"]] == [
         ("unfinished", None),
@@ -172,11 +275,11 @@ def test_a_damaged_record_is_one_line_with_the_cure(config):
     with open(f"{config.root}/{RECORD_NAME}", "w") as file:
         file.write('{"id": 3}\n')
     with pytest.raises(DamagedFileError, match=f"{RECORD_NAME}: .*move it aside"):
-        retraining.retrain(config, lambda rule: finished())
+        retraining.retrain(config, lambda *_: finished())
 
 
 def test_the_message_holds_the_attempt(config):
-    attempt = retraining.retrain(config, lambda rule: finished()).attempt
+    attempt = retraining.retrain(config, lambda *_: finished()).attempt
     message = retraining.message(config, attempt)
     assert (message.id, message.event) == (attempt.id, "unchanged")
     assert json.loads(message.body)["attempt"]["ended_at"] == attempt.ended_at
@@ -211,6 +314,23 @@ def test_a_hook_that_fails_is_one_warning_and_changes_no_exit_code(config, tmp_p
     assert error.startswith("error: ")
 
 
+@pytest.mark.parametrize("verb", ["run", "retrain"])
+def test_a_serving_folder_that_cannot_be_written_ends_before_anything_is_built(
+    config, capsys, verb
+):
+    os.makedirs(config.root)
+    with open(config.serving_dir, "w") as file:
+        file.write("a file in the place of the folder")
+    code = program.run([verb, "--config", "smoke", "--set", f"root={config.root}"])
+    assert code == ExitCode.CRASH
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {config.serving_dir}: must be writable, so that models can be")
+    assert not os.path.exists(f"{config.root}/data")
+    assert [one.exit_code for one in attempts.read_attempts(config.root)] == (
+        [1] if verb == "retrain" else []
+    )
+
+
 def test_of_two_at_once_one_leaves_and_records_nothing(config, capsys):
     with locks.hold(f"{config.root}/{root.LOCK_NAME}", "the first"):
         code = program.run(["retrain", "--config", "smoke", "--set", f"root={config.root}"])
@@ -236,15 +356,15 @@ def test_the_record_on_a_store_tells_a_kill_and_the_next_attempt_goes_on(
 ):
     config = dataclasses.replace(config, root=s3_folder, local_root=str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        retraining.retrain(config, lambda rule: fail(KeyboardInterrupt()))
+        retraining.retrain(config, lambda *_: fail(KeyboardInterrupt()))
     rules = []
 
-    def refuse(rule):
+    def refuse(rule, _):
         rules.append(rule)
         raise RefusedError("odd")
 
     retraining.retrain(config, refuse)
-    retraining.retrain(config, lambda rule: rules.append(rule) or finished())
+    retraining.retrain(config, lambda rule, _: rules.append(rule) or finished())
     assert rules == ["new_or_newest", "new"]
     read = attempts.read_attempts(s3_folder)
     assert [one.outcome for one in read] == ["unfinished", "refused", "unchanged"]
