@@ -106,6 +106,7 @@ def _run_node(
 ) -> tuple[str, ExitCode]:
     """Run a node or a task around the nodes; return its outcome and exit code."""
     # Only now: importing TFX takes seconds that a wrong setting should not cost.
+    from components import workers
     from pipeline.runners import local, one_node
 
     if not session.verbose:
@@ -132,6 +133,7 @@ def _run_node(
         nodes = local.compile_nodes(config, place, folder.run_id, progress.note)
         hearing = one_node.Hearing(on_step=on_step, on_notice=progress.note)
         record = one_node.run_node(nodes, folder, name, hearing)
+    workers.tell_end(os.environ)
     why = f": {record.origin}: {record.reason}" if record.reason else ""
     session.result(settings.to_dict(record), f"{name}: {record.outcome}{why}")
     return record.outcome, ExitCode(record.exit_code)

@@ -4,6 +4,8 @@ A program of its own, since a process is one worker. Usage, with TF_CONFIG:
 multi_worker_worker.py FOLDER NAME. The only worker may run in any process.
 """
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from models.training import distribution, training
 from models.training.evaluations import EvalRule, Evaluations
 from models.training.steps import TwoStageLoss
 
-GLOBAL_BATCH_SIZE = 8
+GLOBAL_BATCH_SIZE = 12
 
 
 SCORES = {True: [0.1, 0.3, 0.2, 0.1, 0.9], False: [0.1, 0.2, 0.4, 0.5, 0.6]}
@@ -34,6 +36,7 @@ def attempt(
     checkpoint_dir=None,
     is_scaled=False,
     is_evaluated=False,
+    **more,
 ):
     """Return loss and variables of a contrastive training with negatives of all workers."""
     keras.utils.set_random_seed(0)
@@ -78,9 +81,11 @@ def attempt(
             dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
             num_steps=num_steps,
             evaluations=evaluations if is_evaluated else None,
+            checkpoint_every=2 if "on_step" in more else 0,
         ),
         log_dir=f"{folder}/logs-{name}",
         checkpoint_dir=checkpoint_dir,
+        **more,
     )
     return {
         "kept_step": evaluations.kept_step,
@@ -90,8 +95,31 @@ def attempt(
     }
 
 
+def lose_one(strategy, folder, name):
+    """Train to the third of four steps, of which two are saved, and kill this process there.
+
+    The chief stays, and has nobody to wait for.
+    """
+
+    def on_step(step, *_):
+        if step == 3 and not distribution.is_chief(strategy):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with distribution.named_loss():
+        attempt(strategy, folder, name, 4, checkpoint_dir=f"{folder}/kept-lost", on_step=on_step)
+
+
+def go_on(strategy, folder, name):
+    """Train the rest of what `lose_one` began, with any number of workers."""
+    found = attempt(strategy, folder, name, 4, checkpoint_dir=f"{folder}/kept-lost")
+    np.savez(f"{folder}/{name}.npz", num_replicas=strategy.num_replicas_in_sync, **found)
+
+
 def main(folder, name):
     strategy = distribution.get_strategy()
+    if name.startswith("again"):
+        go_on(strategy, folder, name)
+        return
     results = {
         "num_replicas": strategy.num_replicas_in_sync,
         "is_chief": distribution.is_chief(strategy),
@@ -114,6 +142,8 @@ def main(folder, name):
         f"{kind}/{key}": value for kind, values in attempts.items() for key, value in values.items()
     }
     np.savez(f"{folder}/{name}.npz", **results)
+    if name != "one":
+        lose_one(strategy, folder, name)
 
 
 if __name__ == "__main__":
