@@ -15,12 +15,16 @@ import numpy as np
 import tensorflow as tf
 from pair_loss import pair_loss
 
+from models import input_pipeline
+from models.config import InputConfig
 from models.optimization.optimizers import LossScaled
-from models.training import distribution, training
+from models.reading.epochs import EpochPlan
+from models.training import distribution, replicas, training
 from models.training.evaluations import EvalRule, Evaluations
 from models.training.steps import TwoStageLoss
 
 GLOBAL_BATCH_SIZE = 12
+NUM_SERVED = 46
 
 
 SCORES = {True: [0.1, 0.3, 0.2, 0.1, 0.9], False: [0.1, 0.2, 0.4, 0.5, 0.6]}
@@ -95,6 +99,26 @@ def attempt(
     }
 
 
+def served_ids(strategy, shards):
+    """Return the patch ids that this worker gets of four epochs that both serve and share."""
+    dataset = input_pipeline.train_dataset(
+        shards,
+        input_pipeline.Features(num_bands={"s1": 2}, with_patch_id=True),
+        # Two rows a step, so that no share of an epoch is left out.
+        EpochPlan(num_examples=NUM_SERVED, batch_size=2, shuffle_buffer=64, seed=0),
+        reading=InputConfig(deterministic=False, data_service="workers"),
+    )
+    # In step with each other, as in a training.
+    step = tf.function(lambda: strategy.run(lambda: replicas.sum_over_replicas(tf.constant(1.0))))
+    batches = iter(training._distribute(strategy, dataset))
+    ids = []
+    for _ in range(4 * NUM_SERVED // 2):
+        step()
+        (own,) = strategy.experimental_local_results(next(batches)["patch_id"])
+        ids += own.numpy().tolist()
+    return np.array(ids, np.uint8)
+
+
 def lose_one(strategy, folder, name):
     """Train to the third of four steps, of which two are saved, and kill this process there.
 
@@ -138,6 +162,10 @@ def main(folder, name):
     while not list(Path(kept).glob("step-*/progress.json")):
         time.sleep(0.05)
     attempts["resumed"] = attempt(strategy, folder, name, 4, checkpoint_dir=kept)
+    if name != "one":
+        results["served"] = served_ids(
+            strategy, sorted(map(str, Path(folder).glob("served/**/*.gz")))
+        )
     results |= {
         f"{kind}/{key}": value for kind, values in attempts.items() for key, value in values.items()
     }

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from signal import SIGKILL
 
+import make_shards
 import numpy as np
 import pytest
 from repository import REPOSITORY
@@ -49,6 +50,8 @@ def start(folder, kind, number):
 def results(tmp_path_factory):
     """What the only worker wrote, and what each of two did before one of them was killed."""
     folder = tmp_path_factory.mktemp("workers")
+    version = make_shards.make_version(folder / "made", num_patches=46, size_px=8)
+    (version / "train").rename(folder / "served")
     processes = start(folder, "two", 2)
     # The only worker needs no process of its own.
     sys.path.insert(0, str(WORKER.parent))
@@ -109,6 +112,16 @@ def test_the_first_worker_alone_writes(results):
     kept = sorted(path.name for path in (folder / "kept-two").iterdir())
     assert kept[-1] == "step-000000004"
     assert len(kept) <= 2
+
+
+def test_workers_that_serve_themselves_share_each_epoch(results):
+    _, by_name = results
+    shares = [by_name[name]["served"] for name in ("two-0", "two-1")]
+    assert [len(share) for share in shares] == [2 * 46, 2 * 46]
+    times = np.unique(np.concatenate(shares), axis=0, return_counts=True)[1]
+    # Four epochs. A worker may be at most one ahead of the other.
+    assert len(times) == 46
+    assert set(times) <= {3, 4, 5}
 
 
 def test_three_workers_go_on_after_one_of_two_was_killed(results):
