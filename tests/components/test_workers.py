@@ -117,22 +117,6 @@ def free_ports():
     return ports
 
 
-FIRST = """
-import json, os, sys
-from pathlib import Path
-from make_fn_args import make_fn_args
-from beam_jobs.contracts import settings
-from components import workers
-from components.pretrain_trainer import run_fn
-from models.config import PretrainConfig
-version, root, config = sys.argv[1:]
-custom = {"checkpoints_dir": f"{root}/checkpoints", "code": "abc"}
-config = settings.from_dict(PretrainConfig, json.loads(config))
-run_fn(make_fn_args(Path(version), Path(root), config, **custom))
-workers.tell_end(os.environ)
-"""
-
-
 @pytest.mark.e2e
 def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_path, free_ports):
     config = PretrainConfig(
@@ -147,8 +131,7 @@ def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_pa
     commands = [
         [
             sys.executable,
-            "-c",
-            FIRST,
+            str(REPOSITORY / "tests" / "data" / "first_worker.py"),
             str(pairs_version),
             str(tmp_path),
             settings.canonical_json(config),
