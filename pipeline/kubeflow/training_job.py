@@ -169,7 +169,9 @@ def _job(job: TrainingJob) -> dict[str, Any]:
         "action": "Ignore",
         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
     }
-    spec = _job_spec(job, _tries(job) * job.num_workers)
+    # A loss costs a failure of each worker, and a second one if a new worker meets an
+    # old one.
+    spec = _job_spec(job, 2 * _tries(job) * job.num_workers)
     spec["podFailurePolicy"]["rules"].insert(0, drained)
     # With the index of the pod, this is the name by which the others find it.
     spec["template"]["spec"]["subdomain"] = job.name

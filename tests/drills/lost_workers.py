@@ -130,7 +130,7 @@ class Workers:
                 del self._failed_at[index]
                 self.processes[index] = self._start(index)
         # The backoffLimit without num_retries.
-        if sum(self.num_failures.values()) > self._case.num_workers:
+        if sum(self.num_failures.values()) > 2 * self._case.num_workers:
             raise RuntimeError(f"{self._case}: failures by worker {self.num_failures}")
         return False
 

@@ -149,8 +149,8 @@ def test_each_worker_gets_what_the_settings_of_its_pod_say():
     assert POD["nodeSelector"] == {"gpu": "a100"}
     assert POD["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert (POD["activeDeadlineSeconds"], POD["imagePullSecrets"]) == (7200, [{"name": "registry"}])
-    # Two retries of three workers.
-    assert INDEXED["spec"]["backoffLimit"] == 9
+    # Three workers may be lost three times, and fail twice each time.
+    assert INDEXED["spec"]["backoffLimit"] == 18
 
 
 def test_without_settings_a_pod_has_a_place_for_temporary_files_only():
@@ -158,7 +158,7 @@ def test_without_settings_a_pod_has_a_place_for_temporary_files_only():
     pod = bare["spec"]["template"]["spec"]
     assert pod["volumes"] == [{"name": "volume-0", "emptyDir": {}}]
     assert "resources" not in pod["containers"][0]
-    assert bare["spec"]["backoffLimit"] == 3
+    assert bare["spec"]["backoffLimit"] == 6
     assert kubernetes_schema.complaints(bare) == ["Job.spec.successPolicy: unknown field"]
 
 
