@@ -90,8 +90,8 @@ def served_batches(
 ) -> tf.data.Dataset:
     """Return endless batches from a tf.data service, whose servers share each epoch.
 
-    Several readers take their rows of a step from different batches. One that is at the
-    end of an epoch goes on with the next, so for some steps readers may be in two.
+    Several readers of one training share them, too. One that is at the end of an epoch
+    goes on with the next, so for some steps readers may be in two.
 
     Raises:
         ValueError: fewer shards than readers. One of them would wait for rows.
@@ -102,14 +102,12 @@ def served_batches(
             f"{service.num_readers} workers, got {source.num_shards}: build the version with "
             "more shards, or leave data_service empty"
         )
+    # Rebatching here keeps all examples: each server's last batch may be small.
+    epoch = served_epoch(source, decode, plan, service)
     if service.num_readers == 1:
-        # Rebatching here keeps all examples: each server's last batch may be small.
-        epoch = served_epoch(source, decode, plan, service)
         return _checked(epoch.rebatch(plan.batch_size, drop_remainder=True), plan).repeat()
-    share = plan.batch_size // service.num_readers
-    epoch = served_epoch(source, decode, plan, service).rebatch(share, drop_remainder=True)
-    # Not `repeat`, which would end at an epoch of which this reader got nothing. The
-    # training divides whole batches among its workers.
+    # Not `repeat`, which would end at an epoch of which this reader got nothing. Nor is
+    # the rest of an epoch left out: a reader may get less than a batch of each.
     return tf.data.Dataset.counter().flat_map(lambda _: epoch).rebatch(plan.batch_size)
 
 

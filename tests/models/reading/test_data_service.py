@@ -132,7 +132,7 @@ def test_a_reader_that_gets_nothing_of_an_epoch_goes_on_with_the_next(source, se
     assert sum(len(batch["patch_id"]) for batch in other.as_numpy_iterator()) == 46
     batches = list(endless.take(22).as_numpy_iterator())
     assert {len(batch["patch_id"]) for batch in batches} == {4}
-    # 23 shares of two rows an epoch, of which none is left out: 46 pairs.
+    # 46 pairs of the second epoch, and then those of the third.
     names = [name for batch in batches for name in batch["patch_id"]]
     assert len(set(names[:46])) == 46
 
