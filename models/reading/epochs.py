@@ -91,7 +91,8 @@ def served_batches(
     """Return endless batches from a tf.data service, whose servers share each epoch.
 
     Several readers of one training share them, too. One that is at the end of an epoch
-    goes on with the next, so for some steps readers may be in two.
+    goes on with the next, so for some steps readers may be in two. The sharding of
+    their datasets is off.
 
     Raises:
         ValueError: fewer shards than readers. One of them would wait for rows.
@@ -108,7 +109,11 @@ def served_batches(
         return _checked(epoch.rebatch(plan.batch_size, drop_remainder=True), plan).repeat()
     # Not `repeat`, which would end at an epoch of which this reader got nothing. Nor is
     # the rest of an epoch left out: a reader may get less than a batch of each.
-    return tf.data.Dataset.counter().flat_map(lambda _: epoch).rebatch(plan.batch_size)
+    share = tf.data.Dataset.counter().flat_map(lambda _: epoch).rebatch(plan.batch_size)
+    options = tf.data.Options()
+    # A strategy must not share out a share once more.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return share.with_options(options)
 
 
 def served_epoch(
