@@ -29,6 +29,10 @@ _REPOSITORY = Path(__file__).parents[2]
 _DATA = _REPOSITORY / "tests" / "data"
 sys.path.insert(0, str(_DATA))
 
+from beam_jobs.terminal.quiet import prepare_libraries  # noqa: E402
+
+prepare_libraries(os.environ, verbose=False)
+
 import make_shards  # noqa: E402 - of tests/data
 import numpy as np  # noqa: E402
 
@@ -103,7 +107,6 @@ class Workers:
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_DATA)]),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
                 **(several if self._case.num_workers > 1 else {}),
             },
             stdout=log,
@@ -132,7 +135,8 @@ class Workers:
                 self.processes[index] = self._start(index)
         # The backoffLimit without num_retries.
         if sum(self.num_failures.values()) > 2 * self._case.num_workers:
-            raise RuntimeError(f"{self._case}: failures by worker {self.num_failures}")
+            last = (self._root / "worker-0.log").read_text(errors="replace").splitlines()[-1:]
+            raise RuntimeError(f"{self._case}: failures by worker {self.num_failures}: {last}")
         return False
 
     def end(self) -> None:
