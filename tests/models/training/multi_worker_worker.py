@@ -99,6 +99,12 @@ def attempt(
     }
 
 
+def wait_for_checkpoint(folder):
+    """Wait for the chief, which may still be writing."""
+    while not list(Path(folder).glob("step-*/progress.json")):
+        time.sleep(0.05)
+
+
 def served_ids(strategy, shards):
     """Return the patch ids that this worker gets of four epochs that both serve and share."""
     dataset = input_pipeline.train_dataset(
@@ -120,17 +126,19 @@ def served_ids(strategy, shards):
 
 
 def lose_one(strategy, folder, name):
-    """Train to the third of four steps, of which two are saved, and kill this process there.
+    """Train two of four steps, and kill this process when the chief has saved them.
 
-    The chief stays, and has nobody to wait for.
+    The chief goes on, and waits for this process in vain.
     """
+    kept = f"{folder}/kept-lost"
 
     def on_step(step, *_):
-        if step == 3 and not distribution.is_chief(strategy):
+        if step == 2 and not distribution.is_chief(strategy):
+            wait_for_checkpoint(kept)
             os.kill(os.getpid(), signal.SIGKILL)
 
     with distribution.named_loss():
-        attempt(strategy, folder, name, 4, checkpoint_dir=f"{folder}/kept-lost", on_step=on_step)
+        attempt(strategy, folder, name, 4, checkpoint_dir=kept, on_step=on_step)
 
 
 def go_on(strategy, folder, name):
@@ -158,9 +166,7 @@ def main(folder, name):
         ),
         "first": attempt(strategy, folder, name, 2, checkpoint_dir=kept),
     }
-    # The chief may still be writing.
-    while not list(Path(kept).glob("step-*/progress.json")):
-        time.sleep(0.05)
+    wait_for_checkpoint(kept)
     attempts["resumed"] = attempt(strategy, folder, name, 4, checkpoint_dir=kept)
     if name != "one":
         results["served"] = served_ids(

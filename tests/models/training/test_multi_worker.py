@@ -59,13 +59,13 @@ def results(tmp_path_factory):
 
     multi_worker_worker.main(str(folder), "one")
     by_name = {"one": np.load(folder / "one.npz")}
+    endings = {"two-0": (1, "LostWorkerError: another worker"), "two-1": (-SIGKILL, "")}
     for name, process in processes.items():
         _, stderr = process.communicate(timeout=500)
         assert (folder / f"{name}.npz").exists(), stderr[-3000:]
         by_name[name] = np.load(folder / f"{name}.npz")
-        endings = {"two-0": (1, "LostWorkerError: another worker"), "two-1": (-SIGKILL, "")}
         code, message = endings[name]
-        assert process.returncode == code
+        assert process.returncode == code, stderr[-3000:]
         assert message in stderr
     return folder, by_name
 
