@@ -54,6 +54,9 @@ Source of 0.01: Radford et al. 2021, arXiv 2103.00020, section 2.5 (logits are s
 at most 100, for stability). The upper bound only keeps it finite.
 """
 
+SERVED_BY_WORKERS = "workers"
+"""Value of `InputConfig.data_service`: the processes that train serve themselves."""
+
 MAX_NEGATIVE_KM = 20_000.0
 """About half of the Earth's circumference: no two places are further apart."""
 
@@ -152,8 +155,9 @@ class InputConfig:
         cache_dir: local folder. Runs on the same data share the copies; runs on other
             data never use them. It may be deleted between runs.
         data_service: grpc://host:port of the dispatcher of a tf.data service, whose
-            workers read, decode and augment; empty = this process does. An epoch still
-            has each pair once, but in the order in which the workers answer.
+            servers read, decode and augment; "workers" = a service of the processes
+            that train, each of which serves itself; empty = no service. An epoch still
+            has each pair once, but in the order in which the servers answer.
     """
 
     deterministic: bool = True
@@ -171,8 +175,13 @@ class InputConfig:
             raise ValueError(f"cache_dir must be a folder of this machine, got {self.cache_dir!r}")
         if not self.data_service:
             return
-        if not re.fullmatch(r"grpc://[^/:]+:\d+", self.data_service):
-            raise ValueError(f"data_service must be grpc://host:port, got {self.data_service!r}")
+        if self.data_service != SERVED_BY_WORKERS and not re.fullmatch(
+            r"grpc://[^/:]+:\d+", self.data_service
+        ):
+            raise ValueError(
+                f"data_service must be grpc://host:port or {SERVED_BY_WORKERS}, got "
+                f"{self.data_service!r}"
+            )
         if self.deterministic:
             raise ValueError(
                 "deterministic must be false with data_service, whose workers answer in any "
@@ -180,8 +189,8 @@ class InputConfig:
             )
         if self.cache == "memory":
             raise ValueError(
-                "cache must be none or disk with data_service: workers are other processes, "
-                "got 'memory'"
+                "cache must be none or disk with data_service: its servers cannot read the memory "
+                "of this process, got 'memory'"
             )
 
 

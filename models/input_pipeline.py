@@ -16,7 +16,7 @@ import tensorflow as tf
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import BANDS, Sensor
 from models.config import InputConfig
-from models.reading import epochs
+from models.reading import data_service, epochs
 from models.reading.epochs import EpochPlan
 from models.reading.record_source import Columns, open_source
 
@@ -129,7 +129,8 @@ def train_dataset(
         return batch if transform is None else transform(batch, batch_seed)
 
     if reading.data_service:
-        dataset = epochs.served_batches(source, decode, plan, reading.data_service)
+        service = data_service.join(reading.data_service)
+        dataset = epochs.served_batches(source, decode, plan, service)
     else:
         batches = epochs.ordered_batches(source, plan, first_step, reading.deterministic)
         # The number of the step seeds its augmentation, so that parallel decoding

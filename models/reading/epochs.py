@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from models.reading import data_service
+from models.reading.data_service import Service
 from models.reading.record_source import RecordSource
 
 NUM_PARALLEL_SHARDS = 8
@@ -85,13 +86,41 @@ def ordered_batches(
 
 
 def served_batches(
-    source: RecordSource, decode: Decode, plan: EpochPlan, address: str
+    source: RecordSource, decode: Decode, plan: EpochPlan, service: Service
 ) -> tf.data.Dataset:
-    """Return endless batches from the tf.data service at `address`.
+    """Return endless batches from a tf.data service, whose servers share each epoch.
 
-    Its workers share the shards of each epoch.
+    Several readers of one training share them, too. One that is at the end of an epoch
+    goes on with the next, so for some steps readers may be in two. The sharding of
+    their datasets is off.
+
+    Raises:
+        ValueError: fewer shards than readers. One of them would wait for rows.
     """
-    # A worker takes few shards at a time. Otherwise the first one would take all.
+    if source.num_shards < service.num_readers:
+        raise ValueError(
+            f"input.data_service: needs a shard of the train split for each of the "
+            f"{service.num_readers} workers, got {source.num_shards}: build the version with "
+            "more shards, or leave data_service empty"
+        )
+    # Rebatching here keeps all examples: each server's last batch may be small.
+    epoch = served_epoch(source, decode, plan, service)
+    if service.num_readers == 1:
+        return _checked(epoch.rebatch(plan.batch_size, drop_remainder=True), plan).repeat()
+    # Not `repeat`, which would end at an epoch of which this reader got nothing. Nor is
+    # the rest of an epoch left out: a reader may get less than a batch of each.
+    share = tf.data.Dataset.counter().flat_map(lambda _: epoch).rebatch(plan.batch_size)
+    options = tf.data.Options()
+    # A strategy must not share out a share once more.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return share.with_options(options)
+
+
+def served_epoch(
+    source: RecordSource, decode: Decode, plan: EpochPlan, service: Service
+) -> tf.data.Dataset:
+    """Return what this reader gets of an epoch: batches of at most the planned size."""
+    # A server takes few shards at a time. Otherwise the first one would take all.
     num_parallel = max(1, min(NUM_PARALLEL_SHARDS, source.num_shards // NUM_PARALLEL_SHARDS))
 
     def shuffled_keys(shard: tf.Tensor) -> tf.data.Dataset:
@@ -106,9 +135,7 @@ def served_batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
-    # Each worker's last batch may be small. Rebatching here keeps all examples.
-    served = data_service.distribute(batches, address).rebatch(plan.batch_size, drop_remainder=True)
-    return _checked(served, plan).repeat()
+    return data_service.distribute(batches, service)
 
 
 def read_shards(

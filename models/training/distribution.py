@@ -7,9 +7,23 @@ devices.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import tensorflow as tf
+
+from beam_jobs.contracts.errors import TerrapairError
+
+_TRAINING_JOBS = ("chief", "worker")
+"""Jobs of TF_CONFIG whose tasks train; task 0 of the first of them is the chief."""
+
+_SIGNS_OF_LOSS = ("Collective ops is aborted", "CoordinationService", "oordination agent")
+"""Parts of TensorFlow's messages when a peer ended, or does not answer for 10 s."""
+
+
+class LostWorkerError(TerrapairError):
+    """Another worker of this training is gone; a new try needs new processes."""
 
 
 @functools.cache
@@ -24,7 +38,7 @@ def get_strategy() -> tf.distribute.Strategy:
     operations from the start again, and they would collide with those of an earlier
     training in the same process ("Collective ops is aborted").
     """
-    if _num_workers() > 1:
+    if num_workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1 and devices[0].device_type == "CPU":
@@ -93,6 +107,50 @@ def value_of_chief(strategy: tf.distribute.Strategy, value: float) -> float:
     return float(values[0])
 
 
-def _num_workers() -> int:
+@contextlib.contextmanager
+def named_loss() -> Iterator[None]:
+    """Name the loss of another worker when the body fails because of one.
+
+    Raises:
+        LostWorkerError: another worker ended or does not answer. This process cannot
+            train any more: TensorFlow numbers collective operations in each process.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if num_workers() < 2 or not any(sign in str(error) for sign in _SIGNS_OF_LOSS):
+            raise
+        raise LostWorkerError(
+            "another worker of this training is gone: start all of them again; the training goes "
+            f"on from its last checkpoint ({_cause(error)})"
+        ) from error
+
+
+def num_workers() -> int:
+    """Return how many processes train together, by TF_CONFIG."""
     spec = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
-    return sum(spec.num_tasks(job) for job in spec.jobs if job in ("chief", "worker"))
+    return sum(spec.num_tasks(job) for job in spec.jobs if job in _TRAINING_JOBS)
+
+
+def hosts() -> tuple[str, str]:
+    """Return the names of the chief's machine and of this one, by TF_CONFIG.
+
+    Both are "localhost" when this process trains alone.
+    """
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    spec = resolver.cluster_spec()
+    if not spec.jobs:
+        return "localhost", "localhost"
+    first = next(job for job in _TRAINING_JOBS if job in spec.jobs)
+    addresses = (
+        spec.task_address(first, 0),
+        spec.task_address(resolver.task_type, resolver.task_id),
+    )
+    chief, own = (address.rpartition(":")[0] for address in addresses)
+    return chief, own
+
+
+def _cause(error: tf.errors.OpError) -> str:
+    """Return the first line of an error of TensorFlow, without its operation."""
+    line: str = error.message.splitlines()[0]
+    return line.rpartition("}} ")[2]

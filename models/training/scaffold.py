@@ -20,7 +20,7 @@ from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.shards import named_damage
 from models.training import training
 from models.training.checkpoints import remove_checkpoints
-from models.training.distribution import get_strategy, is_chief
+from models.training.distribution import get_strategy, is_chief, named_loss
 from models.training.step_log import ProgressCallback
 
 ModelT = TypeVar("ModelT")
@@ -131,12 +131,13 @@ def run(
     Raises:
         ValueError: the recipe refuses its config or its shards.
         DamagedShardError: a shard cannot be read whole; the message names it.
+        LostWorkerError: another worker of several is gone.
         NonFiniteLossError, NoValidPairError, CheckpointMismatchError: see
             `training.train`.
     """
     trained = fit(recipe, folders, on_step)
     strategy = get_strategy()
-    with named_damage(recipe.shards.files, recipe.shards.manifest):
+    with named_loss(), named_damage(recipe.shards.files, recipe.shards.manifest):
         scores = recipe.evaluate(trained.model, trained.train_loss, strategy)
     metrics = {"train_loss": trained.train_loss, **scores}
     if is_chief(strategy):
@@ -158,7 +159,7 @@ def fit(
     """
     # First of all: several workers must know each other before TensorFlow starts.
     strategy = get_strategy()
-    with named_damage(recipe.shards.files, recipe.shards.manifest):
+    with named_loss(), named_damage(recipe.shards.files, recipe.shards.manifest):
         return _fit(recipe, folders, on_step, strategy)
 
 

@@ -202,11 +202,16 @@ def _with_evaluations(progress: Progress, found: Evaluations | None) -> Progress
 
 
 def _distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset) -> Any:
-    """Return the dataset as each replica's share of the global batches."""
+    """Return the dataset as each replica's share of the global batches.
+
+    A dataset whose sharding is off is this worker's share already.
+    """
+    policies = tf.data.experimental.AutoShardPolicy
     options = tf.data.Options()
-    # Share out the rows of each batch. If files were shared out, each worker would make
-    # other batches.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    if dataset.options().experimental_distribute.auto_shard_policy != policies.OFF:
+        # Share out the rows of each batch. If files were shared out, each worker would
+        # make other batches.
+        options.experimental_distribute.auto_shard_policy = policies.DATA
     return strategy.experimental_distribute_dataset(dataset.map(ids_as_bytes).with_options(options))
 
 

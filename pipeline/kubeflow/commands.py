@@ -290,7 +290,14 @@ def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given:
 @click.option("--node", required=True, help="Trainer of the run, such as Trainer-flood.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="YAML file.")
 @click.option("--num-workers", default=2, show_default=True, help="Machines.")
-@click.option("--name", default="", help="Of Job and Service. [from the node]")
+@click.option("--name", default="", help="Of the objects. [from the node]")
+@click.option(
+    "--kind",
+    type=click.Choice(["job", "jobset"]),
+    default="job",
+    show_default=True,
+    help="jobset: a JobSet, which restarts all workers at once; needs its controller.",
+)
 def training_job(
     session: Session,
     config_path: str,
@@ -300,14 +307,17 @@ def training_job(
 ) -> None:
     """Write the manifests of a training on several machines.
 
-    An Indexed Job with a headless Service: worker 0 runs the Trainer as `terrapair
-    node`, the others follow it. The nodes before it must have ended. Image, resources,
-    secrets and volumes are those of the run's YAML. Needs Kubernetes 1.31 or newer.
+    An Indexed Job with a headless Service, or a JobSet: worker 0 runs the Trainer as
+    `terrapair node`, the others follow it. The nodes before it must have ended. Image,
+    resources, secrets and volumes are those of the run's YAML. Needs Kubernetes 1.31 or
+    newer.
 
     \b
     Example:
       terrapair training-job --config run.yaml --run-id monday \\
         --node Trainer-pretrain --num-workers 4 --output job.yaml
+      terrapair training-job --config run.yaml --run-id monday \\
+        --node Trainer-flood --kind jobset --output jobset.yaml
     """
     from pipeline.kubeflow.training_job import job_of, manifests
     from pipeline.run_settings import load

@@ -116,6 +116,7 @@ def _run_node(
     jobs = data_jobs.data_jobs(config)
     if name in jobs and folder.read_config() is not None:
         return _run_data_job(session, config, folder, name)
+    from components import workers
     from pipeline.runners import local, one_node
 
     if not session.verbose:
@@ -146,6 +147,7 @@ def _run_node(
         nodes = local.compile_nodes(config, place, folder.run_id, progress.note)
         hearing = one_node.Hearing(on_step=on_step, on_notice=progress.note)
         record = one_node.run_node(nodes, folder, name, hearing, tuple(jobs))
+    workers.tell_end(os.environ)
     return _told(session, record)
 
 

@@ -1,9 +1,12 @@
-"""Manifests of a training on several machines: an Indexed Job and a headless Service.
+"""Manifests of a training on several machines: an Indexed Job, or a JobSet of one.
 
-RunConfig and TrainingJob -> plain values of two Kubernetes objects. Worker 0 runs a
-Trainer of the pipeline as `terrapair node` does anywhere, so that lineage, cache and
+RunConfig and TrainingJob -> plain values of Kubernetes objects. Worker 0 runs a Trainer
+of the pipeline as `terrapair node` does anywhere, so that lineage, cache and
 publication are those of the pipeline. The other workers follow it (`terrapair follow`).
 Their pods get what `kubeflow.pods` has for this node.
+
+Kubernetes itself restarts the pod that was lost, and the others when they notice it. A
+JobSet restarts all at once (https://jobset.sigs.k8s.io).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from beam_jobs.contracts import settings
 from pipeline.config import RunConfig
@@ -23,6 +26,9 @@ PORT = 2222
 """Port on which the workers reach each other."""
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?$")
 """Names of pods are those of the Job with an index, and at most 63 characters."""
+Kind = Literal["job", "jobset"]
+_REPLICATED = "workers"
+"""Name of the only Job in a JobSet, which gets the name JOBSET-workers-0."""
 _LABEL = "app.kubernetes.io/component"
 _SHARED_MEMORY = "/dev/shm"
 _WORKER = "WORKER"
@@ -47,7 +53,8 @@ class TrainingJob:
         image: of the containers.
         num_workers: machines.
         pod: of each worker.
-        name: of Job and Service; "" = from the node.
+        name: of Job and Service, or of the JobSet; "" = from the node.
+        kind: "jobset" needs its controller in the cluster.
     """
 
     root: str
@@ -57,6 +64,7 @@ class TrainingJob:
     num_workers: int
     pod: PodConfig = field(default_factory=PodConfig)
     name: str = ""
+    kind: Kind = "job"
 
     def __post_init__(self) -> None:
         if "://" not in self.root:
@@ -80,11 +88,16 @@ class TrainingJob:
             )
         if not self.name:
             object.__setattr__(self, "name", self.node.lower())
-        if not _NAME.match(self.name):
+        if not _NAME.match(self.job_name):
             raise ValueError(
-                "name: must be up to 52 small letters, digits and dashes, and begin with a letter, "
-                f"got {self.name!r}"
+                "name: must be up to 52 small letters, digits and dashes (42 for a jobset), and "
+                f"begin with a letter, got {self.name!r}"
             )
+
+    @property
+    def job_name(self) -> str:
+        """Name of the Job, from which its pods have theirs."""
+        return self.name if self.kind == "job" else f"{self.name}-{_REPLICATED}-0"
 
     @property
     def folder(self) -> str:
@@ -94,94 +107,144 @@ class TrainingJob:
     @property
     def hosts(self) -> list[str]:
         """Host and port of each worker, as the Service names its pods."""
-        return [f"{self.name}-{index}.{self.name}:{PORT}" for index in range(self.num_workers)]
+        return [f"{self.job_name}-{index}.{self.name}:{PORT}" for index in range(self.num_workers)]
 
 
-def job_of(
-    config: RunConfig, *, run_id: str, node: str, num_workers: int, name: str
-) -> TrainingJob:
+def job_of(config: RunConfig, *, node: str, **given: Any) -> TrainingJob:
     """Return the job for a Trainer of a run.
 
     Args:
         config: of the run.
-        run_id: see `TrainingJob`, also for the other arguments.
-        node: see there.
-        num_workers: see there.
-        name: see there.
+        node: Trainer of the run.
+        given: run_id, num_workers, name and kind; see `TrainingJob`.
 
     Raises:
         ValueError: an argument or a setting is wrong.
     """
     return TrainingJob(
         root=config.root,
-        run_id=run_id,
         node=node,
         image=config.container_image,
-        num_workers=num_workers,
         pod=config.kubeflow.pod_of(node),
-        name=name,
+        **given,
     )
 
 
 def manifests(job: TrainingJob) -> list[dict[str, Any]]:
-    """Return the Service and the Job, as plain values.
+    """Return the Service and the Job, or the JobSet, as plain values.
 
-    A worker that is lost ends the others. The Job starts all of them again, and they go
-    on from the last checkpoint. The end of worker 0 ends the Job, because a Trainer
-    whose result is in the cache calls nobody.
+    The end of worker 0 ends the Job, because a Trainer whose result is in the cache
+    calls nobody.
     """
-    labels = {"app.kubernetes.io/name": "terrapair", _LABEL: job.name}
-    service = {
+    return [_job_set(job)] if job.kind == "jobset" else [_service(job), _job(job)]
+
+
+def _labels(job: TrainingJob) -> dict[str, str]:
+    return {"app.kubernetes.io/name": "terrapair", _LABEL: job.name}
+
+
+def _service(job: TrainingJob) -> dict[str, Any]:
+    """Return what gives each pod a name."""
+    return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": job.name, "labels": labels},
+        "metadata": {"name": job.name, "labels": _labels(job)},
         "spec": {
             "clusterIP": "None",
-            "selector": labels,
+            "selector": _labels(job),
             # Workers look for each other before they are ready.
             "publishNotReadyAddresses": True,
             "ports": [{"name": "grpc", "port": PORT}],
         },
     }
-    spec = {
+
+
+def _job(job: TrainingJob) -> dict[str, Any]:
+    """Return a Job that replaces each worker that ended.
+
+    The others of a lost worker end some seconds later, and are replaced, too.
+    """
+    # A drained node is no failure of the job.
+    drained = {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    # A loss costs a failure of each worker, and a second one if a new worker meets an
+    # old one.
+    spec = _job_spec(job, 2 * _tries(job) * job.num_workers)
+    spec["podFailurePolicy"]["rules"].insert(0, drained)
+    # With the index of the pod, this is the name by which the others find it.
+    spec["template"]["spec"]["subdomain"] = job.name
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job.name, "labels": _labels(job)},
+        "spec": spec,
+    }
+
+
+def _job_set(job: TrainingJob) -> dict[str, Any]:
+    """Return a JobSet, which replaces all workers when one has failed.
+
+    Its controller makes the Service and the subdomain of the pods.
+    """
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {"name": job.name, "labels": _labels(job)},
+        "spec": {
+            "network": {
+                "enableDNSHostnames": True,
+                "subdomain": job.name,
+                "publishNotReadyAddresses": True,
+            },
+            "failurePolicy": {
+                "maxRestarts": _tries(job),
+                # No new worker meets an old one.
+                "restartStrategy": "BlockingRecreate",
+                "rules": [
+                    {
+                        "name": "permanent",
+                        "action": "FailJobSet",
+                        "onJobFailureReasons": ["PodFailurePolicy"],
+                    }
+                ],
+            },
+            "replicatedJobs": [
+                {
+                    "name": _REPLICATED,
+                    "replicas": 1,
+                    # The first failure of a pod fails the Job.
+                    "template": {"spec": _job_spec(job, 0)},
+                }
+            ],
+        },
+    }
+
+
+def _tries(job: TrainingJob) -> int:
+    """Return how often workers may be lost."""
+    return 1 + (job.pod.num_retries or 0)
+
+
+def _job_spec(job: TrainingJob, backoff_limit: int) -> dict[str, Any]:
+    permanent = {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "worker", "operator": "In", "values": _PERMANENT},
+        "onPodConditions": [],
+    }
+    return {
         "completionMode": "Indexed",
         "completions": job.num_workers,
         "parallelism": job.num_workers,
-        # The loss of one worker costs a try of each.
-        "backoffLimit": (1 + (job.pod.num_retries or 0)) * job.num_workers,
+        "backoffLimit": backoff_limit,
         "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
-        "podFailurePolicy": {
-            "rules": [
-                # A drained node is no failure of the job.
-                {
-                    "action": "Ignore",
-                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
-                },
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": "worker",
-                        "operator": "In",
-                        "values": _PERMANENT,
-                    },
-                    "onPodConditions": [],
-                },
-            ]
-        },
-        "template": {"metadata": {"labels": labels}, "spec": _pod(job, labels)},
+        "podFailurePolicy": {"rules": [permanent]},
+        "template": {"metadata": {"labels": _labels(job)}, "spec": _pod(job)},
     }
-    return [
-        service,
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": job.name, "labels": labels},
-            "spec": spec,
-        },
-    ]
 
 
-def _pod(job: TrainingJob, labels: dict[str, str]) -> dict[str, Any]:
+def _pod(job: TrainingJob) -> dict[str, Any]:
     """Return the pod of a worker: as the image's user, with a read-only root."""
     pod = job.pod
     mounted = list(_volumes(pod))
@@ -210,7 +273,7 @@ def _pod(job: TrainingJob, labels: dict[str, str]) -> dict[str, Any]:
     apart = {
         "weight": 100,
         "podAffinityTerm": {
-            "labelSelector": {"matchLabels": labels},
+            "labelSelector": {"matchLabels": _labels(job)},
             "topologyKey": "kubernetes.io/hostname",
         },
     }
@@ -218,8 +281,6 @@ def _pod(job: TrainingJob, labels: dict[str, str]) -> dict[str, Any]:
         {
             # The Job replaces pods, so the kubelet restarts none.
             "restartPolicy": "Never",
-            # With the index of the pod, this is the name by which the others find it.
-            "subdomain": job.name,
             "terminationGracePeriodSeconds": 5,
             "activeDeadlineSeconds": pod.timeout_seconds,
             "automountServiceAccountToken": False,

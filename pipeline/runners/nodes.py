@@ -8,7 +8,7 @@ one. Drivers, caching and lineage are TFX's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ml_metadata import proto
@@ -21,6 +21,7 @@ from tfx.orchestration.portable import data_types, launcher, runtime_parameter_u
 
 from beam_jobs.contracts.locations import remove_tree
 from beam_jobs.errors import DataError
+from models.training.distribution import num_workers
 from pipeline.metadata_store import (
     Database,
     Place,
@@ -93,7 +94,9 @@ class Nodes:
         return tuple(sorted(self._nodes[node].upstream_nodes))
 
     def launch(self, node: str) -> Outcome:
-        """Launch a node; retry it after transient faults.
+        """Launch a node; retry it after transient faults, unless it is one of several.
+
+        One worker of a training cannot try again alone: its peers wait for its end.
 
         A node whose process was killed keeps its execution, which the next launch under
         the same run id takes up. What the killed process left of its outputs is removed
@@ -104,7 +107,8 @@ class Nodes:
             Exception: what the executor raises.
         """
         of = self._launching
-        return retried(lambda: self._launch(node), of.retries, node, of.on_notice)
+        retries = of.retries if num_workers() < 2 else replace(of.retries, num_retries=0)
+        return retried(lambda: self._launch(node), retries, node, of.on_notice)
 
     def close_unfinished(self) -> int:
         """Mark executions that killed processes left open as failed; count them.

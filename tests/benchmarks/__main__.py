@@ -32,6 +32,8 @@ from tests.benchmarks import (
     segmentation_speed,
     serving_latency,
     shard_bytes,
+    shared_input,
+    training_costs,
     training_speed,
 )
 
@@ -47,6 +49,8 @@ BENCHMARKS = {
     "augment_speed": augment_speed.measure,
     "input_pipeline": input_pipeline.measure,
     "training_speed": training_speed.measure,
+    "training_costs": training_costs.measure,
+    "shared_input": shared_input.measure,
     "segmentation_speed": segmentation_speed.measure,
     "map_files": map_files.measure,
     "map_seams": map_seams.measure,

@@ -68,15 +68,16 @@ def rows(measured: Measured, num_pairs: int) -> dict[str, str]:
         "requests": f"{requests:,}",
         "fetch, hours": f"{hours[0]:.1f}-{hours[1]:.1f}",
         "fetch at 100 requests/s, hours": f"{requests / MAX_REQUESTS_PER_SECOND / 3600:.2f}",
-        "fetched": _size(num_pairs * pixels * (S1_BYTES_PER_PIXEL + S2_BYTES_PER_PIXEL)),
-        "spool": _size(num_pairs * pixels * RECORD_BYTES_PER_PIXEL),
-        "shards": _size(num_pairs * measured.shard_bytes_per_pair),
+        "fetched": size(num_pairs * pixels * (S1_BYTES_PER_PIXEL + S2_BYTES_PER_PIXEL)),
+        "spool": size(num_pairs * pixels * RECORD_BYTES_PER_PIXEL),
+        "shards": size(num_pairs * measured.shard_bytes_per_pair),
         "build, core hours": f"{core_hours:.2f}",
         "cores to build in an hour": f"{max(1, -(-core_hours // 1)):.0f}",
     }
 
 
-def _size(num_bytes: float) -> str:
+def size(num_bytes: float) -> str:
+    """Return bytes as MB, GB or TB."""
     for unit in ("MB", "GB"):
         num_bytes /= 1000 if unit == "GB" else 1e6
         if num_bytes < 1000:

@@ -63,16 +63,37 @@ def _peer(shape: tuple[str, int, int], dtype: str) -> list[str]:
     ]
 
 
+def make_model(backbone: str, precision: str):
+    """Return dual encoders of 2 and 13 bands with their objective, untrained."""
+    from models.config import EncoderConfig, PretrainConfig
+    from models.contrastive_model import ContrastiveModel
+    from models.dual_encoder import build_dual_encoder
+    from models.encoders import SensorEncoder
+    from models.objectives.registry import make_objective
+
+    config = PretrainConfig(encoder=EncoderConfig(backbone=backbone), num_steps=1)
+    encoders = {
+        sensor: SensorEncoder(
+            sensor=sensor,
+            bands=[f"band{index}" for index in range(num_bands)],
+            mean=[0.0] * num_bands,
+            std=[1.0] * num_bands,
+            backbone=backbone,
+            precision=precision,
+        )
+        for sensor, num_bands in NUM_BANDS.items()
+    }
+    return ContrastiveModel(
+        build_dual_encoder(encoders, 128), make_objective(config, features_dim=128)
+    )
+
+
 def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) -> dict[str, float]:
     import functools
 
     import tensorflow as tf
 
     from models.config import EncoderConfig, PretrainConfig
-    from models.contrastive_model import ContrastiveModel
-    from models.dual_encoder import build_dual_encoder
-    from models.encoders import SensorEncoder
-    from models.objectives.registry import make_objective
     from models.optimization.optimizers import make_optimizer
     from models.training import training
     from models.training.distribution import get_strategy
@@ -85,20 +106,7 @@ def _measure_one(backbone: str, num_pairs: int, size_px: int, precision: str) ->
         global_batch_size=num_pairs,
         precision=precision,
     )
-    encoders = {
-        sensor: SensorEncoder(
-            sensor=sensor,
-            bands=[f"band{index}" for index in range(num_bands)],
-            mean=[0.0] * num_bands,
-            std=[1.0] * num_bands,
-            backbone=backbone,
-            precision=precision,
-        )
-        for sensor, num_bands in NUM_BANDS.items()
-    }
-    model = ContrastiveModel(
-        build_dual_encoder(encoders, 128), make_objective(config, features_dim=128)
-    )
+    model = make_model(backbone, precision)
     batch = {
         sensor: tf.random.stateless_normal([num_pairs, size_px, size_px, num_bands], [num_bands, 0])
         for sensor, num_bands in NUM_BANDS.items()

@@ -5,22 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import tensorflow as tf
 from make_fn_args import make_fn_args
 from repository import REPOSITORY
-from tfx.components.trainer.fn_args_utils import FnArgs
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import DamagedFileError
-from beam_jobs.contracts.object_store import UnreachableStoreError
 from beam_jobs.contracts.settings import SettingsError
-from beam_jobs.terminal.failures import failure_of
 from components import workers
-from models.config import EncoderConfig, PretrainConfig
+from models.config import EncoderConfig, InputConfig, PretrainConfig
 from models.published import export
-from pipeline.runners.retrying import is_transient
+from models.training.distribution import LostWorkerError
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 
@@ -67,6 +64,7 @@ def test_others_train_with_the_arguments_of_the_first(calls, pairs_version, tmp_
     assert not folder.exists()
     monkeypatch.setenv("TF_CONFIG", tf_config(0))
     run(fn_args)
+    workers.tell_end(os.environ)
     assert workers.follow(str(folder), 1, poll_s=0.01) == "components.workers.run_fn"
     *own, followed = calls
     assert own == [fn_args] * 3
@@ -76,46 +74,38 @@ def test_others_train_with_the_arguments_of_the_first(calls, pairs_version, tmp_
     assert followed.serving_model_dir == fn_args.serving_model_dir
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"run_fn": "os.system"}'])
+def test_a_worker_ends_after_the_first_and_not_when_that_begins_again(
+    calls, pairs_version, tmp_path, monkeypatch
+):
+    fn_args = make_fn_args(pairs_version, tmp_path, PretrainConfig(encoder=ENCODER, num_steps=2))
+    folder = tmp_path / "workers"
+    monkeypatch.setenv(workers.FOLDER, str(folder))
+    first = {workers.FOLDER: str(folder), "TF_CONFIG": tf_config(0)}
+    monkeypatch.setenv("TF_CONFIG", first["TF_CONFIG"])
+    # A Trainer whose result is in the cache has called nobody.
+    workers.tell_end(first)
+    assert not folder.exists()
+    run = workers.shared(workers.run_fn)
+    run(fn_args)
+    with ThreadPoolExecutor() as threads:
+        one = threads.submit(workers.follow, str(folder), 1, poll_s=0.01)
+        with pytest.raises(TimeoutError):
+            one.result(timeout=0.3)
+        # Another worker cannot say it, and a lost attempt has not ended.
+        workers.tell_end(first | {"TF_CONFIG": tf_config(1)})
+        run(fn_args)
+        with pytest.raises(LostWorkerError, match="has begun again: start this one again, too"):
+            one.result(timeout=10)
+        two = threads.submit(workers.follow, str(folder), 1, poll_s=0.01)
+        workers.tell_end(first)
+        assert two.result(timeout=10) == "components.workers.run_fn"
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"run_fn": "os.system", "attempt": ""}'])
 def test_arguments_that_are_damaged_are_named(text, tmp_path):
     (tmp_path / "arguments.json").write_text(text)
     with pytest.raises(DamagedFileError, match=r"arguments.json: .* start all workers again"):
         workers.follow(str(tmp_path), 1, poll_s=0.01)
-
-
-FAULTS = [
-    tf.errors.UnavailableError(
-        None, None, "Collective ops is aborted by: Connection reset by peer"
-    ),
-    UnreachableStoreError("s3://bucket/run: no connection"),
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=["worker", "store"])
-def test_a_fault_of_one_worker_is_not_tried_again_in_its_process(fault, tmp_path, monkeypatch):
-    def run_fn(_):
-        raise fault
-
-    run_fn.__module__ = "components.workers"
-    monkeypatch.setattr(workers, "run_fn", run_fn, raising=False)
-    fn_args = FnArgs(train_files=[], hyperparameters={}, model_run_dir=str(tmp_path))
-    run = workers.shared(run_fn)
-    # Alone, the same training may succeed a moment later.
-    with pytest.raises(type(fault)) as alone:
-        run(fn_args)
-    assert is_transient(alone.value)
-    monkeypatch.setenv(workers.FOLDER, str(tmp_path / "workers"))
-    monkeypatch.setenv("TF_CONFIG", tf_config(0))
-    with pytest.raises(
-        workers.LostWorkerError, match=r"^worker 0 lost another .* last check"
-    ) as one:
-        run(fn_args)
-    with pytest.raises(workers.LostWorkerError, match=r"^worker 1 lost another") as two:
-        workers.follow(str(tmp_path / "workers"), 1, poll_s=0.01)
-    for error in (one.value, two.value):
-        assert not is_transient(error)
-        # The Job must start a pod again that ends so.
-        assert failure_of(error).exit_code == 1
 
 
 @pytest.fixture
@@ -127,29 +117,21 @@ def free_ports():
     return ports
 
 
-FIRST = """
-import json, sys
-from pathlib import Path
-from make_fn_args import make_fn_args
-from beam_jobs.contracts import settings
-from components.pretrain_trainer import run_fn
-from models.config import PretrainConfig
-version, root, config = sys.argv[1:]
-custom = {"checkpoints_dir": f"{root}/checkpoints", "code": "abc"}
-config = settings.from_dict(PretrainConfig, json.loads(config))
-run_fn(make_fn_args(Path(version), Path(root), config, **custom))
-"""
-
-
 @pytest.mark.e2e
 def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_path, free_ports):
-    config = PretrainConfig(encoder=ENCODER, num_steps=2, global_batch_size=4, num_eval_batches=1)
+    config = PretrainConfig(
+        encoder=ENCODER,
+        num_steps=2,
+        global_batch_size=4,
+        num_eval_batches=1,
+        # Both serve themselves their shares of an epoch.
+        input=InputConfig(data_service="workers", deterministic=False),
+    )
     folder = tmp_path / "workers"
     commands = [
         [
             sys.executable,
-            "-c",
-            FIRST,
+            str(REPOSITORY / "tests" / "data" / "first_worker.py"),
             str(pairs_version),
             str(tmp_path),
             settings.canonical_json(config),

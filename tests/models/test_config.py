@@ -41,7 +41,7 @@ def test_config_survives_plain_dicts():
         ),
         (
             lambda: InputConfig(data_service="host:5050"),
-            "data_service must be grpc://host:port, got 'host:5050'",
+            "data_service must be grpc://host:port or workers, got 'host:5050'",
         ),
         (
             lambda: InputConfig(data_service="grpc://h:1"),

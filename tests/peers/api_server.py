@@ -1,17 +1,24 @@
-"""Ask a Kubernetes API server whether it would accept the manifests of serve-config.
+"""Ask a Kubernetes API server whether it would accept our manifests.
 
-It needs `kubectl` on PATH and a KUBECONFIG of a cluster: any that lets you create
-Deployments, or etcd and kube-apiserver alone. Nothing is created: it is a dry run on
-the server, with strict validation.
+They are those of serve-config and of training-job. It needs `kubectl` on PATH and a
+KUBECONFIG of a cluster: any that lets you create Deployments and Jobs, or etcd and
+kube-apiserver alone. A JobSet is asked for where the server knows its definition.
+Nothing is created: it is a dry run on the server, with strict validation.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import tempfile
 from pathlib import Path
 
+import yaml
+
+from pipeline.kubeflow import training_job
+from pipeline.kubeflow.config import PodConfig
+from pipeline.kubeflow.training_job import Kind, TrainingJob
 from pipeline.serving import serve_config
 from pipeline.serving.server_files import Batching, Deployment, ServedModel
 
@@ -24,6 +31,20 @@ PLACES = (
     Deployment(models_uri="/srv/models", batching=Batching()),
     Deployment(models_uri="s3://bucket/serving", secret="keys"),
     Deployment(models_uri="gs://bucket/serving"),
+)
+JOB_SETS = "jobsets.jobset.x-k8s.io"
+"""Name of the definition of JobSets."""
+PODS = (
+    PodConfig(),
+    PodConfig(
+        cpu="4",
+        memory="16Gi",
+        gpu_type="nvidia.com/gpu",
+        num_gpus=8,
+        scratch="20Gi",
+        num_retries=2,
+        timeout_seconds=7200,
+    ),
 )
 
 
@@ -44,6 +65,21 @@ def check() -> dict[str, object]:
                 if path.parent.name == "kubernetes":
                     _dry_run(path)
                     num_accepted += 1
+        kinds = _kinds()
+        for kind, (number, pod) in itertools.product(kinds, enumerate(PODS)):
+            path = Path(folder) / f"{kind}-{number}.yaml"
+            job = TrainingJob(
+                root="s3://bucket/run",
+                run_id="monday",
+                node="Trainer-flood",
+                image="registry.example/terrapair:1",
+                num_workers=3,
+                pod=pod,
+                kind=kind,
+            )
+            path.write_text(yaml.safe_dump_all(training_job.manifests(job)))
+            _dry_run(path)
+            num_accepted += 1
         # The server must be one that sees mistakes.
         wrong = Path(folder) / "wrong.yaml"
         text = (Path(folder) / "0/kubernetes/deployment.yaml").read_text()
@@ -56,7 +92,18 @@ def check() -> dict[str, object]:
             raise RuntimeError("the server accepts an unknown field: is its validation strict?")
     version = _kubectl("version", "--output", "yaml")
     (server,) = version.partition("serverVersion:")[2].partition("gitVersion:")[2].split()[:1]
-    return {"server": server, "accepted_files": num_accepted, "refused": refused.strip()}
+    return {
+        "server": server,
+        "accepted_files": num_accepted,
+        "kinds": kinds,
+        "refused": refused.strip(),
+    }
+
+
+def _kinds() -> list[Kind]:
+    """Return the kinds of training jobs that the server knows."""
+    known = _kubectl("get", "crd", "--output", "name")
+    return ["job", "jobset"] if JOB_SETS in known else ["job"]
 
 
 def _dry_run(path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real dispatcher and two workers on loopback: each epoch has every pair once, in a new order."""
 
 import socket
+from itertools import zip_longest
 from types import SimpleNamespace
 
 import make_shards
@@ -12,8 +13,10 @@ from beam_jobs.contracts import layout
 from models import input_pipeline
 from models.augmentation.symmetries import random_symmetry
 from models.config import InputConfig
-from models.reading import data_service
+from models.reading import data_service, epochs
+from models.reading.data_service import Service
 from models.reading.epochs import EpochPlan
+from models.reading.record_source import open_source
 from tests.models.reading.test_loopback import answers, other_address
 
 
@@ -93,3 +96,54 @@ def pixels_by_name(found):
         for batch in found
         for row, name in enumerate(batch["patch_id"])
     }
+
+
+PLAN = EpochPlan(num_examples=46, batch_size=4, shuffle_buffer=64, seed=0)
+
+
+@pytest.fixture
+def source(shards):
+    return open_source(shards, {"patch_id": tf.io.FixedLenFeature([], tf.string)}, InputConfig())
+
+
+@pytest.mark.parametrize("target", ["ANY", "LOCAL"])
+def test_readers_of_one_training_share_an_epoch(source, service, target):
+    sharing = Service(address=service.address, num_readers=2, job=f"by-{target}", target=target)
+    readers = [
+        epochs.served_epoch(source, lambda _, keys: source.fetch(keys), PLAN, sharing)
+        for _ in range(2)
+    ]
+    # In turns, as workers that wait for each other at every step.
+    in_turns = list(zip_longest(*(reader.as_numpy_iterator() for reader in readers)))
+    found = [
+        [name for batch in batches if batch for name in batch["patch_id"]]
+        for batches in zip(*in_turns, strict=True)
+    ]
+    assert all(found)
+    names = [name for rows in found for name in rows]
+    assert len(set(names)) == len(names) == 46
+
+
+def test_a_reader_that_gets_nothing_of_an_epoch_goes_on_with_the_next(source, service):
+    sharing = Service(address=service.address, num_readers=2, job="hungry")
+    endless = epochs.served_batches(source, lambda _, keys: source.fetch(keys), PLAN, sharing)
+    # The other reader takes all of the first epoch.
+    other = epochs.served_epoch(source, lambda _, keys: source.fetch(keys), PLAN, sharing)
+    assert sum(len(batch["patch_id"]) for batch in other.as_numpy_iterator()) == 46
+    batches = list(endless.take(22).as_numpy_iterator())
+    assert {len(batch["patch_id"]) for batch in batches} == {4}
+    # 46 pairs of the second epoch, and then those of the third.
+    names = [name for batch in batches for name in batch["patch_id"]]
+    assert len(set(names[:46])) == 46
+
+
+def test_a_worker_without_a_shard_of_its_own_is_refused(source):
+    many = Service(address="grpc://nobody:1", num_readers=source.num_shards + 1, job="x")
+    with pytest.raises(ValueError, match=r"needs a shard .* of the \d+ workers, got \d+: build"):
+        epochs.served_batches(source, lambda _, keys: source.fetch(keys), PLAN, many)
+
+
+def test_a_training_of_one_process_serves_itself(shards):
+    tf.random.set_seed(0)
+    found = batches(shards, 9, deterministic=False, data_service="workers")
+    assert len({name for batch in found for name in batch["patch_id"]}) == 45

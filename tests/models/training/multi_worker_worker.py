@@ -4,6 +4,8 @@ A program of its own, since a process is one worker. Usage, with TF_CONFIG:
 multi_worker_worker.py FOLDER NAME. The only worker may run in any process.
 """
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -13,12 +15,16 @@ import numpy as np
 import tensorflow as tf
 from pair_loss import pair_loss
 
+from models import input_pipeline
+from models.config import InputConfig
 from models.optimization.optimizers import LossScaled
-from models.training import distribution, training
+from models.reading.epochs import EpochPlan
+from models.training import distribution, replicas, training
 from models.training.evaluations import EvalRule, Evaluations
 from models.training.steps import TwoStageLoss
 
-GLOBAL_BATCH_SIZE = 8
+GLOBAL_BATCH_SIZE = 12
+NUM_SERVED = 46
 
 
 SCORES = {True: [0.1, 0.3, 0.2, 0.1, 0.9], False: [0.1, 0.2, 0.4, 0.5, 0.6]}
@@ -34,6 +40,7 @@ def attempt(
     checkpoint_dir=None,
     is_scaled=False,
     is_evaluated=False,
+    **more,
 ):
     """Return loss and variables of a contrastive training with negatives of all workers."""
     keras.utils.set_random_seed(0)
@@ -78,9 +85,11 @@ def attempt(
             dataset=lambda first_step: tf.data.Dataset.from_tensor_slices(rows).skip(first_step),
             num_steps=num_steps,
             evaluations=evaluations if is_evaluated else None,
+            checkpoint_every=2 if "on_step" in more else 0,
         ),
         log_dir=f"{folder}/logs-{name}",
         checkpoint_dir=checkpoint_dir,
+        **more,
     )
     return {
         "kept_step": evaluations.kept_step,
@@ -90,8 +99,59 @@ def attempt(
     }
 
 
+def wait_for_checkpoint(folder):
+    """Wait for the chief, which may still be writing."""
+    while not list(Path(folder).glob("step-*/progress.json")):
+        time.sleep(0.05)
+
+
+def served_ids(strategy, shards):
+    """Return the patch ids that this worker gets of four epochs that both serve and share."""
+    dataset = input_pipeline.train_dataset(
+        shards,
+        input_pipeline.Features(num_bands={"s1": 2}, with_patch_id=True),
+        # Two rows a step, so that no share of an epoch is left out.
+        EpochPlan(num_examples=NUM_SERVED, batch_size=2, shuffle_buffer=64, seed=0),
+        reading=InputConfig(deterministic=False, data_service="workers"),
+    )
+    # In step with each other, as in a training.
+    step = tf.function(lambda: strategy.run(lambda: replicas.sum_over_replicas(tf.constant(1.0))))
+    batches = iter(training._distribute(strategy, dataset))
+    ids = []
+    for _ in range(4 * NUM_SERVED // 2):
+        step()
+        (own,) = strategy.experimental_local_results(next(batches)["patch_id"])
+        ids += own.numpy().tolist()
+    return np.array(ids, np.uint8)
+
+
+def lose_one(strategy, folder, name):
+    """Train two of four steps, and kill this process when the chief has saved them.
+
+    The chief goes on, and waits for this process in vain.
+    """
+    kept = f"{folder}/kept-lost"
+
+    def on_step(step, *_):
+        if step == 2 and not distribution.is_chief(strategy):
+            wait_for_checkpoint(kept)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with distribution.named_loss():
+        attempt(strategy, folder, name, 4, checkpoint_dir=kept, on_step=on_step)
+
+
+def go_on(strategy, folder, name):
+    """Train the rest of what `lose_one` began, with any number of workers."""
+    found = attempt(strategy, folder, name, 4, checkpoint_dir=f"{folder}/kept-lost")
+    np.savez(f"{folder}/{name}.npz", num_replicas=strategy.num_replicas_in_sync, **found)
+
+
 def main(folder, name):
     strategy = distribution.get_strategy()
+    if name.startswith("again"):
+        go_on(strategy, folder, name)
+        return
     results = {
         "num_replicas": strategy.num_replicas_in_sync,
         "is_chief": distribution.is_chief(strategy),
@@ -106,14 +166,18 @@ def main(folder, name):
         ),
         "first": attempt(strategy, folder, name, 2, checkpoint_dir=kept),
     }
-    # The chief may still be writing.
-    while not list(Path(kept).glob("step-*/progress.json")):
-        time.sleep(0.05)
+    wait_for_checkpoint(kept)
     attempts["resumed"] = attempt(strategy, folder, name, 4, checkpoint_dir=kept)
+    if name != "one":
+        results["served"] = served_ids(
+            strategy, sorted(map(str, Path(folder).glob("served/**/*.gz")))
+        )
     results |= {
         f"{kind}/{key}": value for kind, values in attempts.items() for key, value in values.items()
     }
     np.savez(f"{folder}/{name}.npz", **results)
+    if name != "one":
+        lose_one(strategy, folder, name)
 
 
 if __name__ == "__main__":

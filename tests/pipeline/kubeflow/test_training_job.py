@@ -171,8 +171,8 @@ def test_each_worker_gets_what_the_settings_of_its_pod_say():
     assert POD["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert (POD["activeDeadlineSeconds"], POD["imagePullSecrets"]) == (7200, [{"name": "registry"}])
     assert CONTAINER["terminationMessagePolicy"] == "FallbackToLogsOnError"
-    # Two retries of three workers.
-    assert INDEXED["spec"]["backoffLimit"] == 9
+    # Three workers may be lost three times, and fail twice each time.
+    assert INDEXED["spec"]["backoffLimit"] == 18
 
 
 def test_without_settings_a_pod_has_a_place_for_temporary_files_only():
@@ -180,8 +180,41 @@ def test_without_settings_a_pod_has_a_place_for_temporary_files_only():
     pod = bare["spec"]["template"]["spec"]
     assert pod["volumes"] == [{"name": "volume-0", "emptyDir": {}}]
     assert "resources" not in pod["containers"][0]
-    assert bare["spec"]["backoffLimit"] == 3
+    assert bare["spec"]["backoffLimit"] == 6
     assert kubernetes_schema.complaints(bare) == ["Job.spec.successPolicy: unknown field"]
+
+
+def test_a_job_set_restarts_all_workers_when_one_has_failed():
+    (job_set,) = manifests(dataclasses.replace(JOB, kind="jobset"))
+    spec = job_set["spec"]
+    (replicated,) = spec["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    # A failed pod fails the Job, and that restarts all, unless a new try would end alike.
+    assert job["backoffLimit"] == 0
+    assert job["podFailurePolicy"]["rules"] == INDEXED["spec"]["podFailurePolicy"]["rules"][1:]
+    assert spec["failurePolicy"] == {
+        "maxRestarts": 3,
+        "restartStrategy": "BlockingRecreate",
+        "rules": [
+            {
+                "name": "permanent",
+                "action": "FailJobSet",
+                "onJobFailureReasons": ["PodFailurePolicy"],
+            }
+        ],
+    }
+    # The controller names pods SET-JOB-0-INDEX below the subdomain, which it sets itself.
+    pod = job["template"]["spec"]
+    (config,) = [one for one in pod["containers"][0]["env"] if one["name"] == "TF_CONFIG"]
+    assert json.loads(config["value"].replace("$(WORKER)", "0"))["cluster"]["worker"] == [
+        f"trainer-flood-{replicated['name']}-0-{index}.{spec['network']['subdomain']}:2222"
+        for index in range(3)
+    ]
+    # The rest is that of the Job.
+    assert pod["containers"][0].keys() == CONTAINER.keys()
+    assert {**pod, "containers": POD["containers"], "subdomain": POD["subdomain"]} == POD
+    plain = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": job}
+    assert kubernetes_schema.complaints(plain) == ["Job.spec.successPolicy: unknown field"]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +226,7 @@ def test_without_settings_a_pod_has_a_place_for_temporary_files_only():
         (("--node", "Pusher-flood"), "node: must be a Trainer"),
         (("--num-workers", "1"), "num_workers must be at least 2, got 1"),
         (("--name", "Flood"), "name: must be up to 52 small letters"),
+        (("--kind", "jobset", "--name", "f" * 43), "digits and dashes (42 for a jobset)"),
     ],
 )
 def test_a_wrong_setting_is_one_line(options, message, values, tmp_path, capsys):

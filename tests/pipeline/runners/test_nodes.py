@@ -1,6 +1,7 @@
 """Nodes that are launched one at a time: caching, retries, refusals, kills, a lost database."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -115,6 +116,20 @@ def test_transient_faults_are_retried_and_then_raised(tmp_path):
     assert folder.read("Make").outcome == "failed"
     with pytest.raises(SettingsError, match=r"Judge: Make comes before it and failed \(the store"):
         run_node(tiny_pipeline.nodes(tmp_path, "two"), folder, "Judge", SILENT)
+
+
+def test_one_worker_of_several_does_not_try_again_alone(tmp_path, monkeypatch):
+    (tmp_path / "break").write_text("xx")
+    hosts = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(hosts))
+    lines = []
+    with pytest.raises(ConnectionResetError):
+        tiny_pipeline.nodes(tmp_path, "one", on_line=lines.append).launch("Make")
+    assert lines == []
+    # All of them were started again.
+    monkeypatch.delenv("TF_CONFIG")
+    (tmp_path / "break").unlink()
+    assert tiny_pipeline.nodes(tmp_path, "one").launch("Make") == "done"
 
 
 def test_other_faults_are_raised_at_once(tmp_path):
