@@ -51,6 +51,8 @@ class NodeRecord:
         origin: node whose result the reason tells; "" for a good end.
         began_at: UTC time of the last try, ISO 8601.
         ended_at: UTC time, ISO 8601.
+        peak_mib: largest memory of the process that ran it, in MiB; 0 = unknown. A pod
+            needs this much, and what Kubeflow's own programs need.
     """
 
     node: str
@@ -60,6 +62,7 @@ class NodeRecord:
     exit_code: int = 0
     reason: str = ""
     origin: str = ""
+    peak_mib: float = 0.0
 
 
 class RunFolder:

@@ -20,6 +20,7 @@ from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
 from beam_jobs.storage import locks
 from beam_jobs.terminal import failures
+from models.published.canary import peak_mib
 from models.publishing.labels import now
 from pipeline.config import RunConfig
 from pipeline.data_build import data_sets
@@ -89,8 +90,16 @@ def run_node(nodes: Nodes, folder: RunFolder, node: str, hearing: Hearing) -> No
         else:
             with heard(hearing.on_step, hearing.on_notice):
                 record = _launched(nodes, folder, begun)
-        folder.write(replace(record, ended_at=now()))
+        record = _ended(record)
+        folder.write(record)
     return record
+
+
+def _ended(record: NodeRecord) -> NodeRecord:
+    """Return a record with the time and the memory of this moment."""
+    # A node that had ended before keeps the memory of the work.
+    peak = max(record.peak_mib, round(peak_mib(), 1))
+    return replace(record, ended_at=now(), peak_mib=peak)
 
 
 def _launched(nodes: Nodes, folder: RunFolder, begun: NodeRecord) -> NodeRecord:
@@ -106,7 +115,7 @@ def _launched(nodes: Nodes, folder: RunFolder, begun: NodeRecord) -> NodeRecord:
             return replace(record, outcome=_RESULTS[failure.exit_code])
         # The store that keeps the record may be what failed.
         with contextlib.suppress(Exception):
-            folder.write(replace(record, ended_at=now()))
+            folder.write(_ended(record))
         raise
     if ended == "done_before":
         before = folder.read(begun.node)
@@ -146,6 +155,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
         DataError: the file of ML Metadata is damaged, or there are no shards.
         UnreachableDatabaseError: the database is gone.
     """
+    begun = NodeRecord(node=BEGIN, outcome="done", began_at=now(), ended_at="")
     retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
     for data in data_sets(config):
         spans = {span for span, _ in layout.list_versions(data.root)}
@@ -162,6 +172,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     folder.keep_config(text)
     with staged(locate(config.root) / CONFIG_NAME) as file:
         file.write_text(text)
+    folder.write(_ended(begun))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +198,7 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     Raises:
         UnreachableDatabaseError: the database is gone.
     """
+    began_at = now()
     nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
     nodes.close_unfinished()
     ids = nodes.ids
@@ -199,6 +211,16 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
         "nodes": {one.node: settings.to_dict(one) for one in records},
     }
     folder.write_result(document)
+    outcome: Outcome = "done" if ended.outcome == "published" else ended.outcome
+    last = NodeRecord(
+        node=REPORT,
+        outcome=outcome,
+        began_at=began_at,
+        ended_at="",
+        exit_code=int(ended.exit_code),
+        reason=" ".join(ended.reasons),
+    )
+    folder.write(_ended(last))
     return ended
 
 
