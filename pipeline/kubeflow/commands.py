@@ -14,6 +14,7 @@ import click
 import yaml
 from rich.text import Text
 
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import staged
 from beam_jobs.terminal import failures
@@ -223,7 +224,8 @@ def submit(
     else:
         lines += [f"{name}: {state}" for name, state in run.tasks.items()]
     end = ending(run, _find_record(session, root or package.root, run))
-    session.result(_document(run, end, backend), *lines, *end.reasons, _outcome_line(run, end))
+    lines += [*_largest(end), *end.reasons, _outcome_line(run, end)]
+    session.result(_document(run, end, backend), *lines)
     return end.exit_code
 
 
@@ -387,6 +389,12 @@ def _pipeline_line(version: Version) -> str:
     return f"Pipeline: {version.package.name}, version {version.name} ({how})"
 
 
+def _largest(end: Ending) -> list[str]:
+    """Return a line with the node that needed most memory, if that is known."""
+    most = max(end.nodes, key=lambda one: one.peak_mib, default=None)
+    return [f"Most memory: {most.node}, {most.peak_mib:.0f} MiB"] if most else []
+
+
 def _outcome_line(run: Run, end: Ending) -> str:
     # A pipeline may let a task fail to say that a gate refused.
     is_failure = end.exit_code == ExitCode.CRASH and run.failed
@@ -403,4 +411,5 @@ def _document(run: Run, end: Ending, backend: Backend) -> dict[str, Any]:
         "reasons": end.reasons,
         "tasks": run.tasks,
         "failed": run.failed,
+        "nodes": [settings.to_dict(one) for one in end.nodes],
     }

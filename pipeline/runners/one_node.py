@@ -203,12 +203,13 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     nodes.close_unfinished()
     ids = nodes.ids
     records = [record for node in ids if (record := folder.read(node)) is not None]
+    first = [begun] if (begun := folder.read(BEGIN)) is not None else []
     ended = _end(config, place, folder, ids, records)
     document = {
         "outcome": ended.outcome,
         "exit_code": int(ended.exit_code),
         "reasons": list(ended.reasons),
-        "nodes": {one.node: settings.to_dict(one) for one in records},
+        "nodes": {one.node: settings.to_dict(one) for one in (*first, *records)},
     }
     folder.write_result(document)
     outcome: Outcome = "done" if ended.outcome == "published" else ended.outcome

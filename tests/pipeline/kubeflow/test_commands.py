@@ -164,12 +164,19 @@ def test_a_refused_result_is_told_from_a_failure_with_its_reasons(
     recorded, server, own_file, terrapair, outcome, code
 ):
     reason = "Evaluator-flood: mean IoU 0.2 is below 0.5 [gate]"
-    recorded({"exit_code": int(code), "outcome": outcome, "reasons": [reason]})
+    times = {"began_at": "2026-11-30T10:00:00+00:00", "ended_at": "2026-11-30T10:01:00+00:00"}
+    nodes = {
+        name: {"node": name, "outcome": "done", "peak_mib": peak, **times}
+        for name, peak in (("Trainer-flood", 1204.4), ("begin", 500.0))
+    }
+    document = {"exit_code": int(code), "outcome": outcome, "reasons": [reason], "nodes": nodes}
+    recorded(document)
     ended, out, _ = terrapair(
         "submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL
     )
     assert ended == code
-    told, line = out.splitlines()[-2:]
+    most, told, line = out.splitlines()[-3:]
+    assert most == "Most memory: Trainer-flood, 1204 MiB"
     assert told == reason
     assert line.startswith(f"Outcome: {outcome}")
 
