@@ -45,6 +45,9 @@ def test_the_order_is_that_of_the_edges(tasks):
     order = list(tasks)
     assert (order[0], order[-1]) == ("begin", "report")
     assert order.index("Trainer-pretrain") < order.index("Trainer-flood")
+    assert tasks["begin"].upstream == frozenset()
+    assert "OverlapGate-flood" in tasks["Trainer-pretrain"].upstream
+    assert tasks["report"].upstream == {*order} - {"report"}
 
 
 def test_a_setting_that_the_drill_cannot_give_is_named(tasks):

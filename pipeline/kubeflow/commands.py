@@ -236,7 +236,11 @@ def submit(
     required=True,
     help="Five fields, e.g. '17 3 5 * *': at 3:17 on the fifth of each month.",
 )
-@click.option("--replace", is_flag=True, help="Remove schedules of the same name.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Remove schedules of the same name, or stop one whose run goes on.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show the dates; needs no server.")
 def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given: Any) -> None:
     """Run a compiled pipeline on Kubeflow again and again, at the dates of a cron.
@@ -274,13 +278,19 @@ def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given:
             "run: use --replace, or another --name"
         )
     schedule_id = backend.schedule(job, parsed.kubeflow)
-    for one in earlier:
-        backend.remove_schedule(one)
+    is_removed = {one: backend.retire_schedule(one, job.experiment_id) for one in earlier}
+    removed = [one for one, is_gone in is_removed.items() if is_gone]
+    stopped = [one for one, is_gone in is_removed.items() if not is_gone]
     session.result(
-        document | {"schedule_id": schedule_id, "name": job.name, "removed": earlier},
+        document
+        | {"schedule_id": schedule_id, "name": job.name, "removed": removed, "stopped": stopped},
         _pipeline_line(job.version),
         f"Schedule: {job.name} ({schedule_id})",
-        *[f"Removed: {one}" for one in earlier],
+        *[f"Removed: {one}" for one in removed],
+        *[
+            f"Stopped: {one}, whose run goes on; use --replace again to remove it"
+            for one in stopped
+        ],
         *lines,
         f"Page: {backend.schedule_page(schedule_id)}",
     )

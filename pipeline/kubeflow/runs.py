@@ -60,7 +60,7 @@ class Run:
         return sorted(name for name, state in self.tasks.items() if state == _FAILED)
 
 
-def run_of(answer: Mapping[str, Any], known: frozenset[str]) -> Run:
+def run_of(answer: Mapping[str, Any], known: frozenset[str] = frozenset()) -> Run:
     """Return a run as the server describes it.
 
     Args:

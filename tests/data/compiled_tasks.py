@@ -23,6 +23,7 @@ class Task:
         container: image, environment and resources, as kfp writes them.
         platform: secrets, volumes and the like, as kfp-kubernetes writes them.
         num_retries: of a pod that was killed.
+        upstream: nodes that must have ended; those before the exit handler are all.
     """
 
     node: str
@@ -31,6 +32,7 @@ class Task:
     container: Mapping[str, Any] = field(default_factory=dict)
     platform: Mapping[str, Any] = field(default_factory=dict)
     num_retries: int = 0
+    upstream: frozenset[str] = frozenset()
 
 
 def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[Task]:
@@ -52,6 +54,7 @@ def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[
         for name, one in root["inputDefinitions"]["parameters"].items()
     }
     edges = {name: one.get("dependentTasks", []) for name, one in inner.items()}
+    nodes = {name: one["taskInfo"]["name"] for name, one in inner.items()}
     for name in (*TopologicalSorter(edges).static_order(), *outer):
         task = {**inner, **outer}[name]
         outcome = folder / run_id / name
@@ -72,6 +75,7 @@ def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[
             container=container,
             platform=platform.get(label, {}),
             num_retries=int(task.get("retryPolicy", {}).get("maxRetryCount", 0)),
+            upstream=frozenset(nodes[one] for one in edges.get(name, nodes)),
         )
 
 

@@ -320,6 +320,30 @@ def test_a_schedule_runs_once_at_a_time_and_catches_nothing_up(
         assert kept["runtime_config"] == {"parameters": {"span": 4}}
 
 
+@needs_stand_in
+@pytest.mark.parametrize("state", ["RUNNING", None])
+def test_a_schedule_whose_run_goes_on_is_stopped_and_not_removed(
+    server, own_file, document, terrapair, state
+):
+    schedule = ("schedule", "--file", own_file, "--endpoint", server.url, "--cron", "17 3 5 * *")
+    first = document(*schedule)["schedule_id"]
+    # 60 runs that ended, on two pages; the controller has not seen the newest one yet.
+    run = {"experiment_id": server.recurring[first]["experiment_id"], "recurring_run_id": first}
+    states = [*(["SUCCEEDED"] * 30), state, *(["SUCCEEDED"] * 30)]
+    for number, one in enumerate(states):
+        found = run | ({"state": one} if one else {})
+        server.runs[str(number)] = found | {"run_id": str(number), "display_name": "one"}
+    replaced = document(*schedule, "--replace")
+    assert (replaced["removed"], replaced["stopped"]) == ([], [first])
+    assert server.recurring[first]["mode"] == "DISABLE"
+    server.runs["30"]["state"] = "FAILED"
+    code, out, _ = terrapair(*schedule, "--replace")
+    assert code == ExitCode.DONE
+    assert f"Removed: {first}" in out
+    (kept,) = server.recurring.values()
+    assert kept["mode"] == "ENABLE"
+
+
 def test_the_dates_are_shown_without_a_server(own_file, terrapair):
     code, out, _ = terrapair("schedule", "--file", own_file, "--cron", "0 4 29 2 *", "--dry-run")
     assert code == ExitCode.DONE
