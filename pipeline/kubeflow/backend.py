@@ -14,12 +14,15 @@ from typing import Any
 from beam_jobs.contracts.errors import ExitCode
 from pipeline.kubeflow.connection import Api, KubeflowError
 from pipeline.kubeflow.package import Package, package_of
+from pipeline.kubeflow.runs import run_of
 
 MAX_CONCURRENCY = 1
 """Runs of a recurring run at a time: two would train on and publish to one root."""
 _EQUALS = 1
 """Kubeflow's number of the operation `EQUALS` of filters (`filter.proto`)."""
 _PAGE_SIZE = 50
+_MAX_LOOKED_AT = 500
+"""Newest runs of an experiment, among which one that goes on is looked for."""
 _MAX_NAMED = 10
 """Names that the error for an unknown one lists."""
 
@@ -223,10 +226,33 @@ class Backend:
         create = self._client.recurring_runs.recurring_run_service_create_recurring_run
         return _id(self._api.call(create, body), "recurring_run_id", self._url)
 
-    def remove_schedule(self, schedule_id: str) -> None:
-        """Remove a recurring run. Runs that it started go on."""
-        remove = self._client.recurring_runs.recurring_run_service_delete_recurring_run
-        self._api.call(remove, recurring_run_id=schedule_id)
+    def retire_schedule(self, schedule_id: str, experiment_id: str) -> bool:
+        """Remove a recurring run, or only stop it while a run of it goes on.
+
+        Kubernetes removes the pods of a run together with the recurring run that
+        started it, and Kubeflow then shows that run as running for ever.
+
+        Args:
+            schedule_id: of the recurring run.
+            experiment_id: experiment that its runs belong to.
+
+        Returns:
+            Whether it is gone. False: it starts nothing any more, but is still there.
+        """
+        of = self._client.recurring_runs
+        # First: it must start no run between the look and the removal.
+        self._api.call(of.recurring_run_service_disable_recurring_run, recurring_run_id=schedule_id)
+        runs = self._list(
+            self._client.runs.run_service_list_runs,
+            "runs",
+            experiment_id=experiment_id,
+            sort_by="created_at desc",
+        )
+        for one in islice(runs, _MAX_LOOKED_AT):
+            if one.get("recurring_run_id") == schedule_id and not run_of(one).has_ended:
+                return False
+        self._api.call(of.recurring_run_service_delete_recurring_run, recurring_run_id=schedule_id)
+        return True
 
     def run_page(self, run_id: str) -> str:
         """Return the URL of a run in Kubeflow's user interface."""

@@ -14,6 +14,7 @@ import click
 import yaml
 from rich.text import Text
 
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import staged
 from beam_jobs.terminal import failures
@@ -223,7 +224,8 @@ def submit(
     else:
         lines += [f"{name}: {state}" for name, state in run.tasks.items()]
     end = ending(run, _find_record(session, root or package.root, run))
-    session.result(_document(run, end, backend), *lines, *end.reasons, _outcome_line(run, end))
+    lines += [*_largest(end), *end.reasons, _outcome_line(run, end)]
+    session.result(_document(run, end, backend), *lines)
     return end.exit_code
 
 
@@ -234,7 +236,11 @@ def submit(
     required=True,
     help="Five fields, e.g. '17 3 5 * *': at 3:17 on the fifth of each month.",
 )
-@click.option("--replace", is_flag=True, help="Remove schedules of the same name.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Remove schedules of the same name, or stop one whose run goes on.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show the dates; needs no server.")
 def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given: Any) -> None:
     """Run a compiled pipeline on Kubeflow again and again, at the dates of a cron.
@@ -272,13 +278,19 @@ def schedule(session: Session, cron: str, replace: bool, dry_run: bool, **given:
             "run: use --replace, or another --name"
         )
     schedule_id = backend.schedule(job, parsed.kubeflow)
-    for one in earlier:
-        backend.remove_schedule(one)
+    is_removed = {one: backend.retire_schedule(one, job.experiment_id) for one in earlier}
+    removed = [one for one, is_gone in is_removed.items() if is_gone]
+    stopped = [one for one, is_gone in is_removed.items() if not is_gone]
     session.result(
-        document | {"schedule_id": schedule_id, "name": job.name, "removed": earlier},
+        document
+        | {"schedule_id": schedule_id, "name": job.name, "removed": removed, "stopped": stopped},
         _pipeline_line(job.version),
         f"Schedule: {job.name} ({schedule_id})",
-        *[f"Removed: {one}" for one in earlier],
+        *[f"Removed: {one}" for one in removed],
+        *[
+            f"Stopped: {one}, whose run goes on; use --replace again to remove it"
+            for one in stopped
+        ],
         *lines,
         f"Page: {backend.schedule_page(schedule_id)}",
     )
@@ -397,6 +409,12 @@ def _pipeline_line(version: Version) -> str:
     return f"Pipeline: {version.package.name}, version {version.name} ({how})"
 
 
+def _largest(end: Ending) -> list[str]:
+    """Return a line with the node that needed most memory, if that is known."""
+    most = max(end.nodes, key=lambda one: one.peak_mib, default=None)
+    return [f"Most memory: {most.node}, {most.peak_mib:.0f} MiB"] if most else []
+
+
 def _outcome_line(run: Run, end: Ending) -> str:
     # A pipeline may let a task fail to say that a gate refused.
     is_failure = end.exit_code == ExitCode.CRASH and run.failed
@@ -413,4 +431,5 @@ def _document(run: Run, end: Ending, backend: Backend) -> dict[str, Any]:
         "reasons": end.reasons,
         "tasks": run.tasks,
         "failed": run.failed,
+        "nodes": [settings.to_dict(one) for one in end.nodes],
     }

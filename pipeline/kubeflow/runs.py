@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import content_of, locate
 from pipeline.kubeflow.connection import AwayError, KubeflowError
+from pipeline.runners.node_record import NodeRecord
 
 _WORDS = {
     ExitCode.DONE: "done",
@@ -58,7 +60,7 @@ class Run:
         return sorted(name for name, state in self.tasks.items() if state == _FAILED)
 
 
-def run_of(answer: Mapping[str, Any], known: frozenset[str]) -> Run:
+def run_of(answer: Mapping[str, Any], known: frozenset[str] = frozenset()) -> Run:
     """Return a run as the server describes it.
 
     Args:
@@ -85,11 +87,13 @@ class Ending:
         outcome: in a word or two; the state of a run that goes on.
         exit_code: that of `terrapair run` for this end; 0 for a run that goes on.
         reasons: why models are not published, one sentence each.
+        nodes: how each node ended, by the time when it began; () = unknown.
     """
 
     outcome: str
     exit_code: ExitCode
     reasons: tuple[str, ...] = ()
+    nodes: tuple[NodeRecord, ...] = ()
 
 
 def ending(run: Run, record: Ending | None = None) -> Ending:
@@ -126,7 +130,15 @@ def read_record(root: str, run_id: str) -> Ending | None:
         document = json.loads(path.read_text())
         code = ExitCode(document["exit_code"])
         reasons = tuple(map(str, document["reasons"]))
-    return Ending(outcome=_WORDS[code], exit_code=code, reasons=reasons)
+        nodes = tuple(
+            settings.from_dict(NodeRecord, one) for one in document.get("nodes", {}).values()
+        )
+    return Ending(
+        outcome=_WORDS[code],
+        exit_code=code,
+        reasons=reasons,
+        nodes=tuple(sorted(nodes, key=lambda one: one.began_at)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

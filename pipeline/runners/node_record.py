@@ -55,6 +55,8 @@ class NodeRecord:
             other nodes.
         began_at: UTC time of the last try, ISO 8601.
         ended_at: UTC time, ISO 8601.
+        peak_mib: largest memory of the process that ran it, in MiB; 0 = unknown. A pod
+            needs this much, and what Kubeflow's own programs need.
     """
 
     node: str
@@ -65,6 +67,7 @@ class NodeRecord:
     reason: str = ""
     origin: str = ""
     version: str = ""
+    peak_mib: float = 0.0
 
 
 def stopping(records: Iterable[NodeRecord]) -> list[NodeRecord]:

@@ -18,6 +18,7 @@ from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import locate, staged
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.errors import DataError
+from models.publishing.labels import now
 from pipeline.config import RunConfig
 from pipeline.data_build import check_beam_options, data_sets
 from pipeline.metadata_store import Place, check_place
@@ -30,11 +31,12 @@ from pipeline.runners.node_record import (
     GOOD,
     REPORT,
     NodeRecord,
+    Outcome,
     RunFolder,
     stopping,
 )
 from pipeline.runners.nodes import Nodes, OnNotice
-from pipeline.runners.recorded import STOPPING, run_recorded
+from pipeline.runners.recorded import STOPPING, run_recorded, stamped
 from pipeline.runners.retrying import retried
 from pipeline.runners.whole_run import Finished
 from pipeline.service.preconditions import check_preconditions
@@ -103,6 +105,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
             run builds none, or not the span that it reads.
         UnreachableDatabaseError: the database is gone.
     """
+    begun = NodeRecord(node=BEGIN, outcome="done", began_at=now(), ended_at="")
     if config.data.build:
         check_beam_options(config)
     retried(lambda: check_place(place, is_written=True), config.retries, BEGIN, lambda *_: None)
@@ -124,6 +127,7 @@ def begin_run(config: RunConfig, place: Place, folder: RunFolder) -> None:
     folder.keep_config(text)
     with staged(locate(config.root) / CONFIG_NAME) as file:
         file.write_text(text)
+    folder.write(stamped(begun))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,18 +153,30 @@ def end_run(config: RunConfig, place: Place, folder: RunFolder) -> RunEnd:
     Raises:
         UnreachableDatabaseError: the database is gone.
     """
+    began_at = now()
     nodes = compile_nodes(config, place, folder.run_id, lambda *_: None)
     nodes.close_unfinished()
     ids = (*data_jobs(config), *nodes.ids)
     records = [record for node in ids if (record := folder.read(node)) is not None]
+    first = [begun] if (begun := folder.read(BEGIN)) is not None else []
     ended = _end(config, place, folder, ids, records)
     document = {
         "outcome": ended.outcome,
         "exit_code": int(ended.exit_code),
         "reasons": list(ended.reasons),
-        "nodes": {one.node: settings.to_dict(one) for one in records},
+        "nodes": {one.node: settings.to_dict(one) for one in (*first, *records)},
     }
     folder.write_result(document)
+    outcome: Outcome = "done" if ended.outcome == "published" else ended.outcome
+    last = NodeRecord(
+        node=REPORT,
+        outcome=outcome,
+        began_at=began_at,
+        ended_at="",
+        exit_code=int(ended.exit_code),
+        reason=" ".join(ended.reasons),
+    )
+    folder.write(stamped(last))
     return ended
 
 

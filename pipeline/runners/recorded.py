@@ -14,6 +14,7 @@ from typing import Literal
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.settings import SettingsError
 from beam_jobs.terminal import failures
+from models.published.canary import peak_mib
 from models.publishing.labels import now
 from pipeline.runners import root
 from pipeline.runners.node_record import NodeRecord, Outcome, RunFolder, stopping
@@ -54,8 +55,16 @@ def run_recorded(
             )
         else:
             record = _done(folder, begun, work)
-        folder.write(replace(record, ended_at=now()))
+        record = stamped(record)
+        folder.write(record)
     return record
+
+
+def stamped(record: NodeRecord) -> NodeRecord:
+    """Return a record with the time and the memory of this moment."""
+    # A node that had ended before keeps the memory of the work.
+    peak = max(record.peak_mib, round(peak_mib(), 1))
+    return replace(record, ended_at=now(), peak_mib=peak)
 
 
 def _done(
@@ -73,7 +82,7 @@ def _done(
             return replace(record, outcome=_RESULTS[failure.exit_code])
         # The store that keeps the record may be what failed.
         with contextlib.suppress(Exception):
-            folder.write(replace(record, ended_at=now()))
+            folder.write(stamped(record))
         raise
 
 

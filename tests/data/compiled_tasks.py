@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,25 @@ import yaml
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task with its whole command line."""
+    """A task with its whole command line, and what its pod gets.
+
+    Attributes:
+        node: of the run.
+        command: program and arguments.
+        outcome_file: gets its outcome.
+        container: image, environment and resources, as kfp writes them.
+        platform: secrets, volumes and the like, as kfp-kubernetes writes them.
+        num_retries: of a pod that was killed.
+        upstream: nodes that must have ended; those before the exit handler are all.
+    """
 
     node: str
     command: list[str]
     outcome_file: Path
+    container: Mapping[str, Any] = field(default_factory=dict)
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    num_retries: int = 0
+    upstream: frozenset[str] = frozenset()
 
 
 def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[Task]:
@@ -30,7 +44,8 @@ def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[
         folder: where each task writes its outcome.
         parameters: of the pipeline, in place of their defaults.
     """
-    spec, _ = yaml.safe_load_all(path.read_text())
+    spec, more = yaml.safe_load_all(path.read_text())
+    platform = more["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     root = spec["root"]
     inner = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     outer = {name: one for name, one in root["dag"]["tasks"].items() if name != "exit-handler-1"}
@@ -39,6 +54,7 @@ def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[
         for name, one in root["inputDefinitions"]["parameters"].items()
     }
     edges = {name: one.get("dependentTasks", []) for name, one in inner.items()}
+    nodes = {name: one["taskInfo"]["name"] for name, one in inner.items()}
     for name in (*TopologicalSorter(edges).static_order(), *outer):
         task = {**inner, **outer}[name]
         outcome = folder / run_id / name
@@ -52,7 +68,15 @@ def tasks(path: Path, run_id: str, folder: Path, **parameters: Any) -> Iterator[
         # Only whole arguments are replaced.
         command = [values.get(one, one) for one in (*container["command"], *container["args"])]
         assert not [one for one in command if "{{$" in one]
-        yield Task(node=task["taskInfo"]["name"], command=command, outcome_file=outcome)
+        yield Task(
+            node=task["taskInfo"]["name"],
+            command=command,
+            outcome_file=outcome,
+            container=container,
+            platform=platform.get(label, {}),
+            num_retries=int(task.get("retryPolicy", {}).get("maxRetryCount", 0)),
+            upstream=frozenset(nodes[one] for one in edges.get(name, nodes)),
+        )
 
 
 def _value(source: Mapping[str, Any], given: Mapping[str, Any], run_id: str) -> Any:

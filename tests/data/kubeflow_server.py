@@ -354,6 +354,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return state._make(state.experiments, "experiment_id", **json.loads(body))
             case "POST", ["runs"]:
                 return state.create_run(json.loads(body))
+            case "GET", ["runs"]:
+                found = [
+                    one
+                    for one in state.runs.values()
+                    if one["experiment_id"] == query.get("experiment_id", one["experiment_id"])
+                ]
+                return _page("runs", found[::-1], query)
             case "GET", ["runs", run_id]:
                 return state.look_at_run(run_id)
             case "POST", ["recurringruns"]:
@@ -365,7 +372,11 @@ class _Handler(BaseHTTPRequestHandler):
                     if one["experiment_id"] == query.get("experiment_id", one["experiment_id"])
                 ]
                 return _page("recurringRuns", found, query)
+            case "POST", ["recurringruns", action] if action.endswith(":disable"):
+                state.recurring[action.removesuffix(":disable")]["mode"] = "DISABLE"
+                return {}
             case "DELETE", ["recurringruns", recurring_id]:
+                # Its runs lose their pods, and stay as they are for ever.
                 del state.recurring[recurring_id]
                 return {}
         raise RefusalError(NOT_FOUND, "Not Found")

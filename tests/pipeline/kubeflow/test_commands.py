@@ -164,12 +164,19 @@ def test_a_refused_result_is_told_from_a_failure_with_its_reasons(
     recorded, server, own_file, terrapair, outcome, code
 ):
     reason = "Evaluator-flood: mean IoU 0.2 is below 0.5 [gate]"
-    recorded({"exit_code": int(code), "outcome": outcome, "reasons": [reason]})
+    times = {"began_at": "2026-11-30T10:00:00+00:00", "ended_at": "2026-11-30T10:01:00+00:00"}
+    nodes = {
+        name: {"node": name, "outcome": "done", "peak_mib": peak, **times}
+        for name, peak in (("Trainer-flood", 1204.4), ("begin", 500.0))
+    }
+    document = {"exit_code": int(code), "outcome": outcome, "reasons": [reason], "nodes": nodes}
+    recorded(document)
     ended, out, _ = terrapair(
         "submit", "--file", own_file, "--endpoint", server.url, "--wait", *POLL
     )
     assert ended == code
-    told, line = out.splitlines()[-2:]
+    most, told, line = out.splitlines()[-3:]
+    assert most == "Most memory: Trainer-flood, 1204 MiB"
     assert told == reason
     assert line.startswith(f"Outcome: {outcome}")
 
@@ -311,6 +318,30 @@ def test_a_schedule_runs_once_at_a_time_and_catches_nothing_up(
         assert kept["trigger"] == {"cron_schedule": {"cron": "0 17 3 5 * *"}}
         assert (kept["max_concurrency"], kept["no_catchup"], kept["mode"]) == (1, True, "ENABLE")
         assert kept["runtime_config"] == {"parameters": {"span": 4}}
+
+
+@needs_stand_in
+@pytest.mark.parametrize("state", ["RUNNING", None])
+def test_a_schedule_whose_run_goes_on_is_stopped_and_not_removed(
+    server, own_file, document, terrapair, state
+):
+    schedule = ("schedule", "--file", own_file, "--endpoint", server.url, "--cron", "17 3 5 * *")
+    first = document(*schedule)["schedule_id"]
+    # 60 runs that ended, on two pages; the controller has not seen the newest one yet.
+    run = {"experiment_id": server.recurring[first]["experiment_id"], "recurring_run_id": first}
+    states = [*(["SUCCEEDED"] * 30), state, *(["SUCCEEDED"] * 30)]
+    for number, one in enumerate(states):
+        found = run | ({"state": one} if one else {})
+        server.runs[str(number)] = found | {"run_id": str(number), "display_name": "one"}
+    replaced = document(*schedule, "--replace")
+    assert (replaced["removed"], replaced["stopped"]) == ([], [first])
+    assert server.recurring[first]["mode"] == "DISABLE"
+    server.runs["30"]["state"] = "FAILED"
+    code, out, _ = terrapair(*schedule, "--replace")
+    assert code == ExitCode.DONE
+    assert f"Removed: {first}" in out
+    (kept,) = server.recurring.values()
+    assert kept["mode"] == "ENABLE"
 
 
 def test_the_dates_are_shown_without_a_server(own_file, terrapair):

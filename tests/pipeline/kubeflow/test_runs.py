@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from beam_jobs.contracts import settings
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import DamagedFileError
 from pipeline.kubeflow.connection import AwayError, KubeflowError
 from pipeline.kubeflow.runs import Clock, Ending, Run, ending, read_record, run_of, wait
+from pipeline.runners.node_record import NodeRecord
 
 QUICK = {"poll_s": 0.001}
 
@@ -68,9 +70,22 @@ def write_record(root, document):
 def test_the_record_of_a_run_tells_a_refusal_from_a_failure(tmp_path):
     assert read_record(str(tmp_path), "1") is None
     reasons = ["Evaluator-flood: mean IoU 0.2 is below 0.5"]
-    write_record(tmp_path, {"outcome": "refused", "exit_code": 4, "reasons": reasons, "nodes": {}})
+    times = {"began_at": "2026-11-30T10:00:00+00:00", "ended_at": "2026-11-30T10:01:00+00:00"}
+    begin = NodeRecord(node="begin", outcome="done", **times)
+    times["began_at"] = "2026-11-30T10:00:30+00:00"
+    use = NodeRecord(node="Use", outcome="done", peak_mib=900.5, **times)
+    nodes = {one.node: settings.to_dict(one) for one in (use, begin)}
+    # As an older version wrote it.
+    del nodes["begin"]["peak_mib"]
+    document = {"outcome": "refused", "exit_code": 4, "reasons": reasons, "nodes": nodes}
+    write_record(tmp_path, document)
     record = read_record(str(tmp_path), "1")
-    refused = Ending(outcome="refused", exit_code=ExitCode.REFUSED, reasons=tuple(reasons))
+    refused = Ending(
+        outcome="refused",
+        exit_code=ExitCode.REFUSED,
+        reasons=tuple(reasons),
+        nodes=(begin, use),
+    )
     assert record == refused
     # The server calls it a failure, or not, as the pipeline has it.
     assert ending(run("FAILED", {"report": "FAILED"}), record) == refused

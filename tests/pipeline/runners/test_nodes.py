@@ -57,6 +57,8 @@ def executions(place, run_id):
 def test_a_second_run_is_cached_and_a_second_call_changes_nothing(tmp_path):
     first = run_all(tmp_path, "one")
     assert outcomes(first) == dict.fromkeys(ORDER, "done")
+    # TFX alone takes this much.
+    assert all(100.0 < record.peak_mib < 100_000.0 for record in first.values())
     before = executions(tmp_path / "metadata.sqlite", "one")
     assert before == [("Judge", "COMPLETE"), ("Make", "COMPLETE"), ("Use", "COMPLETE")]
     again = run_all(tmp_path, "one")
@@ -263,6 +265,9 @@ def test_a_run_begins_with_shards_and_keeps_its_settings(values, tmp_path):
         begin_run(dataclasses.replace(config, verify_hashes=True), place, folder)
     ended = end_run(config, place, folder)
     assert (ended.outcome, ended.exit_code) == ("failed", 1)
+    around = [folder.read(name) for name in ("begin", "report")]
+    assert [(one.outcome, one.exit_code) for one in around] == [("done", 0), ("failed", 1)]
+    assert min(one.peak_mib for one in around) > 100.0
     assert re.match("13 of 13 nodes have not ended: ", ended.reasons[0])
 
 

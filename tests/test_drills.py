@@ -1,0 +1,72 @@
+"""The drill with pods: manifests of a compiled pipeline's tasks, and how processes end."""
+
+import time
+
+import compiled_tasks
+import kubernetes_schema
+import pytest
+from repository import REPOSITORY
+
+from tests.drills.cronjob import DrillError
+from tests.drills.task_pods import Pods, Processes, pod_of
+
+GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    return {one.node: one for one in compiled_tasks.tasks(GOLDEN, "one", Pods.outcomes)}
+
+
+def test_a_pod_has_what_its_task_declares_and_no_more(tasks):
+    pod = pod_of(tasks["Pusher-flood"])
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": pod}
+    assert kubernetes_schema.complaints(manifest) == []
+    (container,) = pod["containers"]
+    assert container["image"] == "registry.example/terrapair:1"
+    outcome = "/tmp/outcomes/one/pusher-flood"
+    assert container["command"] == [
+        *("terrapair", "node", "--run", "s3://bucket/terrapair", "--run-id", "one"),
+        *("--node", "Pusher-flood", "--outcome-file", outcome),
+    ]
+    assert container["terminationMessagePath"] == outcome
+    assert container["resources"] == {"requests": {"memory": "2Gi"}}
+    secret = {"secretKeyRef": {"name": "db", "key": "password"}}
+    assert container["env"] == [
+        {"name": "S3_ENDPOINT", "value": "http://minio:9000"},
+        {"name": "TERRAPAIR_METADATA_PASSWORD", "valueFrom": secret},
+    ]
+    assert [one["mountPath"] for one in container["volumeMounts"]] == ["/tmp", "/data"]
+    assert pod["volumes"][1]["persistentVolumeClaim"] == {"claimName": "data"}
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_the_order_is_that_of_the_edges(tasks):
+    order = list(tasks)
+    assert (order[0], order[-1]) == ("begin", "report")
+    assert order.index("Trainer-pretrain") < order.index("Trainer-flood")
+    assert tasks["begin"].upstream == frozenset()
+    assert "OverlapGate-flood" in tasks["Trainer-pretrain"].upstream
+    assert tasks["report"].upstream == {*order} - {"report"}
+
+
+def test_a_setting_that_the_drill_cannot_give_is_named(tasks):
+    assert tasks["Trainer-pretrain"].num_retries == 3
+    with pytest.raises(DrillError, match="declares genericEphemeralVolume, imagePullSecret, which"):
+        pod_of(tasks["Trainer-pretrain"])
+
+
+def test_a_process_works_in_an_empty_folder_and_runs_terrapair_alone(tasks, tmp_path):
+    place = Processes(tmp_path, {"db": {"password": "of the secret"}})
+    pod = pod_of(tasks["Pusher-flood"])
+    # A verb that only shows its help: importing TFX takes seconds.
+    pod["containers"][0]["command"] = ["terrapair", "node", "--help"]
+    place.start("one", pod)
+    while (ended := place.ended("one")) is None:
+        time.sleep(0.05)
+    assert (ended.exit_code, ended.reason, ended.outcome) == (0, "Completed", "")
+    assert "Run one node of the pipeline" in ended.log
+    assert list((tmp_path / "working" / "one").iterdir()) == []
+    pod["containers"][0]["command"] = ["rm"]
+    with pytest.raises(DrillError, match="runs rm, and only terrapair is here"):
+        place.start("two", pod)
