@@ -19,7 +19,7 @@ LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
 """The local runner by its full name: the alias DirectRunner first tries to download
 another one (docs/adr/0004)."""
 _LOCAL = ("local", "direct", "bundlebaseddirect", "switchingdirect", "testdirect", "fnapi", "prism")
-"""Runners that work on this machine; see `_short`."""
+"""Runners that work on this machine; see `short_name`."""
 _ADDRESSES = {
     "flink": ("--flink_master", "HOST:8081 ([local] starts one on this machine)"),
     "spark": ("--spark_master_url", "spark://HOST:7077 (local[4] starts one on this machine)"),
@@ -136,18 +136,18 @@ def pipeline_options(num_workers: int, beam_options: Sequence[str] = ()) -> Pipe
             "see docs/runners.md"
         )
     _check_known(name)
-    _check_address(name, beam_options)
     _refuse_jars(given)
+    _check_address(name, beam_options)
     return given
 
 
 def is_local(beam_options: Sequence[str]) -> bool:
     """Return whether a job with these options runs on this machine alone."""
     name = PipelineOptions(list(read_words(beam_options))).view_as(StandardOptions).runner
-    return name is None or _short(name) in _LOCAL
+    return name is None or short_name(name) in _LOCAL
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Return the name of a runner without its module and `Runner`, in small letters.
 
     Beam takes `flink` for FlinkRunner.
@@ -168,7 +168,7 @@ def _check_known(name: str) -> None:
         except ImportError:
             is_known = False
     else:
-        is_known = _short(name) in map(_short, StandardOptions.KNOWN_RUNNER_NAMES)
+        is_known = short_name(name) in map(short_name, StandardOptions.KNOWN_RUNNER_NAMES)
     if not is_known:
         raise SettingsError(
             f"runner {name!r} is not known to Beam: use FlinkRunner, SparkRunner or "
@@ -182,7 +182,7 @@ def _check_address(name: str, beam_options: Sequence[str]) -> None:
     Raises:
         SettingsError: the option with the address is missing.
     """
-    option, example = _ADDRESSES.get(_short(name), ("", ""))
+    option, example = _ADDRESSES.get(short_name(name), ("", ""))
     given = {one.partition("=")[0] for one in beam_options}
     if option and not given & {option, "--job_endpoint"}:
         raise SettingsError(

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_jobs.engines import flink, job_servers, spark
+from beam_jobs.runner import short_name
 
 
 def flink_master(options: PipelineOptions) -> str:
@@ -41,4 +42,6 @@ def check(options: PipelineOptions) -> None:
 
 
 def _runner_name(options: PipelineOptions) -> str:
-    return (options.view_as(StandardOptions).runner or "").rpartition(".")[2]
+    """Return the name of the runner as Beam's class has it; "" = of no cluster."""
+    name = short_name(options.view_as(StandardOptions).runner or "")
+    return f"{name.title()}Runner" if name in ("flink", "spark") else ""

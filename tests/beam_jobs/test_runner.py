@@ -75,12 +75,13 @@ def test_options_are_read_from_a_file_and_later_words_win(tmp_path):
     path = tmp_path / "options.txt"
     path.write_text(
         "# A comment.\n\n--runner=FlinkRunner\n  --parallelism=2\n"
-        '--environment_config={"command": "terrapair worker"}\n'
+        '--flink_master=[local]\n--environment_config={"command": "terrapair worker"}\n'
     )
     options = runner.pipeline_options(1, ["--parallelism=9", f"@{path}", "--parallelism=4"])
     assert options.get_all_options(drop_default=True) == {
         "runner": "FlinkRunner",
         "parallelism": 4,
+        "flink_master": "[local]",
         "environment_config": '{"command": "terrapair worker"}',
     }
 

@@ -25,14 +25,15 @@ def java(tmp_path):
 
 
 def options(runner, *more):
-    return pipeline_options(1, [f"--runner={runner}", *more])
+    addresses = ["--flink_master=[local]", "--spark_master_url=local[4]"]
+    return pipeline_options(1, [f"--runner={runner}", *addresses, *more])
 
 
-@pytest.mark.parametrize("runner", ["FlinkRunner", "SparkRunner"])
+@pytest.mark.parametrize("runner", ["FlinkRunner", "SparkRunner", "flink", "spark"])
 def test_a_machine_without_java_is_told_so(runner, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        ValueError, match=f"{runner} starts Beam's job server.*no 'java' on PATH: install Java"
+        ValueError, match=r"\wRunner starts Beam's job server.*no 'java' on PATH: install Java"
     ):
         checks.check(options(runner))
 

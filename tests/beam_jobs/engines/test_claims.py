@@ -103,9 +103,10 @@ def test_a_pipeline_that_is_broken_off_cancels_its_job(tmp_path):
         lambda claim: writers._write_shard(("train/part-0", []), claim.folder, claim),
         lambda claim: writers.write_summary(writers.Summary(), claim.folder, claim),
         lambda claim: graph._predict(("part", []), SimpleNamespace(claim=claim)),
-        lambda claim: list(graph._join((("map", ""), []), SimpleNamespace(claim=claim))),
+        lambda claim: graph._write(((("map", ""), ()), []), SimpleNamespace(claim=claim)),
+        lambda claim: list(graph._publish((("map", ""), []), SimpleNamespace(claim=claim))),
     ],
-    ids=["cut", "shard", "summary", "part", "map"],
+    ids=["cut", "shard", "summary", "part", "files", "map"],
 )
 def test_each_step_of_an_older_run_stops_before_it_writes(step, tmp_path):
     older = claims.take(str(tmp_path))
