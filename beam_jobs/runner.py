@@ -191,7 +191,7 @@ def _check_address(name: str, beam_options: Sequence[str]) -> None:
 
 
 def _refuse_jars(given: PipelineOptions) -> None:
-    """Refuse options by which the job runs without this process.
+    """Refuse options that put the job into a jar: it may run without this process.
 
     Raises:
         SettingsError: there is one.
@@ -200,7 +200,7 @@ def _refuse_jars(given: PipelineOptions) -> None:
     for name in JAR_OPTIONS:
         if values.get(name):
             raise SettingsError(
-                f"--{name} is refused: a job in a jar runs without this process, which checks "
-                "what the workers wrote, writes the manifest and publishes the result; leave the "
-                "option out, see docs/runners.md"
+                f"--{name} is refused: this process must wait for its job, because it checks what "
+                "the workers wrote, writes the manifest and publishes the result; no job in a jar "
+                "was tried; leave the option out, see docs/runners.md"
             )
