@@ -4,9 +4,7 @@ Read `examples.py` first, then the trainers.
 
 - Data: `examples` (ExampleGen to manifest), `shard_gen`, `shard_readers`,
   `data_manifest`, `drift_check` with `watched_statistics`, `overlap_audit`.
-- Training: `pretrain_trainer`, `segment_trainer`, `distill_trainer`; what they share
-  is in `attempts` (checkpoints), `training_log` and `artifacts` (files of artifacts).
-  `workers` trains on several machines.
+- Training: `trainers/`. `artifacts` knows the files of artifacts.
 - Judging and publishing: `encoder_probe` with `blessing`, `evaluation` with
   `iou_metrics`, `scorer`, `champion_gate`, `canary` with `canary_process`, `publishing`
   with `pusher`.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from tfx.dsl.components.base.base_component import BaseComponent
 
-from components.distill_trainer import Teacher, create_distill_trainer
 from components.examples import ExampleComponents
+from components.trainers.distill import Teacher, create_distill_trainer
 from models.distillation.config import StudentConfig
 from pipeline.assembly.labels import LabelComponents
 from pipeline.assembly.pretraining import PretrainingComponents

@@ -16,9 +16,9 @@ from components.canary import create_canary
 from components.drift_check import DriftSettings
 from components.encoder_probe import PublishedBefore, create_encoder_probe
 from components.examples import ExampleComponents, create_examples
-from components.pretrain_trainer import create_pretrain_trainer
 from components.publishing import create_pusher
 from components.shard_gen import Spans
+from components.trainers.pretrain import create_pretrain_trainer
 from pipeline.assembly.labels import LabelComponents
 from pipeline.config import RunConfig
 

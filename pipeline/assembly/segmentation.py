@@ -14,7 +14,7 @@ from components.champion_gate import GateSettings, create_champion_gate
 from components.evaluation import create_eval_config, create_evaluator
 from components.publishing import create_pusher
 from components.scorer import create_scorer
-from components.segment_trainer import create_segment_trainer
+from components.trainers.segment import create_segment_trainer
 from pipeline.assembly.labels import LabelComponents
 from pipeline.assembly.pretraining import PretrainingComponents
 from pipeline.config import RunConfig, TaskConfig

@@ -366,7 +366,7 @@ def follow(session: Session, folder: str | None, poll_s: float) -> None:
     Example:
       terrapair follow --workers s3://bucket/run/runs/monday/workers/Trainer-flood
     """
-    from components import workers
+    from components.trainers import workers
 
     folder = folder or os.environ.get(workers.FOLDER, "")
     index = workers.worker_index(os.environ)

@@ -116,7 +116,7 @@ def _run_node(
     jobs = data_jobs.data_jobs(config)
     if name in jobs and folder.read_config() is not None:
         return _run_data_job(session, config, folder, name)
-    from components import workers
+    from components.trainers import workers
     from pipeline.runners import local, one_node
 
     if not session.verbose:

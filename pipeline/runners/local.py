@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.training_log import LOGGER_NAME
+from components.trainers.training_log import LOGGER_NAME
 from pipeline.assembly.full import create_pipeline
 from pipeline.config import RunConfig
 from pipeline.metadata_store import Database, Place

@@ -16,7 +16,8 @@ from tfx_bsl.tfxio import tf_example_record
 
 from beam_jobs.contracts import layout, settings
 from beam_jobs.runner import LOCAL_RUNNER
-from components import evaluation, segment_trainer
+from components import evaluation
+from components.trainers import segment
 from models.config import EncoderConfig
 from models.segment_config import SegmentConfig
 
@@ -122,7 +123,7 @@ def model(water_version, tmp_path_factory):
         num_steps=2,
         global_batch_size=4,
     )
-    segment_trainer.run_fn(
+    segment.run_fn(
         FnArgs(
             train_files=[str(water_version / "train" / "*")],
             eval_files=[str(water_version / "eval" / "*")],

@@ -17,8 +17,9 @@ from tfx.utils import proto_utils
 
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.errors import DataError
-from components import blessing, encoder_probe, pretrain_trainer
+from components import blessing, encoder_probe
 from components.publishing import find_published
+from components.trainers import pretrain
 from models.config import EncoderConfig, PretrainConfig
 from models.drift.patch_columns import read_columns
 from models.drift.reference import FOLDER, DataReference, read_reference
@@ -45,7 +46,7 @@ def inputs(pairs_version, water_version, tmp_path_factory):
         global_batch_size=4,
         num_eval_batches=1,
     )
-    pretrain_trainer.run_fn(
+    pretrain.run_fn(
         FnArgs(
             train_files=[str(pairs_version / "train" / "*")],
             eval_files=[str(pairs_version / "eval" / "*")],

@@ -16,8 +16,8 @@ from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import object_store, settings
 from beam_jobs.terminal import failures
-from components import workers
-from components.pretrain_trainer import run_fn
+from components.trainers import workers
+from components.trainers.pretrain import run_fn
 from models.config import PretrainConfig
 
 

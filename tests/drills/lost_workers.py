@@ -38,7 +38,7 @@ import make_shards  # noqa: E402 - of tests/data
 import numpy as np  # noqa: E402
 
 from beam_jobs.contracts import settings  # noqa: E402
-from components import workers  # noqa: E402
+from components.trainers import workers  # noqa: E402
 from models.config import EncoderConfig, PretrainConfig  # noqa: E402
 from models.published import export  # noqa: E402
 

@@ -14,7 +14,7 @@ from repository import REPOSITORY
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.contracts.settings import SettingsError
-from components import workers
+from components.trainers import workers
 from models.config import EncoderConfig, InputConfig, PretrainConfig
 from models.published import export
 from models.training.distribution import LostWorkerError
@@ -41,13 +41,13 @@ def test_another_tf_config_is_refused(text):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Give `components.workers` a run_fn, and return what it was called with."""
+    """Give `components.trainers.workers` a run_fn, and return what it was called with."""
     found = []
 
     def run_fn(fn_args):
         found.append(fn_args)
 
-    run_fn.__module__ = "components.workers"
+    run_fn.__module__ = "components.trainers.workers"
     monkeypatch.setattr(workers, "run_fn", run_fn, raising=False)
     return found
 
@@ -65,7 +65,7 @@ def test_others_train_with_the_arguments_of_the_first(calls, pairs_version, tmp_
     monkeypatch.setenv("TF_CONFIG", tf_config(0))
     run(fn_args)
     workers.tell_end(os.environ)
-    assert workers.follow(str(folder), 1, poll_s=0.01) == "components.workers.run_fn"
+    assert workers.follow(str(folder), 1, poll_s=0.01) == "components.trainers.workers.run_fn"
     *own, followed = calls
     assert own == [fn_args] * 3
     assert followed.model_run_dir == f"{folder}/worker-1"
@@ -98,7 +98,7 @@ def test_a_worker_ends_after_the_first_and_not_when_that_begins_again(
             one.result(timeout=10)
         two = threads.submit(workers.follow, str(folder), 1, poll_s=0.01)
         workers.tell_end(first)
-        assert two.result(timeout=10) == "components.workers.run_fn"
+        assert two.result(timeout=10) == "components.trainers.workers.run_fn"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"run_fn": "os.system", "attempt": ""}'])

@@ -7,7 +7,8 @@ import pytest
 from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import manifest
-from components import artifacts, attempts, pretrain_trainer, segment_trainer
+from components import artifacts
+from components.trainers import attempts, pretrain, segment
 from models.config import EncoderConfig, PretrainConfig
 from models.published import export
 from models.segment_config import SegmentConfig
@@ -27,7 +28,7 @@ def pretrained(pairs_version, tmp_path_factory):
         "code": "abc",
         "published_dir": str(root / "serving"),
     }
-    pretrain_trainer.run_fn(make_fn_args(pairs_version, root, config, **custom))
+    pretrain.run_fn(make_fn_args(pairs_version, root, config, **custom))
     return root
 
 
@@ -104,7 +105,7 @@ def test_pretrain_run_fn_starts_from_the_encoder_published_last(
     fn_args = make_fn_args(
         pairs_version, tmp_path / "run", config, code="abc", published_dir=str(serving)
     )
-    pretrain_trainer.run_fn(fn_args)
+    pretrain.run_fn(fn_args)
     first, second = (
         json.loads((run / "Format-Serving/assets.extra/model_card.json").read_text())[
             "started_from"
@@ -121,10 +122,10 @@ def test_segment_run_fn_starts_from_the_encoder(pretrained, water_version, tmp_p
     )
     fn_args = make_fn_args(water_version, tmp_path, config, name="flood")
     with pytest.raises(ValueError, match=r"fn_args\.base_model is empty"):
-        segment_trainer.run_fn(fn_args)
+        segment.run_fn(fn_args)
     fn_args.base_model = str(pretrained / "Format-Serving")
     with caplog.at_level("INFO", logger="terrapair.training"):
-        segment_trainer.run_fn(fn_args)
+        segment.run_fn(fn_args)
     assert export.load_segmenter(fn_args.serving_model_dir).sensors == ("s1",)
     steps = [
         (item.component, item.step, item.num_steps)
@@ -149,4 +150,4 @@ def test_segment_run_fn_needs_no_pretraining_where_its_config_names_all_encoders
     with pytest.raises(
         FileNotFoundError, match=r"imported/assets\.extra/s1_encoder\.keras: no such Keras model"
     ):
-        segment_trainer.run_fn(make_fn_args(water_version, tmp_path, config, name="flood"))
+        segment.run_fn(make_fn_args(water_version, tmp_path, config, name="flood"))

@@ -10,8 +10,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from beam_jobs.contracts import layout, manifest, settings
 from beam_jobs.contracts.published import read_card
 from beam_jobs.errors import DataError
-from components import data_manifest, distill_trainer, segment_trainer
+from components import data_manifest
 from components.blessing import write_blessing
+from components.trainers import distill, segment
 from models.config import EncoderConfig
 from models.distillation.config import DistillConfig, StudentConfig
 from models.published import export
@@ -44,7 +45,7 @@ def artifact_of(kind, path):
 def inputs(pairs_version, water_version, tmp_path_factory):
     """Inputs of the component with a teacher of two steps, without the blessing."""
     root = tmp_path_factory.mktemp("taught")
-    segment_trainer.run_fn(make_fn_args(water_version, root / "teacher", TEACHER, name="optical"))
+    segment.run_fn(make_fn_args(water_version, root / "teacher", TEACHER, name="optical"))
     examples = artifact_of(standard_artifacts.Examples, root / "examples")
     examples.split_names = artifact_utils.encode_split_names(list(layout.SPLITS))
     # Only the train split exists, so reading another one would fail.
@@ -60,11 +61,11 @@ def inputs(pairs_version, water_version, tmp_path_factory):
     }
 
 
-def distill(inputs, root, is_blessed):
+def distilled(inputs, root, is_blessed):
     """Folder of the model that the component wrote."""
     blessing = artifact_of(standard_artifacts.ModelBlessing, root / "blessing")
     write_blessing(blessing, inputs["teacher"], is_blessed)
-    distill_trainer.DistillTrainer.test_call(
+    distill.DistillTrainer.test_call(
         **inputs,
         blessing=blessing,
         model=artifact_of(standard_artifacts.Model, root / "model"),
@@ -81,7 +82,7 @@ def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(
     inputs, water_version, tmp_path, caplog
 ):
     with caplog.at_level("INFO", logger="terrapair.training"):
-        student = distill(inputs, tmp_path, is_blessed=True)
+        student = distilled(inputs, tmp_path, is_blessed=True)
     steps = [
         (item.component, item.step, item.num_steps)
         for item in caplog.records
@@ -93,7 +94,7 @@ def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(
     assert json.loads((tmp_path / "model_run/metrics.json").read_text())["train_loss"] > 0
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
-    segment_trainer.run_fn(
+    segment.run_fn(
         make_fn_args(water_version, tmp_path / "own", STUDENT.segment, str(student), name="flood")
     )
     assert read_card(str(tmp_path / "own/Format-Serving"))["started_from"] == {"s1": str(student)}
@@ -101,7 +102,7 @@ def test_student_of_a_blessed_teacher_is_where_the_segment_trainer_starts(
 
 def test_refused_teacher_labels_nothing_and_says_why(inputs, tmp_path):
     with pytest.raises(DataError) as caught:
-        distill(inputs, tmp_path, is_blessed=False)
+        distilled(inputs, tmp_path, is_blessed=False)
     message = str(caught.value)
     assert message.startswith("flood: its teacher 'optical' is refused by its Evaluator")
     assert "\n" not in message

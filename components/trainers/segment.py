@@ -17,24 +17,24 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.published import read_card
-from components import workers
 from components.artifacts import SOURCES, list_files, write_metrics
-from components.attempts import (
+from components.data_manifest import manifest_from_hyperparameters
+from components.examples import ExampleComponents
+from components.trainers import workers
+from components.trainers.attempts import (
     CHECKPOINTS_DIR,
     ENCODERS,
     checkpoint_dir,
     hash_encoders,
     hash_models,
 )
-from components.data_manifest import manifest_from_hyperparameters
-from components.examples import ExampleComponents
-from components.training_log import log_steps
+from components.trainers.training_log import log_steps
 from models.published.export import DISTILLATION
 from models.segment import SegmenterSources, run_segmentation
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders, Shards
 
-RUN_FN = "components.segment_trainer.run_fn"
+RUN_FN = "components.trainers.segment.run_fn"
 
 
 def create_segment_trainer(

@@ -17,18 +17,18 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.published import ENCODER_NAME
-from components import workers
 from components.artifacts import SOURCES, list_files, write_metrics
-from components.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
 from components.data_manifest import manifest_from_hyperparameters
 from components.examples import ExampleComponents
 from components.publishing import find_published
-from components.training_log import LOGGER_NAME, log_steps
+from components.trainers import workers
+from components.trainers.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
+from components.trainers.training_log import LOGGER_NAME, log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
 from models.training.scaffold import Folders, Shards
 
-RUN_FN = "components.pretrain_trainer.run_fn"
+RUN_FN = "components.trainers.pretrain.run_fn"
 PUBLISHED_DIR = "published_dir"
 """Key in the custom_config: base folder of the published models.
 

@@ -20,7 +20,6 @@ from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.errors import RefusedError
 from components.artifacts import SOURCES, split_files, write_metrics
-from components.attempts import hash_encoders, hash_models, training_dir
 from components.data_manifest import read_manifest
 from components.examples import ExampleComponents
 from components.tfx_types import (
@@ -30,7 +29,8 @@ from components.tfx_types import (
     Parameter,
     component,
 )
-from components.training_log import log_steps
+from components.trainers.attempts import hash_encoders, hash_models, training_dir
+from components.trainers.training_log import log_steps
 from models.distillation.config import StudentConfig
 from models.distillation.train import StudentSources, run_distillation
 from models.training.scaffold import Folders, Shards
