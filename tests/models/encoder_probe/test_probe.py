@@ -17,7 +17,7 @@ from models.encoder_probe.probe import probe_encoder
 from models.encoders import SensorEncoder
 from models.published import card, export
 
-CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=2.0)
+CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=1.5)
 
 
 def probe(*given):

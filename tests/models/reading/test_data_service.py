@@ -113,13 +113,13 @@ def test_readers_of_one_training_share_an_epoch(source, service, target):
         epochs.served_epoch(source, lambda _, keys: source.fetch(keys), PLAN, sharing)
         for _ in range(2)
     ]
-    # In turns, as workers that wait for each other at every step.
+    # In turns, as workers that wait for each other at every step. A slow one may find
+    # that the other has taken all of so short an epoch.
     in_turns = list(zip_longest(*(reader.as_numpy_iterator() for reader in readers)))
     found = [
         [name for batch in batches if batch for name in batch["patch_id"]]
         for batches in zip(*in_turns, strict=True)
     ]
-    assert all(found)
     names = [name for rows in found for name in rows]
     assert len(set(names)) == len(names) == 46
 

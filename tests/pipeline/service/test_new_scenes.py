@@ -172,7 +172,7 @@ def test_newer_pairs_become_the_next_span_and_none_is_asked_for_twice(
 
     # The verb asks for the time since, in which nobody was there, and imports no TFX.
     done = attempts.begin(config.root, "0123")
-    attempts.end(config.root, dataclasses.replace(done, ended_at="now", outcome="unchanged"))
+    attempts.update(config.root, dataclasses.replace(done, ended_at="now", outcome="unchanged"))
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run_values))
     monkeypatch.setitem(sys.modules, "pipeline.runners.local", None)
