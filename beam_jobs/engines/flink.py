@@ -70,7 +70,7 @@ def check(master: str, version: str) -> None:
         )
 
 
-def cancel(master: str, job_name: str, timeout_seconds: float = _CANCEL_SECONDS) -> bool:
+def cancel(master: str, job_name: str) -> bool:
     """Cancel the running jobs of a name, wait for their end, return if there were any.
 
     Raises:
@@ -80,11 +80,11 @@ def cancel(master: str, job_name: str, timeout_seconds: float = _CANCEL_SECONDS)
     running = _running(master, job_name)
     for job_id in running:
         _ask(master, f"jobs/{job_id}?mode=cancel", method="PATCH")
-    deadline = time.monotonic() + timeout_seconds
+    deadline = time.monotonic() + _CANCEL_SECONDS
     while left := _running(master, job_name):
         if time.monotonic() > deadline:
             raise DataError(
-                f"the Flink job {left[0]} at {master} was told to stop {timeout_seconds:g} s ago "
+                f"the Flink job {left[0]} at {master} was told to stop {_CANCEL_SECONDS:g} s ago "
                 "and still runs, perhaps still writes: cancel it, then run the same command again",
                 "folder_in_use",
             )
